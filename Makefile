@@ -1,0 +1,47 @@
+# Every target makes what it needs: an environment in .venv, with the package installed from this checkout.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install figures gallery test lint format types clean
+.DEFAULT_GOAL := help
+
+help: ## list every target
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+install: .venv/.installed ## make .venv and install dyncollapse in it
+
+figures: .venv/.installed ## draw the paper's toy figures and ours into figures/out/
+	$(BIN)/python figures
+
+gallery: figures ## refresh the pictures that the README shows
+	mkdir -p figures/gallery && cp figures/out/*.png figures/gallery/
+
+test: .venv/.developed lint types ## lint, check types and run all tests
+	$(BIN)/python -m pytest -n 2
+
+lint: .venv/.developed ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/.developed ## format the code and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: .venv/.developed ## check types
+	$(BIN)/mypy
+
+clean: ## remove .venv, caches and drawn figures
+	rm -rf .venv figures/out .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "dyncollapse needs Python 3.11 or newer, and '$(PYTHON)' is older or missing; try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+.venv/.developed: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@ .venv/.installed

@@ -1,0 +1,140 @@
+"""Closed forms of the population flow, mode by mode, for commuting covariances."""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dyncollapse.gaussian import GaussianTask
+
+
+@dataclass(frozen=True, eq=False)
+class Modes:
+    """Common eigenvectors of data and augmentation covariance, least augmented first.
+
+    `data_var` and `aug_var` are (d,), `directions` (d, d) with one unit vector per column, `groups` the index
+    lists of modes with equal variances, inside which no basis is special. `ratio` is rho = a_e / (2 s_e), the
+    ratio of augmentation to data spread that pairs see; Eq. 2 collapses a mode exactly when rho >= 1.
+    """
+
+    data_var: Float[Tensor, " d"]
+    aug_var: Float[Tensor, " d"]
+    directions: Float[Tensor, "d d"]
+    groups: list[list[int]]
+    ratio: Float[Tensor, " d"]
+
+
+def modes(task: GaussianTask) -> Modes:
+    """Diagonalise both covariances at once. Raises ValueError when they do not commute."""
+    s, a = task.data_cov, task.aug_cov
+    scale = float(torch.linalg.matrix_norm(s) * torch.linalg.matrix_norm(a))
+    commutator = float(torch.linalg.matrix_norm(s @ a - a @ s))
+    tolerance = 100 * task.dim * torch.finfo(s.dtype).eps
+    if commutator > tolerance * scale:
+        raise ValueError(
+            f"data and augmentation covariance do not commute (relative commutator {commutator / scale:.2g}); "
+            "modes are defined for covariances with common eigenvectors"
+        )
+    # A generic combination separates every pair of distinct (s, a); sqrt(2) keeps the two from cancelling.
+    norm_s, norm_a = float(s.abs().max()) or 1.0, float(a.abs().max()) or 1.0
+    directions = torch.linalg.eigh(s / norm_s + math.sqrt(2) * a / norm_a).eigenvectors
+    data_var, aug_var = (
+        _merge_equal(((directions.T @ cov) * directions.T).sum(-1), tolerance * norm)
+        for cov, norm in ((s, norm_s), (a, norm_a))
+    )
+    ratio = augmentation_ratio(data_var, aug_var, task.views)
+    order = sorted(range(task.dim), key=lambda k: (float(ratio[k]), -float(data_var[k])))
+    data_var, aug_var, ratio, directions = data_var[order], aug_var[order], ratio[order], directions[:, order]
+    groups = [
+        list(group)
+        for _, group in itertools.groupby(range(task.dim), key=lambda k: (float(data_var[k]), float(aug_var[k])))
+    ]
+    return Modes(data_var, aug_var, directions, groups, ratio)
+
+
+def _merge_equal(values: Tensor, tolerance: float) -> Tensor:
+    """Give values that differ by round-off only one value, and those within it of zero exactly zero."""
+    merged = torch.where(values.abs() <= tolerance, 0.0, values)
+    ascending = merged.argsort()
+    for before, after in itertools.pairwise(ascending.tolist()):
+        if merged[after] - merged[before] <= tolerance:
+            merged[after] = merged[before]
+    return merged
+
+
+def augmentation_ratio(data_var: Tensor, aug_var: Tensor, views: str) -> Tensor:
+    """Rho = a_e / (2 s_e): a / (2 s) one-sided, a / (s + a) two-sided; 0 where nothing varies at all."""
+    s_e, a_e = (data_var, aug_var) if views == "one-sided" else (data_var + aug_var, 2 * aug_var)
+    return torch.where(a_e > 0, a_e / (2 * s_e), 0.0)
+
+
+def collapse_threshold(data_var: float, views: str = "one-sided", loss: str = "infonce") -> float | None:
+    """Smallest augmentation variance at which a mode of this data variance rests at zero.
+
+    2 s for Eq. 2 with one-sided views. None where additive noise cannot collapse a mode: two-sided views, and
+    the dot-product and spectral losses; ntxent has no closed form here and gives None as well.
+    """
+    return 2 * data_var if loss == "infonce" and views == "one-sided" else None
+
+
+def rest_singular_values(
+    task: GaussianTask, loss: str = "infonce", temperature: float | None = None
+) -> Float[Tensor, " d"]:
+    """Singular value p* of each of `modes(task)` at the population flow's rest point, any depth.
+
+    infonce: p*^2 = (1/u - 1) / s_e with u = (-1 + sqrt(1 + 8 rho)) / 2, and 0 for rho >= 1; infinite at rho = 0,
+    where nothing stops the growth. dot: p*^2 = tau s / s_e^2; spectral: p*^2 = s / s_e^2.
+    Modes without data variance rest at 0. Raises ValueError for ntxent.
+    """
+    m = modes(task)
+    s = m.data_var
+    s_e = s if task.views == "one-sided" else s + m.aug_var
+    if loss == "infonce":
+        u = 4 * m.ratio / (1 + torch.sqrt(1 + 8 * m.ratio))  # (sqrt(1 + 8 rho) - 1) / 2 without its cancellation
+        squared = (1 / u - 1).clamp_min(0) / s_e
+    elif loss in ("dot", "spectral"):
+        squared = _temperature(loss, temperature) * s / s_e.square()
+    else:
+        raise ValueError(f"{loss} has no rest point in closed form; choose infonce, dot or spectral")
+    return torch.where(s > 0, squared, 0.0).sqrt()
+
+
+def growth_rates(task: GaussianTask, loss: str = "infonce", temperature: float | None = None) -> Float[Tensor, " d"]:
+    """x0, the force on each mode at W = 0: 2 s_e (1 - rho) for infonce, 2 s / tau for dot, 4 s for spectral."""
+    m = modes(task)
+    if loss == "infonce":
+        s_e = m.data_var if task.views == "one-sided" else m.data_var + m.aug_var
+        a_e = m.aug_var if task.views == "one-sided" else 2 * m.aug_var
+        return 2 * s_e - a_e
+    if loss in ("dot", "spectral"):
+        return (2 if loss == "dot" else 4) * m.data_var / _temperature(loss, temperature)
+    raise ValueError(f"{loss} has no growth rate in closed form; choose infonce, dot or spectral")
+
+
+def escape_time(start: float, target: float, growth: float, depth: int = 1) -> float:
+    """Flow time at which an aligned, balanced mode leaves the neighbourhood of zero.
+
+    One layer: log(target / start) / x0. L >= 2: start^-(2 - 2/L) / (2 (L - 1) x0), in which the target drops
+    out as long as it is well above the start. 0 when the start is at the target already, infinite when the
+    force x0 = `growth` does not push outwards or the start is exactly 0.
+    """
+    if depth < 1:
+        raise ValueError(f"depth is {depth}; a network has at least 1 layer")
+    if growth <= 0 or start <= 0 or target <= 0:
+        return math.inf
+    if start >= target:
+        return 0.0
+    if depth == 1:
+        return math.log(target / start) / growth
+    return start ** -(2 - 2 / depth) / (2 * (depth - 1) * growth)
+
+
+def _temperature(loss: str, temperature: float | None) -> float:
+    if loss == "spectral":
+        return 1.0
+    if temperature is None:
+        raise ValueError("the dot loss needs its temperature to have a rest point; pass temperature=")
+    return temperature

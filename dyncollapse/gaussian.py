@@ -1,0 +1,206 @@
+"""Gaussian data with Gaussian augmentations: the toy task of the paper's Sections 4 and 5."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+VIEWS = ("one-sided", "two-sided")
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """A batch of positive pairs and the view convention it was drawn under.
+
+    `anchor` and `positive` are (..., n, d); row i of one is the positive of row i of the other.
+    The negatives of anchor i are the other rows (j != i) of `negatives`.
+    """
+
+    anchor: Float[Tensor, "*runs n d"]
+    positive: Float[Tensor, "*runs n d"]
+    views: str = "one-sided"
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown view convention and views of different shapes."""
+        if self.views not in VIEWS:
+            raise ValueError(f"views is {self.views!r}; choose one of {', '.join(VIEWS)}")
+        if self.anchor.shape != self.positive.shape:
+            raise ValueError(
+                f"anchors have shape {tuple(self.anchor.shape)}, positives {tuple(self.positive.shape)}; "
+                "give both views of the same samples"
+            )
+
+    @property
+    def negatives(self) -> Float[Tensor, "*runs n d"]:
+        """The points that row i is repelled from: the clean samples (one-sided) or the other view (two-sided)."""
+        return self.anchor if self.views == "one-sided" else self.positive
+
+    def to(self, dtype: torch.dtype) -> Self:
+        """Return the same pairs in another precision."""
+        return type(self)(self.anchor.to(dtype), self.positive.to(dtype), self.views)
+
+
+def stack_pairs(batches: list[Pairs]) -> Pairs:
+    """Stack M batches along a new leading axis: (..., n, d) each, (M, ..., n, d) together."""
+    anchors, positives = zip(*((batch.anchor, batch.positive) for batch in batches), strict=True)
+    return Pairs(torch.stack(anchors), torch.stack(positives), batches[0].views)
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianTask:
+    """Samples x ~ N(0, S), views x + n with n ~ N(0, A): S = `data_cov`, A = `aug_cov`, both (d, d) and PSD.
+
+    `one-sided` (the paper's Eq. 2): anchors and negatives are clean, only the positive is augmented.
+    `two-sided` (SimCLR): both views are augmented, negatives come from the other view.
+    Raises ValueError for matrices that are not finite, square, symmetric, PSD and of one size.
+    """
+
+    data_cov: Float[Tensor, "d d"]
+    aug_cov: Float[Tensor, "d d"]
+    views: str = "one-sided"
+
+    def __post_init__(self) -> None:
+        """Check both covariances and the view convention."""
+        if self.views not in VIEWS:
+            raise ValueError(f"views is {self.views!r}; choose one of {', '.join(VIEWS)}")
+        for name, cov in (("data covariance", self.data_cov), ("augmentation covariance", self.aug_cov)):
+            _check_covariance(name, cov)
+        if self.data_cov.shape != self.aug_cov.shape:
+            raise ValueError(
+                f"data covariance is {tuple(self.data_cov.shape)}, augmentation covariance "
+                f"{tuple(self.aug_cov.shape)}; both must have the input dimension"
+            )
+
+    @classmethod
+    def block(
+        cls,
+        dim: int = 16,
+        aug_dim: int = 8,
+        aug_strength: float = 1.0,
+        data_var: float = 0.5,
+        views: str = "one-sided",
+        dtype: torch.dtype = torch.float64,
+    ) -> Self:
+        """Build the task of the paper's Fig. 3: S = data_var I, A = diag(0, ..., 0, k, ..., k).
+
+        The last `aug_dim` of `dim` coordinates are augmented with *variance* k = `aug_strength`.
+        data_var = 1/2 makes the pairwise covariance of the data the identity, as the paper's Section 4.3.
+        """
+        if dim < 1 or not 0 <= aug_dim <= dim:
+            raise ValueError(f"aug_dim is {aug_dim} of dim {dim}; it must lie between 0 and dim, with dim at least 1")
+        if not (0 <= aug_strength < float("inf")):
+            raise ValueError(f"aug_strength is {aug_strength}; it is a variance, finite and at least 0")
+        if not (0 < data_var < float("inf")):
+            raise ValueError(f"data_var is {data_var}; it is a variance, finite and above 0")
+        aug_vars = torch.cat([torch.zeros(dim - aug_dim), torch.full((aug_dim,), 1.0)]).to(dtype) * aug_strength
+        return cls(data_var * torch.eye(dim, dtype=dtype), torch.diag(aug_vars), views)
+
+    @property
+    def dim(self) -> int:
+        """The input dimension d."""
+        return self.data_cov.shape[-1]
+
+    def to(self, dtype: torch.dtype, device: torch.device | None = None) -> Self:
+        """Return the same task in another precision, on another device when one is named."""
+        return type(self)(self.data_cov.to(device, dtype), self.aug_cov.to(device, dtype), self.views)
+
+    def sample(self, n: int, generator: Generator, runs: tuple[int, ...] = ()) -> Pairs:
+        """Draw n fresh pairs for each run: views of shape (*runs, n, d)."""
+        return self.augment(self._clean((*runs, n), generator), generator)
+
+    def augment(self, clean: Float[Tensor, "*runs n d"], generator: Generator) -> Pairs:
+        """Draw both views of the given clean samples under the task's view convention."""
+        if self.views == "one-sided":
+            return Pairs(clean, clean + self._noise(clean, generator), self.views)
+        return Pairs(clean + self._noise(clean, generator), clean + self._noise(clean, generator), self.views)
+
+    def stream(
+        self, batch_size: int, generator: Generator, runs: tuple[int, ...] = (), pool: int | None = None
+    ) -> "PairStream":
+        """Describe an endless stream of batches; see PairStream. `pool=None` draws fresh samples for every batch."""
+        return PairStream(self, batch_size, runs, pool, generator.device, generator.get_state())
+
+    def _clean(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        return _normal(shape, self._data_factor, generator)
+
+    def _noise(self, clean: Tensor, generator: Generator) -> Tensor:
+        return _normal(clean.shape[:-1], self._aug_factor, generator)
+
+    @cached_property
+    def _data_factor(self) -> Tensor:
+        return _thin_factor(self.data_cov)
+
+    @cached_property
+    def _aug_factor(self) -> Tensor:
+        return _thin_factor(self.aug_cov)
+
+
+@dataclass(frozen=True, eq=False)
+class PairStream:
+    """An endless, restartable stream of batches: every iteration starts again from the same generator state.
+
+    With `pool` samples per run, the clean samples are drawn once and visited in shuffled epochs, so a batch
+    never holds a sample twice; the augmentation noise is fresh every time.
+    Raises ValueError when a batch has fewer than two pairs or does not fit the pool.
+    """
+
+    task: GaussianTask
+    batch_size: int
+    runs: tuple[int, ...]
+    pool: int | None
+    device: torch.device
+    generator_state: Tensor
+
+    def __post_init__(self) -> None:
+        """Check the batch size against the pool."""
+        if self.batch_size < 2:
+            raise ValueError(f"batch size is {self.batch_size}; a contrastive batch needs at least 2 pairs")
+        if self.pool is not None and self.pool < self.batch_size:
+            raise ValueError(
+                f"batch size is {self.batch_size} and the pool holds {self.pool} samples; "
+                "make the pool at least as large as a batch, or draw fresh samples"
+            )
+
+    def __iter__(self) -> Iterator[Pairs]:
+        """Yield batches for ever, the same ones each time the stream is iterated."""
+        generator = Generator(self.device)
+        generator.set_state(self.generator_state)
+        if self.pool is None:
+            while True:
+                yield self.task.sample(self.batch_size, generator, self.runs)
+        clean = self.task._clean((*self.runs, self.pool), generator)
+        while True:
+            order = torch.randperm(self.pool, generator=generator, device=self.device)
+            for rows in order[: self.pool - self.pool % self.batch_size].split(self.batch_size):
+                yield self.task.augment(clean[..., rows, :], generator)
+
+
+def _check_covariance(name: str, cov: Tensor) -> None:
+    if cov.ndim != 2 or cov.shape[0] != cov.shape[1] or cov.shape[0] == 0:
+        raise ValueError(f"{name} has shape {tuple(cov.shape)}; it must be a square matrix")
+    if not torch.isfinite(cov).all():
+        raise ValueError(f"{name} holds NaN or infinity; give finite numbers")
+    # A covariance that a user assembled by matrix products is symmetric and PSD only up to round-off.
+    tolerance = float(cov.shape[0] * torch.finfo(cov.dtype).eps * cov.abs().max())
+    asymmetry = float((cov - cov.T).abs().max())
+    if asymmetry > 8 * tolerance:
+        raise ValueError(f"{name} is not symmetric (largest difference {asymmetry:.3g}); pass (C + C.T) / 2")
+    smallest = float(torch.linalg.eigvalsh(cov)[0])
+    if smallest < -8 * tolerance:
+        raise ValueError(f"{name} has the eigenvalue {smallest:.3g}; all must be at least 0")
+
+
+def _thin_factor(cov: Tensor) -> Tensor:
+    """F (d, rank) with F F^T = cov: directions without variance cost no random numbers."""
+    variances, vectors = torch.linalg.eigh(cov)
+    kept = variances > cov.shape[0] * torch.finfo(cov.dtype).eps * variances.abs().max()
+    return vectors[:, kept] * variances[kept].sqrt()
+
+
+def _normal(shape: tuple[int, ...], factor: Tensor, generator: Generator) -> Tensor:
+    white = torch.randn((*shape, factor.shape[1]), generator=generator, dtype=factor.dtype, device=factor.device)
+    return white @ factor.T

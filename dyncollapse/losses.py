@@ -1,0 +1,104 @@
+"""Contrastive losses on embeddings, each a mean over the batch, one value per run.
+
+Every loss takes anchors `z`, positives `z_pos` and, where it has a choice, `negatives`, all (*runs, n, m).
+`negatives=None` repels anchor i from the other anchors (one-sided views, Eq. 2); pass `z_pos` for two-sided views.
+Row i of the negatives is never a negative of anchor i: that slot of the softmax is the positive's.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+LOSSES = ("infonce", "dot", "ntxent", "spectral")
+AUTHORS_TEMPERATURE = 0.1
+
+
+def infonce(
+    z: Float[Tensor, "*runs n m"],
+    z_pos: Float[Tensor, "*runs n m"],
+    negatives: Float[Tensor, "*runs n m"] | None = None,
+) -> Float[Tensor, "*runs"]:
+    """InfoNCE on squared distances: mean_i [|z_i - z'_i|^2 / 2 + log Z_i] (the paper's Eq. 2).
+
+    Round-off is of the order eps max|z|^2 after centring, since distances come from one matrix product; the
+    squares must be finite (|z| below 1e150 in float64, 1e18 in float32).
+    """
+    return _cross_entropy(infonce_logits(z, z_pos, negatives))
+
+
+def infonce_weights(
+    z: Float[Tensor, "*runs n m"],
+    z_pos: Float[Tensor, "*runs n m"],
+    negatives: Float[Tensor, "*runs n m"] | None = None,
+) -> Float[Tensor, "*runs n n"]:
+    """Softmax weights alpha of Eq. 2: alpha_ij for negatives (j != i), alpha_ii for the positive; rows sum to 1."""
+    return torch.softmax(infonce_logits(z, z_pos, negatives), dim=-1)
+
+
+def infonce_logits(
+    z: Float[Tensor, "*runs n m"],
+    z_pos: Float[Tensor, "*runs n m"],
+    negatives: Float[Tensor, "*runs n m"] | None = None,
+) -> Float[Tensor, "*runs n n"]:
+    """Logits -|z_i - y_j|^2 / 2 of Eq. 2 up to the row constant |z_i|^2 / 2, the positive's on the diagonal."""
+    # Only differences matter, and centring keeps a common offset from drowning them.
+    centre = z.mean(dim=-2, keepdim=True)
+    y = z if negatives is None else negatives
+    z, y, z_pos = z - centre, y - centre, z_pos - centre
+    half_squares = y.square().sum(-1).unsqueeze(-2) / 2
+    positive = (z * z_pos).sum(-1) - z_pos.square().sum(-1) / 2
+    return _with_diagonal(z @ y.mT - half_squares, positive)
+
+
+def dot_infonce(
+    z: Float[Tensor, "*runs n m"],
+    z_pos: Float[Tensor, "*runs n m"],
+    negatives: Float[Tensor, "*runs n m"] | None = None,
+    temperature: float = AUTHORS_TEMPERATURE,
+) -> Float[Tensor, "*runs"]:
+    """InfoNCE on unnormalised dot products z_i . y_j / temperature: what the authors' toy code trains."""
+    y = z if negatives is None else negatives
+    positive = (z * z_pos).sum(-1) / temperature
+    return _cross_entropy(_with_diagonal(z @ y.mT / temperature, positive))
+
+
+def ntxent(
+    z: Float[Tensor, "*runs n m"], z_pos: Float[Tensor, "*runs n m"], temperature: float = AUTHORS_TEMPERATURE
+) -> Float[Tensor, "*runs"]:
+    """Normalised, cross-view InfoNCE, averaged over both directions: what DirectCLR and SimCLR's bridge train.
+
+    The negatives of a row are the other view's rows, never its own view's. A zero embedding stays zero.
+    """
+    logits = _normalised(z) @ _normalised(z_pos).mT / temperature
+    return (_cross_entropy(logits) + _cross_entropy(logits.mT)) / 2
+
+
+def spectral(
+    z: Float[Tensor, "*runs n m"],
+    z_pos: Float[Tensor, "*runs n m"],
+    negatives: Float[Tensor, "*runs n m"] | None = None,
+) -> Float[Tensor, "*runs"]:
+    """Spectral contrastive loss -2 mean_i z_i . z'_i + mean_{i != j} (z_i . y_j)^2 (HaoChen et al. 2021)."""
+    y = z if negatives is None else negatives
+    n = z.shape[-2]
+    similarities = z @ y.mT
+    off_diagonal = similarities.square().sum((-2, -1)) - similarities.diagonal(dim1=-2, dim2=-1).square().sum(-1)
+    return -2 * (z * z_pos).sum(-1).mean(-1) + off_diagonal / (n * (n - 1))
+
+
+def _cross_entropy(logits: Tensor) -> Tensor:
+    return (torch.logsumexp(logits, dim=-1) - logits.diagonal(dim1=-2, dim2=-1)).mean(-1)
+
+
+def _with_diagonal(logits: Tensor, diagonal: Tensor) -> Tensor:
+    # In place: `logits` is always a fresh product, and a copy of n x n numbers is what a step can least afford.
+    logits.diagonal(dim1=-2, dim2=-1).copy_(diagonal)
+    return logits
+
+
+def _normalised(z: Tensor) -> Tensor:
+    # Dividing by the largest entry first lets norms far outside the square's range pass without an epsilon.
+    largest = z.abs().amax(-1, keepdim=True)
+    z = z / torch.where(largest > 0, largest, 1.0)
+    norm = z.norm(dim=-1, keepdim=True)
+    return z / torch.where(norm > 0, norm, 1.0)

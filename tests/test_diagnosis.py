@@ -1,0 +1,178 @@
+import pytest
+import torch
+from reference import normal, random_covariance, rotation
+
+from dyncollapse import (
+    COLLAPSED_BELOW,
+    Dimensions,
+    GaussianTask,
+    Objective,
+    gaussian_init,
+    judge,
+    linear_dimensions,
+    mode_dimensions,
+    sampled_dimensions,
+    uniform_biases,
+)
+from dyncollapse.diagnosis import natural_scale
+
+VIEWS = ("one-sided", "two-sided")
+# 40 000 samples: five standard errors of a variance, 5 sqrt(2 / n), and of a standard deviation, half of that.
+SAMPLES = 40_000
+FIVE_SIGMA = 5 * (2 / SAMPLES) ** 0.5
+
+
+def dimensions(values, ratios):
+    values, ratios = torch.tensor(values, dtype=torch.float64), torch.tensor(ratios, dtype=torch.float64)
+    return Dimensions(values, torch.ones_like(values), ratios, ratios)
+
+
+def test_linear_dimensions_follow_the_right_singular_vectors(generator):
+    s, a = random_covariance(generator, 4), random_covariance(generator, 4)
+    weights = gaussian_init([4, 3, 5], generator, (2,), 1.0)
+    for views in VIEWS:
+        got = linear_dimensions(weights, GaussianTask(s, a, views))
+        assert got.singular_value.shape == (2, 4)
+        for run in range(2):
+            _, values, vh = torch.linalg.svd(weights[1][run] @ weights[0][run], full_matrices=False)
+            # The product has rank 3: its null direction is as good as any other, and checked like the rest.
+            for k, v in enumerate(vh):
+                along_s, along_a = float(v @ s @ v), float(v @ a @ v)
+                rho = along_a / (2 * along_s) if views == "one-sided" else along_a / (along_s + along_a)
+                assert float(got.singular_value[run, k]) == pytest.approx(float(values[k]), abs=1e-12)
+                if k < 3:
+                    assert float(got.data_var[run, k]) == pytest.approx(along_s, rel=1e-9)
+                    assert float(got.aug_var[run, k]) == pytest.approx(along_a, rel=1e-9)
+                    assert float(got.ratio[run, k]) == pytest.approx(rho, rel=1e-9)
+
+
+@pytest.mark.parametrize("views", VIEWS)
+def test_sampled_and_linear_dimensions_agree(views, generator):
+    # Covariances that share P's right singular vectors, embedding variances p^2 (s + a) in the order of p.
+    v, p = rotation(generator, 4), torch.tensor([4.0, 2.0, 0.8, 0.02], dtype=torch.float64)
+    s, a = torch.tensor([[0.5, 0.6, 0.4, 0.5], [0.1, 0.6, 1.5, 0.9]], dtype=torch.float64)
+    task = GaussianTask((v * s) @ v.T, (v * a) @ v.T, views)
+    weights = (torch.diag(p.sqrt()) @ v.T, rotation(generator, 4) * p.sqrt())
+    linear = linear_dimensions(weights, task)
+    sampled = sampled_dimensions(weights, task.sample(SAMPLES, generator), "linear")
+    size = linear.singular_value.square()
+    seen = linear.data_var if views == "one-sided" else linear.data_var + linear.aug_var
+    # Principal axes of the sample tilt by O(1/sqrt(n)), which changes a variance at second order only.
+    torch.testing.assert_close(sampled.singular_value, (size * seen).sqrt(), rtol=FIVE_SIGMA, atol=0)
+    torch.testing.assert_close(sampled.aug_var, size * linear.aug_var, rtol=2 * FIVE_SIGMA, atol=0)
+    torch.testing.assert_close(sampled.ratio, linear.ratio, rtol=2 * FIVE_SIGMA, atol=0)
+    # Two-sided, s is what is left of s + a: the error of both counts against s, four times smaller at worst.
+    torch.testing.assert_close(sampled.data_var, size * linear.data_var, rtol=8 * FIVE_SIGMA, atol=0)
+    verdicts = [judge(d) for d in (linear, sampled)]
+    assert verdicts[0].mechanisms == verdicts[1].mechanisms
+    assert verdicts[0].collapsed == [False, False, False, True]
+
+
+def test_sampled_dimensions_of_a_relu_network_are_its_embedding_spectrum(generator):
+    widths = [3, 6, 4]
+    weights, biases = gaussian_init(widths, generator, (2,), 1.0), uniform_biases(widths, generator, (2,))
+    pairs = GaussianTask.block(3, 1, 0.5).sample(500, generator, (2,))
+    got = sampled_dimensions(weights, pairs, "relu", biases)
+    for run in range(2):
+        z, z_pos = (
+            torch.relu(x[run] @ weights[0][run].T + biases[0][run]) @ weights[1][run].T + biases[1][run]
+            for x in (pairs.anchor, pairs.positive)
+        )
+        variances, axes = torch.linalg.eigh(torch.cov(z.T, correction=0))
+        moved = ((z_pos - z) @ axes).square().mean(0)
+        torch.testing.assert_close(got.singular_value[run], variances.flip(0).sqrt(), rtol=1e-8, atol=0)
+        torch.testing.assert_close(got.aug_var[run], moved.flip(0), rtol=1e-6, atol=1e-12)
+        torch.testing.assert_close(got.ratio[run], (moved / (2 * variances)).flip(0), rtol=1e-6, atol=1e-12)
+
+
+def test_a_network_blind_to_the_noise_has_ratio_zero(generator):
+    weights = (torch.diag(torch.tensor([2.0, 1.0, 0.0], dtype=torch.float64))[:2],)
+    task = GaussianTask.block(3, 1, 5.0)
+    assert linear_dimensions(weights, task).ratio.tolist() == [0, 0]
+    assert sampled_dimensions(weights, task.sample(50, generator), "linear").ratio.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("values", "ratios", "mechanisms", "overall"),
+    [
+        ([1.0, 0.5, 0.02], [0.0, 0.9, 2.0], ["none"] * 3, "none"),
+        ([1.0, 0.5, 0.001], [0.0, 0.9, 2.0], ["none", "none", "strong-augmentation"], "strong-augmentation"),
+        ([1.0, 0.5, 0.001], [0.0, 0.9, 0.99], ["none", "none", "implicit-regularization"], "implicit-regularization"),
+        ([1.0, 0.002, 0.001], [0.0, 0.9, 1.0], ["none", "implicit-regularization", "strong-augmentation"], "both"),
+        ([0.0, 0.0], [0.3, 3.0], ["implicit-regularization", "strong-augmentation"], "both"),
+        ([1.0, 0.0], [0.0, float("inf")], ["none", "strong-augmentation"], "strong-augmentation"),
+    ],
+)
+def test_verdict_names_the_mechanism(values, ratios, mechanisms, overall):
+    verdict = judge(dimensions(values, ratios))
+    assert verdict.mechanisms == mechanisms
+    assert verdict.collapsed == [mechanism != "none" for mechanism in mechanisms]
+    assert verdict.mechanism == overall
+
+
+def test_collapse_is_relative_to_the_largest_value():
+    for scale in (1e-8, 1.0, 1e8):
+        verdict = judge(dimensions([scale, 1.01 * COLLAPSED_BELOW * scale, 0.99 * COLLAPSED_BELOW * scale], [0.0] * 3))
+        assert verdict.collapsed == [False, False, True]
+
+
+def test_a_network_far_below_the_losss_scale_has_collapsed_altogether():
+    assert judge(dimensions([1e-4, 0.9e-4], [0.0, 2.0])).collapsed == [False, False]
+    verdict = judge(dimensions([1e-4, 0.9e-4], [0.0, 2.0]), scale=1.0)
+    assert verdict.mechanisms == ["implicit-regularization", "strong-augmentation"]
+    assert verdict.threshold == COLLAPSED_BELOW
+    assert judge(dimensions([3.0, 0.02], [0.0, 2.0]), scale=1.0).threshold == 3 * COLLAPSED_BELOW
+
+
+@pytest.mark.parametrize(
+    ("objective", "width"),
+    [(Objective(), 1.0), (Objective("dot", 0.25), 0.5), (Objective("spectral"), 1.0), (Objective("ntxent"), 0.0)],
+)
+def test_natural_scale_is_the_losss_width_over_the_datas(objective, width, generator):
+    frame = rotation(generator, 3)
+    s = frame * torch.tensor([4.0, 1.0, 0.5], dtype=torch.float64) @ frame.T
+    task = GaussianTask((s + s.T) / 2, s.new_zeros(3, 3))
+    assert natural_scale(task, objective) == pytest.approx(width / 2, rel=1e-12)
+    relu = Objective(objective.loss, objective.temperature, "relu")
+    assert natural_scale(task, relu) == width
+
+
+def test_runs_are_judged_by_their_mean():
+    verdict = judge(dimensions([[1.0, 0.0], [1.0, 0.04]], [[0.0, 0.5], [0.0, 2.5]]))
+    assert verdict.collapsed == [False, False]
+    verdict = judge(dimensions([[1.0, 0.0], [1.0, 0.004]], [[0.0, 0.5], [0.0, 2.5]]))
+    assert verdict.mechanisms == ["none", "strong-augmentation"]
+
+
+def test_sentence_counts_each_mechanism():
+    assert judge(dimensions([1.0, 0.5], [0.0, 0.0])).sentence == "No dimension of 2 collapsed."
+    sentence = judge(dimensions([1.0, 0.0, 0.0, 0.0], [0.0, 0.5, 2.0, 2.0])).sentence
+    assert sentence.startswith("3 of 4 dimensions collapsed: 2 by strong augmentation")
+    assert " and 1 by implicit regularization" in sentence
+
+
+def test_rotating_input_and_embedding_changes_no_dimension(generator):
+    s, a, q = random_covariance(generator, 4), random_covariance(generator, 4), rotation(generator, 4)
+    p, r = normal(generator, 3, 4), rotation(generator, 3)
+    here = linear_dimensions((p,), GaussianTask(s, a))
+    turned = [(c + c.T) / 2 for c in (q @ s @ q.T, q @ a @ q.T)]
+    there = linear_dimensions((r @ p @ q.T,), GaussianTask(*turned))
+    for name in ("singular_value", "data_var", "aug_var", "ratio"):
+        torch.testing.assert_close(getattr(there, name), getattr(here, name), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mode_dimensions_give_each_singular_value_to_its_mode(seed):
+    generator = torch.Generator().manual_seed(seed)
+    q, u = (torch.linalg.qr(torch.randn(4, 4, generator=generator, dtype=torch.float64))[0] for _ in range(2))
+    s, a = torch.tensor([1.0, 1.0, 2.0, 2.0]), torch.tensor([0.0, 0.0, 5.0, 5.0])
+    task = GaussianTask(q @ torch.diag(s.double()) @ q.T, q @ torch.diag(a.double()) @ q.T)
+    sigma = torch.tensor([0.1, 3.0, 0.2, 4.0], dtype=torch.float64)
+    got = mode_dimensions((u @ torch.diag(sigma) @ q.T,), task)
+    assert got.ratio.tolist() == pytest.approx([0, 0, 1.25, 1.25])
+    assert got.singular_value.tolist() == pytest.approx([3.0, 0.1, 4.0, 0.2])
+
+
+def test_mode_dimensions_need_a_square_product():
+    with pytest.raises(ValueError, match="square"):
+        mode_dimensions((torch.ones(2, 3, dtype=torch.float64),), GaussianTask.block(3, 1, 1.0))

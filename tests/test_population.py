@@ -1,0 +1,111 @@
+import math
+
+import pytest
+import torch
+from reference import normal, random_covariance
+
+from dyncollapse import GaussianTask, Objective, collapse_threshold, population_flow, population_force, population_loss
+
+VIEWS = ("one-sided", "two-sided")
+OBJECTIVES = [Objective(), Objective("dot"), Objective("dot", 0.7), Objective("spectral")]
+
+
+def task_of(generator, views, d=4, ranks=(None, None)):
+    return GaussianTask(*(random_covariance(generator, d, rank) for rank in ranks), views)
+
+
+@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: f"{o.loss}-{o.temperature}")
+@pytest.mark.parametrize("m", [2, 4, 6])
+@pytest.mark.parametrize("ranks", [(None, None), (2, 3)])
+def test_force_is_the_gradient_of_the_loss(m, objective, views, ranks, generator):
+    task = task_of(generator, views, ranks=ranks)
+    assert float((task.data_cov @ task.aug_cov - task.aug_cov @ task.data_cov).norm()) > 1e-2
+    p = normal(generator, 3, m, 4).requires_grad_()
+    values = population_loss(p, task, objective)
+    (gradient,) = torch.autograd.grad(values.sum(), p)
+    force = population_force(p.detach(), task, objective)
+    assert (values.shape, force.shape) == ((3,), (3, 4, 4))
+    size = float(gradient.abs().max())
+    torch.testing.assert_close(gradient, -p.detach() @ force, rtol=0, atol=1e-12 * size)
+    torch.testing.assert_close(force, force.mT, rtol=0, atol=1e-12 * float(force.abs().max()))
+
+
+@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("name", ["infonce", "dot", "spectral"])
+def test_sample_loss_and_force_tend_to_the_populations(name, views, generator):
+    eye, n, batches = torch.eye(3, dtype=torch.float64), 1500, 8
+    task = GaussianTask(eye + random_covariance(generator, 3), random_covariance(generator, 3) / 4, views)
+    objective = Objective(name, 1.0 if name == "dot" else None)
+    p = normal(generator, 3, 3)
+    # An embedding variance of 0.3 keeps the exponentials' tails light, so that n negatives sample them well.
+    p = p * (0.3 / torch.linalg.matrix_norm(p @ (task.data_cov + task.aug_cov) @ p.T, 2)).sqrt()
+    drawn = [task.sample(n, generator) for _ in range(batches)]
+    slopes = torch.stack([objective.gradient((p,), batch)[0] for batch in drawn])
+    values = torch.stack([objective.value((p,), batch) for batch in drawn])
+    expected = -p @ population_force(p, task, objective)
+    limit = float(population_loss(p, task, objective)) + (0.0 if name == "spectral" else math.log(n))
+    # Five standard errors of the mean over batches. On top a bias: the log of a mean of n exponentials falls
+    # short by their relative variance, about 1 here, over 2 n.
+    tolerance = 5 * float(slopes.std(0).max()) / batches**0.5 + 2 / n
+    assert float(expected.abs().max()) > 5 * tolerance
+    torch.testing.assert_close(slopes.mean(0), expected, rtol=0, atol=tolerance)
+    assert abs(float(values.mean()) - limit) < 5 * float(values.std()) / batches**0.5 + 2 / n
+
+
+@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: f"{o.loss}-{o.temperature}")
+def test_loss_is_blind_to_rotations_of_the_embedding(objective, views, generator):
+    task, p = task_of(generator, views), normal(generator, 4, 4)
+    q = torch.linalg.qr(normal(generator, 4, 4))[0]
+    torch.testing.assert_close(population_loss(q @ p, task, objective), population_loss(p, task, objective))
+    torch.testing.assert_close(population_force(q @ p, task, objective), population_force(p, task, objective))
+
+
+@pytest.mark.parametrize("views", VIEWS)
+def test_force_at_zero_is_twice_the_data_less_the_augmentation(views, generator):
+    task, zero = task_of(generator, views), torch.zeros(3, 4, dtype=torch.float64)
+    s, a = task.data_cov, task.aug_cov
+    # Two-sided, 2 (S + A) - 2 A: the augmentation cancels, which is why it cannot collapse anything.
+    infonce = 2 * s - a if views == "one-sided" else 2 * s
+    torch.testing.assert_close(population_force(zero, task, Objective()), infonce, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(population_force(zero, task, Objective("dot", 0.5)), 4 * s, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(population_force(zero, task, Objective("spectral")), 4 * s, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("data_var", [0.5, 1.0, 2.0])
+def test_force_on_a_small_mode_changes_sign_at_the_threshold(data_var):
+    threshold = collapse_threshold(data_var)
+    p = torch.diag(torch.tensor([1e-3, 1e-3], dtype=torch.float64))
+    for factor, sign in ((0.99, 1), (1.01, -1)):
+        task = GaussianTask.block(2, 1, factor * threshold, data_var)
+        assert float(population_force(p, task, Objective())[1, 1]) * sign > 0
+
+
+def test_two_sided_views_never_collapse_a_mode():
+    p = 1e-6 * torch.eye(2, dtype=torch.float64)
+    for strength in (1.0, 1e2, 1e4):
+        # p^2 strength = 1e-8 at most keeps the mode small, where the force is 2 s - O(strength^2 p^2).
+        force = population_force(p, GaussianTask.block(2, 1, strength, 0.5, "two-sided"), Objective())
+        assert float(force[1, 1]) == pytest.approx(1.0, abs=5e-4)
+
+
+def test_dot_flow_solves_its_riccati_equation(generator):
+    # Two-sided with S + A = I: Q = P^T P obeys Q' = B Q + Q B - (4 / tau^2) Q^2 with B = 2 S / tau.
+    s = torch.diag(torch.tensor([0.9, 0.5, 0.2], dtype=torch.float64))
+    eye, tau, t, w = torch.eye(3, dtype=torch.float64), 0.7, 1.3, 0.5 * normal(generator, 3, 3)
+    path = population_flow((w,), GaussianTask(s, eye - s, "two-sided"), t, objective=Objective("dot", tau), rtol=1e-10)
+    b = 2 * s.diagonal() / tau
+    growth, integral = torch.diag(torch.exp(b * t)), torch.diag((torch.exp(2 * b * t) - 1) / (2 * b))
+    middle = torch.linalg.inv(eye + 4 / tau**2 * w @ integral @ w.T)
+    expected = growth @ w.T @ middle @ w @ growth
+    torch.testing.assert_close(path.product[-1].T @ path.product[-1], expected, rtol=0, atol=1e-8)
+    assert float((expected - w.T @ w).norm()) > 0.1
+
+
+@pytest.mark.parametrize("call", [population_loss, population_force])
+@pytest.mark.parametrize("objective", [Objective("ntxent"), Objective(activation="relu")])
+def test_what_has_no_closed_form_is_refused(call, objective):
+    task = GaussianTask.block(2, 1, views="two-sided")
+    with pytest.raises(ValueError, match="has no closed form; use a linear network with infonce, dot or spectral"):
+        call(torch.eye(2, dtype=torch.float64), task, objective)
