@@ -1,0 +1,143 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from dyncollapse.cli import main
+
+SMALL = ["--dim", "4", "--batch-size", "16", "--pool", "64", "--steps", "30", "--runs", "2", "--flow-batches", "2"]
+
+
+@pytest.fixture
+def simulate(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return lambda *options: CliRunner().invoke(main, ["simulate", *SMALL, *map(str, options)])
+
+
+def test_table_verdict_and_folder_are_shown(simulate, tmp_path):
+    result = simulate("--aug-strength", 1.5)
+    assert result.exit_code == 0, result.stderr
+    for words in ("mode", "data var", "aug var", "rho", "sgd", "flow", "collapsed?", "dimension", "runs/simulate-0001"):
+        assert words in result.stdout
+    files = {path.name for path in (tmp_path / "runs/simulate-0001").iterdir()}
+    assert files == {"run.json", "sgd.npz", "flow.npz", "spectrum.png"}
+
+
+def test_json_is_alone_on_stdout(simulate, tmp_path):
+    result = simulate("--json", "--out", tmp_path / "here")
+    assert result.exit_code == 0, result.stderr
+    printed = json.loads(result.stdout)
+    assert printed == json.loads((tmp_path / "here/run.json").read_text())
+    assert "Saved in" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--aug-strength", "-1"], "--aug-strength is -1.0"),
+        (["--aug-strength", "nan"], "--aug-strength is nan"),
+        (["--aug-strength", "much"], "'much' is not a valid float"),
+        (["--aug-dim", "5"], "between 0 and --dim 4"),
+        (["--batch-size", "65"], "--pool is 64 with --batch-size 65"),
+        (["--steps", "0"], "--steps is 0"),
+        (["--loss", "hinge"], "choose one of"),
+        (["--views", "both"], "choose one of"),
+        (["--loss", "ntxent", "--views", "one-sided"], "needs two-sided views"),
+        (["--temperature", "0.5"], "the infonce loss has none"),
+        (["--device", "abacus"], "this machine offers cpu"),
+        (["--dynamics", "population", "--activation", "relu"], "no closed form"),
+        (["--runs", "1000000", "--pool", "1000000"], "does not fit into memory"),
+        (["--dim", "10000000"], "between 1 and 10000"),
+        (["--nonsense"], "No such option"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(simulate, tmp_path, options, words):
+    result = simulate(*options)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def test_existing_run_folder_is_refused_before_any_work(simulate, tmp_path):
+    assert simulate("--out", "mine").exit_code == 0
+    before = (tmp_path / "mine/run.json").read_bytes()
+    result = simulate("--out", "mine")
+    assert result.exit_code == 2
+    assert "mine already holds files; name a new folder" in result.stderr
+    assert (tmp_path / "mine/run.json").read_bytes() == before
+
+
+def test_unwritable_folder_is_refused(simulate, tmp_path):
+    (tmp_path / "file").touch()
+    result = simulate("--out", "file/below")
+    assert result.exit_code == 2
+    assert "cannot be written" in result.stderr
+
+
+def test_divergence_exits_1_names_step_and_rate_and_keeps_the_record(simulate, tmp_path):
+    result = simulate("--lr", 5, "--aug-strength", 3, "--steps", 200)
+    assert result.exit_code == 1
+    assert "diverged at step" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    run = json.loads((tmp_path / "runs/simulate-0001/run.json").read_text())
+    assert run["status"] == "diverged"
+    assert run["dynamics"]["sgd"]["time"] > 0
+    advised = result.stderr.split("; lr ")[1].split()[0]
+    assert simulate("--lr", advised, "--aug-strength", 3, "--steps", 200).exit_code == 0
+
+
+def test_full_disk_exits_1_without_half_a_file(simulate, tmp_path, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("numpy.savez", full)
+    result = simulate("--out", "mine")
+    assert result.exit_code == 1
+    assert "No space left on device" in result.stderr
+    assert not list(tmp_path.glob("mine/*.npz"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("stage", ["sgd", "flow"])
+def test_ctrl_c_saves_what_was_recorded(tmp_path, stage):
+    sizes = {"sgd": ["--steps", "10000000"], "flow": ["--steps", "300", "--flow-batches", "20000"]}[stage]
+    command = [sys.executable, "-m", "dyncollapse", "simulate", *SMALL, *sizes, "--out", "mine"]
+    awaited = tmp_path / {"sgd": "mine", "flow": "mine/sgd.npz"}[stage]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        # A suite that runs in the background hands down an ignored Ctrl-C; a user's terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        while not awaited.exists():
+            time.sleep(0.1)
+            assert process.poll() is None
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Interrupted. What was recorded until then is in mine/" in errors
+    run = json.loads((tmp_path / "mine/run.json").read_text())
+    assert run["status"] == "interrupted"
+    assert run["dynamics"]["sgd"]["time"] > 0
+    assert (tmp_path / "mine/sgd.npz").exists()
+
+
+def test_help_names_every_setting():
+    from dyncollapse.configuration import option, setting_names
+
+    shown = CliRunner().invoke(main, ["simulate", "--help"]).output
+    assert all(option(name) in shown for name in setting_names())
