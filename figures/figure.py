@@ -1,0 +1,61 @@
+"""What every figure script shares: its command line, the style, and where results go."""
+
+import csv
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+
+from dyncollapse.files import write_whole
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Result:
+    """A drawn figure, the numbers in it (one dict per row), and the caption: setting, seeds and what is asserted."""
+
+    figure: Figure
+    rows: Sequence[dict[str, object]]
+    caption: str
+
+
+def main(name: str, draw: Callable[[bool], Result]) -> None:
+    """Parse --quick and --out, draw in the common style, and write name.png, .pdf, .csv and .txt.
+
+    `draw(quick)` computes, asserts its claims and returns a Result; `quick` asks for the same claims on a
+    smaller problem.
+    """
+    parser = ArgumentParser(description=draw.__doc__)
+    parser.add_argument("--quick", action="store_true", help="a smaller problem with the same assertions")
+    parser.add_argument("--out", type=Path, default=HERE / "out", help="folder for the results (default: figures/out)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # the same bits everywhere; scripts run side by side instead
+    plt.switch_backend("agg")
+    plt.style.use(HERE / "paper.mplstyle")
+    result = draw(arguments.quick)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    target = arguments.out / name
+    for suffix in ("png", "pdf"):
+        write_whole(target.with_suffix(f".{suffix}"), partial(result.figure.savefig, format=suffix))
+    write_whole(target.with_suffix(".csv"), partial(_write_table, rows=result.rows))
+    write_whole(target.with_suffix(".txt"), lambda path: path.write_text(result.caption.strip() + "\n"))
+    print(f"{target}.png, .pdf, .csv, .txt")
+
+
+def claim(holds: bool, statement: str) -> None:
+    """Fail the figure, loudly and also under python -O, when what it claims is not what it shows."""
+    if not holds:
+        raise SystemExit(f"the figure's claim does not hold: {statement}")
+
+
+def _write_table(path: Path, rows: Sequence[dict[str, object]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

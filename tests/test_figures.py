@@ -1,0 +1,49 @@
+"""Every figure script, found by glob, runs in its quick form with the assertions that it makes in full."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FIGURES = Path(__file__).parent.parent / "figures"
+SCRIPTS = [*sorted(FIGURES.glob("fig[0-9]*.py")), *sorted(FIGURES.glob("beyond_*.py"))]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def test_all_figures_of_the_readme_are_found():
+    names = {script.stem for script in SCRIPTS}
+    assert {"fig03_strong_augmentation", "fig05_alignment", "fig06_singular_values", "fig11_depth"} <= names
+    readme = (FIGURES.parent / "README.md").read_text()
+    assert all(name in readme for name in names)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_figure_draws_what_it_claims(script, tmp_path):
+    command = [sys.executable, "-W", "error", str(script), "--quick", "--out", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    assert result.returncode == 0, result.stderr
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {f"{script.stem}.{end}" for end in ("png", "pdf", "csv", "txt")}
+    assert (tmp_path / f"{script.stem}.png").read_bytes().startswith(b"\x89PNG")
+    pdf = (tmp_path / f"{script.stem}.pdf").read_bytes()
+    assert b"/Type3" not in pdf  # text stays text (fonttype 42)
+    with (tmp_path / f"{script.stem}.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) > 5
+    caption = (tmp_path / f"{script.stem}.txt").read_text()
+    assert "Asserted:" in caption
+    assert "seed" in caption
+
+
+def test_a_claim_that_does_not_hold_fails_the_figure(tmp_path):
+    broken = tmp_path / "fig99_broken.py"
+    broken.write_text("from figure import claim\nclaim(1 > 2, 'one exceeds two')\n")
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(FIGURES)}
+    result = subprocess.run(
+        [sys.executable, "-O", str(broken)], capture_output=True, text=True, check=False, env=environment
+    )
+    assert result.returncode == 1
+    assert "one exceeds two" in result.stderr
