@@ -193,7 +193,7 @@ def _print_outcome(outcome: "Outcome", folder: Path, *, to_stderr: bool) -> None
             f"SGD and flow differ by {distance['relative_distance']:.2g} of the flow's norm at most, "
             f"{distance['at_end']:.2g} at the end."
         )
-    console.print(f"[bold]{judged.sentence}[/bold]")
+    console.print(f"[bold]{judged.sentence}[/bold]", soft_wrap=True)
     console.print(f"Saved in {folder}/: run.json, {', '.join(f'{n}.npz' for n in ends)}, spectrum.png", soft_wrap=True)
 
 

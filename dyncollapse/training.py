@@ -124,7 +124,7 @@ def _stable_learning_rate(
 ) -> float | None:
     """Halve the rate until it and the one before both survive `checked` steps: stable, with a factor 2 to spare."""
     survived = False
-    for halvings in range(1, 40):
+    for halvings in range(1, 200):  # a hopeless rate fails at once, so the way down is short
         trial = lr / 2**halvings
         before, survived = survived, any(step == checked for step, *_ in iterates(trial))
         if before and survived:
