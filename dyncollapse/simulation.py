@@ -34,7 +34,7 @@ from dyncollapse.objective import Objective
 from dyncollapse.population import check_population
 from dyncollapse.spectra import covariance_spectrum, mode_singular_values
 from dyncollapse.training import Diverged, record_steps, train
-from dyncollapse.trajectory import Interrupted, Trajectory
+from dyncollapse.trajectory import Trajectory
 
 Progress = Callable[[str, float, float], None]
 
@@ -95,16 +95,17 @@ def build(configuration: Configuration) -> Simulation:
 def run(simulation: Simulation, progress: Progress, keep: Callable[[Outcome], None]) -> Outcome:
     """Run each of the configuration's dynamics from the same start; `keep` is called whenever one has ended.
 
-    The flows report at the times of the SGD record. Diverged, FlowFailed and Interrupted pass through after
+    The flows report at the times of the SGD record. Diverged, FlowFailed and Ctrl-C pass through after
     what they carry has been added to the outcome and handed to `keep`.
     """
     outcome = Outcome(simulation)
     for name in simulation.configuration.dynamics:
         try:
             outcome.trajectories[name] = _dynamics(name, simulation, partial(progress, name))
-        except (Diverged, FlowFailed, Interrupted) as stop:
-            if len(stop.trajectory.time):
-                outcome.trajectories[name] = stop.trajectory
+        except (Diverged, FlowFailed, KeyboardInterrupt) as stop:
+            partial_record = getattr(stop, "trajectory", None)  # a Ctrl-C between two dynamics carries none
+            if partial_record is not None and len(partial_record.time):
+                outcome.trajectories[name] = partial_record
             outcome.status = {Diverged: "diverged", FlowFailed: "failed"}.get(type(stop), "interrupted")
             keep(outcome)
             raise

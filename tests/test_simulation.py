@@ -167,3 +167,18 @@ def test_closed_forms_are_not_given_for_relu():
     prediction = report(Outcome(build(resolve({**SMALL, "activation": "relu", "depth": 2}))))["prediction"]
     assert prediction["threshold"] is None
     assert all(mode["rest_singular_value"] is mode["escape_time"] is None for mode in prediction["modes"])
+
+
+def test_ctrl_c_between_two_dynamics_is_recorded(monkeypatch):
+    def interrupt(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dyncollapse.simulation.stack_pairs", interrupt)
+    kept = []
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            build(resolve(SMALL)),
+            lambda *_: None,
+            lambda outcome: kept.append((outcome.status, list(outcome.trajectories))),
+        )
+    assert kept == [("running", ["sgd"]), ("interrupted", ["sgd"])]
