@@ -93,9 +93,9 @@ def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
         from dyncollapse.flow import FlowFailed
         from dyncollapse.training import Diverged
 
-        engine.build(configuration)  # everything that can be refused is refused before a folder is made
+        simulation = engine.build(configuration)  # whatever can be refused is refused before a folder is made
         folder = engine.reserve_folder(out)
-        simulation = engine.build(replace(configuration, out=str(folder)))
+        simulation = replace(simulation, configuration=replace(configuration, out=str(folder)))
 
     try:
         with _bad_input(), _progress(configuration.dynamics) as progress:
@@ -110,9 +110,10 @@ def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
     finally:
         with suppress(OSError):  # succeeds on an empty folder only: nothing was recorded
             folder.rmdir()
+    found = engine.report(outcome)
     if as_json:
-        click.echo(json.dumps(engine.report(outcome), allow_nan=False))
-    _print_outcome(outcome, folder, to_stderr=as_json)
+        click.echo(json.dumps(found, allow_nan=False))
+    _print_outcome(outcome, found["sgd_vs_flow"], folder, to_stderr=as_json)
 
 
 def _use_machine(name: str, threads: int) -> None:
@@ -163,7 +164,9 @@ def _progress(names: tuple[str, ...]) -> Iterator[Callable[[str, float, float], 
         yield advance
 
 
-def _print_outcome(outcome: "Outcome", folder: Path, *, to_stderr: bool) -> None:
+def _print_outcome(
+    outcome: "Outcome", distance: dict[str, float | None] | None, folder: Path, *, to_stderr: bool
+) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -187,8 +190,7 @@ def _print_outcome(outcome: "Outcome", folder: Path, *, to_stderr: bool) -> None
         table.add_row(*row, mechanism if gone else "no")
     console = Console(stderr=to_stderr, width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(table)
-    distance = engine.report(outcome)["sgd_vs_flow"]
-    if distance is not None:
+    if distance is not None and None not in distance.values():
         console.print(
             f"SGD and flow differ by {distance['relative_distance']:.2g} of the flow's norm at most, "
             f"{distance['at_end']:.2g} at the end."

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from dyncollapse.gaussian import VIEWS
-from dyncollapse.losses import LOSSES
+from dyncollapse.losses import AUTHORS_TEMPERATURE, LOSSES
 from dyncollapse.networks import ACTIVATIONS, INITIALISERS
 
 DYNAMICS = ("sgd", "flow", "population")
@@ -62,7 +62,7 @@ class Preset:
 
 
 PAPER = Preset({"loss": "infonce", "views": "one-sided", "data_var": 0.5}, {})
-_AUTHORS = {"loss": "dot", "temperature": 0.1, "views": "two-sided", "data_var": 1.0}
+_AUTHORS = {"loss": "dot", "temperature": AUTHORS_TEMPERATURE, "views": "two-sided", "data_var": 1.0}
 _AUTHORS_SIZES = {"batch_size": 128, "pool": 10_000, "steps": 10_000, "dim": 16}
 AUTHORS_CASES = {
     1: Preset(
@@ -113,7 +113,7 @@ def resolve(given: dict[str, Any]) -> Configuration:
     if settings.get("loss") == "ntxent":
         settings.setdefault("views", "two-sided")  # the only views that loss is defined on
     if settings.get("loss") in ("dot", "ntxent"):
-        settings.setdefault("temperature", 0.1)  # the authors' code
+        settings.setdefault("temperature", AUTHORS_TEMPERATURE)
     init = settings.get("init", "gaussian")
     # ntxent knows no scale, and its gradient grows as 1 / |W|: a small start would only make it stiff.
     small = init == "gaussian" and settings.get("loss") != "ntxent"
@@ -151,15 +151,14 @@ def _check(c: Configuration) -> None:
         ("threads", 10**3),
     ):
         _in_range(name, getattr(c, name), 1, f"between 1 and {most}", most)
-    for name in ("batch_size", "pool"):
-        _in_range(name, getattr(c, name), 0, "at most 10^9", 10**9)
+    _in_range("batch_size", c.batch_size, 2, "between 2 and 10^9", 10**9)
+    _in_range("pool", c.pool, 0, "between 0 and 10^9", 10**9)
     for name in ("aug_strength", "init_rate"):
         _in_range(name, getattr(c, name), 0.0, "between 0 and 1e15", 1e15)
     # Beyond these, squares leave the range of float32.
     for name in ("data_var", "lr", "init_scale", "temperature"):
         _in_range(name, getattr(c, name), 1e-15, "between 1e-15 and 1e15", 1e15)
     _in_range("aug_dim", c.aug_dim, 0, f"between 0 and --dim {c.dim}", c.dim)
-    _in_range("batch_size", c.batch_size, 2, "at least 2")
     _in_range("seed", c.seed, 0, "between 0 and 2^63 - 1", 2**63 - 1)
     if not 0 <= c.momentum < 1:
         raise ValueError(f"--momentum is {c.momentum}; it must be at least 0 and below 1")
@@ -191,7 +190,7 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _shown(value: Any) -> str:
-    return {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    return ("off", "on")[value] if isinstance(value, bool) else str(value)
 
 
 def setting_names() -> tuple[str, ...]:

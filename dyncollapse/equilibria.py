@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.gaussian import GaussianTask
+from dyncollapse.gaussian import GaussianTask, as_seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def _merge_equal(values: Tensor, tolerance: float) -> Tensor:
 
 def augmentation_ratio(data_var: Tensor, aug_var: Tensor, views: str) -> Tensor:
     """Rho = a_e / (2 s_e): a / (2 s) one-sided, a / (s + a) two-sided; 0 where nothing varies at all."""
-    s_e, a_e = (data_var, aug_var) if views == "one-sided" else (data_var + aug_var, 2 * aug_var)
+    s_e, a_e = as_seen(data_var, aug_var, views)
     return torch.where(a_e > 0, a_e / (2 * s_e), 0.0)
 
 
@@ -91,7 +91,7 @@ def rest_singular_values(
     """
     m = modes(task)
     s = m.data_var
-    s_e = s if task.views == "one-sided" else s + m.aug_var
+    s_e, _ = as_seen(s, m.aug_var, task.views)
     if loss == "infonce":
         u = 4 * m.ratio / (1 + torch.sqrt(1 + 8 * m.ratio))  # (sqrt(1 + 8 rho) - 1) / 2 without its cancellation
         squared = (1 / u - 1).clamp_min(0) / s_e
@@ -106,8 +106,7 @@ def growth_rates(task: GaussianTask, loss: str = "infonce", temperature: float |
     """x0, the force on each mode at W = 0: 2 s_e (1 - rho) for infonce, 2 s / tau for dot, 4 s for spectral."""
     m = modes(task)
     if loss == "infonce":
-        s_e = m.data_var if task.views == "one-sided" else m.data_var + m.aug_var
-        a_e = m.aug_var if task.views == "one-sided" else 2 * m.aug_var
+        s_e, a_e = as_seen(m.data_var, m.aug_var, task.views)
         return 2 * s_e - a_e
     if loss in ("dot", "spectral"):
         return (2 if loss == "dot" else 4) * m.data_var / _temperature(loss, temperature)

@@ -168,10 +168,8 @@ class _Vector:
     """All parameters of a network as the one float64 vector that solve_ivp wants, and back."""
 
     def __init__(self, weights: Weights, biases: Sequence[Tensor]) -> None:
-        check_weights(weights)
+        check_weights(weights, biases)
         parameters = [p.detach().to(torch.float64) for p in (*weights, *biases)]
-        if not all(bool(torch.isfinite(p).all()) for p in parameters):
-            raise ValueError("the initial weights hold NaN or infinity; give finite weights")
         self.depth, self.device = len(weights), weights[0].device
         self.shapes, self.sizes = [p.shape for p in parameters], [p.numel() for p in parameters]
         self.start = self.pack(parameters)

@@ -26,8 +26,7 @@ class Pairs:
 
     def __post_init__(self) -> None:
         """Refuse an unknown view convention and views of different shapes."""
-        if self.views not in VIEWS:
-            raise ValueError(f"views is {self.views!r}; choose one of {', '.join(VIEWS)}")
+        _check_views(self.views)
         if self.anchor.shape != self.positive.shape:
             raise ValueError(
                 f"anchors have shape {tuple(self.anchor.shape)}, positives {tuple(self.positive.shape)}; "
@@ -65,8 +64,7 @@ class GaussianTask:
 
     def __post_init__(self) -> None:
         """Check both covariances and the view convention."""
-        if self.views not in VIEWS:
-            raise ValueError(f"views is {self.views!r}; choose one of {', '.join(VIEWS)}")
+        _check_views(self.views)
         for name, cov in (("data covariance", self.data_cov), ("augmentation covariance", self.aug_cov)):
             _check_covariance(name, cov)
         if self.data_cov.shape != self.aug_cov.shape:
@@ -177,6 +175,19 @@ class PairStream:
             order = torch.randperm(self.pool, generator=generator, device=self.device)
             for rows in order[: self.pool - self.pool % self.batch_size].split(self.batch_size):
                 yield self.task.augment(clean[..., rows, :], generator)
+
+
+def as_seen(data: Tensor, aug: Tensor, views: str) -> tuple[Tensor, Tensor]:
+    """(S_e, A_e): covariance of a point as the loss sees it, and of a positive pair's difference.
+
+    S and A one-sided, S + A and 2 A two-sided; matrices and variances per mode alike.
+    """
+    return (data, aug) if views == "one-sided" else (data + aug, 2 * aug)
+
+
+def _check_views(views: str) -> None:
+    if views not in VIEWS:
+        raise ValueError(f"views is {views!r}; choose one of {', '.join(VIEWS)}")
 
 
 def _check_covariance(name: str, cov: Tensor) -> None:

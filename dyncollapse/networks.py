@@ -12,8 +12,8 @@ ACTIVATIONS = ("linear", "relu")
 INITIALISERS = ("gaussian", "uniform", "spectrum")
 
 
-def check_weights(weights: Sequence[Tensor]) -> None:
-    """Raise ValueError unless the matrices (*runs, out, in) chain and share their run dimensions."""
+def check_weights(weights: Sequence[Tensor], biases: Sequence[Tensor] = ()) -> None:
+    """Raise ValueError unless the matrices (*runs, out, in) chain, share their run dimensions and all is finite."""
     if not weights:
         raise ValueError("the network has no layers; give at least one weight matrix")
     for lower, upper in itertools.pairwise(weights):
@@ -22,6 +22,8 @@ def check_weights(weights: Sequence[Tensor]) -> None:
                 f"layer shapes {tuple(lower.shape)} and {tuple(upper.shape)} do not chain; "
                 "each must be (*runs, out, in) with `in` equal to the layer below's `out`"
             )
+    if not all(bool(torch.isfinite(p).all()) for p in (*weights, *biases)):
+        raise ValueError("the initial weights hold NaN or infinity; give finite weights")
 
 
 def forward(

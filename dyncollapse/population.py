@@ -4,17 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.gaussian import GaussianTask
+from dyncollapse.gaussian import GaussianTask, as_seen
 from dyncollapse.objective import Objective
-
-
-def pair_covariances(task: GaussianTask) -> tuple[Tensor, Tensor]:
-    """Covariance of a point as the loss sees it, S_e, and of a positive pair's difference, A_e, both (d, d).
-
-    One-sided: S and A. Two-sided: S + A and 2 A.
-    """
-    s, a = task.data_cov, task.aug_cov
-    return (s, a) if task.views == "one-sided" else (s + a, 2 * a)
 
 
 def population_loss(
@@ -27,7 +18,7 @@ def population_loss(
     Raises ValueError for ntxent and ReLU, which have no such closed form here.
     """
     check_population(objective)
-    s_e, a_e = pair_covariances(task)
+    s_e, a_e = as_seen(task.data_cov, task.aug_cov, task.views)
     c = product @ s_e @ product.mT
     if objective.loss == "infonce":
         identity_plus_c = torch.eye(c.shape[-1], dtype=c.dtype, device=c.device) + c
@@ -49,7 +40,7 @@ def population_force(
     S_e^(1/2) [(I + K)^-1 + (I + K)^-2] S_e^(1/2) - A_e with K = S_e^(1/2) P^T P S_e^(1/2).
     """
     check_population(objective)
-    s_e, a_e = pair_covariances(task)
+    s_e, a_e = as_seen(task.data_cov, task.aug_cov, task.views)
     if objective.loss == "infonce":
         root = _square_root(s_e)
         k = root @ product.mT @ product @ root

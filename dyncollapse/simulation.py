@@ -99,7 +99,8 @@ def run(simulation: Simulation, progress: Progress, keep: Callable[[Outcome], No
     what they carry has been added to the outcome and handed to `keep`.
     """
     outcome = Outcome(simulation)
-    for name in simulation.configuration.dynamics:
+    names = simulation.configuration.dynamics
+    for name in names:
         try:
             outcome.trajectories[name] = _dynamics(name, simulation, partial(progress, name))
         except (Diverged, FlowFailed, KeyboardInterrupt) as stop:
@@ -109,9 +110,9 @@ def run(simulation: Simulation, progress: Progress, keep: Callable[[Outcome], No
             outcome.status = {Diverged: "diverged", FlowFailed: "failed"}.get(type(stop), "interrupted")
             keep(outcome)
             raise
+        if name == names[-1]:
+            outcome.status = "finished"
         keep(outcome)
-    outcome.status = "finished"
-    keep(outcome)
     return outcome
 
 

@@ -53,7 +53,8 @@ def train(
     weights blow up, Interrupted on Ctrl-C; the last two carry what was recorded.
     """
     objective = objective or Objective()
-    _check_settings(weights, lr, steps, momentum, weight_decay, records)
+    check_weights(weights, biases)
+    _check_settings(lr, steps, momentum, weight_decay, records)
     started = clock.perf_counter()
     schedule, stride = record_steps(steps, records), max(1, steps // 200)
     rate = lr / (1 - momentum)
@@ -140,12 +141,7 @@ def _trajectory(kept: list[tuple[int, list[Tensor], Tensor]], rate: float, depth
     return Trajectory(time, tuple(layers[:depth]), loss, tuple(layers[depth:]), meta)
 
 
-def _check_settings(
-    weights: Weights, lr: float, steps: int, momentum: float, weight_decay: float, records: int
-) -> None:
-    check_weights(weights)
-    if not all(bool(torch.isfinite(w).all()) for w in weights):
-        raise ValueError("the initial weights hold NaN or infinity; give finite weights")
+def _check_settings(lr: float, steps: int, momentum: float, weight_decay: float, records: int) -> None:
     for name, value, allowed, fine in (
         ("lr", lr, "finite and above 0", 0 < lr < float("inf")),
         ("steps", steps, "at least 1", steps >= 1),
