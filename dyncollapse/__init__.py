@@ -1,7 +1,16 @@
 """Which dimensions of a contrastive embedding collapse, and why: trained, integrated and in closed form."""
 
-from dyncollapse.alignment import alignment_matrix, block_alignment, imbalance, imbalance_drift
-from dyncollapse.comparison import order_of_convergence, relative_distance
+from dyncollapse.alignment import (
+    AlignmentReport,
+    alignment_bound,
+    alignment_matrix,
+    alignment_report,
+    block_alignment,
+    imbalance,
+    imbalance_drift,
+    isotropic_rest_layers,
+)
+from dyncollapse.comparison import LimitDistances, limit_distances, order_of_convergence, relative_distance
 from dyncollapse.covariance import ContrastiveCovariance, contrastive_covariance
 from dyncollapse.diagnosis import (
     COLLAPSED_BELOW,
@@ -13,76 +22,121 @@ from dyncollapse.diagnosis import (
     natural_scale,
     sampled_dimensions,
 )
-from dyncollapse.equilibria import collapse_threshold, escape_time, growth_rates, modes, rest_singular_values
-from dyncollapse.flow import FlowFailed, frozen_flow, mode_flow, population_flow, sample_flow
+from dyncollapse.equilibria import (
+    collapse_threshold,
+    escape_time,
+    generalised_modes,
+    growth_rates,
+    modes,
+    rest_gram,
+    rest_singular_values,
+    rest_variance,
+)
+from dyncollapse.flow import frozen_flow, mode_flow, population_flow, sample_flow
 from dyncollapse.gaussian import GaussianTask, Pairs, PairStream, stack_pairs
-from dyncollapse.losses import dot_infonce, infonce, infonce_weights, ntxent, spectral
+from dyncollapse.losses import dot_infonce, effective_negatives, infonce, infonce_weights, ntxent, spectral
 from dyncollapse.networks import (
     balanced_init,
     end_to_end,
     forward,
     gaussian_init,
     layer_gradients,
+    layer_jacobian,
     singular_values,
     spectrum_init,
     uniform_biases,
     uniform_init,
 )
 from dyncollapse.objective import Objective
-from dyncollapse.population import population_force, population_loss
+from dyncollapse.population import (
+    POPULATION_FACTOR,
+    negatives_needed,
+    population_force,
+    population_jacobian,
+    population_loss,
+    population_valid,
+)
+from dyncollapse.riccati import riccati_gram
+from dyncollapse.solver import FlowFailed
 from dyncollapse.spectra import covariance_spectrum, mode_singular_values
 from dyncollapse.training import Diverged, record_steps, train
 from dyncollapse.trajectory import Interrupted, Trajectory
+from dyncollapse.velocities import (
+    alignment_velocity,
+    layer_value_velocities,
+    singular_value_velocities,
+    singular_vector_velocities,
+)
 
 __all__ = [
     "COLLAPSED_BELOW",
+    "POPULATION_FACTOR",
+    "AlignmentReport",
     "ContrastiveCovariance",
     "Dimensions",
     "Diverged",
     "FlowFailed",
     "GaussianTask",
     "Interrupted",
+    "LimitDistances",
     "Objective",
     "PairStream",
     "Pairs",
     "Trajectory",
     "Verdict",
+    "alignment_bound",
     "alignment_matrix",
+    "alignment_report",
+    "alignment_velocity",
     "balanced_init",
     "block_alignment",
     "collapse_threshold",
     "contrastive_covariance",
     "covariance_spectrum",
     "dot_infonce",
+    "effective_negatives",
     "end_to_end",
     "escape_time",
     "forward",
     "frozen_flow",
     "gaussian_init",
+    "generalised_modes",
     "growth_rates",
     "imbalance",
     "imbalance_drift",
     "infonce",
     "infonce_weights",
+    "isotropic_rest_layers",
     "judge",
     "layer_gradients",
+    "layer_jacobian",
+    "layer_value_velocities",
+    "limit_distances",
     "linear_dimensions",
     "mode_dimensions",
     "mode_flow",
     "mode_singular_values",
     "modes",
     "natural_scale",
+    "negatives_needed",
     "ntxent",
     "order_of_convergence",
     "population_flow",
     "population_force",
+    "population_jacobian",
     "population_loss",
+    "population_valid",
     "record_steps",
     "relative_distance",
+    "rest_gram",
     "rest_singular_values",
+    "rest_variance",
+    "riccati_gram",
     "sample_flow",
     "sampled_dimensions",
+    "singular_value_velocities",
     "singular_values",
+    "singular_vector_velocities",
     "spectral",
     "spectrum_init",
     "stack_pairs",

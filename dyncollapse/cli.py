@@ -2,15 +2,12 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
-
-if TYPE_CHECKING:
-    from dyncollapse.simulation import Outcome
 
 # Commands import what only they need: drawing and tables are not loaded for an error message.
 
@@ -89,18 +86,20 @@ def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
         configuration = resolve({name: value for name, value in given.items() if value is not None})
         _use_machine(configuration.device, configuration.threads)
 
-        from dyncollapse import simulation as engine
-        from dyncollapse.flow import FlowFailed
+        from dyncollapse.report import report, reserve_folder, save
+        from dyncollapse.simulation import build, run
+        from dyncollapse.solver import FlowFailed
+        from dyncollapse.terminal import draw_spectrum, print_outcome, progress_bars
         from dyncollapse.training import Diverged
 
-        simulation = engine.build(configuration)  # whatever can be refused is refused before a folder is made
-        folder = engine.reserve_folder(out)
+        simulation = build(configuration)  # whatever can be refused is refused before a folder is made
+        folder = reserve_folder(out)
         simulation = replace(simulation, configuration=replace(configuration, out=str(folder)))
 
     try:
-        with _bad_input(), _progress(configuration.dynamics) as progress:
-            outcome = engine.run(simulation, progress, lambda so_far: engine.save(so_far, folder))
-        _draw_spectrum(outcome, folder)
+        with _bad_input(), progress_bars(configuration.dynamics) as progress:
+            outcome = run(simulation, progress, lambda so_far: save(so_far, folder))
+        draw_spectrum(outcome, folder)
     except (Diverged, FlowFailed) as error:
         _fail(1, f"{error}. What was recorded until then is in {folder}/")
     except KeyboardInterrupt:
@@ -110,10 +109,46 @@ def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
     finally:
         with suppress(OSError):  # succeeds on an empty folder only: nothing was recorded
             folder.rmdir()
-    found = engine.report(outcome)
+    found = report(outcome)
     if as_json:
         click.echo(json.dumps(found, allow_nan=False))
-    _print_outcome(outcome, found["sgd_vs_flow"], folder, to_stderr=as_json)
+    print_outcome(outcome, found, folder, to_stderr=as_json)
+
+
+@main.command()
+@click.option(
+    "--claim", "names", multiple=True, metavar="NAME", help="Check this claim only and explain it; repeatable."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; all else goes to stderr.")
+def verify(names: tuple[str, ...], as_json: bool) -> None:
+    """Measure every lemma, theorem and corollary of the paper, and every statement beyond it.
+
+    Each check returns a number and the bound it must respect. Theorem 2 as printed is wrong, so its check is
+    expected to fail. Exit code 1 when any claim behaves unlike what is expected of it.
+    """
+    from dyncollapse.claims import CLAIMS, as_values, run_check
+    from dyncollapse.terminal import print_claims, print_explanation, progress_bars
+
+    known = {claim.name: claim for claim in CLAIMS}
+    if unknown := [name for name in names if name not in known]:
+        _fail(2, f"--claim is {', '.join(unknown)}; the claims are {', '.join(known)}")
+    _use_machine("cpu", 1)  # the same bits everywhere, and small matrices gain nothing from more threads
+    chosen, checked = [known[name] for name in dict.fromkeys(names)] or list(CLAIMS), []
+    try:
+        with progress_bars(("claims",)) as progress:
+            for done, claim in enumerate(chosen, 1):
+                checked.append(run_check(claim))
+                progress("claims", done, len(chosen))
+    except KeyboardInterrupt:
+        print_claims(checked, to_stderr=True)
+        _fail(130, f"Interrupted after {len(checked)} of {len(chosen)} claims.")
+    if as_json:
+        click.echo(json.dumps({"claims": [as_values(result) for result in checked]}, allow_nan=False))
+    print_claims(checked, to_stderr=as_json)
+    if names:
+        print_explanation(checked, to_stderr=as_json)
+    if surprising := [result for result in checked if result.surprising]:
+        _fail(1, f"unlike expected: {', '.join(result.claim.name for result in surprising)}")
 
 
 def _use_machine(name: str, threads: int) -> None:
@@ -142,86 +177,3 @@ def _bad_input() -> Iterator[None]:
 def _fail(code: int, message: str) -> NoReturn:
     click.echo(f"dyncollapse: {message}", err=True)
     sys.exit(code)
-
-
-@contextmanager
-def _progress(names: tuple[str, ...]) -> Iterator[Callable[[str, float, float], None]]:
-    """One bar per dynamics on stderr, with time left; silent where stderr is not a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description:>10}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    console = Console(stderr=True)
-    with Progress(
-        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    ) as bars:
-        tasks = {name: bars.add_task(name, total=1.0, start=False) for name in names}
-
-        def advance(name: str, done: float, total: float) -> None:
-            bars.start_task(tasks[name])
-            bars.update(tasks[name], completed=done, total=total)
-
-        yield advance
-
-
-def _print_outcome(
-    outcome: "Outcome", distance: dict[str, float | None] | None, folder: Path, *, to_stderr: bool
-) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from dyncollapse import simulation as engine
-
-    judged = engine.verdict(outcome)
-    assert judged is not None
-    ends = {name: engine.dimensions(outcome.simulation, path) for name, path in outcome.trajectories.items()}
-    first = next(iter(ends.values()))
-    variances = [_column(values.mean(0).tolist()) for values in (first.data_var, first.aug_var, first.ratio)]
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    linear = outcome.simulation.objective.activation == "linear"
-    kind = ("mode", "data var", "aug var") if linear else ("dimension", "embedding var", "of it aug")
-    for column in (*kind, "rho", *ends, "collapsed?"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for k, (gone, mechanism) in enumerate(zip(judged.collapsed, judged.mechanisms, strict=True)):
-        row = [f"{k + 1}", *(column[k] for column in variances)]
-        for end in ends.values():
-            values = end.singular_value[:, k]
-            row.append(f"{float(values.mean()):.3g} ± {float(values.std(correction=0)):.1g}")
-        table.add_row(*row, mechanism if gone else "no")
-    console = Console(stderr=to_stderr, width=None if sys.stdout.isatty() else 120, highlight=False)
-    console.print(table)
-    if distance is not None and None not in distance.values():
-        console.print(
-            f"SGD and flow differ by {distance['relative_distance']:.2g} of the flow's norm at most, "
-            f"{distance['at_end']:.2g} at the end."
-        )
-    console.print(f"[bold]{judged.sentence}[/bold]", soft_wrap=True)
-    console.print(f"Saved in {folder}/: run.json, {', '.join(f'{n}.npz' for n in ends)}, spectrum.png", soft_wrap=True)
-
-
-def _column(values: list[float]) -> list[str]:
-    """Three decimals for all, unless the largest has too few or too many digits for that."""
-    fixed = 0.01 <= max(values) < 1e4
-    return [f"{value:.3f}" if fixed or value == 0 else f"{value:.1e}" for value in values]
-
-
-def _draw_spectrum(outcome: "Outcome", folder: Path) -> None:
-    from matplotlib.figure import Figure
-
-    from dyncollapse import simulation as engine
-    from dyncollapse.files import write_whole
-    from dyncollapse.plotting import plot_spectrum
-
-    figure = Figure(figsize=(5, 3.5), layout="constrained")
-    ax = figure.add_subplot()
-    for name, path in outcome.trajectories.items():
-        sigma = engine.dimensions(outcome.simulation, path).singular_value.sort(-1, descending=True).values
-        mean, spread = sigma.mean(0).cpu(), sigma.std(0, correction=0).cpu()
-        plot_spectrum(ax, mean.numpy(), spread=spread.numpy(), label=name, marker="o", markersize=3)
-    judged = engine.verdict(outcome)
-    assert judged is not None
-    if outcome.simulation.objective.activation != "linear":
-        ax.set(xlabel="embedding dimension", ylabel="standard deviation of the embedding")
-    ax.axhline(judged.threshold, color="0.5", linestyle=":", label="counts as collapsed below")
-    ax.legend(frameon=False)
-    write_whole(folder / "spectrum.png", lambda partial: figure.savefig(partial, format="png", dpi=150))

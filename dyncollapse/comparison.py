@@ -1,6 +1,7 @@
-"""Two trajectories on one time axis: how far apart they are, and how that shrinks with the learning rate."""
+"""Trajectories on one time axis: how far apart they are, how that shrinks, and which limit it is owed to."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,6 +34,52 @@ def relative_distance(a: Trajectory, b: Trajectory) -> tuple[Float[Tensor, " t"]
     scale = torch.linalg.matrix_norm(p_b)
     gap = torch.linalg.matrix_norm(p_a - p_b)
     return times, torch.where(gap == 0, 0.0, gap / scale)
+
+
+@dataclass(frozen=True, eq=False)
+class LimitDistances:
+    """What separates SGD and a flow on few batches from the population flow, limit by limit, each (t,).
+
+    `learning_rate`: SGD on fresh batches of N, from the expected flow at N, its limit lr -> 0;
+    `batches`: the flow on M fixed batches of N, from the expected flow at N, its limit M -> infinity;
+    `samples`: the expected flow at N, from the population flow, its limit N -> infinity.
+    """
+
+    time: Float[Tensor, " t"]
+    learning_rate: Float[Tensor, " t"]
+    batches: Float[Tensor, " t"]
+    samples: Float[Tensor, " t"]
+
+    @property
+    def largest(self) -> str:
+        """The limit whose distance rises highest: "learning rate", "batches" or "samples"."""
+        names = ("learning rate", "batches", "samples")
+        highest = torch.stack([self.learning_rate, self.batches, self.samples]).amax(-1)
+        return names[int(highest.argmax())]
+
+
+def limit_distances(sgd: Trajectory, flow: Trajectory, expected: Trajectory, population: Trajectory) -> LimitDistances:
+    """Distances of each limit's two sides at SGD's recorded times that all cover: `relative_distance`, mean over runs.
+
+    All start from the same weights. The expected flow at N follows the mean force of all batches of N, which no
+    finite record does: pass a sample flow on M' batches, many more than `flow` has and independent of them, or, where
+    all runs share one start, the mean of such flows over R runs. It is off by about sqrt(M / (R M')) of `batches`
+    itself, and distances below that are not resolved. Raises ValueError when the records share no time or their
+    networks differ in shape (ours).
+    """
+    others = (flow, expected, population)
+    start, end = max(float(o.time[0]) for o in others), min(float(o.time[-1]) for o in others)
+    times = sgd.time[(sgd.time >= start) & (sgd.time <= end)]
+    if not len(times):
+        raise ValueError(
+            f"the trajectories share no time: SGD has records from t = {float(sgd.time[0]):g} to "
+            f"{float(sgd.time[-1]):g}, the flows cover t = {start:g} to {end:g}"
+        )
+    sgd, flow, expected, population = (
+        Trajectory(times, (_product_at(path, times),), torch.zeros_like(times)) for path in (sgd, *others)
+    )
+    pairs = ((sgd, expected), (flow, expected), (expected, population))
+    return LimitDistances(times, *(relative_distance(a, b)[1].reshape(len(times), -1).mean(-1) for a, b in pairs))
 
 
 def order_of_convergence(steps: Sequence[float], errors: Sequence[float]) -> float:

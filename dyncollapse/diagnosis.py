@@ -35,10 +35,16 @@ class Dimensions:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which dimensions collapsed (their singular value is at most `threshold`), why, and one sentence about all."""
+    """Which dimensions collapsed (their singular value is at most `threshold`), why, and one sentence about all.
+
+    `fates` says what becomes of each: alive; dead (rho >= 1: it never comes back), suppressed (it rests, too low to
+    count), waiting (it would grow). `escapes` holds the flow time by which a waiting one leaves zero, where known.
+    """
 
     collapsed: list[bool]
     mechanisms: list[str]
+    fates: list[str]
+    escapes: list[float | None]
     threshold: float
     sentence: str
 
@@ -104,25 +110,36 @@ def sampled_dimensions(weights: Weights, pairs: Pairs, activation: str, biases: 
     return Dimensions(sigma, spread if one_sided else spread - moved / 2, moved if one_sided else moved / 2, ratio)
 
 
-def judge(dimensions: Dimensions, scale: float = 0.0, rest: Tensor | None = None) -> Verdict:
+def judge(
+    dimensions: Dimensions,
+    scale: float = 0.0,
+    rest: Tensor | None = None,
+    escape: Tensor | None = None,
+    time_per_step: float | None = None,
+) -> Verdict:
     """Judge the mean over runs: collapsed below COLLAPSED_BELOW of the largest value, by augmentation or by waiting.
 
     With rho >= 1, or when the predicted rest values `rest` (k,) say that it rests below the threshold, a
     dimension is kept down by strong augmentation; otherwise it only grows too slowly (implicit
-    regularisation). `scale` is the singular value at which the loss begins to see a dimension, when it has
-    one: where all are far below it, all have collapsed. So has a network that is zero altogether.
+    regularisation), until the flow time `escape` (k,) where that is known, infinite for never. `time_per_step`
+    turns flow time into SGD steps in the sentence. `scale` is the singular value at which the loss begins to see a
+    dimension, when it has one: where all are far below it, all have collapsed. So has a network that is zero.
     """
     k = dimensions.singular_value.shape[-1]
     sigma = dimensions.singular_value.reshape(-1, k).mean(0)
     ratio = dimensions.ratio.reshape(-1, k).mean(0)
     threshold = COLLAPSED_BELOW * max(float(sigma.max()), scale)
     collapsed = [not float(value) > threshold for value in sigma]
-    kept_down = ratio >= 1 if rest is None else (ratio >= 1) | (rest <= threshold)
-    mechanisms = [
-        ("none" if not gone else STRONG if down else IMPLICIT)
-        for gone, down in zip(collapsed, kept_down.tolist(), strict=True)
+    suppressed = torch.zeros_like(ratio, dtype=torch.bool) if rest is None else rest <= threshold
+    fates = [
+        "alive" if not gone else "dead" if rho >= 1 else "suppressed" if low else "waiting"
+        for gone, rho, low in zip(collapsed, ratio.tolist(), suppressed.tolist(), strict=True)
     ]
-    return Verdict(collapsed, mechanisms, threshold, _sentence(mechanisms))
+    mechanism = {"alive": "none", "dead": STRONG, "suppressed": STRONG, "waiting": IMPLICIT}
+    times = [None] * k if escape is None else escape.tolist()
+    escapes = [t if fate == "waiting" else None for fate, t in zip(fates, times, strict=True)]
+    sentence = _sentence(fates, [t for t in escapes if t is not None], time_per_step)
+    return Verdict(collapsed, [mechanism[fate] for fate in fates], fates, escapes, threshold, sentence)
 
 
 def natural_scale(task: GaussianTask, objective: Objective) -> float:
@@ -137,15 +154,33 @@ def natural_scale(task: GaussianTask, objective: Objective) -> float:
     return width if objective.activation == "relu" or width == 0 else width / largest
 
 
-def _sentence(mechanisms: list[str]) -> str:
-    k, strong, implicit = len(mechanisms), mechanisms.count(STRONG), mechanisms.count(IMPLICIT)
-    if not strong and not implicit:
-        return f"No dimension of {k} collapsed."
+def moment(time: float, time_per_step: float | None = None) -> str:
+    """Say a flow time to three digits, with the SGD step it belongs to; "never" for infinity."""
+    if time == float("inf"):
+        return "never"
+    three = (f"{float(f'{number:.3g}'):g}" for number in (time, time / (time_per_step or 1.0)))
+    return "t = {} (step {})".format(*three) if time_per_step else f"t = {next(three)}"
+
+
+def _sentence(fates: list[str], escapes: list[float], time_per_step: float | None) -> str:
+    dead, low, waiting = (fates.count(fate) for fate in ("dead", "suppressed", "waiting"))
+    if not dead + low + waiting:
+        return f"No dimension of {len(fates)} collapsed."
     parts = []
-    if strong:
-        parts.append(f"{strong} by strong augmentation (they rest at zero, or too low to count)")
-    if implicit:
-        parts.append(
-            f"{implicit} by implicit regularization (data beats augmentation there: they wait, and would grow)"
-        )
-    return f"{strong + implicit} of {k} dimensions collapsed: {' and '.join(parts)}."
+    if dead or low:
+        ends = f"{dead} dead, {low} too low at rest" if dead and low else "dead" if dead else "too low at rest"
+        parts.append(f"{dead + low} by strong augmentation ({ends})")
+    if waiting:
+        ends = _ends([moment(t, time_per_step) for t in sorted(escapes)])
+        parts.append(f"{waiting} by implicit regularization (data beats augmentation there: waiting{ends})")
+    return f"{dead + low + waiting} of {len(fates)} dimensions collapsed: {' and '.join(parts)}."
+
+
+def _ends(moments: list[str]) -> str:
+    """Say when waiting dimensions escape, from the moments of all in order."""
+    never = moments.count("never")
+    known = moments[: len(moments) - never]
+    if not known:
+        return ", never to escape as things stand" if never else ""
+    when = f"by {known[-1]}" if known[0] == known[-1] else f"between {known[0]} and {known[-1]}"
+    return f", to escape {when}" + (f", {never} of them never" if never else "")

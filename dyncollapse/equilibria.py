@@ -1,4 +1,4 @@
-"""Closed forms of the population flow, mode by mode, for commuting covariances."""
+"""Closed forms of the population flow: modes, thresholds, rest points and escape times."""
 
 import itertools
 import math
@@ -35,8 +35,8 @@ def modes(task: GaussianTask) -> Modes:
     tolerance = 100 * task.dim * torch.finfo(s.dtype).eps
     if commutator > tolerance * scale:
         raise ValueError(
-            f"data and augmentation covariance do not commute (relative commutator {commutator / scale:.2g}); "
-            "modes are defined for covariances with common eigenvectors"
+            f"data and augmentation covariance do not commute (relative commutator {commutator / scale:.2g}) and have "
+            "no common modes; use generalised_modes and rest_gram, which need none"
         )
     # A generic combination separates every pair of distinct (s, a); sqrt(2) keeps the two from cancelling.
     norm_s, norm_a = float(s.abs().max()) or 1.0, float(a.abs().max()) or 1.0
@@ -90,16 +90,71 @@ def rest_singular_values(
     Modes without data variance rest at 0. Raises ValueError for ntxent.
     """
     m = modes(task)
-    s = m.data_var
-    s_e, _ = as_seen(s, m.aug_var, task.views)
+    s_e, _ = as_seen(m.data_var, m.aug_var, task.views)
+    signal = torch.where(m.data_var > 0, m.data_var / s_e, 0.0)
+    squared = torch.where(m.data_var > 0, rest_variance(m.ratio, signal, loss, temperature) / s_e, 0.0)
+    return squared.sqrt()
+
+
+def rest_variance(ratio: Tensor, signal: Tensor, loss: str = "infonce", temperature: float | None = None) -> Tensor:
+    """Embedding variance c* of a mode at the population flow's rest point, from rho and the share s / s_e of signal.
+
+    infonce: c* = 1/u - 1 with u = (-1 + sqrt(1 + 8 rho)) / 2, 0 from rho = 1 on and infinite at rho = 0;
+    dot: tau s / s_e; spectral: s / s_e. Raises ValueError for ntxent.
+    """
     if loss == "infonce":
-        u = 4 * m.ratio / (1 + torch.sqrt(1 + 8 * m.ratio))  # (sqrt(1 + 8 rho) - 1) / 2 without its cancellation
-        squared = (1 / u - 1).clamp_min(0) / s_e
-    elif loss in ("dot", "spectral"):
-        squared = _temperature(loss, temperature) * s / s_e.square()
-    else:
-        raise ValueError(f"{loss} has no rest point in closed form; choose infonce, dot or spectral")
-    return torch.where(s > 0, squared, 0.0).sqrt()
+        u = 4 * ratio / (1 + torch.sqrt(1 + 8 * ratio))  # (sqrt(1 + 8 rho) - 1) / 2 without its cancellation
+        return torch.where(ratio < 1, (1 / u - 1).clamp_min(0), 0.0)
+    if loss in ("dot", "spectral"):
+        return loss_temperature(loss, temperature) * signal
+    raise ValueError(f"{loss} has no rest point in closed form; choose infonce, dot or spectral")
+
+
+def generalised_modes(task: GaussianTask) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
+    """Augmentation ratios rho, ascending, and the directions U that diagonalise any pair of covariances.
+
+    U^T S_e U = I and U^T A_e U = 2 diag(rho): the generalised eigenproblem A_e u = 2 rho S_e u. r is the rank of
+    S_e. Where S_e is singular, its kernel carries noise only; U then includes the combination of noise-only inputs
+    that cancels most of the augmentation (a Schur complement), as the network learns to.
+    """
+    s_e, a_e = task.seen
+    tolerance = 100 * task.dim * torch.finfo(s_e.dtype).eps
+    variances, frame = torch.linalg.eigh(s_e)
+    kept = variances > tolerance * variances[-1]
+    lift, empty = frame[:, kept], frame[:, ~kept]
+    if empty.shape[1]:
+        # Directions without noise either hold round-off only, which must not be inverted.
+        noise = torch.linalg.pinv(empty.T @ a_e @ empty, atol=tolerance * a_e.abs().max(), hermitian=True)
+        lift = lift - empty @ noise @ (empty.T @ a_e @ lift)
+    white = lift / variances[kept].sqrt()
+    doubled, turn = torch.linalg.eigh(white.T @ a_e @ white)
+    return doubled.clamp_min(0) / 2, white @ turn
+
+
+def rest_gram(task: GaussianTask, loss: str = "infonce", temperature: float | None = None) -> Float[Tensor, "d d"]:
+    """P*^T P* at the population flow's rest point, for covariances that need not commute; P* is free up to rotation.
+
+    P X = 0 makes S_e^(1/2) P^T P S_e^(1/2) commute with the whitened augmentation, so that
+    P*^T P* = U diag(c*) U^T with U and rho of `generalised_modes` and c* of `rest_variance`: the only minimum, as
+    long as the network is at least as wide as the number of modes with c* > 0.
+    Inputs that carry neither data nor augmentation keep whatever they started with and are left out.
+    Raises ValueError where there is no rest point (infonce with rho = 0: the mode grows without bound) or where it
+    depends on the start (dot and spectral with singular S_e).
+    """
+    ratio, directions = generalised_modes(task)
+    free = int((ratio <= 100 * task.dim * torch.finfo(ratio.dtype).eps * ratio[-1:].sum()).sum())
+    if loss == "infonce" and free:
+        raise ValueError(
+            f"{free} of {task.dim} modes are not augmented at all and grow without bound; "
+            "augment every direction, or read single modes off rest_singular_values"
+        )
+    if loss != "infonce" and len(ratio) < task.dim:
+        raise ValueError(
+            f"{task.dim - len(ratio)} of {task.dim} input directions carry no data, and the {loss} loss leaves them as "
+            "they started; restrict the task to the range of its data covariance"
+        )
+    signal = ((directions.T @ task.data_cov) * directions.T).sum(-1)
+    return directions * rest_variance(ratio, signal, loss, temperature) @ directions.T
 
 
 def growth_rates(task: GaussianTask, loss: str = "infonce", temperature: float | None = None) -> Float[Tensor, " d"]:
@@ -109,7 +164,7 @@ def growth_rates(task: GaussianTask, loss: str = "infonce", temperature: float |
         s_e, a_e = as_seen(m.data_var, m.aug_var, task.views)
         return 2 * s_e - a_e
     if loss in ("dot", "spectral"):
-        return (2 if loss == "dot" else 4) * m.data_var / _temperature(loss, temperature)
+        return (2 if loss == "dot" else 4) * m.data_var / loss_temperature(loss, temperature)
     raise ValueError(f"{loss} has no growth rate in closed form; choose infonce, dot or spectral")
 
 
@@ -131,9 +186,12 @@ def escape_time(start: float, target: float, growth: float, depth: int = 1) -> f
     return start ** -(2 - 2 / depth) / (2 * (depth - 1) * growth)
 
 
-def _temperature(loss: str, temperature: float | None) -> float:
+def loss_temperature(loss: str, temperature: float | None) -> float:
+    """Return the temperature of the dot loss, 1 for the spectral one; ValueError where it is missing or unusable."""
     if loss == "spectral":
         return 1.0
     if temperature is None:
         raise ValueError("the dot loss needs its temperature to have a rest point; pass temperature=")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature is {temperature}; it must be finite and above 0")
     return temperature

@@ -129,6 +129,18 @@ class GaussianTask:
         return _normal(clean.shape[:-1], self._aug_factor, generator)
 
     @cached_property
+    def seen(self) -> tuple[Float[Tensor, "d d"], Float[Tensor, "d d"]]:
+        """(S_e, A_e), see `as_seen`."""
+        return as_seen(self.data_cov, self.aug_cov, self.views)
+
+    @cached_property
+    def seen_root(self) -> Float[Tensor, "d d"]:
+        """The symmetric square root of S_e."""
+        s_e, _ = self.seen
+        variances, vectors = torch.linalg.eigh(s_e)
+        return vectors * variances.clamp_min(0).sqrt() @ vectors.T
+
+    @cached_property
     def _data_factor(self) -> Tensor:
         return _thin_factor(self.data_cov)
 

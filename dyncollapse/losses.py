@@ -35,6 +35,16 @@ def infonce_weights(
     return torch.softmax(infonce_logits(z, z_pos, negatives), dim=-1)
 
 
+def effective_negatives(alpha: Float[Tensor, "*runs n n"]) -> Float[Tensor, "*runs"]:
+    """Effective number of candidates in the softmax: exp(entropy) of each row of alpha, averaged over the rows.
+
+    n for uniform rows, 1 for one-hot ones; 0 log 0 = 0. The positive's slot belongs to its row: where it takes
+    all the weight the negatives exert no force, however evenly they share what is left. Rows must sum to 1.
+    Compare with n beside any population limit (ours).
+    """
+    return torch.special.entr(alpha).sum(-1).exp().mean(-1)
+
+
 def infonce_logits(
     z: Float[Tensor, "*runs n m"],
     z_pos: Float[Tensor, "*runs n m"],

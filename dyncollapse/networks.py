@@ -1,6 +1,7 @@
 """Toy networks as plain tuples of weight matrices: z = W_L act(... act(W_1 x)), any depth, rectangular widths."""
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -76,6 +77,47 @@ def layer_gradients(weights: Weights, product_gradient: Float[Tensor, "*runs m d
     return tuple(gradients)
 
 
+def layer_jacobian(
+    weights: Weights, pulled: Float[Tensor, "m d"], derivative: Float[Tensor, "m d m d"]
+) -> Float[Tensor, "n n"]:
+    """Derivative of `layer_gradients(weights, Y(P))` with respect to all entries of all layers, for one run.
+
+    `pulled` is Y at P, `derivative` [a, b, c, e] its derivative dY_ab / dP_ce. Rows and columns run through the
+    layers from W_1 up, each row by row. Y has to be a gradient, so that the Jacobian is symmetric.
+    """
+    depth, (m, d) = len(weights), pulled.shape
+    above = [end_to_end(weights[layer + 1 :]) if layer + 1 < depth else None for layer in range(depth)]
+    below = [end_to_end(weights[:layer]) if layer else None for layer in range(depth)]
+
+    edges = [0, *itertools.accumulate(w.numel() for w in weights)]
+    jacobian = pulled.new_empty(edges[-1], edges[-1])
+    for k, weight in enumerate(weights):
+        # dY / dW_k, one column per entry of W_k, from dP = above dW_k below.
+        upper, half = above[k], derivative
+        if (lower := below[k]) is not None:
+            half = half.reshape(-1, d) @ lower.mT
+        if upper is not None:
+            half = upper.mT @ half.reshape(m * d, m, -1)
+        for layer in range(k + 1):
+            block = half.reshape(m, -1)
+            if (over := above[layer]) is not None:
+                block = over.mT @ block
+            if (under := below[layer]) is not None:
+                block = under @ block.reshape(weights[layer].shape[0], d, -1)
+            block = block.reshape(weights[layer].numel(), weight.numel())
+            if layer < k:
+                # W_k is also part of what pulls Y back to the layers below it.
+                eye = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
+                between = eye if layer + 1 == k else end_to_end(weights[layer + 1 : k])
+                remainder = pulled if under is None else pulled @ under.mT
+                remainder = remainder if upper is None else upper.mT @ remainder
+                axes = (*weights[layer].shape, *weight.shape)
+                block.view(axes).addcmul_(between.mT[:, None, None, :], remainder.mT[None, :, :, None])
+            rows, columns = slice(edges[layer], edges[layer + 1]), slice(edges[k], edges[k + 1])
+            jacobian[rows, columns], jacobian[columns, rows] = block, block.mT.contiguous()
+    return jacobian
+
+
 def singular_values(matrix: Float[Tensor, "*runs m d"]) -> Float[Tensor, "*runs k"]:
     """Return the min(m, d) singular values in descending order."""
     return torch.linalg.svdvals(matrix)
@@ -133,19 +175,35 @@ def balanced_init(
     runs: tuple[int, ...] = (),
     scale: float = 0.1,
     rate: float = 0.35,
+    imbalance: float = 0.0,
 ) -> Weights:
-    """Build aligned, balanced layers: W_l = Q_l diag(scale exp(-rate k)) Q_{l-1}^T, Q_l random orthonormal columns.
+    """Build aligned layers W_l = Q_l diag(s_l) Q_{l-1}^T, Q_l random orthonormal columns, with C = lambda I.
 
-    Neighbouring layers share singular vectors and values, so A = I and the conserved C vanishes on the
-    shared subspace: the start from which Theorem 3 is exact.
+    The smallest layer has s = scale exp(-rate k), the others follow from s_l^2 - s_{l+1}^2 = lambda = `imbalance`:
+    the last layer is the smallest for lambda > 0, the first for lambda < 0 (ours). Neighbours share singular
+    vectors, so A = I, and the flow of a linear network keeps it so for all t, whatever the data. At lambda = 0
+    layers share their singular values too: the start from which Theorem 3 is exact.
+    Raises ValueError for a lambda that is not finite, and for a hidden layer wider than the rank at lambda != 0.
     """
+    if not math.isfinite(imbalance):
+        raise ValueError(f"imbalance is {imbalance}; it is the lambda of W_l W_l^T - W_{{l+1}}^T W_{{l+1}}, finite")
     rank = min(widths)
+    if imbalance and max(widths[1:-1], default=rank) > rank:
+        raise ValueError(
+            f"widths are {tuple(widths)} at imbalance {imbalance:g}; C = lambda I needs hidden widths equal to the "
+            f"smallest width, {rank}: reduce them or use imbalance 0"
+        )
     frames = [
         torch.linalg.qr(torch.randn((*runs, width, rank), generator=generator, dtype=torch.float64))[0]
         for width in widths
     ]
     decay = scale * torch.exp(-rate * torch.arange(rank, dtype=torch.float64))
-    return tuple(upper * decay @ lower.mT for lower, upper in itertools.pairwise(frames))
+    depth = len(widths) - 1
+    steps_above_smallest = range(depth - 1, -1, -1) if imbalance > 0 else range(depth)
+    return tuple(
+        upper * (torch.sqrt(decay.square() + n * abs(imbalance)) if n and imbalance else decay) @ lower.mT
+        for n, (lower, upper) in zip(steps_above_smallest, itertools.pairwise(frames), strict=True)
+    )
 
 
 def _shapes(widths: Sequence[int], runs: tuple[int, ...]) -> list[tuple[int, ...]]:

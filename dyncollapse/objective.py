@@ -75,7 +75,7 @@ class Objective:
         batches = _split_batches(pairs, weights[0].ndim)
         if self.loss == "infonce" and self.activation == "linear" and not biases:
             product = end_to_end(weights)
-            force = torch.stack([_infonce_force(product, batch) for batch in batches]).mean(0)
+            force = torch.stack([infonce_force(product, batch) for batch in batches]).mean(0)
             return layer_gradients(weights, -product @ force)
         parameters = [p.detach().requires_grad_() for p in (*weights, *biases)]
         totals = [torch.zeros_like(p) for p in parameters]
@@ -87,7 +87,8 @@ class Objective:
         return tuple(totals)
 
 
-def _infonce_force(product: Tensor, pairs: Pairs) -> Tensor:
+def infonce_force(product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Float[Tensor, "*runs d d"]:
+    """X of Lemma 2 on one batch: dL/dP = -P X under Eq. 2."""
     z, z_pos = pairs.anchor @ product.mT, pairs.positive @ product.mT
     alpha = infonce_weights(z, z_pos, None if pairs.views == "one-sided" else z_pos)
     return contrastive_covariance(pairs.anchor, pairs.positive, alpha, pairs.negatives).force

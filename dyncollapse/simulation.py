@@ -1,38 +1,23 @@
-"""One toy simulation from its configuration: build, run the asked-for dynamics, report, save."""
+"""One toy simulation from its configuration: build it, run the asked-for dynamics, judge what became of it."""
 
 import itertools
-import json
-import math
-import platform
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
-from dyncollapse.comparison import relative_distance
 from dyncollapse.configuration import Configuration
 from dyncollapse.diagnosis import Dimensions, Verdict, judge, mode_dimensions, natural_scale, sampled_dimensions
-from dyncollapse.equilibria import collapse_threshold, escape_time, growth_rates, modes, rest_singular_values
-from dyncollapse.files import write_whole
-from dyncollapse.flow import FlowFailed, population_flow, sample_flow
+from dyncollapse.equilibria import escape_time, growth_rates, modes, rest_singular_values
+from dyncollapse.flow import population_flow, sample_flow
 from dyncollapse.gaussian import GaussianTask, Pairs, PairStream, stack_pairs
-from dyncollapse.networks import (
-    Weights,
-    end_to_end,
-    forward,
-    gaussian_init,
-    spectrum_init,
-    uniform_biases,
-    uniform_init,
-)
-from dyncollapse.objective import Objective
+from dyncollapse.networks import Weights, end_to_end, gaussian_init, spectrum_init, uniform_biases, uniform_init
+from dyncollapse.objective import Objective, infonce_force
 from dyncollapse.population import check_population
-from dyncollapse.spectra import covariance_spectrum, mode_singular_values
+from dyncollapse.solver import FlowFailed
 from dyncollapse.training import Diverged, record_steps, train
 from dyncollapse.trajectory import Trajectory
 
@@ -40,6 +25,10 @@ Progress = Callable[[str, float, float], None]
 
 # Samples for the embedding spectrum and for the verdict on ReLU networks: 1 % accuracy of a variance needs 2e4.
 PROBE_SAMPLES = 20_000
+
+# Pairs of the probe, in batches, that the force is averaged over: a few per cent of it. Larger batches than that, whose
+# n x n weights would not fit, differ from infinitely many samples no more than one of this size does.
+MOST_PAIRS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +118,7 @@ def _dynamics(name: str, s: Simulation, progress: Callable[[float, float], None]
             momentum=c.momentum,
             progress=progress,
         )
-    time = c.lr / (1 - c.momentum) * torch.tensor(record_steps(c.steps), dtype=torch.float64)
+    time = time_per_step(c) * torch.tensor(record_steps(c.steps), dtype=torch.float64)
     if name == "flow":
         batches = stack_pairs(list(itertools.islice(s.stream, c.flow_batches)))
         return sample_flow(
@@ -154,152 +143,70 @@ def dimensions(simulation: Simulation, trajectory: Trajectory) -> Dimensions:
 
 def verdict(outcome: Outcome) -> Verdict | None:
     """Judge SGD's end if SGD was run, else the first flow's; None when nothing has been recorded."""
-    trajectory = next(
-        (outcome.trajectories[n] for n in ("sgd", "flow", "population") if n in outcome.trajectories), None
-    )
-    if trajectory is None:
+    name = next((n for n in ("sgd", "flow", "population") if n in outcome.trajectories), None)
+    if name is None:
         return None
-    s = outcome.simulation
-    return judge(dimensions(s, trajectory), natural_scale(s.task, s.objective), _rest(s))
+    s, trajectory = outcome.simulation, outcome.trajectories[name]
+    found = dimensions(s, trajectory)
+    escape = None
+    if rest_values(s) is not None:
+        # Where it stands now, not where it started, tells how long a dimension still waits; so does what pulls it now.
+        growth = None if name == "population" else batch_growth(s, end_to_end(trajectory.final()))
+        escape = float(trajectory.time[-1]) + escape_times(s, found.singular_value, growth)
+    return judge(found, natural_scale(s.task, s.objective), rest_values(s), escape, time_per_step(s.configuration))
 
 
-def report(outcome: Outcome) -> dict[str, Any]:
-    """Everything about an outcome as plain JSON values; what is infinite or does not exist is null."""
-    simulation, judged = outcome.simulation, verdict(outcome)
-    return {
-        "config": {**simulation.configuration.as_dict(), "versions": _versions()},
-        "status": outcome.status,
-        "prediction": _prediction(simulation),
-        "dynamics": {name: _summary(simulation, path) for name, path in outcome.trajectories.items()},
-        "sgd_vs_flow": _distance(outcome),
-        "verdict": None
-        if judged is None
-        else {
-            "collapsed": sum(judged.collapsed),
-            "mechanism": judged.mechanism,
-            "threshold": judged.threshold,
-            "sentence": judged.sentence,
-            "dimensions": [
-                {"collapsed": gone, "mechanism": mechanism}
-                for gone, mechanism in zip(judged.collapsed, judged.mechanisms, strict=True)
-            ],
-        },
-    }
-
-
-def save(outcome: Outcome, folder: Path) -> None:
-    """Write run.json and one .npz per trajectory; nothing is ever half-written under its final name."""
-    settings = {"config": outcome.simulation.configuration.as_dict()}  # the seed goes with every file
-    for name, trajectory in outcome.trajectories.items():
-        replace(trajectory, meta=trajectory.meta | settings).save(folder / f"{name}.npz")
-    text = json.dumps(report(outcome), indent=1, allow_nan=False) + "\n"
-    write_whole(folder / "run.json", lambda partial: partial.write_text(text))
-
-
-def reserve_folder(out: Path | None) -> Path:
-    """Create the run folder: `out`, which must be new or empty, or the next free runs/simulate-NNNN.
-
-    Raises ValueError, one line, when it exists with content or cannot be written.
-    """
-    try:
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            if any(out.iterdir()):
-                raise ValueError(f"--out {out} already holds files; name a new folder or remove it")
-            _probe_writable(out)
-            return out
-        for number in itertools.count(1):
-            folder = Path("runs") / f"simulate-{number:04d}"
-            folder.parent.mkdir(exist_ok=True)
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                continue
-            return folder
-    except OSError as error:
-        raise ValueError(
-            f"--out {out or 'runs'} cannot be written ({error.strerror}); name a folder you may write to"
-        ) from error
-    raise AssertionError("unreachable: the count has no end")
-
-
-def _probe_writable(folder: Path) -> None:
-    probe = folder / ".writable"
-    probe.touch()
-    probe.unlink()
-
-
-def _prediction(s: Simulation) -> dict[str, Any]:
-    c = s.configuration
-    m = modes(s.task)
-    start = mode_singular_values(end_to_end(s.weights), m.directions, m.groups)
-    # The product's geometric mean over runs: escape times go with log p0 (one layer) or powers of it.
-    start = start.log().mean(0).exp()
-    rest = _rest(s)
-    growth = None if rest is None else growth_rates(s.task, c.loss, c.temperature)
-    listed = []
-    for k in range(s.task.dim):
-        entry: dict[str, Any] = {name: float(getattr(m, name)[k]) for name in ("data_var", "aug_var")}
-        entry |= {"rho": float(m.ratio[k]), "rest_singular_value": None, "escape_time": None}
-        if rest is not None and growth is not None:
-            # An unbounded mode counts as escaped once its embedding variance reaches the kernel's width, 1.
-            target = min(float(rest[k]), float(m.data_var[k]) ** -0.5)
-            entry["rest_singular_value"] = _finite(float(rest[k]))
-            entry["escape_time"] = _finite(escape_time(float(start[k]), target, float(growth[k]), c.depth))
-        listed.append(entry)
-    return {
-        "threshold": None if rest is None else collapse_threshold(c.data_var, c.views, c.loss),
-        "assumes": ["infinite batch", "no bias", "escape times: aligned and balanced layers"],
-        "modes": listed,
-    }
-
-
-def _rest(s: Simulation) -> Tensor | None:
+def rest_values(s: Simulation) -> Tensor | None:
     """Rest values in closed form, or None where there is none: ntxent and ReLU networks."""
     if s.objective.loss == "ntxent" or s.objective.activation != "linear":
         return None
     return rest_singular_values(s.task, s.configuration.loss, s.configuration.temperature)
 
 
-def _summary(s: Simulation, path: Trajectory) -> dict[str, Any]:
-    sigma = path.singular_values[-1].to(torch.float64)
-    weights, biases = path.final(), tuple(b[-1] for b in path.biases)
-    inputs = s.probe.negatives.to(weights[0].dtype)
-    spectrum = covariance_spectrum(forward(weights, inputs, s.objective.activation, biases))
-    summary = {
-        "product_singular_values": [_finite(value) for value in sigma.mean(0).tolist()],
-        "product_singular_values_spread": [_finite(value) for value in sigma.std(0, correction=0).tolist()],
-        "embedding_spectrum": spectrum.mean(0).tolist(),
-        "time": float(path.time[-1]),
-        "loss": _finite(float(path.loss[-1].mean())),
-        "seconds": path.meta["seconds"],
-        "imbalance_drift": path.imbalance_drift,
-    }
-    return summary | {
-        name: path.meta[name] for name in ("method", "rtol", "evaluations", "rest_time") if name in path.meta
-    }
+def escape_times(
+    s: Simulation, values: Float[Tensor, "*runs d"], growth: Float[Tensor, " d"] | None = None
+) -> Float[Tensor, " d"]:
+    """Flow time by which each mode escapes from the given singular values, for linear networks.
+
+    Assumes aligned layers under a constant force `growth`, by default that of infinitely many samples at W = 0;
+    balanced layers take this long, all others less. The mean over runs is geometric, for escape times go with
+    log p (one layer) or powers of it.
+    """
+    rest, m = rest_values(s), modes(s.task)
+    assert rest is not None
+    if growth is None:
+        growth = growth_rates(s.task, s.configuration.loss, s.configuration.temperature)
+    # An unbounded mode counts as escaped once its embedding variance reaches the kernel's width, 1.
+    target = torch.minimum(rest, m.data_var.rsqrt())
+    start = values.reshape(-1, s.task.dim).log().mean(0).exp()
+    depth = s.configuration.depth
+    modewise = zip(start.tolist(), target.tolist(), growth.tolist(), strict=True)
+    return torch.tensor([escape_time(p, p_end, x0, depth) for p, p_end, x0 in modewise], dtype=torch.float64)
 
 
-def _distance(outcome: Outcome) -> dict[str, Any] | None:
-    if not {"sgd", "flow"} <= set(outcome.trajectories):
+def batch_growth(s: Simulation, product: Float[Tensor, "runs d d"]) -> Float[Tensor, " d"] | None:
+    """v^T X v on batches of the configured size, mean over runs, for the direction v of each of `modes`.
+
+    Once unaugmented modes separate the embeddings, the softmax of a finite batch has little weight left for its
+    negatives and every force fades: infinitely many samples would say nothing about how long a dimension waits.
+    Among equal modes the directions are P's own. None for losses other than Eq. 2.
+    """
+    if s.objective.loss != "infonce":
         return None
-    times, distance = relative_distance(outcome.trajectories["sgd"], outcome.trajectories["flow"])
-    mean = distance.mean(-1)
-    return {
-        "relative_distance": _finite(float(mean.max())),
-        "at_end": _finite(float(mean[-1])),
-        "until_time": float(times[-1]),
-    }
+    n = min(s.configuration.batch_size, MOST_PAIRS)
+    anchor, positive = (x[: MOST_PAIRS // n * n].unflatten(0, (-1, n)) for x in (s.probe.anchor, s.probe.positive))
+    pairs = Pairs(anchor, positive, s.task.views)
+    product, m = product.to(s.task.data_cov.dtype), modes(s.task)
+    growth = product.new_empty(len(product), s.task.dim)
+    for p, rates in zip(product, growth, strict=True):
+        force = infonce_force(p, pairs).mean(0)
+        for group in m.groups:
+            frame = m.directions[:, group]
+            v = frame @ torch.linalg.svd(p @ frame).Vh.T
+            rates[group] = ((v.T @ force) * v.T).sum(-1)
+    return growth.mean(0)
 
 
-def _versions() -> dict[str, str]:
-    try:
-        own = version("dyncollapse")
-    except PackageNotFoundError:  # run from a checkout that was not installed
-        own = "unknown"
-    packages = {name: version(name) for name in ("numpy", "scipy", "torch")}
-    return {"dyncollapse": own, "python": platform.python_version(), **packages}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def time_per_step(c: Configuration) -> float:
+    """Flow time that one SGD step covers."""
+    return c.lr / (1 - c.momentum)

@@ -7,7 +7,9 @@ from dyncollapse import (
     Objective,
     Trajectory,
     gaussian_init,
+    limit_distances,
     order_of_convergence,
+    population_flow,
     relative_distance,
     sample_flow,
     train,
@@ -146,3 +148,82 @@ def test_a_path_that_is_not_a_number_is_not_at_distance_0():
     ones = torch.ones(2, 2, 2, dtype=torch.float64)
     good, bad = (Trajectory(torch.tensor([0.0, 1.0]), (w,), torch.zeros(2)) for w in (ones, ones * float("nan")))
     assert relative_distance(bad, good)[1].isnan().all()
+
+
+AXIS = [0.0, 0.5, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("planted", ["learning rate", "batches", "samples"])
+def test_the_limit_that_was_planted_is_named_with_its_distance(planted, generator):
+    # Paths (1 + e t) (1 + t) W: each pair of neighbours in the chain is e t apart, relative to the second.
+    w, e = normal(generator, 3, 4, 4), dict.fromkeys(("learning rate", "batches", "samples"), 1e-3) | {planted: 0.1}
+
+    def scaled(factor):
+        return path(AXIS, lambda t: factor(t) * (1 + t) * w)
+
+    sgd = scaled(lambda t: (1 + e["learning rate"] * t) * (1 + e["samples"] * t))
+    flow = scaled(lambda t: (1 - e["batches"] * t) * (1 + e["samples"] * t))
+    found = limit_distances(sgd, flow, scaled(lambda t: 1 + e["samples"] * t), scaled(lambda _t: 1.0))
+    assert found.largest == planted
+    assert found.time.tolist() == AXIS
+    for name in e:
+        distance = getattr(found, name.replace(" ", "_"))
+        torch.testing.assert_close(distance, e[name] * found.time, rtol=1e-11, atol=1e-14)
+
+
+def test_limit_distances_are_means_over_runs_of_relative_distances(generator):
+    axis = torch.tensor(AXIS, dtype=torch.float64)
+    sgd, flow, expected, population = (
+        Trajectory(axis, (normal(generator, 4, 2, 3, 3, 3),), torch.zeros(4, 2, 3)) for _ in range(4)
+    )
+    found = limit_distances(sgd, flow, expected, population)
+    for distance, pair in (
+        (found.learning_rate, (sgd, expected)),
+        (found.batches, (flow, expected)),
+        (found.samples, (expected, population)),
+    ):
+        torch.testing.assert_close(distance, relative_distance(*pair)[1].mean((1, 2)), rtol=1e-12, atol=0)
+
+
+def test_limit_distances_are_read_at_the_times_of_sgd_that_all_flows_cover(generator):
+    w = normal(generator, 2, 2)
+    sgd = path([0.0, 1.0, 1.5, 2.0, 3.0], lambda t: (1 + t) * w)
+    flow, expected = (path([0.5, 1.0, 2.0, 2.5], lambda t: 2 * (1 + t) * w) for _ in range(2))
+    population = path([0.0, 1.0, 2.0], lambda t: 4 * (1 + t) * w)
+    found = limit_distances(sgd, flow, expected, population)
+    # The spline reproduces straight lines up to round-off.
+    assert found.time.tolist() == [1.0, 1.5, 2.0]
+    torch.testing.assert_close(found.learning_rate, torch.full((3,), 0.5, dtype=torch.float64), rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.batches, torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-15)
+    torch.testing.assert_close(found.samples, torch.full((3,), 0.5, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
+def test_limits_of_paths_without_a_common_time_or_shape_are_refused(generator):
+    w = normal(generator, 2, 2)
+    early, late = path([0.0, 1.0], lambda _t: w), path([2.0, 3.0], lambda _t: w)
+    with pytest.raises(ValueError, match="SGD has records from t = 0 to 1, the flows cover t = 2 to 3"):
+        limit_distances(early, late, late, late)
+    with pytest.raises(ValueError, match="compare the same networks"):
+        limit_distances(early, early, early, path([0.0, 1.0], lambda _t: normal(generator, 3, 2)))
+
+
+@pytest.mark.parametrize(
+    ("lr", "batches", "n", "largest"),
+    [(0.5, 32, 32, "learning rate"), (0.01, 1, 32, "batches"), (0.02, 64, 4, "samples")],
+)
+def test_real_runs_are_owed_to_the_limit_that_was_taken_least_far(lr, batches, n, largest):
+    generator, runs, time = torch.Generator().manual_seed(0), 8, 2.0
+    task = GaussianTask.block(2, 2, 0.1)
+    start = tuple(w.expand(runs, 2, 2) for w in gaussian_init([2, 2], generator, (), 0.3))
+    sgd = train(start, task.stream(n, generator, (runs,)), lr=lr, steps=round(time / lr), records=8)
+    flow = sample_flow(start, task.sample(n, generator, (batches, runs)), sgd.time, rtol=1e-6)
+    many = sample_flow(start, task.sample(n, generator, (128, runs)), sgd.time, rtol=1e-6)
+    population = population_flow(start, task, sgd.time)
+    found = limit_distances(sgd, flow, many, population)
+    distances = {"learning rate": found.learning_rate, "batches": found.batches, "samples": found.samples}
+    assert found.largest == largest
+    assert torch.equal(found.time, sgd.time)
+    assert all(float(d[0]) == 0 and float(d[-1]) > 0 for d in distances.values())
+    # A margin over chance: means over 8 runs of distances that vary by about a third. Measured: 2.6, 7.6 and 1.7.
+    others = max(float(d.max()) for name, d in distances.items() if name != largest)
+    assert float(distances[largest].max()) > 1.5 * others

@@ -15,6 +15,7 @@ from dyncollapse import (
     gaussian_init,
     imbalance,
     layer_gradients,
+    layer_jacobian,
     singular_values,
     spectrum_init,
     uniform_biases,
@@ -53,6 +54,31 @@ def test_layer_gradients_equal_autograd(depth, generator):
     slopes = torch.autograd.grad((end_to_end(tuple(leaves)) * g).sum(), leaves)
     for got, expected in zip(layer_gradients(weights, g), slopes, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+@given(widths=WIDTHS, seed=st.integers(0, 2**31))
+def test_layer_jacobian_equals_autograd(widths, seed):
+    generator = torch.Generator().manual_seed(seed)
+    weights = gaussian_init(widths, generator, (), 1.0)
+    m, d = widths[-1], widths[0]
+    # Y = A P B + c P with symmetric A and B is the gradient of tr(P^T A P B) / 2 + c |P|^2 / 2.
+    a, b = (root + root.T for root in (normal(generator, m, m), normal(generator, d, d)))
+    eye_m, eye_d = (torch.eye(size, dtype=torch.float64) for size in (m, d))
+    derivative = torch.einsum("ac,eb->abce", a, b) + 0.7 * torch.einsum("ac,eb->abce", eye_m, eye_d)
+
+    def pulled(p):
+        return a @ p @ b + 0.7 * p
+
+    got = layer_jacobian(weights, pulled(end_to_end(weights)), derivative)
+    blocks = torch.autograd.functional.jacobian(lambda *w: layer_gradients(w, pulled(end_to_end(w))), weights)
+    sizes = [w.numel() for w in weights]
+    expected = torch.cat(
+        [torch.cat([block.reshape(n, -1) for block in row], 1) for n, row in zip(sizes, blocks, strict=True)]
+    )
+    # Chains of up to seven products of matrices no larger than 5 x 5.
+    size = float(expected.abs().max())
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-13 * size)
+    torch.testing.assert_close(got, got.T, rtol=0, atol=1e-13 * size)
 
 
 @pytest.mark.parametrize("activation", ["linear", "relu"])
@@ -135,6 +161,42 @@ def test_balanced_init_is_aligned_and_balanced(widths, generator):
     values = 0.7 * torch.exp(-0.35 * torch.arange(rank, dtype=torch.float64))
     got = singular_values(end_to_end(weights))
     torch.testing.assert_close(got[:rank], values ** len(weights), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("lam", [0.5, -0.5, 1e-3])
+@pytest.mark.parametrize("widths", [[4, 4, 4], [5, 3, 4], [3, 3, 3, 6], [4, 4, 4, 4, 4]])
+def test_balanced_init_has_its_imbalance(widths, lam, generator):
+    weights, rank = balanced_init(widths, generator, (2,), scale=0.7, imbalance=lam), min(widths)
+    expected = lam * torch.eye(rank, dtype=torch.float64).expand(2, rank, rank)
+    for w1, w2 in itertools.pairwise(weights):
+        # Squares of values up to sqrt(0.7^2 + 3 |lambda|) = 1.4, summed over the rank.
+        torch.testing.assert_close(imbalance(w1, w2), expected, rtol=0, atol=50 * EPS)
+        torch.testing.assert_close(
+            alignment_matrix(w1, w2).abs(), torch.eye(rank, dtype=torch.float64).expand(2, -1, -1), rtol=0, atol=1e-12
+        )
+    decay = 0.7 * torch.exp(-0.35 * torch.arange(rank, dtype=torch.float64))
+    smallest = weights[-1] if lam > 0 else weights[0]
+    torch.testing.assert_close(singular_values(smallest), decay.expand(2, -1), rtol=1e-12, atol=0)
+
+
+def test_balanced_init_without_imbalance_is_what_it_was():
+    frames = torch.Generator().manual_seed(3)
+    q = [torch.linalg.qr(normal(frames, 2, width, 3))[0] for width in (4, 3, 5)]
+    decay = 0.7 * torch.exp(-0.2 * torch.arange(3, dtype=torch.float64))
+    got = balanced_init([4, 3, 5], torch.Generator().manual_seed(3), (2,), 0.7, 0.2)
+    explicit = balanced_init([4, 3, 5], torch.Generator().manual_seed(3), (2,), 0.7, 0.2, imbalance=0.0)
+    for lower, upper, layer, same in zip(q[:-1], q[1:], got, explicit, strict=True):
+        assert torch.equal(layer, upper * decay @ lower.mT)
+        assert torch.equal(layer, same)
+    balanced_init([3, 5, 4], frames, imbalance=0.0)  # a wide hidden layer is refused at lambda != 0 only
+
+
+def test_imbalance_that_cannot_be_is_refused(generator):
+    with pytest.raises(ValueError, match=r"\(3, 5, 4\) at imbalance -0.1; C = lambda I needs hidden widths"):
+        balanced_init([3, 5, 4], generator, imbalance=-0.1)
+    for lam in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"it is the lambda of .* finite"):
+            balanced_init([3, 3], generator, imbalance=lam)
 
 
 def test_singular_values_descend_and_fit_the_frobenius_norm(generator):

@@ -4,7 +4,19 @@ import pytest
 import torch
 from reference import normal, random_covariance
 
-from dyncollapse import GaussianTask, Objective, collapse_threshold, population_flow, population_force, population_loss
+from dyncollapse import (
+    GaussianTask,
+    Objective,
+    collapse_threshold,
+    end_to_end,
+    gaussian_init,
+    layer_gradients,
+    layer_jacobian,
+    population_flow,
+    population_force,
+    population_jacobian,
+    population_loss,
+)
 
 VIEWS = ("one-sided", "two-sided")
 OBJECTIVES = [Objective(), Objective("dot"), Objective("dot", 0.7), Objective("spectral")]
@@ -103,9 +115,54 @@ def test_dot_flow_solves_its_riccati_equation(generator):
     assert float((expected - w.T @ w).norm()) > 0.1
 
 
-@pytest.mark.parametrize("call", [population_loss, population_force])
+@pytest.mark.parametrize("call", [population_loss, population_force, population_jacobian])
 @pytest.mark.parametrize("objective", [Objective("ntxent"), Objective(activation="relu")])
 def test_what_has_no_closed_form_is_refused(call, objective):
     task = GaussianTask.block(2, 1, views="two-sided")
     with pytest.raises(ValueError, match="has no closed form; use a linear network with infonce, dot or spectral"):
         call(torch.eye(2, dtype=torch.float64), task, objective)
+
+
+@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda o: f"{o.loss}-{o.temperature}")
+@pytest.mark.parametrize(("m", "ranks"), [(2, (None, None)), (4, (2, 3)), (6, (None, 1))])
+def test_population_jacobian_is_the_derivative_of_the_velocity(m, ranks, objective, views, generator):
+    task, p = task_of(generator, views, ranks=ranks), normal(generator, m, 4)
+    pulled, derivative = population_jacobian(p, task, objective)
+    torch.testing.assert_close(pulled, p @ population_force(p, task, objective), rtol=1e-13, atol=1e-13)
+    expected = torch.autograd.functional.jacobian(lambda p: p @ population_force(p, task, objective), p)
+    size = float(expected.abs().max())
+    torch.testing.assert_close(derivative, expected, rtol=0, atol=1e-12 * size)
+    # The velocity is minus a gradient, so its derivative is minus a Hessian.
+    torch.testing.assert_close(derivative, derivative.permute(2, 3, 0, 1), rtol=0, atol=1e-12 * size)
+
+
+@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("objective", [OBJECTIVES[0], *OBJECTIVES[2:]], ids=lambda o: o.loss)
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_jacobian_of_the_layers_equals_autograd(depth, objective, views, generator):
+    weights, task = gaussian_init([4, 3, 5, 2, 3][: depth + 1], generator, (), 0.7), task_of(generator, views)
+    assert float((task.data_cov @ task.aug_cov - task.aug_cov @ task.data_cov).norm()) > 1e-2
+
+    def velocity(*layers):
+        product = end_to_end(layers)
+        return layer_gradients(layers, product @ population_force(product, task, objective))
+
+    got = layer_jacobian(weights, *population_jacobian(end_to_end(weights), task, objective))
+    blocks = torch.autograd.functional.jacobian(velocity, weights)
+    expected = torch.cat(
+        [torch.cat([b.reshape(w.numel(), -1) for b in row], 1) for w, row in zip(weights, blocks, strict=True)]
+    )
+    size = float(expected.abs().max())
+    assert size > 1e-2
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-12 * size)
+    torch.testing.assert_close(got, got.T, rtol=0, atol=1e-12 * size)
+
+
+def test_population_jacobian_at_zero_is_the_force_there(generator):
+    task = task_of(generator, "one-sided")
+    zero, eye = torch.zeros(3, 4, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
+    pulled, derivative = population_jacobian(zero, task, Objective())
+    assert not pulled.any()
+    expected = torch.einsum("ac,eb->abce", eye, 2 * task.data_cov - task.aug_cov)
+    torch.testing.assert_close(derivative, expected, rtol=1e-12, atol=1e-13)

@@ -6,7 +6,8 @@ import torch
 
 from dyncollapse import Trajectory, relative_distance
 from dyncollapse.configuration import resolve
-from dyncollapse.simulation import Outcome, build, report, reserve_folder, run, save
+from dyncollapse.report import report, reserve_folder, save
+from dyncollapse.simulation import Outcome, build, run
 
 SMALL = {"dim": 4, "aug_dim": 2, "batch_size": 16, "pool": 64, "steps": 30, "runs": 2, "flow_batches": 2}
 

@@ -1,0 +1,210 @@
+"""Hand a gradient flow to SciPy's ODE solvers, and turn what they reach into a Trajectory."""
+
+import math
+import time as clock
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.integrate import solve_ivp
+from torch import Tensor
+
+from dyncollapse.networks import Weights, check_weights
+from dyncollapse.trajectory import Interrupted, Trajectory
+
+Time = float | Sequence[float] | Tensor
+Progress = Callable[[float, float], None]
+
+# A flow counts as at rest from the step on after which no weight moves by more than this many rtol of the largest in
+# a unit of time (ours): below that, the speed is the solver's own noise.
+REST_SPEED = 10
+
+IMPLICIT = ("LSODA", "BDF", "Radau")
+
+
+class FlowFailed(RuntimeError):
+    """The solver could not go on; `trajectory` holds what was recorded before."""
+
+    def __init__(self, message: str, trajectory: Trajectory) -> None:
+        """Keep the partial record."""
+        super().__init__(message)
+        self.trajectory = trajectory
+
+
+def integrate(
+    weights: Weights,
+    biases: Sequence[Tensor],
+    velocity: Callable[[float, Weights], list[Tensor]],
+    loss: Callable[[float, Weights], Tensor],
+    time: Time,
+    meta: dict[str, Any],
+    rtol: float,
+    atol: float | None,
+    method: str,
+    progress: Progress | None,
+    jacobian: Callable[[float, Weights], Tensor] | None = None,
+) -> Trajectory:
+    """Hand the flow to solve_ivp and turn what it reached, all or part of the way, into a Trajectory.
+
+    With a Jacobian the solver sees tau = log(1 + t) for time: what is left of a stiff flow slows down as it goes,
+    and steps that are even in log time let an implicit solver keep its factorised matrix (measured: half of them).
+    """
+    times, vector, started = check_times(time), _Vector(weights, biases), clock.perf_counter()
+    # Entries far below the start still deserve digits: modes that decay are what this program is about.
+    atol = rtol * 1e-2 if atol is None else atol
+    logarithmic = jacobian is not None and method in IMPLICIT
+    ticks, to_time = (np.log1p(times), math.expm1) if logarithmic else (times, float)
+    watch = _Watch(ticks, times[-1], to_time, REST_SPEED * rtol, progress)
+
+    def derivative(t: float, y: np.ndarray) -> np.ndarray:
+        return vector.pack(velocity(t, vector.unpack(y)))
+
+    def trajectory(moments: np.ndarray, states: np.ndarray, **extra: Any) -> Trajectory:
+        path = vector.unpack(states.reshape(-1, len(vector.start)))
+        losses = [loss(t, tuple(p[i] for p in path)) for i, t in enumerate(moments)]
+        record = {"method": method, "rtol": rtol, "atol": atol, "seconds": clock.perf_counter() - started, **extra}
+        recorded = torch.stack(losses) if losses else torch.empty(0)
+        layers, shifts = path[: vector.depth], path[vector.depth :]
+        return Trajectory(torch.from_numpy(moments.copy()), layers, recorded, shifts, meta | record)
+
+    if times[-1] == 0:
+        return trajectory(times, vector.start[None], rest_time=None, evaluations=0)
+
+    def derivative_by_tick(tick: float, y: np.ndarray) -> np.ndarray:
+        return math.exp(tick) * derivative(to_time(tick), y)
+
+    if logarithmic:
+        # The C library maps blocks larger than the largest it has freed anew each time, a thousand page faults per
+        # Jacobian (measured: a sixth of the time). Free one as large as it considers, once, and it recycles them.
+        torch.empty(3_900_000, dtype=torch.float64)
+
+    def jacobian_by_tick(tick: float, y: np.ndarray) -> np.ndarray:
+        assert jacobian is not None
+        return jacobian(to_time(tick), vector.unpack(y)).mul_(math.exp(tick)).cpu().numpy()
+
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # a blow-up is reported below, in words
+            solution = solve_ivp(
+                derivative_by_tick if logarithmic else derivative,
+                (0.0, ticks[-1]),
+                vector.start,
+                method,
+                t_eval=ticks,
+                rtol=rtol,
+                atol=atol,
+                events=watch,
+                **({"jac": jacobian_by_tick} if logarithmic else {}),
+            )
+    except KeyboardInterrupt:
+        moments, states = (
+            [np.array(part) for part in zip(*watch.reached, strict=True)] if watch.reached else (np.empty(0),) * 2
+        )
+        raise Interrupted(trajectory(moments, states)) from None
+    moments, states = times[: len(solution.t)], np.asarray(solution.y, dtype=float).T
+    if len(moments) and moments[0] == 0:
+        states[0] = vector.start  # LSODA's interpolant misses it by round-off
+    if not solution.success:
+        raise FlowFailed(
+            f"the flow cannot be continued beyond the last recorded time {max(moments, default=0.0):.6g} of "
+            f"{times[-1]:.6g}: {solution.message} A weight that reaches infinity in finite time does this",
+            trajectory(moments, states),
+        )
+    counts = {"evaluations": int(solution.nfev)} | ({"jacobians": int(solution.njev)} if logarithmic else {})
+    return trajectory(moments, states, rest_time=watch.resting_since, **counts)
+
+
+def run_by_run(
+    flow: Callable[[Weights, Progress | None], Trajectory], weights: Weights, progress: Progress | None
+) -> Trajectory:
+    """Integrate every run on its own and stack the records; what stops one of them keeps the finished ones."""
+    runs, done = weights[0].shape[:-2], []
+    singles = list(zip(*(w.flatten(0, -3) for w in weights), strict=True))
+    try:
+        for number, single in enumerate(singles):
+            share = None
+            if progress:
+
+                def share(t: float, end: float, number: int = number) -> None:
+                    progress((number + t / end) / len(singles) * end, end)
+
+            done.append(flow(single, share))
+    except (FlowFailed, Interrupted) as stop:
+        stop.trajectory = _stacked(done, (len(done),)) if done else _stacked([stop.trajectory], (1,))
+        raise
+    return _stacked(done, runs)
+
+
+def _stacked(done: list[Trajectory], runs: tuple[int, ...]) -> Trajectory:
+    """Join records of single runs, which share their times, into one with run axes."""
+    rests = [path.meta["rest_time"] for path in done if path.meta.get("rest_time") is not None]
+    totals = {
+        name: sum(path.meta[name] for path in done)
+        for name in ("seconds", "evaluations", "jacobians")
+        if name in done[0].meta
+    }
+    meta = done[0].meta | totals | {"rest_time": max(rests) if len(rests) == len(done) else None}
+    layers = tuple(
+        torch.stack(paths, dim=1).unflatten(1, runs) for paths in zip(*(path.weights for path in done), strict=True)
+    )
+    loss = torch.stack([path.loss for path in done], dim=1).unflatten(1, runs)
+    return Trajectory(done[0].time, layers, loss, (), meta)
+
+
+def check_times(time: Time) -> np.ndarray:
+    """Turn one time or an increasing vector of them into an array. Raises ValueError for anything else."""
+    times = np.atleast_1d(np.asarray(time, dtype=float))
+    increasing = times.ndim == 1 and len(times) > 0 and bool((np.diff(times) > 0).all())
+    if not (increasing and np.isfinite(times).all() and times[0] >= 0):
+        raise ValueError(f"times are {time}; give one finite number or an increasing vector, none below 0")
+    return times
+
+
+class _Vector:
+    """All parameters of a network as the one float64 vector that solve_ivp wants, and back."""
+
+    def __init__(self, weights: Weights, biases: Sequence[Tensor]) -> None:
+        check_weights(weights, biases)
+        parameters = [p.detach().to(torch.float64) for p in (*weights, *biases)]
+        self.depth, self.device = len(weights), weights[0].device
+        self.shapes, self.sizes = [p.shape for p in parameters], [p.numel() for p in parameters]
+        self.start = self.pack(parameters)
+
+    @staticmethod
+    def pack(parameters: Sequence[Tensor]) -> np.ndarray:
+        return torch.cat([p.flatten() for p in parameters]).cpu().numpy()
+
+    def unpack(self, states: np.ndarray) -> Weights:
+        """Cut a vector, or a path of them (t, n), into parameters with the same leading axis."""
+        parts = torch.from_numpy(np.ascontiguousarray(states)).to(self.device).split(self.sizes, dim=-1)
+        return tuple(p.view(*states.shape[:-1], *shape) for p, shape in zip(parts, self.shapes, strict=True))
+
+
+class _Watch:
+    """An event function: solve_ivp calls it once per accepted step, so it keeps what is reached and sees rest begin."""
+
+    def __init__(
+        self,
+        ticks: np.ndarray,
+        end: float,
+        to_time: Callable[[float], float],
+        rest_speed: float,
+        progress: Progress | None,
+    ) -> None:
+        self.ticks, self.end, self.to_time, self.rest_speed, self.progress = ticks, end, to_time, rest_speed, progress
+        self.reached: list[tuple[float, np.ndarray]] = []
+        self.last: tuple[float, np.ndarray] | None = None
+        self.resting_since: float | None = None
+
+    def __call__(self, tick: float, y: np.ndarray) -> float:
+        t = self.to_time(tick)
+        if self.last is not None:
+            before, state = self.last
+            still = np.abs(y - state).max() <= self.rest_speed * (t - before) * np.abs(y).max()
+            self.resting_since = (before if self.resting_since is None else self.resting_since) if still else None
+        self.last = (t, y.copy())
+        if len(self.reached) < len(self.ticks) and tick >= self.ticks[len(self.reached)]:
+            self.reached.append(self.last)
+        if self.progress:
+            self.progress(t, self.end)
+        return 1.0  # never crosses zero: there is nothing to look for
