@@ -1,0 +1,171 @@
+"""Ours: depth makes a mode wait, the closed form says for how long, and strong augmentation kills at any depth."""
+
+import math
+from fractions import Fraction
+
+import matplotlib.pyplot as plt
+import torch
+from figure import Result, claim, main
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
+
+from dyncollapse import (
+    GaussianTask,
+    escape_time,
+    growth_rates,
+    mode_dimensions,
+    order_of_convergence,
+    population_flow,
+    population_valid,
+    rest_singular_values,
+    train,
+)
+from dyncollapse.plotting import plot_paths
+
+RATIOS, DATA_VAR, START, END, RTOL, SEED = (0.2, 0.4, 0.6, 0.8, 1.2, 2.0), 0.5, 0.02, 400.0, 1e-6, 0
+# Factors in time, and a relative tolerance. One layer saturates while it escapes; SGD's rate of growth is noisy.
+FLOW_FACTOR, SGD_FACTOR, EXPONENT = 1.25, 1.6, 0.05
+FLOOR = 3e-3  # of panels (a) to (c)
+RHO, SMALLEST, LARGEST = 0.5, 1e-4, 1e-2  # panel (d): its one mode, and between what it starts
+
+
+def draw(quick: bool) -> Result:
+    """Draw the modes of three depths over log time, with their predicted escapes, and escape time against start."""
+    lr, batch, points = (0.1, 64, 3) if quick else (0.05, 128, 9)
+    rho = torch.tensor(RATIOS, dtype=torch.float64)
+    task = GaussianTask(DATA_VAR * torch.eye(len(rho)).double(), torch.diag(2 * DATA_VAR * rho))
+    rest, rates, alive = rest_singular_values(task), growth_rates(task), int((rho < 1).sum())
+    colors = [*plt.get_cmap("viridis")(torch.linspace(0, 0.88, alive).numpy()), "0.35", "0.65"]
+
+    figure = plt.figure(figsize=(7.2, 2.9))
+    axes = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.3))
+    rows, late, gap = [], {"flow": [], "SGD": []}, {"flow": 0.0, "SGD": 0.0}
+    for depth, ax in enumerate(axes[:3], 1):
+        weights = aligned_layers(torch.full_like(rho, START), depth)
+        path = population_flow(weights, task, torch.logspace(0, math.log10(END), 200).double(), rtol=RTOL)
+        stream = task.stream(batch, torch.Generator().manual_seed(SEED))
+        sgd = train(weights, stream, lr=lr, steps=round(END / lr), records=240)
+        valid = population_valid(sgd.product, task, batch)
+        claim(bool(valid.all()), f"depth {depth}: {batch} pairs are enough for the population limit")
+        # The flow keeps the modes apart; SGD mixes them a little, and its singular values have to be told apart.
+        values = {"flow": path.product.diagonal(dim1=-2, dim2=-1)}
+        values["SGD"] = mode_dimensions(sgd.weights, task).singular_value
+        plot_paths(ax, path.time, values["flow"][:, :alive], colors[:alive])
+        plot_paths(ax, path.time, values["flow"][:, alive:], colors[alive:], linestyle="--")
+        shown = (sgd.time >= 1).nonzero().squeeze(-1)[::4]
+        plot_paths(ax, sgd.time[shown], values["SGD"][shown], colors, linestyle="none", marker="o", markersize=2.2)
+        predicted = [escape_time(START, p / 2, x0, depth) for p, x0 in zip(rest.tolist(), rates.tolist(), strict=True)]
+        claim(all(map(math.isinf, predicted[alive:])), f"dead modes have no escape time: {predicted[alive:]}")
+        for name, record in (("flow", path), ("SGD", sgd)):
+            found = values[name]
+            gap[name] = max(gap[name], float((found[-1, :alive] / rest[:alive] - 1).abs().max()))
+            grown = float((found[:, alive:] / START).max())
+            claim(grown <= 1 + 1e-6, f"depth {depth}, {name}: no dead mode ever grows, one to {grown:.4g} of its start")
+            for k, time in enumerate(predicted):
+                passed = passing_time(record.time, found[:, k], float(rest[k]) / 2) if k < alive else math.inf
+                rows.append({"panel": "modes", "depth": depth, "rho": RATIOS[k], "start": START, "dynamics": name})
+                rows[-1] |= {"predicted_escape": time, "measured_escape": passed}
+                if k < alive:
+                    late[name].append(passed / time)
+        for k, time in enumerate(predicted[:alive]):
+            ax.plot([time, time], [FLOOR, float(rest[k]) / 2], ":", color=colors[k], linewidth=1)
+            ax.plot(time, float(rest[k]) / 2, "k_", markersize=6, markeredgewidth=1.2)
+        title = f"({'abc'[depth - 1]}) {depth} layer" + "s" * (depth > 1)
+        ax.set(xscale="log", yscale="log", title=title, xlim=(1, END), ylim=(FLOOR, 4))
+        if depth > 1:
+            ax.tick_params(labelleft=False)
+    for name, factor in (("flow", FLOW_FACTOR), ("SGD", SGD_FACTOR)):
+        worst = max(max(ratio, 1 / ratio) for ratio in late[name])
+        claim(worst < factor, f"{name}: escapes within a factor {factor} of the closed form, not {worst:.3f}")
+        claim(gap[name] < 0.15, f"{name}: survivors end within 15 % of their rest values, not {gap[name]:.3f}")
+    axes[0].set_ylabel("singular value of $P$")
+    flow, dots = Line2D([], [], color="k"), Line2D([], [], color="k", linestyle="none", marker="o", markersize=2.2)
+    axes[0].legend([flow, dots], ["flow", "SGD"], loc="lower right", handlelength=1.2, borderaxespad=0)
+    axes[1].text(1.3, 0.032, "waiting")
+    axes[1].text(1.6, 0.009, "dead", color=colors[-2])
+    handles = [Line2D([], [], color=c, linestyle="--" if r >= 1 else "-") for r, c in zip(RATIOS, colors, strict=True)]
+    axes[2].legend(
+        handles, [f"{r:g}" for r in RATIOS], title=r"$\rho$", loc="upper left", handlelength=1.2, borderaxespad=0
+    )
+
+    starts = torch.logspace(math.log10(LARGEST), math.log10(SMALLEST), points, dtype=torch.float64)
+    slopes = draw_scaling(axes[3], starts, rows)
+    spans = {name: f"{min(ratios):.2f} to {max(ratios):.2f}" for name, ratios in late.items()}
+    rate = float(growth_rates(scaling_task())[0])
+    return Result(
+        figure,
+        rows,
+        f"""(a) to (c) Singular values of the product P of 1, 2 and 3 linear layers, balanced and diagonal, all p(0) = {START}, under Eq. 2 with
+one-sided views, d = {len(RATIOS)}, data covariance s I with s = {DATA_VAR}, augmentation variance 2 s rho, rho = {", ".join(f"{r:g}" for r in RATIOS)}. Lines: population flow
+(relative tolerance {RTOL:g}; dashed: rho >= 1). Dots: SGD on fresh batches of {batch}, learning rate {lr}, seed {SEED}, singular values told
+apart mode by mode. Dotted and black bars: the closed form of the time by which a mode passes half its rest value p*,
+log(p*/2p(0))/x0 for one layer and p(0)^-(2-2/L)/(2(L-1)x0) for L >= 2, x0 = 2s(1-rho): the deeper the later, from the same start
+and with the same force. Modes pass p*/2 at {spans["flow"]} (flow) and {spans["SGD"]} (SGD) times it, and end within
+{gap["flow"]:.1e} (flow) and {gap["SGD"]:.2f} (SGD) of p*; those with rho >= 1 only fall. (d) The time at which the population flow of one
+mode, rho = {RHO}, s = {DATA_VAR}, passes p*/2, against its start, for 1 to 5 layers (dots), and the closed form (lines). Exponents by
+least squares over {points} starts from {SMALLEST:g} to {LARGEST:g}; one layer waits {slopes[0]:.4f} log(p0)/x0 with x0 = {rate:g}.
+Asserted: exponents, and the slope of one layer in log(p0) against -1/x0, within {EXPONENT:.0%}; in (a) to (c) every mode with rho < 1
+passes p*/2 within a factor {FLOW_FACTOR} (flow) and {SGD_FACTOR} (SGD) of its predicted time and ends within 15 % of p*; no mode with rho >= 1
+ever exceeds its start, in flow or SGD; {batch} pairs are enough for the population limit at every recorded step.""",
+    )
+
+
+def scaling_task() -> GaussianTask:
+    """The one mode of panel (d)."""
+    return GaussianTask.block(1, 1, 2 * DATA_VAR * RHO, DATA_VAR)
+
+
+def draw_scaling(ax: plt.Axes, starts: torch.Tensor, rows: list[dict[str, object]]) -> list[float]:
+    """Draw the escape time of one mode against its start for 1 to 5 layers; return the exponents.
+
+    That of one layer is the slope in log p0 in units of 1 / x0.
+    """
+    task = scaling_task()
+    half, rate, slopes = float(rest_singular_values(task)[0]) / 2, float(growth_rates(task)[0]), []
+    fine = torch.logspace(math.log10(float(starts[-1])), math.log10(float(starts[0])), 100).tolist()
+    for depth in range(1, 6):
+        measured = []
+        for start in starts.tolist():
+            predicted = escape_time(start, half, rate, depth)
+            times = torch.linspace(0.7 * predicted, 1.5 * predicted, 80, dtype=torch.float64)
+            path = population_flow(aligned_layers(torch.tensor([start]).double(), depth), task, times, rtol=RTOL)
+            measured.append(passing_time(path.time, path.product[:, 0, 0], half))
+            rows.append({"panel": "scaling", "depth": depth, "rho": RHO, "start": start, "dynamics": "flow"})
+            rows[-1] |= {"predicted_escape": predicted, "measured_escape": measured[-1]}
+        if depth == 1:
+            slopes.append((measured[-1] - measured[0]) / math.log(float(starts[-1] / starts[0])) * rate)
+            theory, label = Fraction(-1), "1: a logarithm"
+        else:
+            slopes.append(order_of_convergence(starts.tolist(), measured))
+            theory = Fraction(2, depth) - 2
+            label = f"{depth}: ${slopes[-1]:.3f}$ (${theory}$)"
+        error = abs(slopes[-1] / theory - 1)
+        claim(error < EXPONENT, f"depth {depth}: slope {slopes[-1]:.3f} within {EXPONENT:.0%} of {theory}")
+        ax.plot(fine, [escape_time(start, half, rate, depth) for start in fine], color=f"C{depth - 1}", linewidth=1)
+        ax.plot(starts, measured, "o", color=f"C{depth - 1}", label=label)
+    ax.set(xscale="log", yscale="log", title="(d) escape time", xlabel="start $p_0$", ylabel="flow time $t$")
+    ax.set_ylim(5, 1e10)
+    ax.set_yticks([10.0**e for e in range(1, 7)])
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.legend(title="layers: slope (theory)", loc="upper right", handletextpad=0, borderaxespad=0, labelspacing=0.3)
+    return slopes
+
+
+def aligned_layers(start: torch.Tensor, depth: int) -> tuple[torch.Tensor, ...]:
+    """Balanced diagonal layers whose product has these diagonal entries."""
+    return (torch.diag(start ** (1 / depth)),) * depth
+
+
+def passing_time(time: torch.Tensor, values: torch.Tensor, level: float) -> float:
+    """When the values first reach the level, between two records log-linear in both; infinite when they never do."""
+    above = (values >= level).nonzero()
+    if not len(above):
+        return math.inf
+    i = int(above[0])
+    claim(i > 0, f"the first record, {float(values[0]):.3g}, lies below {level:.3g}")
+    (t0, t1), (v0, v1) = time[i - 1 : i + 1].log().tolist(), values[i - 1 : i + 1].log().tolist()
+    return math.exp(t0 + (t1 - t0) * (math.log(level) - v0) / (v1 - v0))
+
+
+if __name__ == "__main__":
+    main("beyond_escape", draw)

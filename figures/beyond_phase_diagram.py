@@ -1,0 +1,132 @@
+"""Ours: where strong augmentation collapses a mode, and when: one-sided and two-sided views side by side."""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from figure import Result, claim, main
+from matplotlib.colors import LogNorm
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+
+from dyncollapse import (
+    GaussianTask,
+    balanced_init,
+    collapse_threshold,
+    escape_time,
+    growth_rates,
+    rest_singular_values,
+    train,
+)
+
+DIM, DATA_VAR, BATCH, START, LR, SEED = 2, 0.5, 64, 0.01, 0.05, 0
+# Cells this close to a boundary, as a factor, may fall on either side of it: in a/s for the noise of SGD, in time
+# because modes saturate while the escape time is that of one that does not.
+MARGIN_STRENGTH, MARGIN_TIME = 1.15, 1.5
+FLOOR = 0.004  # of panel (c), below the start
+
+
+def draw(quick: bool) -> Result:
+    """Draw a mode's singular value over augmentation strength and time, with the boundaries in closed form."""
+    columns, runs, end = (9, 2, 50.0) if quick else (17, 4, 100.0)
+    strengths = 2.0 ** np.linspace(-1, 3, columns)
+    grid = np.geomspace(strengths[0], strengths[-1], 400)
+    threshold = collapse_threshold(DATA_VAR) / DATA_VAR
+    figure, axes = plt.subplots(1, 3, figsize=(7.2, 2.9), width_ratios=(1, 1, 0.85))
+    rows, judged, farthest = [], 0, 0.0
+    for ax, views, color, marker in zip(axes, ("one-sided", "two-sided"), ("C0", "C1"), "o^", strict=False):
+        cells = []
+        for strength in strengths:
+            task, rest, growth = closed_form(strength, views)
+            generator = torch.Generator().manual_seed(SEED)
+            start = balanced_init([DIM, DIM], generator, (runs,), START, 0.0)
+            path = train(start, task.stream(BATCH, generator, (runs,)), lr=LR, steps=round(end / LR), records=28)
+            kept = path.time >= 1
+            time, sigma = path.time[kept].tolist(), path.singular_values[kept].flatten(1)
+            # All modes are alike, and start alike: their geometric mean over the runs is one mode's size.
+            cells.append(sigma.log().mean(-1).exp().numpy())
+            escape = escape_time(START, rest / 2, growth)
+            for t, values, size in zip(time, sigma, cells[-1].tolist(), strict=True):
+                judged += check_cell(views, strength, strength / threshold, t, values, size, rest, escape)
+                row = {"views": views, "strength": strength, "time": t, "singular_value": size}
+                row |= {"smallest": float(values.min()), "largest": float(values.max())}
+                rows.append(row | {"rest_singular_value": rest, "escape_time": escape})
+            if views == "two-sided" or strength * MARGIN_STRENGTH < threshold:
+                farthest = max(farthest, abs(float(cells[-1][-1]) / rest - 1))
+        sizes, norm = np.array(cells).T, LogNorm(0.01, 100)
+        image = ax.pcolormesh(
+            strengths, time, sizes / START, shading="nearest", cmap="PuOr", norm=norm, rasterized=True
+        )
+        rests, rates = zip(*(closed_form(strength, views)[1:] for strength in grid), strict=True)
+        escapes = [escape_time(START, rest / 2, rate) for rest, rate in zip(rests, rates, strict=True)]
+        ax.plot(grid, [t if t < 2 * end else math.nan for t in escapes], "k--")
+        axes[2].plot(grid, rests, color=color, linewidth=1.2)
+        seen = sizes[-1] > FLOOR
+        axes[2].plot(strengths[seen], sizes[-1][seen], marker, color=color, label=views)
+        # Below the axis by many decades: say where, with arrows.
+        axes[2].plot(
+            strengths[~seen], np.full(columns - seen.sum(), 1.15 * FLOOR), "v", color=color, markerfacecolor="none"
+        )
+    claim(farthest < 0.15, f"survivors end within 15 % of their rest points, not {farthest:.3f}")
+
+    axes[0].axvline(threshold, color="k")
+    for x, y, text, color in ((0.7, 25, "alive", "w"), (0.62, 1.9, "waiting", "k"), (4.3, 25, "collapsed", "w")):
+        axes[0].text(x, y, text, color=color, ha="left" if color == "k" else "center")
+    for x, y, text, color in ((2, 25, "alive", "w"), (2, 1.3, "waiting", "k")):
+        axes[1].text(x, y, text, color=color, ha="center")
+    titles = ("(a) one-sided views", "(b) two-sided views", f"(c) at the end, $t$ = {end:g}")
+    for ax, title in zip(axes, titles, strict=True):
+        ax.set(xscale="log", yscale="log", title=title, xlabel="augmentation / data, $a/s$")
+        ax.xaxis.set_major_locator(FixedLocator([0.5, 1, 2, 4, 8]))
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.xaxis.set_minor_locator(NullLocator())
+    for ax in axes[:2]:
+        ax.set_ylim(1, end)
+    axes[0].set_ylabel("flow time $t$")
+    axes[1].tick_params(labelleft=False)
+    axes[2].axhline(START, color="0.5", linestyle=":", label="start")
+    axes[2].set(ylim=(FLOOR, 3), ylabel="singular value $p$")
+    axes[2].legend(loc="upper right", borderaxespad=0, handlelength=1)
+    figure.colorbar(image, ax=axes[:2], extend="both", pad=0.02, aspect=28).ax.set_title(r"$p\,/\,p(0)$")
+    return Result(
+        figure,
+        rows,
+        f"""Singular value p of one linear layer trained by SGD on Eq. 2, d = {DIM}, data covariance s I with s = {DATA_VAR}, all directions augmented
+with variance a, fresh batches of {BATCH}, learning rate {LR}, {runs} runs of seed {SEED} that start at p = {START} in all directions;
+geometric mean over directions and runs. (a), (b) Cells: p over its start at flow time t, for {columns} values of a/s;
+colours end at a factor of 100. Solid: a = 2s, beyond which one-sided views collapse (rho = a/2s = 1). Dashed: escape time,
+log(p*/2p(0))/x0, until which a mode that will grow to its rest point p* waits. (c) p at the end against p* in closed
+form (lines); dotted: the start; open triangles: below the axis. Two-sided views have no threshold (rho = a/(s+a) < 1); they suppress p like 1/(s+a).
+Survivors end within {100 * farthest:.0f} % of p* (the largest, strongest augmentation, falls with the learning rate).
+Asserted: for the {judged} of {len(rows)} cells further than a factor {MARGIN_STRENGTH} in a/s and {MARGIN_TIME} in t from a boundary: at a > 2s one-sided,
+every singular value is below its start; everywhere else, and always two-sided, above it; more than p*/2 after the
+escape time and less before; at the end, survivors are within 15 % of p*.""",
+    )
+
+
+def closed_form(strength: float, views: str) -> tuple[GaussianTask, float, float]:
+    """The task with a/s = strength in all directions, and a mode's rest point and growth rate at zero."""
+    task = GaussianTask.block(DIM, DIM, strength * DATA_VAR, DATA_VAR, views)
+    return task, float(rest_singular_values(task)[0]), float(growth_rates(task)[0])
+
+
+def check_cell(
+    views: str, strength: float, excess: float, t: float, values: torch.Tensor, size: float, rest: float, escape: float
+) -> bool:
+    """Claim what the closed forms say of a cell; False where it is too close to a boundary to say everything."""
+    where = f"{views}, a/s = {strength:.3g}, t = {t:.3g}: singular values {values.tolist()}"
+    if views == "one-sided" and 1 / MARGIN_STRENGTH < excess < MARGIN_STRENGTH:
+        return False
+    if rest == 0:
+        claim(bool((values < START).all()), f"{where} all below the start: collapsing")
+        return True
+    claim(bool((values > START).all()), f"{where} all above the start: not collapsing")
+    if escape / MARGIN_TIME < t < escape * MARGIN_TIME:
+        return False
+    alive = t > escape
+    claim((size > rest / 2) is alive, f"{where} on average {'above' if alive else 'below'} half of {rest:.3g}")
+    return True
+
+
+if __name__ == "__main__":
+    main("beyond_phase_diagram", draw)
