@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install figures gallery test lint format types clean
+.PHONY: help install figures gallery test bench lint format types clean
 .DEFAULT_GOAL := help
 
 help: ## list every target
@@ -19,6 +19,10 @@ gallery: figures ## refresh the pictures that the README shows
 test: .venv/.developed lint types ## lint, check types and run all tests
 	$(BIN)/python -m pytest -n 2
 
+bench: .venv/.developed ## time what the project promises against its peers: ratios in brackets, JSON in benchmarks.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-json=benchmarks.json \
+	  --benchmark-group-by=param --benchmark-columns=median,min,max
+
 lint: .venv/.developed ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,7 +35,7 @@ types: .venv/.developed ## check types
 	$(BIN)/mypy
 
 clean: ## remove .venv, caches and drawn figures
-	rm -rf .venv figures/out .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv figures/out benchmarks.json .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -71,6 +71,7 @@ def integrate(
     if times[-1] == 0:
         return trajectory(times, vector.start[None], rest_time=None, evaluations=0)
 
+    @torch.inference_mode()  # a tenth faster, and nothing here is differentiated automatically
     def derivative_by_tick(tick: float, y: np.ndarray) -> np.ndarray:
         return math.exp(tick) * derivative(to_time(tick), y)
 
@@ -79,6 +80,7 @@ def integrate(
         # Jacobian (measured: a sixth of the time). Free one as large as it considers, once, and it recycles them.
         torch.empty(3_900_000, dtype=torch.float64)
 
+    @torch.inference_mode()
     def jacobian_by_tick(tick: float, y: np.ndarray) -> np.ndarray:
         assert jacobian is not None
         return jacobian(to_time(tick), vector.unpack(y)).mul_(math.exp(tick)).cpu().numpy()

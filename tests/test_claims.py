@@ -1,4 +1,6 @@
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -110,3 +112,22 @@ def test_an_assumption_that_fails_stops_the_check():
         return Measured(1.0, 2.0)
 
     assert checked(check).error == "RuntimeError: not so in this run: the control moved"
+
+
+THEORY = Path(__file__).parent.parent / "docs" / "theory.md"
+
+
+def test_theory_names_every_claim_and_no_other():
+    text = THEORY.read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    column, listed = None, set()
+    for previous, row in zip([[""], *rows], rows, strict=False):
+        if len(row) != len(previous):  # another table
+            column = row.index("check") if "check" in row else None
+        if column is not None:
+            listed |= set(re.findall(r"`([^`]+)`", row[column]))
+    listed |= set(re.findall(r"--claim ([a-z][a-z0-9-]*)", text))
+    names = {candidate.name for candidate in CLAIMS}
+    assert len(listed) > len(names) / 2
+    assert listed <= names
+    assert {name for name in names if f"`{name}`" not in text} == set()

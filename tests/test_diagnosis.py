@@ -14,7 +14,7 @@ from dyncollapse import (
     sampled_dimensions,
     uniform_biases,
 )
-from dyncollapse.diagnosis import natural_scale
+from dyncollapse.diagnosis import moment, natural_scale
 
 VIEWS = ("one-sided", "two-sided")
 # 40 000 samples: five standard errors of a variance, 5 sqrt(2 / n), and of a standard deviation, half of that.
@@ -176,3 +176,98 @@ def test_mode_dimensions_give_each_singular_value_to_its_mode(seed):
 def test_mode_dimensions_need_a_square_product():
     with pytest.raises(ValueError, match="square"):
         mode_dimensions((torch.ones(2, 3, dtype=torch.float64),), GaussianTask.block(3, 1, 1.0))
+
+
+FATES = {
+    "values": [1.0, 0.0, 0.001, 0.002],
+    "ratios": [2.0, 1.0, 0.9, 0.5],
+    "rest": torch.tensor([1.0, 0.0, COLLAPSED_BELOW, 0.5], dtype=torch.float64),
+    "escape": torch.tensor([1.0, 2.0, 3.0, 4.0]),
+}
+
+
+def test_fates_are_told_apart():
+    verdict = judge(dimensions(FATES["values"], FATES["ratios"]), 0.0, FATES["rest"], FATES["escape"])
+    # Alive is what is large, whatever its rho; the one that rests exactly at the threshold counts as too low.
+    assert verdict.fates == ["alive", "dead", "suppressed", "waiting"]
+    assert verdict.collapsed == [False, True, True, True]
+    assert verdict.mechanisms == ["none", *["strong-augmentation"] * 2, "implicit-regularization"]
+    assert verdict.escapes == [None, None, None, 4.0]
+
+
+def test_without_rest_values_and_escape_times_nothing_is_suppressed_and_no_time_is_given():
+    verdict = judge(dimensions(FATES["values"], FATES["ratios"]))
+    assert verdict.fates == ["alive", "dead", "waiting", "waiting"]
+    assert verdict.escapes == [None] * 4
+    assert "waiting)" in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("time", "per_step", "told"),
+    [
+        (12.3456, None, "t = 12.3"),
+        (12.3456, 0.1, "t = 12.3 (step 123)"),
+        (1234567.0, 0.5, "t = 1.23e+06 (step 2.47e+06)"),
+        (123456.0, None, "t = 123000"),
+        (0.0, 0.1, "t = 0 (step 0)"),
+        (float("inf"), None, "never"),
+        (float("inf"), 0.1, "never"),
+    ],
+)
+def test_moment_has_three_digits_and_the_step(time, per_step, told):
+    assert moment(time, per_step) == told
+
+
+INF = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("escape", "per_step", "told"),
+    [
+        ([50.0], None, "waiting, to escape by t = 50)"),
+        ([50.0], 0.1, "waiting, to escape by t = 50 (step 500))"),
+        ([50.0, 50.01], None, "waiting, to escape by t = 50)"),
+        ([90.0, 50.0, 70.0], None, "waiting, to escape between t = 50 and t = 90)"),
+        ([90.0, 50.0], 0.5, "waiting, to escape between t = 50 (step 100) and t = 90 (step 180))"),
+        ([INF], 0.1, "waiting, never to escape as things stand)"),
+        ([INF, 50.0, INF], None, "waiting, to escape by t = 50, 2 of them never)"),
+        (
+            [90.0, INF, 50.0],
+            0.5,
+            "waiting, to escape between t = 50 (step 100) and t = 90 (step 180), 1 of them never)",
+        ),
+    ],
+)
+def test_sentence_says_when_waiting_dimensions_escape(escape, per_step, told):
+    k = len(escape)
+    found = dimensions([1.0] + [0.0] * k, [0.5] * (k + 1))
+    verdict = judge(found, rest=torch.ones(k + 1), escape=torch.tensor([7.0, *escape]), time_per_step=per_step)
+    assert verdict.escapes == [None, *torch.tensor(escape).tolist()]
+    assert verdict.sentence == (
+        f"{k} of {k + 1} dimensions collapsed: {k} by implicit regularization (data beats augmentation there: {told}."
+    )
+
+
+@pytest.mark.parametrize(
+    ("ratios", "rest", "told"),
+    [
+        ([0.0, 2.0, 2.0], [1.0, 0.0, 0.0], "2 by strong augmentation (dead)."),
+        ([0.0, 0.9, 0.9], [1.0, 1e-3, 1e-3], "2 by strong augmentation (too low at rest)."),
+        ([0.0, 0.9, 2.0], [1.0, 1e-3, 0.0], "2 by strong augmentation (1 dead, 1 too low at rest)."),
+    ],
+)
+def test_sentence_tells_the_dead_from_those_at_rest(ratios, rest, told):
+    found = dimensions([1.0, 0.0, 0.0], ratios)
+    for per_step in (None, 0.1):
+        verdict = judge(found, rest=torch.tensor(rest), escape=torch.full((3,), 9.0), time_per_step=per_step)
+        assert verdict.sentence == f"2 of 3 dimensions collapsed: {told}"
+        assert verdict.escapes == [None] * 3
+
+
+def test_sentence_joins_all_three_fates():
+    found = dimensions([1.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.9, 0.5])
+    rest, escape = torch.tensor([1.0, 0.0, 1e-3, 0.5]), torch.tensor([9.0] * 4)
+    assert judge(found, rest=rest, escape=escape, time_per_step=0.1).sentence == (
+        "3 of 4 dimensions collapsed: 2 by strong augmentation (1 dead, 1 too low at rest) and "
+        "1 by implicit regularization (data beats augmentation there: waiting, to escape by t = 9 (step 90))."
+    )
