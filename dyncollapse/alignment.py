@@ -202,6 +202,8 @@ def isotropic_rest_layers(
 
 def _blocks(s1: Tensor, s2: Tensor, gap: float) -> list[list[int]]:
     """Cut the indices wherever both layers' singular values differ by more than `gap` times their largest."""
+    if not 0 <= gap < 1:
+        raise ValueError(f"gap is {gap}; it is a share of the largest singular value, at least 0 and below 1")
     separated = (s1[:-1] - s1[1:] > gap * s1[0]) & (s2[:-1] - s2[1:] > gap * s2[0])
     edges = [0, *(int(i) + 1 for i in separated.nonzero().flatten()), len(s1)]
     return [list(range(i, j)) for i, j in itertools.pairwise(edges)]

@@ -119,7 +119,7 @@ def judge(
 ) -> Verdict:
     """Judge the mean over runs: collapsed below COLLAPSED_BELOW of the largest value, by augmentation or by waiting.
 
-    With rho >= 1, or when the predicted rest values `rest` (k,) say that it rests below the threshold, a
+    With rho >= 1, or when it has reached its predicted rest value or that is negligible (`rest`, (k,)), a
     dimension is kept down by strong augmentation; otherwise it only grows too slowly (implicit
     regularisation), until the flow time `escape` (k,) where that is known, infinite for never. `time_per_step`
     turns flow time into SGD steps in the sentence. `scale` is the singular value at which the loss begins to see a
@@ -127,10 +127,16 @@ def judge(
     """
     k = dimensions.singular_value.shape[-1]
     sigma = dimensions.singular_value.reshape(-1, k).mean(0)
+    if not torch.isfinite(sigma).all():
+        raise ValueError("the singular values hold NaN or infinity; there is nothing to judge")
     ratio = dimensions.ratio.reshape(-1, k).mean(0)
     threshold = COLLAPSED_BELOW * max(float(sigma.max()), scale)
     collapsed = [not float(value) > threshold for value in sigma]
-    suppressed = torch.zeros_like(ratio, dtype=torch.bool) if rest is None else rest <= threshold
+    suppressed = torch.zeros_like(ratio, dtype=torch.bool)
+    if rest is not None:
+        # Unaugmented dimensions grow without bound, and the threshold with them: that alone suppresses nothing.
+        bounded = max([scale, *rest[torch.isfinite(rest)].tolist()])
+        suppressed = (rest <= COLLAPSED_BELOW * bounded) | ((rest <= threshold) & (sigma >= rest / 2))
     fates = [
         "alive" if not gone else "dead" if rho >= 1 else "suppressed" if low else "waiting"
         for gone, rho, low in zip(collapsed, ratio.tolist(), suppressed.tolist(), strict=True)
@@ -183,4 +189,4 @@ def _ends(moments: list[str]) -> str:
     if not known:
         return ", never to escape as things stand" if never else ""
     when = f"by {known[-1]}" if known[0] == known[-1] else f"between {known[0]} and {known[-1]}"
-    return f", to escape {when}" + (f", {never} of them never" if never else "")
+    return f", to escape {when} at the present force" + (f", {never} of them never" if never else "")

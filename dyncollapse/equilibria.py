@@ -2,13 +2,15 @@
 
 import itertools
 import math
+import sys
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.gaussian import GaussianTask, as_seen
+from dyncollapse.gaussian import VIEWS, GaussianTask, as_seen
+from dyncollapse.losses import LOSSES
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,7 @@ def _merge_equal(values: Tensor, tolerance: float) -> Tensor:
 
 
 def augmentation_ratio(data_var: Tensor, aug_var: Tensor, views: str) -> Tensor:
-    """Rho = a_e / (2 s_e): a / (2 s) one-sided, a / (s + a) two-sided; 0 where nothing varies at all."""
+    """Rho = a_e / (2 s_e): a / (2 s) one-sided, a / (s + a) two-sided; 0 without noise, infinite without data."""
     s_e, a_e = as_seen(data_var, aug_var, views)
     return torch.where(a_e > 0, a_e / (2 * s_e), 0.0)
 
@@ -76,7 +78,13 @@ def collapse_threshold(data_var: float, views: str = "one-sided", loss: str = "i
 
     2 s for Eq. 2 with one-sided views. None where additive noise cannot collapse a mode: two-sided views, and
     the dot-product and spectral losses; ntxent has no closed form here and gives None as well.
+    Raises ValueError for unknown views or losses, and for a variance that is negative or not finite.
     """
+    for name, value, allowed in (("views", views, VIEWS), ("loss", loss, LOSSES)):
+        if value not in allowed:
+            raise ValueError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
+    if not 0 <= data_var < math.inf:
+        raise ValueError(f"data_var is {data_var}; it is a variance, finite and at least 0")
     return 2 * data_var if loss == "infonce" and views == "one-sided" else None
 
 
@@ -158,7 +166,10 @@ def rest_gram(task: GaussianTask, loss: str = "infonce", temperature: float | No
 
 
 def growth_rates(task: GaussianTask, loss: str = "infonce", temperature: float | None = None) -> Float[Tensor, " d"]:
-    """x0, the force on each mode at W = 0: 2 s_e (1 - rho) for infonce, 2 s / tau for dot, 4 s for spectral."""
+    """x0, the force on each mode at W = 0: 2 s_e (1 - rho) for infonce, 2 s / tau for dot, 4 s for spectral.
+
+    Raises ValueError for covariances that do not commute, for ntxent, and for dot without its temperature.
+    """
     m = modes(task)
     if loss == "infonce":
         s_e, a_e = as_seen(m.data_var, m.aug_var, task.views)
@@ -174,16 +185,20 @@ def escape_time(start: float, target: float, growth: float, depth: int = 1) -> f
     One layer: log(target / start) / x0. L >= 2: start^-(2 - 2/L) / (2 (L - 1) x0), in which the target drops
     out as long as it is well above the start. 0 when the start is at the target already, infinite when the
     force x0 = `growth` does not push outwards or the start is exactly 0.
+    Raises ValueError for a depth that is no whole number from 1 on, a negative start or target, and NaN.
     """
-    if depth < 1:
+    if depth < 1 or depth != int(depth):
         raise ValueError(f"depth is {depth}; a network has at least 1 layer")
-    if growth <= 0 or start <= 0 or target <= 0:
+    if not (start >= 0 and target >= 0) or math.isnan(growth):
+        raise ValueError(f"start, target and growth are {start}, {target}, {growth}; values are at least 0, none NaN")
+    if growth <= 0 or start == 0 or target == 0:
         return math.inf
     if start >= target:
         return 0.0
     if depth == 1:
-        return math.log(target / start) / growth
-    return start ** -(2 - 2 / depth) / (2 * (depth - 1) * growth)
+        return (math.log(target) - math.log(start)) / growth
+    log_time = -(2 - 2 / depth) * math.log(start) - math.log(2 * (depth - 1)) - math.log(growth)
+    return math.exp(log_time) if log_time < math.log(sys.float_info.max) else math.inf
 
 
 def loss_temperature(loss: str, temperature: float | None) -> float:

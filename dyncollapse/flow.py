@@ -78,6 +78,12 @@ def population_flow(
     objective.check_views(task.views)
     check_population(objective)
     check_weights(weights)
+    if weights[0].shape[-1] != task.dim or not weights[0].numel():
+        raise ValueError(
+            f"the first layer has shape {tuple(weights[0].shape)}; it must read the task's {task.dim} inputs"
+        )
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"weight decay is {weight_decay}; it must be finite and at least 0")
     if method in IMPLICIT and weights[0].ndim > 2:
 
         def flow(single: Weights, share: Progress | None) -> Trajectory:

@@ -141,7 +141,7 @@ def _summary(s: Simulation, path: Trajectory) -> dict[str, Any]:
         "product_singular_values_spread": [_finite(value) for value in sigma.std(0, correction=0).tolist()],
         "embedding_spectrum": spectrum.mean(0).tolist(),
         "time": float(path.time[-1]),
-        "loss": _finite(float(path.loss[-1].mean())),
+        "loss": _finite(float(path.loss[-1].mean()) + _loss_offset(s, path)),
         "seconds": path.meta["seconds"],
         "imbalance_drift": path.imbalance_drift,
         "population_limit": population_limit(s, weights),
@@ -149,6 +149,12 @@ def _summary(s: Simulation, path: Trajectory) -> dict[str, Any]:
     return summary | {
         name: path.meta[name] for name in ("method", "rtol", "evaluations", "rest_time") if name in path.meta
     }
+
+
+def _loss_offset(s: Simulation, path: Trajectory) -> float:
+    """Log N, by which the population's loss of a softmax falls short of that of batches of N."""
+    softmax = path.meta.get("dynamics") == "population" and s.objective.loss in ("infonce", "dot")
+    return math.log(s.configuration.batch_size) if softmax else 0.0
 
 
 def population_limit(s: Simulation, weights: Weights) -> dict[str, Any] | None:

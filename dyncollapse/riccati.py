@@ -24,6 +24,8 @@ def riccati_gram(
     Q(t) = M^T (I + 2 g M E M^T)^-1 M. Entries of W0 below round-off of its norm count as zero in B's eigenbasis.
     Raises ValueError for other losses and covariances.
     """
+    if weight.ndim != 2 or weight.shape[1] != task.dim or not torch.isfinite(weight).all():
+        raise ValueError(f"the weight has shape {tuple(weight.shape)}; give one finite (m, {task.dim}) matrix")
     if not 0 <= time < math.inf:
         raise ValueError(f"time is {time}; it must be finite and at least 0")
     s_e, _ = task.to(torch.float64).seen

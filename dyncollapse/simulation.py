@@ -168,9 +168,10 @@ def escape_times(
 ) -> Float[Tensor, " d"]:
     """Flow time by which each mode escapes from the given singular values, for linear networks.
 
-    Assumes aligned layers under a constant force `growth`, by default that of infinitely many samples at W = 0;
-    balanced layers take this long, all others less. The mean over runs is geometric, for escape times go with
-    log p (one layer) or powers of it.
+    Assumes aligned layers under a constant force `growth`, by default that of infinitely many samples at W = 0:
+    balanced layers then take this long, all others less. While other modes still grow, or grow without bound, the
+    force of finite batches goes on fading, and escapes come later than this says. The mean over runs is geometric,
+    for escape times go with log p (one layer) or powers of it.
     """
     rest, m = rest_values(s), modes(s.task)
     assert rest is not None

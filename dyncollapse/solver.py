@@ -21,6 +21,7 @@ Progress = Callable[[float, float], None]
 REST_SPEED = 10
 
 IMPLICIT = ("LSODA", "BDF", "Radau")
+METHODS = ("DOP853", "RK45", "RK23", *IMPLICIT)
 
 
 class FlowFailed(RuntimeError):
@@ -53,6 +54,11 @@ def integrate(
     times, vector, started = check_times(time), _Vector(weights, biases), clock.perf_counter()
     # Entries far below the start still deserve digits: modes that decay are what this program is about.
     atol = rtol * 1e-2 if atol is None else atol
+    if method not in METHODS or not (0 < rtol < 1 and 0 <= atol < math.inf):
+        raise ValueError(
+            f"method, rtol and atol are {method!r}, {rtol}, {atol}; choose one of {', '.join(METHODS)}, "
+            "rtol between 0 and 1, atol finite and at least 0"
+        )
     logarithmic = jacobian is not None and method in IMPLICIT
     ticks, to_time = (np.log1p(times), math.expm1) if logarithmic else (times, float)
     watch = _Watch(ticks, times[-1], to_time, REST_SPEED * rtol, progress)
@@ -98,11 +104,15 @@ def integrate(
                 events=watch,
                 **({"jac": jacobian_by_tick} if logarithmic else {}),
             )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, torch.linalg.LinAlgError) as stop:
         moments, states = (
             [np.array(part) for part in zip(*watch.reached, strict=True)] if watch.reached else (np.empty(0),) * 2
         )
-        raise Interrupted(trajectory(moments, states)) from None
+        if isinstance(stop, KeyboardInterrupt):
+            raise Interrupted(trajectory(moments, states)) from None
+        raise FlowFailed(
+            f"the flow left the range of floating point before t = {times[-1]:.6g}", trajectory(moments, states)
+        ) from None
     moments, states = times[: len(solution.t)], np.asarray(solution.y, dtype=float).T
     if len(moments) and moments[0] == 0:
         states[0] = vector.start  # LSODA's interpolant misses it by round-off

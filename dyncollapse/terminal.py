@@ -80,6 +80,8 @@ def _population_limit(found: dict[str, Any]) -> str:
     name = next(n for n in ("sgd", "flow", "population") if n in found["dynamics"])
     limit, n = found["dynamics"][name]["population_limit"], found["config"]["batch_size"]
     needed = limit["negatives_needed"]
+    if needed == 0:
+        return "Population limit: the expected flow at every N; what differs is the noise of SGD and of fixed batches."
     least = "more than any" if needed is None else f"N >= {POPULATION_FACTOR * needed:.3g}"
     counts = (
         "" if limit["effective_negatives"] is None else f", effectively {limit['effective_negatives']:.3g} negatives"
@@ -101,6 +103,8 @@ def print_claims(checked: Sequence[Checked], *, to_stderr: bool) -> None:
         source = claim.source.split(" (")[0]
         table.add_row(claim.name, source, *numbers, *verdicts, f"{result.seconds:.1f}", style=style)
     console = _console(to_stderr)
+    if not checked:
+        return
     console.print(table)
     for result in checked:
         if result.error:

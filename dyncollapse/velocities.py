@@ -76,7 +76,7 @@ def _distinct_svd(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             "singular values (Lemmas 4 and 7) for any"
         )
     u, s, vh = torch.linalg.svd(w)
-    closest = (s[..., :-1] - s[..., 1:]) / s[..., :1]
+    closest = (s[..., :-1] - s[..., 1:]) / s[..., :1].clamp_min(torch.finfo(s.dtype).tiny)
     # Round-off moves a vector by eps over this gap: at sqrt(eps) half the digits are lost (ours).
     if not (closest > torch.finfo(s.dtype).eps ** 0.5).all():
         raise ValueError(

@@ -224,17 +224,17 @@ INF = float("inf")
 @pytest.mark.parametrize(
     ("escape", "per_step", "told"),
     [
-        ([50.0], None, "waiting, to escape by t = 50)"),
-        ([50.0], 0.1, "waiting, to escape by t = 50 (step 500))"),
-        ([50.0, 50.01], None, "waiting, to escape by t = 50)"),
-        ([90.0, 50.0, 70.0], None, "waiting, to escape between t = 50 and t = 90)"),
-        ([90.0, 50.0], 0.5, "waiting, to escape between t = 50 (step 100) and t = 90 (step 180))"),
+        ([50.0], None, "waiting, to escape by t = 50 at the present force)"),
+        ([50.0], 0.1, "waiting, to escape by t = 50 (step 500) at the present force)"),
+        ([50.0, 50.01], None, "waiting, to escape by t = 50 at the present force)"),
+        ([90.0, 50.0, 70.0], None, "waiting, to escape between t = 50 and t = 90 at the present force)"),
+        ([90.0, 50.0], 0.5, "waiting, to escape between t = 50 (step 100) and t = 90 (step 180) at the present force)"),
         ([INF], 0.1, "waiting, never to escape as things stand)"),
-        ([INF, 50.0, INF], None, "waiting, to escape by t = 50, 2 of them never)"),
+        ([INF, 50.0, INF], None, "waiting, to escape by t = 50 at the present force, 2 of them never)"),
         (
             [90.0, INF, 50.0],
             0.5,
-            "waiting, to escape between t = 50 (step 100) and t = 90 (step 180), 1 of them never)",
+            "waiting, to escape between t = 50 (step 100) and t = 90 (step 180) at the present force, 1 of them never)",
         ),
     ],
 )
@@ -269,5 +269,21 @@ def test_sentence_joins_all_three_fates():
     rest, escape = torch.tensor([1.0, 0.0, 1e-3, 0.5]), torch.tensor([9.0] * 4)
     assert judge(found, rest=rest, escape=escape, time_per_step=0.1).sentence == (
         "3 of 4 dimensions collapsed: 2 by strong augmentation (1 dead, 1 too low at rest) and "
-        "1 by implicit regularization (data beats augmentation there: waiting, to escape by t = 9 (step 90))."
+        "1 by implicit regularization (data beats augmentation there: waiting, to escape by t = 9 (step 90) "
+        "at the present force)."
     )
+
+
+def test_unbounded_dimensions_do_not_turn_waiting_ones_into_suppressed_ones():
+    # The largest grows for ever; the others rest at 1.1. One has arrived there, the other is still on its way.
+    rest = torch.tensor([float("inf"), 1.1, 1.1], dtype=torch.float64)
+    verdict = judge(dimensions([1e3, 1.0, 4e-4], [0.0, 0.5, 0.5]), scale=1.0, rest=rest)
+    assert verdict.fates == ["alive", "suppressed", "waiting"]
+    # Where the rest value itself is negligible beside the others, a dimension is suppressed on its way already.
+    rest = torch.tensor([2.0, 1e-3], dtype=torch.float64)
+    assert judge(dimensions([1.0, 1e-5], [0.2, 0.9]), scale=1.0, rest=rest).fates == ["alive", "suppressed"]
+
+
+def test_what_is_not_a_number_is_not_judged():
+    with pytest.raises(ValueError, match="hold NaN or infinity"):
+        judge(dimensions([1.0, float("nan")], [0.2, 0.9]))

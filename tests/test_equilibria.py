@@ -483,3 +483,27 @@ def test_what_is_no_riccati_equation_is_refused(generator):
         riccati_gram(w, task, 1.0)
     with pytest.raises(ValueError, match=r"needs S_e = sigma I .*; use population_flow instead"):
         riccati_gram(w, GaussianTask(task.data_cov, task.aug_cov), 1.0, "spectral")
+
+
+def test_escape_times_leave_no_range_and_no_nan():
+    # Twenty layers from 1e-200: p^-(2 - 2/20) overflows, and "never" is what is left.
+    assert escape_time(1e-200, 1.0, 1.0, 20) == math.inf
+    assert escape_time(1e-320, 1.0, 1.0, 3) == math.inf
+    assert math.isfinite(escape_time(1e-100, 1.0, 1.0, 20))
+    assert escape_time(0.0, 1.0, 1.0, 3) == math.inf
+    nan = float("nan")
+    for bad in ((nan, 1, 1), (0.1, nan, 1), (0.1, 1, nan), (-0.1, 1, 1)):
+        with pytest.raises(ValueError, match="values are at least 0, none NaN"):
+            escape_time(*bad)
+    for depth in (0, 1.5, -1):
+        with pytest.raises(ValueError, match="a network has at least 1 layer"):
+            escape_time(0.1, 1.0, 1.0, depth)
+
+
+@pytest.mark.parametrize(
+    "arguments", [(0.5, "onesided"), (0.5, "one-sided", "hinge"), (-1.0,), (float("nan"),), (float("inf"),)]
+)
+def test_threshold_refuses_what_it_does_not_know(arguments):
+    with pytest.raises(ValueError, match=r"choose one of|a variance, finite and at least 0"):
+        collapse_threshold(*arguments)
+    assert collapse_threshold(0.0) == 0

@@ -490,3 +490,25 @@ def test_progress_climbs_over_all_runs_to_the_end(runs, generator):
     assert list(shares) == sorted(shares)
     assert shares[0] >= 0
     assert shares[-1] == pytest.approx(5.0, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"weight_decay": math.nan}, "weight decay is nan"),
+        ({"weight_decay": -1.0}, "weight decay is -1.0"),
+        ({"rtol": -1.0}, "rtol between 0 and 1"),
+        ({"method": "Euler"}, "choose one of DOP853"),
+        ({"atol": math.nan}, "atol finite"),
+    ],
+)
+def test_unusable_solver_settings_are_refused(settings, words, generator):
+    weights, _ = draw(generator)
+    with pytest.raises(ValueError, match=words):
+        population_flow(weights, TASK, 1.0, **settings)
+
+
+def test_weights_that_do_not_read_the_task_are_refused(generator):
+    for shape in ((3, 3), (0, 4, 4)):
+        with pytest.raises(ValueError, match="must read the task's 4 inputs"):
+            population_flow((normal(generator, *shape),), TASK, 1.0)

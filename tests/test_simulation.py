@@ -383,3 +383,19 @@ def test_sgd_is_compared_with_the_population_flow_where_both_ran():
     for name in ("sgd", "population"):
         alone = Outcome(outcome.simulation, {name: outcome.trajectories[name]})
         assert as_json(alone)["sgd_vs_population"] is None
+
+
+def test_a_very_deep_and_tiny_start_never_escapes_and_is_saved(tmp_path):
+    outcome = simulate(dynamics=("sgd",), depth=20, init_scale=1e-10, steps=3)
+    save(outcome, tmp_path)
+    found = json.loads((tmp_path / "run.json").read_text())
+    assert {d["escape_time"] for d in found["verdict"]["dimensions"]} == {None}
+    assert {mode["escape_time"] for mode in found["prediction"]["modes"]} == {None}
+
+
+@pytest.mark.parametrize("loss", ["infonce", "dot", "spectral"])
+def test_losses_of_all_dynamics_are_on_one_scale(loss):
+    # Near zero each loss is its value there, log N for a softmax: the population's too.
+    found = report(simulate(dynamics=("sgd", "population"), loss=loss, init_scale=1e-6, steps=2, pool=0, lr=1e-3))
+    ends = [found["dynamics"][name]["loss"] for name in ("sgd", "population")]
+    assert ends[1] == pytest.approx(ends[0], abs=1e-6)

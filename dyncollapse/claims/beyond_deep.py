@@ -16,7 +16,7 @@ from dyncollapse.alignment import (
 from dyncollapse.claims.claim import Measured, assume, claim
 from dyncollapse.claims.paper import relative_error, small_network
 from dyncollapse.comparison import order_of_convergence, relative_distance
-from dyncollapse.diagnosis import mode_dimensions
+from dyncollapse.diagnosis import judge, mode_dimensions
 from dyncollapse.equilibria import escape_time, growth_rates, rest_singular_values
 from dyncollapse.flow import population_flow, sample_flow
 from dyncollapse.gaussian import GaussianTask
@@ -180,6 +180,8 @@ def dead_or_waiting() -> Measured:
     assume([math.isfinite(t) for t in times] == [True, True, False, False], "two of four are given an escape time")
     later = population_flow(early, task, [2 * max(times[:2]), 200 * max(times[:2])])
     after, long_after = (mode_dimensions(tuple(w[i] for w in later.weights), task).singular_value for i in (0, 1))
+    fates = judge(mode_dimensions(early, task), scale=1.0, rest=rest).fates
+    assume(fates == ["waiting", "waiting", "dead", "dead"], "the diagnosis says so beforehand")
     wrong = (after[:2] < rest[:2] / 2).sum() + (long_after[2:] > small[2:].max()).sum()
     return Measured(int(wrong), 0)
 

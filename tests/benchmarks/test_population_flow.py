@@ -57,7 +57,7 @@ def test_scipy_with_finite_differences(benchmark, views, scale):
     arguments = ([w.numpy() for w in weights], *(cov.numpy() for cov in task.seen))
     values, benchmark.extra_info["evaluations"] = benchmark.pedantic(plain, arguments, rounds=3)
     expected, _ = ours(weights, task)
-    # Half of the modes grow to 2e6 and keep what some hundred steps of rtol 1e-8 each cost them. The others rest or die,
+    # Half of the modes grow to 2e6 and keep what hundreds of steps of rtol 1e-8 each cost them. The others rest or die,
     # and errors die with them: round-off in the force is left, and weights below atol.
     np.testing.assert_allclose(values[: DIM // 2], expected[: DIM // 2], rtol=1e-6)
     np.testing.assert_allclose(values[DIM // 2 :], expected[DIM // 2 :], rtol=0, atol=1e-8)
