@@ -86,7 +86,7 @@ def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
         configuration = resolve({name: value for name, value in given.items() if value is not None})
         _use_machine(configuration.device, configuration.threads)
 
-        from dyncollapse.report import report, reserve_folder, save
+        from dyncollapse.report import reserve_folder, save
         from dyncollapse.simulation import build, run
         from dyncollapse.solver import FlowFailed
         from dyncollapse.terminal import draw_spectrum, print_outcome, progress_bars
@@ -99,7 +99,8 @@ def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
     try:
         with _bad_input(), progress_bars(configuration.dynamics) as progress:
             outcome = run(simulation, progress, lambda so_far: save(so_far, folder))
-        draw_spectrum(outcome, folder)
+        found = json.loads((folder / "run.json").read_text())  # saved with the last dynamics, not worked out again
+        draw_spectrum(outcome, found, folder)
     except (Diverged, FlowFailed) as error:
         _fail(1, f"{error}. What was recorded until then is in {folder}/")
     except KeyboardInterrupt:
@@ -109,7 +110,6 @@ def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
     finally:
         with suppress(OSError):  # succeeds on an empty folder only: nothing was recorded
             folder.rmdir()
-    found = report(outcome)
     if as_json:
         click.echo(json.dumps(found, allow_nan=False))
     print_outcome(outcome, found, folder, to_stderr=as_json)

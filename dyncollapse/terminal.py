@@ -94,17 +94,19 @@ def _population_limit(found: dict[str, Any]) -> str:
 
 def print_claims(checked: Sequence[Checked], *, to_stderr: bool) -> None:
     """Print a row per claim: what was measured, its bound, whether it holds and whether that is expected."""
+    if not checked:
+        return
     table = _table("claim", "source", "measured", "", "bound", "holds", "as expected", "seconds", left=2)
     for result in checked:
         claim, measured = result.claim, result.measured
-        numbers = ("error", "", "") if measured is None else _numbers(measured.value, measured.relation, measured.bound)
+        numbers = ("error", "", "")
+        if measured is not None:
+            numbers = (f"{measured.value:.3g}", measured.relation, f"{measured.bound:.3g}")
         verdicts = ("yes" if result.holds else "no", "NO" if result.surprising else "yes")
         style = "red" if result.surprising else None
         source = claim.source.split(" (")[0]
         table.add_row(claim.name, source, *numbers, *verdicts, f"{result.seconds:.1f}", style=style)
     console = _console(to_stderr)
-    if not checked:
-        return
     console.print(table)
     for result in checked:
         if result.error:
@@ -130,10 +132,6 @@ def print_explanation(checked: Sequence[Checked], *, to_stderr: bool) -> None:
             console.print("\n".join(textwrap.wrap(text, 100)), markup=False)
 
 
-def _numbers(value: float, relation: str, bound: float) -> tuple[str, str, str]:
-    return f"{value:.3g}", relation, f"{bound:.3g}"
-
-
 def _table(*columns: str, left: int = 0) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for number, column in enumerate(columns):
@@ -151,7 +149,7 @@ def _column(values: list[float]) -> list[str]:
     return [f"{value:.3f}" if fixed or value == 0 else f"{value:.1e}" for value in values]
 
 
-def draw_spectrum(outcome: Outcome, folder: Path) -> None:
+def draw_spectrum(outcome: Outcome, found: dict[str, Any], folder: Path) -> None:
     """Draw the singular values at the end of every dynamics, with the threshold, into the run folder."""
     from matplotlib.figure import Figure
 
@@ -163,10 +161,8 @@ def draw_spectrum(outcome: Outcome, folder: Path) -> None:
         sigma = dimensions(outcome.simulation, path).singular_value.sort(-1, descending=True).values
         mean, spread = sigma.mean(0).cpu(), sigma.std(0, correction=0).cpu()
         plot_spectrum(ax, mean.numpy(), spread=spread.numpy(), label=name, marker="o", markersize=3)
-    judged = verdict(outcome)
-    assert judged is not None
     if outcome.simulation.objective.activation != "linear":
         ax.set(xlabel="embedding dimension", ylabel="standard deviation of the embedding")
-    ax.axhline(judged.threshold, color="0.5", linestyle=":", label="counts as collapsed below")
+    ax.axhline(found["verdict"]["threshold"], color="0.5", linestyle=":", label="counts as collapsed below")
     ax.legend(frameon=False)
     write_whole(folder / "spectrum.png", lambda partial: figure.savefig(partial, format="png", dpi=150))
