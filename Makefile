@@ -20,7 +20,7 @@ test: .venv/.developed lint types ## lint, check types and run all tests
 	$(BIN)/python -m pytest -n 2
 
 bench: .venv/.developed ## time what the project promises against its peers: ratios in brackets, JSON in benchmarks.json
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-json=benchmarks.json \
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-json=benchmarks.json \
 	  --benchmark-group-by=param --benchmark-columns=median,min,max
 
 lint: .venv/.developed ## check style and formatting

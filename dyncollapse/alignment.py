@@ -90,7 +90,10 @@ class AlignmentReport:
 
     @property
     def certified(self) -> bool:
-        """Whether every bound lies below 1: no space of W1's can then be orthogonal to its partner of W2's."""
+        """Whether every bound lies below 1: no space of W1's can then be orthogonal to its partner of W2's.
+
+        Says nothing where all indices form one block (`pattern` "degenerate"), as in a network that is zero.
+        """
         return bool((self.bounds < 1).all())
 
     @property
@@ -144,6 +147,25 @@ def alignment_report(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: fl
         alignment=alignment,
         permuted_alignment=share,
     )
+
+
+def module_alignment(module: torch.nn.Module, first: str, second: str, gap: float = 1e-2) -> AlignmentReport:
+    """`alignment_report` of two linear layers of a torch module, named as in `module.named_modules()`.
+
+    `second` reads what `first` puts out; weights of any shape that fit, computed in float64. What stands between the
+    two (an activation, a normalisation) is not seen: C is conserved, and the bound the theory's, where nothing does.
+    Raises ValueError for a name that is not a linear layer (the message lists those there are) or layers that do not
+    fit together.
+    """
+    linear = {name: part for name, part in module.named_modules() if isinstance(part, torch.nn.Linear)}
+    for name in (first, second):
+        if name not in linear:
+            known = ", ".join(f"{other!r}" for other in linear) or "none"
+            raise ValueError(
+                f"{name!r} is not a linear layer of this {type(module).__name__}; its linear layers: {known}"
+            )
+    w1, w2 = (linear[name].weight.detach().to(torch.float64) for name in (first, second))
+    return alignment_report(w1, w2, gap)
 
 
 def alignment_bound(

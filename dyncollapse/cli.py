@@ -1,9 +1,11 @@
 """The command line: parses, calls, prints; no mathematics."""
 
+import io
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +20,9 @@ class OneLineErrors(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command line as click does, except for how errors are told."""
         kwargs["standalone_mode"] = False
+        for stream in (sys.stdout, sys.stderr):  # in a locale without them, ± and names of files are escaped
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
             sys.exit(super().main(*args, **kwargs))
         except click.exceptions.NoArgsIsHelpError as error:
@@ -27,6 +32,8 @@ class OneLineErrors(click.Group):
             _fail(error.exit_code, error.format_message().replace("\n", " "))
         except click.exceptions.Abort:
             _fail(130, "Interrupted.")
+        except OSError as error:  # click itself ends quietly where the reader of a pipe has gone
+            _fail(1, f"standard output could not be written ({error.strerror})")
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -151,6 +158,116 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
         _fail(1, f"unlike expected: {', '.join(result.claim.name for result in surprising)}")
 
 
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--positives",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Another view of the same samples, row by row; repeat for more views (LiDAR needs two or more of these).",
+)
+@click.option("--inputs", type=click.Path(path_type=Path), help="What the last linear layer made FILE from.")
+@click.option("--input-positives", type=click.Path(path_type=Path), help="What it made the first --positives from.")
+@click.option("--key", help="Name of the array, where a file holds several.")
+@click.option("--views", metavar="one-sided|two-sided", help="Is FILE clean (one-sided)?  [two-sided: no]")
+@click.option("--loss", metavar="infonce|dot|ntxent", help="Weigh negatives by this loss's softmax.  [all alike]")
+@click.option("--temperature", type=float, help="Temperature of dot and ntxent.  [0.1]")
+@click.option("--space", default="embedding", help="What to call the place FILE was taken from.  [embedding]")
+@click.option(
+    "--svd", is_flag=True, help="Take the tail from an SVD of the whole matrix, in float64, not a covariance."
+)
+@click.option("--fast", is_flag=True, help="Products in float32: about twice as fast, higher noise floor (reported).")
+@click.option("--sample", type=int, default=4096, help="Rows kept for intervals and warnings.  [4096]")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Seed of that choice of rows.  [0]", metavar="INTEGER"
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Save JSON, CSV, page and picture in this folder, new or empty."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; all else goes to stderr.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print one line per dimension on stdout, all else on stderr.")
+@click.option("--html", "as_html", is_flag=True, help="Print one self-contained page on stdout, all else on stderr.")
+def diagnose(
+    file: Path,
+    positives: tuple[Path, ...],
+    inputs: Path | None,
+    input_positives: Path | None,
+    key: str | None,
+    out: Path | None,
+    as_json: bool,
+    as_csv: bool,
+    as_html: bool,
+    **options: Any,
+) -> None:
+    """Say which dimensions of FILE's embeddings are collapsed, why, and how sure that is.
+
+    FILE is .npy, .npz, .pt or .safetensors, one row per sample. Only with other views of the same samples
+    (--positives) can the two mechanisms be told apart.
+    """
+    asked = [form for form, wanted in (("json", as_json), ("csv", as_csv), ("html", as_html)) if wanted]
+    if len(asked) > 1:
+        _fail(2, f"--{' and --'.join(asked)} cannot share stdout; choose one, or save all of them with --out")
+
+    if options["views"] and not (positives or inputs):
+        _fail(2, "--views says how other views were made, and there are none; give --positives, or leave it out")
+    options["views"] = options["views"] or "two-sided"
+
+    from dyncollapse import webpage
+    from dyncollapse.monitor import diagnose as examine_all
+    from dyncollapse.readers import read_rows
+    from dyncollapse.report import reserve_folder, versions
+    from dyncollapse.terminal import print_embeddings, progress_bars
+
+    config = {"file": str(file), "positives": [str(path) for path in positives], "key": key, **options}
+    config |= {"inputs": inputs and str(inputs), "input_positives": input_positives and str(input_positives)}
+    config["versions"] = versions()
+    steps = ("embeddings", *(["inputs"] if inputs else []), *(["pairs"] if options["loss"] else []))
+    folder = None
+    try:
+        with _bad_input("this does not fit into memory; leave out --svd or --loss, or give fewer rows"):
+            rows, others = read_rows(file, key), [read_rows(path, key) for path in positives]
+            options["inputs"] = inputs and read_rows(inputs, key)
+            options["input_positives"] = input_positives and read_rows(input_positives, key)
+            folder = None if out is None else reserve_folder(out)
+            with progress_bars(steps) as progress:
+                report = examine_all(rows, others or None, progress=progress, **options)
+        forms = {
+            "json": lambda: json.dumps(report.as_values() | {"config": config}, allow_nan=False) + "\n",
+            "csv": lambda: webpage.as_csv(report),
+            "html": lambda: webpage.as_html(report, config),
+        }
+        if folder is not None:
+            named = {"diagnosis.json": forms["json"], "spectrum.csv": forms["csv"], "report.html": forms["html"]}
+            contents = {name: form().encode() for name, form in named.items()}
+            _save_all(folder, contents | {"spectrum.png": webpage.as_png(report)})
+    except KeyboardInterrupt:
+        _fail(130, "Interrupted; nothing was saved.")
+    finally:
+        if folder is not None:
+            with suppress(OSError):  # succeeds on an empty folder only: nothing was saved
+                folder.rmdir()
+    for form in asked:
+        click.echo(forms[form](), nl=False)
+    print_embeddings(report, str(file), to_stderr=bool(asked))
+    if folder is not None:
+        click.echo(f"Saved in {folder}/: diagnosis.json, spectrum.csv, report.html, spectrum.png", err=bool(asked))
+
+
+def _save_all(folder: Path, contents: dict[str, bytes]) -> None:
+    """Write all of these files, or none of them."""
+    from dyncollapse.files import write_whole
+
+    try:
+        for name, content in contents.items():
+            write_whole(folder / name, partial(Path.write_bytes, data=content))
+    except BaseException as error:
+        for name in contents:
+            (folder / name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            _fail(1, f"{folder} could not be written ({error.strerror}); nothing was saved")
+        raise
+
+
 def _use_machine(name: str, threads: int) -> None:
     import torch
 
@@ -162,7 +279,9 @@ def _use_machine(name: str, threads: int) -> None:
 
 
 @contextmanager
-def _bad_input() -> Iterator[None]:
+def _bad_input(
+    too_big: str = "this simulation does not fit into memory; lower --dim, --batch-size, --pool or --runs",
+) -> Iterator[None]:
     """Turn what is wrong with the user's settings into one line and exit code 2."""
     try:
         yield
@@ -171,7 +290,7 @@ def _bad_input() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
-        _fail(2, "this simulation does not fit into memory; lower --dim, --batch-size, --pool or --runs")
+        _fail(2, too_big)
 
 
 def _fail(code: int, message: str) -> NoReturn:

@@ -1,9 +1,19 @@
 """The contrastive covariance X = Sigma0 - Sigma1 that drives the gradient flow (Lemma 2)."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from dyncollapse.losses import distance_logits, dot_logits, loss_temperature, normalised
+
+BLOCK_BYTES = 2**27  # of logits held at a time (ours): enough rows for a fast product up to a million samples
+TILE = 1024  # rows converted and centred at a time (ours): a product with them loses no speed
+
+WEIGHINGS = ("infonce", "dot", "ntxent")  # losses whose negatives carry softmax weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,3 +57,116 @@ def contrastive_covariance(
     data = (x.mT @ (r * x) + y.mT @ (c * y) - cross - cross.mT) / n
     augmentation = shift.mT @ (r * shift) / n
     return ContrastiveCovariance(data, augmentation)
+
+
+@torch.no_grad()
+def blockwise_covariance(
+    x: Float[Tensor, "n d"],
+    x_pos: Float[Tensor, "n d"],
+    z: Float[Tensor, "n m"],
+    z_pos: Float[Tensor, "n m"],
+    *,
+    loss: str = "infonce",
+    temperature: float | None = None,
+    views: str = "two-sided",
+    block: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ContrastiveCovariance:
+    """`contrastive_covariance` of x under the softmax weights of z, without an n x n array.
+
+    Logits are -|z_i - y_j|^2 / 2 ("infonce"), z_i . y_j / temperature ("dot") or their cosine / temperature ("ntxent",
+    two-sided only), with y = z (one-sided) or z' (two-sided) and the positive's in place of j = i. Under "ntxent" the
+    two sums are a diagnostic, not the exact force: normalisation changes that, and so does the loss's other direction
+    (z' against z), which is left out.
+
+    Holds `block` rows of weights (128 MB of them unless given) and a few d x d arrays beside the inputs, which may be
+    memory-mapped. Both sides come in float64; products are taken in float64 where any input is float64, else in
+    float32. Calls `progress(rows done, n)` after every block. Raises ValueError for unknown names, shapes that do not
+    fit, fewer than two rows, a temperature not above 0 or that the loss does not have, and a block below 1.
+    """
+    _check(x, x_pos, z, z_pos, loss, views, block)
+    temperature = loss_temperature(loss, temperature)
+    n, d = x.shape
+    dtype = torch.float64 if torch.float64 in {t.dtype for t in (x, x_pos, z, z_pos)} else torch.float32
+    block = min(n, max(1, BLOCK_BYTES // (n * dtype.itemsize)) if block is None else block)
+    y, z_negative = (x, z) if views == "one-sided" else (x_pos, z_pos)
+    centre = _mean(x, dtype)
+
+    # Sigma0 = (H + H^T) / n with H = x^T (diag(r) x / 2 - B y) + y^T diag(c) y / 2: c alone has to wait for all blocks.
+    h, augmentation = x.new_zeros(2, d, d, dtype=torch.float64)
+    c = x.new_zeros(n, dtype=torch.float64)
+    for rows, b in _negative_weights(z, z_pos, z_negative, loss, temperature, dtype, block):
+        r = b.sum(1, keepdim=True)
+        c += b.sum(0)
+        b_y = torch.zeros(len(b), d, dtype=dtype, device=x.device)
+        for tile in _slices(n, TILE):
+            b_y.addmm_(b[:, tile], y[tile].to(dtype) - centre)
+        anchors = x[rows].to(dtype) - centre
+        h += anchors.mT @ (anchors * (r / 2) - b_y)
+        shift = x_pos[rows].to(dtype) - x[rows].to(dtype)
+        augmentation += shift.mT @ (shift * r)
+        if progress is not None:
+            progress(rows.stop, n)
+    for rows in _slices(n, max(block, TILE)):
+        negatives = y[rows].to(dtype) - centre
+        h += negatives.mT @ (negatives * (c[rows, None] / 2).to(dtype))
+    return ContrastiveCovariance((h + h.mT) / n, (augmentation + augmentation.mT) / (2 * n))
+
+
+def _negative_weights(
+    z: Tensor, z_pos: Tensor, y: Tensor, loss: str, temperature: float | None, dtype: torch.dtype, block: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of B, alpha without its diagonal, `block` at a time in one array that is used again."""
+    logits = distance_logits if temperature is None else partial(dot_logits, temperature=temperature)
+    centre = _mean(z, dtype)
+
+    def prepared(rows: Tensor) -> Tensor:
+        rows = rows.to(dtype)
+        return rows - centre if loss == "infonce" else normalised(rows) if loss == "ntxent" else rows
+
+    array = torch.empty(block, len(z), dtype=dtype, device=z.device)
+    for rows in _slices(len(z), block):
+        anchors, positives = prepared(z[rows]), prepared(z_pos[rows])
+        b = array[: len(anchors)]
+        for tile in _slices(len(z), TILE):
+            b[:, tile] = logits(anchors, prepared(y[tile]))
+        own = b.diagonal(rows.start)
+        own.copy_(logits(anchors.unsqueeze(1), positives.unsqueeze(1)).flatten())
+        b.sub_(b.amax(1, keepdim=True)).exp_()
+        positive = own.clone()
+        own.zero_()
+        b /= b.sum(1, keepdim=True) + positive.unsqueeze(1)
+        yield rows, b
+
+
+def _check(x: Tensor, x_pos: Tensor, z: Tensor, z_pos: Tensor, loss: str, views: str, block: int | None) -> None:
+    for name, value, allowed in (
+        ("loss", loss, WEIGHINGS),
+        ("views", views, ("one-sided", "two-sided")),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
+    if loss == "ntxent" and views == "one-sided":
+        raise ValueError("ntxent is symmetric in both views; it needs two-sided views, not one-sided")
+    shapes = [tuple(t.shape) for t in (x, x_pos, z, z_pos)]
+    if {len(shape) for shape in shapes} != {2} or shapes[0] != shapes[1] or shapes[2] != shapes[3]:
+        listed = ", ".join(map(str, shapes))
+        raise ValueError(f"x and x_pos must share a shape (n, d), z and z_pos a shape (n, m); they have {listed}")
+    if len(x) != len(z):
+        raise ValueError(f"x has {len(x)} rows and z {len(z)}; row i of both must be sample i")
+    if len(x) < 2:
+        raise ValueError(f"a contrast needs at least two rows, not {len(x)}")
+    if block is not None and block < 1:
+        raise ValueError(f"block is {block}; it must be at least 1")
+
+
+def _slices(n: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def _mean(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    # A tile at a time: a sum in half precision would overflow, and a conversion of all rows would copy them.
+    total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+    for tile in _slices(len(rows), TILE):
+        total += rows[tile].to(dtype).sum(0)
+    return (total / len(rows)).to(dtype)

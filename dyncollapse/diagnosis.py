@@ -1,5 +1,6 @@
 """From singular values and augmentation ratios to a verdict: which dimensions collapsed, and why."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,16 @@ from dyncollapse.objective import Objective
 # A dimension counts as collapsed below this share of the largest singular value (ours): 1e-4 in variance.
 COLLAPSED_BELOW = 1e-2
 
-STRONG, IMPLICIT = "strong-augmentation", "implicit-regularization"
+STRONG, IMPLICIT, UNKNOWN = "strong-augmentation", "implicit-regularization", "unknown"
+MECHANISMS = {
+    "alive": "none",
+    "dead": STRONG,
+    "suppressed": STRONG,
+    "waiting": IMPLICIT,
+    "unexplained": UNKNOWN,
+    "unresolved": UNKNOWN,
+    "unseen": "none",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +48,9 @@ class Verdict:
     """Which dimensions collapsed (their singular value is at most `threshold`), why, and one sentence about all.
 
     `fates` says what becomes of each: alive; dead (rho >= 1: it never comes back), suppressed (it rests, too low to
-    count), waiting (it would grow). `escapes` holds the flow time by which a waiting one leaves zero, where known.
+    count), waiting (it would grow); where only embeddings were measured also unexplained (no augmented views tell),
+    unresolved (lost in rounding) and unseen (too few samples: not counted as collapsed). `escapes` holds the flow time
+    by which a waiting one leaves zero, where known.
     """
 
     collapsed: list[bool]
@@ -50,9 +62,12 @@ class Verdict:
 
     @property
     def mechanism(self) -> str:
-        """The one mechanism at work, "both" or "none"."""
-        found = {mechanism for mechanism in self.mechanisms if mechanism != "none"}
-        return "both" if len(found) == 2 else found.pop() if found else "none"
+        """The one mechanism at work, "both", "unknown" or "none"."""
+        found = set(self.mechanisms)
+        known = found & {STRONG, IMPLICIT}
+        if len(known) == 2:
+            return "both"
+        return known.pop() if known else UNKNOWN if UNKNOWN in found else "none"
 
 
 def linear_dimensions(weights: Weights, task: GaussianTask) -> Dimensions:
@@ -141,11 +156,55 @@ def judge(
         "alive" if not gone else "dead" if rho >= 1 else "suppressed" if low else "waiting"
         for gone, rho, low in zip(collapsed, ratio.tolist(), suppressed.tolist(), strict=True)
     ]
-    mechanism = {"alive": "none", "dead": STRONG, "suppressed": STRONG, "waiting": IMPLICIT}
     times = [None] * k if escape is None else escape.tolist()
     escapes = [t if fate == "waiting" else None for fate, t in zip(fates, times, strict=True)]
     sentence = _sentence(fates, [t for t in escapes if t is not None], time_per_step)
-    return Verdict(collapsed, [mechanism[fate] for fate in fates], fates, escapes, threshold, sentence)
+    return Verdict(collapsed, [MECHANISMS[fate] for fate in fates], fates, escapes, threshold, sentence)
+
+
+def collapse_level(spectrum: Float[Tensor, " k"]) -> float:
+    """Variance below which a dimension counts as collapsed beside the others, from a descending covariance spectrum.
+
+    The first eigenvalue below COLLAPSED_BELOW^2 times the geometric mean of all above it makes a cliff; the level is
+    that share of their mean (ours). A power law j^-alpha reaches exp(-alpha) of that mean, however long it is, so a
+    heavy tail is no cliff, while a share of the largest eigenvalue would cut any tail. Zero where nothing varies.
+    """
+    logs = spectrum.clamp_min(0).log()
+    share = 2 * math.log(COLLAPSED_BELOW)
+    level = logs.cumsum(0) / torch.arange(1, len(logs) + 1, dtype=logs.dtype, device=logs.device) + share
+    cliffs = (~(logs[1:] > level[:-1])).nonzero().flatten().tolist()
+    return float(level[cliffs[0] if cliffs else -1].exp())
+
+
+def judge_spectrum(
+    spectrum: Float[Tensor, " d"],
+    threshold: float,
+    floor: float,
+    seen: int,
+    ratio: Float[Tensor, " d"] | None = None,
+    growing: int | None = None,
+) -> Verdict:
+    """Judge measured embeddings: collapsed are variances up to `threshold` among the first `seen` of the spectrum.
+
+    `ratio` holds rho along each principal direction, and tells dead from waiting for those above the noise `floor`.
+    Below it only `growing` can: how many directions of the last layer's inputs have rho < 1. No more dimensions than
+    these can be alive at once, so what they leave over waits and the rest is dead (theory: rank of P at rest).
+    """
+    d = len(spectrum)
+    collapsed = [k < seen and not value > threshold for k, value in enumerate(spectrum.tolist())]
+    left = None if growing is None else max(0, growing - (seen - sum(collapsed)))
+    fates = []
+    for k, value in enumerate(spectrum.tolist()):
+        fate = "unseen" if k >= seen else "alive"
+        if collapsed[k] and ratio is not None and value > floor:
+            fate = "dead" if float(ratio[k]) >= 1 else "waiting"
+        elif collapsed[k] and left is not None:
+            fate, left = ("waiting", left - 1) if left else ("dead", 0)
+        elif collapsed[k]:
+            fate = "unexplained" if value > floor else "unresolved"
+        fates.append(fate)
+    sentence = _embedding_sentence(fates, threshold, has_ratio=ratio is not None)
+    return Verdict(collapsed, [MECHANISMS[fate] for fate in fates], fates, [None] * d, threshold, sentence)
 
 
 def natural_scale(task: GaussianTask, objective: Objective) -> float:
@@ -180,6 +239,23 @@ def _sentence(fates: list[str], escapes: list[float], time_per_step: float | Non
         ends = _ends([moment(t, time_per_step) for t in sorted(escapes)])
         parts.append(f"{waiting} by implicit regularization (data beats augmentation there: waiting{ends})")
     return f"{dead + low + waiting} of {len(fates)} dimensions collapsed: {' and '.join(parts)}."
+
+
+def _embedding_sentence(fates: list[str], threshold: float, *, has_ratio: bool) -> str:
+    d, unseen = len(fates), fates.count("unseen")
+    below = ", where only the last layer's inputs can tell why"
+    hint = "" if has_ratio else "; other views of the same samples would tell why"
+    kinds = {
+        "dead": "by strong augmentation (dead: augmentation beats data there)",
+        "waiting": "by implicit regularization (waiting: data beats augmentation there)",
+        "unexplained": f"above the noise floor{hint}",
+        "unresolved": f"lost in rounding{below}",
+    }
+    parts = [f"{fates.count(fate)} {text}" for fate, text in kinds.items() if fate in fates]
+    gone = d - unseen - fates.count("alive")
+    told = f"{gone or 'No'} {'dimensions' if gone > 1 else 'dimension'} of {d - unseen} collapsed"
+    told += f" (variance up to {threshold:.2g}): {', '.join(parts)}" if gone else ""
+    return told + (f"; {unseen} more cannot be seen with so few distinct samples." if unseen else ".")
 
 
 def _ends(moments: list[str]) -> str:

@@ -114,7 +114,7 @@ def rest_variance(ratio: Tensor, signal: Tensor, loss: str = "infonce", temperat
         u = 4 * ratio / (1 + torch.sqrt(1 + 8 * ratio))  # (sqrt(1 + 8 rho) - 1) / 2 without its cancellation
         return torch.where(ratio < 1, (1 / u - 1).clamp_min(0), 0.0)
     if loss in ("dot", "spectral"):
-        return loss_temperature(loss, temperature) * signal
+        return bilinear_temperature(loss, temperature) * signal
     raise ValueError(f"{loss} has no rest point in closed form; choose infonce, dot or spectral")
 
 
@@ -126,17 +126,30 @@ def generalised_modes(task: GaussianTask) -> tuple[Float[Tensor, " r"], Float[Te
     that cancels most of the augmentation (a Schur complement), as the network learns to.
     """
     s_e, a_e = task.seen
-    tolerance = 100 * task.dim * torch.finfo(s_e.dtype).eps
-    variances, frame = torch.linalg.eigh(s_e)
+    doubled, directions = relative_modes(s_e, a_e, 100 * task.dim * torch.finfo(s_e.dtype).eps)
+    return doubled / 2, directions
+
+
+def relative_modes(
+    data: Float[Tensor, "d d"], augmentation: Float[Tensor, "d d"], tolerance: float
+) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
+    """Solve augmentation u = ratio data u: ratios, ascending, and U with U^T data U = I.
+
+    Both are PSD; r is the rank of `data`, eigenvalues up to `tolerance` times the largest counting as 0. In its kernel
+    lies augmentation only; U then includes the combination of those directions that cancels most of it (a Schur
+    complement).
+    """
+    variances, frame = torch.linalg.eigh(data)
     kept = variances > tolerance * variances[-1]
     lift, empty = frame[:, kept], frame[:, ~kept]
     if empty.shape[1]:
         # Directions without noise either hold round-off only, which must not be inverted.
-        noise = torch.linalg.pinv(empty.T @ a_e @ empty, atol=tolerance * a_e.abs().max(), hermitian=True)
-        lift = lift - empty @ noise @ (empty.T @ a_e @ lift)
+        least = tolerance * torch.maximum(augmentation.abs().max(), variances[-1])
+        noise = torch.linalg.pinv(empty.T @ augmentation @ empty, atol=least, hermitian=True)
+        lift = lift - empty @ noise @ (empty.T @ augmentation @ lift)
     white = lift / variances[kept].sqrt()
-    doubled, turn = torch.linalg.eigh(white.T @ a_e @ white)
-    return doubled.clamp_min(0) / 2, white @ turn
+    ratios, turn = torch.linalg.eigh(white.T @ augmentation @ white)
+    return ratios.clamp_min(0), white @ turn
 
 
 def rest_gram(task: GaussianTask, loss: str = "infonce", temperature: float | None = None) -> Float[Tensor, "d d"]:
@@ -175,7 +188,7 @@ def growth_rates(task: GaussianTask, loss: str = "infonce", temperature: float |
         s_e, a_e = as_seen(m.data_var, m.aug_var, task.views)
         return 2 * s_e - a_e
     if loss in ("dot", "spectral"):
-        return (2 if loss == "dot" else 4) * m.data_var / loss_temperature(loss, temperature)
+        return (2 if loss == "dot" else 4) * m.data_var / bilinear_temperature(loss, temperature)
     raise ValueError(f"{loss} has no growth rate in closed form; choose infonce, dot or spectral")
 
 
@@ -201,7 +214,7 @@ def escape_time(start: float, target: float, growth: float, depth: int = 1) -> f
     return math.exp(log_time) if log_time < math.log(sys.float_info.max) else math.inf
 
 
-def loss_temperature(loss: str, temperature: float | None) -> float:
+def bilinear_temperature(loss: str, temperature: float | None) -> float:
     """Return the temperature of the dot loss, 1 for the spectral one; ValueError where it is missing or unusable."""
     if loss == "spectral":
         return 1.0

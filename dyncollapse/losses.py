@@ -55,9 +55,20 @@ def infonce_logits(
     centre = z.mean(dim=-2, keepdim=True)
     y = z if negatives is None else negatives
     z, y, z_pos = z - centre, y - centre, z_pos - centre
-    half_squares = y.square().sum(-1).unsqueeze(-2) / 2
     positive = (z * z_pos).sum(-1) - z_pos.square().sum(-1) / 2
-    return _with_diagonal(z @ y.mT - half_squares, positive)
+    return _with_diagonal(distance_logits(z, y), positive)
+
+
+def distance_logits(z: Float[Tensor, "*runs b m"], y: Float[Tensor, "*runs n m"]) -> Float[Tensor, "*runs b n"]:
+    """Logits -|z_i - y_j|^2 / 2 of any rows against any others, up to the row constant |z_i|^2 / 2."""
+    return z @ y.mT - y.square().sum(-1).unsqueeze(-2) / 2
+
+
+def dot_logits(
+    z: Float[Tensor, "*runs b m"], y: Float[Tensor, "*runs n m"], temperature: float
+) -> Float[Tensor, "*runs b n"]:
+    """Logits z_i . y_j / temperature of any rows against any others."""
+    return z @ y.mT / temperature
 
 
 def dot_infonce(
@@ -69,7 +80,7 @@ def dot_infonce(
     """InfoNCE on unnormalised dot products z_i . y_j / temperature: what the authors' toy code trains."""
     y = z if negatives is None else negatives
     positive = (z * z_pos).sum(-1) / temperature
-    return _cross_entropy(_with_diagonal(z @ y.mT / temperature, positive))
+    return _cross_entropy(_with_diagonal(dot_logits(z, y, temperature), positive))
 
 
 def ntxent(
@@ -79,7 +90,7 @@ def ntxent(
 
     The negatives of a row are the other view's rows, never its own view's. A zero embedding stays zero.
     """
-    logits = _normalised(z) @ _normalised(z_pos).mT / temperature
+    logits = dot_logits(normalised(z), normalised(z_pos), temperature)
     return (_cross_entropy(logits) + _cross_entropy(logits.mT)) / 2
 
 
@@ -96,6 +107,20 @@ def spectral(
     return -2 * (z * z_pos).sum(-1).mean(-1) + off_diagonal / (n * (n - 1))
 
 
+def loss_temperature(loss: str, temperature: float | None = None) -> float | None:
+    """Temperature of dot and ntxent, the authors' 0.1 unless given; None for a loss without one.
+
+    Raises ValueError for a temperature that is not finite and above 0, or that the loss does not have.
+    """
+    if loss in ("dot", "ntxent"):
+        temperature = AUTHORS_TEMPERATURE if temperature is None else temperature
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"temperature is {temperature}; it must be finite and above 0")
+    elif temperature is not None:
+        raise ValueError(f"temperature is {temperature}, but the {loss} loss has none; drop it or use dot or ntxent")
+    return temperature
+
+
 def _cross_entropy(logits: Tensor) -> Tensor:
     return (torch.logsumexp(logits, dim=-1) - logits.diagonal(dim1=-2, dim2=-1)).mean(-1)
 
@@ -106,7 +131,8 @@ def _with_diagonal(logits: Tensor, diagonal: Tensor) -> Tensor:
     return logits
 
 
-def _normalised(z: Tensor) -> Tensor:
+def normalised(z: Float[Tensor, "*runs n m"]) -> Float[Tensor, "*runs n m"]:
+    """Rows of unit length; a zero row stays zero."""
     # Dividing by the largest entry first lets norms far outside the square's range pass without an epsilon.
     largest = z.abs().amax(-1, keepdim=True)
     z = z / torch.where(largest > 0, largest, 1.0)

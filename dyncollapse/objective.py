@@ -9,7 +9,15 @@ from torch import Tensor
 
 from dyncollapse.covariance import contrastive_covariance
 from dyncollapse.gaussian import Pairs
-from dyncollapse.losses import AUTHORS_TEMPERATURE, LOSSES, dot_infonce, infonce, infonce_weights, ntxent, spectral
+from dyncollapse.losses import (
+    LOSSES,
+    dot_infonce,
+    infonce,
+    infonce_weights,
+    loss_temperature,
+    ntxent,
+    spectral,
+)
 from dyncollapse.networks import ACTIVATIONS, Weights, end_to_end, forward, layer_gradients
 
 
@@ -34,15 +42,7 @@ class Objective:
         ):
             if value not in allowed:
                 raise ValueError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
-        if self.loss in ("dot", "ntxent"):
-            temperature = AUTHORS_TEMPERATURE if self.temperature is None else self.temperature
-            if not 0 < temperature < float("inf"):
-                raise ValueError(f"temperature is {temperature}; it must be finite and above 0")
-            object.__setattr__(self, "temperature", temperature)
-        elif self.temperature is not None:
-            raise ValueError(
-                f"temperature is {self.temperature}, but the {self.loss} loss has none; drop it or use dot or ntxent"
-            )
+        object.__setattr__(self, "temperature", loss_temperature(self.loss, self.temperature))
 
     def check_views(self, views: str) -> None:
         """Raise ValueError when the loss is not defined under this view convention."""

@@ -28,6 +28,80 @@ def plot_spectrum(ax: Axes, values: ArrayLike, *, spread: ArrayLike | None = Non
     ax.set_ylabel("singular value of $W$")
 
 
+def plot_eigenvalues(ax: Axes, eigenvalues: ArrayLike, noise_floor: float, threshold: float, **style: Any) -> None:
+    """Draw a covariance spectrum (d,) on a log axis over the noise floor, shaded, with the collapse threshold.
+
+    Eigenvalues of exactly 0 have no place on it and are drawn at its lower edge, hollow.
+    """
+    values = np.asarray(eigenvalues)
+    levels = [level for level in (noise_floor, threshold, *values) if level > 0] or [1.0]
+    lowest, rank, zeros = min(levels), np.arange(1, len(values) + 1), values <= 0
+    dots: dict[str, Any] = {"marker": "o", "markersize": 2.5, "markevery": _every(values)}
+    (line,) = ax.plot(rank[~zeros], values[~zeros], **{**dots, "linewidth": 1, **style})
+    if zeros.any():
+        edge = np.full(zeros.sum(), lowest / 10)
+        ax.plot(rank[zeros], edge, **dots, linestyle="none", mfc="none", color=line.get_color(), label="exactly 0")
+    ax.set_yscale("log")
+    ax.set_ylim(lowest / 30, max(levels) * 10)
+    if noise_floor > 0:
+        ax.axhspan(lowest / 30, noise_floor, color="0.85", linewidth=0, label="noise floor")
+    if threshold > 0:
+        ax.axhline(threshold, color="0.4", linestyle=":", label="collapsed below")
+    _set_ranks(ax, len(values))
+    ax.set_xlabel("dimension, by variance")
+    ax.set_ylabel("covariance eigenvalue")
+    _legend_above(ax)
+
+
+def plot_ratios(ax: Axes, ratios: ArrayLike, **style: Any) -> None:
+    """Draw generalised eigenvalues rho (r,) of (Sigma1, Sigma0) by rank, with the collapse threshold at 1.
+
+    Where any is above 10, the axis is linear up to 1 and logarithmic beyond.
+    """
+    values = np.asarray(ratios)
+    rank, top = np.arange(1, len(values) + 1), values.max(initial=1.0)
+    dots: dict[str, Any] = {"marker": "o", "markersize": 2.5, "markevery": _every(values), "clip_on": False}
+    ax.plot(rank, values, **{**dots, "linewidth": 1, **style})
+    ax.axhline(1.0, color="0.4", linestyle=":", label="augmentation beats data above")
+    if top > 10:
+        ax.set_yscale("symlog", linthresh=1.0)
+    ax.set_ylim(0, top * (2 if top > 10 else 1.1))
+    _set_ranks(ax, len(values))
+    ax.set_xlabel("generalised mode")
+    ax.set_ylabel(r"augmentation over data, $\rho$")
+    _legend_above(ax)
+
+
+def _every(values: np.ndarray[Any, Any]) -> int:
+    """Of how many values one carries a marker: beyond some 128 they would only thicken the line."""
+    return max(1, len(values) // 128)
+
+
+def _set_ranks(ax: Axes, count: int) -> None:
+    """Ticks at whole ranks from 1 on: there is no rank 0."""
+    steps = [tick for tick in MaxNLocator(5, integer=True).tick_values(1, count) if 1 < tick <= count]
+    ax.set_xticks([1, *(steps[1:] if steps and steps[0] - 1 < 0.08 * count else steps)])
+    margin = max(0.3, 0.03 * count)
+    ax.set_xlim(1 - margin, count + margin)
+
+
+def _legend_above(ax: Axes) -> None:
+    """Put the legend outside, where it can hide nothing."""
+    if labels := ax.get_legend_handles_labels()[1]:
+        ax.legend(
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            borderaxespad=0.4,
+            borderpad=0,
+            ncols=len(labels),
+            columnspacing=1.0,
+            handlelength=1.5,
+            handletextpad=0.5,
+            frameon=False,
+            fontsize="small",
+        )
+
+
 def plot_paths(ax: Axes, time: ArrayLike, values: ArrayLike, colors: Sequence[Any], **style: Any) -> None:
     """Draw every column of values (t, k) over flow time t = lr x steps in its colour; the first carries the label."""
     label = style.pop("label", None)

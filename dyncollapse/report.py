@@ -35,7 +35,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
     """Everything about an outcome as plain JSON values; what is infinite or does not exist is null."""
     simulation = outcome.simulation
     return {
-        "config": {**simulation.configuration.as_dict(), "versions": _versions()},
+        "config": {**simulation.configuration.as_dict(), "versions": versions()},
         "status": outcome.status,
         "prediction": _prediction(simulation),
         "dynamics": {name: _summary(simulation, path) for name, path in outcome.trajectories.items()},
@@ -195,7 +195,8 @@ def _distance(outcome: Outcome, other: str) -> dict[str, Any] | None:
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of this package, Python and what the numbers depend on."""
     try:
         own = version("dyncollapse")
     except PackageNotFoundError:  # run from a checkout that was not installed

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.equilibria import loss_temperature
+from dyncollapse.equilibria import bilinear_temperature
 from dyncollapse.gaussian import GaussianTask
 
 
@@ -34,7 +34,7 @@ def riccati_gram(
         raise ValueError("the Riccati solution needs S_e = sigma I (two-sided: S + A); use population_flow instead")
     if loss not in ("dot", "spectral"):
         raise ValueError(f"the flow of {loss} is no Riccati equation; choose dot or spectral")
-    tau = loss_temperature(loss, temperature)
+    tau = bilinear_temperature(loss, temperature)
     attract, repel = (4.0, 4.0) if loss == "spectral" else (2 / tau, 2 / tau**2)
     rates, frame = torch.linalg.eigh(attract * task.data_cov.to(torch.float64))
     rates, frame = rates.clamp_min(0).flip(0), frame.flip(1)

@@ -1,6 +1,8 @@
 """What the commands show: progress bars, tables, and the picture of a run."""
 
-import sys
+import itertools
+import math
+import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,9 +15,14 @@ from rich.table import Table
 
 from dyncollapse.claims import Checked
 from dyncollapse.diagnosis import Verdict, moment
+from dyncollapse.embeddings import EmbeddingReport
 from dyncollapse.files import write_whole
 from dyncollapse.population import POPULATION_FACTOR
+from dyncollapse.readers import printable
 from dyncollapse.simulation import Outcome, dimensions, time_per_step, verdict
+
+# Columns (ours): a file or a pipe has no width, and definitions beside the measures need room.
+WIDTH_OF_FILES, WIDTH_FOR_WORDS = 140, 100
 
 
 @contextmanager
@@ -132,6 +139,106 @@ def print_explanation(checked: Sequence[Checked], *, to_stderr: bool) -> None:
             console.print("\n".join(textwrap.wrap(text, 100)), markup=False)
 
 
+def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> None:
+    """Print size, spectrum, measures with their intervals and definitions, warnings and the verdict."""
+    console, found = _console(to_stderr), report.conventions
+    kind = "normalised" if found["normalised"] else "not normalised"
+    stored = found["dtype"] + ("" if found["precision"] == found["dtype"] else f" (rounded to {found['precision']})")
+    facts = f"{printable(file)}: {report.samples} samples x {report.dim} dimensions, {stored}, {kind}, {report.space}"
+    console.print(facts, markup=False, soft_wrap=True)
+    console.print()
+    plain = not console.encoding.lower().startswith("utf")
+    width = max(16, min(64, console.width - 24))  # beside the chart stand numbers and names
+    lines = spectrum_lines(
+        report.spectrum.tolist(), report.noise_floor, report.verdict.threshold, plain=plain, width=width
+    )
+    console.print("\n".join(lines), markup=False, soft_wrap=True)
+    console.print()
+    table = _table("measure", "value", "95 % interval", left=1)
+    if console.width >= WIDTH_FOR_WORDS:
+        table.add_column("definition")  # the only one that may be wrapped: words give way, numbers never
+    for name, value in report.measures.items():
+        bar = report.intervals[name]
+        interval = "" if bar is None else f"{bar[0]:.4g} .. {bar[1]:.4g}"
+        definition = re.sub(r" \([^()]*\d{4}\)$", "", found[name])  # JSON and page keep the sources
+        cells = (name, "-" if value is None else f"{value:.4g}", interval, definition)
+        table.add_row(*cells[: len(table.columns)])
+    console.print(table)
+    console.print()
+    if report.ratios is not None:
+        console.print(_augmentation(report), markup=False, soft_wrap=True)
+    for text in report.warnings:
+        console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+    bar = report.intervals["collapsed"]
+    console.print(
+        f"Collapsed means a variance up to {report.verdict.threshold:.2g}: the larger of the noise floor, "
+        f"{report.noise_floor:.2g}, and of what is small beside the other dimensions, {report.relative_level:.2g}."
+        + ("" if bar is None else f" 95 % interval: {' to '.join(f'{k:g}' for k in sorted(set(bar)))} dimensions."),
+        soft_wrap=True,
+    )
+    console.print(f"[bold]{report.verdict.sentence}[/bold]", soft_wrap=True)
+
+
+def _augmentation(report: EmbeddingReport) -> str:
+    assert report.ratios is not None
+    found = report.conventions
+    if not len(report.ratios):
+        return "Augmentation over data: nothing varies, so there is no ratio."
+    weights = "every negative alike" if found["weights"] == "uniform" else f"the softmax of {found['weights']}"
+    if found["weights"] == "ntxent":
+        weights += " (a diagnostic: not this loss's exact force)"
+    lowest, highest = report.ratios[-1], report.ratios[0]
+    return (
+        f"Augmentation over data, rho (Sigma1 u = rho Sigma0 u) in the {found['augmentation_space']}, "
+        f"{found['views']}, {weights}: from {float(lowest):.3g} to {float(highest):.3g}. "
+        f"Augmentation beats data in {report.augmentation_share:.0%} of {len(report.ratios)} directions, counted on "
+        "one half of the samples along those that the other half finds, every negative alike."
+    )
+
+
+def spectrum_lines(
+    values: Sequence[float], floor: float, threshold: float, *, plain: bool = False, width: int = 64, height: int = 12
+) -> list[str]:
+    """A descending spectrum as lines of text: log10 variance over rank, noise floor and threshold as lines.
+
+    A column is the mean log of its ranks, or a rank has several columns and its dot in the middle of them; values of 0
+    are drawn on the lowest line. `plain` keeps to ASCII.
+    """
+    dot, below, cut = "*-=" if plain else "•┄═"
+    if not any(value > 0 for value in values):
+        return ["(nothing varies: every variance is 0)"]
+    positive = [v for v in (*values, floor, threshold) if v > 0]
+    high, low = math.log10(max(positive)), math.log10(min(positive))
+    span = max(high - low, 1.0)
+
+    def row(value: float) -> int:
+        log = math.log10(value) if value > 0 else high - span
+        return round((high - log) / span * (height - 1))
+
+    groups = min(width, len(values))  # of ranks
+    step = min(4, width // groups)
+    cells = [[" "] * (groups * step) for _ in range(height)]
+    names = {}
+    for level, mark, name in ((floor, below, "noise floor"), (threshold, cut, "collapsed below")):
+        if level > 0:
+            both = row(level) in names
+            names[row(level)] = f"{name} (noise floor)" if both else name
+            cells[row(level)] = [mark] * (groups * step)
+    edges = [len(values) * c // groups for c in range(groups + 1)]
+    for c, (i, j) in enumerate(itertools.pairwise(edges)):
+        cells[round(sum(map(row, values[i:j])) / (j - i))][c * step + (step - 1) // 2] = dot
+    lines = ["log10 of covariance eigenvalues" + (" (0 at the bottom)" if min(values) <= 0 else "")]
+    for r, line in enumerate(cells):
+        tick = round(high - span * r / (height - 1), 1) + 0.0  # no -0.0
+        label = f"{tick:6.1f} " if r % 3 == 0 or r == height - 1 else " " * 7
+        lines.append(f"{label}|{''.join(line)} {names.get(r, '')}".rstrip())
+    first, last = (step - 1) // 2, (groups - 1) * step + (step - 1) // 2
+    ranks = " " * first + "1"
+    if last > first:
+        ranks += f"{len(values):>{last - first}}"
+    return [*lines, f"{'':8}{ranks}"]
+
+
 def _table(*columns: str, left: int = 0) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for number, column in enumerate(columns):
@@ -140,7 +247,10 @@ def _table(*columns: str, left: int = 0) -> Table:
 
 
 def _console(to_stderr: bool) -> Console:
-    return Console(stderr=to_stderr, width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Console(stderr=to_stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH_OF_FILES
+    return console
 
 
 def _column(values: list[float]) -> list[str]:

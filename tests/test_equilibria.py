@@ -26,6 +26,7 @@ from dyncollapse import (
     rest_variance,
     riccati_gram,
 )
+from dyncollapse.equilibria import relative_modes
 
 VIEWS = ("one-sided", "two-sided")
 LOSSES = [("infonce", None), ("dot", 0.5), ("spectral", None)]
@@ -507,3 +508,52 @@ def test_threshold_refuses_what_it_does_not_know(arguments):
     with pytest.raises(ValueError, match=r"choose one of|a variance, finite and at least 0"):
         collapse_threshold(*arguments)
     assert collapse_threshold(0.0) == 0
+
+
+def test_relative_modes_solve_the_generalised_eigenproblem(generator):
+    data, augmentation = random_covariance(generator, 6), random_covariance(generator, 6)
+    ratios, u = relative_modes(data, augmentation, 1e-12)
+    known = torch.linalg.eigvals(torch.linalg.solve(data, augmentation)).real.sort().values
+    # A covariance of six samples has a condition number of up to 1e5 or so, and its inverse costs as many eps.
+    condition = float(torch.linalg.cond(data))
+    close = 100 * EPS * condition
+    torch.testing.assert_close(ratios, known, rtol=close, atol=close * float(known[-1]))
+    torch.testing.assert_close(u.T @ data @ u, torch.eye(6, dtype=torch.float64), rtol=0, atol=close)
+    torch.testing.assert_close(u.T @ augmentation @ u, torch.diag(ratios), rtol=0, atol=close * float(ratios[-1]))
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_relative_modes_scale_with_the_augmentation_and_against_the_data(scale, generator):
+    data, augmentation = random_covariance(generator, 5, 3), random_covariance(generator, 5)
+    here, _ = relative_modes(data, augmentation, 1e-10)
+    for there, factor in (
+        (relative_modes(scale * data, augmentation, 1e-10), 1 / scale),
+        (relative_modes(data, scale * augmentation, 1e-10), scale),
+        (relative_modes(scale * data, scale * augmentation, 1e-10), 1.0),
+    ):
+        torch.testing.assert_close(there[0], factor * here, rtol=1e-7, atol=0)
+
+
+def test_relative_modes_without_data_cancel_what_noise_they_can(generator):
+    # The kernel's own noise block is best chosen to leave the Schur complement, the least quadratic form.
+    data, augmentation = (
+        torch.diag(torch.tensor([1.0, 2.0, 0.0, 0.0], dtype=torch.float64)),
+        random_covariance(generator, 4),
+    )
+    ratios, u = relative_modes(data, augmentation, 1e-12)
+    a, b, c = augmentation[:2, :2], augmentation[:2, 2:], augmentation[2:, 2:]
+    schur = a - b @ torch.linalg.solve(c, b.T)
+    known = torch.linalg.eigvals(torch.linalg.solve(data[:2, :2], schur)).real.sort().values
+    close = 1e3 * EPS * float(torch.linalg.cond(c))
+    torch.testing.assert_close(ratios, known, rtol=0, atol=close * float(augmentation.abs().max()))
+    assert u.shape == (4, 2)
+
+
+def test_relative_modes_count_the_rank_of_data_by_the_tolerance():
+    data = torch.diag(torch.tensor([1.0, 1e-3, 1e-9], dtype=torch.float64))
+    eye = torch.eye(3, dtype=torch.float64)
+    for tolerance, rank in ((1e-12, 3), (1e-6, 2), (1e-2, 1)):
+        ratios, u = relative_modes(data, eye, tolerance)
+        assert (len(ratios), u.shape) == (rank, (3, rank))
+    ratios, _ = relative_modes(eye, torch.zeros_like(eye), 1e-12)
+    assert ratios.tolist() == [0.0] * 3

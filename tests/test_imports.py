@@ -11,12 +11,26 @@ import dyncollapse
 
 PACKAGE = Path(dyncollapse.__file__).parent
 FLOORS = [
-    {"gaussian", "networks", "losses", "spectra", "alignment", "velocities", "trajectory", "files"},
-    {"covariance", "equilibria", "riccati", "objective", "population"},
+    {
+        "gaussian",
+        "networks",
+        "losses",
+        "spectra",
+        "alignment",
+        "velocities",
+        "trajectory",
+        "files",
+        "measures",
+        "moments",
+        "readers",
+        "reservoir",
+        "planted",
+    },
+    {"covariance", "equilibria", "riccati", "objective", "population", "view_moments", "evidence"},
     {"training", "flow", "solver"},
-    {"comparison", "diagnosis"},
-    {"configuration", "simulation", "plotting", "claims"},
-    {"report", "terminal"},
+    {"comparison", "diagnosis", "embeddings", "intervals", "cautions"},
+    {"configuration", "simulation", "plotting", "claims", "monitor"},
+    {"report", "terminal", "webpage"},
     {"cli"},
     {"__main__", "__init__"},
 ]
@@ -30,8 +44,12 @@ NEIGHBOURS = {
     "objective": {"covariance"},
     "population": {"objective"},
     "riccati": {"equilibria"},
+    "view_moments": {"covariance"},
+    "evidence": {"covariance"},
     "flow": {"solver"},
     "simulation": {"configuration"},
+    "cautions": {"diagnosis"},
+    "embeddings": {"diagnosis", "intervals", "cautions"},
 }
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 
@@ -97,7 +115,16 @@ def test_all_names_what_is_there():
     assert len(set(dyncollapse.__all__)) == len(dyncollapse.__all__)
 
 
-def test_import_does_not_load_what_only_some_commands_need():
-    code = "import sys, dyncollapse; print([m for m in ('matplotlib', 'click', 'rich') if m in sys.modules])"
+@pytest.mark.parametrize("code", ["import dyncollapse", "import dyncollapse.cli"])
+def test_import_loads_nothing_heavy_before_it_is_used(code):
+    heavy = ("torch", "scipy", "matplotlib", "rich")
+    code = f"{code}; import sys; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_computing_loads_nothing_that_draws():
+    code = "import sys, dyncollapse; dyncollapse.diagnose; dyncollapse.train; "
+    code += "print([name for name in ('matplotlib', 'click', 'rich') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

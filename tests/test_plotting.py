@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from dyncollapse.plotting import plot_alignment, plot_order, plot_paths, plot_spectrum
+from dyncollapse.plotting import (
+    plot_alignment,
+    plot_eigenvalues,
+    plot_order,
+    plot_paths,
+    plot_ratios,
+    plot_spectrum,
+)
 
 
 @pytest.fixture
@@ -42,3 +49,61 @@ def test_order_line_has_the_given_slope(ax):
     plot_order(ax, steps, 3 * steps, 1.0)
     fitted = ax.lines[1].get_ydata()
     assert np.allclose(fitted, 3 * steps)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 16, 128, 2048])
+def test_spectrum_of_embeddings_is_within_its_axes_and_zeros_are_hollow(ax, dim):
+    values = np.linspace(2.0, 1.0, dim)
+    values[(dim + 1) // 2 :] = 0
+    plot_eigenvalues(ax, values, 1e-12, 1e-4)
+    drawn = [line for line in ax.lines if len(line.get_xdata()) and line.get_label() != "collapsed below"]
+    ranks = np.concatenate([line.get_xdata() for line in drawn])
+    assert sorted(ranks) == list(range(1, dim + 1))
+    low, high = ax.get_ylim()
+    assert all(low < y < high for line in drawn for y in line.get_ydata())
+    zeros = [line for line in drawn if line.get_label() == "exactly 0"]
+    assert sum(len(line.get_xdata()) for line in zeros) == dim // 2
+    assert all(line.get_markerfacecolor() == "none" and line.get_ydata().max() < 1e-12 for line in zeros)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 16, 128, 2048])
+def test_ranks_are_whole_and_start_at_1(ax, dim):
+    plot_eigenvalues(ax, np.ones(dim), 0.0, 1e-4)
+    ticks = ax.get_xticks()
+    assert ticks[0] == 1
+    assert all(tick == int(tick) and 1 <= tick <= dim for tick in ticks)
+    assert len(ticks) >= min(dim, 3)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 16, 2048])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_legend_hides_nothing_and_is_not_cut(dim, zeros):
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    values = np.ones(dim)
+    values[dim // 2 :] = 0 if zeros else 1
+    plot_eigenvalues(left, values, 1e-12, 1e-4)
+    plot_ratios(right, np.ones(dim))
+    figure.canvas.draw()
+    for ax in (left, right):
+        legend, inside = ax.get_legend().get_window_extent(), ax.get_window_extent()
+        assert legend.y0 >= inside.y1
+        assert legend.x1 <= inside.x1 + 1
+        assert legend.y1 <= figure.bbox.y1
+
+
+def test_nothing_that_varies_is_still_drawn(ax):
+    plot_eigenvalues(ax, np.zeros(3), 0.0, 0.0)
+    assert ax.get_ylim()[0] > 0
+
+
+@pytest.mark.parametrize(("top", "scale"), [(0.0, "linear"), (3.0, "linear"), (1e4, "symlog")])
+def test_ratios_keep_the_threshold_in_sight(ax, top, scale):
+    plot_ratios(ax, np.array([top, top / 2, 0.0]))
+    assert ax.get_yscale() == scale
+    low, high = ax.get_ylim()
+    assert low == 0
+    assert high > max(1, top)
+    axis = ax.transData.transform
+    (_, bottom), (_, one), (_, edge) = axis((1, 0)), axis((1, 1)), axis((1, high))
+    assert (one - bottom) / (edge - bottom) > 0.1

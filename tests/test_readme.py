@@ -14,6 +14,7 @@ README = (ROOT / "README.md").read_text()
 CONSOLE = "\n".join(re.findall(r"```console\n(.*?)```", README, re.DOTALL))
 COMMANDS = [line[2:] for line in CONSOLE.splitlines() if line.startswith("$ ")]
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EMBEDDINGS = next(code for code in PYTHON if "z.npy" in code)
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 
 
@@ -37,11 +38,16 @@ def test_readme_shows_commands_and_python():
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "dyncollapse" in c])
 def test_command_runs_and_prints_what_the_readme_shows(command, tmp_path):
+    if "z.npy" in command:
+        run([sys.executable, "-c", EMBEDDINGS], tmp_path)
     printed = run(in_environment(command), tmp_path)
     shown = CONSOLE.split(f"$ {command}\n")[1].split("$ ")[0].strip()
     if not shown:
         return
     assert [len(line.split()) for line in printed.splitlines()] == [len(line.split()) for line in shown.splitlines()]
+    if "diagnose" in command:
+        assert printed.splitlines()[-1] == shown.splitlines()[-1]
+        return
     if "simulate" not in command:
         assert printed.split("\n", 2)[2].strip() == shown.split("\n", 2)[2]  # below the measured numbers
         return

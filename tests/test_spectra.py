@@ -1,9 +1,13 @@
+import math
+
 import pytest
 import reference
 import torch
 from reference import EPS, normal, rotation
 
 from dyncollapse import covariance_spectrum, mode_singular_values
+from dyncollapse.moments import Moments
+from dyncollapse.spectra import noise_floor
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 40])
@@ -95,3 +99,68 @@ def test_values_beyond_the_rank_are_zero(generator):
     assert not got[:, 2].any()
     assert (got[:, [0, 1, 3, 4]] > 0).all()
     torch.testing.assert_close(got.square().sum(-1), p.square().sum((-2, -1)), rtol=1e-12, atol=0)
+
+
+def planted(kind, n, d, rank, generator):
+    """Rows in float64 that vary along `rank` directions, none of them a column."""
+    frame = rotation(generator, d)[:rank]
+    if kind == "unequal columns":
+        frame = frame * torch.logspace(0, -1, d, dtype=torch.float64)
+    scales = torch.arange(1, rank + 1, dtype=torch.float64) ** (-1.0 if kind == "steep" else 0.0)
+    z = normal(generator, n, rank) * scales @ frame
+    if kind == "unit length":
+        z = z / z.norm(dim=1, keepdim=True)
+    return z + 30 * normal(generator, d) if kind == "far from 0" else z
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", ["flat", "steep", "unequal columns", "unit length", "far from 0"])
+@pytest.mark.parametrize(("n", "d", "rank"), [(64, 32, 8), (3000, 48, 24), (1000, 64, 60)])
+def test_null_directions_lie_below_the_noise_floor_and_not_far(kind, n, d, rank, dtype, fast, generator):
+    moments = Moments(d, fast=fast)
+    moments.update(planted(kind, n, d, rank, generator).to(dtype))
+    values = torch.linalg.eigvalsh(moments.covariance)
+    floor = noise_floor(moments.second_moment.diagonal(), float(values[-1]), dtype, fast=fast)
+    null = values[: d - rank].abs()
+    assert float(null.max()) < floor
+    assert float(moments.spectrum()[rank]) < floor
+    # Steep spectra and small columns leave less than the largest of them, which the floor goes by.
+    assert float(null.median()) > floor / (3e4 if kind in {"steep", "unequal columns"} else 300)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_points_repeated_stay_below_the_noise_floor(fast, generator):
+    # The worst case for sums: every addition rounds alike.
+    points = normal(generator, 3, 16)
+    moments = Moments(16, fast=fast)
+    moments.update(points[torch.arange(1000) * 3 // 1000])
+    values = torch.linalg.eigvalsh(moments.covariance)
+    assert float(values[:14].abs().max()) < noise_floor(torch.zeros(16), float(values[-1]), torch.int64, fast=fast)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_quantisation_has_the_variance_that_the_floor_assumes(dtype, generator):
+    # Log-uniform over whole binades, as the derivation has it: a quarter of the floor is the variance itself.
+    z = torch.exp2(8 * torch.rand(200_000, 1, generator=generator, dtype=torch.float64) - 4)
+    error = z.to(dtype).double() - z
+    floor = noise_floor(z.square().mean(0), 0.0, dtype)
+    assert float(error.square().mean()) == pytest.approx(floor / 4, rel=0.02, abs=0)
+
+
+def test_quantisation_below_the_normal_numbers_has_an_even_spacing(generator):
+    z = 2.0**-16 * torch.rand(200_000, 1, generator=generator, dtype=torch.float64)
+    error = z.to(torch.float16).double() - z
+    floor = noise_floor(z.square().mean(0), 0.0, torch.float16)
+    assert float(error.square().mean()) == pytest.approx(floor / 4, rel=0.05, abs=0)
+
+
+def test_noise_floor_is_the_larger_of_its_parts():
+    second = torch.tensor([1.0, 4.0], dtype=torch.float64)
+    stored = 4 * (math.log(2) / 18) * (2.0**-7) ** 2 * 4
+    assert noise_floor(second, 1.0, torch.bfloat16) == pytest.approx(stored)
+    assert noise_floor(second, 1.0, torch.int64) == 16 * EPS
+    assert noise_floor(second, 3.0, torch.float64) == 48 * EPS
+    assert noise_floor(second, 1.0, torch.float32, fast=True) == 16 * 2.0**-23
+    assert noise_floor(torch.ones(1024), 1.0, torch.int64) == 32 * EPS
+    assert noise_floor(second, 0.0, torch.bool) == 0

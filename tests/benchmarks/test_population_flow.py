@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
+from threadpoolctl import threadpool_limits
 
 from dyncollapse import GaussianTask, gaussian_init, population_flow
 
@@ -17,6 +18,12 @@ pytestmark = [
     pytest.mark.benchmark(group="population flow"),
     pytest.mark.parametrize(("views", "scale", "atol"), CASES, ids=lambda value: str(value)),
 ]
+
+
+@pytest.fixture(autouse=True)
+def one_core():
+    with threadpool_limits(1):
+        yield
 
 
 def problem(views, scale):

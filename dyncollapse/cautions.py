@@ -1,0 +1,94 @@
+"""What a reader of a report on embeddings has to be warned of."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dyncollapse.diagnosis import Verdict
+from dyncollapse.evidence import HARD_EDGE, Evidence
+
+# Variance over squared distance from the origin below which embeddings are nearly one point (ours).
+ONE_POINT = 1e-4
+
+
+def cautions(
+    e: Evidence, ratio: Float[Tensor, " d"] | None, ratios: Float[Tensor, " r"] | None, verdict: Verdict
+) -> list[str]:
+    """Warn of too few or repeated samples, columns that stand still, rounding, one point, and doubtful ratios."""
+    return [
+        *_samples(e),
+        *_standing_columns(e),
+        *_rounding(e),
+        *_one_point(e),
+        *_doubtful_ratios(e, ratio, ratios, verdict),
+    ]
+
+
+def _samples(e: Evidence) -> list[str]:
+    n, d, found = e.samples, e.dim, []
+    if n <= d:
+        found.append(f"{n} samples of {d} dimensions show at most {n - 1}; give more than {d}, better ten times that")
+    elif n < 10 * d:
+        found.append(f"{n} samples are fewer than 10 x {d}: rank measures and the smallest variances come out too low")
+    if abs(n - 1 - d) <= HARD_EDGE * d:
+        found.append(f"as many samples as dimensions: the last {d - e.seen} variances are small by that alone")
+    if e.distinct < len(e.rows):
+        share = 1 - e.distinct / len(e.rows)
+        found.append(
+            f"rows are repeated: {share:.2g} of the {len(e.rows)} sampled rows equal another; intervals are too narrow"
+        )
+    return found
+
+
+def _still(e: Evidence) -> Tensor:
+    """Which columns never move, up to what rounding adds to a constant."""
+    round_off = 100 * torch.finfo(torch.float64).eps * e.moments.mean
+    return e.covariance.diagonal() <= round_off.square()
+
+
+def _standing_columns(e: Evidence) -> list[str]:
+    still = _still(e).nonzero().flatten().tolist()
+    named = ", ".join(map(str, still[:5])) + (", ..." if len(still) > 5 else "")
+    found = f"{len(still)} column(s) are constant: {named} (counted from 0); each is a collapsed dimension"
+    return [found] if still else []
+
+
+def _rounding(e: Evidence) -> list[str]:
+    if e.precision not in (torch.float16, torch.bfloat16):
+        return []
+    name, stored = (str(dtype).removeprefix("torch.") for dtype in (e.precision, e.dtype))
+    origin = "" if name == stored else f", though the file is {stored}"
+    hidden = int((e.principal[0] <= e.noise_floor).sum())
+    lost = f", and {hidden} lie there" if hidden else ""
+    return [f"values are rounded to {name}{origin}: variances up to {e.noise_floor:.2g} are rounding{lost}"]
+
+
+def _one_point(e: Evidence) -> list[str]:
+    spread, away = float(e.covariance.diagonal().sum()), float(e.moments.mean[~_still(e)].square().sum())
+    if not 0 < spread < ONE_POINT * away:
+        return []
+    share = (spread / away) ** 0.5
+    return [
+        f"all embeddings lie within {share:.2g} of their distance from the origin around one point: complete collapse, "
+        "unless an offset is meant; dimensions are judged beside each other only"
+    ]
+
+
+def _doubtful_ratios(e: Evidence, ratio: Tensor | None, ratios: Tensor | None, verdict: Verdict) -> list[str]:
+    """What sampling alone can turn: a ratio errs by (2/n)^(1/2) along one direction, an extreme one by (d/n)^(1/2)."""
+    n, found = e.samples, []
+    if ratio is not None:
+        fates = zip(ratio.tolist(), verdict.fates, strict=True)
+        close = sum(abs(rho - 1) < 3 * (2 / n) ** 0.5 for rho, fate in fates if fate in ("dead", "waiting"))
+        if close:
+            found.append(
+                f"rho of {close} collapsed dimension(s) is within 3 standard errors of 1: dead or waiting is open"
+            )
+    if ratios is not None:
+        band = 2 * (len(ratios) / n) ** 0.5
+        close = int(((ratios - 1).abs() < band).sum())
+        if close:
+            found.append(
+                f"{close} generalised rho lie within {band:.2g} of 1, where {n} samples may put them on either side"
+            )
+    return found

@@ -1,0 +1,136 @@
+"""What was measured on embeddings, before any judgement, and what rounding and sampling can hide in it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dyncollapse.covariance import ContrastiveCovariance
+from dyncollapse.moments import Moments
+from dyncollapse.spectra import ROUNDINGS_OF_SUMS, noise_floor
+
+FORMATS = (torch.bfloat16, torch.float16, torch.float32)
+# Where samples and dimensions are this near to each other, the smallest variances of isotropic data come close enough
+# to 0 to look collapsed, by (1 - (d/n)^(1/2))^2; a direction in as many is not looked at (ours, measured).
+HARD_EDGE = 0.03
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Sums over embeddings, and an even sample of them.
+
+    `rows` is that sample (r, d), in its own format; `pairs` the contrastive covariances, `weights` the softmax these
+    were weighed by, `pairs_eps` the precision of their sums; `halves` those of two halves of the samples, with every
+    negative alike; `lda` the covariances between and within samples over three views or more. `inputs` is what was
+    measured on the inputs of the last linear layer, with its pairs. `direct` holds eigenvalues and directions
+    (columns) by `principal_directions`, where that was asked for.
+    """
+
+    moments: Moments
+    rows: Float[Tensor, "r d"]
+    dtype: torch.dtype
+    space: str = "embedding"
+    views: str = "two-sided"
+    fast: bool = False
+    pairs: ContrastiveCovariance | None = None
+    halves: tuple[ContrastiveCovariance, ...] | None = None
+    weights: str | None = None
+    pairs_eps: float = torch.finfo(torch.float64).eps
+    lda: tuple[Tensor, Tensor] | None = None
+    inputs: "Evidence | None" = None
+    direct: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def samples(self) -> int:
+        """N."""
+        return self.moments.count
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.moments.dim
+
+    @cached_property
+    def covariance(self) -> Float[Tensor, "d d"]:
+        """Centred, 1/N."""
+        return self.moments.covariance
+
+    @cached_property
+    def principal(self) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
+        """Covariance eigenvalues, descending, and their directions as columns."""
+        return self.direct or descending(self.covariance)
+
+    @cached_property
+    def precision(self) -> torch.dtype:
+        """The coarsest format that holds every sampled number: values rounded to half stay so in a float32 file."""
+        rows = self.rows
+        if not rows.is_floating_point() or bool((rows == rows.round()).all()):
+            return self.dtype
+        coarser = (f for f in FORMATS if torch.finfo(f).eps > torch.finfo(self.dtype).eps)
+        return next((f for f in coarser if torch.equal(rows.to(f).to(rows.dtype), rows)), self.dtype)
+
+    @cached_property
+    def normalised(self) -> bool:
+        """Whether every sampled row has length 1, up to its format's rounding."""
+        norms = self.rows.to(torch.float64).norm(dim=-1)
+        eps = torch.finfo(self.precision).eps if self.rows.is_floating_point() else 0.0
+        return bool(((norms - 1).abs() <= 8 * eps).all())
+
+    @cached_property
+    def distinct(self) -> int:
+        """How many of the sampled rows differ from each other, bit by bit."""
+        as_bytes = self.rows.cpu().contiguous().view(torch.uint8).numpy()
+        return len(set(map(bytes, as_bytes)))
+
+    @cached_property
+    def seen(self) -> int:
+        """How many directions these samples can show: one less than there are distinct ones, and not the hard edge.
+
+        A sample that leaves rows out tells how many differ only where each value comes eight times or more, as it then
+        misses e^-8 of them. Where all rows are one, that is collapse, and no lack of samples.
+        """
+        n, sampled, distinct = self.samples, len(self.rows), self.distinct
+        known = distinct > 1 and (sampled == n or 8 * distinct <= sampled)
+        free = (distinct if known else n) - 1
+        if abs(free - self.dim) <= HARD_EDGE * self.dim:
+            free = int((1 - HARD_EDGE) * self.dim)
+        return max(1, min(self.dim, free))
+
+    @cached_property
+    def noise_floor(self) -> float:
+        """Variance that rounding alone can show in a direction."""
+        largest = float(self.principal[0][0])
+        # A singular value is off by eps of the largest, so its square by eps^2: the direct SVD has one more factor.
+        exact = torch.finfo(torch.float64).eps if self.direct else 1.0
+        return self._floor(exact * largest, fast=self.fast and not self.direct)
+
+    @cached_property
+    def ratio_floor(self) -> float:
+        """Variance below which rho is rounding: pairs are sums, whatever route the spectrum took."""
+        largest = float(self.principal[0][0])
+        return max(self._floor(largest, fast=self.fast), ROUNDINGS_OF_SUMS * self.pairs_eps * largest)
+
+    def _floor(self, largest: float, *, fast: bool) -> float:
+        second_moments = self.covariance.diagonal() + self.moments.mean.square()
+        return noise_floor(second_moments, largest, self.precision, fast=fast)
+
+
+@torch.no_grad()
+def principal_directions(z: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
+    """Covariance eigenvalues, descending, and their directions as columns, from the centred matrix itself in float64.
+
+    Squared singular values over n keep digits of the tail that forming the covariance rounds away.
+    """
+    rows = z.to(torch.float64)
+    triangle = torch.linalg.qr(rows - rows.mean(0), mode="r").R
+    _, sigma, frame = torch.linalg.svd(triangle, full_matrices=True)
+    values = torch.nn.functional.pad(sigma.square() / len(rows), (0, rows.shape[1] - len(sigma)))
+    return values, frame.mT
+
+
+def descending(matrix: Float[Tensor, "d d"]) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
+    """Eigenvalues of a PSD matrix, descending, negative round-off as 0, and their vectors as columns."""
+    values, directions = torch.linalg.eigh(matrix)
+    return values.flip(-1).clamp_min(0), directions.flip(-1)

@@ -1,0 +1,275 @@
+"""Watch embeddings go by: one pass, constant memory in their number, mergeable across processes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed
+from jaxtyping import Float
+from torch import Tensor
+
+from dyncollapse.covariance import WEIGHINGS, blockwise_covariance
+from dyncollapse.embeddings import EmbeddingReport, examine
+from dyncollapse.evidence import Evidence, principal_directions
+from dyncollapse.gaussian import VIEWS
+from dyncollapse.objective import Objective
+from dyncollapse.reservoir import Reservoir
+from dyncollapse.view_moments import ViewMoments
+
+# Bytes of a block of rows in float64: it is read for several sums, best from the processor's cache (ours).
+BLOCK_BYTES = 1 << 25
+# Between the seeds of processes (ours): far from seeds that people choose.
+SEED_STRIDE = 1_000_003
+
+
+class Monitor:
+    """Collects what `EmbeddingReport` tells from batches of embeddings, in a training loop or from a file.
+
+    `update` takes a batch and, if there are any, other views of the same samples in the same order; `compute` reports
+    on all that came, as often as wanted; `merge` and `all_reduce` join what several monitors saw. Memory is
+    O(dim^2) + `sample` rows, however many rows come. With other views the contrastive covariances count every
+    negative alike (alpha = 1 / N): exact for Eq. 2 near W = 0, and without any N x N pairs.
+
+    views: "two-sided" when all views are augmented, "one-sided" when the first is clean. space: what the report
+    calls the place where embeddings were taken. fast: products in float32, with the higher noise floor that the report
+    then shows. sample: rows kept, drawn evenly with `seed` and the process's rank, for intervals and warnings; monitors
+    of one process that are to merge want seeds of their own.
+    """
+
+    def __init__(
+        self,
+        *,
+        views: str = "two-sided",
+        space: str = "embedding",
+        fast: bool = False,
+        sample: int = 4096,
+        seed: int = 0,
+    ) -> None:
+        """Start with nothing seen. Raises ValueError for unknown views or a sample below 2 rows."""
+        if views not in VIEWS:
+            raise ValueError(f"views are {views!r}; choose one of {', '.join(VIEWS)}")
+        self.views, self.space, self.fast, self.sample, self.seed = views, space, fast, sample, seed
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything seen, to start another epoch."""
+        self.dtype: torch.dtype | None = None
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        rank = torch.distributed.get_rank() if distributed else 0
+        self.reservoir = Reservoir(self.sample, self.seed + SEED_STRIDE * rank)
+        # Both halves of every block apart: directions that one finds are judged on the other.
+        self.halves: tuple[ViewMoments, ...] = ()
+
+    def update(
+        self,
+        z: Float[Tensor, "n d"],
+        *others: Float[Tensor, "n d"],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Add a batch, and other views of its samples. Raises ValueError for shapes or formats that do not fit."""
+        self._check(z, others)
+        if self.dtype is None:
+            self._start(z.shape[1], len(others), z.device)
+            self.dtype = z.dtype
+            self.reservoir.update(z[:0].detach())  # or a process without rows could not take part in `all_reduce`
+        rows = max(1, BLOCK_BYTES // (8 * z.shape[1]))
+        for start in range(0, len(z), rows):
+            views = [view[start : start + rows].detach() for view in (z, *others)]
+            self.reservoir.update(views[0])
+            # The half that is behind takes the middle row of an odd block.
+            middle = (len(views[0]) + (self.halves[0].count <= self.halves[1].count)) // 2
+            self.halves[0].update([view[:middle] for view in views])
+            self.halves[1].update([view[middle:] for view in views])
+            if progress:
+                progress(min(start + rows, len(z)), len(z))
+
+    def merge(self, other: "Monitor") -> None:
+        """Add what another monitor of the same dimension and number of views saw."""
+        if other.dtype is None:
+            return
+        if self.dtype is None:
+            self._start(*other._layout(), other.halves[0].each[0].mean.device)
+            self.dtype = other.dtype
+        mine, theirs = ((*m._layout(), m.dtype, m.views, m.fast) for m in (self, other))
+        if mine != theirs:
+            raise ValueError(
+                f"monitors of (dimension, other views, format, convention, fast) {mine} and {theirs} do not merge"
+            )
+        self.reservoir.merge(other.reservoir)
+        for own, added in zip(self.halves, other.halves, strict=True):
+            own.merge(added)
+
+    def all_reduce(self, group: torch.distributed.ProcessGroup | None = None) -> None:
+        """Give every process of the group what all of them saw: once, before `compute`; `reset` before going on.
+
+        Sums are all-reduced, the samples of rows gathered and thinned. Raises ValueError where nothing was seen.
+        """
+        if self.dtype is None:
+            raise ValueError("this process has seen no embeddings; update every process's monitor before all_reduce")
+        self.reservoir.all_reduce(group)
+        for half in self.halves:
+            half.all_reduce(group)
+
+    def compute(self) -> EmbeddingReport:
+        """Report on everything seen. Raises ValueError for fewer than two rows, NaN or infinity."""
+        return examine(self.evidence())
+
+    def evidence(self) -> Evidence:
+        """What was measured, before any judgement; errors as for `compute`."""
+        count = sum(half.count for half in self.halves)
+        if self.dtype is None or count < 2:
+            raise ValueError(f"the spread of {count} sample(s) is not defined; give at least 2 rows")
+        dim, others = self._layout()
+        total = ViewMoments(dim, others, fast=self.fast, device=self.halves[0].each[0].mean.device)
+        for half in self.halves:
+            total.merge(half)
+        if not all(moments.finite for moments in total.all):
+            raise ValueError("the embeddings hold NaN, infinity or numbers whose squares overflow")
+        assert self.reservoir.rows is not None
+        single = torch.finfo(torch.float32)
+        if self.fast and 0 < float(self.reservoir.rows.to(torch.float64).abs().max()) ** 2 < single.tiny / single.eps:
+            raise ValueError("the embeddings are so small that their squares vanish in float32; leave out fast")
+        split = others and all(half.count > 1 for half in self.halves)
+        return Evidence(
+            moments=total.each[0],
+            rows=self.reservoir.rows,
+            dtype=self.dtype,
+            space=self.space,
+            views=self.views,
+            fast=self.fast,
+            pairs=total.pairs(self.views) if others else None,
+            halves=tuple(half.pairs(self.views) for half in self.halves) if split else None,
+            weights="uniform" if others else None,
+            pairs_eps=torch.finfo(torch.float32 if self.fast else torch.float64).eps,
+            lda=total.lda(),
+        )
+
+    def _layout(self) -> tuple[int, int]:
+        """Dimension, and number of other views."""
+        first = self.halves[0]
+        return first.each[0].dim, len(first.shifts)
+
+    def _check(self, z: Tensor, others: Sequence[Tensor]) -> None:
+        if z.ndim != 2 or not z.shape[1]:
+            raise ValueError(f"embeddings have shape {tuple(z.shape)}; give one row per sample, (samples, dimensions)")
+        if z.is_complex() or any(other.is_complex() for other in others):
+            raise ValueError("embeddings are complex; give real ones")
+        for other in others:
+            if other.shape != z.shape:
+                raise ValueError(
+                    f"views have shapes {tuple(z.shape)} and {tuple(other.shape)}; "
+                    "row i of each must be a view of the same sample i"
+                )
+        if self.dtype is not None and (z.shape[1], len(others)) != self._layout():
+            dim, earlier = self._layout()
+            raise ValueError(
+                f"this batch has {len(others) + 1} view(s) of dimension {z.shape[1]}; "
+                f"earlier ones had {earlier + 1} of dimension {dim}"
+            )
+        if self.dtype is not None and z.dtype != self.dtype:
+            raise ValueError(f"this batch is {z.dtype}; earlier ones were {self.dtype}")
+
+    def _start(self, dim: int, others: int, device: torch.device) -> None:
+        self.halves = tuple(ViewMoments(dim, others, fast=self.fast, device=device) for _ in range(2))
+
+
+def diagnose(
+    z: Float[Tensor, "n d"],
+    positives: Float[Tensor, "n d"] | Sequence[Float[Tensor, "n d"]] | None = None,
+    *,
+    inputs: Float[Tensor, "n k"] | None = None,
+    input_positives: Float[Tensor, "n k"] | None = None,
+    views: str = "two-sided",
+    loss: str | None = None,
+    temperature: float | None = None,
+    space: str = "embedding",
+    svd: bool = False,
+    fast: bool = False,
+    sample: int = 4096,
+    seed: int = 0,
+    progress: Callable[[str, float, float], None] | None = None,
+) -> EmbeddingReport:
+    """Report on embeddings that are all there: which dimensions collapsed, why, and how sure that is.
+
+    `positives` are one or several other views of the same samples, row by row; `inputs` and `input_positives` what the
+    last linear layer made `z` and the first positive from. `loss` ("infonce", "dot", "ntxent", with its
+    `temperature`) weighs negatives by that loss's softmax, in N^2 time; without it every negative counts alike.
+    `svd` takes the spectrum from the centred matrix itself, held whole in float64, which keeps digits of the tail that
+    a covariance rounds away. Everything else as for `Monitor`; arrays and memory-mapped tensors are read in blocks.
+    Raises ValueError for shapes that do not fit, NaN or infinity (how many, and where first), and under two rows.
+    """
+    given = [] if positives is None else positives if isinstance(positives, list | tuple) else [positives]
+    z, *others = (torch.as_tensor(view) for view in (z, *given))
+    if (inputs is None) != (input_positives is None):
+        raise ValueError(
+            "inputs and input_positives go together; give both views of the last layer's inputs, or neither"
+        )
+    if inputs is not None and input_positives is not None:
+        inputs, input_positives = torch.as_tensor(inputs), torch.as_tensor(input_positives)
+        if len(inputs) != len(z):
+            raise ValueError(f"there are {len(inputs)} inputs and {len(z)} embeddings; row i of both must be sample i")
+    _check_weights(loss, temperature, views, len(others))
+
+    def measured(name: str, *arrays: Tensor) -> Evidence:
+        monitor = Monitor(views=views, space=space, fast=fast, sample=sample, seed=seed)
+        monitor.update(*arrays, progress=progress and partial(progress, name))
+        try:
+            return monitor.evidence()
+        except ValueError as error:
+            for number, array in enumerate(arrays):
+                _refuse_nonfinite(f"{name} (view {number + 1})" if number else name, array)
+            raise error from None
+
+    found = measured("embeddings", z, *others)
+    changes: dict[str, Any] = {}
+    if inputs is not None and input_positives is not None:
+        changes["inputs"] = measured("inputs", inputs, input_positives)
+    if loss is not None:
+        seen = progress and partial(progress, "pairs")
+
+        def weighed(x: Tensor, x_pos: Tensor) -> dict[str, Any]:
+            assert loss is not None
+            pairs = blockwise_covariance(
+                x, x_pos, z, others[0], loss=loss, temperature=temperature, views=views, progress=seen
+            )
+            if not (torch.isfinite(pairs.data).all() and torch.isfinite(pairs.augmentation).all()):
+                raise ValueError(f"the {loss} weights of numbers this large overflow; give them in float64")
+            double = torch.float64 in {rows.dtype for rows in (x, x_pos, z, others[0])}
+            return {"pairs": pairs, "pairs_eps": torch.finfo(torch.float64 if double else torch.float32).eps}
+
+        changes |= {"weights": loss, **weighed(z, others[0])}
+        if inputs is not None and input_positives is not None:
+            changes["inputs"] = replace(changes["inputs"], **weighed(inputs, input_positives))
+    if svd:
+        changes["direct"] = principal_directions(z)
+    return examine(replace(found, **changes))
+
+
+def _check_weights(loss: str | None, temperature: float | None, views: str, others: int) -> None:
+    """Refuse what `blockwise_covariance` would, before anything long is read."""
+    if loss is None:
+        if temperature is not None:
+            raise ValueError(f"temperature {temperature} belongs to a loss; name it, dot or ntxent, or leave it out")
+        return
+    if loss not in WEIGHINGS:
+        raise ValueError(f"loss is {loss!r}; choose one of {', '.join(WEIGHINGS)}")
+    if not others:
+        raise ValueError(f"loss {loss!r} weighs pairs; give the other view of each sample as positives")
+    Objective(loss, temperature).check_views(views)
+
+
+def _refuse_nonfinite(name: str, rows: Tensor) -> None:
+    """Say how many NaN or infinite numbers there are, and where the first is."""
+    count, first = 0, None
+    for start in range(0, len(rows), 4096):
+        bad = (~torch.isfinite(rows[start : start + 4096])).nonzero()
+        if len(bad) and first is None:
+            first = (start + int(bad[0, 0]), int(bad[0, 1]))
+        count += len(bad)
+    if first is not None:
+        raise ValueError(
+            f"the {name} hold {count} NaN or infinite number(s), the first in row {first[0]}, column {first[1]} "
+            "(counted from 0); drop those rows, or find out where they come from"
+        )

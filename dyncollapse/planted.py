@@ -1,0 +1,219 @@
+"""Embeddings with a known answer: what a diagnosis of collapse has to get right, and usual monitors get wrong."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+HALF = 0.5  # the data variance at which one-sided Eq. 2 collapses a mode from augmentation variance 1 on
+
+
+@dataclass(frozen=True, eq=False)
+class Planted:
+    """A case: its arguments for `diagnose`, and the right answer.
+
+    `z` (n, d) are embeddings; `others` are further arguments of `diagnose` (positives, inputs, views). The answer is
+    how many dimensions collapsed, by which mechanism (`Verdict.mechanism`), and `fate`, that of the last dimension.
+    """
+
+    name: str
+    remark: str
+    z: Float[Tensor, "n d"]
+    collapsed: int
+    mechanism: str
+    fate: str
+    others: dict[str, Any] = field(default_factory=dict)
+
+
+def planted_cases(seed: int = 0, samples: int = 4000) -> list[Planted]:
+    """Draw every case anew; each has a generator of its own, so that none depends on its neighbours (ours).
+
+    `samples` rows in every case but those about few of them. From about 1000 on the answers can be told.
+    """
+    makers = (
+        _healthy, _large_mean, _heavy_tail, _steep_tail, _suppression,
+        _few_samples, _barely_enough, _repeated_rows,
+        _hard_collapse, _hard_collapse_rounded, _seen_in_views, _negatively_correlated,
+        _transient, _hidden_transient, _both,
+        _dominated, _constant_column, _bfloat16, _normalised, _point,
+    )  # fmt: skip
+    return [make(torch.Generator().manual_seed(100 * seed + i), samples) for i, make in enumerate(makers)]
+
+
+def _healthy(g: Generator, n: int) -> Planted:
+    z = _normal(g, n, 64) @ _rotation(g, 64)
+    return Planted("healthy", "isotropic, every dimension in use", z, 0, "none", "alive")
+
+
+def _large_mean(g: Generator, n: int) -> Planted:
+    z = (30 + _normal(g, n, 64)).float()
+    return Planted("large mean", "isotropic, a mean of 30 standard deviations in all columns", z, 0, "none", "alive")
+
+
+def _heavy_tail(g: Generator, n: int) -> Planted:
+    return _power_law("heavy tail", "variances j^-2, a power law: small ones, but no cliff anywhere", g, n, 2.0)
+
+
+def _steep_tail(g: Generator, n: int) -> Planted:
+    return _power_law("steep tail", "variances j^-3, down to 6e-8 of the largest: still no cliff", g, n, 3.0)
+
+
+def _suppression(g: Generator, n: int) -> Planted:
+    # The rest point of two-sided Eq. 2 under strong noise, p^2 = (2/3) s / (s + a)^2: low, and never zero.
+    aug_var = torch.tensor([0.1] * 32 + [4.0] * 32)
+    gain = torch.where(aug_var > 1, (2 / 3 * HALF) ** 0.5 / (HALF + aug_var), 1.0)
+    remark = "half at the rest point of strong two-sided noise: low for good, but not collapsed"
+    return _layer("suppression", remark, g, gain, _views(g, n, aug_var, "two-sided"), (0, "none", "alive"))
+
+
+def _few_samples(g: Generator, _n: int) -> Planted:
+    return Planted("few samples", "100 samples of 256 isotropic dimensions", _normal(g, 100, 256), 0, "none", "unseen")
+
+
+def _barely_enough(g: Generator, _n: int) -> Planted:
+    remark = "272 samples of 256 isotropic dimensions: sample variances from 1e-3 to 4"
+    return Planted("barely enough samples", remark, _normal(g, 272, 256), 0, "none", "alive")
+
+
+def _repeated_rows(g: Generator, n: int) -> Planted:
+    distinct = _normal(g, 40, 64)
+    remark = "40 distinct samples, repeated: 64 isotropic dimensions, of which they span 39"
+    return Planted("repeated rows", remark, distinct.repeat(n // 40, 1).float(), 0, "none", "unseen")
+
+
+def _hard_collapse(g: Generator, n: int) -> Planted:
+    gain, views = _beyond_threshold(g, n, blind=0.0)
+    remark = "48 of 64 inputs augmented beyond the threshold, the layer blind to them: only the inputs tell why"
+    return _layer("hard collapse", remark, g, gain, views, (48, "strong-augmentation", "dead"))
+
+
+def _hard_collapse_rounded(g: Generator, n: int) -> Planted:
+    gain, views = _beyond_threshold(g, n, blind=1e-4)
+    remark = "the same, not quite blind, but everything saved as bfloat16: what is left is below its rounding"
+    return _layer(
+        "hard collapse, bfloat16", remark, g, gain, views, (48, "strong-augmentation", "dead"), dtype=torch.bfloat16
+    )
+
+
+def _seen_in_views(g: Generator, n: int) -> Planted:
+    gain, views = _beyond_threshold(g, n, blind=1e-3)
+    remark = "the same, still at a thousandth: both views of the embeddings tell why, without inputs"
+    return _layer(
+        "hard collapse, views alone", remark, g, gain, views, (48, "strong-augmentation", "dead"), inputs=False
+    )
+
+
+def _negatively_correlated(g: Generator, n: int) -> Planted:
+    # Two-sided rho = 1 - correlation: the only way in which two-sided views collapse (theory 5c).
+    correlation = torch.tensor([0.8] * 32 + [-0.8] * 16).double()
+    first, fresh = HALF**0.5 * _normal(g, 2, n, 48)
+    second = correlation * first + (1 - correlation.square()).sqrt() * fresh
+    gain = torch.where(correlation > 0, 1.0, 0.0)
+    remark = "two-sided views with correlation -0.8 along 16 of 48 inputs, to which the layer is blind"
+    views = (first, second, "two-sided")
+    return _layer("negatively correlated", remark, g, gain, views, (16, "strong-augmentation", "dead"))
+
+
+def _transient(g: Generator, n: int) -> Planted:
+    gain, aug_var = torch.tensor([1.0] * 24 + [1e-3] * 8), torch.full((32,), 0.1)
+    remark = "8 dimensions still small, though data beats augmentation in all: they will escape"
+    return _layer("transient", remark, g, gain, _views(g, n, aug_var), (8, "implicit-regularization", "waiting"))
+
+
+def _hidden_transient(g: Generator, n: int) -> Planted:
+    gain, aug_var = torch.tensor([1.0] * 24 + [1e-9] * 8), torch.full((32,), 0.1)
+    remark = "the same, too small for float32: the last layer's inputs show that they will escape"
+    return _layer(
+        "transient, below rounding", remark, g, gain, _views(g, n, aug_var), (8, "implicit-regularization", "waiting"),
+        dtype=torch.float32,
+    )  # fmt: skip
+
+
+def _both(g: Generator, n: int) -> Planted:
+    gain = torch.tensor([1.0] * 16 + [2e-3] * 8 + [1e-3] * 8)
+    aug_var = torch.tensor([0.1] * 24 + [1.5] * 8)
+    remark = "8 dimensions dead, 8 waiting, and their variances alone do not tell which"
+    return _layer("both mechanisms", remark, g, gain, _views(g, n, aug_var), (16, "both", "dead"))
+
+
+def _dominated(g: Generator, n: int) -> Planted:
+    deviations = torch.tensor([1e3**0.5] + [1.0] * 40 + [1e-3] * 23)
+    remark = "one variance of 1000, 40 of 1 and 23 of 1e-6, well above rounding; no views"
+    return Planted(
+        "one dominates", remark, _normal(g, n, 64) * deviations @ _rotation(g, 64), 23, "unknown", "unexplained"
+    )
+
+
+def _constant_column(g: Generator, n: int) -> Planted:
+    z = _normal(g, n, 64)
+    z[:, 5] = 0.7
+    return Planted("constant column", "one unit of 64 never moves", z.float(), 1, "unknown", "unresolved")
+
+
+def _bfloat16(g: Generator, n: int) -> Planted:
+    z = _normal(g, n, 32) @ _rotation(g, 64)[:32]
+    remark = "rank 32 of 64, rounded to bfloat16 and saved as float32: rounding fills the rest"
+    return Planted("bfloat16 floor", remark, z.bfloat16().float(), 32, "unknown", "unresolved")
+
+
+def _normalised(g: Generator, n: int) -> Planted:
+    z = _normal(g, n, 16) @ _rotation(g, 128)[:16]
+    z = torch.nn.functional.normalize(z, dim=1).float()
+    return Planted("normalised, rank 16", "on the sphere in 16 of 128 dimensions", z, 112, "unknown", "unresolved")
+
+
+def _point(g: Generator, n: int) -> Planted:
+    z = (_normal(g, 64) + 1e-8 * _normal(g, n, 64)).float()
+    return Planted("one point", "complete collapse: what varies is float32 rounding", z, 64, "unknown", "unresolved")
+
+
+def _power_law(name: str, remark: str, g: Generator, n: int, exponent: float) -> Planted:
+    d = 256
+    z = _normal(g, n, d) * torch.arange(1, d + 1).double().pow(-exponent / 2) @ _rotation(g, d)
+    return Planted(name, remark, z, 0, "none", "alive" if n > d else "unseen")
+
+
+def _beyond_threshold(g: Generator, n: int, blind: float) -> tuple[Tensor, tuple[Tensor, Tensor, str]]:
+    """Gains of a layer that is nearly blind to 48 of its 64 inputs, and views augmented there: rho = 2."""
+    gain, aug_var = torch.tensor([1.0] * 16 + [blind] * 48), torch.tensor([0.0] * 16 + [2.0] * 48)
+    return gain, _views(g, n, aug_var)
+
+
+def _views(g: Generator, n: int, aug_var: Tensor, views: str = "one-sided") -> tuple[Tensor, Tensor, str]:
+    """Both views, and what they are called, of inputs N(0, I/2) under additive noise: one-sided rho = aug_var."""
+    clean, d = HALF**0.5 * _normal(g, n, len(aug_var)), len(aug_var)
+    noise = aug_var.double().sqrt() * _normal(g, 2, n, d)
+    return clean + (noise[0] if views == "two-sided" else 0), clean + noise[1], views
+
+
+def _layer(
+    name: str,
+    remark: str,
+    g: Generator,
+    gain: Tensor,
+    views: tuple[Tensor, Tensor, str],
+    answer: tuple[int, str, str],
+    *,
+    dtype: torch.dtype = torch.float64,
+    inputs: bool = True,
+) -> Planted:
+    """Embeddings of one linear layer with these singular values, both views, and (`inputs`) what it made them of."""
+    inward, outward = _rotation(g, len(gain)), _rotation(g, len(gain))
+    *pair, convention = views
+    z, positives = ((view * gain @ outward).to(dtype) for view in pair)
+    others = {"positives": positives, "views": convention}
+    if inputs:
+        others |= {
+            name: (view @ inward).to(dtype) for name, view in zip(("inputs", "input_positives"), pair, strict=True)
+        }
+    return Planted(name, remark, z, *answer, others)
+
+
+def _normal(g: Generator, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=g, dtype=torch.float64)
+
+
+def _rotation(g: Generator, d: int) -> Tensor:
+    return torch.linalg.qr(_normal(g, d, d)).Q

@@ -1,0 +1,78 @@
+"""A uniform sample of a stream's rows, in constant memory."""
+
+import torch
+import torch.distributed
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Reservoir:
+    """At most `size` of the rows seen so far, each set of them equally likely; all rows while there are no more.
+
+    Every row draws a key from the seed's generator, and those with the smallest keys stay (Efraimidis and
+    Spirakis 2006 with equal weights), so reservoirs merge by keeping the smallest keys of both. Those that are to merge
+    want seeds of their own: with one seed the rows at the same places of two streams stay or go together.
+    """
+
+    def __init__(self, size: int, seed: int = 0) -> None:
+        """Start empty. Raises ValueError for a size below 2."""
+        if size < 2:
+            raise ValueError(f"the sample's size is {size}; keep at least 2 rows")
+        self.size, self.generator = size, torch.Generator().manual_seed(seed)
+        self.keys = torch.empty(0, dtype=torch.float64)
+        self._buffer: Tensor | None = None
+
+    @property
+    def rows(self) -> Float[Tensor, "r d"] | None:
+        """The rows kept, in order of arrival while all fit; None before any update."""
+        return None if self._buffer is None else self._buffer[: len(self.keys)]
+
+    def update(self, rows: Float[Tensor, "n d"]) -> None:
+        """Offer rows; those that stay are copied."""
+        self._keep(torch.rand(len(rows), generator=self.generator, dtype=torch.float64), rows)
+
+    def merge(self, other: "Reservoir") -> None:
+        """Become a sample of both streams. Raises ValueError for reservoirs of unlike size."""
+        if other.size != self.size:
+            raise ValueError(f"samples of {other.size} rows do not merge into those of {self.size}")
+        if other.rows is not None:
+            self._keep(other.keys, other.rows)
+
+    def all_reduce(self, group: torch.distributed.ProcessGroup | None = None) -> None:
+        """Become, on every process of the group alike, a sample of all their streams; all must have had `update`."""
+        kept = self.rows
+        assert kept is not None
+        world = torch.distributed.get_world_size(group)
+        # Collectives want equal shapes: missing rows get keys that are never kept.
+        missing = self.size - len(self.keys)
+        keys = torch.nn.functional.pad(self.keys, (0, missing), value=2.0).to(kept.device)
+        rows = torch.nn.functional.pad(kept, (0, 0, 0, missing)).contiguous().view(torch.uint8)  # any format
+        all_keys, all_rows = ([torch.empty_like(own) for _ in range(world)] for own in (keys, rows))
+        torch.distributed.all_gather(all_keys, keys, group)
+        torch.distributed.all_gather(all_rows, rows, group)
+        joined, joined_rows = torch.cat(all_keys).cpu(), torch.cat(all_rows).view(kept.dtype)
+        real = joined < 1
+        self.keys = torch.empty(0, dtype=torch.float64)
+        self._keep(joined[real], joined_rows[real.to(rows.device)])
+
+    @torch.no_grad()
+    def _keep(self, keys: Tensor, rows: Tensor) -> None:
+        with torch.inference_mode(False):  # or what starts under inference mode could not change outside of it
+            if self._buffer is None:
+                self._buffer = rows.new_empty(self.size, rows.shape[1])
+            held = len(self.keys)
+            fresh = min(self.size - held, len(keys))
+            self._buffer[held : held + fresh] = rows[:fresh]
+            self.keys = torch.cat([self.keys, keys[:fresh]])
+            keys, rows = keys[fresh:], rows[fresh:]
+            if len(keys):
+                self._replace(keys, rows)
+
+    def _replace(self, keys: Tensor, rows: Tensor) -> None:
+        """Give the places of the largest keys to smaller new ones."""
+        assert self._buffer is not None
+        smallest = torch.zeros(self.size + len(keys), dtype=torch.bool)
+        smallest[torch.cat([self.keys, keys]).topk(self.size, largest=False).indices] = True
+        leaving, entering = (~smallest[: self.size]).nonzero()[:, 0], smallest[self.size :].nonzero()[:, 0]
+        self.keys[leaving] = keys[entering]
+        self._buffer[leaving.to(self._buffer.device)] = rows[entering.to(rows.device)].to(self._buffer)

@@ -1,0 +1,112 @@
+"""A report on embeddings as pictures, a table and one self-contained page."""
+
+import csv
+import io
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from dyncollapse.embeddings import EmbeddingReport
+from dyncollapse.plotting import plot_eigenvalues, plot_ratios
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } svg { max-width: 100%; height: auto; }
+table { border-collapse: collapse; } td, th { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; } .warning { color: #a33; }
+"""
+COLUMNS = ("dimension", "eigenvalue", "collapsed", "mechanism", "fate", "rho")
+
+
+def draw(report: EmbeddingReport) -> Figure:
+    """Draw the spectrum with its noise floor and threshold and, where other views were given, rho."""
+    ratios = report.ratios
+    wide = ratios is not None and len(ratios) > 0
+    figure = Figure(figsize=(9 if wide else 5, 3.5), layout="constrained")
+    axes = figure.subplots(1, 2 if wide else 1, squeeze=False)[0]
+    plot_eigenvalues(axes[0], report.spectrum, report.noise_floor, report.verdict.threshold)
+    if ratios is not None and wide:
+        plot_ratios(axes[1], ratios)
+    return figure
+
+
+def as_png(report: EmbeddingReport) -> bytes:
+    """The same figure, for eyes."""
+    picture = io.BytesIO()
+    draw(report).savefig(picture, format="png", dpi=150)
+    return picture.getvalue()
+
+
+def as_csv(report: EmbeddingReport) -> str:
+    """One line per dimension, largest variance first."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    values = report.as_values()
+    for k, (eigenvalue, found) in enumerate(zip(values["spectrum"], values["verdict"]["dimensions"], strict=True), 1):
+        table.writerow([k, eigenvalue, *(found[name] for name in COLUMNS[2:])])
+    return text.getvalue()
+
+
+def as_html(report: EmbeddingReport, config: Mapping[str, Any]) -> str:
+    """One page that needs nothing else: verdict, pictures, measures with their definitions, warnings, settings.
+
+    It is all ASCII, so that it reads the same in whatever encoding it is printed.
+    """
+    values = report.as_values()
+    picture = io.StringIO()
+    with rc_context({"svg.fonttype": "path", "svg.hashsalt": "dyncollapse"}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        draw(report).savefig(picture, format="svg", metadata=nothing)
+    warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in report.warnings)
+    measures = "".join(
+        f'<tr><td>{escape(name)}</td><td class="number">{_number(value)}</td>'
+        f'<td class="number">{_range(report.intervals[name])}</td><td>{escape(values["conventions"][name])}</td></tr>'
+        for name, value in report.measures.items()
+    )
+    settings = "".join(
+        f"<tr><td>{escape(name)}</td><td>{escape(_setting(value))}</td></tr>"
+        for name, value in {**values["conventions"], **config}.items()
+        if name not in report.measures
+    )
+    heads, *lines = csv.reader(io.StringIO(as_csv(report)))
+    rows = f"<tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>"
+    rows += "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in lines)
+    svg, name = picture.getvalue(), str(config.get("file", "embeddings"))
+    page = f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>dyncollapse: {escape(name)}</title>
+<style>{STYLE}</style></head><body>
+<h1>{escape(report.verdict.sentence)}</h1>
+<p>{report.samples} samples of {report.dim} dimensions, {escape(report.space)}: {escape(name)}</p>
+{warnings}
+{svg[svg.index("<svg") :]}
+<h2>Measures</h2>
+<table><tr><th>measure</th><th>value</th><th>95 % interval</th><th>definition</th></tr>{measures}</table>
+<h2>Conventions and settings</h2>
+<table>{settings}</table>
+<h2>Every dimension</h2>
+<details><summary>{report.dim} principal directions, largest variance first</summary><table>{rows}</table></details>
+</body></html>
+"""
+    return page.encode("ascii", "xmlcharrefreplace").decode()
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.4g}"
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {part}" for name, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)
+
+
+def _range(bar: tuple[float, float] | None) -> str:
+    return "" if bar is None else f"{bar[0]:.4g} to {bar[1]:.4g}"

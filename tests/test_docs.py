@@ -1,0 +1,87 @@
+"""The Python of the documents runs as printed, and their links and table lead somewhere."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+DIAGNOSTICS = (ROOT / "docs" / "diagnostics.md").read_text()
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+BLOCKS = re.findall(r"```python\n(.*?)```", DIAGNOSTICS, re.DOTALL)
+
+
+@pytest.fixture
+def lightning(monkeypatch):
+    """Stand in for Lightning, which is no dependency: a base class for callbacks."""
+    package, module = types.ModuleType("lightning"), types.ModuleType("lightning.pytorch")
+    package.pytorch, module.Callback = module, type("Callback", (), {})
+    monkeypatch.setitem(sys.modules, "lightning", package)
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", module)
+
+
+class Recorder:
+    """A trainer and a module that note what they are told."""
+
+    world_size = 1
+
+    def __init__(self):
+        self.logged, self.printed = {}, []
+
+    def log(self, name, value, **_settings):
+        self.logged[name] = value
+
+    def print(self, text):
+        self.printed.append(text)
+
+
+@pytest.mark.usefixtures("lightning")
+def test_python_of_the_diagnostics_runs_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    for block in BLOCKS:
+        exec(compile(block, "docs/diagnostics.md", "exec"), scope)
+    assert scope["report"].verdict.mechanism == "both"
+    assert scope["wrong"].verdict.mechanism == "implicit-regularization"
+    assert scope["aligned"].sines.max() <= 1
+
+    recorder, callback = Recorder(), scope["CollapseMonitor"]()
+    callback.on_validation_epoch_start(recorder, recorder)
+    rank_two = torch.randn(2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for batch in range(3):
+        z = torch.randn(64, 2, generator=torch.Generator().manual_seed(batch), dtype=torch.float64) @ rank_two
+        callback.on_validation_batch_end(recorder, recorder, {"z": z, "z_pos": z + 0.1}, None, batch)
+    callback.on_validation_epoch_end(recorder, recorder)
+    assert recorder.logged == {"collapsed": 3.0}
+    assert len(recorder.printed) == 1
+
+
+@pytest.mark.parametrize("document", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.stem)
+def test_relative_links_lead_somewhere(document):
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text()):
+        assert (document.parent / link).exists(), link
+
+
+def test_table_of_the_diagnostics_is_the_figures(tmp_path):
+    script = ROOT / "figures" / "beyond_diagnostics.py"
+    subprocess.run(
+        [sys.executable, str(script), "--out", str(tmp_path)], check=True, capture_output=True, env=ENVIRONMENT
+    )
+    with (tmp_path / "beyond_diagnostics.csv").open() as file:
+        drawn = {row["case"]: row for row in csv.DictReader(file)}
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in DIAGNOSTICS.splitlines() if line[:1] == "|"]
+    shown = {cells[0]: cells[1:] for cells in lines if cells[0] in drawn}
+    assert shown.keys() == drawn.keys()
+    for name, (dim, planted, *numbers) in shown.items():
+        row = drawn[name]
+        assert (dim, planted.split()[0]) == (row["dim"], row["planted"])
+        for key, cell in zip(("std", "rankme", "participation", "share"), numbers, strict=True):
+            # Rounding differs by platform: a count may be one off.
+            assert float(cell.strip("*")) == pytest.approx(float(row[key]), abs=0.006 if key == "std" else 1.1)
+            assert cell.startswith("**") is (row[f"{key}_right"] == "False")
