@@ -19,6 +19,7 @@ def cautions(
         *_samples(e),
         *_standing_columns(e),
         *_rounding(e),
+        *_views(e),
         *_one_point(e),
         *_doubtful_ratios(e, ratio, ratios, verdict),
     ]
@@ -36,6 +37,7 @@ def _samples(e: Evidence) -> list[str]:
         share = 1 - e.distinct / len(e.rows)
         found.append(
             f"rows are repeated: {share:.2g} of the {len(e.rows)} sampled rows equal another; intervals are too narrow"
+            + ("" if e.distinct_known else ", and dimensions may be missing for lack of distinct samples")
         )
     return found
 
@@ -63,6 +65,17 @@ def _rounding(e: Evidence) -> list[str]:
     return [f"values are rounded to {name}{origin}: variances up to {e.noise_floor:.2g} are rounding{lost}"]
 
 
+def _views(e: Evidence) -> list[str]:
+    if e.pairs is None:
+        return []
+    if e.unaugmented:
+        return ["the other views equal the first up to rounding: there is no augmentation to compare data with"]
+    if e.other_precision == e.precision:
+        return []
+    names = [str(dtype).removeprefix("torch.") for dtype in (e.precision, e.other_precision)]
+    return [f"the views are rounded to {names[0]} and to {names[1]}: below {e.ratio_floor:.2g} rho would be rounding"]
+
+
 def _one_point(e: Evidence) -> list[str]:
     spread, away = float(e.covariance.diagonal().sum()), float(e.moments.mean[~_still(e)].square().sum())
     if not 0 < spread < ONE_POINT * away:
@@ -78,8 +91,12 @@ def _doubtful_ratios(e: Evidence, ratio: Tensor | None, ratios: Tensor | None, v
     """What sampling alone can turn: a ratio errs by (2/n)^(1/2) along one direction, an extreme one by (d/n)^(1/2)."""
     n, found = e.samples, []
     if ratio is not None:
-        fates = zip(ratio.tolist(), verdict.fates, strict=True)
-        close = sum(abs(rho - 1) < 3 * (2 / n) ** 0.5 for rho, fate in fates if fate in ("dead", "waiting"))
+        told = zip(ratio.tolist(), verdict.fates, (e.principal[0] > e.ratio_floor).tolist(), strict=True)
+        close = sum(
+            abs(rho - 1) < 3 * (2 / n) ** 0.5
+            for rho, fate, resolved in told
+            if resolved and fate in ("dead", "waiting")
+        )
         if close:
             found.append(
                 f"rho of {close} collapsed dimension(s) is within 3 standard errors of 1: dead or waiting is open"

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Commands import what only they need: drawing and tables are not loaded for an error message.
 
@@ -168,7 +171,7 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
 )
 @click.option("--inputs", type=click.Path(path_type=Path), help="What the last linear layer made FILE from.")
 @click.option("--input-positives", type=click.Path(path_type=Path), help="What it made the first --positives from.")
-@click.option("--key", help="Name of the array, where a file holds several.")
+@click.option("--key", help="Name of the array, where files hold several; FILE:KEY names one of one file.")
 @click.option("--views", metavar="one-sided|two-sided", help="Is FILE clean (one-sided)?  [two-sided: no]")
 @click.option("--loss", metavar="infonce|dot|ntxent", help="Weigh negatives by this loss's softmax.  [all alike]")
 @click.option("--temperature", type=float, help="Temperature of dot and ntxent.  [0.1]")
@@ -214,7 +217,6 @@ def diagnose(
 
     from dyncollapse import webpage
     from dyncollapse.monitor import diagnose as examine_all
-    from dyncollapse.readers import read_rows
     from dyncollapse.report import reserve_folder, versions
     from dyncollapse.terminal import print_embeddings, progress_bars
 
@@ -225,9 +227,9 @@ def diagnose(
     folder = None
     try:
         with _bad_input("this does not fit into memory; leave out --svd or --loss, or give fewer rows"):
-            rows, others = read_rows(file, key), [read_rows(path, key) for path in positives]
-            options["inputs"] = inputs and read_rows(inputs, key)
-            options["input_positives"] = input_positives and read_rows(input_positives, key)
+            rows, others = _array(file, key), [_array(path, key) for path in positives]
+            options["inputs"] = inputs and _array(inputs, key)
+            options["input_positives"] = input_positives and _array(input_positives, key)
             folder = None if out is None else reserve_folder(out)
             with progress_bars(steps) as progress:
                 report = examine_all(rows, others or None, progress=progress, **options)
@@ -239,7 +241,10 @@ def diagnose(
         if folder is not None:
             named = {"diagnosis.json": forms["json"], "spectrum.csv": forms["csv"], "report.html": forms["html"]}
             contents = {name: form().encode() for name, form in named.items()}
-            _save_all(folder, contents | {"spectrum.png": webpage.as_png(report)})
+            contents["spectrum.png"] = webpage.as_png(report)
+            if covariances := webpage.as_npz(report):
+                contents["covariances.npz"] = covariances
+            _save_all(folder, contents)
     except KeyboardInterrupt:
         _fail(130, "Interrupted; nothing was saved.")
     finally:
@@ -250,7 +255,15 @@ def diagnose(
         click.echo(forms[form](), nl=False)
     print_embeddings(report, str(file), to_stderr=bool(asked))
     if folder is not None:
-        click.echo(f"Saved in {folder}/: diagnosis.json, spectrum.csv, report.html, spectrum.png", err=bool(asked))
+        click.echo(f"Saved in {folder}/: {', '.join(contents)}", err=bool(asked))
+
+
+def _array(path: Path, key: str | None) -> "Tensor":
+    """FILE, or FILE:KEY for one array of a file that holds several."""
+    from dyncollapse.readers import read_rows
+
+    name, colon, own = str(path).rpartition(":")
+    return read_rows(Path(name), own) if colon and not path.exists() else read_rows(path, key)
 
 
 def _save_all(folder: Path, contents: dict[str, bytes]) -> None:

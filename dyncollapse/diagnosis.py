@@ -188,21 +188,23 @@ def judge_spectrum(
 
     `ratio` holds rho along each principal direction, and tells dead from waiting for those above the noise `floor`.
     Below it only `growing` can: how many directions of the last layer's inputs have rho < 1. No more dimensions than
-    these can be alive at once, so what they leave over waits and the rest is dead (theory: rank of P at rest).
+    these can be alive at once, so what the living and the waiting leave over waits, and the rest is dead (theory: rank
+    of P at rest).
     """
     d = len(spectrum)
     collapsed = [k < seen and not value > threshold for k, value in enumerate(spectrum.tolist())]
-    left = None if growing is None else max(0, growing - (seen - sum(collapsed)))
     fates = []
     for k, value in enumerate(spectrum.tolist()):
         fate = "unseen" if k >= seen else "alive"
-        if collapsed[k] and ratio is not None and value > floor:
-            fate = "dead" if float(ratio[k]) >= 1 else "waiting"
-        elif collapsed[k] and left is not None:
-            fate, left = ("waiting", left - 1) if left else ("dead", 0)
-        elif collapsed[k]:
+        if collapsed[k]:
             fate = "unexplained" if value > floor else "unresolved"
+            if ratio is not None and value > floor:
+                fate = "dead" if float(ratio[k]) >= 1 else "waiting"
         fates.append(fate)
+    if growing is not None:
+        left = max(0, growing - fates.count("alive") - fates.count("waiting"))
+        for k in [k for k, fate in enumerate(fates) if fate in ("unexplained", "unresolved")]:
+            fates[k], left = ("waiting", left - 1) if left else ("dead", 0)
     sentence = _embedding_sentence(fates, threshold, has_ratio=ratio is not None)
     return Verdict(collapsed, [MECHANISMS[fate] for fate in fates], fates, [None] * d, threshold, sentence)
 
@@ -243,13 +245,13 @@ def _sentence(fates: list[str], escapes: list[float], time_per_step: float | Non
 
 def _embedding_sentence(fates: list[str], threshold: float, *, has_ratio: bool) -> str:
     d, unseen = len(fates), fates.count("unseen")
-    below = ", where only the last layer's inputs can tell why"
+    below = "; if a linear layer made them, its inputs can tell why"
     hint = "" if has_ratio else "; other views of the same samples would tell why"
     kinds = {
         "dead": "by strong augmentation (dead: augmentation beats data there)",
         "waiting": "by implicit regularization (waiting: data beats augmentation there)",
         "unexplained": f"above the noise floor{hint}",
-        "unresolved": f"lost in rounding{below}",
+        "unresolved": f"without variance above rounding{below}",
     }
     parts = [f"{fates.count(fate)} {text}" for fate, text in kinds.items() if fate in fates]
     gone = d - unseen - fates.count("alive")

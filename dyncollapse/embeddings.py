@@ -46,6 +46,7 @@ class EmbeddingReport:
     verdict: Verdict
     warnings: tuple[str, ...]
     pairs: ContrastiveCovariance | None
+    input_pairs: ContrastiveCovariance | None
 
     @property
     def collapsed(self) -> int:
@@ -91,7 +92,7 @@ def examine(e: Evidence) -> EmbeddingReport:
     level = collapse_level(values[: e.seen])
     threshold = max(e.noise_floor, level)
     source = e.inputs or e
-    ratio = None if e.pairs is None else _along(directions, e.pairs)
+    ratio = None if e.pairs is None or e.unaugmented else _along(directions, e.pairs)
     ratios = None if source.pairs is None else _generalised(source, source.pairs)[0].flip(-1)
     growing, beaten = _growing_and_beaten(source, ratios)
     verdict = judge_spectrum(
@@ -120,6 +121,7 @@ def examine(e: Evidence) -> EmbeddingReport:
         verdict=verdict,
         warnings=(*cautions(e, ratio, ratios, verdict), *missing),
         pairs=e.pairs,
+        input_pairs=e.inputs.pairs if e.inputs else None,
     )
 
 

@@ -21,11 +21,11 @@ HARD_EDGE = 0.03
 class Evidence:
     """Sums over embeddings, and an even sample of them.
 
-    `rows` is that sample (r, d), in its own format; `pairs` the contrastive covariances, `weights` the softmax these
-    were weighed by, `pairs_eps` the precision of their sums; `halves` those of two halves of the samples, with every
-    negative alike; `lda` the covariances between and within samples over three views or more. `inputs` is what was
-    measured on the inputs of the last linear layer, with its pairs. `direct` holds eigenvalues and directions
-    (columns) by `principal_directions`, where that was asked for.
+    `rows` is that sample (r, d), in its own format, `others` a few rows of each other view; `pairs` the contrastive
+    covariances, `weights` the softmax these were weighed by, `pairs_eps` the precision of their sums; `halves` those of
+    two halves of the samples, with every negative alike; `lda` the covariances between and within samples over three
+    views or more. `inputs` is what was measured on the inputs of the last linear layer, with its pairs. `direct` holds
+    eigenvalues and directions (columns) by `principal_directions`, where that was asked for.
     """
 
     moments: Moments
@@ -38,6 +38,7 @@ class Evidence:
     halves: tuple[ContrastiveCovariance, ...] | None = None
     weights: str | None = None
     pairs_eps: float = torch.finfo(torch.float64).eps
+    others: tuple[Tensor, ...] = ()
     lda: tuple[Tensor, Tensor] | None = None
     inputs: "Evidence | None" = None
     direct: tuple[Tensor, Tensor] | None = None
@@ -64,12 +65,14 @@ class Evidence:
 
     @cached_property
     def precision(self) -> torch.dtype:
-        """The coarsest format that holds every sampled number: values rounded to half stay so in a float32 file."""
-        rows = self.rows
-        if not rows.is_floating_point() or bool((rows == rows.round()).all()):
-            return self.dtype
-        coarser = (f for f in FORMATS if torch.finfo(f).eps > torch.finfo(self.dtype).eps)
-        return next((f for f in coarser if torch.equal(rows.to(f).to(rows.dtype), rows)), self.dtype)
+        """The format that the sampled rows went through, see `stored_precision`."""
+        return stored_precision(self.rows)
+
+    @cached_property
+    def other_precision(self) -> torch.dtype:
+        """The coarsest format that any view went through."""
+        formats = [self.precision, *map(stored_precision, self.others)]
+        return max(formats, key=lambda f: torch.finfo(f).eps if f.is_floating_point else 0.0)
 
     @cached_property
     def normalised(self) -> bool:
@@ -84,16 +87,21 @@ class Evidence:
         as_bytes = self.rows.cpu().contiguous().view(torch.uint8).numpy()
         return len(set(map(bytes, as_bytes)))
 
+    @property
+    def distinct_known(self) -> bool:
+        """Whether the sample tells how many of all rows differ.
+
+        One that leaves rows out does only where each value comes eight times or more: it then misses e^-8 of them.
+        """
+        return len(self.rows) == self.samples or 8 * self.distinct <= len(self.rows)
+
     @cached_property
     def seen(self) -> int:
         """How many directions these samples can show: one less than there are distinct ones, and not the hard edge.
 
-        A sample that leaves rows out tells how many differ only where each value comes eight times or more, as it then
-        misses e^-8 of them. Where all rows are one, that is collapse, and no lack of samples.
+        Where all rows are one, that is collapse, and no lack of samples.
         """
-        n, sampled, distinct = self.samples, len(self.rows), self.distinct
-        known = distinct > 1 and (sampled == n or 8 * distinct <= sampled)
-        free = (distinct if known else n) - 1
+        free = (self.distinct if self.distinct > 1 and self.distinct_known else self.samples) - 1
         if abs(free - self.dim) <= HARD_EDGE * self.dim:
             free = int((1 - HARD_EDGE) * self.dim)
         return max(1, min(self.dim, free))
@@ -104,17 +112,31 @@ class Evidence:
         largest = float(self.principal[0][0])
         # A singular value is off by eps of the largest, so its square by eps^2: the direct SVD has one more factor.
         exact = torch.finfo(torch.float64).eps if self.direct else 1.0
-        return self._floor(exact * largest, fast=self.fast and not self.direct)
+        return self._floor(exact * largest, self.precision, fast=self.fast and not self.direct)
+
+    @cached_property
+    def unaugmented(self) -> bool:
+        """Whether there are other views, and none differs from the first by more than rounding."""
+        return self.pairs is not None and float(self.pairs.augmentation.diagonal().max()) <= self.ratio_floor
 
     @cached_property
     def ratio_floor(self) -> float:
-        """Variance below which rho is rounding: pairs are sums, whatever route the spectrum took."""
+        """Variance below which rho is rounding, of any view: pairs are sums, whatever route the spectrum took."""
         largest = float(self.principal[0][0])
-        return max(self._floor(largest, fast=self.fast), ROUNDINGS_OF_SUMS * self.pairs_eps * largest)
+        sums = ROUNDINGS_OF_SUMS * self.pairs_eps * largest
+        return max(self._floor(largest, self.other_precision, fast=self.fast), sums)
 
-    def _floor(self, largest: float, *, fast: bool) -> float:
+    def _floor(self, largest: float, precision: torch.dtype, *, fast: bool) -> float:
         second_moments = self.covariance.diagonal() + self.moments.mean.square()
-        return noise_floor(second_moments, largest, self.precision, fast=fast)
+        return noise_floor(second_moments, largest, precision, fast=fast)
+
+
+def stored_precision(rows: Float[Tensor, "r d"]) -> torch.dtype:
+    """The coarsest format that holds every number: values rounded to half stay so in a float32 file."""
+    if not rows.is_floating_point() or bool((rows == rows.round()).all()):
+        return rows.dtype
+    coarser = (f for f in FORMATS if torch.finfo(f).eps > torch.finfo(rows.dtype).eps)
+    return next((f for f in coarser if torch.equal(rows.to(f).to(rows.dtype), rows)), rows.dtype)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import torch.distributed
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.covariance import WEIGHINGS, blockwise_covariance
+from dyncollapse.covariance import WEIGHINGS, ContrastiveCovariance, blockwise_covariance
 from dyncollapse.embeddings import EmbeddingReport, examine
 from dyncollapse.evidence import Evidence, principal_directions
 from dyncollapse.gaussian import VIEWS
@@ -22,6 +22,8 @@ from dyncollapse.view_moments import ViewMoments
 BLOCK_BYTES = 1 << 25
 # Between the seeds of processes (ours): far from seeds that people choose.
 SEED_STRIDE = 1_000_003
+PREVIEW = 256  # rows of other views that tell the format they were stored in (ours)
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Monitor:
@@ -56,11 +58,11 @@ class Monitor:
     def reset(self) -> None:
         """Forget everything seen, to start another epoch."""
         self.dtype: torch.dtype | None = None
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        rank = torch.distributed.get_rank() if distributed else 0
-        self.reservoir = Reservoir(self.sample, self.seed + SEED_STRIDE * rank)
-        # Both halves of every block apart: directions that one finds are judged on the other.
+        self.reservoir = Reservoir(self.sample, self.seed)
+        self.previews: list[Tensor] = []  # a few rows of every other view, for their formats
+        # Halves drawn at random, for files have an order: directions that one finds are judged on the other.
         self.halves: tuple[ViewMoments, ...] = ()
+        self.coin = torch.Generator().manual_seed(self.seed)
 
     def update(
         self,
@@ -74,14 +76,12 @@ class Monitor:
             self._start(z.shape[1], len(others), z.device)
             self.dtype = z.dtype
             self.reservoir.update(z[:0].detach())  # or a process without rows could not take part in `all_reduce`
+            self.previews = [view[:PREVIEW].detach().clone() for view in others]
         rows = max(1, BLOCK_BYTES // (8 * z.shape[1]))
         for start in range(0, len(z), rows):
             views = [view[start : start + rows].detach() for view in (z, *others)]
             self.reservoir.update(views[0])
-            # The half that is behind takes the middle row of an odd block.
-            middle = (len(views[0]) + (self.halves[0].count <= self.halves[1].count)) // 2
-            self.halves[0].update([view[:middle] for view in views])
-            self.halves[1].update([view[middle:] for view in views])
+            self._add(views)
             if progress:
                 progress(min(start + rows, len(z)), len(z))
 
@@ -98,16 +98,17 @@ class Monitor:
                 f"monitors of (dimension, other views, format, convention, fast) {mine} and {theirs} do not merge"
             )
         self.reservoir.merge(other.reservoir)
+        self.previews = self.previews or other.previews
         for own, added in zip(self.halves, other.halves, strict=True):
             own.merge(added)
 
     def all_reduce(self, group: torch.distributed.ProcessGroup | None = None) -> None:
         """Give every process of the group what all of them saw: once, before `compute`; `reset` before going on.
 
-        Sums are all-reduced, the samples of rows gathered and thinned. Raises ValueError where nothing was seen.
+        Sums are all-reduced, the samples of rows gathered and thinned. Raises ValueError, on every process alike, where
+        one has had no update or they differ in dimension, views, format or settings.
         """
-        if self.dtype is None:
-            raise ValueError("this process has seen no embeddings; update every process's monitor before all_reduce")
+        self._agree(group)
         self.reservoir.all_reduce(group)
         for half in self.halves:
             half.all_reduce(group)
@@ -131,6 +132,9 @@ class Monitor:
         single = torch.finfo(torch.float32)
         if self.fast and 0 < float(self.reservoir.rows.to(torch.float64).abs().max()) ** 2 < single.tiny / single.eps:
             raise ValueError("the embeddings are so small that their squares vanish in float32; leave out fast")
+        moving = bool((self.reservoir.rows != self.reservoir.rows[:1]).any())
+        if moving and not total.each[0].covariance.diagonal().any():
+            raise ValueError("the embeddings differ by so little that their squares vanish; give them in other units")
         split = others and all(half.count > 1 for half in self.halves)
         return Evidence(
             moments=total.each[0],
@@ -140,11 +144,40 @@ class Monitor:
             views=self.views,
             fast=self.fast,
             pairs=total.pairs(self.views) if others else None,
+            others=tuple(self.previews),
             halves=tuple(half.pairs(self.views) for half in self.halves) if split else None,
             weights="uniform" if others else None,
             pairs_eps=torch.finfo(torch.float32 if self.fast else torch.float64).eps,
             lda=total.lda(),
         )
+
+    def _add(self, views: Sequence[Tensor]) -> None:
+        """Give each sample to one half, by the flip of a coin; all to the first where there is nothing to compare."""
+        if len(views) == 1:
+            self.halves[0].update(views)
+            return
+        heads = torch.rand(len(views[0]), generator=self.coin, dtype=torch.float64) < 0.5
+        for half, chosen in zip(self.halves, (heads, ~heads), strict=True):
+            half.update([view[chosen.to(view.device)] for view in views])
+
+    def _agree(self, group: torch.distributed.ProcessGroup | None) -> None:
+        """Let all processes see what each one holds: collectives of unlike sums add up to nonsense, or hang."""
+        layout = (
+            (*self._layout(), DTYPES.index(self.dtype) if self.dtype in DTYPES else -1) if self.dtype else (0, 0, -2)
+        )
+        own = torch.tensor([*layout, VIEWS.index(self.views), self.fast, self.sample])
+        if torch.distributed.get_backend(group) == "nccl":
+            own = own.cuda()
+        everyone = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size(group))]
+        torch.distributed.all_gather(everyone, own, group)
+        held = [tuple(one.tolist()) for one in everyone]
+        if any(not dim for dim, *_ in held):
+            empty = [rank for rank, (dim, *_) in enumerate(held) if not dim]
+            raise ValueError(f"process(es) {empty} have seen no embeddings; update every monitor before all_reduce")
+        if len(set(held)) > 1:
+            raise ValueError(
+                f"the processes' monitors differ in (dimension, other views, format, convention, fast, sample): {held}"
+            )
 
     def _layout(self) -> tuple[int, int]:
         """Dimension, and number of other views."""
@@ -172,6 +205,9 @@ class Monitor:
             raise ValueError(f"this batch is {z.dtype}; earlier ones were {self.dtype}")
 
     def _start(self, dim: int, others: int, device: torch.device) -> None:
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        rank = torch.distributed.get_rank() if distributed else 0
+        self.reservoir = Reservoir(self.sample, self.seed + SEED_STRIDE * rank)
         self.halves = tuple(ViewMoments(dim, others, fast=self.fast, device=device) for _ in range(2))
 
 
@@ -195,7 +231,8 @@ def diagnose(
 
     `positives` are one or several other views of the same samples, row by row; `inputs` and `input_positives` what the
     last linear layer made `z` and the first positive from. `loss` ("infonce", "dot", "ntxent", with its
-    `temperature`) weighs negatives by that loss's softmax, in N^2 time; without it every negative counts alike.
+    `temperature`) weighs negatives by that loss's softmax, in N^2 time, for each other view in turn; without it every
+    negative counts alike.
     `svd` takes the spectrum from the centred matrix itself, held whole in float64, which keeps digits of the tail that
     a covariance rounds away. Everything else as for `Monitor`; arrays and memory-mapped tensors are read in blocks.
     Raises ValueError for shapes that do not fit, NaN or infinity (how many, and where first), and under two rows.
@@ -213,7 +250,7 @@ def diagnose(
     _check_weights(loss, temperature, views, len(others))
 
     def measured(name: str, *arrays: Tensor) -> Evidence:
-        monitor = Monitor(views=views, space=space, fast=fast, sample=sample, seed=seed)
+        monitor = Monitor(views=views, space=space, fast=fast, sample=min(sample, max(2, len(z))), seed=seed)
         monitor.update(*arrays, progress=progress and partial(progress, name))
         try:
             return monitor.evidence()
@@ -227,24 +264,32 @@ def diagnose(
     if inputs is not None and input_positives is not None:
         changes["inputs"] = measured("inputs", inputs, input_positives)
     if loss is not None:
-        seen = progress and partial(progress, "pairs")
-
-        def weighed(x: Tensor, x_pos: Tensor) -> dict[str, Any]:
-            assert loss is not None
-            pairs = blockwise_covariance(
-                x, x_pos, z, others[0], loss=loss, temperature=temperature, views=views, progress=seen
-            )
-            if not (torch.isfinite(pairs.data).all() and torch.isfinite(pairs.augmentation).all()):
-                raise ValueError(f"the {loss} weights of numbers this large overflow; give them in float64")
-            double = torch.float64 in {rows.dtype for rows in (x, x_pos, z, others[0])}
-            return {"pairs": pairs, "pairs_eps": torch.finfo(torch.float64 if double else torch.float32).eps}
-
-        changes |= {"weights": loss, **weighed(z, others[0])}
+        weigh = partial(
+            weighed_pairs,
+            loss=loss,
+            temperature=temperature,
+            views=views,
+            progress=progress and partial(progress, "pairs"),
+        )
+        changes |= {"weights": loss, **weigh([(z, other, z, other) for other in others])}
         if inputs is not None and input_positives is not None:
-            changes["inputs"] = replace(changes["inputs"], **weighed(inputs, input_positives))
+            changes["inputs"] = replace(changes["inputs"], **weigh([(inputs, input_positives, z, others[0])]))
     if svd:
         changes["direct"] = principal_directions(z)
     return examine(replace(found, **changes))
+
+
+def weighed_pairs(
+    tensors: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], *, loss: str, **settings: Any
+) -> dict[str, Any]:
+    """Softmax-weighted contrastive covariances, mean over (x, x_pos, z, z_pos), and the precision of their sums."""
+    found = [blockwise_covariance(*one, loss=loss, **settings) for one in tensors]
+    data, augmentation = (torch.stack([getattr(p, side) for p in found]).mean(0) for side in ("data", "augmentation"))
+    if not (torch.isfinite(data).all() and torch.isfinite(augmentation).all()):
+        raise ValueError(f"the {loss} weights of numbers this large overflow; give them in float64")
+    double = torch.float64 in {rows.dtype for one in tensors for rows in one}
+    eps = torch.finfo(torch.float64 if double else torch.float32).eps
+    return {"pairs": ContrastiveCovariance(data, augmentation), "pairs_eps": eps}
 
 
 def _check_weights(loss: str | None, temperature: float | None, views: str, others: int) -> None:

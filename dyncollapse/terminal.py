@@ -188,11 +188,15 @@ def _augmentation(report: EmbeddingReport) -> str:
     if found["weights"] == "ntxent":
         weights += " (a diagnostic: not this loss's exact force)"
     lowest, highest = report.ratios[-1], report.ratios[0]
+    pairs = report.input_pairs or report.pairs
+    assert pairs is not None
+    traces = [float(side.diagonal().sum()) for side in (pairs.data, pairs.augmentation)]
     return (
         f"Augmentation over data, rho (Sigma1 u = rho Sigma0 u) in the {found['augmentation_space']}, "
-        f"{found['views']}, {weights}: from {float(lowest):.3g} to {float(highest):.3g}. "
-        f"Augmentation beats data in {report.augmentation_share:.0%} of {len(report.ratios)} directions, counted on "
-        "one half of the samples along those that the other half finds, every negative alike."
+        f"{found['views']}, {weights}: from {float(lowest):.3g} to {float(highest):.3g}; "
+        f"tr Sigma1 = {traces[1]:.3g}, tr Sigma0 = {traces[0]:.3g}. Augmentation beats data in "
+        f"{report.augmentation_share:.0%} of directions, counted on one half of the samples along those that the other "
+        "half finds, every negative alike."
     )
 
 

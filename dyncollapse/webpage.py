@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -38,6 +39,19 @@ def as_png(report: EmbeddingReport) -> bytes:
     picture = io.BytesIO()
     draw(report).savefig(picture, format="png", dpi=150)
     return picture.getvalue()
+
+
+def as_npz(report: EmbeddingReport) -> bytes | None:
+    """Sigma0 and Sigma1, of the embeddings and of the last layer's inputs, where there are other views of them."""
+    arrays: dict[str, np.ndarray] = {}
+    for prefix, pairs in (("", report.pairs), ("input_", report.input_pairs)):
+        if pairs is not None:
+            arrays |= {f"{prefix}sigma0": pairs.data.cpu().numpy(), f"{prefix}sigma1": pairs.augmentation.cpu().numpy()}
+    if not arrays:
+        return None
+    file = io.BytesIO()
+    np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes every name for an option
+    return file.getvalue()
 
 
 def as_csv(report: EmbeddingReport) -> str:

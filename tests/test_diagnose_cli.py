@@ -319,11 +319,22 @@ def test_bad_input_is_one_line_and_exit_2_and_leaves_nothing(diagnose, folder, o
 # --------------------------------------------------------------------------------------------------------------- saving
 
 
+@pytest.mark.usefixtures("folder")
+def test_one_file_may_hold_both_views(diagnose):
+    np.savez("both.npz", z=np.load("a.npy"), z_pos=np.load("b.npy"))
+    apart = as_json(fine(diagnose("a.npy", "--positives", "b.npy", "--json")).stdout)
+    together = as_json(fine(diagnose("both.npz:z", "--positives", "both.npz:z_pos", "--json")).stdout)
+    assert {**apart, "config": 0} == {**together, "config": 0}
+    assert "has no array named p" in refused(diagnose("both.npz:p"))
+
+
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_everything_is_saved(diagnose, folder, form):
     result = fine(diagnose("a.npy", "--positives", "b.npy", "--out", "some/where", *form))
     where = folder / "some/where"
-    assert {path.name for path in where.iterdir()} == SAVED
+    assert {path.name for path in where.iterdir()} == SAVED | {"covariances.npz"}
+    with np.load(where / "covariances.npz") as saved:
+        assert {name: array.shape for name, array in saved.items()} == dict.fromkeys(("sigma0", "sigma1"), (DIM, DIM))
     assert (where / "spectrum.png").read_bytes().startswith(b"\x89PNG")
     assert "Saved in some/where/" in (result.stderr if form else result.stdout)
     if form:

@@ -404,7 +404,7 @@ def test_one_known_mechanism_speaks_for_the_unknown():
         (
             {"threshold": 5e-13},
             "1 dimension of 6 collapsed (variance up to 5e-13): "
-            "1 lost in rounding, where only the last layer's inputs can tell why.",
+            "1 without variance above rounding; if a linear layer made them, its inputs can tell why.",
         ),
         (
             {"seen": 4},
@@ -424,3 +424,12 @@ def test_sentence_about_measured_dimensions(others, told):
     if "ratio" in asked:
         asked["ratio"] = spectrum_of(asked["ratio"])
     assert judge_spectrum(MEASURED, **asked).sentence == told
+
+
+def test_waiting_dimensions_take_the_places_that_the_inputs_leave():
+    # 24 directions can grow: 16 live, 8 wait above the floor, so nothing is left for the 8 below it.
+    spectrum = torch.tensor([1.0] * 16 + [1e-6] * 8 + [1e-20] * 8, dtype=torch.float64)
+    ratio = torch.full((32,), 0.5, dtype=torch.float64)
+    for growing, hidden in ((24, ["dead"] * 8), (27, ["waiting"] * 3 + ["dead"] * 5), (20, ["dead"] * 8)):
+        fates = judge_spectrum(spectrum, 1e-4, 1e-15, 32, ratio, growing).fates
+        assert fates == ["alive"] * 16 + ["waiting"] * 8 + hidden

@@ -559,3 +559,45 @@ def test_effective_rank_of_the_uncentred_second_moment_is_not_rankme(generator):
     report = diagnose(z)
     assert report.measures["rankme"] == pytest.approx(float(rankme_from_eigenvalues(second)), rel=1e-9)
     assert abs(report.measures["rankme"] - float(effective_rank(second))) > 0.1
+
+
+# --- What the views can tell
+
+
+def paired(generator, aug_std, gain, n=4000):
+    """Embeddings of clean inputs N(0, I) by one diagonal layer, and of the same with noise."""
+    x, gain = normal(generator, n, len(gain)), torch.tensor(gain, dtype=torch.float64)
+    noise = normal(generator, n, len(gain)) * torch.tensor(aug_std, dtype=torch.float64)
+    return x * gain, (x + noise) * gain
+
+
+@pytest.mark.parametrize("coarse", [torch.float16, torch.bfloat16])
+def test_rounding_of_a_coarser_view_is_no_augmentation(coarse, generator):
+    # The small dimensions are waiting: their positives' rounding, mixed in by a rotation, is larger than their data.
+    z, z_pos = paired(generator, [0.3] * 16, [1.0] * 8 + [1e-4] * 8)
+    turn = rotation(generator, 16)
+    z, z_pos = z @ turn, z_pos @ turn
+    assert diagnose(z, z_pos, views="one-sided").verdict.fates[8:] == ["waiting"] * 8
+    report = diagnose(z, z_pos.to(coarse).double(), views="one-sided")
+    assert "dead" not in report.verdict.fates
+    assert any(f"rounded to float64 and to {str(coarse)[6:]}" in text for text in report.warnings)
+
+
+def test_views_that_are_the_same_explain_nothing(generator):
+    z, _ = paired(generator, [0.0] * 8, [1.0] * 4 + [1e-3] * 4)
+    report = diagnose(z, z.clone())
+    assert report.verdict.fates == ["alive"] * 4 + ["unexplained"] * 4
+    assert any("there is no augmentation to compare data with" in text for text in report.warnings)
+
+
+def test_warns_of_ratios_that_sampling_can_turn_and_of_no_others(generator):
+    z, z_pos = paired(generator, [0.2] * 4 + [2**0.5, 0.5], [1.0] * 4 + [2e-3, 1e-3])
+    near = [text for text in diagnose(z, z_pos, views="one-sided").warnings if "rho" in text]
+    assert [text[:17] for text in near] == ["rho of 1 collapse", "1 generalised rho"]
+    z, z_pos = paired(generator, [0.2] * 4 + [2.0, 0.5], [1.0] * 4 + [2e-3, 1e-3])
+    assert not [text for text in diagnose(z, z_pos, views="one-sided").warnings if "rho" in text]
+
+
+def test_numbers_whose_squares_vanish_are_refused(generator):
+    with pytest.raises(ValueError, match="squares vanish"):
+        diagnose(1e-200 * normal(generator, 50, 4))

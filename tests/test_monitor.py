@@ -470,9 +470,63 @@ def _assert_close(got, expected, skip=""):
         assert got == (expected if expected is None else pytest.approx(expected, rel=1e-9, abs=1e-14))
 
 
-def test_a_process_that_saw_nothing_is_told():
-    with pytest.raises(ValueError, match="seen no embeddings; update every process's monitor"):
-        Monitor().all_reduce()
+UNLIKE = """
+import sys, torch, torch.distributed as dist
+from dyncollapse import Monitor
+rank, meeting, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method="file://" + meeting, rank=rank, world_size=2)
+z, told = torch.randn(20, 3), []
+unlike = [
+    (Monitor(), [z] if rank else None),
+    (Monitor(), [z, z + 1] if rank else [z]),
+    (Monitor(), [z.double()] if rank else [z]),
+    (Monitor(views="one-sided" if rank else "two-sided"), [z, z + 1]),
+    (Monitor(sample=30 + rank), [z]),
+]
+for monitor, views in unlike:
+    if views:
+        monitor.update(*views)
+    try:
+        monitor.all_reduce()
+        told.append("nothing")
+    except ValueError as error:
+        told.append(str(error))
+apart = Monitor(sample=8)
+for _ in range(20):
+    apart.update(torch.arange(40.0).view(-1, 1))
+torch.save((told, apart.reservoir.keys), out + str(rank))
+dist.destroy_process_group()
+"""
+
+
+def test_unlike_processes_are_told_on_all_and_draw_apart(tmp_path):
+    arguments = [str(tmp_path / "meeting"), str(tmp_path / "out")]
+    workers = [subprocess.Popen([sys.executable, "-c", UNLIKE, str(rank), *arguments]) for rank in range(2)]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    (told, keys), (other_told, other_keys) = (torch.load(f"{arguments[1]}{rank}") for rank in range(2))
+    assert told == other_told
+    assert told[0] == "process(es) [0] have seen no embeddings; update every monitor before all_reduce"
+    assert all(text.startswith("the processes' monitors differ in (dimension, other views,") for text in told[1:])
+    assert not set(keys.tolist()) & set(other_keys.tolist())
+
+
+# --- Order
+
+
+def test_a_file_sorted_by_class_is_judged_as_a_shuffled_one(generator):
+    # Ten classes that differ along directions of their own; strong augmentation along the last eight of 16.
+    centres = normal(generator, 10, 16)
+    clean = centres.repeat_interleave(400, 0) + 0.3 * normal(generator, 4000, 16)
+    shifted = clean + normal(generator, 4000, 16) * torch.tensor([0.1] * 8 + [4.0] * 8, dtype=torch.float64)
+    order = torch.randperm(4000, generator=generator)
+    rows, others = (clean, clean[order]), (shifted, shifted[order])
+    ordered, mixed = (diagnose(*views, views="one-sided") for views in zip(rows, others, strict=True))
+    assert ordered.augmentation_share == mixed.augmentation_share == 0.5
+    monitor = Monitor(views="one-sided")
+    for batch in zip(clean.split(100), shifted.split(100), strict=True):
+        monitor.update(*batch)
+    assert monitor.compute().augmentation_share == 0.5
 
 
 # --- The report as data

@@ -207,4 +207,5 @@ def test_few_samples_keep_the_mechanism(seed, samples):
     case = next(case for case in planted_cases(seed, samples) if case.name == "hard collapse")
     found = diagnose(case.z, **case.others)
     assert answer(found) == planted(case)
-    assert found.augmentation_share == 0.75
+    # At 150 samples of 64 dimensions in each half a ratio of 2 is off by a quarter: one of 96 may miss.
+    assert found.augmentation_share == pytest.approx(0.75, abs=1 / 64)
