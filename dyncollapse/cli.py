@@ -233,17 +233,8 @@ def diagnose(
             folder = None if out is None else reserve_folder(out)
             with progress_bars(steps) as progress:
                 report = examine_all(rows, others or None, progress=progress, **options)
-        forms = {
-            "json": lambda: json.dumps(report.as_values() | {"config": config}, allow_nan=False) + "\n",
-            "csv": lambda: webpage.as_csv(report),
-            "html": lambda: webpage.as_html(report, config),
-        }
+        contents = webpage.as_files(report, config, *asked) if folder is None else webpage.as_files(report, config)
         if folder is not None:
-            named = {"diagnosis.json": forms["json"], "spectrum.csv": forms["csv"], "report.html": forms["html"]}
-            contents = {name: form().encode() for name, form in named.items()}
-            contents["spectrum.png"] = webpage.as_png(report)
-            if covariances := webpage.as_npz(report):
-                contents["covariances.npz"] = covariances
             _save_all(folder, contents)
     except KeyboardInterrupt:
         _fail(130, "Interrupted; nothing was saved.")
@@ -252,7 +243,7 @@ def diagnose(
             with suppress(OSError):  # succeeds on an empty folder only: nothing was saved
                 folder.rmdir()
     for form in asked:
-        click.echo(forms[form](), nl=False)
+        click.echo(contents[webpage.FILES[form]], nl=False)
     print_embeddings(report, str(file), to_stderr=bool(asked))
     if folder is not None:
         click.echo(f"Saved in {folder}/: {', '.join(contents)}", err=bool(asked))

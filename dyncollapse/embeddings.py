@@ -153,13 +153,8 @@ def _along(directions: Float[Tensor, "d k"], pairs: ContrastiveCovariance) -> Fl
 
 def _generalised(e: Evidence, pairs: ContrastiveCovariance) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
     """Generalised eigenvalues of (Sigma1, Sigma0), ascending, and directions, where data spreads beyond rounding."""
-    largest = float(torch.linalg.eigvalsh(pairs.data)[-1])
-    if largest <= 0:
-        return pairs.data.new_empty(0), pairs.data.new_empty(e.dim, 0)
     # Softmax weights leave Sigma0 small beside the terms that cancel in it, which are as large as the covariance.
-    return relative_modes(
-        pairs.data, pairs.augmentation, max(2 * e.ratio_floor / largest, e.dim * torch.finfo(torch.float64).eps)
-    )
+    return relative_modes(pairs.data, pairs.augmentation, 2 * e.ratio_floor)
 
 
 def _growing_and_beaten(e: Evidence, ratios: Tensor | None) -> tuple[int | None, float | None]:

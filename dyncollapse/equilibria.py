@@ -126,26 +126,27 @@ def generalised_modes(task: GaussianTask) -> tuple[Float[Tensor, " r"], Float[Te
     that cancels most of the augmentation (a Schur complement), as the network learns to.
     """
     s_e, a_e = task.seen
-    doubled, directions = relative_modes(s_e, a_e, 100 * task.dim * torch.finfo(s_e.dtype).eps)
+    round_off = 100 * task.dim * torch.finfo(s_e.dtype).eps * float(torch.linalg.matrix_norm(s_e, ord=2))
+    doubled, directions = relative_modes(s_e, a_e, round_off)
     return doubled / 2, directions
 
 
 def relative_modes(
-    data: Float[Tensor, "d d"], augmentation: Float[Tensor, "d d"], tolerance: float
+    data: Float[Tensor, "d d"], augmentation: Float[Tensor, "d d"], least: float
 ) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
     """Solve augmentation u = ratio data u: ratios, ascending, and U with U^T data U = I.
 
-    Both are PSD; r is the rank of `data`, eigenvalues up to `tolerance` times the largest counting as 0. In its kernel
-    lies augmentation only; U then includes the combination of those directions that cancels most of it (a Schur
+    Both are PSD; r is the rank of `data`, eigenvalues up to `least` counting as 0. In its kernel lies augmentation
+    only; U then includes the combination of those directions that cancels most of it (a Schur
     complement).
     """
     variances, frame = torch.linalg.eigh(data)
-    kept = variances > tolerance * variances[-1]
+    kept = variances > least
     lift, empty = frame[:, kept], frame[:, ~kept]
     if empty.shape[1]:
         # Directions without noise either hold round-off only, which must not be inverted.
-        least = tolerance * torch.maximum(augmentation.abs().max(), variances[-1])
-        noise = torch.linalg.pinv(empty.T @ augmentation @ empty, atol=least, hermitian=True)
+        round_off = least * torch.maximum(augmentation.abs().max() / variances[-1], variances.new_ones(()))
+        noise = torch.linalg.pinv(empty.T @ augmentation @ empty, atol=round_off, hermitian=True)
         lift = lift - empty @ noise @ (empty.T @ augmentation @ lift)
     white = lift / variances[kept].sqrt()
     ratios, turn = torch.linalg.eigh(white.T @ augmentation @ white)

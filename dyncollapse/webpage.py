@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
@@ -19,6 +20,13 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } svg { max-
 table { border-collapse: collapse; } td, th { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; } .warning { color: #a33; }
 """
+FILES = {
+    "json": "diagnosis.json",
+    "csv": "spectrum.csv",
+    "html": "report.html",
+    "png": "spectrum.png",
+    "npz": "covariances.npz",
+}
 COLUMNS = ("dimension", "eigenvalue", "collapsed", "mechanism", "fate", "rho")
 
 
@@ -39,6 +47,24 @@ def as_png(report: EmbeddingReport) -> bytes:
     picture = io.BytesIO()
     draw(report).savefig(picture, format="png", dpi=150)
     return picture.getvalue()
+
+
+def as_files(report: EmbeddingReport, config: Mapping[str, Any], *forms: str) -> dict[str, bytes]:
+    """The contents of the files that `forms` of FILES name, by file name; of all files where none is named."""
+    makers: dict[str, Callable[[], bytes | None]] = {
+        "json": lambda: as_json(report, config).encode(),
+        "csv": lambda: as_csv(report).encode(),
+        "html": lambda: as_html(report, config).encode(),
+        "png": lambda: as_png(report),
+        "npz": lambda: as_npz(report),
+    }
+    contents = {FILES[form]: makers[form]() for form in forms or FILES}
+    return {name: content for name, content in contents.items() if content is not None}
+
+
+def as_json(report: EmbeddingReport, config: Mapping[str, Any]) -> str:
+    """The report and the settings it was made with, as one line."""
+    return json.dumps(report.as_values() | {"config": config}, allow_nan=False) + "\n"
 
 
 def as_npz(report: EmbeddingReport) -> bytes | None:

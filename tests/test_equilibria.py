@@ -527,9 +527,9 @@ def test_relative_modes_scale_with_the_augmentation_and_against_the_data(scale, 
     data, augmentation = random_covariance(generator, 5, 3), random_covariance(generator, 5)
     here, _ = relative_modes(data, augmentation, 1e-10)
     for there, factor in (
-        (relative_modes(scale * data, augmentation, 1e-10), 1 / scale),
+        (relative_modes(scale * data, augmentation, scale * 1e-10), 1 / scale),
         (relative_modes(data, scale * augmentation, 1e-10), scale),
-        (relative_modes(scale * data, scale * augmentation, 1e-10), 1.0),
+        (relative_modes(scale * data, scale * augmentation, scale * 1e-10), 1.0),
     ):
         torch.testing.assert_close(there[0], factor * here, rtol=1e-7, atol=0)
 
