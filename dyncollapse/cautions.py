@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.diagnosis import Verdict
-from dyncollapse.evidence import HARD_EDGE, Evidence
+from dyncollapse.evidence import HARD_EDGE, Evidence, format_name
 
 # Variance over squared distance from the origin below which embeddings are nearly one point (ours).
 ONE_POINT = 1e-4
@@ -58,7 +58,7 @@ def _standing_columns(e: Evidence) -> list[str]:
 def _rounding(e: Evidence) -> list[str]:
     if e.precision not in (torch.float16, torch.bfloat16):
         return []
-    name, stored = (str(dtype).removeprefix("torch.") for dtype in (e.precision, e.dtype))
+    name, stored = format_name(e.precision), format_name(e.dtype)
     origin = "" if name == stored else f", though the file is {stored}"
     hidden = int((e.principal[0] <= e.noise_floor).sum())
     lost = f", and {hidden} lie there" if hidden else ""
@@ -72,8 +72,8 @@ def _views(e: Evidence) -> list[str]:
         return ["the other views equal the first up to rounding: there is no augmentation to compare data with"]
     if e.other_precision == e.precision:
         return []
-    names = [str(dtype).removeprefix("torch.") for dtype in (e.precision, e.other_precision)]
-    return [f"the views are rounded to {names[0]} and to {names[1]}: below {e.ratio_floor:.2g} rho would be rounding"]
+    names = f"{format_name(e.precision)} and to {format_name(e.other_precision)}"
+    return [f"the views are rounded to {names}: below {e.ratio_floor:.2g} rho would be rounding"]
 
 
 def _one_point(e: Evidence) -> list[str]:

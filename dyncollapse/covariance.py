@@ -84,8 +84,8 @@ def blockwise_covariance(
     float32. Calls `progress(rows done, n)` after every block. Raises ValueError for unknown names, shapes that do not
     fit, fewer than two rows, a temperature not above 0 or that the loss does not have, and a block below 1.
     """
-    _check(x, x_pos, z, z_pos, loss, views, block)
-    temperature = loss_temperature(loss, temperature)
+    temperature = check_weighing(loss, temperature, views)
+    _check(x, x_pos, z, z_pos, block)
     n, d = x.shape
     dtype = torch.float64 if torch.float64 in {t.dtype for t in (x, x_pos, z, z_pos)} else torch.float32
     block = min(n, max(1, BLOCK_BYTES // (n * dtype.itemsize)) if block is None else block)
@@ -139,15 +139,17 @@ def _negative_weights(
         yield rows, b
 
 
-def _check(x: Tensor, x_pos: Tensor, z: Tensor, z_pos: Tensor, loss: str, views: str, block: int | None) -> None:
-    for name, value, allowed in (
-        ("loss", loss, WEIGHINGS),
-        ("views", views, ("one-sided", "two-sided")),
-    ):
+def check_weighing(loss: str, temperature: float | None, views: str) -> float | None:
+    """The temperature that `blockwise_covariance` uses; ValueError for what it refuses before it looks at numbers."""
+    for name, value, allowed in (("loss", loss, WEIGHINGS), ("views", views, ("one-sided", "two-sided"))):
         if value not in allowed:
             raise ValueError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
     if loss == "ntxent" and views == "one-sided":
         raise ValueError("ntxent is symmetric in both views; it needs two-sided views, not one-sided")
+    return loss_temperature(loss, temperature)
+
+
+def _check(x: Tensor, x_pos: Tensor, z: Tensor, z_pos: Tensor, block: int | None) -> None:
     shapes = [tuple(t.shape) for t in (x, x_pos, z, z_pos)]
     if {len(shape) for shape in shapes} != {2} or shapes[0] != shapes[1] or shapes[2] != shapes[3]:
         listed = ", ".join(map(str, shapes))

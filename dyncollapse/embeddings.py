@@ -12,7 +12,7 @@ from dyncollapse.cautions import cautions
 from dyncollapse.covariance import ContrastiveCovariance
 from dyncollapse.diagnosis import COLLAPSED_BELOW, Verdict, collapse_level, judge_spectrum
 from dyncollapse.equilibria import relative_modes
-from dyncollapse.evidence import Evidence
+from dyncollapse.evidence import Evidence, format_name
 from dyncollapse.intervals import DEFINITIONS, Interval, Measures, collapsed_interval, measures_with_intervals
 
 SPECTRUM = "eigenvalues of the centred covariance, 1/N, descending"
@@ -132,8 +132,8 @@ def _conventions(e: Evidence, level: float) -> dict[str, Any]:
         **DEFINITIONS,
         "intervals": INTERVALS,
         "normalised": e.normalised,
-        "dtype": str(e.dtype).removeprefix("torch."),
-        "precision": str(e.precision).removeprefix("torch."),
+        "dtype": format_name(e.dtype),
+        "precision": format_name(e.precision),
         "accumulation": "float32 blocks, summed in float64" if e.fast else "float64",
         "tail": "squared singular values of the centred embeddings" if e.direct else "of the covariance",
         "views": e.views if compared else None,

@@ -131,6 +131,11 @@ class Evidence:
         return noise_floor(second_moments, largest, precision, fast=fast)
 
 
+def format_name(dtype: torch.dtype) -> str:
+    """float32 for torch.float32."""
+    return str(dtype).removeprefix("torch.")
+
+
 def stored_precision(rows: Float[Tensor, "r d"]) -> torch.dtype:
     """The coarsest format that holds every number: values rounded to half stay so in a float32 file."""
     if not rows.is_floating_point() or bool((rows == rows.round()).all()):

@@ -10,11 +10,10 @@ import torch.distributed
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.covariance import WEIGHINGS, ContrastiveCovariance, blockwise_covariance
+from dyncollapse.covariance import ContrastiveCovariance, blockwise_covariance, check_weighing
 from dyncollapse.embeddings import EmbeddingReport, examine
 from dyncollapse.evidence import Evidence, principal_directions
 from dyncollapse.gaussian import VIEWS
-from dyncollapse.objective import Objective
 from dyncollapse.reservoir import Reservoir
 from dyncollapse.view_moments import ViewMoments
 
@@ -73,8 +72,7 @@ class Monitor:
         """Add a batch, and other views of its samples. Raises ValueError for shapes or formats that do not fit."""
         self._check(z, others)
         if self.dtype is None:
-            self._start(z.shape[1], len(others), z.device)
-            self.dtype = z.dtype
+            self._start(z.shape[1], len(others), z.dtype, z.device)
             self.reservoir.update(z[:0].detach())  # or a process without rows could not take part in `all_reduce`
             self.previews = [view[:PREVIEW].detach().clone() for view in others]
         rows = max(1, BLOCK_BYTES // (8 * z.shape[1]))
@@ -90,8 +88,7 @@ class Monitor:
         if other.dtype is None:
             return
         if self.dtype is None:
-            self._start(*other._layout(), other.halves[0].each[0].mean.device)
-            self.dtype = other.dtype
+            self._start(*other._layout(), other.dtype, other.halves[0].each[0].mean.device)
         mine, theirs = ((*m._layout(), m.dtype, m.views, m.fast) for m in (self, other))
         if mine != theirs:
             raise ValueError(
@@ -204,7 +201,8 @@ class Monitor:
         if self.dtype is not None and z.dtype != self.dtype:
             raise ValueError(f"this batch is {z.dtype}; earlier ones were {self.dtype}")
 
-    def _start(self, dim: int, others: int, device: torch.device) -> None:
+    def _start(self, dim: int, others: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.dtype = dtype
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         rank = torch.distributed.get_rank() if distributed else 0
         self.reservoir = Reservoir(self.sample, self.seed + SEED_STRIDE * rank)
@@ -265,7 +263,7 @@ def diagnose(
         changes["inputs"] = measured("inputs", inputs, input_positives)
     if loss is not None:
         weigh = partial(
-            weighed_pairs,
+            _weighed_pairs,
             loss=loss,
             temperature=temperature,
             views=views,
@@ -279,7 +277,7 @@ def diagnose(
     return examine(replace(found, **changes))
 
 
-def weighed_pairs(
+def _weighed_pairs(
     tensors: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], *, loss: str, **settings: Any
 ) -> dict[str, Any]:
     """Softmax-weighted contrastive covariances, mean over (x, x_pos, z, z_pos), and the precision of their sums."""
@@ -298,11 +296,9 @@ def _check_weights(loss: str | None, temperature: float | None, views: str, othe
         if temperature is not None:
             raise ValueError(f"temperature {temperature} belongs to a loss; name it, dot or ntxent, or leave it out")
         return
-    if loss not in WEIGHINGS:
-        raise ValueError(f"loss is {loss!r}; choose one of {', '.join(WEIGHINGS)}")
+    check_weighing(loss, temperature, views)
     if not others:
         raise ValueError(f"loss {loss!r} weighs pairs; give the other view of each sample as positives")
-    Objective(loss, temperature).check_views(views)
 
 
 def _refuse_nonfinite(name: str, rows: Tensor) -> None:
