@@ -12,6 +12,7 @@ from .alignment import (
     module_alignment,
 )
 from .comparison import LimitDistances, limit_distances, order_of_convergence, relative_distance
+from .configuration import Configuration
 from .covariance import ContrastiveCovariance, blockwise_covariance, contrastive_covariance
 from .diagnosis import (
     COLLAPSED_BELOW,
@@ -25,6 +26,7 @@ from .diagnosis import (
     natural_scale,
     sampled_dimensions,
 )
+from .dispatch import Workers
 from .embeddings import EmbeddingReport
 from .equilibria import (
     collapse_threshold,
@@ -38,8 +40,10 @@ from .equilibria import (
     rest_variance,
 )
 from .evidence import principal_directions
+from .executors import dask_workers, local_workers, slurm_workers
 from .flow import frozen_flow, mode_flow, population_flow, sample_flow
-from .gaussian import GaussianTask, Pairs, PairStream, stack_pairs
+from .gaussian import GaussianTask, JoinedStream, Pairs, PairStream, join_streams, stack_pairs
+from .grid import expand_grid
 from .losses import dot_infonce, effective_negatives, infonce, infonce_weights, ntxent, spectral
 from .measures import (
     alpha_req,
@@ -82,6 +86,7 @@ from .readers import read_rows
 from .riccati import riccati_gram
 from .solver import FlowFailed
 from .spectra import covariance_spectrum, mode_singular_values, noise_floor
+from .sweep import Sweep
 from .training import Diverged, record_steps, train
 from .trajectory import Interrupted, Trajectory
 from .velocities import (
@@ -95,6 +100,7 @@ __all__ = [
     "COLLAPSED_BELOW",
     "POPULATION_FACTOR",
     "AlignmentReport",
+    "Configuration",
     "ContrastiveCovariance",
     "Dimensions",
     "Diverged",
@@ -102,6 +108,7 @@ __all__ = [
     "FlowFailed",
     "GaussianTask",
     "Interrupted",
+    "JoinedStream",
     "LimitDistances",
     "Moments",
     "Monitor",
@@ -109,8 +116,10 @@ __all__ = [
     "PairStream",
     "Pairs",
     "Planted",
+    "Sweep",
     "Trajectory",
     "Verdict",
+    "Workers",
     "alignment_bound",
     "alignment_matrix",
     "alignment_report",
@@ -123,12 +132,14 @@ __all__ = [
     "collapse_threshold",
     "contrastive_covariance",
     "covariance_spectrum",
+    "dask_workers",
     "diagnose",
     "dot_infonce",
     "effective_negatives",
     "effective_rank",
     "end_to_end",
     "escape_time",
+    "expand_grid",
     "forward",
     "frozen_flow",
     "gaussian_init",
@@ -140,6 +151,7 @@ __all__ = [
     "infonce_weights",
     "intrinsic_dimension",
     "isotropic_rest_layers",
+    "join_streams",
     "judge",
     "judge_spectrum",
     "layer_gradients",
@@ -149,6 +161,7 @@ __all__ = [
     "lidar_from_covariances",
     "limit_distances",
     "linear_dimensions",
+    "local_workers",
     "mode_dimensions",
     "mode_flow",
     "mode_singular_values",
@@ -183,6 +196,7 @@ __all__ = [
     "singular_value_velocities",
     "singular_values",
     "singular_vector_velocities",
+    "slurm_workers",
     "spectral",
     "spectrum_init",
     "stable_rank",

@@ -1,42 +1,20 @@
 """The command line: parses, calls, prints; no mathematics."""
 
-import io
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from dyncollapse.cli_shared import OneLineErrors, bad_input, fail, settings, use_machine
+from dyncollapse.cli_sweep import collect, sweep
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # Commands import what only they need: drawing and tables are not loaded for an error message.
-
-
-class OneLineErrors(click.Group):
-    """A group that reports misuse in one line and exits with 2, and leaves Ctrl-C as one word and 130."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command line as click does, except for how errors are told."""
-        kwargs["standalone_mode"] = False
-        for stream in (sys.stdout, sys.stderr):  # in a locale without them, ± and names of files are escaped
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
-        try:
-            sys.exit(super().main(*args, **kwargs))
-        except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
-            sys.exit(error.exit_code)
-        except click.ClickException as error:
-            _fail(error.exit_code, error.format_message().replace("\n", " "))
-        except click.exceptions.Abort:
-            _fail(130, "Interrupted.")
-        except OSError as error:  # click itself ends quietly where the reader of a pipe has gone
-            _fail(1, f"standard output could not be written ({error.strerror})")
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,40 +23,12 @@ def main() -> None:
     """Which dimensions of a contrastive embedding collapse, and why?"""
 
 
-def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    return None if value is None else tuple(name.strip() for name in value.split(",") if name.strip())
+main.add_command(sweep)
+main.add_command(collect)
 
 
 @main.command()
-@click.option(
-    "--preset", metavar="paper|authors-code", help="Eq. 2 as the paper analyses it, or the loss its code trains."
-)
-@click.option("--case", type=int, help="Which of the authors' two toy settings: 1 (strong augmentation) or 2 (deep).")
-@click.option("--aug-strength", type=float, help="Augmentation variance k on the last --aug-dim inputs.  [1.5]")
-@click.option("--dim", type=int, help="Input, hidden and embedding dimension.  [16]")
-@click.option("--aug-dim", type=int, help="Number of augmented inputs.  [half of --dim]")
-@click.option("--data-var", type=float, help="Data variance s of every input.  [0.5]")
-@click.option("--views", metavar="one-sided|two-sided", help="Which views are augmented.  [one-sided]")
-@click.option("--loss", metavar="infonce|dot|ntxent|spectral", help="Loss; infonce is the paper's Eq. 2.  [infonce]")
-@click.option("--temperature", type=float, help="Temperature of dot and ntxent.  [0.1]")
-@click.option("--depth", type=int, help="Number of layers.  [1]")
-@click.option("--activation", metavar="linear|relu", help="Between layers.  [linear]")
-@click.option("--bias/--no-bias", default=None, help="Give every layer a bias, started as torch's Linear.  [no]")
-@click.option("--init", metavar="gaussian|uniform|spectrum", help="Initialiser.  [gaussian]")
-@click.option("--init-scale", type=float, help="Gaussian: standard deviation [0.1; ntxent: 1]; others: factor [1].")
-@click.option("--init-rate", type=float, help="Spectrum: singular values exp(-rate k).  [0.35]")
-@click.option("--batch-size", type=int, help="Pairs in a batch, N.  [128]")
-@click.option("--pool", type=int, help="Samples per run to draw batches from; 0 draws fresh ones.  [10000]")
-@click.option("--lr", type=float, help="Learning rate; a step advances flow time by it.  [0.1]")
-@click.option("--steps", type=int, help="SGD steps.  [3000]")
-@click.option("--momentum", type=float, help="Heavy-ball momentum.  [0]")
-@click.option("--runs", type=int, help="Independent runs, all at once, from one seed.  [8]")
-@click.option("--seed", type=int, help="Seed of everything random.  [0]")
-@click.option("--dynamics", callback=_names, help="Any of sgd,flow,population.  [sgd,flow]")
-@click.option("--flow-batches", type=int, help="Fixed batches M that the flow's loss averages over.  [8]")
-@click.option("--device", help="cpu, cuda or cuda:N.  [cpu]")
-@click.option("--threads", type=int, help="CPU threads; more than one pays for many --runs only.  [1]")
-@click.option("--dtype", metavar="float32|float64", help="Of SGD; flows are always float64.  [float64]")
+@settings
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder, new or empty.  [runs/simulate-NNNN]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; all else goes to stderr.")
 def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
@@ -92,9 +42,9 @@ def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
 
     from dyncollapse.configuration import resolve
 
-    with _bad_input():
+    with bad_input():
         configuration = resolve({name: value for name, value in given.items() if value is not None})
-        _use_machine(configuration.device, configuration.threads)
+        use_machine(configuration.device, configuration.threads)
 
         from dyncollapse.report import reserve_folder, save
         from dyncollapse.simulation import build, run
@@ -107,16 +57,16 @@ def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
         simulation = replace(simulation, configuration=replace(configuration, out=str(folder)))
 
     try:
-        with _bad_input(), progress_bars(configuration.dynamics) as progress:
+        with bad_input(), progress_bars(configuration.dynamics) as progress:
             outcome = run(simulation, progress, lambda so_far: save(so_far, folder))
         found = json.loads((folder / "run.json").read_text())  # saved with the last dynamics, not worked out again
         draw_spectrum(outcome, found, folder)
     except (Diverged, FlowFailed) as error:
-        _fail(1, f"{error}. What was recorded until then is in {folder}/")
+        fail(1, f"{error}. What was recorded until then is in {folder}/")
     except KeyboardInterrupt:
-        _fail(130, f"Interrupted. What was recorded until then is in {folder}/")
+        fail(130, f"Interrupted. What was recorded until then is in {folder}/")
     except OSError as error:
-        _fail(1, f"{folder} could not be written ({error.strerror}); what was saved before is complete")
+        fail(1, f"{folder} could not be written ({error.strerror}); what was saved before is complete")
     finally:
         with suppress(OSError):  # succeeds on an empty folder only: nothing was recorded
             folder.rmdir()
@@ -141,8 +91,8 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
 
     known = {claim.name: claim for claim in CLAIMS}
     if unknown := [name for name in names if name not in known]:
-        _fail(2, f"--claim is {', '.join(unknown)}; the claims are {', '.join(known)}")
-    _use_machine("cpu", 1)  # the same bits everywhere, and small matrices gain nothing from more threads
+        fail(2, f"--claim is {', '.join(unknown)}; the claims are {', '.join(known)}")
+    use_machine("cpu", 1)  # the same bits everywhere, and small matrices gain nothing from more threads
     chosen, checked = [known[name] for name in dict.fromkeys(names)] or list(CLAIMS), []
     try:
         with progress_bars(("claims",)) as progress:
@@ -151,14 +101,14 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
                 progress("claims", done, len(chosen))
     except KeyboardInterrupt:
         print_claims(checked, to_stderr=True)
-        _fail(130, f"Interrupted after {len(checked)} of {len(chosen)} claims.")
+        fail(130, f"Interrupted after {len(checked)} of {len(chosen)} claims.")
     if as_json:
         click.echo(json.dumps({"claims": [as_values(result) for result in checked]}, allow_nan=False))
     print_claims(checked, to_stderr=as_json)
     if names:
         print_explanation(checked, to_stderr=as_json)
     if surprising := [result for result in checked if result.surprising]:
-        _fail(1, f"unlike expected: {', '.join(result.claim.name for result in surprising)}")
+        fail(1, f"unlike expected: {', '.join(result.claim.name for result in surprising)}")
 
 
 @main.command()
@@ -209,10 +159,10 @@ def diagnose(
     """
     asked = [form for form, wanted in (("json", as_json), ("csv", as_csv), ("html", as_html)) if wanted]
     if len(asked) > 1:
-        _fail(2, f"--{' and --'.join(asked)} cannot share stdout; choose one, or save all of them with --out")
+        fail(2, f"--{' and --'.join(asked)} cannot share stdout; choose one, or save all of them with --out")
 
     if options["views"] and not (positives or inputs):
-        _fail(2, "--views says how other views were made, and there are none; give --positives, or leave it out")
+        fail(2, "--views says how other views were made, and there are none; give --positives, or leave it out")
     options["views"] = options["views"] or "two-sided"
 
     from dyncollapse import webpage
@@ -226,7 +176,7 @@ def diagnose(
     steps = ("embeddings", *(["inputs"] if inputs else []), *(["pairs"] if options["loss"] else []))
     folder = None
     try:
-        with _bad_input("this does not fit into memory; leave out --svd or --loss, or give fewer rows"):
+        with bad_input("this does not fit into memory; leave out --svd or --loss, or give fewer rows"):
             rows, others = _array(file, key), [_array(path, key) for path in positives]
             options["inputs"] = inputs and _array(inputs, key)
             options["input_positives"] = input_positives and _array(input_positives, key)
@@ -237,7 +187,7 @@ def diagnose(
         if folder is not None:
             _save_all(folder, contents)
     except KeyboardInterrupt:
-        _fail(130, "Interrupted; nothing was saved.")
+        fail(130, "Interrupted; nothing was saved.")
     finally:
         if folder is not None:
             with suppress(OSError):  # succeeds on an empty folder only: nothing was saved
@@ -268,35 +218,5 @@ def _save_all(folder: Path, contents: dict[str, bytes]) -> None:
         for name in contents:
             (folder / name).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            _fail(1, f"{folder} could not be written ({error.strerror}); nothing was saved")
+            fail(1, f"{folder} could not be written ({error.strerror}); nothing was saved")
         raise
-
-
-def _use_machine(name: str, threads: int) -> None:
-    import torch
-
-    offered = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    offered += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    if name not in offered:
-        raise ValueError(f"--device is {name!r}; this machine offers {', '.join(offered)}")
-    torch.set_num_threads(threads)
-
-
-@contextmanager
-def _bad_input(
-    too_big: str = "this simulation does not fit into memory; lower --dim, --batch-size, --pool or --runs",
-) -> Iterator[None]:
-    """Turn what is wrong with the user's settings into one line and exit code 2."""
-    try:
-        yield
-    except ValueError as error:
-        _fail(2, str(error))
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
-            raise
-        _fail(2, too_big)
-
-
-def _fail(code: int, message: str) -> NoReturn:
-    click.echo(f"dyncollapse: {message}", err=True)
-    sys.exit(code)

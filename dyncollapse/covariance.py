@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.losses import distance_logits, dot_logits, loss_temperature, normalised
+from dyncollapse.losses import add_product, distance_logits, dot_logits, loss_temperature, normalised
 
 BLOCK_BYTES = 2**27  # of logits held at a time (ours): enough rows for a fast product up to a million samples
 TILE = 1024  # rows converted and centred at a time (ours): a product with them loses no speed
@@ -43,20 +43,31 @@ def contrastive_covariance(
     dimensions; memory stays at alpha's n x n. With the weights of another loss (NT-Xent, say) the two sums
     are a diagnostic, not that loss's exact force.
     """
-    y = x if negatives is None else negatives
-    n = x.shape[-2]
-    centre = x.mean(dim=-2, keepdim=True)
-    x, x_pos, y = x - centre, x_pos - centre, y - centre
-    shift = x_pos - x
+    centre, shift = x.mean(dim=-2, keepdim=True), x_pos - x
+    x = x - centre
+    return centred_covariance(x, shift, alpha.clone(), None if negatives is None else negatives - centre)
 
+
+def centred_covariance(
+    x: Float[Tensor, "*runs n d"],
+    shift: Float[Tensor, "*runs n d"],
+    alpha: Float[Tensor, "*runs n n"],
+    y: Float[Tensor, "*runs n d"] | None,
+) -> ContrastiveCovariance:
+    """`contrastive_covariance` of anchors around 0, of `shift` = x' - x and of negatives y less the anchors' centre.
+
+    y = None says that the negatives are the anchors. Overwrites alpha's diagonal.
+    """
     # Row and column sums come from B itself: 1 - alpha_ii would lose all digits once the embeddings separate.
-    b = alpha.clone()
+    b, n = alpha, x.shape[-2]
     b.diagonal(dim1=-2, dim2=-1).zero_()
-    r, c = b.sum(-1).unsqueeze(-1), b.sum(-2).unsqueeze(-1)
-    cross = x.mT @ (b @ y)
-    data = (x.mT @ (r * x) + y.mT @ (c * y) - cross - cross.mT) / n
-    augmentation = shift.mT @ (r * shift) / n
-    return ContrastiveCovariance(data, augmentation)
+    r, c = b.sum(-1, keepdim=True), b.sum(-2).unsqueeze(-1)
+    # Sigma0 = (H + H^T) / n, with H = x^T (r x / 2 - B y) + y^T c y / 2.
+    own = (r + c) * x if y is None else r * x
+    h = x.mT @ add_product(own, b, x if y is None else y, 0.5, -1)
+    if y is not None:
+        h = h + y.mT @ (c * y / 2)
+    return ContrastiveCovariance((h + h.mT) / n, shift.mT @ (r * shift) / n)
 
 
 @torch.no_grad()

@@ -46,8 +46,9 @@ def sample_flow(
     rtol = rtol or (1e-8 if smooth else 1e-4)
 
     def velocity(_t: float, parameters: Weights) -> list[Tensor]:
-        gradients = objective.gradient(parameters[:depth], pairs, parameters[depth:])
-        return [-g - weight_decay * p for p, g in zip(parameters, gradients, strict=True)]
+        with torch.inference_mode(objective.closed_form(biases)):  # a tenth of a small network's time is autograd's
+            gradients = objective.gradient(parameters[:depth], pairs, parameters[depth:])
+            return [-g - weight_decay * p for p, g in zip(parameters, gradients, strict=True)]
 
     def loss(_t: float, parameters: Weights) -> Tensor:
         return objective.value(parameters[:depth], pairs, parameters[depth:])

@@ -1,6 +1,6 @@
 """Gaussian data with Gaussian augmentations: the toy task of the paper's Sections 4 and 5."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -187,6 +187,30 @@ class PairStream:
             order = torch.randperm(self.pool, generator=generator, device=self.device)
             for rows in order[: self.pool - self.pool % self.batch_size].split(self.batch_size):
                 yield self.task.augment(clean[..., rows, :], generator)
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedStream:
+    """Streams side by side along the first run axis; the runs of each draw what they draw alone."""
+
+    streams: tuple[PairStream, ...]
+
+    def __iter__(self) -> Iterator[Pairs]:
+        """Yield batches for ever, the same ones each time the stream is iterated."""
+        for parts in zip(*self.streams, strict=True):
+            anchors, positives = zip(*((part.anchor, part.positive) for part in parts), strict=True)
+            yield Pairs(torch.cat(anchors), torch.cat(positives), parts[0].views)
+
+
+def join_streams(streams: Sequence[PairStream]) -> JoinedStream:
+    """Lay the runs of several streams side by side, so that one ensemble holds them all.
+
+    Raises ValueError unless all have run axes and share batch size, dimension, precision, device and views.
+    """
+    kinds = {(s.batch_size, s.runs[1:], s.task.data_cov.shape, s.task.data_cov.dtype, s.device) for s in streams}
+    if len(kinds) != 1 or len({s.task.views for s in streams}) != 1 or not all(s.runs for s in streams):
+        raise ValueError("streams that are joined need runs, and one batch size, dimension, precision and view kind")
+    return JoinedStream(tuple(streams))
 
 
 def as_seen(data: Tensor, aug: Tensor, views: str) -> tuple[Tensor, Tensor]:

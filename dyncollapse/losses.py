@@ -52,16 +52,41 @@ def infonce_logits(
 ) -> Float[Tensor, "*runs n n"]:
     """Logits -|z_i - y_j|^2 / 2 of Eq. 2 up to the row constant |z_i|^2 / 2, the positive's on the diagonal."""
     # Only differences matter, and centring keeps a common offset from drowning them.
-    centre = z.mean(dim=-2, keepdim=True)
-    y = z if negatives is None else negatives
-    z, y, z_pos = z - centre, y - centre, z_pos - centre
-    positive = (z * z_pos).sum(-1) - z_pos.square().sum(-1) / 2
-    return _with_diagonal(distance_logits(z, y), positive)
+    centre, shift = z.mean(dim=-2, keepdim=True), z_pos - z
+    z = z - centre
+    return centred_logits(z, shift, z if negatives is None else negatives - centre)
+
+
+def centred_logits(
+    z: Float[Tensor, "*runs n m"], shift: Float[Tensor, "*runs n m"], y: Float[Tensor, "*runs n m"]
+) -> Float[Tensor, "*runs n n"]:
+    """`infonce_logits` of anchors around 0, of `shift` = z' - z and of negatives y less the anchors' centre."""
+    squares = z.square().sum(-1)
+    positive = (squares - shift.square().sum(-1)).div_(2)
+    others = squares if y is z else y.square().sum(-1)
+    return _with_diagonal(add_product(others.unsqueeze(-2), z, y.mT, -0.5, 1), positive)
 
 
 def distance_logits(z: Float[Tensor, "*runs b m"], y: Float[Tensor, "*runs n m"]) -> Float[Tensor, "*runs b n"]:
     """Logits -|z_i - y_j|^2 / 2 of any rows against any others, up to the row constant |z_i|^2 / 2."""
-    return z @ y.mT - y.square().sum(-1).unsqueeze(-2) / 2
+    return add_product(y.square().sum(-1).unsqueeze(-2), z, y.mT, -0.5, 1)
+
+
+def add_product(
+    c: Float[Tensor, "*runs #b #n"],
+    a: Float[Tensor, "*runs b m"],
+    b: Float[Tensor, "*runs m n"],
+    beta: float,
+    alpha: float,
+) -> Float[Tensor, "*runs b n"]:
+    """Add up beta c + alpha a b, in one pass over the result where PyTorch has a kernel for it."""
+    runs = a.shape[:-2]
+    if not runs or runs != b.shape[:-2] or runs != c.shape[:-2]:
+        return beta * c + alpha * (a @ b)
+    if len(runs) > 1:
+        a, b, c = (matrix.flatten(0, -3) for matrix in (a, b, c))
+    product = torch.baddbmm(c, a, b, beta=beta, alpha=alpha)
+    return product.unflatten(0, runs) if len(runs) > 1 else product
 
 
 def dot_logits(

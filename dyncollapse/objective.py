@@ -1,5 +1,6 @@
 """What a toy network minimises: a loss, its temperature and the network's activation, with value and gradient."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,18 +8,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.covariance import contrastive_covariance
+from dyncollapse.covariance import centred_covariance
 from dyncollapse.gaussian import Pairs
 from dyncollapse.losses import (
     LOSSES,
+    centred_logits,
     dot_infonce,
     infonce,
-    infonce_weights,
     loss_temperature,
     ntxent,
     spectral,
 )
 from dyncollapse.networks import ACTIVATIONS, Weights, end_to_end, forward, layer_gradients
+
+# Softmax weights that are differentiated together (ours): of 64 batches or runs of 128 pairs, enough that the work
+# outweighs the calls, and few enough for a cache.
+MOST_WEIGHTS = 2**20
 
 
 @dataclass(frozen=True)
@@ -67,40 +72,62 @@ class Objective:
             loss = spectral(z, z_pos, negatives)
         return _mean_over_batches(loss, weights[0].ndim - 2)
 
+    def closed_form(self, biases: Sequence[Tensor] = ()) -> bool:
+        """Whether `gradient` does without autograd: under Eq. 2, for linear networks without biases."""
+        return self.loss == "infonce" and self.activation == "linear" and not biases
+
     def gradient(self, weights: Weights, pairs: Pairs, biases: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
         """Gradient with respect to every weight matrix, then every bias.
 
-        Linear networks without biases under Eq. 2 use dL/dP = -P X (Lemma 2) and Lemma 3; all others autograd.
+        Where there is a closed form it is dL/dP = -P X (Lemma 2) and Lemma 3; elsewhere autograd.
         """
-        batches = _split_batches(pairs, weights[0].ndim)
-        if self.loss == "infonce" and self.activation == "linear" and not biases:
+        groups = _group_batches(pairs, weights[0].ndim)
+        if self.closed_form(biases):
             product = end_to_end(weights)
-            force = torch.stack([infonce_force(product, batch) for batch in batches]).mean(0)
-            return layer_gradients(weights, -product @ force)
+            forces = (share * _mean_over_batches(_force(product, group), product.ndim) for share, group in groups)
+            pull = product @ functools.reduce(torch.add, forces).neg_()
+            return layer_gradients(weights, pull)
         parameters = [p.detach().requires_grad_() for p in (*weights, *biases)]
         totals = [torch.zeros_like(p) for p in parameters]
-        for batch in batches:
+        for share, group in groups:
             with torch.enable_grad():
-                loss = self.value(tuple(parameters[: len(weights)]), batch, parameters[len(weights) :])
+                loss = self.value(tuple(parameters[: len(weights)]), group, parameters[len(weights) :])
             for total, gradient in zip(totals, torch.autograd.grad(loss.sum(), parameters), strict=True):
-                total.add_(gradient, alpha=1 / len(batches))
+                total.add_(gradient, alpha=share)
         return tuple(totals)
 
 
 def infonce_force(product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Float[Tensor, "*runs d d"]:
     """X of Lemma 2 on one batch: dL/dP = -P X under Eq. 2."""
-    z, z_pos = pairs.anchor @ product.mT, pairs.positive @ product.mT
-    alpha = infonce_weights(z, z_pos, None if pairs.views == "one-sided" else z_pos)
-    return contrastive_covariance(pairs.anchor, pairs.positive, alpha, pairs.negatives).force
+    x, shift = pairs.anchor - pairs.anchor.mean(dim=-2, keepdim=True), pairs.positive - pairs.anchor
+    y = None if pairs.views == "one-sided" else x + shift
+    z, z_shift = x @ product.mT, shift @ product.mT
+    alpha = torch.softmax(centred_logits(z, z_shift, z if y is None else z + z_shift), dim=-1)
+    return centred_covariance(x, shift, alpha, y).force
 
 
-def _split_batches(pairs: Pairs, ndim: int) -> list[Pairs]:
-    """Take the batch axes in front of the runs' apart: one batch's n x n arrays fit the cache, M of them do not."""
+def _force(product: Tensor, pairs: Pairs) -> Tensor:
+    """`infonce_force`, of some runs at a time where all of them would not fit a CPU's cache."""
+    size = max(1, MOST_WEIGHTS // (pairs.anchor.shape[1:-1].numel() * pairs.anchor.shape[-2]))
+    alike = product.ndim > 2 and product.shape[:-2] == pairs.anchor.shape[:-2]
+    if not alike or len(product) <= size or product.is_cuda:
+        return infonce_force(product, pairs)
+    parts = zip(*(tensor.split(size) for tensor in (product, pairs.anchor, pairs.positive)), strict=True)
+    return torch.cat([infonce_force(p, Pairs(x, x_pos, pairs.views)) for p, x, x_pos in parts])
+
+
+def _group_batches(pairs: Pairs, ndim: int) -> list[tuple[float, Pairs]]:
+    """Take the batch axes in front of the runs' apart, into groups that fit a cache with their n x n arrays.
+
+    Each comes with the share of all batches that it is.
+    """
     extra = pairs.anchor.ndim - ndim
     if extra <= 0:
-        return [pairs]
+        return [(1.0, pairs)]
     anchors, positives = (x.flatten(0, extra - 1) for x in (pairs.anchor, pairs.positive))
-    return [Pairs(x, x_pos, pairs.views) for x, x_pos in zip(anchors, positives, strict=True)]
+    size = max(1, MOST_WEIGHTS // (anchors[0].shape[:-1].numel() * anchors.shape[-2]))
+    groups = zip(anchors.split(size), positives.split(size), strict=True)
+    return [(len(x) / len(anchors), Pairs(x, x_pos, pairs.views)) for x, x_pos in groups]
 
 
 def _mean_over_batches(values: Tensor, ndim: int) -> Tensor:

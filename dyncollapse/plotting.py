@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
@@ -108,6 +109,32 @@ def plot_paths(ax: Axes, time: ArrayLike, values: ArrayLike, colors: Sequence[An
     for k, (column, color) in enumerate(zip(np.asarray(values).T, colors, strict=True)):
         ax.plot(time, column, color=color, label=label if k == 0 else None, **style)
     ax.set_xlabel("flow time $t$")
+
+
+def plot_sweep(
+    ax: Axes, x: ArrayLike, values: ArrayLike, *, rest: ArrayLike | None = None, threshold: float | None = None
+) -> None:
+    """Draw values (n, k) over a setting x (n,) on a log axis, a line per rank from dark to light.
+
+    `rest` (n, k) are values in closed form, drawn dashed where they are finite and above 0; from `threshold` on,
+    augmented dimensions die.
+    """
+    x, values = np.asarray(x), np.asarray(values)
+    colors = colormaps["viridis"](np.linspace(0, 0.85, values.shape[1]))
+    for k, (column, color) in enumerate(zip(values.T, colors, strict=True)):
+        label = "by rank, first to last" if k == 0 else None
+        ax.plot(x, column, ".-", color=color, linewidth=1, markersize=4, label=label)
+    if rest is not None:
+        # In float32, equal modes are one line whatever they were rounded to.
+        known = np.nan_to_num(np.asarray(rest, dtype=np.float32), posinf=0)
+        for k, column in enumerate(np.unique(known[:, known.any(0)], axis=1).T):
+            label = "at rest, in closed form" if k == 0 else None
+            ax.plot(x, np.where(column > 0, column, np.nan), "--", color="0.2", linewidth=1, label=label)
+    if threshold is not None and x.min() <= threshold <= x.max():
+        ax.axvline(threshold, color="0.5", linestyle=":", linewidth=1, label="augmented dimensions die beyond")
+    ax.set_yscale("log")
+    if x.min() > 0 and x.max() > 50 * x.min():
+        ax.set_xscale("log")
 
 
 def plot_alignment(ax: Axes, alignment: ArrayLike) -> AxesImage:

@@ -58,10 +58,7 @@ def build(configuration: Configuration) -> Simulation:
     c = configuration
     device, dtype = torch.device(c.device), getattr(torch, c.dtype)
     task = GaussianTask.block(c.dim, c.aug_dim, c.aug_strength, c.data_var, c.views).to(dtype, device)
-    objective = Objective(c.loss, c.temperature, c.activation)
-    objective.check_views(c.views)
-    if "population" in c.dynamics:
-        check_population(objective)
+    objective = make_objective(c)
     source = Generator().manual_seed(c.seed)
     widths, runs = [c.dim] * (c.depth + 1), (c.runs,)
     if c.init == "spectrum":
@@ -81,17 +78,33 @@ def build(configuration: Configuration) -> Simulation:
     )
 
 
-def run(simulation: Simulation, progress: Progress, keep: Callable[[Outcome], None]) -> Outcome:
+def make_objective(configuration: Configuration) -> Objective:
+    """What the networks minimise. Raises ValueError where loss, temperature, views and dynamics do not fit together."""
+    c = configuration
+    objective = Objective(c.loss, c.temperature, c.activation)
+    objective.check_views(c.views)
+    if "population" in c.dynamics:
+        check_population(objective)
+    return objective
+
+
+def run(
+    simulation: Simulation,
+    progress: Progress,
+    keep: Callable[[Outcome], None],
+    trained: Trajectory | None = None,
+) -> Outcome:
     """Run each of the configuration's dynamics from the same start; `keep` is called whenever one has ended.
 
-    The flows report at the times of the SGD record. Diverged, FlowFailed and Ctrl-C pass through after
-    what they carry has been added to the outcome and handed to `keep`.
+    The flows report at the times of the SGD record, which is `trained` where that has been run already. Diverged,
+    FlowFailed and Ctrl-C pass through after what they carry has been added to the outcome and handed to `keep`.
     """
     outcome = Outcome(simulation)
     names = simulation.configuration.dynamics
     for name in names:
         try:
-            outcome.trajectories[name] = _dynamics(name, simulation, partial(progress, name))
+            known = trained if name == "sgd" else None
+            outcome.trajectories[name] = known or _dynamics(name, simulation, partial(progress, name))
         except (Diverged, FlowFailed, KeyboardInterrupt) as stop:
             partial_record = getattr(stop, "trajectory", None)  # a Ctrl-C between two dynamics carries none
             if partial_record is not None and len(partial_record.time):

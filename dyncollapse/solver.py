@@ -10,6 +10,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from dyncollapse.memory import recycle_freed_memory
 from dyncollapse.networks import Weights, check_weights
 from dyncollapse.trajectory import Interrupted, Trajectory
 
@@ -52,6 +53,7 @@ def integrate(
     With a Jacobian the solver sees tau = log(1 + t) for time: what is left of a stiff flow slows down as it goes,
     and steps that are even in log time need fewer factorised matrices (measured: a quarter to a half fewer).
     """
+    recycle_freed_memory()
     times, vector, started = check_times(time), _Vector(weights, biases), clock.perf_counter()
     # Entries far below the start still deserve digits: modes that decay are what this program is about.
     atol = rtol * 1e-2 if atol is None else atol
@@ -117,9 +119,6 @@ def _in_log_time(
     derivative: RightHandSide, jacobian: Callable[[float, Weights], Tensor], vector: "_Vector"
 ) -> tuple[RightHandSide, RightHandSide]:
     """Velocity dy / dtau and its Jacobian as functions of tau = log(1 + t) and y."""
-    # The C library maps blocks larger than the largest it has freed anew each time, a thousand page faults per
-    # Jacobian (measured: a sixth of the time). Free one as large as it considers, once, and it recycles them.
-    torch.empty(3_900_000, dtype=torch.float64)
 
     @torch.inference_mode()  # a tenth faster, and nothing here is differentiated automatically
     def by_tick(tick: float, y: np.ndarray) -> np.ndarray:

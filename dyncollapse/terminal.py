@@ -51,14 +51,14 @@ def print_outcome(outcome: Outcome, found: dict[str, Any], folder: Path, *, to_s
     variances = [_column(values.mean(0).tolist()) for values in (first.data_var, first.aug_var, first.ratio)]
     linear = outcome.simulation.objective.activation == "linear"
     kind = ("mode", "data var", "aug var") if linear else ("dimension", "embedding var", "of it aug")
-    table = _table(*kind, "rho", *ends, "collapsed?")
+    table = open_table(*kind, "rho", *ends, "collapsed?")
     for k, fate in enumerate(_fates(judged, time_per_step(outcome.simulation.configuration))):
         row = [f"{k + 1}", *(column[k] for column in variances)]
         for end in ends.values():
             values = end.singular_value[:, k]
             row.append(f"{float(values.mean()):.3g} ± {float(values.std(correction=0)):.1g}")
         table.add_row(*row, fate)
-    console = _console(to_stderr)
+    console = open_console(to_stderr)
     console.print(table)
     for other, name in (("flow", "flow"), ("population", "population flow")):
         distance = found[f"sgd_vs_{other}"]
@@ -103,7 +103,7 @@ def print_claims(checked: Sequence[Checked], *, to_stderr: bool) -> None:
     """Print a row per claim: what was measured, its bound, whether it holds and whether that is expected."""
     if not checked:
         return
-    table = _table("claim", "source", "measured", "", "bound", "holds", "as expected", "seconds", left=2)
+    table = open_table("claim", "source", "measured", "", "bound", "holds", "as expected", "seconds", left=2)
     for result in checked:
         claim, measured = result.claim, result.measured
         numbers = ("error", "", "")
@@ -113,7 +113,7 @@ def print_claims(checked: Sequence[Checked], *, to_stderr: bool) -> None:
         style = "red" if result.surprising else None
         source = claim.source.split(" (")[0]
         table.add_row(claim.name, source, *numbers, *verdicts, f"{result.seconds:.1f}", style=style)
-    console = _console(to_stderr)
+    console = open_console(to_stderr)
     console.print(table)
     for result in checked:
         if result.error:
@@ -130,7 +130,7 @@ def print_claims(checked: Sequence[Checked], *, to_stderr: bool) -> None:
 
 def print_explanation(checked: Sequence[Checked], *, to_stderr: bool) -> None:
     """Print of each claim what it says, what is measured and why the bound is what it is."""
-    console = _console(to_stderr)
+    console = open_console(to_stderr)
     for result in checked:
         claim = result.claim
         console.print()
@@ -141,7 +141,7 @@ def print_explanation(checked: Sequence[Checked], *, to_stderr: bool) -> None:
 
 def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> None:
     """Print size, spectrum, measures with their intervals and definitions, warnings and the verdict."""
-    console, found = _console(to_stderr), report.conventions
+    console, found = open_console(to_stderr), report.conventions
     kind = "normalised" if found["normalised"] else "not normalised"
     stored = found["dtype"] + ("" if found["precision"] == found["dtype"] else f" (rounded to {found['precision']})")
     facts = f"{printable(file)}: {report.samples} samples x {report.dim} dimensions, {stored}, {kind}, {report.space}"
@@ -154,7 +154,7 @@ def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> 
     )
     console.print("\n".join(lines), markup=False, soft_wrap=True)
     console.print()
-    table = _table("measure", "value", "95 % interval", left=1)
+    table = open_table("measure", "value", "95 % interval", left=1)
     if console.width >= WIDTH_FOR_WORDS:
         table.add_column("definition")  # the only one that may be wrapped: words give way, numbers never
     for name, value in report.measures.items():
@@ -243,14 +243,16 @@ def spectrum_lines(
     return [*lines, f"{'':8}{ranks}"]
 
 
-def _table(*columns: str, left: int = 0) -> Table:
+def open_table(*columns: str, left: int = 0) -> Table:
+    """A table without lines; the first `left` columns are words."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number < left else "right", no_wrap=True)
     return table
 
 
-def _console(to_stderr: bool) -> Console:
+def open_console(to_stderr: bool) -> Console:
+    """The terminal, or a file or pipe that is wide enough for tables."""
     console = Console(stderr=to_stderr, highlight=False)
     if not console.is_terminal:
         console.width = WIDTH_OF_FILES

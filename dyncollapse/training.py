@@ -8,14 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dyncollapse.gaussian import Pairs, PairStream
+from dyncollapse.gaussian import Pairs
+from dyncollapse.memory import recycle_freed_memory
 from dyncollapse.networks import Weights, check_weights, end_to_end
 from dyncollapse.objective import Objective
 from dyncollapse.trajectory import Interrupted, Trajectory
 
+Iterate = tuple[int, Weights, tuple[Tensor, ...], Pairs]
+
 # Contrastive losses act on embeddings of order 1 (a kernel width, a temperature); a network that maps its
 # data this many times beyond that, or beyond its start, is on its way to infinity.
 BLOW_UP = 1e6
+# Steps between two looks at whether it is (ours): each look waits for the device.
+LOOK = 64
 
 
 class Diverged(RuntimeError):
@@ -34,7 +39,7 @@ class Diverged(RuntimeError):
 
 def train(
     weights: Weights,
-    pairs: Pairs | PairStream,
+    pairs: Pairs | Iterable[Pairs],
     *,
     lr: float,
     steps: int,
@@ -45,7 +50,9 @@ def train(
     records: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> Trajectory:
-    """Run SGD from `weights` (*runs, out, in) per layer, on a stream of fresh batches or on one fixed set of pairs.
+    """Run SGD from `weights` (*runs, out, in) per layer, on a stream of batches or on one fixed set of pairs.
+
+    A stream must yield the same batches whenever it is iterated, as PairStream does.
 
     Flow time is t = lr x steps, divided by (1 - momentum) for heavy-ball momentum. Plain SGD is the paper's.
     About `records` states are kept, evenly spaced in log step, with the loss on the batch at hand.
@@ -55,8 +62,9 @@ def train(
     objective = objective or Objective()
     check_weights(weights, biases)
     _check_settings(lr, steps, momentum, weight_decay, records)
+    recycle_freed_memory()
     started = clock.perf_counter()
-    schedule, stride = record_steps(steps, records), max(1, steps // 200)
+    schedule, stride = {*record_steps(steps, records)}, max(1, steps // 200)
     rate = lr / (1 - momentum)
     kept: list[tuple[int, list[Tensor], Tensor]] = []
 
@@ -65,17 +73,21 @@ def train(
         meta |= {"seconds": clock.perf_counter() - started}
         return _trajectory(kept, rate, len(weights), meta)
 
-    def iterates(lr: float) -> Iterator[tuple[int, Weights, tuple[Tensor, ...], Pairs]]:
-        return _iterates(weights, biases, pairs, lr, objective, momentum, weight_decay)
+    def iterates(lr: float, stops: Callable[[int], bool]) -> Iterator[Iterate]:
+        return _iterates(weights, biases, pairs, lr, objective, momentum, weight_decay, stops)
+
+    def stops(step: int) -> bool:
+        return step in schedule or step % stride == 0 or step % LOOK == 0
 
     try:
-        for step, layers, shifts, batch in iterates(lr):
+        for step, layers, shifts, batch in iterates(lr, stops):
             if step in schedule:
                 kept.append((step, [p.clone() for p in (*layers, *shifts)], objective.value(layers, batch, shifts)))
             if progress and (step % stride == 0 or step == steps):
                 progress(step, steps)
             if step == steps:
                 return trajectory()
+        step = max(step for step, *_ in iterates(lr, lambda _: True))  # the last one within bounds
         # A stable rate has to survive well beyond the step at which this one failed.
         checked = min(steps, 4 * step + 100)
         stable_lr = _stable_learning_rate(iterates, lr, checked)
@@ -93,41 +105,48 @@ def record_steps(steps: int, records: int = 64) -> list[int]:
 def _iterates(
     weights: Weights,
     biases: Sequence[Tensor],
-    pairs: Pairs | PairStream,
+    pairs: Pairs | Iterable[Pairs],
     lr: float,
     objective: Objective,
     momentum: float,
     weight_decay: float,
-) -> Iterator[tuple[int, Weights, tuple[Tensor, ...], Pairs]]:
-    """Yield (step, weights, biases, batch) before each in-place update, and end once the weights blow up."""
+    stops: Callable[[int], bool],
+) -> Iterator[Iterate]:
+    """Yield (step, weights, biases, batch) before each in-place update that `stops` names, and end on a blow-up."""
     layers = tuple(w.detach().clone() for w in weights)
     shifts = tuple(b.detach().clone() for b in biases)
     parameters = (*layers, *shifts)
     velocities = [torch.zeros_like(p) for p in parameters] if momentum else parameters
     batches: Iterable[Pairs] = itertools.repeat(pairs) if isinstance(pairs, Pairs) else pairs
-    bound = 0.0
+    closed_form, bound = objective.closed_form(biases), 0.0
     for step, batch in enumerate(batches):
-        largest = float(end_to_end(layers).abs().max())
-        bound = bound or BLOW_UP * max(1 / max(float(batch.anchor.abs().max()), 1e-30), largest)
-        if not largest < bound:  # false for NaN, too
-            return
-        yield step, layers, shifts, batch
-        gradients = objective.gradient(layers, batch, shifts)
-        for parameter, gradient, velocity in zip(parameters, gradients, velocities, strict=True):
-            update = gradient.add(parameter, alpha=weight_decay) if weight_decay else gradient
-            if momentum:
-                update = velocity.mul_(momentum).add_(update)
-            parameter.sub_(update, alpha=lr)
+        if stops(step):
+            largest = float(end_to_end(layers).abs().max())
+            bound = bound or BLOW_UP * max(1 / max(float(batch.anchor.abs().max()), 1e-30), largest)
+            if not largest < bound:  # false for NaN, too
+                return
+            yield step, layers, shifts, batch
+        # Without autograd a tenth of a single run's step is bookkeeping that nobody reads.
+        with torch.inference_mode(closed_form):
+            gradients = objective.gradient(layers, batch, shifts)
+            for parameter, gradient, velocity in zip(parameters, gradients, velocities, strict=True):
+                update = gradient.add(parameter, alpha=weight_decay) if weight_decay else gradient
+                if momentum:
+                    update = velocity.mul_(momentum).add_(update)
+                parameter.sub_(update, alpha=lr)
 
 
 def _stable_learning_rate(
-    iterates: Callable[[float], Iterator[tuple[int, Weights, tuple[Tensor, ...], Pairs]]], lr: float, checked: int
+    iterates: Callable[[float, Callable[[int], bool]], Iterator[Iterate]],
+    lr: float,
+    checked: int,
 ) -> float | None:
     """Halve the rate until it and the one before both survive `checked` steps: stable, with a factor 2 to spare."""
     survived = False
     for halvings in range(1, 200):  # a hopeless rate fails at once, so the way down is short
         trial = lr / 2**halvings
-        before, survived = survived, any(step == checked for step, *_ in iterates(trial))
+        steps = (step for step, *_ in iterates(trial, lambda step: step == checked or step % LOOK == 0))
+        before, survived = survived, any(step == checked for step in steps)
         if before and survived:
             return trial
     return None

@@ -4,7 +4,7 @@ import pytest
 import torch
 from reference import covariance, random_covariance
 
-from dyncollapse import GaussianTask, Pairs, stack_pairs
+from dyncollapse import GaussianTask, Pairs, join_streams, stack_pairs
 
 VIEWS = ("one-sided", "two-sided")
 EYE = torch.eye(3, dtype=torch.float64)
@@ -210,3 +210,35 @@ def test_bad_batches_are_refused(generator):
         Pairs(torch.zeros(2, 3), torch.zeros(4, 3))
     with pytest.raises(ValueError, match="views is 'three-sided'"):
         Pairs(torch.zeros(2, 3), torch.zeros(2, 3), "three-sided")
+
+
+def test_joined_streams_draw_what_each_draws_alone():
+    tasks = [GaussianTask.block(3, 1, k) for k in (0.5, 2.0)]
+    streams = [
+        task.stream(4, torch.Generator().manual_seed(seed), (runs,), pool)
+        for seed, (task, runs, pool) in enumerate(zip(tasks, (1, 3), (None, 9), strict=True))
+    ]
+    joined = join_streams(streams)
+    for _ in range(2):
+        for together, *apart in itertools.islice(zip(joined, *streams, strict=True), 5):
+            assert torch.equal(together.anchor, torch.cat([pairs.anchor for pairs in apart]))
+            assert torch.equal(together.positive, torch.cat([pairs.positive for pairs in apart]))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"dim": 4},
+        {"n": 5},
+        {"runs": ()},
+        {"runs": (2, 2)},
+        {"views": "two-sided"},
+        {"dtype": torch.float32},
+    ],
+)
+def test_streams_that_do_not_fit_are_not_joined(other):
+    def stream(dim=3, n=4, runs=(2,), views="one-sided", dtype=torch.float64):
+        return GaussianTask.block(dim, 1, views=views, dtype=dtype).stream(n, torch.Generator(), runs)
+
+    with pytest.raises(ValueError, match="streams that are joined need runs, and one batch size"):
+        join_streams([stream(), stream(**other)])

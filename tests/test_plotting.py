@@ -9,6 +9,7 @@ from dyncollapse.plotting import (
     plot_paths,
     plot_ratios,
     plot_spectrum,
+    plot_sweep,
 )
 
 
@@ -107,3 +108,22 @@ def test_ratios_keep_the_threshold_in_sight(ax, top, scale):
     axis = ax.transData.transform
     (_, bottom), (_, one), (_, edge) = axis((1, 0)), axis((1, 1)), axis((1, high))
     assert (one - bottom) / (edge - bottom) > 0.1
+
+
+def test_sweep_has_a_line_per_rank_and_one_per_distinct_rest_value(ax):
+    x, values = [0.1, 1.0, 10.0], np.array([[3.0, 1.0, 0.1], [3.0, 0.5, 0.0], [3.0, 0.1, np.nan]])
+    rest = np.array([[np.nan, 2.0, 2.0 * (1 + 1e-12)], [np.nan, 1.0, 1.0], [np.nan, 0.0, 0.0]])
+    plot_sweep(ax, x, values, rest=rest, threshold=1.0)
+    *ranks, at_rest, threshold = ax.lines
+    assert [line.get_ydata().tolist() for line in ranks[:2]] == values.T[:2].tolist()
+    assert len(ranks) == 3
+    assert at_rest.get_ydata()[:2].tolist() == [2.0, 1.0]
+    assert np.isnan(at_rest.get_ydata()[2])
+    assert threshold.get_xdata()[0] == 1.0
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+
+
+def test_sweep_without_closed_form_or_threshold_in_sight_draws_ranks_only(ax):
+    plot_sweep(ax, [0, 1], [[1.0], [2.0]], rest=[[np.nan], [np.inf]], threshold=5.0)
+    assert len(ax.lines) == 1
+    assert ax.get_xscale() == "linear"

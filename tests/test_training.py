@@ -4,6 +4,7 @@ import pytest
 import reference
 import torch
 from reference import normal, rotation
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dyncollapse import (
     Diverged,
@@ -13,10 +14,12 @@ from dyncollapse import (
     Pairs,
     end_to_end,
     gaussian_init,
+    join_streams,
     record_steps,
     train,
     uniform_biases,
 )
+from dyncollapse.training import LOOK
 
 VIEWS = ("one-sided", "two-sided")
 
@@ -271,3 +274,40 @@ def test_data_without_any_variance_leave_the_weights_alone(generator):
     weights, _ = draw(generator)
     path = train(weights, GaussianTask(zero, zero).sample(8, generator), lr=0.1, steps=3)
     assert torch.equal(path.product[-1], path.product[0])
+
+
+class Looks(TorchDispatchMode):
+    """Counts the moments at which Python waits for a number: on a GPU each would stop the queue."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operation, _types, arguments=(), keywords=None):
+        self.count += operation is torch.ops.aten._local_scalar_dense.default
+        return operation(*arguments, **keywords or {})
+
+
+@pytest.mark.parametrize("loss", ["infonce", "dot"])
+def test_the_step_loop_does_not_wait_for_numbers(loss, generator):
+    weights = gaussian_init([4, 4], generator, (2,))
+    stream = GaussianTask.block(4, 2).stream(8, generator, (2,))
+    steps = 12_800  # so many that progress asks for less than the watch on divergence
+    with Looks() as looks:
+        train(weights, stream, lr=1e-3, steps=steps, objective=Objective(loss), records=2)
+    # One look per 64 steps; besides, constants: the start's checks, the bound and the end.
+    assert steps // LOOK <= looks.count <= steps // LOOK + 50
+
+
+def test_a_joined_ensemble_trains_each_run_as_it_trains_alone(generator):
+    tasks = [GaussianTask.block(4, 2, k) for k in (0.5, 3.0)]
+    weights = [gaussian_init([4, 4, 4], generator, (runs,)) for runs in (2, 3)]
+    streams = [
+        task.stream(8, torch.Generator().manual_seed(runs), (runs,)) for task, runs in zip(tasks, (2, 3), strict=True)
+    ]
+    together = train(
+        tuple(torch.cat(layers) for layers in zip(*weights, strict=True)), join_streams(streams), lr=0.1, steps=50
+    )
+    for runs, start, stream in zip((slice(2), slice(2, 5)), weights, streams, strict=True):
+        alone = train(start, stream, lr=0.1, steps=50)
+        for joined, own in zip(together.weights, alone.weights, strict=True):
+            # A batched product may add up in another order; 50 steps of growth below 2 keep that near eps.
+            torch.testing.assert_close(joined[:, runs], own, rtol=1e-12, atol=1e-13)

@@ -1,0 +1,22 @@
+"""What the C library does with memory between steps."""
+
+import ctypes
+import sys
+from functools import cache
+
+# Names of glibc's malloc.h, and what they are set to here: 32 MB is the most that it allows for the second.
+M_TRIM_THRESHOLD, KEPT = -1, 2**28
+M_MMAP_THRESHOLD, LARGEST = -3, 2**25
+
+
+@cache
+def recycle_freed_memory() -> None:
+    """Let glibc use freed memory again, instead of giving it back and mapping it anew at every step.
+
+    Left alone it does so for every block beyond 128 kB, at a page fault per 4 kB (measured: half of the time of an
+    SGD step on 64 runs, a sixth of an exact Jacobian). The process keeps up to 256 MB that it does not use. Other
+    C libraries are left as they are.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, LARGEST)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT)

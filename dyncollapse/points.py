@@ -1,0 +1,115 @@
+"""Points of a sweep on disk, and the work of one worker: a folder per point, there when finished and not before."""
+
+import json
+import platform
+import shutil
+import time as clock
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from dyncollapse.configuration import Configuration
+from dyncollapse.grid import point_hash
+from dyncollapse.packing import train_together
+from dyncollapse.report import save
+from dyncollapse.simulation import Outcome, Simulation, build, run
+from dyncollapse.solver import FlowFailed
+from dyncollapse.training import Diverged
+from dyncollapse.trajectory import Trajectory
+
+
+class PointResult(NamedTuple):
+    """What a worker says of a point: `failure` is one line, or None when its folder is there."""
+
+    name: str
+    failure: str | None
+    seconds: float
+
+
+def run_pack(configurations: Sequence[Configuration], folder: Path) -> list[PointResult]:
+    """Run the points that `folder` does not hold yet, their SGD as one ensemble, and save each when it is finished.
+
+    What goes wrong with a point is its own failure and spares the others; nothing is raised.
+    """
+    torch.set_num_threads(configurations[0].threads)
+    waiting = [c for c in configurations if not (folder / point_hash(c)).exists()]
+    trained = _train(waiting)
+    results = [PointResult(point_hash(c), None, 0.0) for c in configurations if c not in waiting]
+    for c in waiting:
+        started = clock.perf_counter()
+        failure = _run_point(c, trained.get(c), folder)
+        results.append(PointResult(point_hash(c), failure, clock.perf_counter() - started))
+    return results
+
+
+def _train(configurations: Sequence[Configuration]) -> dict[Configuration, tuple[Simulation, Trajectory]]:
+    if len(configurations) < 2:
+        return {}
+    try:
+        simulations = [build(c) for c in configurations]
+        return dict(zip(configurations, zip(simulations, train_together(simulations), strict=True), strict=True))
+    except Exception:  # one by one, the point that is to blame will say so, and the others will not notice
+        return {}
+
+
+def _run_point(configuration: Configuration, trained: tuple[Simulation, Trajectory] | None, folder: Path) -> str | None:
+    """Finish and save one point; return what prevented that, in one line, or None."""
+    try:
+        # A flow is integrated for its point alone: neighbours in one system of equations would share its step sizes.
+        simulation, path = trained or (build(configuration), None)
+        save_point(run(simulation, lambda *_: None, lambda _: None, path), folder)
+    except FileNotFoundError:
+        return (
+            f"{folder} is not there on {platform.node()}; the folder of a sweep must be on a file system "
+            "that all workers share"
+        )
+    except OSError as error:
+        return f"could not be written ({error.strerror or error})"
+    except (Diverged, FlowFailed, ValueError) as error:
+        return str(error)
+    except Exception as error:
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            return "does not fit into memory; lower --dim, --batch-size, --pool or --runs"
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return None
+
+
+def save_point(outcome: Outcome, folder: Path) -> None:
+    """Write a point under a name of its own and rename the folder: whoever finds it finds all of it."""
+    name = point_hash(outcome.simulation.configuration)
+    partial = folder / f".{name}.{uuid.uuid4().hex}.partial"
+    partial.mkdir()
+    try:
+        save(outcome, partial)
+        try:
+            partial.rename(folder / name)
+        except OSError:
+            if not (folder / name / "run.json").exists():  # else another worker was first, with the same result
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_point(path: Path) -> dict[str, Any]:
+    """Read the report of a finished point. Raises ValueError, one line, where it is missing, broken or unfinished."""
+    try:
+        found = json.loads((path / "run.json").read_text())
+        if found["status"] != "finished":
+            raise ValueError(f"its status is {found['status']}")
+        if (name := point_hash(as_configuration(found["config"]))) != path.name:
+            raise ValueError(f"it holds the point {name}")
+        for part in ("prediction", "dynamics", "verdict"):
+            if not isinstance(found[part], dict):
+                raise ValueError(f"its {part} is missing")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path / 'run.json'} is not the report of a finished point ({error})") from None
+    return found
+
+
+def as_configuration(values: dict[str, Any]) -> Configuration:
+    """The configuration that `Configuration.as_dict` gave, read from JSON; versions are left out."""
+    settings = {name: value for name, value in values.items() if name != "versions"}
+    return Configuration(**settings | {"dynamics": tuple(settings["dynamics"])})

@@ -1,0 +1,225 @@
+"""A grid of simulations in one folder: run over any Executor, resumed where it stopped, read as one table."""
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from time import strftime
+from typing import TYPE_CHECKING, Any, Self
+
+from filelock import FileLock, Timeout
+
+from dyncollapse.configuration import Configuration
+from dyncollapse.dispatch import Workers, dispatch
+from dyncollapse.executors import local_workers
+from dyncollapse.files import write_whole
+from dyncollapse.grid import as_options, axes_of, point_hash
+from dyncollapse.packing import best_runs, packs
+from dyncollapse.points import PointResult, as_configuration, read_point, run_pack
+from dyncollapse.report import versions
+from dyncollapse.simulation import make_objective
+from dyncollapse.tables import as_dataset, as_row
+
+if TYPE_CHECKING:
+    import xarray
+
+PLAN, POINTS, FAILURES, LOCK, HOLDER = "sweep.json", "points", "failures.json", ".lock", ".lock.holder"
+# Packs per worker that even out what takes longer and what shorter (ours).
+PACKS = 4
+# What a folder may hold that has lost its plan.
+OWN_NAMES = {POINTS, FAILURES, LOCK, HOLDER, "slurm", "sweep.png"}
+
+
+class Sweep:
+    """Simulations whose results share a folder; `points` maps each one's name, a hash, to its configuration.
+
+    The folder holds `points/NAME/` for each finished one, as `dyncollapse simulate --out` writes it, `sweep.json`
+    with all that it was ever asked for, and `failures.json`. Nothing is written before `run`. Raises ValueError, one
+    line, for no points at all and for settings that do not fit together.
+    """
+
+    def __init__(self, folder: str | Path, configurations: Sequence[Configuration]) -> None:
+        """Take the points, as `expand_grid` gives them."""
+        if not configurations:
+            raise ValueError("a sweep needs at least one point")
+        for c in configurations:
+            try:
+                make_objective(c)
+            except ValueError as error:
+                raise ValueError(f"{error} (in {as_options(c)})") from None
+        self.folder = Path(folder)
+        self.points = {point_hash(c): c for c in configurations}
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """All points that the sweep in this folder was ever asked for. Raises ValueError where there is none."""
+        return cls(folder, _read_plan(Path(folder)))
+
+    @property
+    def axes(self) -> dict[str, list[Any]]:
+        """The settings that vary, each with its values."""
+        return axes_of(list(self.points.values()))
+
+    def reports(self) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+        """What run.json says of each finished point, and of each folder that is broken what is wrong with it."""
+        found, broken = {}, {}
+        for name in self.points:
+            if (path := self.folder / POINTS / name).exists():
+                try:
+                    found[name] = read_point(path)
+                except ValueError as error:
+                    broken[name] = str(error)
+        return found, broken
+
+    def failures(self) -> dict[str, str]:
+        """What went wrong with the points that were tried last and are not finished."""
+        try:
+            told = json.loads((self.folder / FAILURES).read_text())
+        except (OSError, ValueError):  # advice for the reader only: the next run finds out again
+            return {}
+        return {name: str(told[name]) for name in self.points if name in told}
+
+    def packs(
+        self, done: Iterable[str] = (), *, workers: int | None = None, most_runs: int | None = None
+    ) -> list[list[Configuration]]:
+        """Ensembles of the points that are not `done`, of at most `most_runs` runs.
+
+        By default as many as are fastest, or fewer where `workers` would else have less than PACKS each.
+        """
+        finished = set(done)
+        waiting = [c for name, c in self.points.items() if name not in finished]
+        if most_runs is None and waiting:
+            most_runs = max(best_runs(c) for c in waiting)
+            if workers is not None:
+                most_runs = min(most_runs, sum(c.runs for c in waiting) // (PACKS * workers))
+        return packs(waiting, most_runs or 1)
+
+    def run(
+        self,
+        workers: Workers | None = None,
+        *,
+        most_runs: int | None = None,
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
+        tell: Callable[[str], None] = lambda _text: None,
+    ) -> dict[str, str]:
+        """Run the points that are not finished, by default on all local cores, and return what failed: name, reason.
+
+        Points of another grid in the folder stay. `progress(done, total)` counts failures as done. Raises ValueError,
+        one line, when another sweep holds the folder or it is none of a sweep; OSError when it cannot be written.
+        """
+        workers = workers or local_workers()
+        self.check_folder()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _held(self.folder):
+            failures = {name: text for name, text in self._prepare(tell).items() if name not in self.points}
+            finished = self.reports()[0]
+            done, failed = len(finished), dict[str, str]()
+            progress(done, len(self.points))
+            waiting = self.packs(finished, workers=workers.count, most_runs=most_runs)
+            home = (self.folder / POINTS).resolve()
+            for pack, outcome in dispatch(partial(run_pack, folder=home), waiting, workers):
+                for result in _results(pack, outcome, home):
+                    done += 1
+                    if result.failure is not None:
+                        failed[result.name] = result.failure
+                        self._record(failures | failed)
+                progress(done, len(self.points))
+            self._record(failures | failed)
+        return failed
+
+    def check_folder(self) -> None:
+        """Raise ValueError, one line, unless the folder is new, empty or a sweep's."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"{self.folder} is a file; name a new folder or a sweep's")
+        if self.folder.exists() and not (self.folder / PLAN).exists():
+            foreign = sorted({path.name for path in self.folder.iterdir()} - OWN_NAMES)
+            if foreign:
+                raise ValueError(f"{self.folder} holds {foreign[0]} and no {PLAN}; name a new folder or a sweep's")
+
+    def table(self, reports: Mapping[str, dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+        """One row per finished point, its settings and what was found; of `reports` where they have been read."""
+        reports = self.reports()[0] if reports is None else reports
+        return [as_row(name, self.points[name], report) for name, report in reports.items()]
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """Results over the axes of the grid, NaN where a point is not finished; needs xarray.
+
+        Raises ValueError where the points are no full grid.
+        """
+        return as_dataset(self.points, self.axes, self.table())
+
+    def _prepare(self, tell: Callable[[str], None]) -> dict[str, str]:
+        """Write the plan, remove what killed workers and broken disks left, and return the failures on record."""
+        known = _read_plan(self.folder) if (self.folder / PLAN).exists() else []
+        everything = Sweep(self.folder, [*known, *self.points.values()])
+        _write_json(self.folder / PLAN, everything._as_plan())
+        (self.folder / POINTS).mkdir(exist_ok=True)
+        for leftover in (self.folder / POINTS).glob(".*.partial"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for name, problem in self.reports()[1].items():
+            tell(f"{problem}; it is run again")
+            shutil.rmtree(self.folder / POINTS / name)
+        return everything.failures()
+
+    def _record(self, failures: dict[str, str]) -> None:
+        with suppress(OSError):  # a full disk, as a rule: what failed is returned all the same
+            _write_json(self.folder / FAILURES, failures)
+
+    def _as_plan(self) -> dict[str, Any]:
+        points = [{"point": name, "config": c.as_dict()} for name, c in self.points.items()]
+        return {"axes": self.axes, "points": points, "versions": versions()}
+
+
+def _results(pack: Sequence[Configuration], outcome: Any, home: Path) -> Iterator[PointResult]:
+    """What became of a pack's points, also of one whose worker died and of those that were saved elsewhere."""
+    if isinstance(outcome, Exception):
+        reason = f"its worker died twice: out of memory or killed ({type(outcome).__name__})"
+        yield from (PointResult(point_hash(c), reason, 0.0) for c in pack)
+        return
+    for result in outcome:
+        if result.failure is None and not (home / result.name / "run.json").exists():
+            reason = f"its worker finished it, but not in {home}; the folder must be on a file system that all share"
+            result = result._replace(failure=reason)
+        yield result
+
+
+def _read_plan(folder: Path) -> list[Configuration]:
+    path = folder / PLAN
+    try:
+        return [as_configuration(point["config"]) for point in json.loads(path.read_text())["points"]]
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no {PLAN}; name the folder of a sweep") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); remove it and sweep again: finished points are kept"
+        ) from None
+
+
+def _write_json(path: Path, values: Any) -> None:
+    text = json.dumps(values, indent=1) + "\n"
+    write_whole(path, lambda partial: partial.write_text(text))
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the folder against other sweeps. The lock goes with the process, however that ends."""
+    holder = folder / HOLDER
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = "another sweep"
+        with suppress(OSError):
+            who += f": {holder.read_text().strip()}"
+        raise ValueError(f"{folder} is in use by {who}; wait for its end, or stop it") from None
+    try:
+        holder.write_text(f"process {os.getpid()} on {platform.node()}, since {strftime('%Y-%m-%d %H:%M:%S')}\n")
+        yield
+    finally:
+        with suppress(OSError):
+            holder.unlink(missing_ok=True)
+        lock.release()

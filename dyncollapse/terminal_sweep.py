@@ -1,0 +1,188 @@
+"""What a sweep shows: its plan, its progress, its table, its failures and its picture."""
+
+import math
+import time as clock
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from dyncollapse.configuration import Configuration, option
+from dyncollapse.files import write_whole
+from dyncollapse.grid import as_options, shown
+from dyncollapse.sweep import Sweep
+from dyncollapse.terminal import open_console, open_table
+
+# Digits of a point's name in the table: enough to find its folder.
+SHOWN = 8
+# Rows of the table and panels of the picture that a person still reads (ours), and seconds between lines in a log.
+ROWS, PANELS, LOG_EVERY = 60, 12, 30.0
+
+
+@contextmanager
+def progress_line() -> Iterator[Callable[[int, int], None]]:
+    """Points done, their rate and the time left on stderr: a bar on a terminal, elsewhere a line now and then."""
+    console = Console(stderr=True, highlight=False)
+    columns = (BarColumn(), TextColumn("{task.description}"))
+    started = last = clock.monotonic()
+    first: int | None = None
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("starting")
+
+        def advance(done: int, total: int) -> None:
+            nonlocal first, last, started
+            now = clock.monotonic()
+            if first is None:  # what an earlier sweep has finished says nothing about this one's pace
+                first, started, last = done, now, now
+            text = _pace(done, total, done - first, now - started)
+            bar.update(task, completed=done, total=total, description=text)
+            if not console.is_terminal and (now - last > LOG_EVERY or done == total > first):
+                console.print(text, soft_wrap=True)
+                last = now
+
+        yield advance
+
+
+def _pace(done: int, total: int, fresh: int, seconds: float) -> str:
+    text = f"{done} of {total} points"
+    if fresh and seconds:
+        text += f", {fresh / seconds:.2g} points/s"
+        if done < total:
+            text += f", {duration((total - done) * seconds / fresh)} left"
+    return text
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it, with two digits."""
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.2g} {unit}" if seconds < 100 * size else f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def print_plan(
+    sweep: Sweep,
+    done: int,
+    packs: Sequence[Sequence[Configuration]],
+    workers: int,
+    seconds: float,
+    memory: int | None,
+    *,
+    to_stderr: bool,
+) -> None:
+    """Print points, packs and what they will roughly take."""
+    console = open_console(to_stderr)
+    axes = [f"{len(values)} {option(name)}" for name, values in sweep.axes.items()]
+    console.print(f"{len(sweep.points)} points: {' x '.join(axes) or 'one setting'}; {done} finished", soft_wrap=True)
+    table = open_table("packs", "points each", "runs each")
+    sizes = [(len(pack), sum(c.runs for c in pack)) for pack in packs]
+    for size in sorted(set(sizes), reverse=True):
+        table.add_row(str(sizes.count(size)), *map(str, size))
+    if packs:
+        console.print(table)
+        room = "" if memory is None else f" and {memory / 2**30:.2g} GiB per worker"
+        console.print(
+            f"Roughly {duration(seconds)} on {workers} worker{'s'[: workers > 1]}{room}. Nothing was written."
+        )
+    else:
+        console.print("Nothing is left to run.")
+
+
+def print_sweep(sweep: Sweep, table: Sequence[Mapping[str, Any]], pictures: Sequence[str], *, to_stderr: bool) -> None:
+    """Print a row per finished point, and where things are."""
+    console, axes = open_console(to_stderr), list(sweep.axes)
+    compared = any(row["sgd_vs_flow"] is not None for row in table)
+    words = (name.replace("_", " ") for name in axes)
+    rows = open_table("point", *words, "collapsed", "mechanism", *(["SGD-flow"] if compared else []))
+    for row in table[:ROWS]:
+        cells = [row["point"][:SHOWN], *(_short(row[name]) for name in axes)]
+        cells += [f"{row['collapsed']} of {row['dim']}", row["mechanism"]]
+        distance = row["sgd_vs_flow"]
+        rows.add_row(*cells, *(["-" if distance is None else f"{distance:.2g}"] if compared else []))
+    if table:
+        console.print(rows)
+    if len(table) > ROWS:
+        console.print(f"... and {len(table) - ROWS} more: dyncollapse collect {sweep.folder}", soft_wrap=True)
+    names = ["points/", "sweep.json", *pictures]
+    console.print(
+        f"{len(table)} of {len(sweep.points)} points are finished. Saved in {sweep.folder}/: {', '.join(names)}",
+        soft_wrap=True,
+    )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else shown(value)
+
+
+def print_failures(sweep: Sweep, failures: Mapping[str, str]) -> None:
+    """Print on stderr what went wrong with which point, and the command that runs it alone."""
+    console = open_console(to_stderr=True)
+    for name, text in failures.items():
+        console.print(f"failed: {name}: {text}", style="red", markup=False, soft_wrap=True)
+        console.print(f"  dyncollapse simulate {as_options(sweep.points[name])}", markup=False, soft_wrap=True)
+
+
+def draw_sweep(sweep: Sweep) -> list[str]:
+    """Draw the final singular values over the numeric axis with most values into sweep.png; return what was drawn.
+
+    Every combination of the other axes has a panel, of which the first PANELS are drawn.
+    """
+    axes, reports = sweep.axes, sweep.reports()[0]
+    numeric = [name for name, values in axes.items() if all(isinstance(v, int | float) for v in values)]
+    numeric = [name for name in numeric if name != "seed"] or numeric
+    if not numeric or not reports:
+        return []
+    over = max(numeric, key=lambda name: len(axes[name]))
+    others = [name for name in axes if name != over]
+    panels: dict[tuple[Any, ...], list[tuple[float, dict[str, Any]]]] = {}
+    for name, report in reports.items():
+        c = sweep.points[name]
+        panels.setdefault(tuple(getattr(c, other) for other in others), []).append((getattr(c, over), report))
+    _draw(list(panels.items())[:PANELS], over, others, len(panels), sweep.folder / "sweep.png")
+    return ["sweep.png"]
+
+
+def _draw(
+    panels: Sequence[tuple[tuple[Any, ...], list[tuple[float, dict[str, Any]]]]],
+    over: str,
+    others: Sequence[str],
+    count: int,
+    path: Path,
+) -> None:
+    from matplotlib.figure import Figure
+
+    from dyncollapse.plotting import plot_sweep
+
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(2 + 2.8 * columns, 1 + 2.6 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for ax in grid.flat[len(panels) :]:
+        ax.set_axis_off()
+    for ax, (values, points) in zip(grid.flat, panels, strict=False):
+        points = sorted(points, key=lambda point: point[0])
+        ends = [next(iter(report["dynamics"].values()))["product_singular_values"] for _, report in points]
+        rests = [[mode["rest_singular_value"] for mode in report["prediction"]["modes"]] for _, report in points]
+        threshold = points[0][1]["prediction"]["threshold"] if over == "aug_strength" else None
+        plot_sweep(ax, [x for x, _ in points], _columns(ends), rest=_columns(rests), threshold=threshold)
+        ax.set_title(", ".join(f"{option(n)[2:]} {_short(v)}" for n, v in zip(others, values, strict=True)), fontsize=9)
+        ax.label_outer()
+    figure.supxlabel(
+        option(over)[2:] + (f" (first {len(panels)} of {count} panels)" if count > len(panels) else ""), fontsize=10
+    )
+    figure.supylabel("final singular value, mean over runs", fontsize=10)
+    lines = {label: line for ax in grid.flat for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(lines.values(), lines, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    write_whole(path, lambda partial: figure.savefig(partial, format="png", dpi=150))
+
+
+def _columns(rows: Sequence[Sequence[float | None]]) -> np.ndarray[Any, Any]:
+    """Rows of any length side by side, NaN where a value is missing or infinite."""
+    found = np.full((len(rows), max(map(len, rows))), math.nan)
+    for cells, row in zip(found, rows, strict=True):
+        cells[: len(row)] = [math.nan if value is None else value for value in row]
+    return found

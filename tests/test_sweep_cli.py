@@ -1,0 +1,227 @@
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from dyncollapse.cli import main
+from dyncollapse.cli_shared import SETTINGS
+from dyncollapse.terminal_sweep import duration
+
+SMALL = ["--dim", "4", "--batch-size", "8", "--pool", "32", "--steps", "20", "--runs", "2", "--dynamics", "sgd"]
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return lambda *options: CliRunner().invoke(
+        main, ["sweep", *SMALL, "--workers", "1", "--out", "here", *map(str, options)]
+    )
+
+
+def collect(*options):
+    return CliRunner().invoke(main, ["collect", *map(str, options)])
+
+
+def test_sweep_shows_a_row_per_point_and_draws(sweep, tmp_path):
+    result = sweep("--aug-strength", "0.5:3:3", "--depth", "1,2")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["point", "aug", "strength", "depth", "collapsed", "mechanism"]
+    assert [line.split()[1:3] for line in lines[1:7]] == [[k, d] for k in ("0.5", "1.75", "3") for d in "12"]
+    assert lines[7] == "6 of 6 points are finished. Saved in here/: points/, sweep.json, sweep.png"
+    assert (tmp_path / "here/sweep.png").stat().st_size > 1000
+    assert "6 of 6 points" in result.stderr
+    again = sweep("--aug-strength", "0.5:3:3", "--depth", "1,2")
+    assert again.stdout == result.stdout
+
+
+def test_collect_gives_the_table_as_csv_and_parquet(sweep, tmp_path):
+    assert sweep("--seed", "0,1").exit_code == 0
+    result = collect("here")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert [row["seed"] for row in rows] == ["0", "1"]
+    assert float(rows[0]["sgd_sigma_1"]) > 0
+    assert collect("here", "--out", "table.csv").exit_code == 0
+    assert (tmp_path / "table.csv").read_text() == result.stdout
+    told = collect("here", "--out", "table.parquet")
+    assert (told.stdout, told.stderr) == ("", "2 points in table.parquet\n")
+
+
+def test_failures_are_listed_with_the_command_that_repeats_them(sweep):
+    result = sweep("--aug-strength", "0.5,1e6", "--seed", "3")
+    assert result.exit_code == 1
+    assert "1 of 2 points are finished" in result.stdout
+    lines = [line for line in result.stderr.splitlines() if line]
+    assert "SGD diverged at step" in lines[-3]
+    assert lines[-1] == "dyncollapse: 1 of 2 points failed; the same command tries them again"
+    repeated = CliRunner().invoke(main, lines[-2].split()[1:])
+    assert repeated.exit_code == 1
+    assert "SGD diverged at step" in repeated.stderr
+    told = collect("here")
+    assert told.exit_code == 0
+    assert len(told.stdout.splitlines()) == 2
+    assert "SGD diverged" in told.stderr
+    assert "1 of 2 points are not finished" in told.stderr
+
+
+def test_collect_names_a_broken_point_and_leaves_it_out(sweep, tmp_path):
+    sweep("--seed", "0,1")
+    report = sorted((tmp_path / "here/points").glob("*/run.json"))[0]
+    report.write_text("{")
+    result = collect("here")
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 2
+    assert str(report.relative_to(tmp_path)) in result.stderr
+    assert "the next sweep runs it again" in result.stderr
+    again = sweep("--seed", "0,1")
+    assert again.exit_code == 0
+    assert "it is run again" in again.stderr
+    assert "2 of 2 points are finished" in again.stdout
+
+
+def test_json_is_alone_on_stdout(sweep):
+    result = sweep("--aug-strength", "0.5,1e6", "--json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert (found["folder"], found["points"]) == ("here", 2)
+    assert [row["aug_strength"] for row in found["table"]] == [0.5]
+    assert [lost["config"]["aug_strength"] for lost in found["failures"]] == [1e6]
+    assert "diverged" in found["failures"][0]["failure"]
+
+
+def test_dry_run_tells_points_packs_and_an_estimate_and_writes_nothing(sweep, tmp_path):
+    result = sweep("--aug-strength", "0.5:3:6", "--depth", "1,2", "--pack", "8", "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == "12 points: 6 --aug-strength x 2 --depth; 0 finished"
+    assert [line.split() for line in lines[2:4]] == [["2", "4", "8"], ["2", "2", "4"]]
+    assert re.match(r"Roughly .* s on 1 worker and .* GiB per worker\. Nothing was written\.", lines[4])
+    assert not list(tmp_path.iterdir())
+    assert sweep("--aug-strength", "0.5,1").exit_code == 0
+    numbers = json.loads(sweep("--aug-strength", "0.5:3:6", "--dry-run", "--json").stdout)
+    assert (numbers["points"], numbers["finished"]) == (6, 2)
+    assert sum(pack["points"] for pack in numbers["packs"]) == 4
+    assert 0 < numbers["seconds"] < 60
+    assert "Nothing is left to run." in sweep("--aug-strength", "0.5,1", "--dry-run").stdout
+
+
+@pytest.mark.parametrize("dynamics", ["flow", "population", "sgd,flow,population"])
+def test_estimate_knows_every_dynamics(sweep, dynamics):
+    result = sweep("--dynamics", dynamics, "--seed", "0,1", "--dry-run", "--json")
+    assert 0 < json.loads(result.stdout)["seconds"] < 60
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--aug-strength", "0.1:3"], "first:last:count"),
+        (["--aug-strength", "1:2:1e7"], "from 2 to 1000000"),
+        (["--aug-strength", "nan"], "finite"),
+        (["--aug-strength", ""], "empty value"),
+        (["--aug-strength", "-1:1:3"], "--aug-strength is -1.0; it must be between 0 and 1e15 (in --aug-strength -1)"),
+        (["--depth", "1.5"], "whole numbers"),
+        (["--depth", "1:1000:1000", "--seed", "1:1001:1001"], "the grid has 1001000 points"),
+        (["--dim", "2,8", "--aug-dim", "4"], "(in --dim 2)"),
+        (["--loss", "infonce,hinge"], "(in --loss hinge)"),
+        (["--loss", "dot,infonce", "--temperature", "0.5"], "the infonce loss has none"),
+        (["--preset", "paper,authors-code"], "choose one of paper, authors-code"),
+        (["--dynamics", "sgd,flood"], "choose one of sgd, flow, population"),
+        (["--device", "cpu,abacus"], "this machine offers cpu"),
+        (["--threads", "0"], "--threads is 0"),
+        (["--workers", "0"], "--workers"),
+        (["--executor", "cloud"], "choose one of local, dask, slurm"),
+        (["--scheduler", "tcp://1.2.3.4:5"], "--scheduler belongs to --executor dask"),
+        (["--slurm", "time=5"], "--slurm belongs to --executor slurm"),
+        (["--executor", "slurm", "--slurm", "time"], "write key=value"),
+        (["--out", "file"], "file is a file"),
+        (["--out", "file/below"], "cannot be written"),
+        (["--out", "full"], "holds thesis.tex and no sweep.json"),
+        (["--nonsense"], "No such option"),
+    ],
+)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_bad_input_is_one_line_and_exit_2(sweep, tmp_path, options, words, dry):
+    if dry and options[-1] == "file/below":
+        pytest.skip("a dry run does not write")
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/thesis.tex").touch()
+    result = sweep(*options, *dry)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "here").exists()
+
+
+def test_out_is_required():
+    result = CliRunner().invoke(main, ["sweep"])
+    assert result.exit_code == 2
+    assert "Missing option '--out'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["nowhere"], "holds no sweep.json"),
+        (["here", "--out", "table.xlsx"], "neither .csv nor .parquet"),
+        (["here", "--out", "nowhere/table.csv"], "could not be written"),
+    ],
+)
+def test_collect_tells_bad_input_in_one_line(sweep, options, words):
+    sweep()
+    result = collect(*options)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_every_setting_is_an_option_of_sweep():
+    shown = CliRunner().invoke(main, ["sweep", "--help"]).output
+    assert all(name.split("/")[0] in shown for name, *_ in SETTINGS)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_tells_how_far_it_came_and_the_same_command_goes_on(tmp_path):
+    command = [sys.executable, "-m", "dyncollapse", "sweep", *SMALL, "--steps", "800", "--seed", "1:6:6"]
+    command += ["--pack", "2", "--workers", "2", "--out", "here"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A suite that runs in the background hands down an ignored Ctrl-C; a user's terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    while not list(tmp_path.glob("here/points/[!.]*")):
+        time.sleep(0.05)
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)  # to the whole foreground, as a terminal does
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    (line,) = errors.splitlines()
+    done = int(re.search(r"Interrupted\. (\d+) of 6 points are done; the same command goes on", line)[1])
+    assert 1 <= done < 6
+    assert len(list(tmp_path.glob("here/points/*/run.json"))) == done
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "6 of 6 points are finished" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.1234, "0.12 s"), (42.4, "42 s"), (150, "2.5 min"), (7200, "2 h"), (1e7, "116 days")]
+)
+def test_times_are_told_as_people_do(seconds, words):
+    assert duration(seconds) == words
