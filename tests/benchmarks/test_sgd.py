@@ -1,0 +1,89 @@
+"""SGD steps of an ensemble: ours against a plain PyTorch loop and against the arithmetic that no program can leave out.
+
+Every entry does the same number of run-steps, so the ratios between them are ratios per run and step.
+"""
+
+import pytest
+import torch
+from torch import nn
+
+from dyncollapse import GaussianTask, gaussian_init, train
+
+DIM, AUG_DIM, AUG_STRENGTH, DATA_VAR, BATCH = 16, 8, 1.5, 0.5, 128
+RUNS, STEPS, LR = 64, 100, 0.05
+THREADS = 2
+
+pytestmark = pytest.mark.benchmark(group="SGD")
+
+
+@pytest.fixture(autouse=True)
+def two_cores():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    yield
+    torch.set_num_threads(threads)
+
+
+def ours(runs, steps):
+    generator = torch.Generator().manual_seed(0)
+    weights = tuple(w.float() for w in gaussian_init([DIM, DIM], generator, (runs,)))
+    task = GaussianTask.block(DIM, AUG_DIM, AUG_STRENGTH, DATA_VAR, dtype=torch.float32)
+    return train(weights, task.stream(BATCH, generator, (runs,)), lr=LR, steps=steps, records=2)
+
+
+def plain_loop(steps):
+    """One run as most people would write it: Gram matrix, logsumexp, backward, torch's SGD."""
+    generator = torch.Generator().manual_seed(0)
+    network = nn.Linear(DIM, DIM, bias=False)
+    nn.init.normal_(network.weight, std=0.1, generator=generator)
+    optimiser = torch.optim.SGD(network.parameters(), lr=LR)
+    own = torch.eye(BATCH, dtype=torch.bool)
+    for _ in range(steps):
+        x = DATA_VAR**0.5 * torch.randn(BATCH, DIM, generator=generator)
+        noise = AUG_STRENGTH**0.5 * torch.randn(BATCH, AUG_DIM, generator=generator)
+        x_pos = torch.cat([x[:, : DIM - AUG_DIM], x[:, DIM - AUG_DIM :] + noise], dim=1)
+        z, z_pos = network(x), network(x_pos)
+        squares = z.square().sum(1)
+        distances = squares[:, None] + squares - 2 * z @ z.T
+        positive = (z - z_pos).square().sum(1)
+        logits = -torch.where(own, positive[:, None], distances) / 2
+        loss = (torch.logsumexp(logits, dim=1) + positive / 2).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return network.weight.detach()
+
+
+def floor(exponential, steps):
+    """Two N x N x d products, one N x N exponential and the random numbers of a batch, for all runs."""
+    generator = torch.Generator().manual_seed(0)
+    z, x = torch.randn(2, RUNS, BATCH, DIM, generator=generator) / 4
+    weights, out = torch.empty(RUNS, BATCH, BATCH), torch.empty(RUNS, BATCH, DIM)
+    for _ in range(steps):
+        torch.randn(RUNS, BATCH, DIM, generator=generator)
+        torch.randn(RUNS, BATCH, AUG_DIM, generator=generator)
+        torch.bmm(z, z.mT, out=weights)
+        exponential(weights)
+        torch.bmm(weights, x, out=out)
+    return out
+
+
+def test_ensemble(benchmark):
+    path = benchmark.pedantic(ours, (RUNS, STEPS), rounds=10, warmup_rounds=1)
+    assert torch.isfinite(path.product).all()
+
+
+def test_single_run(benchmark):
+    path = benchmark.pedantic(ours, (1, RUNS * STEPS), rounds=3, warmup_rounds=1)
+    assert torch.isfinite(path.product).all()
+
+
+def test_plain_pytorch_loop(benchmark):
+    assert torch.isfinite(benchmark.pedantic(plain_loop, (RUNS * STEPS,), rounds=3, warmup_rounds=1)).all()
+
+
+@pytest.mark.parametrize("exponential", ["exp", "softmax"])
+def test_floor(benchmark, exponential):
+    # torch's softmax uses a faster, less exact exponential than torch.exp does, though it does more with it.
+    kernel = torch.Tensor.exp_ if exponential == "exp" else lambda logits: torch.softmax(logits, -1, out=logits)
+    assert torch.isfinite(benchmark.pedantic(floor, (kernel, STEPS), rounds=10, warmup_rounds=1)).all()
