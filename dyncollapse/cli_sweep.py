@@ -154,6 +154,8 @@ def collect(folder: Path, out: Path | None) -> None:
         else:
             write_table(rows, out)
             click.echo(f"{len(rows)} points in {out}", err=True)
+    except BrokenPipeError:  # `| head` has read enough; click ends quietly
+        raise
     except OSError as error:
         fail(2, f"{f'--out {out}' if out else 'standard output'} could not be written ({error.strerror})")
     from dyncollapse.terminal_sweep import print_failures

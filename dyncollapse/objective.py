@@ -21,9 +21,9 @@ from dyncollapse.losses import (
 )
 from dyncollapse.networks import ACTIVATIONS, Weights, end_to_end, forward, layer_gradients
 
-# Softmax weights that are differentiated together (ours): of 64 batches or runs of 128 pairs, enough that the work
-# outweighs the calls, and few enough for a cache.
-MOST_WEIGHTS = 2**20
+# Bytes of softmax weights that are differentiated together (ours): of 64 batches or runs of 128 pairs in float32, enough
+# that the work outweighs the calls, and few enough for a cache.
+MOST_BYTES = 2**22
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,17 @@ def infonce_force(product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Float[Te
 
 def _force(product: Tensor, pairs: Pairs) -> Tensor:
     """`infonce_force`, of some runs at a time where all of them would not fit a CPU's cache."""
-    size = max(1, MOST_WEIGHTS // (pairs.anchor.shape[1:-1].numel() * pairs.anchor.shape[-2]))
+    size = _together(pairs.anchor[0]) if pairs.anchor.ndim > 2 else 1
     alike = product.ndim > 2 and product.shape[:-2] == pairs.anchor.shape[:-2]
     if not alike or len(product) <= size or product.is_cuda:
         return infonce_force(product, pairs)
     parts = zip(*(tensor.split(size) for tensor in (product, pairs.anchor, pairs.positive)), strict=True)
     return torch.cat([infonce_force(p, Pairs(x, x_pos, pairs.views)) for p, x, x_pos in parts])
+
+
+def _together(anchors: Tensor) -> int:
+    """How many times these batches' n x n arrays fit MOST_BYTES, at least once."""
+    return max(1, MOST_BYTES // (anchors.element_size() * anchors.shape[:-1].numel() * anchors.shape[-2]))
 
 
 def _group_batches(pairs: Pairs, ndim: int) -> list[tuple[float, Pairs]]:
@@ -125,7 +130,7 @@ def _group_batches(pairs: Pairs, ndim: int) -> list[tuple[float, Pairs]]:
     if extra <= 0:
         return [(1.0, pairs)]
     anchors, positives = (x.flatten(0, extra - 1) for x in (pairs.anchor, pairs.positive))
-    size = max(1, MOST_WEIGHTS // (anchors[0].shape[:-1].numel() * anchors.shape[-2]))
+    size = _together(anchors[0])
     groups = zip(anchors.split(size), positives.split(size), strict=True)
     return [(len(x) / len(anchors), Pairs(x, x_pos, pairs.views)) for x, x_pos in groups]
 

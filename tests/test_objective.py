@@ -157,7 +157,7 @@ def test_taking_some_runs_and_batches_at_a_time_changes_nothing(loss, runs, batc
     weights = gaussian_init([4, 3, 4], generator, runs, 0.5)
     pairs = GaussianTask.block(4, 2, views=views).sample(n, generator, (*batches, *runs))
     whole = Objective(loss).gradient(weights, pairs)
-    monkeypatch.setattr("dyncollapse.objective.MOST_WEIGHTS", 2 * n * n)
+    monkeypatch.setattr("dyncollapse.objective.MOST_BYTES", 2 * 8 * n * n)
     for part, expected in zip(Objective(loss).gradient(weights, pairs), whole, strict=True):
         torch.testing.assert_close(part, expected, rtol=1e-12, atol=1e-13)  # sums in another order
 
