@@ -21,8 +21,8 @@ from dyncollapse.losses import (
 )
 from dyncollapse.networks import ACTIVATIONS, Weights, end_to_end, forward, layer_gradients
 
-# Bytes of softmax weights that are differentiated together (ours): of 64 batches or runs of 128 pairs in float32, enough
-# that the work outweighs the calls, and few enough for a cache.
+# Bytes of softmax weights that are differentiated together (ours): of 64 batches or runs of 128 pairs in float32, so
+# that the work outweighs the calls and a cache holds it.
 MOST_BYTES = 2**22
 
 

@@ -87,7 +87,8 @@ def train(
                 progress(step, steps)
             if step == steps:
                 return trajectory()
-        step = max(step for step, *_ in iterates(lr, lambda _: True))  # the last one within bounds
+        within_bounds = itertools.islice(iterates(lr, lambda _: True), steps)
+        step = max(step for step, *_ in within_bounds)
         # A stable rate has to survive well beyond the step at which this one failed.
         checked = min(steps, 4 * step + 100)
         stable_lr = _stable_learning_rate(iterates, lr, checked)
