@@ -12,6 +12,9 @@ from dyncollapse import GaussianTask, gaussian_init, train
 DIM, AUG_DIM, AUG_STRENGTH, DATA_VAR, BATCH = 16, 8, 1.5, 0.5, 128
 RUNS, STEPS, LR = 64, 100, 0.05
 THREADS = 2
+RUNS_ON_GPU = 4096
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 pytestmark = pytest.mark.benchmark(group="SGD")
 
@@ -24,11 +27,11 @@ def two_cores():
     torch.set_num_threads(threads)
 
 
-def ours(runs, steps):
-    generator = torch.Generator().manual_seed(0)
-    weights = tuple(w.float() for w in gaussian_init([DIM, DIM], generator, (runs,)))
-    task = GaussianTask.block(DIM, AUG_DIM, AUG_STRENGTH, DATA_VAR, dtype=torch.float32)
-    return train(weights, task.stream(BATCH, generator, (runs,)), lr=LR, steps=steps, records=2)
+def ours(runs, steps, device="cpu"):
+    weights = gaussian_init([DIM, DIM], torch.Generator().manual_seed(0), (runs,))
+    task = GaussianTask.block(DIM, AUG_DIM, AUG_STRENGTH, DATA_VAR).to(torch.float32, torch.device(device))
+    stream = task.stream(BATCH, torch.Generator(device).manual_seed(0), (runs,))
+    return train(tuple(w.to(device, torch.float32) for w in weights), stream, lr=LR, steps=steps, records=2)
 
 
 def plain_loop(steps):
@@ -54,14 +57,14 @@ def plain_loop(steps):
     return network.weight.detach()
 
 
-def floor(exponential, steps):
+def floor(exponential, runs, steps, device="cpu"):
     """Two N x N x d products, one N x N exponential and the random numbers of a batch, for all runs."""
-    generator = torch.Generator().manual_seed(0)
-    z, x = torch.randn(2, RUNS, BATCH, DIM, generator=generator) / 4
-    weights, out = torch.empty(RUNS, BATCH, BATCH), torch.empty(RUNS, BATCH, DIM)
+    generator = torch.Generator(device).manual_seed(0)
+    z, x = torch.randn(2, runs, BATCH, DIM, generator=generator, device=device) / 4
+    weights, out = z.new_empty(runs, BATCH, BATCH), torch.empty_like(x)
     for _ in range(steps):
-        torch.randn(RUNS, BATCH, DIM, generator=generator)
-        torch.randn(RUNS, BATCH, AUG_DIM, generator=generator)
+        for width in (DIM, AUG_DIM):
+            torch.randn(runs, BATCH, width, generator=generator, device=device)
         torch.bmm(z, z.mT, out=weights)
         exponential(weights)
         torch.bmm(weights, x, out=out)
@@ -86,4 +89,20 @@ def test_plain_pytorch_loop(benchmark):
 def test_floor(benchmark, exponential):
     # torch's softmax uses a faster, less exact exponential than torch.exp does, though it does more with it.
     kernel = torch.Tensor.exp_ if exponential == "exp" else lambda logits: torch.softmax(logits, -1, out=logits)
-    assert torch.isfinite(benchmark.pedantic(floor, (kernel, STEPS), rounds=10, warmup_rounds=1)).all()
+    assert torch.isfinite(benchmark.pedantic(floor, (kernel, RUNS, STEPS), rounds=10, warmup_rounds=1)).all()
+
+
+@needs_gpu
+def test_ensemble_on_a_gpu(benchmark):
+    path = benchmark.pedantic(
+        ours, (RUNS_ON_GPU, STEPS, "cuda"), rounds=5, warmup_rounds=1
+    )  # its end waits for the GPU
+    assert torch.isfinite(path.product).all()
+
+
+@needs_gpu
+def test_floor_on_a_gpu(benchmark):
+    def finished(steps):
+        return floor(torch.Tensor.exp_, RUNS_ON_GPU, steps, "cuda").cpu()
+
+    assert torch.isfinite(benchmark.pedantic(finished, (STEPS,), rounds=5, warmup_rounds=1)).all()
