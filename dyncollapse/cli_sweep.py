@@ -63,8 +63,10 @@ def sweep(
             failures = found.run(
                 at_hand, most_runs=most_runs, progress=progress, tell=lambda text: click.echo(text, err=True)
             )
-        table = found.table()
-        pictures = draw_sweep(type(found).open(out))
+        everything = type(found).open(out)  # other grids of the folder belong in its picture, too
+        reports = everything.reports()[0]
+        table = found.table({name: reports[name] for name in found.points if name in reports})
+        pictures = draw_sweep(everything, reports)
     except KeyboardInterrupt:
         done = len(found.reports()[0])
         fail(130, f"Interrupted. {done} of {len(found.points)} points are done; the same command goes on.")
@@ -148,16 +150,14 @@ def collect(folder: Path, out: Path | None) -> None:
         found = Sweep.open(folder)
         reports, broken = found.reports()
         rows = found.table(reports)
-    try:
-        if out is None:
-            write_csv(rows, sys.stdout)
-        else:
+    if out is None:
+        write_csv(rows, sys.stdout)
+    else:
+        try:
             write_table(rows, out)
-            click.echo(f"{len(rows)} points in {out}", err=True)
-    except BrokenPipeError:  # `| head` has read enough; click ends quietly
-        raise
-    except OSError as error:
-        fail(2, f"{f'--out {out}' if out else 'standard output'} could not be written ({error.strerror})")
+        except OSError as error:
+            fail(2, f"--out {out} could not be written ({error.strerror})")
+        click.echo(f"{len(rows)} points in {out}", err=True)
     from dyncollapse.terminal_sweep import print_failures
 
     for problem in broken.values():

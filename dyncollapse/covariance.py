@@ -45,27 +45,27 @@ def contrastive_covariance(
     """
     centre, shift = x.mean(dim=-2, keepdim=True), x_pos - x
     x = x - centre
-    return centred_covariance(x, shift, alpha.clone(), None if negatives is None else negatives - centre)
+    return centred_covariance(x, shift, alpha.clone(), x if negatives is None else negatives - centre)
 
 
 def centred_covariance(
     x: Float[Tensor, "*runs n d"],
     shift: Float[Tensor, "*runs n d"],
     alpha: Float[Tensor, "*runs n n"],
-    y: Float[Tensor, "*runs n d"] | None,
+    y: Float[Tensor, "*runs n d"],
 ) -> ContrastiveCovariance:
     """`contrastive_covariance` of anchors around 0, of `shift` = x' - x and of negatives y less the anchors' centre.
 
-    y = None says that the negatives are the anchors. Overwrites alpha's diagonal.
+    Cheaper where y is x itself. Overwrites alpha's diagonal.
     """
     # Row and column sums come from B itself: 1 - alpha_ii would lose all digits once the embeddings separate.
     b, n = alpha, x.shape[-2]
     b.diagonal(dim1=-2, dim2=-1).zero_()
     r, c = b.sum(-1, keepdim=True), b.sum(-2).unsqueeze(-1)
     # Sigma0 = (H + H^T) / n, with H = x^T (r x / 2 - B y) + y^T c y / 2.
-    own = (r + c) * x if y is None else r * x
-    h = x.mT @ add_product(own, b, x if y is None else y, 0.5, -1)
-    if y is not None:
+    own = (r + c) * x if y is x else r * x
+    h = x.mT @ add_product(own, b, y, 0.5, -1)
+    if y is not x:
         h = h + y.mT @ (c * y / 2)
     return ContrastiveCovariance((h + h.mT) / n, shift.mT @ (r * shift) / n)
 

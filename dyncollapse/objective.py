@@ -100,17 +100,16 @@ class Objective:
 def infonce_force(product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Float[Tensor, "*runs d d"]:
     """X of Lemma 2 on one batch: dL/dP = -P X under Eq. 2."""
     x, shift = pairs.anchor - pairs.anchor.mean(dim=-2, keepdim=True), pairs.positive - pairs.anchor
-    y = None if pairs.views == "one-sided" else x + shift
     z, z_shift = x @ product.mT, shift @ product.mT
-    alpha = torch.softmax(centred_logits(z, z_shift, z if y is None else z + z_shift), dim=-1)
+    y, z_negative = (x, z) if pairs.views == "one-sided" else (x + shift, z + z_shift)
+    alpha = torch.softmax(centred_logits(z, z_shift, z_negative), dim=-1)
     return centred_covariance(x, shift, alpha, y).force
 
 
 def _force(product: Tensor, pairs: Pairs) -> Tensor:
     """`infonce_force`, of some runs at a time where all of them would not fit a CPU's cache."""
-    size = _together(pairs.anchor[0]) if pairs.anchor.ndim > 2 else 1
     alike = product.ndim > 2 and product.shape[:-2] == pairs.anchor.shape[:-2]
-    if not alike or len(product) <= size or product.is_cuda:
+    if product.is_cuda or not alike or len(product) <= (size := _together(pairs.anchor[0])):
         return infonce_force(product, pairs)
     parts = zip(*(tensor.split(size) for tensor in (product, pairs.anchor, pairs.positive)), strict=True)
     return torch.cat([infonce_force(p, Pairs(x, x_pos, pairs.views)) for p, x, x_pos in parts])

@@ -3,7 +3,6 @@
 import json
 import platform
 import shutil
-import time as clock
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,6 @@ class PointResult(NamedTuple):
 
     name: str
     failure: str | None
-    seconds: float
 
 
 def run_pack(configurations: Sequence[Configuration], folder: Path) -> list[PointResult]:
@@ -37,12 +35,8 @@ def run_pack(configurations: Sequence[Configuration], folder: Path) -> list[Poin
     torch.set_num_threads(configurations[0].threads)
     waiting = [c for c in configurations if not (folder / point_hash(c)).exists()]
     trained = _train(waiting)
-    results = [PointResult(point_hash(c), None, 0.0) for c in configurations if c not in waiting]
-    for c in waiting:
-        started = clock.perf_counter()
-        failure = _run_point(c, trained.get(c), folder)
-        results.append(PointResult(point_hash(c), failure, clock.perf_counter() - started))
-    return results
+    failures = {c: _run_point(c, trained.get(c), folder) for c in waiting}
+    return [PointResult(point_hash(c), failures.get(c)) for c in configurations]
 
 
 def _train(configurations: Sequence[Configuration]) -> dict[Configuration, tuple[Simulation, Trajectory]]:

@@ -115,8 +115,8 @@ class Sweep:
         self.check_folder()
         self.folder.mkdir(parents=True, exist_ok=True)
         with _held(self.folder):
-            failures = {name: text for name, text in self._prepare(tell).items() if name not in self.points}
-            finished = self.reports()[0]
+            finished, known = self._prepare(tell)
+            failures = {name: text for name, text in known.items() if name not in self.points}
             done, failed = len(finished), dict[str, str]()
             progress(done, len(self.points))
             waiting = self.packs(finished, workers=workers.count, most_runs=most_runs)
@@ -152,18 +152,19 @@ class Sweep:
         """
         return as_dataset(self.points, self.axes, self.table())
 
-    def _prepare(self, tell: Callable[[str], None]) -> dict[str, str]:
-        """Write the plan, remove what killed workers and broken disks left, and return the failures on record."""
+    def _prepare(self, tell: Callable[[str], None]) -> tuple[list[str], dict[str, str]]:
+        """Write the plan and remove what killed workers and broken disks left; what is finished, and known failures."""
         known = _read_plan(self.folder) if (self.folder / PLAN).exists() else []
         everything = Sweep(self.folder, [*known, *self.points.values()])
         _write_json(self.folder / PLAN, everything._as_plan())
         (self.folder / POINTS).mkdir(exist_ok=True)
         for leftover in (self.folder / POINTS).glob(".*.partial"):
             shutil.rmtree(leftover, ignore_errors=True)
-        for name, problem in self.reports()[1].items():
+        found, broken = self.reports()
+        for name, problem in broken.items():
             tell(f"{problem}; it is run again")
             shutil.rmtree(self.folder / POINTS / name)
-        return everything.failures()
+        return list(found), everything.failures()
 
     def _record(self, failures: dict[str, str]) -> None:
         with suppress(OSError):  # a full disk, as a rule: what failed is returned all the same
@@ -178,7 +179,7 @@ def _results(pack: Sequence[Configuration], outcome: Any, home: Path) -> Iterato
     """What became of a pack's points, also of one whose worker died and of those that were saved elsewhere."""
     if isinstance(outcome, Exception):
         reason = f"its worker died twice: out of memory or killed ({type(outcome).__name__})"
-        yield from (PointResult(point_hash(c), reason, 0.0) for c in pack)
+        yield from (PointResult(point_hash(c), reason) for c in pack)
         return
     for result in outcome:
         if result.failure is None and not (home / result.name / "run.json").exists():

@@ -126,12 +126,12 @@ def print_failures(sweep: Sweep, failures: Mapping[str, str]) -> None:
         console.print(f"  dyncollapse simulate {as_options(sweep.points[name])}", markup=False, soft_wrap=True)
 
 
-def draw_sweep(sweep: Sweep) -> list[str]:
+def draw_sweep(sweep: Sweep, reports: Mapping[str, dict[str, Any]]) -> list[str]:
     """Draw the final singular values over the numeric axis with most values into sweep.png; return what was drawn.
 
     Every combination of the other axes has a panel, of which the first PANELS are drawn.
     """
-    axes, reports = sweep.axes, sweep.reports()[0]
+    axes = sweep.axes
     numeric = [name for name, values in axes.items() if all(isinstance(v, int | float) for v in values)]
     numeric = [name for name in numeric if name != "seed"] or numeric
     if not numeric or not reports:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from commands import refused
 
 from dyncollapse.cli import main
 
@@ -76,15 +77,6 @@ def diagnose(folder):  # noqa: ARG001 (the user has to be somewhere)
 def fine(result):
     assert result.exit_code == 0, (result.stderr, result.exception)
     return result
-
-
-def refused(result):
-    """The one line of a refusal."""
-    assert result.exit_code == 2, (result.stderr, result.exception)
-    assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("dyncollapse: ")
-    return line
 
 
 # ------------------------------------------------------------------------------------------------------ what is printed
