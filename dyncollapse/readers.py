@@ -242,7 +242,8 @@ def _described(value: object) -> _Array:
     if isinstance(value, Tensor):
         kind = str(value.dtype).removeprefix("torch.")
         if value.layout != torch.strided or value.is_meta or value.is_nested:
-            kind = f"{'meta' if value.is_meta else str(value.layout).removeprefix('torch.')} {kind}"
+            layout = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
+            kind = f"{'meta' if value.is_meta else layout} {kind}"
         return _Array(kind, () if value.is_nested else tuple(value.shape), value.detach)
     kind = PARTS if isinstance(value, dict) and _has_tensors(value) else f"a Python {type(value).__name__}"
     return _Array(kind, None, Tensor)

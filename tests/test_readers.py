@@ -354,8 +354,8 @@ def test_field_names_that_need_npy_version_3_are_refused(tmp_path):
         (lambda rows: rows.to_sparse_csr(), "holds sparse_csr float32;"),
         (lambda rows: torch.quantize_per_tensor(rows, 0.1, 0, torch.qint8), "holds qint8;"),
         (lambda rows: rows.to("meta"), "holds meta float32;"),
-        (lambda rows: torch.nested.nested_tensor(list(rows), layout=torch.jagged), "pickled objects"),
-        (lambda rows: torch.nested.nested_tensor(list(rows)), "pickled objects"),
+        (lambda rows: torch.nested.nested_tensor(list(rows), layout=torch.jagged), "pickled objects|nested float32"),
+        (lambda rows: torch.nested.nested_tensor(list(rows)), "pickled objects|nested float32"),
         (lambda rows: [rows], "holds a Python list;"),
         (lambda _rows: 3.0, "holds a Python float;"),
         (lambda rows: {"z": rows.numpy()}, "pickled objects"),
@@ -367,7 +367,9 @@ def test_tensors_of_other_things_are_refused(tmp_path, change, words):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # prototypes and deprecations of torch
         torch.save(change(ROWS), tmp_path / "rows.pt")
-    assert words in refusal(tmp_path / "rows.pt")
+    # Some versions of torch take nested tensors for harmless, and others do not.
+    told = refusal(tmp_path / "rows.pt")
+    assert any(word in told for word in words.split("|"))
 
 
 @pytest.mark.parametrize("kind", ["bool", "float8_e5m2", "complex64"])

@@ -287,7 +287,10 @@ class Looks(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("loss", ["infonce", "dot"])
-def test_the_step_loop_does_not_wait_for_numbers(loss, generator):
+def test_the_step_loop_does_not_wait_for_numbers(loss):
+    generator = torch.Generator().manual_seed(
+        0
+    )  # one seed: a dispatch mode is slow, and the count is no matter of chance
     weights = gaussian_init([4, 4], generator, (2,))
     stream = GaussianTask.block(4, 2).stream(8, generator, (2,))
     steps = 12_800  # so many that progress asks for less than the watch on divergence
