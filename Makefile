@@ -8,9 +8,9 @@ BIN := .venv/bin
 help: ## list every target
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
-install: .venv/.installed ## make .venv and install dyncollapse in it
+install: .venv/.installed ## make .venv and install dyncollapse with its bridge in it
 
-figures: .venv/.installed ## draw the paper's toy figures and ours into figures/out/
+figures: .venv/.installed ## draw the paper's figures and ours into figures/out/
 	$(BIN)/python figures
 
 gallery: figures ## refresh the pictures that the README shows
@@ -43,7 +43,7 @@ clean: ## remove .venv, caches and drawn figures
 	$(PYTHON) -m venv .venv
 
 .venv/.installed: pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bridge]'
 	touch $@
 
 .venv/.developed: pyproject.toml | .venv/bin/python

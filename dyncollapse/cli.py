@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dyncollapse.bridge.cli import bridge
 from dyncollapse.cli_shared import OneLineErrors, bad_input, fail, settings, use_machine
 from dyncollapse.cli_sweep import collect, sweep
 
@@ -25,6 +26,7 @@ def main() -> None:
 
 main.add_command(sweep)
 main.add_command(collect)
+main.add_command(bridge)
 
 
 @main.command()
@@ -46,10 +48,11 @@ def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
         configuration = resolve({name: value for name, value in given.items() if value is not None})
         use_machine(configuration.device, configuration.threads)
 
+        from dyncollapse.progress import progress_bars
         from dyncollapse.report import reserve_folder, save
         from dyncollapse.simulation import build, run
         from dyncollapse.solver import FlowFailed
-        from dyncollapse.terminal import draw_spectrum, print_outcome, progress_bars
+        from dyncollapse.terminal import draw_spectrum, print_outcome
         from dyncollapse.training import Diverged
 
         simulation = build(configuration)  # whatever can be refused is refused before a folder is made
@@ -87,7 +90,8 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
     expected to fail. Exit code 1 when any claim behaves unlike what is expected of it.
     """
     from dyncollapse.claims import CLAIMS, as_values, run_check
-    from dyncollapse.terminal import print_claims, print_explanation, progress_bars
+    from dyncollapse.progress import progress_bars
+    from dyncollapse.terminal import print_claims, print_explanation
 
     known = {claim.name: claim for claim in CLAIMS}
     if unknown := [name for name in names if name not in known]:
@@ -167,8 +171,9 @@ def diagnose(
 
     from dyncollapse import webpage
     from dyncollapse.monitor import diagnose as examine_all
+    from dyncollapse.progress import progress_bars
     from dyncollapse.report import reserve_folder, versions
-    from dyncollapse.terminal import print_embeddings, progress_bars
+    from dyncollapse.terminal import print_embeddings
 
     config = {"file": str(file), "positives": [str(path) for path in positives], "key": key, **options}
     config |= {"inputs": inputs and str(inputs), "input_positives": input_positives and str(input_positives)}

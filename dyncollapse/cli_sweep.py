@@ -56,7 +56,8 @@ def sweep(
         _dry_run(found, at_hand, most_runs, as_json)
         return
 
-    from dyncollapse.terminal_sweep import draw_sweep, print_failures, print_sweep, progress_line
+    from dyncollapse.progress import progress_line
+    from dyncollapse.terminal_sweep import draw_sweep, print_failures, print_sweep
 
     try:
         with bad_input(), progress_line() as progress:

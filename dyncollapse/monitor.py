@@ -245,7 +245,7 @@ def diagnose(
         inputs, input_positives = torch.as_tensor(inputs), torch.as_tensor(input_positives)
         if len(inputs) != len(z):
             raise ValueError(f"there are {len(inputs)} inputs and {len(z)} embeddings; row i of both must be sample i")
-    _check_weights(loss, temperature, views, len(others))
+    check_loss(loss, temperature, views, len(others))
 
     def measured(name: str, *arrays: Tensor) -> Evidence:
         monitor = Monitor(views=views, space=space, fast=fast, sample=min(sample, max(2, len(z))), seed=seed)
@@ -290,7 +290,7 @@ def _weighed_pairs(
     return {"pairs": ContrastiveCovariance(data, augmentation), "pairs_eps": eps}
 
 
-def _check_weights(loss: str | None, temperature: float | None, views: str, others: int) -> None:
+def check_loss(loss: str | None, temperature: float | None, views: str, others: int) -> None:
     """Refuse what `blockwise_covariance` would, before anything long is read."""
     if loss is None:
         if temperature is not None:

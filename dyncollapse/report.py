@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import platform
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -54,8 +55,8 @@ def save(outcome: Outcome, folder: Path) -> None:
     write_whole(folder / "run.json", lambda partial: partial.write_text(text))
 
 
-def reserve_folder(out: Path | None) -> Path:
-    """Create the run folder: `out`, which must be new or empty, or the next free runs/simulate-NNNN.
+def reserve_folder(out: Path | None, name: str = "simulate") -> Path:
+    """Create the run folder: `out`, which must be new or empty, or the next free runs/NAME-NNNN.
 
     Raises ValueError, one line, when it exists with content or cannot be written.
     """
@@ -67,7 +68,7 @@ def reserve_folder(out: Path | None) -> Path:
             _probe_writable(out)
             return out
         for number in itertools.count(1):
-            folder = Path("runs") / f"simulate-{number:04d}"
+            folder = Path("runs") / f"{name}-{number:04d}"
             folder.parent.mkdir(exist_ok=True)
             try:
                 folder.mkdir()
@@ -195,13 +196,16 @@ def _distance(outcome: Outcome, other: str) -> dict[str, Any] | None:
     }
 
 
-def versions() -> dict[str, str]:
-    """Of this package, Python and what the numbers depend on."""
+def versions(*others: str) -> dict[str, str]:
+    """Of this package, Python, what the numbers depend on, and `others` that are installed."""
     try:
         own = version("dyncollapse")
     except PackageNotFoundError:  # run from a checkout that was not installed
         own = "unknown"
     packages = {name: version(name) for name in ("numpy", "scipy", "torch")}
+    for name in others:
+        with suppress(PackageNotFoundError):
+            packages[name] = version(name)
     return {"dyncollapse": own, "python": platform.python_version(), **packages}
 
 

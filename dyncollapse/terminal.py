@@ -1,16 +1,14 @@
-"""What the commands show: progress bars, tables, and the picture of a run."""
+"""What the commands show: tables, and the picture of a run."""
 
 import itertools
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from dyncollapse.claims import Checked
@@ -23,23 +21,6 @@ from dyncollapse.simulation import Outcome, dimensions, time_per_step, verdict
 
 # Columns (ours): a file or a pipe has no width, and definitions beside the measures need room.
 WIDTH_OF_FILES, WIDTH_FOR_WORDS = 140, 100
-
-
-@contextmanager
-def progress_bars(names: tuple[str, ...]) -> Iterator[Callable[[str, float, float], None]]:
-    """One bar per dynamics on stderr, with time left; silent where stderr is not a terminal."""
-    columns = (TextColumn("{task.description:>10}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    console = Console(stderr=True)
-    with Progress(
-        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    ) as bars:
-        tasks = {name: bars.add_task(name, total=1.0, start=False) for name in names}
-
-        def advance(name: str, done: float, total: float) -> None:
-            bars.start_task(tasks[name])
-            bars.update(tasks[name], completed=done, total=total)
-
-        yield advance
 
 
 def print_outcome(outcome: Outcome, found: dict[str, Any], folder: Path, *, to_stderr: bool) -> None:
@@ -166,7 +147,7 @@ def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> 
     console.print(table)
     console.print()
     if report.ratios is not None:
-        console.print(_augmentation(report), markup=False, soft_wrap=True)
+        console.print(augmentation_sentence(report), markup=False, soft_wrap=True)
     for text in report.warnings:
         console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
     bar = report.intervals["collapsed"]
@@ -179,7 +160,8 @@ def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> 
     console.print(f"[bold]{report.verdict.sentence}[/bold]", soft_wrap=True)
 
 
-def _augmentation(report: EmbeddingReport) -> str:
+def augmentation_sentence(report: EmbeddingReport) -> str:
+    """Say how augmentation compares with data, for a report that has `ratios`."""
     assert report.ratios is not None
     found = report.conventions
     if not len(report.ratios):

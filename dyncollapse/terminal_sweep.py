@@ -1,67 +1,23 @@
-"""What a sweep shows: its plan, its progress, its table, its failures and its picture."""
+"""What a sweep shows: its plan, its table, its failures and its picture."""
 
 import math
-import time as clock
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 from dyncollapse.configuration import Configuration, option
 from dyncollapse.files import write_whole
 from dyncollapse.grid import as_options, shown
+from dyncollapse.progress import duration
 from dyncollapse.sweep import Sweep
 from dyncollapse.terminal import open_console, open_table
 
 # Digits of a point's name in the table: enough to find its folder.
 SHOWN = 8
-# Rows of the table and panels of the picture that a person still reads (ours), and seconds between lines in a log.
-ROWS, PANELS, LOG_EVERY = 60, 12, 30.0
-
-
-@contextmanager
-def progress_line() -> Iterator[Callable[[int, int], None]]:
-    """Points done, their rate and the time left on stderr: a bar on a terminal, elsewhere a line now and then."""
-    console = Console(stderr=True, highlight=False)
-    columns = (BarColumn(), TextColumn("{task.description}"))
-    started = last = clock.monotonic()
-    first: int | None = None
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("starting")
-
-        def advance(done: int, total: int) -> None:
-            nonlocal first, last, started
-            now = clock.monotonic()
-            if first is None:  # what an earlier sweep has finished says nothing about this one's pace
-                first, started, last = done, now, now
-            text = _pace(done, total, done - first, now - started)
-            bar.update(task, completed=done, total=total, description=text)
-            if not console.is_terminal and (now - last > LOG_EVERY or done == total > first):
-                console.print(text, soft_wrap=True)
-                last = now
-
-        yield advance
-
-
-def _pace(done: int, total: int, fresh: int, seconds: float) -> str:
-    text = f"{done} of {total} points"
-    if fresh and seconds:
-        text += f", {fresh / seconds:.2g} points/s"
-        if done < total:
-            text += f", {duration((total - done) * seconds / fresh)} left"
-    return text
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it, with two digits."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.2g} {unit}" if seconds < 100 * size else f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+# Rows of the table and panels of the picture that a person still reads (ours).
+ROWS, PANELS = 60, 12
 
 
 def print_plan(

@@ -3,16 +3,25 @@
 import csv
 import os
 import re
+import shlex
 import subprocess
 import sys
 import types
 from pathlib import Path
 
+import click
 import pytest
 import torch
 
+from dyncollapse.bridge.cli import bridge
+
 ROOT = Path(__file__).parent.parent
 DIAGNOSTICS = (ROOT / "docs" / "diagnostics.md").read_text()
+BRIDGE = (ROOT / "docs" / "bridge.md").read_text()
+# Commands that need data or a GPU are shown in blocks of sh; lines that end in a backslash go on.
+SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", BRIDGE + (ROOT / "README.md").read_text(), re.DOTALL)).replace(
+    "\\\n", " "
+)
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 BLOCKS = re.findall(r"```python\n(.*?)```", DIAGNOSTICS, re.DOTALL)
 
@@ -60,6 +69,21 @@ def test_python_of_the_diagnostics_runs_in_order(tmp_path, monkeypatch):
     callback.on_validation_epoch_end(recorder, recorder)
     assert recorder.logged == {"collapsed": 3.0}
     assert len(recorder.printed) == 1
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", BRIDGE, re.DOTALL))
+def test_python_of_the_bridge_runs(code):
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, env=ENVIRONMENT)
+
+
+@pytest.mark.parametrize("line", [line for line in SHELL.splitlines() if re.search(r"dyncollapse[ .]bridge ", line)])
+def test_commands_that_need_data_have_the_options_that_are_shown(line):
+    words = shlex.split(re.split(r"dyncollapse[ .]bridge ", line)[1], comments=True)
+    command = bridge.commands[words[0]]
+    arguments = [word for word in words[1:] if word != "$resume"]
+    context = click.Context(command)
+    _, left, _ = command.make_parser(context).parse_args(arguments)
+    assert not left or words[0] == "table"
 
 
 @pytest.mark.parametrize("document", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.stem)

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from dyncollapse.bridge.tables import ROWS
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 CONSOLE = "\n".join(re.findall(r"```console\n(.*?)```", README, re.DOTALL))
 COMMANDS = [line[2:] for line in CONSOLE.splitlines() if line.startswith("$ ")]
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+# Minutes long: its options are checked, and tests/test_bridge_cli.py runs a small form of it.
+LONG = (".venv/bin/dyncollapse bridge check --out runs/check",)
 EMBEDDINGS = next(code for code in PYTHON if "z.npy" in code)
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 
@@ -36,7 +40,7 @@ def test_readme_shows_commands_and_python():
     assert PYTHON
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if "dyncollapse" in c])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "dyncollapse" in c and c not in LONG])
 def test_command_runs_and_prints_what_the_readme_shows(command, tmp_path):
     if "z.npy" in command:
         run([sys.executable, "-c", EMBEDDINGS], tmp_path)
@@ -56,6 +60,13 @@ def test_command_runs_and_prints_what_the_readme_shows(command, tmp_path):
     # Different processors round differently, and SGD on 8 seeds carries that on: the numbers agree to 10 %.
     columns = [[line.split()[4] for line in text.splitlines()[1:9]] for text in (printed, shown)]
     assert [float(value) for value in columns[0]] == pytest.approx([float(v) for v in columns[1]], rel=0.1)
+
+
+@pytest.mark.parametrize("command", LONG)
+def test_long_command_is_known_and_prints_the_rows_that_the_readme_shows(command):
+    run([*in_environment(command), "--help"], ROOT)
+    shown = CONSOLE.split(f"$ {command}\n")[1].split("$ ")[0]
+    assert all(f"\n{row.name}" in shown for row in ROWS)
 
 
 @pytest.mark.parametrize("code", PYTHON)

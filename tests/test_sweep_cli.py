@@ -14,7 +14,7 @@ from commands import refused
 
 from dyncollapse.cli import main
 from dyncollapse.cli_shared import SETTINGS
-from dyncollapse.terminal_sweep import duration
+from dyncollapse.progress import duration
 
 SMALL = ["--dim", "4", "--batch-size", "8", "--pool", "32", "--steps", "20", "--runs", "2", "--dynamics", "sgd"]
 

@@ -1,0 +1,5 @@
+"""`python -m dyncollapse.bridge`: the bridge's commands alone, for torchrun."""
+
+from dyncollapse.bridge.cli import bridge
+
+bridge(prog_name="dyncollapse bridge")

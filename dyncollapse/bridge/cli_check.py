@@ -1,0 +1,93 @@
+"""`dyncollapse bridge check` and `table`: runs beside the paper's tables."""
+
+import json
+from pathlib import Path
+
+import click
+
+from dyncollapse.bridge.cli_common import AS_JSON, refusals, remove_empty
+from dyncollapse.cli_shared import fail
+
+
+@click.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--markdown", is_flag=True, help="Print the table for a document.")
+@AS_JSON
+def table(folders: tuple[Path, ...], markdown: bool, as_json: bool) -> None:
+    """Set runs beside the paper's Tables 1 and 2, mean and standard deviation over seeds, and say what differs.
+
+    FOLDERS are runs of `bridge pretrain`, or folders that hold some.
+    """
+    if markdown and as_json:
+        fail(2, "--markdown and --json cannot share stdout; choose one")
+    with refusals():
+        from dyncollapse.bridge.experiments import find_runs
+        from dyncollapse.bridge.tables import compare
+        from dyncollapse.bridge.terminal import as_markdown, print_table
+
+        compared = compare(find_runs(folders))
+    if as_json:
+        click.echo(json.dumps(compared, allow_nan=False))
+    if markdown:
+        click.echo(as_markdown(compared["rows"]), nl=False)
+    print_table(compared, to_stderr=as_json or markdown)
+
+
+@click.command()
+@click.option("--seeds", type=click.IntRange(1), default=3, help="Runs of each projector.  [3]")
+@click.option("--epochs", type=click.IntRange(1), help="Of each run.  [30; 15 with --short]")
+@click.option("--short", is_flag=True, help="Only the projectors of Table 1, and fewer sub-vectors.")
+@click.option("--workers", type=click.IntRange(1), help="Runs at a time, a core each.  [as many as there are cores]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder, new or of an earlier check.  [runs/check-NNNN]")
+@AS_JSON
+def check(seeds: int, epochs: int | None, short: bool, workers: int | None, out: Path | None, as_json: bool) -> None:
+    """Train a small ResNet on digits under every projector, probe and diagnose each, and set it beside the paper.
+
+    Needs no data and no GPU, and at most 12 minutes on two cores. Leaves a run's folder for each, table.json, table.md
+    and figures.png, small versions of the paper's Figures 2, 7b, 9 and 12. The same command goes on after Ctrl-C.
+    """
+    with refusals():
+        from dyncollapse.bridge.check import check_recipes, run_check
+        from dyncollapse.bridge.pretraining import Stopped
+        from dyncollapse.progress import progress_line
+        from dyncollapse.report import reserve_folder
+
+        begun = out is not None and any(out.glob("*/config.json"))
+        folder = out if out is not None and begun else reserve_folder(out, "check")
+        again = f"dyncollapse bridge check --out {folder} with the same options goes on"
+        try:
+            with progress_line("steps") as advance:
+                failures = run_check(folder, check_recipes(seeds, short=short, epochs=epochs), workers, advance)
+            found = _summarise(folder) | {"failures": failures}
+        except (KeyboardInterrupt, Stopped):
+            fail(130, f"Interrupted; what was saved until then is in {folder}/, and {again}")
+        except OSError as error:
+            fail(2, f"{folder} could not be written ({error.strerror}); {again}")
+        finally:
+            remove_empty(folder)
+    from dyncollapse.bridge.terminal import print_table
+
+    if as_json:
+        click.echo(json.dumps({"folder": str(folder), **found}, allow_nan=False))
+    print_table(found, to_stderr=as_json)
+    click.echo(f"Saved in {folder}/: table.json, table.md, figures.png, and a folder of each run", err=as_json)
+    if failures:
+        fail(1, "; ".join(f"{name}: {text}" for name, text in failures.items()))
+
+
+def _summarise(folder: Path) -> dict[str, object]:
+    """Compare what there is with the paper, and save table and figures."""
+    from dyncollapse.bridge.check import SWEPT
+    from dyncollapse.bridge.experiments import find_runs, write_json
+    from dyncollapse.bridge.pictures import draw_check
+    from dyncollapse.bridge.tables import compare
+    from dyncollapse.bridge.terminal import as_markdown
+    from dyncollapse.files import write_whole
+
+    runs = find_runs([folder])
+    compared = compare([run for run in runs if not run.folder.name.startswith(SWEPT)])
+    write_json(folder / "table.json", compared)
+    write_whole(folder / "table.md", lambda partial: partial.write_text(as_markdown(compared["rows"])))
+    figure = draw_check(runs)
+    write_whole(folder / "figures.png", lambda partial: figure.savefig(partial, format="png", dpi=150))
+    return compared

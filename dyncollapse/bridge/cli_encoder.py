@@ -1,0 +1,295 @@
+"""`dyncollapse bridge embed`, `diagnose` and `probe`: what is done with an encoder from a file."""
+
+import functools
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dyncollapse.bridge.cli_common import AS_JSON, refusals, remove_empty
+from dyncollapse.cli_shared import Command, fail, use_machine
+
+if TYPE_CHECKING:
+    from dyncollapse.bridge.both import Both
+    from dyncollapse.bridge.images import Images
+    from dyncollapse.bridge.loaded import Loaded
+
+LOGISTIC_MOST = 100_000  # training images up to which the probe is by logistic regression, unless asked for (ours)
+
+
+def checkpoint_options(command: Command) -> Command:
+    """Give a command the options that find an encoder, and its images."""
+    options = (
+        click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="A file, or a run's folder."),
+        click.option("--data", help="Images.  [those that a run of ours was trained on]"),
+        click.option("--arch", help="Of a checkpoint by others, a timm model.  [found out, among ResNets]"),
+        click.option(
+            "--stem", metavar="imagenet|cifar|cifar-padding-2", help="Likewise its first layers.  [found out]"
+        ),
+        click.option(
+            "--prefix-map", multiple=True, metavar="OLD=NEW", help="Replace a beginning of its tensors' names."
+        ),
+        click.option("--d0", type=int, help="Its embedding is the first d0 dimensions (DirectCLR by others)."),
+        click.option("--image-size", type=int, help="Side of the images it takes.  [224; small stems: 32]"),
+        click.option("--augment", metavar="imagenet|cifar|digits", help="Views it was trained on.  [by its stem]"),
+        click.option("--trust-checkpoint", is_flag=True, help="Unpickle it: runs whatever code is in it."),
+        click.option("--device", default="cpu", help="cpu, cuda or cuda:N.  [cpu]"),
+        click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads.  [1]"),
+        click.option("--workers", type=click.IntRange(0), default=0, help="Processes that read images.  [0: none]"),
+        click.option("--batch-size", type=click.IntRange(1), default=256, help="Images at a time.  [256]"),
+        click.option("--strict", is_flag=True, help="Stop at an image that cannot be read."),
+        click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the augmented views.  [0]"),
+    )
+    for decorate in reversed(options):
+        command = decorate(command)
+    return command
+
+
+@click.command()
+@checkpoint_options
+@click.option("--space", metavar="representation|embedding|both", default="both", help="What to save.  [both]")
+@click.option("--split", metavar="train|test", help="Which images.  [test where there are any]")
+@click.option(
+    "--views",
+    metavar="clean|one-sided|two-sided",
+    default="clean",
+    help="Plain, with a second view, or two views.  [clean]",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder, new or empty.  [runs/embed-NNNN]")
+@AS_JSON
+def embed(space: str, split: str | None, views: str, out: Path | None, as_json: bool, **given: Any) -> None:
+    """Save an encoder's representations and embeddings as .npy files, float32, one row per image.
+
+    With --views, a second view of the same images goes to NAME_pos.npy, as `dyncollapse diagnose --positives` reads it.
+    """
+    from dyncollapse.bridge.watch import SPACES
+
+    if space not in (*SPACES, "both"):
+        fail(2, f"--space is {space!r}; choose one of {', '.join(SPACES)}, both")
+    spaces = SPACES if space == "both" else (space,)
+    with refusals():
+        loaded, images, _ = _open(split, given)
+        with _output(out, "embed") as folder:
+            found = _embed(loaded, images, folder, spaces, views, given)
+    names = [f"{s}{'_pos' if k else ''}.npy" for s in spaces for k in range(len(found[s]))]
+    sizes = {s: list(found[s][0].shape) for s in spaces}
+    if as_json:
+        click.echo(json.dumps({"folder": str(folder), "matched": loaded.matched, "shapes": sizes, "files": names}))
+    click.echo(f"{loaded.path}: {loaded.matched}", err=as_json)
+    for s, shape in sizes.items():
+        click.echo(f"{s}: {shape[0]} images x {shape[1]} dimensions", err=as_json)
+    click.echo(f"Saved in {folder}/: {', '.join(names)}, labels.npy, embed.json", err=as_json)
+
+
+@click.command()
+@checkpoint_options
+@click.option("--split", metavar="train|test", help="Which images.  [test where there are any]")
+@click.option(
+    "--views",
+    metavar="one-sided|two-sided",
+    default="two-sided",
+    help="Compare plain with augmented, or two augmented.  [two-sided]",
+)
+@click.option("--loss", metavar="infonce|dot|ntxent", help="Weigh negatives by this loss's softmax.  [all alike]")
+@click.option("--temperature", type=float, help="Temperature of dot and ntxent.  [0.1]")
+@click.option("--keep-embeddings", is_flag=True, help="Leave the .npy files in the folder.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder, new or empty.  [diagnosis/ of the run; else runs/diagnose-NNNN]",
+)
+@AS_JSON
+def diagnose(
+    split: str | None,
+    views: str,
+    loss: str | None,
+    temperature: float | None,
+    keep_embeddings: bool,
+    out: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Say which dimensions of an encoder's representation and embedding collapsed, and why, side by side.
+
+    Also: the alignment of its last layers, and the augmentation's spectrum against the data's (Sigma1 against Sigma0).
+    """
+    with refusals():
+        from dyncollapse.monitor import check_loss
+
+        if views == "clean":
+            raise ValueError("--views is 'clean'; choose one of one-sided, two-sided")
+        check_loss(loss, temperature, views, 1)
+        loaded, images, name = _open(split, given)
+        from dyncollapse.bridge.both import diagnose_both
+        from dyncollapse.bridge.watch import SPACES
+        from dyncollapse.progress import progress_bars
+
+        spaces = SPACES if loaded.has_embedding else SPACES[:1]
+        home = loaded.run / "diagnosis" if loaded.run and out is None else None
+        if home:
+            home.mkdir(exist_ok=True)
+        with _output(out, "diagnose", home) as folder, TemporaryDirectory(dir=folder) as temporary:
+            where = folder if keep_embeddings else Path(temporary)
+            found = _embed(loaded, images, where, spaces, views, given)
+            steps = ("embeddings", "inputs", *(["pairs"] if loss else []))
+            with progress_bars(steps) as advance:
+                both = diagnose_both(found, loaded.encoder.cpu(), views, advance, loss=loss, temperature=temperature)
+            _save_both(
+                both,
+                loaded,
+                folder,
+                {"split": name, "views": views, "loss": loss, "skipped": found.skipped, **_plain(given)},
+            )
+    from dyncollapse.bridge.terminal import print_both
+
+    if as_json:
+        click.echo(json.dumps({"folder": str(folder), "matched": loaded.matched, **both.as_values()}, allow_nan=False))
+    print_both(both, f"{loaded.path}: {loaded.matched}", to_stderr=as_json)
+    click.echo(f"Saved in {folder}/: diagnosis.json, spectra.png, {', '.join(f'{s}/' for s in spaces)}", err=as_json)
+
+
+def _save_both(both: "Both", loaded: "Loaded", folder: Path, config: dict[str, Any]) -> None:
+    from dyncollapse import webpage
+    from dyncollapse.bridge.experiments import DIAGNOSIS, write_json
+    from dyncollapse.bridge.pictures import draw_spaces
+    from dyncollapse.files import write_whole
+    from dyncollapse.report import versions
+
+    config |= {"checkpoint": str(loaded.path), "step": loaded.step, "versions": versions("timm", "torchvision")}
+    for space, report in both.reports.items():
+        (folder / space).mkdir(exist_ok=True)
+        for name, content in webpage.as_files(report, {"file": f"{loaded.path} ({space})", **config}).items():
+            write_whole(folder / space / name, functools.partial(Path.write_bytes, data=content))
+    figure = draw_spaces(both.reports)
+    write_whole(folder / "spectra.png", lambda partial: figure.savefig(partial, format="png", dpi=150))
+    values = both.as_values() | {"config": config}
+    write_json(folder / DIAGNOSIS, values)
+    if loaded.run:
+        write_json(loaded.run / DIAGNOSIS, values)
+
+
+@click.command()
+@checkpoint_options
+@click.option(
+    "--method",
+    metavar="logistic|sgd",
+    help=f"On stored features, or through crops and flips.  [logistic up to {LOGISTIC_MOST} images, sgd beyond]",
+)
+@click.option("--subvector", type=int, metavar="N", help="Probe the first N dimensions only.  [all]")
+@click.option("--epochs", type=click.IntRange(1), default=100, help="Of sgd.  [100]")
+@AS_JSON
+def probe(method: str | None, subvector: int | None, epochs: int, as_json: bool, **given: Any) -> None:
+    """Train a linear classifier on an encoder's frozen representation, and test it.
+
+    The result goes into the run's probes.json, where `dyncollapse bridge table` finds it.
+    """
+    with refusals():
+        from dyncollapse.bridge.encoders import representation_dim
+        from dyncollapse.bridge.experiments import add_probe
+        from dyncollapse.bridge.images import Skipped, open_data
+        from dyncollapse.bridge.probe import METHODS, kept_dimensions, logistic_probe, sgd_probe
+        from dyncollapse.bridge.terminal import print_probe
+        from dyncollapse.progress import progress_line
+
+        if method not in (None, *METHODS):
+            raise ValueError(f"--method is {method!r}; choose one of {', '.join(METHODS)}")
+        loaded, train, _ = _open("train", given)
+        kept_dimensions(subvector, representation_dim(loaded.encoder.backbone))
+        test = open_data(given["data"] or loaded.recipe.data).split("test")
+        if (method or ("logistic" if len(train) <= LOGISTIC_MOST else "sgd")) == "logistic":
+            with TemporaryDirectory() as temporary:
+                rows = []
+                for images in (train, test):
+                    found = _embed(loaded, images, Path(temporary), ("representation",), "clean", given)
+                    rows.append((found["representation"][0].clone(), found.labels))
+                result = logistic_probe(rows[0], rows[1], subvector)
+        else:
+            skipped = Skipped(train, given["strict"], lambda text: click.echo(text, err=True))
+            settings = {name: given[name] for name in ("device", "workers", "seed")}
+            with progress_line("steps") as advance:
+                result = sgd_probe(
+                    loaded,
+                    train,
+                    test,
+                    subvector=subvector,
+                    epochs=epochs,
+                    skipped=skipped,
+                    progress=advance,
+                    **settings,
+                )
+        if loaded.run:
+            add_probe(loaded.run, result.as_dict())
+    if as_json:
+        click.echo(json.dumps(result.as_dict() | {"matched": loaded.matched}))
+    print_probe(result, to_stderr=as_json)
+    if loaded.run:
+        click.echo(f"Added to {loaded.run}/probes.json", err=as_json)
+
+
+def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images", str]:
+    """The encoder of --checkpoint on its device, and the images that --data and --split name."""
+    from dyncollapse.bridge.images import open_data
+    from dyncollapse.bridge.loaded import load_encoder
+
+    use_machine(given["device"], given["threads"])
+    pairs = [text.partition("=") for text in given["prefix_map"]]
+    if wrong := next((text for text in given["prefix_map"] if "=" not in text), None):
+        raise ValueError(f"--prefix-map is {wrong!r}; write OLD=NEW")
+    names = ("arch", "stem", "d0", "image_size", "augment")
+    loaded = load_encoder(
+        given["checkpoint"],
+        renames={old: new for old, _, new in pairs},
+        trust=given["trust_checkpoint"],
+        **{name: given[name] for name in names},
+    )
+    data = open_data(given["data"] or loaded.recipe.data)
+    split = split or ("train" if data.test is None else "test")
+    if split not in ("train", "test"):
+        raise ValueError(f"--split is {split!r}; choose one of train, test")
+    images = data.split(split)
+    if images.channels != loaded.channels:
+        raise ValueError(
+            f"--data has images of {images.channels} channel(s), and the encoder takes {loaded.channels}; give others"
+        )
+    return loaded, images, split
+
+
+def _embed(loaded: "Loaded", images: Any, folder: Path, spaces: Any, views: str, given: dict[str, Any]) -> Any:
+    from dyncollapse.bridge.embedding import VIEWS
+    from dyncollapse.bridge.embedding import embed as embed_images
+    from dyncollapse.bridge.images import Skipped
+    from dyncollapse.progress import progress_line
+
+    if views not in VIEWS:
+        raise ValueError(f"--views is {views!r}; choose one of {', '.join(VIEWS)}")
+    skipped = Skipped(images, given["strict"], lambda text: click.echo(text, err=True))
+    names = ("batch_size", "device", "workers", "seed")
+    settings = {name: given[name] for name in names}
+    with progress_line("images") as advance:
+        return embed_images(
+            loaded, images, folder, spaces=spaces, views=views, skipped=skipped, progress=advance, **settings
+        )
+
+
+def _plain(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+
+
+@contextmanager
+def _output(out: Path | None, name: str, home: Path | None = None) -> Iterator[Path]:
+    """A folder for results: `home`, or one reserved and removed again where nothing was saved in it."""
+    from dyncollapse.report import reserve_folder
+
+    folder = home or reserve_folder(out, name)
+    try:
+        yield folder
+    except KeyboardInterrupt:
+        fail(130, "Interrupted; nothing was saved.")
+    except OSError as error:
+        fail(2, f"{folder} could not be written ({error.strerror}); free some space, or name another folder with --out")
+    finally:
+        remove_empty(folder)

@@ -1,0 +1,161 @@
+"""Embeddings of a whole set of images as .npy files, float32, written through a memory map."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.lib.format import open_memmap
+from torch import Tensor
+
+from dyncollapse.bridge.images import Images, Skipped
+from dyncollapse.bridge.loaded import Loaded
+from dyncollapse.bridge.loading import batches_in_order
+from dyncollapse.bridge.optimisation import autocast
+from dyncollapse.bridge.views import PAIRS, View
+from dyncollapse.bridge.watch import SPACES
+from dyncollapse.files import write_whole
+from dyncollapse.readers import read_rows
+
+# Which views are embedded: each image as it is, then with an augmented one beside it, or two of those.
+VIEWS = ("clean", "one-sided", "two-sided")
+BATCH = 256
+ROWS = 4096  # moved at a time where rows are left out
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """Rows of both spaces, memory-mapped: per space one array, or two with the other view of the same images."""
+
+    folder: Path
+    rows: dict[str, tuple[Float[Tensor, "n d"], ...]]
+    labels: Int[Tensor, " n"]
+    skipped: str
+
+    def __getitem__(self, space: str) -> tuple[Float[Tensor, "n d"], ...]:
+        """The views of a space."""
+        return self.rows[space]
+
+
+def view_pair(views: str, augment: str) -> tuple[View | None, ...]:
+    """The augmentations that `views` of VIEWS names; None leaves an image as it is."""
+    first, second = PAIRS[augment]
+    return {"clean": (None,), "one-sided": (None, second), "two-sided": (first, second)}[views]
+
+
+def file_names(spaces: Sequence[str], views: str) -> dict[tuple[str, int], str]:
+    """File of each space and view."""
+    count = 1 if views == "clean" else 2
+    return {(space, k): f"{space}{'_pos' if k else ''}.npy" for space in spaces for k in range(count)}
+
+
+def embed(
+    loaded: Loaded,
+    images: Images,
+    folder: Path,
+    *,
+    spaces: Sequence[str] = SPACES,
+    views: str = "clean",
+    batch_size: int = BATCH,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    seed: int = 0,
+    skipped: Skipped | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Embedded:
+    """Write representation.npy, embedding.npy, their _pos.npy with the other view, labels.npy and embed.json.
+
+    The network is in evaluation mode; products are in its recipe's precision, what is written in float32. Images that
+    cannot be read have no row in any file; embed.json names them. Files are whole or not there. Raises ValueError for
+    an embedding space where the checkpoint has no projector, OSError where the disk is full.
+    """
+    if "embedding" in spaces and not loaded.has_embedding:
+        raise ValueError(f"{loaded.path} has no projector that is understood; use --space representation, or give --d0")
+    device = torch.device(device)
+    skipped = skipped or Skipped(images, tell=lambda _text: None)
+    encoder = loaded.encoder.to(device).eval()
+    recipe, names = loaded.recipe, file_names(spaces, views)
+    partial = {key: folder / f"{name}.partial" for key, name in names.items()}
+    maps: dict[tuple[str, int], np.ndarray] = {}
+    kept: list[Tensor] = []
+    row = 0
+    try:
+        batches = batches_in_order(
+            images, view_pair(views, recipe.augment), recipe.image_size, batch_size, device, workers, seed
+        )
+        for batch in batches:
+            skipped.add(batch.failures)
+            if not len(batch.indices):
+                continue
+            for k, view in enumerate(batch.views):
+                with torch.inference_mode(), autocast(recipe, device):
+                    both = dict(zip(SPACES, encoder(view.contiguous(memory_format=torch.channels_last)), strict=True))
+                for space in spaces:
+                    values = both[space].float().cpu().numpy()
+                    if (space, k) not in maps:
+                        maps[space, k] = _allocate(partial[space, k], (len(images), values.shape[1]))
+                    maps[space, k][row : row + len(values)] = values
+            kept.append(batch.indices)
+            row += len(batch.indices)
+            if progress is not None:
+                progress(row + len(skipped.reasons), len(images))
+        if not row:
+            raise ValueError(f"none of the {len(images)} images can be read; {skipped.sentence}")
+        indices = torch.cat(kept)
+        for key, array in maps.items():
+            array.flush()  # type: ignore[attr-defined]
+            if row < len(images):
+                _shorten(partial[key], row)
+            os.replace(partial[key], folder / names[key])
+    finally:
+        maps.clear()
+        for path in partial.values():
+            path.unlink(missing_ok=True)
+    labels = images.labels[indices]
+    write_whole(folder / "labels.npy", lambda path: _save_array(path, labels))
+    record = {
+        "checkpoint": str(loaded.path),
+        "step": loaded.step,
+        "matched": loaded.matched,
+        "recipe": recipe.as_dict(),
+        "views": views,
+        "seed": seed,
+        "rows": row,
+        "skipped": [reason for _, reason in sorted(skipped.reasons.items())],
+        "files": [*names.values(), "labels.npy"],
+    }
+    write_whole(folder / "embed.json", lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
+    rows = {space: tuple(read_rows(folder / names[key]) for key in names if key[0] == space) for space in spaces}
+    return Embedded(folder, rows, labels, skipped.sentence)
+
+
+def _allocate(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """A memory map whose room on the disk is there: a full disk is an error now, and not a crash at some row."""
+    array = open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
+def _shorten(path: Path, rows: int) -> None:
+    """Cut a .npy to its first rows, by a copy: its header tells the number."""
+    whole = np.load(path, mmap_mode="r")
+    shorter = path.with_suffix(".shorter")
+    try:
+        array = open_memmap(shorter, mode="w+", dtype=whole.dtype, shape=(rows, whole.shape[1]))
+        for start in range(0, rows, ROWS):
+            array[start : min(start + ROWS, rows)] = whole[start : min(start + ROWS, rows)]
+        array.flush()
+        os.replace(shorter, path)
+    finally:
+        shorter.unlink(missing_ok=True)
+
+
+def _save_array(path: Path, values: Tensor) -> None:
+    with path.open("wb") as file:
+        np.save(file, values.numpy())

@@ -1,0 +1,56 @@
+"""The lines of a run, one JSON object each, which a resumed run continues without a gap or a repetition."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dyncollapse.files import write_whole
+
+
+class Journal:
+    """Lines of a file, written through at once: a killed run loses none that were finished."""
+
+    def __init__(self, path: Path) -> None:
+        """Append to the file, which need not be there."""
+        self.path = path
+        self.board: Any = None
+
+    def mirror(self, folder: Path, step: int) -> None:
+        """Show every number in TensorBoard, too, where it is installed; what it holds of later steps is dropped."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self.board = SummaryWriter(str(folder), purge_step=step + 1)
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Add a line with its `step`."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+        if self.board is not None:
+            for name, value in line.items():
+                if name != "step" and isinstance(value, int | float):
+                    self.board.add_scalar(f"{self.path.stem}/{name}", value, line["step"])
+
+    def cut(self, step: int) -> None:
+        """Drop the lines of steps after `step`, which will come again."""
+        if self.path.exists():
+            kept = [line for line in read_journal(self.path) if line["step"] <= step]
+            write_whole(self.path, lambda partial: partial.write_text("".join(json.dumps(k) + "\n" for k in kept)))
+
+    def close(self) -> None:
+        """Let TensorBoard write what it holds."""
+        if self.board is not None:
+            self.board.close()
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a journal; the last one may be cut by a kill."""
+    lines = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines

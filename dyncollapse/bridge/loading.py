@@ -1,0 +1,187 @@
+"""Batches of views, each a function of seed and step alone: of no worker's, process's or earlier step's doing."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dyncollapse.bridge.images import NEIGHBOURS, HeldImages, Images, Unreadable, read_near
+from dyncollapse.bridge.views import View, batched_view, draw_views, normalise, plain, worker_view
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One process's share of a step: views as the network reads them, on its device, and the images' numbers."""
+
+    views: tuple[Float[Tensor, "n c h w"], ...]
+    indices: Int[Tensor, " n"]
+    failures: Sequence[tuple[int, str]] = ()
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which images make up which step: a new permutation every epoch, the rest of it below a whole batch left out."""
+
+    count: int
+    batch_size: int
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in the data."""
+        return self.count // self.batch_size
+
+    def permutation(self, epoch: int) -> Int[Tensor, " n"]:
+        """The order of an epoch."""
+        generator = torch.Generator().manual_seed(mix(self.seed, epoch))
+        return torch.randperm(self.count, generator=generator)
+
+    def steps(self, first: int, end: int) -> Iterator[tuple[int, int, Int[Tensor, " b"]]]:
+        """Step, epoch and the images of the whole batch, for steps first, ..., end - 1."""
+        shuffled, of_epoch = torch.empty(0, dtype=torch.int64), -1
+        for step in range(first, end):
+            epoch, place = divmod(step, self.steps_per_epoch)
+            if epoch != of_epoch:
+                shuffled, of_epoch = self.permutation(epoch), epoch
+            yield step, epoch, shuffled[place * self.batch_size : (place + 1) * self.batch_size]
+
+
+def mix(*numbers: int) -> int:
+    """One seed from several numbers, each of which changes all of it."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+def batches_from_memory(
+    images: HeldImages,
+    views: Sequence[View],
+    size: int,
+    order: Order,
+    steps: tuple[int, int],
+    rows: slice,
+    device: torch.device,
+) -> Iterator[Batch]:
+    """The `rows` of each whole batch, augmented on the device that holds all pixels."""
+    pixels = images.pixels.to(device)
+    shape = (images.channels, *images.pixels.shape[-2:], size)
+    for step, _, chosen in order.steps(*steps):
+        generator = torch.Generator().manual_seed(mix(order.seed, 1, step))
+        draws = [draw_views(view, len(chosen), generator, shape, rows) for view in views]
+        indices = chosen[rows]
+        taken = pixels[indices.to(device)]
+        made = [batched_view(taken, drawn, view, size) for drawn, view in zip(draws, views, strict=True)]
+        yield Batch(tuple(normalise(view) for view in made), indices)
+
+
+def batches_from_workers(
+    images: Images,
+    views: Sequence[View],
+    size: int,
+    order: Order,
+    steps: tuple[int, int],
+    rows: slice,
+    device: torch.device,
+    workers: int,
+) -> Iterator[Batch]:
+    """The `rows` of each whole batch, read and augmented by worker processes (0: by this one)."""
+    loader = DataLoader(
+        _Views(images, views, size, order.seed),
+        batch_sampler=_Keys(order, steps, rows),
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=device.type == "cuda",
+        prefetch_factor=4 if workers else None,
+        generator=torch.Generator(),  # or starting it would draw from the global one
+    )
+    for made, indices, failures in loader:
+        moved = (view.to(device, non_blocking=True) for view in made)
+        yield Batch(tuple(normalise(view) for view in moved), indices, failures)
+
+
+def batches_in_order(
+    images: Images,
+    views: Sequence[View | None],
+    size: int,
+    batch_size: int,
+    device: torch.device,
+    workers: int,
+    seed: int,
+) -> Iterator[Batch]:
+    """All images once, in order, each in all `views` (None: as it is); what cannot be read is left out and told."""
+    if isinstance(images, HeldImages):
+        shape = (images.channels, *images.pixels.shape[-2:], size)
+        for start in range(0, len(images), batch_size):
+            indices = torch.arange(start, min(start + batch_size, len(images)))
+            taken = images.pixels[indices].to(device)
+            generator = torch.Generator().manual_seed(mix(seed, 3, start))
+            made = []
+            for view in views:
+                if view is None:
+                    made.append(normalise(plain(taken, size)))
+                else:
+                    drawn = draw_views(view, len(indices), generator, shape, slice(None))
+                    made.append(normalise(batched_view(taken, drawn, view, size)))
+            yield Batch(tuple(made), indices)
+        return
+    loader = DataLoader(
+        _Views(images, views, size, seed, replace=False),
+        sampler=[(-1, index) for index in range(len(images))],
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=_collate,
+        generator=torch.Generator(),
+    )
+    for made, indices, failures in loader:
+        yield Batch(tuple(normalise(view.to(device)) for view in made), indices, failures)
+
+
+class _Keys:
+    """Batches of keys (epoch, image), made as they are asked for: an ImageNet run has 128 million."""
+
+    def __init__(self, order: Order, steps: tuple[int, int], rows: slice) -> None:
+        self.order, self.steps, self.rows = order, steps, rows
+
+    def __len__(self) -> int:
+        return self.steps[1] - self.steps[0]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for _, epoch, chosen in self.order.steps(*self.steps):
+            yield [(epoch, index) for index in chosen[self.rows].tolist()]
+
+
+class _Views(Dataset[Any]):
+    """Views of images by key (epoch, image); one that cannot be read is replaced by the next, or by nothing."""
+
+    def __init__(
+        self, images: Images, views: Sequence[View | None], size: int, seed: int, *, replace: bool = True
+    ) -> None:
+        self.images, self.seed, self.replace = images, seed, replace
+        self.transforms = [partial(plain, size=size) if view is None else worker_view(view, size) for view in views]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[list[Tensor], int, list[tuple[int, str]]]:
+        epoch, index = key
+        try:
+            number, image, failures = read_near(self.images, index, NEIGHBOURS if self.replace else 1)
+        except Unreadable as error:
+            return [], -1, [(index, str(error))]
+        # torchvision draws from the global generator: it is set for this image, and given back as it was.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(self.seed, 2, epoch + 1, index))
+            return [transform(image) for transform in self.transforms], number, failures
+
+
+def _collate(
+    items: Sequence[tuple[list[Tensor], int, list[tuple[int, str]]]],
+) -> tuple[list[Tensor], Tensor, list[Any]]:
+    failures = [failure for _, _, failed in items for failure in failed]
+    read = [(made, number) for made, number, _ in items if number >= 0]
+    views = [torch.stack(view) for view in zip(*(made for made, _ in read), strict=True)]
+    return views, torch.tensor([number for _, number in read], dtype=torch.int64), failures

@@ -1,0 +1,247 @@
+"""Contrastive pretraining: from a recipe to a folder of curves and checkpoints, stopped and resumed at will."""
+
+import gc
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from filelock import FileLock, Timeout
+
+from dyncollapse.bridge.checkpoints import checkpoints, load_checkpoint
+from dyncollapse.bridge.encoders import Encoder, embedding_dim, representation_dim
+from dyncollapse.bridge.experiments import CONFIG, read_run, write_json
+from dyncollapse.bridge.fitting import batch_advice
+from dyncollapse.bridge.images import Data, HeldImages, Images, Skipped, hold, open_data
+from dyncollapse.bridge.journal import Journal
+from dyncollapse.bridge.loading import Batch, batches_from_memory, batches_from_workers
+from dyncollapse.bridge.processes import Process
+from dyncollapse.bridge.recipe import Recipe
+from dyncollapse.bridge.trainer import Trainer, build_trainer
+from dyncollapse.bridge.views import PAIRS
+from dyncollapse.bridge.watch import Watch
+from dyncollapse.report import versions
+
+# What may change between the parts of one run: nothing that its weights depend on.
+FREE: tuple[str, ...] = (
+    "device",
+    "workers",
+    "threads",
+    "compile",
+    "strict",
+    "log_every",
+    "monitor_every",
+    "tensorboard",
+)
+FREE += ("checkpoint_every", "keep")
+
+
+class Stopped(Exception):
+    """The run was asked to stop; its state is saved, and `--resume` goes on."""
+
+
+class LossDiverged(Exception):
+    """The loss is no number any more; the last checkpoint is from before that."""
+
+
+class TooBig(ValueError):
+    """The batch does not fit into memory; the message says which would."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a run tells on its way: a step's number of how many, and a sentence now and then."""
+
+    step: Callable[[int, int], object] = lambda _done, _total: None
+    tell: Callable[[str], object] = lambda _text: None
+
+
+def pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress | None = None) -> Encoder:
+    """Train, from the last checkpoint in `folder` where there is one, to the end of the recipe.
+
+    Leaves in the folder config.json, log.jsonl (loss, rate, speed), monitor.jsonl (spectra and ranks of both spaces)
+    and checkpoints/. Raises ValueError for what cannot run, Stopped after Ctrl-C or SIGTERM (in a single process, the
+    state is saved first), LossDiverged for a loss that is NaN or infinite, TooBig where memory ran out, OSError where
+    a file cannot be written (earlier checkpoints stay).
+    """
+    progress = progress or Progress()
+    found = open_data(recipe.data)
+    if process.first:
+        folder.mkdir(parents=True, exist_ok=True)
+    exhausted: TooBig | None = None
+    try:
+        with FileLock(folder / ".lock", timeout=0) if process.first else nullcontext():
+            return _pretrain(recipe, folder, process, progress, found)
+    except Timeout:
+        raise ValueError(f"{folder} is being trained by another process; wait for it, or name another folder") from None
+    except torch.OutOfMemoryError as error:
+        exhausted = TooBig(str(error).splitlines()[0])
+    # Out of the handler: until then the traceback holds on to what filled the memory.
+    gc.collect()
+    raise TooBig(batch_advice(recipe, process, found.train.channels)) from exhausted
+
+
+def _pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress, data: Data) -> Encoder:
+    tell = progress.tell if process.first else lambda _text: None
+    images, skipped = _stored(recipe, data.train, tell)
+    trainer = build_trainer(recipe, process, len(images), images.channels)
+    watch = Watch(
+        recipe.monitor_every,
+        recipe.batch_size,
+        (representation_dim(trainer.encoder.backbone), embedding_dim(trainer.encoder)),
+        process,
+    )
+    if process.first:
+        _record(trainer, data, images, folder)
+    first = 0
+    if done := checkpoints(folder):
+        checkpoint = load_checkpoint(done[-1])
+        trainer.restore(checkpoint)
+        first = checkpoint.step
+        tell(f"going on from {done[-1]}, step {first} of {trainer.total}")
+    journals = [Journal(folder / name) for name in ("log.jsonl", "monitor.jsonl")] if process.first else []
+    for journal in journals:
+        journal.cut(first)
+        if recipe.tensorboard:
+            journal.mirror(folder / "tensorboard", first)
+    trainer.encoder.train()
+    try:
+        _loop(trainer, _batches(trainer, images, first), watch, journals, first, folder, skipped, progress)
+    finally:
+        for journal in journals:
+            journal.close()
+    if skipped.sentence:
+        tell(skipped.sentence)
+    return trainer.encoder.eval()
+
+
+def _loop(
+    trainer: Trainer,
+    batches: Iterator[Batch],
+    watch: Watch,
+    journals: Sequence[Journal],
+    first: int,
+    folder: Path,
+    skipped: Skipped,
+    progress: Progress,
+) -> None:
+    recipe, total, per_epoch = trainer.recipe, trainer.total, trainer.order.steps_per_epoch
+    summed, summed_steps = torch.zeros((), device=trainer.process.device), 0
+    started = begun = time.perf_counter()
+    progress.step(first, total)
+    with stop_signals(trainer.process.count) as stop:
+        for step, batch in enumerate(batches, first + 1):
+            skipped.add(batch.failures)
+            loss, views = trainer.step(step - 1, batch)
+            summed, summed_steps = summed + loss, summed_steps + 1
+            report = watch.update(step, views)
+            last = step == total or stop.is_set()
+            saving = last or step % recipe.checkpoint_every == 0
+            if saving or step % recipe.log_every == 0:
+                mean = float(summed) / summed_steps  # waits for the device
+                if not math.isfinite(mean):
+                    raise LossDiverged(f"the loss is {mean} at step {step}; lower --lr, or raise --warmup-epochs")
+                seconds = time.perf_counter() - started
+                line = {
+                    "step": step,
+                    "epoch": step / per_epoch,
+                    "loss": mean,
+                    "lr": trainer.optimiser.param_groups[0]["lr"],
+                    "images_per_second": summed_steps * recipe.batch_size / seconds,
+                    "monitor_share": watch.seconds / (time.perf_counter() - begun),
+                    "skipped_images": len(skipped.reasons),
+                }
+                for journal in journals[:1]:
+                    journal.write(line)
+                summed, summed_steps, started = summed.zero_(), 0, time.perf_counter()
+            if report is not None:
+                for journal in journals[1:]:
+                    journal.write({"step": step, **report})
+            if saving:
+                checkpoint = trainer.checkpoint(step)
+                if trainer.process.first:
+                    checkpoint.save(folder, recipe.keep)
+            progress.step(step, total)
+            if last and step < total:
+                raise Stopped(f"stopped at step {step} of {total}")
+
+
+def _record(trainer: Trainer, data: Data, images: Images, folder: Path) -> None:
+    """Say in config.json what this run is. Raises ValueError where it says already that it is another one."""
+    if (folder / CONFIG).exists():
+        same_run(read_run(folder).recipe, trainer.recipe)
+    facts = {
+        "data": Path(data.title).resolve().name if data.title != "digits" else data.title,
+        "images": len(images),
+        "test_images": 0 if data.test is None else len(data.test),
+        "classes": len(data.classes),
+        "channels": trainer.channels,
+        "representation_dim": representation_dim(trainer.encoder.backbone),
+        "embedding_dim": embedding_dim(trainer.encoder),
+        "steps": trainer.total,
+    }
+    content = {"recipe": trainer.recipe.as_dict(), "facts": facts, "processes": trainer.process.count}
+    write_json(folder / CONFIG, content | {"versions": versions("timm", "torchvision", "scikit-learn")})
+
+
+def _stored(recipe: Recipe, images: Images, tell: Callable[[str], object]) -> tuple[Images, Skipped]:
+    """The images as the recipe's pipeline wants them, and the record of those that cannot be read."""
+    skipped = Skipped(images, recipe.strict, tell)
+    if recipe.pipeline == "memory":
+        if not isinstance(images, HeldImages):
+            tell(f"reading {len(images)} images into memory")
+        held, failures = hold(images, recipe.image_size)
+        skipped.add(failures)
+        return held, skipped
+    return images, skipped
+
+
+def _batches(trainer: Trainer, images: Images, first: int) -> Iterator[Batch]:
+    recipe, process = trainer.recipe, trainer.process
+    views, steps, rows = PAIRS[recipe.augment], (first, trainer.total), process.share(recipe.batch_size)
+    if isinstance(images, HeldImages):
+        return batches_from_memory(images, views, recipe.image_size, trainer.order, steps, rows, process.device)
+    return batches_from_workers(
+        images, views, recipe.image_size, trainer.order, steps, rows, process.device, recipe.workers
+    )
+
+
+@contextmanager
+def stop_signals(processes: int) -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets, for a step must not be cut in two; a second Ctrl-C interrupts at once.
+
+    With several processes signals are left alone: these would stop at different steps.
+    """
+    asked = threading.Event()
+    if processes > 1 or threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def same_run(old: Recipe, new: Recipe) -> None:
+    """Raise ValueError where `new` would not go on with what `old` began."""
+    changed = {name: value for name, value in old.as_dict().items() if name not in FREE}
+    for name, value in changed.items():
+        if getattr(new, name) != value:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {getattr(new, name)!r}, but this run began with {value!r}; drop it, or "
+                f"begin another run (--resume may change {', '.join(FREE)})"
+            )

@@ -1,0 +1,172 @@
+"""Linear probes: how well one linear layer reads the classes from a frozen encoder's representation."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dyncollapse.bridge.encoders import representation_dim
+from dyncollapse.bridge.images import HeldImages, Images, Skipped
+from dyncollapse.bridge.loaded import Loaded
+from dyncollapse.bridge.loading import Batch, Order, batches_from_memory, batches_from_workers, batches_in_order
+from dyncollapse.bridge.optimisation import autocast
+from dyncollapse.bridge.views import PROBES
+
+METHODS = ("logistic", "sgd")
+# sgd, ours, for the paper gives none: epochs, batch, momentum and decay as Zbontar et al. (2021); the learning
+# rate is for features whose largest variance is 1, for which SGD on a softmax is stable up to 4 without momentum.
+SGD = {"epochs": 100, "batch_size": 256, "lr": 1.0, "momentum": 0.9, "weight_decay": 1e-6}
+SCALED_BY = 4096  # training images by which features are centred and scaled
+# logistic: scikit-learn's default regularisation, its fastest solver on such features, more steps than it takes.
+STRENGTH, SOLVER, ITERATIONS = 1.0, "newton-cg", 1000
+
+CONSTANT = "the representations do not vary, or are not finite; there is nothing to probe"
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A probe's result: top-1 on the test images in percent, its standard error by their number, and its making."""
+
+    method: str
+    dimensions: int
+    of: int
+    top1: float
+    error: float
+    train_top1: float
+    train: int
+    test: int
+    seed: int
+    settings: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain JSON values."""
+        return asdict(self)
+
+
+def logistic_probe(
+    train: tuple[Float[Tensor, "n d"], Int[Tensor, " n"]],
+    test: tuple[Float[Tensor, "m d"], Int[Tensor, " m"]],
+    subvector: int | None = None,
+) -> Probed:
+    """Multinomial logistic regression by scikit-learn on features that are all there (L2, C = 1).
+
+    Features are centred and divided by one number, the root of their mean variance, and not each by its own: collapsed
+    dimensions stay as small as they are, as for the paper's SGD. Raises ValueError where nothing varies.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    dim = train[0].shape[1]
+    k = kept_dimensions(subvector, dim)
+    x, x_test = (features[:, :k].to(torch.float64) for features in (train[0], test[0]))
+    mean, scale = x.mean(0), x.var(0, correction=0).mean().sqrt()
+    if not 0 < float(scale) < math.inf:
+        raise ValueError(CONSTANT)
+    x, x_test = ((features - mean) / scale for features in (x, x_test))
+    found = LogisticRegression(C=STRENGTH, solver=SOLVER, max_iter=ITERATIONS).fit(x.numpy(), train[1].numpy())
+    scores = [
+        100 * float(found.score(features.numpy(), labels.numpy()))
+        for features, labels in ((x_test, test[1]), (x, train[1]))
+    ]
+    settings = {
+        "C": STRENGTH,
+        "solver": SOLVER,
+        "features": "centred, over the root of their mean variance",
+        "augmented": False,
+    }
+    return _result("logistic", k, dim, scores, len(x), len(x_test), 0, settings)
+
+
+def sgd_probe(
+    loaded: Loaded,
+    train: Images,
+    test: Images,
+    *,
+    subvector: int | None = None,
+    epochs: int = 100,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    seed: int = 0,
+    skipped: Skipped | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Probed:
+    """One linear layer by SGD on the frozen encoder's representations of crops and flips, drawn anew every epoch.
+
+    Features are centred, and divided by one number, the root of their largest variance, so that neither depends on the
+    encoder's unit. Cosine from lr 1, momentum 0.9, weight decay 1e-6, batches of 256; tested on plain images.
+    """
+    device = torch.device(device)
+    skipped = skipped or Skipped(train, tell=lambda _text: None)
+    encoder, recipe = loaded.encoder.to(device).eval(), loaded.recipe
+    dim = representation_dim(encoder.backbone)
+    k = kept_dimensions(subvector, dim)
+    batch_size = min(int(SGD["batch_size"]), len(train))
+    order = Order(len(train), batch_size, seed)
+    total = epochs * order.steps_per_epoch
+    classes = int(max(train.labels.max(), test.labels.max())) + 1
+    # A linear probe starts at 0: its loss is convex, and no start is better.
+    layer = nn.Linear(k, classes, device=device)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    optimiser = torch.optim.SGD(layer.parameters(), SGD["lr"], SGD["momentum"], weight_decay=SGD["weight_decay"])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, total)
+    views, steps, rows = (PROBES[recipe.augment],), (0, total), slice(0, batch_size)
+    if isinstance(train, HeldImages):
+        batches = batches_from_memory(train, views, recipe.image_size, order, steps, rows, device)
+    else:
+        batches = batches_from_workers(train, views, recipe.image_size, order, steps, rows, device, workers)
+
+    def represent(images: Tensor) -> Tensor:
+        with torch.no_grad(), autocast(recipe, device):
+            r: Tensor = encoder.backbone(images.contiguous(memory_format=torch.channels_last))
+        return r[:, :k].float()
+
+    def plain_batches(images: Images) -> Iterator[Batch]:
+        return batches_in_order(images, (None,), recipe.image_size, batch_size, device, workers, seed)
+
+    some = torch.cat([represent(b.views[0]) for b in islice(plain_batches(train), -(-SCALED_BY // batch_size))])
+    centre, scale = some.mean(0), torch.linalg.matrix_norm(some - some.mean(0), 2) / len(some) ** 0.5
+    if not 0 < float(scale) < math.inf:
+        raise ValueError(CONSTANT)
+    right = torch.zeros((), device=device)
+    for step, batch in enumerate(batches, 1):
+        skipped.add(batch.failures)
+        labels = train.labels[batch.indices].to(device)
+        scores = layer((represent(batch.views[0]) - centre) / scale)
+        if step > total - order.steps_per_epoch:
+            right += (scores.argmax(1) == labels).sum()
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(scores, labels).backward()
+        optimiser.step()
+        schedule.step()
+        if progress is not None:
+            progress(step, total)
+    hits = count = 0
+    for batch in plain_batches(test):
+        with torch.no_grad():
+            found = layer((represent(batch.views[0]) - centre) / scale).argmax(1).cpu()
+        hits += int((found == test.labels[batch.indices]).sum())
+        count += len(found)
+    seen = order.steps_per_epoch * batch_size
+    features = "centred, over the root of their largest variance"
+    settings = {**SGD, "epochs": epochs, "batch_size": batch_size, "features": features, "augmented": True}
+    return _result("sgd", k, dim, [100 * hits / count, 100 * float(right) / seen], len(train), count, seed, settings)
+
+
+def kept_dimensions(subvector: int | None, dim: int) -> int:
+    """How many dimensions of the representation a probe reads. Raises ValueError for more than there are."""
+    if subvector is not None and not 1 <= subvector <= dim:
+        raise ValueError(f"--subvector is {subvector}, but the representation has {dim} dimensions; give 1 to {dim}")
+    return subvector or dim
+
+
+def _result(
+    method: str, k: int, dim: int, scores: list[float], train: int, test: int, seed: int, settings: dict[str, Any]
+) -> Probed:
+    top1, train_top1 = scores
+    error = 100 * math.sqrt(top1 / 100 * (1 - top1 / 100) / test)
+    return Probed(method, k, dim, top1, error, train_top1, train, test, seed, settings)

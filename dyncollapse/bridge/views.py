@@ -1,0 +1,241 @@
+"""Augmentations: what each view goes through, in worker processes or for whole batches on the device."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped, UInt8
+from torch import Tensor
+from torch.nn import functional
+
+# Of ImageNet's colours, and of one channel (ours): what torchvision's models and timm's subtract and divide by.
+COLOURS = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.5,), (0.5,))}
+GREY = (0.2989, 0.587, 0.114)  # luma of ITU-R BT.601, as in torchvision and Pillow
+
+
+@dataclass(frozen=True)
+class View:
+    """How one view is made, in this order; probabilities and ranges as in torchvision's transforms.
+
+    `scale` and `ratio` are the area and aspect of the crop that is resized to the view, `degrees` a rotation of up to
+    that, `jitter` ranges of brightness, contrast, saturation and hue, applied in random order.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    degrees: float = 0.0
+    flip: float = 0.5
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
+    jitter_probability: float = 0.8
+    grey: float = 0.2
+    blur: float = 0.0
+    blur_size: int = 23
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarise: float = 0.0
+    noise: float = 0.0
+
+
+# The paper's two pipelines (its Appendix D.1; probabilities and ranges of BYOL, Grill et al. 2020, Table 6).
+IMAGENET = (View(blur=1.0), View(blur=0.1, solarise=0.2))
+# Crops and colours as Chen et al. (2020) for CIFAR-10, where 32 pixels leave nothing to blur.
+CIFAR = (View(scale=(0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.1)),) * 2
+# Ours: a digit mirrored or turned far is another digit, and has no colour.
+DIGITS = (View(scale=(0.5, 1.0), degrees=15.0, flip=0.0, jitter=(0.4, 0.4, 0.0, 0.0), grey=0.0, noise=0.1),) * 2
+PAIRS = {"imagenet": IMAGENET, "cifar": CIFAR, "digits": DIGITS}
+# What a linear probe trains on: crops and flips, and crops alone where a mirrored image is another.
+PROBE = View(jitter_probability=0.0, grey=0.0)
+PROBES = {
+    "imagenet": PROBE,
+    "cifar": PROBE,
+    "digits": View(scale=(0.5, 1.0), flip=0.0, jitter_probability=0.0, grey=0.0),
+}
+
+
+def worker_view(view: View, size: int) -> Any:
+    """The view as a transform of one uint8 image (c, h, w) of any size, by torchvision, from the global generator."""
+    from torchvision.transforms import v2
+
+    steps: list[Any] = []
+    if view.degrees:
+        steps.append(v2.RandomRotation(view.degrees, v2.InterpolationMode.BILINEAR))
+    steps.append(v2.RandomResizedCrop(size, view.scale, view.ratio, v2.InterpolationMode.BICUBIC, antialias=True))
+    steps.append(v2.RandomHorizontalFlip(view.flip))
+    if view.jitter_probability:
+        steps.append(v2.RandomApply([v2.ColorJitter(*view.jitter)], view.jitter_probability))
+    if view.grey:
+        steps.append(v2.RandomGrayscale(view.grey))
+    if view.blur:
+        steps.append(v2.RandomApply([v2.GaussianBlur(view.blur_size, view.blur_sigma)], view.blur))
+    if view.solarise:
+        steps.append(v2.RandomSolarize(128, view.solarise))
+    if view.noise:
+        steps.append(v2.GaussianNoise(sigma=view.noise))
+    return v2.Compose(steps)
+
+
+def plain(images: UInt8[Tensor, "*n c h w"], size: int) -> UInt8[Tensor, "*n c size size"]:
+    """Images without augmentation: the centre of what has its shorter side resized to `stored_side`."""
+    return square(images, stored_side(size), size)
+
+
+def stored_side(size: int) -> int:
+    """Side from which the centre is cut for views of `size`: 256 for 224, in proportion; small views are not cut."""
+    return round(size * 256 / 224) if size >= 64 else size
+
+
+def square(images: UInt8[Tensor, "*n c h w"], shorter: int, size: int) -> UInt8[Tensor, "*n c size size"]:
+    """The central square of images whose shorter side is resized first."""
+    from torchvision.transforms.v2 import functional as f
+
+    if min(images.shape[-2:]) != shorter:
+        images = f.resize(images, [shorter], f.InterpolationMode.BICUBIC, antialias=True)
+    return f.center_crop(images, [size, size])
+
+
+def normalise(images: Shaped[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """Pixels, uint8 or floats in [0, 1], as the network reads them: less the mean of COLOURS, over their deviation."""
+    mean, spread = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in COLOURS[images.shape[-3]])
+    pixels = images if images.is_floating_point() else images.to(torch.float32) / 255
+    return (pixels - mean) / spread
+
+
+def batched_view(
+    images: UInt8[Tensor, "n c h w"], draws: dict[str, Tensor], view: View, size: int
+) -> Float[Tensor, "n c size size"]:
+    """The view of a whole batch at once on its device, each sample by its own row of `draws`; pixels in [0, 1].
+
+    Operations are torchvision's, except that rotation, crop, flip and resizing are one bilinear resampling, without an
+    antialiasing filter: it serves crops that are not much larger than the view. The order of the four jitters is drawn
+    once for a batch.
+    """
+    draws = {name: values.to(images.device, non_blocking=True) for name, values in draws.items()}
+    x = images.to(torch.float32) / 255
+    grid = functional.affine_grid(draws["affine"], [len(x), x.shape[1], size, size], align_corners=False)
+    x = functional.grid_sample(x, grid, "bilinear", "reflection", align_corners=False).clamp_(0, 1)
+    if view.jitter_probability:
+        jitters = (brighten, contrast, saturate, turn_hue)
+        jittered = x
+        for number in draws["order"].tolist():
+            if view.jitter[number] and (number < 2 or x.shape[1] == 3):
+                jittered = jitters[number](jittered, _column(draws["jitter"][:, number]))
+        x = torch.where(_column(draws["jittered"]), jittered, x)
+    if view.grey and x.shape[1] == 3:
+        x = torch.where(_column(draws["greyed"]), grey(x).expand_as(x), x)
+    if view.blur:
+        x = torch.where(_column(draws["blurred"]), blur(x, draws["sigma"], view.blur_size), x)
+    if view.solarise:
+        # Pixels at and above 128 of 255 are inverted.
+        x = torch.where(_column(draws["solarised"]) & (x >= 128 / 255), 1 - x, x)
+    if view.noise:
+        x = (x + view.noise * draws["noise"]).clamp_(0, 1)
+    return x
+
+
+def draw_views(
+    view: View, count: int, generator: torch.Generator, shape: tuple[int, int, int, int], rows: slice
+) -> dict[str, Tensor]:
+    """What `batched_view` needs to know of each of `count` samples, the same for every split of these over processes.
+
+    shape: (channels, height, width, size of the view). Returned are the `rows` of one process.
+    """
+    channels, height, width, size = shape
+
+    def uniform(low: float, high: float, columns: int = 1) -> Tensor:
+        return low + (high - low) * torch.rand(count, columns, generator=generator).squeeze(1)
+
+    # A crop of this area and aspect; what would stick out is cut to the image, as torchvision does after ten tries.
+    area, aspect = (
+        height * width * uniform(*view.scale),
+        uniform(math.log(view.ratio[0]), math.log(view.ratio[1])).exp(),
+    )
+    w, h = (area * aspect).sqrt().clamp(max=width), (area / aspect).sqrt().clamp(max=height)
+    left, top = uniform(0, 1) * (width - w), uniform(0, 1) * (height - h)
+    mirrored = torch.where(uniform(0, 1) < view.flip, -1.0, 1.0)
+    # In affine_grid's units an image reaches from -1 to 1.
+    angle = uniform(-view.degrees, view.degrees).deg2rad()
+    scale_x, scale_y = w / width, h / height
+    shift_x, shift_y = (2 * left + w) / width - 1, (2 * top + h) / height - 1
+    cos, sin = angle.cos(), angle.sin()
+    affine = torch.stack(
+        [
+            torch.stack([cos * scale_x * mirrored, -sin * scale_y * height / width, shift_x], -1),
+            torch.stack([sin * scale_x * mirrored * width / height, cos * scale_y, shift_y], -1),
+        ],
+        1,
+    )
+    brightness, contrasted, saturation, hue = view.jitter
+    low = torch.tensor([1 - brightness, 1 - contrasted, 1 - saturation, -hue])
+    high = torch.tensor([1 + brightness, 1 + contrasted, 1 + saturation, hue])
+    draws = {
+        "affine": affine,
+        "jitter": low + (high - low) * uniform(0, 1, 4),
+        "jittered": uniform(0, 1) < view.jitter_probability,
+        "greyed": uniform(0, 1) < view.grey,
+        "blurred": uniform(0, 1) < view.blur,
+        "sigma": uniform(*view.blur_sigma),
+        "solarised": uniform(0, 1) < view.solarise,
+    }
+    order = torch.randperm(4, generator=generator)
+    if view.noise:
+        draws["noise"] = torch.randn(count, channels, size, size, generator=generator)
+    return {name: values[rows] for name, values in draws.items()} | {"order": order}
+
+
+def brighten(x: Float[Tensor, "n c h w"], factor: Float[Tensor, "n 1 1 1"]) -> Float[Tensor, "n c h w"]:
+    """Multiply by the factor."""
+    return (x * factor).clamp_(0, 1)
+
+
+def contrast(x: Float[Tensor, "n c h w"], factor: Float[Tensor, "n 1 1 1"]) -> Float[Tensor, "n c h w"]:
+    """Stretch around the mean grey of each image by the factor."""
+    mean = grey(x).mean((-3, -2, -1), keepdim=True)
+    return torch.lerp(mean, x, factor).clamp_(0, 1)
+
+
+def saturate(x: Float[Tensor, "n 3 h w"], factor: Float[Tensor, "n 1 1 1"]) -> Float[Tensor, "n 3 h w"]:
+    """Stretch around each pixel's grey by the factor."""
+    return torch.lerp(grey(x).expand_as(x), x, factor).clamp_(0, 1)
+
+
+def turn_hue(x: Float[Tensor, "n 3 h w"], turn: Float[Tensor, "n 1 1 1"]) -> Float[Tensor, "n 3 h w"]:
+    """Turn the hue by a part of a full turn, keeping the value and saturation of HSV.
+
+    In the formula f(n) = v - v s max(0, min(k, 4 - k, 1)), k = (n + 6 hue) mod 6, for red, green, blue n = 5, 3, 1.
+    """
+    value, low = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
+    chroma = value - low
+    red, green, blue = x.unbind(1)
+    safe = torch.where(chroma > 0, chroma, 1.0).squeeze(1)
+    top = value.squeeze(1)
+    sextant = torch.where(
+        top == red, (green - blue) / safe, torch.where(top == green, 2 + (blue - red) / safe, 4 + (red - green) / safe)
+    )
+    k = torch.tensor([5.0, 3.0, 1.0], device=x.device).view(3, 1, 1) + sextant.unsqueeze(1) + 6 * turn
+    k = k.remainder(6)
+    return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+def grey(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
+    """The luma of each pixel; of one channel, itself."""
+    if x.shape[-3] == 1:
+        return x
+    weights = torch.tensor(GREY, dtype=x.dtype, device=x.device).view(3, 1, 1)
+    return (x * weights).sum(-3, keepdim=True)
+
+
+def blur(x: Float[Tensor, "n c h w"], sigma: Float[Tensor, " n"], taps: int) -> Float[Tensor, "n c h w"]:
+    """Gaussian blur of each image by its own sigma, reflected at the edges, `taps` wide or as far as the image goes."""
+    n, c, h, w = x.shape
+    taps = min(taps, 2 * min(h, w) - 1)
+    offsets = torch.arange(taps, dtype=x.dtype, device=x.device) - (taps - 1) / 2
+    kernel = torch.softmax(-(offsets.square()) / (2 * sigma.to(x.dtype).unsqueeze(1).square()), -1)
+    kernel = kernel.repeat_interleave(c, 0)
+    half = taps // 2
+    flat = functional.pad(x, (half, half, half, half), "reflect").reshape(1, n * c, h + 2 * half, w + 2 * half)
+    flat = functional.conv2d(flat, kernel.view(n * c, 1, 1, taps), groups=n * c)
+    return functional.conv2d(flat, kernel.view(n * c, 1, taps, 1), groups=n * c).reshape(n, c, h, w)
+
+
+def _column(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)

@@ -1,0 +1,275 @@
+"""`dyncollapse bridge` as a user types it: good, odd and hostile."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from bridge_helpers import write_images
+from click.testing import CliRunner
+from commands import refused
+
+from dyncollapse.bridge import pretraining
+from dyncollapse.bridge.checkpoints import checkpoints
+from dyncollapse.bridge.encoders import build_backbone
+from dyncollapse.cli import main
+
+SHORT = ["--data", "digits", "--epochs", "1", "--batch-size", "256", "--no-tensorboard"]
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, ["bridge", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    result = call("pretrain", *SHORT, "--method", "directclr", "--d0", 16, "--monitor-every", 5, "--out", folder)
+    assert result.exit_code == 0, result.stderr
+    return folder
+
+
+# --- Good
+
+
+def test_run_leaves_its_files_and_says_what_next(run):
+    names = {path.name for path in run.iterdir()}
+    assert {"config.json", "log.jsonl", "monitor.jsonl", "curves.png", "checkpoints"} <= names
+    result = call("pretrain", *SHORT, "--projector", "none", "--out", run.parent / "json", "--json")
+    found = json.loads(result.stdout)
+    assert (found["recipe"]["projector"], found["last"]["step"], found["facts"]["steps"]) == ("none", 5, 5)
+    assert f"Next: dyncollapse bridge diagnose --checkpoint {run.parent / 'json'}" in result.stderr
+
+
+def test_run_is_named_where_no_folder_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "Saved in runs/pretrain-0001/" in call("pretrain", *SHORT, "--batch-size", 1000).stdout
+
+
+def test_embed_diagnose_probe_and_table_go_together(run):
+    out = run.parent / "embedded"
+    result = call("embed", "--checkpoint", run, "--space", "embedding", "--views", "one-sided", "--out", out, "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["shapes"] == {"embedding": [500, 16]}
+    assert np.load(out / "embedding_pos.npy").shape == (500, 16)
+    assert (
+        CliRunner()
+        .invoke(main, ["diagnose", str(out / "embedding.npy"), "--positives", str(out / "embedding_pos.npy")])
+        .exit_code
+        == 0
+    )
+
+    result = call("diagnose", "--checkpoint", run, "--split", "train")
+    assert result.exit_code == 0, result.stderr
+    assert "tensors matched (resnet10-narrow, projector low-rank-diagonal)" in result.stdout
+    header = next(line for line in result.stdout.splitlines() if line.startswith("measure"))
+    assert header.split() == ["measure", "representation", "embedding"]
+    assert result.stdout.count(": 1297 samples x ") == 2
+    assert {path.name for path in (run / "diagnosis").iterdir()} == {
+        "diagnosis.json",
+        "spectra.png",
+        "representation",
+        "embedding",
+    }
+    assert (run / "diagnosis" / "embedding" / "report.html").exists()
+
+    for options, words in (
+        ([], "linear probe (logistic): top-1 "),
+        (["--subvector", 16], "the first 16 of 128 dimensions only"),
+        (["--method", "sgd", "--epochs", 1], "linear probe (sgd): top-1 "),
+    ):
+        result = call("probe", "--checkpoint", run, *options)
+        assert result.exit_code == 0, result.stderr
+        assert words in result.stdout
+    assert [probe["method"] for probe in json.loads((run / "probes.json").read_text())] == [
+        "logistic",
+        "logistic",
+        "sgd",
+    ]
+
+    result = call("table", run, "--json")
+    (row,) = json.loads(result.stdout)["rows"]
+    assert (row["row"], row["paper_top1"], row["embedding_dim"]) == ("DirectCLR (low-rank diagonal)", 62.7, 16)
+    assert row["subvector_top1"] is not None
+    assert row["representation_rankme"] > 1
+    assert call("table", run, "--markdown").stdout.startswith("| projector | paper |")
+
+
+def test_diagnose_tells_json_and_keeps_embeddings(run):
+    out = run.parent / "kept"
+    result = call("diagnose", "--checkpoint", run, "--views", "one-sided", "--out", out, "--keep-embeddings", "--json")
+    found = json.loads(result.stdout)
+    assert set(found["spaces"]) == {"representation", "embedding"}
+    assert found["spaces"]["embedding"]["conventions"]["views"] == "one-sided"
+    assert np.load(out / "representation.npy").shape == (500, 128)
+    assert "Saved in" in result.stderr
+    weighed = call("diagnose", "--checkpoint", run, "--loss", "ntxent", "--out", run.parent / "weighed")
+    assert "the softmax of ntxent (a diagnostic: not this loss's exact force)" in weighed.stdout
+
+
+def test_encoder_of_others_is_diagnosed_on_a_folder(tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(
+            {
+                "state_dict": {
+                    f"backbone.{n}": t for n, t in build_backbone("resnet18", "cifar", 3).state_dict().items()
+                }
+            },
+            tmp_path / "other.ckpt",
+        )
+    write_images(tmp_path / "photos", 10)
+    (tmp_path / "photos" / "cat" / "0004.jpg").write_bytes(b"broken")
+    arguments = ["--checkpoint", tmp_path / "other.ckpt", "--data", tmp_path / "photos", "--out", tmp_path / "out"]
+    result = call("diagnose", *arguments)
+    assert result.exit_code == 0, result.stderr
+    assert "100 of 100 tensors matched (resnet18, stem cifar, prefix state_dict.backbone.)" in result.stdout
+    assert "representation: 19 samples x 512 dimensions" in result.stdout
+    assert "skipped: " in result.stderr
+    assert "cat/0004.jpg" in result.stderr
+    line = refused(call("embed", *arguments[:4], "--out", tmp_path / "none"))
+    assert "has no projector that is understood; use --space representation" in line
+    assert not (tmp_path / "none").exists()
+
+
+def test_small_check_runs_through(tmp_path, monkeypatch):
+    from dyncollapse.bridge import check
+
+    monkeypatch.setattr(check, "SHORT_HEADS", ("mlp", "none"))
+    monkeypatch.setattr(check, "SHORT_SUBVECTORS", (4,))
+    arguments = ["check", "--short", "--epochs", 1, "--seeds", 1, "--workers", 1, "--out", tmp_path / "check"]
+    result = call(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert [row["row"] for row in found["rows"]] == ["nonlinear, 2 layers", "none"]
+    assert all(0 < row["top1"] < 100 for row in found["rows"])
+    assert found["failures"] == {}
+    names = {path.name for path in (tmp_path / "check").iterdir()}
+    assert names == {"table.json", "table.md", "figures.png", "mlp-seed0", "none-seed0", "sweep-d0-4"}
+    again = call(*arguments)
+    assert again.exit_code == 0
+    assert "nonlinear, 2 layers" in again.stdout
+
+
+# --- Odd and hostile
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["pretrain"], "--data is not given"),
+        (["pretrain", "--data", "/nowhere", "--device", "cpu"], "--data /nowhere is no folder"),
+        (["pretrain", "--data", "digits", "--device", "cuda"], "--device is 'cuda'; this machine offers cpu"),
+        (["pretrain", "--data", "digits", "--batch-size", "1"], "--batch-size is 1"),
+        (["pretrain", "--data", "digits", "--batch-size", "1298"], "give at most 1297"),
+        (["pretrain", "--data", "digits", "--method", "directclr", "--d0", "129"], "--d0 is 129, but resnet10-narrow"),
+        (["pretrain", "--data", "digits", "--method", "directclr", "--projector", "mlp"], "directclr has none"),
+        (["pretrain", "--data", "digits", "--arch", "resnet0"], "--arch is 'resnet0'"),
+        (["pretrain", "--data", "digits", "--config", "/nowhere.toml"], "--config /nowhere.toml cannot be read"),
+        (["pretrain", "--data", "digits", "--lr", "fast"], "'fast' is not a valid float"),
+        (["pretrain", "--resume"], "--resume goes on with a run; name its folder with --out"),
+        (["pretrain", "--resume", "--out", "/nowhere"], "/nowhere is no run"),
+        (["embed", "--checkpoint", "/nowhere"], "/nowhere does not exist"),
+        (["embed", "--checkpoint", "x", "--space", "latent"], "--space is 'latent'"),
+        (["table", "/nowhere"], "/nowhere is no run"),
+        (["table", "a", "--json", "--markdown"], "cannot share stdout"),
+        (["check", "--seeds", "0"], "0 is not in the range"),
+        (["train"], "No such command 'train'"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert words in refused(call(*arguments))
+    assert list(tmp_path.rglob("*.json")) == []
+    assert not list(tmp_path.glob("runs/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["embed", "--views", "three"], "--views is 'three'"),
+        (["embed", "--split", "middle"], "--split is 'middle'"),
+        (["embed", "--prefix-map", "x"], "--prefix-map is 'x'; write OLD=NEW"),
+        (["embed", "--arch", "resnet50"], "knows its own"),
+        (["diagnose", "--views", "clean"], "--views is 'clean'; choose one of one-sided, two-sided"),
+        (["diagnose", "--loss", "hinge"], "loss is 'hinge'"),
+        (["probe", "--method", "svm"], "--method is 'svm'"),
+        (["probe", "--subvector", "129"], "--subvector is 129"),
+    ],
+)
+def test_bad_use_of_a_good_run_is_one_line(arguments, words, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert words in refused(call(arguments[0], "--checkpoint", run, *arguments[1:]))
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_images_of_other_colours_are_refused(run, tmp_path):
+    write_images(tmp_path / "photos")
+    line = refused(call("embed", "--checkpoint", run, "--data", tmp_path / "photos", "--split", "train"))
+    assert "--data has images of 3 channel(s), and the encoder takes 1" in line
+
+
+def test_folder_in_use_and_other_settings_are_refused(run):
+    assert "already holds files" in refused(call("pretrain", *SHORT, "--out", run))
+    assert "--seed is 5, but this run began with 0" in refused(call("pretrain", "--resume", "--out", run, "--seed", 5))
+    resumed = call("pretrain", "--resume", "--out", run)
+    assert resumed.exit_code == 0
+    assert "step 5: loss" in resumed.stdout
+
+
+def test_full_disk_says_how_to_go_on(tmp_path, monkeypatch):
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pretraining.Journal, "write", full)
+    line = refused(call("pretrain", *SHORT, "--out", tmp_path / "run"))
+    assert "could not be written (No space left on device); earlier checkpoints are whole" in line
+    assert f"--resume --out {tmp_path / 'run'}" in line
+
+
+def test_missing_extra_is_named(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "timm", None)
+    line = refused(call("pretrain", *SHORT))
+    assert "timm is not installed; the bridge needs it: pip install 'dyncollapse[bridge]'" in line
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+    command = [sys.executable, "-m", "dyncollapse.bridge", "pretrain", *SHORT, "--epochs", "40", "--log-every", "1"]
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        [*command, "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 120
+    while not (out / "log.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    line = errors.splitlines()[-1]
+    assert "stopped at step" in line
+    assert f"dyncollapse bridge pretrain --resume --out {out}" in line
+    assert len(checkpoints(out)) == 1
+    assert (out / "curves.png").exists()
+
+
+def test_help_is_fast_and_loads_nothing_heavy():
+    code = (
+        "import sys, dyncollapse.bridge.cli; print([m for m in ('torch', 'timm', 'torchvision') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+    for command in ("check", "pretrain", "embed", "diagnose", "probe", "table"):
+        assert call(command, "--help").exit_code == 0
