@@ -25,7 +25,7 @@ def draw(quick: bool) -> Result:
             "d0": run.recipe.d0 or "",
             "outputs": run.facts["embedding_dim"],
             "top1": run.top1(),
-            "top1_error": run.probes[0]["error"],
+            "top1_error": run.probe()["error"],
             "representation_effective_rank": run.measure("representation", "effective_rank"),
             "embedding_effective_rank": run.measure("embedding", "effective_rank"),
         }

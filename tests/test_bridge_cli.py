@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -14,9 +15,11 @@ import torch
 from bridge_helpers import write_images
 from click.testing import CliRunner
 from commands import refused
+from filelock import FileLock
 
 from dyncollapse.bridge import pretraining
 from dyncollapse.bridge.checkpoints import checkpoints
+from dyncollapse.bridge.cli_common import remove_empty
 from dyncollapse.bridge.encoders import build_backbone
 from dyncollapse.cli import main
 
@@ -134,6 +137,7 @@ def test_encoder_of_others_is_diagnosed_on_a_folder(tmp_path):
     assert "representation: 19 samples x 512 dimensions" in result.stdout
     assert "skipped: " in result.stderr
     assert "cat/0004.jpg" in result.stderr
+    assert "--data is not given" in refused(call("embed", *arguments[:2]))
     line = refused(call("embed", *arguments[:4], "--out", tmp_path / "none"))
     assert "has no projector that is understood; use --space representation" in line
     assert not (tmp_path / "none").exists()
@@ -199,6 +203,8 @@ def test_bad_input_is_one_line(arguments, words, tmp_path, monkeypatch):
         (["embed", "--split", "middle"], "--split is 'middle'"),
         (["embed", "--prefix-map", "x"], "--prefix-map is 'x'; write OLD=NEW"),
         (["embed", "--arch", "resnet50"], "knows its own"),
+        (["embed", "--image-size", "16"], "--image-size: "),
+        (["probe", "--method", "logistic", "--epochs", "3"], "--epochs is 3, but --method logistic has none"),
         (["diagnose", "--views", "clean"], "--views is 'clean'; choose one of one-sided, two-sided"),
         (["diagnose", "--loss", "hinge"], "loss is 'hinge'"),
         (["probe", "--method", "svm"], "--method is 'svm'"),
@@ -225,6 +231,35 @@ def test_folder_in_use_and_other_settings_are_refused(run):
     assert "step 5: loss" in resumed.stdout
 
 
+def test_refused_run_leaves_the_lock_of_the_one_that_goes_on(run):
+    with FileLock(run / ".lock", timeout=0):
+        for _ in range(2):
+            assert "is being trained by another process" in refused(call("pretrain", "--resume", "--out", run))
+    empty = run.parent / "empty"
+    empty.mkdir()
+    (empty / ".lock").touch()
+    with FileLock(empty / ".lock", timeout=0):
+        remove_empty(empty)
+        assert empty.exists()
+    remove_empty(empty)
+    assert not empty.exists()
+
+
+def test_resume_checks_what_it_may_change(run):
+    assert "--log-every is 0" in refused(call("pretrain", "--resume", "--out", run, "--log-every", 0))
+
+
+def test_results_of_other_steps_or_images_are_not_the_runs(tmp_path):
+    run = tmp_path / "run"
+    assert call("pretrain", *SHORT, "--checkpoint-every", 3, "--out", run).exit_code == 0
+    early = min(checkpoints(run))
+    assert "Added to" not in call("probe", "--checkpoint", early).stdout
+    assert "Added to" in call("probe", "--checkpoint", run).stdout
+    assert [probe["step"] for probe in json.loads((run / "probes.json").read_text())] == [5]
+    (run / "diagnosis").write_text("in the way")
+    assert "cannot be read or written" in refused(call("diagnose", "--checkpoint", run))
+
+
 def test_full_disk_says_how_to_go_on(tmp_path, monkeypatch):
     def full(*_arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -243,22 +278,18 @@ def test_missing_extra_is_named(monkeypatch, tmp_path):
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
-    command = [sys.executable, "-m", "dyncollapse.bridge", "pretrain", *SHORT, "--epochs", "40", "--log-every", "1"]
     out = tmp_path / "run"
-    process = subprocess.Popen(
-        [*command, "--out", str(out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    deadline = time.monotonic() + 120
-    while not (out / "log.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    line = errors.splitlines()[-1]
+
+    def press() -> None:
+        deadline = time.monotonic() + 120
+        while not (out / "log.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    result = call("pretrain", *SHORT, "--epochs", 40, "--log-every", 1, "--out", out)
+    assert result.exit_code == 130
+    line = result.stderr.splitlines()[-1]
     assert "stopped at step" in line
     assert f"dyncollapse bridge pretrain --resume --out {out}" in line
     assert len(checkpoints(out)) == 1

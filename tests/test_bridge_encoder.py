@@ -126,6 +126,13 @@ def test_full_disk_leaves_no_half_written_file(failing, loaded, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+def test_embeddings_are_float32_whatever_the_run_was_trained_in(loaded, tmp_path):
+    images = open_data("digits").test
+    exact = embed(loaded, images, tmp_path)["embedding"][0].clone()
+    coarse = replace(loaded, recipe=replace(loaded.recipe, precision="bfloat16"))
+    assert torch.equal(embed(coarse, images, tmp_path)["embedding"][0], exact)
+
+
 def test_encoder_without_projector_has_no_embedding(loaded, tmp_path):
     with pytest.raises(ValueError, match="has no projector that is understood"):
         embed(replace(loaded, has_embedding=False), open_data("digits").test, tmp_path)

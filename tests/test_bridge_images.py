@@ -64,6 +64,12 @@ def test_half_copied_folder_is_refused(folder, break_it, words):
     assert "\n" not in str(error.value)
 
 
+def test_train_that_was_not_copied_is_missed(folder):
+    (folder / "train").rename(folder.parent / "elsewhere")
+    with pytest.raises(ValueError, match="has test images and no train/; is it only half copied"):
+        open_data(str(folder))
+
+
 def test_what_is_no_folder_of_images_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     for name, words in ((str(tmp_path / "gone"), "is no folder"), (str(tmp_path / "empty"), "holds no folders")):
@@ -90,7 +96,7 @@ def test_nothing_to_read_is_an_error(folder):
     with pytest.raises(Unreadable, match="nor can 63 after it"):
         read_near(images, 0)
     with pytest.raises(Unreadable, match="none of the 12 images"):
-        hold(images, 32)
+        hold(images, 32, Skipped(images, tell=lambda _text: None))
 
 
 def test_skipped_images_are_counted_once_and_fatal_when_strict(folder):
@@ -107,16 +113,19 @@ def test_skipped_images_are_counted_once_and_fatal_when_strict(folder):
 
 def test_images_are_held_in_one_size(folder):
     images = open_data(str(folder)).train
-    held, failures = hold(images, 32)
+    held = hold(images, 32, Skipped(images, strict=True))
     assert held.pixels.shape == (12, 3, 40, 30)  # all of one size, and small: kept
-    assert failures == []
     assert torch.equal(held.labels, images.labels)
     write_images(folder / "other", 1, (64, 50))
     (folder / "other" / "cat" / "0000.jpg").rename(folder / "train" / "cat" / "9999.jpg")
     damage(folder / "train" / "dog" / "0000.jpg")
-    held, failures = hold(open_data(str(folder)).train, 32)
+    images = open_data(str(folder)).train
+    skipped = Skipped(images, tell=lambda _text: None)
+    held = hold(images, 32, skipped)
     assert held.pixels.shape == (12, 3, 32, 32)
-    assert [index for index, _ in failures] == [7]
+    assert list(skipped.reasons) == [7]
+    with pytest.raises(Unreadable, match="--strict"):
+        hold(images, 32, Skipped(images, strict=True))
     assert held.labels.tolist() == [0] * 7 + [1] * 5
 
 

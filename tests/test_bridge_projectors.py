@@ -76,6 +76,22 @@ def test_sub_vectors_give_the_rest_no_gradient(generator):
     assert bool((gradient[:, 5:] == 0).all())
 
 
+def test_the_last_block_passes_a_sub_vectors_gradient_on_to_all_channels(generator):
+    # The paper's Fig. 10: beyond d0 the representation gets no gradient, yet all that the last block reads does.
+    recipe = small(arch="resnet18", method="directclr", d0=5)
+    encoder = build_encoder(recipe, 1)
+    block = encoder.backbone.layer4[-1]
+    torch.nn.init.ones_(block.bn2.weight)  # timm starts residual branches at 0
+    seen = {}
+    encoder.backbone.global_pool.register_forward_hook(lambda _m, _i, out: seen.setdefault("r", out).retain_grad())
+    block.register_forward_pre_hook(lambda _m, inputs: seen.setdefault("h", inputs[0]).retain_grad())
+    r, z = encoder(torch.randn(8, 1, 16, 16, generator=generator))
+    ntxent(*z.chunk(2)).backward()
+    assert bool((seen["r"].grad[:, 5:] == 0).all())
+    assert bool((seen["h"].grad.abs().sum((0, 2, 3)) > 0).all())
+    assert r.shape == seen["r"].shape
+
+
 def test_random_sub_vector_is_redrawn_by_step_alone():
     one, other = RandomSubVector(50, 10, 3), RandomSubVector(50, 10, 3)
     seen = []

@@ -81,6 +81,9 @@ def test_missing_file_is_told(tmp_path):
         ({"d0": 0, "method": "directclr"}, "--d0 is 0"),
         ({"precision": "float8"}, "--precision is 'float8'"),
         ({"seed": -1}, "--seed is -1"),
+        ({"seed": 2**63}, "it must be below 2^63"),
+        ({"optimiser": "lars", "weight_decay": 0.0}, "lars adapts no rate"),
+        ({"optimiser": "adamw", "momentum": 0.5}, "--momentum is of lars and sgd"),
     ],
 )
 def test_settings_that_contradict_are_refused(given, words):

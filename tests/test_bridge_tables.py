@@ -33,12 +33,15 @@ def made_up(folder, head, seed, top1, outputs=None, **settings):
     facts = {"data": "photos", "images": 1000, "representation_dim": 512, "embedding_dim": outputs, "steps": 10}
     write_json(folder / "config.json", {"recipe": recipe.as_dict(), "facts": facts})
     (folder / "log.jsonl").write_text('{"step": 10, "loss": 1.0}\n')
-    probe = {"method": "sgd", "dimensions": 512, "top1": top1, "error": 1.0}
+    probe = {"method": "sgd", "dimensions": 512, "top1": top1, "error": 1.0, "step": 10}
     add_probe(folder, probe)
     measures = {"rankme": 10.0 + seed, "effective_rank": 5.0, "participation_ratio": 3.0}
     verdict = {"collapsed": 3, "mechanism": "strong-augmentation" if seed else "none"}
     space = {"measures": measures, "verdict": verdict}
-    write_json(folder / "diagnosis.json", {"spaces": {"representation": space, "embedding": space}})
+    write_json(
+        folder / "diagnosis.json",
+        {"spaces": {"representation": space, "embedding": space}, "config": {"split": "test", "views": "one-sided"}},
+    )
     return folder
 
 
@@ -48,7 +51,7 @@ def runs(tmp_path):
         made_up(tmp_path / f"mlp-{seed}", "mlp", seed, mlp)
         made_up(tmp_path / f"none-{seed}", "none", seed, none)
         folder = made_up(tmp_path / f"direct-{seed}", "low-rank-diagonal", seed, 70.0 + seed)
-        add_probe(folder, {"method": "sgd", "dimensions": 90, "top1": 40.0 + seed, "error": 1.0})
+        add_probe(folder, {"method": "sgd", "dimensions": 90, "top1": 40.0 + seed, "error": 1.0, "step": 10})
     made_up(tmp_path / "linear", "linear", 0, 58.0)
     made_up(tmp_path / "matched", "linear", 0, 59.0, outputs=90, out_dim=90)
     return tmp_path
@@ -98,6 +101,26 @@ def test_what_differs_and_what_contradicts_is_said(runs):
     assert compared["contradictions"] == [
         "DirectCLR (low-rank diagonal) beats nonlinear, 2 layers by 9.0 here; in the paper it loses by 3.8"
     ]
+
+
+def test_one_seed_is_judged_by_the_probes_standard_error(tmp_path):
+    for head, top1 in (("mlp", 60.0), ("none", 62.0), ("linear", 70.0)):
+        made_up(tmp_path / head, head, 0, top1)
+    compared = compare(find_runs([tmp_path]))
+    # Errors of 1 each: 10 is beyond twice the root of 2, and 2 is not.
+    assert compared["contradictions"] == [
+        "linear, 1 layer beats nonlinear, 2 layers by 10.0 here; in the paper it loses by 5.4"
+    ]
+    assert compared["differences"][-1].startswith("seeds: 1 here, so that no spread over seeds is known")
+    assert "spectra: of the test images, one-sided views here" in " | ".join(compared["differences"])
+
+
+def test_probes_of_earlier_steps_are_no_result(runs):
+    add_probe(runs / "linear", {"method": "sgd", "dimensions": 512, "top1": 1.0, "error": 1.0, "step": 4})
+    assert read_run(runs / "linear").top1() == 58.0
+    (runs / "linear" / "probes.json").write_text("[")
+    with pytest.raises(ValueError, match=r"probes\.json is no JSON"):
+        add_probe(runs / "linear", {})
 
 
 def test_unfinished_runs_are_named(runs):
@@ -170,6 +193,10 @@ def test_check_finishes_what_is_left_and_reports_what_fails(tmp_path):
         for name, recipe in check_recipes(1, short=True, epochs=1).items()
         if "d0-4" in name or "none" in name
     }
+    made = tmp_path / "other"
+    write_json(made_up(made / "a", "mlp", 0, 60.0) / "config.json", {"recipe": small().as_dict(), "facts": {}})
+    with pytest.raises(ValueError, match="--epochs is 2, but this run began with 1"):
+        run_check(made, {"a": small(epochs=2)}, 1)
     broken = replace(recipes["none-seed0"], batch_size=5000)
     seen = []
     failures = run_check(tmp_path, {**recipes, "broken": broken}, 1, lambda done, total: seen.append((done, total)))

@@ -11,11 +11,11 @@ import torch
 from dyncollapse.bridge.both import diagnose_both
 from dyncollapse.bridge.embedding import embed
 from dyncollapse.bridge.encoders import build_encoder, embedding_dim
-from dyncollapse.bridge.experiments import DIAGNOSIS, PROBES, add_probe, read_run, write_json
+from dyncollapse.bridge.experiments import CONFIG, DIAGNOSIS, PROBES, add_probe, read_run, write_json
 from dyncollapse.bridge.images import open_data
 from dyncollapse.bridge.journal import read_journal
 from dyncollapse.bridge.loaded import Loaded
-from dyncollapse.bridge.pretraining import LossDiverged, pretrain
+from dyncollapse.bridge.pretraining import LossDiverged, pretrain, same_run
 from dyncollapse.bridge.probe import logistic_probe
 from dyncollapse.bridge.processes import Process
 from dyncollapse.bridge.recipe import PROJECTORS, Recipe, resolve
@@ -59,8 +59,12 @@ def run_check(
 ) -> dict[str, str]:
     """Do what is left of these runs in `folder`, several at a time on one thread each; the failures by name.
 
-    Finished runs are not done again, and begun ones go on from their last checkpoint.
+    Finished runs are not done again, and begun ones go on from their last checkpoint. Raises ValueError where `folder`
+    holds a run of another recipe by one of these names.
     """
+    for name, recipe in recipes.items():
+        if (folder / name / CONFIG).exists():
+            same_run(read_run(folder / name).recipe, recipe)
     total = sum(map(_steps, recipes.values()))
     left = [name for name in recipes if not is_done(folder / name)]
     failures: dict[str, str] = {}
@@ -84,7 +88,7 @@ def finish_run(recipe: Recipe, folder: Path) -> None:
         train = embed(loaded, data.train, Path(temporary), views="one-sided", device=recipe.device)
         if not (folder / DIAGNOSIS).exists():
             both = diagnose_both(train, encoder, "one-sided")
-            write_json(folder / DIAGNOSIS, both.as_values() | {"split": "train", "views": "one-sided"})
+            write_json(folder / DIAGNOSIS, both.as_values() | {"config": {"split": "train", "views": "one-sided"}})
         train_rows = train["representation"][0].clone(), train.labels
         test = embed(loaded, data.split("test"), Path(temporary), spaces=["representation"], device=recipe.device)
         test_rows = test["representation"][0].clone(), test.labels
@@ -93,7 +97,8 @@ def finish_run(recipe: Recipe, folder: Path) -> None:
     wanted = [None, *([d0] if recipe.head == "low-rank-diagonal" and d0 < train_rows[0].shape[1] else [])]
     for subvector in wanted:
         if done.top1(subvector) is None:
-            add_probe(folder, logistic_probe(train_rows, test_rows, subvector).as_dict())
+            probe = logistic_probe(train_rows, test_rows, subvector)
+            add_probe(folder, probe.as_dict() | {"step": done.facts["steps"]})
 
 
 def is_done(folder: Path) -> bool:

@@ -5,10 +5,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
+from filelock import FileLock, Timeout
 
 from dyncollapse.cli_shared import bad_input, fail
 
-TOO_BIG = "this does not fit into memory; lower --batch-size, or use --pipeline workers"
+TOO_BIG = "this does not fit into memory; lower --batch-size"
 NEEDED = ("timm", "torchvision", "sklearn")
 AS_JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout; all else goes to stderr."
@@ -17,7 +18,7 @@ AS_JSON = click.option(
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Turn bad input, and what is missing of the extra `bridge`, into one line and exit code 2."""
+    """Turn bad input, files that fail and what is missing of the extra `bridge` into one line and exit code 2."""
     try:
         with bad_input(TOO_BIG):
             yield
@@ -25,10 +26,15 @@ def refusals() -> Iterator[None]:
         if error.name not in NEEDED:
             raise
         fail(2, f"{error.name} is not installed; the bridge needs it: pip install 'dyncollapse[bridge]'")
+    except OSError as error:
+        fail(2, f"{error.filename or 'a file'} cannot be read or written ({error.strerror or error})")
 
 
 def remove_empty(folder: Path) -> None:
-    """Remove a run's folder in which nothing was saved."""
-    (folder / ".lock").unlink(missing_ok=True)
-    with suppress(OSError):  # succeeds on an empty folder only
-        folder.rmdir()
+    """Remove a run's folder in which nothing was saved, unless another process is using it."""
+    lock = folder / ".lock"
+    with suppress(OSError, Timeout):
+        if {*folder.iterdir()} <= {lock}:
+            with FileLock(lock, timeout=0):
+                lock.unlink(missing_ok=True)
+            folder.rmdir()

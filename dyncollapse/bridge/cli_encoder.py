@@ -4,6 +4,7 @@ import functools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -180,9 +181,9 @@ def _save_both(both: "Both", loaded: "Loaded", folder: Path, config: dict[str, A
     help=f"On stored features, or through crops and flips.  [logistic up to {LOGISTIC_MOST} images, sgd beyond]",
 )
 @click.option("--subvector", type=int, metavar="N", help="Probe the first N dimensions only.  [all]")
-@click.option("--epochs", type=click.IntRange(1), default=100, help="Of sgd.  [100]")
+@click.option("--epochs", type=click.IntRange(1), help="Of sgd.  [100]")
 @AS_JSON
-def probe(method: str | None, subvector: int | None, epochs: int, as_json: bool, **given: Any) -> None:
+def probe(method: str | None, subvector: int | None, epochs: int | None, as_json: bool, **given: Any) -> None:
     """Train a linear classifier on an encoder's frozen representation, and test it.
 
     The result goes into the run's probes.json, where `dyncollapse bridge table` finds it.
@@ -200,7 +201,10 @@ def probe(method: str | None, subvector: int | None, epochs: int, as_json: bool,
         loaded, train, _ = _open("train", given)
         kept_dimensions(subvector, representation_dim(loaded.encoder.backbone))
         test = open_data(given["data"] or loaded.recipe.data).split("test")
-        if (method or ("logistic" if len(train) <= LOGISTIC_MOST else "sgd")) == "logistic":
+        method = method or ("logistic" if len(train) <= LOGISTIC_MOST and epochs is None else "sgd")
+        if method == "logistic" and epochs is not None:
+            raise ValueError(f"--epochs is {epochs}, but --method logistic has none; drop one of them")
+        if method == "logistic":
             with TemporaryDirectory() as temporary:
                 rows = []
                 for images in (train, test):
@@ -209,20 +213,20 @@ def probe(method: str | None, subvector: int | None, epochs: int, as_json: bool,
                 result = logistic_probe(rows[0], rows[1], subvector)
         else:
             skipped = Skipped(train, given["strict"], lambda text: click.echo(text, err=True))
-            settings = {name: given[name] for name in ("device", "workers", "seed")}
+            settings = {name: given[name] for name in ("device", "workers", "seed", "batch_size")}
             with progress_line("steps") as advance:
                 result = sgd_probe(
                     loaded,
                     train,
                     test,
                     subvector=subvector,
-                    epochs=epochs,
+                    epochs=epochs or 100,
                     skipped=skipped,
                     progress=advance,
                     **settings,
                 )
         if loaded.run:
-            add_probe(loaded.run, result.as_dict())
+            add_probe(loaded.run, result.as_dict() | {"step": loaded.step})
     if as_json:
         click.echo(json.dumps(result.as_dict() | {"matched": loaded.matched}))
     print_probe(result, to_stderr=as_json)
@@ -233,7 +237,7 @@ def probe(method: str | None, subvector: int | None, epochs: int, as_json: bool,
 def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images", str]:
     """The encoder of --checkpoint on its device, and the images that --data and --split name."""
     from dyncollapse.bridge.images import open_data
-    from dyncollapse.bridge.loaded import load_encoder
+    from dyncollapse.bridge.loaded import UNKNOWN, load_encoder
 
     use_machine(given["device"], given["threads"])
     pairs = [text.partition("=") for text in given["prefix_map"]]
@@ -246,6 +250,8 @@ def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images",
         trust=given["trust_checkpoint"],
         **{name: given[name] for name in names},
     )
+    if given["data"] is None and loaded.recipe.data == UNKNOWN:
+        raise ValueError(f"--data is not given, and {loaded.path} does not say which images; name a folder")
     data = open_data(given["data"] or loaded.recipe.data)
     split = split or ("train" if data.test is None else "test")
     if split not in ("train", "test"):
@@ -255,6 +261,8 @@ def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images",
         raise ValueError(
             f"--data has images of {images.channels} channel(s), and the encoder takes {loaded.channels}; give others"
         )
+    if given["data"] not in (None, loaded.recipe.data):
+        loaded = replace(loaded, run=None)  # what other images say is no result of the run
     return loaded, images, split
 
 

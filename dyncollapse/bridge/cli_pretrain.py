@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 from dyncollapse.bridge.cli_common import AS_JSON, refusals, remove_empty
-from dyncollapse.bridge.recipe import Recipe, option, resolve, settings_of
+from dyncollapse.bridge.recipe import Recipe, check, option, resolve, settings_of
 from dyncollapse.cli_shared import Command, fail, use_machine
 
 
 def recipe_options(command: Command) -> Command:
     """Give a command an option for each setting of a run."""
-    for setting in reversed(settings_of(Recipe)):
+    for setting in reversed(settings_of()):
         kind, allowed, text = (setting.metadata[name] for name in ("kind", "allowed", "help"))
         name = option(setting.name)
         if kind is bool:
@@ -65,6 +65,7 @@ def _resumed(out: Path | None, given: dict[str, Any]) -> Recipe:
     old = read_run(out).recipe
     new = replace(old, **{name: value for name, value in given.items() if value is not None})
     same_run(old, new)
+    check(new)
     return new
 
 
@@ -112,13 +113,14 @@ def _pretrain(recipe: Recipe, folder: Path, process: Any, as_json: bool) -> None
         return
     _draw_curves(folder)
     last = read_journal(folder / "log.jsonl")[-1]
+    journals = [name for name in ("log.jsonl", "monitor.jsonl") if (folder / name).exists()]
     if as_json:
         click.echo(
             json.dumps({"folder": str(folder), **json.loads((folder / "config.json").read_text()), "last": last})
         )
     click.echo(f"step {last['step']}: loss {last['loss']:.4g}, {last['images_per_second']:.4g} images/s", err=as_json)
     click.echo(
-        f"Saved in {folder}/: config.json, log.jsonl, monitor.jsonl, curves.png, checkpoints/. "
+        f"Saved in {folder}/: config.json, {', '.join(journals)}, curves.png, checkpoints/. "
         f"Next: dyncollapse bridge diagnose --checkpoint {folder}",
         err=as_json,
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 from dyncollapse.bridge.images import Images, Skipped
 from dyncollapse.bridge.loaded import Loaded
 from dyncollapse.bridge.loading import batches_in_order
-from dyncollapse.bridge.optimisation import autocast
+from dyncollapse.bridge.optimisation import exact_float32
 from dyncollapse.bridge.views import PAIRS, View
 from dyncollapse.bridge.watch import SPACES
 from dyncollapse.files import write_whole
@@ -69,7 +69,7 @@ def embed(
 ) -> Embedded:
     """Write representation.npy, embedding.npy, their _pos.npy with the other view, labels.npy and embed.json.
 
-    The network is in evaluation mode; products are in its recipe's precision, what is written in float32. Images that
+    The network is in evaluation mode and float32, whatever it was trained in. Images that
     cannot be read have no row in any file; embed.json names them. Files are whole or not there. Raises ValueError for
     an embedding space where the checkpoint has no projector, OSError where the disk is full.
     """
@@ -92,7 +92,7 @@ def embed(
             if not len(batch.indices):
                 continue
             for k, view in enumerate(batch.views):
-                with torch.inference_mode(), autocast(recipe, device):
+                with exact_float32():
                     both = dict(zip(SPACES, encoder(view.contiguous(memory_format=torch.channels_last)), strict=True))
                 for space in spaces:
                     values = both[space].float().cpu().numpy()

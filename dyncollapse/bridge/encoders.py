@@ -60,7 +60,8 @@ def build_encoder(recipe: Recipe, channels: int) -> Encoder:
 
 def representation_dim(backbone: nn.Module) -> int:
     """Dimension of the backbone's output."""
-    return int(backbone.num_features)  # type: ignore[arg-type]
+    # Some backbones (MobileNetV3) widen their features once more before the classifier that was left out.
+    return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
 
 
 def embedding_dim(encoder: Encoder) -> int:

@@ -32,11 +32,17 @@ class Run:
         """Whether it has taken its last step."""
         return bool(self.log) and self.log[-1]["step"] >= self.facts.get("steps", math.inf)
 
-    def top1(self, dimensions: int | None = None) -> float | None:
-        """Of the last probe of the whole representation, or of its first `dimensions`."""
+    def probe(self, dimensions: int | None = None) -> dict[str, Any] | None:
+        """The last probe at the run's last step, of the whole representation or of its first `dimensions`."""
         wanted = self.facts["representation_dim"] if dimensions is None else dimensions
-        found = [probe["top1"] for probe in self.probes if probe["dimensions"] == wanted]
+        at = self.log[-1]["step"] if self.log else None
+        found = [probe for probe in self.probes if probe["dimensions"] == wanted and probe["step"] == at]
         return found[-1] if found else None
+
+    def top1(self, dimensions: int | None = None) -> float | None:
+        """What that probe found, in percent."""
+        found = self.probe(dimensions)
+        return None if found is None else found["top1"]
 
     def measure(self, space: str, name: str) -> float | None:
         """A rank measure of the diagnosis."""
@@ -69,9 +75,12 @@ def read_run(folder: Path) -> Run:
 
 
 def add_probe(folder: Path, probe: Mapping[str, Any]) -> None:
-    """Put a probe's result beside the others of a run."""
+    """Put a probe's result, with the `step` of its checkpoint, beside the others of a run."""
     path = folder / PROBES
-    earlier = json.loads(path.read_text()) if path.exists() else []
+    try:
+        earlier = json.loads(path.read_text()) if path.exists() else []
+    except json.JSONDecodeError:
+        raise ValueError(f"{printable(str(path))} is no JSON; mend it or move it away") from None
     write_json(path, [*earlier, dict(probe)])
 
 

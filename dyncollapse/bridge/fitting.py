@@ -26,8 +26,9 @@ def batch_advice(recipe: Recipe, process: Process, channels: int) -> str:
     with suppress(torch.OutOfMemoryError):
         peaks = [_peak(recipe, process, channels, pairs) for pairs in TRIAL_PAIRS]
         fits = fitting_batch(peaks, available) * process.count
+        half = " (--precision bfloat16 takes about half)" if recipe.precision == "float32" else ""
         if fits >= 2:
-            return f"{given}; by the memory of smaller ones about {fits} would (--precision bfloat16 halves it)"
+            return f"{given}; by the memory of smaller ones about {fits} would{half}"
     return f"{given}, nor do small ones; give smaller --image-size or another --arch"
 
 

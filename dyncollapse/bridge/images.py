@@ -140,6 +140,8 @@ def open_data(name: str) -> Data:
     if (folder / CIFAR).is_dir():
         return _cifar(folder)
     train = folder / "train" if (folder / "train").is_dir() else folder
+    if train == folder and {path.name for path in folder.iterdir() if path.is_dir()} & {*TESTS}:
+        raise ValueError(f"{printable(name)} has test images and no train/; is it only half copied?")
     images, classes = _folder(train)
     tests = [folder / test for test in TESTS if train != folder and (folder / test).is_dir()]
     if not tests:
@@ -245,36 +247,32 @@ def read_near(
     raise Unreadable(failures[0][1] + (f", nor can {most - 1} after it" if most > 1 else ""))
 
 
-def hold(
-    images: Images, size: int, tell: Callable[[int, int], None] | None = None
-) -> tuple[HeldImages, list[tuple[int, str]]]:
-    """All images in memory, of one size, and the failures: those are left out.
+def hold(images: Images, size: int, skipped: Skipped) -> HeldImages:
+    """All images in memory, of one size, but for those that cannot be read, which `skipped` is told.
 
     Images of one size are kept as they are; others are resized and cut to a square, 256/224 of the view's side.
     Raises Unreadable where no image can be read.
     """
     if isinstance(images, HeldImages):
-        return images, []
-    kept, failures, pixels = [], [], []
+        return images
+    kept, pixels = [], []
     side = stored_side(size)
     first: tuple[int, ...] | None = None
     for index in range(len(images)):
         try:
             image = images.read(index)
         except Unreadable as error:
-            failures.append((index, str(error)))
+            skipped.add([(index, str(error))])
             continue
         first = first or tuple(image.shape)
         small = max(first[1:]) <= side * 2 and tuple(image.shape) == first
         pixels.append(image if small else square(image, side, side))
         kept.append(index)
-        if tell is not None:
-            tell(index + 1, len(images))
     if not kept:
-        raise Unreadable(f"none of the {len(failures)} images can be read, the first: {failures[0][1]}")
+        raise Unreadable(f"none of the {len(images)} images can be read, the first: {skipped.reasons[0]}")
     if len({tuple(image.shape) for image in pixels}) > 1:
         pixels = [square(image, side, side) for image in pixels]
-    return HeldImages(torch.stack(pixels), images.labels[kept], "stored"), failures
+    return HeldImages(torch.stack(pixels), images.labels[kept], "stored")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -8,16 +8,19 @@ from torch import nn
 
 from dyncollapse.bridge.checkpoints import FORMAT, is_ours, newest
 from dyncollapse.bridge.encoders import Encoder, build_encoder
+from dyncollapse.bridge.experiments import CONFIG
 from dyncollapse.bridge.foreign import find_backbone, read_tensors
 from dyncollapse.bridge.recipe import Recipe, resolve
 from dyncollapse.readers import printable
+
+UNKNOWN = "unknown"  # the images that others trained on
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
     """An encoder in evaluation mode, what it was trained by as far as that is known, and how it was found.
 
-    `run` is the folder of the run that it belongs to, where it is one of ours.
+    `run` is the folder of the run whose newest checkpoint it is, where it is one of ours.
     """
 
     encoder: Encoder
@@ -45,12 +48,12 @@ def load_encoder(
 
     Raises ValueError, one line, for a file that holds no encoder, or not the whole of one.
     """
-    run = path if path.is_dir() else None
     path = newest(path) if path.is_dir() else path
     shown = printable(str(path))
     content = read_tensors(path, trust=trust)
     if is_ours(content):
         given = {"--arch": arch, "--stem": stem, "--prefix-map": renames, "--d0": d0}
+        given |= {"--image-size": image_size, "--augment": augment}
         if wrong := [name for name, value in given.items() if value]:
             raise ValueError(f"{', '.join(wrong)}: {shown} is of dyncollapse and knows its own; leave it out")
         if content["format"] != FORMAT:
@@ -59,7 +62,8 @@ def load_encoder(
         encoder = build_encoder(recipe, content["channels"])
         encoder.load_state_dict(content["model"])
         count = len(content["model"])
-        home = run or (path.parent.parent if (path.parent.parent / "config.json").exists() else None)
+        folder = path.parent.parent
+        home = folder if (folder / CONFIG).exists() and path == newest(folder) else None
         told = f"{count} of {count} tensors matched ({recipe.arch}, projector {recipe.head})"
         return Loaded(encoder.eval(), recipe, content["channels"], path, told, content["step"], home)
     found = find_backbone(content, shown, arch, stem, renames, d0)
@@ -69,6 +73,6 @@ def load_encoder(
     }
     given = {"image_size": image_size, "augment": augment}
     settings = known | {name: value for name, value in given.items() if value is not None}
-    recipe = resolve({"data": "unknown", "arch": found.arch, "stem": found.stem, "precision": "float32", **settings})
+    recipe = resolve({"data": UNKNOWN, "arch": found.arch, "stem": found.stem, "precision": "float32", **settings})
     encoder = Encoder(found.backbone, found.projector or nn.Identity())
     return Loaded(encoder.eval(), recipe, found.channels, path, found.matched, None, None, found.projector is not None)

@@ -1,5 +1,6 @@
 """Batches of views, each a function of seed and step alone: of no worker's, process's or earlier step's doing."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -96,6 +97,7 @@ def batches_from_workers(
         collate_fn=_collate,
         pin_memory=device.type == "cuda",
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_leave_signals,
         generator=torch.Generator(),  # or starting it would draw from the global one
     )
     for made, indices, failures in loader:
@@ -135,9 +137,16 @@ def batches_in_order(
         num_workers=workers,
         collate_fn=_collate,
         generator=torch.Generator(),
+        worker_init_fn=_leave_signals,
     )
     for made, indices, failures in loader:
         yield Batch(tuple(normalise(view.to(device)) for view in made), indices, failures)
+
+
+def _leave_signals(_worker: int) -> None:
+    """Leave Ctrl-C and SIGTERM to the process that reads from this one: it ends its step first, then its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Keys:

@@ -1,5 +1,7 @@
 """Optimisers and the learning rate's schedule, all of timm and torch."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,7 +27,7 @@ def build_schedule(recipe: Recipe, optimiser: Optimizer, steps_per_epoch: int) -
     """Warm-up from 0 and a cosine to 0, by timm, in steps; `step_update(k)` sets the rate of step k."""
     from timm.scheduler import CosineLRScheduler
 
-    warmup = round(recipe.warmup * steps_per_epoch)
+    warmup = min(round(recipe.warmup * steps_per_epoch), recipe.epochs * steps_per_epoch - 1)
     return CosineLRScheduler(
         optimiser,
         t_initial=recipe.epochs * steps_per_epoch - warmup,
@@ -34,6 +36,13 @@ def build_schedule(recipe: Recipe, optimiser: Optimizer, steps_per_epoch: int) -
         warmup_lr_init=0.0,
         t_in_epochs=False,
     )
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Inference whose rounding is float32's, as its noise floor says: TF32 convolutions round to 11 bits."""
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:

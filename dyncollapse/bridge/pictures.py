@@ -114,8 +114,8 @@ def draw_check(runs: Sequence[Run]) -> Figure:
         swept = run.recipe.head == "low-rank-diagonal" and run.recipe.d0 is not None
         if run.recipe.head in NAMES and not swept:
             firsts.setdefault(run.recipe.head, run)
-        if run.recipe.head == "low-rank-diagonal" and run.recipe.seed == 0 and (top1 := run.top1()) is not None:
-            points.append((run.facts["embedding_dim"], top1, run.probes[-1]["error"]))
+        if run.recipe.head == "low-rank-diagonal" and run.recipe.seed == 0 and (probe := run.probe()) is not None:
+            points.append((run.facts["embedding_dim"], probe["top1"], probe["error"]))
     figure = Figure(figsize=(9, 6.6), layout="constrained")
     (two, seven), (nine, twelve) = figure.subplots(2, 2)
     space = {head: run.diagnosis["spaces"] for head, run in firsts.items() if run.diagnosis}

@@ -21,7 +21,7 @@ from dyncollapse.bridge.fitting import batch_advice
 from dyncollapse.bridge.images import Data, HeldImages, Images, Skipped, hold, open_data
 from dyncollapse.bridge.journal import Journal
 from dyncollapse.bridge.loading import Batch, batches_from_memory, batches_from_workers
-from dyncollapse.bridge.processes import Process
+from dyncollapse.bridge.processes import Process, gather_values
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.trainer import Trainer, build_trainer
 from dyncollapse.bridge.views import PAIRS
@@ -39,7 +39,9 @@ FREE: tuple[str, ...] = (
     "monitor_every",
     "tensorboard",
 )
-FREE += ("checkpoint_every", "keep")
+FREE += ("checkpoint_every", "keep", "data")  # data may move, and is compared by its size
+# The update after the last good loss may have been the bad one, and is in the newest checkpoint.
+LOWER = "lower --lr or raise --warmup-epochs in a new run; to look at this one, take the checkpoint before the newest"
 
 
 class Stopped(Exception):
@@ -47,7 +49,7 @@ class Stopped(Exception):
 
 
 class LossDiverged(Exception):
-    """The loss is no number any more; the last checkpoint is from before that."""
+    """The loss or the weights are no numbers any more; no checkpoint holds such weights."""
 
 
 class TooBig(ValueError):
@@ -80,7 +82,9 @@ def pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress 
             return _pretrain(recipe, folder, process, progress, found)
     except Timeout:
         raise ValueError(f"{folder} is being trained by another process; wait for it, or name another folder") from None
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:  # torch.OutOfMemoryError of a GPU, or the CPU's allocator
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
         exhausted = TooBig(str(error).splitlines()[0])
     # Out of the handler: until then the traceback holds on to what filled the memory.
     gc.collect()
@@ -97,6 +101,7 @@ def _pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress
         (representation_dim(trainer.encoder.backbone), embedding_dim(trainer.encoder)),
         process,
     )
+    _try(trainer, recipe)
     if process.first:
         _record(trainer, data, images, folder)
     first = 0
@@ -133,11 +138,14 @@ def _loop(
 ) -> None:
     recipe, total, per_epoch = trainer.recipe, trainer.total, trainer.order.steps_per_epoch
     summed, summed_steps = torch.zeros((), device=trainer.process.device), 0
+    unread: list[tuple[int, str]] = []  # this process's, since the last line of the log
     started = begun = time.perf_counter()
     progress.step(first, total)
     with stop_signals(trainer.process.count) as stop:
         for step, batch in enumerate(batches, first + 1):
-            skipped.add(batch.failures)
+            unread.extend(batch.failures)
+            if recipe.strict:
+                skipped.add(unread)
             loss, views = trainer.step(step - 1, batch)
             summed, summed_steps = summed + loss, summed_steps + 1
             report = watch.update(step, views)
@@ -146,7 +154,10 @@ def _loop(
             if saving or step % recipe.log_every == 0:
                 mean = float(summed) / summed_steps  # waits for the device
                 if not math.isfinite(mean):
-                    raise LossDiverged(f"the loss is {mean} at step {step}; lower --lr, or raise --warmup-epochs")
+                    raise LossDiverged(f"the loss is {mean} at step {step}; {LOWER}")
+                for failures in gather_values(unread, trainer.process.count):
+                    skipped.add(failures)
+                unread.clear()
                 seconds = time.perf_counter() - started
                 line = {
                     "step": step,
@@ -164,6 +175,8 @@ def _loop(
                 for journal in journals[1:]:
                     journal.write({"step": step, **report})
             if saving:
+                if not trainer.finite:
+                    raise LossDiverged(f"the weights overflowed at step {step}; {LOWER}")
                 checkpoint = trainer.checkpoint(step)
                 if trainer.process.first:
                     checkpoint.save(folder, recipe.keep)
@@ -172,10 +185,24 @@ def _loop(
                 raise Stopped(f"stopped at step {step} of {total}")
 
 
+def _try(trainer: Trainer, recipe: Recipe) -> None:
+    """Raise ValueError where the backbone does not take such views, before anything is written."""
+    trainer.encoder.eval()
+    try:
+        with torch.no_grad():
+            shape = (2, trainer.channels, recipe.image_size, recipe.image_size)
+            trainer.encoder(torch.zeros(shape, device=trainer.process.device))
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"--arch {recipe.arch} does not take views of --image-size {recipe.image_size} ({reason}); give others"
+        ) from None
+
+
 def _record(trainer: Trainer, data: Data, images: Images, folder: Path) -> None:
     """Say in config.json what this run is. Raises ValueError where it says already that it is another one."""
-    if (folder / CONFIG).exists():
-        same_run(read_run(folder).recipe, trainer.recipe)
     facts = {
         "data": Path(data.title).resolve().name if data.title != "digits" else data.title,
         "images": len(images),
@@ -186,6 +213,12 @@ def _record(trainer: Trainer, data: Data, images: Images, folder: Path) -> None:
         "embedding_dim": embedding_dim(trainer.encoder),
         "steps": trainer.total,
     }
+    if (folder / CONFIG).exists():
+        begun = read_run(folder)
+        same_run(begun.recipe, trainer.recipe)
+        for name in ("images", "classes", "channels", "steps"):
+            if begun.facts[name] != facts[name]:
+                raise ValueError(f"--data has {facts[name]} {name}, but this run began with {begun.facts[name]}")
     content = {"recipe": trainer.recipe.as_dict(), "facts": facts, "processes": trainer.process.count}
     write_json(folder / CONFIG, content | {"versions": versions("timm", "torchvision", "scikit-learn")})
 
@@ -196,16 +229,14 @@ def _stored(recipe: Recipe, images: Images, tell: Callable[[str], object]) -> tu
     if recipe.pipeline == "memory":
         if not isinstance(images, HeldImages):
             tell(f"reading {len(images)} images into memory")
-        held, failures = hold(images, recipe.image_size)
-        skipped.add(failures)
-        return held, skipped
+        return hold(images, recipe.image_size, skipped), skipped
     return images, skipped
 
 
 def _batches(trainer: Trainer, images: Images, first: int) -> Iterator[Batch]:
     recipe, process = trainer.recipe, trainer.process
     views, steps, rows = PAIRS[recipe.augment], (first, trainer.total), process.share(recipe.batch_size)
-    if isinstance(images, HeldImages):
+    if isinstance(images, HeldImages) and recipe.pipeline == "memory":
         return batches_from_memory(images, views, recipe.image_size, trainer.order, steps, rows, process.device)
     return batches_from_workers(
         images, views, recipe.image_size, trainer.order, steps, rows, process.device, recipe.workers

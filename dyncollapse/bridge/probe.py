@@ -14,13 +14,13 @@ from dyncollapse.bridge.encoders import representation_dim
 from dyncollapse.bridge.images import HeldImages, Images, Skipped
 from dyncollapse.bridge.loaded import Loaded
 from dyncollapse.bridge.loading import Batch, Order, batches_from_memory, batches_from_workers, batches_in_order
-from dyncollapse.bridge.optimisation import autocast
+from dyncollapse.bridge.optimisation import exact_float32
 from dyncollapse.bridge.views import PROBES
 
 METHODS = ("logistic", "sgd")
 # sgd, ours, for the paper gives none: epochs, batch, momentum and decay as Zbontar et al. (2021); the learning
 # rate is for features whose largest variance is 1, for which SGD on a softmax is stable up to 4 without momentum.
-SGD = {"epochs": 100, "batch_size": 256, "lr": 1.0, "momentum": 0.9, "weight_decay": 1e-6}
+SGD = {"lr": 1.0, "momentum": 0.9, "weight_decay": 1e-6}
 SCALED_BY = 4096  # training images by which features are centred and scaled
 # logistic: scikit-learn's default regularisation, its fastest solver on such features, more steps than it takes.
 STRENGTH, SOLVER, ITERATIONS = 1.0, "newton-cg", 1000
@@ -88,6 +88,7 @@ def sgd_probe(
     *,
     subvector: int | None = None,
     epochs: int = 100,
+    batch_size: int = 256,
     device: torch.device | str = "cpu",
     workers: int = 0,
     seed: int = 0,
@@ -101,10 +102,11 @@ def sgd_probe(
     """
     device = torch.device(device)
     skipped = skipped or Skipped(train, tell=lambda _text: None)
+    skipped_tests = Skipped(test, skipped.strict, skipped.tell)
     encoder, recipe = loaded.encoder.to(device).eval(), loaded.recipe
     dim = representation_dim(encoder.backbone)
     k = kept_dimensions(subvector, dim)
-    batch_size = min(int(SGD["batch_size"]), len(train))
+    batch_size = min(batch_size, len(train))
     order = Order(len(train), batch_size, seed)
     total = epochs * order.steps_per_epoch
     classes = int(max(train.labels.max(), test.labels.max())) + 1
@@ -121,14 +123,15 @@ def sgd_probe(
         batches = batches_from_workers(train, views, recipe.image_size, order, steps, rows, device, workers)
 
     def represent(images: Tensor) -> Tensor:
-        with torch.no_grad(), autocast(recipe, device):
+        with exact_float32():
             r: Tensor = encoder.backbone(images.contiguous(memory_format=torch.channels_last))
-        return r[:, :k].float()
+        return r[:, :k].clone()  # outside of inference mode, for the layer to learn from
 
     def plain_batches(images: Images) -> Iterator[Batch]:
         return batches_in_order(images, (None,), recipe.image_size, batch_size, device, workers, seed)
 
-    some = torch.cat([represent(b.views[0]) for b in islice(plain_batches(train), -(-SCALED_BY // batch_size))])
+    first = islice(plain_batches(train), -(-SCALED_BY // batch_size))
+    some = torch.cat([represent(batch.views[0]) for batch in first if len(batch.indices)])
     centre, scale = some.mean(0), torch.linalg.matrix_norm(some - some.mean(0), 2) / len(some) ** 0.5
     if not 0 < float(scale) < math.inf:
         raise ValueError(CONSTANT)
@@ -147,6 +150,9 @@ def sgd_probe(
             progress(step, total)
     hits = count = 0
     for batch in plain_batches(test):
+        skipped_tests.add(batch.failures)
+        if not len(batch.indices):
+            continue
         with torch.no_grad():
             found = layer((represent(batch.views[0]) - centre) / scale).argmax(1).cpu()
         hits += int((found == test.labels[batch.indices]).sum())

@@ -26,7 +26,7 @@ class Process:
         return self.rank == 0
 
     def share(self, batch_size: int) -> slice:
-        """Its rows of a whole batch. Raises ValueError where the processes cannot share it evenly, 2 rows at least."""
+        """Its rows of a whole batch. Raises ValueError where the processes cannot share it evenly."""
         if batch_size % self.count:
             near = max(1, batch_size // self.count) * self.count
             raise ValueError(
@@ -40,14 +40,21 @@ class Process:
 def join_processes(device: str) -> Iterator[Process]:
     """This process, joined with the others where torchrun started it.
 
-    Raises ValueError for a device that is not there.
+    Raises ValueError where there are more processes than GPUs.
     """
     count, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", 1), ("RANK", 0)))
     local = int(os.environ.get("LOCAL_RANK", 0))
-    if device == "cuda" and count > 1:
+    if device.startswith("cuda") and count > 1:
+        if device != "cuda":
+            raise ValueError(f"--device is {device}, but {count} processes take a GPU each; give --device cuda")
+        if local >= torch.cuda.device_count():
+            raise ValueError(
+                f"process {rank} has no GPU: this machine has {torch.cuda.device_count()}; lower --nproc-per-node"
+            )
         device = f"cuda:{local}"
     chosen = torch.device(device)
     if chosen.type == "cuda":
+        chosen = torch.device("cuda", torch.cuda.current_device() if chosen.index is None else chosen.index)
         torch.cuda.set_device(chosen)
     if count == 1:
         yield Process(0, 1, chosen)
@@ -139,6 +146,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         """Normalise by the mean and variance over all processes; in evaluation as BatchNorm does."""
         if not self.training:
             return super().forward(input)
+        dtype, input = input.dtype, input.float() if input.dtype.itemsize < 4 else input  # noqa: A001
         axes = [0, *range(2, input.ndim)]
         shape = [1, -1] + [1] * (input.ndim - 2)
         count = dist.get_world_size() * input.numel() // input.shape[1]
@@ -154,4 +162,5 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
                 self.running_mean.lerp_(mean, self.momentum or 0.0)
                 self.running_var.lerp_(variance * (count / (count - 1)), self.momentum or 0.0)
         out = centred * torch.rsqrt(variance + self.eps).view(shape)
-        return out * self.weight.view(shape) + self.bias.view(shape) if self.affine else out
+        out = out * self.weight.view(shape) + self.bias.view(shape) if self.affine else out
+        return out.to(dtype)

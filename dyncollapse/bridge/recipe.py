@@ -149,6 +149,8 @@ def resolve(given: Mapping[str, Any], config: Path | None = None) -> Recipe:
     # A preset's widths are for the projectors that have them.
     unused: dict[str, Any] = {n: None for n, heads in WIDTHS.items() if recipe.head not in heads and n not in settings}
     recipe = replace(recipe, **unused)
+    if recipe.optimiser == "adamw" and "momentum" in settings:
+        raise ValueError("--momentum is of lars and sgd, not of adamw; drop it")
     check(recipe)
     return recipe
 
@@ -158,9 +160,9 @@ def option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def settings_of(record: type = Recipe) -> tuple[Field[Any], ...]:
-    """The fields of a record of settings, in order."""
-    return fields(record)
+def settings_of() -> tuple[Field[Any], ...]:
+    """The settings of a run, in order, each with its help, type and allowed values."""
+    return fields(Recipe)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -219,6 +221,10 @@ def check(recipe: Recipe) -> None:
         raise ValueError(f"--lr is {recipe.lr} and --momentum {recipe.momentum}; lr must be above 0, momentum below 1")
     if not 0 < recipe.temperature < math.inf:
         raise ValueError(f"--temperature is {recipe.temperature}; it must be finite and above 0")
+    if recipe.optimiser == "lars" and recipe.weight_decay == 0:
+        raise ValueError("--weight-decay is 0, with which timm's lars adapts no rate; give a small one, as 1e-6")
+    if recipe.seed >= 2**63:
+        raise ValueError(f"--seed is {recipe.seed}; it must be below 2^63")
     if recipe.warmup >= recipe.epochs:
         raise ValueError(f"--warmup-epochs is {recipe.warmup_epochs} of --epochs {recipe.epochs}; it must be less")
     for name, heads in WIDTHS.items():

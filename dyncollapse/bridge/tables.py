@@ -36,7 +36,9 @@ ROWS = (
     Row("random-subvector", "random sub-vector", 43.0, "Appendix F"),
 )
 PAPER_SUBVECTOR = 47.9  # DirectCLR, probed on the sub-vector only (Appendix F)
-PAPER = {"data": "ImageNet", "arch": "resnet50", "epochs": 100, "batch_size": 4096, "d0": 360, "out_dim": 128}
+PAPER = {"arch": "resnet50", "epochs": 100, "batch_size": 4096}
+IMAGENET_IMAGES = 1281167
+IMAGENET = f"ImageNet ({IMAGENET_IMAGES} images)"
 # Settings in which the runs of one row may not differ, and what may.
 VARYING: tuple[str, ...] = (
     "seed",
@@ -122,6 +124,7 @@ def table_values(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for row in table(runs):
         first = row.runs[0]
         outputs = first.facts["embedding_dim"]
+        errors = row.spread([probe["error"] for run in row.runs if (probe := run.probe()) is not None])
         top1 = row.spread([run.top1() for run in row.runs])
         sub = row.spread([run.top1(outputs) for run in row.runs]) if row.row.head == DIRECT else None
         ranks = {
@@ -136,13 +139,14 @@ def table_values(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "row": row.name,
                 "projector": row.row.head,
                 "source": "ours: matched output" if row.matched else row.row.source,
-                "paper_top1": None if row.matched else row.row.paper,
+                "paper_top1": None if row.note else row.row.paper,
                 "top1": top1 and top1[0],
                 "top1_spread": top1 and top1[1],
+                "top1_error": errors and errors[0],
                 "seeds": sorted(run.recipe.seed for run in row.runs),
                 "subvector_top1": sub and sub[0],
                 "subvector_spread": sub and sub[1],
-                "paper_subvector_top1": PAPER_SUBVECTOR if sub else None,
+                "paper_subvector_top1": PAPER_SUBVECTOR if sub and not row.note else None,
                 "representation_dim": first.facts["representation_dim"],
                 "embedding_dim": outputs,
                 **{name: value and value[0] for name, value in ranks.items()},
@@ -162,13 +166,17 @@ def differences(runs: Sequence[Run]) -> list[str]:
         return ", ".join(sorted({str(get(run)) for run in runs}, key=lambda text: (len(text), text)))
 
     compared: tuple[tuple[str, Callable[[Run], Any], Any], ...] = (
-        ("data", lambda run: f"{run.facts['data']} ({run.facts['images']} images)", "ImageNet (1281167 images)"),
+        ("data", _data, IMAGENET),
         ("backbone", lambda run: run.recipe.arch, PAPER["arch"]),
         ("representation", lambda run: run.facts["representation_dim"], 2048),
+        ("image size", lambda run: run.recipe.image_size, 224),
+        ("temperature", lambda run: run.recipe.temperature, 0.1),
+        ("weight decay", lambda run: f"{run.recipe.weight_decay:g}", "1e-06"),
         ("epochs", lambda run: run.recipe.epochs, PAPER["epochs"]),
         ("batch size", lambda run: run.recipe.batch_size, PAPER["batch_size"]),
         ("optimiser", lambda run: f"{run.recipe.optimiser} at lr {run.recipe.lr:g}", "lars at lr 4.8"),
         ("augmentations", lambda run: run.recipe.augment, "imagenet"),
+        ("spectra", _diagnosed, "of the validation images, not augmented"),
         ("probe", lambda run: " and ".join(sorted({p["method"] for p in run.probes})) or "none yet", "sgd"),
     )
     for name, get, paper in compared:
@@ -176,24 +184,36 @@ def differences(runs: Sequence[Run]) -> list[str]:
         if here != str(paper):
             told.append(f"{name}: {here} here, {paper} in the paper")
     seeds = {run.recipe.seed for run in runs}
-    told.append(
-        f"seeds: {len(seeds)} here, with the standard deviation over them; one in the paper, without error bars"
-    )
+    bars = "with the standard deviation over them" if len(seeds) > 1 else "so that no spread over seeds is known"
+    told.append(f"seeds: {len(seeds)} here, {bars}; one in the paper, without error bars")
     return told
 
 
+def _data(run: Run) -> str:
+    images = run.facts["images"]
+    return IMAGENET if images == IMAGENET_IMAGES else f"{run.facts['data']} ({images} images)"
+
+
+def _diagnosed(run: Run) -> str:
+    if run.diagnosis is None:
+        return "none yet"
+    config = run.diagnosis["config"]
+    return f"of the {config['split']} images, {config['views']} views"
+
+
 def contradictions(values: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Pairs of rows whose order here is the opposite of the paper's, beyond twice their spread over seeds."""
+    """Pairs of rows whose order here is the opposite of the paper's, beyond twice their uncertainty.
+
+    That is the standard deviation over seeds, or for one seed the probe's standard error, which is the less of the two.
+    """
     told = []
     rows = [v for v in values if v["paper_top1"] is not None and v["top1"] is not None]
     for k, a in enumerate(rows):
         for b in rows[k + 1 :]:
             better, worse = (a, b) if a["paper_top1"] > b["paper_top1"] else (b, a)
             gap = worse["top1"] - better["top1"]
-            spreads = [v["top1_spread"] for v in (a, b)]
-            if None in spreads:
-                continue
-            if gap > 2 * math.hypot(*spreads) and better["paper_top1"] - worse["paper_top1"] > 1:
+            unsure = [v["top1_error"] if v["top1_spread"] is None else v["top1_spread"] for v in (a, b)]
+            if gap > 2 * math.hypot(*unsure) and better["paper_top1"] - worse["paper_top1"] > 1:
                 told.append(
                     f"{worse['row']} beats {better['row']} by {gap:.1f} here; in the paper it loses by "
                     f"{better['paper_top1'] - worse['paper_top1']:.1f}"

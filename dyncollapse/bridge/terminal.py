@@ -1,7 +1,6 @@
 """What the bridge's commands print."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from dyncollapse.bridge.both import Both
@@ -103,11 +102,6 @@ def as_markdown(values: Sequence[Mapping[str, Any]]) -> str:
             top1 = _top1(row["subvector_top1"], row["subvector_spread"])
             lines.append(f"| probed on the sub-vector only | {row['paper_subvector_top1']} | {top1} | | | | | |")
     return "\n".join(lines) + "\n"
-
-
-def saved(folder: Path, names: Sequence[str]) -> str:
-    """Where things are."""
-    return f"Saved in {folder}/: {', '.join(names)}"
 
 
 def _top1(value: float | None, spread: float | None = None) -> str:

@@ -38,6 +38,11 @@ class Trainer:
         """Steps of the whole run."""
         return self.recipe.epochs * self.order.steps_per_epoch
 
+    @property
+    def finite(self) -> bool:
+        """Whether all weights are numbers."""
+        return all(bool(torch.isfinite(parameter).all()) for parameter in self.encoder.parameters())
+
     def step(self, number: int, batch: Batch) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
         """Take step `number`, counted from 0; the loss and this process's views of both spaces."""
         self.schedule.step_update(number)
@@ -85,7 +90,7 @@ def contrast(
     the network together, so that BatchNorm's statistics are those of both. The loss and its softmax are float32.
     """
     with autocast(recipe, process.device):
-        r, z = network(torch.cat(tuple(views)))
+        r, z = network(torch.cat(tuple(views)).contiguous(memory_format=torch.channels_last))
     (r1, r2), (z1, z2) = r.chunk(2), z.float().chunk(2)
     loss = ntxent(gather(z1, process.count), gather(z2, process.count), recipe.temperature)
     return loss, {SPACES[0]: (r1, r2), SPACES[1]: (z1, z2)}

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -66,7 +67,8 @@ def worker_view(view: View, size: int) -> Any:
     if view.grey:
         steps.append(v2.RandomGrayscale(view.grey))
     if view.blur:
-        steps.append(v2.RandomApply([v2.GaussianBlur(view.blur_size, view.blur_sigma)], view.blur))
+        taps = min(view.blur_size, 2 * size - 1)  # as far as a small image goes
+        steps.append(v2.RandomApply([v2.GaussianBlur(taps, view.blur_sigma)], view.blur))
     if view.solarise:
         steps.append(v2.RandomSolarize(128, view.solarise))
     if view.noise:
@@ -95,7 +97,7 @@ def square(images: UInt8[Tensor, "*n c h w"], shorter: int, size: int) -> UInt8[
 
 def normalise(images: Shaped[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """Pixels, uint8 or floats in [0, 1], as the network reads them: less the mean of COLOURS, over their deviation."""
-    mean, spread = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in COLOURS[images.shape[-3]])
+    mean, spread = (_constant(v, images.device) for v in COLOURS[images.shape[-3]])
     pixels = images if images.is_floating_point() else images.to(torch.float32) / 255
     return (pixels - mean) / spread
 
@@ -109,14 +111,15 @@ def batched_view(
     antialiasing filter: it serves crops that are not much larger than the view. The order of the four jitters is drawn
     once for a batch.
     """
-    draws = {name: values.to(images.device, non_blocking=True) for name, values in draws.items()}
+    order = draws["order"].tolist()  # stays where it was drawn: reading it from a GPU would wait for the GPU
+    draws = {n: values.to(images.device, non_blocking=True) for n, values in draws.items() if n != "order"}
     x = images.to(torch.float32) / 255
     grid = functional.affine_grid(draws["affine"], [len(x), x.shape[1], size, size], align_corners=False)
     x = functional.grid_sample(x, grid, "bilinear", "reflection", align_corners=False).clamp_(0, 1)
     if view.jitter_probability:
         jitters = (brighten, contrast, saturate, turn_hue)
         jittered = x
-        for number in draws["order"].tolist():
+        for number in order:
             if view.jitter[number] and (number < 2 or x.shape[1] == 3):
                 jittered = jitters[number](jittered, _column(draws["jitter"][:, number]))
         x = torch.where(_column(draws["jittered"]), jittered, x)
@@ -211,7 +214,7 @@ def turn_hue(x: Float[Tensor, "n 3 h w"], turn: Float[Tensor, "n 1 1 1"]) -> Flo
     sextant = torch.where(
         top == red, (green - blue) / safe, torch.where(top == green, 2 + (blue - red) / safe, 4 + (red - green) / safe)
     )
-    k = torch.tensor([5.0, 3.0, 1.0], device=x.device).view(3, 1, 1) + sextant.unsqueeze(1) + 6 * turn
+    k = _constant((5.0, 3.0, 1.0), x.device) + sextant.unsqueeze(1) + 6 * turn
     k = k.remainder(6)
     return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
 
@@ -220,8 +223,7 @@ def grey(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
     """The luma of each pixel; of one channel, itself."""
     if x.shape[-3] == 1:
         return x
-    weights = torch.tensor(GREY, dtype=x.dtype, device=x.device).view(3, 1, 1)
-    return (x * weights).sum(-3, keepdim=True)
+    return (x * _constant(GREY, x.device)).sum(-3, keepdim=True)
 
 
 def blur(x: Float[Tensor, "n c h w"], sigma: Float[Tensor, " n"], taps: int) -> Float[Tensor, "n c h w"]:
@@ -235,6 +237,13 @@ def blur(x: Float[Tensor, "n c h w"], sigma: Float[Tensor, " n"], taps: int) -> 
     flat = functional.pad(x, (half, half, half, half), "reflect").reshape(1, n * c, h + 2 * half, w + 2 * half)
     flat = functional.conv2d(flat, kernel.view(n * c, 1, 1, taps), groups=n * c)
     return functional.conv2d(flat, kernel.view(n * c, 1, taps, 1), groups=n * c).reshape(n, c, h, w)
+
+
+@cache
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Numbers by channel, made once: copying them to a GPU each time would wait for it."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).view(-1, 1, 1)
 
 
 def _column(values: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -36,6 +37,8 @@ class Watch:
         """Take the views of both spaces at a step, counted from 1; a report at the end of a window."""
         if not self.every or (-step) % self.every >= self.window:
             return None
+        if self.process.device.type == "cuda":
+            torch.cuda.synchronize()  # what is still queued of the step is not the monitor's time
         start = time.perf_counter()
         for space, monitor in self.monitors.items():
             monitor.update(*(view.detach().float() for view in views[space]))
