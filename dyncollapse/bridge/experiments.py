@@ -36,7 +36,7 @@ class Run:
         """The last probe at the run's last step, of the whole representation or of its first `dimensions`."""
         wanted = self.facts["representation_dim"] if dimensions is None else dimensions
         at = self.log[-1]["step"] if self.log else None
-        found = [probe for probe in self.probes if probe["dimensions"] == wanted and probe["step"] == at]
+        found = [probe for probe in self.probes if probe["dimensions"] == wanted and probe.get("step") == at]
         return found[-1] if found else None
 
     def top1(self, dimensions: int | None = None) -> float | None:
