@@ -98,6 +98,8 @@ def _pretrain(recipe: Recipe, folder: Path, process: Any, as_json: bool) -> None
         with progress_line("steps") if process.first else _silent() as advance:
             train(recipe, folder, process, Progress(advance, lambda text: click.echo(text, err=True)))
     except Stopped as stopped:
+        if not process.first:
+            raise SystemExit(130) from None  # one of them tells
         _draw_curves(folder)
         fail(130, f"{stopped}; its checkpoint is saved. To go on: {again}")
     except KeyboardInterrupt:

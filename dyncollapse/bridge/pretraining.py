@@ -68,8 +68,8 @@ def pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress 
     """Train, from the last checkpoint in `folder` where there is one, to the end of the recipe.
 
     Leaves in the folder config.json, log.jsonl (loss, rate, speed), monitor.jsonl (spectra and ranks of both spaces)
-    and checkpoints/. Raises ValueError for what cannot run, Stopped after Ctrl-C or SIGTERM (in a single process, the
-    state is saved first), LossDiverged for a loss that is NaN or infinite, TooBig where memory ran out, OSError where
+    and checkpoints/. Raises ValueError for what cannot run, Stopped after Ctrl-C or SIGTERM (the state is
+    saved first), LossDiverged for a loss that is NaN or infinite, TooBig where memory ran out, OSError where
     a file cannot be written (earlier checkpoints stay).
     """
     progress = progress or Progress()
@@ -141,7 +141,7 @@ def _loop(
     unread: list[tuple[int, str]] = []  # this process's, since the last line of the log
     started = begun = time.perf_counter()
     progress.step(first, total)
-    with stop_signals(trainer.process.count) as stop:
+    with stop_signals() as stop:
         for step, batch in enumerate(batches, first + 1):
             unread.extend(batch.failures)
             if recipe.strict:
@@ -149,14 +149,20 @@ def _loop(
             loss, views = trainer.step(step - 1, batch)
             summed, summed_steps = summed + loss, summed_steps + 1
             report = watch.update(step, views)
-            last = step == total or stop.is_set()
-            saving = last or step % recipe.checkpoint_every == 0
-            if saving or step % recipe.log_every == 0:
+            if report is not None:
+                for journal in journals[1:]:
+                    journal.write({"step": step, **report})
+            saving = step == total or step % recipe.checkpoint_every == 0
+            # Several processes agree on a stop at lines of the log; one alone stops at once.
+            alone = stop.is_set() and trainer.process.count == 1
+            stopping = False
+            if saving or alone or step % recipe.log_every == 0:
                 mean = float(summed) / summed_steps  # waits for the device
                 if not math.isfinite(mean):
                     raise LossDiverged(f"the loss is {mean} at step {step}; {LOWER}")
-                for failures in gather_values(unread, trainer.process.count):
+                for failures, asked in gather_values((unread, stop.is_set()), trainer.process.count):
                     skipped.add(failures)
+                    stopping = stopping or asked
                 unread.clear()
                 seconds = time.perf_counter() - started
                 line = {
@@ -171,17 +177,14 @@ def _loop(
                 for journal in journals[:1]:
                     journal.write(line)
                 summed, summed_steps, started = summed.zero_(), 0, time.perf_counter()
-            if report is not None:
-                for journal in journals[1:]:
-                    journal.write({"step": step, **report})
-            if saving:
+            if saving or stopping:
                 if not trainer.finite:
                     raise LossDiverged(f"the weights overflowed at step {step}; {LOWER}")
                 checkpoint = trainer.checkpoint(step)
                 if trainer.process.first:
                     checkpoint.save(folder, recipe.keep)
             progress.step(step, total)
-            if last and step < total:
+            if stopping and step < total:
                 raise Stopped(f"stopped at step {step} of {total}")
 
 
@@ -244,18 +247,15 @@ def _batches(trainer: Trainer, images: Images, first: int) -> Iterator[Batch]:
 
 
 @contextmanager
-def stop_signals(processes: int) -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets, for a step must not be cut in two; a second Ctrl-C interrupts at once.
-
-    With several processes signals are left alone: these would stop at different steps.
-    """
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets, for a step must not be cut in two; a second Ctrl-C interrupts at once."""
     asked = threading.Event()
-    if processes > 1 or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():  # where signals cannot be set
         yield asked
         return
 
-    def ask(_number: int, _frame: FrameType | None) -> None:
-        if asked.is_set():
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if asked.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.set()
 
