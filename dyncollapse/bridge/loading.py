@@ -68,7 +68,11 @@ def batches_from_memory(
     device: torch.device,
 ) -> Iterator[Batch]:
     """The `rows` of each whole batch, augmented on the device that holds all pixels."""
-    pixels = images.pixels.to(device)
+    try:
+        pixels = images.pixels.to(device)
+    except torch.OutOfMemoryError:
+        room = f"{images.pixels.nbytes / 2**30:.3g} GiB"
+        raise ValueError(f"the images take {room}, which {device} has not free; use --pipeline workers") from None
     shape = (images.channels, *images.pixels.shape[-2:], size)
     for step, _, chosen in order.steps(*steps):
         generator = torch.Generator().manual_seed(mix(order.seed, 1, step))
