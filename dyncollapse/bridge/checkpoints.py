@@ -76,6 +76,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from None
     if not is_ours(content):
         raise ValueError(f"{shown} is no checkpoint of dyncollapse bridge pretrain")
+    return as_checkpoint(content, shown)
+
+
+def as_checkpoint(content: dict[str, Any], shown: str) -> Checkpoint:
+    """What `is_ours` found to be one. Raises ValueError for one that another version wrote."""
     if content["format"] != FORMAT:
         raise ValueError(f"{shown} has format {content['format']}; this version reads {FORMAT}")
     states = {name: value for name, value in content.items() if name not in ("format", "step", "recipe", "channels")}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from dyncollapse.bridge.checkpoints import FORMAT, is_ours, newest
+from dyncollapse.bridge.checkpoints import as_checkpoint, is_ours, newest
 from dyncollapse.bridge.encoders import Encoder, build_encoder
 from dyncollapse.bridge.experiments import CONFIG
 from dyncollapse.bridge.foreign import find_backbone, read_tensors
@@ -56,16 +56,14 @@ def load_encoder(
         given |= {"--image-size": image_size, "--augment": augment}
         if wrong := [name for name, value in given.items() if value]:
             raise ValueError(f"{', '.join(wrong)}: {shown} is of dyncollapse and knows its own; leave it out")
-        if content["format"] != FORMAT:
-            raise ValueError(f"{shown} has format {content['format']}; this version reads {FORMAT}")
-        recipe = Recipe(**content["recipe"])
-        encoder = build_encoder(recipe, content["channels"])
-        encoder.load_state_dict(content["model"])
-        count = len(content["model"])
+        own = as_checkpoint(content, shown)
+        recipe, model = own.recipe, own.states["model"]
+        encoder = build_encoder(recipe, own.channels)
+        encoder.load_state_dict(model)
         folder = path.parent.parent
         home = folder if (folder / CONFIG).exists() and path == newest(folder) else None
-        told = f"{count} of {count} tensors matched ({recipe.arch}, projector {recipe.head})"
-        return Loaded(encoder.eval(), recipe, content["channels"], path, told, content["step"], home)
+        told = f"{len(model)} of {len(model)} tensors matched ({recipe.arch}, projector {recipe.head})"
+        return Loaded(encoder.eval(), recipe, own.channels, path, told, own.step, home)
     found = find_backbone(content, shown, arch, stem, renames, d0)
     known = {
         "image_size": 32 if found.stem != "imagenet" else None,
