@@ -1,8 +1,13 @@
 """Files that are whole or not there."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -16,3 +21,14 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write plain values, whole or not at all. Raises ValueError for NaN and infinity, which JSON has not."""
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    write_whole(path, lambda partial: partial.write_text(text))
+
+
+def write_png(path: Path, figure: "Figure") -> None:
+    """Write a picture for the screen, whole or not at all."""
+    write_whole(path, lambda partial: figure.savefig(partial, format="png", dpi=150))

@@ -1,7 +1,6 @@
 """A simulation's outcome as plain values and files: the JSON report, the run folder and what is saved in it."""
 
 import itertools
-import json
 import math
 import platform
 from contextlib import suppress
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from dyncollapse.comparison import relative_distance
 from dyncollapse.equilibria import collapse_threshold, modes
-from dyncollapse.files import write_whole
+from dyncollapse.files import write_json
 from dyncollapse.losses import effective_negatives, infonce_weights
 from dyncollapse.networks import Weights, end_to_end, forward
 from dyncollapse.population import negatives_needed, population_valid
@@ -51,8 +50,7 @@ def save(outcome: Outcome, folder: Path) -> None:
     settings = {"config": outcome.simulation.configuration.as_dict()}  # the seed goes with every file
     for name, trajectory in outcome.trajectories.items():
         replace(trajectory, meta=trajectory.meta | settings).save(folder / f"{name}.npz")
-    text = json.dumps(report(outcome), indent=1, allow_nan=False) + "\n"
-    write_whole(folder / "run.json", lambda partial: partial.write_text(text))
+    write_json(folder / "run.json", report(outcome))
 
 
 def reserve_folder(out: Path | None, name: str = "simulate") -> Path:

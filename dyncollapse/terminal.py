@@ -14,7 +14,7 @@ from rich.table import Table
 from dyncollapse.claims import Checked
 from dyncollapse.diagnosis import Verdict, moment
 from dyncollapse.embeddings import EmbeddingReport
-from dyncollapse.files import write_whole
+from dyncollapse.files import write_png
 from dyncollapse.population import POPULATION_FACTOR
 from dyncollapse.readers import printable
 from dyncollapse.simulation import Outcome, dimensions, time_per_step, verdict
@@ -263,4 +263,4 @@ def draw_spectrum(outcome: Outcome, found: dict[str, Any], folder: Path) -> None
         ax.set(xlabel="embedding dimension", ylabel="standard deviation of the embedding")
     ax.axhline(found["verdict"]["threshold"], color="0.5", linestyle=":", label="counts as collapsed below")
     ax.legend(frameon=False)
-    write_whole(folder / "spectrum.png", lambda partial: figure.savefig(partial, format="png", dpi=150))
+    write_png(folder / "spectrum.png", figure)

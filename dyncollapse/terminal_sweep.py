@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dyncollapse.configuration import Configuration, option
-from dyncollapse.files import write_whole
+from dyncollapse.files import write_png
 from dyncollapse.grid import as_options, shown
 from dyncollapse.progress import duration
 from dyncollapse.sweep import Sweep
@@ -133,7 +133,7 @@ def _draw(
     figure.supylabel("final singular value, mean over runs", fontsize=10)
     lines = {label: line for ax in grid.flat for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(lines.values(), lines, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
-    write_whole(path, lambda partial: figure.savefig(partial, format="png", dpi=150))
+    write_png(path, figure)
 
 
 def _columns(rows: Sequence[Sequence[float | None]]) -> np.ndarray[Any, Any]:

@@ -19,10 +19,11 @@ from dyncollapse.bridge import (
     run_check,
 )
 from dyncollapse.bridge.check import SWEPT, is_done
-from dyncollapse.bridge.experiments import add_probe, write_json
+from dyncollapse.bridge.experiments import add_probe
 from dyncollapse.bridge.recipe import PROJECTORS
 from dyncollapse.bridge.tables import ROWS
 from dyncollapse.bridge.terminal import as_markdown, print_table
+from dyncollapse.files import write_json
 
 
 def made_up(folder, head, seed, top1, outputs=None, **settings):

@@ -11,7 +11,7 @@ import torch
 from dyncollapse.bridge.both import diagnose_both
 from dyncollapse.bridge.embedding import embed
 from dyncollapse.bridge.encoders import build_encoder, embedding_dim
-from dyncollapse.bridge.experiments import CONFIG, DIAGNOSIS, PROBES, add_probe, read_run, write_json
+from dyncollapse.bridge.experiments import CONFIG, DIAGNOSIS, PROBES, add_probe, read_run
 from dyncollapse.bridge.images import open_data
 from dyncollapse.bridge.journal import read_journal
 from dyncollapse.bridge.loaded import Loaded
@@ -21,6 +21,7 @@ from dyncollapse.bridge.processes import Process
 from dyncollapse.bridge.recipe import PROJECTORS, Recipe, resolve
 from dyncollapse.dispatch import dispatch
 from dyncollapse.executors import local_workers
+from dyncollapse.files import write_json
 from dyncollapse.memory import recycle_freed_memory
 
 # Each projector of the tables, by seed; then, for Fig. 12, DirectCLR with other sub-vectors, by the first seed.

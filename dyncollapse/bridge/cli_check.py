@@ -78,16 +78,15 @@ def check(seeds: int, epochs: int | None, short: bool, workers: int | None, out:
 def _summarise(folder: Path) -> dict[str, object]:
     """Compare what there is with the paper, and save table and figures."""
     from dyncollapse.bridge.check import SWEPT
-    from dyncollapse.bridge.experiments import find_runs, write_json
+    from dyncollapse.bridge.experiments import find_runs
     from dyncollapse.bridge.pictures import draw_check
     from dyncollapse.bridge.tables import compare
     from dyncollapse.bridge.terminal import as_markdown
-    from dyncollapse.files import write_whole
+    from dyncollapse.files import write_json, write_png, write_whole
 
     runs = find_runs([folder])
     compared = compare([run for run in runs if not run.folder.name.startswith(SWEPT)])
     write_json(folder / "table.json", compared)
     write_whole(folder / "table.md", lambda partial: partial.write_text(as_markdown(compared["rows"])))
-    figure = draw_check(runs)
-    write_whole(folder / "figures.png", lambda partial: figure.savefig(partial, format="png", dpi=150))
+    write_png(folder / "figures.png", draw_check(runs))
     return compared

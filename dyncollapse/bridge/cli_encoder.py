@@ -155,9 +155,9 @@ def diagnose(
 
 def _save_both(both: "Both", loaded: "Loaded", folder: Path, config: dict[str, Any]) -> None:
     from dyncollapse import webpage
-    from dyncollapse.bridge.experiments import DIAGNOSIS, write_json
+    from dyncollapse.bridge.experiments import DIAGNOSIS
     from dyncollapse.bridge.pictures import draw_spaces
-    from dyncollapse.files import write_whole
+    from dyncollapse.files import write_json, write_png, write_whole
     from dyncollapse.report import versions
 
     config |= {"checkpoint": str(loaded.path), "step": loaded.step, "versions": versions("timm", "torchvision")}
@@ -165,8 +165,7 @@ def _save_both(both: "Both", loaded: "Loaded", folder: Path, config: dict[str, A
         (folder / space).mkdir(exist_ok=True)
         for name, content in webpage.as_files(report, {"file": f"{loaded.path} ({space})", **config}).items():
             write_whole(folder / space / name, functools.partial(Path.write_bytes, data=content))
-    figure = draw_spaces(both.reports)
-    write_whole(folder / "spectra.png", lambda partial: figure.savefig(partial, format="png", dpi=150))
+    write_png(folder / "spectra.png", draw_spaces(both.reports))
     values = both.as_values() | {"config": config}
     write_json(folder / DIAGNOSIS, values)
     if loaded.run:

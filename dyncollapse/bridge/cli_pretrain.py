@@ -131,12 +131,11 @@ def _pretrain(recipe: Recipe, folder: Path, process: Any, as_json: bool) -> None
 def _draw_curves(folder: Path) -> None:
     from dyncollapse.bridge.journal import read_journal
     from dyncollapse.bridge.pictures import draw_curves
-    from dyncollapse.files import write_whole
+    from dyncollapse.files import write_png
 
     log, monitor = (read_journal(folder / name) for name in ("log.jsonl", "monitor.jsonl"))
     if log:
-        figure = draw_curves(log, monitor)
-        write_whole(folder / "curves.png", lambda partial: figure.savefig(partial, format="png", dpi=150))
+        write_png(folder / "curves.png", draw_curves(log, monitor))
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Embeddings of a whole set of images as .npy files, float32, written through a memory map."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from dyncollapse.bridge.loading import batches_in_order
 from dyncollapse.bridge.optimisation import exact_float32
 from dyncollapse.bridge.views import PAIRS, View
 from dyncollapse.bridge.watch import SPACES
-from dyncollapse.files import write_whole
+from dyncollapse.files import write_json, write_whole
 from dyncollapse.readers import read_rows
 
 # Which views are embedded: each image as it is, then with an augmented one beside it, or two of those.
@@ -128,7 +127,7 @@ def embed(
         "skipped": [reason for _, reason in sorted(skipped.reasons.items())],
         "files": [*names.values(), "labels.npy"],
     }
-    write_whole(folder / "embed.json", lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
+    write_json(folder / "embed.json", record)
     rows = {space: tuple(read_rows(folder / names[key]) for key in names if key[0] == space) for space in spaces}
     return Embedded(folder, rows, labels, skipped.sentence)
 

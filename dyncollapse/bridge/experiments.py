@@ -4,13 +4,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dyncollapse.bridge.journal import read_journal
 from dyncollapse.bridge.recipe import Recipe
-from dyncollapse.files import write_whole
+from dyncollapse.files import write_json
 from dyncollapse.readers import printable
 
 CONFIG, PROBES, DIAGNOSIS = "config.json", "probes.json", "diagnosis.json"
@@ -48,11 +47,6 @@ class Run:
         """A rank measure of the diagnosis."""
         spaces = self.diagnosis["spaces"] if self.diagnosis else {}
         return spaces[space]["measures"][name] if space in spaces else None
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a file whole or not at all."""
-    write_whole(path, partial(Path.write_text, data=json.dumps(content, indent=1, allow_nan=False) + "\n"))
 
 
 def read_run(folder: Path) -> Run:

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from dyncollapse.bridge.checkpoints import checkpoints, load_checkpoint
 from dyncollapse.bridge.encoders import Encoder, embedding_dim, representation_dim
-from dyncollapse.bridge.experiments import CONFIG, read_run, write_json
+from dyncollapse.bridge.experiments import CONFIG, read_run
 from dyncollapse.bridge.fitting import batch_advice
 from dyncollapse.bridge.images import Data, HeldImages, Images, Skipped, hold, open_data
 from dyncollapse.bridge.journal import Journal
@@ -26,6 +26,7 @@ from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.trainer import Trainer, build_trainer
 from dyncollapse.bridge.views import PAIRS
 from dyncollapse.bridge.watch import Watch
+from dyncollapse.files import write_json
 from dyncollapse.report import versions
 
 # What may change between the parts of one run: nothing that its weights depend on.

@@ -135,11 +135,16 @@ def sgd_probe(
     centre, scale = some.mean(0), torch.linalg.matrix_norm(some - some.mean(0), 2) / len(some) ** 0.5
     if not 0 < float(scale) < math.inf:
         raise ValueError(CONSTANT)
+
+    def classify(images: Tensor) -> Tensor:
+        scores: Tensor = layer((represent(images) - centre) / scale)
+        return scores
+
     right = torch.zeros((), device=device)
     for step, batch in enumerate(batches, 1):
         skipped.add(batch.failures)
         labels = train.labels[batch.indices].to(device)
-        scores = layer((represent(batch.views[0]) - centre) / scale)
+        scores = classify(batch.views[0])
         if step > total - order.steps_per_epoch:
             right += (scores.argmax(1) == labels).sum()
         optimiser.zero_grad()
@@ -154,7 +159,7 @@ def sgd_probe(
         if not len(batch.indices):
             continue
         with torch.no_grad():
-            found = layer((represent(batch.views[0]) - centre) / scale).argmax(1).cpu()
+            found = classify(batch.views[0]).argmax(1).cpu()
         hits += int((found == test.labels[batch.indices]).sum())
         count += len(found)
     seen = order.steps_per_epoch * batch_size
