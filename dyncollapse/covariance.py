@@ -10,8 +10,10 @@ from torch import Tensor
 
 from dyncollapse.losses import add_product, distance_logits, dot_logits, loss_temperature, normalised
 
-BLOCK_BYTES = 2**27  # of logits held at a time (ours): enough rows for a fast product up to a million samples
-TILE = 1024  # rows converted and centred at a time (ours): a product with them loses no speed
+# Bytes of logits held at a time, enough rows for a fast product up to a million samples, and rows converted and centred
+# at a time, so that a product with them loses no speed; and both on a GPU, where small products do not fill it (ours).
+BLOCK_BYTES, TILE = 2**27, 1024
+BLOCK_BYTES_ON_GPU, TILE_ON_GPU = 2**30, 2**14
 
 WEIGHINGS = ("infonce", "dot", "ntxent")  # losses whose negatives carry softmax weights
 
@@ -90,27 +92,28 @@ def blockwise_covariance(
     two sums are a diagnostic, not the exact force: normalisation changes that, and so does the loss's other direction
     (z' against z), which is left out.
 
-    Holds `block` rows of weights (128 MB of them unless given) and a few d x d arrays beside the inputs, which may be
-    memory-mapped. Both sides come in float64; products are taken in float64 where any input is float64, else in
-    float32. Calls `progress(rows done, n)` after every block. Raises ValueError for unknown names, shapes that do not
-    fit, fewer than two rows, a temperature not above 0 or that the loss does not have, and a block below 1.
+    Holds `block` rows of weights (128 MB of them unless given, 1 GB on a GPU) and a few d x d arrays beside the inputs,
+    which may be memory-mapped. Both sides come in float64; products are taken in float64 where any input is float64,
+    else in float32. Calls `progress(rows done, n)` after every block. Raises ValueError for unknown names, shapes that
+    do not fit, fewer than two rows, a temperature not above 0 or that the loss does not have, and a block below 1.
     """
     temperature = check_weighing(loss, temperature, views)
     _check(x, x_pos, z, z_pos, block)
     n, d = x.shape
     dtype = torch.float64 if torch.float64 in {t.dtype for t in (x, x_pos, z, z_pos)} else torch.float32
-    block = min(n, max(1, BLOCK_BYTES // (n * dtype.itemsize)) if block is None else block)
+    default, tile_rows = block_sizes(n, dtype.itemsize, x.device)
+    block = min(n, default if block is None else block)
     y, z_negative = (x, z) if views == "one-sided" else (x_pos, z_pos)
     centre = _mean(x, dtype)
 
     # Sigma0 = (H + H^T) / n with H = x^T (diag(r) x / 2 - B y) + y^T diag(c) y / 2: c alone has to wait for all blocks.
     h, augmentation = x.new_zeros(2, d, d, dtype=torch.float64)
     c = x.new_zeros(n, dtype=torch.float64)
-    for rows, b in _negative_weights(z, z_pos, z_negative, loss, temperature, dtype, block):
+    for rows, b in _negative_weights(z, z_pos, z_negative, loss, temperature, dtype, block, tile_rows):
         r = b.sum(1, keepdim=True)
         c += b.sum(0)
         b_y = torch.zeros(len(b), d, dtype=dtype, device=x.device)
-        for tile in _slices(n, TILE):
+        for tile in _slices(n, tile_rows):
             b_y.addmm_(b[:, tile], y[tile].to(dtype) - centre)
         anchors = x[rows].to(dtype) - centre
         h += anchors.mT @ (anchors * (r / 2) - b_y)
@@ -118,14 +121,27 @@ def blockwise_covariance(
         augmentation += shift.mT @ (shift * r)
         if progress is not None:
             progress(rows.stop, n)
-    for rows in _slices(n, max(block, TILE)):
+    for rows in _slices(n, max(block, tile_rows)):
         negatives = y[rows].to(dtype) - centre
         h += negatives.mT @ (negatives * (c[rows, None] / 2).to(dtype))
     return ContrastiveCovariance((h + h.mT) / n, (augmentation + augmentation.mT) / (2 * n))
 
 
+def block_sizes(n: int, itemsize: int, device: torch.device) -> tuple[int, int]:
+    """Rows of logits that are held, and rows that are converted at a time, for n samples in numbers of `itemsize`."""
+    total, tile = (BLOCK_BYTES_ON_GPU, TILE_ON_GPU) if device.type == "cuda" else (BLOCK_BYTES, TILE)
+    return max(1, total // (n * itemsize)), tile
+
+
 def _negative_weights(
-    z: Tensor, z_pos: Tensor, y: Tensor, loss: str, temperature: float | None, dtype: torch.dtype, block: int
+    z: Tensor,
+    z_pos: Tensor,
+    y: Tensor,
+    loss: str,
+    temperature: float | None,
+    dtype: torch.dtype,
+    block: int,
+    tile_rows: int,
 ) -> Iterator[tuple[slice, Tensor]]:
     """Rows of B, alpha without its diagonal, `block` at a time in one array that is used again."""
     logits = distance_logits if temperature is None else partial(dot_logits, temperature=temperature)
@@ -139,7 +155,7 @@ def _negative_weights(
     for rows in _slices(len(z), block):
         anchors, positives = prepared(z[rows]), prepared(z_pos[rows])
         b = array[: len(anchors)]
-        for tile in _slices(len(z), TILE):
+        for tile in _slices(len(z), tile_rows):
             b[:, tile] = logits(anchors, prepared(y[tile]))
         own = b.diagonal(rows.start)
         own.copy_(logits(anchors.unsqueeze(1), positives.unsqueeze(1)).flatten())
