@@ -1,6 +1,7 @@
 """Sets of labelled images: folders, whole or damaged, CIFAR-10 as torchvision keeps it, scikit-learn's digits."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -247,32 +248,53 @@ def read_near(
     raise Unreadable(failures[0][1] + (f", nor can {most - 1} after it" if most > 1 else ""))
 
 
-def hold(images: Images, size: int, skipped: Skipped) -> HeldImages:
+def hold(images: Images, size: int, skipped: Skipped, threads: int = 1) -> HeldImages:
     """All images in memory, of one size, but for those that cannot be read, which `skipped` is told.
 
-    Images of one size are kept as they are; others are resized and cut to a square, 256/224 of the view's side.
-    Raises Unreadable where no image can be read.
+    `threads` read and resize, for both are done outside of Python's lock. Images of one size are kept as they are;
+    others are resized and cut to a square, 256/224 of the view's side. Raises Unreadable where no image can be read.
     """
     if isinstance(images, HeldImages):
         return images
     kept, pixels = [], []
     side = stored_side(size)
     first: tuple[int, ...] | None = None
-    for index in range(len(images)):
+
+    def read(index: int) -> Tensor | Unreadable:
+        nonlocal first
         try:
             image = images.read(index)
         except Unreadable as error:
-            skipped.add([(index, str(error))])
-            continue
-        first = first or tuple(image.shape)
+            return error
+        first = first or tuple(image.shape)  # whichever thread is first: where shapes differ, all become squares
         small = max(first[1:]) <= side * 2 and tuple(image.shape) == first
-        pixels.append(image if small else square(image, side, side))
-        kept.append(index)
+        return image if small else square(image, side, side)
+
+    pool = ThreadPoolExecutor(max(1, threads))
+    try:
+        for index, image in enumerate(pool.map(read, range(len(images)))):
+            if isinstance(image, Unreadable):
+                skipped.add([(index, str(image))])
+                continue
+            pixels.append(image)
+            kept.append(index)
+    finally:
+        pool.shutdown(cancel_futures=True)
     if not kept:
         raise Unreadable(f"none of the {len(images)} images can be read, the first: {skipped.reasons[0]}")
     if len({tuple(image.shape) for image in pixels}) > 1:
         pixels = [square(image, side, side) for image in pixels]
     return HeldImages(torch.stack(pixels), images.labels[kept], "stored")
+
+
+def some_images(images: Images, most: int, seed: int = 0) -> Images:
+    """At most so many of the images, drawn without repetition, in random order."""
+    kept = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:most]
+    if isinstance(images, HeldImages):
+        return HeldImages(images.pixels[kept], images.labels[kept], images.title)
+    if isinstance(images, FolderImages):
+        return FolderImages([images.paths[index] for index in kept.tolist()], images.labels[kept])
+    raise TypeError(f"images are a {type(images).__name__}; give held ones or a folder's")
 
 
 def _some(names: Sequence[str]) -> str:

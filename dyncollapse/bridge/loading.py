@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from dyncollapse.bridge.images import NEIGHBOURS, HeldImages, Images, Unreadable, read_near
 from dyncollapse.bridge.views import View, batched_view, draw_views, normalise, plain, worker_view
+
+# Images that a worker process reads before it hands them over (ours): whole batches of hundreds would each take one
+# worker many seconds, and all workers together hold gigabytes of them.
+CHUNK = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +83,7 @@ def batches_from_memory(
         generator = torch.Generator().manual_seed(mix(order.seed, 1, step))
         draws = [draw_views(view, len(chosen), generator, shape, rows) for view in views]
         indices = chosen[rows]
-        taken = pixels[indices.to(device)]
+        taken = pixels[indices.to(device, non_blocking=True)]
         made = [batched_view(taken, drawn, view, size) for drawn, view in zip(draws, views, strict=True)]
         yield Batch(tuple(normalise(view) for view in made), indices)
 
@@ -96,17 +101,19 @@ def batches_from_workers(
     """The `rows` of each whole batch, read and augmented by worker processes (0: by this one)."""
     loader = DataLoader(
         _Views(images, views, size, order.seed),
-        batch_sampler=_Keys(order, steps, rows),
+        batch_sampler=(keys := _Keys(order, steps, rows)),
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=device.type == "cuda",
-        prefetch_factor=4 if workers else None,
         worker_init_fn=_leave_signals,
         generator=torch.Generator(),  # or starting it would draw from the global one
     )
-    for made, indices, failures in loader:
-        moved = (view.to(device, non_blocking=True) for view in made)
-        yield Batch(tuple(normalise(view) for view in moved), indices, failures)
+    chunks = iter(loader)
+    while batch := list(islice(chunks, keys.per_batch)):
+        made, indices, failed = zip(*batch, strict=True)
+        moved = (torch.cat([part.to(device, non_blocking=True) for part in view]) for view in zip(*made, strict=True))
+        failures = [failure for part in failed for failure in part]
+        yield Batch(tuple(normalise(view) for view in moved), torch.cat(indices), failures)
 
 
 def batches_in_order(
@@ -154,17 +161,19 @@ def _leave_signals(_worker: int) -> None:
 
 
 class _Keys:
-    """Batches of keys (epoch, image), made as they are asked for: an ImageNet run has 128 million."""
+    """Chunks of batches of keys (epoch, image), made as they are asked for: an ImageNet run has 128 million."""
 
     def __init__(self, order: Order, steps: tuple[int, int], rows: slice) -> None:
         self.order, self.steps, self.rows = order, steps, rows
+        self.per_batch = -(-(rows.stop - rows.start) // CHUNK)
 
     def __len__(self) -> int:
-        return self.steps[1] - self.steps[0]
+        return (self.steps[1] - self.steps[0]) * self.per_batch
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for _, epoch, chosen in self.order.steps(*self.steps):
-            yield [(epoch, index) for index in chosen[self.rows].tolist()]
+            for chunk in chosen[self.rows].split(CHUNK):
+                yield [(epoch, index) for index in chunk.tolist()]
 
 
 class _Views(Dataset[Any]):

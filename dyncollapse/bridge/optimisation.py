@@ -1,5 +1,6 @@
 """Optimisers and the learning rate's schedule, all of timm and torch."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,6 +37,25 @@ def build_schedule(recipe: Recipe, optimiser: Optimizer, steps_per_epoch: int) -
         warmup_lr_init=0.0,
         t_in_epochs=False,
     )
+
+
+@contextmanager
+def chosen_kernels(recipe: Recipe) -> Iterator[None]:
+    """Convolutions by the fastest kernels, tried at the first step, or with `deterministic` by those that repeat.
+
+    What has no kernel that repeats is warned of, by torch.
+    """
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if recipe.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts; without it, it may vary
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=not recipe.deterministic, deterministic=recipe.deterministic
+        ):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from dyncollapse.bridge.fitting import batch_advice
 from dyncollapse.bridge.images import Data, HeldImages, Images, Skipped, hold, open_data
 from dyncollapse.bridge.journal import Journal
 from dyncollapse.bridge.loading import Batch, batches_from_memory, batches_from_workers
+from dyncollapse.bridge.optimisation import chosen_kernels
 from dyncollapse.bridge.processes import Process, gather_values
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.trainer import Trainer, build_trainer
@@ -65,21 +66,23 @@ class Progress:
     tell: Callable[[str], object] = lambda _text: None
 
 
-def pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress | None = None) -> Encoder:
+def pretrain(
+    recipe: Recipe, folder: Path, process: Process, progress: Progress | None = None, data: Data | None = None
+) -> Encoder:
     """Train, from the last checkpoint in `folder` where there is one, to the end of the recipe.
 
-    Leaves in the folder config.json, log.jsonl (loss, rate, speed), monitor.jsonl (spectra and ranks of both spaces)
-    and checkpoints/. Raises ValueError for what cannot run, Stopped after Ctrl-C or SIGTERM (the state is
-    saved first), LossDiverged for a loss that is NaN or infinite, TooBig where memory ran out, OSError where
-    a file cannot be written (earlier checkpoints stay).
+    `data` is the recipe's where it is open already. Leaves in the folder config.json, log.jsonl (loss, rate, speed),
+    monitor.jsonl (spectra and ranks of both spaces) and checkpoints/. Raises ValueError for what cannot run, Stopped
+    after Ctrl-C or SIGTERM (the state is saved first), LossDiverged for a loss that is NaN or infinite, TooBig where
+    memory ran out, OSError where a file cannot be written (earlier checkpoints stay).
     """
     progress = progress or Progress()
-    found = open_data(recipe.data)
+    found = data or open_data(recipe.data)
     if process.first:
         folder.mkdir(parents=True, exist_ok=True)
     exhausted: TooBig | None = None
     try:
-        with FileLock(folder / ".lock", timeout=0) if process.first else nullcontext():
+        with FileLock(folder / ".lock", timeout=0) if process.first else nullcontext(), chosen_kernels(recipe):
             return _pretrain(recipe, folder, process, progress, found)
     except Timeout:
         raise ValueError(f"{folder} is being trained by another process; wait for it, or name another folder") from None
@@ -233,7 +236,7 @@ def _stored(recipe: Recipe, images: Images, tell: Callable[[str], object]) -> tu
     if recipe.pipeline == "memory":
         if not isinstance(images, HeldImages):
             tell(f"reading {len(images)} images into memory")
-        return hold(images, recipe.image_size, skipped), skipped
+        return hold(images, recipe.image_size, skipped, recipe.workers), skipped
     return images, skipped
 
 

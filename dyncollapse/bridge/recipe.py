@@ -71,6 +71,7 @@ class Recipe:
     workers: int = _setting(8, "Worker processes per process that read images.")
     threads: int = _setting(1, "CPU threads of each process.")
     compile: bool = _setting(False, "torch.compile the encoder.")
+    deterministic: bool = _setting(False, "Only kernels that give the same bits each time, on a GPU too; slower.")
     strict: bool = _setting(False, "Stop at an image that cannot be read, instead of leaving it out.")
     log_every: int = _setting(50, "Steps between lines of log.jsonl.")
     monitor_every: int = _setting(1560, "Steps between lines of monitor.jsonl; 0 for none.")
