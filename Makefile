@@ -2,11 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install figures gallery test bench lint format types clean
+.PHONY: help install figures gallery test bench gpu-check lint format types clean
 .DEFAULT_GOAL := help
 
 help: ## list every target
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 install: .venv/.installed ## make .venv and install dyncollapse with its bridge in it
 
@@ -22,6 +22,9 @@ test: .venv/.developed lint types ## lint, check types and run all tests
 bench: .venv/.developed ## time what the project promises against its peers: ratios in brackets, JSON in benchmarks.json
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-json=benchmarks.json \
 	  --benchmark-group-by=param --benchmark-columns=median,min,max
+
+gpu-check: .venv/.installed ## prove the real scale on a CUDA GPU in nine minutes (CIFAR=PATH adds the paper's tables)
+	$(BIN)/python -m dyncollapse bridge check --device cuda --full $(if $(CIFAR),--cifar '$(CIFAR)')
 
 lint: .venv/.developed ## check style and formatting
 	$(BIN)/ruff check .

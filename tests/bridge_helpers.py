@@ -1,5 +1,9 @@
 """What the bridge's tests share: small image folders and short runs."""
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +11,7 @@ import torch
 from PIL import Image
 
 from dyncollapse.bridge import Process, resolve
+from dyncollapse.bridge.full.findings import Finding, Found
 
 ALONE = Process(0, 1, torch.device("cpu"))
 CLASSES = ("cat", "dog")
@@ -28,3 +33,34 @@ def small(**given):
     """A recipe that takes a second or two."""
     settings = {"data": "digits", "epochs": 1, "warmup_epochs": 0.0, "batch_size": 128, "monitor_every": 0}
     return resolve({**settings, "tensorboard": False, "log_every": 5, "checkpoint_every": 5, **given})
+
+
+# --- Parts of a real-scale check, for tests of what runs them: other processes import them from here
+
+
+def good_part(site):
+    site.tell("at it")
+    (site.folder / "left").write_text("scratch")
+    return Found([Finding("speed", 1.0, "m/s"), Finding("aim", 1.0, limit=2.0, least=True, target=True)], {"a": 1})
+
+
+def wrong_part(_site):
+    return Found([Finding("error", 0.5, limit=0.1), Finding("fine", 0.0, limit=0.1)])
+
+
+def raising_part(_site):
+    raise OSError(28, "No space left on device")
+
+
+def dying_part(_site):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hanging_part(site):
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    (site.report / "sleeper").write_text(str(sleeper.pid))
+    sleeper.wait()
+
+
+def skipped_part(_site):
+    return Found([], {}, ["nothing to do it with"])

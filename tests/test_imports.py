@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -51,9 +52,20 @@ PACKAGES = {
         {"pretraining", "embedding"},
         {"probe", "both"},
         {"check", "terminal"},
+        {"full"},
+        {"cli_full"},
         {"cli_pretrain", "cli_encoder", "cli_check"},
         {"cli"},
         {"__main__", "__init__"},
+    ],
+    "bridge.full": [
+        {"scale", "timing", "generated", "pictures", "alone"},
+        {"findings"},
+        {"throughput", "covariances", "ensembles", "resumed"},
+        {"embedded", "cifar"},
+        {"parts"},
+        {"report"},
+        {"__init__"},
     ],
 }
 # The only imports within a floor.
@@ -80,14 +92,15 @@ PUBLIC = {"dyncollapse", "dyncollapse.bridge", "dyncollapse.plotting", "dyncolla
 FILES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def floors():
-    """Each module's floor, and its floor inside its package."""
-    for floor, names in enumerate(FLOORS):
+def floors(levels, package="", stairs=()):
+    """Each module's floor, then its floor inside its package, and so on."""
+    for floor, names in enumerate(levels):
         for name in names:
-            if name not in PACKAGES:
-                yield name, (floor, 0)
-            for inner, rooms in enumerate(PACKAGES.get(name, [])):
-                yield from ((f"{name}.{room}", (floor, inner)) for room in rooms)
+            module = package + name
+            if module in PACKAGES:
+                yield from floors(PACKAGES[module], f"{module}.", (*stairs, floor))
+            else:
+                yield module, (*stairs, floor)
 
 
 def origin(name):
@@ -109,13 +122,12 @@ def imported(module):
 
 
 def may_import(module, other):
-    (floor, inner), (other_floor, other_inner) = FLOOR[module], FLOOR[other]
-    if module.split(".")[0] == other.split(".")[0]:
-        return other_inner < inner
-    return other_floor < floor or other in NEIGHBOURS.get(module, set())
+    pairs = zip(module.split("."), other.split("."), strict=False)
+    depth = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))  # of the package that both are in
+    return FLOOR[other][depth] < FLOOR[module][depth] or other in NEIGHBOURS.get(module, set())
 
 
-FLOOR = dict(floors())
+FLOOR = dict(floors(FLOORS))
 
 
 def test_every_module_has_a_floor():

@@ -1,10 +1,11 @@
 """The bridge proved on a small machine: every projector trained on digits, probed, diagnosed, tabled and drawn."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
@@ -12,7 +13,7 @@ from dyncollapse.bridge.both import diagnose_both
 from dyncollapse.bridge.embedding import embed
 from dyncollapse.bridge.encoders import build_encoder, embedding_dim
 from dyncollapse.bridge.experiments import CONFIG, DIAGNOSIS, PROBES, add_probe, read_run
-from dyncollapse.bridge.images import open_data
+from dyncollapse.bridge.images import Data, open_data, some_images
 from dyncollapse.bridge.journal import read_journal
 from dyncollapse.bridge.loaded import Loaded
 from dyncollapse.bridge.pretraining import LossDiverged, pretrain, same_run
@@ -39,16 +40,22 @@ def check_recipes(seeds: int = SEEDS, *, short: bool = False, epochs: int | None
     """
     epochs = epochs or (SHORT_EPOCHS if short else EPOCHS)
     common = {"data": "digits", "epochs": epochs, "monitor_every": 0, "tensorboard": False}
-    d0 = embedding_dim(build_encoder(resolve(common | {"method": "directclr"}), 1))
     recipes: dict[str, Recipe] = {}
     for seed in range(seeds):
-        for head in SHORT_HEADS if short else PROJECTORS:
-            recipes[f"{head}-seed{seed}"] = resolve(common | {"projector": head, "seed": seed})
-        if not short:
-            matched = {"projector": "linear", "out_dim": d0, "seed": seed}
-            recipes[f"linear-matched-seed{seed}"] = resolve(common | matched)
+        heads = SHORT_HEADS if short else PROJECTORS
+        recipes |= {f"{name}-seed{seed}": r for name, r in table_recipes(common | {"seed": seed}, heads).items()}
     for size in SHORT_SUBVECTORS if short else SUBVECTORS:
         recipes[f"{SWEPT}{size}"] = resolve(common | {"method": "directclr", "d0": size})
+    return recipes
+
+
+def table_recipes(common: Mapping[str, Any], heads: Sequence[str] = PROJECTORS) -> dict[str, Recipe]:
+    """A recipe for each row of the tables, by its projector; beside all of them also the matched linear one."""
+    recipes = {head: resolve({**common, "projector": head}) for head in heads}
+    if {"linear", "low-rank-diagonal"} <= recipes.keys() and len(heads) == len(PROJECTORS):
+        # With as many outputs as DirectCLR keeps: the channels of the images do not matter to that.
+        d0 = embedding_dim(build_encoder(recipes["low-rank-diagonal"], 1))
+        recipes["linear-matched"] = resolve({**common, "projector": "linear", "out_dim": d0})
     return recipes
 
 
@@ -80,13 +87,17 @@ def run_check(
     return failures
 
 
-def finish_run(recipe: Recipe, folder: Path) -> None:
-    """Train, probe on the test images and diagnose on the training images, whatever of it is not done yet."""
-    encoder = pretrain(recipe, folder, Process(0, 1, torch.device(recipe.device)))
-    data = open_data(recipe.data)
+def finish_run(recipe: Recipe, folder: Path, data: Data | None = None, most: int | None = None) -> None:
+    """Train, probe on the test images and diagnose on the training images, whatever of it is not done yet.
+
+    `data` is the recipe's where it is open already. Probe and diagnosis see all training images, or `most`, drawn once.
+    """
+    data = data or open_data(recipe.data)
+    encoder = pretrain(recipe, folder, Process(0, 1, torch.device(recipe.device)), data=data)
     loaded = Loaded(encoder, recipe, data.train.channels, folder, "", None, folder)
     with TemporaryDirectory(dir=folder) as temporary:
-        train = embed(loaded, data.train, Path(temporary), views="one-sided", device=recipe.device)
+        images = data.train if most is None else some_images(data.train, most)
+        train = embed(loaded, images, Path(temporary), views="one-sided", device=recipe.device)
         if not (folder / DIAGNOSIS).exists():
             both = diagnose_both(train, encoder, "one-sided")
             write_json(folder / DIAGNOSIS, both.as_values() | {"config": {"split": "train", "views": "one-sided"}})

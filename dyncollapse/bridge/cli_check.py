@@ -34,18 +34,48 @@ def table(folders: tuple[Path, ...], markdown: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--seeds", type=click.IntRange(1), default=3, help="Runs of each projector.  [3]")
+@click.option("--seeds", type=click.IntRange(1), help="Runs of each projector.  [3]")
 @click.option("--epochs", type=click.IntRange(1), help="Of each run.  [30; 15 with --short]")
 @click.option("--short", is_flag=True, help="Only the projectors of Table 1, and fewer sub-vectors.")
 @click.option("--workers", type=click.IntRange(1), help="Runs at a time, a core each.  [as many as there are cores]")
+@click.option("--full", is_flag=True, help="Prove the real scale on one device instead, part by part.")
+@click.option("--tiny", is_flag=True, help="With --full: every part at toy size.")
+@click.option("--device", help="With --full: cuda, cuda:N or cpu.  [cuda]")
+@click.option("--cifar", type=click.Path(path_type=Path), help="With --full: a folder of CIFAR-10, or its archive.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="With --full: for all of it.  [9]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder, new or of an earlier check.  [runs/check-NNNN]")
 @AS_JSON
-def check(seeds: int, epochs: int | None, short: bool, workers: int | None, out: Path | None, as_json: bool) -> None:
+def check(
+    seeds: int | None,
+    epochs: int | None,
+    short: bool,
+    workers: int | None,
+    full: bool,
+    tiny: bool,
+    device: str | None,
+    cifar: Path | None,
+    minutes: float | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
     """Train a small ResNet on digits under every projector, probe and diagnose each, and set it beside the paper.
 
     Needs no data and no GPU, and at most 12 minutes on two cores. Leaves a run's folder for each, table.json, table.md
     and figures.png, small versions of the paper's Figures 2, 7b, 9 and 12. The same command goes on after Ctrl-C.
+
+    --full is another check: whether, and how fast, ResNet-50 at 224 x 224, 50 000 embeddings, their covariances, 4096
+    toy networks, resumption and, given CIFAR-10, the tables' rows run on one GPU. It leaves report.json, summary.md
+    and pictures, and exits with 1 where a part failed.
     """
+    ours = {"--seeds": seeds, "--epochs": epochs, "--short": short, "--workers": workers}
+    of_full = {"--tiny": tiny, "--device": device, "--cifar": cifar, "--minutes": minutes}
+    if wrong := [name for name, value in (ours if full or tiny else of_full).items() if value]:
+        fail(2, f"{', '.join(wrong)}: not {'with' if full or tiny else 'without'} --full; drop it, or change that")
+    if full or tiny:
+        from dyncollapse.bridge.cli_full import check_full
+
+        check_full(device or "cuda", tiny=tiny, cifar=cifar, minutes=minutes or 9.0, out=out, as_json=as_json)
+        return
     with refusals():
         from dyncollapse.bridge.check import check_recipes, run_check
         from dyncollapse.bridge.pretraining import Stopped
@@ -57,7 +87,7 @@ def check(seeds: int, epochs: int | None, short: bool, workers: int | None, out:
         again = f"dyncollapse bridge check --out {folder} with the same options goes on"
         try:
             with progress_line("steps") as advance:
-                failures = run_check(folder, check_recipes(seeds, short=short, epochs=epochs), workers, advance)
+                failures = run_check(folder, check_recipes(seeds or 3, short=short, epochs=epochs), workers, advance)
             found = _summarise(folder) | {"failures": failures}
         except (KeyboardInterrupt, Stopped):
             fail(130, f"Interrupted; what was saved until then is in {folder}/, and {again}")

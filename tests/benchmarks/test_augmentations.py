@@ -6,6 +6,7 @@ kornia is measured where it is installed (pip install kornia).
 import pytest
 import torch
 
+from dyncollapse.bridge.full.throughput import kornia_view
 from dyncollapse.bridge.views import CIFAR, IMAGENET, batched_view, draw_views, worker_view
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -57,21 +58,9 @@ def test_torchvision_image_by_image(benchmark, name):
 
 @pytest.mark.parametrize("name", SIZES)
 def test_kornia(benchmark, name):
-    k = pytest.importorskip("kornia.augmentation")
+    pytest.importorskip("kornia")
     pair, size, images = batch(name)
-    transforms = []
-    for view in pair:
-        steps = [
-            k.RandomResizedCrop((size, size), view.scale, view.ratio),
-            k.RandomHorizontalFlip(view.flip),
-            k.ColorJitter(*view.jitter, p=view.jitter_probability),
-            k.RandomGrayscale(p=view.grey),
-        ]
-        if view.blur:
-            steps.append(k.RandomGaussianBlur((view.blur_size,) * 2, view.blur_sigma, p=view.blur))
-        if view.solarise:
-            steps.append(k.RandomSolarize(0.0, 0.0, p=view.solarise))
-        transforms.append(torch.nn.Sequential(*steps).to(DEVICE))
+    transforms = [kornia_view(view, size).to(DEVICE) for view in pair]
 
     def work():
         for transform in transforms:

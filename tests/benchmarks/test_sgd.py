@@ -7,10 +7,18 @@ import pytest
 import torch
 from torch import nn
 
-from dyncollapse import GaussianTask, gaussian_init, train
+from dyncollapse.bridge.full.ensembles import (
+    AUG_DIM,
+    AUG_STRENGTH,
+    BATCH,
+    DATA_VAR,
+    DIM,
+    LR,
+    ensemble,
+    floor,
+)
 
-DIM, AUG_DIM, AUG_STRENGTH, DATA_VAR, BATCH = 16, 8, 1.5, 0.5, 128
-RUNS, STEPS, LR = 64, 100, 0.05
+RUNS, STEPS = 64, 100
 THREADS = 2
 RUNS_ON_GPU = 4096
 
@@ -25,13 +33,6 @@ def two_cores():
     torch.set_num_threads(THREADS)
     yield
     torch.set_num_threads(threads)
-
-
-def ours(runs, steps, device="cpu"):
-    weights = gaussian_init([DIM, DIM], torch.Generator().manual_seed(0), (runs,))
-    task = GaussianTask.block(DIM, AUG_DIM, AUG_STRENGTH, DATA_VAR).to(torch.float32, torch.device(device))
-    stream = task.stream(BATCH, torch.Generator(device).manual_seed(0), (runs,))
-    return train(tuple(w.to(device, torch.float32) for w in weights), stream, lr=LR, steps=steps, records=2)
 
 
 def plain_loop(steps):
@@ -57,27 +58,13 @@ def plain_loop(steps):
     return network.weight.detach()
 
 
-def floor(exponential, runs, steps, device="cpu"):
-    """Two N x N x d products, one N x N exponential and the random numbers of a batch, for all runs."""
-    generator = torch.Generator(device).manual_seed(0)
-    z, x = torch.randn(2, runs, BATCH, DIM, generator=generator, device=device) / 4
-    weights, out = z.new_empty(runs, BATCH, BATCH), torch.empty_like(x)
-    for _ in range(steps):
-        for width in (DIM, AUG_DIM):
-            torch.randn(runs, BATCH, width, generator=generator, device=device)
-        torch.bmm(z, z.mT, out=weights)
-        exponential(weights)
-        torch.bmm(weights, x, out=out)
-    return out
-
-
 def test_ensemble(benchmark):
-    path = benchmark.pedantic(ours, (RUNS, STEPS), rounds=10, warmup_rounds=1)
+    path = benchmark.pedantic(ensemble, (RUNS, STEPS), rounds=10, warmup_rounds=1)
     assert torch.isfinite(path.product).all()
 
 
 def test_single_run(benchmark):
-    path = benchmark.pedantic(ours, (1, RUNS * STEPS), rounds=3, warmup_rounds=1)
+    path = benchmark.pedantic(ensemble, (1, RUNS * STEPS), rounds=3, warmup_rounds=1)
     assert torch.isfinite(path.product).all()
 
 
@@ -89,13 +76,13 @@ def test_plain_pytorch_loop(benchmark):
 def test_floor(benchmark, exponential):
     # torch's softmax uses a faster, less exact exponential than torch.exp does, though it does more with it.
     kernel = torch.Tensor.exp_ if exponential == "exp" else lambda logits: torch.softmax(logits, -1, out=logits)
-    assert torch.isfinite(benchmark.pedantic(floor, (kernel, RUNS, STEPS), rounds=10, warmup_rounds=1)).all()
+    assert torch.isfinite(benchmark.pedantic(floor, (RUNS, STEPS, "cpu", kernel), rounds=10, warmup_rounds=1)).all()
 
 
 @needs_gpu
 def test_ensemble_on_a_gpu(benchmark):
     path = benchmark.pedantic(
-        ours, (RUNS_ON_GPU, STEPS, "cuda"), rounds=5, warmup_rounds=1
+        ensemble, (RUNS_ON_GPU, STEPS, "cuda"), rounds=5, warmup_rounds=1
     )  # its end waits for the GPU
     assert torch.isfinite(path.product).all()
 
@@ -103,6 +90,6 @@ def test_ensemble_on_a_gpu(benchmark):
 @needs_gpu
 def test_floor_on_a_gpu(benchmark):
     def finished(steps):
-        return floor(torch.Tensor.exp_, RUNS_ON_GPU, steps, "cuda").cpu()
+        return floor(RUNS_ON_GPU, steps, "cuda").cpu()
 
     assert torch.isfinite(benchmark.pedantic(finished, (STEPS,), rounds=5, warmup_rounds=1)).all()

@@ -1,0 +1,46 @@
+"""`dyncollapse bridge check --full`: the real-scale check of one device, part by part, with a report."""
+
+import json
+from pathlib import Path
+
+import click
+
+from dyncollapse.bridge.cli_common import refusals
+from dyncollapse.cli_shared import fail, use_machine
+
+
+def check_full(device: str, *, tiny: bool, cifar: Path | None, minutes: float, out: Path | None, as_json: bool) -> None:
+    """Run it, print the summary and leave with 1 where a part failed."""
+    with refusals():
+        if cifar is not None and not cifar.exists():
+            raise ValueError(f"--cifar {cifar} is not there; give a folder of CIFAR-10, or its archive")
+        from dyncollapse.executors import local_workers
+        from dyncollapse.report import reserve_folder
+
+        use_machine(device, local_workers().count or 1)
+        import torch
+
+        from dyncollapse.bridge.full.report import run_parts, summary
+
+        folder = reserve_folder(out, "check-full")
+        again = f"what was measured until then is in {folder}/"
+        try:
+            report = run_parts(
+                folder,
+                torch.device(device),
+                tiny=tiny,
+                cifar=cifar,
+                minutes=minutes,
+                tell=lambda text: click.echo(text, err=True),
+            )
+        except KeyboardInterrupt:
+            fail(130, f"Interrupted; {again}")
+        except OSError as error:
+            fail(2, f"{folder} could not be written ({error.strerror}); {again}")
+    if as_json:
+        click.echo(json.dumps({"folder": str(folder), **report}, allow_nan=False))
+    click.echo(summary(report), err=as_json)
+    click.echo(f"Saved in {folder}/: {', '.join(sorted(path.name for path in folder.iterdir()))}", err=as_json)
+    if not report["passed"]:
+        failed = (f"part {part['number']}: {part['reason']}" for part in report["parts"] if part["status"] == "FAILED")
+        fail(1, "; ".join(failed))

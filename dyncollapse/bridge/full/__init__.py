@@ -1,0 +1,1 @@
+"""The real-scale check: every path of the bridge and of the toy engine at full size on one device, measured."""

@@ -1,0 +1,136 @@
+"""Part 6: the rows of the paper's Tables 1 and 2 on CIFAR-10, for as many epochs as there is time."""
+
+import shutil
+import tarfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dyncollapse.bridge.check import finish_run, table_recipes
+from dyncollapse.bridge.checkpoints import FOLDER
+from dyncollapse.bridge.experiments import find_runs
+from dyncollapse.bridge.full.findings import Finding, Found, Site
+from dyncollapse.bridge.full.throughput import bare_step
+from dyncollapse.bridge.full.timing import seconds_per_call
+from dyncollapse.bridge.images import CIFAR, Data, HeldImages, Skipped, hold, open_data
+from dyncollapse.bridge.loading import batches_from_memory
+from dyncollapse.bridge.optimisation import chosen_kernels
+from dyncollapse.bridge.pictures import draw_check
+from dyncollapse.bridge.processes import Process
+from dyncollapse.bridge.recipe import Recipe
+from dyncollapse.bridge.tables import compare
+from dyncollapse.bridge.trainer import build_trainer
+from dyncollapse.bridge.views import PAIRS
+from dyncollapse.executors import local_workers
+from dyncollapse.files import write_png
+
+# Table 1 first, for where the time ends before the rows do.
+ORDER = ("mlp", "linear", "none", "low-rank-diagonal", "linear-matched")
+# Seconds that a row takes besides its steps, guessed (ours): start, two embeddings, a probe of 10 000 rows, a report.
+BESIDES = 12.0
+ROOM = 1.1  # a row is begun where this much of what the slowest took is left
+CHANCE = 10.0  # top-1 in percent that a guess has: a representation that is read no better is none
+
+
+def measure(site: Site) -> Found:
+    """Train, probe and diagnose a run of each row, one after the other, and set them beside the paper."""
+    if site.cifar is None:
+        return Found([], {}, ["CIFAR-10 was not given (--cifar PATH): no rows of Tables 1 and 2"])
+    data = _held(open_data(str(unpacked(site.cifar, site.folder / "cifar"))), site)
+    recipes = _recipes(site, epochs=1)
+    bare, rate = _rates(recipes["mlp"], data, site)
+    steps = len(data.train) // recipes["mlp"].batch_size
+    seconds = steps * recipes["mlp"].batch_size / rate
+    epochs = _epochs(site, len(recipes), seconds)
+    site.tell(f"{rate:.4g} images/s: {epochs} epoch(s) of each of {len(recipes)} rows")
+    found: dict[str, Any] = {"bare": bare, "rate": rate, "epochs": epochs, "images": len(data.train)}
+    runs, left_out = _train(_recipes(site, epochs), data, site)
+    compared = compare(find_runs(runs))
+    write_png(site.report / "cifar.png", draw_check(find_runs(runs)))
+    skipped = [f"no time for the row(s) {', '.join(left_out)}; give more --minutes"] if left_out else []
+    findings = [
+        Finding("ResNet-18 on CIFAR-10, network alone" if site.scale.judged else "network alone", bare, "images/s"),
+        Finding("trained from device memory", rate, "images/s"),
+        Finding("that is of the network's own rate", rate / bare),
+        Finding("epochs of each row", epochs),
+        Finding("rows of the tables", len(runs), limit=1, least=True),
+        *(Finding(f"top-1 of {row['row']}, %", row["top1"], limit=CHANCE, least=True) for row in compared["rows"]),
+    ]
+    return Found(findings, {**found, **compared}, skipped)
+
+
+def unpacked(path: Path, folder: Path) -> Path:
+    """The folder of images that a path is, or that its archive holds. Raises ValueError where it holds none."""
+    if path.is_dir():
+        return path
+    folder.mkdir(exist_ok=True)
+    try:
+        with tarfile.open(path) as archive:
+            archive.extractall(folder, filter="data")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ValueError(f"--cifar {path} is no folder, nor a tar archive that can be unpacked ({error})") from None
+    inside = [child for child in folder.iterdir() if child.is_dir()]
+    alone = len(inside) == 1 and inside[0].name != CIFAR
+    return inside[0] if alone else folder
+
+
+def _held(data: Data, site: Site) -> Data:
+    """The data with all images in memory: every row reads them anew otherwise."""
+    site.tell(f"reading {len(data.train)} images")
+    threads, size = local_workers().count or 1, _recipes(site, 1)["mlp"].image_size
+    train, test = (
+        hold(images, size, Skipped(images, strict=True), threads) for images in (data.train, data.split("test"))
+    )
+    return replace(data, train=train, test=test)
+
+
+def _recipes(site: Site, epochs: int) -> dict[str, Recipe]:
+    """A recipe for each row, Table 1 first."""
+    common = {**site.scale.cifar, "data": str(site.cifar), "device": str(site.device), "epochs": epochs}
+    recipes = table_recipes({**common, "tensorboard": False, "keep": 1})
+    return {name: recipes[name] for name in (*ORDER, *(name for name in recipes if name not in ORDER))}
+
+
+def _rates(recipe: Recipe, data: Data, site: Site) -> tuple[float, float]:
+    """Images per second of the network alone, and of training from memory."""
+    images = data.train
+    assert isinstance(images, HeldImages)
+    trainer = build_trainer(replace(recipe, epochs=1000), Process(0, 1, site.device), len(images), 3)
+    views, rows, steps = PAIRS[recipe.augment], slice(0, recipe.batch_size), (0, trainer.total)
+    batches = batches_from_memory(images, views, recipe.image_size, trainer.order, steps, rows, site.device)
+    taken = iter(range(trainer.total))
+    with chosen_kernels(recipe):
+        step = bare_step(trainer, recipe.batch_size)
+        seconds = [
+            seconds_per_call(work, site.device, site.scale.seconds / 2, warm=3)
+            for work in (step, lambda: trainer.step(next(taken), next(batches)))
+        ]
+    bare, rate = (recipe.batch_size / value for value in seconds)
+    return bare, rate
+
+
+def _epochs(site: Site, rows: int, seconds: float) -> int:
+    """Epochs of each row that fit into what is left, at so many seconds each; at least one."""
+    if site.scale.most_epochs is not None:
+        return site.scale.most_epochs
+    return max(1, int(((site.until - time.time()) / rows - BESIDES) / seconds))
+
+
+def _train(recipes: dict[str, Recipe], data: Data, site: Site) -> tuple[Sequence[Path], list[str]]:
+    """The finished runs, and the names of those for which no time was left."""
+    done: list[Path] = []
+    slowest = 0.0
+    for number, (name, recipe) in enumerate(recipes.items()):
+        if done and time.time() + ROOM * slowest > site.until:
+            return done, list(recipes)[number:]
+        start = time.time()
+        folder = site.report / "cifar" / name
+        folder.mkdir(parents=True)
+        finish_run(recipe, folder, data, site.scale.probed)
+        shutil.rmtree(folder / FOLDER)  # a report is to be kept, and nine networks are large
+        done.append(folder)
+        slowest = max(slowest, time.time() - start)
+        site.tell(f"{name}: {slowest:.0f} s at most a row, {len(done)} of {len(recipes)} done")
+    return done, []

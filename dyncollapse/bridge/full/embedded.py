@@ -1,0 +1,149 @@
+"""Part 2: representations and embeddings of many images, their spectra and what the report makes of them."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dyncollapse.bridge.both import diagnose_both
+from dyncollapse.bridge.checkpoints import checkpoints
+from dyncollapse.bridge.embedding import BATCH, Embedded, embed, view_pair
+from dyncollapse.bridge.encoders import build_encoder, embedding_dim, representation_dim
+from dyncollapse.bridge.full.findings import Finding, Found, Site
+from dyncollapse.bridge.full.generated import images_in_memory
+from dyncollapse.bridge.full.timing import wait
+from dyncollapse.bridge.images import HeldImages
+from dyncollapse.bridge.loaded import Loaded, load_encoder
+from dyncollapse.bridge.loading import batches_in_order
+from dyncollapse.bridge.processes import Process
+from dyncollapse.bridge.recipe import resolve
+from dyncollapse.bridge.views import stored_side
+from dyncollapse.bridge.watch import SPACES, Watch
+from dyncollapse.moments import Moments
+
+VIEWS = "one-sided"  # the plain image, and an augmented one
+# Rows by float32 against float64, over their norm: the rounding of some fifty layers (measured: 1e-6 on CPUs).
+ROWS_AGREE = 1e-4
+# Views made on the device against the CPU's, of pixels in [0, 1] over a deviation of 0.22: the plain one is resized in
+# whole numbers there and in floats here, a level of 255 apart now and then; a warped one may differ where colours wrap.
+PLAIN_AGREES, WARPED_AGREES = 1.5 / 255 / 0.22, 1e-2
+# Eigenvalues over the largest, both from sums in float64 of the same rows (measured: 1e-15 on CPUs).
+SPECTRUM_AGREES = 1e-10
+
+
+def measure(site: Site) -> Found:
+    """How long all of it takes on the device, and how far it is from float64 on the CPU on a part."""
+    scale, device = site.scale, site.device
+    loaded, skipped = _encoder(site)
+    recipe = loaded.recipe
+    images = images_in_memory(scale.embedded, stored_side(recipe.image_size), scale.classes, device)
+    site.tell(f"embedding {len(images)} images, two views of each")
+    found: dict[str, Any] = {"images": len(images), "step": loaded.step}
+    embedded, found["embed_seconds"] = _timed(
+        lambda: embed(loaded, images, site.folder, views=VIEWS, device=device), device
+    )
+    on_device = {space: tuple(rows.to(device) for rows in embedded[space]) for space in SPACES}
+    findings = [
+        Finding("images embedded, two views of each, float32, written to files", len(images)),
+        Finding("views embedded per second", 2 * len(images) / found["embed_seconds"], "1/s"),
+    ]
+    found["spectra"] = {}
+    for space in SPACES:
+        rows = on_device[space][0]
+        spectrum, seconds = _timed(partial(_spectrum, rows), device)
+        found["spectra"][space] = {"dim": rows.shape[1], "seconds": seconds, "eigenvalues": spectrum.tolist()}
+        part = embedded[space][0][: scale.spectrum_part]
+        findings += [
+            Finding(f"spectrum of the {space}, {rows.shape[1]} dimensions, in float64", seconds, "s"),
+            Finding(
+                f"largest error of an eigenvalue against numpy on the CPU, {len(part)} rows, over the largest",
+                _spectrum_error(part, device),
+                limit=SPECTRUM_AGREES,
+            ),
+        ]
+    site.tell("diagnosing both spaces")
+    both, found["diagnose_seconds"] = _timed(
+        lambda: diagnose_both(Embedded(site.folder, on_device, embedded.labels, ""), loaded.encoder, VIEWS), device
+    )
+    found["diagnosis"] = {space: report.verdict.sentence for space, report in both.reports.items()}
+    findings.append(Finding("report on both spaces, with Sigma0, Sigma1 and intervals", found["diagnose_seconds"], "s"))
+    findings.append(Finding("report while training, its window of batches included", _watch_seconds(site, loaded), "s"))
+    findings += _agreement(loaded, images, embedded, site)
+    return Found(findings, found, skipped)
+
+
+def _encoder(site: Site) -> tuple[Loaded, list[str]]:
+    """The encoder that part 1 trained and saved, or one at its start where that part did not get so far."""
+    trained = checkpoints(site.folder)
+    if trained:
+        return load_encoder(trained[-1]), []
+    recipe = resolve({**site.scale.recipe, "data": "generated", "device": "cpu"})
+    untrained = Loaded(build_encoder(recipe, 3).eval(), recipe, 3, site.folder, "", None, None)
+    return untrained, ["part 1 left no checkpoint: the encoder is one at its start"]
+
+
+def _timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
+    wait(device)
+    start = time.perf_counter()
+    result = work()
+    wait(device)
+    return result, time.perf_counter() - start
+
+
+def _spectrum(rows: Tensor) -> Tensor:
+    moments = Moments(rows.shape[1], device=rows.device)
+    moments.update(rows)
+    return moments.spectrum()
+
+
+def _spectrum_error(rows: Tensor, device: torch.device) -> float:
+    """Largest difference from numpy's eigenvalues of the covariance in float64, over the largest."""
+    ours = _spectrum(rows.to(device)).cpu().numpy()
+    theirs = np.linalg.eigvalsh(np.cov(rows.numpy().astype(np.float64), rowvar=False, bias=True))[::-1]
+    return float(np.abs(ours - theirs).max() / theirs[0])
+
+
+def _watch_seconds(site: Site, loaded: Loaded) -> float:
+    """What one report of the monitor costs training: its window of batches, moments and spectra of both spaces."""
+    dims = representation_dim(loaded.encoder.backbone), embedding_dim(loaded.encoder)
+    batch = loaded.recipe.batch_size
+    watch = Watch(every := 1560, batch, dims, Process(0, 1, site.device))
+    generator = torch.Generator().manual_seed(0)
+    views = {}
+    for space, dim in zip(SPACES, dims, strict=True):
+        z, noise = (torch.randn(batch, dim, generator=generator).to(site.device) for _ in range(2))
+        views[space] = (z, z + noise / 10)
+    for step in range(every - watch.window + 1, every + 1):
+        watch.update(step, views)
+    return watch.seconds
+
+
+def _agreement(loaded: Loaded, images: HeldImages, embedded: Embedded, site: Site) -> list[Finding]:
+    """The first images once more: their views on the CPU, and the device's views through the network in float64."""
+    few = replace(images, pixels=images.pixels[:BATCH], labels=images.labels[:BATCH])
+    on_cpu = replace(few, pixels=few.pixels.cpu())
+    pair, size = view_pair(VIEWS, loaded.recipe.augment), loaded.recipe.image_size
+    here = next(batches_in_order(few, pair, size, BATCH, site.device, 0, 0)).views
+    there = next(batches_in_order(on_cpu, pair, size, BATCH, torch.device("cpu"), 0, 0)).views
+    plain, warped = ((a.cpu() - b).abs() for a, b in zip(here, there, strict=True))
+    part = slice(0, site.scale.embedded_part)
+    encoder = loaded.encoder.cpu().double()
+    with torch.inference_mode():
+        exact = dict(zip(SPACES, encoder(here[0][part].cpu().double()), strict=True))
+    found = [
+        Finding(
+            "plain views on the device against the CPU's, largest difference", float(plain.max()), limit=PLAIN_AGREES
+        ),
+        Finding("augmented views, mean difference", float(warped.mean()), limit=WARPED_AGREES),
+    ]
+    for space in SPACES:
+        rows = embedded[space][0][part].double()
+        error = float((rows - exact[space]).norm(dim=1).max() / exact[space].norm(dim=1).max())
+        what = f"rows of the {space} against the network in float64 on the CPU, {len(rows)} images, over their norm"
+        found.append(Finding(what, error, limit=ROWS_AGREE))
+    return found

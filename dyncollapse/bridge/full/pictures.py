@@ -1,0 +1,76 @@
+"""The report of the real-scale check as one picture."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+KINDS = {"bare": "network alone", "memory": "from device memory", "workers": "through workers"}
+
+
+def draw_report(report: Mapping[str, Any]) -> Figure:
+    """Draw rates of training, spectra, toy ensembles and the losses of the killed run, as far as they are there."""
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    found = {part["number"]: part["values"] for part in report["parts"]}
+    panels = ((1, plot_rates), (2, plot_spectra), (4, plot_ensembles), (5, plot_losses))
+    for axes, (number, plot) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+        if values := found.get(number):
+            plot(axes, values)
+        else:
+            axes.text(0.5, 0.5, f"part {number}: not measured", ha="center", transform=axes.transAxes)
+            axes.set_axis_off()
+    return figure
+
+
+def plot_rates(axes: Axes, values: Mapping[str, Any]) -> None:
+    """Images per second of each variant: the network alone, and training by both pipelines."""
+    names, width = list(values["rates"]), 0.8 / len(KINDS)
+    for k, (kind, label) in enumerate(KINDS.items()):
+        rates = [values["rates"][name][kind] for name in names]
+        bars = axes.bar(np.arange(len(names)) + (k - 1) * width, rates, width, label=label)
+        shares = [f"{100 * values['rates'][name][kind] / values['rates'][name]['bare']:.0f}%" for name in names]
+        axes.bar_label(bars, shares, fontsize="x-small")
+    axes.set_xticks(np.arange(len(names)), [name.replace("-", "\n") for name in names])
+    axes.set_ylabel("images/s, each as two views")
+    axes.set_title(f"training, {values['batch']} pairs a batch", fontsize="medium")
+    axes.margins(y=0.25)
+    axes.legend(frameon=False, fontsize="small", ncols=3, loc="upper center", columnspacing=1, handlelength=1)
+
+
+def plot_spectra(axes: Axes, values: Mapping[str, Any]) -> None:
+    """Covariance eigenvalues of representation and embedding."""
+    for space, found in values["spectra"].items():
+        spectrum = np.asarray(found["eigenvalues"])
+        axes.plot(
+            np.arange(1, len(spectrum) + 1),
+            np.where(spectrum > 0, spectrum, np.nan),
+            label=f"{space}, {found['dim']} dimensions",
+        )
+    axes.set(xlabel="dimension, by variance", ylabel="covariance eigenvalue", yscale="log")
+    axes.set_title(f"spectra of {values['images']} images", fontsize="medium")
+    axes.legend(frameon=False, fontsize="small")
+
+
+def plot_ensembles(axes: Axes, values: Mapping[str, Any]) -> None:
+    """Run-steps per second on the device, of its floor, and on the CPU."""
+    rates = values["run_steps_per_second"]
+    labels = {"cpu": "CPU", "device": "device", "floor": "floor of\nthe device"}
+    bars = axes.bar(list(labels.values()), [rates[name] for name in labels], color=["C0", "C1", "C7"])
+    axes.bar_label(bars, fmt="{:.3g}", fontsize="small")
+    axes.set_yscale("log")
+    axes.margins(y=0.2)
+    axes.set_ylabel("run-steps/s")
+    axes.set_title(f"toy ensembles, {values['runs']} runs at once", fontsize="medium")
+
+
+def plot_losses(axes: Axes, values: Mapping[str, Any]) -> None:
+    """The loss of the run without a break, and of the one that was killed and resumed."""
+    steps = np.arange(1, len(values["loss"]) + 1)
+    axes.plot(steps, values["loss"], label="without a break", linewidth=3, alpha=0.4)
+    axes.plot(steps[: len(values["resumed_loss"])], values["resumed_loss"], label="killed and resumed", linewidth=1)
+    axes.axvline(values["died_at"], color="C3", linestyle="--", linewidth=1, label="SIGKILL")
+    axes.set(xlabel="step", ylabel="contrastive loss")
+    axes.set_title("checkpoint, kill, resume", fontsize="medium")
+    axes.legend(frameon=False, fontsize="small")

@@ -1,0 +1,141 @@
+"""The report of the real-scale check: run the parts, and write what each found as soon as it is there."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import Any
+
+import torch
+
+from dyncollapse.bridge.full.alone import Failure
+from dyncollapse.bridge.full.findings import Finding, Found, Site
+from dyncollapse.bridge.full.parts import PARTS, Part, measure_part
+from dyncollapse.bridge.full.pictures import draw_report
+from dyncollapse.bridge.full.scale import FULL, TINY
+from dyncollapse.bridge.terminal import as_markdown
+from dyncollapse.executors import local_workers
+from dyncollapse.files import write_json, write_png, write_whole
+from dyncollapse.progress import duration
+from dyncollapse.report import versions
+
+RESERVE = 5.0  # seconds that are kept for writing
+LEAST = 5.0  # seconds with which no part is begun
+OPTIONAL = {"tensorboard": "the journals are not shown there, too"}
+
+
+def run_parts(
+    folder: Path,
+    device: torch.device,
+    *,
+    tiny: bool = False,
+    cifar: Path | None = None,
+    minutes: float = 9.0,
+    tell: Callable[[str], object] = print,
+) -> dict[str, Any]:
+    """Do all parts, each in a process of its own, within `minutes`; the report as plain values.
+
+    Leaves in `folder` report.json, summary.md and report.png, written anew after each part, and of CIFAR-10 cifar.png
+    and cifar/, a folder of each run. A part that fails, hangs or finds no time left is told in the report, and the
+    others go on.
+    """
+    started = time.time()
+    missing = [f"{name} is not installed: {what}" for name, what in OPTIONAL.items() if find_spec(name) is None]
+    report: dict[str, Any] = {
+        "scale": "tiny" if tiny else "full",
+        "device": _device_name(device),
+        "cores": local_workers().count,
+        "versions": versions("timm", "torchvision", "scikit-learn", "kornia", "tensorboard"),
+        "seed": 0,
+        "minutes": minutes,
+        "skipped": missing,
+        "parts": [],
+    }
+    scratch = Path(mkdtemp(dir=folder, prefix=".scratch-"))
+    try:
+        for part in PARTS:
+            now = time.time()
+            until = min(started + 60 * minutes - RESERVE, now + part.most)
+            site = Site(TINY if tiny else FULL, device, scratch, folder, until, cifar)
+            tell(f"{part.number}. {part.title}: {duration(max(0.0, until - now))} at most")
+            if until - now < LEAST:
+                outcome: Found | Failure = Failure("no time was left for it; give more --minutes")
+            else:
+                outcome = measure_part(part, site, lambda text: tell(f"   {text}"))
+            told = _part_values(part, outcome, time.time() - now)
+            tell(f"   {told['status']}, {duration(told['seconds'])}")
+            report["parts"] = sorted([*report["parts"], told], key=lambda values: values["number"])
+            report |= {"seconds": time.time() - started, "passed": _passed(report["parts"])}
+            _write(report, folder)
+    finally:
+        rmtree(scratch, ignore_errors=True)
+    return report
+
+
+def _passed(parts: list[dict[str, Any]]) -> bool:
+    return all(part["status"] != "FAILED" for part in parts)
+
+
+def _part_values(part: Part, outcome: Found | Failure, seconds: float) -> dict[str, Any]:
+    values: dict[str, Any] = {"number": part.number, "title": part.title, "seconds": seconds}
+    if isinstance(outcome, Failure):
+        told = {"reason": outcome.reason, "details": outcome.details, "findings": [], "skipped": [], "values": {}}
+        return values | told | {"status": "FAILED"}
+    status = "FAILED" if outcome.failed else "ok" if outcome.findings else "skipped"
+    findings = [{**finding.as_dict(), "sentence": finding.sentence} for finding in outcome.findings]
+    return values | {
+        "status": status,
+        "reason": "; ".join(f.sentence for f in outcome.findings if failing(f)),
+        "findings": findings,
+        "skipped": outcome.skipped,
+        "values": outcome.values,
+    }
+
+
+def failing(finding: Finding) -> bool:
+    """Whether this number fails its part."""
+    return finding.holds is False and not finding.target
+
+
+def _write(report: dict[str, Any], folder: Path) -> None:
+    write_json(folder / "report.json", report)
+    write_whole(folder / "summary.md", lambda partial: partial.write_text(summary(report)))
+    write_png(folder / "report.png", draw_report(report))
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The report for a reader, as Markdown."""
+    unfinished = "" if len(report["parts"]) == len(PARTS) else f", {len(report['parts'])} of {len(PARTS)} parts"
+    packages = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+    lines = [
+        f"# Real-scale check: {'passed' if report['passed'] else 'FAILED'}{unfinished}",
+        "",
+        f"{report['device']}, {report['cores']} cores, {report['scale']} size, {duration(report['seconds'])}.",
+        f"{packages}.",
+        *(f"Skipped: {text}." for text in report["skipped"]),
+    ]
+    for part in report["parts"]:
+        lines += ["", f"## {part['number']}. {part['title']}: {part['status']}, {duration(part['seconds'])}", ""]
+        if part["status"] == "FAILED":
+            lines += [f"**{part['reason']}**", ""]
+        lines += [f"- {finding['sentence']}" for finding in part["findings"]]
+        lines += [f"- skipped: {text}" for text in part["skipped"]]
+        if "rows" in part["values"]:
+            lines += ["", as_markdown(part["values"]["rows"])]
+            lines += [f"- against the paper: {text}" for text in part["values"]["contradictions"]]
+            lines += [f"- unlike the paper: {text}" for text in part["values"]["differences"]]
+    return "\n".join(lines) + "\n"
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory / 2**30
+        return f"{torch.cuda.get_device_name(device)}, {memory:.0f} GiB"
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"CPU, {line.partition(':')[2].strip()}"
+    return "CPU"
