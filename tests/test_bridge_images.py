@@ -7,7 +7,7 @@ import pytest
 import torch
 from bridge_helpers import write_images
 
-from dyncollapse.bridge import HeldImages, Skipped, Unreadable, open_data
+from dyncollapse.bridge import HeldImages, Skipped, Unreadable, loading, open_data
 from dyncollapse.bridge.images import hold, read_near
 from dyncollapse.bridge.loading import Order, batches_from_memory, batches_from_workers, batches_in_order, mix
 from dyncollapse.bridge.views import CIFAR
@@ -124,6 +124,8 @@ def test_images_are_held_in_one_size(folder):
     held = hold(images, 32, skipped)
     assert held.pixels.shape == (12, 3, 32, 32)
     assert list(skipped.reasons) == [7]
+    threaded = hold(images, 32, Skipped(images, tell=lambda _text: None), threads=3)
+    assert torch.equal(held.pixels, threaded.pixels)
     with pytest.raises(Unreadable, match="--strict"):
         hold(images, 32, Skipped(images, strict=True))
     assert held.labels.tolist() == [0] * 7 + [1] * 5
@@ -155,11 +157,12 @@ def collect(batches):
     return [(torch.stack(batch.views), batch.indices) for batch in batches]
 
 
-def test_views_do_not_depend_on_workers_nor_on_processes_nor_on_what_came_before(folder):
+@pytest.mark.parametrize("mixed", [False, True])
+def test_views_do_not_depend_on_workers_nor_on_processes_nor_on_what_came_before(mixed, folder):
     images, order = open_data(str(folder)).train, Order(12, 4, 7)
 
     def made(rows, steps=(0, 6), workers=0):
-        return collect(batches_from_workers(images, CIFAR, 16, order, steps, rows, CPU, workers))
+        return collect(batches_from_workers(images, CIFAR, 16, order, steps, rows, CPU, workers, mixed=mixed))
 
     whole = made(slice(0, 4))
     assert len(whole) == 6
@@ -171,6 +174,21 @@ def test_views_do_not_depend_on_workers_nor_on_processes_nor_on_what_came_before
     for (views, _), (again, _) in zip(whole[4:], later, strict=True):
         assert torch.equal(views, again)
     assert not torch.equal(whole[0][0][0], whole[0][0][1])
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_batches_do_not_depend_on_the_chunks_that_workers_hand_over(mixed, folder, monkeypatch):
+    images, order = open_data(str(folder)).train, Order(12, 6, 7)
+
+    def made(chunk):
+        monkeypatch.setattr(loading, "CHUNK", chunk)
+        return collect(batches_from_workers(images, CIFAR, 16, order, (0, 4), slice(0, 6), CPU, 0, mixed=mixed))
+
+    whole, parts = made(32), made(4)
+    assert len(whole) == len(parts) == 4
+    for (views, indices), (same_views, same_indices) in zip(whole, parts, strict=True):
+        assert torch.equal(views, same_views)
+        assert torch.equal(indices, same_indices)
 
 
 def test_reading_leaves_the_global_generator_alone(folder):

@@ -1,6 +1,7 @@
 """Pretraining: one process and two, stopped, killed and resumed, out of memory and out of disk."""
 
 import errno
+import itertools
 import json
 import os
 import signal
@@ -32,7 +33,7 @@ from dyncollapse.bridge import trainer as trainer_module
 from dyncollapse.bridge.checkpoints import checkpoints, load_checkpoint, newest
 from dyncollapse.bridge.fitting import fitting_batch
 from dyncollapse.bridge.journal import Journal, read_journal
-from dyncollapse.bridge.recipe import PROJECTORS
+from dyncollapse.bridge.recipe import PIPELINES, PROJECTORS
 from dyncollapse.bridge.trainer import build_trainer
 from dyncollapse.bridge.watch import Watch
 from dyncollapse.cli import main
@@ -277,11 +278,11 @@ def test_journal_drops_what_a_resumed_run_writes_again(tmp_path):
 # --- Bad input
 
 
-def test_image_folder_trains_in_both_pipelines_and_skips_what_is_broken(tmp_path):
+def test_image_folder_trains_in_every_pipeline_and_skips_what_is_broken(tmp_path):
     folder = write_images(tmp_path / "photos", 8)
     (folder / "cat" / "0003.jpg").write_bytes(b"\xff\xd8 broken")
     settings = {"preset": "digits", "data": str(folder), "image_size": 16, "augment": "cifar", "batch_size": 4}
-    for pipeline in ("workers", "memory"):
+    for pipeline in PIPELINES:
         out, told = tmp_path / pipeline, []
         recipe = small(**settings, pipeline=pipeline, checkpoint_every=100)
         pretrain(recipe, out, ALONE, Progress(tell=told.append))
@@ -337,10 +338,10 @@ def test_backbones_are_tried_before_anything_is_written(arch, tmp_path):
 
 
 def test_digits_go_through_workers_where_that_is_asked_for(tmp_path):
-    for pipeline in ("workers", "memory"):
+    for pipeline in PIPELINES:
         pretrain(small(batch_size=1000, pipeline=pipeline), tmp_path / pipeline, ALONE)
-    one, other = (states(tmp_path / pipeline)["model"] for pipeline in ("workers", "memory"))
-    assert not equal(one, other)
+    models = [states(tmp_path / pipeline)["model"] for pipeline in PIPELINES]
+    assert not any(equal(one, other) for one, other in itertools.combinations(models, 2))
 
 
 def test_out_of_memory_says_what_to_do(tmp_path, monkeypatch):

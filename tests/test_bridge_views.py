@@ -7,7 +7,17 @@ import torch
 from torchvision.transforms.v2 import functional as f
 
 from dyncollapse.bridge import views
-from dyncollapse.bridge.views import PAIRS, View, batched_view, draw_views, normalise, plain, square, worker_view
+from dyncollapse.bridge.views import (
+    PAIRS,
+    View,
+    batched_view,
+    crop_alone,
+    draw_views,
+    normalise,
+    plain,
+    square,
+    worker_view,
+)
 
 # Both sides round in float32; torchvision's order of operations differs.
 ROUNDING = {"atol": 3e-6, "rtol": 0}
@@ -70,6 +80,12 @@ def test_view_of_the_whole_image_is_the_image_and_flips(generator):
         torch.testing.assert_close(found, expected / 255, atol=1e-5, rtol=0)
 
 
+def test_cropped_images_keep_their_geometry(generator):
+    pixels = torch.randint(0, 256, (4, 3, 9, 9), dtype=torch.uint8, generator=generator)
+    view = crop_alone(PAIRS["imagenet"][0])
+    assert torch.equal(batched_view(pixels, draws(view, 4, 9, (3, 9, 9)), view, 9, cropped=True), pixels / 255)
+
+
 def test_resizing_is_bilinear_interpolation(generator):
     pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8, generator=generator)
     found = batched_view(pixels, draws(WHOLE, 2, 16, (3, 8, 8)), WHOLE, 16)
@@ -120,19 +136,22 @@ def test_every_sample_of_a_batch_gets_its_own_view(generator):
         assert float(apart.min()) > 0.1
 
 
+@pytest.mark.parametrize("cropped", [False, True])
 @pytest.mark.parametrize(("augment", "number"), [("imagenet", 0), ("imagenet", 1), ("cifar", 0), ("digits", 0)])
-def test_batched_views_are_distributed_as_torchvisions(augment, number, generator):
+def test_batched_views_are_distributed_as_torchvisions(augment, number, cropped, generator):
     # Two implementations: mean, spread and roughness of the pixels over many views of one smooth image.
     view, count, side = PAIRS[augment][number], 500, 24
     channels = 1 if augment == "digits" else 3
     coarse = torch.rand(1, channels, 5, 5, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, size=side, mode="bicubic").clamp(0, 1)
     image = (smooth * 255).to(torch.uint8)
-    ours = batched_view(image.expand(count, -1, -1, -1), draws(view, count, side, image.shape[1:]), view, side)
-    transform = worker_view(view, side)
+    many = image.expand(count, -1, -1, -1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        theirs = torch.stack([transform(image[0]) for _ in range(count)]) / 255
+        theirs = torch.stack([worker_view(view, side)(image[0]) for _ in range(count)]) / 255
+        if cropped:  # by torchvision, and the rest by ours
+            many = torch.stack([worker_view(crop_alone(view), side)(image[0]) for _ in range(count)])
+    ours = batched_view(many, draws(view, count, side, image.shape[1:]), view, side, cropped=cropped)
     for statistic in (
         lambda x: x.mean((1, 2, 3)),
         lambda x: x.std((2, 3)).mean(1),

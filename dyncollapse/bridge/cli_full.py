@@ -1,6 +1,7 @@
 """`dyncollapse bridge check --full`: the real-scale check of one device, part by part, with a report."""
 
 import json
+import tarfile
 from pathlib import Path
 
 import click
@@ -12,8 +13,8 @@ from dyncollapse.cli_shared import fail, use_machine
 def check_full(device: str, *, tiny: bool, cifar: Path | None, minutes: float, out: Path | None, as_json: bool) -> None:
     """Run it, print the summary and leave with 1 where a part failed."""
     with refusals():
-        if cifar is not None and not cifar.exists():
-            raise ValueError(f"--cifar {cifar} is not there; give a folder of CIFAR-10, or its archive")
+        if cifar is not None:
+            _check_cifar(cifar)
         from dyncollapse.executors import local_workers
         from dyncollapse.report import reserve_folder
 
@@ -44,3 +45,15 @@ def check_full(device: str, *, tiny: bool, cifar: Path | None, minutes: float, o
     if not report["passed"]:
         failed = (f"part {part['number']}: {part['reason']}" for part in report["parts"] if part["status"] == "FAILED")
         fail(1, "; ".join(failed))
+
+
+def _check_cifar(path: Path) -> None:
+    """Raise ValueError now for what would fail in the last part, minutes later."""
+    from dyncollapse.bridge.images import open_data
+
+    if not path.exists():
+        raise ValueError(f"--cifar {path} is not there; give a folder of CIFAR-10, or its archive")
+    if path.is_dir():
+        open_data(str(path)).split("test")
+    elif not tarfile.is_tarfile(path):
+        raise ValueError(f"--cifar {path} is no folder and no tar archive; give CIFAR-10 as one of these")

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dyncollapse.bridge.images import NEIGHBOURS, HeldImages, Images, Unreadable, read_near
-from dyncollapse.bridge.views import View, batched_view, draw_views, normalise, plain, worker_view
+from dyncollapse.bridge.views import View, batched_view, crop_alone, draw_views, normalise, plain, worker_view
 
 # Images that a worker process reads before it hands them over (ours): whole batches of hundreds would each take one
 # worker many seconds, and all workers together hold gigabytes of them.
@@ -77,15 +77,22 @@ def batches_from_memory(
         pixels = images.pixels.to(device)
     except torch.OutOfMemoryError:
         room = f"{images.pixels.nbytes / 2**30:.3g} GiB"
-        raise ValueError(f"the images take {room}, which {device} has not free; use --pipeline workers") from None
+        raise ValueError(f"the images take {room}, which {device} has not free; use --pipeline mixed") from None
     shape = (images.channels, *images.pixels.shape[-2:], size)
     for step, _, chosen in order.steps(*steps):
-        generator = torch.Generator().manual_seed(mix(order.seed, 1, step))
-        draws = [draw_views(view, len(chosen), generator, shape, rows) for view in views]
+        draws = _draws(views, order, step, shape, rows)
         indices = chosen[rows]
         taken = pixels[indices.to(device, non_blocking=True)]
         made = [batched_view(taken, drawn, view, size) for drawn, view in zip(draws, views, strict=True)]
         yield Batch(tuple(normalise(view) for view in made), indices)
+
+
+def _draws(
+    views: Sequence[View], order: Order, step: int, shape: tuple[int, int, int, int], rows: slice
+) -> list[dict[str, Tensor]]:
+    """What is random in the views of a step's whole batch, by the step alone; the `rows` of it."""
+    generator = torch.Generator().manual_seed(mix(order.seed, 1, step))
+    return [draw_views(view, order.batch_size, generator, shape, rows) for view in views]
 
 
 def batches_from_workers(
@@ -97,10 +104,15 @@ def batches_from_workers(
     rows: slice,
     device: torch.device,
     workers: int,
+    *,
+    mixed: bool = False,
 ) -> Iterator[Batch]:
-    """The `rows` of each whole batch, read and augmented by worker processes (0: by this one)."""
+    """The `rows` of each whole batch, read and augmented by worker processes (0: by this one).
+
+    `mixed`: these decode and crop, a sixth of the work for JPEGs of ImageNet's size, and the device does the rest.
+    """
     loader = DataLoader(
-        _Views(images, views, size, order.seed),
+        _Views(images, [crop_alone(view) for view in views] if mixed else views, size, order.seed),
         batch_sampler=(keys := _Keys(order, steps, rows)),
         num_workers=workers,
         collate_fn=_collate,
@@ -109,11 +121,17 @@ def batches_from_workers(
         generator=torch.Generator(),  # or starting it would draw from the global one
     )
     chunks = iter(loader)
-    while batch := list(islice(chunks, keys.per_batch)):
-        made, indices, failed = zip(*batch, strict=True)
-        moved = (torch.cat([part.to(device, non_blocking=True) for part in view]) for view in zip(*made, strict=True))
+    for step in range(*steps):
+        parts, indices, failed = zip(*islice(chunks, keys.per_batch), strict=True)
+        made = [torch.cat([part.to(device, non_blocking=True) for part in view]) for view in zip(*parts, strict=True)]
+        if mixed:
+            draws = _draws(views, order, step, (images.channels, size, size, size), rows)
+            made = [
+                batched_view(crop, drawn, view, size, cropped=True)
+                for crop, drawn, view in zip(made, draws, views, strict=True)
+            ]
         failures = [failure for part in failed for failure in part]
-        yield Batch(tuple(normalise(view) for view in moved), torch.cat(indices), failures)
+        yield Batch(tuple(normalise(view) for view in made), torch.cat(indices), failures)
 
 
 def batches_in_order(

@@ -246,7 +246,15 @@ def _batches(trainer: Trainer, images: Images, first: int) -> Iterator[Batch]:
     if isinstance(images, HeldImages) and recipe.pipeline == "memory":
         return batches_from_memory(images, views, recipe.image_size, trainer.order, steps, rows, process.device)
     return batches_from_workers(
-        images, views, recipe.image_size, trainer.order, steps, rows, process.device, recipe.workers
+        images,
+        views,
+        recipe.image_size,
+        trainer.order,
+        steps,
+        rows,
+        process.device,
+        recipe.workers,
+        mixed=recipe.pipeline == "mixed",
     )
 
 

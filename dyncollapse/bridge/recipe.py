@@ -23,7 +23,7 @@ SUBVECTORS = ("low-rank", "low-rank-diagonal", "random-subvector")  # the loss s
 WIDTHS = {"d0": SUBVECTORS, "out_dim": ("mlp", "linear"), "hidden_dim": ("mlp",)}
 STEMS = ("imagenet", "cifar", "cifar-padding-2")
 AUGMENTATIONS = ("imagenet", "cifar", "digits")
-PIPELINES = ("workers", "memory")
+PIPELINES = ("mixed", "workers", "memory")
 OPTIMISERS = ("lars", "sgd", "adamw")
 PRECISIONS = ("float32", "bfloat16", "float16")
 PRESETS = ("paper-imagenet", "cifar10", "digits")
@@ -54,7 +54,9 @@ class Recipe:
     augment: str = _setting("imagenet", "The two views' augmentations.", AUGMENTATIONS)
     image_size: int = _setting(224, "Side of a view, in pixels.")
     pipeline: str = _setting(
-        "workers", "Augment in worker processes, or all images in memory, on the device.", PIPELINES
+        "mixed",
+        "Worker processes decode and crop, the device does the rest; or workers do all; or memory, the device all.",
+        PIPELINES,
     )
     epochs: int = _setting(100, "Passes over the data.")
     batch_size: int = _setting(4096, "Pairs of views in a batch, over all processes.")

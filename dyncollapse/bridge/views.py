@@ -1,7 +1,7 @@
 """Augmentations: what each view goes through, in worker processes or for whole batches on the device."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -51,6 +51,11 @@ PROBES = {
     "cifar": PROBE,
     "digits": View(scale=(0.5, 1.0), flip=0.0, jitter_probability=0.0, grey=0.0),
 }
+
+
+def crop_alone(view: View) -> View:
+    """The geometry of a view: crop, flip and rotation, without colours, blur and noise."""
+    return replace(view, jitter_probability=0.0, grey=0.0, blur=0.0, solarise=0.0, noise=0.0)
 
 
 def worker_view(view: View, size: int) -> Any:
@@ -103,10 +108,11 @@ def normalise(images: Shaped[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 
 
 def batched_view(
-    images: UInt8[Tensor, "n c h w"], draws: dict[str, Tensor], view: View, size: int
+    images: UInt8[Tensor, "n c h w"], draws: dict[str, Tensor], view: View, size: int, *, cropped: bool = False
 ) -> Float[Tensor, "n c size size"]:
     """The view of a whole batch at once on its device, each sample by its own row of `draws`; pixels in [0, 1].
 
+    `cropped` images have the view's size and geometry (`crop_alone`), and only the rest is done.
     Operations are torchvision's, except that rotation, crop, flip and resizing are one bilinear resampling, without an
     antialiasing filter: it serves crops that are not much larger than the view. The order of the four jitters is drawn
     once for a batch.
@@ -114,8 +120,9 @@ def batched_view(
     order = draws["order"].tolist()  # stays where it was drawn: reading it from a GPU would wait for the GPU
     draws = {n: values.to(images.device, non_blocking=True) for n, values in draws.items() if n != "order"}
     x = images.to(torch.float32) / 255
-    grid = functional.affine_grid(draws["affine"], [len(x), x.shape[1], size, size], align_corners=False)
-    x = functional.grid_sample(x, grid, "bilinear", "reflection", align_corners=False).clamp_(0, 1)
+    if not cropped:
+        grid = functional.affine_grid(draws["affine"], [len(x), x.shape[1], size, size], align_corners=False)
+        x = functional.grid_sample(x, grid, "bilinear", "reflection", align_corners=False).clamp_(0, 1)
     if view.jitter_probability:
         jitters = (brighten, contrast, saturate, turn_hue)
         jittered = x

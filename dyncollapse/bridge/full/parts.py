@@ -20,10 +20,10 @@ class Part:
 
 
 PARTS = (
-    Part(4, "toy ensembles, thousands of runs at once", ensembles.measure, 60),
-    Part(3, "Sigma0 and Sigma1, blockwise", covariances.measure, 60),
-    Part(5, "checkpoint, kill, resume", resumed.measure, 90),
-    Part(1, "training steps, from device memory and through worker processes", throughput.measure, 210),
+    Part(4, "toy ensembles, thousands of runs at once", ensembles.measure, 50),
+    Part(3, "Sigma0 and Sigma1, blockwise", covariances.measure, 50),
+    Part(5, "checkpoint, kill, resume", resumed.measure, 80),
+    Part(1, "training steps, from device memory and from a folder", throughput.measure, 240),
     Part(2, "embeddings, spectra, diagnosis", embedded.measure, 120),
     Part(6, "Tables 1 and 2 on CIFAR-10", cifar.measure, float("inf")),
 )

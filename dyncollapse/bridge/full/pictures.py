@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-KINDS = {"bare": "network alone", "memory": "from device memory", "workers": "through workers"}
+KINDS = {"bare": "network alone", "memory": "device memory", "mixed": "workers crop", "workers": "workers augment"}
 
 
 def draw_report(report: Mapping[str, Any]) -> Figure:
@@ -28,15 +28,16 @@ def plot_rates(axes: Axes, values: Mapping[str, Any]) -> None:
     """Images per second of each variant: the network alone, and training by both pipelines."""
     names, width = list(values["rates"]), 0.8 / len(KINDS)
     for k, (kind, label) in enumerate(KINDS.items()):
+        offset = (k - (len(KINDS) - 1) / 2) * width
         rates = [values["rates"][name][kind] for name in names]
-        bars = axes.bar(np.arange(len(names)) + (k - 1) * width, rates, width, label=label)
+        bars = axes.bar(np.arange(len(names)) + offset, rates, width, label=label)
         shares = [f"{100 * values['rates'][name][kind] / values['rates'][name]['bare']:.0f}%" for name in names]
         axes.bar_label(bars, shares, fontsize="x-small")
     axes.set_xticks(np.arange(len(names)), [name.replace("-", "\n") for name in names])
     axes.set_ylabel("images/s, each as two views")
     axes.set_title(f"training, {values['batch']} pairs a batch", fontsize="medium")
-    axes.margins(y=0.25)
-    axes.legend(frameon=False, fontsize="small", ncols=3, loc="upper center", columnspacing=1, handlelength=1)
+    axes.margins(y=0.35)
+    axes.legend(frameon=False, fontsize="small", ncols=2, loc="upper center", columnspacing=1, handlelength=1)
 
 
 def plot_spectra(axes: Axes, values: Mapping[str, Any]) -> None:

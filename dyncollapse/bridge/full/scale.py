@@ -43,7 +43,7 @@ class Scale:
 
 FULL = Scale(
     judged=True,
-    seconds=5.0,
+    seconds=4.0,
     recipe={"preset": "paper-imagenet"},
     classes=1000,
     per_class=4,

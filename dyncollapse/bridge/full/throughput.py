@@ -1,4 +1,4 @@
-"""Part 1: training steps at full size, through worker processes and from device memory, against the network alone."""
+"""Part 1: training steps at full size, from device memory and from a folder, against the network alone."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -24,7 +24,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     "SimCLR-none": {"projector": "none"},
     "DirectCLR": {"method": "directclr"},
 }
-PIPELINES = ("memory", "workers")
+PIPELINES = ("memory", "mixed", "workers")
 FROM_MEMORY = 0.9  # of the network's own rate: the target
 AS_FAST, ROOM = 0.98, 0.85  # the largest batch within 2 % of the fastest, that leaves room for the optimiser and views
 PREFETCHED = 2  # chunks that each worker process has ready (torch's default)
@@ -61,9 +61,11 @@ def _findings(name: str, row: dict[str, Any], site: Site) -> list[Finding]:
         Finding(f"{name}, network alone, forwards and backwards", row["bare"], "images/s"),
         Finding(f"{name}, trained from device memory", row["memory"], "images/s"),
         site.target(f"{name}, that is of the network's own rate", share, FROM_MEMORY, least=True),
-        Finding(f"{name}, trained through worker processes", row["workers"], "images/s"),
+        Finding(f"{name}, trained from a folder, workers decode and crop", row["mixed"], "images/s"),
+        Finding(f"{name}, that is of the network's own rate", row["mixed"] / row["bare"]),
+        Finding(f"{name}, trained from a folder, workers make the views", row["workers"], "images/s"),
         Finding(f"{name}, that is of the network's own rate", row["workers"] / row["bare"]),
-        Finding(f"{name}, losses that are no numbers, in either", row["not_finite"], limit=0),
+        Finding(f"{name}, losses that are no numbers, in all", row["not_finite"], limit=0),
         Finding(f"{name}, weights that training moved, share", row["moved"], limit=0.5, least=True),
     ]
     if row["memory_peak_bytes"] is not None:
@@ -122,7 +124,7 @@ def bare_step(trainer: Trainer, pairs: int) -> Callable[[], None]:
 
 
 def _rates(recipe: Recipe, images: Images, held: HeldImages, site: Site) -> dict[str, Any]:
-    """Images per second of the network alone and of both pipelines, of one encoder that goes on training."""
+    """Images per second of the network alone and of each pipeline, of one encoder that goes on training."""
     device, pairs = site.device, recipe.batch_size
     trainer = build_trainer(recipe, Process(0, 1, device), len(held), 3)
     start = [parameter.detach().clone() for parameter in trainer.encoder.parameters()]
@@ -156,7 +158,8 @@ def _pipeline(name: str, trainer: Trainer, images: Images, held: HeldImages) -> 
     if name == "memory":
         return batches_from_memory(held, views, recipe.image_size, trainer.order, steps, rows, device), 2
     order = Order(len(images), recipe.batch_size, recipe.seed)
-    batches = batches_from_workers(images, views, recipe.image_size, order, steps, rows, device, recipe.workers)
+    settings = images, views, recipe.image_size, order, steps, rows, device, recipe.workers
+    batches = batches_from_workers(*settings, mixed=name == "mixed")
     # What the workers have ready once the first batch is there is no measure of their pace.
     return batches, 1 + -(-recipe.workers * PREFETCHED * CHUNK // recipe.batch_size)
 
