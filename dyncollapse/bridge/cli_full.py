@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dyncollapse.bridge.cli_common import refusals
+from dyncollapse.bridge.cli_common import refusals, remove_empty
 from dyncollapse.cli_shared import fail, use_machine
 
 
@@ -24,7 +24,7 @@ def check_full(device: str, *, tiny: bool, cifar: Path | None, minutes: float, o
         from dyncollapse.bridge.full.report import run_parts, summary
 
         folder = reserve_folder(out, "check-full")
-        again = f"what was measured until then is in {folder}/"
+        kept = f"what was measured until then is in {folder}/"
         try:
             report = run_parts(
                 folder,
@@ -35,9 +35,11 @@ def check_full(device: str, *, tiny: bool, cifar: Path | None, minutes: float, o
                 tell=lambda text: click.echo(text, err=True),
             )
         except KeyboardInterrupt:
-            fail(130, f"Interrupted; {again}")
+            fail(130, f"Interrupted; {kept}")
         except OSError as error:
-            fail(2, f"{folder} could not be written ({error.strerror}); {again}")
+            fail(2, f"{folder} could not be written ({error.strerror}); {kept}")
+        finally:
+            remove_empty(folder)
     if as_json:
         click.echo(json.dumps({"folder": str(folder), **report}, allow_nan=False))
     click.echo(summary(report), err=as_json)

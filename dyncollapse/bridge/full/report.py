@@ -108,10 +108,12 @@ def _write(report: dict[str, Any], folder: Path) -> None:
 
 def summary(report: dict[str, Any]) -> str:
     """The report for a reader, as Markdown."""
-    unfinished = "" if len(report["parts"]) == len(PARTS) else f", {len(report['parts'])} of {len(PARTS)} parts"
+    verdict = "passed" if report["passed"] else "FAILED"
+    if len(report["parts"]) < len(PARTS):
+        verdict = f"unfinished, {len(report['parts'])} of {len(PARTS)} parts {verdict}"
     packages = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     lines = [
-        f"# Real-scale check: {'passed' if report['passed'] else 'FAILED'}{unfinished}",
+        f"# Real-scale check: {verdict}",
         "",
         f"{report['device']}, {report['cores']} cores, {report['scale']} size, {duration(report['seconds'])}.",
         f"{packages}.",
