@@ -77,7 +77,7 @@ def train(
         return _iterates(weights, biases, pairs, lr, objective, momentum, weight_decay, stops)
 
     def stops(step: int) -> bool:
-        return step in schedule or step % stride == 0 or step % LOOK == 0
+        return step in schedule or step % LOOK == 0 or (progress is not None and step % stride == 0)
 
     try:
         for step, layers, shifts, batch in iterates(lr, stops):

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,8 @@ def raising_part(_site):
     raise OSError(28, "No space left on device")
 
 
-def dying_part(_site):
+def dying_part(site):
+    site.save(Found([Finding("speed", 1.0, "m/s")], {"a": float("nan")}))
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -64,3 +66,9 @@ def hanging_part(site):
 
 def skipped_part(_site):
     return Found([], {}, ["nothing to do it with"])
+
+
+def sleep_and_tell(path, _tell, _save):
+    Path(f"{path}.partial").write_text(str(os.getpid()))
+    os.rename(f"{path}.partial", path)
+    time.sleep(600)

@@ -47,6 +47,8 @@ class PretendCuda(TorchFunctionMode):
             return self._move(func, args, kwargs)
         if func in HOST_READS and marked(args[0]):
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
+        if func == torch.Tensor.__deepcopy__:  # its other argument remembers copies of both
+            return mark(func(*args, **kwargs), marked(args[0]))
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         there = [tensor for tensor in tensors if marked(tensor)]
         here = [tensor for tensor in tensors if not marked(tensor) and tensor.dim()]

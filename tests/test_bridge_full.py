@@ -19,6 +19,7 @@ from commands import refused
 from matplotlib.image import imread
 from pretend_cuda import pretend_cuda
 
+from dyncollapse.bridge.check import table_recipes
 from dyncollapse.bridge.checkpoints import checkpoints, load_checkpoint
 from dyncollapse.bridge.encoders import build_encoder
 from dyncollapse.bridge.full import cifar, covariances, embedded, ensembles, report, resumed, throughput
@@ -30,7 +31,7 @@ from dyncollapse.bridge.full.timing import seconds_per_call
 from dyncollapse.bridge.images import open_data, some_images
 from dyncollapse.bridge.journal import read_journal
 from dyncollapse.bridge.optimisation import chosen_kernels
-from dyncollapse.bridge.pretraining import pretrain
+from dyncollapse.bridge.pretraining import LossDiverged, pretrain
 from dyncollapse.bridge.processes import Process
 from dyncollapse.bridge.recipe import resolve
 from dyncollapse.cli import main
@@ -137,6 +138,19 @@ def test_the_pretended_gpu_refuses_what_a_real_one_would():
 # --- What runs the parts
 
 
+def ended(process):
+    state = Path(f"/proc/{process}/stat")
+    return not state.exists() or state.read_text().split()[2] == "Z"
+
+
+def eventually(holds, seconds=40.0):
+    """Whether it holds before so many seconds are over."""
+    end = time.time() + seconds
+    while not holds() and time.time() < end:
+        time.sleep(0.05)
+    return holds()
+
+
 def run(folder, monkeypatch, *measures, minutes=1.0, most=60.0):
     chosen = tuple(Part(k, measure.__name__, measure, most) for k, measure in enumerate(measures, 7))
     monkeypatch.setattr(report, "PARTS", chosen)
@@ -165,6 +179,8 @@ def test_parts_that_fail_are_told_and_the_others_go_on(tmp_path, monkeypatch):
         "",
     ]
     assert not found["passed"]
+    assert found["parts"][2]["findings"][0]["sentence"] == "speed: 1 m/s"  # what it had saved
+    assert found["parts"][2]["values"] == {"a": None}
     assert "   at it" in said
     text = (tmp_path / "out" / "summary.md").read_text()
     assert text.startswith("# Real-scale check: FAILED\n")
@@ -178,9 +194,7 @@ def test_part_that_hangs_is_ended_with_what_it_started(tmp_path, monkeypatch):
     found, _ = run(tmp_path / "out", monkeypatch, parts.hanging_part, parts.good_part, most=12.0)
     assert [part["status"] for part in found["parts"]] == ["FAILED", "ok"]
     assert found["parts"][0]["reason"] == "it was not done in the time for it, and was ended"
-    sleeper = int((tmp_path / "out" / "sleeper").read_text())
-    state = Path(f"/proc/{sleeper}/stat")
-    assert not state.exists() or state.read_text().split()[2] == "Z"
+    assert ended(int((tmp_path / "out" / "sleeper").read_text()))
 
 
 def test_parts_for_which_no_time_is_left_fail(tmp_path, monkeypatch):
@@ -287,6 +301,52 @@ def test_embeddings_of_another_network_fail_their_part(tmp_path, monkeypatch):
     assert found.skipped == ["part 1 left no checkpoint: the encoder is one at its start"]
 
 
+def test_a_picture_that_cannot_be_drawn_ends_nothing(tmp_path, monkeypatch):
+    def broken(_report):
+        raise TypeError("no picture")
+
+    monkeypatch.setattr(report, "draw_report", broken)
+    found, said = run(tmp_path / "out", monkeypatch, parts.good_part)
+    assert found["passed"]
+    assert "   report.png could not be drawn (TypeError: no picture)" in said
+
+
+def test_a_command_that_is_killed_leaves_no_part_behind(tmp_path):
+    code = """
+import bridge_helpers, sys, time
+from functools import partial
+from dyncollapse.bridge.full.alone import run_alone
+if __name__ == "__main__":
+    run_alone(partial(bridge_helpers.sleep_and_tell, sys.argv[1]), time.time() + 60, print)
+"""
+    environment = {**ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "pid")], env=environment)
+    try:
+        assert eventually((tmp_path / "pid").exists)
+    finally:
+        command.kill()
+        command.wait()
+    part = int((tmp_path / "pid").read_text())
+    assert eventually(lambda: ended(part))
+
+
+def test_rows_that_fail_are_told_and_fail_their_part(tmp_path, archive, monkeypatch):
+    finish = cifar.finish_run
+
+    def some(recipe, *rest):
+        if recipe.head == "linear":
+            raise LossDiverged("the loss is nan at step 1")
+        finish(recipe, *rest)
+
+    monkeypatch.setattr(cifar, "finish_run", some)
+    monkeypatch.setattr(cifar, "ORDER", ("linear", "mlp"))
+    monkeypatch.setattr(cifar, "table_recipes", lambda common: table_recipes(common, ("linear", "mlp")))
+    found = cifar.measure(site(tmp_path, cifar=archive))
+    assert found.failed
+    assert found.values["failed"] == {"linear": "the loss is nan at step 1"}
+    assert [row["row"] for row in found.values["rows"]] == ["nonlinear, 2 layers"]
+
+
 def test_wrong_weights_fail_the_covariances(tmp_path, monkeypatch):
     right = covariances.blockwise_covariance
     monkeypatch.setattr(covariances, "blockwise_covariance", lambda x, *rest: right(1.001 * x, *rest))
@@ -331,13 +391,14 @@ def test_rows_for_which_no_time_is_left_are_named(tmp_path, archive, monkeypatch
     monkeypatch.setattr(cifar, "ROOM", 1e9)  # as if the first had taken an age
     found = cifar.measure(site(tmp_path, cifar=archive))
     assert len(found.values["rows"]) == 1
-    (told,) = found.skipped
-    assert told.startswith("no time for the row(s) linear, none, low-rank-diagonal, linear-matched, ")
+    assert len(found.skipped) == 8
+    told = found.skipped[0]
+    assert told == "no time for the row linear; give more --minutes"
     assert cifar.measure(site(tmp_path)).skipped == ["CIFAR-10 was not given (--cifar PATH): no rows of Tables 1 and 2"]
 
 
 def test_epochs_are_as_many_as_there_is_time_for(tmp_path):
-    full = replace(site(tmp_path), scale=FULL, until=time.time() + 900)
+    full = replace(site(tmp_path), scale=FULL, until=time.time() + 900 + cifar.AFTER)
     assert cifar._epochs(full, 9, 8.0) == 11 - 1  # 100 s a row, 12 of them besides its steps, not a second too long
     assert cifar._epochs(full, 9, 1e6) == 1
 

@@ -1,14 +1,16 @@
 """Work in a process of its own, with an end: a crash, a hang or a full GPU in it is told and harms nothing else."""
 
+import faulthandler
 import os
 import pickle
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from multiprocessing import get_all_start_methods, get_context
+from dataclasses import dataclass, replace
+from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -17,14 +19,18 @@ PRELOADED = ["dyncollapse.bridge.full.parts"]
 
 @dataclass(frozen=True)
 class Failure:
-    """Why work gave no result, in a line, and where it was."""
+    """Why work gave no result, in a line, where it was, and the last that it had given to `save`."""
 
     reason: str
     details: str = ""
+    saved: Any = None
 
 
-def run_alone(work: Callable[[Callable[[str], object]], Any], until: float, tell: Callable[[str], object]) -> Any:
-    """What `work(tell)` returns in another process, or a Failure where it raises, dies or is not done by `until`.
+Work = Callable[[Callable[[str], object], Callable[[Any], object]], Any]
+
+
+def run_alone(work: Work, until: float, tell: Callable[[str], object]) -> Any:
+    """What `work(tell, save)` returns in another process, or a Failure where it raises, dies or is not done by `until`.
 
     `until` is in seconds of time.time(). The process and all that it started have ended when this returns.
     """
@@ -33,7 +39,7 @@ def run_alone(work: Callable[[Callable[[str], object]], Any], until: float, tell
     if hasattr(context, "set_forkserver_preload"):
         context.set_forkserver_preload(PRELOADED)
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(there, work))
+    process = context.Process(target=_child, args=(there, work, until))
     process.start()
     there.close()
     try:
@@ -45,6 +51,7 @@ def run_alone(work: Callable[[Callable[[str], object]], Any], until: float, tell
 
 
 def _result(here: Connection, process: Any, until: float, tell: Callable[[str], object]) -> Any:
+    saved = None
     while (left := until - time.time()) > 0:
         ready = wait([here, process.sentinel], timeout=left)
         if here in ready:
@@ -53,27 +60,39 @@ def _result(here: Connection, process: Any, until: float, tell: Callable[[str], 
             except (EOFError, OSError, pickle.UnpicklingError):
                 break
             if kind == "done":
-                return content
-            tell(content)
+                return replace(content, saved=saved) if isinstance(content, Failure) else content
+            if kind == "saved":
+                saved = content
+            else:
+                tell(content)
         elif ready:
             break
     else:
-        return Failure("it was not done in the time for it, and was ended")
+        return Failure("it was not done in the time for it, and was ended", saved=saved)
     process.join(5)
-    return Failure(f"its process died with exit code {process.exitcode}")
+    return Failure(f"its process died with exit code {process.exitcode}", saved=saved)
 
 
-def _child(there: Connection, work: Callable[[Callable[[str], object]], Any]) -> None:
-    """Send what `work` says and returns. In a group of its own, that ends together, and that Ctrl-C does not reach."""
+def _child(there: Connection, work: Work, until: float) -> None:
+    """Send what `work` says, saves and returns, in a group of its own that ends together and that Ctrl-C spares."""
     with suppress(AttributeError, OSError):
-        os.setsid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.setpgid(0, 0)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Where it hangs, stderr tells where.
+    faulthandler.dump_traceback_later(max(0.1, until - time.time() - 1))
     try:
-        result = work(lambda text: there.send(("told", text)))
+        result = work(lambda text: there.send(("told", text)), lambda value: there.send(("saved", value)))
     except BaseException as error:  # whatever it is, the parent tells it
         lines = str(error).strip().splitlines() or [""]
         result = Failure(f"{type(error).__name__}: {lines[0]}", traceback.format_exc())
     there.send(("done", result))
+
+
+def _end_with_parent() -> None:
+    """End the whole group when the command has died and cannot do it."""
+    if (parent := parent_process()) is not None:
+        parent.join()
+        os.killpg(0, signal.SIGKILL)
 
 
 def _kill(process: Any) -> None:

@@ -1,5 +1,6 @@
 """Part 2: representations and embeddings of many images, their spectra and what the report makes of them."""
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -54,26 +55,29 @@ def measure(site: Site) -> Found:
     ]
     found["spectra"] = {}
     for space in SPACES:
-        rows = on_device[space][0]
+        rows, part = on_device[space][0], embedded[space][0][: scale.spectrum_part]
+        error = _spectrum_error(part, device)  # first, for the device's library has to start, too
         spectrum, seconds = _timed(partial(_spectrum, rows), device)
         found["spectra"][space] = {"dim": rows.shape[1], "seconds": seconds, "eigenvalues": spectrum.tolist()}
-        part = embedded[space][0][: scale.spectrum_part]
         findings += [
             Finding(f"spectrum of the {space}, {rows.shape[1]} dimensions, in float64", seconds, "s"),
             Finding(
                 f"largest error of an eigenvalue against numpy on the CPU, {len(part)} rows, over the largest",
-                _spectrum_error(part, device),
+                error,
                 limit=SPECTRUM_AGREES,
             ),
         ]
+    findings += _agreement(loaded, images, embedded, site)
+    site.save(Found(findings, found, skipped))
     site.tell("diagnosing both spaces")
     both, found["diagnose_seconds"] = _timed(
         lambda: diagnose_both(Embedded(site.folder, on_device, embedded.labels, ""), loaded.encoder, VIEWS), device
     )
     found["diagnosis"] = {space: report.verdict.sentence for space, report in both.reports.items()}
-    findings.append(Finding("report on both spaces, with Sigma0, Sigma1 and intervals", found["diagnose_seconds"], "s"))
+    findings.append(
+        Finding("report on both spaces, and the alignment of layers on the CPU", found["diagnose_seconds"], "s")
+    )
     findings.append(Finding("report while training, its window of batches included", _watch_seconds(site, loaded), "s"))
-    findings += _agreement(loaded, images, embedded, site)
     return Found(findings, found, skipped)
 
 
@@ -124,26 +128,31 @@ def _watch_seconds(site: Site, loaded: Loaded) -> float:
 
 
 def _agreement(loaded: Loaded, images: HeldImages, embedded: Embedded, site: Site) -> list[Finding]:
-    """The first images once more: their views on the CPU, and the device's views through the network in float64."""
-    few = replace(images, pixels=images.pixels[:BATCH], labels=images.labels[:BATCH])
-    on_cpu = replace(few, pixels=few.pixels.cpu())
-    pair, size = view_pair(VIEWS, loaded.recipe.augment), loaded.recipe.image_size
-    here = next(batches_in_order(few, pair, size, BATCH, site.device, 0, 0)).views
-    there = next(batches_in_order(on_cpu, pair, size, BATCH, torch.device("cpu"), 0, 0)).views
-    plain, warped = ((a.cpu() - b).abs() for a, b in zip(here, there, strict=True))
-    part = slice(0, site.scale.embedded_part)
-    encoder = loaded.encoder.cpu().double()
+    """The first images once more through the network in float64, and images of another size on both devices."""
+    part, side = site.scale.embedded_part, stored_side(loaded.recipe.image_size)
+    (plain, _), _ = _first_views(loaded, replace(images, pixels=images.pixels[:BATCH]), site)
+    encoder = copy.deepcopy(loaded.encoder).cpu().double()
     with torch.inference_mode():
-        exact = dict(zip(SPACES, encoder(here[0][part].cpu().double()), strict=True))
+        exact = dict(zip(SPACES, encoder(plain[:part].cpu().double()), strict=True))
+    # These have to be resized, too.
+    resized, warped = _first_views(loaded, images_in_memory(part, 3 * side // 2, 1, site.device), site)[1]
     found = [
-        Finding(
-            "plain views on the device against the CPU's, largest difference", float(plain.max()), limit=PLAIN_AGREES
-        ),
-        Finding("augmented views, mean difference", float(warped.mean()), limit=WARPED_AGREES),
+        Finding("plain views made on the device and on the CPU, most they differ", resized, limit=PLAIN_AGREES),
+        Finding("augmented views, mean of the same", warped, limit=WARPED_AGREES),
     ]
     for space in SPACES:
-        rows = embedded[space][0][part].double()
+        rows = embedded[space][0][:part].double()
         error = float((rows - exact[space]).norm(dim=1).max() / exact[space].norm(dim=1).max())
         what = f"rows of the {space} against the network in float64 on the CPU, {len(rows)} images, over their norm"
         found.append(Finding(what, error, limit=ROWS_AGREE))
     return found
+
+
+def _first_views(loaded: Loaded, images: HeldImages, site: Site) -> tuple[tuple[Tensor, ...], tuple[float, float]]:
+    """Both views of the first batch; how far the CPU's plain one is from the device's at most, the other on average."""
+    pair, size = view_pair(VIEWS, loaded.recipe.augment), loaded.recipe.image_size
+    on_cpu, cpu = replace(images, pixels=images.pixels.cpu()), torch.device("cpu")
+    here = next(batches_in_order(images, pair, size, BATCH, site.device, 0, 0)).views
+    there = next(batches_in_order(on_cpu, pair, size, BATCH, cpu, 0, 0)).views
+    plain, warped = ((a.cpu() - b).abs() for a, b in zip(here, there, strict=True))
+    return here, (float(plain.max()), float(warped.mean()))

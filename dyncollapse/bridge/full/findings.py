@@ -1,6 +1,7 @@
 """What a part of the real-scale check found: numbers, what they must be or should be, and what was left out."""
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -66,7 +67,7 @@ class Found:
 class Site:
     """Where a part works: sizes, device, folders for what it needs and for what is kept, and a voice.
 
-    It has to end by `until`, in seconds of time.time().
+    It has to end by `until`, in seconds of time.time(). What it gives to `save` is told even if the part fails later.
     """
 
     scale: Scale
@@ -76,6 +77,12 @@ class Site:
     until: float
     cifar: Path | None = None
     tell: Callable[[str], object] = print
+    save: Callable[[Found], object] = id
+
+    @property
+    def left(self) -> float:
+        """Seconds until it has to end."""
+        return self.until - time.time()
 
     def target(self, what: str, value: float | None, limit: float, *, least: bool, unit: str = "") -> Finding:
         """A speed with its target, which at toy sizes means nothing and is left out."""

@@ -35,5 +35,7 @@ def measure_part(part: Part, site: Site, tell: Callable[[str], object]) -> Found
     return outcome
 
 
-def _measure(measure: Callable[[Site], Found], site: Site, tell: Callable[[str], object]) -> Found:
-    return measure(replace(site, tell=tell))
+def _measure(
+    measure: Callable[[Site], Found], site: Site, tell: Callable[[str], object], save: Callable[[Found], object]
+) -> Found:
+    return measure(replace(site, tell=tell, save=save))

@@ -29,10 +29,9 @@ def plot_rates(axes: Axes, values: Mapping[str, Any]) -> None:
     names, width = list(values["rates"]), 0.8 / len(KINDS)
     for k, (kind, label) in enumerate(KINDS.items()):
         offset = (k - (len(KINDS) - 1) / 2) * width
-        rates = [values["rates"][name][kind] for name in names]
-        bars = axes.bar(np.arange(len(names)) + offset, rates, width, label=label)
-        shares = [f"{100 * values['rates'][name][kind] / values['rates'][name]['bare']:.0f}%" for name in names]
-        axes.bar_label(bars, shares, fontsize="x-small")
+        rows = [(place, row) for place, row in enumerate(values["rates"].values()) if row.get(kind) is not None]
+        bars = axes.bar([place + offset for place, _ in rows], [row[kind] for _, row in rows], width, label=label)
+        axes.bar_label(bars, [f"{100 * row[kind] / row['bare']:.0f}%" for _, row in rows], fontsize="x-small")
     axes.set_xticks(np.arange(len(names)), [name.replace("-", "\n") for name in names])
     axes.set_ylabel("images/s, each as two views")
     axes.set_title(f"training, {values['batch']} pairs a batch", fontsize="medium")

@@ -1,5 +1,6 @@
 """The report of the real-scale check: run the parts, and write what each found as soon as it is there."""
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,7 +23,7 @@ from dyncollapse.files import write_json, write_png, write_whole
 from dyncollapse.progress import duration
 from dyncollapse.report import versions
 
-RESERVE = 5.0  # seconds that are kept for writing
+RESERVE = 20.0  # seconds that are kept for starting, writing and cleaning up
 LEAST = 5.0  # seconds with which no part is begun
 OPTIONAL = {"tensorboard": "the journals are not shown there, too"}
 
@@ -66,10 +67,10 @@ def run_parts(
             else:
                 outcome = measure_part(part, site, lambda text: tell(f"   {text}"))
             told = _part_values(part, outcome, time.time() - now)
-            tell(f"   {told['status']}, {duration(told['seconds'])}")
+            tell("\n".join([f"   {told['status']}, {duration(told['seconds'])}", *told["details"].splitlines()]))
             report["parts"] = sorted([*report["parts"], told], key=lambda values: values["number"])
             report |= {"seconds": time.time() - started, "passed": _passed(report["parts"])}
-            _write(report, folder)
+            _write(report, folder, tell)
     finally:
         rmtree(scratch, ignore_errors=True)
     return report
@@ -80,19 +81,29 @@ def _passed(parts: list[dict[str, Any]]) -> bool:
 
 
 def _part_values(part: Part, outcome: Found | Failure, seconds: float) -> dict[str, Any]:
-    values: dict[str, Any] = {"number": part.number, "title": part.title, "seconds": seconds}
-    if isinstance(outcome, Failure):
-        told = {"reason": outcome.reason, "details": outcome.details, "findings": [], "skipped": [], "values": {}}
-        return values | told | {"status": "FAILED"}
-    status = "FAILED" if outcome.failed else "ok" if outcome.findings else "skipped"
-    findings = [{**finding.as_dict(), "sentence": finding.sentence} for finding in outcome.findings]
-    return values | {
-        "status": status,
-        "reason": "; ".join(f.sentence for f in outcome.findings if failing(f)),
-        "findings": findings,
-        "skipped": outcome.skipped,
-        "values": outcome.values,
+    failure, found = (outcome, outcome.saved or Found([])) if isinstance(outcome, Failure) else (None, outcome)
+    failed = failure is not None or found.failed
+    reasons = [failure.reason] if failure is not None else []
+    return {
+        "number": part.number,
+        "title": part.title,
+        "seconds": seconds,
+        "status": "FAILED" if failed else "ok" if found.findings else "skipped",
+        "reason": "; ".join(reasons + [finding.sentence for finding in found.findings if failing(finding)]),
+        "details": "" if failure is None else failure.details,
+        "findings": [{**finding.as_dict(), "sentence": finding.sentence} for finding in found.findings],
+        "skipped": found.skipped,
+        "values": _plain(found.values),
     }
+
+
+def _plain(value: Any) -> Any:
+    """The value with None for what JSON does not have: NaN and infinity."""
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def failing(finding: Finding) -> bool:
@@ -100,10 +111,13 @@ def failing(finding: Finding) -> bool:
     return finding.holds is False and not finding.target
 
 
-def _write(report: dict[str, Any], folder: Path) -> None:
+def _write(report: dict[str, Any], folder: Path, tell: Callable[[str], object]) -> None:
     write_json(folder / "report.json", report)
     write_whole(folder / "summary.md", lambda partial: partial.write_text(summary(report)))
-    write_png(folder / "report.png", draw_report(report))
+    try:
+        write_png(folder / "report.png", draw_report(report))
+    except Exception as error:  # a picture of odd numbers must not end the measurements
+        tell(f"   report.png could not be drawn ({type(error).__name__}: {error})")
 
 
 def summary(report: dict[str, Any]) -> str:
@@ -123,6 +137,8 @@ def summary(report: dict[str, Any]) -> str:
         lines += ["", f"## {part['number']}. {part['title']}: {part['status']}, {duration(part['seconds'])}", ""]
         if part["status"] == "FAILED":
             lines += [f"**{part['reason']}**", ""]
+        if part["details"]:
+            lines += ["```", part["details"].rstrip(), "```", ""]
         lines += [f"- {finding['sentence']}" for finding in part["findings"]]
         lines += [f"- skipped: {text}" for text in part["skipped"]]
         if "rows" in part["values"]:

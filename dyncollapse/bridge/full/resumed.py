@@ -42,7 +42,7 @@ def measure(site: Site) -> Found:
     resume = _command("--resume", "--out", str(parts))
     finished = subprocess.run(resume, capture_output=True, text=True, timeout=_left(site.until), check=False)
     if finished.returncode:
-        raise RuntimeError(f"--resume ended with {finished.returncode}: {finished.stderr.strip().splitlines()[-1]}")
+        raise RuntimeError(f"--resume ended with {finished.returncode}: {_last_line(finished.stderr)}")
     if "going on from" not in finished.stderr:
         raise RuntimeError("--resume began anew, and not at the checkpoint")
     expected, got = ([line["loss"] for line in read_journal(folder / "log.jsonl")] for folder in (whole, parts))
@@ -89,7 +89,7 @@ def _killed(recipe: Recipe, folder: Path, until: float) -> int:
         while not checkpoints(folder):
             if process.poll() is not None:
                 assert process.stderr is not None
-                raise RuntimeError(f"the run ended by itself: {process.stderr.read().decode().strip()}")
+                raise RuntimeError(f"the run ended by itself: {_last_line(process.stderr.read().decode())}")
             _left(until)
             time.sleep(LOOK)
     finally:
@@ -98,6 +98,10 @@ def _killed(recipe: Recipe, folder: Path, until: float) -> int:
     if process.returncode != -signal.SIGKILL:
         raise RuntimeError(f"the run had ended with {process.returncode} before it could be killed; give it more steps")
     return int(read_journal(folder / "log.jsonl")[-1]["step"])
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["without a word"])[-1]
 
 
 def _left(until: float) -> float:

@@ -1,5 +1,6 @@
 """Part 1: training steps at full size, from device memory and from a folder, against the network alone."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -25,8 +26,10 @@ VARIANTS: dict[str, dict[str, str]] = {
     "DirectCLR": {"method": "directclr"},
 }
 PIPELINES = ("memory", "mixed", "workers")
+KINDS = ("bare", *PIPELINES)
 FROM_MEMORY = 0.9  # of the network's own rate: the target
 AS_FAST, ROOM = 0.98, 0.85  # the largest batch within 2 % of the fastest, that leaves room for the optimiser and views
+ROOM_OF_TIME = 1.2  # a variant is begun where this much of what the slowest took is left
 PREFETCHED = 2  # chunks that each worker process has ready (torch's default)
 
 
@@ -45,14 +48,22 @@ def measure(site: Site) -> Found:
         some = some_images(images, scale.held)
         held = hold(some, resolve(common).image_size, Skipped(some, strict=True), workers)
         findings = [Finding("pairs in a batch, the largest within 2 % of the fastest", pairs)]
-        rows = {}
-        for name, settings in VARIANTS.items():
-            recipe = resolve({**common, **settings, "batch_size": pairs})
-            rows[name] = row = _rates(recipe, images, held, site)
-            site.tell(f"{name}: " + ", ".join(f"{what} {row[what]:.4g} images/s" for what in ("bare", *PIPELINES)))
-            findings += _findings(name, row, site)
+        rows: dict[str, dict[str, Any]] = {}
         views, skipped = _views(held, pairs, resolve(common), site)
-    return Found(findings, {**found, "batch": pairs, "batches": tried, "rates": rows, **views}, skipped)
+        slowest = 0.0
+        found |= {"batch": pairs, "batches": tried, "rates": rows, **views}
+        for name, settings in VARIANTS.items():
+            if ROOM_OF_TIME * slowest > site.left:
+                skipped.append(f"no time for {name}; give more --minutes")
+                continue
+            start = time.time()
+            recipe = resolve({**common, **settings, "batch_size": pairs})
+            rows[name] = row = _rates(recipe, images, held, PIPELINES if not rows else PIPELINES[:-1], site)
+            site.tell(f"{name}, images/s: " + ", ".join(f"{kind} {row[kind]:.4g}" for kind in KINDS if kind in row))
+            findings += _findings(name, row, site)
+            site.save(Found(findings, found, skipped))
+            slowest = max(slowest, time.time() - start)
+    return Found(findings, found, skipped)
 
 
 def _findings(name: str, row: dict[str, Any], site: Site) -> list[Finding]:
@@ -63,11 +74,14 @@ def _findings(name: str, row: dict[str, Any], site: Site) -> list[Finding]:
         site.target(f"{name}, that is of the network's own rate", share, FROM_MEMORY, least=True),
         Finding(f"{name}, trained from a folder, workers decode and crop", row["mixed"], "images/s"),
         Finding(f"{name}, that is of the network's own rate", row["mixed"] / row["bare"]),
-        Finding(f"{name}, trained from a folder, workers make the views", row["workers"], "images/s"),
-        Finding(f"{name}, that is of the network's own rate", row["workers"] / row["bare"]),
         Finding(f"{name}, losses that are no numbers, in all", row["not_finite"], limit=0),
         Finding(f"{name}, weights that training moved, share", row["moved"], limit=0.5, least=True),
     ]
+    if "workers" in row:  # measured once: the projector does not change what processors do
+        found += [
+            Finding(f"{name}, trained from a folder, workers make the views", row["workers"], "images/s"),
+            Finding(f"{name}, that is of the network's own rate", row["workers"] / row["bare"]),
+        ]
     if row["memory_peak_bytes"] is not None:
         found.append(Finding(f"{name}, most memory, trained from memory", row["memory_peak_bytes"] / 2**30, "GiB"))
     return found
@@ -81,6 +95,7 @@ def _batches(recipe: Recipe, site: Site) -> tuple[list[dict[str, Any]], int]:
     for pairs in site.scale.batches:
         try:
             step = bare_step(trainer, pairs)
+            step()  # looks for the fastest kernels, in memory that training does not need
             peak = peak_memory(site.device, step)
             # Looking for the batch needs less than the rates that are told.
             rate = pairs / seconds_per_call(step, site.device, site.scale.seconds / 3)
@@ -123,7 +138,7 @@ def bare_step(trainer: Trainer, pairs: int) -> Callable[[], None]:
     return step
 
 
-def _rates(recipe: Recipe, images: Images, held: HeldImages, site: Site) -> dict[str, Any]:
+def _rates(recipe: Recipe, images: Images, held: HeldImages, pipelines: Sequence[str], site: Site) -> dict[str, Any]:
     """Images per second of the network alone and of each pipeline, of one encoder that goes on training."""
     device, pairs = site.device, recipe.batch_size
     trainer = build_trainer(recipe, Process(0, 1, device), len(held), 3)
@@ -132,7 +147,7 @@ def _rates(recipe: Recipe, images: Images, held: HeldImages, site: Site) -> dict
     found: dict[str, Any] = {"bare": pairs / seconds}
     trainer.optimiser.zero_grad(set_to_none=True)
     losses: list[torch.Tensor] = []
-    for name in PIPELINES:
+    for name in pipelines:
         batches, warm = _pipeline(name, trainer, images, held)
 
         def step(batches: Iterator[Batch] = batches) -> None:
