@@ -60,16 +60,34 @@ def centred_covariance(
 
     Cheaper where y is x itself. Overwrites alpha's diagonal.
     """
+    h, r = _half_of_data(x, alpha, y)
+    return ContrastiveCovariance(h + h.mT, shift.mT @ (r * shift) / x.shape[-2])
+
+
+def centred_force(
+    x: Float[Tensor, "*runs n d"],
+    shift: Float[Tensor, "*runs n d"],
+    alpha: Float[Tensor, "*runs n n"],
+    y: Float[Tensor, "*runs n d"],
+) -> Float[Tensor, "*runs d d"]:
+    """X = Sigma0 - Sigma1 of `centred_covariance`, in fewer operations than both sides of it."""
+    h, r = _half_of_data(x, alpha, y)
+    half = add_product(h, shift.mT, r * shift, 1, -0.5 / x.shape[-2])
+    return half + half.mT
+
+
+def _half_of_data(x: Tensor, alpha: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """H with Sigma0 = H + H^T, and the row sums r of B, which is alpha with a diagonal of zeros.
+
+    n H = x^T (r x / 2 - B y) + y^T c y / 2, with the column sums c.
+    """
     # Row and column sums come from B itself: 1 - alpha_ii would lose all digits once the embeddings separate.
-    b, n = alpha, x.shape[-2]
+    b = alpha
     b.diagonal(dim1=-2, dim2=-1).zero_()
     r, c = b.sum(-1, keepdim=True), b.sum(-2).unsqueeze(-1)
-    # Sigma0 = (H + H^T) / n, with H = x^T (r x / 2 - B y) + y^T c y / 2.
     own = (r + c) * x if y is x else r * x
-    h = x.mT @ add_product(own, b, y, 0.5, -1)
-    if y is not x:
-        h = h + y.mT @ (c * y / 2)
-    return ContrastiveCovariance((h + h.mT) / n, shift.mT @ (r * shift) / n)
+    h = x.mT @ add_product(own, b, y, 0.5 / x.shape[-2], -1 / x.shape[-2])
+    return (h if y is x else h + y.mT @ (c * y / (2 * x.shape[-2]))), r
 
 
 @torch.no_grad()

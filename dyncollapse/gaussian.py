@@ -123,10 +123,10 @@ class GaussianTask:
         return PairStream(self, batch_size, runs, pool, generator.device, generator.get_state())
 
     def _clean(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        return _normal(shape, self._data_factor, generator)
+        return self._data_factor.normal(shape, generator)
 
     def _noise(self, clean: Tensor, generator: Generator) -> Tensor:
-        return _normal(clean.shape[:-1], self._aug_factor, generator)
+        return self._aug_factor.normal(clean.shape[:-1], generator)
 
     @cached_property
     def seen(self) -> tuple[Float[Tensor, "d d"], Float[Tensor, "d d"]]:
@@ -141,12 +141,12 @@ class GaussianTask:
         return vectors * variances.clamp_min(0).sqrt() @ vectors.T
 
     @cached_property
-    def _data_factor(self) -> Tensor:
-        return _thin_factor(self.data_cov)
+    def _data_factor(self) -> "_Factor":
+        return _Factor.of(self.data_cov)
 
     @cached_property
-    def _aug_factor(self) -> Tensor:
-        return _thin_factor(self.aug_cov)
+    def _aug_factor(self) -> "_Factor":
+        return _Factor.of(self.aug_cov)
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,13 +241,33 @@ def _check_covariance(name: str, cov: Tensor) -> None:
         raise ValueError(f"{name} has the eigenvalue {smallest:.3g}; all must be at least 0")
 
 
-def _thin_factor(cov: Tensor) -> Tensor:
-    """F (d, rank) with F F^T = cov: directions without variance cost no random numbers."""
-    variances, vectors = torch.linalg.eigh(cov)
-    kept = variances > cov.shape[0] * torch.finfo(cov.dtype).eps * variances.abs().max()
-    return vectors[:, kept] * variances[kept].sqrt()
+@dataclass(frozen=True, eq=False)
+class _Factor:
+    """F (d, rank) with F F^T = cov: directions without variance cost no random numbers.
 
+    Where F only scales its inputs and puts them at row `first` and below, as for independent coordinates, `scale` has
+    the numbers: to multiply by them takes a third of a matrix product's time, and gives the same bits.
+    """
 
-def _normal(shape: tuple[int, ...], factor: Tensor, generator: Generator) -> Tensor:
-    white = torch.randn((*shape, factor.shape[1]), generator=generator, dtype=factor.dtype, device=factor.device)
-    return white @ factor.T
+    matrix: Tensor
+    scale: Tensor | None
+    first: int
+
+    @classmethod
+    def of(cls, cov: Tensor) -> Self:
+        """Factorise a covariance (d, d)."""
+        variances, vectors = torch.linalg.eigh(cov)
+        kept = variances > cov.shape[0] * torch.finfo(cov.dtype).eps * variances.abs().max()
+        matrix = vectors[:, kept] * variances[kept].sqrt()
+        first = int(matrix[:, :1].abs().argmax()) if matrix.numel() else 0
+        scale = matrix.diagonal(-first)
+        placed = len(scale) == matrix.shape[1] and int(matrix.count_nonzero()) == int(scale.count_nonzero())
+        return cls(matrix, scale if placed else None, first)
+
+    def normal(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        """Draw samples (*shape, d) of the covariance."""
+        d, rank = self.matrix.shape
+        white = torch.randn((*shape, rank), generator=generator, dtype=self.matrix.dtype, device=self.matrix.device)
+        if self.scale is None:
+            return white @ self.matrix.T
+        return torch.nn.functional.pad(white.mul_(self.scale), (self.first, d - self.first - rank))

@@ -61,10 +61,12 @@ def centred_logits(
     z: Float[Tensor, "*runs n m"], shift: Float[Tensor, "*runs n m"], y: Float[Tensor, "*runs n m"]
 ) -> Float[Tensor, "*runs n n"]:
     """`infonce_logits` of anchors around 0, of `shift` = z' - z and of negatives y less the anchors' centre."""
-    squares = z.square().sum(-1)
-    positive = (squares - shift.square().sum(-1)).div_(2)
-    others = squares if y is z else y.square().sum(-1)
-    return _with_diagonal(add_product(others.unsqueeze(-2), z, y.mT, -0.5, 1), positive)
+    squares, shifts = z.square().sum(-1), shift.square().sum(-1)
+    if y is z:  # the product has |z_i|^2 / 2 on its diagonal
+        logits = add_product(squares.unsqueeze(-2), z, y.mT, -0.5, 1)
+        logits.diagonal(dim1=-2, dim2=-1).sub_(shifts, alpha=0.5)
+        return logits
+    return _with_diagonal(distance_logits(z, y), (squares - shifts) / 2)
 
 
 def distance_logits(z: Float[Tensor, "*runs b m"], y: Float[Tensor, "*runs n m"]) -> Float[Tensor, "*runs b n"]:

@@ -1,6 +1,6 @@
 """What a toy network minimises: a loss, its temperature and the network's activation, with value and gradient."""
 
-import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.covariance import centred_covariance
+from dyncollapse.covariance import centred_force
 from dyncollapse.gaussian import Pairs
 from dyncollapse.losses import (
     LOSSES,
@@ -84,9 +84,10 @@ class Objective:
         groups = _group_batches(pairs, weights[0].ndim)
         if self.closed_form(biases):
             product = end_to_end(weights)
-            forces = (share * _mean_over_batches(_force(product, group), product.ndim) for share, group in groups)
-            pull = product @ functools.reduce(torch.add, forces).neg_()
-            return layer_gradients(weights, pull)
+            forces = [_mean_over_batches(_force(product, group), product.ndim) for _, group in groups]
+            if len(forces) > 1:
+                forces = [torch.stack([s * f for (s, _), f in zip(groups, forces, strict=True)]).sum(0)]
+            return layer_gradients(weights, product @ forces[0].neg_())
         parameters = [p.detach().requires_grad_() for p in (*weights, *biases)]
         totals = [torch.zeros_like(p) for p in parameters]
         for share, group in groups:
@@ -100,24 +101,29 @@ class Objective:
 def infonce_force(product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Float[Tensor, "*runs d d"]:
     """X of Lemma 2 on one batch: dL/dP = -P X under Eq. 2."""
     x, shift = pairs.anchor - pairs.anchor.mean(dim=-2, keepdim=True), pairs.positive - pairs.anchor
-    z, z_shift = x @ product.mT, shift @ product.mT
+    # A tenth of a single run's step is what matmul makes of these shapes before it calls bmm.
+    times = torch.bmm if x.ndim == product.ndim == 3 and len(x) == len(product) else torch.matmul
+    z, z_shift = times(x, product.mT), times(shift, product.mT)
     y, z_negative = (x, z) if pairs.views == "one-sided" else (x + shift, z + z_shift)
-    alpha = torch.softmax(centred_logits(z, z_shift, z_negative), dim=-1)
-    return centred_covariance(x, shift, alpha, y).force
+    logits = centred_logits(z, z_shift, z_negative)
+    # In place where nothing is differentiated: an array of n x n numbers less to walk through.
+    alpha = torch.softmax(logits, dim=-1, out=None if logits.requires_grad else logits)
+    return centred_force(x, shift, alpha, y)
 
 
 def _force(product: Tensor, pairs: Pairs) -> Tensor:
     """`infonce_force`, of some runs at a time where all of them would not fit a CPU's cache."""
-    alike = product.ndim > 2 and product.shape[:-2] == pairs.anchor.shape[:-2]
-    if product.is_cuda or not alike or len(product) <= (size := _together(pairs.anchor[0])):
+    shape = pairs.anchor.shape
+    alike = product.ndim > 2 and product.shape[:-2] == shape[:-2]
+    if product.is_cuda or not alike or len(product) <= (size := _together(shape[1:], product.itemsize)):
         return infonce_force(product, pairs)
     parts = zip(*(tensor.split(size) for tensor in (product, pairs.anchor, pairs.positive)), strict=True)
     return torch.cat([infonce_force(p, Pairs(x, x_pos, pairs.views)) for p, x, x_pos in parts])
 
 
-def _together(anchors: Tensor) -> int:
-    """How many times these batches' n x n arrays fit MOST_BYTES, at least once."""
-    return max(1, MOST_BYTES // (anchors.element_size() * anchors.shape[:-1].numel() * anchors.shape[-2]))
+def _together(shape: torch.Size, itemsize: int) -> int:
+    """How many times the n x n arrays of anchors (*batches, n, d) fit MOST_BYTES, at least once."""
+    return max(1, MOST_BYTES // (itemsize * math.prod(shape[:-1]) * shape[-2]))
 
 
 def _group_batches(pairs: Pairs, ndim: int) -> list[tuple[float, Pairs]]:
@@ -129,7 +135,7 @@ def _group_batches(pairs: Pairs, ndim: int) -> list[tuple[float, Pairs]]:
     if extra <= 0:
         return [(1.0, pairs)]
     anchors, positives = (x.flatten(0, extra - 1) for x in (pairs.anchor, pairs.positive))
-    size = _together(anchors[0])
+    size = _together(anchors.shape[1:], anchors.itemsize)
     groups = zip(anchors.split(size), positives.split(size), strict=True)
     return [(len(x) / len(anchors), Pairs(x, x_pos, pairs.views)) for x, x_pos in groups]
 

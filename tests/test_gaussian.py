@@ -5,6 +5,7 @@ import torch
 from reference import covariance, random_covariance
 
 from dyncollapse import GaussianTask, Pairs, join_streams, stack_pairs
+from dyncollapse.gaussian import _Factor
 
 VIEWS = ("one-sided", "two-sided")
 EYE = torch.eye(3, dtype=torch.float64)
@@ -29,6 +30,26 @@ def test_samples_have_the_covariances_of_the_task(ranks, views, generator):
     close_to_covariance(pairs.anchor, s if views == "one-sided" else s + a)
     close_to_covariance(pairs.positive, s + a)
     close_to_covariance(pairs.positive - pairs.anchor, a if views == "one-sided" else 2 * a)
+
+
+@pytest.mark.parametrize(
+    ("variances", "placed"),
+    [
+        ([0.5, 0.5, 0.5, 0.5], True),
+        ([0.0, 0.0, 1.5, 1.5], True),
+        ([1.5, 1.5, 0.0, 0.0], True),
+        ([0.0, 1.0, 2.0, 0.0], True),
+        ([1.0, 0.0, 2.0, 0.0], False),
+        ([0.0, 0.0, 0.0, 0.0], True),
+    ],
+)
+def test_independent_coordinates_are_scaled_to_the_bits_of_the_product(variances, placed):
+    factor = _Factor.of(torch.diag(torch.tensor(variances)))
+    assert (factor.scale is not None) is placed
+    white = torch.randn(3, 50, factor.matrix.shape[1], generator=torch.Generator().manual_seed(0))
+    found = factor.normal((3, 50), torch.Generator().manual_seed(0))
+    assert torch.equal(found, white @ factor.matrix.T)
+    assert found.shape == (3, 50, 4)
 
 
 def test_directions_without_variance_stay_empty(generator):
