@@ -100,9 +100,10 @@ class Objective:
 
 def infonce_force(product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Float[Tensor, "*runs d d"]:
     """X of Lemma 2 on one batch: dL/dP = -P X under Eq. 2."""
-    x, shift = pairs.anchor - pairs.anchor.mean(dim=-2, keepdim=True), pairs.positive - pairs.anchor
+    total = pairs.anchor.sum(dim=-2, keepdim=True)
+    x, shift = torch.sub(pairs.anchor, total, alpha=1 / pairs.anchor.shape[-2]), pairs.positive - pairs.anchor
     # A tenth of a single run's step is what matmul makes of these shapes before it calls bmm.
-    times = torch.bmm if x.ndim == product.ndim == 3 and len(x) == len(product) else torch.matmul
+    times = torch.bmm if x.ndim == product.ndim == 3 and x.shape[0] == product.shape[0] else torch.matmul
     z, z_shift = times(x, product.mT), times(shift, product.mT)
     y, z_negative = (x, z) if pairs.views == "one-sided" else (x + shift, z + z_shift)
     logits = centred_logits(z, z_shift, z_negative)
@@ -115,7 +116,7 @@ def _force(product: Tensor, pairs: Pairs) -> Tensor:
     """`infonce_force`, of some runs at a time where all of them would not fit a CPU's cache."""
     shape = pairs.anchor.shape
     alike = product.ndim > 2 and product.shape[:-2] == shape[:-2]
-    if product.is_cuda or not alike or len(product) <= (size := _together(shape[1:], product.itemsize)):
+    if product.is_cuda or not alike or shape[0] <= (size := _together(shape[1:], product.itemsize)):
         return infonce_force(product, pairs)
     parts = zip(*(tensor.split(size) for tensor in (product, pairs.anchor, pairs.positive)), strict=True)
     return torch.cat([infonce_force(p, Pairs(x, x_pos, pairs.views)) for p, x, x_pos in parts])
