@@ -129,7 +129,7 @@ def _epochs(site: Site, rows: int, seconds: float) -> int:
     """Epochs of each row that fit into what is left, at so many seconds each; at least one."""
     if site.scale.most_epochs is not None:
         return site.scale.most_epochs
-    return max(1, int(((site.left - AFTER) / rows - BESIDES) / seconds))
+    return max(1, int(((site.left - AFTER) / (rows - 1 + ROOM) - BESIDES) / seconds))
 
 
 def _train(recipes: dict[str, Recipe], data: Data, values: dict[str, Any], site: Site) -> Found:

@@ -53,6 +53,7 @@ def measure(site: Site) -> Found:
         Finding("images embedded, two views of each, float32, written to files", len(images)),
         Finding("views embedded per second", 2 * len(images) / found["embed_seconds"], "1/s"),
     ]
+    site.save(Found(findings, found, skipped))
     found["spectra"] = {}
     for space in SPACES:
         rows, part = on_device[space][0], embedded[space][0][: scale.spectrum_part]

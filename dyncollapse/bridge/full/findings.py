@@ -33,6 +33,11 @@ class Finding:
         return self.value >= self.limit if self.least else self.value <= self.limit
 
     @property
+    def fails(self) -> bool:
+        """Whether it is not what it must be; to miss a target is no failure."""
+        return self.holds is False and not self.target
+
+    @property
     def sentence(self) -> str:
         """The number and its limit in words."""
         shown = "none" if self.value is None else f"{self.value:.4g}" if abs(self.value) < 1e4 else f"{self.value:,.0f}"
@@ -60,7 +65,7 @@ class Found:
     @property
     def failed(self) -> bool:
         """Whether a number is not what it must be."""
-        return any(finding.holds is False and not finding.target for finding in self.findings)
+        return any(finding.fails for finding in self.findings)
 
 
 @dataclass(frozen=True)

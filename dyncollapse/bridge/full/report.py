@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from dyncollapse.bridge.full.alone import Failure
-from dyncollapse.bridge.full.findings import Finding, Found, Site
+from dyncollapse.bridge.full.findings import Found, Site
 from dyncollapse.bridge.full.parts import PARTS, Part, measure_part
 from dyncollapse.bridge.full.pictures import draw_report
 from dyncollapse.bridge.full.scale import FULL, TINY
@@ -89,7 +89,7 @@ def _part_values(part: Part, outcome: Found | Failure, seconds: float) -> dict[s
         "title": part.title,
         "seconds": seconds,
         "status": "FAILED" if failed else "ok" if found.findings else "skipped",
-        "reason": "; ".join(reasons + [finding.sentence for finding in found.findings if failing(finding)]),
+        "reason": "; ".join(reasons + [finding.sentence for finding in found.findings if finding.fails]),
         "details": "" if failure is None else failure.details,
         "findings": [{**finding.as_dict(), "sentence": finding.sentence} for finding in found.findings],
         "skipped": found.skipped,
@@ -104,11 +104,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def failing(finding: Finding) -> bool:
-    """Whether this number fails its part."""
-    return finding.holds is False and not finding.target
 
 
 def _write(report: dict[str, Any], folder: Path, tell: Callable[[str], object]) -> None:

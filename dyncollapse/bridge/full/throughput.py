@@ -25,8 +25,13 @@ VARIANTS: dict[str, dict[str, str]] = {
     "SimCLR-none": {"projector": "none"},
     "DirectCLR": {"method": "directclr"},
 }
+# The last is measured once: the projector does not change what processors do.
 PIPELINES = ("memory", "mixed", "workers")
-KINDS = ("bare", *PIPELINES)
+TITLES = {
+    "memory": "from device memory",
+    "mixed": "from a folder that workers read and crop",
+    "workers": "from a folder, all by workers",
+}
 FROM_MEMORY = 0.9  # of the network's own rate: the target
 AS_FAST, ROOM = 0.98, 0.85  # the largest batch within 2 % of the fastest, that leaves room for the optimiser and views
 ROOM_OF_TIME = 1.2  # a variant is begun where this much of what the slowest took is left
@@ -59,7 +64,10 @@ def measure(site: Site) -> Found:
             start = time.time()
             recipe = resolve({**common, **settings, "batch_size": pairs})
             rows[name] = row = _rates(recipe, images, held, PIPELINES if not rows else PIPELINES[:-1], site)
-            site.tell(f"{name}, images/s: " + ", ".join(f"{kind} {row[kind]:.4g}" for kind in KINDS if kind in row))
+            site.tell(
+                f"{name}, images/s: "
+                + ", ".join(f"{kind} {row[kind]:.4g}" for kind in ("bare", *PIPELINES) if kind in row)
+            )
             findings += _findings(name, row, site)
             site.save(Found(findings, found, skipped))
             slowest = max(slowest, time.time() - start)
@@ -67,21 +75,17 @@ def measure(site: Site) -> Found:
 
 
 def _findings(name: str, row: dict[str, Any], site: Site) -> list[Finding]:
-    share = row["memory"] / row["bare"]
-    found = [
-        Finding(f"{name}, network alone, forwards and backwards", row["bare"], "images/s"),
-        Finding(f"{name}, trained from device memory", row["memory"], "images/s"),
-        site.target(f"{name}, that is of the network's own rate", share, FROM_MEMORY, least=True),
-        Finding(f"{name}, trained from a folder, workers decode and crop", row["mixed"], "images/s"),
-        Finding(f"{name}, that is of the network's own rate", row["mixed"] / row["bare"]),
+    found = [Finding(f"{name}, network alone, forwards and backwards", row["bare"], "images/s")]
+    for kind in PIPELINES:
+        if kind not in row:
+            continue
+        found.append(Finding(f"{name}, trained {TITLES[kind]}", row[kind], "images/s"))
+        over = Finding(f"{name}, that over the network's own rate, {TITLES[kind]}", row[kind] / row["bare"])
+        found.append(site.target(over.what, over.value, FROM_MEMORY, least=True) if kind == "memory" else over)
+    found += [
         Finding(f"{name}, losses that are no numbers, in all", row["not_finite"], limit=0),
         Finding(f"{name}, weights that training moved, share", row["moved"], limit=0.5, least=True),
     ]
-    if "workers" in row:  # measured once: the projector does not change what processors do
-        found += [
-            Finding(f"{name}, trained from a folder, workers make the views", row["workers"], "images/s"),
-            Finding(f"{name}, that is of the network's own rate", row["workers"] / row["bare"]),
-        ]
     if row["memory_peak_bytes"] is not None:
         found.append(Finding(f"{name}, most memory, trained from memory", row["memory_peak_bytes"] / 2**30, "GiB"))
     return found
