@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.losses import add_product, distance_logits, dot_logits, loss_temperature, normalised
+from dyncollapse.losses import add_product, distance_logits, dot_logits, loss_temperature, matrix_product, normalised
 
 # Bytes of logits held at a time, enough rows for a fast product up to a million samples, and rows converted and centred
 # at a time, so that a product with them loses no speed; and both on a GPU, where small products do not fill it (ours).
@@ -86,7 +86,7 @@ def _half_of_data(x: Tensor, alpha: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     b.diagonal(dim1=-2, dim2=-1).zero_()
     r, c = b.sum(-1, keepdim=True), b.sum(-2).unsqueeze(-1)
     own = (r + c) * x if y is x else r * x
-    h = x.mT @ add_product(own, b, y, 0.5 / x.shape[-2], -1 / x.shape[-2])
+    h = matrix_product(x.mT, add_product(own, b, y, 0.5 / x.shape[-2], -1 / x.shape[-2]))
     return (h if y is x else h + y.mT @ (c * y / (2 * x.shape[-2]))), r
 
 

@@ -16,6 +16,7 @@ from dyncollapse.losses import (
     dot_infonce,
     infonce,
     loss_temperature,
+    matrix_product,
     ntxent,
     spectral,
 )
@@ -87,7 +88,7 @@ class Objective:
             forces = [_mean_over_batches(_force(product, group), product.ndim) for _, group in groups]
             if len(forces) > 1:
                 forces = [torch.stack([s * f for (s, _), f in zip(groups, forces, strict=True)]).sum(0)]
-            return layer_gradients(weights, product @ forces[0].neg_())
+            return layer_gradients(weights, matrix_product(product, forces[0].neg_()))
         parameters = [p.detach().requires_grad_() for p in (*weights, *biases)]
         totals = [torch.zeros_like(p) for p in parameters]
         for share, group in groups:
@@ -102,9 +103,7 @@ def infonce_force(product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Float[Te
     """X of Lemma 2 on one batch: dL/dP = -P X under Eq. 2."""
     total = pairs.anchor.sum(dim=-2, keepdim=True)
     x, shift = torch.sub(pairs.anchor, total, alpha=1 / pairs.anchor.shape[-2]), pairs.positive - pairs.anchor
-    # A tenth of a single run's step is what matmul makes of these shapes before it calls bmm.
-    times = torch.bmm if x.ndim == product.ndim == 3 and x.shape[0] == product.shape[0] else torch.matmul
-    z, z_shift = times(x, product.mT), times(shift, product.mT)
+    z, z_shift = matrix_product(x, product.mT), matrix_product(shift, product.mT)
     y, z_negative = (x, z) if pairs.views == "one-sided" else (x + shift, z + z_shift)
     logits = centred_logits(z, z_shift, z_negative)
     # In place where nothing is differentiated: an array of n x n numbers less to walk through.
