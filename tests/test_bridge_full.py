@@ -92,6 +92,7 @@ def test_command_does_every_part_and_leaves_a_report(tmp_path, archive):
     for picture in ("report.png", "cifar.png"):
         assert imread(tmp_path / "out" / picture).std() > 0.05
     assert "6. Tables 1 and 2 on CIFAR-10" in done.stderr
+    assert "Warning" not in done.stderr
 
 
 @pytest.mark.filterwarnings("ignore:.*pin_memory.*")

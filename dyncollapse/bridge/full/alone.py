@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 PRELOADED = ["dyncollapse.bridge.full.parts"]
+GRACE = 5.0  # seconds that a process has to end by itself
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def _result(here: Connection, process: Any, until: float, tell: Callable[[str], 
             except (EOFError, OSError, pickle.UnpicklingError):
                 break
             if kind == "done":
+                process.join(GRACE)  # to give back what the system keeps for it
                 return replace(content, saved=saved) if isinstance(content, Failure) else content
             if kind == "saved":
                 saved = content
@@ -69,7 +71,7 @@ def _result(here: Connection, process: Any, until: float, tell: Callable[[str], 
             break
     else:
         return Failure("it was not done in the time for it, and was ended", saved=saved)
-    process.join(5)
+    process.join(GRACE)
     return Failure(f"its process died with exit code {process.exitcode}", saved=saved)
 
 
