@@ -27,12 +27,17 @@ SLURM_MINUTES = 24 * 60
 LOOK_AT_JOBS, GRACE, ASK_QUEUE = 0.5, 10.0, 20.0
 
 
+def cores() -> int:
+    """Processor cores that this process may use; 1 where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
 def local_workers(count: int | None = None, threads: int = 1) -> Workers:
     """Processes on this machine, by default as many as its cores allow with `threads` each.
 
     A script that uses them runs its own work under `if __name__ == "__main__":`, for every process imports it.
     """
-    count = count or max(1, len(os.sched_getaffinity(0)) // threads if hasattr(os, "sched_getaffinity") else 1)
+    count = count or max(1, cores() // threads)
     return Workers(partial(_processes, count), count)
 
 

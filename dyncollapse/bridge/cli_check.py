@@ -77,7 +77,7 @@ def check(
         check_full(device or "cuda", tiny=tiny, cifar=cifar, minutes=minutes or 9.0, out=out, as_json=as_json)
         return
     with refusals():
-        from dyncollapse.bridge.check import check_recipes, run_check
+        from dyncollapse.bridge.check import SEEDS, check_recipes, run_check
         from dyncollapse.bridge.pretraining import Stopped
         from dyncollapse.progress import progress_line
         from dyncollapse.report import reserve_folder
@@ -87,7 +87,9 @@ def check(
         again = f"dyncollapse bridge check --out {folder} with the same options goes on"
         try:
             with progress_line("steps") as advance:
-                failures = run_check(folder, check_recipes(seeds or 3, short=short, epochs=epochs), workers, advance)
+                failures = run_check(
+                    folder, check_recipes(seeds or SEEDS, short=short, epochs=epochs), workers, advance
+                )
             found = _summarise(folder) | {"failures": failures}
         except (KeyboardInterrupt, Stopped):
             fail(130, f"Interrupted; what was saved until then is in {folder}/, and {again}")

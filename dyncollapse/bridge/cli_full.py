@@ -15,10 +15,10 @@ def check_full(device: str, *, tiny: bool, cifar: Path | None, minutes: float, o
     with refusals():
         if cifar is not None:
             _check_cifar(cifar)
-        from dyncollapse.executors import local_workers
+        from dyncollapse.executors import cores
         from dyncollapse.report import reserve_folder
 
-        use_machine(device, local_workers().count or 1)
+        use_machine(device, cores())
         import torch
 
         from dyncollapse.bridge.full.report import run_parts, summary

@@ -52,6 +52,10 @@ class Images(Protocol):
         """The pixels of one image. Raises Unreadable."""
         ...
 
+    def take(self, kept: Int[Tensor, " k"]) -> "Images":
+        """Those of these numbers, in their order."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class HeldImages:
@@ -77,6 +81,10 @@ class HeldImages:
     def read(self, index: int) -> UInt8[Tensor, "c h w"]:
         """Its pixels."""
         return self.pixels[index]
+
+    def take(self, kept: Int[Tensor, " k"]) -> "HeldImages":
+        """Those of these numbers, in their order."""
+        return HeldImages(self.pixels[kept], self.labels[kept], self.title)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +115,10 @@ class FolderImages:
             reason = printable(str(error)).replace(repr(self.paths[index]), "it") or type(error).__name__
             raise Unreadable(f"{self.name(index)} cannot be read as an image ({reason})") from None
         return torch.from_numpy(pixels).permute(2, 0, 1)
+
+    def take(self, kept: Int[Tensor, " k"]) -> "FolderImages":
+        """Those of these numbers, in their order."""
+        return FolderImages([self.paths[index] for index in kept.tolist()], self.labels[kept], self.channels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,12 +301,7 @@ def hold(images: Images, size: int, skipped: Skipped, threads: int = 1) -> HeldI
 
 def some_images(images: Images, most: int, seed: int = 0) -> Images:
     """At most so many of the images, drawn without repetition, in random order."""
-    kept = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:most]
-    if isinstance(images, HeldImages):
-        return HeldImages(images.pixels[kept], images.labels[kept], images.title)
-    if isinstance(images, FolderImages):
-        return FolderImages([images.paths[index] for index in kept.tolist()], images.labels[kept])
-    raise TypeError(f"images are a {type(images).__name__}; give held ones or a folder's")
+    return images.take(torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:most])
 
 
 def _some(names: Sequence[str]) -> str:

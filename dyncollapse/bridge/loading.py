@@ -111,9 +111,10 @@ def batches_from_workers(
 
     `mixed`: these decode and crop, a sixth of the work for JPEGs of ImageNet's size, and the device does the rest.
     """
+    keys = _Keys(order, steps, rows)
     loader = DataLoader(
         _Views(images, [crop_alone(view) for view in views] if mixed else views, size, order.seed),
-        batch_sampler=(keys := _Keys(order, steps, rows)),
+        batch_sampler=keys,
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=device.type == "cuda",

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dyncollapse.bridge.full.throughput import kornia_view
+from dyncollapse.bridge.full.timing import wait
 from dyncollapse.bridge.views import CIFAR, IMAGENET, batched_view, draw_views, worker_view
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -24,8 +25,7 @@ def batch(name):
 def waited(work):
     def run():
         work()
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
+        wait(DEVICE)
 
     return run
 

@@ -13,19 +13,14 @@ from dyncollapse.bridge.check import finish_run, table_recipes
 from dyncollapse.bridge.checkpoints import FOLDER
 from dyncollapse.bridge.experiments import find_runs
 from dyncollapse.bridge.full.findings import Finding, Found, Site
-from dyncollapse.bridge.full.throughput import bare_step
-from dyncollapse.bridge.full.timing import seconds_per_call
+from dyncollapse.bridge.full.throughput import rates
 from dyncollapse.bridge.images import CIFAR, Data, HeldImages, Skipped, hold, open_data
-from dyncollapse.bridge.loading import batches_from_memory
 from dyncollapse.bridge.optimisation import chosen_kernels
 from dyncollapse.bridge.pictures import draw_check
 from dyncollapse.bridge.pretraining import LossDiverged
-from dyncollapse.bridge.processes import Process
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.tables import compare
-from dyncollapse.bridge.trainer import build_trainer
-from dyncollapse.bridge.views import PAIRS
-from dyncollapse.executors import local_workers
+from dyncollapse.executors import cores
 from dyncollapse.files import write_png
 
 # Table 1 first, for where the time ends before the rows do.
@@ -42,15 +37,22 @@ def measure(site: Site) -> Found:
     """Train, probe and diagnose a run of each row, one after the other, and set them beside the paper."""
     if site.cifar is None:
         return Found([], {}, ["CIFAR-10 was not given (--cifar PATH): no rows of Tables 1 and 2"])
-    data = _held(open_data(str(unpacked(site.cifar, site.folder / "cifar"))), site)
-    recipes = _recipes(site, epochs=1)
-    bare, rate = _rates(recipes["mlp"], data, site)
-    steps = len(data.train) // recipes["mlp"].batch_size
-    seconds = steps * recipes["mlp"].batch_size / rate
+    recipes = _recipes(site)
+    first = recipes["mlp"]
+    train, data = _held(open_data(str(unpacked(site.cifar, site.folder / "cifar"))), first.image_size, site)
+    with chosen_kernels(first):  # epochs enough for as many steps as a rate takes
+        row, _ = rates(replace(first, epochs=1000), train, train, ("memory",), site)
+    seconds = len(train) // first.batch_size * first.batch_size / row["memory"]
     epochs = _epochs(site, len(recipes), seconds)
-    site.tell(f"{rate:.4g} images/s: {epochs} epoch(s) of each of {len(recipes)} rows")
-    found: dict[str, Any] = {"bare": bare, "rate": rate, "epochs": epochs, "images": len(data.train), "failed": {}}
-    return _train(_recipes(site, epochs), data, found, site)
+    site.tell(f"{row['memory']:.4g} images/s: {epochs} epoch(s) of each of {len(recipes)} rows")
+    found: dict[str, Any] = {
+        "bare": row["bare"],
+        "rate": row["memory"],
+        "epochs": epochs,
+        "images": len(train),
+        "failed": {},
+    }
+    return _train({name: replace(recipe, epochs=epochs) for name, recipe in recipes.items()}, data, found, site)
 
 
 def _found(runs: Sequence[Path], values: dict[str, Any], skipped: list[str], site: Site) -> Found:
@@ -90,39 +92,18 @@ def unpacked(path: Path, folder: Path) -> Path:
     return inside[0] if alone else folder
 
 
-def _held(data: Data, site: Site) -> Data:
-    """The data with all images in memory: every row reads them anew otherwise."""
+def _held(data: Data, size: int, site: Site) -> tuple[HeldImages, Data]:
+    """The training images in memory, and the data with all images there: every row reads them anew otherwise."""
     site.tell(f"reading {len(data.train)} images")
-    threads, size = local_workers().count or 1, _recipes(site, 1)["mlp"].image_size
-    train, test = (
-        hold(images, size, Skipped(images, strict=True), threads) for images in (data.train, data.split("test"))
-    )
-    return replace(data, train=train, test=test)
+    train, test = (hold(part, size, Skipped(part, strict=True), cores()) for part in (data.train, data.split("test")))
+    return train, replace(data, train=train, test=test)
 
 
-def _recipes(site: Site, epochs: int) -> dict[str, Recipe]:
-    """A recipe for each row, Table 1 first."""
-    common = {**site.scale.cifar, "data": str(site.cifar), "device": str(site.device), "epochs": epochs}
+def _recipes(site: Site) -> dict[str, Recipe]:
+    """A recipe for each row, Table 1 first, whose epochs are still to be found."""
+    common = {**site.scale.cifar, "data": str(site.cifar), "device": str(site.device), "epochs": 1}
     recipes = table_recipes({**common, "tensorboard": False, "keep": 1})
     return {name: recipes[name] for name in (*ORDER, *(name for name in recipes if name not in ORDER))}
-
-
-def _rates(recipe: Recipe, data: Data, site: Site) -> tuple[float, float]:
-    """Images per second of the network alone, and of training from memory."""
-    images = data.train
-    assert isinstance(images, HeldImages)
-    trainer = build_trainer(replace(recipe, epochs=1000), Process(0, 1, site.device), len(images), 3)
-    views, rows, steps = PAIRS[recipe.augment], slice(0, recipe.batch_size), (0, trainer.total)
-    batches = batches_from_memory(images, views, recipe.image_size, trainer.order, steps, rows, site.device)
-    taken = iter(range(trainer.total))
-    with chosen_kernels(recipe):
-        step = bare_step(trainer, recipe.batch_size)
-        seconds = [
-            seconds_per_call(work, site.device, site.scale.seconds / 2, warm=3)
-            for work in (step, lambda: trainer.step(next(taken), next(batches)))
-        ]
-    bare, rate = (recipe.batch_size / value for value in seconds)
-    return bare, rate
 
 
 def _epochs(site: Site, rows: int, seconds: float) -> int:

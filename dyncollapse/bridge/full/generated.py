@@ -1,7 +1,5 @@
 """Images that nobody has to download: a folder of JPEGs like ImageNet's in shape and size, and images in memory."""
 
-import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from dyncollapse.bridge.images import HeldImages
+from dyncollapse.executors import cores
 
 COARSE, GRAIN, QUALITY = 4, 10.0, 94  # side of a patch, noise, JPEG quality: about 110 kB, as ImageNet's
 CHUNK = 1024
@@ -41,7 +40,7 @@ def write_jpegs(
     for kind in range(classes):
         (folder / f"n{kind:08d}").mkdir(parents=True)
     keys = [(kind, number) for number in range(per_class) for kind in range(classes)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # encoding and drawing are done outside of Python's lock
+    with ThreadPoolExecutor(cores()) as pool:  # encoding and drawing are done outside of Python's lock
         sizes = list(pool.map(write, keys))
     return len(sizes), sum(sizes) / len(sizes)
 
@@ -52,13 +51,9 @@ def images_in_memory(count: int, side: int, classes: int, device: torch.device, 
     labels = torch.arange(count) % classes
     tints = torch.randint(0, 128, (classes, 3, 1, 1), generator=generator)
     pixels = torch.empty(count, 3, side, side, dtype=torch.uint8, device=device)
-    for rows in _chunks(count):
-        shape = (rows.stop - rows.start, 3, max(1, side // 8), max(1, side // 8))
-        coarse = torch.randint(0, 128, shape, generator=generator) + tints[labels[rows]]
+    shape = (3, max(1, side // 8), max(1, side // 8))
+    for block, kinds in zip(pixels.split(CHUNK), labels.split(CHUNK), strict=True):
+        coarse = torch.randint(0, 128, (len(block), *shape), generator=generator) + tints[kinds]
         smooth = functional.interpolate(coarse.to(device, torch.float32), size=(side, side), mode="bilinear")
-        pixels[rows] = smooth.to(torch.uint8)
+        block.copy_(smooth)
     return HeldImages(pixels, labels, "generated")
-
-
-def _chunks(count: int) -> Iterator[slice]:
-    return (slice(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))

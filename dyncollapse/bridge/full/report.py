@@ -18,7 +18,7 @@ from dyncollapse.bridge.full.parts import PARTS, Part, measure_part
 from dyncollapse.bridge.full.pictures import draw_report
 from dyncollapse.bridge.full.scale import FULL, TINY
 from dyncollapse.bridge.terminal import as_markdown
-from dyncollapse.executors import local_workers
+from dyncollapse.executors import cores
 from dyncollapse.files import write_json, write_png, write_whole
 from dyncollapse.progress import duration
 from dyncollapse.report import versions
@@ -48,7 +48,7 @@ def run_parts(
     report: dict[str, Any] = {
         "scale": "tiny" if tiny else "full",
         "device": _device_name(device),
-        "cores": local_workers().count,
+        "cores": cores(),
         "versions": versions("timm", "torchvision", "scikit-learn", "kornia", "tensorboard"),
         "seed": 0,
         "minutes": minutes,

@@ -30,17 +30,13 @@ def measure(site: Site) -> Found:
     write_jpegs(site.folder / "small" / "train", classes, site.scale.killed_images // classes, ((64, 64),))
     recipe, steps = _recipe(site), site.scale.killed_steps
     whole, parts = site.folder / "whole", site.folder / "killed"
-    threads = torch.get_num_threads()
     torch.set_num_threads(recipe.threads)  # as the command does
-    try:
-        pretrain(recipe, whole, Process(0, 1, site.device))
-    finally:
-        torch.set_num_threads(threads)
+    pretrain(recipe, whole, Process(0, 1, site.device))
     site.tell(f"{steps} steps without a break; now the same, killed after its first checkpoint")
-    died_at = _killed(recipe, parts, site.until)
+    died_at = _killed(recipe, parts)
     site.tell(f"killed at step {died_at}; resuming")
     resume = _command("--resume", "--out", str(parts))
-    finished = subprocess.run(resume, capture_output=True, text=True, timeout=_left(site.until), check=False)
+    finished = subprocess.run(resume, capture_output=True, text=True, check=False)
     if finished.returncode:
         raise RuntimeError(f"--resume ended with {finished.returncode}: {_last_line(finished.stderr)}")
     if "going on from" not in finished.stderr:
@@ -77,7 +73,7 @@ def _command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "dyncollapse", "bridge", "pretrain", *arguments]
 
 
-def _killed(recipe: Recipe, folder: Path, until: float) -> int:
+def _killed(recipe: Recipe, folder: Path) -> int:
     """Run the command until it has a checkpoint, kill it, and say after which step it died."""
     config = folder.with_suffix(".toml")
     settings = {name: value for name, value in recipe.as_dict().items() if value is not None}
@@ -90,7 +86,6 @@ def _killed(recipe: Recipe, folder: Path, until: float) -> int:
             if process.poll() is not None:
                 assert process.stderr is not None
                 raise RuntimeError(f"the run ended by itself: {_last_line(process.stderr.read().decode())}")
-            _left(until)
             time.sleep(LOOK)
     finally:
         process.kill()
@@ -102,11 +97,3 @@ def _killed(recipe: Recipe, folder: Path, until: float) -> int:
 
 def _last_line(text: str) -> str:
     return (text.strip().splitlines() or ["without a word"])[-1]
-
-
-def _left(until: float) -> float:
-    """Seconds that are left. Raises TimeoutError where none are."""
-    left = until - time.time()
-    if left <= 0:
-        raise TimeoutError("the time for this part is over")
-    return left

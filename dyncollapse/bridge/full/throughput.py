@@ -17,7 +17,7 @@ from dyncollapse.bridge.processes import Process
 from dyncollapse.bridge.recipe import Recipe, resolve
 from dyncollapse.bridge.trainer import Trainer, build_trainer
 from dyncollapse.bridge.views import PAIRS, View, batched_view, draw_views
-from dyncollapse.executors import local_workers
+from dyncollapse.executors import cores
 
 VARIANTS: dict[str, dict[str, str]] = {
     "SimCLR-mlp": {"projector": "mlp"},
@@ -44,7 +44,7 @@ def measure(site: Site) -> Found:
     folder = site.folder / "images"
     site.tell(f"writing {scale.classes * scale.per_class} JPEGs of {scale.classes} classes")
     count, size = write_jpegs(folder / "train", scale.classes, scale.per_class, scale.jpeg_sides)
-    workers = local_workers().count or 1
+    workers = cores()
     common = {**scale.recipe, "data": str(folder), "device": str(device), "workers": workers, "tensorboard": False}
     images = open_data(str(folder)).train
     found: dict[str, Any] = {"images": count, "mean_jpeg_bytes": size, "workers": workers}
@@ -63,7 +63,11 @@ def measure(site: Site) -> Found:
                 continue
             start = time.time()
             recipe = resolve({**common, **settings, "batch_size": pairs})
-            rows[name] = row = _rates(recipe, images, held, PIPELINES if not rows else PIPELINES[:-1], site)
+            row, trainer = rates(recipe, images, held, PIPELINES if not rows else PIPELINES[:-1], site)
+            if not rows:
+                trainer.checkpoint(row["steps"]).save(site.folder, keep=1)  # for part 2
+            del trainer  # or the next one's most memory would have it in it
+            rows[name] = row
             site.tell(
                 f"{name}, images/s: "
                 + ", ".join(f"{kind} {row[kind]:.4g}" for kind in ("bare", *PIPELINES) if kind in row)
@@ -98,7 +102,7 @@ def _batches(recipe: Recipe, site: Site) -> tuple[list[dict[str, Any]], int]:
     total = torch.cuda.get_device_properties(site.device).total_memory if site.device.type == "cuda" else None
     for pairs in site.scale.batches:
         try:
-            step = bare_step(trainer, pairs)
+            step = _bare_step(trainer, pairs)
             step()  # looks for the fastest kernels, in memory that training does not need
             peak = peak_memory(site.device, step)
             # Looking for the batch needs less than the rates that are told.
@@ -121,7 +125,7 @@ def chosen_batch(tried: Sequence[Mapping[str, Any]], total: int | None) -> int:
     return max(t["pairs"] for t in fit if t["images_per_second"] >= AS_FAST * best)
 
 
-def bare_step(trainer: Trainer, pairs: int) -> Callable[[], None]:
+def _bare_step(trainer: Trainer, pairs: int) -> Callable[[], None]:
     """The network alone on views that are there, forwards and backwards: no loss, no optimiser, no images."""
     recipe, device = trainer.recipe, trainer.process.device
     side = recipe.image_size
@@ -142,12 +146,14 @@ def bare_step(trainer: Trainer, pairs: int) -> Callable[[], None]:
     return step
 
 
-def _rates(recipe: Recipe, images: Images, held: HeldImages, pipelines: Sequence[str], site: Site) -> dict[str, Any]:
-    """Images per second of the network alone and of each pipeline, of one encoder that goes on training."""
+def rates(
+    recipe: Recipe, images: Images, held: HeldImages, pipelines: Sequence[str], site: Site
+) -> tuple[dict[str, Any], Trainer]:
+    """Images per second of the network alone and of each pipeline, of one encoder that goes on training; and it."""
     device, pairs = site.device, recipe.batch_size
     trainer = build_trainer(recipe, Process(0, 1, device), len(held), 3)
     start = [parameter.detach().clone() for parameter in trainer.encoder.parameters()]
-    seconds = seconds_per_call(bare_step(trainer, pairs), device, site.scale.seconds, warm=2)
+    seconds = seconds_per_call(_bare_step(trainer, pairs), device, site.scale.seconds, warm=2)
     found: dict[str, Any] = {"bare": pairs / seconds}
     trainer.optimiser.zero_grad(set_to_none=True)
     losses: list[torch.Tensor] = []
@@ -165,9 +171,7 @@ def _rates(recipe: Recipe, images: Images, held: HeldImages, pipelines: Sequence
     found["steps"], found["loss"] = len(losses), float(losses[-1])
     moved = sum(int((p != q).sum()) for p, q in zip(trainer.encoder.parameters(), start, strict=True))
     found["moved"] = moved / sum(p.numel() for p in start)
-    if recipe.head == "mlp":
-        trainer.checkpoint(len(losses)).save(site.folder, keep=1)  # for part 2
-    return found
+    return found, trainer
 
 
 def _pipeline(name: str, trainer: Trainer, images: Images, held: HeldImages) -> tuple[Iterator[Batch], int]:

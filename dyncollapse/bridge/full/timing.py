@@ -3,8 +3,12 @@
 import math
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import torch
+
+Result = TypeVar("Result")
 
 MOST_CALLS = 10_000
 
@@ -13,6 +17,15 @@ def wait(device: torch.device) -> None:
     """Let the device finish what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def timed(work: Callable[[], Result], device: torch.device) -> tuple[Result, float]:
+    """What `work` returns, and the seconds until the device has finished it."""
+    wait(device)
+    start = time.perf_counter()
+    result = work()
+    wait(device)
+    return result, time.perf_counter() - start
 
 
 def seconds_per_call(
@@ -24,18 +37,14 @@ def seconds_per_call(
     that lags behind far too many.
     """
 
-    def timed(calls: int) -> float:
-        wait(device)
-        start = time.perf_counter()
+    def repeat(calls: int) -> None:
         for _ in range(calls):
             work()
-        wait(device)
-        return (time.perf_counter() - start) / calls
 
-    for _ in range(warm):
-        work()
-    once = timed(1)
-    return timed(min(MOST_CALLS, max(least, math.ceil(seconds / once))))
+    repeat(warm)
+    _, once = timed(work, device)
+    calls = min(MOST_CALLS, max(least, math.ceil(seconds / once)))
+    return timed(partial(repeat, calls), device)[1] / calls
 
 
 def peak_memory(device: torch.device, work: Callable[[], object]) -> int | None:
