@@ -1,7 +1,9 @@
 """Gaussian data with Gaussian augmentations: the toy task of the paper's Sections 4 and 5."""
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
@@ -10,6 +12,11 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 VIEWS = ("one-sided", "two-sided")
+# Numbers in a step of the runs that share a generator (ours): 32 runs of 128 pairs in 16 dimensions. Fewer would cost
+# calls, more would leave processors idle.
+SHARED = 2**19
+# Numbers of anchors that are drawn at a time (ours): drawn one by one, small batches cost calls more than numbers.
+DRAWN = 2**15
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,9 +125,28 @@ class GaussianTask:
 
     def stream(
         self, batch_size: int, generator: Generator, runs: tuple[int, ...] = (), pool: int | None = None
-    ) -> "PairStream":
-        """Describe an endless stream of batches; see PairStream. `pool=None` draws fresh samples for every batch."""
-        return PairStream(self, batch_size, runs, pool, generator.device, generator.get_state())
+    ) -> "PairStream | JoinedStream":
+        """Describe an endless stream of batches; see PairStream. `pool=None` draws fresh samples for every batch.
+
+        On a CPU, many runs become streams of a few runs each, side by side, with generators that `generator` seeds: one
+        generator draws on one thread only, for half of the time of a step on four. Shapes alone decide how many.
+        """
+        stream = PairStream(self, batch_size, runs, pool, generator.device, generator.get_state())
+        count = min(-(-stream.numbers_per_step // SHARED), runs[0]) if runs and generator.device.type == "cpu" else 1
+        if count < 2:
+            return stream
+        first_seed = int(torch.randint(2**32, (), generator=generator.clone_state()))
+        edges = [i * runs[0] // count for i in range(count + 1)]
+        return JoinedStream(
+            tuple(
+                replace(
+                    stream,
+                    runs=(stop - start, *runs[1:]),
+                    generator_state=Generator().manual_seed(first_seed + i).get_state(),
+                )
+                for i, (start, stop) in enumerate(itertools.pairwise(edges))
+            )
+        )
 
     def _clean(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         return self._data_factor.normal(shape, generator)
@@ -153,8 +179,9 @@ class GaussianTask:
 class PairStream:
     """An endless, restartable stream of batches: every iteration starts again from the same generator state.
 
-    With `pool` samples per run, the clean samples are drawn once and visited in shuffled epochs, so a batch
-    never holds a sample twice; the augmentation noise is fresh every time.
+    Without a pool every sample is fresh; small batches are drawn several at a time. With `pool` samples per run, the
+    clean samples are drawn once and visited in shuffled epochs, so a batch never holds a sample twice, and only the
+    augmentation noise is fresh.
     Raises ValueError when a batch has fewer than two pairs or does not fit the pool.
     """
 
@@ -175,18 +202,26 @@ class PairStream:
                 "make the pool at least as large as a batch, or draw fresh samples"
             )
 
+    @property
+    def numbers_per_step(self) -> int:
+        """Numbers that a step on all runs goes through."""
+        return math.prod(self.runs) * numbers_per_step(self.batch_size, self.task.dim)
+
     def __iter__(self) -> Iterator[Pairs]:
         """Yield batches for ever, the same ones each time the stream is iterated."""
         generator = Generator(self.device)
         generator.set_state(self.generator_state)
         if self.pool is None:
+            together = max(1, DRAWN // max(1, math.prod(self.runs) * self.batch_size * self.task.dim))
             while True:
-                yield self.task.sample(self.batch_size, generator, self.runs)
+                drawn = self.task.sample(self.batch_size, generator, (together, *self.runs))
+                for anchor, positive in zip(drawn.anchor, drawn.positive, strict=True):
+                    yield Pairs(anchor, positive, drawn.views)
         clean = self.task._clean((*self.runs, self.pool), generator)
         while True:
             order = torch.randperm(self.pool, generator=generator, device=self.device)
             for rows in order[: self.pool - self.pool % self.batch_size].split(self.batch_size):
-                yield self.task.augment(clean[..., rows, :], generator)
+                yield self.task.augment(clean.index_select(-2, rows), generator)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,20 +232,28 @@ class JoinedStream:
 
     def __iter__(self) -> Iterator[Pairs]:
         """Yield batches for ever, the same ones each time the stream is iterated."""
+        if len(self.streams) == 1:
+            yield from self.streams[0]
         for parts in zip(*self.streams, strict=True):
             anchors, positives = zip(*((part.anchor, part.positive) for part in parts), strict=True)
             yield Pairs(torch.cat(anchors), torch.cat(positives), parts[0].views)
 
 
-def join_streams(streams: Sequence[PairStream]) -> JoinedStream:
+def join_streams(streams: Sequence[PairStream | JoinedStream]) -> JoinedStream:
     """Lay the runs of several streams side by side, so that one ensemble holds them all.
 
     Raises ValueError unless all have run axes and share batch size, dimension, precision, device and views.
     """
-    kinds = {(s.batch_size, s.runs[1:], s.task.data_cov.shape, s.task.data_cov.dtype, s.device) for s in streams}
-    if len(kinds) != 1 or len({s.task.views for s in streams}) != 1 or not all(s.runs for s in streams):
+    parts = tuple(p for stream in streams for p in (stream.streams if isinstance(stream, JoinedStream) else (stream,)))
+    kinds = {(s.batch_size, s.runs[1:], s.task.data_cov.shape, s.task.data_cov.dtype, s.device) for s in parts}
+    if len(kinds) != 1 or len({s.task.views for s in parts}) != 1 or not all(s.runs for s in parts):
         raise ValueError("streams that are joined need runs, and one batch size, dimension, precision and view kind")
-    return JoinedStream(tuple(streams))
+    return JoinedStream(parts)
+
+
+def numbers_per_step(n: int, dim: int) -> int:
+    """Numbers that a step of one run goes through: n x n weights or eight n x d arrays, whichever are more (ours)."""
+    return n * max(n, 8 * dim)
 
 
 def as_seen(data: Tensor, aug: Tensor, views: str) -> tuple[Tensor, Tensor]:
@@ -270,4 +313,5 @@ class _Factor:
         white = torch.randn((*shape, rank), generator=generator, dtype=self.matrix.dtype, device=self.matrix.device)
         if self.scale is None:
             return white @ self.matrix.T
-        return torch.nn.functional.pad(white.mul_(self.scale), (self.first, d - self.first - rank))
+        scaled = white.mul_(self.scale)
+        return scaled if rank == d else torch.nn.functional.pad(scaled, (self.first, d - self.first - rank))

@@ -14,7 +14,7 @@ INITIALISERS = ("gaussian", "uniform", "spectrum")
 
 
 def check_weights(weights: Sequence[Tensor], biases: Sequence[Tensor] = ()) -> None:
-    """Raise ValueError unless the matrices (*runs, out, in) chain, share their run dimensions and all is finite."""
+    """Raise ValueError unless the matrices (*runs, out, in) chain, biases (*runs, out) fit them and all is finite."""
     if not weights:
         raise ValueError("the network has no layers; give at least one weight matrix")
     for lower, upper in itertools.pairwise(weights):
@@ -23,6 +23,11 @@ def check_weights(weights: Sequence[Tensor], biases: Sequence[Tensor] = ()) -> N
                 f"layer shapes {tuple(lower.shape)} and {tuple(upper.shape)} do not chain; "
                 "each must be (*runs, out, in) with `in` equal to the layer below's `out`"
             )
+    shapes = [tuple(w.shape[:-1]) for w in weights]
+    if biases and [tuple(b.shape) for b in biases] != shapes:
+        raise ValueError(
+            f"biases have shapes {[tuple(b.shape) for b in biases]}; one of (*runs, out) per layer: {shapes}"
+        )
     if not all(bool(torch.isfinite(p).all()) for p in (*weights, *biases)):
         raise ValueError("the initial weights hold NaN or infinity; give finite weights")
 

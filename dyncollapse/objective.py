@@ -103,7 +103,8 @@ def infonce_force(product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Float[Te
     """X of Lemma 2 on one batch: dL/dP = -P X under Eq. 2."""
     total = pairs.anchor.sum(dim=-2, keepdim=True)
     x, shift = torch.sub(pairs.anchor, total, alpha=1 / pairs.anchor.shape[-2]), pairs.positive - pairs.anchor
-    z, z_shift = matrix_product(x, product.mT), matrix_product(shift, product.mT)
+    columns = product.mT
+    z, z_shift = matrix_product(x, columns), matrix_product(shift, columns)
     y, z_negative = (x, z) if pairs.views == "one-sided" else (x + shift, z + z_shift)
     logits = centred_logits(z, z_shift, z_negative)
     # In place where nothing is differentiated: an array of n x n numbers less to walk through.

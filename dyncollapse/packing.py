@@ -6,15 +6,16 @@ from dataclasses import replace
 import torch
 
 from dyncollapse.configuration import Configuration, setting_names
-from dyncollapse.gaussian import join_streams
+from dyncollapse.ensemble import BLOW_UP
+from dyncollapse.gaussian import join_streams, numbers_per_step
 from dyncollapse.networks import end_to_end
 from dyncollapse.simulation import Simulation
-from dyncollapse.training import BLOW_UP, Diverged, train
+from dyncollapse.training import Diverged, train
 from dyncollapse.trajectory import Trajectory
 
-# Numbers per array of a step at which a run costs about the least (measured, d = 16): 16 runs of 128 pairs, in float32
-# three times as fast as one run and as fast as 64, or 128 runs of 16 pairs, ten times as fast as one. Fewer and larger
-# packs would only share less evenly. A GPU takes more (ours).
+# Numbers in a step at which a run costs about the least (measured, d = 16): 16 runs of 128 pairs, in float32 twice as
+# fast as one run and as fast as 64, or 128 runs of 16 pairs, four times as fast as one. Fewer and larger packs would
+# only share less evenly. A GPU takes more (ours).
 CACHED, CACHED_GPU = 2**18, 2**24
 # Settings that only choose a run's initial weights and data, or that SGD does not read; all others fix its step.
 OWN = frozenset(
@@ -44,8 +45,8 @@ def shape_of(configuration: Configuration) -> tuple[object, ...]:
 
 def best_runs(configuration: Configuration) -> int:
     """Runs whose step costs the least per run: more of them no longer fit a core's cache."""
-    n, d = configuration.batch_size, configuration.dim
-    return max(1, (CACHED if configuration.device == "cpu" else CACHED_GPU) // (n * max(n, 8 * d)))
+    c = configuration
+    return max(1, (CACHED if c.device == "cpu" else CACHED_GPU) // numbers_per_step(c.batch_size, c.dim))
 
 
 def train_together(simulations: Sequence[Simulation]) -> list[Trajectory]:

@@ -13,7 +13,7 @@ from dyncollapse.configuration import Configuration
 from dyncollapse.diagnosis import Dimensions, Verdict, judge, mode_dimensions, natural_scale, sampled_dimensions
 from dyncollapse.equilibria import escape_time, growth_rates, modes, rest_singular_values
 from dyncollapse.flow import population_flow, sample_flow
-from dyncollapse.gaussian import GaussianTask, Pairs, PairStream, stack_pairs
+from dyncollapse.gaussian import GaussianTask, JoinedStream, Pairs, PairStream, stack_pairs
 from dyncollapse.networks import Weights, end_to_end, gaussian_init, spectrum_init, uniform_biases, uniform_init
 from dyncollapse.objective import Objective, infonce_force
 from dyncollapse.population import check_population
@@ -40,7 +40,7 @@ class Simulation:
     objective: Objective
     weights: Weights
     biases: tuple[Tensor, ...]
-    stream: PairStream
+    stream: PairStream | JoinedStream
     probe: Pairs
 
 

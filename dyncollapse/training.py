@@ -1,5 +1,6 @@
 """SGD on an ensemble of toy networks: one call trains all runs at once as batched matrices."""
 
+import heapq
 import itertools
 import time as clock
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,18 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dyncollapse.ensemble import Ensemble, Rule
 from dyncollapse.gaussian import Pairs
 from dyncollapse.memory import recycle_freed_memory
-from dyncollapse.networks import Weights, check_weights, end_to_end
+from dyncollapse.networks import Weights, check_weights
 from dyncollapse.objective import Objective
 from dyncollapse.trajectory import Interrupted, Trajectory
 
-Iterate = tuple[int, Weights, tuple[Tensor, ...], Pairs]
-
-# Contrastive losses act on embeddings of order 1 (a kernel width, a temperature); a network that maps its
-# data this many times beyond that, or beyond its start, is on its way to infinity.
-BLOW_UP = 1e6
-# Steps between two looks at whether it is (ours): each look waits for the device.
+# Steps between two looks at whether the weights blow up (ours): each look waits for the device.
 LOOK = 64
 
 
@@ -52,46 +49,44 @@ def train(
 ) -> Trajectory:
     """Run SGD from `weights` (*runs, out, in) per layer, on a stream of batches or on one fixed set of pairs.
 
-    A stream must yield the same batches whenever it is iterated, as PairStream does.
+    A stream must yield the same batches whenever it is iterated, as PairStream and JoinedStream do. On a CPU, runs with
+    generators of their own are shared out over as many threads as PyTorch has, which has fewer meanwhile.
 
     Flow time is t = lr x steps, divided by (1 - momentum) for heavy-ball momentum. Plain SGD is the paper's.
     About `records` states are kept, evenly spaced in log step, with the loss on the batch at hand.
     `progress(step, steps)` is called about 200 times. Raises ValueError for unusable settings, Diverged when the
     weights blow up, Interrupted on Ctrl-C; the last two carry what was recorded.
     """
-    objective = objective or Objective()
     check_weights(weights, biases)
     _check_settings(lr, steps, momentum, weight_decay, records)
     recycle_freed_memory()
     started = clock.perf_counter()
     schedule, stride = {*record_steps(steps, records)}, max(1, steps // 200)
-    rate = lr / (1 - momentum)
+    looks = heapq.merge(sorted(schedule), range(0, steps, LOOK), range(0, steps, stride if progress else steps))
     kept: list[tuple[int, list[Tensor], Tensor]] = []
+
+    def start(rate: float) -> Ensemble:
+        return Ensemble(weights, biases, pairs, Rule(rate, objective or Objective(), momentum, weight_decay))
 
     def trajectory() -> Trajectory:
         meta = {"dynamics": "sgd", "lr": lr, "steps": steps, "momentum": momentum, "weight_decay": weight_decay}
         meta |= {"seconds": clock.perf_counter() - started}
-        return _trajectory(kept, rate, len(weights), meta)
-
-    def iterates(lr: float, stops: Callable[[int], bool]) -> Iterator[Iterate]:
-        return _iterates(weights, biases, pairs, lr, objective, momentum, weight_decay, stops)
-
-    def stops(step: int) -> bool:
-        return step in schedule or step % LOOK == 0 or (progress is not None and step % stride == 0)
+        return _trajectory(kept, lr / (1 - momentum), len(weights), meta)
 
     try:
-        for step, layers, shifts, batch in iterates(lr, stops):
-            if step in schedule:
-                kept.append((step, [p.clone() for p in (*layers, *shifts)], objective.value(layers, batch, shifts)))
-            if progress and (step % stride == 0 or step == steps):
-                progress(step, steps)
-            if step == steps:
-                return trajectory()
-        within_bounds = itertools.islice(iterates(lr, lambda _: True), steps)
-        step = max(step for step, *_ in within_bounds)
+        with start(lr) as ensemble:
+            for step in _bounded(ensemble, (step for step, _ in itertools.groupby(looks))):
+                if step in schedule:
+                    kept.append((step, ensemble.parameters(), ensemble.loss()))
+                if progress and (step % stride == 0 or step == steps):
+                    progress(step, steps)
+        if kept[-1][0] == steps:
+            return trajectory()
+        with start(lr) as again:
+            step = max(_bounded(again, range(steps)))
         # A stable rate has to survive well beyond the step at which this one failed.
         checked = min(steps, 4 * step + 100)
-        stable_lr = _stable_learning_rate(iterates, lr, checked)
+        stable_lr = _stable_learning_rate(start, lr, checked)
     except KeyboardInterrupt:
         raise Interrupted(trajectory()) from None
     raise Diverged(trajectory(), lr, step + 1, stable_lr, checked)
@@ -103,51 +98,22 @@ def record_steps(steps: int, records: int = 64) -> list[int]:
     return sorted({0, *spaced.tolist(), steps})
 
 
-def _iterates(
-    weights: Weights,
-    biases: Sequence[Tensor],
-    pairs: Pairs | Iterable[Pairs],
-    lr: float,
-    objective: Objective,
-    momentum: float,
-    weight_decay: float,
-    stops: Callable[[int], bool],
-) -> Iterator[Iterate]:
-    """Yield (step, weights, biases, batch) before each in-place update that `stops` names, and end on a blow-up."""
-    layers = tuple(w.detach().clone() for w in weights)
-    shifts = tuple(b.detach().clone() for b in biases)
-    parameters = (*layers, *shifts)
-    velocities = [torch.zeros_like(p) for p in parameters] if momentum else parameters
-    batches: Iterable[Pairs] = itertools.repeat(pairs) if isinstance(pairs, Pairs) else pairs
-    closed_form, bound = objective.closed_form(biases), 0.0
-    for step, batch in enumerate(batches):
-        if stops(step):
-            largest = float(end_to_end(layers).abs().max())
-            bound = bound or BLOW_UP * max(1 / max(float(batch.anchor.abs().max()), 1e-30), largest)
-            if not largest < bound:  # false for NaN, too
-                return
-            yield step, layers, shifts, batch
-        # Without autograd a tenth of a single run's step is bookkeeping that nobody reads.
-        with torch.inference_mode(closed_form):
-            gradients = objective.gradient(layers, batch, shifts)
-            for parameter, gradient, velocity in zip(parameters, gradients, velocities, strict=True):
-                update = gradient.add(parameter, alpha=weight_decay) if weight_decay else gradient
-                if momentum:
-                    update = velocity.mul_(momentum).add_(update)
-                parameter.sub_(update, alpha=lr)
+def _bounded(ensemble: Ensemble, stops: Iterable[int]) -> Iterator[int]:
+    """Advance to each of the steps in turn, and end before the first at which a run has blown up."""
+    for step in stops:
+        ensemble.advance(step - ensemble.step)
+        if not ensemble.within_bounds():
+            return
+        yield step
 
 
-def _stable_learning_rate(
-    iterates: Callable[[float, Callable[[int], bool]], Iterator[Iterate]],
-    lr: float,
-    checked: int,
-) -> float | None:
+def _stable_learning_rate(start: Callable[[float], Ensemble], lr: float, checked: int) -> float | None:
     """Halve the rate until it and the one before both survive `checked` steps: stable, with a factor 2 to spare."""
     survived = False
     for halvings in range(1, 200):  # a hopeless rate fails at once, so the way down is short
         trial = lr / 2**halvings
-        steps = (step for step, *_ in iterates(trial, lambda step: step == checked or step % LOOK == 0))
-        before, survived = survived, any(step == checked for step in steps)
+        with start(trial) as ensemble:
+            before, survived = survived, checked in _bounded(ensemble, [*range(0, checked, LOOK), checked])
         if before and survived:
             return trial
     return None

@@ -24,6 +24,7 @@ from dyncollapse.dispatch import dispatch
 from dyncollapse.executors import local_workers
 from dyncollapse.files import write_json
 from dyncollapse.memory import recycle_freed_memory
+from dyncollapse.threads import torch_threads
 
 # Each projector of the tables, by seed; then, for Fig. 12, DirectCLR with other sub-vectors, by the first seed.
 EPOCHS, SEEDS = 30, 3
@@ -125,15 +126,12 @@ def is_done(folder: Path) -> bool:
 def _do(pack: Sequence[tuple[str, Recipe, Path]]) -> str:
     """Finish one run in a worker, and say what went wrong."""
     recycle_freed_memory()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        for _, recipe, folder in pack:
-            finish_run(recipe, folder)
+        with torch_threads(1):
+            for _, recipe, folder in pack:
+                finish_run(recipe, folder)
     except (ValueError, LossDiverged, OSError) as error:
         return str(error)
-    finally:
-        torch.set_num_threads(threads)
     return ""
 
 

@@ -5,6 +5,7 @@ import torch
 from torchdiffeq import odeint
 
 from dyncollapse import GaussianTask, gaussian_init, infonce, sample_flow, stack_pairs
+from dyncollapse.threads import torch_threads
 
 DIM, BATCH, BATCHES, UNTIL, RTOL = 16, 128, 8, 30.0, 1e-8
 ATOL = RTOL / 100  # ours by default, and given to both
@@ -14,10 +15,8 @@ pytestmark = [pytest.mark.benchmark(group="sample flow"), pytest.mark.parametriz
 
 @pytest.fixture(autouse=True)
 def one_core():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with torch_threads(1):
+        yield
 
 
 def problem(runs):

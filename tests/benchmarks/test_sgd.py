@@ -17,8 +17,9 @@ from dyncollapse.bridge.full.ensembles import (
     ensemble,
     floor,
 )
+from dyncollapse.threads import torch_threads
 
-RUNS, STEPS = 64, 100
+RUNS, STEPS = 64, 400
 THREADS = 2
 RUNS_ON_GPU = 4096
 
@@ -29,10 +30,8 @@ pytestmark = pytest.mark.benchmark(group="SGD")
 
 @pytest.fixture(autouse=True)
 def two_cores():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    yield
-    torch.set_num_threads(threads)
+    with torch_threads(THREADS):
+        yield
 
 
 def plain_loop(steps):

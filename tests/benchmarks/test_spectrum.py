@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dyncollapse.moments import Moments
+from dyncollapse.threads import torch_threads
 
 ROWS, DIM = 50_000, 2048
 WAYS = ("numpy_svd", "numpy_values", "float64", "float32")
@@ -61,10 +62,8 @@ def expected(z):
 @pytest.fixture
 def threads():
     """As many as the BLAS of numpy and scipy take from the environment."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
-    yield torch.get_num_threads()
-    torch.set_num_threads(before)
+    with torch_threads(int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))):
+        yield torch.get_num_threads()
 
 
 def peak_megabytes(way):
