@@ -79,15 +79,20 @@ def centred_force(
 def _half_of_data(x: Tensor, alpha: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """H with Sigma0 = H + H^T, and the row sums r of B, which is alpha with a diagonal of zeros.
 
-    n H = x^T (r x / 2 - B y) + y^T c y / 2, with the column sums c.
+    n H = x^T (r x / 2 - B y) + y^T c y / 2, or its transpose, with the column sums c.
     """
     # Row and column sums come from B itself: 1 - alpha_ii would lose all digits once the embeddings separate.
     b = alpha
     b.diagonal(dim1=-2, dim2=-1).zero_()
     r, c = b.sum(-1, keepdim=True), b.sum(-2).unsqueeze(-1)
     own = (r + c) * x if y is x else r * x
-    h = matrix_product(x.mT, add_product(own, b, y, 0.5 / x.shape[-2], -1 / x.shape[-2]))
-    return (h if y is x else h + y.mT @ (c * y / (2 * x.shape[-2]))), r
+    share = 1 / x.shape[-2]
+    # A CPU multiplies few rows up to four times as fast as few columns, but for float32 in 16 columns or more.
+    if x.dtype == torch.float32 and x.shape[-1] >= 16:
+        h = matrix_product(x.mT, add_product(own, b, y, share / 2, -share))
+    else:
+        h = matrix_product(add_product(own.mT, y.mT, b.mT, share / 2, -share), x)
+    return (h if y is x else h + y.mT @ (c * y * (share / 2))), r
 
 
 @torch.no_grad()
