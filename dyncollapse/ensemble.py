@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.gaussian import JoinedStream, Pairs, join_streams, numbers_per_step
+from dyncollapse.gaussian import JoinedStream, Pairs, numbers_per_step
 from dyncollapse.networks import Weights, end_to_end
 from dyncollapse.objective import Objective
 from dyncollapse.threads import torch_threads
@@ -168,4 +168,4 @@ def _parted(pairs: Pairs | Iterable[Pairs], runs: torch.Size) -> list[tuple[slic
         range(len(streams)), lambda i: (ends[i] - streams[i].numbers_per_step / 2) // WORTH_A_SHARE
     )
     spans = ((own[0], own[-1] + 1) for own in (list(share) for _, share in shares))
-    return [(slice(edges[first], edges[stop]), join_streams(streams[first:stop])) for first, stop in spans]
+    return [(slice(edges[first], edges[stop]), JoinedStream(streams[first:stop])) for first, stop in spans]

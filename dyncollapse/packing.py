@@ -45,8 +45,8 @@ def shape_of(configuration: Configuration) -> tuple[object, ...]:
 
 def best_runs(configuration: Configuration) -> int:
     """Runs whose step costs the least per run: more of them no longer fit a core's cache."""
-    c = configuration
-    return max(1, (CACHED if c.device == "cpu" else CACHED_GPU) // numbers_per_step(c.batch_size, c.dim))
+    cached = CACHED if configuration.device == "cpu" else CACHED_GPU
+    return max(1, cached // numbers_per_step(configuration.batch_size, configuration.dim))
 
 
 def train_together(simulations: Sequence[Simulation]) -> list[Trajectory]:

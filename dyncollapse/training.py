@@ -61,8 +61,9 @@ def train(
     _check_settings(lr, steps, momentum, weight_decay, records)
     recycle_freed_memory()
     started = clock.perf_counter()
-    schedule, stride = {*record_steps(steps, records)}, max(1, steps // 200)
-    looks = heapq.merge(sorted(schedule), range(0, steps, LOOK), range(0, steps, stride if progress else steps))
+    recorded, stride = record_steps(steps, records), max(1, steps // 200)
+    schedule = {*recorded}
+    looks = heapq.merge(recorded, range(0, steps, LOOK), range(0, steps, stride if progress else steps))
     kept: list[tuple[int, list[Tensor], Tensor]] = []
 
     def start(rate: float) -> Ensemble:

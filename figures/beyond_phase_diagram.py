@@ -97,7 +97,7 @@ geometric mean over directions and runs. (a), (b) Cells: p over its start at flo
 colours end at a factor of 100. Solid: a = 2s, beyond which one-sided views collapse (rho = a/2s = 1). Dashed: escape time,
 log(p*/2p(0))/x0, until which a mode that will grow to its rest point p* waits. (c) p at the end against p* in closed
 form (lines); dotted: the start; open triangles: below the axis. Two-sided views have no threshold (rho = a/(s+a) < 1); they suppress p like 1/(s+a).
-Survivors end within {100 * farthest:.0f} % of p* (SGD's noise is largest at the strongest augmentation, and falls with the learning rate).
+Survivors end within {100 * farthest:.0f} % of p* (SGD's noise is largest at the strongest augmentation).
 Asserted: for the {judged} of {len(rows)} cells further than a factor {MARGIN_STRENGTH} in a/s and {MARGIN_TIME} in t from a boundary: at a > 2s one-sided,
 every singular value is below its start; everywhere else, and always two-sided, above it; more than p*/2 after the
 escape time and less before; at the end, survivors are within 15 % of p*.""",
