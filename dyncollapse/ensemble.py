@@ -54,8 +54,8 @@ class Ensemble:
             _Part([w[rows] for w in weights], [b[rows] for b in biases], share, rule, self._stopped)
             for rows, share in (_parted(pairs, weights[0].shape[:-2]) if on_cpu else [(ALL, pairs)])
         ]
-        # More workers than threads, so that a part that is left over does not step alone while the others wait.
-        self._workers = min(len(self._parts), 2 * self._threads) if self._threads > 1 else 1
+        # A worker for each thread, but one for each part where a part left over would step alone in a second round.
+        self._workers = len(self._parts) if len(self._parts) < 2 * self._threads else self._threads
         if on_cpu:
             useful = max(1, sum(part.numbers_per_step for part in self._parts) // WORTH_A_THREAD)
             self._threads = max(1, min(self._threads, useful) // self._workers)

@@ -14,7 +14,7 @@ from dyncollapse.training import Diverged, train
 from dyncollapse.trajectory import Trajectory
 
 # Numbers in a step at which a run costs about the least (measured, d = 16): 16 runs of 128 pairs, in float32 twice as
-# fast as one run and as fast as 64, or 128 runs of 16 pairs, four times as fast as one. Fewer and larger packs would
+# fast as one run and as fast as 64, or 128 runs of 16 pairs, six times as fast as one. Fewer and larger packs would
 # only share less evenly. A GPU takes more (ours).
 CACHED, CACHED_GPU = 2**18, 2**24
 # Settings that only choose a run's initial weights and data, or that SGD does not read; all others fix its step.

@@ -14,7 +14,8 @@ DIM, BATCH, AUG, LR, SEED = 16, 128, 0.01, 0.02, 0
 
 def draw(quick: bool) -> Result:
     """Draw the singular values of W1, W2 and W2 W1 against flow time for SGD and for the gradient flow."""
-    batches, steps = (16, 1_500) if quick else (64, 5_000)
+    # A mode that still grows differs most, by the noise of so many batches in its rate: up to 0.25 and 0.13 over seeds.
+    batches, steps, limit = (16, 1_500, 0.3) if quick else (64, 5_000, 0.15)
     task = GaussianTask.block(DIM, DIM, AUG)
     generator = torch.Generator().manual_seed(SEED)
     weights = gaussian_init([DIM] * 3, generator)
@@ -56,8 +57,8 @@ def draw(quick: bool) -> Result:
     waiting = int((flow.singular_values[-1] < 1e-2 * flow.singular_values[-1, 0]).sum())
     claim(int(grown.sum()) >= 4, f"at least 4 modes have grown, not {int(grown.sum())}")
     claim(
-        float(gap.max()) < 0.15,
-        f"SGD's grown singular values lie within 15 % of the flow's, not {float(gap.max()):.3g}",
+        float(gap.max()) < limit,
+        f"SGD's grown singular values lie within {100 * limit:.0f} % of the flow's, not {float(gap.max()):.3g}",
     )
     claim(waiting >= 2, f"at least 2 dimensions still wait below a hundredth of the largest, not {waiting}")
     claim(flow.imbalance_drift < 1e-6, f"C is conserved by the flow: drift {flow.imbalance_drift:.2g}")
@@ -69,7 +70,7 @@ covariance I/2, augmentation variance {AUG} in all directions (far below the thr
 deviation 0.1, seed {SEED}. Dots: SGD on fresh batches of {BATCH}, learning rate {LR}. Lines: gradient flow averaged over
 {batches} fixed batches of {BATCH}, from the same start. At t = {float(sgd.time[-1]):g}: {waiting} of {DIM} dimensions below a hundredth of the largest;
 the conserved W1 W1^T - W2^T W2 moved by {flow.imbalance_drift:.1e} (flow) and {sgd.imbalance_drift:.1e} (SGD), relative.
-Asserted: singular values above 1 agree within 15 % (largest gap {float(gap.max()):.3f}), at least 2 dimensions wait, the flow's drift < 1e-6.""",
+Asserted: singular values above 1 agree within {100 * limit:.0f} % (largest gap {float(gap.max()):.3f}), at least 2 dimensions wait, the flow's drift < 1e-6.""",
     )
 
 

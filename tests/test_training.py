@@ -48,8 +48,8 @@ def test_training_equals_the_slow_loop(loss, views, depth, activation, bias):
     generator = torch.Generator().manual_seed(depth)
     weights, pairs = draw(generator, depth, views, n=5)
     biases = uniform_biases([4] * (depth + 1), generator) if bias else ()
-    path = train(weights, pairs, lr=0.05, steps=5, objective=Objective(loss, activation=activation), biases=biases)
-    expected = reference.sgd(loss, weights, pairs, 0.05, 5, activation, biases)
+    path = train(weights, pairs, lr=0.02, steps=5, objective=Objective(loss, activation=activation), biases=biases)
+    expected = reference.sgd(loss, weights, pairs, 0.02, 5, activation, biases)
     got = [p[-1] for p in (*path.weights, *path.biases)]
     assert moved(path) > 1e-3
     for fast, slow in zip(got, expected, strict=True):
