@@ -8,7 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.losses import add_product, distance_logits, dot_logits, loss_temperature, matrix_product, normalised
+from dyncollapse.losses import (
+    add_product,
+    distance_logits,
+    dot_logits,
+    loss_temperature,
+    matrix_product,
+    negative_weights,
+    normalised,
+)
 
 # Bytes of logits held at a time, enough rows for a fast product up to a million samples, and rows converted and centred
 # at a time, so that a product with them loses no speed; and both on a GPU, where small products do not fill it (ours).
@@ -46,53 +54,38 @@ def contrastive_covariance(
     are a diagnostic, not that loss's exact force.
     """
     centre, shift = x.mean(dim=-2, keepdim=True), x_pos - x
-    x = x - centre
-    return centred_covariance(x, shift, alpha.clone(), x if negatives is None else negatives - centre)
-
-
-def centred_covariance(
-    x: Float[Tensor, "*runs n d"],
-    shift: Float[Tensor, "*runs n d"],
-    alpha: Float[Tensor, "*runs n n"],
-    y: Float[Tensor, "*runs n d"],
-) -> ContrastiveCovariance:
-    """`contrastive_covariance` of anchors around 0, of `shift` = x' - x and of negatives y less the anchors' centre.
-
-    Cheaper where y is x itself. Overwrites alpha's diagonal.
-    """
-    h, r = _half_of_data(x, alpha, y)
+    x, b = x - centre, alpha.clone()
+    b.diagonal(dim1=-2, dim2=-1).zero_()
+    r = b.sum(-1, keepdim=True)
+    h = _half_of_data(x, b, r, x if negatives is None else negatives - centre)
     return ContrastiveCovariance(h + h.mT, shift.mT @ (r * shift) / x.shape[-2])
 
 
 def centred_force(
     x: Float[Tensor, "*runs n d"],
     shift: Float[Tensor, "*runs n d"],
-    alpha: Float[Tensor, "*runs n n"],
+    b: Float[Tensor, "*runs n n"],
+    r: Float[Tensor, "*runs n 1"],
     y: Float[Tensor, "*runs n d"],
 ) -> Float[Tensor, "*runs d d"]:
-    """X = Sigma0 - Sigma1 of `centred_covariance`, in fewer operations than both sides of it."""
-    h, r = _half_of_data(x, alpha, y)
-    half = add_product(h, shift.mT, r * shift, 1, -0.5 / x.shape[-2])
+    """X = Sigma0 - Sigma1 of anchors x around 0, of `shift` = x' - x and of negatives y less the anchors' centre.
+
+    b and r are `negative_weights`. Cheaper where y is x itself.
+    """
+    half = add_product(_half_of_data(x, b, r, y), shift.mT, r * shift, 1, -0.5 / x.shape[-2])
     return half + half.mT
 
 
-def _half_of_data(x: Tensor, alpha: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """H with Sigma0 = H + H^T, and the row sums r of B, which is alpha with a diagonal of zeros.
-
-    n H = x^T (r x / 2 - B y) + y^T c y / 2, or its transpose, with the column sums c.
-    """
-    # Row and column sums come from B itself: 1 - alpha_ii would lose all digits once the embeddings separate.
-    b = alpha
-    b.diagonal(dim1=-2, dim2=-1).zero_()
-    r, c = b.sum(-1, keepdim=True), b.sum(-2).unsqueeze(-1)
+def _half_of_data(x: Tensor, b: Tensor, r: Tensor, y: Tensor) -> Tensor:
+    """H with Sigma0 = H + H^T: n H = x^T (r x / 2 - B y) + y^T c y / 2 with the column sums c, or its transpose."""
+    c, share = b.sum(-2).unsqueeze(-1), 1 / x.shape[-2]
     own = (r + c) * x if y is x else r * x
-    share = 1 / x.shape[-2]
     # A CPU multiplies few rows up to 2.5 times as fast as few columns, but for float32 in 16 columns or more.
     if x.dtype == torch.float32 and x.shape[-1] >= 16:
         h = matrix_product(x.mT, add_product(own, b, y, share / 2, -share))
     else:
-        h = matrix_product(add_product(own.mT, y.mT, b.mT, share / 2, -share), x)
-    return (h if y is x else h + y.mT @ (c * y * (share / 2))), r
+        h = matrix_product(add_product(own.mT, y.mT, b if y is x else b.mT, share / 2, -share), x)
+    return h if y is x else h + y.mT @ (c * y * (share / 2))
 
 
 @torch.no_grad()
@@ -132,8 +125,7 @@ def blockwise_covariance(
     # Sigma0 = (H + H^T) / n with H = x^T (diag(r) x / 2 - B y) + y^T diag(c) y / 2: c alone has to wait for all blocks.
     h, augmentation = x.new_zeros(2, d, d, dtype=torch.float64)
     c = x.new_zeros(n, dtype=torch.float64)
-    for rows, b in _negative_weights(z, z_pos, z_negative, loss, temperature, dtype, block, tile_rows):
-        r = b.sum(1, keepdim=True)
+    for rows, b, r in _weights_by_blocks(z, z_pos, z_negative, loss, temperature, dtype, block, tile_rows):
         c += b.sum(0)
         b_y = torch.zeros(len(b), d, dtype=dtype, device=x.device)
         for tile in _slices(n, tile_rows):
@@ -156,7 +148,7 @@ def block_sizes(n: int, itemsize: int, device: torch.device) -> tuple[int, int]:
     return max(1, total // (n * itemsize)), tile
 
 
-def _negative_weights(
+def _weights_by_blocks(
     z: Tensor,
     z_pos: Tensor,
     y: Tensor,
@@ -165,8 +157,8 @@ def _negative_weights(
     dtype: torch.dtype,
     block: int,
     tile_rows: int,
-) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of B, alpha without its diagonal, `block` at a time in one array that is used again."""
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Rows of `negative_weights` and their sums, `block` at a time in one array that is used again."""
     logits = distance_logits if temperature is None else partial(dot_logits, temperature=temperature)
     centre = _mean(z, dtype)
 
@@ -180,13 +172,8 @@ def _negative_weights(
         b = array[: len(anchors)]
         for tile in _slices(len(z), tile_rows):
             b[:, tile] = logits(anchors, prepared(y[tile]))
-        own = b.diagonal(rows.start)
-        own.copy_(logits(anchors.unsqueeze(1), positives.unsqueeze(1)).flatten())
-        b.sub_(b.amax(1, keepdim=True)).exp_()
-        positive = own.clone()
-        own.zero_()
-        b /= b.sum(1, keepdim=True) + positive.unsqueeze(1)
-        yield rows, b
+        b.diagonal(rows.start).copy_(logits(anchors.unsqueeze(1), positives.unsqueeze(1)).flatten())
+        yield rows, *negative_weights(b, rows.start)
 
 
 def check_weighing(loss: str, temperature: float | None, views: str) -> float | None:

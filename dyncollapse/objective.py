@@ -17,6 +17,7 @@ from dyncollapse.losses import (
     infonce,
     loss_temperature,
     matrix_product,
+    negative_weights,
     ntxent,
     spectral,
 )
@@ -103,13 +104,10 @@ def infonce_force(product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Float[Te
     """X of Lemma 2 on one batch: dL/dP = -P X under Eq. 2."""
     total = pairs.anchor.sum(dim=-2, keepdim=True)
     x, shift = torch.sub(pairs.anchor, total, alpha=1 / pairs.anchor.shape[-2]), pairs.positive - pairs.anchor
-    columns = product.mT
+    columns = product.detach().mT
     z, z_shift = matrix_product(x, columns), matrix_product(shift, columns)
     y, z_negative = (x, z) if pairs.views == "one-sided" else (x + shift, z + z_shift)
-    logits = centred_logits(z, z_shift, z_negative)
-    # In place where nothing is differentiated: an array of n x n numbers less to walk through.
-    alpha = torch.softmax(logits, dim=-1, out=None if logits.requires_grad else logits)
-    return centred_force(x, shift, alpha, y)
+    return centred_force(x, shift, *negative_weights(centred_logits(z, z_shift, z_negative)), y)
 
 
 def _force(product: Tensor, pairs: Pairs) -> Tensor:

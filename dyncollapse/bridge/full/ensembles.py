@@ -1,7 +1,5 @@
 """Part 4: thousands of toy networks at once, against the CPU and against the arithmetic no program can leave out."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -56,12 +54,7 @@ def ensemble(runs: int, steps: int, device: torch.device | str = "cpu") -> Traje
     return train(tuple(w.to(device, torch.float32) for w in weights), stream, lr=LR, steps=steps, records=2)
 
 
-def floor(
-    runs: int,
-    steps: int,
-    device: torch.device | str = "cpu",
-    exponential: Callable[[Tensor], object] = torch.Tensor.exp_,
-) -> Tensor:
+def floor(runs: int, steps: int, device: torch.device | str = "cpu") -> Tensor:
     """Two N x N x d products, one N x N exponential and the random numbers of a batch, for all runs."""
     generator = torch.Generator(device).manual_seed(0)
     z, x = torch.randn(2, runs, BATCH, DIM, generator=generator, device=device) / 4
@@ -70,7 +63,7 @@ def floor(
         for width in (DIM, AUG_DIM):
             torch.randn(runs, BATCH, width, generator=generator, device=device)
         torch.bmm(z, z.mT, out=weights)
-        exponential(weights)
+        weights.exp2_()  # two to four times as fast as exp_ on a CPU, and of the same use
         torch.bmm(weights, x, out=out)
     return out
 
