@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from dyncollapse.bridge import Process, resolve
+from dyncollapse.bridge.checkpoints import load_checkpoint, newest
 from dyncollapse.bridge.full.findings import Finding, Found
 
 ALONE = Process(0, 1, torch.device("cpu"))
@@ -34,6 +35,21 @@ def small(**given):
     """A recipe that takes a second or two."""
     settings = {"data": "digits", "epochs": 1, "warmup_epochs": 0.0, "batch_size": 128, "monitor_every": 0}
     return resolve({**settings, "tensorboard": False, "log_every": 5, "checkpoint_every": 5, **given})
+
+
+def states(folder):
+    return load_checkpoint(newest(folder)).states
+
+
+def equal(one, other):
+    """Whether nested states are the same to the bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return one == other
 
 
 # --- Parts of a real-scale check, for tests of what runs them: other processes import them from here

@@ -1,6 +1,16 @@
+import tarfile
+
+import numpy as np
 import pytest
 import torch
+from bridge_helpers import write_images
+from click.testing import CliRunner
+from diagnose_cli_helpers import ALIVE, DIM
 from hypothesis import settings
+
+from dyncollapse.cli import main
+
+pytest.register_assert_rewrite("monitor_helpers", "readers_helpers")
 
 settings.register_profile("identities", derandomize=True, deadline=None, max_examples=25, database=None)
 settings.load_profile("identities")
@@ -15,3 +25,35 @@ def one_thread():
 @pytest.fixture(params=(0, 1, 2), ids="seed{}".format)
 def generator(request):
     return torch.Generator().manual_seed(request.param)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """A set of images as CIFAR-10 is given: an archive with train/ and test/ in it."""
+    folder = tmp_path_factory.mktemp("cifar")
+    for number, split in enumerate(("train", "test")):
+        write_images(folder / split, 8 - 2 * number, seed=number)
+    with tarfile.open(folder / "cifar.tar.xz", "w:xz") as packed:
+        for split in ("train", "test"):
+            packed.add(folder / split, split)
+    return folder / "cifar.tar.xz"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where the user is, with embeddings of 12 dimensions, 8 of them alive, in three views, and a layer's inputs."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    layer = np.diag([1.0] * ALIVE + [0.0] * (DIM - ALIVE)) @ np.linalg.qr(rng.standard_normal((DIM, DIM)))[0]
+    clean = rng.standard_normal((400, DIM))
+    noise = np.array([0.1] * ALIVE + [2.0] * (DIM - ALIVE))
+    for name in "abc":
+        inputs = clean + noise * rng.standard_normal((400, DIM))
+        np.save(f"{name}-in.npy", inputs)
+        np.save(f"{name}.npy", (inputs @ layer).astype("f4"))
+    return tmp_path
+
+
+@pytest.fixture
+def diagnose(folder):  # noqa: ARG001 (the user has to be somewhere)
+    return lambda *options: CliRunner().invoke(main, ["diagnose", *map(str, options)])

@@ -6,6 +6,11 @@ import torch
 from hypothesis import strategies as st
 
 EPS = torch.finfo(torch.float64).eps
+VIEWS = ("one-sided", "two-sided")
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
 
 
 def normal(generator, *shape):

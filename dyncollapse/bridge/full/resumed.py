@@ -20,7 +20,7 @@ from dyncollapse.bridge.recipe import Recipe, resolve
 
 LOOK = 0.01  # seconds between two looks for its first checkpoint
 # Relative difference of losses: with `--deterministic` none is expected, on a GPU neither. A state that was lost
-# (momentum, rate, order) moves them by 1e-2 and more (measured on a CPU, tests/test_bridge_full.py).
+# (momentum, rate, order) moves them by 1e-2 and more (measured on a CPU, tests/test_bridge_full_parts.py).
 AGREES = 1e-4
 
 
