@@ -63,6 +63,7 @@ class GaussianTask:
     `one-sided` (the paper's Eq. 2): anchors and negatives are clean, only the positive is augmented.
     `two-sided` (SimCLR): both views are augmented, negatives come from the other view.
     White noise is drawn in float32 and converted: both precisions see the same, up to 5.8 standard deviations on a CPU.
+    Of a full covariance, samples depend on its eigenvectors, whose signs and choice round-off may change.
     Raises ValueError for matrices that are not finite, square, symmetric, PSD and of one size.
     """
 
