@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Self
 
 import torch
@@ -17,6 +17,8 @@ VIEWS = ("one-sided", "two-sided")
 SHARED = 2**19
 # Numbers of anchors that are drawn at a time (ours): drawn one by one, small batches cost calls more than numbers.
 DRAWN = 2**15
+# Standard deviation, and 1 / the largest, that samples are drawn with in float32, whose range ends at 1e-38 and 3e38.
+SMALLEST = 1e-30
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +65,7 @@ class GaussianTask:
     `one-sided` (the paper's Eq. 2): anchors and negatives are clean, only the positive is augmented.
     `two-sided` (SimCLR): both views are augmented, negatives come from the other view.
     White noise is drawn in float32 and converted: both precisions see the same, up to 5.8 standard deviations on a CPU.
-    Of a full covariance, samples depend on its eigenvectors, whose signs and choice round-off may change.
-    Raises ValueError for matrices that are not finite, square, symmetric, PSD and of one size.
+    Raises ValueError for matrices that are not finite, square, symmetric, PSD and alike in size, precision and device.
     """
 
     data_cov: Float[Tensor, "d d"]
@@ -76,10 +77,11 @@ class GaussianTask:
         _check_views(self.views)
         for name, cov in (("data covariance", self.data_cov), ("augmentation covariance", self.aug_cov)):
             _check_covariance(name, cov)
-        if self.data_cov.shape != self.aug_cov.shape:
+        data, aug = (f"{tuple(cov.shape)} of {cov.dtype} on {cov.device}" for cov in (self.data_cov, self.aug_cov))
+        if data != aug:
             raise ValueError(
-                f"data covariance is {tuple(self.data_cov.shape)}, augmentation covariance "
-                f"{tuple(self.aug_cov.shape)}; both must have the input dimension"
+                f"data covariance is {data}, augmentation covariance {aug}; "
+                "both must have the input dimension, one precision and one device"
             )
 
     @classmethod
@@ -117,13 +119,13 @@ class GaussianTask:
 
     def sample(self, n: int, generator: Generator, runs: tuple[int, ...] = ()) -> Pairs:
         """Draw n fresh pairs for each run: views of shape (*runs, n, d)."""
-        return self.augment(self._clean((*runs, n), generator), generator)
+        return self.augment(self._data_factor.normal((*runs, n), generator), generator)
 
     def augment(self, clean: Float[Tensor, "*runs n d"], generator: Generator) -> Pairs:
         """Draw both views of the given clean samples under the task's view convention."""
-        if self.views == "one-sided":
-            return Pairs(clean, clean + self._noise(clean, generator), self.views)
-        return Pairs(clean + self._noise(clean, generator), clean + self._noise(clean, generator), self.views)
+        noise = partial(self._aug_factor.normal, clean.shape[:-1], generator)
+        anchor = clean if self.views == "one-sided" else clean + noise()
+        return Pairs(anchor, clean + noise(), self.views)
 
     def stream(
         self, batch_size: int, generator: Generator, runs: tuple[int, ...] = (), pool: int | None = None
@@ -150,12 +152,6 @@ class GaussianTask:
             )
         )
 
-    def _clean(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        return self._data_factor.normal(shape, generator)
-
-    def _noise(self, clean: Tensor, generator: Generator) -> Tensor:
-        return self._aug_factor.normal(clean.shape[:-1], generator)
-
     @cached_property
     def seen(self) -> tuple[Float[Tensor, "d d"], Float[Tensor, "d d"]]:
         """(S_e, A_e), see `as_seen`."""
@@ -164,9 +160,7 @@ class GaussianTask:
     @cached_property
     def seen_root(self) -> Float[Tensor, "d d"]:
         """The symmetric square root of S_e."""
-        s_e, _ = self.seen
-        variances, vectors = torch.linalg.eigh(s_e)
-        return vectors * variances.clamp_min(0).sqrt() @ vectors.T
+        return _root(self.seen[0])
 
     @cached_property
     def _data_factor(self) -> "_Factor":
@@ -219,7 +213,7 @@ class PairStream:
                 drawn = self.task.sample(self.batch_size, generator, (together, *self.runs))
                 for anchor, positive in zip(drawn.anchor, drawn.positive, strict=True):
                     yield Pairs(anchor, positive, drawn.views)
-        clean = self.task._clean((*self.runs, self.pool), generator)
+        clean = self.task._data_factor.normal((*self.runs, self.pool), generator)
         while True:
             order = torch.randperm(self.pool, generator=generator, device=self.device)
             for rows in order[: self.pool - self.pool % self.batch_size].split(self.batch_size):
@@ -274,6 +268,8 @@ def _check_views(views: str) -> None:
 def _check_covariance(name: str, cov: Tensor) -> None:
     if cov.ndim != 2 or cov.shape[0] != cov.shape[1] or cov.shape[0] == 0:
         raise ValueError(f"{name} has shape {tuple(cov.shape)}; it must be a square matrix")
+    if cov.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{name} has numbers of type {cov.dtype}; give float32 or float64")
     if not torch.isfinite(cov).all():
         raise ValueError(f"{name} holds NaN or infinity; give finite numbers")
     # A covariance that a user assembled by matrix products is symmetric and PSD only up to round-off.
@@ -286,9 +282,16 @@ def _check_covariance(name: str, cov: Tensor) -> None:
         raise ValueError(f"{name} has the eigenvalue {smallest:.3g}; all must be at least 0")
 
 
+def _root(cov: Tensor) -> Tensor:
+    # Unlike a factor of columns it is unique, and so no matter of round-off where variances are alike.
+    variances, vectors = torch.linalg.eigh(cov)
+    kept = variances > cov.shape[0] * torch.finfo(cov.dtype).eps * variances.abs().max()
+    return vectors * variances.where(kept, 0).sqrt() @ vectors.T
+
+
 @dataclass(frozen=True, eq=False)
 class _Factor:
-    """F (d, rank) with F F^T = cov: directions without variance cost no random numbers.
+    """F (d, rank) with F F^T = cov, the symmetric root in general.
 
     Where the coordinates from `first` on are independent, with one standard deviation `std`, and the others 0, numbers
     are drawn with that and put there: a product with F takes longer than to draw them.
@@ -302,13 +305,12 @@ class _Factor:
     def of(cls, cov: Tensor) -> Self:
         """Factorise a covariance (d, d)."""
         first, rank = int(cov.diagonal().argmax()), int(cov.diagonal().count_nonzero())
+        std = float(cov[first, first].sqrt())
         placed = torch.zeros_like(cov)
         placed.diagonal()[first : first + rank] = cov[first, first]
-        if torch.equal(cov, placed):
-            return cls(placed.sqrt()[:, first : first + rank], float(cov[first, first].sqrt()), first)
-        variances, vectors = torch.linalg.eigh(cov)
-        kept = variances > cov.shape[0] * torch.finfo(cov.dtype).eps * variances.abs().max()
-        return cls(vectors[:, kept] * variances[kept].sqrt(), None, 0)
+        if torch.equal(cov, placed) and (std == 0 or SMALLEST < std < 1 / SMALLEST):
+            return cls(placed.sqrt()[:, first : first + rank], std, first)
+        return cls(_root(cov), None, 0)
 
     def normal(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         """Draw samples (*shape, d) of the covariance."""
@@ -317,5 +319,5 @@ class _Factor:
         white = torch.empty((*shape, rank), dtype=torch.float32, device=self.matrix.device)
         white = white.normal_(std=1.0 if self.std is None else self.std, generator=generator).to(self.matrix.dtype)
         if self.std is None:
-            return white @ self.matrix.T
+            return white @ self.matrix
         return white if rank == d else torch.nn.functional.pad(white, (self.first, d - self.first - rank))

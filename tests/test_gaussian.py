@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 import torch
-from reference import covariance, random_covariance
+from reference import covariance, random_covariance, rotation
 
 from dyncollapse import GaussianTask, Pairs, join_streams, stack_pairs
 from dyncollapse.gaussian import _Factor
@@ -52,17 +52,32 @@ def test_numbers_drawn_with_a_standard_deviation_are_those_of_the_product(varian
     assert found.shape == (3, 50, 4)
 
 
-@pytest.mark.parametrize("full", [False, True])
-def test_both_precisions_see_the_same_samples(full, generator):
-    task = GaussianTask(random_covariance(generator, 6), random_covariance(generator, 6, 2))
-    task = task if full else GaussianTask.block(6, 3)
-    double, single = (
-        task.to(dtype).sample(20, torch.Generator().manual_seed(1)) for dtype in (torch.float64, torch.float32)
-    )
-    # Factors of full covariances differ by the round-off of float32's eigenvectors.
-    tolerance = {"rtol": 0, "atol": 1e-4} if full else {"rtol": 0, "atol": 0}
-    torch.testing.assert_close(single.anchor.double(), double.anchor, **tolerance)
-    torch.testing.assert_close(single.positive.double(), double.positive, rtol=1e-6, atol=1e-4 if full else 1e-6)
+def in_both_precisions(task):
+    return (task.to(dtype).sample(20, torch.Generator().manual_seed(1)) for dtype in (torch.float64, torch.float32))
+
+
+def test_both_precisions_see_the_same_samples():
+    double, single = in_both_precisions(GaussianTask.block(6, 3))
+    assert torch.equal(single.anchor.double(), double.anchor)
+    torch.testing.assert_close(single.positive.double(), double.positive, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("variances", [[0.0] * 12 + [1.0, 1.0, 1.0, 2.0], [2.0] * 15 + [1.0], [0.5] * 16])
+def test_both_precisions_see_the_same_samples_where_variances_are_alike(variances, generator):
+    turn = rotation(generator, 16)
+    cov = turn * torch.tensor(variances).double() @ turn.T
+    double, single = in_both_precisions(GaussianTask((cov + cov.T) / 2, (cov + cov.T) / 4))
+    # Entries of a sample are sums of 16 products of numbers up to 4, of a root that is off by a few eps.
+    torch.testing.assert_close(single.anchor.double(), double.anchor, rtol=0, atol=1e-5)
+    torch.testing.assert_close(single.positive.double(), double.positive, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("variance", [1e77, 1e-90])
+def test_variances_may_leave_the_range_of_float32(variance, generator):
+    cov = variance * torch.eye(3, dtype=torch.float64)
+    pairs = GaussianTask(cov, cov).sample(2000, generator)
+    close_to_covariance(pairs.anchor, cov)
+    close_to_covariance(pairs.positive - pairs.anchor, cov)
 
 
 def test_directions_without_variance_stay_empty(generator):
@@ -209,7 +224,10 @@ def test_slow_and_fast_empirical_covariance_agree(generator):
         (EYE, EYE / 0, "augmentation covariance holds NaN or infinity"),
         (EYE.roll(1, 0), EYE, r"not symmetric \(largest difference 1\); pass \(C \+ C.T\) / 2"),
         (EYE, EYE - 2 * torch.diag(EYE[0]), "augmentation covariance has the eigenvalue -1; all must be at least 0"),
-        (EYE, EYE[:2, :2], r"data covariance is \(3, 3\), augmentation covariance \(2, 2\)"),
+        (EYE, EYE[:2, :2], r"data covariance is \(3, 3\) of torch.float64 .* augmentation covariance \(2, 2\)"),
+        (EYE, EYE.float(), "augmentation covariance .* torch.float32 on cpu; both must have .* one precision"),
+        (EYE.half(), EYE.half(), "data covariance has numbers of type torch.float16; give float32 or float64"),
+        (EYE, EYE.int(), "augmentation covariance has numbers of type torch.int32; give float32 or float64"),
     ],
 )
 def test_what_is_no_covariance_is_refused(data, aug, message):
