@@ -121,7 +121,7 @@ def test_theory_names_every_claim_and_no_other():
     text = THEORY.read_text()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     column, listed = None, set()
-    for previous, row in zip([[""], *rows], rows, strict=False):
+    for previous, row in zip([[""], *rows[:-1]], rows, strict=True):
         if len(row) != len(previous):  # another table
             column = row.index("check") if "check" in row else None
         if column is not None:

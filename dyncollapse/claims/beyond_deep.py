@@ -190,16 +190,16 @@ def dead_or_waiting() -> Measured:
 def sgd_first_order() -> Measured:
     """On one fixed batch SGD converges to the gradient flow at first order in the learning rate.
 
-    Gradient descent with rates 1/32 to 1/256 and the flow of the same batch, t = 2, one and two layers: the slope of
-    the log distance against the log rate.
+    Gradient descent with rates 1/128 to 1/1024 and the flow of the same batch, t = 2, one and two layers: the slope of
+    the log distance against the log rate. At 1/32 terms of second order still show (measured: slopes up to 1.17).
     """
-    slopes = []
+    slopes, rates = [], [rate / 4 for rate in RATES]
     for depth in (1, 2):
         weights, pairs = small_network(depth)
         flow = sample_flow(weights, pairs, 2.0, rtol=1e-10)
-        paths = [train(weights, pairs, lr=lr, steps=round(2 / lr), records=2) for lr in RATES]
-        slopes.append(order_of_convergence(RATES, [float(relative_distance(path, flow)[1][-1]) for path in paths]))
-    return Measured(max(abs(slope - 1) for slope in slopes), 0.15)
+        paths = [train(weights, pairs, lr=lr, steps=round(2 / lr), records=2) for lr in rates]
+        slopes.append(order_of_convergence(rates, [float(relative_distance(path, flow)[1][-1]) for path in paths]))
+    return Measured(max(abs(slope - 1) for slope in slopes), 0.1)
 
 
 @claim("sgd-imbalance-step", "not in the paper (theory.md 5g)", "relative error of the change of C")
