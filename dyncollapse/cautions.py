@@ -31,7 +31,7 @@ def _samples(e: Evidence) -> list[str]:
         found.append(f"{n} samples of {d} dimensions show at most {n - 1}; give more than {d}, better ten times that")
     elif n < 10 * d:
         found.append(f"{n} samples are fewer than 10 x {d}: rank measures and the smallest variances come out too low")
-    if abs(n - 1 - d) <= HARD_EDGE * d:
+    if e.seen < d and abs(n - 1 - d) <= HARD_EDGE * d:
         found.append(f"as many samples as dimensions: the last {d - e.seen} variances are small by that alone")
     if e.distinct < len(e.rows):
         share = 1 - e.distinct / len(e.rows)

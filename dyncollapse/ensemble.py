@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.gaussian import JoinedStream, Pairs, numbers_per_step
-from dyncollapse.networks import Weights, end_to_end
+from dyncollapse.networks import Weights, check_inputs, end_to_end
 from dyncollapse.objective import Objective
 from dyncollapse.threads import torch_threads
 
@@ -25,6 +25,11 @@ BLOW_UP = 1e6
 # longer than it saves. And a thread of Python's, 16 such runs: with fewer it waits for the others' lock.
 WORTH_A_THREAD, WORTH_A_SHARE = 2**16, 2**18
 ALL = slice(None)
+
+
+def blow_up_bound(inputs: float, start: float) -> float:
+    """Entry of the end-to-end matrix at which a run has blown up, from the largest of its inputs and of its start."""
+    return BLOW_UP * max(1 / max(inputs, 1e-30), start)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Ensemble:
             useful = max(1, sum(part.numbers_per_step for part in self._parts) // WORTH_A_THREAD)
             self._threads = max(1, min(self._threads, useful) // self._workers)
         inputs = torch.stack([part.batch.anchor.abs().max() for part in self._parts]).max()
-        self._bound = BLOW_UP * max(1 / max(float(inputs), 1e-30), largest := self._largest())
+        self._bound = blow_up_bound(float(inputs), largest := self._largest())
         if not math.isfinite(largest):
             raise ValueError("the initial layers multiply to infinity; give smaller weights")
 
@@ -119,6 +124,7 @@ class _Part:
         self._closed_form = rule.objective.closed_form(biases)
         self._batches = itertools.repeat(pairs) if isinstance(pairs, Pairs) else iter(pairs)
         self.batch = self._draw()
+        check_inputs(self.weights[0], self.batch.anchor, self.batch.positive)
 
     @property
     def numbers_per_step(self) -> int:

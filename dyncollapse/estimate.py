@@ -55,7 +55,7 @@ def _seconds(pack: Sequence[Configuration]) -> float:
     for name in first.dynamics:
         if name == "sgd":
             together = replace(first, runs=sum(c.runs for c in pack), steps=min(STEPS, first.steps), dynamics=("sgd",))
-            total += _watch(together) * first.steps / together.steps
+            total += _watch(together, first.steps / together.steps)
         else:
             total += _watch(replace(first, dynamics=(name,))) * len(pack)
     return total
@@ -72,8 +72,8 @@ def _report_seconds(configuration: Configuration) -> float:
     return clock.perf_counter() - started
 
 
-def _watch(configuration: Configuration) -> float:
-    """Seconds of one dynamics, from what it does in WATCHED of them.
+def _watch(configuration: Configuration, times: float = 1.0) -> float:
+    """Seconds of one dynamics that goes on for so many times as long, from what it does in WATCHED of them.
 
     A flow's solver takes about equal steps in log(1 + t): it is extrapolated in that (measured: within a factor of 2
     for depth 1 to 3).
@@ -101,7 +101,7 @@ def _watch(configuration: Configuration) -> float:
         pass
     except Exception:  # what diverges or fails will say so in its own time; until then it costs what it cost
         share = share or 1.0
-    return started - began + (clock.perf_counter() - started) / share
+    return started - began + times * (clock.perf_counter() - started) / share
 
 
 def _peak_memory(more: int) -> int | None:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.gaussian import GaussianTask, Pairs
-from dyncollapse.networks import Weights, check_weights, end_to_end, layer_gradients, layer_jacobian
+from dyncollapse.networks import Weights, check_inputs, check_weights, end_to_end, layer_gradients, layer_jacobian
 from dyncollapse.objective import Objective
 from dyncollapse.population import check_population, population_force, population_jacobian, population_loss
 from dyncollapse.solver import IMPLICIT, Progress, Time, check_times, integrate, run_by_run
@@ -40,6 +40,8 @@ def sample_flow(
     """
     objective, pairs = objective or Objective(), pairs.to(torch.float64)
     objective.check_views(pairs.views)
+    check_weights(weights, biases)
+    check_inputs(weights[0].to(torch.float64), pairs.anchor, pairs.positive)
     depth = len(weights)
     smooth = objective.activation == "linear"
     method = method or ("DOP853" if smooth else "RK45")
@@ -79,7 +81,7 @@ def population_flow(
     objective.check_views(task.views)
     check_population(objective)
     check_weights(weights)
-    if weights[0].shape[-1] != task.dim or not weights[0].numel():
+    if weights[0].shape[-1] != task.dim:
         raise ValueError(
             f"the first layer has shape {tuple(weights[0].shape)}; it must read the task's {task.dim} inputs"
         )

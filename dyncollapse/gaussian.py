@@ -105,7 +105,7 @@ class GaussianTask:
             raise ValueError(f"aug_strength is {aug_strength}; it is a variance, finite and at least 0")
         if not (0 < data_var < float("inf")):
             raise ValueError(f"data_var is {data_var}; it is a variance, finite and above 0")
-        aug_vars = torch.cat([torch.zeros(dim - aug_dim), torch.full((aug_dim,), 1.0)]).to(dtype) * aug_strength
+        aug_vars = aug_strength * (torch.arange(dim) >= dim - aug_dim).to(dtype)
         return cls(data_var * torch.eye(dim, dtype=dtype), torch.diag(aug_vars), views)
 
     @property

@@ -17,6 +17,10 @@ def check_weights(weights: Sequence[Tensor], biases: Sequence[Tensor] = ()) -> N
     """Raise ValueError unless the matrices (*runs, out, in) chain, biases (*runs, out) fit them and all is finite."""
     if not weights:
         raise ValueError("the network has no layers; give at least one weight matrix")
+    if any(w.ndim < 2 or not w.numel() for w in weights):
+        raise ValueError(
+            f"layer shapes are {[tuple(w.shape) for w in weights]}; each must be (*runs, out, in), none of them 0"
+        )
     for lower, upper in itertools.pairwise(weights):
         if upper.shape[-1] != lower.shape[-2] or upper.shape[:-2] != lower.shape[:-2]:
             raise ValueError(
@@ -30,6 +34,23 @@ def check_weights(weights: Sequence[Tensor], biases: Sequence[Tensor] = ()) -> N
         )
     if not all(bool(torch.isfinite(p).all()) for p in (*weights, *biases)):
         raise ValueError("the initial weights hold NaN or infinity; give finite weights")
+
+
+def check_inputs(layer: Tensor, *views: Tensor) -> None:
+    """Raise ValueError unless a first layer (*runs, out, d) can read each view (*batches, *runs, n, d)."""
+    for x in views:
+        own = x.shape[max(0, x.ndim - layer.ndim) : -2]
+        alike = x.ndim > 1 and (x.dtype, x.device, x.shape[-1]) == (layer.dtype, layer.device, layer.shape[-1])
+        # Axes of size 1 are shared by all runs, and missing ones are in front.
+        if not alike or any(a not in (1, b) for a, b in zip(own[::-1], layer.shape[-3::-1], strict=False)):
+            raise ValueError(
+                f"batches are {tuple(x.shape)} of {x.dtype} on {x.device}, the first layer is {tuple(layer.shape)} "
+                f"of {layer.dtype} on {layer.device}; both must have the same inputs, runs, precision and device"
+            )
+        if x.shape[-2] < 2 or not x.numel() or not torch.isfinite(x).all():
+            raise ValueError(
+                "the first batch holds NaN, infinity or fewer than two pairs; give two finite ones or more"
+            )
 
 
 def forward(

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from dyncollapse.configuration import Configuration, setting_names
-from dyncollapse.ensemble import BLOW_UP
+from dyncollapse.ensemble import blow_up_bound
 from dyncollapse.gaussian import join_streams, numbers_per_step
 from dyncollapse.networks import end_to_end
 from dyncollapse.simulation import Simulation
@@ -82,5 +82,5 @@ def _check_bounds(simulation: Simulation, path: Trajectory) -> None:
     """Hold a point to its own bound, for `train` took one for all from the largest weights and inputs among them."""
     largest = end_to_end(path.weights).abs().amax((1, 2, 3))
     inputs = next(iter(simulation.stream)).anchor.abs().max()
-    if not largest.max() <= BLOW_UP * torch.maximum(1 / inputs, largest[0]):
+    if not largest.max() <= blow_up_bound(float(inputs), float(largest[0])):
         raise Diverged(path, path.meta["lr"], path.meta["steps"], None, path.meta["steps"])

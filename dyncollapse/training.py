@@ -1,7 +1,5 @@
 """SGD on an ensemble of toy networks: one call trains all runs at once as batched matrices."""
 
-import heapq
-import itertools
 import time as clock
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -58,12 +56,13 @@ def train(
     weights blow up, Interrupted on Ctrl-C; the last two carry what was recorded.
     """
     check_weights(weights, biases)
+    if isinstance(pairs, Iterator):
+        raise ValueError("the batches come from an iterator, which ends after one use; give a list or a PairStream")
     _check_settings(lr, steps, momentum, weight_decay, records)
     recycle_freed_memory()
     started = clock.perf_counter()
-    recorded, stride = record_steps(steps, records), max(1, steps // 200)
-    schedule = {*recorded}
-    looks = heapq.merge(recorded, range(0, steps, LOOK), range(0, steps, stride if progress else steps))
+    recorded, stride = {*record_steps(steps, records)}, max(1, steps // 200)
+    looks = sorted({*recorded, *range(0, steps, LOOK), *range(0, steps, stride if progress else steps)})
     kept: list[tuple[int, list[Tensor], Tensor]] = []
 
     def start(rate: float) -> Ensemble:
@@ -76,8 +75,8 @@ def train(
 
     try:
         with start(lr) as ensemble:
-            for step in _bounded(ensemble, (step for step, _ in itertools.groupby(looks))):
-                if step in schedule:
+            for step in _bounded(ensemble, looks):
+                if step in recorded:
                     kept.append((step, ensemble.parameters(), ensemble.loss()))
                 if progress and (step % stride == 0 or step == steps):
                     progress(step, steps)

@@ -13,6 +13,7 @@ from dyncollapse import (
     Interrupted,
     JoinedStream,
     Objective,
+    Pairs,
     PairStream,
     gaussian,
     gaussian_init,
@@ -213,6 +214,54 @@ def test_an_interruption_stops_all_threads(threads):
 
 
 @pytest.mark.usefixtures("small_parts")
+def test_parts_that_are_stepping_are_stopped(threads, monkeypatch):
+    threads(4)
+    weights, stream = start(torch.Generator().manual_seed(0))
+    calls, gradient = [], Objective.gradient
+    monkeypatch.setattr(Objective, "gradient", lambda *given: calls.append(0) or gradient(*given))
+    with ensembles.Ensemble(weights, (), stream, ensembles.Rule(0.1, Objective())) as ensemble:
+        ensemble._parts[0].advance = lambda _: 1 / 0
+        with pytest.raises(ZeroDivisionError):
+            ensemble.advance(10_000)
+    assert len(calls) < 10_000  # of the 30,000 that the other parts would take
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.usefixtures("small_parts")
+def test_parts_step_in_as_many_threads(count, threads, monkeypatch):
+    threads(count)
+    weights, stream = start(torch.Generator().manual_seed(0))
+    seen, gradient = set(), Objective.gradient
+
+    def watched(*given):
+        seen.add((threading.current_thread().name, torch.get_num_threads()))
+        return gradient(*given)
+
+    monkeypatch.setattr(Objective, "gradient", watched)
+    monkeypatch.setattr(ensembles, "WORTH_A_THREAD", 1)  # so that only the sharing keeps it at one
+    train(weights, stream, lr=0.1, steps=200)
+    assert {number for _, number in seen} == {1}
+    assert len(seen) == count
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.usefixtures("small_parts")
+def test_runs_in_several_axes_train_as_each_alone(bias, threads):
+    threads(2)
+    generator, runs = torch.Generator().manual_seed(0), (6, 2)
+    weights, stream = start(generator, runs)
+    biases = uniform_biases([DIM] * 3, generator, runs) if bias else ()
+    assert isinstance(stream, JoinedStream)
+    together = train(weights, stream, lr=0.1, steps=10, biases=biases)
+    for run in itertools.product(*map(range, runs)):
+        batches = [Pairs(batch.anchor[run], batch.positive[run]) for batch in listed(stream, 10)]
+        alone = train(tuple(w[run] for w in weights), batches, lr=0.1, steps=10, biases=tuple(b[run] for b in biases))
+        for joined, own in zip(states(together), states(alone), strict=True):
+            # Batched products may add up in another order.
+            torch.testing.assert_close(joined[(slice(None), *run)], own, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.usefixtures("small_parts")
 def test_stopped_parts_take_no_further_step(threads):
     threads(2)
     weights, stream = start(torch.Generator().manual_seed(0))
@@ -226,9 +275,11 @@ def test_stopped_parts_take_no_further_step(threads):
 def test_one_run_that_blows_up_ends_the_training(threads):
     threads(2)
     weights, stream = start(torch.Generator().manual_seed(0))
+    settings = {"lr": 0.01, "steps": 80, "objective": Objective("spectral")}
+    assert train(weights, stream, **settings).time[-1] == pytest.approx(0.8)
     weights[0][7] *= 2000  # far beyond all others, in the last part
     with pytest.raises(Diverged, match="SGD diverged at step") as failed:
-        train(weights, stream, lr=1.0, steps=80, objective=Objective("spectral"))
+        train(weights, stream, **settings)
     assert failed.value.trajectory.time[0] == 0
 
 

@@ -252,6 +252,5 @@ def test_unusable_solver_settings_are_refused(settings, words, generator):
 
 
 def test_weights_that_do_not_read_the_task_are_refused(generator):
-    for shape in ((3, 3), (0, 4, 4)):
-        with pytest.raises(ValueError, match="must read the task's 4 inputs"):
-            population_flow((normal(generator, *shape),), TASK, 1.0)
+    with pytest.raises(ValueError, match="must read the task's 4 inputs"):
+        population_flow((normal(generator, 3, 3),), TASK, 1.0)

@@ -185,6 +185,14 @@ def test_fresh_batches_never_repeat_a_sample(generator):
     assert len(rows(torch.cat([batch.anchor for batch in batches]))) == 20
 
 
+@pytest.mark.parametrize("runs", [(), (2,)])
+def test_fresh_batches_do_not_begin_again_with_every_draw(runs, generator, monkeypatch):
+    monkeypatch.setattr("dyncollapse.gaussian.DRAWN", 2 * 12)  # two batches of 4 in 3 dimensions
+    batches = list(itertools.islice(GaussianTask.block(3, 1).stream(4, generator, runs), 7))
+    drawn = torch.cat([batch.anchor.flatten(0, -2) for batch in batches])
+    assert len(rows(drawn)) == len(drawn)
+
+
 def test_stacking_adds_a_leading_axis(generator):
     task = GaussianTask.block(3, 1, views="two-sided")
     batches = [task.sample(4, generator, (2,)) for _ in range(3)]

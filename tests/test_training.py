@@ -16,6 +16,7 @@ from dyncollapse import (
     gaussian_init,
     join_streams,
     record_steps,
+    sample_flow,
     train,
     uniform_biases,
 )
@@ -267,6 +268,51 @@ def test_bad_weights_are_refused(generator):
         train((normal(generator, 3, 4), normal(generator, 3, 4)), pairs, lr=0.1, steps=1)
     with pytest.raises(ValueError, match="NaN or infinity"):
         train((torch.full((4, 4), float("nan"), dtype=torch.float64),), pairs, lr=0.1, steps=1)
+
+
+ONE = GaussianTask.block(4, 2).sample(8, torch.Generator().manual_seed(0))
+NAN = torch.full((8, 4), float("nan"), dtype=torch.float64)
+UNFIT = {
+    "NaN in the anchors": (Pairs(NAN, ONE.positive), (), "first batch holds NaN, infinity"),
+    "NaN in the positives": (Pairs(ONE.anchor, NAN), (), "first batch holds NaN, infinity"),
+    "infinity": (Pairs(ONE.anchor / 0, ONE.positive), (), "first batch holds NaN, infinity"),
+    "no pair": (Pairs(NAN[:0], NAN[:0]), (), "or fewer than two pairs"),
+    "one pair": (Pairs(ONE.anchor[:1], ONE.positive[:1]), (), "or fewer than two pairs"),
+    "a dimension less": (Pairs(ONE.anchor[:, 1:], ONE.positive[:, 1:]), (), r"batches are \(8, 3\) .* \(4, 4\) of"),
+    "one sample": (Pairs(ONE.anchor[0], ONE.positive[0]), (), "batches are"),
+    "three runs for two": (
+        Pairs(NAN.expand(3, 8, 4), NAN.expand(3, 8, 4)),
+        (2,),
+        r"batches are \(3, 8, 4\)",
+    ),
+    "two runs for three of two": (Pairs(NAN.expand(3, 8, 4), NAN.expand(3, 8, 4)), (3, 2), "batches are"),
+}
+
+
+@pytest.mark.parametrize(("pairs", "runs", "message"), UNFIT.values(), ids=UNFIT)
+def test_batches_that_do_not_fit_are_refused(pairs, runs, message, generator):
+    weights = gaussian_init([4, 4], generator, runs)
+    with pytest.raises(ValueError, match=message):
+        train(weights, pairs, lr=0.1, steps=5)
+    with pytest.raises(ValueError, match=message):
+        sample_flow(weights, pairs, 1.0)
+
+
+def test_batches_in_another_precision_are_refused(generator):
+    weights = gaussian_init([4, 4], generator)
+    with pytest.raises(ValueError, match=r"of torch.float32 on cpu, the first layer is \(4, 4\) of torch.float64"):
+        train(weights, ONE.to(torch.float32), lr=0.1, steps=5)
+
+
+def test_batches_that_come_once_only_are_refused(generator):
+    with pytest.raises(ValueError, match="come from an iterator, which ends after one use; give a list"):
+        train(gaussian_init([4, 4], generator), iter([ONE] * 6), lr=0.1, steps=5)
+
+
+@pytest.mark.parametrize("shape", [(4,), (0, 4, 4), (4, 0)])
+def test_layers_of_no_size_are_refused(shape):
+    with pytest.raises(ValueError, match=r"layer shapes are .* none of them 0"):
+        train((torch.zeros(shape, dtype=torch.float64),), ONE, lr=0.1, steps=5)
 
 
 def test_data_without_any_variance_leave_the_weights_alone(generator):
