@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dyncollapse.losses import (
     add_product,
+    check_loss_views,
     distance_logits,
     dot_logits,
     loss_temperature,
@@ -181,8 +182,7 @@ def check_weighing(loss: str, temperature: float | None, views: str) -> float | 
     for name, value, allowed in (("loss", loss, WEIGHINGS), ("views", views, ("one-sided", "two-sided"))):
         if value not in allowed:
             raise ValueError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
-    if loss == "ntxent" and views == "one-sided":
-        raise ValueError("ntxent is symmetric in both views; it needs two-sided views, not one-sided")
+    check_loss_views(loss, views)
     return loss_temperature(loss, temperature)
 
 

@@ -179,6 +179,12 @@ def loss_temperature(loss: str, temperature: float | None = None) -> float | Non
     return temperature
 
 
+def check_loss_views(loss: str, views: str) -> None:
+    """Raise ValueError when the loss is not defined under this view convention."""
+    if loss == "ntxent" and views != "two-sided":
+        raise ValueError("ntxent is symmetric in both views; it needs two-sided views, not one-sided")
+
+
 def _cross_entropy(logits: Tensor) -> Tensor:
     # Two to three times as fast as logsumexp, with its gradient too, although it writes n x n numbers.
     return -torch.log_softmax(logits, dim=-1).diagonal(dim1=-2, dim2=-1).mean(-1)

@@ -13,6 +13,7 @@ from dyncollapse.gaussian import Pairs
 from dyncollapse.losses import (
     LOSSES,
     centred_logits,
+    check_loss_views,
     dot_infonce,
     infonce,
     loss_temperature,
@@ -53,8 +54,7 @@ class Objective:
 
     def check_views(self, views: str) -> None:
         """Raise ValueError when the loss is not defined under this view convention."""
-        if self.loss == "ntxent" and views != "two-sided":
-            raise ValueError("ntxent is symmetric in both views; it needs two-sided views, not one-sided")
+        check_loss_views(self.loss, views)
 
     def value(self, weights: Weights, pairs: Pairs, biases: Sequence[Tensor] = ()) -> Float[Tensor, "*runs"]:
         """Loss of every run, averaged over the batch and over any batch axes in front of the runs'."""
@@ -101,7 +101,7 @@ class Objective:
 
 
 def infonce_force(product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Float[Tensor, "*runs d d"]:
-    """X of Lemma 2 on one batch: dL/dP = -P X under Eq. 2."""
+    """X of Lemma 2 on one batch: dL/dP = -P X under Eq. 2. Not to be differentiated."""
     total = pairs.anchor.sum(dim=-2, keepdim=True)
     x, shift = torch.sub(pairs.anchor, total, alpha=1 / pairs.anchor.shape[-2]), pairs.positive - pairs.anchor
     columns = product.detach().mT

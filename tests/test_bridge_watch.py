@@ -1,5 +1,4 @@
 import json
-import threading
 
 import pytest
 import torch
@@ -32,7 +31,6 @@ def test_watch_tells_a_total_collapse_and_goes_on():
     nan = torch.full((64, 4), float("nan"))
     found = watch.update(1, {"representation": (nan, nan), "embedding": (torch.ones(64, 4), torch.ones(64, 4))})
     assert "NaN" in found["representation_error"]
-    assert threading.active_count() >= 1
     json.dumps(found, allow_nan=False)
 
 

@@ -50,7 +50,8 @@ def test_processes_together_equal_one(tmp_path):
         for worker in workers:
             worker.kill()
     found = [torch.load(f"{out}{rank}") for rank in range(2)]
-    for case, (views, _, sample), (first, rows), (second, other_rows) in zip(range(9), cases, *found, strict=False):
+    for case, ((views, _, sample), *both) in enumerate(zip(cases, *found, strict=True)):
+        (first, rows), (second, other_rows) = both
         assert first == second, case
         assert torch.equal(rows, other_rows)
         expected = watched(views, sample=sample).compute().as_values()
