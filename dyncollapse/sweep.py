@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from dyncollapse.configuration import Configuration
 from dyncollapse.dispatch import Workers, dispatch
 from dyncollapse.executors import local_workers
-from dyncollapse.files import write_whole
+from dyncollapse.files import write_json
 from dyncollapse.grid import as_options, axes_of, point_hash
 from dyncollapse.packing import best_runs, packs
 from dyncollapse.points import PointResult, as_configuration, read_point, run_pack
@@ -156,7 +156,7 @@ class Sweep:
         """Write the plan and remove what killed workers and broken disks left; what is finished, and known failures."""
         known = _read_plan(self.folder) if (self.folder / PLAN).exists() else []
         everything = Sweep(self.folder, [*known, *self.points.values()])
-        _write_json(self.folder / PLAN, everything._as_plan())
+        write_json(self.folder / PLAN, everything._as_plan())
         (self.folder / POINTS).mkdir(exist_ok=True)
         for leftover in (self.folder / POINTS).glob(".*.partial"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -168,7 +168,7 @@ class Sweep:
 
     def _record(self, failures: dict[str, str]) -> None:
         with suppress(OSError):  # a full disk, as a rule: what failed is returned all the same
-            _write_json(self.folder / FAILURES, failures)
+            write_json(self.folder / FAILURES, failures)
 
     def _as_plan(self) -> dict[str, Any]:
         points = [{"point": name, "config": c.as_dict()} for name, c in self.points.items()]
@@ -198,11 +198,6 @@ def _read_plan(folder: Path) -> list[Configuration]:
         raise ValueError(
             f"{path} cannot be read ({error}); remove it and sweep again: finished points are kept"
         ) from None
-
-
-def _write_json(path: Path, values: Any) -> None:
-    text = json.dumps(values, indent=1) + "\n"
-    write_whole(path, lambda partial: partial.write_text(text))
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
 
 def test_a_disk_that_is_full_between_two_files_leaves_no_point(tmp_path, monkeypatch):
     found = sweep(tmp_path)
-    monkeypatch.setattr("dyncollapse.files.write_whole", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr("dyncollapse.report.write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     assert len(found.run(HERE)) == 3
     assert names(tmp_path) == set()
 

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,6 @@ class Finding:
         verdict = ("met" if self.holds else "missed") if self.target else ("ok" if self.holds else "FAILED")
         bound = f"{'at least' if self.least else 'at most'} {self.limit:.4g}"
         return f"{text} ({'target: ' if self.target else ''}{bound}: {verdict})"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values; what is no number is null."""
-        values = asdict(self) | {"holds": self.holds}
-        return values | {"value": self.value if self.value is not None and math.isfinite(self.value) else None}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import rmtree
@@ -91,7 +92,7 @@ def _part_values(part: Part, outcome: Found | Failure, seconds: float) -> dict[s
         "status": "FAILED" if failed else "ok" if found.findings else "skipped",
         "reason": "; ".join(reasons + [finding.sentence for finding in found.findings if finding.fails]),
         "details": "" if failure is None else failure.details,
-        "findings": [{**finding.as_dict(), "sentence": finding.sentence} for finding in found.findings],
+        "findings": [_plain(asdict(f) | {"holds": f.holds, "sentence": f.sentence}) for f in found.findings],
         "skipped": found.skipped,
         "values": _plain(found.values),
     }
