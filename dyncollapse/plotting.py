@@ -23,7 +23,8 @@ def plot_spectrum(ax: Axes, values: ArrayLike, *, spread: ArrayLike | None = Non
             ax.vlines(rank, low, high, color=line.get_color(), linewidth=1)
         else:
             ax.fill_between(rank, low, high, color=line.get_color(), alpha=0.25, linewidth=0)
-    ax.set_yscale("log")
+    if (values > 0).any():
+        ax.set_yscale("log")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("singular value rank")
     ax.set_ylabel("singular value of $W$")

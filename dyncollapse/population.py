@@ -30,7 +30,7 @@ def population_loss(
         return (
             _trace(product @ a_e @ product.mT)
             - torch.logdet(identity_plus_c)
-            - _trace(torch.linalg.solve(identity_plus_c, c))
+            - _trace(torch.linalg.solve_ex(identity_plus_c, c).result)  # which does not raise
         ) / 2
     attract, repel = _bilinear_rates(objective)
     return -attract * _trace(product @ task.data_cov @ product.mT) + repel * _trace(c @ c)

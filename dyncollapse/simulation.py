@@ -203,7 +203,7 @@ def batch_growth(s: Simulation, product: Float[Tensor, "runs d d"]) -> Float[Ten
 
     Once unaugmented modes separate the embeddings, the softmax of a finite batch has little weight left for its
     negatives and every force fades: infinitely many samples would say nothing about how long a dimension waits.
-    Among equal modes the directions are P's own. None for losses other than Eq. 2.
+    Among equal modes the directions are P's own. None for losses other than Eq. 2, and beyond floating point.
     """
     if s.objective.loss != "infonce":
         return None
@@ -218,7 +218,8 @@ def batch_growth(s: Simulation, product: Float[Tensor, "runs d d"]) -> Float[Ten
             frame = m.directions[:, group]
             v = frame @ torch.linalg.svd(p @ frame).Vh.T
             rates[group] = ((v.T @ force) * v.T).sum(-1)
-    return growth.mean(0)
+    mean = growth.mean(0)
+    return mean if mean.isfinite().all() else None
 
 
 def time_per_step(c: Configuration) -> float:
