@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyncollapse.bridge.cli import bridge
-from dyncollapse.cli_shared import OneLineErrors, bad_input, fail, settings, use_machine
+from dyncollapse.cli_shared import OneLineErrors, bad_input, fail, say_saved, settings, use_machine
 from dyncollapse.cli_sweep import collect, sweep
+from dyncollapse.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from dyncollapse.simulation import Outcome
 
 # Commands import what only they need: drawing and tables are not loaded for an error message.
 
@@ -59,15 +62,23 @@ def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
         folder = reserve_folder(out)
         simulation = replace(simulation, configuration=replace(configuration, out=str(folder)))
 
+    def keep(so_far: "Outcome") -> None:
+        # To judge and save it may take seconds, and training may have taken hours.
+        with uninterrupted("\nSaving what is there; Ctrl-C again ends without.\n"):
+            save(so_far, folder)
+
+    def kept() -> str:
+        return f"What was recorded until then is in {folder}/" if any(folder.iterdir()) else "Nothing was recorded."
+
     try:
         with bad_input(), progress_bars(configuration.dynamics) as progress:
-            outcome = run(simulation, progress, lambda so_far: save(so_far, folder))
+            outcome = run(simulation, progress, keep)
         found = json.loads((folder / "run.json").read_text())  # saved with the last dynamics, not worked out again
         draw_spectrum(outcome, found, folder)
     except (Diverged, FlowFailed) as error:
-        fail(1, f"{error}. What was recorded until then is in {folder}/")
+        fail(1, f"{error}. {kept()}")
     except KeyboardInterrupt:
-        fail(130, f"Interrupted. What was recorded until then is in {folder}/")
+        fail(130, f"Interrupted. {kept()}")
     except OSError as error:
         fail(1, f"{folder} could not be written ({error.strerror}); what was saved before is complete")
     finally:
@@ -75,7 +86,9 @@ def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
             folder.rmdir()
     if as_json:
         click.echo(json.dumps(found, allow_nan=False))
-    print_outcome(outcome, found, folder, to_stderr=as_json)
+    print_outcome(outcome, found, to_stderr=as_json)
+    paths = [f"{name}.npz" for name in outcome.trajectories]
+    say_saved(folder, ("run.json", *paths, "spectrum.png"), to_stderr=as_json)
 
 
 @main.command()
@@ -201,7 +214,7 @@ def diagnose(
         click.echo(contents[webpage.FILES[form]], nl=False)
     print_embeddings(report, str(file), to_stderr=bool(asked))
     if folder is not None:
-        click.echo(f"Saved in {folder}/: {', '.join(contents)}", err=bool(asked))
+        say_saved(folder, contents, to_stderr=bool(asked))
 
 
 def _array(path: Path, key: str | None) -> "Tensor":

@@ -2,11 +2,14 @@
 
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+
+from dyncollapse.files import printable
 
 Command = Callable[..., Any]
 
@@ -26,10 +29,12 @@ class OneLineErrors(click.Group):
             error.show()
             sys.exit(error.exit_code)
         except click.ClickException as error:
-            fail(error.exit_code, error.format_message().replace("\n", " "))
+            fail(error.exit_code, " ".join(error.format_message().splitlines()))
         except click.exceptions.Abort:
             fail(130, "Interrupted.")
         except OSError as error:  # click itself ends quietly where the reader of a pipe has gone
+            if error.filename is not None:
+                fail(2, f"{error.filename} cannot be used ({error.strerror}); name another, or make it accessible")
             fail(1, f"standard output could not be written ({error.strerror})")
 
 
@@ -116,5 +121,10 @@ def bad_input(
 
 def fail(code: int, message: str) -> NoReturn:
     """Say in one line what went wrong, and leave."""
-    click.echo(f"dyncollapse: {message}", err=True)
+    click.echo(f"dyncollapse: {printable(message)}", err=True)
     sys.exit(code)
+
+
+def say_saved(folder: Path, names: Iterable[str], *, to_stderr: bool) -> None:
+    """Say where results are, and which."""
+    click.echo(f"Saved in {printable(str(folder))}/: {', '.join(names)}", err=to_stderr)

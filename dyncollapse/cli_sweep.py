@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dyncollapse.cli_shared import bad_input, fail, setting_lists, use_machine
+from dyncollapse.cli_shared import bad_input, fail, say_saved, setting_lists, use_machine
 
 if TYPE_CHECKING:
     from dyncollapse.dispatch import Workers
@@ -57,17 +57,15 @@ def sweep(
         return
 
     from dyncollapse.progress import progress_line
-    from dyncollapse.terminal_sweep import draw_sweep, print_failures, print_sweep
+    from dyncollapse.terminal_sweep import print_failures, print_sweep
 
     try:
         with bad_input(), progress_line() as progress:
             failures = found.run(
                 at_hand, most_runs=most_runs, progress=progress, tell=lambda text: click.echo(text, err=True)
             )
-        everything = type(found).open(out)  # other grids of the folder belong in its picture, too
-        reports = everything.reports()[0]
-        table = found.table({name: reports[name] for name in found.points if name in reports})
-        pictures = draw_sweep(everything, reports)
+        table = found.table()
+        pictures, problems = _draw(type(found), out)
     except KeyboardInterrupt:
         done = len(found.reports()[0])
         fail(130, f"Interrupted. {done} of {len(found.points)} points are done; the same command goes on.")
@@ -76,10 +74,23 @@ def sweep(
     if as_json:
         lost = [{"point": n, "failure": text, "config": found.points[n].as_dict()} for n, text in failures.items()]
         click.echo(json.dumps({"folder": str(out), "points": len(found.points), "table": table, "failures": lost}))
-    print_sweep(found, table, pictures, to_stderr=as_json)
-    if failures:
-        print_failures(found, failures)
-        fail(1, f"{len(failures)} of {len(found.points)} points failed; the same command tries them again")
+    print_sweep(found, table, to_stderr=as_json)
+    say_saved(out, ("points/", "sweep.json", *pictures), to_stderr=as_json)
+    print_failures(found, failures)
+    told = [f"{len(failures)} of {len(found.points)} points failed; the same command tries them again"]
+    if said := [*(told if failures else []), *problems]:
+        fail(1, "; ".join(said))
+
+
+def _draw(kind: "type[Sweep]", out: Path) -> tuple[list[str], list[str]]:
+    """Draw all points of the folder, other grids' too; the pictures, and what went wrong: it must not hide results."""
+    from dyncollapse.terminal_sweep import draw_sweep
+
+    try:
+        everything = kind.open(out)
+        return draw_sweep(everything, everything.reports()[0]), []
+    except (OSError, ValueError) as error:
+        return [], [f"sweep.png could not be drawn ({getattr(error, 'strerror', None) or error})"]
 
 
 def _plan(out: Path, given: dict[str, Any]) -> "Sweep":
@@ -152,6 +163,8 @@ def collect(folder: Path, out: Path | None) -> None:
         reports, broken = found.reports()
         rows = found.table(reports)
     if out is None:
+        if sys.stdout is None:
+            fail(1, "standard output is closed; name a file with --out")
         write_csv(rows, sys.stdout)
     else:
         try:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dyncollapse.dispatch import Workers
+from dyncollapse.interrupts import deaf_children
 
 # How long a Dask scheduler may take to answer (ours).
 CONNECT = "10s"
@@ -51,6 +52,9 @@ def _processes(count: int) -> Iterator[Executor]:
     held, leash = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_end_with, initargs=(held,))
     try:
+        if server:
+            with deaf_children():  # the server and its first worker, whose imports take seconds
+                pool.submit(os.getpid).result()
         yield pool
     finally:  # without waiting for work: it has all been returned, or is not wanted any more
         leash.close()
@@ -88,7 +92,7 @@ def _dask(count: int | None, scheduler: str | None) -> Iterator[Executor]:
     # A worker that dies is told at the end of the sweep, with its point; Dask would log every step of it.
     cluster: Any = nullcontext(scheduler)
     if scheduler is None:
-        with _deaf_children():
+        with deaf_children():
             cluster = LocalCluster(
                 n_workers=count, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
             )
@@ -104,19 +108,6 @@ def _dask(count: int | None, scheduler: str | None) -> Iterator[Executor]:
                 yield executor
             finally:
                 executor.shutdown(wait=False)
-
-
-@contextmanager
-def _deaf_children() -> Iterator[None]:
-    """Start processes that leave Ctrl-C to the sweep, which ends them; theirs would be a traceback each."""
-    if threading.current_thread() is not threading.main_thread():  # where signals cannot be set
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def slurm_workers(

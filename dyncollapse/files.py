@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and how they are named."""
 
 import json
 import os
@@ -27,6 +27,23 @@ def write_json(path: Path, content: Any) -> None:
     """Write plain values, whole or not at all. Raises ValueError for NaN and infinity, which JSON has not."""
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     write_whole(path, lambda partial: partial.write_text(text))
+
+
+def printable(text: str) -> str:
+    """One line, whatever is in a name: line breaks and terminal codes are shown, not sent."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def read_json(path: Path) -> Any:
+    """Read plain values. Raises OSError, and ValueError for what is no JSON, NaN and infinity among it."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"it holds {constant}")
+
+    try:
+        return json.loads(path.read_text(), parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_png(path: Path, figure: "Figure") -> None:

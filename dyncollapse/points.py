@@ -1,6 +1,5 @@
 """Points of a sweep on disk, and the work of one worker: a folder per point, there when finished and not before."""
 
-import json
 import platform
 import shutil
 import uuid
@@ -11,11 +10,13 @@ from typing import Any, NamedTuple
 import torch
 
 from dyncollapse.configuration import Configuration
+from dyncollapse.files import read_json
 from dyncollapse.grid import point_hash
 from dyncollapse.packing import train_together
 from dyncollapse.report import save
 from dyncollapse.simulation import Outcome, Simulation, build, run
 from dyncollapse.solver import FlowFailed
+from dyncollapse.tables import as_row
 from dyncollapse.training import Diverged
 from dyncollapse.trajectory import Trajectory
 
@@ -90,15 +91,17 @@ def save_point(outcome: Outcome, folder: Path) -> None:
 def read_point(path: Path) -> dict[str, Any]:
     """Read the report of a finished point. Raises ValueError, one line, where it is missing, broken or unfinished."""
     try:
-        found = json.loads((path / "run.json").read_text())
+        found = read_json(path / "run.json")
         if found["status"] != "finished":
             raise ValueError(f"its status is {found['status']}")
-        if (name := point_hash(as_configuration(found["config"]))) != path.name:
+        configuration = as_configuration(found["config"])
+        if (name := point_hash(configuration)) != path.name:
             raise ValueError(f"it holds the point {name}")
-        for part in ("prediction", "dynamics", "verdict"):
-            if not isinstance(found[part], dict):
-                raise ValueError(f"its {part} is missing")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if list(found["dynamics"]) != list(configuration.dynamics):
+            raise ValueError("its dynamics are others than it was asked for")
+        as_row(name, configuration, found)  # and so on, wherever a table or a picture looks
+        [mode["rest_singular_value"] for mode in found["prediction"]["modes"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path / 'run.json'} is not the report of a finished point ({error})") from None
     return found
 

@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from dyncollapse.files import printable
+
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 OBJECTS = "pickled objects"
@@ -293,8 +295,3 @@ def _listed(arrays: Mapping[str, _Array]) -> str:
 def _shortened(items: list[str]) -> str:
     more = f" and {len(items) - LISTED} more" if len(items) > LISTED else ""
     return (", ".join(items[:LISTED]) or "none") + more
-
-
-def printable(text: str) -> str:
-    """One line, whatever is in a name: line breaks and terminal codes are shown, not sent."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

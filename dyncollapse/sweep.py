@@ -1,6 +1,5 @@
 """A grid of simulations in one folder: run over any Executor, resumed where it stopped, read as one table."""
 
-import json
 import os
 import platform
 import shutil
@@ -16,7 +15,7 @@ from filelock import FileLock, Timeout
 from dyncollapse.configuration import Configuration
 from dyncollapse.dispatch import Workers, dispatch
 from dyncollapse.executors import local_workers
-from dyncollapse.files import write_json
+from dyncollapse.files import read_json, write_json
 from dyncollapse.grid import as_options, axes_of, point_hash
 from dyncollapse.packing import best_runs, packs
 from dyncollapse.points import PointResult, as_configuration, read_point, run_pack
@@ -78,8 +77,8 @@ class Sweep:
     def failures(self) -> dict[str, str]:
         """What went wrong with the points that were tried last and are not finished."""
         try:
-            told = json.loads((self.folder / FAILURES).read_text())
-        except (OSError, ValueError):  # advice for the reader only: the next run finds out again
+            told = dict(read_json(self.folder / FAILURES))
+        except (OSError, ValueError, TypeError):  # advice for the reader only: the next run finds out again
             return {}
         return {name: str(told[name]) for name in self.points if name in told}
 
@@ -163,7 +162,11 @@ class Sweep:
         found, broken = self.reports()
         for name, problem in broken.items():
             tell(f"{problem}; it is run again")
-            shutil.rmtree(self.folder / POINTS / name)
+            path = self.folder / POINTS / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
         return list(found), everything.failures()
 
     def _record(self, failures: dict[str, str]) -> None:
@@ -191,10 +194,12 @@ def _results(pack: Sequence[Configuration], outcome: Any, home: Path) -> Iterato
 def _read_plan(folder: Path) -> list[Configuration]:
     path = folder / PLAN
     try:
-        return [as_configuration(point["config"]) for point in json.loads(path.read_text())["points"]]
+        return [as_configuration(point["config"]) for point in read_json(path)["points"]]
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no {PLAN}; name the folder of a sweep") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); name the folder of a sweep") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} cannot be read ({error}); remove it and sweep again: finished points are kept"
         ) from None

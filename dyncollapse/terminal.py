@@ -14,17 +14,16 @@ from rich.table import Table
 from dyncollapse.claims import Checked
 from dyncollapse.diagnosis import Verdict, moment
 from dyncollapse.embeddings import EmbeddingReport
-from dyncollapse.files import write_png
+from dyncollapse.files import printable, write_png
 from dyncollapse.population import POPULATION_FACTOR
-from dyncollapse.readers import printable
 from dyncollapse.simulation import Outcome, dimensions, time_per_step, verdict
 
 # Columns (ours): a file or a pipe has no width, and definitions beside the measures need room.
 WIDTH_OF_FILES, WIDTH_FOR_WORDS = 140, 100
 
 
-def print_outcome(outcome: Outcome, found: dict[str, Any], folder: Path, *, to_stderr: bool) -> None:
-    """Print a row per dimension, the verdict and where things were saved; `found` is the JSON report."""
+def print_outcome(outcome: Outcome, found: dict[str, Any], *, to_stderr: bool) -> None:
+    """Print a row per dimension and the verdict; `found` is the JSON report."""
     judged = verdict(outcome)
     assert judged is not None
     ends = {name: dimensions(outcome.simulation, path) for name, path in outcome.trajectories.items()}
@@ -50,8 +49,7 @@ def print_outcome(outcome: Outcome, found: dict[str, Any], folder: Path, *, to_s
             )
     if "population" in ends:
         console.print(_population_limit(found), soft_wrap=True)
-    console.print(f"[bold]{judged.sentence}[/bold]", soft_wrap=True)
-    console.print(f"Saved in {folder}/: run.json, {', '.join(f'{n}.npz' for n in ends)}, spectrum.png", soft_wrap=True)
+    console.print(judged.sentence, style="bold", soft_wrap=True)
 
 
 def _fates(judged: Verdict, step: float) -> list[str]:
@@ -98,13 +96,14 @@ def print_claims(checked: Sequence[Checked], *, to_stderr: bool) -> None:
     console.print(table)
     for result in checked:
         if result.error:
-            console.print(f"{result.claim.name}: {result.error}", style="red", markup=False, soft_wrap=True)
+            console.print(f"{result.claim.name}: {result.error}", style="red", soft_wrap=True)
     unexpected = sum(result.surprising for result in checked)
     failing = [result.claim.name for result in checked if not (result.holds or result.surprising)]
     console.print(
-        f"[bold]{len(checked) - unexpected} of {len(checked)} claims behave as expected"
+        f"{len(checked) - unexpected} of {len(checked)} claims behave as expected"
         + (f"; {', '.join(failing)} does not hold, as expected" if failing else "")
-        + ".[/bold]",
+        + ".",
+        style="bold",
         soft_wrap=True,
     )
 
@@ -117,7 +116,7 @@ def print_explanation(checked: Sequence[Checked], *, to_stderr: bool) -> None:
         console.print()
         texts = (claim.statement, f"Measured: {claim.quantity}. {claim.explanation}")
         for text in (f"{claim.name} ({claim.source})", *texts):
-            console.print("\n".join(textwrap.wrap(text, 100)), markup=False)
+            console.print("\n".join(textwrap.wrap(text, 100)))
 
 
 def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> None:
@@ -126,14 +125,14 @@ def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> 
     kind = "normalised" if found["normalised"] else "not normalised"
     stored = found["dtype"] + ("" if found["precision"] == found["dtype"] else f" (rounded to {found['precision']})")
     facts = f"{printable(file)}: {report.samples} samples x {report.dim} dimensions, {stored}, {kind}, {report.space}"
-    console.print(facts, markup=False, soft_wrap=True)
+    console.print(facts, soft_wrap=True)
     console.print()
     plain = not console.encoding.lower().startswith("utf")
     width = max(16, min(64, console.width - 24))  # beside the chart stand numbers and names
     lines = spectrum_lines(
         report.spectrum.tolist(), report.noise_floor, report.verdict.threshold, plain=plain, width=width
     )
-    console.print("\n".join(lines), markup=False, soft_wrap=True)
+    console.print("\n".join(lines), soft_wrap=True)
     console.print()
     table = open_table("measure", "value", "95 % interval", left=1)
     if console.width >= WIDTH_FOR_WORDS:
@@ -147,9 +146,9 @@ def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> 
     console.print(table)
     console.print()
     if report.ratios is not None:
-        console.print(augmentation_sentence(report), markup=False, soft_wrap=True)
+        console.print(augmentation_sentence(report), soft_wrap=True)
     for text in report.warnings:
-        console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+        console.print(f"warning: {text}", style="yellow", soft_wrap=True)
     bar = report.intervals["collapsed"]
     console.print(
         f"Collapsed means a variance up to {report.verdict.threshold:.2g}: the larger of the noise floor, "
@@ -157,7 +156,7 @@ def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> 
         + ("" if bar is None else f" 95 % interval: {' to '.join(f'{k:g}' for k in sorted(set(bar)))} dimensions."),
         soft_wrap=True,
     )
-    console.print(f"[bold]{report.verdict.sentence}[/bold]", soft_wrap=True)
+    console.print(report.verdict.sentence, style="bold", soft_wrap=True)
 
 
 def augmentation_sentence(report: EmbeddingReport) -> str:
@@ -234,8 +233,8 @@ def open_table(*columns: str, left: int = 0) -> Table:
 
 
 def open_console(to_stderr: bool) -> Console:
-    """The terminal, or a file or pipe that is wide enough for tables."""
-    console = Console(stderr=to_stderr, highlight=False)
+    """The terminal, or a file or pipe that is wide enough for tables. Square brackets are no markup."""
+    console = Console(stderr=to_stderr, highlight=False, markup=False)
     if not console.is_terminal:
         console.width = WIDTH_OF_FILES
     return console

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dyncollapse.configuration import Configuration, option
-from dyncollapse.files import write_png
+from dyncollapse.files import printable, write_png
 from dyncollapse.grid import as_options, shown
 from dyncollapse.progress import duration
 from dyncollapse.sweep import Sweep
@@ -48,8 +48,8 @@ def print_plan(
         console.print("Nothing is left to run.")
 
 
-def print_sweep(sweep: Sweep, table: Sequence[Mapping[str, Any]], pictures: Sequence[str], *, to_stderr: bool) -> None:
-    """Print a row per finished point, and where things are."""
+def print_sweep(sweep: Sweep, table: Sequence[Mapping[str, Any]], *, to_stderr: bool) -> None:
+    """Print a row per finished point."""
     console, axes = open_console(to_stderr), list(sweep.axes)
     compared = any(row["sgd_vs_flow"] is not None for row in table)
     words = (name.replace("_", " ") for name in axes)
@@ -62,12 +62,9 @@ def print_sweep(sweep: Sweep, table: Sequence[Mapping[str, Any]], pictures: Sequ
     if table:
         console.print(rows)
     if len(table) > ROWS:
-        console.print(f"... and {len(table) - ROWS} more: dyncollapse collect {sweep.folder}", soft_wrap=True)
-    names = ["points/", "sweep.json", *pictures]
-    console.print(
-        f"{len(table)} of {len(sweep.points)} points are finished. Saved in {sweep.folder}/: {', '.join(names)}",
-        soft_wrap=True,
-    )
+        folder = printable(str(sweep.folder))
+        console.print(f"... and {len(table) - ROWS} more: dyncollapse collect {folder}", soft_wrap=True)
+    console.print(f"{len(table)} of {len(sweep.points)} points are finished.")
 
 
 def _short(value: Any) -> str:
@@ -78,8 +75,8 @@ def print_failures(sweep: Sweep, failures: Mapping[str, str]) -> None:
     """Print on stderr what went wrong with which point, and the command that runs it alone."""
     console = open_console(to_stderr=True)
     for name, text in failures.items():
-        console.print(f"failed: {name}: {text}", style="red", markup=False, soft_wrap=True)
-        console.print(f"  dyncollapse simulate {as_options(sweep.points[name])}", markup=False, soft_wrap=True)
+        console.print(f"failed: {name}: {text}", style="red", soft_wrap=True)
+        console.print(f"  dyncollapse simulate {as_options(sweep.points[name])}", soft_wrap=True)
 
 
 def draw_sweep(sweep: Sweep, reports: Mapping[str, dict[str, Any]]) -> list[str]:

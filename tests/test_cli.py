@@ -12,6 +12,7 @@ from commands import refused
 from dyncollapse.claims import CLAIMS, Measured
 from dyncollapse.claims.claim import claim
 from dyncollapse.cli import main
+from dyncollapse.report import report
 
 SMALL = ["--dim", "4", "--batch-size", "16", "--pool", "64", "--steps", "30", "--runs", "2", "--flow-batches", "2"]
 
@@ -101,6 +102,53 @@ def test_full_disk_exits_1_without_half_a_file(simulate, tmp_path, monkeypatch):
     assert result.exit_code == 1
     assert "No space left on device" in result.stderr
     assert not list(tmp_path.glob("mine/*.npz"))
+
+
+def test_ctrl_c_while_results_are_saved_loses_none(simulate, tmp_path, monkeypatch):
+    def interrupted(outcome):
+        os.kill(os.getpid(), signal.SIGINT)
+        return report(outcome)
+
+    monkeypatch.setattr("dyncollapse.report.report", interrupted)
+    result = simulate("--out", "mine", "--dynamics", "sgd")
+    assert result.exit_code == 130
+    assert result.stderr.endswith("Interrupted. What was recorded until then is in mine/\n")
+    assert json.loads((tmp_path / "mine/run.json").read_text())["status"] == "finished"
+
+
+def test_ctrl_c_before_there_are_results_leaves_no_folder(simulate, tmp_path, monkeypatch):
+    def stop(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dyncollapse.simulation.train", stop)
+    monkeypatch.setattr("dyncollapse.report.save", stop)
+    result = simulate("--out", "mine")
+    assert (result.exit_code, result.stderr) == (130, "dyncollapse: Interrupted. Nothing was recorded.\n")
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize("name", ["a[/red]b", "[bold]x", "new\nline"])
+def test_names_of_folders_are_shown_and_not_interpreted(simulate, name):
+    shown = name.replace("\n", r"\n")
+    last = simulate("--dynamics", "sgd", "--out", name).stdout.splitlines()[-1]
+    assert last == f"Saved in {shown}/: run.json, sgd.npz, spectrum.png"
+    assert shown in refused(simulate("--dynamics", "sgd", "--out", name))
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (("--dynamics", "sgd", "--init-scale", 1e12), 1),
+        (("--dynamics", "population", "--lr", 1e15), 0),
+        (("--dynamics", "sgd", "--depth", 1000, "--steps", 1), 0),
+    ],
+)
+def test_what_leaves_floating_point_has_a_report(simulate, tmp_path, options, code):
+    result = simulate("--out", "mine", *options)
+    assert result.exit_code == code, result.exception
+    assert len(result.stderr.splitlines()) == code
+    assert ("SGD diverged at step 1" in result.stderr) is (code == 1)
+    assert (tmp_path / "mine/run.json").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")

@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,17 @@ def submitted(tmp_path):
 def test_local_processes_return_results():
     with local_workers(2).start() as executor:
         assert [executor.submit(math.factorial, i).result() for i in range(4)] == [1, 1, 2, 6]
+
+
+def blocked_signals():
+    return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="POSIX signals")
+def test_workers_leave_ctrl_c_to_the_sweep_from_their_first_moment():
+    with local_workers(2).start() as executor:
+        assert signal.SIGINT in executor.submit(blocked_signals).result()
+    assert signal.SIGINT not in blocked_signals()
 
 
 def test_local_workers_share_the_cores():

@@ -24,6 +24,7 @@ FLOORS = [
         "dispatch",
         "memory",
         "threads",
+        "interrupts",
         "measures",
         "moments",
         "readers",
@@ -73,6 +74,7 @@ PACKAGES = {
 # The only imports within a floor.
 NEIGHBOURS = {
     "trajectory": {"networks", "alignment", "files"},
+    "readers": {"files"},
     "objective": {"covariance"},
     "population": {"objective"},
     "riccati": {"equilibria"},
@@ -82,7 +84,7 @@ NEIGHBOURS = {
     "simulation": {"configuration"},
     "grid": {"configuration"},
     "packing": {"configuration", "simulation"},
-    "points": {"report"},
+    "points": {"report", "tables"},
     "estimate": {"report"},
     "sweep": {"executors"},
     "terminal_sweep": {"sweep"},

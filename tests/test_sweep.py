@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -234,13 +235,73 @@ def test_a_broken_point_is_run_again_with_a_word(wrong, tmp_path):
     assert read_point(report.parent)["status"] == "finished"
 
 
+BENT = {
+    "config": lambda found: found.update(config=[]),
+    "verdict": lambda found: found.update(verdict={}),
+    "prediction": lambda found: found.update(prediction={}),
+    "modes": lambda found: found["prediction"].update(modes=[{}]),
+    "distance": lambda found: found.update(sgd_vs_flow=5),
+    "no distance": lambda found: found.pop("sgd_vs_flow"),
+    "no dynamics": lambda found: found.update(dynamics={}),
+    "null for sgd": lambda found: found.update(dynamics={"sgd": None}),
+    "no spectrum": lambda found: found["dynamics"]["sgd"].update(product_singular_values=None),
+    "NaN": lambda found: found["dynamics"]["sgd"].update(product_singular_values=[float("nan")] * 4),
+}
+
+
+@pytest.mark.parametrize("bend", BENT.values(), ids=BENT)
+def test_a_report_that_no_table_could_take_is_broken(bend, tmp_path):
+    found = sweep(tmp_path, aug_strength=[0.5])
+    found.run(HERE)
+    (report,) = tmp_path.rglob("run.json")
+    values = json.loads(report.read_text())
+    bend(values)
+    report.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"run\.json is not the report of a finished point"):
+        read_point(report.parent)
+    assert found.table() == []
+    assert found.run(HERE) == {}
+    assert len(found.table()) == 1
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "nesting"])
+def test_what_stands_in_the_place_of_a_point_is_removed(kind, tmp_path):
+    found = sweep(tmp_path / "sweep", aug_strength=[0.5])
+    found.run(HERE)
+    (report,) = (tmp_path / "sweep").rglob("run.json")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept").touch()
+    if kind == "nesting":
+        report.write_text("[" * 100_000)
+    else:
+        shutil.rmtree(report.parent)
+        report.parent.touch() if kind == "file" else report.parent.symlink_to(tmp_path / "elsewhere")
+    assert found.run(HERE) == {}
+    assert len(found.table()) == 1
+    assert names_in(tmp_path / "elsewhere") == {"kept"}
+
+
+@pytest.mark.parametrize("told", ["null", "5", '["x"]', "{", "[" * 100_000])
+def test_failures_that_cannot_be_read_are_none(told, tmp_path):
+    found = sweep(tmp_path)
+    tmp_path.joinpath("failures.json").write_text(told)
+    assert found.failures() == {}
+
+
 def test_unusable_folders_are_told_in_one_line(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     (tmp_path / "broken" / "points").mkdir(parents=True)
     (tmp_path / "broken" / "sweep.json").write_text("{")
-    for name, words in (("file", "is a file"), ("mine", "holds thesis.tex and no sweep.json"), ("broken", "remove it")):
+    (tmp_path / "bent").mkdir()
+    (tmp_path / "bent" / "sweep.json").write_text('{"points": [{"config": []}]}')
+    for name, words in (
+        ("file", "is a file"),
+        ("mine", "holds thesis.tex and no sweep.json"),
+        ("broken", "remove it"),
+        ("bent", "remove it"),
+    ):
         with pytest.raises(ValueError, match=words) as caught:
             sweep(tmp_path / name).run(HERE)
         assert "\n" not in str(caught.value)

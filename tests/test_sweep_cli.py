@@ -37,7 +37,7 @@ def test_sweep_shows_a_row_per_point_and_draws(sweep, tmp_path):
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["point", "aug", "strength", "depth", "collapsed", "mechanism"]
     assert [line.split()[1:3] for line in lines[1:7]] == [[k, d] for k in ("0.5", "1.75", "3") for d in "12"]
-    assert lines[7] == "6 of 6 points are finished. Saved in here/: points/, sweep.json, sweep.png"
+    assert lines[7:] == ["6 of 6 points are finished.", "Saved in here/: points/, sweep.json, sweep.png"]
     assert (tmp_path / "here/sweep.png").stat().st_size > 1000
     assert "6 of 6 points" in result.stderr
     again = sweep("--aug-strength", "0.5:3:3", "--depth", "1,2")
@@ -88,6 +88,54 @@ def test_collect_names_a_broken_point_and_leaves_it_out(sweep, tmp_path):
     assert again.exit_code == 0
     assert "it is run again" in again.stderr
     assert "2 of 2 points are finished" in again.stdout
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_picture_that_cannot_be_drawn_hides_nothing(sweep, tmp_path, failing):
+    assert sweep("--aug-strength", "0.5").exit_code == 0
+    (tmp_path / "here/sweep.png").mkdir()
+    result = sweep("--aug-strength", "0.5,1e6" if failing else "0.5,1")
+    assert result.exit_code == 1
+    assert f"{2 - failing} of 2 points are finished" in result.stdout
+    assert "Saved in here/: points/, sweep.json\n" in result.stdout
+    assert ("SGD diverged at step" in result.stderr) is failing
+    last = result.stderr.splitlines()[-1]
+    assert last.endswith("sweep.png could not be drawn (Is a directory)")
+    assert ("1 of 2 points failed" in last) is failing
+
+
+def test_a_plan_that_goes_while_the_sweep_runs_is_no_traceback(sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr("dyncollapse.sweep.Sweep._record", lambda *_: (tmp_path / "here/sweep.json").unlink())
+    result = sweep("--seed", "0,1")
+    assert result.exit_code == 1
+    assert "2 of 2 points are finished" in result.stdout
+    assert "sweep.png could not be drawn (here holds no sweep.json; name the folder of a sweep)" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["a[/red]b", "[bold]x", "new\nline", "\x1b[31mred"])
+def test_names_of_folders_are_shown_and_not_interpreted(sweep, name, tmp_path):
+    shown = name.replace("\n", r"\n").replace("\x1b", r"\x1b")
+    result = sweep("--seed", "0,1", "--out", name)
+    assert result.stdout.splitlines()[-1] == f"Saved in {shown}/: points/, sweep.json, sweep.png"
+    assert (tmp_path / name / "sweep.json").exists()
+    (tmp_path / name / "sweep.json").unlink()
+    assert refused(collect(name)) == f"dyncollapse: {shown} holds no sweep.json; name the folder of a sweep"
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told(sweep):
+    line = refused(sweep("--seed", "0,1", "--dry-run", "--out", "a" * 300))
+    assert line.endswith("cannot be used (File name too long); name another, or make it accessible")
+    assert "cannot be read (File name too long); name the folder of a sweep" in refused(collect("a" * 300))
+
+
+def test_a_table_for_a_closed_stdout_is_refused(sweep, tmp_path):
+    assert sweep("--seed", "0,1").exit_code == 0
+    command = [sys.executable, "-m", "dyncollapse", "collect", "here"]
+    result = subprocess.run(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: os.close(1))
+    assert (result.returncode, result.stderr) == (
+        1,
+        "dyncollapse: standard output is closed; name a file with --out\n",
+    )
 
 
 def test_json_is_alone_on_stdout(sweep):

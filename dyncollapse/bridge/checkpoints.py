@@ -8,8 +8,7 @@ from typing import Any
 import torch
 
 from dyncollapse.bridge.recipe import Recipe
-from dyncollapse.files import write_whole
-from dyncollapse.readers import printable
+from dyncollapse.files import printable, write_whole
 
 FOLDER, FORMAT = "checkpoints", 1
 NAMES = "step-*.pt"

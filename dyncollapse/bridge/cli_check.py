@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from dyncollapse.bridge.cli_common import AS_JSON, refusals, remove_empty
-from dyncollapse.cli_shared import fail
+from dyncollapse.cli_shared import fail, say_saved
 
 
 @click.command()
@@ -102,7 +102,7 @@ def check(
     if as_json:
         click.echo(json.dumps({"folder": str(folder), **found}, allow_nan=False))
     print_table(found, to_stderr=as_json)
-    click.echo(f"Saved in {folder}/: table.json, table.md, figures.png, and a folder of each run", err=as_json)
+    say_saved(folder, ("table.json", "table.md", "figures.png", "and a folder of each run"), to_stderr=as_json)
     if failures:
         fail(1, "; ".join(f"{name}: {text}" for name, text in failures.items()))
 

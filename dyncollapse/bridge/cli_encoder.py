@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyncollapse.bridge.cli_common import AS_JSON, refusals, remove_empty
-from dyncollapse.cli_shared import Command, fail, use_machine
+from dyncollapse.cli_shared import Command, fail, say_saved, use_machine
 
 if TYPE_CHECKING:
     from dyncollapse.bridge.both import Both
@@ -83,7 +83,7 @@ def embed(space: str, split: str | None, views: str, out: Path | None, as_json: 
     click.echo(f"{loaded.path}: {loaded.matched}", err=as_json)
     for s, shape in sizes.items():
         click.echo(f"{s}: {shape[0]} images x {shape[1]} dimensions", err=as_json)
-    click.echo(f"Saved in {folder}/: {', '.join(names)}, labels.npy, embed.json", err=as_json)
+    say_saved(folder, (*names, "labels.npy", "embed.json"), to_stderr=as_json)
 
 
 @click.command()
@@ -150,7 +150,7 @@ def diagnose(
     if as_json:
         click.echo(json.dumps({"folder": str(folder), "matched": loaded.matched, **both.as_values()}, allow_nan=False))
     print_both(both, f"{loaded.path}: {loaded.matched}", to_stderr=as_json)
-    click.echo(f"Saved in {folder}/: diagnosis.json, spectra.png, {', '.join(f'{s}/' for s in spaces)}", err=as_json)
+    say_saved(folder, ("diagnosis.json", "spectra.png", *(f"{s}/" for s in spaces)), to_stderr=as_json)
 
 
 def _save_both(both: "Both", loaded: "Loaded", folder: Path, config: dict[str, Any]) -> None:

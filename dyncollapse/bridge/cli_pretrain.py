@@ -11,7 +11,8 @@ import click
 
 from dyncollapse.bridge.cli_common import AS_JSON, refusals, remove_empty
 from dyncollapse.bridge.recipe import Recipe, check, option, resolve, settings_of
-from dyncollapse.cli_shared import Command, fail, use_machine
+from dyncollapse.cli_shared import Command, fail, say_saved, use_machine
+from dyncollapse.files import printable
 
 
 def recipe_options(command: Command) -> Command:
@@ -121,11 +122,8 @@ def _pretrain(recipe: Recipe, folder: Path, process: Any, as_json: bool) -> None
             json.dumps({"folder": str(folder), **json.loads((folder / "config.json").read_text()), "last": last})
         )
     click.echo(f"step {last['step']}: loss {last['loss']:.4g}, {last['images_per_second']:.4g} images/s", err=as_json)
-    click.echo(
-        f"Saved in {folder}/: config.json, {', '.join(journals)}, curves.png, checkpoints/. "
-        f"Next: dyncollapse bridge diagnose --checkpoint {folder}",
-        err=as_json,
-    )
+    say_saved(folder, ("config.json", *journals, "curves.png", "checkpoints/"), to_stderr=as_json)
+    click.echo(f"Next: dyncollapse bridge diagnose --checkpoint {printable(str(folder))}", err=as_json)
 
 
 def _draw_curves(folder: Path) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 from dyncollapse.bridge.journal import read_journal
 from dyncollapse.bridge.recipe import Recipe
-from dyncollapse.files import write_json
-from dyncollapse.readers import printable
+from dyncollapse.files import printable, write_json
 
 CONFIG, PROBES, DIAGNOSIS = "config.json", "probes.json", "diagnosis.json"
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dyncollapse.bridge.encoders import build_backbone, representation_dim
 from dyncollapse.bridge.projectors import SubVector
-from dyncollapse.readers import printable
+from dyncollapse.files import printable
 
 GUESSES = ("resnet50", "resnet18", "resnet34", "resnet101", "resnet152")
 PARTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")

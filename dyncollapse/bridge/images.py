@@ -12,7 +12,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from dyncollapse.bridge.views import square, stored_side
-from dyncollapse.readers import printable
+from dyncollapse.files import printable
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 TESTS = ("val", "test")

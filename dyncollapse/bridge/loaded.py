@@ -11,7 +11,7 @@ from dyncollapse.bridge.encoders import Encoder, build_encoder
 from dyncollapse.bridge.experiments import CONFIG
 from dyncollapse.bridge.foreign import find_backbone, read_tensors
 from dyncollapse.bridge.recipe import Recipe, resolve
-from dyncollapse.readers import printable
+from dyncollapse.files import printable
 
 UNKNOWN = "unknown"  # the images that others trained on
 

@@ -16,13 +16,13 @@ def print_both(both: Both, what: str, *, to_stderr: bool) -> None:
     """Print both spaces' spectra, their measures side by side, the layers' alignment and the verdicts."""
     console = open_console(to_stderr)
     plain = not console.encoding.lower().startswith("utf")
-    console.print(what, markup=False, soft_wrap=True)
+    console.print(what, soft_wrap=True)
     for space, report in both.reports.items():
-        console.print(f"\n{space}: {report.samples} samples x {report.dim} dimensions", markup=False)
+        console.print(f"\n{space}: {report.samples} samples x {report.dim} dimensions")
         lines = spectrum_lines(
             report.spectrum.tolist(), report.noise_floor, report.verdict.threshold, plain=plain, width=60, height=9
         )
-        console.print("\n".join(lines), markup=False, soft_wrap=True)
+        console.print("\n".join(lines), soft_wrap=True)
     console.print()
     table = open_table("measure", *both.reports, left=1)
     for name in MEASURES:
@@ -40,16 +40,15 @@ def print_both(both: Both, what: str, *, to_stderr: bool) -> None:
             f"alignment of {layer.first} and {layer.second}: {found.pattern}, share {found.alignment:.2f} of |A|^2 in "
             f"order, {found.permuted_alignment:.2f} on the best matching of {len(found.blocks)} groups of singular "
             f"values that are told apart; between them: {layer.between}",
-            markup=False,
             soft_wrap=True,
         )
     for space, report in both.reports.items():
         if report.ratios is not None:
-            console.print(f"{space}: {augmentation_sentence(report)}", markup=False, soft_wrap=True)
+            console.print(f"{space}: {augmentation_sentence(report)}", soft_wrap=True)
         for text in report.warnings:
-            console.print(f"warning: {space}: {text}", style="yellow", markup=False, soft_wrap=True)
+            console.print(f"warning: {space}: {text}", style="yellow", soft_wrap=True)
     for space, report in both.reports.items():
-        console.print(f"[bold]{space}: {report.verdict.sentence}[/bold]", soft_wrap=True)
+        console.print(f"{space}: {report.verdict.sentence}", style="bold", soft_wrap=True)
 
 
 def print_probe(found: Probed, *, to_stderr: bool) -> None:
@@ -86,7 +85,7 @@ def print_table(compared: Mapping[str, Any], *, to_stderr: bool) -> None:
     titles = {"differences": "Unlike the paper", "contradictions": "Against the paper", "unfinished": "Unfinished"}
     for name, title in titles.items():
         for line in compared[name]:
-            console.print(f"{title}: {line}", markup=False, soft_wrap=True)
+            console.print(f"{title}: {line}", soft_wrap=True)
 
 
 def as_markdown(values: Sequence[Mapping[str, Any]]) -> str:
