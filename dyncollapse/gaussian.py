@@ -139,6 +139,8 @@ class GaussianTask:
         count = min(-(-stream.numbers_per_step // SHARED), runs[0]) if runs and generator.device.type == "cpu" else 1
         if count < 2:
             return stream
+        # Room for all pools at once, or none: drawn one by one they would fill the memory first.
+        torch.empty(*runs, pool or 0, self.dim, dtype=self.data_cov.dtype)
         first_seed = int(torch.randint(2**32, (), generator=generator.clone_state()))
         edges = [i * runs[0] // count for i in range(count + 1)]
         return JoinedStream(

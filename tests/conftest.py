@@ -1,3 +1,4 @@
+import os
 import tarfile
 
 import numpy as np
@@ -9,6 +10,9 @@ from diagnose_cli_helpers import ALIVE, DIM
 from hypothesis import settings
 
 from dyncollapse.cli import main
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start beside each other
 
 pytest.register_assert_rewrite("monitor_helpers", "readers_helpers")
 

@@ -193,6 +193,11 @@ def test_fresh_batches_do_not_begin_again_with_every_draw(runs, generator, monke
     assert len(rows(drawn)) == len(drawn)
 
 
+def test_pools_that_do_not_fit_together_are_refused_before_any_is_drawn(generator):
+    with pytest.raises(RuntimeError, match="memory"):  # 128 TB, in streams of a few GB each
+        GaussianTask.block(16, 2).stream(16, generator, (10**6,), 10**6)
+
+
 def test_stacking_adds_a_leading_axis(generator):
     task = GaussianTask.block(3, 1, views="two-sided")
     batches = [task.sample(4, generator, (2,)) for _ in range(3)]
