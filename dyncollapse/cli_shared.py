@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from dyncollapse.files import printable
+from dyncollapse.interrupts import stopped_as_by_ctrl_c
 
 Command = Callable[..., Any]
 
@@ -24,7 +25,8 @@ class OneLineErrors(click.Group):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            sys.exit(super().main(*args, **kwargs))
+            with stopped_as_by_ctrl_c():
+                sys.exit(super().main(*args, **kwargs))
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             sys.exit(error.exit_code)

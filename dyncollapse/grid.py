@@ -17,7 +17,8 @@ MOST_POINTS = 10**6
 NOT_HASHED = ("out", "threads")
 # What `resolve` derives from other settings; as an axis of a grid these give way to what they follow from.
 IMPLIED = ("aug_dim", "views", "temperature", "init_scale", "init_rate")
-# The type of each setting, without the None of those that may be unset.
+# The settings that may be None, and the type of each without that.
+OPTIONAL = {name for name, hint in get_type_hints(Configuration).items() if type(None) in get_args(hint)}
 KINDS: dict[str, Any] = {
     name: next((part for part in get_args(hint) if part is not type(None)), hint)
     for name, hint in get_type_hints(Configuration).items()
@@ -108,11 +109,15 @@ def _values(name: str, given: Any) -> list[Any]:
 
 def _typed(name: str, value: Any) -> Any:
     """`value` as its setting declares it, for 1 and 1.0 are one point."""
-    kind = KINDS[name]
-    if kind not in (int, float) or value is None:
+    kind, words = KINDS[name], {int: "whole numbers", float: "numbers", bool: "True or False"}
+    if kind not in words or (value is None and name in OPTIONAL):
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or (kind is int and value != value // 1):
-        raise ValueError(f"{option(name)} is {value!r}; it takes {'whole numbers' if kind is int else 'numbers'}")
+    if kind is bool:
+        fits = value in (False, True)
+    else:
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and (kind is float or value == value // 1)
+    if not fits:
+        raise ValueError(f"{option(name)} is {value!r}; it takes {words[kind]}")
     return kind(value)
 
 

@@ -1,10 +1,25 @@
-"""Ctrl-C at moments when it would lose what is done."""
+"""Ctrl-C, and SIGTERM that stands for it, at moments when they would lose what is done."""
 
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def stopped_as_by_ctrl_c() -> Iterator[None]:
+    """Take SIGTERM, by which batch systems end a program, for Ctrl-C: what was recorded is kept."""
+    if threading.current_thread() is not threading.main_thread():  # where signals cannot be set
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -13,18 +28,23 @@ def uninterrupted(told: str = "") -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # where signals cannot be set
         yield
         return
-    pressed, before = [], signal.getsignal(signal.SIGINT)
+    pressed, before = [], {number: signal.getsignal(number) for number in SIGNALS}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def later(*_: object) -> None:
-        signal.signal(signal.SIGINT, before)
+        restore()
         pressed.append(True)
         os.write(2, told.encode())  # a handler may not wait for a stream that it interrupted
 
-    signal.signal(signal.SIGINT, later)
+    for number in SIGNALS:
+        signal.signal(number, later)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
     if pressed:
         raise KeyboardInterrupt
 

@@ -152,8 +152,10 @@ def test_what_leaves_floating_point_has_a_report(simulate, tmp_path, options, co
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-@pytest.mark.parametrize("stage", ["sgd", "flow"])
-def test_ctrl_c_saves_what_was_recorded(tmp_path, stage):
+@pytest.mark.parametrize(
+    ("stage", "number"), [("sgd", signal.SIGINT), ("sgd", signal.SIGTERM), ("flow", signal.SIGINT)]
+)
+def test_ctrl_c_saves_what_was_recorded(tmp_path, stage, number):
     sizes = {"sgd": ["--steps", "10000000"], "flow": ["--steps", "300", "--flow-batches", "20000"]}[stage]
     command = [sys.executable, "-m", "dyncollapse", "simulate", *SMALL, *sizes, "--out", "mine"]
     awaited = tmp_path / {"sgd": "mine", "flow": "mine/sgd.npz"}[stage]
@@ -171,7 +173,7 @@ def test_ctrl_c_saves_what_was_recorded(tmp_path, stage):
             time.sleep(0.1)
             assert process.poll() is None
         time.sleep(2)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()

@@ -60,7 +60,7 @@ def test_text_that_is_no_list_is_told_in_one_line(name, text, words):
 
 
 def test_grid_has_every_combination_once():
-    points = expand_grid({"aug_strength": [0.5, 1, 1.0], "depth": range(1, 4), "runs": 2})
+    points = expand_grid({"aug_strength": [0.5, 1, 1.0], "depth": range(1, 4), "runs": 2, "bias": [1, True]})
     assert [(c.aug_strength, c.depth, c.runs) for c in points] == [(k, d, 2) for k in (0.5, 1.0) for d in (1, 2, 3)]
 
 
@@ -71,6 +71,8 @@ def test_grid_has_every_combination_once():
         ({"depth": []}, "--depth has no values"),
         ({"depth": [1.5]}, "takes whole numbers"),
         ({"lr": ["fast"]}, "takes numbers"),
+        ({"seed": None}, "--seed is None; it takes whole numbers"),
+        ({"bias": 2}, "--bias is 2; it takes True or False"),
         ({"seed": range(2000), "steps": range(1, 1000)}, f"and {MOST_POINTS} are the most"),
         ({"dim": [2, 8], "aug_dim": [1, 4]}, r"--aug-dim is 4; .* \(in --dim 2 --aug-dim 4\)"),
         ({"dim": 2, "aug_dim": 4}, r"between 0 and --dim 2$"),
@@ -87,6 +89,9 @@ def test_name_of_a_point_is_that_of_its_settings():
     assert point_hash(c) == point_hash(Configuration()) == "3fb284bc15876138"  # results on disk are found by it
     assert point_hash(resolve({"aug_strength": 1})) == point_hash(resolve({"aug_strength": 1.0}))
     assert point_hash(resolve({"threads": 2, "out": "here"})) == point_hash(c)
+    assert [point_hash(p) for p in expand_grid({"bias": 1, "temperature": None})] == [
+        point_hash(resolve({"bias": True}))
+    ]
     others = [{"seed": 1}, {"dtype": "float32"}, {"dynamics": ("sgd",)}, {"bias": True}, {"aug_strength": 1.5000001}]
     assert len({point_hash(resolve(given)) for given in [{}, *others]}) == 6
 

@@ -6,26 +6,27 @@ import threading
 
 import pytest
 
-from dyncollapse.interrupts import deaf_children, uninterrupted
+from dyncollapse.interrupts import SIGNALS, deaf_children, stopped_as_by_ctrl_c, uninterrupted
 
 
-def press():
-    os.kill(os.getpid(), signal.SIGINT)
+def press(number=signal.SIGINT):
+    os.kill(os.getpid(), number)
 
 
+@pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("block", [uninterrupted, deaf_children])
-def test_ctrl_c_waits_for_the_end_of_the_block(block):
-    before, done = signal.getsignal(signal.SIGINT), []
+def test_ctrl_c_waits_for_the_end_of_the_block(block, number):
+    before, done = [signal.getsignal(each) for each in SIGNALS], []
 
     def work():
         with block():
-            press()
+            press(number)
             done.append(True)
 
     with pytest.raises(KeyboardInterrupt):
         work()
     assert done
-    assert signal.getsignal(signal.SIGINT) is before
+    assert [signal.getsignal(each) for each in SIGNALS] == before
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
@@ -43,6 +44,18 @@ def test_a_second_one_ends_the_block(capfd):
         work()
     assert done == [1]
     assert capfd.readouterr().err == "wait"
+
+
+def test_a_batch_system_stops_a_command_as_ctrl_c_does():
+    before = signal.getsignal(signal.SIGTERM)
+
+    def work():
+        with stopped_as_by_ctrl_c():
+            press(signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_what_fails_in_the_block_passes_and_other_threads_are_left_alone():
