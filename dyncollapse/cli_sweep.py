@@ -77,9 +77,10 @@ def sweep(
     print_sweep(found, table, to_stderr=as_json)
     say_saved(out, ("points/", "sweep.json", *pictures), to_stderr=as_json)
     print_failures(found, failures)
-    told = [f"{len(failures)} of {len(found.points)} points failed; the same command tries them again"]
-    if said := [*(told if failures else []), *problems]:
-        fail(1, "; ".join(said))
+    if failures:
+        problems.insert(0, f"{len(failures)} of {len(found.points)} points failed; the same command tries them again")
+    if problems:
+        fail(1, "; ".join(problems))
 
 
 def _draw(kind: "type[Sweep]", out: Path) -> tuple[list[str], list[str]]:

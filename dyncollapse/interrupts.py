@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -12,39 +13,29 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 @contextmanager
 def stopped_as_by_ctrl_c() -> Iterator[None]:
     """Take SIGTERM, by which batch systems end a program, for Ctrl-C: what was recorded is kept."""
-    if threading.current_thread() is not threading.main_thread():  # where signals cannot be set
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = _handlers(signal.SIGTERM)
+    _handle(dict.fromkeys(before, signal.default_int_handler))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        _handle(before)
 
 
 @contextmanager
 def uninterrupted(told: str = "") -> Iterator[None]:
     """Put Ctrl-C off to the end of the block, and tell the user so; a second one ends it at once."""
-    if threading.current_thread() is not threading.main_thread():  # where signals cannot be set
-        yield
-        return
-    pressed, before = [], {number: signal.getsignal(number) for number in SIGNALS}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    pressed, before = [], _handlers(*SIGNALS)
 
     def later(*_: object) -> None:
-        restore()
+        _handle(before)
         pressed.append(True)
         os.write(2, told.encode())  # a handler may not wait for a stream that it interrupted
 
-    for number in SIGNALS:
-        signal.signal(number, later)
+    _handle(dict.fromkeys(before, later))
     try:
         yield
     finally:
-        restore()
+        _handle(before)
     if pressed:
         raise KeyboardInterrupt
 
@@ -61,3 +52,16 @@ def deaf_children() -> Iterator[None]:
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _handlers(*numbers: signal.Signals) -> dict[signal.Signals, Any]:
+    """What handles the signals, without those that are ignored, as in the background; none where none can be set."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    found = {number: signal.getsignal(number) for number in numbers}
+    return {number: handler for number, handler in found.items() if handler not in (signal.SIG_IGN, None)}
+
+
+def _handle(handlers: dict[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

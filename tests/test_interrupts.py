@@ -58,6 +58,19 @@ def test_a_batch_system_stops_a_command_as_ctrl_c_does():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.parametrize("block", [uninterrupted, deaf_children, stopped_as_by_ctrl_c])
+def test_signals_that_are_ignored_stay_ignored(block):
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    try:
+        with block():
+            for number in SIGNALS:
+                press(number)
+        assert {signal.getsignal(number) for number in SIGNALS} == {signal.SIG_IGN}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_what_fails_in_the_block_passes_and_other_threads_are_left_alone():
     with pytest.raises(ZeroDivisionError), uninterrupted():
         raise ZeroDivisionError
