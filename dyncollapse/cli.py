@@ -11,6 +11,7 @@ import click
 from dyncollapse.bridge.cli import bridge
 from dyncollapse.cli_shared import OneLineErrors, bad_input, fail, say_saved, settings, use_machine
 from dyncollapse.cli_sweep import collect, sweep
+from dyncollapse.files import read_json
 from dyncollapse.interrupts import uninterrupted
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
     try:
         with bad_input(), progress_bars(configuration.dynamics) as progress:
             outcome = run(simulation, progress, keep)
-        found = json.loads((folder / "run.json").read_text())  # saved with the last dynamics, not worked out again
+        found = read_json(folder / "run.json")  # saved with the last dynamics, not worked out again
         draw_spectrum(outcome, found, folder)
     except (Diverged, FlowFailed) as error:
         fail(1, f"{error}. {kept()}")

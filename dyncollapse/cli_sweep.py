@@ -64,8 +64,7 @@ def sweep(
             failures = found.run(
                 at_hand, most_runs=most_runs, progress=progress, tell=lambda text: click.echo(text, err=True)
             )
-        table = found.table()
-        pictures, problems = _draw(type(found), out)
+        table, pictures, problems = _gather(found)
     except KeyboardInterrupt:
         done = len(found.reports()[0])
         fail(130, f"Interrupted. {done} of {len(found.points)} points are done; the same command goes on.")
@@ -83,15 +82,19 @@ def sweep(
         fail(1, "; ".join(problems))
 
 
-def _draw(kind: "type[Sweep]", out: Path) -> tuple[list[str], list[str]]:
-    """Draw all points of the folder, other grids' too; the pictures, and what went wrong: it must not hide results."""
+def _gather(found: "Sweep") -> tuple[list[dict[str, Any]], list[str], list[str]]:
+    """The table, the pictures of the whole folder, other grids' too, and what went wrong with them and hides no row."""
     from dyncollapse.terminal_sweep import draw_sweep
 
+    pictures, problems, own = list[str](), list[str](), None
     try:
-        everything = kind.open(out)
-        return draw_sweep(everything, everything.reports()[0]), []
+        everything = type(found).open(found.folder)
+        reports = everything.reports()[0]  # read once for both
+        own = {name: reports[name] for name in found.points if name in reports}
+        pictures = draw_sweep(everything, reports)
     except (OSError, ValueError) as error:
-        return [], [f"sweep.png could not be drawn ({getattr(error, 'strerror', None) or error})"]
+        problems.append(f"sweep.png could not be drawn ({getattr(error, 'strerror', None) or error})")
+    return found.table(own), pictures, problems
 
 
 def _plan(out: Path, given: dict[str, Any]) -> "Sweep":

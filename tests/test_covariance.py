@@ -2,11 +2,9 @@ import pytest
 import reference
 import torch
 from hypothesis import given
-from reference import EPS, normal, problems
+from reference import EPS, VIEWS, normal, problems
 
 from dyncollapse import contrastive_covariance, infonce, infonce_weights
-
-VIEWS = ("one-sided", "two-sided")
 
 
 def contrast(x, x_pos, p, views):

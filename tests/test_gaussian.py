@@ -2,12 +2,11 @@ import itertools
 
 import pytest
 import torch
-from reference import covariance, random_covariance, rotation
+from reference import VIEWS, covariance, random_covariance, rotation
 
 from dyncollapse import GaussianTask, Pairs, join_streams, stack_pairs
 from dyncollapse.gaussian import _Factor
 
-VIEWS = ("one-sided", "two-sided")
 EYE = torch.eye(3, dtype=torch.float64)
 
 

@@ -6,12 +6,11 @@ import reference
 import torch
 from hypothesis import given
 from pretend_cuda import pretend_cuda
-from reference import EPS, normal, problems
+from reference import EPS, VIEWS, normal, problems
 
 from dyncollapse import dot_infonce, infonce, infonce_weights, ntxent, spectral
 from dyncollapse.losses import negative_weights
 
-VIEWS = ("one-sided", "two-sided")
 FAST = {
     "infonce": infonce,
     "dot": dot_infonce,

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from reference import normal, random_covariance
+from reference import VIEWS, normal, random_covariance
 
 from dyncollapse import (
     POPULATION_FACTOR,
@@ -15,8 +15,6 @@ from dyncollapse import (
     negatives_needed,
     population_valid,
 )
-
-VIEWS = ("one-sided", "two-sided")
 
 
 def problem(generator, views, largest, m=3, d=4):

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from reference import normal, random_covariance
+from reference import VIEWS, normal, random_covariance
 
 from dyncollapse import (
     GaussianTask,
@@ -18,7 +18,6 @@ from dyncollapse import (
     population_loss,
 )
 
-VIEWS = ("one-sided", "two-sided")
 OBJECTIVES = [Objective(), Objective("dot"), Objective("dot", 0.7), Objective("spectral")]
 
 

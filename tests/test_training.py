@@ -1,9 +1,12 @@
 import itertools
+from functools import partial
 
+import flow_helpers
 import pytest
 import reference
 import torch
-from reference import normal, rotation
+from flow_helpers import moved
+from reference import VIEWS, normal, rotation
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dyncollapse import (
@@ -22,20 +25,11 @@ from dyncollapse import (
 )
 from dyncollapse.training import LOOK
 
-VIEWS = ("one-sided", "two-sided")
-
-
-def draw(generator, depth=2, views="one-sided", runs=(), scale=0.5, n=8):
-    weights = gaussian_init([4] * (depth + 1), generator, runs, scale)
-    return weights, GaussianTask.block(4, 2, 0.7, views=views).sample(n, generator, runs)
+draw = partial(flow_helpers.draw, n=8)
 
 
 def same_bits(a, b):
     return all(torch.equal(p, q) for p, q in zip((*a.weights, *a.biases), (*b.weights, *b.biases), strict=True))
-
-
-def moved(path):
-    return float((path.product[-1] - path.product[0]).norm() / path.product[0].norm())
 
 
 @pytest.mark.parametrize(

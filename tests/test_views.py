@@ -8,7 +8,7 @@ import math
 
 import pytest
 import torch
-from reference import random_covariance
+from reference import VIEWS, random_covariance
 
 from dyncollapse import (
     POPULATION_FACTOR,
@@ -26,7 +26,6 @@ from dyncollapse import (
 )
 
 DIM, DATA_VAR, BATCH, RUNS = 2, 0.5, 128, 16
-VIEWS = ("one-sided", "two-sided")
 
 
 def block(ratio, views):

@@ -12,7 +12,7 @@ import click
 from dyncollapse.bridge.cli_common import AS_JSON, refusals, remove_empty
 from dyncollapse.bridge.recipe import Recipe, check, option, resolve, settings_of
 from dyncollapse.cli_shared import Command, fail, say_saved, use_machine
-from dyncollapse.files import printable
+from dyncollapse.files import printable, read_json
 
 
 def recipe_options(command: Command) -> Command:
@@ -118,9 +118,7 @@ def _pretrain(recipe: Recipe, folder: Path, process: Any, as_json: bool) -> None
     last = read_journal(folder / "log.jsonl")[-1]
     journals = [name for name in ("log.jsonl", "monitor.jsonl") if (folder / name).exists()]
     if as_json:
-        click.echo(
-            json.dumps({"folder": str(folder), **json.loads((folder / "config.json").read_text()), "last": last})
-        )
+        click.echo(json.dumps({"folder": str(folder), **read_json(folder / "config.json"), "last": last}))
     click.echo(f"step {last['step']}: loss {last['loss']:.4g}, {last['images_per_second']:.4g} images/s", err=as_json)
     say_saved(folder, ("config.json", *journals, "curves.png", "checkpoints/"), to_stderr=as_json)
     click.echo(f"Next: dyncollapse bridge diagnose --checkpoint {printable(str(folder))}", err=as_json)
