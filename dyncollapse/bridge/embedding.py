@@ -22,6 +22,7 @@ from dyncollapse.readers import read_rows
 
 # Which views are embedded: each image as it is, then with an augmented one beside it, or two of those.
 VIEWS = ("clean", "one-sided", "two-sided")
+VIEWS_OF_LOSS = "two-sided"  # NT-Xent compares two augmented views, and so does a diagnosis of what it trained
 BATCH = 256
 ROWS = 4096  # moved at a time where rows are left out
 
