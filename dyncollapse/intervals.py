@@ -27,7 +27,7 @@ DEFINITIONS = {
     "participation_ratio_unbiased": "from unbiased (tr C)^2 and tr C^2 (Himeno and Yamada 2014)",
     "stable_rank": "sum l / max l: |Z|_F^2 / |Z|_2^2 of the centred embeddings Z",
     "alpha_req": "-slope of log l_j, ranks 6 to 100, not collapsed, weights 1/j (Agrawal et al. 2022)",
-    "signal_rank": "lower bound on the directions in which two views are correlated (sequential test, 99.9 %)",
+    "signal_rank": "lower bound on the number of directions in which two views are correlated",
     "lidar": f"effective rank of the LDA matrix, 3 or more views, delta {LIDAR_DELTA:g} (Thilak et al. 2024)",
 }
 Measures = dict[str, float | None]

@@ -120,7 +120,7 @@ def _negatively_correlated(g: Generator, n: int) -> Planted:
 
 def _emptied(g: Generator, n: int) -> Planted:
     gain, signal = torch.tensor([1.0] * 40 + [4e-3] * 60), torch.tensor([1.0] * 40 + [0.0] * 60)
-    remark = "two views drawn alike: 60 of 100 directions hold nothing but what the augmentation put there, rho = 1"
+    remark = "two views drawn alike: 60 of 100 directions hold only augmentation, rho = 1"
     answer = (60, "strong-augmentation", "suppressed")
     return _layer("emptied", remark, g, gain, _alike(g, n, signal), answer, inputs=False)
 
@@ -162,7 +162,7 @@ def _bottleneck(g: Generator, n: int) -> Planted:
 
 def _narrow_and_augmented(g: Generator, n: int) -> Planted:
     gain, aug_var = torch.tensor([1.0] * 8 + [0.0] * 4), torch.tensor([0.1] * 8 + [2.0] * 4)
-    remark = "12 inputs, 4 of them augmented beyond the threshold, and 16 outputs: 4 dead, 4 for want of width"
+    remark = "12 inputs, 4 beyond the threshold, and 16 outputs: 4 dead, 4 for want of width"
     answer = (8, "strong-augmentation", "structural")
     return _layer("narrow and augmented", remark, g, gain, _views(g, n, aug_var), answer, outputs=16)
 
