@@ -14,7 +14,6 @@ from dyncollapse.bridge.projectors import Diagonal, Fixed
 from dyncollapse.embeddings import EmbeddingReport
 from dyncollapse.monitor import diagnose
 
-
 # What does not change the rank of what it passes on, in evaluation mode.
 AFFINE = (nn.BatchNorm1d, nn.Identity, nn.Dropout)
 
@@ -66,8 +65,8 @@ def diagnose_both(
     """`diagnose` of every embedded space, with the other view where there is one.
 
     Where the projector is one linear map, the embedding's report takes the representation as its layer's inputs, which
-    tell why a dimension collapsed even where it is lost in rounding; of other projectors the report knows how many units
-    the last linear layers read. `options` are `diagnose`'s.
+    tell why a dimension collapsed even where it is lost in rounding; of other projectors it takes how many units the
+    last linear layers read. `options` are `diagnose`'s.
     """
     reports = {}
     for space, (z, *others) in embedded.rows.items():
