@@ -56,10 +56,13 @@ def logistic_probe(
     """Multinomial logistic regression by scikit-learn on features that are all there (L2, C = 1).
 
     Features are centred and divided by one number, the root of their mean variance, and not each by its own: collapsed
-    dimensions stay as small as they are, as for the paper's SGD. Raises ValueError where nothing varies.
+    dimensions stay as small as they are, as for the paper's SGD. Raises ValueError where nothing varies
+    and for labels of one class.
     """
     from sklearn.linear_model import LogisticRegression
 
+    if len(train[1].unique()) < 2:
+        raise ValueError("the training images are of one class only; a probe needs two")
     dim = train[0].shape[1]
     k = kept_dimensions(subvector, dim)
     x, x_test = (features[:, :k].to(torch.float64) for features in (train[0], test[0]))
@@ -131,7 +134,14 @@ def sgd_probe(
         return batches_in_order(images, (None,), recipe.image_size, batch_size, device, workers, seed)
 
     first = islice(plain_batches(train), -(-SCALED_BY // batch_size))
-    some = torch.cat([represent(batch.views[0]) for batch in first if len(batch.indices)])
+    parts: list[Tensor] = []
+    for batch in first:
+        skipped.add(batch.failures)
+        if len(batch.indices):
+            parts.append(represent(batch.views[0]))
+        skipped.check(len(parts))
+    skipped.check(len(parts), ended=True)
+    some = torch.cat(parts)
     centre, scale = some.mean(0), torch.linalg.matrix_norm(some - some.mean(0), 2) / len(some) ** 0.5
     if not 0 < float(scale) < math.inf:
         raise ValueError(CONSTANT)
@@ -156,12 +166,14 @@ def sgd_probe(
     hits = count = 0
     for batch in plain_batches(test):
         skipped_tests.add(batch.failures)
+        skipped_tests.check(count + len(batch.indices))
         if not len(batch.indices):
             continue
         with torch.no_grad():
             found = classify(batch.views[0]).argmax(1).cpu()
         hits += int((found == test.labels[batch.indices]).sum())
         count += len(found)
+    skipped_tests.check(count, ended=True)
     seen = order.steps_per_epoch * batch_size
     features = "centred, over the root of their largest variance"
     settings = {**SGD, "epochs": epochs, "batch_size": batch_size, "features": features, "augmented": True}
