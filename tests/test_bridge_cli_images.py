@@ -130,6 +130,18 @@ def test_probe_says_what_its_labels_lack(encoder, tmp_path):
     assert "has training images of one class only; a probe needs two" in last
 
 
+@pytest.mark.parametrize("method", ["logistic", "sgd"])
+@pytest.mark.parametrize("damaged", ["train", "val"])
+def test_probe_without_images_that_can_be_read(method, damaged, encoder, tmp_path):
+    for split in ("train", "val"):
+        write_images(tmp_path / split, 2)
+    for path in (tmp_path / damaged).rglob("*.jpg"):
+        path.write_bytes(b"no image")
+    before, last = ended(call("probe", *encoder, "--data", tmp_path, "--method", method))
+    assert len([line for line in before if line.startswith("skipped: ")]) == 4
+    assert "none of the 4 images can be read, the first: " in last
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="worker processes see this process's images where they are forked")
 def test_worker_that_is_killed_ends_in_one_line(embed, tmp_path, monkeypatch):
     monkeypatch.setattr(FolderImages, "read", lambda *_: os.kill(os.getpid(), signal.SIGKILL))

@@ -1,6 +1,7 @@
 """Batches of views, each a function of seed and step alone: of no worker's, process's or earlier step's doing."""
 
 import signal
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -190,7 +191,11 @@ def _delivered(loader: DataLoader[Any]) -> Iterator[tuple[list[Tensor], Tensor, 
     and numbers travel as integers. Raises UnknownRange, and Unreadable where no image near to one can be read.
     """
     copied = loader.num_workers == 0 or loader.pin_memory
-    for made, indices, failures, refusal in loader:
+    with warnings.catch_warnings():
+        # More processes than cores are asked for where disks are slow.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        collated = iter(loader)
+    for made, indices, failures, refusal in collated:
         if refusal is not None:
             raise refusal
         views = made if copied else [view.clone() for view in made]
