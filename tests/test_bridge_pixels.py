@@ -189,6 +189,19 @@ def test_values_that_are_no_numbers_are_unreadable(value):
         grey_levels(np.float32([[0, value, 1]]), "it")
 
 
+def test_reasons_are_given_once(tmp_path):
+    values = UNIT.copy()
+    values[0, 0] = np.nan
+    path = saved(tmp_path, "tif", pillow(values))
+    with pytest.raises(Unreadable) as error:
+        read_rgb(path)
+    assert str(error.value) == f"{path} cannot be read as an image (it holds NaN or infinite values)"
+    Path(path).write_text("<html>")
+    with pytest.raises(Unreadable) as error:
+        read_rgb(path)
+    assert str(error.value) == f"{path} cannot be read as an image (cannot identify image file)"
+
+
 def test_floats_may_leave_the_unit_interval_by_rounding():
     assert grey_levels(np.float32([[-1e-6, 1 + 1e-6]]), "it").tolist() == [[0, 255]]
 

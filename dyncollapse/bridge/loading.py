@@ -195,11 +195,15 @@ def _delivered(loader: DataLoader[Any]) -> Iterator[tuple[list[Tensor], Tensor, 
         # More processes than cores are asked for where disks are slow.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         collated = iter(loader)
-    for made, indices, failures, refusal in collated:
-        if refusal is not None:
-            raise refusal
-        views = made if copied else [view.clone() for view in made]
-        yield views, torch.tensor(indices, dtype=torch.int64), failures
+    try:
+        for made, indices, failures, refusal in collated:
+            if refusal is not None:
+                raise refusal
+            views = made if copied else [view.clone() for view in made]
+            yield views, torch.tensor(indices, dtype=torch.int64), failures
+    finally:
+        # Ends the workers now: a traceback would keep them, and they ignore the SIGTERM that Python sends at its exit.
+        del collated
 
 
 class _Keys:

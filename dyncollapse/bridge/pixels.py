@@ -62,12 +62,12 @@ def read_rgb(path: str) -> UInt8[np.ndarray, "h w 3"]:
             if most is not None and image.width * image.height > most:
                 raise OSError(f"its {image.width} x {image.height} pixels are more than the {most:.3g} that are read")
             return as_rgb(image, shown)
-    except UnknownRange:
+    except (Unreadable, UnknownRange):
         raise
     except Exception as error:  # a decoder can fail on damage in any way
         # Pillow's own messages repeat the path in some cases and say nothing in others.
         reason = (error.strerror if isinstance(error, OSError) else None) or printable(str(error))
-        reason = reason.replace(repr(path), "it") or type(error).__name__
+        reason = reason.replace(f" {path!r}", "") or type(error).__name__
         raise Unreadable(f"{shown} cannot be read as an image ({reason})") from None
 
 
