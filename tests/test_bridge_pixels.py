@@ -1,6 +1,7 @@
 """Image files of every kind of pixel against the same picture in 8 bits, and files that are no pictures."""
 
 import ast
+import multiprocessing
 import os
 import struct
 import subprocess
@@ -218,8 +219,9 @@ def test_a_set_of_unknown_range_is_refused_by_every_reader(workers, tmp_path):
         lambda: list(batches_from_workers(images, CIFAR, 8, Order(3, 3, 0), (0, 1), slice(0, 3), cpu, workers)),
     )
     for read in readers:
-        with pytest.raises(UnknownRange, match="the range of such images is unknown"):
+        with pytest.raises(UnknownRange, match="the range of such images is unknown") as error:
             read()
+        assert not multiprocessing.active_children(), error  # which would keep the command from ending
 
 
 # --- Files that are no pictures
