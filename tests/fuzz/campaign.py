@@ -16,14 +16,14 @@ from fuzz.world import build
 
 # Of a hundred tries, how many are of each class.
 SHARES = {
-    "options": 25,
-    "arrays": 15,
-    "checkpoints": 15,
+    "options": 30,
+    "arrays": 14,
+    "checkpoints": 14,
     "run folders": 12,
     "sweep folders": 8,
-    "spaces": 6,
+    "spaces": 5,
     "settings": 4,
-    "image folders": 15,
+    "image folders": 13,
 }
 
 

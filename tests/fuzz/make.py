@@ -24,13 +24,18 @@ def change(folder: Path, step: Any) -> None:
         return
 
 
-def _bytes(work: Callable[..., bytes]) -> Callable[..., None]:
+def _there(work: Callable[..., object]) -> Callable[..., None]:
+    """Change a file that is one: to read a pipe or device that an earlier step made would never end."""
+
     def deed(path: Path, *values: Any) -> None:
-        if not path.is_file():  # to read a pipe that an earlier step made would wait for ever
-            return
-        path.write_bytes(work(path.read_bytes(), *values))
+        if path.is_file():
+            work(path, *values)
 
     return deed
+
+
+def _bytes(work: Callable[..., bytes]) -> Callable[..., None]:
+    return _there(lambda path, *values: path.write_bytes(work(path.read_bytes(), *values)))
 
 
 def _at(data: bytes, part: float) -> int:
@@ -114,8 +119,8 @@ DEEDS: dict[str, Callable[..., None]] = {
     "rename": _rename,
     "copy": _copy,
     "locked": lambda path: path.chmod(0),
-    "array": save_array,
-    "tensors": change_tensors,
-    "json": change_json,
-    "lines": change_lines,
+    "array": _instead(save_array),
+    "tensors": _there(change_tensors),
+    "json": _there(change_json),
+    "lines": _there(change_lines),
 }

@@ -152,6 +152,7 @@ def judge(tried: Try, found: dict[str, Any], before: dict[str, bool], after: dic
         wrong["control"] = f"on {'stdout' if set(odd) & set(stdout) else 'stderr'}"
     if "traceback" not in wrong and (foreign := FOREIGN.search(stderr)):
         wrong["warning"] = stderr[max(0, foreign.start() - 100) : foreign.end() + 100].replace("\n", " ")[-220:]
+        wrong["warning"] = re.sub(r"\d+", "*", wrong["warning"])
     wrong |= _left(found["code"], before, after)
     if found["left_running"]:
         wrong["running"] = f"{found['left_running']} processes go on"

@@ -1,6 +1,7 @@
 """JSON that is not what it should be."""
 
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ VALUES: dict[str, Any] = {
     "numbers": [1, "2", None],
 }
 ACTIONS = ("set", "set", "set", "delete", "rename", "wrap", "twice", "add")
+ROOT, DOWN = 0.05, 0.8  # chances to stay at the root, and to go further down
 DEEP = "[" * 50_000 + "]" * 50_000
 
 
@@ -44,13 +46,23 @@ def nodes(content: Any) -> Iterator[tuple[Any, Any]]:
         yield from nodes(value)
 
 
+def _place(content: Any, part: float) -> tuple[Any, Any] | None:
+    """A place by a walk down from the root, which a long list does not draw to itself; None for the root."""
+    rng, place = random.Random(repr(part)), None
+    while isinstance(content, dict | list) and content and (place is None or rng.random() < DOWN):
+        if place is None and rng.random() < ROOT:
+            return None
+        key = rng.choice(list(content)) if isinstance(content, dict) else rng.randrange(len(content))
+        place, content = (content, key), content[key]
+    return place
+
+
 def altered(content: Any, part: float, action: str, value: str) -> Any:
-    """Nested values with one place changed; `part` of the way through all places."""
-    places = list(nodes(content))
-    number = int(part * (len(places) + 1)) - 1
-    if number < 0 or not places:
+    """Nested values with one place changed, which `part` stands for."""
+    place = _place(content, part)
+    if place is None:
         return VALUES[value]
-    holder, key = places[number]
+    holder, key = place
     if action == "set":
         holder[key] = VALUES[value]
     elif action == "wrap":
@@ -74,17 +86,17 @@ def change_json(path: Path, part: float, action: str, value: str) -> None:
     """One place of a JSON file changed."""
     try:
         content = json.loads(path.read_bytes())
-    except ValueError:  # an earlier step broke it
+    except (ValueError, RecursionError):  # an earlier step broke it
         return
     path.write_text(_text(altered(content, part, action, value)))
 
 
 def change_lines(path: Path, line: float, part: float, action: str, value: str) -> None:
     """One place of one line of JSON lines changed."""
-    lines = path.read_text().splitlines()
-    number = int(line * len(lines))
     try:
+        lines = path.read_text().splitlines()
+        number = int(line * len(lines))
         lines[number] = _text(altered(json.loads(lines[number]), part, action, value))
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, RecursionError):
         return
     path.write_text("\n".join(lines) + "\n")
