@@ -92,61 +92,64 @@ def space_tries(draw: Any) -> Try:
     return Try("spaces", ("collect", f"./{word}"), ("grid",), (("rename", "grid", word),))
 
 
+# Settings as TOML has them: rightly, and names and values to be put together at random.
+GOOD = ("lr = 0.1", "epochs = 1", "data = 'images'", "strict = true", "seed = 3", "keep = 1", "temperature = 0.5")
+WORDS = [
+    "lr",
+    "epochs",
+    "data",
+    "preset",
+    "strict",
+    "seed",
+    "d0",
+    "arch",
+    "out-dim",
+    "momentum",
+    "a.b",
+    "[x]",
+    "lr.x",
+    "keep",
+]
+WORTHS = [
+    "1",
+    "-1",
+    "1e300",
+    "nan",
+    "inf",
+    "[]",
+    "{}",
+    "true",
+    "07",
+    "0x7fffffffffffffff",
+    "1979-05-27",
+    "'digits'",
+    "'x'",
+    "1_0",
+    "{a={b=1}}",
+    "[1,'a']",
+    "0.5",
+]
+ODD_WORTHS = ("", "9" * 30, '"\\u001b[31m"', '"""\na"""', "[" * 20_000, "{a=" * 2000, "'" + "x" * 10_000 + "'")
+
+
 @st.composite
 def settings_tries(draw: Any) -> Try:
     """`bridge pretrain --config` of changed TOML."""
-    lines = draw(
-        st.lists(
-            st.tuples(
-                st.sampled_from(
-                    (
-                        "lr",
-                        "epochs",
-                        "data",
-                        "preset",
-                        "strict",
-                        "seed",
-                        "d0",
-                        "arch",
-                        "out-dim",
-                        "a.b",
-                        '""',
-                        "[x]",
-                        "é",
-                    )
-                ),
-                st.sampled_from(
-                    (
-                        "1",
-                        "-1",
-                        "1e300",
-                        "nan",
-                        "inf",
-                        '"x"',
-                        "[]",
-                        "{}",
-                        "true",
-                        "9" * 30,
-                        "0x7fffffffffffffff",
-                        "1979-05-27",
-                        '"digits"',
-                        '"\\u001b[31m"',
-                        '"""\na"""',
-                        "[" * 20_000,
-                        "",
-                        "07",
-                    )
-                ),
-            ),
-            max_size=4,
-        )
+    odd = st.tuples(st.sampled_from(WORDS), st.sampled_from((*WORTHS, *WORTHS, *ODD_WORTHS))).map(" = ".join)
+    lines = draw(st.lists(weighted((2, st.sampled_from(GOOD)), (1, odd)), max_size=3, unique=True))
+    mark = draw(st.sampled_from(("", "", "", "\ufeff", "\0")))
+    steps = [("text", "recipe.toml", mark + "\n".join(lines) + "\n")]
+    if draw(st.integers(0, 3)) == 0:
+        steps.append(draw(damage("recipe.toml")))
+    rate = TRAINING.index("--lr")  # an option goes before the file's setting
+    arguments = (
+        "bridge",
+        "pretrain",
+        *TRAINING[:rate],
+        *TRAINING[rate + 2 :],
+        "--config",
+        "recipe.toml",
+        "--out",
+        "out",
     )
-    text = "\n".join(name if name.startswith("[") else f"{name} = {value}" for name, value in lines)
-    first = ("text", "recipe.toml", draw(st.sampled_from(("", "\ufeff", "\0", "data = 'images'\n"))) + text)
-    steps = (first, *draw(st.lists(damage("recipe.toml"), max_size=1)))
-    return Try(
-        "settings",
-        ("bridge", "pretrain", *TRAINING[2:], "--config", "recipe.toml", "--out", "out"),
-        ("images", "recipe.toml"),
-        steps,
-    )
+    return Try("settings", arguments, ("images", "recipe.toml"), tuple(steps))

@@ -118,7 +118,6 @@ DEEDS: dict[str, Callable[..., None]] = {
     "remove": _remove,
     "rename": _rename,
     "copy": _copy,
-    "locked": lambda path: path.chmod(0),
     "array": _instead(save_array),
     "tensors": _there(change_tensors),
     "json": _there(change_json),
