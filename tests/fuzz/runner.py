@@ -48,7 +48,7 @@ class Outcome:
     @property
     def signature(self) -> str:
         """The violations in a line: alike for one fault."""
-        return "; ".join(f"{name}: {text}" for name, text in self.violations.items())
+        return " && ".join(f"{name}: {text}" for name, text in self.violations.items())
 
 
 class Runner:
@@ -152,7 +152,7 @@ def judge(tried: Try, found: dict[str, Any], before: dict[str, bool], after: dic
     if "traceback" not in wrong and (foreign := FOREIGN.search(stderr)):
         wrong["warning"] = stderr[max(0, foreign.start() - 100) : foreign.end() + 100].replace("\n", " ")[-220:]
         wrong["warning"] = re.sub(r"\d+", "*", wrong["warning"])
-    wrong |= _left(found["code"], before, after)
+    wrong |= _left(found["code"], stderr, before, after)
     if found["left_running"]:
         wrong["running"] = f"{found['left_running']} processes go on"
     if found["code"] == 0 and "--json" in tried.arguments and "traceback" not in wrong and _no_json(stdout):
@@ -172,16 +172,16 @@ def _where(stderr: str) -> str:
     return f"{place}: {(lines or ['?'])[-1][:160]}"
 
 
-def _left(code: int, before: dict[str, bool], after: dict[str, bool]) -> dict[str, str]:
-    """What a command left that it should not: halves of files, empty folders, anything after a refusal."""
+def _left(code: int, stderr: str, before: dict[str, bool], after: dict[str, bool]) -> dict[str, str]:
+    """What a command left that it should not: halves of files, empty folders, after a refusal what it does not name."""
     new = sorted(after.keys() - before.keys())
     wrong = {}
     if halves := [name for name in new if name.endswith((".partial", ".shorter", ".tmp"))]:
         wrong["partial"] = _names(halves)
     if empty := [name for name in new if after[name]]:
         wrong["empty"] = _names(empty)
-    elif code == 2 and new:
-        wrong["left"] = _names(new)
+    elif code == 2 and (unnamed := [name for name in new if f"{name.split('/')[:2][-1]}/" not in stderr]):
+        wrong["left"] = _names(unnamed)
     return wrong
 
 

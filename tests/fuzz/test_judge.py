@@ -38,6 +38,7 @@ def judged(after=(), arguments=("simulate",), large=False, **given):
         {"code": 2, "stdout": b"", "stderr": REFUSED},
         {"code": 1, "stderr": b"dyncollapse: diverged\n"},
         {"code": 0, "after": ("here/out/run.json",)},
+        {"code": 2, "stdout": b"", "stderr": b"dyncollapse: what there is is in out/\n", "after": ("here/out/log",)},
         {"code": 0, "arguments": ("simulate", "--json"), "stdout": b"{}\n"},
     ],
 )
