@@ -16,6 +16,7 @@ from dyncollapse.bridge.encoders import build_backbone
 ARCH = "resnet18"
 CHILDREN = dict(zip(("conv1", "bn1", "layer1", "layer2", "layer3", "layer4"), "014567", strict=True))
 FLAT = dict(zip(CHILDREN, "012345", strict=True))
+UNPOOLED = dict(zip(CHILDREN, "013456", strict=True))
 
 
 def backbone(seed=0, stem="imagenet", channels=3):
@@ -28,7 +29,7 @@ def backbone(seed=0, stem="imagenet", channels=3):
 
 
 def projector(*kinds, dim=512, seed=1):
-    """Layers by letters: l(inear with bias), w (without), b(atch norm), n(orm without gain), r(elu)."""
+    """Layers by letters: l(inear with bias), w (without), b(atch norm), n(orm without gain), r(elu), g(elu)."""
     layers, width = [], dim
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -37,9 +38,8 @@ def projector(*kinds, dim=512, seed=1):
                 layers.append(nn.Linear(width, 32, bias=kind == "l"))
                 width = 32
             else:
-                layers.append(
-                    {"b": nn.BatchNorm1d(width), "n": nn.BatchNorm1d(width, affine=False), "r": nn.ReLU()}[kind]
-                )
+                norms = {"b": nn.BatchNorm1d(width), "n": nn.BatchNorm1d(width, affine=False)}
+                layers.append({**norms, "r": nn.ReLU(), "g": nn.GELU()}[kind])
     return nn.Sequential(*layers).eval()
 
 
@@ -58,8 +58,24 @@ def nested(path, tensors):
     return tensors
 
 
+def shortcut(tensors):
+    """Names as lightly's ResNetGenerator and SupContrast have them."""
+    return {name.replace(".downsample.", ".shortcut."): value for name, value in tensors.items()}
+
+
+def own_names(module):
+    """Names that say nothing but the kind of tensor."""
+    names = {}
+    return {
+        f"block_{names.setdefault(name.rpartition('.')[0], len(names))}.{name.rpartition('.')[2]}": value
+        for name, value in module.state_dict().items()
+    }
+
+
 MLP = projector(*"wbrwbrw")
 TWO = projector(*"lrl")
+GELU = projector(*"lgl")
+LAST = {"head.last_layer.weight_g": torch.ones(9, 1), "head.last_layer.weight_v": torch.ones(9, 32)}
 # Layout: the file's content, the projector in it, the stem.
 LAYOUTS = {
     "directclr": (
@@ -83,12 +99,12 @@ LAYOUTS = {
         "imagenet",
     ),
     "bare-torchvision": (lambda b: under("", b), None, "imagenet"),
-    "torchvision-with-classifier": (
-        lambda b: under("", b) | under("fc.", nn.Linear(512, 32)),
-        nn.Linear(512, 32),
+    "torchvision-with-classifier": (lambda b: under("", b) | under("fc.", nn.Linear(512, 32)), None, "imagenet"),
+    "directclr-final": (
+        lambda b: {"backbone": under("", b), "head": under("", nn.Linear(512, 1000))},
+        None,
         "imagenet",
     ),
-    "directclr-final": (lambda b: {"backbone": under("", b), "head": under("", MLP)}, MLP, "imagenet"),
     "directclr-spectrum": (lambda b: {"backbone": under("", b), "projector": under("", MLP)}, MLP, "imagenet"),
     "lightly": (
         lambda b: nested("state_dict", under("backbone.", b) | under("projection_head.layers.", MLP)),
@@ -125,9 +141,13 @@ LAYOUTS = {
     ),
     "vissl": (
         lambda b: nested(
-            "classy_state_dict/base_model/model", {"trunk": under("_feature_blocks.", b), "heads": under("0.clf.", TWO)}
+            "classy_state_dict/base_model/model",
+            {
+                "trunk": under("_feature_blocks.", b),
+                "heads": under("0.clf.", projector("l")) | under("1.clf.", projector("l", dim=32, seed=2)),
+            },
         ),
-        TWO,
+        nn.Sequential(*projector("l"), nn.ReLU(), *projector("l", dim=32, seed=2)),
         "imagenet",
     ),
     "moco": (
@@ -164,11 +184,86 @@ LAYOUTS = {
     "dino": (
         lambda b: {
             "student": under("module.backbone.", backbone(7)),
-            "teacher": under("backbone.", b) | under("head.mlp.", TWO),
+            "teacher": under("backbone.", b) | under("head.mlp.", GELU) | LAST,
         },
-        None,
+        GELU,
         "imagenet",
     ),
+    "lightly-dino": (
+        lambda b: nested(
+            "state_dict",
+            under("student_backbone.", backbone(7), CHILDREN)
+            | under("student_head.layers.", projector(*"lgl", seed=8))
+            | under("teacher_backbone.", b, CHILDREN)
+            | under("teacher_head.layers.", GELU)
+            | {f"teacher_{name}": value for name, value in LAST.items()},
+        ),
+        GELU,
+        "imagenet",
+    ),
+    "lightly-msn": (
+        lambda b: nested(
+            "state_dict",
+            under("anchor_backbone.", backbone(7))
+            | under("anchor_projection_head.layers.", projector(*"wbgl", seed=8))
+            | under("backbone.", b)
+            | under("projection_head.layers.", projector(*"wbgl")),
+        ),
+        projector(*"wbgl"),
+        "imagenet",
+    ),
+    "lightly-byol": (
+        lambda b: nested(
+            "state_dict",
+            under("backbone_momentum.", backbone(7))
+            | under("projection_head_momentum.layers.", projector(*"wbrl", seed=8))
+            | under("backbone.", b)
+            | under("projection_head.layers.", projector(*"wbrl"))
+            | under("prediction_head.layers.", projector(*"wbrl", dim=32)),
+        ),
+        projector(*"wbrl"),
+        "imagenet",
+    ),
+    "solo-learn-dino": (
+        lambda b: nested(
+            "state_dict",
+            under("momentum_backbone.", backbone(7, "cifar-padding-2"))
+            | under("backbone.", b)
+            | under("head.mlp.", GELU)
+            | LAST
+            | under("momentum_head.mlp.", projector(*"lgl", seed=8))
+            | under("classifier.", nn.Linear(512, 10)),
+        ),
+        GELU,
+        "cifar-padding-2",
+    ),
+    "lightly-resnet-generator": (
+        lambda b: nested("state_dict", shortcut(under("backbone.", b, FLAT)) | under("projection_head.layers.", TWO)),
+        TWO,
+        "cifar",
+    ),
+    "supcontrast": (
+        lambda b: {"model": shortcut(under("encoder.module.", b)) | under("head.", TWO), "epoch": 1},
+        TWO,
+        "cifar",
+    ),
+    "leftthomas": (lambda b: under("f.", b, UNPOOLED) | under("g.", TWO), TWO, "cifar"),
+    "lightning-bolts": (
+        lambda b: nested("state_dict", under("encoder.", b) | under("projection.model.", projector(*"lbrw"))),
+        projector(*"lbrw"),
+        "imagenet",
+    ),
+    "swav": (
+        lambda b: nested(
+            "state_dict",
+            under("module.", b)
+            | under("module.projection_head.", projector(*"lbrl"))
+            | {"module.prototypes.weight": torch.zeros(9, 32)},
+        ),
+        projector(*"lbrl"),
+        "imagenet",
+    ),
+    "names-of-its-own": (lambda b: {"net": own_names(b)} | under("projector.", TWO), TWO, "imagenet"),
     "sthalles": (lambda b: nested("state_dict", under("backbone.", b) | under("backbone.fc.", TWO)), TWO, "imagenet"),
     "spijkervet": (lambda b: under("encoder.", b) | under("projector.", TWO), TWO, "imagenet"),
 }
@@ -179,9 +274,6 @@ def test_layout_gives_the_whole_backbone_and_its_projector(layout, tmp_path):
     make, head, stem = LAYOUTS[layout]
     b = backbone(stem=stem)
     content = make(b)
-    if layout == "torchvision-with-classifier":
-        head = nn.Sequential(nn.Linear(512, 32))
-        head[0].load_state_dict({"weight": content["fc.weight"], "bias": content["fc.bias"]})
     path = tmp_path / "checkpoint.pth"
     torch.save({**content, "args": argparse.Namespace(lr=0.1)} if layout == "barlow-twins" else content, path)
     loaded = load_encoder(path, arch=ARCH)
