@@ -97,7 +97,9 @@ def _widened(arch: str, factor: int, channels: int) -> nn.Module:
     backbone.bn1 = nn.BatchNorm2d(width)
     inner = first.conv1
     first.conv1 = nn.Conv2d(width, inner.out_channels, inner.kernel_size, padding=inner.padding, bias=False)
-    if first.downsample is not None:
+    if not hasattr(first, "conv3"):
+        first.downsample = None  # a basic block of one width has nothing to project
+    else:
         first.downsample[0] = nn.Conv2d(width, first.downsample[0].out_channels, 1, bias=False)
     for conv in (backbone.conv1, first.conv1):
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
@@ -126,7 +128,8 @@ def check_size(arch: str, stem: str, channels: int, image_size: int) -> None:
     """Refuse a size of images that the model cannot take. Raises ValueError, one line; costs no computation."""
     try:
         with torch.device("meta"), torch.no_grad():
-            build_backbone(arch, stem, channels, image_size).eval()(torch.zeros(1, channels, image_size, image_size))
+            backbone = build_backbone(arch, stem, channels, image_size).eval()
+            backbone(torch.zeros(1, channels, image_size, image_size))
     except NotImplementedError:  # an operation without a form for shapes alone: only real images can tell
         return
     except (AssertionError, RuntimeError, IndexError, ZeroDivisionError, TypeError) as error:
@@ -134,6 +137,11 @@ def check_size(arch: str, stem: str, channels: int, image_size: int) -> None:
             f"--image-size is {image_size}, which {arch} cannot take ({_short(error)}); "
             f"its usual size is {usual_size(arch, stem)}"
         ) from None
+    patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
+    if has_fixed_size(arch) and isinstance(patch, tuple) and image_size % patch[0]:
+        raise ValueError(
+            f"--image-size is {image_size}, but {arch} cuts images into patches of {patch[0]} pixels; give a multiple"
+        )
 
 
 def _short(error: Exception) -> str:

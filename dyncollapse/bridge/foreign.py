@@ -125,13 +125,12 @@ def find_backbone(
     matched = match_backbone(tensors, places, stem, image_size, shown)
     used = set(places[0].names.values())
     beside = {name: tensor for name, tensor in tensors.items() if name not in used}
-    found = _with_head(matched, beside, places[0].prefix, d0, asked or Asked())
-    if found.projector is not None:
-        refuse_nan(((f"the projector's {n}", t) for n, t in found.projector.state_dict().items()), shown)
-    return found
+    return _with_head(matched, beside, places[0].prefix, d0, asked or Asked(), shown)
 
 
-def _with_head(matched: Matched, beside: Mapping[str, Tensor], prefix: str, d0: int | None, asked: Asked) -> Found:
+def _with_head(
+    matched: Matched, beside: Mapping[str, Tensor], prefix: str, d0: int | None, asked: Asked, shown: str
+) -> Found:
     """The projector behind a backbone: DirectCLR's where d0 is given, else the one that is in the file."""
     dim = representation_dim(matched.backbone)
     if d0 is not None and not 1 <= d0 <= dim:
@@ -150,6 +149,7 @@ def _with_head(matched: Matched, beside: Mapping[str, Tensor], prefix: str, d0: 
         return replace(found, projector=SubVector(d0), told=told, assumptions=said)
     if head is None:
         return found
+    refuse_nan(((name, tensor) for name, tensor in beside.items() if name.startswith(f"{head.path}.")), shown)
     told = f"{matched.told}; projector {printable(head.path)}: {head.layers}"
     return replace(found, projector=head.module, told=told, assumptions=[*found.assumptions, *head.assumptions])
 

@@ -218,17 +218,12 @@ def _assumed(row: Row, modules: Sequence[nn.Module], gaps: Sequence[str], readin
     said = []
     path, first = printable(row.path), row.layers[0]
     if gaps:
-        why = "this is assumed, because a state dict does not hold activations"
+        why = "; a state dict does not hold activations, and --projector-activation names another."
         if reading.source:
-            why = f"this is as in {reading.source}, because a state dict does not hold activations"
-        said.append(
-            f"{path} has {reading.activation} between its layers {'; '.join(gaps)}"
-            + (
-                ", as --projector-activation says."
-                if reading.asked
-                else f": {why}; --projector-activation names another."
-            )
-        )
+            why = f", as in {reading.source}{why}"
+        if reading.asked:
+            why = ", as --projector-activation says."
+        said.append(f"{path} has {reading.activation} between its layers {', '.join(gaps)}{why}")
     elif sum(layer.is_linear for layer in row.layers) > 1:
         said.append(
             f"{path} has nothing between its linear layers, because their numbers leave no room; an activation is put "
