@@ -1,10 +1,12 @@
 """Encoders of others: one synthetic file for each layout, and what is said where a file does not fit."""
 
 import argparse
+import contextlib
 import math
 import pickle
 import re
 import sys
+import time
 import types
 
 import pytest
@@ -15,6 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dyncollapse.bridge import load_encoder, pretrain
+from dyncollapse.bridge.foreign import find_backbone
 from dyncollapse.bridge.naming import WRAPPERS, find_places, unwrapped
 
 
@@ -184,6 +187,22 @@ def test_words_of_wrappers_do_not_hide_a_backbone(depth):
             tensors[".".join(parts)] = value
         (place, *_) = find_places(unwrapped(tensors.items()), [ARCH], None)
         assert (place.prefix, place.rank[0]) == ("backbone.", 0)
+
+
+@pytest.mark.parametrize("name", ["p{}.conv1.weight", "0.{}.0.weight", "conv1.weight.{}", "projector.{}.weight"])
+def test_many_names_take_no_time(name):
+    tensors = {name.format(k): torch.ones(1) for k in range(50_000)} | under("", backbone())
+    start = time.perf_counter()
+    with contextlib.suppress(ValueError):
+        find_backbone(tensors, "file", arch=ARCH)
+    assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("channels", [0, 2, 4])
+def test_channels_that_no_image_has_are_refused(channels):
+    tensors = under("", backbone()) | {"conv1.weight": torch.ones(64, channels, 7, 7)}
+    with pytest.raises(ValueError, match=f"the first filters take {channels} channels; images have 1 or 3 here"):
+        find_backbone(tensors, "file", arch=ARCH)
 
 
 def test_copies_are_announced(tmp_path):

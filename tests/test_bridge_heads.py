@@ -58,6 +58,17 @@ def test_activation_is_the_one_that_is_named(name):
     assert left_out == []
 
 
+def test_options_that_change_nothing_are_refused():
+    lone = named("projector", filled(nn.Linear(DIM, 5))[0])
+    with pytest.raises(ValueError, match=r"no place for one in projector \(Linear 12-5\); leave it out"):
+        find(lone, activation="gelu")
+    with pytest.raises(ValueError, match=r"no place for one in projector"):
+        find(lone, at="projector", activation="gelu")
+    for asked, option in (({"activation": "gelu"}, "activation"), ({"unit": True}, "normalise")):
+        with pytest.raises(ValueError, match=f"--projector-{option} is given, but no projector is understood"):
+            find({"queue": torch.ones(3)}, **asked)
+
+
 def test_assumed_activation_is_announced():
     head, _ = find(mlp(nn.Tanh()))
     assert head.layers == "Linear 12-7, relu, Linear 7-5"

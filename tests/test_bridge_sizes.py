@@ -57,6 +57,11 @@ def test_size_is_that_of_the_table_of_positions(vit, dino):
         assert torch.equal(loaded.encoder.backbone(images(224)), vit(images(224)))
 
 
+def test_vision_transformers_want_their_name(dino):
+    with pytest.raises(ValueError, match="give --arch, such as vit_tiny_patch16_224, or --prefix-map"):
+        load_encoder(dino)
+
+
 def test_positions_are_resampled_by_timm(vit, dino):
     loaded = load_encoder(dino, arch=VIT, image_size=96)
     expected = timm.create_model(VIT, num_classes=0, img_size=96).eval()

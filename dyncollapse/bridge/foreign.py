@@ -120,12 +120,22 @@ def find_backbone(
     if not places:
         raise ValueError(
             f"{shown} has 0 of {arch or 'any ResNet'}'s tensors under any prefix; its names are like {some(tensors)}; "
-            "give --arch, or --prefix-map OLD=NEW"
+            f"give --arch{_hint(tensors)}, or --prefix-map OLD=NEW"
         )
     matched = match_backbone(tensors, places, stem, image_size, shown)
     used = set(places[0].names.values())
     beside = {name: tensor for name, tensor in tensors.items() if name not in used}
     return _with_head(matched, beside, places[0].prefix, d0, asked or Asked(), shown)
+
+
+def _hint(tensors: Mapping[str, Tensor]) -> str:
+    """A model to try, where the tensors look like a vision transformer's."""
+    patches = [t for name, t in tensors.items() if name.endswith("patch_embed.proj.weight") and t.ndim == 4]
+    names = {192: "tiny", 384: "small", 768: "base", 1024: "large"}
+    if not patches or len(patches[0]) not in names:
+        return ""
+    side, dinov2 = patches[0].shape[-1], any(name.endswith("mask_token") for name in tensors)
+    return f", such as vit_{names[len(patches[0])]}_patch{side}_{'dinov2' if dinov2 else '224'}"
 
 
 def _with_head(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dyncollapse.bridge.naming import some, without_wrappers
+from dyncollapse.bridge.naming import below, some, without_wrappers
 from dyncollapse.bridge.rows import ACTIVATIONS, Head, NotARow, Reading, Row, build_head, read_row
 from dyncollapse.files import printable
 
@@ -93,29 +93,43 @@ def find_head(tensors: Mapping[str, Tensor], prefix: str, dim: int, asked: Asked
         return _named(tensors, prefix, dim, asked), []
     heads: list[Head] = []
     left_out: list[str] = []
-    for path, word in _candidates(prefix):
-        own = _below(tensors, path)
-        if not own:
-            continue
+    words = dict(_candidates(prefix))
+    for path, own in below(tensors, words).items():
         try:
             row = read_row(path, own)
             head = build_head(row, dim, _reading(row, tensors, prefix, asked))
         except NotARow as reason:
             left_out.append(f"{printable(path)} is not understood as a projector: {reason}.")
             continue
-        if row.lone and word in CLASSIFIERS:
-            left_out.append(
-                f"{printable(row.path)}, one linear layer from {dim} to {row.width} dimensions, is left out: it may be "
-                f"a classifier; if it is the projector, give --projector-prefix {printable(row.path)}."
-            )
-        elif heads or word not in WORDS:
-            left_out.append(
-                f"{printable(row.path)} ({head.layers}) is left out; if it is the projector, give --projector-prefix "
-                f"{printable(row.path)}."
-            )
-        else:
+        sure = words[path] not in CLASSIFIERS if row.lone else words[path] in WORDS
+        if sure and not heads:
             heads.append(head)
-    return (heads[0] if heads else None), left_out[:MOST_TOLD]
+        else:
+            left_out.append(_said_of_other(row, head, dim))
+    chosen = heads[0] if heads else None
+    _refuse_unused(chosen, asked)
+    return chosen, left_out[:MOST_TOLD]
+
+
+def _said_of_other(row: Row, head: Head, dim: int) -> str:
+    """What is said of tensors that may be a projector, and are not taken for it."""
+    path = printable(row.path)
+    what = f"{path} ({head.layers}) is left out"
+    if row.lone:
+        what = f"{path}, one linear layer from {dim} to {row.width} dimensions, is left out: it may be a classifier"
+    return f"{what}; if it is the projector, give --projector-prefix {path}."
+
+
+def _refuse_unused(head: Head | None, asked: Asked) -> None:
+    """Refuse options on a projector that change nothing."""
+    if head is None and (asked.activation or asked.unit):
+        option = "--projector-activation" if asked.activation else "--projector-normalise"
+        raise ValueError(f"{option} is given, but no projector is understood; name it by --projector-prefix")
+    if head is not None and asked.activation and not head.activated:
+        raise ValueError(
+            f"--projector-activation is {asked.activation}, but there is no place for one in {printable(head.path)} "
+            f"({head.layers}); leave it out"
+        )
 
 
 def _candidates(prefix: str) -> Iterator[tuple[str, str]]:
@@ -134,10 +148,6 @@ def _candidates(prefix: str) -> Iterator[tuple[str, str]]:
                 if path not in seen:
                     seen.add(path)
                     yield path, word
-
-
-def _below(tensors: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
-    return {name[len(path) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{path}.")}
 
 
 def _reading(row: Row, tensors: Mapping[str, Tensor], prefix: str, asked: Asked) -> Reading:
@@ -161,19 +171,22 @@ def _named(tensors: Mapping[str, Tensor], prefix: str, dim: int, asked: Asked) -
     told = f"--projector-prefix is {printable(asked.prefix)}"
     base = prefix.rstrip(".")
     near = [f"{place}.{wanted}" if place else wanted for place in (_parent(base), _parent(_parent(base)), base)]
-    paths = [path for path in near if wanted and _below(tensors, path)][:1]
-    if not paths and wanted:
-        ends = (f".{name}".find(f".{wanted}.") for name in tensors)
-        paths = sorted({name[: end + len(wanted)] for name, end in zip(tensors, ends, strict=True) if end >= 0})
-    if not paths:
+    rows = dict([*below(tensors, near).items()][:1]) if wanted else {}
+    if not rows and wanted:
+        ends = ((name, f".{name}".find(f".{wanted}.")) for name in tensors)
+        rows = below(tensors, sorted({name[: end + len(wanted)] for name, end in ends if end >= 0}))
+    if not rows:
         raise ValueError(f"{told}, which begins no name beside the backbone; names there are like {some(tensors)}")
-    if len(paths) > 1:
-        raise ValueError(f"{told}, which fits {some(paths)}; give the whole of one")
+    if len(rows) > 1:
+        raise ValueError(f"{told}, which fits {some(rows)}; give the whole of one")
+    ((path, own),) = rows.items()
     try:
-        row = read_row(paths[0], _below(tensors, paths[0]))
-        return build_head(row, dim, _reading(row, tensors, prefix, asked))
+        row = read_row(path, own)
+        head = build_head(row, dim, _reading(row, tensors, prefix, asked))
     except NotARow as reason:
         raise ValueError(f"{told}, which is not understood as a projector: {reason}") from None
+    _refuse_unused(head, asked)
+    return head
 
 
 def _parent(path: str) -> str:

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 from dyncollapse.bridge.encoders import (
     FIRST_WIDTH,
+    SMALL,
     STEM_PADDING,
     build_backbone,
     check_size,
     has_fixed_size,
     usual_size,
 )
-from dyncollapse.bridge.naming import CONSTANTS, COUNT, Place
+from dyncollapse.bridge.naming import COUNT, Place, expected, left_over
+from dyncollapse.bridge.views import COLOURS
 from dyncollapse.files import printable
 
 WIDEST = 5  # times the usual channels: SwAV's and VICReg's widest ResNet-50
@@ -53,7 +55,7 @@ def match_backbone(
     """
     place = places[0]
     first = tensors.get(place.names.get("conv1.weight", ""))
-    channels, arch = _first_layer(place.arch, first)
+    channels, arch = _channels(place, tensors, shown), _widened(place.arch, first)
     chosen = stem or _stem(first, place.prefix, tensors)
     _refuse_unpooled(place, first, shown)
     own_side = _own_side(place, tensors)
@@ -82,13 +84,22 @@ def refuse_nan(named: Iterable[tuple[str, Tensor]], shown: str) -> None:
             raise ValueError(f"{shown}: {printable(name)} holds {kind}; take an earlier checkpoint")
 
 
-def _first_layer(arch: str, first: Tensor | None) -> tuple[int, str]:
-    """Channels of the images, and the model with the width that its first filters have."""
-    if first is None or first.ndim != 4:
-        return 3, arch
-    widened, rest = divmod(len(first), FIRST_WIDTH)
-    known = arch.removeprefix("resnet").isdigit() and arch != "resnet10"
-    return int(first.shape[1]), f"{arch}x{widened}" if known and not rest and 1 < widened <= WIDEST else arch
+def _channels(place: Place, tensors: Mapping[str, Tensor], shown: str) -> int:
+    """Channels of the images, by the first filters. Raises ValueError for images that are not read here."""
+    first = next((name for name, shape in expected(place.arch, "imagenet").items() if len(shape) == 4), "")
+    filters = tensors.get(place.names.get(first, ""))
+    channels = 3 if filters is None or filters.ndim != 4 else int(filters.shape[1])
+    if channels not in COLOURS:
+        known = " or ".join(map(str, sorted(COLOURS)))
+        raise ValueError(f"{shown}: the first filters take {channels} channels; images have {known} here")
+    return channels
+
+
+def _widened(arch: str, first: Tensor | None) -> str:
+    """The model with the width that its first filters have."""
+    widened, rest = divmod(0 if first is None or first.ndim != 4 else len(first), FIRST_WIDTH)
+    known = arch.removeprefix("resnet").isdigit() and arch not in SMALL
+    return f"{arch}x{widened}" if known and not rest and 1 < widened <= WIDEST else arch
 
 
 def _stem(first: Tensor | None, prefix: str, tensors: Mapping[str, Tensor]) -> str:
@@ -148,9 +159,7 @@ def _fill(
         converted = _read_by_timm(place, tensors, backbone)
         if converted is not None and {n: converted[n].shape for n in wanted if n in converted} == wanted:
             said = _said_of_changes(own, {name: converted[name] for name in wanted})
-            parts = {name.split(".")[0] for name in wanted} - {"fc", "head"}
-            left = (name for name in converted if name not in wanted and name.split(".")[0] in parts)
-            extra = [name for name in left if name.rpartition(".")[2] not in (COUNT, *CONSTANTS)]
+            extra = left_over((name for name in converted if name not in wanted), wanted)
             own = converted
     fitting = {name: own[name] for name in wanted if name in own and own[name].shape == wanted[name]}
     told = f"{len(fitting)} of {len(wanted)} tensors matched ({where})"

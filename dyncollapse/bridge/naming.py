@@ -1,5 +1,6 @@
 """Where in a file's tensors a backbone is: words that wrappers add, prefixes, and other names for the same layers."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ COUNT = "num_batches_tracked"  # says nothing, and old files have none
 # Constants that older versions of timm saved; they are made from the image's size alone.
 CONSTANTS = ("relative_position_index", "attn_mask", "relative_coords_table")
 MOST_PREFIXES = 32  # looked at for each model: far more than the copies in any training checkpoint
+MOST_PARTS = 32  # of a name, at either end: far more than any network nests
 
 
 @dataclass(frozen=True)
@@ -105,45 +107,74 @@ def expected(arch: str, stem: str) -> Mapping[str, torch.Size]:
 
 def find_places(tensors: Mapping[str, Tensor], archs: Sequence[str], stem: str | None) -> list[Place]:
     """Where backbones of these models may be, best first."""
+    variants = [(arch, theirs) for arch in archs for theirs in _variants(tensors, arch, stem)]
+    anchors = {anchor for _, theirs in variants for anchor in _anchors(theirs)}
+    before: dict[str, list[str]] = {anchor: [] for anchor in anchors}
+    for name in tensors:
+        for start in _starts(name):
+            if name[start:] in before:
+                before[name[start:]].append(name[:start])
     places = []
-    for arch in archs:
-        names = list(expected(arch, stem or "imagenet"))
-        parts = {name.split(".")[0] for name in names}
-        for numbers in CHILDREN if set(PARTS) <= parts else CHILDREN[:1]:
-            for shortcut in SHORTCUTS if any(".shortcut." in name for name in tensors) else SHORTCUTS[:1]:
-                theirs = {name: _theirs(name, numbers, shortcut) for name in names}
-                places += [_place(tensors, arch, prefix, theirs) for prefix in _prefixes(tensors, theirs)]
+    for arch, theirs in variants:
+        prefixes = Counter(prefix for anchor in _anchors(theirs) for prefix in before[anchor])
+        places += [_place(tensors, arch, prefix, theirs) for prefix, _ in prefixes.most_common(MOST_PREFIXES)]
     places.sort(key=lambda place: place.rank)
     if not places or places[0].rank[0]:
         places = in_order(tensors, archs, stem) + places
     return places
 
 
+def below(tensors: Mapping[str, Tensor], paths: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+    """Under each of these paths, what is there, by the rest of its name; paths with nothing are left out."""
+    wanted = dict.fromkeys(paths)
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        for start in _starts(name)[1:]:
+            if name[: start - 1] in wanted:
+                found.setdefault(name[: start - 1], {})[name[start:]] = tensor
+    return {path: found[path] for path in wanted if path in found}
+
+
+def _starts(name: str) -> list[int]:
+    """Where the parts of a name begin, the first and the last MOST_PARTS of them."""
+    starts = [0, *(match.end() for match in re.finditer(r"\.", name))]
+    return starts if len(starts) <= 2 * MOST_PARTS else starts[:MOST_PARTS] + starts[-MOST_PARTS:]
+
+
+def _variants(tensors: Mapping[str, Tensor], arch: str, stem: str | None) -> list[dict[str, str]]:
+    """The names that a model's tensors may have in a file, by the model's own."""
+    names = list(expected(arch, stem or "imagenet"))
+    numberings = CHILDREN if set(PARTS) <= {name.split(".")[0] for name in names} else CHILDREN[:1]
+    shortcuts = SHORTCUTS if any(".shortcut." in name for name in tensors) else SHORTCUTS[:1]
+    return [{name: _theirs(name, n, shortcut) for name in names} for n in numberings for shortcut in shortcuts]
+
+
+def _anchors(theirs: Mapping[str, str]) -> set[str]:
+    """Names of the first, the middle and the last tensor: what stands before them is a prefix to try."""
+    others = list(theirs.values())
+    return {others[k] for k in (0, len(others) // 2, -1)}
+
+
 def _place(tensors: Mapping[str, Tensor], arch: str, prefix: str, theirs: Mapping[str, str]) -> Place:
     names = {name: prefix + other for name, other in theirs.items() if prefix + other in tensors}
-    parts, known = {other.split(".")[0] for other in theirs.values()}, set(theirs.values())
-    rest = (name[len(prefix) :] for name in tensors if name.startswith(prefix))
-    extra = [name for name in rest if name.split(".")[0] in parts - {"fc", "head"} and name not in known]
-    extra = [name for name in extra if name.rpartition(".")[2] not in (COUNT, *CONSTANTS)]
-    return Place(arch, prefix, names, len(theirs) - len(names), extra)
+    missing, extra = len(theirs) - len(names), []
+    if missing < len(names):  # with less, what is left over does not matter
+        known = set(theirs.values())
+        rest = [name[len(prefix) :] for name in tensors if name.startswith(prefix)]
+        extra = left_over((name for name in rest if name not in known), theirs.values())
+    return Place(arch, prefix, names, missing, extra)
+
+
+def left_over(names: Iterable[str], wanted: Iterable[str]) -> list[str]:
+    """Of names that a model has not, those of its parts: they say that the file's model is a larger one."""
+    parts = {name.split(".")[0] for name in wanted} - {"fc", "head"}  # where classifiers are
+    constants = (COUNT, *CONSTANTS)
+    return [name for name in names if name.split(".")[0] in parts and name.rpartition(".")[2] not in constants]
 
 
 def _theirs(name: str, numbers: Mapping[str, str], shortcut: str) -> str:
     part, dot, rest = name.partition(".")
     return (numbers.get(part, part) + dot + rest).replace(".downsample.", f".{shortcut}.")
-
-
-def _prefixes(tensors: Mapping[str, Tensor], theirs: Mapping[str, str]) -> list[str]:
-    """What stands before names that end as the backbone's first, middle and last ones do, most of these first."""
-    others = list(theirs.values())
-    anchors = {others[k] for k in (0, len(others) // 2, -1)}
-    found = Counter(
-        name.removesuffix(anchor)
-        for name in tensors
-        for anchor in anchors
-        if name == anchor or name.endswith(f".{anchor}")
-    )
-    return [prefix for prefix, _ in found.most_common(MOST_PREFIXES)]
 
 
 def in_order(tensors: Mapping[str, Tensor], archs: Sequence[str], stem: str | None) -> list[Place]:

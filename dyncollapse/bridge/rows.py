@@ -81,6 +81,7 @@ class Head:
     module: nn.Module
     layers: str
     assumptions: Sequence[str]
+    activated: bool  # whether there is room for activations in it
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,9 @@ def build_head(row: Row, dim: int, reading: Reading) -> Head:
         before = layer
     if reading.unit:
         modules.append(UnitNorm())
-    return Head(row.path, nn.Sequential(*modules), _in_words(modules), _assumed(row, modules, gaps, reading))
+    return Head(
+        row.path, nn.Sequential(*modules), _in_words(modules), _assumed(row, modules, gaps, reading), bool(gaps)
+    )
 
 
 def _room(row: Row, before: Layer, layer: Layer, asked: bool) -> bool:
