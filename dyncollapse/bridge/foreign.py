@@ -75,15 +75,16 @@ def read_tensors(path: Path, *, trust: bool = False) -> Any:
 def _what_is_not_here(error: ImportError | AttributeError) -> str:
     """What a file needs: a package, or a class of it."""
     lacking = re.search(r"attribute '?([\w.]+)'? (?:on|from) <?(?:module )?'?([\w.]+)", str(error))
+    what = str(error)
     if isinstance(error, ImportError) and error.name:
-        what, mend = f"the module {error.name}", f"install {error.name.partition('.')[0]}"
+        what = f"the module {error.name}"
+    elif lacking and lacking[2].endswith("__main__"):
+        what = f"the class {lacking[1]} of the script that saved it"
     elif lacking:
-        what, mend = f"the class {lacking[1]} of the module {lacking[2]}", "make that class known"
-    else:
-        what, mend = str(error), "install what it needs"
+        what = f"the class {lacking[1]} of the module {lacking[2]}"
     return (
-        f"holds objects of code that is not here: {printable(what)}; {mend}, or save the state_dict alone where that "
-        "code exists: torch.save(model.state_dict(), FILE)"
+        f"needs code that is not here: {printable(what)}; where that code is, save the state_dict alone, which needs "
+        "none: torch.save(model.state_dict(), FILE)"
     )
 
 
