@@ -64,7 +64,7 @@ def test_options_that_change_nothing_are_refused():
         find(lone, activation="gelu")
     with pytest.raises(ValueError, match=r"no place for one in projector"):
         find(lone, at="projector", activation="gelu")
-    for asked, option in (({"activation": "gelu"}, "activation"), ({"unit": True}, "normalise")):
+    for asked, option in (({"activation": "gelu"}, "activation"), ({"last": "relu"}, "last")):
         with pytest.raises(ValueError, match=f"--projector-{option} is given, but no projector is understood"):
             find({"queue": torch.ones(3)}, **asked)
 
@@ -119,15 +119,19 @@ def test_dinos_head_ends_before_its_last_layer():
     alone = filled(nn.Linear(DIM, 5))[0]  # of one layer, it is no classifier
     head, _ = find(named("head.mlp", alone) | last)
     assert_same(head, alone)
-    head, _ = find(named("head.mlp", alone) | last, unit=True)
+    head, _ = find(named("head.mlp", alone) | last, last="normalise")
     assert_same(head, nn.Sequential(alone, UnitNorm()))
 
 
 def test_output_is_divided_by_its_length_where_asked():
     expected = filled(nn.Linear(DIM, 7), nn.ReLU(), nn.Linear(7, 5))
-    head, _ = find(named("projector", expected), unit=True)
+    head, _ = find(named("projector", expected), last="normalise")
     assert_same(head, lambda r: nn.functional.normalize(expected(r), dim=1))
-    assert any("divided by its length, as --projector-normalise says" in text for text in head.assumptions)
+    assert "normalise follows the last layer of projector, as --projector-last says." in head.assumptions
+    expected.append(nn.ReLU())
+    assert_same(find(named("projector", expected), last="relu")[0], expected)
+    with pytest.raises(ValueError, match="--projector-last is 'l2'; choose one of normalise, relu"):
+        find(mlp(), last="l2")
 
 
 BLOCK = st.tuples(
@@ -172,12 +176,15 @@ def test_trainable_activations_and_dropout_in_front_are_seen():
     expected = filled(nn.Dropout(), nn.Linear(DIM, 7), nn.PReLU(), nn.Linear(7, 5))
     head, _ = find(named("projector", expected))
     assert_same(head, expected)
-    assert any("projector begins with number 1" in text for text in head.assumptions)
+    assert any("projector begins with 1:" in text for text in head.assumptions)
 
 
 def test_layers_with_words_are_a_row():
     row = filled(nn.Linear(DIM, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 5))
-    for words in ("fc1", "bn1", "fc2"), ("linear0", "norm0", "linear1"), ("l_1", "bn_1", "l_2"):
+    forms = [("fc1", "bn1", "fc2"), ("linear0", "norm0", "linear1"), ("l_1", "bn_1", "l_2"), ("0.fc", "0.bn", "1.fc")]
+    # Rows within the row, as SimSiam's of PatrickHua: what ends an inner row may be an activation.
+    forms += [("layer1.0", "layer1.1", "layer2.0"), ("0.0", "0.1", "1"), ("0.0", "0.1", "1.0"), ("0", "1.0", "2")]
+    for words in forms:
         tensors = {}
         for word, layer in zip(words, (row[0], row[1], row[3]), strict=True):
             tensors |= named(f"projector.{word}", layer)

@@ -263,6 +263,6 @@ def test_own_checkpoints_take_none_of_these_options(tmp_path):
         ["--d0", 0],
         ["--projector-prefix", "x"],
         ["--projector-activation", "gelu"],
-        ["--projector-normalise"],
+        ["--projector-last", "relu"],
     ):
         assert f"{options[0]}: {tmp_path / 'run'}" in refused(refuse(*options))

@@ -43,7 +43,11 @@ def checkpoint_options(command: Command) -> Command:
             metavar="relu|gelu|tanh|identity|...",
             help="What stands between the projector's layers.  [by its layout, or relu]",
         ),
-        click.option("--projector-normalise", is_flag=True, help="Divide the projector's output by its length."),
+        click.option(
+            "--projector-last",
+            metavar="normalise|relu|...",
+            help="What follows the projector's last layer: division by its length, or an activation.  [nothing]",
+        ),
         click.option("--image-size", type=int, help="Side of the images it takes.  [its own; 224; small stems: 32]"),
         click.option("--augment", metavar="imagenet|cifar|digits", help="Views it was trained on.  [by its stem]"),
         click.option("--trust-checkpoint", is_flag=True, help="Unpickle it: runs whatever code is in it."),
@@ -259,7 +263,7 @@ def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images",
     if wrong := next((text for text in given["prefix_map"] if "=" not in text), None):
         raise ValueError(f"--prefix-map is {wrong!r}; write OLD=NEW")
     names = ["arch", "stem", "d0", "image_size", "augment"]
-    names += ["projector_prefix", "projector_activation", "projector_normalise"]
+    names += ["projector_prefix", "projector_activation", "projector_last"]
     loaded = load_encoder(
         given["checkpoint"],
         renames={old: new for old, _, new in pairs},

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dyncollapse.bridge.naming import below, some, without_wrappers
-from dyncollapse.bridge.rows import ACTIVATIONS, Head, NotARow, Reading, Row, build_head, read_row
+from dyncollapse.bridge.rows import ACTIVATIONS, LAST, Head, NotARow, Reading, Row, build_head, read_row
 from dyncollapse.files import printable
 
 # Names of projectors, the surest first.
@@ -34,13 +34,13 @@ class Asked:
 
     prefix: str | None = None
     activation: str | None = None
-    unit: bool = False
+    last: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an activation that is not known."""
-        if self.activation is not None and self.activation not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise ValueError(f"--projector-activation is {self.activation!r}; choose one of {known}")
+        """Refuse what is not known."""
+        for option, value, known in (("activation", self.activation, ACTIVATIONS), ("last", self.last, LAST)):
+            if value is not None and value not in known:
+                raise ValueError(f"--projector-{option} is {value!r}; choose one of {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ def _said_of_other(row: Row, head: Head, dim: int) -> str:
 
 def _refuse_unused(head: Head | None, asked: Asked) -> None:
     """Refuse options on a projector that change nothing."""
-    if head is None and (asked.activation or asked.unit):
-        option = "--projector-activation" if asked.activation else "--projector-normalise"
+    if head is None and (asked.activation or asked.last):
+        option = f"--projector-{'activation' if asked.activation else 'last'}"
         raise ValueError(f"{option} is given, but no projector is understood; name it by --projector-prefix")
     if head is not None and asked.activation and not head.activated:
         raise ValueError(
@@ -153,15 +153,15 @@ def _candidates(prefix: str) -> Iterator[tuple[str, str]]:
 def _reading(row: Row, tensors: Mapping[str, Tensor], prefix: str, asked: Asked) -> Reading:
     """What stands between a row's layers: what the user says, or what the library has whose names these are."""
     if asked.activation:
-        return Reading(asked.activation, True, None, asked.unit)
+        return Reading(asked.activation, True, None, asked.last)
     if row.dino:
-        return Reading(SOURCES[0].activation, False, SOURCES[0].name, asked.unit)
+        return Reading(SOURCES[0].activation, False, SOURCES[0].name, asked.last)
     for source in SOURCES:
         beside = not source.beside or any(f".{source.beside}" in f".{name}" for name in tensors)
         ends = re.search(rf"(^|\.){source.path}$", row.path) and re.search(rf"(^|\.){source.backbone}$", prefix)
         if beside and ends:
-            return Reading(source.activation, False, source.name, asked.unit)
-    return Reading(unit=asked.unit)
+            return Reading(source.activation, False, source.name, asked.last)
+    return Reading(last=asked.last)
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str, dim: int, asked: Asked) -> Head:

@@ -80,7 +80,7 @@ def load_encoder(
     augment: str | None = None,
     projector_prefix: str | None = None,
     projector_activation: str | None = None,
-    projector_normalise: bool = False,
+    projector_last: str | None = None,
     trust: bool = False,
 ) -> Loaded:
     """Read a checkpoint, or the newest of a run's folder. The options are for those of others; ours know theirs.
@@ -95,7 +95,7 @@ def load_encoder(
         augment: The views it was trained on, one of `recipe.AUGMENTATIONS`; by its stem where they are not given.
         projector_prefix: Where its projector is in the file, as a name.
         projector_activation: What stands between the projector's layers, one of `rows.ACTIVATIONS`.
-        projector_normalise: Whether the embedding is divided by its length.
+        projector_last: What follows the projector's last layer, one of `rows.LAST`.
         trust: Unpickle the file, which may run any code.
 
     Returns:
@@ -106,13 +106,13 @@ def load_encoder(
     """
     path = newest(path) if path.is_dir() else path
     shown = printable(str(path))
-    asked = Asked(projector_prefix, projector_activation, projector_normalise)
+    asked = Asked(projector_prefix, projector_activation, projector_last)
     _check(stem, image_size, augment)
     content = read_tensors(path, trust=trust)
     if is_ours(content):
         given = {"--arch": arch, "--stem": stem, "--prefix-map": renames or None, "--d0": d0}
         given |= {"--image-size": image_size, "--augment": augment, "--projector-prefix": projector_prefix}
-        given |= {"--projector-activation": projector_activation, "--projector-normalise": projector_normalise or None}
+        given |= {"--projector-activation": projector_activation, "--projector-last": projector_last}
         if wrong := [name for name, value in given.items() if value is not None]:
             raise ValueError(f"{', '.join(wrong)}: {shown} is of dyncollapse and knows its own; leave it out")
         return _own(content, path, shown)

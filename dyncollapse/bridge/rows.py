@@ -7,6 +7,7 @@ of the library whose names these are, or assumed; either way it is said in a sen
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -25,13 +26,16 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
     "identity": nn.Identity,
 }
+NORMALISE = "normalise"
+LAST: dict[str, type[nn.Module]] = {NORMALISE: UnitNorm, **ACTIVATIONS}  # what may follow the last layer
 # Numbers left out in a row: an activation, perhaps with dropout beside it. More, and the row is something else.
 WIDEST_GAP = 3
+DEEPEST = 4  # rows of rows of layers
 PARAMETERS = {"weight", "bias", "running_mean", "running_var"}
 # fc0, bn0, fc1, ... are a row in this order, with room for an activation before the next fc.
-NUMBERED = re.compile(r"(?:(?P<word>[a-z]+)_?)?(?P<number>\d{1,4})")
+NUMBERED = re.compile(r"(?=.)(?P<word>[a-z]+)?_?(?P<number>\d{1,4})?")
 LINEAR_WORDS, NORM_WORDS = ("fc", "linear", "lin", "layer", "l", "dense"), ("bn", "norm", "ln", "batchnorm")
-VISSL = re.compile(r"(?P<head>\d{1,2})\.clf\.(?P<number>\d{1,3})\.(?P<part>\w+)")
+PASSED = ("clf",)  # VISSL's heads follow each other as 0.clf.0, 1.clf.0
 LAST_LAYER = "last_layer"  # DINO's prototypes, behind a normalisation
 
 
@@ -44,7 +48,7 @@ class Layer:
     """The tensors of one layer, its name in the file, and its place in the row."""
 
     name: str
-    place: int
+    place: tuple[int, ...]
     tensors: Mapping[str, Tensor]
 
     @property
@@ -60,7 +64,6 @@ class Row:
     path: str
     layers: Sequence[Layer]
     dino: bool
-    chained: bool  # VISSL's: heads that follow each other
 
     @property
     def lone(self) -> bool:
@@ -91,24 +94,22 @@ class Reading:
     activation: str = "relu"
     asked: bool = False
     source: str | None = None
-    unit: bool = False
+    last: str | None = None
 
 
 def read_row(path: str, own: Mapping[str, Tensor]) -> Row:
     """The layers below a path, by the rest of their names. Raises NotARow, with the reason."""
     dino = any(name.startswith(LAST_LAYER) for name in own)
     rest = {n: t for n, t in own.items() if not n.endswith(COUNT) and not n.startswith(LAST_LAYER)}
-    if rest and all(VISSL.fullmatch(name) for name in rest):
-        return Row(path, _chained(rest), dino, True)
     while len(firsts := {name.partition(".")[0] for name in rest}) == 1:
         (first,) = firsts
-        if NUMBERED.fullmatch(first) or first in PARAMETERS:
+        if first in PARAMETERS or any(character.isdigit() for character in first):
             break
         path, rest = f"{path}.{first}", {name.partition(".")[2]: tensor for name, tensor in rest.items()}
     if not rest:
         raise NotARow("it has no layers")
     if rest.keys() <= PARAMETERS:
-        return Row(path, [Layer("", 0, rest)], dino, False)
+        return Row(path, [Layer("", (0,), rest)], dino)
     layers: dict[str, Layer] = {}
     for name, tensor in rest.items():
         layer, _, part = name.rpartition(".")
@@ -119,35 +120,22 @@ def read_row(path: str, own: Mapping[str, Tensor]) -> Row:
     row = sorted(layers.values(), key=lambda layer: layer.place)
     if len({layer.place for layer in row}) < len(row):
         raise NotARow("two of its layers have one number")
-    return Row(path, row, dino, False)
+    return Row(path, row, dino)
 
 
-def _place(name: str) -> int:
-    found = NUMBERED.fullmatch(name)
-    if found is None:
+def _place(name: str) -> tuple[int, ...]:
+    """Where a layer stands: its numbers, from the outermost row inwards."""
+    parts = [part for part in name.split(".") if part not in PASSED]
+    place = []
+    for part in parts:
+        found = NUMBERED.fullmatch(part)
+        if found is None or not 1 <= len(parts) <= DEEPEST or found["word"] not in (None, *LINEAR_WORDS, *NORM_WORDS):
+            raise NotARow(f"it has {printable(name)}")
+        number = int(found["number"] or 0)
+        place.append(number if found["word"] is None else 3 * number + (found["word"] in NORM_WORDS))
+    if not place:
         raise NotARow(f"it has {printable(name)}")
-    word, number = found["word"], int(found["number"])
-    if word is None:
-        return number
-    if word not in LINEAR_WORDS + NORM_WORDS:
-        raise NotARow(f"it has {printable(name)}")
-    return 3 * number + (word in NORM_WORDS)
-
-
-def _chained(own: Mapping[str, Tensor]) -> list[Layer]:
-    """VISSL's heads as one row: one more number is left between two of them, for what ends the first."""
-    found = [(VISSL.fullmatch(name), tensor) for name, tensor in own.items()]
-    layers: dict[tuple[int, int], dict[str, Tensor]] = {}
-    for match, tensor in found:
-        assert match is not None
-        layers.setdefault((int(match["head"]), int(match["number"])), {})[match["part"]] = tensor
-    row: list[Layer] = []
-    place, before = -1, None
-    for head, number in sorted(layers):
-        step = number - before[1] if before and before[0] == head else number + (2 if before else 1)
-        place, before = place + step, (head, number)
-        row.append(Layer(f"{head}.clf.{number}", place, layers[head, number]))
-    return row
+    return tuple(place)
 
 
 def build_head(row: Row, dim: int, reading: Reading) -> Head:
@@ -162,8 +150,8 @@ def build_head(row: Row, dim: int, reading: Reading) -> Head:
         modules.append(_module(layer, dim))
         dim = modules[-1].out_features if isinstance(modules[-1], nn.Linear) else dim
         before = layer
-    if reading.unit:
-        modules.append(UnitNorm())
+    if reading.last:
+        modules.append(LAST[reading.last]())
     return Head(
         row.path, nn.Sequential(*modules), _in_words(modules), _assumed(row, modules, gaps, reading), bool(gaps)
     )
@@ -171,17 +159,23 @@ def build_head(row: Row, dim: int, reading: Reading) -> Head:
 
 def _room(row: Row, before: Layer, layer: Layer, asked: bool) -> bool:
     """Whether an activation stands between two layers: where a number is left out; where none is, only if asked for."""
-    gap = layer.place - before.place - 1
+    gap = _gap(before, layer)
     if gap > WIDEST_GAP:
         raise NotARow(f"its layers {before.name} and {layer.name} are {gap + 1} numbers apart")
-    places = [other.place for other in row.layers]
-    full = places == list(range(places[0], places[0] + len(places)))
+    full = not any(_gap(one, other) for one, other in pairwise(row.layers))
     return gap > 0 or (asked and full and layer.is_linear)
+
+
+def _gap(before: Layer, layer: Layer) -> int:
+    """Numbers left out between two layers; where a row within the row ends, its last may be one before a matrix."""
+    level = next((k for k, (a, b) in enumerate(zip(before.place, layer.place, strict=False)) if a != b), 0)
+    ends = len(before.place) > level + 1 and layer.is_linear
+    return layer.place[level] - before.place[level] - 1 + sum(layer.place[level + 1 :]) + ends
 
 
 def _in_words(modules: Sequence[nn.Module]) -> str:
     """Layers with their sizes, for a message."""
-    names = {kind: name for name, kind in ACTIVATIONS.items()}
+    names = {kind: name for name, kind in LAST.items()}
     return ", ".join(
         f"Linear {module.in_features}-{module.out_features}"
         if isinstance(module, nn.Linear)
@@ -232,21 +226,19 @@ def _assumed(row: Row, modules: Sequence[nn.Module], gaps: Sequence[str], readin
             f"{path} has nothing between its linear layers, because their numbers leave no room; an activation is put "
             "there by --projector-activation."
         )
-    if first.place and first.name.isdigit():
-        said.append(f"{path} begins with number {first.place}: what stands before it is taken to change nothing.")
+    if any(first.place) and not any(map(str.isalpha, first.name)):
+        said.append(f"{path} begins with {first.name}: what stands before it is taken to change nothing.")
     if any(isinstance(module, nn.LayerNorm) for module in modules):
         said.append(f"The norms of {path} that hold no running mean are taken for LayerNorm.")
     if any(isinstance(module, nn.BatchNorm1d | nn.LayerNorm) for module in modules):
         said.append(f"The norms of {path} add 1e-5 to the variance, as torch's do unless told otherwise.")
-    if row.dino:
+    if reading.last:
+        said.append(f"{reading.last} follows the last layer of {path}, as --projector-last says.")
+    elif row.dino:
         said.append(
-            f"The embedding is what enters {path}'s last layer: DINO divides it by its length there "
-            "(--projector-normalise), and the last layer's outputs are scores of prototypes."
+            f"The embedding is what enters {path}'s last layer: DINO divides it by its length there (--projector-last "
+            f"{NORMALISE}), and the last layer's outputs are scores of prototypes."
         )
-    elif not reading.unit:
-        said.append(
-            f"Nothing follows the last layer of {path}; --projector-normalise divides its output by its length."
-        )
-    if reading.unit:
-        said.append(f"The output of {path} is divided by its length, as --projector-normalise says.")
+    else:
+        said.append(f"Nothing follows the last layer of {path}; --projector-last names an activation, or {NORMALISE}.")
     return said
