@@ -10,9 +10,9 @@ from torch import nn
 from dyncollapse.bridge.checkpoints import as_checkpoint, is_ours, newest
 from dyncollapse.bridge.encoders import Encoder, build_encoder
 from dyncollapse.bridge.experiments import CONFIG
-from dyncollapse.bridge.foreign import find_backbone, read_tensors
+from dyncollapse.bridge.foreign import Found, find_backbone, read_tensors
 from dyncollapse.bridge.heads import Asked
-from dyncollapse.bridge.recipe import AUGMENTATIONS, STEMS, Recipe
+from dyncollapse.bridge.recipe import AUGMENTATIONS, STEMS, Recipe, option
 from dyncollapse.files import printable
 
 SIDES = 4, 4096  # of images, in pixels: one of the largest takes 200 MB as floats
@@ -110,13 +110,16 @@ def load_encoder(
     _check(stem, image_size, augment)
     content = read_tensors(path, trust=trust)
     if is_ours(content):
-        given = {"--arch": arch, "--stem": stem, "--prefix-map": renames or None, "--d0": d0}
-        given |= {"--image-size": image_size, "--augment": augment, "--projector-prefix": projector_prefix}
-        given |= {"--projector-activation": projector_activation, "--projector-last": projector_last}
-        if wrong := [name for name, value in given.items() if value is not None]:
+        given = {"arch": arch, "stem": stem, "prefix_map": renames or None, "d0": d0, "image_size": image_size}
+        given |= {"augment": augment, **{f"projector_{name}": value for name, value in asdict(asked).items()}}
+        if wrong := [option(name) for name, value in given.items() if value is not None]:
             raise ValueError(f"{', '.join(wrong)}: {shown} is of dyncollapse and knows its own; leave it out")
         return _own(content, path, shown)
-    found = find_backbone(content, shown, arch, stem, renames, d0, image_size, asked)
+    return _by_others(find_backbone(content, shown, arch, stem, renames, d0, image_size, asked), path, augment)
+
+
+def _by_others(found: Found, path: Path, augment: str | None) -> Loaded:
+    """A checkpoint by others: what is known of it, and what is assumed."""
     backbone = found.backbone
     views = augment or ("imagenet" if backbone.stem == "imagenet" else "cifar")
     said = [*found.assumptions, *_said_of_pixels(backbone.channels)]
@@ -149,9 +152,9 @@ def _own(content: dict[str, Any], path: Path, shown: str) -> Loaded:
 
 
 def _check(stem: str | None, image_size: int | None, augment: str | None) -> None:
-    for option, value, allowed in (("--stem", stem, STEMS), ("--augment", augment, AUGMENTATIONS)):
+    for name, value, allowed in (("--stem", stem, STEMS), ("--augment", augment, AUGMENTATIONS)):
         if value is not None and value not in allowed:
-            raise ValueError(f"{option} is {value!r}; choose one of {', '.join(allowed)}")
+            raise ValueError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
     least, most = SIDES
     if image_size is not None and not least <= image_size <= most:
         raise ValueError(f"--image-size is {image_size}; give {least} to {most}")
