@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.gaussian import VIEWS, GaussianTask, as_seen
-from dyncollapse.losses import LOSSES
+from dyncollapse.losses import LOSSES, loss_temperature
+from dyncollapse.precision import outside_autocast
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,7 @@ class Modes:
     ratio: Float[Tensor, " d"]
 
 
+@outside_autocast
 def modes(task: GaussianTask) -> Modes:
     """Diagonalise both covariances at once. Raises ValueError when they do not commute."""
     s, a = task.data_cov, task.aug_cov
@@ -111,6 +113,7 @@ def rest_variance(ratio: Tensor, signal: Tensor, loss: str = "infonce", temperat
     dot: tau s / s_e; spectral: s / s_e. Raises ValueError for ntxent.
     """
     if loss == "infonce":
+        loss_temperature(loss, temperature)
         u = 4 * ratio / (1 + torch.sqrt(1 + 8 * ratio))  # (sqrt(1 + 8 rho) - 1) / 2 without its cancellation
         return torch.where(ratio < 1, (1 / u - 1).clamp_min(0), 0.0)
     if loss in ("dot", "spectral"):
@@ -118,6 +121,7 @@ def rest_variance(ratio: Tensor, signal: Tensor, loss: str = "infonce", temperat
     raise ValueError(f"{loss} has no rest point in closed form; choose infonce, dot or spectral")
 
 
+@outside_autocast
 def generalised_modes(task: GaussianTask) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
     """Augmentation ratios rho, ascending, and the directions U that diagonalise any pair of covariances.
 
@@ -131,6 +135,7 @@ def generalised_modes(task: GaussianTask) -> tuple[Float[Tensor, " r"], Float[Te
     return doubled / 2, directions
 
 
+@outside_autocast
 def relative_modes(
     data: Float[Tensor, "d d"], augmentation: Float[Tensor, "d d"], least: float
 ) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
@@ -153,6 +158,7 @@ def relative_modes(
     return ratios.clamp_min(0), white @ turn
 
 
+@outside_autocast
 def rest_gram(task: GaussianTask, loss: str = "infonce", temperature: float | None = None) -> Float[Tensor, "d d"]:
     """P*^T P* at the population flow's rest point, for covariances that need not commute; P* is free up to rotation.
 
@@ -186,6 +192,7 @@ def growth_rates(task: GaussianTask, loss: str = "infonce", temperature: float |
     """
     m = modes(task)
     if loss == "infonce":
+        loss_temperature(loss, temperature)
         s_e, a_e = as_seen(m.data_var, m.aug_var, task.views)
         return 2 * s_e - a_e
     if loss in ("dot", "spectral"):
@@ -218,6 +225,7 @@ def escape_time(start: float, target: float, growth: float, depth: int = 1) -> f
 def bilinear_temperature(loss: str, temperature: float | None) -> float:
     """Return the temperature of the dot loss, 1 for the spectral one; ValueError where it is missing or unusable."""
     if loss == "spectral":
+        loss_temperature(loss, temperature)
         return 1.0
     if temperature is None:
         raise ValueError("the dot loss needs its temperature to have a rest point; pass temperature=")
