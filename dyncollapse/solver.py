@@ -262,7 +262,8 @@ class _Watch:
         t, state = self.last or (0.0, self.start)
         return FlowFailed(
             f"the flow cannot be continued beyond t = {t:.9g} of {self.end:.6g}, where the largest weight is "
-            f"{np.abs(state).max():.3g}: {reason} A weight that reaches infinity in finite time does this",
+            f"{np.abs(state).max():.3g}: {reason} A weight that reaches infinity in finite time "
+            "does this, and a change that takes less time than round-off of t",
             partial,
             t,
         )

@@ -12,6 +12,7 @@ import dyncollapse
 
 PACKAGE = Path(dyncollapse.__file__).parent
 FLOORS = [
+    {"precision"},
     {
         "gaussian",
         "networks",
@@ -31,7 +32,7 @@ FLOORS = [
         "reservoir",
         "planted",
     },
-    {"covariance", "equilibria", "riccati", "objective", "population", "view_moments", "evidence"},
+    {"covariance", "equilibria", "riccati", "objective", "population", "view_moments", "evidence", "tolerances"},
     {"ensemble", "flow", "solver"},
     {"training"},
     {"comparison", "diagnosis", "embeddings", "intervals", "cautions"},
