@@ -34,9 +34,9 @@ def sample_flow(
     `time` is a scalar or an increasing vector; states are returned at exactly these times. `meta` reports the
     solver and the time from which it was at rest, or None; the record has the drift of the conserved C.
     The solver keeps each weight's error per step below atol + rtol |w|. Without an atol that is round-off of the scale
-    the weight starts at (`absolute_tolerances`), so starts from any size escape when they should; with atol 0 the error
-    is relative, and modes that die keep their digits down to 1e-290. One layer starts from 1e-290 or more, L >= 2 from
-    weights whose velocity does not underflow, |w|^(2L - 1) > 1e-300; below that they stay where they are.
+    the weight starts at, for ReLU 0.1 rtol of it (`absolute_tolerances`), so starts of any size escape on time. With
+    atol 0 the error is relative, and modes that die keep their digits down to 1e-290. One layer starts from 1e-290 or
+    more, L >= 2 from weights whose velocity does not underflow, |w|^(2L - 1) > 1e-300; smaller ones stay.
     Linear networks: DOP853 at rtol 1e-8. ReLU networks: RK45 at rtol 1e-4, for their right-hand side jumps
     whenever a sample crosses a kink, and the steps that a tighter rtol asks for grow as 1/rtol (measured).
     `progress(t, t_end)` is called after every solver step. Raises ValueError for unusable times or shapes,
@@ -61,7 +61,7 @@ def sample_flow(
         return objective.value(parameters[:depth], pairs, parameters[depth:])
 
     meta = {"dynamics": "flow", "weight_decay": weight_decay}
-    return integrate(weights, biases, velocity, loss, time, meta, rtol, atol, method, progress)
+    return integrate(weights, biases, velocity, loss, time, meta, rtol, atol, method, progress, smooth=smooth)
 
 
 def population_flow(

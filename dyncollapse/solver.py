@@ -59,11 +59,13 @@ def integrate(
     method: str,
     progress: Progress | None,
     jacobian: Callable[[float, Weights], Tensor] | None = None,
+    *,
+    smooth: bool = True,
 ) -> Trajectory:
     """Hand the flow to solve_ivp and turn what it reached, all or part of the way, into a Trajectory.
 
     `atol` and `rtol` bound each weight's error per step by atol + rtol |w|; `meta["atol"]` reports the smallest atol
-    of any weight, `meta["largest_atol"]` the largest. See `absolute_tolerances` for atol None and 0.
+    of any weight, `meta["largest_atol"]` the largest. See `absolute_tolerances` for atol None, 0 and `smooth`.
     With a Jacobian the solver sees tau = log(1 + t) for time: what is left of a stiff flow slows down as it goes,
     and steps that are even in log time need fewer factorised matrices (measured: a quarter to a half fewer).
     """
@@ -74,7 +76,7 @@ def integrate(
             f"method, rtol and atol are {method!r}, {rtol}, {atol}; choose one of {', '.join(METHODS)}, "
             f"rtol between {LEAST_RTOL:.2g} and 1, atol finite and at least 0"
         )
-    tolerances = vector.pack(absolute_tolerances(weights, biases, rtol, atol))
+    tolerances = vector.pack(absolute_tolerances(weights, biases, rtol, atol, smooth=smooth))
     meta = meta | {"method": method, "rtol": rtol, "atol": float(tolerances.min())}
     meta |= {"largest_atol": float(tolerances.max())}
     logarithmic = jacobian is not None and method in IMPLICIT

@@ -185,6 +185,20 @@ def test_relative_tolerance_is_refused_where_a_weight_starts_at_exactly_zero(gen
         assert flow().meta["atol"] == 1e-300
 
 
+@pytest.mark.parametrize("start", [1e-3, 1e-14, 1e-150])
+def test_relu_networks_escape_from_any_start(start):
+    # One positive sample and one negative: each half of a two-layer network is linear, and so is its escape.
+    x = torch.tensor([[1.0], [0.4], [-0.5]], dtype=torch.float64)
+    pairs, objective = Pairs(x, 1.1 * x), Objective(activation="relu")
+    layers = (torch.full((1, 1), start, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64))
+    linear = Pairs(x.clamp_min(0), (1.1 * x).clamp_min(0))
+    path = sample_flow(layers, pairs, 3.0, objective=objective)
+    exact = sample_flow(layers, linear, 3.0)
+    assert float(path.product / start) == pytest.approx(float(exact.product / start), rel=1e-3)
+    assert float(path.product) > 1.1 * start
+    assert path.meta["atol"] == pytest.approx(1e-5 * start)
+
+
 def test_tolerances_follow_the_smallest_scale_of_each_weight():
     eps = np.finfo(float).eps
     path = population_flow(diagonal(0.5, 1e-40), block(0.3, 0.3), 1.0)
