@@ -11,10 +11,13 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from dyncollapse.precision import full_precision, outside_autocast
+
 # Share of |A|^2 above which a pattern counts as reached (ours).
 CLEAR_PATTERN = 0.9
 
 
+@full_precision
 def alignment_matrix(w1: Float[Tensor, "*runs h d"], w2: Float[Tensor, "*runs m h"]) -> Float[Tensor, "*runs k l"]:
     """A = V2^T U1 for W1 = U1 S1 V1^T below W2 = U2 S2 V2^T, singular values descending (Sec. 5.2).
 
@@ -31,6 +34,7 @@ def alignment_matrix(w1: Float[Tensor, "*runs h d"], w2: Float[Tensor, "*runs m 
     return v2h @ u1
 
 
+@full_precision
 def block_alignment(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: float = 1e-2) -> float:
     """Share of W1's left singular frame that lies in the matching blocks of W2's right one, between 0 and 1.
 
@@ -45,11 +49,13 @@ def block_alignment(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: flo
     return float(inside) / k
 
 
+@full_precision
 def imbalance(w1: Float[Tensor, "*runs h d"], w2: Float[Tensor, "*runs m h"]) -> Float[Tensor, "*runs h h"]:
     """C = W1 W1^T - W2^T W2, constant along the gradient flow of a linear network (App. B.5)."""
     return w1 @ w1.mT - w2.mT @ w2
 
 
+@outside_autocast
 def imbalance_drift(weights: Sequence[Tensor]) -> float | None:
     """Largest change of C along a path of weights (time, *runs, out, in), relative to the layers' Gram matrices.
 
@@ -115,6 +121,7 @@ class AlignmentReport:
         return "anti-aligned" if reversed_order else "permuted"
 
 
+@full_precision
 def alignment_report(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: float = 1e-2) -> AlignmentReport:
     """Measure how the layers are aligned and bound it from C and P; `gap` as in `block_alignment`.
 

@@ -18,6 +18,7 @@ from dyncollapse.losses import (
     negative_weights,
     normalised,
 )
+from dyncollapse.precision import exact_product, full_precision, outside_autocast
 
 # Bytes of logits held at a time, enough rows for a fast product up to a million samples, and rows converted and centred
 # at a time, so that a product with them loses no speed; and both on a GPU, where small products do not fill it (ours).
@@ -40,6 +41,7 @@ class ContrastiveCovariance:
         return self.data - self.augmentation
 
 
+@full_precision
 def contrastive_covariance(
     x: Float[Tensor, "*runs n d"],
     x_pos: Float[Tensor, "*runs n d"],
@@ -52,14 +54,14 @@ def contrastive_covariance(
     Sigma1 = (1/n) sum_i (1 - alpha_ii)(x'_i - x_i)(x'_i - x_i)^T,
     with negatives y = x (one-sided, the default) or y = x' (two-sided). Inputs may carry any leading run
     dimensions; memory stays at alpha's n x n. With the weights of another loss (NT-Xent, say) the two sums
-    are a diagnostic, not that loss's exact force.
+    are a diagnostic, not that loss's exact force. Precision as for the losses: float32 at least.
     """
     centre, shift = x.mean(dim=-2, keepdim=True), x_pos - x
     x, b = x - centre, alpha.clone()
     b.diagonal(dim1=-2, dim2=-1).zero_()
     r = b.sum(-1, keepdim=True)
     h = _half_of_data(x, b, r, x if negatives is None else negatives - centre)
-    return ContrastiveCovariance(h + h.mT, shift.mT @ (r * shift) / x.shape[-2])
+    return ContrastiveCovariance(h + h.mT, exact_product(shift.mT, r * shift) / x.shape[-2])
 
 
 def centred_force(
@@ -86,9 +88,10 @@ def _half_of_data(x: Tensor, b: Tensor, r: Tensor, y: Tensor) -> Tensor:
         h = matrix_product(x.mT, add_product(own, b, y, share / 2, -share))
     else:
         h = matrix_product(add_product(own.mT, y.mT, b if y is x else b.mT, share / 2, -share), x)
-    return h if y is x else h + y.mT @ (c * y * (share / 2))
+    return h if y is x else h + exact_product(y.mT, c * y * (share / 2))
 
 
+@outside_autocast
 @torch.no_grad()
 def blockwise_covariance(
     x: Float[Tensor, "n d"],

@@ -8,10 +8,11 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from dyncollapse.equilibria import augmentation_ratio, modes
+from dyncollapse.equilibria import at_threshold, augmentation_ratio, modes
 from dyncollapse.gaussian import GaussianTask, Pairs
 from dyncollapse.networks import Weights, end_to_end, forward
-from dyncollapse.objective import Objective
+from dyncollapse.objective import Objective, named_loss
+from dyncollapse.precision import outside_autocast
 from dyncollapse.shared_signal import family_margin
 
 # A dimension counts as collapsed below this share of the largest singular value: 1e-4 in variance, which figures of
@@ -80,6 +81,7 @@ class Verdict:
         return known.pop() if known else next((name for name in (UNKNOWN, WIDTH) if name in found), "none")
 
 
+@outside_autocast
 def linear_dimensions(weights: Weights, task: GaussianTask) -> Dimensions:
     """Singular values of P, largest first, and the variances along its right singular vectors.
 
@@ -106,6 +108,7 @@ def _with_outputs(found: Dimensions, outputs: int) -> Dimensions:
     return Dimensions(sigma, data_var, aug_var, ratio, found.views)
 
 
+@outside_autocast
 def mode_dimensions(weights: Weights, task: GaussianTask) -> Dimensions:
     """Singular values of P, each given to one of `modes(task)`, with that mode's exact variances and rho.
 
@@ -132,6 +135,7 @@ def mode_dimensions(weights: Weights, task: GaussianTask) -> Dimensions:
     return _with_outputs(found, product.shape[-2])
 
 
+@outside_autocast
 def sampled_dimensions(weights: Weights, pairs: Pairs, activation: str, biases: tuple[Tensor, ...] = ()) -> Dimensions:
     """Dimensions of any network from a large batch: principal directions u of the embedding of the negatives.
 
@@ -210,7 +214,8 @@ def judge(
         _give_room(fates, room, sigma if dimensions.ratio_error is not None else -ratio)
     times = [None] * k if escape is None else [*escape.tolist(), *[None] * (k - len(escape))]
     escapes = [t if fate == "waiting" else None for fate, t in zip(fates, times, strict=True)]
-    sentence = _sentence(fates, [t for t in escapes if t is not None], time_per_step, room)
+    on_threshold = sum(fate == "dead" and rho for fate, rho in zip(fates, at_threshold(ratio).tolist(), strict=True))
+    sentence = _sentence(fates, on_threshold, [t for t in escapes if t is not None], time_per_step, room)
     return Verdict([fate != "alive" for fate in fates], fates, escapes, threshold, sentence)
 
 
@@ -240,7 +245,7 @@ def natural_scale(task: GaussianTask, objective: Objective) -> float:
     for ntxent, which has none; for linear networks it is divided by the data's largest standard deviation.
     """
     widths = {"infonce": 1.0, "dot": (objective.temperature or 0.0) ** 0.5, "spectral": 1.0, "ntxent": 0.0}
-    width = widths[objective.loss]
+    width = widths[named_loss(objective)]
     largest = float(torch.linalg.eigvalsh(task.data_cov.to(torch.float64))[-1]) ** 0.5
     return width if objective.activation == "relu" or width == 0 else width / largest
 
@@ -253,7 +258,9 @@ def moment(time: float, time_per_step: float | None = None) -> str:
     return "t = {} (step {})".format(*three) if time_per_step else f"t = {next(three)}"
 
 
-def _sentence(fates: list[str], escapes: list[float], time_per_step: float | None, room: int | None) -> str:
+def _sentence(
+    fates: list[str], on_threshold: int, escapes: list[float], time_per_step: float | None, room: int | None
+) -> str:
     dead, low, waiting, open_, structural = (
         fates.count(fate) for fate in ("dead", "suppressed", "waiting", "unexplained", "structural")
     )
@@ -266,7 +273,8 @@ def _sentence(fates: list[str], escapes: list[float], time_per_step: float | Non
         parts.append(f"{structural} for want of width{widest}")
     if dead or low:
         ends = f"{dead} dead, {low} too low at rest" if dead and low else "dead" if dead else "too low at rest"
-        parts.append(f"{dead + low} by strong augmentation ({ends})")
+        exactly = f", {on_threshold} of them at the threshold" if on_threshold else ""
+        parts.append(f"{dead + low} by strong augmentation ({ends}{exactly})")
     if waiting:
         ends = _ends([moment(t, time_per_step) for t in sorted(escapes)])
         parts.append(f"{waiting} by implicit regularization (data beats augmentation there: waiting{ends})")

@@ -6,11 +6,16 @@ import sys
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dyncollapse.gaussian import VIEWS, GaussianTask, as_seen
-from dyncollapse.losses import LOSSES
+from dyncollapse.losses import LOSSES, loss_temperature
+from dyncollapse.precision import outside_autocast
+
+# Round-off of a covariance of d inputs, in d eps of |C|, its entries' absolute values: what matrix products and the
+# eigenvalue solver leave. Measured: at most 1 along any direction, for d of 2 to 128 in both precisions.
+COVARIANCE_ROUND_OFF = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +24,8 @@ class Modes:
 
     `data_var` and `aug_var` are (d,), `directions` (d, d) with one unit vector per column, `groups` the index
     lists of modes with equal variances, inside which no basis is special. `ratio` is rho = a_e / (2 s_e), the
-    ratio of augmentation to data spread that pairs see; Eq. 2 collapses a mode exactly when rho >= 1.
+    ratio of augmentation to data spread that pairs see; Eq. 2 collapses a mode exactly when rho >= 1. It is exactly 1
+    `at_threshold`, that is within round-off of it, and on its own side of 1 elsewhere.
     """
 
     data_var: Float[Tensor, " d"]
@@ -29,6 +35,7 @@ class Modes:
     ratio: Float[Tensor, " d"]
 
 
+@outside_autocast
 def modes(task: GaussianTask) -> Modes:
     """Diagonalise both covariances at once. Raises ValueError when they do not commute."""
     s, a = task.data_cov, task.aug_cov
@@ -47,7 +54,9 @@ def modes(task: GaussianTask) -> Modes:
         _merge_equal(((directions.T @ cov) * directions.T).sum(-1), tolerance * norm)
         for cov, norm in ((s, norm_s), (a, norm_a))
     )
-    ratio = augmentation_ratio(data_var, aug_var, task.views)
+    s_e, _ = as_seen(data_var, aug_var, task.views)
+    scaled = directions * torch.where(s_e > 0, s_e.rsqrt(), 0.0)
+    ratio = _settled(augmentation_ratio(data_var, aug_var, task.views), scaled, task)
     order = sorted(range(task.dim), key=lambda k: (float(ratio[k]), -float(data_var[k])))
     data_var, aug_var, ratio, directions = data_var[order], aug_var[order], ratio[order], directions[:, order]
     groups = [
@@ -68,9 +77,43 @@ def _merge_equal(values: Tensor, tolerance: float) -> Tensor:
 
 
 def augmentation_ratio(data_var: Tensor, aug_var: Tensor, views: str) -> Tensor:
-    """Rho = a_e / (2 s_e): a / (2 s) one-sided, a / (s + a) two-sided; 0 without noise, infinite without data."""
+    """Rho = a_e / (2 s_e): a / (2 s) one-sided, a / (s + a) two-sided; 0 without noise, infinite without data.
+
+    Variances below 0 are round-off and count as 0. Two-sided rho is 1 exactly where there is no data, and below 1
+    elsewhere, however strong the noise.
+    """
+    data_var, aug_var = data_var.clamp_min(0), aug_var.clamp_min(0)
     s_e, a_e = as_seen(data_var, aug_var, views)
-    return torch.where(a_e > 0, a_e / (2 * s_e), 0.0)
+    ratio = torch.where(a_e > 0, a_e / (2 * s_e), 0.0)
+    return ratio if views == "one-sided" else torch.where(data_var > 0, _below_one(ratio), ratio)
+
+
+def at_threshold(ratio: Float[Tensor, "*any"], tolerance: Tensor | float = 0.0) -> Bool[Tensor, "*any"]:
+    """Whether rho is 1, up to `tolerance`: such a mode rests at zero, but decays by a power of time only.
+
+    The ratios of `modes` and `generalised_modes` are settled already and need no tolerance. Theirs, for a direction u
+    with u^T S_e u = 1 and |.| entry by entry: 8 d eps |u|^T (|S| + |A| / 2) |u| one-sided. Two-sided, where
+    1 - rho = u^T S u, that is 0 up to 8 d eps |u|^T |S| |u|.
+    """
+    return (ratio - 1).abs() <= tolerance
+
+
+def _settled(ratio: Tensor, directions: Tensor, task: GaussianTask) -> Tensor:
+    """Rho, exactly 1 where round-off cannot tell it from 1 and on its own side elsewhere.
+
+    `directions` are columns u with u^T S_e u = 1, or 0 where S_e vanishes.
+    """
+    u, s, a = directions.abs(), task.data_cov.abs(), task.aug_cov.abs()
+    unit = COVARIANCE_ROUND_OFF * task.dim * torch.finfo(ratio.dtype).eps
+    if task.views == "one-sided":
+        return torch.where(at_threshold(ratio, unit * ((u.T @ (s + a / 2)) * u.T).sum(-1)), 1.0, ratio)
+    signal = ((directions.T @ task.data_cov) * directions.T).sum(-1)
+    empty = (signal <= unit * ((u.T @ s) * u.T).sum(-1)) & (ratio > 0)
+    return torch.where(empty, 1.0, _below_one(ratio))
+
+
+def _below_one(ratio: Tensor) -> Tensor:
+    return ratio.clamp_max(1 - torch.finfo(ratio.dtype).eps / 2)
 
 
 def collapse_threshold(data_var: float, views: str = "one-sided", loss: str = "infonce") -> float | None:
@@ -100,37 +143,46 @@ def rest_singular_values(
     m = modes(task)
     s_e, _ = as_seen(m.data_var, m.aug_var, task.views)
     signal = torch.where(m.data_var > 0, m.data_var / s_e, 0.0)
-    squared = torch.where(m.data_var > 0, rest_variance(m.ratio, signal, loss, temperature) / s_e, 0.0)
+    gap = signal if task.views == "two-sided" else None
+    squared = torch.where(m.data_var > 0, rest_variance(m.ratio, signal, loss, temperature, gap) / s_e, 0.0)
     return squared.sqrt()
 
 
-def rest_variance(ratio: Tensor, signal: Tensor, loss: str = "infonce", temperature: float | None = None) -> Tensor:
+def rest_variance(
+    ratio: Tensor, signal: Tensor, loss: str = "infonce", temperature: float | None = None, gap: Tensor | None = None
+) -> Tensor:
     """Embedding variance c* of a mode at the population flow's rest point, from rho and the share s / s_e of signal.
 
     infonce: c* = 1/u - 1 with u = (-1 + sqrt(1 + 8 rho)) / 2, 0 from rho = 1 on and infinite at rho = 0;
-    dot: tau s / s_e; spectral: s / s_e. Raises ValueError for ntxent.
+    dot: tau s / s_e; spectral: s / s_e. `gap` is 1 - rho where that is known to more digits: two-sided it is the share
+    of signal, however close rho comes to 1. Raises ValueError for ntxent.
     """
     if loss == "infonce":
+        loss_temperature(loss, temperature)
+        gap = 1 - ratio if gap is None else gap
         u = 4 * ratio / (1 + torch.sqrt(1 + 8 * ratio))  # (sqrt(1 + 8 rho) - 1) / 2 without its cancellation
-        return torch.where(ratio < 1, (1 / u - 1).clamp_min(0), 0.0)
+        v = 4 * gap / (3 + torch.sqrt((1 + 8 * (1 - gap)).clamp_min(0)))  # 1 - u, likewise
+        return torch.where(ratio < 1, torch.where(ratio < 0.5, 1 / u - 1, v / (1 - v)), 0.0)
     if loss in ("dot", "spectral"):
         return bilinear_temperature(loss, temperature) * signal
     raise ValueError(f"{loss} has no rest point in closed form; choose infonce, dot or spectral")
 
 
+@outside_autocast
 def generalised_modes(task: GaussianTask) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
     """Augmentation ratios rho, ascending, and the directions U that diagonalise any pair of covariances.
 
     U^T S_e U = I and U^T A_e U = 2 diag(rho): the generalised eigenproblem A_e u = 2 rho S_e u. r is the rank of
     S_e. Where S_e is singular, its kernel carries noise only; U then includes the combination of noise-only inputs
-    that cancels most of the augmentation (a Schur complement), as the network learns to.
+    that cancels most of the augmentation (a Schur complement), as the network learns to. Rho is settled as in `Modes`.
     """
     s_e, a_e = task.seen
     round_off = 100 * task.dim * torch.finfo(s_e.dtype).eps * float(torch.linalg.matrix_norm(s_e, ord=2))
     doubled, directions = relative_modes(s_e, a_e, round_off)
-    return doubled / 2, directions
+    return _settled(doubled / 2, directions, task), directions
 
 
+@outside_autocast
 def relative_modes(
     data: Float[Tensor, "d d"], augmentation: Float[Tensor, "d d"], least: float
 ) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
@@ -153,6 +205,7 @@ def relative_modes(
     return ratios.clamp_min(0), white @ turn
 
 
+@outside_autocast
 def rest_gram(task: GaussianTask, loss: str = "infonce", temperature: float | None = None) -> Float[Tensor, "d d"]:
     """P*^T P* at the population flow's rest point, for covariances that need not commute; P* is free up to rotation.
 
@@ -176,7 +229,8 @@ def rest_gram(task: GaussianTask, loss: str = "infonce", temperature: float | No
             "they started; restrict the task to the range of its data covariance"
         )
     signal = ((directions.T @ task.data_cov) * directions.T).sum(-1)
-    return directions * rest_variance(ratio, signal, loss, temperature) @ directions.T
+    gap = signal.clamp_min(0) if task.views == "two-sided" else None
+    return directions * rest_variance(ratio, signal, loss, temperature, gap) @ directions.T
 
 
 def growth_rates(task: GaussianTask, loss: str = "infonce", temperature: float | None = None) -> Float[Tensor, " d"]:
@@ -186,8 +240,10 @@ def growth_rates(task: GaussianTask, loss: str = "infonce", temperature: float |
     """
     m = modes(task)
     if loss == "infonce":
-        s_e, a_e = as_seen(m.data_var, m.aug_var, task.views)
-        return 2 * s_e - a_e
+        loss_temperature(loss, temperature)
+        # Two-sided 2 s_e - a_e = 2 s, without its cancellation.
+        pull = m.aug_var if task.views == "one-sided" else torch.zeros_like(m.aug_var)
+        return torch.where(at_threshold(m.ratio), 0.0, 2 * m.data_var - pull)
     if loss in ("dot", "spectral"):
         return (2 if loss == "dot" else 4) * m.data_var / bilinear_temperature(loss, temperature)
     raise ValueError(f"{loss} has no growth rate in closed form; choose infonce, dot or spectral")
@@ -218,6 +274,7 @@ def escape_time(start: float, target: float, growth: float, depth: int = 1) -> f
 def bilinear_temperature(loss: str, temperature: float | None) -> float:
     """Return the temperature of the dot loss, 1 for the spectral one; ValueError where it is missing or unusable."""
     if loss == "spectral":
+        loss_temperature(loss, temperature)
         return 1.0
     if temperature is None:
         raise ValueError("the dot loss needs its temperature to have a rest point; pass temperature=")

@@ -33,6 +33,10 @@ def sample_flow(
     `pairs` holds one batch (*runs, n, d) or M of them (M, *runs, n, d). Everything is computed in float64.
     `time` is a scalar or an increasing vector; states are returned at exactly these times. `meta` reports the
     solver and the time from which it was at rest, or None; the record has the drift of the conserved C.
+    The solver keeps each weight's error per step below atol + rtol |w|. Without an atol that is round-off of the scale
+    the weight starts at, for ReLU 0.1 rtol of it (`absolute_tolerances`), so starts of any size escape on time. With
+    atol 0 the error is relative, and modes that die keep their digits down to 1e-290. One layer starts from 1e-290 or
+    more, L >= 2 from weights whose velocity does not underflow, |w|^(2L - 1) > 1e-300; smaller ones stay.
     Linear networks: DOP853 at rtol 1e-8. ReLU networks: RK45 at rtol 1e-4, for their right-hand side jumps
     whenever a sample crosses a kink, and the steps that a tighter rtol asks for grow as 1/rtol (measured).
     `progress(t, t_end)` is called after every solver step. Raises ValueError for unusable times or shapes,
@@ -45,7 +49,8 @@ def sample_flow(
     depth = len(weights)
     smooth = objective.activation == "linear"
     method = method or ("DOP853" if smooth else "RK45")
-    rtol = rtol or (1e-8 if smooth else 1e-4)
+    rtol = (1e-8 if smooth else 1e-4) if rtol is None else rtol
+    _check_weight_decay(weight_decay)
 
     def velocity(_t: float, parameters: Weights) -> list[Tensor]:
         with torch.inference_mode(objective.closed_form(biases)):  # a tenth of a small network's time is autograd's
@@ -56,7 +61,7 @@ def sample_flow(
         return objective.value(parameters[:depth], pairs, parameters[depth:])
 
     meta = {"dynamics": "flow", "weight_decay": weight_decay}
-    return integrate(weights, biases, velocity, loss, time, meta, rtol, atol, method, progress)
+    return integrate(weights, biases, velocity, loss, time, meta, rtol, atol, method, progress, smooth=smooth)
 
 
 def population_flow(
@@ -85,8 +90,7 @@ def population_flow(
         raise ValueError(
             f"the first layer has shape {tuple(weights[0].shape)}; it must read the task's {task.dim} inputs"
         )
-    if not 0 <= weight_decay < math.inf:
-        raise ValueError(f"weight decay is {weight_decay}; it must be finite and at least 0")
+    _check_weight_decay(weight_decay)
     if method in IMPLICIT and weights[0].ndim > 2:
 
         def flow(single: Weights, share: Progress | None) -> Trajectory:
@@ -133,7 +137,7 @@ def frozen_flow(
     """Integrate the flow with a constant force X, any depth; its loss is the potential -tr(P X P^T) / 2.
 
     One layer has the closed form of Theorem 1: `method="expm"` uses it instead of the solver.
-    Two layers and more reach infinity in finite time along positive eigenvalues of X: FlowFailed says when.
+    Two layers and more reach infinity in finite time along positive eigenvalues of X: the `time` of FlowFailed.
     """
     force = force.to(torch.float64)
 
@@ -179,6 +183,11 @@ def mode_flow(
 
     weights = tuple(torch.diag_embed(s) for s in layer_values)
     return integrate(weights, (), velocity, loss, time, {"dynamics": "mode"}, rtol, atol, method, None)
+
+
+def _check_weight_decay(weight_decay: float) -> None:
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"weight decay is {weight_decay}; it must be finite and at least 0")
 
 
 def _matrix_exponential(

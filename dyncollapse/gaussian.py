@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from dyncollapse.precision import outside_autocast
+
 VIEWS = ("one-sided", "two-sided")
 # Numbers in a step of the runs that share a generator (ours): 32 runs of 128 pairs in 16 dimensions. Fewer would cost
 # calls, more would leave processors idle.
@@ -314,6 +316,7 @@ class _Factor:
             return cls(placed.sqrt()[:, first : first + rank], std, first)
         return cls(_root(cov), None, 0)
 
+    @outside_autocast
     def normal(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         """Draw samples (*shape, d) of the covariance."""
         # In float32 whatever the precision: a CPU draws that five times as fast, and both see the same numbers.

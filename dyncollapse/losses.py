@@ -3,6 +3,8 @@
 Every loss takes anchors `z`, positives `z_pos` and, where it has a choice, `negatives`, all (*runs, n, m).
 `negatives=None` repels anchor i from the other anchors (one-sided views, Eq. 2); pass `z_pos` for two-sided views.
 Row i of the negatives is never a negative of anchor i: that slot of the softmax is the positive's.
+Everything is computed, and returned, in the inputs' precision, in float32 at least: half-precision inputs are widened
+and autocast does not apply, value and gradient; the gradient comes in the inputs' own precision.
 """
 
 import math
@@ -11,11 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dyncollapse.precision import exact_product, full_precision, inside_autocast
+
 LOSSES = ("infonce", "dot", "ntxent", "spectral")
 AUTHORS_TEMPERATURE = 0.1
 LOG2_E = 1 / math.log(2)
 
 
+@full_precision
 def infonce(
     z: Float[Tensor, "*runs n m"],
     z_pos: Float[Tensor, "*runs n m"],
@@ -29,6 +34,7 @@ def infonce(
     return _cross_entropy(infonce_logits(z, z_pos, negatives))
 
 
+@full_precision
 def infonce_weights(
     z: Float[Tensor, "*runs n m"],
     z_pos: Float[Tensor, "*runs n m"],
@@ -61,6 +67,7 @@ def negative_weights(
     return b.mul_(share), r.mul_(share)
 
 
+@full_precision
 def effective_negatives(alpha: Float[Tensor, "*runs n n"]) -> Float[Tensor, "*runs"]:
     """Effective number of candidates in the softmax: exp(entropy) of each row of alpha, averaged over the rows.
 
@@ -71,6 +78,7 @@ def effective_negatives(alpha: Float[Tensor, "*runs n n"]) -> Float[Tensor, "*ru
     return torch.special.entr(alpha).sum(-1).exp().mean(-1)
 
 
+@full_precision
 def infonce_logits(
     z: Float[Tensor, "*runs n m"],
     z_pos: Float[Tensor, "*runs n m"],
@@ -109,8 +117,8 @@ def add_product(
 ) -> Float[Tensor, "*runs b n"]:
     """Add up beta c + alpha a b, in one pass over the result where PyTorch has a kernel for it."""
     runs = a.shape[:-2]
-    if not runs or runs != b.shape[:-2] or runs != c.shape[:-2]:
-        return beta * c + alpha * (a @ b)
+    if inside_autocast() or not runs or runs != b.shape[:-2] or runs != c.shape[:-2]:
+        return beta * c + alpha * exact_product(a, b)
     if len(runs) > 1:
         a, b, c = (matrix.flatten(0, -3) for matrix in (a, b, c))
     product = torch.baddbmm(c, a, b, beta=beta, alpha=alpha)
@@ -119,16 +127,19 @@ def add_product(
 
 def matrix_product(a: Float[Tensor, "*runs b m"], b: Float[Tensor, "*runs m n"]) -> Float[Tensor, "*runs b n"]:
     """A b, where possible without what matmul makes of shapes before it calls bmm: a tenth of a single run's step."""
-    return torch.bmm(a, b) if a.ndim == b.ndim == 3 and a.shape[0] == b.shape[0] else a @ b
+    if a.ndim == b.ndim == 3 and a.shape[0] == b.shape[0] and not inside_autocast():
+        return torch.bmm(a, b)
+    return exact_product(a, b)
 
 
 def dot_logits(
     z: Float[Tensor, "*runs b m"], y: Float[Tensor, "*runs n m"], temperature: float
 ) -> Float[Tensor, "*runs b n"]:
     """Logits z_i . y_j / temperature of any rows against any others."""
-    return z @ y.mT / temperature
+    return exact_product(z, y.mT) / temperature
 
 
+@full_precision
 def dot_infonce(
     z: Float[Tensor, "*runs n m"],
     z_pos: Float[Tensor, "*runs n m"],
@@ -141,6 +152,7 @@ def dot_infonce(
     return _cross_entropy(_with_diagonal(dot_logits(z, y, temperature), positive))
 
 
+@full_precision
 def ntxent(
     z: Float[Tensor, "*runs n m"], z_pos: Float[Tensor, "*runs n m"], temperature: float = AUTHORS_TEMPERATURE
 ) -> Float[Tensor, "*runs"]:
@@ -152,6 +164,7 @@ def ntxent(
     return (_cross_entropy(logits) + _cross_entropy(logits.mT)) / 2
 
 
+@full_precision
 def spectral(
     z: Float[Tensor, "*runs n m"],
     z_pos: Float[Tensor, "*runs n m"],
@@ -160,7 +173,7 @@ def spectral(
     """Spectral contrastive loss -2 mean_i z_i . z'_i + mean_{i != j} (z_i . y_j)^2 (HaoChen et al. 2021)."""
     y = z if negatives is None else negatives
     n = z.shape[-2]
-    similarities = z @ y.mT
+    similarities = exact_product(z, y.mT)
     off_diagonal = similarities.square().sum((-2, -1)) - similarities.diagonal(dim1=-2, dim2=-1).square().sum(-1)
     return -2 * (z * z_pos).sum(-1).mean(-1) + off_diagonal / (n * (n - 1))
 

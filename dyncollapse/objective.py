@@ -23,6 +23,7 @@ from dyncollapse.losses import (
     spectral,
 )
 from dyncollapse.networks import ACTIVATIONS, Weights, end_to_end, forward, layer_gradients
+from dyncollapse.precision import common_precision, outside_autocast
 
 # Bytes of softmax weights that are differentiated together (ours): of 64 batches or runs of 128 pairs in float32, so
 # that the work outweighs the calls and a cache holds it.
@@ -34,7 +35,8 @@ class Objective:
     """A loss by name, its temperature (dot and ntxent only, 0.1 unless given) and the network's activation.
 
     Pairs may carry batch axes in front of the runs' axes: value and gradient are averaged over them.
-    Raises ValueError for unknown names, for a temperature the loss does not have, and for ntxent on
+    A subclass with a `value` of its own is trained and integrated on that, by autograd; closed forms refuse it
+    (`named_loss`). Raises ValueError for unknown names, for a temperature the loss does not have, and for ntxent on
     one-sided pairs, which that loss does not define.
     """
 
@@ -56,6 +58,7 @@ class Objective:
         """Raise ValueError when the loss is not defined under this view convention."""
         check_loss_views(self.loss, views)
 
+    @outside_autocast
     def value(self, weights: Weights, pairs: Pairs, biases: Sequence[Tensor] = ()) -> Float[Tensor, "*runs"]:
         """Loss of every run, averaged over the batch and over any batch axes in front of the runs'."""
         self.check_views(pairs.views)
@@ -76,8 +79,10 @@ class Objective:
 
     def closed_form(self, biases: Sequence[Tensor] = ()) -> bool:
         """Whether `gradient` does without autograd: under Eq. 2, for linear networks without biases."""
-        return self.loss == "infonce" and self.activation == "linear" and not biases
+        eq_2 = self.loss == "infonce" and type(self).value is Objective.value
+        return eq_2 and self.activation == "linear" and not biases
 
+    @outside_autocast
     def gradient(self, weights: Weights, pairs: Pairs, biases: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
         """Gradient with respect to every weight matrix, then every bias.
 
@@ -89,7 +94,7 @@ class Objective:
             forces = [_mean_over_batches(_force(product, group), product.ndim) for _, group in groups]
             if len(forces) > 1:
                 forces = [torch.stack([s * f for (s, _), f in zip(groups, forces, strict=True)]).sum(0)]
-            return layer_gradients(weights, matrix_product(product, forces[0].neg_()))
+            return layer_gradients(weights, matrix_product(product, forces[0].neg_().to(product.dtype)))
         parameters = [p.detach().requires_grad_() for p in (*weights, *biases)]
         totals = [torch.zeros_like(p) for p in parameters]
         for share, group in groups:
@@ -100,8 +105,30 @@ class Objective:
         return tuple(totals)
 
 
+def named_loss(objective: Objective) -> str:
+    """Loss whose formulas hold for this objective, decided by what computes it and not by its name alone.
+
+    Raises ValueError for anything but an Objective and for a subclass that computes value or gradient by itself: no
+    closed form is known for those.
+    """
+    kind = type(objective)
+    if not isinstance(objective, Objective):
+        raise ValueError(f"the objective is of type {kind.__name__}; closed forms are known for Objective only")
+    own = [name for name in ("value", "gradient") if getattr(kind, name) is not getattr(Objective, name)]
+    if own:
+        raise ValueError(
+            f"{kind.__name__} computes its {' and '.join(own)} by itself, so the closed forms of {objective.loss} do "
+            "not hold for it; use the sample flow or SGD, or a plain Objective"
+        )
+    return objective.loss
+
+
+@outside_autocast
 def infonce_force(product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Float[Tensor, "*runs d d"]:
-    """X of Lemma 2 on one batch: dL/dP = -P X under Eq. 2. Not to be differentiated."""
+    """X of Lemma 2 on one batch: dL/dP = -P X under Eq. 2, in float32 at least. Not to be differentiated."""
+    if product.itemsize < 4:
+        dtype = common_precision((product.dtype, pairs.anchor.dtype))
+        product, pairs = product.to(dtype), pairs.to(dtype)
     total = pairs.anchor.sum(dim=-2, keepdim=True)
     x, shift = torch.sub(pairs.anchor, total, alpha=1 / pairs.anchor.shape[-2]), pairs.positive - pairs.anchor
     columns = product.detach().mT

@@ -5,7 +5,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dyncollapse.gaussian import GaussianTask
-from dyncollapse.objective import Objective
+from dyncollapse.objective import Objective, named_loss
+from dyncollapse.precision import outside_autocast
+
+POPULATION_LOSSES = ("infonce", "dot", "spectral")
 
 # With this many times `negatives_needed` pairs in a batch the expected flow rests at the population's p^2 up to one
 # part in this many (ours). Measured where 2 to 16 equal modes rest, rho from 0.1 to 0.6 and N from 32 to 512: p^2 is
@@ -13,6 +16,7 @@ from dyncollapse.objective import Objective
 POPULATION_FACTOR = 10
 
 
+@outside_autocast
 def population_loss(
     product: Float[Tensor, "*runs m d"], task: GaussianTask, objective: Objective
 ) -> Float[Tensor, "*runs"]:
@@ -20,7 +24,7 @@ def population_loss(
 
     infonce: tr(P A_e P^T) / 2 - logdet(I + C) / 2 - tr((I + C)^-1 C) / 2 with C = P S_e P^T;
     dot: -tr(P S P^T) / tau + tr[(P S_e P^T)^2] / (2 tau^2); spectral: -2 tr(P S P^T) + tr[(P S_e P^T)^2].
-    Raises ValueError for ntxent and ReLU, which have no such closed form here.
+    Raises ValueError for ntxent, ReLU and objectives with a value of their own, which have no such closed form here.
     """
     check_population(objective)
     s_e, a_e = task.seen
@@ -36,6 +40,7 @@ def population_loss(
     return -attract * _trace(product @ task.data_cov @ product.mT) + repel * _trace(c @ c)
 
 
+@outside_autocast
 def population_force(
     product: Float[Tensor, "*runs m d"], task: GaussianTask, objective: Objective
 ) -> Float[Tensor, "*runs d d"]:
@@ -47,6 +52,7 @@ def population_force(
     return _force_and_kernels(product, task, objective)[0]
 
 
+@outside_autocast
 def population_jacobian(
     product: Float[Tensor, "m d"], task: GaussianTask, objective: Objective
 ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d m d"]]:
@@ -67,6 +73,7 @@ def population_jacobian(
     return product @ force, derivative.add_(straight.view(m, m, d, d).permute(0, 3, 1, 2))
 
 
+@outside_autocast
 def negatives_needed(
     product: Float[Tensor, "*runs m d"], task: GaussianTask, objective: Objective | None = None
 ) -> Float[Tensor, "*runs"]:
@@ -99,8 +106,8 @@ def population_valid(
 
 
 def check_population(objective: Objective) -> None:
-    """Raise ValueError for a loss or activation without a population limit in closed form."""
-    if objective.loss == "ntxent" or objective.activation != "linear":
+    """Raise ValueError for a loss, of any name, or activation without a population limit in closed form."""
+    if named_loss(objective) not in POPULATION_LOSSES or objective.activation != "linear":
         raise ValueError(
             f"the population flow of {objective.loss} with {objective.activation} layers has no closed form; "
             "use a linear network with infonce, dot or spectral, or the sample flow"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dyncollapse.comparison import relative_distance
-from dyncollapse.equilibria import collapse_threshold, modes
+from dyncollapse.equilibria import at_threshold, collapse_threshold, modes
 from dyncollapse.files import write_json
 from dyncollapse.losses import effective_negatives, infonce_weights
 from dyncollapse.networks import Weights, end_to_end, forward
@@ -99,8 +99,10 @@ def _prediction(s: Simulation) -> dict[str, Any]:
         start = mode_singular_values(end_to_end(s.weights), m.directions, m.groups)
         columns["rest_singular_value"] = [_finite(value) for value in rest.tolist()]
         columns["escape_time"] = [_finite(time) for time in escape_times(s, start).tolist()]
+    threshold = None if rest is None else collapse_threshold(c.data_var, c.views, c.loss)
     return {
-        "threshold": None if rest is None else collapse_threshold(c.data_var, c.views, c.loss),
+        "threshold": threshold,
+        "at_threshold": 0 if threshold is None else int(at_threshold(m.ratio).sum()),
         "assumes": ["infinite batch", "no bias", "escape times: aligned layers near zero; at most these if unbalanced"],
         "modes": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
     }

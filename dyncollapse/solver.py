@@ -2,6 +2,7 @@
 
 import math
 import time as clock
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from dyncollapse.memory import recycle_freed_memory
 from dyncollapse.networks import Weights, check_weights
+from dyncollapse.tolerances import absolute_tolerances
 from dyncollapse.trajectory import Interrupted, Trajectory
 
 Time = float | Sequence[float] | Tensor
@@ -22,17 +24,27 @@ RightHandSide = Callable[[float, np.ndarray], np.ndarray]
 # a unit of time (ours): below that, the speed is the solver's own noise.
 REST_SPEED = 10
 
+# SciPy raises smaller rtol to this, with a warning: steps cannot be more exact than round-off.
+LEAST_RTOL = 100 * float(np.finfo(float).eps)
+
 IMPLICIT = ("LSODA", "BDF", "Radau")
 METHODS = ("DOP853", "RK45", "RK23", *IMPLICIT)
 
 
 class FlowFailed(RuntimeError):
-    """The solver could not go on; `trajectory` holds what was recorded before."""
+    """The solver could not go on beyond flow time `time`; `trajectory` holds what was recorded before.
 
-    def __init__(self, message: str, trajectory: Trajectory) -> None:
-        """Keep the partial record."""
+    Where a weight reaches infinity in finite time, `time` is that moment, up to the solver's tolerance.
+    """
+
+    def __init__(self, message: str, trajectory: Trajectory, time: float) -> None:
+        """Keep the partial record and the moment."""
         super().__init__(message)
-        self.trajectory = trajectory
+        self.trajectory, self.time = trajectory, time
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let other processes raise it, too."""
+        return type(self), (str(self), self.trajectory, self.time)
 
 
 def integrate(
@@ -47,24 +59,31 @@ def integrate(
     method: str,
     progress: Progress | None,
     jacobian: Callable[[float, Weights], Tensor] | None = None,
+    *,
+    smooth: bool = True,
 ) -> Trajectory:
     """Hand the flow to solve_ivp and turn what it reached, all or part of the way, into a Trajectory.
 
+    `atol` and `rtol` bound each weight's error per step by atol + rtol |w|; `meta["atol"]` reports the smallest atol
+    of any weight, `meta["largest_atol"]` the largest. See `absolute_tolerances` for atol None, 0 and `smooth`.
     With a Jacobian the solver sees tau = log(1 + t) for time: what is left of a stiff flow slows down as it goes,
     and steps that are even in log time need fewer factorised matrices (measured: a quarter to a half fewer).
     """
     recycle_freed_memory()
     times, vector, started = check_times(time), _Vector(weights, biases), clock.perf_counter()
-    # Entries far below the start still deserve digits: modes that decay are what this program is about.
-    atol = rtol * 1e-2 if atol is None else atol
-    if method not in METHODS or not (0 < rtol < 1 and 0 <= atol < math.inf):
+    if method not in METHODS or not (LEAST_RTOL <= rtol < 1 and (atol is None or 0 <= atol < math.inf)):
         raise ValueError(
             f"method, rtol and atol are {method!r}, {rtol}, {atol}; choose one of {', '.join(METHODS)}, "
-            "rtol between 0 and 1, atol finite and at least 0"
+            f"rtol between {LEAST_RTOL:.2g} and 1, atol finite and at least 0"
         )
+    tolerances = vector.pack(absolute_tolerances(weights, biases, rtol, atol, smooth=smooth))
+    meta = meta | {"method": method, "rtol": rtol, "atol": float(tolerances.min())}
+    meta |= {"largest_atol": float(tolerances.max())}
     logarithmic = jacobian is not None and method in IMPLICIT
-    ticks, to_time = (np.log1p(times), math.expm1) if logarithmic else (times, float)
-    watch = _Watch(ticks, times[-1], to_time, REST_SPEED * rtol, progress)
+    # In linear time the end is between 1 and 2: SciPy's norms of velocities would underflow where t goes to 1e200.
+    unit = math.ldexp(1.0, math.frexp(times[-1])[1] - 1)
+    ticks, to_time = (np.log1p(times), math.expm1) if logarithmic else (times / unit, lambda tick: tick * unit)
+    watch = _Watch(vector.start, ticks, times[-1], to_time, REST_SPEED * rtol, progress)
 
     def derivative(t: float, y: np.ndarray) -> np.ndarray:
         return vector.pack(velocity(t, vector.unpack(y)))
@@ -72,20 +91,26 @@ def integrate(
     def trajectory(moments: np.ndarray, states: np.ndarray, **extra: Any) -> Trajectory:
         path = vector.unpack(states.reshape(-1, len(vector.start)))
         losses = [loss(t, tuple(p[i] for p in path)) for i, t in enumerate(moments)]
-        record = {"method": method, "rtol": rtol, "atol": atol, "seconds": clock.perf_counter() - started, **extra}
+        record = {"seconds": clock.perf_counter() - started, **extra}
         recorded = torch.stack(losses) if losses else torch.empty(0)
         layers, shifts = path[: vector.depth], path[vector.depth :]
         return Trajectory(torch.from_numpy(moments.copy()), layers, recorded, shifts, meta | record)
 
     if times[-1] == 0:
         return trajectory(times, vector.start[None], rest_time=None, evaluations=0)
+    if atol == 0:
+        _check_relative(vector.start, derivative(0.0, vector.start))
 
-    right_hand_side: RightHandSide = derivative
+    def by_tick(tick: float, y: np.ndarray) -> np.ndarray:
+        return unit * derivative(tick * unit, y)
+
+    right_hand_side: RightHandSide = by_tick
     options: dict[str, RightHandSide] = {}
     if jacobian is not None and logarithmic:
         right_hand_side, options["jac"] = _in_log_time(derivative, jacobian, vector)
     try:
-        with np.errstate(over="ignore", invalid="ignore"):  # a blow-up is reported below, in words
+        # A blow-up, singular matrices and stalled iterations are reported below, in words.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"), warnings.catch_warnings(action="ignore"):
             solution = solve_ivp(
                 right_hand_side,
                 (0.0, ticks[-1]),
@@ -93,24 +118,19 @@ def integrate(
                 method,
                 t_eval=ticks,
                 rtol=rtol,
-                atol=atol,
+                atol=tolerances,
                 events=watch,
                 **options,
             )
-    except (KeyboardInterrupt, torch.linalg.LinAlgError) as stop:
-        partial = trajectory(*watch.record())
-        if isinstance(stop, KeyboardInterrupt):
-            raise Interrupted(partial) from None
-        raise FlowFailed(f"the flow left the range of floating point before t = {times[-1]:.6g}", partial) from None
+    except KeyboardInterrupt:
+        raise Interrupted(trajectory(*watch.record())) from None
+    except (torch.linalg.LinAlgError, FloatingPointError):
+        raise watch.failure("it left the range of floating point.", trajectory(*watch.record())) from None
     moments, states = times[: len(solution.t)], np.asarray(solution.y, dtype=float).T
     if len(moments) and moments[0] == 0:
         states[0] = vector.start  # LSODA's interpolant misses it by round-off
     if not solution.success:
-        raise FlowFailed(
-            f"the flow cannot be continued beyond the last recorded time {max(moments, default=0.0):.6g} of "
-            f"{times[-1]:.6g}: {solution.message} A weight that reaches infinity in finite time does this",
-            trajectory(moments, states),
-        )
+        raise watch.failure(solution.message, trajectory(moments, states))
     counts = {"evaluations": int(solution.nfev)} | ({"jacobians": int(solution.njev)} if logarithmic else {})
     return trajectory(moments, states, rest_time=watch.resting_since, **counts)
 
@@ -168,6 +188,15 @@ def _stacked(done: list[Trajectory], runs: tuple[int, ...]) -> Trajectory:
     return Trajectory(done[0].time, layers, loss, (), meta)
 
 
+def _check_relative(start: np.ndarray, velocity: np.ndarray) -> None:
+    moving = int(((start == 0) & (velocity != 0)).sum())
+    if moving:
+        raise ValueError(
+            f"atol is 0, but {moving} weight(s) are exactly 0 at the start and move, and no error is relative to 0; "
+            "give an atol above 0, or none"
+        )
+
+
 def check_times(time: Time) -> np.ndarray:
     """Turn one time or an increasing vector of them into an array. Raises ValueError for anything else."""
     times = np.atleast_1d(np.asarray(time, dtype=float))
@@ -202,6 +231,7 @@ class _Watch:
 
     def __init__(
         self,
+        start: np.ndarray,
         ticks: np.ndarray,
         end: float,
         to_time: Callable[[float], float],
@@ -209,6 +239,7 @@ class _Watch:
         progress: Progress | None,
     ) -> None:
         self.ticks, self.end, self.to_time, self.rest_speed, self.progress = ticks, end, to_time, rest_speed, progress
+        self.start = start
         self.reached: list[tuple[float, np.ndarray]] = []
         self.last: tuple[float, np.ndarray] | None = None
         self.resting_since: float | None = None
@@ -219,12 +250,25 @@ class _Watch:
             before, state = self.last
             still = np.abs(y - state).max() <= self.rest_speed * (t - before) * np.abs(y).max()
             self.resting_since = (before if self.resting_since is None else self.resting_since) if still else None
+        if not np.isfinite(y).all():  # LSODA would go on
+            raise FloatingPointError
         self.last = (t, y.copy())
         if len(self.reached) < len(self.ticks) and tick >= self.ticks[len(self.reached)]:
             self.reached.append(self.last)
         if self.progress:
             self.progress(t, self.end)
         return 1.0  # never crosses zero: there is nothing to look for
+
+    def failure(self, reason: str, partial: Trajectory) -> FlowFailed:
+        """Say after which step the flow could not go on."""
+        t, state = self.last or (0.0, self.start)
+        return FlowFailed(
+            f"the flow cannot be continued beyond t = {t:.9g} of {self.end:.6g}, where the largest weight is "
+            f"{np.abs(state).max():.3g}: {reason} A weight that reaches infinity in finite time "
+            "does this, and a change that takes less time than round-off of t",
+            partial,
+            t,
+        )
 
     def record(self) -> tuple[np.ndarray, np.ndarray]:
         """Times and states that were kept."""

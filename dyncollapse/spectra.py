@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dyncollapse.precision import full_precision
+
 # E[m^2] of a mantissa m that is log-uniform in [1, 2), as over the binades that data span; between 1 and 4 for any.
 SQUARE_MANTISSA = 3 / (2 * math.log(2))
 # Noise of variance q in every direction gives sample eigenvalues up to q (1 + sqrt(d/n))^2 (Marchenko and Pastur 1967).
@@ -15,6 +17,7 @@ QUANTISATION_MARGIN = 4
 ROUNDINGS_OF_SUMS = 16
 
 
+@full_precision
 def covariance_spectrum(z: Float[Tensor, "*runs n m"]) -> Float[Tensor, "*runs m"]:
     """Eigenvalues, descending, of the embedding covariance C = (1/n) sum_i (z_i - mean)(z_i - mean)^T (Eq. 1).
 
@@ -59,6 +62,7 @@ def noise_floor(
     return max(stored, largest * max(summed, len(second_moments) ** 0.5 * double))
 
 
+@full_precision
 def mode_singular_values(
     product: Float[Tensor, "*runs m d"], directions: Float[Tensor, "d d"], groups: list[list[int]]
 ) -> Float[Tensor, "*runs d"]:

@@ -20,12 +20,17 @@ SIGMA = "_sigma_"
 
 
 def as_row(name: str, configuration: Configuration, report: Mapping[str, Any]) -> dict[str, Any]:
-    """A point's settings and results as one flat row; `collapse_threshold` is of the augmentation, in closed form."""
+    """A point's settings and results as one flat row.
+
+    `collapse_threshold` is of the augmentation, in closed form; `at_threshold` counts the modes for which it is exactly
+    that, up to round-off.
+    """
     row = {"point": name} | {key: value for key, value in vars(configuration).items() if key not in NOT_HASHED}
     verdict = report["verdict"]
     row |= {"dynamics": ",".join(configuration.dynamics), "status": report["status"]}
     row |= {key: verdict[key] for key in ("collapsed", "mechanism")}
     row |= {"collapsed_below": verdict["threshold"], "collapse_threshold": report["prediction"]["threshold"]}
+    row["at_threshold"] = report["prediction"].get("at_threshold")  # runs of earlier versions do not say
     for other in ("sgd_vs_flow", "sgd_vs_population"):
         row[other] = (report[other] or {}).get("relative_distance")
     for dynamics, found in report["dynamics"].items():

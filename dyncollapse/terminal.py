@@ -50,6 +50,12 @@ def print_outcome(outcome: Outcome, found: dict[str, Any], *, to_stderr: bool) -
             )
     if "population" in ends:
         console.print(_population_limit(found), soft_wrap=True)
+    if count := found["prediction"]["at_threshold"]:
+        console.print(
+            f"Modes at the threshold: {count} of {outcome.simulation.task.dim} have rho = 1 up to round-off. They rest "
+            "at zero, but decay by a power of time only.",
+            soft_wrap=True,
+        )
     console.print(judged.sentence, style="bold", soft_wrap=True)
 
 

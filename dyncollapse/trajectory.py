@@ -14,6 +14,7 @@ from torch import Tensor
 from dyncollapse.alignment import imbalance_drift
 from dyncollapse.files import write_whole
 from dyncollapse.networks import Weights, end_to_end, singular_values
+from dyncollapse.precision import outside_autocast
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,7 @@ class Trajectory:
     meta: dict[str, Any] = field(default_factory=dict)
 
     @property
+    @outside_autocast
     def product(self) -> Float[Tensor, "t *runs m d"]:
         """The end-to-end matrix P = W_L ... W_1 at every recorded time."""
         return end_to_end(self.weights)

@@ -4,7 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dyncollapse.precision import full_precision
 
+
+@full_precision
 def singular_value_velocities(
     w: Float[Tensor, "*runs m d"], w_dot: Float[Tensor, "*runs m d"]
 ) -> Float[Tensor, "*runs k"]:
@@ -18,6 +21,7 @@ def singular_value_velocities(
     return (u.mT @ w_dot * vh).sum(-1)
 
 
+@full_precision
 def singular_vector_velocities(
     w: Float[Tensor, "*runs d d"], w_dot: Float[Tensor, "*runs d d"]
 ) -> tuple[Float[Tensor, "*runs d d"], Float[Tensor, "*runs d d"]]:
@@ -35,6 +39,7 @@ def singular_vector_velocities(
     return u @ (h * (drive * row + column * drive.mT)), v @ (h * (drive.mT * row + column * drive))
 
 
+@full_precision
 def alignment_velocity(
     w1: Float[Tensor, "*runs d d"], w2: Float[Tensor, "*runs d d"], pull: Float[Tensor, "*runs d d"]
 ) -> Float[Tensor, "*runs d d"]:
@@ -52,6 +57,7 @@ def alignment_velocity(
     return a @ (_inverse_gaps(s1) * (below + below.mT)) - (_inverse_gaps(s2) * (above + above.mT)) @ a
 
 
+@full_precision
 def layer_value_velocities(
     w1: Float[Tensor, "*runs h d"], w2: Float[Tensor, "*runs m h"], pull: Float[Tensor, "*runs m d"]
 ) -> tuple[Float[Tensor, "*runs k"], Float[Tensor, "*runs l"]]:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
 
@@ -169,3 +170,20 @@ def problems(draw):
     x_pos = x + normal(generator, *runs, n, d) * 10 ** draw(exponents)
     p = normal(generator, *runs, m, d) * 10 ** draw(exponents)
     return x, x_pos, p, draw(st.sampled_from(["one-sided", "two-sided"]))
+
+
+def escape_duration(start, target, force, depth):
+    """Flow time of an aligned balanced mode from p = start to target: int dp / (L p^(3 - 2/L) x(p)), by quadrature.
+
+    Gauss-Legendre in log p, 20 nodes per panel of half a unit: round-off is what is left.
+    """
+    edges = np.linspace(np.log(start), np.log(target), 2 * int(np.ceil(abs(np.log(target / start)))) + 2)
+    nodes, shares = np.polynomial.legendre.leggauss(20)
+    half = np.diff(edges)[:, None] / 2
+    p = np.exp(edges[:-1, None] + half * (1 + nodes))
+    return float((half * shares / (depth * p ** (2 - 2 / depth) * force(p))).sum())
+
+
+def population_mode_force(data_var, aug_var):
+    """Force x(p) = s (u + u^2) - a, u = 1 / (1 + p^2 s), on one mode of Eq. 2's population flow, one-sided."""
+    return lambda p: data_var * (1 / (1 + p**2 * data_var) + 1 / (1 + p**2 * data_var) ** 2) - aug_var

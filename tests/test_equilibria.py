@@ -165,6 +165,9 @@ def test_what_has_no_closed_form_is_refused():
         for temperature in (0.0, -1.0, math.nan, math.inf):
             with pytest.raises(ValueError, match=r"temperature is .*; it must be finite and above 0"):
                 call(task, "dot", temperature)
+        for loss in ("infonce", "spectral"):
+            with pytest.raises(ValueError, match=f"temperature is 0.5, but the {loss} loss has none"):
+                call(GaussianTask.block(2, 2), loss, 0.5)
     with pytest.raises(ValueError, match="depth is 0; a network has at least 1 layer"):
         escape_time(0.1, 0.5, 1.0, 0)
 

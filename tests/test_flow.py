@@ -124,8 +124,9 @@ def test_two_frozen_layers_blow_up_in_finite_time(late):
     # Balanced, p' = 2 p^2 x, so p(t) = p0 / (1 - 2 p0 x t): infinite at t = 1 for p0 = x = 1 / sqrt(2).
     p0 = x = 0.5**0.5
     layers, force = (torch.full((1, 1), p0**0.5, dtype=torch.float64),) * 2, torch.full((1, 1), x, dtype=torch.float64)
-    with pytest.raises(FlowFailed, match=r"cannot be continued beyond the last recorded time .* of 1.2") as failed:
+    with pytest.raises(FlowFailed, match=r"beyond t = 1 of 1\.2, where the largest weight") as failed:
         frozen_flow(layers, force, late)
+    assert failed.value.time == pytest.approx(1, rel=1e-7)
     path = failed.value.trajectory
     assert path.time.tolist() == late[:-1]
     for i, t in enumerate(late[:-1]):
@@ -240,15 +241,18 @@ def test_unusable_starts_are_refused(generator):
     [
         ({"weight_decay": math.nan}, "weight decay is nan"),
         ({"weight_decay": -1.0}, "weight decay is -1.0"),
-        ({"rtol": -1.0}, "rtol between 0 and 1"),
+        ({"rtol": -1.0}, "rtol between 2.2e-14 and 1"),
+        ({"rtol": 0.0}, "rtol between 2.2e-14 and 1"),
+        ({"rtol": 1e-15}, "rtol between 2.2e-14 and 1"),
         ({"method": "Euler"}, "choose one of DOP853"),
         ({"atol": math.nan}, "atol finite"),
     ],
 )
 def test_unusable_solver_settings_are_refused(settings, words, generator):
-    weights, _ = draw(generator)
-    with pytest.raises(ValueError, match=words):
-        population_flow(weights, TASK, 1.0, **settings)
+    weights, pairs = draw(generator)
+    for flow, source in ((population_flow, TASK), (sample_flow, pairs)):
+        with pytest.raises(ValueError, match=words):
+            flow(weights, source, 1.0, **settings)
 
 
 def test_weights_that_do_not_read_the_task_are_refused(generator):

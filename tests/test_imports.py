@@ -12,6 +12,7 @@ import dyncollapse
 
 PACKAGE = Path(dyncollapse.__file__).parent
 FLOORS = [
+    {"precision"},
     {
         "gaussian",
         "networks",
@@ -32,7 +33,17 @@ FLOORS = [
         "planted",
         "shared_signal",
     },
-    {"covariance", "equilibria", "riccati", "objective", "population", "view_moments", "split_moments", "evidence"},
+    {
+        "covariance",
+        "equilibria",
+        "riccati",
+        "objective",
+        "population",
+        "view_moments",
+        "split_moments",
+        "evidence",
+        "tolerances",
+    },
     {"ensemble", "flow", "solver", "causes"},
     {"training"},
     {"comparison", "diagnosis", "spectrum_verdict", "embeddings", "intervals", "cautions"},
@@ -48,9 +59,12 @@ FLOORS = [
 PACKAGES = {
     "claims": [{"claim"}, {"paper"}, {"paper_deep", "beyond", "beyond_deep"}, {"__init__"}],
     "bridge": [
-        {"recipe", "views", "journal", "processes", "cli_common"},
+        {"recipe", "views", "journal", "processes", "cli_common", "pixels", "folders"},
         {"images", "projectors", "checkpoints", "experiments", "optimisation", "watch"},
         {"encoders", "loading", "tables", "pictures"},
+        {"naming"},
+        {"rows", "matching"},
+        {"heads"},
         {"trainer", "foreign"},
         {"loaded", "fitting"},
         {"pretraining", "embedding"},

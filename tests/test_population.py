@@ -12,10 +12,14 @@ from dyncollapse import (
     gaussian_init,
     layer_gradients,
     layer_jacobian,
+    negatives_needed,
     population_flow,
     population_force,
     population_jacobian,
     population_loss,
+    population_valid,
+    sample_flow,
+    train,
 )
 
 OBJECTIVES = [Objective(), Objective("dot"), Objective("dot", 0.7), Objective("spectral")]
@@ -165,3 +169,71 @@ def test_population_jacobian_at_zero_is_the_force_there(generator):
     assert not pulled.any()
     expected = torch.einsum("ac,eb->abce", eye, 2 * task.data_cov - task.aug_cov)
     torch.testing.assert_close(derivative, expected, rtol=1e-12, atol=1e-13)
+
+
+class Doubled(Objective):
+    """A loss of a user's own, under the name of a known one."""
+
+    def value(self, weights, pairs, biases=()):
+        return 2 * super().value(weights, pairs, biases)
+
+
+class Clipped(Objective):
+    """A known loss whose gradient a user bounds."""
+
+    def gradient(self, weights, pairs, biases=()):
+        return tuple(g.clamp(-1e-3, 1e-3) for g in super().gradient(weights, pairs, biases))
+
+
+class Named(Objective):
+    """A known loss, with something beside it."""
+
+    def describe(self):
+        return f"the {self.loss} loss"
+
+
+class Stranger:
+    loss, temperature, activation = "infonce", None, "linear"
+
+    def check_views(self, views):
+        pass
+
+
+POPULATION_USES = [
+    lambda w, task, objective: population_flow((w,), task, 1.0, objective=objective),
+    lambda w, task, objective: population_loss(w, task, objective),
+    lambda w, task, objective: population_force(w, task, objective),
+    lambda w, task, objective: population_jacobian(w, task, objective),
+    lambda w, task, objective: negatives_needed(w, task, objective),
+    lambda w, task, objective: population_valid(w, task, 128, objective),
+]
+
+
+@pytest.mark.parametrize("use", POPULATION_USES)
+@pytest.mark.parametrize("loss", ["infonce", "dot", "spectral"])
+def test_objectives_of_ones_own_are_refused_by_what_they_are(use, loss, generator):
+    w, task = normal(generator, 3, 3), GaussianTask.block(3, 3, 0.5, views="two-sided")
+    for kind, what in ((Doubled, "value"), (Clipped, "gradient")):
+        with pytest.raises(ValueError, match=f"{kind.__name__} computes its {what} by itself, so the closed forms of"):
+            use(w, task, kind(loss))
+    with pytest.raises(ValueError, match="of type Stranger; closed forms are known for Objective only"):
+        use(w, task, Stranger())
+    got, expected = use(w, task, Named(loss)), use(w, task, Objective(loss))
+    for one, other in zip(*(x if isinstance(x, tuple) else (x,) for x in (got, expected)), strict=True):
+        torch.testing.assert_close(*(getattr(x, "product", x) for x in (one, other)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("loss", ["infonce", "dot", "ntxent", "spectral"])
+def test_a_loss_of_ones_own_is_what_sgd_and_the_sample_flow_minimise(loss, generator):
+    weights = gaussian_init([3, 3, 3], generator, (), 0.5)
+    pairs = GaussianTask.block(3, 3, 0.5, views="two-sided").sample(6, generator)
+    for own, plain in zip(*(k(loss).gradient(weights, pairs) for k in (Doubled, Objective)), strict=True):
+        torch.testing.assert_close(own, 2 * plain, rtol=1e-10, atol=1e-12)
+    # Twice the loss goes the same way in half the time.
+    fast, slow = (
+        sample_flow(weights, pairs, 0.5, objective=Doubled(loss)),
+        sample_flow(weights, pairs, 1.0, objective=Objective(loss)),
+    )
+    torch.testing.assert_close(fast.product, slow.product, rtol=0, atol=1e-6)
+    steps = [train(weights, pairs, lr=lr, steps=3, objective=k(loss)) for k, lr in ((Doubled, 0.01), (Objective, 0.02))]
+    torch.testing.assert_close(steps[0].final()[0], steps[1].final()[0], rtol=0, atol=1e-12)

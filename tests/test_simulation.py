@@ -9,6 +9,7 @@ from dyncollapse import Trajectory, relative_distance
 from dyncollapse.configuration import resolve
 from dyncollapse.report import report, reserve_folder, save
 from dyncollapse.simulation import Outcome, build, run
+from dyncollapse.terminal import print_outcome
 
 
 def test_report_keeps_the_contract():
@@ -157,6 +158,31 @@ def test_a_mode_that_rests_low_is_not_said_to_wait():
     given = {"preset": "authors-code", "case": 1, "aug_strength": 100.0, "lr": 2e-5, "steps": 3000}
     verdict = report(simulate(**given, batch_size=64, dynamics=("sgd",)))["verdict"]
     assert "implicit-regularization" not in [d["mechanism"] for d in verdict["dimensions"]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("given", "count"),
+    [
+        ({"aug_strength": 1.0}, 2),
+        ({"data_var": 0.15, "aug_strength": 0.1 + 0.2}, 2),  # which is 0.30000000000000004
+        ({"data_var": 0.05, "aug_strength": 0.1, "aug_dim": 4}, 4),
+        ({"aug_strength": 0.999}, 0),
+        ({"aug_strength": 1.001}, 0),
+        ({"aug_strength": 1.0, "views": "two-sided"}, 0),
+        ({"aug_strength": 1e9, "views": "two-sided"}, 0),
+        ({"aug_strength": 1.0, "loss": "spectral"}, 0),  # has no threshold
+    ],
+)
+def test_modes_exactly_at_the_threshold_are_counted_and_named(given, count, dtype, capsys):
+    outcome = simulate(**{"dynamics": ("sgd",), "dtype": dtype, "steps": 1, "lr": 1e-15, **given})
+    found = report(outcome)
+    assert found["prediction"]["at_threshold"] == count
+    modes = found["prediction"]["modes"]
+    assert sum(mode["rho"] == 1 and mode["rest_singular_value"] == 0 for mode in modes) == count
+    print_outcome(outcome, found, to_stderr=False)
+    said = f"Modes at the threshold: {count} of 4 have rho = 1 up to round-off."
+    assert (said in capsys.readouterr().out) == bool(count)
 
 
 def test_closed_forms_are_not_given_for_relu():

@@ -338,6 +338,7 @@ def test_table_has_settings_and_results(tmp_path):
     report = json.loads((tmp_path / "points" / rows[-1]["point"] / "run.json").read_text())
     assert rows[-1]["collapsed"] == report["verdict"]["collapsed"]
     assert rows[-1]["collapse_threshold"] == 1.0
+    assert [row["at_threshold"] for row in rows] == [0] * 6
     values = report["dynamics"]["sgd"]["product_singular_values"]
     assert [rows[-1][f"sgd_sigma_{i}"] for i in range(1, 5)] == values
     assert "sgd_sigma_4" not in rows[0]
