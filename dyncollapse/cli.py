@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyncollapse.bridge.cli import bridge
-from dyncollapse.cli_shared import OneLineErrors, bad_input, fail, say_saved, settings, use_machine
+from dyncollapse.cli_shared import OneLineErrors, bad_input, fail, say_saved, setting_options, use_machine
 from dyncollapse.cli_sweep import collect, sweep
+from dyncollapse.configuration import Configuration, resolve
 from dyncollapse.files import read_json
 from dyncollapse.interrupts import uninterrupted
 
@@ -34,7 +35,7 @@ main.add_command(bridge)
 
 
 @main.command()
-@settings
+@setting_options(Configuration)
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder, new or empty.  [runs/simulate-NNNN]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; all else goes to stderr.")
 def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
@@ -45,8 +46,6 @@ def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
     Variances are variances: the paper's threshold is --aug-strength 1.
     """
     from dataclasses import replace
-
-    from dyncollapse.configuration import resolve
 
     with bad_input():
         configuration = resolve({name: value for name, value in given.items() if value is not None})

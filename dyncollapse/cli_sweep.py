@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dyncollapse.cli_shared import bad_input, fail, say_saved, setting_lists, use_machine
+from dyncollapse.cli_shared import SINGLE, bad_input, fail, say_saved, setting_options, use_machine
+from dyncollapse.configuration import Configuration
 
 if TYPE_CHECKING:
     from dyncollapse.dispatch import Workers
@@ -17,7 +18,7 @@ EXECUTORS = ("local", "dask", "slurm")
 
 
 @click.command()
-@setting_lists
+@setting_options(Configuration, lists=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the sweep, new or a sweep's.")
 @click.option("--executor", metavar="|".join(EXECUTORS), default="local", help="Where points run.  [local]")
 @click.option("--workers", type=click.IntRange(1), help="Packs at once.  [cores / --threads; a cluster: its own]")
@@ -98,14 +99,11 @@ def _gather(found: "Sweep") -> tuple[list[dict[str, Any]], list[str], list[str]]
 
 
 def _plan(out: Path, given: dict[str, Any]) -> "Sweep":
-    from dyncollapse.grid import expand_grid, parse_values
+    from dyncollapse.grid import expand_grid, parse_grid
 
-    texts = {name: value for name, value in given.items() if value is not None}
-    lists = {
-        name: value if not isinstance(value, str) or name == "preset" else parse_values(name, value)
-        for name, value in texts.items()
-    }
-    configurations = expand_grid(lists)
+    there = {name: value for name, value in given.items() if value is not None}
+    lists = parse_grid({name: text for name, text in there.items() if name not in SINGLE})
+    configurations = expand_grid({name: lists.get(name, value) for name, value in there.items()})
 
     from dyncollapse.sweep import Sweep
 

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dyncollapse.choices import LOSSES
 from dyncollapse.gaussian import VIEWS, GaussianTask, as_seen
-from dyncollapse.losses import LOSSES
 
 
 @dataclass(frozen=True, eq=False)

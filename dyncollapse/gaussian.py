@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-VIEWS = ("one-sided", "two-sided")
+from dyncollapse.choices import VIEWS
+
 # Numbers in a step of the runs that share a generator (ours): 32 runs of 128 pairs in 16 dimensions. Fewer would cost
 # calls, more would leave processors idle.
 SHARED = 2**19

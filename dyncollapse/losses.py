@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LOSSES = ("infonce", "dot", "ntxent", "spectral")
-AUTHORS_TEMPERATURE = 0.1
+from dyncollapse.choices import AUTHORS_TEMPERATURE
+
 LOG2_E = 1 / math.log(2)
 
 

@@ -16,11 +16,10 @@ from dyncollapse.configuration import Configuration
 from dyncollapse.dispatch import Workers, dispatch
 from dyncollapse.executors import local_workers
 from dyncollapse.files import read_json, write_json
-from dyncollapse.grid import as_options, axes_of, point_hash
+from dyncollapse.grid import axes_of, point_hash
 from dyncollapse.packing import best_runs, packs
 from dyncollapse.points import PointResult, as_configuration, read_point, run_pack
 from dyncollapse.report import versions
-from dyncollapse.simulation import make_objective
 from dyncollapse.tables import as_dataset, as_row
 
 if TYPE_CHECKING:
@@ -45,11 +44,6 @@ class Sweep:
         """Take the points, as `expand_grid` gives them."""
         if not configurations:
             raise ValueError("a sweep needs at least one point")
-        for c in configurations:
-            try:
-                make_objective(c)
-            except ValueError as error:
-                raise ValueError(f"{error} (in {as_options(c)})") from None
         self.folder = Path(folder)
         self.points = {point_hash(c): c for c in configurations}
 

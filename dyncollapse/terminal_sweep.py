@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from dyncollapse.configuration import Configuration, option
+from dyncollapse.configuration import Configuration
 from dyncollapse.files import printable, write_png
 from dyncollapse.grid import as_options, shown
 from dyncollapse.progress import duration
+from dyncollapse.settings import option
 from dyncollapse.sweep import Sweep
 from dyncollapse.terminal import open_console, open_table
 

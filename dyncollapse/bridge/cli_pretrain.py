@@ -10,28 +10,13 @@ from typing import Any
 import click
 
 from dyncollapse.bridge.cli_common import AS_JSON, refusals, remove_empty
-from dyncollapse.bridge.recipe import Recipe, check, option, resolve, settings_of
-from dyncollapse.cli_shared import Command, fail, say_saved, use_machine
+from dyncollapse.bridge.recipe import Recipe, resolve
+from dyncollapse.cli_shared import fail, say_saved, setting_options, use_machine
 from dyncollapse.files import printable, read_json
 
 
-def recipe_options(command: Command) -> Command:
-    """Give a command an option for each setting of a run."""
-    for setting in reversed(settings_of()):
-        kind, allowed, text = (setting.metadata[name] for name in ("kind", "allowed", "help"))
-        name = option(setting.name)
-        if kind is bool:
-            command = click.option(f"{name}/--no-{name[2:]}", default=None, help=text)(command)
-            continue
-        shown = "" if setting.default in (None, "") or setting.name == "preset" else f"  [{setting.default}]"
-        metavar = "|".join(allowed) if 0 < len(allowed) <= 4 else "NAME" if allowed else None
-        words = f" One of {', '.join(allowed)}." if len(allowed) > 4 else ""
-        command = click.option(name, type=kind, metavar=metavar, help=text + words + shown)(command)
-    return command
-
-
 @click.command()
-@recipe_options
+@setting_options(Recipe)
 @click.option(
     "--config", type=click.Path(path_type=Path), help="Settings as TOML, by these names; options go before it."
 )
@@ -66,7 +51,6 @@ def _resumed(out: Path | None, given: dict[str, Any]) -> Recipe:
     old = read_run(out).recipe
     new = replace(old, **{name: value for name, value in given.items() if value is not None})
     same_run(old, new)
-    check(new)
     return new
 
 
