@@ -125,10 +125,15 @@ def bad_input(
 
 def fail(code: int, message: str) -> NoReturn:
     """Say in one line what went wrong, and leave."""
-    click.echo(f"dyncollapse: {printable(message)}", err=True)
+    say(f"dyncollapse: {message}", err=True)
     sys.exit(code)
+
+
+def say(text: str, *, err: bool) -> None:
+    """Print one line, whatever the names in it hold: terminal codes are shown, not sent."""
+    click.echo(printable(text), err=err)
 
 
 def say_saved(folder: Path, names: Iterable[str], *, to_stderr: bool) -> None:
     """Say where results are, and which."""
-    click.echo(f"Saved in {printable(str(folder))}/: {', '.join(names)}", err=to_stderr)
+    say(f"Saved in {folder}/: {', '.join(names)}", err=to_stderr)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dyncollapse.cli_shared import SINGLE, bad_input, fail, say_saved, setting_options, use_machine
+from dyncollapse.cli_shared import SINGLE, bad_input, fail, say, say_saved, setting_options, use_machine
 from dyncollapse.configuration import Configuration
 
 if TYPE_CHECKING:
@@ -62,9 +62,7 @@ def sweep(
 
     try:
         with bad_input(), progress_line() as progress:
-            failures = found.run(
-                at_hand, most_runs=most_runs, progress=progress, tell=lambda text: click.echo(text, err=True)
-            )
+            failures = found.run(at_hand, most_runs=most_runs, progress=progress, tell=lambda text: say(text, err=True))
         table, pictures, problems = _gather(found)
     except KeyboardInterrupt:
         done = len(found.reports()[0])
@@ -173,11 +171,11 @@ def collect(folder: Path, out: Path | None) -> None:
             write_table(rows, out)
         except OSError as error:
             fail(2, f"--out {out} could not be written ({error.strerror})")
-        click.echo(f"{len(rows)} points in {out}", err=True)
+        say(f"{len(rows)} points in {out}", err=True)
     from dyncollapse.terminal_sweep import print_failures
 
     for problem in broken.values():
-        click.echo(f"{problem}; the next sweep runs it again", err=True)
+        say(f"{problem}; the next sweep runs it again", err=True)
     print_failures(found, {name: text for name, text in found.failures().items() if name not in reports})
     if missing := len(found.points) - len(rows):
-        click.echo(f"{missing} of {len(found.points)} points are not finished; the sweep's command goes on", err=True)
+        say(f"{missing} of {len(found.points)} points are not finished; the sweep's command goes on", err=True)

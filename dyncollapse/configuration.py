@@ -45,12 +45,10 @@ class Configuration:
     case: int | None = setting(
         None, "Which of the authors' two toy settings: 1 (strong augmentation) or 2 (deep).", low=1, high=2
     )
-    aug_strength: float = setting(
-        1.5, "Augmentation variance k on the last --aug-dim inputs.", low=0, high=LARGE, unit="(variance)"
-    )
+    aug_strength: float = setting(1.5, "Augmentation variance k on the last --aug-dim inputs.", low=0, high=LARGE)
     dim: int = setting(16, "Input, hidden and embedding dimension.", low=1, high=10**4)
     aug_dim: int = setting(8, "Number of augmented inputs.  [half of --dim]", low=0, high=10**4)
-    data_var: float = setting(0.5, "Data variance s of every input.", low=SMALL, high=LARGE, unit="(variance)")
+    data_var: float = setting(0.5, "Data variance s of every input.", low=SMALL, high=LARGE)
     views: str = setting("one-sided", "Which views are augmented.", allowed=VIEWS)
     loss: str = setting("infonce", "Loss; infonce is the paper's Eq. 2.", allowed=LOSSES)
     temperature: float | None = setting(None, "Temperature of dot and ntxent.  [0.1]", low=SMALL, high=LARGE)

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from dyncollapse.bridge.cli_common import AS_JSON, refusals, remove_empty
-from dyncollapse.cli_shared import fail, say_saved
+from dyncollapse.cli_shared import fail, say, say_saved
 
 
 @click.command()
@@ -25,11 +25,12 @@ def table(folders: tuple[Path, ...], markdown: bool, as_json: bool) -> None:
         from dyncollapse.bridge.tables import compare
         from dyncollapse.bridge.terminal import as_markdown, print_table
 
-        compared = compare(find_runs(folders))
+        compared = compare(find_runs(folders, lambda text: say(text, err=True)))
     if as_json:
         click.echo(json.dumps(compared, allow_nan=False))
     if markdown:
-        click.echo(as_markdown(compared["rows"]), nl=False)
+        for line in as_markdown(compared["rows"]).splitlines():
+            say(line, err=False)
     print_table(compared, to_stderr=as_json or markdown)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyncollapse.bridge.cli_common import AS_JSON, refusals, remove_empty
-from dyncollapse.cli_shared import Command, fail, say_saved, use_machine
+from dyncollapse.cli_shared import Command, fail, say, say_saved, use_machine
 
 if TYPE_CHECKING:
     from dyncollapse.bridge.both import Both
@@ -80,9 +80,9 @@ def embed(space: str, split: str | None, views: str, out: Path | None, as_json: 
     sizes = {s: list(found[s][0].shape) for s in spaces}
     if as_json:
         click.echo(json.dumps({"folder": str(folder), "matched": loaded.matched, "shapes": sizes, "files": names}))
-    click.echo(f"{loaded.path}: {loaded.matched}", err=as_json)
+    say(f"{loaded.path}: {loaded.matched}", err=as_json)
     for s, shape in sizes.items():
-        click.echo(f"{s}: {shape[0]} images x {shape[1]} dimensions", err=as_json)
+        say(f"{s}: {shape[0]} images x {shape[1]} dimensions", err=as_json)
     say_saved(folder, (*names, "labels.npy", "embed.json"), to_stderr=as_json)
 
 
@@ -211,7 +211,7 @@ def probe(method: str | None, subvector: int | None, epochs: int | None, as_json
                     rows.append((found["representation"][0].clone(), found.labels))
                 result = logistic_probe(rows[0], rows[1], subvector)
         else:
-            skipped = Skipped(train, given["strict"], lambda text: click.echo(text, err=True))
+            skipped = Skipped(train, given["strict"], lambda text: say(text, err=True))
             settings = {name: given[name] for name in ("device", "workers", "seed", "batch_size")}
             with progress_line("steps") as advance:
                 result = sgd_probe(
@@ -230,7 +230,7 @@ def probe(method: str | None, subvector: int | None, epochs: int | None, as_json
         click.echo(json.dumps(result.as_dict() | {"matched": loaded.matched}))
     print_probe(result, to_stderr=as_json)
     if loaded.run:
-        click.echo(f"Added to {loaded.run}/probes.json", err=as_json)
+        say(f"Added to {loaded.run}/probes.json", err=as_json)
 
 
 def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images", str]:
@@ -273,7 +273,7 @@ def _embed(loaded: "Loaded", images: Any, folder: Path, spaces: Any, views: str,
 
     if views not in VIEWS:
         raise ValueError(f"--views is {views!r}; choose one of {', '.join(VIEWS)}")
-    skipped = Skipped(images, given["strict"], lambda text: click.echo(text, err=True))
+    skipped = Skipped(images, given["strict"], lambda text: say(text, err=True))
     names = ("batch_size", "device", "workers", "seed")
     settings = {name: given[name] for name in names}
     with progress_line("images") as advance:

@@ -11,8 +11,8 @@ import click
 
 from dyncollapse.bridge.cli_common import AS_JSON, refusals, remove_empty
 from dyncollapse.bridge.recipe import Recipe, resolve
-from dyncollapse.cli_shared import fail, say_saved, setting_options, use_machine
-from dyncollapse.files import printable, read_json
+from dyncollapse.cli_shared import fail, say, say_saved, setting_options, use_machine
+from dyncollapse.files import read_json
 
 
 @click.command()
@@ -81,7 +81,7 @@ def _pretrain(recipe: Recipe, folder: Path, process: Any, as_json: bool) -> None
     again = f"dyncollapse bridge pretrain --resume --out {folder}"
     try:
         with progress_line("steps") if process.first else _silent() as advance:
-            train(recipe, folder, process, Progress(advance, lambda text: click.echo(text, err=True)))
+            train(recipe, folder, process, Progress(advance, lambda text: say(text, err=True)))
     except Stopped as stopped:
         if not process.first:
             raise SystemExit(130) from None  # one of them tells
@@ -103,9 +103,10 @@ def _pretrain(recipe: Recipe, folder: Path, process: Any, as_json: bool) -> None
     journals = [name for name in ("log.jsonl", "monitor.jsonl") if (folder / name).exists()]
     if as_json:
         click.echo(json.dumps({"folder": str(folder), **read_json(folder / "config.json"), "last": last}))
-    click.echo(f"step {last['step']}: loss {last['loss']:.4g}, {last['images_per_second']:.4g} images/s", err=as_json)
+    speed = f", {last['images_per_second']:.4g} images/s" if "images_per_second" in last else ""
+    say(f"step {last['step']}: loss {last['loss']:.4g}{speed}", err=as_json)
     say_saved(folder, ("config.json", *journals, "curves.png", "checkpoints/"), to_stderr=as_json)
-    click.echo(f"Next: dyncollapse bridge diagnose --checkpoint {printable(str(folder))}", err=as_json)
+    say(f"Next: dyncollapse bridge diagnose --checkpoint {folder}", err=as_json)
 
 
 def _draw_curves(folder: Path) -> None:

@@ -29,6 +29,7 @@ from dyncollapse.bridge.views import PAIRS
 from dyncollapse.bridge.watch import Watch
 from dyncollapse.files import write_json
 from dyncollapse.report import versions
+from dyncollapse.settings import SettingError
 
 # What may change between the parts of one run: nothing that its weights depend on.
 FREE: tuple[str, ...] = (
@@ -224,8 +225,8 @@ def _record(trainer: Trainer, data: Data, images: Images, folder: Path) -> None:
         begun = read_run(folder)
         same_run(begun.recipe, trainer.recipe)
         for name in ("images", "classes", "channels", "steps"):
-            if begun.facts[name] != facts[name]:
-                raise ValueError(f"--data has {facts[name]} {name}, but this run began with {begun.facts[name]}")
+            if (before := dict(begun.facts).get(name)) != facts[name]:
+                raise SettingError(f"`data` has {facts[name]} {name}, but this run began with {before}")
     content = {"recipe": trainer.recipe.as_dict(), "facts": facts, "processes": trainer.process.count}
     write_json(folder / CONFIG, content | {"versions": versions("timm", "torchvision", "scikit-learn")})
 
@@ -284,7 +285,7 @@ def same_run(old: Recipe, new: Recipe) -> None:
     changed = {name: value for name, value in old.as_dict().items() if name not in FREE}
     for name, value in changed.items():
         if getattr(new, name) != value:
-            raise ValueError(
-                f"--{name.replace('_', '-')} is {getattr(new, name)!r}, but this run began with {value!r}; drop it, or "
-                f"begin another run (--resume may change {', '.join(FREE)})"
+            raise SettingError(
+                f"`{name}` is {getattr(new, name)!r}, but this run began with {value!r}; drop it, or "
+                f"begin another run (a resumed one may change {', '.join(FREE)})"
             )
