@@ -13,6 +13,7 @@ from dyncollapse.configuration import Configuration
 from dyncollapse.diagnosis import Dimensions, Verdict, judge, mode_dimensions, natural_scale, sampled_dimensions
 from dyncollapse.equilibria import escape_time, growth_rates, modes, rest_singular_values
 from dyncollapse.flow import population_flow, sample_flow
+from dyncollapse.footprint import check_room, simulation_bytes
 from dyncollapse.gaussian import GaussianTask, JoinedStream, Pairs, PairStream, stack_pairs
 from dyncollapse.networks import Weights, end_to_end, gaussian_init, spectrum_init, uniform_biases, uniform_init
 from dyncollapse.objective import Objective, infonce_force
@@ -53,8 +54,10 @@ class Outcome:
 
 
 def build(configuration: Configuration) -> Simulation:
-    """Make task, objective, initial weights and batches. Raises ValueError for settings that do not fit together."""
+    """Make task, objective, initial weights and batches. Raises SettingError for what does not fit into memory."""
     c = configuration
+    advice = "lower `dim`, `depth`, `batch_size`, `pool` or `runs`"
+    check_room(simulation_bytes(c), c.device, "this simulation", advice)
     device, dtype = torch.device(c.device), getattr(torch, c.dtype)
     task = GaussianTask.block(c.dim, c.aug_dim, c.aug_strength, c.data_var, c.views).to(dtype, device)
     objective = Objective(c.loss, c.temperature, c.activation)

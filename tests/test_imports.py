@@ -13,6 +13,9 @@ import dyncollapse
 PACKAGE = Path(dyncollapse.__file__).parent
 FLOORS = [
     {
+        "choices",
+        "settings",
+        "schemas",
         "gaussian",
         "networks",
         "losses",
@@ -35,7 +38,7 @@ FLOORS = [
     {"ensemble", "flow", "solver"},
     {"training"},
     {"comparison", "diagnosis", "embeddings", "intervals", "cautions"},
-    {"configuration", "simulation", "grid", "packing", "plotting", "claims", "monitor"},
+    {"configuration", "footprint", "simulation", "grid", "packing", "plotting", "claims", "monitor"},
     {"report", "terminal", "webpage", "points", "tables", "estimate", "progress"},
     {"executors", "sweep", "terminal_sweep"},
     {"cli_shared"},
@@ -73,6 +76,11 @@ PACKAGES = {
 }
 # The only imports within a floor.
 NEIGHBOURS = {
+    "settings": {"files"},
+    "schemas": {"files"},
+    "gaussian": {"choices"},
+    "networks": {"choices"},
+    "losses": {"choices"},
     "trajectory": {"networks", "alignment", "files"},
     "readers": {"files"},
     "objective": {"covariance"},
@@ -81,10 +89,11 @@ NEIGHBOURS = {
     "view_moments": {"covariance"},
     "evidence": {"covariance"},
     "flow": {"solver"},
-    "simulation": {"configuration"},
+    "footprint": {"configuration"},
+    "simulation": {"configuration", "footprint"},
     "grid": {"configuration"},
     "packing": {"configuration", "simulation"},
-    "points": {"report", "tables"},
+    "points": {"report"},
     "estimate": {"report"},
     "sweep": {"executors"},
     "terminal_sweep": {"sweep"},

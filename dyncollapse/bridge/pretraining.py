@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from dyncollapse.bridge.checkpoints import checkpoints, load_checkpoint
 from dyncollapse.bridge.encoders import Encoder, embedding_dim, representation_dim
 from dyncollapse.bridge.experiments import CONFIG, read_run
-from dyncollapse.bridge.fitting import batch_advice
+from dyncollapse.bridge.fitting import batch_advice, check_step_room
 from dyncollapse.bridge.images import Data, HeldImages, Images, Skipped, hold, open_data
 from dyncollapse.bridge.journal import Journal
 from dyncollapse.bridge.loading import Batch, batches_from_memory, batches_from_workers
@@ -106,6 +106,7 @@ def _pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress
         (representation_dim(trainer.encoder.backbone), embedding_dim(trainer.encoder)),
         process,
     )
+    check_step_room(recipe, trainer.encoder, process, images.channels)
     _try(trainer, recipe)
     if process.first:
         _record(trainer, data, images, folder)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dyncollapse.bridge.encoders import representation_dim
+from dyncollapse.bridge.fitting import check_batch_room
 from dyncollapse.bridge.images import HeldImages, Images, Skipped
 from dyncollapse.bridge.loaded import Loaded
 from dyncollapse.bridge.loading import Batch, Order, batches_from_memory, batches_from_workers, batches_in_order
@@ -107,6 +108,7 @@ def sgd_probe(
     dim = representation_dim(encoder.backbone)
     k = kept_dimensions(subvector, dim)
     batch_size = min(batch_size, len(train))
+    check_batch_room(encoder.backbone, (batch_size, train.channels, *2 * (recipe.image_size,)), 1, device)
     order = Order(len(train), batch_size, seed)
     total = epochs * order.steps_per_epoch
     classes = int(max(train.labels.max(), test.labels.max())) + 1

@@ -77,7 +77,7 @@ class Recipe:
     )
     temperature: float = setting(0.1, "Of the contrastive loss.", low=SMALL, high=LARGE)
     augment: str = setting("imagenet", "The two views' augmentations.", allowed=AUGMENTATIONS)
-    image_size: int = setting(224, "Side of a view, in pixels.", low=4, high=10**4, unit="pixels")
+    image_size: int = setting(224, "Side of a view, in pixels.", low=4, high=4096, unit="pixels")
     pipeline: str = setting(
         "mixed",
         "Worker processes decode and crop, the device does the rest; or workers do all; or memory, the device all.",
