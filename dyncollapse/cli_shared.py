@@ -1,6 +1,7 @@
 """What the commands share: a simulation's settings as options, and how errors are told."""
 
 import io
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import click
 
 from dyncollapse.files import printable
 from dyncollapse.interrupts import stopped_as_by_ctrl_c
-from dyncollapse.settings import Limits, SettingError, kinds_of, option, settings_of
+from dyncollapse.settings import Limits, SettingError, kinds_of, option, quoted, settings_of
 
 Command = Callable[..., Any]
 
@@ -46,6 +47,21 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str | No
     return None if value is None else tuple(name.strip() for name in value.split(",") if name.strip())
 
 
+class FiniteRange(click.FloatRange):
+    """Numbers between two ends; NaN, which is neither below nor above them, is refused."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """The number."""
+        number = super().convert(value, parameter, context)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not finite", parameter, context)
+        return number
+
+
+# Ranges of options that are no setting of a record, as wide as those of the records' settings.
+MOST = 10**3
+THREADS, WORKERS, SEEDS = click.IntRange(1, MOST), click.IntRange(0, MOST), click.IntRange(0, 2**63 - 1)
+BATCHES, EPOCHS, TEMPERATURES = click.IntRange(1, 10**9), click.IntRange(1, 10**6), FiniteRange(1e-15, 1e15)
 # Names of a setting that its option still lists in place of NAME.
 FEW = 4
 # Settings of which a sweep has one value.
@@ -95,14 +111,18 @@ def _option(name: str, kind: Any, limits: Limits, text: str, several: bool) -> C
     return click.option(option(name), type=kind, metavar=names, help=text)
 
 
-def use_machine(name: str, threads: int) -> None:
-    """Set torch's threads. Raises ValueError for a device that is not there."""
+def use_machine(name: str, threads: int, workers: int = 0) -> None:
+    """Set torch's threads. Raises SettingError for a device that is not there, and for counts beyond the machine."""
     import torch
+
+    from dyncollapse.executors import PROCESSES_PER_CORE, THREADS_PER_CORE, check_count
 
     offered = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     offered += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     if name not in offered:
-        raise ValueError(f"--device is {name!r}; this machine offers {', '.join(offered)}")
+        raise SettingError(f"`device` is {quoted(name)}; this machine offers {', '.join(offered)}")
+    check_count("threads", threads, THREADS_PER_CORE)
+    check_count("workers", workers, PROCESSES_PER_CORE)
     torch.set_num_threads(threads)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dyncollapse.cli_shared import SINGLE, bad_input, fail, say, say_saved, setting_options, use_machine
+from dyncollapse.cli_shared import SINGLE, THREADS, bad_input, fail, say, say_saved, setting_options, use_machine
 from dyncollapse.configuration import Configuration
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ EXECUTORS = ("local", "dask", "slurm")
 @setting_options(Configuration, lists=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the sweep, new or a sweep's.")
 @click.option("--executor", metavar="|".join(EXECUTORS), default="local", help="Where points run.  [local]")
-@click.option("--workers", type=click.IntRange(1), help="Packs at once.  [cores / --threads; a cluster: its own]")
+@click.option("--workers", type=THREADS, help="Packs at once.  [cores / --threads; a cluster: its own]")
 @click.option(
-    "--pack", "most_runs", type=click.IntRange(1), help="Runs in an ensemble, at most.  [as many as are fastest]"
+    "--pack", "most_runs", type=click.IntRange(1, 10**6), help="Runs in an ensemble, at most.  [as many as are fastest]"
 )
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler, tcp://...; none starts one on this machine.")
 @click.option("--slurm", metavar="KEY=VALUE,..", help="For sbatch: partition, account, time in minutes, mem, ...")

@@ -189,10 +189,13 @@ def _check_objective(c: Configuration) -> None:
     from dyncollapse.objective import Objective
     from dyncollapse.population import check_population
 
-    objective = Objective(c.loss, c.temperature, c.activation)
-    objective.check_views(c.views)
-    if "population" in c.dynamics:
-        check_population(objective)
+    try:
+        objective = Objective(c.loss, c.temperature, c.activation)
+        objective.check_views(c.views)
+        if "population" in c.dynamics:
+            check_population(objective)
+    except ValueError as error:
+        raise SettingError(str(error)) from None
 
 
 def _shown(value: Any) -> str:

@@ -66,7 +66,8 @@ def quoted(value: Any) -> str:
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = MOST_LETTERS
     short.maxlevel = 2
-    return printable(short.repr(value)).replace("`", "'")
+    text = printable(short.repr(value)).replace("`", "'")
+    return text if len(text) <= 2 * MOST_LETTERS else f"{text[: 2 * MOST_LETTERS]}..."
 
 
 class Form(NamedTuple):

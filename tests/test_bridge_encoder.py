@@ -180,7 +180,7 @@ def test_probe_of_a_subvector_reads_no_more_than_that(generator):
     part = logistic_probe(train, test, 2)
     assert (part.top1, part.dimensions, part.of) == (alone.top1, 2, 8)
     for wrong in (0, 9):
-        with pytest.raises(ValueError, match=rf"--subvector is {wrong}, but the representation has 8"):
+        with pytest.raises(ValueError, match=rf"subvector is {wrong}, but the representation has 8"):
             logistic_probe(train, test, wrong)
 
 

@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyncollapse.bridge.cli_common import AS_JSON, refusals, remove_empty
-from dyncollapse.cli_shared import Command, fail, say, say_saved, use_machine
+from dyncollapse.bridge.recipe import WIDEST
+from dyncollapse.cli_shared import (
+    BATCHES,
+    EPOCHS,
+    SEEDS,
+    TEMPERATURES,
+    THREADS,
+    WORKERS,
+    Command,
+    fail,
+    say,
+    say_saved,
+    use_machine,
+)
 
 if TYPE_CHECKING:
     from dyncollapse.bridge.both import Both
@@ -34,16 +47,22 @@ def checkpoint_options(command: Command) -> Command:
         click.option(
             "--prefix-map", multiple=True, metavar="OLD=NEW", help="Replace a beginning of its tensors' names."
         ),
-        click.option("--d0", type=int, help="Its embedding is the first d0 dimensions (DirectCLR by others)."),
-        click.option("--image-size", type=int, help="Side of the images it takes.  [224; small stems: 32]"),
+        click.option(
+            "--d0",
+            type=click.IntRange(1, WIDEST),
+            help="Its embedding is the first d0 dimensions (DirectCLR by others).",
+        ),
+        click.option(
+            "--image-size", type=click.IntRange(4, 4096), help="Side of the images it takes.  [224; small stems: 32]"
+        ),
         click.option("--augment", metavar="imagenet|cifar|digits", help="Views it was trained on.  [by its stem]"),
         click.option("--trust-checkpoint", is_flag=True, help="Unpickle it: runs whatever code is in it."),
         click.option("--device", default="cpu", help="cpu, cuda or cuda:N.  [cpu]"),
-        click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads.  [1]"),
-        click.option("--workers", type=click.IntRange(0), default=0, help="Processes that read images.  [0: none]"),
-        click.option("--batch-size", type=click.IntRange(1), default=256, help="Images at a time.  [256]"),
+        click.option("--threads", type=THREADS, default=1, help="CPU threads.  [1]"),
+        click.option("--workers", type=WORKERS, default=0, help="Processes that read images.  [0: none]"),
+        click.option("--batch-size", type=BATCHES, default=256, help="Images at a time.  [256]"),
         click.option("--strict", is_flag=True, help="Stop at an image that cannot be read."),
-        click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the augmented views.  [0]"),
+        click.option("--seed", type=SEEDS, default=0, help="Seed of the augmented views.  [0]"),
     )
     for decorate in reversed(options):
         command = decorate(command)
@@ -96,7 +115,7 @@ def embed(space: str, split: str | None, views: str, out: Path | None, as_json: 
     help="Compare plain with augmented, or two augmented.  [two-sided]",
 )
 @click.option("--loss", metavar="infonce|dot|ntxent", help="Weigh negatives by this loss's softmax.  [all alike]")
-@click.option("--temperature", type=float, help="Temperature of dot and ntxent.  [0.1]")
+@click.option("--temperature", type=TEMPERATURES, help="Temperature of dot and ntxent.  [0.1]")
 @click.option("--keep-embeddings", is_flag=True, help="Leave the .npy files in the folder.")
 @click.option(
     "--out",
@@ -179,8 +198,10 @@ def _save_both(both: "Both", loaded: "Loaded", folder: Path, config: dict[str, A
     metavar="logistic|sgd",
     help=f"On stored features, or through crops and flips.  [logistic up to {LOGISTIC_MOST} images, sgd beyond]",
 )
-@click.option("--subvector", type=int, metavar="N", help="Probe the first N dimensions only.  [all]")
-@click.option("--epochs", type=click.IntRange(1), help="Of sgd.  [100]")
+@click.option(
+    "--subvector", type=click.IntRange(1, WIDEST), metavar="N", help="Probe the first N dimensions only.  [all]"
+)
+@click.option("--epochs", type=EPOCHS, help="Of sgd.  [100]")
 @AS_JSON
 def probe(method: str | None, subvector: int | None, epochs: int | None, as_json: bool, **given: Any) -> None:
     """Train a linear classifier on an encoder's frozen representation, and test it.
@@ -191,7 +212,7 @@ def probe(method: str | None, subvector: int | None, epochs: int | None, as_json
         from dyncollapse.bridge.encoders import representation_dim
         from dyncollapse.bridge.experiments import add_probe
         from dyncollapse.bridge.images import Skipped, open_data
-        from dyncollapse.bridge.probe import METHODS, kept_dimensions, logistic_probe, sgd_probe
+        from dyncollapse.bridge.probe import METHODS, check_classes, kept_dimensions, logistic_probe, sgd_probe
         from dyncollapse.bridge.terminal import print_probe
         from dyncollapse.progress import progress_line
 
@@ -199,6 +220,7 @@ def probe(method: str | None, subvector: int | None, epochs: int | None, as_json
             raise ValueError(f"--method is {method!r}; choose one of {', '.join(METHODS)}")
         loaded, train, _ = _open("train", given)
         kept_dimensions(subvector, representation_dim(loaded.encoder.backbone))
+        check_classes(train.labels)
         test = open_data(given["data"] or loaded.recipe.data).split("test")
         method = method or ("logistic" if len(train) <= LOGISTIC_MOST and epochs is None else "sgd")
         if method == "logistic" and epochs is not None:
@@ -238,7 +260,7 @@ def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images",
     from dyncollapse.bridge.images import open_data
     from dyncollapse.bridge.loaded import UNKNOWN, load_encoder
 
-    use_machine(given["device"], given["threads"])
+    use_machine(given["device"], given["threads"], given["workers"])
     pairs = [text.partition("=") for text in given["prefix_map"]]
     if wrong := next((text for text in given["prefix_map"] if "=" not in text), None):
         raise ValueError(f"--prefix-map is {wrong!r}; write OLD=NEW")

@@ -33,7 +33,7 @@ def pretrain(config: Path | None, out: Path | None, resume: bool, as_json: bool,
         recipe = _resumed(out, given) if resume else resolve(given, config)
         if resume and config:
             raise ValueError("--config and --resume: the run in --out has its settings; drop --config")
-        use_machine(recipe.device, recipe.threads)
+        use_machine(recipe.device, recipe.threads, recipe.workers)
         from dyncollapse.bridge.processes import join_processes
 
         with join_processes(recipe.device) as process:

@@ -17,6 +17,7 @@ from dyncollapse.bridge.loaded import Loaded
 from dyncollapse.bridge.loading import Batch, Order, batches_from_memory, batches_from_workers, batches_in_order
 from dyncollapse.bridge.optimisation import exact_float32
 from dyncollapse.bridge.views import PROBES
+from dyncollapse.settings import SettingError
 
 METHODS = ("logistic", "sgd")
 # sgd, ours, for the paper gives none: epochs, batch, momentum and decay as Zbontar et al. (2021); the learning
@@ -61,6 +62,7 @@ def logistic_probe(
     """
     from sklearn.linear_model import LogisticRegression
 
+    check_classes(train[1])
     dim = train[0].shape[1]
     k = kept_dimensions(subvector, dim)
     x, x_test = (features[:, :k].to(torch.float64) for features in (train[0], test[0]))
@@ -105,6 +107,7 @@ def sgd_probe(
     skipped = skipped or Skipped(train, tell=lambda _text: None)
     skipped_tests = Skipped(test, skipped.strict, skipped.tell)
     encoder, recipe = loaded.encoder.to(device).eval(), loaded.recipe
+    check_classes(train.labels)
     dim = representation_dim(encoder.backbone)
     k = kept_dimensions(subvector, dim)
     batch_size = min(batch_size, len(train))
@@ -170,10 +173,16 @@ def sgd_probe(
     return _result("sgd", k, dim, [100 * hits / count, 100 * float(right) / seen], len(train), count, seed, settings)
 
 
+def check_classes(labels: Int[Tensor, " n"]) -> None:
+    """Raise SettingError unless the training images are of at least two classes, for a probe tells them apart."""
+    if len(found := labels.unique()) < 2:
+        raise SettingError(f"`data` has training images of {len(found)} class; a probe needs at least two")
+
+
 def kept_dimensions(subvector: int | None, dim: int) -> int:
     """How many dimensions of the representation a probe reads. Raises ValueError for more than there are."""
     if subvector is not None and not 1 <= subvector <= dim:
-        raise ValueError(f"--subvector is {subvector}, but the representation has {dim} dimensions; give 1 to {dim}")
+        raise SettingError(f"`subvector` is {subvector}, but the representation has {dim} dimensions; give 1 to {dim}")
     return subvector or dim
 
 
