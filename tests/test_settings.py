@@ -134,4 +134,4 @@ def test_values_are_quoted_shortly_and_safely():
         assert len(quoted(value)) < 400
         assert shown_safely(quoted(value))
         assert "\n" not in quoted(value)
-    assert quoted("a `lr` b") == "\"a 'lr' b\""
+    assert quoted("a `lr` b") == "'a 'lr' b'"
