@@ -204,7 +204,7 @@ def test_check_finishes_what_is_left_and_reports_what_fails(tmp_path):
     seen = []
     failures = run_check(tmp_path, {**recipes, "broken": broken}, 1, lambda done, total: seen.append((done, total)))
     assert list(failures) == ["broken"]
-    assert "--batch-size is 5000, but there are 1297 images" in failures["broken"]
+    assert "batch_size is 5000, but there are 1297 images" in failures["broken"]
     assert seen[0] == (0, 20)
     assert seen[-1] == (20, 20)
     assert all(is_done(tmp_path / name) for name in recipes)

@@ -84,7 +84,7 @@ def _watched(module: nn.Module, sizes: list[int]) -> Iterator[None]:
 
 def batch_advice(recipe: Recipe, process: Process, channels: int) -> str:
     """Say which batch would fit, by the memory of two small ones."""
-    given = f"--batch-size {recipe.batch_size} does not fit into memory"
+    given = f"`batch_size` {recipe.batch_size} does not fit into memory"
     if process.device.type != "cuda":
         return f"{given}; halve it until it does"
     torch.cuda.empty_cache()
@@ -92,10 +92,10 @@ def batch_advice(recipe: Recipe, process: Process, channels: int) -> str:
     with suppress(torch.OutOfMemoryError):
         peaks = [_peak(recipe, process, channels, pairs) for pairs in TRIAL_PAIRS]
         fits = fitting_batch(peaks, available) * process.count
-        half = " (--precision bfloat16 takes about half)" if recipe.precision == "float32" else ""
+        half = " (`precision` bfloat16 takes about half)" if recipe.precision == "float32" else ""
         if fits >= 2:
             return f"{given}; by the memory of smaller ones about {fits} would{half}"
-    return f"{given}, nor do small ones; give smaller --image-size or another --arch"
+    return f"{given}, nor do small ones; give smaller `image_size` or another `arch`"
 
 
 def fitting_batch(peaks: Sequence[int], available: int) -> int:

@@ -55,7 +55,7 @@ class LossDiverged(Exception):
     """The loss or the weights are no numbers any more; no checkpoint holds such weights."""
 
 
-class TooBig(ValueError):
+class TooBig(SettingError):
     """The batch does not fit into memory; the message says which would."""
 
 
@@ -205,8 +205,8 @@ def _try(trainer: Trainer, recipe: Recipe) -> None:
         raise
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"--arch {recipe.arch} does not take views of --image-size {recipe.image_size} ({reason}); give others"
+        raise SettingError(
+            f"`arch` {recipe.arch} does not take views of `image_size` {recipe.image_size} ({reason}); give others"
         ) from None
 
 
