@@ -84,6 +84,7 @@ from .population import (
 )
 from .readers import read_rows
 from .riccati import riccati_gram
+from .settings import SettingError
 from .solver import FlowFailed
 from .spectra import covariance_spectrum, mode_singular_values, noise_floor
 from .sweep import Sweep
@@ -116,6 +117,7 @@ __all__ = [
     "PairStream",
     "Pairs",
     "Planted",
+    "SettingError",
     "Sweep",
     "Trajectory",
     "Verdict",

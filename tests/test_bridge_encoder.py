@@ -190,6 +190,14 @@ def test_probe_of_a_constant_is_refused():
         logistic_probe(rows, rows)
 
 
+def test_probe_of_one_class_is_refused(generator):
+    features = torch.randn(6, 3, generator=generator)
+    one, two = torch.zeros(6, dtype=torch.int64), torch.arange(6) % 2
+    with pytest.raises(ValueError, match="data has training images of 1 class"):
+        logistic_probe((features, one), (features, two))
+    assert logistic_probe((features, two), (features, one)).test == 6
+
+
 def test_sgd_probe_agrees_with_logistic_regression(tmp_path):
     # Without a projector the spectrum is flat enough for a few epochs of SGD to see most of it.
     pretrain(small(epochs=6, projector="none"), tmp_path, ALONE)
