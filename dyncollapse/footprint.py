@@ -71,7 +71,7 @@ def _reclaimable(group: Path) -> int:
     """Bytes of cached files, which a container counts as used and gives up when asked."""
     with suppress(OSError, ValueError):
         words = (group / "memory.stat").read_text().split()
-        return int(words[words.index("inactive_file") + 1])
+        return sum(int(words[words.index(name) + 1]) for name in ("active_file", "inactive_file"))
     return 0
 
 

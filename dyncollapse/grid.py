@@ -13,7 +13,7 @@ from dyncollapse.configuration import Configuration, resolve
 from dyncollapse.files import printable
 from dyncollapse.settings import SettingError, kinds_of, option, quoted, typed
 
-# As many points take 90 seconds to resolve and 2 GB; a grid beyond that is a slip.
+# Each point takes 0.06 ms to resolve and 640 bytes of sweep.json; a grid beyond this many is a slip.
 MOST_POINTS = 10**6
 # Letters of a number: exact arithmetic takes longer the more digits there are.
 MOST_DIGITS = 100

@@ -29,9 +29,9 @@ def test_free_memory_is_some_of_the_machines():
 def test_limits_of_a_container_count(tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text(f"{2**30}\n")
     (tmp_path / "memory.current").write_text(f"{2**29}\n")
-    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 4096\n")
+    (tmp_path / "memory.stat").write_text("anon 5\nactive_file 1024\ninactive_file 4096\n")
     monkeypatch.setattr("dyncollapse.footprint.LIMITS", ((tmp_path / "memory.max", tmp_path / "memory.current"),))
-    assert free_memory(CPU) == 2**29 + 4096
+    assert free_memory(CPU) == 2**29 + 5120
     (tmp_path / "memory.max").write_text("max\n")
     monkeypatch.setattr("dyncollapse.footprint.MEMINFO", tmp_path / "meminfo")
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   7 kB\n")
