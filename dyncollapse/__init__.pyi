@@ -82,6 +82,7 @@ from .population import (
 )
 from .readers import read_rows
 from .riccati import riccati_gram
+from .settings import SettingError
 from .shared_signal import signal_rank
 from .solver import FlowFailed
 from .spectra import covariance_spectrum, mode_singular_values, noise_floor
@@ -116,6 +117,7 @@ __all__ = [
     "PairStream",
     "Pairs",
     "Planted",
+    "SettingError",
     "Sweep",
     "Trajectory",
     "Verdict",

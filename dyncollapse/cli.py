@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyncollapse.bridge.cli import bridge
-from dyncollapse.cli_shared import OneLineErrors, bad_input, fail, say_saved, settings, use_machine
+from dyncollapse.cli_shared import (
+    SEEDS,
+    TEMPERATURES,
+    OneLineErrors,
+    bad_input,
+    fail,
+    say_saved,
+    setting_options,
+    use_machine,
+)
 from dyncollapse.cli_sweep import collect, sweep
+from dyncollapse.configuration import Configuration, resolve
 from dyncollapse.files import read_json
 from dyncollapse.interrupts import uninterrupted
 
@@ -34,7 +44,7 @@ main.add_command(bridge)
 
 
 @main.command()
-@settings
+@setting_options(Configuration)
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder, new or empty.  [runs/simulate-NNNN]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; all else goes to stderr.")
 def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
@@ -45,8 +55,6 @@ def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
     Variances are variances: the paper's threshold is --aug-strength 1.
     """
     from dataclasses import replace
-
-    from dyncollapse.configuration import resolve
 
     with bad_input():
         configuration = resolve({name: value for name, value in given.items() if value is not None})
@@ -147,16 +155,16 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--key", help="Name of the array, where files hold several; FILE:KEY names one of one file.")
 @click.option("--views", metavar="one-sided|two-sided", help="Is FILE clean (one-sided)?  [two-sided: no]")
 @click.option("--loss", metavar="infonce|dot|ntxent", help="Weigh negatives by this loss's softmax.  [all alike]")
-@click.option("--temperature", type=float, help="Temperature of dot and ntxent.  [0.1]")
+@click.option("--temperature", type=TEMPERATURES, help="Temperature of dot and ntxent.  [0.1]")
 @click.option("--space", default="embedding", help="What to call the place FILE was taken from.  [embedding]")
 @click.option(
     "--svd", is_flag=True, help="Take the tail from an SVD of the whole matrix, in float64, not a covariance."
 )
 @click.option("--fast", is_flag=True, help="Products in float32: about twice as fast, higher noise floor (reported).")
-@click.option("--sample", type=int, default=4096, help="Rows kept for intervals and warnings.  [4096]")
 @click.option(
-    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Seed of that choice of rows.  [0]", metavar="INTEGER"
+    "--sample", type=click.IntRange(2, 10**9), default=4096, help="Rows kept for intervals and warnings.  [4096]"
 )
+@click.option("--seed", type=SEEDS, default=0, help="Seed of that choice of rows.  [0]", metavar="INTEGER")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Save JSON, CSV, page and picture in this folder, new or empty."
 )

@@ -1,9 +1,11 @@
 """What the commands share: a simulation's settings as options, and how errors are told."""
 
 import io
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import Field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,6 +13,7 @@ import click
 
 from dyncollapse.files import printable
 from dyncollapse.interrupts import stopped_as_by_ctrl_c
+from dyncollapse.settings import Limits, SettingError, kinds_of, option, quoted, settings_of
 
 Command = Callable[..., Any]
 
@@ -44,65 +47,82 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str | No
     return None if value is None else tuple(name.strip() for name in value.split(",") if name.strip())
 
 
-# Every setting of a simulation as an option: its name, what click needs to know of it, its help.
-SETTINGS: tuple[tuple[str, dict[str, Any], str], ...] = (
-    ("--preset", {"metavar": "paper|authors-code"}, "Eq. 2 as the paper analyses it, or the loss its code trains."),
-    ("--case", {"type": int}, "Which of the authors' two toy settings: 1 (strong augmentation) or 2 (deep)."),
-    ("--aug-strength", {"type": float}, "Augmentation variance k on the last --aug-dim inputs.  [1.5]"),
-    ("--dim", {"type": int}, "Input, hidden and embedding dimension.  [16]"),
-    ("--aug-dim", {"type": int}, "Number of augmented inputs.  [half of --dim]"),
-    ("--data-var", {"type": float}, "Data variance s of every input.  [0.5]"),
-    ("--views", {"metavar": "one-sided|two-sided"}, "Which views are augmented.  [one-sided]"),
-    ("--loss", {"metavar": "infonce|dot|ntxent|spectral"}, "Loss; infonce is the paper's Eq. 2.  [infonce]"),
-    ("--temperature", {"type": float}, "Temperature of dot and ntxent.  [0.1]"),
-    ("--depth", {"type": int}, "Number of layers.  [1]"),
-    ("--activation", {"metavar": "linear|relu"}, "Between layers.  [linear]"),
-    ("--bias/--no-bias", {"default": None}, "Give every layer a bias, started as torch's Linear.  [no]"),
-    ("--init", {"metavar": "gaussian|uniform|spectrum"}, "Initialiser.  [gaussian]"),
-    ("--init-scale", {"type": float}, "Gaussian: standard deviation [0.1; ntxent: 1]; others: factor [1]."),
-    ("--init-rate", {"type": float}, "Spectrum: singular values exp(-rate k).  [0.35]"),
-    ("--batch-size", {"type": int}, "Pairs in a batch, N.  [128]"),
-    ("--pool", {"type": int}, "Samples per run to draw batches from; 0 draws fresh ones.  [10000]"),
-    ("--lr", {"type": float}, "Learning rate; a step advances flow time by it.  [0.1]"),
-    ("--steps", {"type": int}, "SGD steps.  [3000]"),
-    ("--momentum", {"type": float}, "Heavy-ball momentum.  [0]"),
-    ("--runs", {"type": int}, "Independent runs, all at once, from one seed.  [8]"),
-    ("--seed", {"type": int}, "Seed of everything random.  [0]"),
-    ("--dynamics", {"callback": _names}, "Any of sgd,flow,population.  [sgd,flow]"),
-    ("--flow-batches", {"type": int}, "Fixed batches M that the flow's loss averages over.  [8]"),
-    ("--device", {}, "cpu, cuda or cuda:N.  [cpu]"),
-    ("--threads", {"type": int}, "CPU threads; more than one pays for many --runs only.  [1]"),
-    ("--dtype", {"metavar": "float32|float64"}, "Of SGD; flows are always float64.  [float64]"),
-)
+class FiniteRange(click.FloatRange):
+    """Numbers between two ends; NaN, which is neither below nor above them, is refused."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """The number."""
+        number = super().convert(value, parameter, context)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not finite", parameter, context)
+        return number
+
+
+# Ranges of options that are no setting of a record, as wide as those of the records' settings.
+MOST = 10**3
+THREADS, WORKERS, SEEDS = click.IntRange(1, MOST), click.IntRange(0, MOST), click.IntRange(0, 2**63 - 1)
+BATCHES, EPOCHS, TEMPERATURES = click.IntRange(1, 10**9), click.IntRange(1, 10**6), FiniteRange(1e-15, 1e15)
+# Names of a setting that its option still lists in place of NAME.
+FEW = 4
 # Settings of which a sweep has one value.
-SINGLE = ("--preset", "--case", "--bias/--no-bias", "--dynamics", "--threads")
+SINGLE = ("preset", "case", "bias", "dynamics", "threads")
 
 
-def settings(command: Command) -> Command:
-    """Give a command an option for each setting of a simulation."""
-    for name, keywords, text in reversed(SETTINGS):
-        command = click.option(name, help=text, **keywords)(command)
-    return command
+def setting_options(record: type, lists: bool = False) -> Callable[[Command], Command]:
+    """Give a command an option for each setting of a record.
+
+    Args:
+        record: Its fields say name, type and help.
+        lists: Whether an option may have several values, which the command reads itself; those of SINGLE never do.
+
+    Returns:
+        The decorator.
+    """
+
+    def decorate(command: Command) -> Command:
+        for field in reversed(settings_of(record)):
+            if (limits := field.metadata["limits"]).text:
+                kind = kinds_of(record)[field.name].type
+                several = lists and field.name not in SINGLE
+                command = _option(field.name, kind, limits, _help(field), several)(command)
+        return command
+
+    return decorate
 
 
-def setting_lists(command: Command) -> Command:
-    """Give a command the same options as text: of all but SINGLE there may be several values, which it reads itself."""
-    for name, keywords, text in reversed(SETTINGS):
-        if name not in SINGLE:
-            kind = keywords.get("type")
-            keywords = {"metavar": f"{kind.__name__.upper()},.." if kind else f"{keywords.get('metavar', 'text')},.."}
-        command = click.option(name, help=text, **keywords)(command)
-    return command
+def _help(field: Field[Any]) -> str:
+    """What a setting is, and its default where that says anything and its words do not."""
+    limits, default = field.metadata["limits"], field.default
+    names = f" One of {', '.join(limits.allowed)}." if len(limits.allowed) > FEW else ""
+    silent = default in (None, "") or isinstance(default, bool) or field.name == "preset" or "[" in limits.text
+    value = ",".join(default) if isinstance(default, tuple) else default
+    return limits.text + names + ("" if silent else f"  [{value:g}]" if value == 0 else f"  [{value}]")
 
 
-def use_machine(name: str, threads: int) -> None:
-    """Set torch's threads. Raises ValueError for a device that is not there."""
+def _option(name: str, kind: Any, limits: Limits, text: str, several: bool) -> Callable[[Command], Command]:
+    if kind is bool:
+        return click.option(f"{option(name)}/--no-{option(name)[2:]}", default=None, help=text)
+    if kind is tuple:
+        return click.option(option(name), help=text, callback=_names)
+    names = None if not limits.allowed else "|".join(limits.allowed) if len(limits.allowed) <= FEW else "NAME"
+    if several:
+        words = kind.__name__.upper() if kind is not str else names or "text"
+        return click.option(option(name), help=text, metavar=f"{words},..")
+    return click.option(option(name), type=kind, metavar=names, help=text)
+
+
+def use_machine(name: str, threads: int, workers: int = 0) -> None:
+    """Set torch's threads. Raises SettingError for a device that is not there, and for counts beyond the machine."""
     import torch
+
+    from dyncollapse.executors import PROCESSES_PER_CORE, THREADS_PER_CORE, check_count
 
     offered = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     offered += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     if name not in offered:
-        raise ValueError(f"--device is {name!r}; this machine offers {', '.join(offered)}")
+        raise SettingError(f"`device` is {quoted(name)}; this machine offers {', '.join(offered)}")
+    check_count("threads", threads, THREADS_PER_CORE)
+    check_count("workers", workers, PROCESSES_PER_CORE)
     torch.set_num_threads(threads)
 
 
@@ -113,6 +133,8 @@ def bad_input(
     """Turn what is wrong with the user's settings into one line and exit code 2."""
     try:
         yield
+    except SettingError as error:
+        fail(2, error.as_options())
     except ValueError as error:
         fail(2, str(error))
     except (MemoryError, RuntimeError) as error:
@@ -123,10 +145,15 @@ def bad_input(
 
 def fail(code: int, message: str) -> NoReturn:
     """Say in one line what went wrong, and leave."""
-    click.echo(f"dyncollapse: {printable(message)}", err=True)
+    say(f"dyncollapse: {message}", err=True)
     sys.exit(code)
+
+
+def say(text: str, *, err: bool) -> None:
+    """Print one line, whatever the names in it hold: terminal codes are shown, not sent."""
+    click.echo(printable(text), err=err)
 
 
 def say_saved(folder: Path, names: Iterable[str], *, to_stderr: bool) -> None:
     """Say where results are, and which."""
-    click.echo(f"Saved in {printable(str(folder))}/: {', '.join(names)}", err=to_stderr)
+    say(f"Saved in {folder}/: {', '.join(names)}", err=to_stderr)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dyncollapse.cli_shared import bad_input, fail, say_saved, setting_lists, use_machine
+from dyncollapse.cli_shared import SINGLE, THREADS, bad_input, fail, say, say_saved, setting_options, use_machine
+from dyncollapse.configuration import Configuration
 
 if TYPE_CHECKING:
     from dyncollapse.dispatch import Workers
@@ -17,12 +18,12 @@ EXECUTORS = ("local", "dask", "slurm")
 
 
 @click.command()
-@setting_lists
+@setting_options(Configuration, lists=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the sweep, new or a sweep's.")
 @click.option("--executor", metavar="|".join(EXECUTORS), default="local", help="Where points run.  [local]")
-@click.option("--workers", type=click.IntRange(1), help="Packs at once.  [cores / --threads; a cluster: its own]")
+@click.option("--workers", type=THREADS, help="Packs at once.  [cores / --threads; a cluster: its own]")
 @click.option(
-    "--pack", "most_runs", type=click.IntRange(1), help="Runs in an ensemble, at most.  [as many as are fastest]"
+    "--pack", "most_runs", type=click.IntRange(1, 10**6), help="Runs in an ensemble, at most.  [as many as are fastest]"
 )
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler, tcp://...; none starts one on this machine.")
 @click.option("--slurm", metavar="KEY=VALUE,..", help="For sbatch: partition, account, time in minutes, mem, ...")
@@ -61,9 +62,7 @@ def sweep(
 
     try:
         with bad_input(), progress_line() as progress:
-            failures = found.run(
-                at_hand, most_runs=most_runs, progress=progress, tell=lambda text: click.echo(text, err=True)
-            )
+            failures = found.run(at_hand, most_runs=most_runs, progress=progress, tell=lambda text: say(text, err=True))
         table, pictures, problems = _gather(found)
     except KeyboardInterrupt:
         done = len(found.reports()[0])
@@ -98,14 +97,11 @@ def _gather(found: "Sweep") -> tuple[list[dict[str, Any]], list[str], list[str]]
 
 
 def _plan(out: Path, given: dict[str, Any]) -> "Sweep":
-    from dyncollapse.grid import expand_grid, parse_values
+    from dyncollapse.grid import expand_grid, parse_grid
 
-    texts = {name: value for name, value in given.items() if value is not None}
-    lists = {
-        name: value if not isinstance(value, str) or name == "preset" else parse_values(name, value)
-        for name, value in texts.items()
-    }
-    configurations = expand_grid(lists)
+    there = {name: value for name, value in given.items() if value is not None}
+    lists = parse_grid({name: text for name, text in there.items() if name not in SINGLE})
+    configurations = expand_grid({name: lists.get(name, value) for name, value in there.items()})
 
     from dyncollapse.sweep import Sweep
 
@@ -175,11 +171,11 @@ def collect(folder: Path, out: Path | None) -> None:
             write_table(rows, out)
         except OSError as error:
             fail(2, f"--out {out} could not be written ({error.strerror})")
-        click.echo(f"{len(rows)} points in {out}", err=True)
+        say(f"{len(rows)} points in {out}", err=True)
     from dyncollapse.terminal_sweep import print_failures
 
     for problem in broken.values():
-        click.echo(f"{problem}; the next sweep runs it again", err=True)
+        say(f"{problem}; the next sweep runs it again", err=True)
     print_failures(found, {name: text for name, text in found.failures().items() if name not in reports})
     if missing := len(found.points) - len(rows):
-        click.echo(f"{missing} of {len(found.points)} points are not finished; the sweep's command goes on", err=True)
+        say(f"{missing} of {len(found.points)} points are not finished; the sweep's command goes on", err=True)

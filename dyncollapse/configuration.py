@@ -1,52 +1,89 @@
 """Every setting of a simulation in one immutable record: presets, resolution of defaults, validation."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from typing import Any
 
-from dyncollapse.gaussian import VIEWS
-from dyncollapse.losses import AUTHORS_TEMPERATURE, LOSSES
-from dyncollapse.networks import ACTIVATIONS, INITIALISERS
+from dyncollapse.choices import (
+    ACTIVATIONS,
+    AUTHORS_TEMPERATURE,
+    DTYPES,
+    DYNAMICS,
+    INITIALISERS,
+    LOSSES,
+    VIEWS,
+)
+from dyncollapse.settings import DEVICE, SettingError, check_settings, quoted, setting
 
-DYNAMICS = ("sgd", "flow", "population")
-DTYPES = ("float32", "float64")
+PRESETS = ("paper", "authors-code")
+# Beyond these, squares leave the range of float32.
+SMALL, LARGE = 1e-15, 1e15
 
 
 @dataclass(frozen=True)
 class Configuration:
     """A toy simulation, fully resolved. Variances, not standard deviations; time is lr x steps / (1 - momentum).
 
-    The defaults are the paper's setting (Eq. 2, one-sided, S = I/2); sizes of the learning rate, the
-    initialisation and the number of steps, which the paper does not give for it, are ours.
+    The defaults are the paper's setting (Eq. 2, one-sided, S = I/2). The paper does not give a learning rate, an
+    initialisation or a number of steps for it; the ones here show both mechanisms of collapse within seconds.
+
+    Raises:
+        SettingError: One line for a setting of another type or out of range, and for settings that contradict
+            each other.
+
+    Example:
+        >>> Configuration(dim=4, aug_dim=2).lr
+        0.1
+        >>> Configuration(lr=-3)
+        Traceback (most recent call last):
+            ...
+        dyncollapse.settings.SettingError: lr is -3.0; it must be between 1e-15 and 1e15
     """
 
-    preset: str | None = None
-    case: int | None = None
-    aug_strength: float = 1.5
-    dim: int = 16
-    aug_dim: int = 8
-    data_var: float = 0.5
-    views: str = "one-sided"
-    loss: str = "infonce"
-    temperature: float | None = None
-    depth: int = 1
-    activation: str = "linear"
-    bias: bool = False
-    init: str = "gaussian"
-    init_scale: float = 0.1
-    init_rate: float | None = None
-    batch_size: int = 128
-    pool: int = 10_000
-    lr: float = 0.1
-    steps: int = 3_000
-    momentum: float = 0.0
-    runs: int = 8
-    seed: int = 0
-    dynamics: tuple[str, ...] = ("sgd", "flow")
-    flow_batches: int = 8
-    device: str = "cpu"
-    threads: int = 1
-    dtype: str = "float64"
-    out: str | None = None
+    preset: str | None = setting(None, "Eq. 2 as the paper analyses it, or the loss its code trains.", allowed=PRESETS)
+    case: int | None = setting(
+        None, "Which of the authors' two toy settings: 1 (strong augmentation) or 2 (deep).", low=1, high=2
+    )
+    aug_strength: float = setting(1.5, "Augmentation variance k on the last --aug-dim inputs.", low=0, high=LARGE)
+    dim: int = setting(16, "Input, hidden and embedding dimension.", low=1, high=10**4)
+    aug_dim: int = setting(8, "Number of augmented inputs.  [half of --dim]", low=0, high=10**4)
+    data_var: float = setting(0.5, "Data variance s of every input.", low=SMALL, high=LARGE)
+    views: str = setting("one-sided", "Which views are augmented.", allowed=VIEWS)
+    loss: str = setting("infonce", "Loss; infonce is the paper's Eq. 2.", allowed=LOSSES)
+    temperature: float | None = setting(None, "Temperature of dot and ntxent.  [0.1]", low=SMALL, high=LARGE)
+    depth: int = setting(1, "Number of layers.", low=1, high=10**3)
+    activation: str = setting("linear", "Between layers.", allowed=ACTIVATIONS)
+    bias: bool = setting(False, "Give every layer a bias, started as torch's Linear.  [no]")
+    init: str = setting("gaussian", "Initialiser.", allowed=INITIALISERS)
+    init_scale: float = setting(
+        0.1, "Gaussian: standard deviation [0.1; ntxent: 1]; others: factor [1].", low=SMALL, high=LARGE
+    )
+    init_rate: float | None = setting(None, "Spectrum: singular values exp(-rate k).  [0.35]", low=0, high=LARGE)
+    batch_size: int = setting(128, "Pairs in a batch, N.", low=2, high=10**9, unit="pairs")
+    pool: int = setting(
+        10_000,
+        "Samples per run to draw batches from; 0 draws fresh ones.",
+        low=0,
+        high=10**9,
+        unit="samples",
+    )
+    lr: float = setting(0.1, "Learning rate; a step advances flow time by it.", low=SMALL, high=LARGE)
+    steps: int = setting(3_000, "SGD steps.", low=1, high=10**12)
+    momentum: float = setting(0.0, "Heavy-ball momentum.", low=0, below=1)
+    runs: int = setting(8, "Independent runs, all at once, from one seed.", low=1, high=10**6)
+    seed: int = setting(0, "Seed of everything random.", low=0, high=2**63 - 1)
+    dynamics: tuple[str, ...] = setting(("sgd", "flow"), "Any of sgd,flow,population.", allowed=DYNAMICS)
+    flow_batches: int = setting(8, "Fixed batches M that the flow's loss averages over.", low=1, high=10**6)
+    device: str = setting("cpu", "cpu, cuda or cuda:N.", form=DEVICE)
+    threads: int = setting(1, "CPU threads; more than one pays for many --runs only.", low=1, high=10**3)
+    dtype: str = setting("float64", "Of SGD; flows are always float64.", allowed=DTYPES)
+    out: str | None = setting(None, "")
+
+    def __post_init__(self) -> None:
+        """Check every setting, and what they say together."""
+        check_settings(self)
+        _check_together(self)
 
     def as_dict(self) -> dict[str, Any]:
         """All settings as plain values for JSON."""
@@ -81,34 +118,32 @@ AUTHORS_CASES = {
         },
     ),
 }
-PRESETS = ("paper", "authors-code")
 
 
-def resolve(given: dict[str, Any]) -> Configuration:
+def resolve(given: Mapping[str, Any]) -> Configuration:
     """Fill in what was not given: from the preset, then from what the given settings imply, then from the defaults.
 
-    Raises ValueError, one line each, for a setting out of range or one that contradicts the preset.
+    Raises SettingError, one line each, for a setting out of range or one that contradicts the preset.
     """
+    if unknown := given.keys() - setting_names():
+        raise SettingError(
+            f"there is no setting {quoted(min(unknown, key=str))}; the settings are {', '.join(setting_names())}"
+        )
     preset, case = given.get("preset"), given.get("case")
     suggested: dict[str, Any] = {}
-    if preset is not None:
-        _one_of("preset", preset, PRESETS)
-        if preset == "authors-code":
-            case = 1 if case is None else case
-            if case not in AUTHORS_CASES:
-                raise ValueError(f"--case is {case}; the authors' toy code has cases 1 and 2")
-            chosen = AUTHORS_CASES[case]
-        else:
-            chosen = PAPER
+    if preset == "authors-code":
+        case = 1 if case is None else case
+        if case not in AUTHORS_CASES:
+            raise SettingError(f"`case` is {quoted(case)}; the authors' toy code has cases 1 and 2")
+    if preset in PRESETS:  # any other is refused with the record
+        chosen = PAPER if preset == "paper" else AUTHORS_CASES[case or 1]
         for name, value in chosen.pinned.items():
             if name in given and given[name] != value:
-                raise ValueError(
-                    f"--preset {preset} means {option(name)} {_shown(value)}, not {_shown(given[name])}; "
-                    f"drop --preset or {option(name)}"
+                raise SettingError(
+                    f"`preset` {preset} means `{name}` {_shown(value)}, not {_shown(given[name])}; "
+                    f"drop `preset` or `{name}`"
                 )
         suggested = {**chosen.suggested, **chosen.pinned}
-    if case is not None and preset != "authors-code":
-        raise ValueError(f"--case is {case}, but cases belong to --preset authors-code; add it or drop --case")
     settings = {**suggested, **given, "case": case}
     if settings.get("loss") == "ntxent":
         settings.setdefault("views", "two-sided")  # the only views that loss is defined on
@@ -120,79 +155,54 @@ def resolve(given: dict[str, Any]) -> Configuration:
     settings.setdefault("init_scale", 0.1 if small else 1.0)
     if init == "spectrum":
         settings.setdefault("init_rate", 0.35)  # the authors' code
-    if "dim" in settings:
+    if isinstance(settings.get("dim"), int | float):  # what is no number is refused with the record
         everywhere = (preset, case) == ("authors-code", 2)
         settings.setdefault("aug_dim", settings["dim"] if everywhere else settings["dim"] // 2)
-    configuration = Configuration(**settings)
-    _check(configuration)
-    return configuration
+    return Configuration(**settings)
 
 
-def option(name: str) -> str:
-    """Spell a setting as the command line does."""
-    return "--" + name.replace("_", "-")
-
-
-def _check(c: Configuration) -> None:
-    for name, allowed in (
-        ("views", VIEWS),
-        ("loss", LOSSES),
-        ("activation", ACTIVATIONS),
-        ("init", INITIALISERS),
-        ("dtype", DTYPES),
-    ):
-        _one_of(name, getattr(c, name), allowed)
-    for name, most in (
-        ("dim", 10**4),
-        ("depth", 10**3),
-        ("steps", 10**12),
-        ("runs", 10**6),
-        ("flow_batches", 10**6),
-        ("threads", 10**3),
-    ):
-        _in_range(name, getattr(c, name), 1, f"between 1 and {most}", most)
-    _in_range("batch_size", c.batch_size, 2, "between 2 and 10^9", 10**9)
-    _in_range("pool", c.pool, 0, "between 0 and 10^9", 10**9)
-    for name in ("aug_strength", "init_rate"):
-        _in_range(name, getattr(c, name), 0.0, "between 0 and 1e15", 1e15)
-    # Beyond these, squares leave the range of float32.
-    for name in ("data_var", "lr", "init_scale", "temperature"):
-        _in_range(name, getattr(c, name), 1e-15, "between 1e-15 and 1e15", 1e15)
-    _in_range("aug_dim", c.aug_dim, 0, f"between 0 and --dim {c.dim}", c.dim)
-    _in_range("seed", c.seed, 0, "between 0 and 2^63 - 1", 2**63 - 1)
-    if not 0 <= c.momentum < 1:
-        raise ValueError(f"--momentum is {c.momentum}; it must be at least 0 and below 1")
+def _check_together(c: Configuration) -> None:
+    if c.case is not None and c.preset != "authors-code":
+        raise SettingError(f"`case` is {c.case}, but cases belong to `preset` authors-code; add it or drop `case`")
+    if c.aug_dim > c.dim:
+        raise SettingError(f"`aug_dim` is {c.aug_dim}; it must be between 0 and `dim` {c.dim}")
     if c.pool != 0 and c.pool < c.batch_size:
-        raise ValueError(
-            f"--pool is {c.pool} with --batch-size {c.batch_size}; "
+        raise SettingError(
+            f"`pool` is {c.pool} with `batch_size` {c.batch_size}; "
             "a pool holds at least one batch, or is 0 for fresh samples"
         )
     if not c.dynamics or len(set(c.dynamics)) < len(c.dynamics):
-        raise ValueError(
-            f"--dynamics is {','.join(c.dynamics)!r}; name one or more of {', '.join(DYNAMICS)}, each once"
+        raise SettingError(
+            f"`dynamics` is {','.join(c.dynamics)!r}; name one or more of {', '.join(DYNAMICS)}, each once"
         )
-    for name in c.dynamics:
-        _one_of("dynamics", name, DYNAMICS)
     if c.init != "spectrum" and c.init_rate is not None:
-        raise ValueError(f"--init-rate is {c.init_rate}, but --init {c.init} has none; add --init spectrum or drop it")
+        raise SettingError(
+            f"`init_rate` is {c.init_rate}, but `init` {c.init} has none; add `init` spectrum or drop it"
+        )
     if c.bias and "population" in c.dynamics:
-        raise ValueError("--dynamics population has no closed form with --bias; drop one of them")
+        raise SettingError("`dynamics` population has no closed form with `bias`; drop one of them")
+    _check_objective(c)
 
 
-def _in_range(name: str, value: float | None, low: float, words: str, high: float = float("inf")) -> None:
-    if value is not None and not low <= value <= high:
-        raise ValueError(f"{option(name)} is {value}; it must be {words}")
+def _check_objective(c: Configuration) -> None:
+    # Imported here, for torch comes with them, and options are made of the fields alone.
+    from dyncollapse.objective import Objective
+    from dyncollapse.population import check_population
 
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{option(name)} is {value!r}; choose one of {', '.join(allowed)}")
+    try:
+        objective = Objective(c.loss, c.temperature, c.activation)
+        objective.check_views(c.views)
+        if "population" in c.dynamics:
+            check_population(objective)
+    except ValueError as error:
+        raise SettingError(str(error)) from None
 
 
 def _shown(value: Any) -> str:
-    return ("off", "on")[value] if isinstance(value, bool) else str(value)
+    return ("off", "on")[value] if isinstance(value, bool) else quoted(value).strip("'")
 
 
+@cache
 def setting_names() -> tuple[str, ...]:
     """Names of all settings, in the order in which they are declared."""
     return tuple(field.name for field in fields(Configuration))

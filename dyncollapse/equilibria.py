@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dyncollapse.choices import LOSSES
 from dyncollapse.gaussian import VIEWS, GaussianTask, as_seen
-from dyncollapse.losses import LOSSES, loss_temperature
+from dyncollapse.losses import loss_temperature
 from dyncollapse.precision import outside_autocast
 
 # Round-off of a covariance of d inputs, in d eps of |C|, its entries' absolute values: what matrix products and the

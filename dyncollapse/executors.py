@@ -18,6 +18,7 @@ from typing import Any
 
 from dyncollapse.dispatch import Workers
 from dyncollapse.interrupts import deaf_children
+from dyncollapse.settings import SettingError
 
 # How long a Dask scheduler may take to answer (ours).
 CONNECT = "10s"
@@ -33,12 +34,25 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
+# More of these per core only wait for each other, and thousands fill the system's table of processes.
+THREADS_PER_CORE, PROCESSES_PER_CORE = 16, 8
+ALWAYS = 64  # as many as any system starts
+
+
+def check_count(name: str, count: int, per_core: int) -> None:
+    """Raise SettingError for more threads or processes than this machine can do anything with."""
+    most = max(ALWAYS, per_core * cores())
+    if count > most:
+        raise SettingError(f"`{name}` is {count}; for the {cores()} cores of this machine give at most {most}")
+
+
 def local_workers(count: int | None = None, threads: int = 1) -> Workers:
     """Processes on this machine, by default as many as its cores allow with `threads` each.
 
     A script that uses them runs its own work under `if __name__ == "__main__":`, for every process imports it.
     """
     count = count or max(1, cores() // threads)
+    check_count("workers", count, PROCESSES_PER_CORE)
     return Workers(partial(_processes, count), count)
 
 

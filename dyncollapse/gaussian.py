@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from dyncollapse.choices import VIEWS
 from dyncollapse.precision import outside_autocast
 
-VIEWS = ("one-sided", "two-sided")
 # Numbers in a step of the runs that share a generator (ours): 32 runs of 128 pairs in 16 dimensions. Fewer would cost
 # calls, more would leave processors idle.
 SHARED = 2**19

@@ -13,10 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dyncollapse.choices import AUTHORS_TEMPERATURE
 from dyncollapse.precision import exact_product, full_precision, inside_autocast
 
-LOSSES = ("infonce", "dot", "ntxent", "spectral")
-AUTHORS_TEMPERATURE = 0.1
 LOG2_E = 1 / math.log(2)
 
 

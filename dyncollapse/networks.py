@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from dyncollapse.choices import ACTIVATIONS
+
 Weights = tuple[Tensor, ...]
-ACTIVATIONS = ("linear", "relu")
-INITIALISERS = ("gaussian", "uniform", "spectrum")
 
 
 def check_weights(weights: Sequence[Tensor], biases: Sequence[Tensor] = ()) -> None:

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dyncollapse.choices import ACTIVATIONS, LOSSES
 from dyncollapse.covariance import centred_force
 from dyncollapse.gaussian import Pairs
 from dyncollapse.losses import (
-    LOSSES,
     centred_logits,
     check_loss_views,
     dot_infonce,
@@ -22,7 +22,7 @@ from dyncollapse.losses import (
     ntxent,
     spectral,
 )
-from dyncollapse.networks import ACTIVATIONS, Weights, end_to_end, forward, layer_gradients
+from dyncollapse.networks import Weights, end_to_end, forward, layer_gradients
 from dyncollapse.precision import common_precision, outside_autocast
 
 # Bytes of softmax weights that are differentiated together (ours): of 64 batches or runs of 128 pairs in float32, so

@@ -3,20 +3,21 @@
 import platform
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from dyncollapse.configuration import Configuration
-from dyncollapse.files import read_json
+from dyncollapse.files import printable, read_json
 from dyncollapse.grid import point_hash
 from dyncollapse.packing import train_together
 from dyncollapse.report import save
+from dyncollapse.schemas import Report, checked
+from dyncollapse.settings import from_values
 from dyncollapse.simulation import Outcome, Simulation, build, run
 from dyncollapse.solver import FlowFailed
-from dyncollapse.tables import as_row
 from dyncollapse.training import Diverged
 from dyncollapse.trajectory import Trajectory
 
@@ -88,25 +89,39 @@ def save_point(outcome: Outcome, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def read_point(path: Path) -> dict[str, Any]:
-    """Read the report of a finished point. Raises ValueError, one line, where it is missing, broken or unfinished."""
+def read_point(path: Path) -> Report:
+    """Read the report of a finished point.
+
+    Args:
+        path: The point's folder.
+
+    Returns:
+        What run.json says.
+
+    Raises:
+        ValueError: One line where it is missing, broken or unfinished, or of another point.
+    """
     try:
-        found = read_json(path / "run.json")
-        if found["status"] != "finished":
-            raise ValueError(f"its status is {found['status']}")
+        found = checked(read_json(path / "run.json"), Report)
         configuration = as_configuration(found["config"])
         if (name := point_hash(configuration)) != path.name:
             raise ValueError(f"it holds the point {name}")
         if list(found["dynamics"]) != list(configuration.dynamics):
             raise ValueError("its dynamics are others than it was asked for")
-        as_row(name, configuration, found)  # and so on, wherever a table or a picture looks
-        [mode["rest_singular_value"] for mode in found["prediction"]["modes"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path / 'run.json'} is not the report of a finished point ({error})") from None
+    except OSError as error:
+        raise ValueError(f"{_shown(path)} cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ValueError(f"{_shown(path)} is not the report of a finished point ({error})") from None
     return found
 
 
-def as_configuration(values: dict[str, Any]) -> Configuration:
-    """The configuration that `Configuration.as_dict` gave, read from JSON; versions are left out."""
-    settings = {name: value for name, value in values.items() if name != "versions"}
-    return Configuration(**settings | {"dynamics": tuple(settings["dynamics"])})
+def _shown(path: Path) -> str:
+    return printable(str(path / "run.json"))
+
+
+def as_configuration(values: Mapping[str, Any]) -> Configuration:
+    """The configuration that `Configuration.as_dict` gave, read from JSON; versions are left out.
+
+    Raises ValueError, one line, for anything else.
+    """
+    return from_values(Configuration, {name: value for name, value in values.items() if name != "versions"})

@@ -13,10 +13,10 @@ from dyncollapse.configuration import Configuration
 from dyncollapse.diagnosis import Dimensions, Verdict, judge, mode_dimensions, natural_scale, sampled_dimensions
 from dyncollapse.equilibria import escape_time, growth_rates, modes, rest_singular_values
 from dyncollapse.flow import population_flow, sample_flow
+from dyncollapse.footprint import check_room, simulation_bytes
 from dyncollapse.gaussian import GaussianTask, JoinedStream, Pairs, PairStream, stack_pairs
 from dyncollapse.networks import Weights, end_to_end, gaussian_init, spectrum_init, uniform_biases, uniform_init
 from dyncollapse.objective import Objective, infonce_force
-from dyncollapse.population import check_population
 from dyncollapse.solver import FlowFailed
 from dyncollapse.training import Diverged, record_steps, train
 from dyncollapse.trajectory import Trajectory
@@ -54,11 +54,13 @@ class Outcome:
 
 
 def build(configuration: Configuration) -> Simulation:
-    """Make task, objective, initial weights and batches. Raises ValueError for settings that do not fit together."""
+    """Make task, objective, initial weights and batches. Raises SettingError for what does not fit into memory."""
     c = configuration
+    advice = "lower `dim`, `depth`, `batch_size`, `pool` or `runs`"
+    check_room(simulation_bytes(c), c.device, "this simulation", advice)
     device, dtype = torch.device(c.device), getattr(torch, c.dtype)
     task = GaussianTask.block(c.dim, c.aug_dim, c.aug_strength, c.data_var, c.views).to(dtype, device)
-    objective = make_objective(c)
+    objective = Objective(c.loss, c.temperature, c.activation)
     source = Generator().manual_seed(c.seed)
     widths, runs = [c.dim] * (c.depth + 1), (c.runs,)
     if c.init == "spectrum":
@@ -76,16 +78,6 @@ def build(configuration: Configuration) -> Simulation:
         task.stream(c.batch_size, draw, runs, c.pool or None),
         task.sample(PROBE_SAMPLES, probe),
     )
-
-
-def make_objective(configuration: Configuration) -> Objective:
-    """What the networks minimise. Raises ValueError where loss, temperature, views and dynamics do not fit together."""
-    c = configuration
-    objective = Objective(c.loss, c.temperature, c.activation)
-    objective.check_views(c.views)
-    if "population" in c.dynamics:
-        check_population(objective)
-    return objective
 
 
 def run(

@@ -15,12 +15,12 @@ from filelock import FileLock, Timeout
 from dyncollapse.configuration import Configuration
 from dyncollapse.dispatch import Workers, dispatch
 from dyncollapse.executors import local_workers
-from dyncollapse.files import read_json, write_json
-from dyncollapse.grid import as_options, axes_of, point_hash
+from dyncollapse.files import printable, read_json, write_json
+from dyncollapse.grid import axes_of, point_hash
 from dyncollapse.packing import best_runs, packs
 from dyncollapse.points import PointResult, as_configuration, read_point, run_pack
 from dyncollapse.report import versions
-from dyncollapse.simulation import make_objective
+from dyncollapse.schemas import Failures, Plan, Report, checked
 from dyncollapse.tables import as_dataset, as_row
 
 if TYPE_CHECKING:
@@ -45,11 +45,6 @@ class Sweep:
         """Take the points, as `expand_grid` gives them."""
         if not configurations:
             raise ValueError("a sweep needs at least one point")
-        for c in configurations:
-            try:
-                make_objective(c)
-            except ValueError as error:
-                raise ValueError(f"{error} (in {as_options(c)})") from None
         self.folder = Path(folder)
         self.points = {point_hash(c): c for c in configurations}
 
@@ -63,7 +58,7 @@ class Sweep:
         """The settings that vary, each with its values."""
         return axes_of(list(self.points.values()))
 
-    def reports(self) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    def reports(self) -> tuple[dict[str, Report], dict[str, str]]:
         """What run.json says of each finished point, and of each folder that is broken what is wrong with it."""
         found, broken = {}, {}
         for name in self.points:
@@ -77,10 +72,10 @@ class Sweep:
     def failures(self) -> dict[str, str]:
         """What went wrong with the points that were tried last and are not finished."""
         try:
-            told = dict(read_json(self.folder / FAILURES))
-        except (OSError, ValueError, TypeError):  # advice for the reader only: the next run finds out again
+            told = checked(read_json(self.folder / FAILURES), Failures)
+        except (OSError, ValueError):  # advice for the reader only: the next run finds out again
             return {}
-        return {name: str(told[name]) for name in self.points if name in told}
+        return {name: told[name] for name in self.points if name in told}
 
     def packs(
         self, done: Iterable[str] = (), *, workers: int | None = None, most_runs: int | None = None
@@ -139,7 +134,7 @@ class Sweep:
             if foreign:
                 raise ValueError(f"{self.folder} holds {foreign[0]} and no {PLAN}; name a new folder or a sweep's")
 
-    def table(self, reports: Mapping[str, dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+    def table(self, reports: Mapping[str, Report] | None = None) -> list[dict[str, Any]]:
         """One row per finished point, its settings and what was found; of `reports` where they have been read."""
         reports = self.reports()[0] if reports is None else reports
         return [as_row(name, self.points[name], report) for name, report in reports.items()]
@@ -193,15 +188,17 @@ def _results(pack: Sequence[Configuration], outcome: Any, home: Path) -> Iterato
 
 def _read_plan(folder: Path) -> list[Configuration]:
     path = folder / PLAN
+    shown = printable(str(path))
     try:
-        return [as_configuration(point["config"]) for point in read_json(path)["points"]]
+        plan = checked(read_json(path), Plan)
+        return [as_configuration(point["config"]) for point in plan["points"]]
     except FileNotFoundError:
-        raise ValueError(f"{folder} holds no {PLAN}; name the folder of a sweep") from None
+        raise ValueError(f"{printable(str(folder))} holds no {PLAN}; name the folder of a sweep") from None
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}); name the folder of a sweep") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{shown} cannot be read ({error.strerror}); name the folder of a sweep") from None
+    except ValueError as error:
         raise ValueError(
-            f"{path} cannot be read ({error}); remove it and sweep again: finished points are kept"
+            f"{shown} cannot be read ({error}); remove it and sweep again: finished points are kept"
         ) from None
 
 

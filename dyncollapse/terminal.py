@@ -123,7 +123,7 @@ def print_explanation(checked: Sequence[Checked], *, to_stderr: bool) -> None:
         console.print()
         texts = (claim.statement, f"Measured: {claim.quantity}. {claim.explanation}")
         for text in (f"{claim.name} ({claim.source})", *texts):
-            console.print("\n".join(textwrap.wrap(text, 100)))
+            console.print(*textwrap.wrap(text, 100), sep="\n")
 
 
 def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> None:
@@ -139,7 +139,7 @@ def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> 
     lines = spectrum_lines(
         report.spectrum.tolist(), report.noise_floor, report.verdict.threshold, plain=plain, width=width
     )
-    console.print("\n".join(lines), soft_wrap=True)
+    console.print(*lines, sep="\n", soft_wrap=True)
     console.print()
     table = open_table("measure", "value", "95 % interval", left=1)
     if console.width >= WIDTH_FOR_WORDS:
@@ -247,9 +247,23 @@ def spectrum_lines(
     return [*lines, f"{'':8}{ranks}"]
 
 
+class _Table(Table):
+    """A table whose cells are shown as they are: terminal codes in them do nothing."""
+
+    def add_row(self, *cells: Any, **style: Any) -> None:
+        super().add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in cells), **style)
+
+
+class _Console(Console):
+    """A console that prints each text as one line, whatever is in it."""
+
+    def print(self, *objects: Any, **style: Any) -> None:
+        super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **style)
+
+
 def open_table(*columns: str, left: int = 0) -> Table:
     """A table without lines; the first `left` columns are words."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = _Table(box=None, header_style="bold", pad_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number < left else "right", no_wrap=True)
     return table
@@ -257,7 +271,7 @@ def open_table(*columns: str, left: int = 0) -> Table:
 
 def open_console(to_stderr: bool) -> Console:
     """The terminal, or a file or pipe that is wide enough for tables. Square brackets are no markup."""
-    console = Console(stderr=to_stderr, highlight=False, markup=False)
+    console = _Console(stderr=to_stderr, highlight=False, markup=False)
     if not console.is_terminal:
         console.width = WIDTH_OF_FILES
     return console

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from dyncollapse.configuration import Configuration, option
+from dyncollapse.configuration import Configuration
 from dyncollapse.files import printable, write_png
 from dyncollapse.grid import as_options, shown
 from dyncollapse.progress import duration
+from dyncollapse.schemas import Report
+from dyncollapse.settings import option
 from dyncollapse.sweep import Sweep
 from dyncollapse.terminal import open_console, open_table
 
@@ -79,7 +81,7 @@ def print_failures(sweep: Sweep, failures: Mapping[str, str]) -> None:
         console.print(f"  dyncollapse simulate {as_options(sweep.points[name])}", soft_wrap=True)
 
 
-def draw_sweep(sweep: Sweep, reports: Mapping[str, dict[str, Any]]) -> list[str]:
+def draw_sweep(sweep: Sweep, reports: Mapping[str, Report]) -> list[str]:
     """Draw the final singular values over the numeric axis with most values into sweep.png; return what was drawn.
 
     Every combination of the other axes has a panel, of which the first PANELS are drawn.
@@ -91,7 +93,7 @@ def draw_sweep(sweep: Sweep, reports: Mapping[str, dict[str, Any]]) -> list[str]
         return []
     over = max(numeric, key=lambda name: len(axes[name]))
     others = [name for name in axes if name != over]
-    panels: dict[tuple[Any, ...], list[tuple[float, dict[str, Any]]]] = {}
+    panels: dict[tuple[Any, ...], list[tuple[float, Report]]] = {}
     for name, report in reports.items():
         c = sweep.points[name]
         panels.setdefault(tuple(getattr(c, other) for other in others), []).append((getattr(c, over), report))
@@ -100,7 +102,7 @@ def draw_sweep(sweep: Sweep, reports: Mapping[str, dict[str, Any]]) -> list[str]
 
 
 def _draw(
-    panels: Sequence[tuple[tuple[Any, ...], list[tuple[float, dict[str, Any]]]]],
+    panels: Sequence[tuple[tuple[Any, ...], list[tuple[float, Report]]]],
     over: str,
     others: Sequence[str],
     count: int,

@@ -76,8 +76,13 @@ class Trajectory:
             weights, biases = _layers(tensors, "weight"), _layers(tensors, "bias")
             if not weights:
                 raise ValueError("it holds no weights")
+            moments = tensors["time"]
+            if moments.ndim != 1 or any(p.ndim < 2 or len(p) != len(moments) for p in (*weights, *biases)):
+                raise ValueError("its states are not one per moment")
+            if not isinstance(meta, dict):
+                raise ValueError("its meta is no table")
             return cls(tensors["time"], weights, tensors["loss"], biases, meta)
-        except (KeyError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        except (KeyError, ValueError, EOFError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is not a saved trajectory ({error})") from error
 
 

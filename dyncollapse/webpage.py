@@ -1,10 +1,10 @@
 """A report on embeddings as pictures, a table and one self-contained page."""
 
 import csv
+import html
 import io
 import json
 from collections.abc import Callable, Mapping
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from dyncollapse.embeddings import EmbeddingReport
+from dyncollapse.files import printable
 from dyncollapse.plotting import plot_eigenvalues, plot_ratios
 
 STYLE = """
@@ -96,6 +97,11 @@ def as_csv(report: EmbeddingReport) -> str:
     for k, (eigenvalue, found) in enumerate(zip(values["spectrum"], values["verdict"]["dimensions"], strict=True), 1):
         table.writerow([k, eigenvalue, *(found[name] for name in COLUMNS[2:])])
     return text.getvalue()
+
+
+def escape(text: str) -> str:
+    """A text for the page, which may also be printed: neither a browser nor a terminal obeys what is in it."""
+    return html.escape(printable(text))
 
 
 def as_html(report: EmbeddingReport, config: Mapping[str, Any]) -> str:

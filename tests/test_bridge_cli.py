@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from dyncollapse.bridge import pretraining
 from dyncollapse.bridge.checkpoints import checkpoints
 from dyncollapse.bridge.cli_common import remove_empty
 from dyncollapse.bridge.encoders import build_backbone
+from dyncollapse.bridge.images import open_data
 from dyncollapse.cli import main
 
 SHORT = ["--data", "digits", "--epochs", "1", "--batch-size", "256", "--no-tensorboard"]
@@ -221,6 +223,16 @@ def test_images_of_other_colours_are_refused(run, tmp_path):
     write_images(tmp_path / "photos")
     line = refused(call("embed", "--checkpoint", run, "--data", tmp_path / "photos", "--split", "train"))
     assert "--data has images of 3 channel(s), and the encoder takes 1" in line
+
+
+@pytest.mark.parametrize("method", ["logistic", "sgd"])
+def test_a_probe_of_one_class_is_refused_before_anything_is_embedded(method, run, monkeypatch):
+    digits = open_data("digits")
+    alike = replace(digits, train=replace(digits.train, labels=torch.zeros_like(digits.train.labels)))
+    monkeypatch.setattr("dyncollapse.bridge.images.open_data", lambda _name: alike)
+    monkeypatch.setattr("dyncollapse.bridge.cli_encoder._embed", lambda *_: pytest.fail("it embeds"))
+    line = refused(call("probe", "--checkpoint", run, "--method", method))
+    assert "--data has training images of 1 class; a probe needs at least two" in line
 
 
 def test_folder_in_use_and_other_settings_are_refused(run):

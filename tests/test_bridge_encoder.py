@@ -180,7 +180,7 @@ def test_probe_of_a_subvector_reads_no_more_than_that(generator):
     part = logistic_probe(train, test, 2)
     assert (part.top1, part.dimensions, part.of) == (alone.top1, 2, 8)
     for wrong in (0, 9):
-        with pytest.raises(ValueError, match=rf"--subvector is {wrong}, but the representation has 8"):
+        with pytest.raises(ValueError, match=rf"subvector is {wrong}, but the representation has 8"):
             logistic_probe(train, test, wrong)
 
 
@@ -188,6 +188,14 @@ def test_probe_of_a_constant_is_refused():
     rows = torch.ones(6, 3), torch.arange(6) % 2
     with pytest.raises(ValueError, match="do not vary"):
         logistic_probe(rows, rows)
+
+
+def test_probe_of_one_class_is_refused(generator):
+    features = torch.randn(6, 3, generator=generator)
+    one, two = torch.zeros(6, dtype=torch.int64), torch.arange(6) % 2
+    with pytest.raises(ValueError, match="data has training images of 1 class"):
+        logistic_probe((features, one), (features, two))
+    assert logistic_probe((features, two), (features, one)).test == 6
 
 
 def test_sgd_probe_agrees_with_logistic_regression(tmp_path):

@@ -63,7 +63,7 @@ def test_directclr_by_others_keeps_d0_dimensions(tmp_path):
     with torch.no_grad():
         r, z = loaded.encoder(torch.zeros(1, 3, 32, 32))
     assert torch.equal(z, r[:, :90])
-    with pytest.raises(ValueError, match="--d0 is 513, but resnet18 gives representations of 512"):
+    with pytest.raises(ValueError, match="d0 is 513, but resnet18 gives representations of 512"):
         load_encoder(path, arch=ARCH, d0=513)
 
 

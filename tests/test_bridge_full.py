@@ -115,7 +115,7 @@ def test_a_gpu_that_is_absent_is_told_in_a_line(tmp_path):
         (["--tiny", "--device", "cpu", "--cifar", __file__], "is no folder and no tar archive; give CIFAR-10 as one"),
         (["--tiny", "--device", "cpu", "--cifar", str(Path(__file__).parent)], "class folders are empty (benchmarks)"),
         (["--full", "--device", "tpu"], "--device is 'tpu'; this machine offers cpu"),
-        (["--full", "--minutes", "0"], "0.0 is not in the range x>0."),
+        (["--full", "--minutes", "0"], "0.0 is not in the range 0<x<=10000."),
     ],
 )
 def test_options_that_make_no_sense_are_refused(given, told):

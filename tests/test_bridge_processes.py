@@ -75,5 +75,5 @@ def test_two_processes_have_the_loss_gradients_and_statistics_of_one(tmp_path):
 def test_processes_share_a_batch_evenly_or_not_at_all():
     two = [replace(ALONE, rank=rank, count=2) for rank in range(2)]
     assert [process.share(8) for process in two] == [slice(0, 4), slice(4, 8)]
-    with pytest.raises(ValueError, match="--batch-size is 9, which 2 processes cannot share evenly; try 8"):
+    with pytest.raises(ValueError, match="batch_size is 9, which 2 processes cannot share evenly; try 8"):
         two[0].share(9)

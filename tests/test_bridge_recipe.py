@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from dyncollapse.bridge.recipe import PRESETS, PROJECTORS, Recipe, option, resolve, settings_of
+from dyncollapse.bridge.recipe import PRESETS, PROJECTORS, Recipe, resolve
+from dyncollapse.settings import option, settings_of
 
 
 def test_defaults_are_the_papers():
@@ -39,9 +40,9 @@ def test_options_go_before_the_file_and_the_file_before_the_preset(tmp_path):
     ("text", "words"),
     [
         ("learning_rate = 1", "'learning_rate'"),
-        ("lr = 'fast'", "type float"),
-        ("epochs = 1.5", "type int"),
-        ("strict = 1", "type bool"),
+        ("lr = 'fast'", "lr is 'fast'; it takes numbers"),
+        ("epochs = 1.5", "epochs is 1.5; it takes whole numbers"),
+        ("strict = 1", "strict is 1; it takes True or False"),
         ("[pretrain]\nlr = 1.0", "'pretrain'"),
         ("lr = ", "is no TOML"),
     ],
@@ -63,27 +64,27 @@ def test_missing_file_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"data": ""}, "--data is not given"),
-        ({"preset": "paper"}, "--preset is 'paper'"),
-        ({"projector": "conv"}, "--projector is 'conv'; choose one of mlp"),
+        ({"data": ""}, "data is not given"),
+        ({"preset": "paper"}, "preset is 'paper'"),
+        ({"projector": "conv"}, "projector is 'conv'; choose one of mlp"),
         ({"method": "directclr", "projector": "mlp"}, "directclr has none"),
-        ({"batch_size": 1}, "--batch-size is 1: a pair alone has no negatives"),
-        ({"batch_size": 0}, "--batch-size is 0"),
-        ({"epochs": 0, "warmup_epochs": 0.0}, "--epochs is 0"),
-        ({"epochs": 5, "warmup_epochs": 5.0}, "--warmup-epochs is 5.0"),
-        ({"lr": 0.0}, "lr must be above 0"),
-        ({"lr": float("nan")}, "--lr is nan"),
-        ({"momentum": 1.0}, "momentum below 1"),
-        ({"temperature": 0.0}, "--temperature is 0.0"),
-        ({"d0": 8}, "--d0 is 8, but the projector mlp has none"),
-        ({"out_dim": 8, "projector": "none"}, "--out-dim is 8, but the projector none has none"),
-        ({"hidden_dim": 8, "projector": "linear"}, "--hidden-dim is 8, but the projector linear"),
-        ({"d0": 0, "method": "directclr"}, "--d0 is 0"),
-        ({"precision": "float8"}, "--precision is 'float8'"),
-        ({"seed": -1}, "--seed is -1"),
-        ({"seed": 2**63}, "it must be below 2^63"),
+        ({"batch_size": 1}, "batch_size is 1; it must be between 2 and"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"epochs": 0, "warmup_epochs": 0.0}, "epochs is 0"),
+        ({"epochs": 5, "warmup_epochs": 5.0}, "warmup_epochs is 5.0"),
+        ({"lr": 0.0}, "lr is 0.0; it must be between 1e-15"),
+        ({"lr": float("nan")}, "lr is nan"),
+        ({"momentum": 1.0}, "momentum is 1.0; it must be at least 0 and below 1"),
+        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"d0": 8}, "d0 is 8, but the projector mlp has none"),
+        ({"out_dim": 8, "projector": "none"}, "out_dim is 8, but the projector none has none"),
+        ({"hidden_dim": 8, "projector": "linear"}, "hidden_dim is 8, but the projector linear"),
+        ({"d0": 0, "method": "directclr"}, "d0 is 0"),
+        ({"precision": "float8"}, "precision is 'float8'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**63}, "between 0 and 2^63 - 1"),
         ({"optimiser": "lars", "weight_decay": 0.0}, "lars adapts no rate"),
-        ({"optimiser": "adamw", "momentum": 0.5}, "--momentum is of lars and sgd"),
+        ({"optimiser": "adamw", "momentum": 0.5}, "momentum is of lars and sgd"),
     ],
 )
 def test_settings_that_contradict_are_refused(given, words):
@@ -93,5 +94,5 @@ def test_settings_that_contradict_are_refused(given, words):
 
 
 def test_every_setting_explains_itself():
-    assert all(setting.metadata["help"].endswith((".", "]")) for setting in settings_of())
+    assert all(setting.metadata["limits"].text.endswith((".", "]")) for setting in settings_of(Recipe))
     assert option("batch_size") == "--batch-size"

@@ -61,7 +61,7 @@ def test_finished_run_is_only_read_again(tmp_path):
 
 def test_other_settings_do_not_go_on_with_a_run(tmp_path):
     pretrain(small(batch_size=432), tmp_path, ALONE)
-    with pytest.raises(ValueError, match=r"--lr is 0\.5, but this run began with 0\.3"):
+    with pytest.raises(ValueError, match=r"lr is 0\.5, but this run began with 0\.3"):
         pretrain(small(batch_size=432, lr=0.5), tmp_path, ALONE)
     pretrain(small(batch_size=432, keep=1, log_every=1), tmp_path, ALONE)
 
@@ -71,7 +71,7 @@ def test_data_that_has_changed_does_not_go_on_with_a_run(tmp_path):
     settings = {"preset": "digits", "data": str(folder), "image_size": 16, "augment": "cifar", "batch_size": 4}
     pretrain(small(**settings, pipeline="workers"), tmp_path / "run", ALONE)
     (folder / "cat" / "0000.jpg").rename(folder / "cat" / "0000.txt")
-    with pytest.raises(ValueError, match="--data has 15 images, but this run began with 16"):
+    with pytest.raises(ValueError, match="data has 15 images, but this run began with 16"):
         pretrain(small(**settings, pipeline="workers"), tmp_path / "run", ALONE)
 
 

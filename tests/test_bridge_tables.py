@@ -25,13 +25,15 @@ from dyncollapse.bridge.tables import ROWS
 from dyncollapse.bridge.terminal import as_markdown, print_table
 from dyncollapse.files import write_json
 
+FACTS = {"data": "photos", "images": 1000, "representation_dim": 512, "embedding_dim": 128, "steps": 10}
+
 
 def made_up(folder, head, seed, top1, outputs=None, **settings):
     """A run's folder as pretrain, probe and diagnose leave it."""
     recipe = replace(small(projector=head, seed=seed, **settings), data="photos", arch="resnet18")
     folder.mkdir(parents=True)
     outputs = outputs or {"mlp": 128, "linear": 128, "none": 512, "diagonal": 512, "orthogonal": 512}.get(head, 90)
-    facts = {"data": "photos", "images": 1000, "representation_dim": 512, "embedding_dim": outputs, "steps": 10}
+    facts = FACTS | {"embedding_dim": outputs}
     write_json(folder / "config.json", {"recipe": recipe.as_dict(), "facts": facts})
     (folder / "log.jsonl").write_text('{"step": 10, "loss": 1.0}\n')
     probe = {"method": "sgd", "dimensions": 512, "top1": top1, "error": 1.0, "step": 10}
@@ -120,7 +122,7 @@ def test_probes_of_earlier_steps_are_no_result(runs):
     add_probe(runs / "linear", {"method": "sgd", "dimensions": 512, "top1": 1.0, "error": 1.0, "step": 4})
     assert read_run(runs / "linear").top1() == 58.0
     (runs / "linear" / "probes.json").write_text("[")
-    with pytest.raises(ValueError, match=r"probes\.json is no JSON"):
+    with pytest.raises(ValueError, match=r"probes\.json cannot be read"):
         add_probe(runs / "linear", {})
 
 
@@ -195,14 +197,14 @@ def test_check_finishes_what_is_left_and_reports_what_fails(tmp_path):
         if "d0-4" in name or "none" in name
     }
     made = tmp_path / "other"
-    write_json(made_up(made / "a", "mlp", 0, 60.0) / "config.json", {"recipe": small().as_dict(), "facts": {}})
-    with pytest.raises(ValueError, match="--epochs is 2, but this run began with 1"):
+    write_json(made_up(made / "a", "mlp", 0, 60.0) / "config.json", {"recipe": small().as_dict(), "facts": FACTS})
+    with pytest.raises(ValueError, match="epochs is 2, but this run began with 1"):
         run_check(made, {"a": small(epochs=2)}, 1)
     broken = replace(recipes["none-seed0"], batch_size=5000)
     seen = []
     failures = run_check(tmp_path, {**recipes, "broken": broken}, 1, lambda done, total: seen.append((done, total)))
     assert list(failures) == ["broken"]
-    assert "--batch-size is 5000, but there are 1297 images" in failures["broken"]
+    assert "batch_size is 5000, but there are 1297 images" in failures["broken"]
     assert seen[0] == (0, 20)
     assert seen[-1] == (20, 20)
     assert all(is_done(tmp_path / name) for name in recipes)

@@ -14,6 +14,9 @@ PACKAGE = Path(dyncollapse.__file__).parent
 FLOORS = [
     {"precision"},
     {
+        "choices",
+        "settings",
+        "schemas",
         "gaussian",
         "networks",
         "losses",
@@ -47,7 +50,7 @@ FLOORS = [
     {"ensemble", "flow", "solver", "causes"},
     {"training"},
     {"comparison", "diagnosis", "spectrum_verdict", "embeddings", "intervals", "cautions"},
-    {"configuration", "simulation", "grid", "packing", "plotting", "claims", "monitor"},
+    {"configuration", "footprint", "simulation", "grid", "packing", "plotting", "claims", "monitor"},
     {"report", "terminal", "webpage", "points", "tables", "estimate", "progress"},
     {"executors", "sweep", "terminal_sweep"},
     {"cli_shared"},
@@ -88,6 +91,11 @@ PACKAGES = {
 }
 # The only imports within a floor.
 NEIGHBOURS = {
+    "settings": {"files"},
+    "schemas": {"files"},
+    "gaussian": {"choices"},
+    "networks": {"choices"},
+    "losses": {"choices"},
     "trajectory": {"networks", "alignment", "files"},
     "readers": {"files"},
     "objective": {"covariance"},
@@ -97,10 +105,11 @@ NEIGHBOURS = {
     "split_moments": {"view_moments"},
     "evidence": {"covariance"},
     "flow": {"solver"},
-    "simulation": {"configuration"},
+    "footprint": {"configuration"},
+    "simulation": {"configuration", "footprint"},
     "grid": {"configuration"},
     "packing": {"configuration", "simulation"},
-    "points": {"report", "tables"},
+    "points": {"report"},
     "estimate": {"report"},
     "sweep": {"executors"},
     "terminal_sweep": {"sweep"},

@@ -314,7 +314,7 @@ def test_unusable_folders_are_told_in_one_line(tmp_path):
 
 
 def test_settings_that_do_not_fit_together_are_refused_before_anything_runs(tmp_path):
-    with pytest.raises(ValueError, match=r"the infonce loss has none.* \(in --aug-strength 0.5 .*--temperature 0.5 "):
+    with pytest.raises(ValueError, match=r"the infonce loss has none.* \(in aug_strength 0.5\)"):
         sweep(tmp_path / "new", temperature=[0.5])
     with pytest.raises(ValueError, match="at least one point"):
         Sweep(tmp_path / "new", [])

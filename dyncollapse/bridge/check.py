@@ -157,7 +157,7 @@ def _watched(
 
     def look() -> None:
         while not ended.wait(LOOK):
-            with suppress(OSError):
+            with suppress(OSError, ValueError):  # what is broken is reported by its run
                 progress(taken(), total)
 
     progress(taken(), total)

@@ -9,6 +9,7 @@ import torch
 
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.files import printable, write_whole
+from dyncollapse.settings import from_values
 
 FOLDER, FORMAT = "checkpoints", 1
 NAMES = "step-*.pt"
@@ -83,7 +84,11 @@ def as_checkpoint(content: dict[str, Any], shown: str) -> Checkpoint:
     if content["format"] != FORMAT:
         raise ValueError(f"{shown} has format {content['format']}; this version reads {FORMAT}")
     states = {name: value for name, value in content.items() if name not in ("format", "step", "recipe", "channels")}
-    return Checkpoint(content["step"], Recipe(**content["recipe"]), content["channels"], states)
+    try:
+        recipe = from_values(Recipe, content["recipe"])
+    except ValueError as error:
+        raise ValueError(f"{shown} holds no settings of a run ({error})") from None
+    return Checkpoint(content["step"], recipe, content["channels"], states)
 
 
 def is_ours(content: Any) -> bool:

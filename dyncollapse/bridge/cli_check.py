@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from dyncollapse.bridge.cli_common import AS_JSON, refusals, remove_empty
-from dyncollapse.cli_shared import fail, say_saved
+from dyncollapse.cli_shared import EPOCHS, THREADS, FiniteRange, fail, say, say_saved
 
 
 @click.command()
@@ -25,24 +25,25 @@ def table(folders: tuple[Path, ...], markdown: bool, as_json: bool) -> None:
         from dyncollapse.bridge.tables import compare
         from dyncollapse.bridge.terminal import as_markdown, print_table
 
-        compared = compare(find_runs(folders))
+        compared = compare(find_runs(folders, lambda text: say(text, err=True)))
     if as_json:
         click.echo(json.dumps(compared, allow_nan=False))
     if markdown:
-        click.echo(as_markdown(compared["rows"]), nl=False)
+        for line in as_markdown(compared["rows"]).splitlines():
+            say(line, err=False)
     print_table(compared, to_stderr=as_json or markdown)
 
 
 @click.command()
-@click.option("--seeds", type=click.IntRange(1), help="Runs of each projector.  [3]")
-@click.option("--epochs", type=click.IntRange(1), help="Of each run.  [30; 15 with --short]")
+@click.option("--seeds", type=click.IntRange(1, 100), help="Runs of each projector.  [3]")
+@click.option("--epochs", type=EPOCHS, help="Of each run.  [30; 15 with --short]")
 @click.option("--short", is_flag=True, help="Only the projectors of Table 1, and fewer sub-vectors.")
-@click.option("--workers", type=click.IntRange(1), help="Runs at a time, a core each.  [as many as there are cores]")
+@click.option("--workers", type=THREADS, help="Runs at a time, a core each.  [as many as there are cores]")
 @click.option("--full", is_flag=True, help="Prove the real scale on one device instead, part by part.")
 @click.option("--tiny", is_flag=True, help="With --full: every part at toy size.")
 @click.option("--device", help="With --full: cuda, cuda:N or cpu.  [cuda]")
 @click.option("--cifar", type=click.Path(path_type=Path), help="With --full: a folder of CIFAR-10, or its archive.")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="With --full: for all of it.  [9]")
+@click.option("--minutes", type=FiniteRange(0, 10**4, min_open=True), help="With --full: for all of it.  [9]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder, new or of an earlier check.  [runs/check-NNNN]")
 @AS_JSON
 def check(

@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyncollapse.bridge.cli_common import AS_JSON, refusals, remove_empty
-from dyncollapse.cli_shared import Command, fail, say_saved, use_machine
+from dyncollapse.bridge.recipe import WIDEST
+from dyncollapse.cli_shared import (
+    BATCHES,
+    EPOCHS,
+    SEEDS,
+    TEMPERATURES,
+    THREADS,
+    WORKERS,
+    Command,
+    fail,
+    say,
+    say_saved,
+    use_machine,
+)
 
 if TYPE_CHECKING:
     from dyncollapse.bridge.both import Both
@@ -34,7 +47,11 @@ def checkpoint_options(command: Command) -> Command:
         click.option(
             "--prefix-map", multiple=True, metavar="OLD=NEW", help="Replace a beginning of its tensors' names."
         ),
-        click.option("--d0", type=int, help="Its embedding is the first d0 dimensions (DirectCLR by others)."),
+        click.option(
+            "--d0",
+            type=click.IntRange(1, WIDEST),
+            help="Its embedding is the first d0 dimensions (DirectCLR by others).",
+        ),
         click.option(
             "--projector-prefix", metavar="NAME", help="Where its projector is among the tensors' names.  [found out]"
         ),
@@ -48,15 +65,19 @@ def checkpoint_options(command: Command) -> Command:
             metavar="normalise|relu|...",
             help="What follows the projector's last layer: division by its length, or an activation.  [nothing]",
         ),
-        click.option("--image-size", type=int, help="Side of the images it takes.  [its own; 224; small stems: 32]"),
+        click.option(
+            "--image-size",
+            type=click.IntRange(4, 4096),
+            help="Side of the images it takes.  [its own; 224; small stems: 32]",
+        ),
         click.option("--augment", metavar="imagenet|cifar|digits", help="Views it was trained on.  [by its stem]"),
         click.option("--trust-checkpoint", is_flag=True, help="Unpickle it: runs whatever code is in it."),
         click.option("--device", default="cpu", help="cpu, cuda or cuda:N.  [cpu]"),
-        click.option("--threads", type=click.IntRange(1), default=1, help="CPU threads.  [1]"),
-        click.option("--workers", type=click.IntRange(0), default=0, help="Processes that read images.  [0: none]"),
-        click.option("--batch-size", type=click.IntRange(1), default=256, help="Images at a time.  [256]"),
+        click.option("--threads", type=THREADS, default=1, help="CPU threads.  [1]"),
+        click.option("--workers", type=WORKERS, default=0, help="Processes that read images.  [0: none]"),
+        click.option("--batch-size", type=BATCHES, default=256, help="Images at a time.  [256]"),
         click.option("--strict", is_flag=True, help="Stop at an image that cannot be read."),
-        click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the augmented views.  [0]"),
+        click.option("--seed", type=SEEDS, default=0, help="Seed of the augmented views.  [0]"),
     )
     for decorate in reversed(options):
         command = decorate(command)
@@ -97,11 +118,11 @@ def embed(space: str, split: str | None, views: str, out: Path | None, as_json: 
     if as_json:
         told = {"matched": loaded.matched, "assumptions": list(found.assumptions)}
         click.echo(json.dumps({"folder": str(folder), **told, "shapes": sizes, "files": names}))
-    click.echo(f"{loaded.path}: {loaded.matched}", err=as_json)
+    say(f"{loaded.path}: {loaded.matched}", err=as_json)
     for text in found.assumptions:
-        click.echo(f"assumed: {text}", err=as_json)
+        say(f"assumed: {text}", err=as_json)
     for s, shape in sizes.items():
-        click.echo(f"{s}: {shape[0]} images x {shape[1]} dimensions", err=as_json)
+        say(f"{s}: {shape[0]} images x {shape[1]} dimensions", err=as_json)
     labels = [LABELS] if labelled(images) else []
     say_saved(folder, (*names, *labels, "embed.json"), to_stderr=as_json)
 
@@ -116,7 +137,7 @@ def embed(space: str, split: str | None, views: str, out: Path | None, as_json: 
     help="Compare plain with augmented, or two augmented.  [two-sided]",
 )
 @click.option("--loss", metavar="infonce|dot|ntxent", help="Weigh negatives by this loss's softmax.  [all alike]")
-@click.option("--temperature", type=float, help="Temperature of dot and ntxent.  [0.1]")
+@click.option("--temperature", type=TEMPERATURES, help="Temperature of dot and ntxent.  [0.1]")
 @click.option("--keep-embeddings", is_flag=True, help="Leave the .npy files in the folder.")
 @click.option(
     "--out",
@@ -200,8 +221,10 @@ def _save_both(both: "Both", loaded: "Loaded", folder: Path, config: dict[str, A
     metavar="logistic|sgd",
     help=f"On stored features, or through crops and flips.  [logistic up to {LOGISTIC_MOST} images, sgd beyond]",
 )
-@click.option("--subvector", type=int, metavar="N", help="Probe the first N dimensions only.  [all]")
-@click.option("--epochs", type=click.IntRange(1), help="Of sgd.  [100]")
+@click.option(
+    "--subvector", type=click.IntRange(1, WIDEST), metavar="N", help="Probe the first N dimensions only.  [all]"
+)
+@click.option("--epochs", type=EPOCHS, help="Of sgd.  [100]")
 @AS_JSON
 def probe(method: str | None, subvector: int | None, epochs: int | None, as_json: bool, **given: Any) -> None:
     """Train a linear classifier on an encoder's frozen representation, and test it.
@@ -212,7 +235,7 @@ def probe(method: str | None, subvector: int | None, epochs: int | None, as_json
         from dyncollapse.bridge.encoders import representation_dim
         from dyncollapse.bridge.experiments import add_probe
         from dyncollapse.bridge.images import Skipped
-        from dyncollapse.bridge.probe import METHODS, kept_dimensions, logistic_probe, sgd_probe
+        from dyncollapse.bridge.probe import METHODS, check_classes, kept_dimensions, logistic_probe, sgd_probe
         from dyncollapse.bridge.terminal import print_probe
         from dyncollapse.progress import progress_line
 
@@ -221,6 +244,7 @@ def probe(method: str | None, subvector: int | None, epochs: int | None, as_json
         loaded, train, _, data = _open("train", given)
         data.check_labels()
         kept_dimensions(subvector, representation_dim(loaded.encoder.backbone))
+        check_classes(train.labels)
         test = data.split("test")
         method = method or ("logistic" if len(train) <= LOGISTIC_MOST and epochs is None else "sgd")
         if method == "logistic" and epochs is not None:
@@ -233,7 +257,7 @@ def probe(method: str | None, subvector: int | None, epochs: int | None, as_json
                     rows.append((found["representation"][0].clone(), found.labels))
                 result = logistic_probe(rows[0], rows[1], subvector)
         else:
-            skipped = Skipped(train, given["strict"], lambda text: click.echo(text, err=True))
+            skipped = Skipped(train, given["strict"], lambda text: say(text, err=True))
             settings = {name: given[name] for name in ("device", "workers", "seed", "batch_size")}
             with progress_line("steps") as advance:
                 result = sgd_probe(
@@ -252,10 +276,10 @@ def probe(method: str | None, subvector: int | None, epochs: int | None, as_json
         told = {"matched": loaded.matched, "assumptions": list(loaded.assumptions)}
         click.echo(json.dumps(result.as_dict() | told))
     for text in loaded.assumptions:
-        click.echo(f"assumed: {text}", err=as_json)
+        say(f"assumed: {text}", err=as_json)
     print_probe(result, to_stderr=as_json)
     if loaded.run:
-        click.echo(f"Added to {loaded.run}/probes.json", err=as_json)
+        say(f"Added to {loaded.run}/probes.json", err=as_json)
 
 
 def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images", str, "Data"]:
@@ -263,7 +287,7 @@ def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images",
     from dyncollapse.bridge.images import open_data
     from dyncollapse.bridge.loaded import load_encoder
 
-    use_machine(given["device"], given["threads"])
+    use_machine(given["device"], given["threads"], given["workers"])
     pairs = [text.partition("=") for text in given["prefix_map"]]
     if wrong := next((text for text in given["prefix_map"] if "=" not in text), None):
         raise ValueError(f"--prefix-map is {wrong!r}; write OLD=NEW")
@@ -275,7 +299,7 @@ def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images",
         trust=given["trust_checkpoint"],
         **{name: given[name] for name in names},
     )
-    data = open_data(_data_name(loaded, given), lambda text: click.echo(text, err=True))
+    data = open_data(_data_name(loaded, given), lambda text: say(text, err=True))
     split = split or ("train" if data.test is None else "test")
     if split not in ("train", "test"):
         raise ValueError(f"--split is {split!r}; choose one of train, test")
@@ -305,7 +329,7 @@ def _embed(loaded: "Loaded", images: Any, folder: Path, spaces: Any, views: str,
 
     if views not in VIEWS:
         raise ValueError(f"--views is {views!r}; choose one of {', '.join(VIEWS)}")
-    skipped = Skipped(images, given["strict"], lambda text: click.echo(text, err=True))
+    skipped = Skipped(images, given["strict"], lambda text: say(text, err=True))
     names = ("batch_size", "device", "workers", "seed")
     settings = {name: given[name] for name in names}
     with progress_line("images") as advance:

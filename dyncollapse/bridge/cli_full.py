@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from dyncollapse.bridge.cli_common import refusals, remove_empty
-from dyncollapse.cli_shared import fail, say_saved, use_machine
+from dyncollapse.cli_shared import fail, say, say_saved, use_machine
 
 
 def check_full(device: str, *, tiny: bool, cifar: Path | None, minutes: float, out: Path | None, as_json: bool) -> None:
@@ -32,7 +32,7 @@ def check_full(device: str, *, tiny: bool, cifar: Path | None, minutes: float, o
                 tiny=tiny,
                 cifar=cifar,
                 minutes=minutes,
-                tell=lambda text: click.echo(text, err=True),
+                tell=lambda text: say(text, err=True),
             )
         except KeyboardInterrupt:
             fail(130, f"Interrupted; {kept}")
@@ -42,7 +42,8 @@ def check_full(device: str, *, tiny: bool, cifar: Path | None, minutes: float, o
             remove_empty(folder)
     if as_json:
         click.echo(json.dumps({"folder": str(folder), **report}, allow_nan=False))
-    click.echo(summary(report), err=as_json)
+    for line in summary(report).splitlines():
+        say(line, err=as_json)
     say_saved(folder, sorted(path.name for path in folder.iterdir()), to_stderr=as_json)
     if not report["passed"]:
         failed = (f"part {part['number']}: {part['reason']}" for part in report["parts"] if part["status"] == "FAILED")

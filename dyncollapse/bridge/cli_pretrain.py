@@ -10,28 +10,13 @@ from typing import Any
 import click
 
 from dyncollapse.bridge.cli_common import AS_JSON, refusals, remove_empty
-from dyncollapse.bridge.recipe import Recipe, check, option, resolve, settings_of
-from dyncollapse.cli_shared import Command, fail, say_saved, use_machine
-from dyncollapse.files import printable, read_json
-
-
-def recipe_options(command: Command) -> Command:
-    """Give a command an option for each setting of a run."""
-    for setting in reversed(settings_of()):
-        kind, allowed, text = (setting.metadata[name] for name in ("kind", "allowed", "help"))
-        name = option(setting.name)
-        if kind is bool:
-            command = click.option(f"{name}/--no-{name[2:]}", default=None, help=text)(command)
-            continue
-        shown = "" if setting.default in (None, "") or setting.name == "preset" else f"  [{setting.default}]"
-        metavar = "|".join(allowed) if 0 < len(allowed) <= 4 else "NAME" if allowed else None
-        words = f" One of {', '.join(allowed)}." if len(allowed) > 4 else ""
-        command = click.option(name, type=kind, metavar=metavar, help=text + words + shown)(command)
-    return command
+from dyncollapse.bridge.recipe import Recipe, resolve
+from dyncollapse.cli_shared import fail, say, say_saved, setting_options, use_machine
+from dyncollapse.files import read_json
 
 
 @click.command()
-@recipe_options
+@setting_options(Recipe)
 @click.option(
     "--config", type=click.Path(path_type=Path), help="Settings as TOML, by these names; options go before it."
 )
@@ -48,7 +33,7 @@ def pretrain(config: Path | None, out: Path | None, resume: bool, as_json: bool,
         recipe = _resumed(out, given) if resume else resolve(given, config)
         if resume and config:
             raise ValueError("--config and --resume: the run in --out has its settings; drop --config")
-        use_machine(recipe.device, recipe.threads)
+        use_machine(recipe.device, recipe.threads, recipe.workers)
         from dyncollapse.bridge.processes import join_processes
 
         with join_processes(recipe.device) as process:
@@ -66,7 +51,6 @@ def _resumed(out: Path | None, given: dict[str, Any]) -> Recipe:
     old = read_run(out).recipe
     new = replace(old, **{name: value for name, value in given.items() if value is not None})
     same_run(old, new)
-    check(new)
     return new
 
 
@@ -97,7 +81,7 @@ def _pretrain(recipe: Recipe, folder: Path, process: Any, as_json: bool) -> None
     again = f"dyncollapse bridge pretrain --resume --out {folder}"
     try:
         with progress_line("steps") if process.first else _silent() as advance:
-            train(recipe, folder, process, Progress(advance, lambda text: click.echo(text, err=True)))
+            train(recipe, folder, process, Progress(advance, lambda text: say(text, err=True)))
     except Stopped as stopped:
         if not process.first:
             raise SystemExit(130) from None  # one of them tells
@@ -119,9 +103,10 @@ def _pretrain(recipe: Recipe, folder: Path, process: Any, as_json: bool) -> None
     journals = [name for name in ("log.jsonl", "monitor.jsonl") if (folder / name).exists()]
     if as_json:
         click.echo(json.dumps({"folder": str(folder), **read_json(folder / "config.json"), "last": last}))
-    click.echo(f"step {last['step']}: loss {last['loss']:.4g}, {last['images_per_second']:.4g} images/s", err=as_json)
+    speed = f", {last['images_per_second']:.4g} images/s" if "images_per_second" in last else ""
+    say(f"step {last['step']}: loss {last['loss']:.4g}{speed}", err=as_json)
     say_saved(folder, ("config.json", *journals, "curves.png", "checkpoints/"), to_stderr=as_json)
-    click.echo(f"Next: dyncollapse bridge diagnose --checkpoint {printable(str(folder))}", err=as_json)
+    say(f"Next: dyncollapse bridge diagnose --checkpoint {folder}", err=as_json)
 
 
 def _draw_curves(folder: Path) -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
+from dyncollapse.bridge.fitting import check_batch_room
 from dyncollapse.bridge.images import Images, Skipped, labelled
 from dyncollapse.bridge.loaded import Loaded
 from dyncollapse.bridge.loading import batches_in_order
@@ -86,6 +87,8 @@ def embed(
     skipped = skipped or Skipped(images, tell=lambda _text: None)
     encoder = loaded.encoder.to(device).eval()
     recipe, names = loaded.recipe, file_names(spaces, views)
+    shape = (min(batch_size, len(images)), images.channels, recipe.image_size, recipe.image_size)
+    check_batch_room(encoder.backbone, shape, len(view_pair(views, recipe.augment)), device)
     partial = {key: folder / f"{name}.partial" for key, name in names.items()}
     maps: dict[tuple[str, int], np.ndarray] = {}
     kept: list[Tensor] = []

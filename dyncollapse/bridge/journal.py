@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dyncollapse.files import write_whole
+from dyncollapse.files import printable, write_whole
+from dyncollapse.schemas import LogLine, MonitorLine, Watched, checked
 
 
 class Journal:
@@ -36,8 +37,8 @@ class Journal:
     def cut(self, step: int) -> None:
         """Drop the lines of steps after `step`, which will come again."""
         if self.path.exists():
-            kept = [line for line in read_journal(self.path) if line["step"] <= step]
-            write_whole(self.path, lambda partial: partial.write_text("".join(json.dumps(k) + "\n" for k in kept)))
+            kept = [text for text, line in _lines(self.path) if line["step"] <= step]
+            write_whole(self.path, lambda partial: partial.write_text("".join(f"{text}\n" for text in kept)))
 
     def close(self) -> None:
         """Let TensorBoard write what it holds."""
@@ -46,11 +47,40 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a journal; the last one may be cut by a kill."""
+    """All whole lines of a journal; the last one may be cut by a kill.
+
+    Args:
+        path: log.jsonl or monitor.jsonl of a run, which need not be there.
+
+    Returns:
+        The lines, each with its step.
+
+    Raises:
+        OSError: For a file that cannot be read.
+        ValueError: One line for a journal that holds anything else.
+    """
+    return [line for _, line in _lines(path)]
+
+
+def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    texts = path.read_text().splitlines() if path.exists() else []
     lines = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for number, text in enumerate(texts, 1):
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            lines.append((text, _line(text, path.stem)))
+        except json.JSONDecodeError as error:
+            if number < len(texts):
+                raise ValueError(f"{printable(str(path))} line {number} is no JSON ({error})") from None
+        except RecursionError:
+            raise ValueError(f"{printable(str(path))} line {number} is nested too deeply") from None
+        except ValueError as error:
+            raise ValueError(f"{printable(str(path))} line {number} is none of a run ({error})") from None
     return lines
+
+
+def _line(text: str, journal: str) -> dict[str, Any]:
+    values = json.loads(text)
+    if journal != "monitor":
+        return dict(checked(values, LogLine))
+    checked(values, Watched)
+    return checked(values, MonitorLine)

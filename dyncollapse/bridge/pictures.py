@@ -63,7 +63,8 @@ def draw_curves(log: Sequence[Mapping[str, Any]], monitor: Sequence[Mapping[str,
     axes[0].plot([line["step"] for line in log], [line["loss"] for line in log], ".-", markersize=3, linewidth=1)
     axes[0].set(xlabel="step", ylabel="contrastive loss")
     for space, colour in (("representation", "C0"), ("embedding", "C1")) if monitor else ():
-        seen = [line for line in monitor if line.get(f"{space}_effective_rank") is not None]
+        whole = [line for line in monitor if f"{space}_spectrum" in line]
+        seen = [line for line in whole if line.get(f"{space}_effective_rank") is not None]
         if not seen:
             continue
         rank = [line[f"{space}_effective_rank"] for line in seen]

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from dyncollapse.bridge.checkpoints import checkpoints, load_checkpoint
 from dyncollapse.bridge.encoders import Encoder, embedding_dim, representation_dim
 from dyncollapse.bridge.experiments import CONFIG, read_run
-from dyncollapse.bridge.fitting import batch_advice
+from dyncollapse.bridge.fitting import batch_advice, check_step_room
 from dyncollapse.bridge.images import Data, HeldImages, Images, Skipped, hold, open_data
 from dyncollapse.bridge.journal import Journal
 from dyncollapse.bridge.loading import Batch, batches_from_memory, batches_from_workers
@@ -29,6 +29,7 @@ from dyncollapse.bridge.views import PAIRS
 from dyncollapse.bridge.watch import Watch
 from dyncollapse.files import write_json
 from dyncollapse.report import versions
+from dyncollapse.settings import SettingError
 
 # What may change between the parts of one run: nothing that its weights depend on.
 FREE: tuple[str, ...] = (
@@ -54,7 +55,7 @@ class LossDiverged(Exception):
     """The loss or the weights are no numbers any more; no checkpoint holds such weights."""
 
 
-class TooBig(ValueError):
+class TooBig(SettingError):
     """The batch does not fit into memory; the message says which would."""
 
 
@@ -105,6 +106,7 @@ def _pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress
         (representation_dim(trainer.encoder.backbone), embedding_dim(trainer.encoder)),
         process,
     )
+    check_step_room(recipe, trainer.encoder, process, images.channels)
     _try(trainer, recipe)
     if process.first:
         _record(trainer, data, images, folder)
@@ -203,8 +205,8 @@ def _try(trainer: Trainer, recipe: Recipe) -> None:
         raise
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"--arch {recipe.arch} does not take views of --image-size {recipe.image_size} ({reason}); give others"
+        raise SettingError(
+            f"`arch` {recipe.arch} does not take views of `image_size` {recipe.image_size} ({reason}); give others"
         ) from None
 
 
@@ -224,8 +226,8 @@ def _record(trainer: Trainer, data: Data, images: Images, folder: Path) -> None:
         begun = read_run(folder)
         same_run(begun.recipe, trainer.recipe)
         for name in ("images", "classes", "channels", "steps"):
-            if begun.facts[name] != facts[name]:
-                raise ValueError(f"--data has {facts[name]} {name}, but this run began with {begun.facts[name]}")
+            if (before := dict(begun.facts).get(name)) != facts[name]:
+                raise SettingError(f"`data` has {facts[name]} {name}, but this run began with {before}")
     content = {"recipe": trainer.recipe.as_dict(), "facts": facts, "processes": trainer.process.count}
     write_json(folder / CONFIG, content | {"versions": versions("timm", "torchvision", "scikit-learn")})
 
@@ -284,7 +286,7 @@ def same_run(old: Recipe, new: Recipe) -> None:
     changed = {name: value for name, value in old.as_dict().items() if name not in FREE}
     for name, value in changed.items():
         if getattr(new, name) != value:
-            raise ValueError(
-                f"--{name.replace('_', '-')} is {getattr(new, name)!r}, but this run began with {value!r}; drop it, or "
-                f"begin another run (--resume may change {', '.join(FREE)})"
+            raise SettingError(
+                f"`{name}` is {getattr(new, name)!r}, but this run began with {value!r}; drop it, or "
+                f"begin another run (a resumed one may change {', '.join(FREE)})"
             )

@@ -11,11 +11,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dyncollapse.bridge.encoders import representation_dim
+from dyncollapse.bridge.fitting import check_batch_room
 from dyncollapse.bridge.images import HeldImages, Images, Skipped
 from dyncollapse.bridge.loaded import Loaded
 from dyncollapse.bridge.loading import Batch, Order, batches_from_memory, batches_from_workers, batches_in_order
 from dyncollapse.bridge.optimisation import exact_float32
 from dyncollapse.bridge.views import PROBES
+from dyncollapse.settings import SettingError
 
 METHODS = ("logistic", "sgd")
 # sgd, ours, for the paper gives none: epochs, batch, momentum and decay as Zbontar et al. (2021); the learning
@@ -61,8 +63,7 @@ def logistic_probe(
     """
     from sklearn.linear_model import LogisticRegression
 
-    if len(train[1].unique()) < 2:
-        raise ValueError("the training images are of one class only; a probe needs two")
+    check_classes(train[1])
     dim = train[0].shape[1]
     k = kept_dimensions(subvector, dim)
     x, x_test = (features[:, :k].to(torch.float64) for features in (train[0], test[0]))
@@ -106,9 +107,11 @@ def sgd_probe(
     device = torch.device(device)
     skipped = skipped or Skipped(train, tell=lambda _text: None)
     encoder, size = loaded.encoder.to(device).eval(), loaded.recipe.image_size
+    check_classes(train.labels)
     dim = representation_dim(encoder.backbone)
     k = kept_dimensions(subvector, dim)
     batch_size = min(batch_size, len(train))
+    check_batch_room(encoder.backbone, (batch_size, train.channels, size, size), 1, device)
     order = Order(len(train), batch_size, seed)
     classes = int(max(train.labels.max(), test.labels.max())) + 1
 
@@ -207,10 +210,16 @@ def _tested(
     return hits, count
 
 
+def check_classes(labels: Int[Tensor, " n"]) -> None:
+    """Raise SettingError unless the training images are of at least two classes, for a probe tells them apart."""
+    if len(found := labels.unique()) < 2:
+        raise SettingError(f"`data` has training images of {len(found)} class; a probe needs at least two")
+
+
 def kept_dimensions(subvector: int | None, dim: int) -> int:
     """How many dimensions of the representation a probe reads. Raises ValueError for more than there are."""
     if subvector is not None and not 1 <= subvector <= dim:
-        raise ValueError(f"--subvector is {subvector}, but the representation has {dim} dimensions; give 1 to {dim}")
+        raise SettingError(f"`subvector` is {subvector}, but the representation has {dim} dimensions; give 1 to {dim}")
     return subvector or dim
 
 

@@ -11,6 +11,8 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dyncollapse.settings import SettingError
+
 
 @dataclass(frozen=True)
 class Process:
@@ -29,8 +31,8 @@ class Process:
         """Its rows of a whole batch. Raises ValueError where the processes cannot share it evenly."""
         if batch_size % self.count:
             near = max(1, batch_size // self.count) * self.count
-            raise ValueError(
-                f"--batch-size is {batch_size}, which {self.count} processes cannot share evenly; try {near}"
+            raise SettingError(
+                f"`batch_size` is {batch_size}, which {self.count} processes cannot share evenly; try {near}"
             )
         each = batch_size // self.count
         return slice(self.rank * each, (self.rank + 1) * each)
@@ -46,7 +48,7 @@ def join_processes(device: str) -> Iterator[Process]:
     local = int(os.environ.get("LOCAL_RANK", 0))
     if device.startswith("cuda") and count > 1:
         if device != "cuda":
-            raise ValueError(f"--device is {device}, but {count} processes take a GPU each; give --device cuda")
+            raise SettingError(f"`device` is {device}, but {count} processes take a GPU each; give `device` cuda")
         if local >= torch.cuda.device_count():
             raise ValueError(
                 f"process {rank} has no GPU: this machine has {torch.cuda.device_count()}; lower --nproc-per-node"

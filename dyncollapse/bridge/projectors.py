@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dyncollapse.bridge.recipe import SUBVECTORS, Recipe
+from dyncollapse.footprint import check_room
+from dyncollapse.settings import SettingError
 
 PAPER_D0, PAPER_REPRESENTATION, PAPER_OUT = 360, 2048, 128
 
@@ -100,9 +102,11 @@ def build_projector(recipe: Recipe, dim: int) -> nn.Module:
     out, hidden = recipe.out_dim or min(PAPER_OUT, dim), recipe.hidden_dim or dim
     d0 = recipe.d0 or max(1, round(dim * PAPER_D0 / PAPER_REPRESENTATION))
     if recipe.head in SUBVECTORS and d0 > dim:
-        raise ValueError(
-            f"--d0 is {d0}, but {recipe.arch} gives representations of {dim} dimensions; give at most {dim}"
+        raise SettingError(
+            f"`d0` is {d0}, but {recipe.arch} gives representations of {dim} dimensions; give at most {dim}"
         )
+    numbers = {"mlp": hidden * (dim + out), "linear": dim * out}.get(recipe.head, 0)
+    check_room(4 * numbers, "cpu", "the projector", "lower `hidden_dim` or `out_dim`")
     match recipe.head:
         case "mlp":  # with BatchNorm, whose shift takes the place of a bias
             first, last = nn.Linear(dim, hidden, bias=False), nn.Linear(hidden, out, bias=False)

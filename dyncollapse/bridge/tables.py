@@ -9,7 +9,7 @@ from typing import Any
 
 from dyncollapse.bridge.checkpoints import checkpoints
 from dyncollapse.bridge.experiments import Run
-from dyncollapse.bridge.recipe import option
+from dyncollapse.settings import option
 
 DIRECT = "low-rank-diagonal"  # DirectCLR
 

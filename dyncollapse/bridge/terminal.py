@@ -20,11 +20,12 @@ def print_both(both: Both, what: str, *, to_stderr: bool) -> None:
     for text in both.assumptions:
         console.print(f"assumed: {text}", soft_wrap=True)
     for space, report in both.reports.items():
-        console.print(f"\n{space}: {report.samples} samples x {report.dim} dimensions")
+        console.print()
+        console.print(f"{space}: {report.samples} samples x {report.dim} dimensions")
         lines = spectrum_lines(
             report.spectrum.tolist(), report.noise_floor, report.verdict.threshold, plain=plain, width=60, height=9
         )
-        console.print("\n".join(lines), soft_wrap=True)
+        console.print(*lines, sep="\n", soft_wrap=True)
     console.print()
     table = open_table("measure", *both.reports, left=1)
     for name in MEASURES:

@@ -17,6 +17,7 @@ from dyncollapse.bridge.projectors import RandomSubVector
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.watch import SPACES
 from dyncollapse.losses import ntxent
+from dyncollapse.settings import SettingError
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +101,7 @@ def build_trainer(recipe: Recipe, process: Process, images: int, channels: int) 
     """Start a run. Raises ValueError for a batch that is larger than the data, or that processes cannot share."""
     process.share(recipe.batch_size)
     if recipe.batch_size > images:
-        raise ValueError(f"--batch-size is {recipe.batch_size}, but there are {images} images; give at most {images}")
+        raise SettingError(f"`batch_size` is {recipe.batch_size}, but there are {images} images; give at most {images}")
     encoder = build_encoder(recipe, channels).to(process.device)
     encoder = encoder.to(memory_format=torch.channels_last)  # faster, on CPUs too
     synchronise_norms(encoder, process)
