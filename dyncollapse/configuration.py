@@ -46,7 +46,9 @@ class Configuration:
         None, "Which of the authors' two toy settings: 1 (strong augmentation) or 2 (deep).", low=1, high=2
     )
     aug_strength: float = setting(1.5, "Augmentation variance k on the last --aug-dim inputs.", low=0, high=LARGE)
-    dim: int = setting(16, "Input, hidden and embedding dimension.", low=1, high=10**4)
+    dim: int = setting(16, "Input dimension, and that of all layers where no other is given.", low=1, high=10**4)
+    hidden_dim: int | None = setting(None, "Width of the layers between.  [as --dim]", low=1, high=10**4)
+    out_dim: int | None = setting(None, "Embedding dimension.  [as --dim]", low=1, high=10**4)
     aug_dim: int = setting(8, "Number of augmented inputs.  [half of --dim]", low=0, high=10**4)
     data_var: float = setting(0.5, "Data variance s of every input.", low=SMALL, high=LARGE)
     views: str = setting("one-sided", "Which views are augmented.", allowed=VIEWS)
@@ -84,6 +86,11 @@ class Configuration:
         """Check every setting, and what they say together."""
         check_settings(self)
         _check_together(self)
+
+    @property
+    def widths(self) -> list[int]:
+        """Dimensions from the inputs to the embedding, one more than there are layers."""
+        return [self.dim, *[self.hidden_dim or self.dim] * (self.depth - 1), self.out_dim or self.dim]
 
     def as_dict(self) -> dict[str, Any]:
         """All settings as plain values for JSON."""
@@ -166,6 +173,8 @@ def _check_together(c: Configuration) -> None:
         raise SettingError(f"`case` is {c.case}, but cases belong to `preset` authors-code; add it or drop `case`")
     if c.aug_dim > c.dim:
         raise SettingError(f"`aug_dim` is {c.aug_dim}; it must be between 0 and `dim` {c.dim}")
+    if c.hidden_dim is not None and c.depth == 1:
+        raise SettingError(f"`hidden_dim` is {c.hidden_dim}, but `depth` 1 has no layer between; drop one of them")
     if c.pool != 0 and c.pool < c.batch_size:
         raise SettingError(
             f"`pool` is {c.pool} with `batch_size` {c.batch_size}; "

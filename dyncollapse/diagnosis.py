@@ -147,12 +147,12 @@ def sampled_dimensions(weights: Weights, pairs: Pairs, activation: str, biases: 
     _, sigma, vh = torch.linalg.svd(centred / centred.shape[-2] ** 0.5, full_matrices=False)
     moves, scores = ((z_pos - z) @ vh.mT).square(), (centred @ vh.mT).square()
     moved, spread = moves.mean(-2), sigma.square()
-    # A direction that is dead to the last digit has round-off over round-off for a ratio: say 0, it only waits.
+    # A direction that is gone to the last digit has round-off over round-off for a ratio, which tells nothing.
     alive = sigma > z.shape[-1] * torch.finfo(z.dtype).eps * sigma.amax(-1, keepdim=True)
     ratio = torch.where(alive & (moved > 0), moved / (2 * spread), 0.0)
     # One sample pulls rho = E a / (2 E s) by (a - 2 rho s) / (2 E s) over the number of samples.
     error = (moves - 2 * ratio.unsqueeze(-2) * scores).std(-2) / (2 * spread) / y.shape[-2] ** 0.5
-    error = torch.where(alive, error, 0.0)
+    error = torch.where(alive, error, torch.inf)
     one_sided = pairs.views == "one-sided"
     data_var, aug_var = (spread, moved) if one_sided else (spread - moved / 2, moved / 2)
     return Dimensions(sigma, data_var, aug_var, ratio, pairs.views, error)
@@ -225,7 +225,7 @@ def _fate(rho: float, error: float, rests_low: bool, views: str) -> str:
         return "structural"
     if rho - error >= 1:
         return "dead"
-    if rests_low or (views == "two-sided" and error > 0 and rho + error >= 1):
+    if rests_low or (views == "two-sided" and 0 < error < math.inf and rho + error >= 1):
         return "suppressed"
     return "unexplained" if rho + error >= 1 else "waiting"
 
@@ -279,7 +279,7 @@ def _sentence(
         ends = _ends([moment(t, time_per_step) for t in sorted(escapes)])
         parts.append(f"{waiting} by implicit regularization (data beats augmentation there: waiting{ends})")
     if open_:
-        parts.append(f"{open_} for a cause that is open (rho is within its sampling error of 1: dead or waiting)")
+        parts.append(f"{open_} for a cause that is open (rho may be on either side of 1: dead or waiting)")
     return f"{gone} of {len(fates)} dimensions collapsed: {' and '.join(parts)}."
 
 

@@ -1,5 +1,6 @@
 """How much memory work takes at least, and how much there is: asked before anything is allocated."""
 
+import itertools
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -83,8 +84,8 @@ def simulation_bytes(c: Configuration) -> float:
         True
     """
     size = 4 if c.dtype == "float32" else 8
-    layers = c.runs * c.depth * c.dim**2
-    batch = c.runs * c.batch_size * c.dim
+    layers = c.runs * sum(a * b for a, b in itertools.pairwise(c.widths))
+    batch = c.runs * c.batch_size * max(c.widths)
     common = size * (layers + PROBES * c.dim + 2 * c.dim**2)
     # A CPU takes the softmax run by run where all of them are too large for a cache.
     softmax = (1 if c.device == "cpu" else c.runs) * c.batch_size**2
@@ -92,7 +93,7 @@ def simulation_bytes(c: Configuration) -> float:
         "sgd": size * (SGD_STATES * layers + 2 * batch + softmax + c.runs * c.pool * c.dim),
         "flow": 8 * (FLOW_STATES * layers + 2 * c.flow_batches * batch + softmax),
         # Run by run, with the work array that LSODA has room for a Jacobian in.
-        "population": 8 * (c.depth * c.dim**2) ** 2,
+        "population": 8 * (layers / c.runs) ** 2,
     }
     records = sum(RECORDS * layers * (size if name == "sgd" else 8) for name in c.dynamics if c.steps >= 2 * RECORDS)
     return common + records + max(phases[name] for name in c.dynamics)

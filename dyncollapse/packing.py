@@ -46,7 +46,7 @@ def shape_of(configuration: Configuration) -> tuple[object, ...]:
 def best_runs(configuration: Configuration) -> int:
     """Runs whose step costs the least per run: more of them no longer fit a core's cache."""
     cached = CACHED if configuration.device == "cpu" else CACHED_GPU
-    return max(1, cached // numbers_per_step(configuration.batch_size, configuration.dim))
+    return max(1, cached // numbers_per_step(configuration.batch_size, max(configuration.widths)))
 
 
 def train_together(simulations: Sequence[Simulation]) -> list[Trajectory]:

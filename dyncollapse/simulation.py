@@ -62,7 +62,7 @@ def build(configuration: Configuration) -> Simulation:
     task = GaussianTask.block(c.dim, c.aug_dim, c.aug_strength, c.data_var, c.views).to(dtype, device)
     objective = Objective(c.loss, c.temperature, c.activation)
     source = Generator().manual_seed(c.seed)
-    widths, runs = [c.dim] * (c.depth + 1), (c.runs,)
+    widths, runs = c.widths, (c.runs,)
     if c.init == "spectrum":
         weights = spectrum_init(widths, source, runs, c.init_scale, c.init_rate or 0.0)
     else:

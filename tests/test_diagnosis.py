@@ -211,6 +211,13 @@ def test_a_sampled_ratio_within_its_error_of_one_does_not_decide(views, generato
     assert ("cause that is open" in verdict.sentence) == (views == "one-sided")
 
 
+@pytest.mark.parametrize("views", VIEWS)
+def test_a_sampled_dimension_that_is_gone_to_the_last_digit_tells_no_cause(views, generator):
+    weights = (torch.diag(torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)),)
+    found = sampled_dimensions(weights, GaussianTask.block(3, 1, 0.5, views=views).sample(500, generator), "relu")
+    assert judge(found).fates == ["alive", "alive", "unexplained"]
+
+
 def test_error_of_a_sampled_ratio_is_its_spread_over_samples(generator):
     task, weights = GaussianTask.block(3, 1, 0.4), (torch.diag(torch.tensor([1.0, 0.6, 0.3], dtype=torch.float64)),)
     found = [sampled_dimensions(weights, task.sample(1000, generator), "linear") for _ in range(200)]

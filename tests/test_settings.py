@@ -73,6 +73,7 @@ def test_numbers_beyond_their_range_are_refused_alike_in_python_and_on_the_comma
 COMPANY = {
     "dim": {"aug_dim": 0},
     "aug_dim": {"dim": 10**4},
+    "hidden_dim": {"depth": 2},
     "case": {"preset": "authors-code"},
     "temperature": {"loss": "dot"},
     "init_rate": {"init": "spectrum"},
