@@ -15,13 +15,14 @@ from filelock import FileLock, Timeout
 from dyncollapse.configuration import Configuration
 from dyncollapse.dispatch import Workers, dispatch
 from dyncollapse.executors import local_workers
-from dyncollapse.files import read_json, write_json
+from dyncollapse.files import printable, read_json, write_json
 from dyncollapse.grid import as_options, axes_of, point_hash
 from dyncollapse.packing import best_runs, packs
 from dyncollapse.points import PointResult, as_configuration, read_point, run_pack
 from dyncollapse.report import versions
 from dyncollapse.simulation import make_objective
 from dyncollapse.tables import as_dataset, as_row
+from dyncollapse.untrusted import read_text
 
 if TYPE_CHECKING:
     import xarray
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 PLAN, POINTS, FAILURES, LOCK, HOLDER = "sweep.json", "points", "failures.json", ".lock", ".lock.holder"
 # Packs per worker that even out what takes longer and what shorter (ours).
 PACKS = 4
+MOST_PLAN = 2**30  # bytes of sweep.json: a million points, the largest grid, take 0.9 GB
 # What a folder may hold that has lost its plan.
 OWN_NAMES = {POINTS, FAILURES, LOCK, HOLDER, "slurm", "sweep.png"}
 
@@ -194,7 +196,7 @@ def _results(pack: Sequence[Configuration], outcome: Any, home: Path) -> Iterato
 def _read_plan(folder: Path) -> list[Configuration]:
     path = folder / PLAN
     try:
-        return [as_configuration(point["config"]) for point in read_json(path)["points"]]
+        return [as_configuration(point["config"]) for point in read_json(path, MOST_PLAN)["points"]]
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no {PLAN}; name the folder of a sweep") from None
     except OSError as error:
@@ -214,10 +216,11 @@ def _held(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         who = "another sweep"
-        with suppress(OSError):
-            who += f": {holder.read_text().strip()}"
+        with suppress(OSError, ValueError):
+            who += f": {printable(read_text(holder).strip())}"
         raise ValueError(f"{folder} is in use by {who}; wait for its end, or stop it") from None
     try:
+        holder.unlink(missing_ok=True)  # writing to a pipe of this name would block
         holder.write_text(f"process {os.getpid()} on {platform.node()}, since {strftime('%Y-%m-%d %H:%M:%S')}\n")
         yield
     finally:

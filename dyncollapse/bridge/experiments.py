@@ -1,6 +1,5 @@
 """Runs as data: what the folder of one holds."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 
 from dyncollapse.bridge.journal import read_journal
 from dyncollapse.bridge.recipe import Recipe
-from dyncollapse.files import printable, write_json
+from dyncollapse.files import printable, read_json, write_json
 
 CONFIG, PROBES, DIAGNOSIS = "config.json", "probes.json", "diagnosis.json"
 
@@ -52,17 +51,17 @@ def read_run(folder: Path) -> Run:
     """A run's folder. Raises ValueError, one line, where it is none."""
     shown = printable(str(folder))
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = read_json(folder / CONFIG)
         recipe = Recipe(**config["recipe"])
         probes, diagnosis = (
-            json.loads((folder / name).read_text()) if (folder / name).exists() else default
+            read_json(folder / name) if (folder / name).exists() else default
             for name, default in ((PROBES, []), (DIAGNOSIS, None))
         )
     except FileNotFoundError:
         raise ValueError(
             f"{shown} is no run: it has no {CONFIG}; give folders that bridge pretrain or check made"
         ) from None
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{shown} cannot be read as a run ({type(error).__name__}: {error})") from None
     return Run(folder, recipe, config["facts"], probes, diagnosis, read_journal(folder / "log.jsonl"))
 
@@ -71,9 +70,9 @@ def add_probe(folder: Path, probe: Mapping[str, Any]) -> None:
     """Put a probe's result, with the `step` of its checkpoint, beside the others of a run."""
     path = folder / PROBES
     try:
-        earlier = json.loads(path.read_text()) if path.exists() else []
-    except json.JSONDecodeError:
-        raise ValueError(f"{printable(str(path))} is no JSON; mend it or move it away") from None
+        earlier = read_json(path) if path.exists() else []
+    except ValueError as error:
+        raise ValueError(f"{printable(str(path))} is no JSON ({error}); mend it or move it away") from None
     write_json(path, [*earlier, dict(probe)])
 
 

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from dyncollapse.files import write_whole
+from dyncollapse.untrusted import read_text
+
+MOST_BYTES = 2**28  # of a journal: a million lines
 
 
 class Journal:
@@ -48,9 +51,9 @@ class Journal:
 def read_journal(path: Path) -> list[dict[str, Any]]:
     """All whole lines of a journal; the last one may be cut by a kill."""
     lines = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in read_text(path, MOST_BYTES).splitlines() if path.exists() else []:
         try:
             lines.append(json.loads(line))
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             break
     return lines
