@@ -1,10 +1,10 @@
 """Open files that others made or named: regular files only, of bounded size, in one encoding."""
 
 import codecs
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 # JSON of empty objects takes 32 times its bytes and 2.4 seconds at this size: 0.55 GB.
 MOST_TEXT = 2**24
@@ -16,6 +16,10 @@ KINDS = {
     stat.S_IFBLK: "a device",
 }
 OTHER_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # UTF-32's little-endian mark begins with UTF-16's
+
+
+class Refused(ValueError):
+    """Why a file is refused, in words that follow its path, as "is encrypted; save it anew"."""
 
 
 def regular(path: str | Path) -> os.stat_result:
@@ -48,7 +52,7 @@ def _checked(status: os.stat_result) -> os.stat_result:
     return status
 
 
-def open_regular(path: str | Path, most: int | None = None) -> BinaryIO:
+def open_regular(path: str | Path, most: int | None = None) -> io.BufferedReader:
     """Open a regular file to read bytes from it; a pipe that takes its place meanwhile does not block either.
 
     Args:
