@@ -50,9 +50,9 @@ def read_pt(path: Path, *, mapped: bool) -> Any:
 class _Bytes:
     """Where the storages of a file are; each is read once."""
 
-    load: Callable[[str], Tensor]  # all bytes of one, as uint8
+    load: Callable[[str], Bytes]  # all bytes of one
     swapped: bool  # whether numbers are of the other byte order
-    known: dict[str, Tensor] = field(default_factory=dict)
+    known: dict[str, Bytes] = field(default_factory=dict)
 
     def storage(self, identity: Any) -> Storage:
         """The storage that a persistent id of torch names."""
@@ -66,20 +66,21 @@ class _Bytes:
         content = self.known[key]
         if count * dtype.itemsize > len(content):
             raise Refused(f"is truncated: a tensor takes {count * dtype.itemsize} bytes, and {len(content)} are there")
-        numbers = _as_numbers(content[: count * dtype.itemsize], dtype, self.swapped)
+        numbers = as_numbers(content[: count * dtype.itemsize], dtype, swapped=self.swapped)
         if rest and rest[0] is not None:  # part of a storage, before torch 1.6
             _, start, length = rest[0]
             numbers = numbers.narrow(0, start, length)
         return Storage(numbers, dtype, len(numbers))
 
 
-def _as_numbers(content: Tensor, dtype: torch.dtype, swapped: bool) -> Tensor:
+def as_numbers(content: Bytes, dtype: torch.dtype, *, swapped: bool = False) -> Tensor:
+    """Bytes as numbers in a row, wherever in memory they begin; `swapped` ones are of the other byte order."""
+    if not len(content):  # torch.frombuffer takes no empty buffer
+        return torch.empty(0, dtype=dtype)
     size = dtype.itemsize // (2 if dtype.is_complex else 1)
     if swapped and size > 1:
-        content = torch.from_numpy(content.numpy().view(f"u{size}").byteswap().view("u1"))
-    elif content.data_ptr() % dtype.itemsize:
-        content = content.clone()
-    return content.view(dtype)
+        content = content.view(f"u{size}").byteswap().view("u1")
+    return torch.frombuffer(content, dtype=dtype)
 
 
 def _read_zip(path: Path, mapped: bool) -> Any:
@@ -90,12 +91,12 @@ def _read_zip(path: Path, mapped: bool) -> Any:
             raise Refused("is a zip of something else than torch.save writes; save it again")
         folder = pickles[0].removesuffix("data.pkl")
         if f"{folder}constants.pkl" in members:
-            raise Refused("is a TorchScript model; save its state_dict with torch.save")
+            raise Refused("is a TorchScript model; give the embeddings it computes, or to the bridge its state_dict")
         if members[pickles[0]].file_size > MOST_PICKLE:
             raise Refused(f"has {members[pickles[0]].file_size} bytes beside its tensors; save the tensors alone")
         data = {name: member for name, member in members.items() if name.startswith(f"{folder}data/")}
         check_unpacked(member for member in data.values() if not mapped or member.compress_type != STORED)
-        whole = _map(archive.fp.fileno()) if mapped and archive.fp else None
+        whole = map_bytes(archive.fp.fileno()) if mapped and archive.fp else None
         load = partial(_load_member, archive, data, f"{folder}data/", whole)
         storages = _Bytes(load, swapped=_byte_order(archive, folder) != sys.byteorder)
         return read_pickle(io.BytesIO(read_member(archive, members[pickles[0]])), NAMES, storages.storage)
@@ -113,15 +114,15 @@ def _byte_order(archive: zipfile.ZipFile, folder: str) -> str:
 
 def _load_member(
     archive: zipfile.ZipFile, data: dict[str, zipfile.ZipInfo], folder: str, whole: Bytes | None, key: str
-) -> Tensor:
+) -> Bytes:
     member = data[folder + key]
     if whole is None or member.compress_type != STORED:  # torch's own reader maps packed bytes as if they were numbers
-        return torch.from_numpy(np.frombuffer(read_member(archive, member), np.uint8))
+        return np.frombuffer(read_member(archive, member), np.uint8)
     start = offset_in_file(whole, member)
-    return torch.from_numpy(whole[start : start + member.file_size])
+    return whole[start : start + member.file_size]
 
 
-def _map(number: int) -> Bytes:
+def map_bytes(number: int) -> Bytes:
     """An open file's bytes; a page that is written to is copied first, and the file stays as it is."""
     return np.frombuffer(mmap.mmap(number, 0, access=mmap.ACCESS_COPY), np.uint8)
 
@@ -140,7 +141,7 @@ def _read_legacy(path: Path, mapped: bool) -> Any:
         places = _places(file, pickles.tell(), keys, sizes, order)
         if not mapped:
             check_room(sum(length for _, length in places.values()))
-        whole = _map(file.fileno()) if mapped else None
+        whole = map_bytes(file.fileno()) if mapped else None
         load = partial(_load_place, file, places, whole)
         pickles.seek(start)
         return read_pickle(pickles, NAMES, _Bytes(load, swapped=order != sys.byteorder).storage)
@@ -168,9 +169,9 @@ def _places(file: BinaryIO, place: int, keys: Any, sizes: dict[str, int], order:
     return found
 
 
-def _load_place(file: BinaryIO, places: dict[str, tuple[int, int]], whole: Bytes | None, key: str) -> Tensor:
+def _load_place(file: BinaryIO, places: dict[str, tuple[int, int]], whole: Bytes | None, key: str) -> Bytes:
     offset, length = places[key]
     if whole is not None:
-        return torch.from_numpy(whole[offset : offset + length])
+        return whole[offset : offset + length]
     file.seek(offset)
-    return torch.from_numpy(np.frombuffer(bytearray(file.read(length)), np.uint8))
+    return np.frombuffer(bytearray(file.read(length)), np.uint8)

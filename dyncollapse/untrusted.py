@@ -18,6 +18,10 @@ KINDS = {
 OTHER_BOMS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # UTF-32's little-endian mark begins with UTF-16's
 
 
+class NoFile(ValueError):
+    """Why something is no file to read, in a sentence, as "it is a pipe, not a regular file"."""
+
+
 class Refused(ValueError):
     """Why a file is refused, in words that follow its path, as "is encrypted; save it anew"."""
 
@@ -33,22 +37,22 @@ def regular(path: str | Path) -> os.stat_result:
 
     Raises:
         OSError: For a file that does not exist or cannot be reached.
-        ValueError: For anything but a regular file, in words that follow its path, as "it is a pipe, ...".
+        NoFile: For anything but a regular file, in words that follow its path, as "it is a pipe, ...".
 
     Example:
         >>> regular("/")
         Traceback (most recent call last):
             ...
-        ValueError: it is a directory, not a regular file
+        dyncollapse.untrusted.NoFile: it is a directory, not a regular file
     """
     if "\0" in os.fspath(path):
-        raise ValueError("its name holds a zero byte")
+        raise NoFile("its name holds a zero byte")
     return _checked(os.stat(path))
 
 
 def _checked(status: os.stat_result) -> os.stat_result:
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"it is {KINDS.get(stat.S_IFMT(status.st_mode), 'special')}, not a regular file")
+        raise NoFile(f"it is {KINDS.get(stat.S_IFMT(status.st_mode), 'special')}, not a regular file")
     return status
 
 
@@ -64,15 +68,15 @@ def open_regular(path: str | Path, most: int | None = None) -> io.BufferedReader
 
     Raises:
         OSError: For a file that does not exist or cannot be read.
-        ValueError: For anything but a regular file, and for a larger one.
+        NoFile: For anything but a regular file, and for a larger one.
     """
     regular(path)
     number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         size = _checked(os.fstat(number)).st_size
         if most is not None and size > most:
-            raise ValueError(f"it has {size} bytes, and at most {most} are read")
-    except ValueError:
+            raise NoFile(f"it has {size} bytes, and at most {most} are read")
+    except NoFile:
         os.close(number)
         raise
     return os.fdopen(number, "rb")
@@ -83,12 +87,12 @@ def read_bytes(path: str | Path, most: int = MOST_TEXT) -> bytes:
 
     Raises:
         OSError: For a file that does not exist or cannot be read.
-        ValueError: For anything but a regular file, and for a larger one, even one that grows while it is read.
+        NoFile: For anything but a regular file, and for a larger one, even one that grows while it is read.
     """
     with open_regular(path, most) as file:
         content = file.read(most + 1)
     if len(content) > most:
-        raise ValueError(f"it grows while it is read, beyond {most} bytes")
+        raise NoFile(f"it grows while it is read, beyond {most} bytes")
     return content
 
 
@@ -104,12 +108,12 @@ def read_text(path: str | Path, most: int = MOST_TEXT) -> str:
 
     Raises:
         OSError: For a file that does not exist or cannot be read.
-        ValueError: For anything but a regular file, a larger one and another encoding.
+        NoFile: For anything but a regular file, a larger one and another encoding.
     """
     content = read_bytes(path, most)
     if content.startswith(OTHER_BOMS):
-        raise ValueError("it is in UTF-16 or UTF-32; save it as UTF-8")
+        raise NoFile("it is in UTF-16 or UTF-32; save it as UTF-8")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start} is not UTF-8; save it as UTF-8") from None
+        raise NoFile(f"byte {error.start} is not UTF-8; save it as UTF-8") from None
