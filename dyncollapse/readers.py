@@ -30,7 +30,7 @@ NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")  # the second opens a zip of no files
 PICKLE_MAGIC = b"\x80"
 LEGACY_PT_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.serialization.MAGIC_NUMBER, as pickled
-LISTED = 8
+LISTED, MOST_LETTERS = 8, 100
 USE_OBJECTS = f"holds {OBJECTS}, which are never loaded; save a plain array with numpy.save"
 USE_EMBEDDINGS = "give the embeddings it computes, not the model"
 
@@ -69,12 +69,12 @@ def _read(path: Path, key: str | None) -> Tensor:
     contents = READERS[_checked_format(path)](path)
     if isinstance(contents, Array):
         if key is not None:
-            raise Refused(f"is a single array without names; leave out --key {printable(key)}")
+            raise Refused(f"is a single array without names; leave out --key {_brief(key)}")
         return _checked(contents).load()
     name = _only_name(contents) if key is None else key
     if name not in contents:
-        raise Refused(f"has no array named {printable(name)}; it has {_listed(_arrays(contents))}")
-    return _checked(contents[name], f"array {printable(name)} ").load()
+        raise Refused(f"has no array named {_brief(name)}; it has {_listed(_arrays(contents))}")
+    return _checked(contents[name], f"array {_brief(name)} ").load()
 
 
 def _checked_format(path: Path) -> str:
@@ -86,7 +86,7 @@ def _checked_format(path: Path) -> str:
         raise Refused(f"is no regular file; give a file, {_suffixes()}")
     named = path.suffix.lower().replace(".pth", ".pt")
     if named not in READERS:
-        ends = f"ends in {printable(path.suffix)}" if path.suffix else "has no suffix"
+        ends = f"ends in {_brief(path.suffix)}" if path.suffix else "has no suffix"
         raise Refused(f"{ends}; give a file, {_suffixes()}")
     if status.st_size == 0:
         raise Refused("is an empty file (0 bytes); save it again")
@@ -123,7 +123,7 @@ def _inner_names(path: Path) -> set[str]:
 def _only_name(contents: Mapping[str, Array]) -> str:
     """The one array that is two-dimensional and floating, or the only array there is."""
     if any(array.kind == PARTS or name.endswith(("weight", "bias")) for name, array in contents.items()):
-        keys = _shortened([printable(name) for name in contents])
+        keys = _shortened([_brief(name) for name in contents])
         raise Refused(f"looks like a model, with keys {keys}; {USE_EMBEDDINGS} (--key NAME if it is none)")
     arrays = _arrays(contents)
     fitting = [name for name, array in arrays.items() if array.kind in FLOATS and len(array.shape or ()) == 2]
@@ -151,9 +151,11 @@ def _checked(array: Array, which: str = "") -> Array:
     if array.kind not in FLOATS + INTEGERS or array.shape is None:
         raise Refused(f"{which}holds {array.kind}; allowed are {', '.join(FLOATS)} and integers, dense; convert it")
     if len(array.shape) != 2:
-        raise Refused(f"{which}has shape {array.shape}; give one row per sample, (samples, dimensions)")
+        raise Refused(f"{which}has shape {_brief(str(array.shape))}; give one row per sample, (samples, dimensions)")
     if 0 in array.shape:
-        raise Refused(f"{which}is empty, of shape {array.shape}; give one row per sample, (samples, dimensions)")
+        raise Refused(
+            f"{which}is empty, of shape {_brief(str(array.shape))}; give one row per sample, (samples, dimensions)"
+        )
     return array
 
 
@@ -170,7 +172,12 @@ def _suffixes() -> str:
 
 
 def _listed(arrays: Mapping[str, Array]) -> str:
-    return _shortened([f"{printable(name)} {array.shape} {array.kind}" for name, array in arrays.items()])
+    return _shortened([f"{_brief(name)} {_brief(str(array.shape))} {array.kind}" for name, array in arrays.items()])
+
+
+def _brief(text: str) -> str:
+    """What a file says, in one short line."""
+    return printable(text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}...")
 
 
 def _shortened(items: list[str]) -> str:

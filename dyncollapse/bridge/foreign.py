@@ -35,7 +35,7 @@ CHILDREN: tuple[dict[str, str], ...] = (
 SECOND = ("encoder_k", "momentum", "target", "ema", "student")
 PROJECTORS = ("projector", "projection_head.layers", "projection_head", "head", "neck", "heads.0.clf", "fc")
 # A file of a large model with its optimiser has ten thousand entries, and names of a hundred letters.
-MOST_ENTRIES, DEEPEST, LONGEST = 2**17, 64, 1000
+MOST_ENTRIES, DEEPEST, LONGEST = 2**15, 64, 1000
 COUNT = "num_batches_tracked"  # says nothing, and old files have none
 
 
