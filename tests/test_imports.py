@@ -12,6 +12,11 @@ import dyncollapse
 
 PACKAGE = Path(dyncollapse.__file__).parent
 FLOORS = [
+    {"untrusted", "memory", "conversion"},
+    {"files", "pickles", "archives"},
+    {"torchnames"},
+    {"torchfiles"},
+    {"formats"},
     {
         "gaussian",
         "networks",
@@ -20,9 +25,7 @@ FLOORS = [
         "alignment",
         "velocities",
         "trajectory",
-        "files",
         "dispatch",
-        "memory",
         "threads",
         "interrupts",
         "measures",
@@ -48,9 +51,10 @@ PACKAGES = {
     "claims": [{"claim"}, {"paper"}, {"paper_deep", "beyond", "beyond_deep"}, {"__init__"}],
     "bridge": [
         {"recipe", "views", "journal", "processes", "cli_common"},
-        {"images", "projectors", "checkpoints", "experiments", "optimisation", "watch"},
-        {"encoders", "loading", "tables", "pictures"},
-        {"trainer", "foreign"},
+        {"images", "projectors", "experiments", "optimisation", "watch"},
+        {"encoders", "loading", "pictures"},
+        {"checkpoints"},
+        {"tables", "trainer", "foreign"},
         {"loaded", "fitting"},
         {"pretraining", "embedding"},
         {"probe", "both"},
@@ -73,8 +77,7 @@ PACKAGES = {
 }
 # The only imports within a floor.
 NEIGHBOURS = {
-    "trajectory": {"networks", "alignment", "files"},
-    "readers": {"files"},
+    "trajectory": {"networks", "alignment"},
     "objective": {"covariance"},
     "population": {"objective"},
     "riccati": {"equilibria"},
