@@ -85,6 +85,19 @@ def read_npz(path: Path) -> dict[str, Array]:
     return arrays
 
 
+def load_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """All arrays of a .npz by name, whatever numbers or text they are of. Raises as `read_npy`."""
+    with open_archive(path) as archive:
+        check_unpacked(archive.filelist)
+        found = {}
+        for member in archive.filelist:
+            with archive.open(member) as file:
+                _npy_header(file, member.file_size)
+            with archive.open(member) as file:
+                found[member.filename.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
+        return found
+
+
 def _load_member(path: Path, name: str) -> Tensor:
     return _as_tensor(load_member(path, name))
 

@@ -178,7 +178,7 @@ def _names() -> dict[str, Any]:
         "nested_tensor": _nested,
     }
     found |= {f"torch._utils._rebuild_{name}": Call(function) for name, function in functions.items()}
-    values = {name: getattr(torch, name) for name in dir(torch)}
+    values = vars(torch)
     found |= {f"torch.{name}": value for name, value in values.items() if isinstance(value, torch.dtype)}
     found |= {f"torch.{name}": Opaque(name) for name, value in values.items() if isinstance(value, torch.qscheme)}
     for kind, dtype in STORAGES.items():
