@@ -16,7 +16,7 @@ FLOORS = [
     {"files", "pickles", "archives"},
     {"torchnames"},
     {"torchfiles"},
-    {"formats"},
+    {"formats", "mapped"},
     {
         "gaussian",
         "networks",
