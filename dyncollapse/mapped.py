@@ -1,4 +1,4 @@
-"""Mapped files while they are used: one that is written to meanwhile holds no file's numbers, and one that is cut none."""
+"""Mapped files in use: one that is written to meanwhile holds nobody's numbers, and one that is cut holds none."""
 
 import ctypes
 import os

@@ -145,3 +145,24 @@ def test_numbers_written_on_a_machine_of_the_other_byte_order(tmp_path):
     data = numbers.numpy().astype(">f4").tobytes()
     write_pt(tmp_path / "big.pt", {"z": tensor(storage=Claim(4))}, {"0": data}, byteorder=b"big")
     assert torch.equal(read_rows(tmp_path / "big.pt"), numbers.reshape(2, 2))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("bridge", "table", "folder"),
+        ("bridge", "pretrain", "--data", "digits", "--config", "folder/config.json"),
+        ("bridge", "pretrain", "--resume", "--out", "folder"),
+        ("bridge", "embed", "--data", "digits", "--checkpoint", "folder"),
+        ("collect", "folder"),
+        ("sweep", "--lr", "0.1,0.2", "--steps", "2", "--out", "folder"),
+    ],
+    ids=" ".join,
+)
+def test_pipes_in_the_folder_of_a_run_or_sweep_do_not_block(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    os.makedirs("folder/checkpoints")
+    for name in ("config.json", "probes.json", "diagnosis.json", "log.jsonl", "sweep.json", "failures.json"):
+        os.mkfifo(f"folder/{name}")
+    os.mkfifo("folder/checkpoints/step-00000001.pt")
+    assert "a pipe, not a regular file" in fails(command[:-1], command[-1])
