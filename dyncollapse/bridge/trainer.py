@@ -71,6 +71,8 @@ class Trainer:
         try:
             self.encoder.load_state_dict(checkpoint.states["model"])
             self.optimiser.load_state_dict(checkpoint.states["optimiser"])
+            if checkpoint.states["schedule"].keys() != self.schedule.state_dict().keys():  # timm takes any attribute
+                raise KeyError("schedule")
             self.schedule.load_state_dict(checkpoint.states["schedule"])
             self.scaler.load_state_dict(checkpoint.states["scaler"])
             states = checkpoint.states["random"]
