@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 from hostile_files import FILES, write_pt
 
-from dyncollapse.bridge.foreign import flatten, read_tensors
+from dyncollapse.bridge.tensors import flatten, read_tensors
 from dyncollapse.cli import main
 from dyncollapse.readers import read_rows
 
@@ -63,7 +63,7 @@ def test_nothing_takes_much_memory(tmp_path):
 import pathlib, resource, sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 from hostile_files import FILES
-from dyncollapse.bridge.foreign import read_tensors
+from dyncollapse.bridge.tensors import read_tensors
 from dyncollapse.readers import read_rows
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 heavy = ("million", "bomb", "shared", "hundred", "header_of", "stride", "beyond", "size", "long", "endless", "nested")

@@ -50,7 +50,7 @@ FLOORS = [
 PACKAGES = {
     "claims": [{"claim"}, {"paper"}, {"paper_deep", "beyond", "beyond_deep"}, {"__init__"}],
     "bridge": [
-        {"recipe", "views", "journal", "processes", "cli_common"},
+        {"recipe", "views", "journal", "processes", "cli_common", "tensors"},
         {"images", "projectors", "experiments", "optimisation", "watch"},
         {"encoders", "loading", "pictures"},
         {"checkpoints"},

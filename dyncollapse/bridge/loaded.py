@@ -9,8 +9,9 @@ from torch import nn
 from dyncollapse.bridge.checkpoints import as_checkpoint, is_ours, newest
 from dyncollapse.bridge.encoders import Encoder, build_encoder
 from dyncollapse.bridge.experiments import CONFIG
-from dyncollapse.bridge.foreign import find_backbone, read_tensors
+from dyncollapse.bridge.foreign import find_backbone
 from dyncollapse.bridge.recipe import Recipe, resolve
+from dyncollapse.bridge.tensors import read_tensors
 from dyncollapse.files import printable
 
 UNKNOWN = "unknown"  # the images that others trained on

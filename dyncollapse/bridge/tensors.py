@@ -1,0 +1,113 @@
+"""What a checkpoint holds, by whomever it was saved: its tensors by name, each checked before it is believed."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dyncollapse.files import printable
+from dyncollapse.formats import SAFETENSORS_KINDS, read_safetensors
+from dyncollapse.pickles import UnknownName
+from dyncollapse.torchfiles import read_pt
+from dyncollapse.torchnames import Described
+from dyncollapse.untrusted import NoFile, Refused, regular
+
+# A file of a large model with its optimiser has ten thousand entries, and names of a hundred letters.
+MOST_ENTRIES, DEEPEST, LONGEST = 2**15, 64, 1000
+
+
+def read_tensors(path: Path, *, trust: bool = False) -> Any:
+    """A checkpoint's content, with every tensor in it dense and of a name that `flatten` gives.
+
+    Args:
+        path: A .safetensors, or what torch.save wrote.
+        trust: Unpickle everything, which may run any code.
+
+    Returns:
+        The content: tensors by name, or dicts that hold them. Without `trust` nothing is unpickled: what is no dict,
+        list, tuple, number, string or tensor is refused, or known by its name alone.
+
+    Raises:
+        ValueError: One line that begins with the path.
+    """
+    shown = printable(str(path))
+    try:
+        content = _content(path, trust)
+        flatten(content)
+    except FileNotFoundError:
+        raise ValueError(f"{shown} does not exist; give a checkpoint, or the folder of a run") from None
+    except OSError as error:
+        raise ValueError(f"{shown} cannot be read ({error.strerror})") from None
+    except NoFile as error:
+        raise ValueError(f"{shown} cannot be read: {error}") from None
+    except UnknownName as error:
+        raise ValueError(
+            f"{shown} holds {printable(error.name)}, which is not loaded from an untrusted file; save its state_dict "
+            "alone, or, if you trust whoever made it with running code here, add --trust-checkpoint"
+        ) from None
+    except Refused as refusal:
+        raise ValueError(f"{shown} {refusal}") from None
+    except Exception as error:  # a damaged file can fail in any way
+        raise ValueError(f"{shown} is damaged, or no checkpoint ({type(error).__name__}); copy it again") from None
+    return content
+
+
+def _content(path: Path, trust: bool) -> Any:
+    regular(path)
+    if path.suffix == ".safetensors":
+        arrays = read_safetensors(path, mapped=False)
+        known = SAFETENSORS_KINDS.values()
+        return {n: a.load() if a.kind in known else Described(a.kind, a.shape or ()) for n, a in arrays.items()}
+    if trust:
+        return torch.load(path, map_location="cpu", weights_only=False)
+    return read_pt(path, mapped=False)
+
+
+def flatten(content: Any) -> Sequence[tuple[str, Tensor]]:
+    """All tensors in nested dicts, by their path in it, such as `model.module.conv1.weight`.
+
+    Args:
+        content: A tensor, a dict or, from a trusted file, a module.
+
+    Returns:
+        Names and tensors, in the order of the file.
+
+    Raises:
+        ValueError: `Refused` for a tensor that is not dense, and for dicts that hold themselves, or hold others so
+            often that there is no end of names.
+
+    Example:
+        >>> [(name, tuple(tensor.shape)) for name, tensor in flatten({"model": {"fc.weight": torch.ones(2, 3)}})]
+        [('model.fc.weight', (2, 3))]
+    """
+    found, entries = [], 0
+    waiting = [("", 0, content)]
+    while waiting:
+        name, depth, value = waiting.pop()
+        if isinstance(value, nn.Module):  # only where pickles are trusted
+            value = value.state_dict()
+        if isinstance(value, Tensor | Described):
+            found.append((name, _dense(name, value)))
+        elif isinstance(value, Mapping):
+            if depth == DEEPEST:
+                raise Refused(f"holds dicts {DEEPEST} deep, or a dict that holds itself; save its state_dict alone")
+            entries += len(value)
+            if entries > MOST_ENTRIES:
+                raise Refused(f"holds over {MOST_ENTRIES} entries, or dicts that hold each other; save one state_dict")
+            parts = [(f"{name}.{key}" if name else str(key), depth + 1, part) for key, part in value.items()]
+            if longest := next((part for part, _, _ in parts if len(part) > LONGEST), None):
+                raise Refused(f"holds a name of {len(longest)} letters; save its state_dict alone")
+            waiting += reversed(parts)
+    return found
+
+
+def _dense(name: str, tensor: Tensor | Described) -> Tensor:
+    if isinstance(tensor, Described):
+        kind = tensor.kind
+    elif tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_nested or tensor.is_quantized):
+        return tensor
+    else:
+        kind = "meta" if tensor.is_meta else "nested" if tensor.is_nested else str(tensor.layout)
+    raise Refused(f"holds {printable(name)} as a {kind} tensor; save dense tensors of plain numbers")
