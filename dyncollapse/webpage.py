@@ -110,8 +110,9 @@ def as_html(report: EmbeddingReport, config: Mapping[str, Any]) -> str:
     settings = "".join(
         f"<tr><td>{escape(name)}</td><td>{escape(_setting(value))}</td></tr>"
         for name, value in {**values["conventions"], **config}.items()
-        if name not in report.measures
+        if name not in report.measures and name != "assumptions"
     )
+    assumed = "".join(f"<p>Assumed: {escape(text)}</p>" for text in config.get("assumptions", ()))
     heads, *lines = csv.reader(io.StringIO(as_csv(report)))
     rows = f"<tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>"
     rows += "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in lines)
@@ -121,7 +122,7 @@ def as_html(report: EmbeddingReport, config: Mapping[str, Any]) -> str:
 <style>{STYLE}</style></head><body>
 <h1>{escape(report.verdict.sentence)}</h1>
 <p>{report.samples} samples of {report.dim} dimensions, {escape(report.space)}: {escape(name)}</p>
-{warnings}
+{warnings}{assumed}
 {svg[svg.index("<svg") :]}
 <h2>Measures</h2>
 <table><tr><th>measure</th><th>value</th><th>95 % interval</th><th>definition</th></tr>{measures}</table>

@@ -1,177 +1,24 @@
 """Encoders of others: one synthetic file for each layout, and what is said where a file does not fit."""
 
 import argparse
+import contextlib
+import math
 import pickle
 import re
+import sys
+import time
+import types
 
 import pytest
 import torch
 from bridge_helpers import ALONE, small
+from foreign_layouts import ARCH, LAYOUTS, TWO, backbone, under
 from safetensors.torch import save_file
 from torch import nn
 
 from dyncollapse.bridge import load_encoder, pretrain
-from dyncollapse.bridge.encoders import build_backbone
-
-ARCH = "resnet18"
-CHILDREN = dict(zip(("conv1", "bn1", "layer1", "layer2", "layer3", "layer4"), "014567", strict=True))
-FLAT = dict(zip(CHILDREN, "012345", strict=True))
-
-
-def backbone(seed=0, stem="imagenet", channels=3):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        module = build_backbone(ARCH, stem, channels)
-        for parameter in module.parameters():  # zeros and ones would match each other
-            nn.init.normal_(parameter, std=0.05)
-    return module.eval()
-
-
-def projector(*kinds, dim=512, seed=1):
-    """Layers by letters: l(inear with bias), w (without), b(atch norm), n(orm without gain), r(elu)."""
-    layers, width = [], dim
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for kind in kinds:
-            if kind in "lw":
-                layers.append(nn.Linear(width, 32, bias=kind == "l"))
-                width = 32
-            else:
-                layers.append(
-                    {"b": nn.BatchNorm1d(width), "n": nn.BatchNorm1d(width, affine=False), "r": nn.ReLU()}[kind]
-                )
-    return nn.Sequential(*layers).eval()
-
-
-def under(prefix, module, names=None):
-    """A module's state below a prefix, with parts renamed."""
-    found = {}
-    for name, value in module.state_dict().items():
-        part, dot, rest = name.partition(".")
-        found[prefix + (names or {}).get(part, part) + dot + rest] = value
-    return found
-
-
-def nested(path, tensors):
-    for key in reversed(path.split("/")):
-        tensors = {key: tensors}
-    return tensors
-
-
-MLP = projector(*"wbrwbrw")
-TWO = projector(*"lrl")
-# Layout: the file's content, the projector in it, the stem.
-LAYOUTS = {
-    "directclr": (
-        lambda b: nested("model", under("module.backbone.", b) | under("module.projector.", MLP)),
-        MLP,
-        "imagenet",
-    ),
-    "barlow-twins": (
-        lambda b: {
-            "epoch": 9,
-            "model": under("module.backbone.", b)
-            | under("module.projector.", MLP)
-            | under("module.bn.", projector("n", dim=32)),
-        },
-        MLP,
-        "imagenet",
-    ),
-    "vicreg": (
-        lambda b: {"model": under("module.backbone.", b) | under("module.projector.", MLP), "epoch": 1},
-        MLP,
-        "imagenet",
-    ),
-    "bare-torchvision": (lambda b: under("", b), None, "imagenet"),
-    "torchvision-with-classifier": (
-        lambda b: under("", b) | under("fc.", nn.Linear(512, 32)),
-        nn.Linear(512, 32),
-        "imagenet",
-    ),
-    "directclr-final": (lambda b: {"backbone": under("", b), "head": under("", MLP)}, MLP, "imagenet"),
-    "directclr-spectrum": (lambda b: {"backbone": under("", b), "projector": under("", MLP)}, MLP, "imagenet"),
-    "lightly": (
-        lambda b: nested("state_dict", under("backbone.", b) | under("projection_head.layers.", MLP)),
-        MLP,
-        "imagenet",
-    ),
-    "lightly-children": (
-        lambda b: nested("state_dict", under("backbone.", b, CHILDREN) | under("projection_head.layers.", TWO)),
-        TWO,
-        "imagenet",
-    ),
-    "lightly-cifar-children": (lambda b: nested("state_dict", under("backbone.", b, FLAT)), None, "cifar"),
-    "solo-learn": (
-        lambda b: {
-            "pytorch-lightning_version": "2.1",
-            "state_dict": under("backbone.", b) | under("projector.", TWO) | under("classifier.", nn.Linear(512, 10)),
-        },
-        TWO,
-        "cifar-padding-2",
-    ),
-    "solo-learn-old": (
-        lambda b: nested("state_dict", under("encoder.", b) | under("classifier.", nn.Linear(512, 10))),
-        None,
-        "cifar-padding-2",
-    ),
-    "mmselfsup": (
-        lambda b: {
-            "meta": {"epoch": 3},
-            "state_dict": under("backbone.", b)
-            | {f"neck.{n}": v for n, v in under("", projector(*"wbrw"), {"0": "fc0", "1": "bn0", "3": "fc1"}).items()},
-        },
-        projector(*"wbrw"),
-        "imagenet",
-    ),
-    "vissl": (
-        lambda b: nested(
-            "classy_state_dict/base_model/model", {"trunk": under("_feature_blocks.", b), "heads": under("0.clf.", TWO)}
-        ),
-        TWO,
-        "imagenet",
-    ),
-    "moco": (
-        lambda b: nested(
-            "state_dict",
-            under("module.encoder_q.", b)
-            | under("module.encoder_q.fc.", TWO)
-            | under("module.encoder_k.", backbone(7))
-            | {"module.queue": torch.zeros(32, 8)},
-        ),
-        TWO,
-        "imagenet",
-    ),
-    "moco-v3": (
-        lambda b: nested(
-            "state_dict",
-            under("module.momentum_encoder.", backbone(7))
-            | under("module.base_encoder.", b)
-            | under("module.base_encoder.fc.", projector(*"wbrwn")),
-        ),
-        projector(*"wbrwn"),
-        "imagenet",
-    ),
-    "simsiam": (
-        lambda b: nested(
-            "state_dict",
-            under("module.encoder.", b)
-            | under("module.encoder.fc.", projector(*"wbrln"))
-            | under("module.predictor.", TWO),
-        ),
-        projector(*"wbrln"),
-        "imagenet",
-    ),
-    "dino": (
-        lambda b: {
-            "student": under("module.backbone.", backbone(7)),
-            "teacher": under("backbone.", b) | under("head.mlp.", TWO),
-        },
-        None,
-        "imagenet",
-    ),
-    "sthalles": (lambda b: nested("state_dict", under("backbone.", b) | under("backbone.fc.", TWO)), TWO, "imagenet"),
-    "spijkervet": (lambda b: under("encoder.", b) | under("projector.", TWO), TWO, "imagenet"),
-}
+from dyncollapse.bridge.foreign import find_backbone
+from dyncollapse.bridge.naming import WRAPPERS, find_places, unwrapped
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -179,9 +26,6 @@ def test_layout_gives_the_whole_backbone_and_its_projector(layout, tmp_path):
     make, head, stem = LAYOUTS[layout]
     b = backbone(stem=stem)
     content = make(b)
-    if layout == "torchvision-with-classifier":
-        head = nn.Sequential(nn.Linear(512, 32))
-        head[0].load_state_dict({"weight": content["fc.weight"], "bias": content["fc.bias"]})
     path = tmp_path / "checkpoint.pth"
     torch.save({**content, "args": argparse.Namespace(lr=0.1)} if layout == "barlow-twins" else content, path)
     loaded = load_encoder(path, arch=ARCH)
@@ -284,6 +128,96 @@ def test_unknown_pickle_is_named_and_loaded_only_if_trusted(tmp_path):
     assert "--trust-checkpoint" in told
     loaded = load_encoder(tmp_path / "odd.pth", arch=ARCH, trust=True)
     assert loaded.matched.startswith("100 of 100")
+
+
+def test_code_that_is_not_here_is_named_and_the_file_not_blamed(tmp_path, monkeypatch):
+    package = types.ModuleType("somepkg")
+    package.Settings = type("Settings", (dict,), {"__module__": "somepkg", "__qualname__": "Settings"})
+    monkeypatch.setitem(sys.modules, "somepkg", package)
+    content = {"model": under("", backbone()), "settings": package.Settings()}
+    torch.save(content, tmp_path / "odd.pth")
+    monkeypatch.delitem(sys.modules, "somepkg")
+    with pytest.raises(ValueError, match=r"needs code that is not here: the module somepkg; .* save the state_dict"):
+        load_encoder(tmp_path / "odd.pth", trust=True)
+    monkeypatch.setitem(sys.modules, "somepkg", types.ModuleType("somepkg"))
+    with pytest.raises(ValueError, match=r"the class Settings of the module somepkg; where that code is") as error:
+        load_encoder(tmp_path / "odd.pth", trust=True)
+    assert "damaged" not in str(error.value)
+    assert "torch.save(model.state_dict(), FILE)" in str(error.value)
+    content["settings"].__class__.__module__ = "__main__"
+    monkeypatch.setattr(sys.modules["__main__"], "Settings", package.Settings, raising=False)
+    torch.save(content, tmp_path / "script.pth")
+    monkeypatch.delattr(sys.modules["__main__"], "Settings")
+    with pytest.raises(ValueError, match="the class Settings of the script that saved it"):
+        load_encoder(tmp_path / "script.pth", trust=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "trust"),
+    [("half", False), ("double", False), ("bfloat16", False), ("Parameter", False), ("numpy", True)],
+)
+def test_other_kinds_of_arrays_are_read(kind, trust, tmp_path):
+    b = backbone()
+    convert = {"Parameter": lambda t: nn.Parameter(t), "numpy": lambda t: t.numpy()}
+    floats = {n: t for n, t in b.state_dict().items() if t.is_floating_point()}
+    torch.save({n: convert.get(kind, lambda t: getattr(t, kind)())(t) for n, t in floats.items()}, tmp_path / "a.pt")
+    loaded = load_encoder(tmp_path / "a.pt", arch=ARCH, trust=trust)
+    for name, value in loaded.encoder.backbone.state_dict().items():
+        if name in floats:
+            assert torch.equal(
+                value, getattr(floats[name], kind)().float() if "loat16" in kind or kind == "half" else floats[name]
+            )
+
+
+@pytest.mark.parametrize(("value", "word"), [(math.nan, "NaN"), (math.inf, "infinity")])
+@pytest.mark.parametrize("name", ["backbone.layer2.0.bn1.running_var", "projector.2.bias"])
+def test_weights_that_are_not_finite_are_refused_by_name(value, word, name, tmp_path):
+    tensors = under("backbone.", backbone()) | under("projector.", TWO)
+    tensors[name] = tensors[name].clone()
+    tensors[name][3] = value
+    torch.save(tensors, tmp_path / "nan.pt")
+    with pytest.raises(ValueError, match=f"{re.escape(name)} holds {word}; take an earlier checkpoint"):
+        load_encoder(tmp_path / "nan.pt", arch=ARCH)
+    unused = under("backbone.", backbone()) | {"queue": torch.full((3,), value)}
+    torch.save(unused, tmp_path / "unused.pt")
+    assert load_encoder(tmp_path / "unused.pt", arch=ARCH).matched.startswith("100 of 100")
+
+
+@pytest.mark.parametrize("depth", range(4))
+def test_words_of_wrappers_do_not_hide_a_backbone(depth):
+    for word in WRAPPERS:
+        tensors = {}
+        for name, value in under("", backbone()).items():
+            parts = f"backbone.{name}".split(".")
+            parts.insert(min(depth, len(parts) - 1), word)
+            tensors[".".join(parts)] = value
+        (place, *_) = find_places(unwrapped(tensors.items()), [ARCH], None)
+        assert (place.prefix, place.rank[0]) == ("backbone.", 0)
+
+
+@pytest.mark.parametrize("name", ["p{}.conv1.weight", "0.{}.0.weight", "conv1.weight.{}", "projector.{}.weight"])
+def test_many_names_take_no_time(name):
+    tensors = {name.format(k): torch.ones(1) for k in range(30_000)} | under("", backbone())
+    start = time.process_time()
+    with contextlib.suppress(ValueError):
+        find_backbone(tensors, "file", arch=ARCH)
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("channels", [0, 2, 4])
+def test_channels_that_no_image_has_are_refused(channels):
+    tensors = under("", backbone()) | {"conv1.weight": torch.ones(64, channels, 7, 7)}
+    with pytest.raises(ValueError, match=f"the first filters take {channels} channels; images have 1 or 3 here"):
+        find_backbone(tensors, "file", arch=ARCH)
+
+
+def test_copies_are_announced(tmp_path):
+    tensors = under("student.", backbone(1)) | under("teacher.", backbone(2))
+    torch.save(tensors, tmp_path / "two.pt")
+    loaded = load_encoder(tmp_path / "two.pt", arch=ARCH)
+    assert (
+        "Of 2 copies of the backbone, that under teacher. is taken; --prefix-map names another." in loaded.assumptions
+    )
 
 
 def test_pickled_module_is_read_if_trusted(tmp_path):

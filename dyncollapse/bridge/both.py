@@ -41,15 +41,20 @@ class Adjacent:
 
 @dataclass(frozen=True, eq=False)
 class Both:
-    """Reports on the spaces that were embedded, and the alignment of each two layers in a row."""
+    """Reports on the spaces that were embedded, and the alignment of each two layers in a row.
+
+    `assumptions` are sentences on what the file of an encoder by others does not say.
+    """
 
     reports: dict[str, EmbeddingReport]
     layers: list[Adjacent]
+    assumptions: tuple[str, ...] = ()
 
     def as_values(self) -> dict[str, Any]:
         """All of it as plain JSON values."""
         spaces = {space: report.as_values() for space, report in self.reports.items()}
-        return {"spaces": spaces, "layers": [layer.as_values() for layer in self.layers]}
+        layers = [layer.as_values() for layer in self.layers]
+        return {"spaces": spaces, "layers": layers, "assumptions": list(self.assumptions)}
 
 
 def diagnose_both(
@@ -73,7 +78,7 @@ def diagnose_both(
         if others:
             settings["views"] = views
         reports[space] = diagnose(z, others or None, progress=progress, **settings)
-    return Both(reports, adjacent_layers(encoder))
+    return Both(reports, adjacent_layers(encoder), embedded.assumptions)
 
 
 def is_linear(projector: nn.Module) -> bool:

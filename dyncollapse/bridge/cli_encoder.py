@@ -35,7 +35,20 @@ def checkpoint_options(command: Command) -> Command:
             "--prefix-map", multiple=True, metavar="OLD=NEW", help="Replace a beginning of its tensors' names."
         ),
         click.option("--d0", type=int, help="Its embedding is the first d0 dimensions (DirectCLR by others)."),
-        click.option("--image-size", type=int, help="Side of the images it takes.  [224; small stems: 32]"),
+        click.option(
+            "--projector-prefix", metavar="NAME", help="Where its projector is among the tensors' names.  [found out]"
+        ),
+        click.option(
+            "--projector-activation",
+            metavar="relu|gelu|tanh|identity|...",
+            help="What stands between the projector's layers.  [by its layout, or relu]",
+        ),
+        click.option(
+            "--projector-last",
+            metavar="normalise|relu|...",
+            help="What follows the projector's last layer: division by its length, or an activation.  [nothing]",
+        ),
+        click.option("--image-size", type=int, help="Side of the images it takes.  [its own; 224; small stems: 32]"),
         click.option("--augment", metavar="imagenet|cifar|digits", help="Views it was trained on.  [by its stem]"),
         click.option("--trust-checkpoint", is_flag=True, help="Unpickle it: runs whatever code is in it."),
         click.option("--device", default="cpu", help="cpu, cuda or cuda:N.  [cpu]"),
@@ -79,8 +92,11 @@ def embed(space: str, split: str | None, views: str, out: Path | None, as_json: 
     names = [f"{s}{'_pos' if k else ''}.npy" for s in spaces for k in range(len(found[s]))]
     sizes = {s: list(found[s][0].shape) for s in spaces}
     if as_json:
-        click.echo(json.dumps({"folder": str(folder), "matched": loaded.matched, "shapes": sizes, "files": names}))
+        told = {"matched": loaded.matched, "assumptions": list(found.assumptions)}
+        click.echo(json.dumps({"folder": str(folder), **told, "shapes": sizes, "files": names}))
     click.echo(f"{loaded.path}: {loaded.matched}", err=as_json)
+    for text in found.assumptions:
+        click.echo(f"assumed: {text}", err=as_json)
     for s, shape in sizes.items():
         click.echo(f"{s}: {shape[0]} images x {shape[1]} dimensions", err=as_json)
     say_saved(folder, (*names, "labels.npy", "embed.json"), to_stderr=as_json)
@@ -163,7 +179,8 @@ def _save_both(both: "Both", loaded: "Loaded", folder: Path, config: dict[str, A
     config |= {"checkpoint": str(loaded.path), "step": loaded.step, "versions": versions("timm", "torchvision")}
     for space, report in both.reports.items():
         (folder / space).mkdir(exist_ok=True)
-        for name, content in webpage.as_files(report, {"file": f"{loaded.path} ({space})", **config}).items():
+        told = {"file": f"{loaded.path} ({space})", "assumptions": list(both.assumptions), **config}
+        for name, content in webpage.as_files(report, told).items():
             write_whole(folder / space / name, functools.partial(Path.write_bytes, data=content))
     write_png(folder / "spectra.png", draw_spaces(both.reports))
     values = both.as_values() | {"config": config}
@@ -199,7 +216,7 @@ def probe(method: str | None, subvector: int | None, epochs: int | None, as_json
             raise ValueError(f"--method is {method!r}; choose one of {', '.join(METHODS)}")
         loaded, train, _ = _open("train", given)
         kept_dimensions(subvector, representation_dim(loaded.encoder.backbone))
-        test = open_data(given["data"] or loaded.recipe.data).split("test")
+        test = open_data(_data_name(loaded, given)).split("test")
         method = method or ("logistic" if len(train) <= LOGISTIC_MOST and epochs is None else "sgd")
         if method == "logistic" and epochs is not None:
             raise ValueError(f"--epochs is {epochs}, but --method logistic has none; drop one of them")
@@ -227,7 +244,10 @@ def probe(method: str | None, subvector: int | None, epochs: int | None, as_json
         if loaded.run:
             add_probe(loaded.run, result.as_dict() | {"step": loaded.step})
     if as_json:
-        click.echo(json.dumps(result.as_dict() | {"matched": loaded.matched}))
+        told = {"matched": loaded.matched, "assumptions": list(loaded.assumptions)}
+        click.echo(json.dumps(result.as_dict() | told))
+    for text in loaded.assumptions:
+        click.echo(f"assumed: {text}", err=as_json)
     print_probe(result, to_stderr=as_json)
     if loaded.run:
         click.echo(f"Added to {loaded.run}/probes.json", err=as_json)
@@ -236,22 +256,21 @@ def probe(method: str | None, subvector: int | None, epochs: int | None, as_json
 def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images", str]:
     """The encoder of --checkpoint on its device, and the images that --data and --split name."""
     from dyncollapse.bridge.images import open_data
-    from dyncollapse.bridge.loaded import UNKNOWN, load_encoder
+    from dyncollapse.bridge.loaded import load_encoder
 
     use_machine(given["device"], given["threads"])
     pairs = [text.partition("=") for text in given["prefix_map"]]
     if wrong := next((text for text in given["prefix_map"] if "=" not in text), None):
         raise ValueError(f"--prefix-map is {wrong!r}; write OLD=NEW")
-    names = ("arch", "stem", "d0", "image_size", "augment")
+    names = ["arch", "stem", "d0", "image_size", "augment"]
+    names += ["projector_prefix", "projector_activation", "projector_last"]
     loaded = load_encoder(
         given["checkpoint"],
         renames={old: new for old, _, new in pairs},
         trust=given["trust_checkpoint"],
         **{name: given[name] for name in names},
     )
-    if given["data"] is None and loaded.recipe.data == UNKNOWN:
-        raise ValueError(f"--data is not given, and {loaded.path} does not say which images; name a folder")
-    data = open_data(given["data"] or loaded.recipe.data)
+    data = open_data(_data_name(loaded, given))
     split = split or ("train" if data.test is None else "test")
     if split not in ("train", "test"):
         raise ValueError(f"--split is {split!r}; choose one of train, test")
@@ -260,9 +279,17 @@ def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images",
         raise ValueError(
             f"--data has images of {images.channels} channel(s), and the encoder takes {loaded.channels}; give others"
         )
-    if given["data"] not in (None, loaded.recipe.data):
+    if given["data"] not in (None, loaded.data):
         loaded = replace(loaded, run=None)  # what other images say is no result of the run
     return loaded, images, split
+
+
+def _data_name(loaded: "Loaded", given: dict[str, Any]) -> str:
+    """The images that --data names, or those that a run was trained on."""
+    name = given["data"] or loaded.data
+    if name is None:
+        raise ValueError(f"--data is not given, and {loaded.path} does not say which images; name a folder")
+    return str(name)
 
 
 def _embed(loaded: "Loaded", images: Any, folder: Path, spaces: Any, views: str, given: dict[str, Any]) -> Any:

@@ -17,7 +17,7 @@ from dyncollapse.bridge.loading import batches_in_order
 from dyncollapse.bridge.optimisation import exact_float32
 from dyncollapse.bridge.views import PAIRS, View
 from dyncollapse.bridge.watch import SPACES
-from dyncollapse.files import write_json, write_whole
+from dyncollapse.files import printable, write_json, write_whole
 from dyncollapse.readers import read_rows
 
 # Which views are embedded: each image as it is, then with an augmented one beside it, or two of those.
@@ -34,6 +34,7 @@ class Embedded:
     rows: dict[str, tuple[Float[Tensor, "n d"], ...]]
     labels: Int[Tensor, " n"]
     skipped: str
+    assumptions: tuple[str, ...] = ()  # on the encoder, where others trained it
 
     def __getitem__(self, space: str) -> tuple[Float[Tensor, "n d"], ...]:
         """The views of a space."""
@@ -73,7 +74,11 @@ def embed(
     an embedding space where the checkpoint has no projector, OSError where the disk is full.
     """
     if "embedding" in spaces and not loaded.has_embedding:
-        raise ValueError(f"{loaded.path} has no projector that is understood; use --space representation, or give --d0")
+        seen = "".join(f" {text}" for text in loaded.left_out)
+        raise ValueError(
+            f"{printable(str(loaded.path))} has no projector that is understood; use --space representation, or give "
+            f"--d0.{seen}"
+        )
     device = torch.device(device)
     skipped = skipped or Skipped(images, tell=lambda _text: None)
     encoder = loaded.encoder.to(device).eval()
@@ -117,10 +122,7 @@ def embed(
     labels = images.labels[indices]
     write_whole(folder / "labels.npy", lambda path: _save_array(path, labels))
     record = {
-        "checkpoint": str(loaded.path),
-        "step": loaded.step,
-        "matched": loaded.matched,
-        "recipe": recipe.as_dict(),
+        **loaded.as_record(),
         "views": views,
         "seed": seed,
         "rows": row,
@@ -129,7 +131,7 @@ def embed(
     }
     write_json(folder / "embed.json", record)
     rows = {space: tuple(read_rows(folder / names[key]) for key in names if key[0] == space) for space in spaces}
-    return Embedded(folder, rows, labels, skipped.sentence)
+    return Embedded(folder, rows, labels, skipped.sentence, (*loaded.assumptions, *loaded.left_out))
 
 
 def _allocate(path: Path, shape: tuple[int, int]) -> np.ndarray:

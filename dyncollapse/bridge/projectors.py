@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dyncollapse.bridge.recipe import SUBVECTORS, Recipe
 
@@ -79,6 +80,14 @@ class RandomSubVector(nn.Module):
     def forward(self, r: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
         """Pick them out."""
         return r[..., self.coordinates]
+
+
+class UnitNorm(nn.Module):
+    """Division of each embedding by its length, where a projector of others ends with it."""
+
+    def forward(self, z: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """Put embeddings on the unit sphere; 0 stays 0."""
+        return functional.normalize(z, dim=-1)
 
 
 def build_projector(recipe: Recipe, dim: int) -> nn.Module:

@@ -1,9 +1,11 @@
 """What a checkpoint holds, by whomever it was saved: its tensors by name, each checked before it is believed."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -50,6 +52,8 @@ def read_tensors(path: Path, *, trust: bool = False) -> Any:
     except Refused as refusal:
         raise ValueError(f"{shown} {refusal}") from None
     except Exception as error:  # a damaged file can fail in any way
+        if trust and isinstance(error, ImportError | AttributeError):
+            raise ValueError(f"{shown} {_what_is_not_here(error)}") from None
         raise ValueError(f"{shown} is damaged, or no checkpoint ({type(error).__name__}); copy it again") from None
     return content
 
@@ -63,6 +67,22 @@ def _content(path: Path, trust: bool) -> Any:
     if trust:
         return torch.load(path, map_location="cpu", weights_only=False)
     return read_pt(path, mapped=False)
+
+
+def _what_is_not_here(error: ImportError | AttributeError) -> str:
+    """What a file needs: a package, or a class of it."""
+    lacking = re.search(r"attribute '?([\w.]+)'? (?:on|from) <?(?:module )?'?([\w.]+)", str(error))
+    what = str(error)
+    if isinstance(error, ImportError) and error.name:
+        what = f"the module {error.name}"
+    elif lacking and lacking[2].endswith("__main__"):
+        what = f"the class {lacking[1]} of the script that saved it"
+    elif lacking:
+        what = f"the class {lacking[1]} of the module {lacking[2]}"
+    return (
+        f"needs code that is not here: {printable(what)}; where that code is, save the state_dict alone, which needs "
+        "none: torch.save(model.state_dict(), FILE)"
+    )
 
 
 def flatten(content: Any) -> Sequence[tuple[str, Tensor]]:
@@ -86,8 +106,10 @@ def flatten(content: Any) -> Sequence[tuple[str, Tensor]]:
     waiting = [("", 0, content)]
     while waiting:
         name, depth, value = waiting.pop()
-        if isinstance(value, nn.Module):  # only where pickles are trusted
+        if isinstance(value, nn.Module):  # as np.ndarray, only where pickles are trusted
             value = value.state_dict()
+        elif isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            value = torch.from_numpy(value)
         if isinstance(value, Tensor | Described):
             found.append((name, _dense(name, value)))
         elif isinstance(value, Mapping):

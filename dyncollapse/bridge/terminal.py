@@ -17,6 +17,8 @@ def print_both(both: Both, what: str, *, to_stderr: bool) -> None:
     console = open_console(to_stderr)
     plain = not console.encoding.lower().startswith("utf")
     console.print(what, soft_wrap=True)
+    for text in both.assumptions:
+        console.print(f"assumed: {text}", soft_wrap=True)
     for space, report in both.reports.items():
         console.print(f"\n{space}: {report.samples} samples x {report.dim} dimensions")
         lines = spectrum_lines(

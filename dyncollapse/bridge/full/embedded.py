@@ -20,7 +20,7 @@ from dyncollapse.bridge.images import HeldImages
 from dyncollapse.bridge.loaded import Loaded, load_encoder
 from dyncollapse.bridge.loading import batches_in_order
 from dyncollapse.bridge.processes import Process
-from dyncollapse.bridge.recipe import resolve
+from dyncollapse.bridge.recipe import Recipe, resolve
 from dyncollapse.bridge.views import stored_side
 from dyncollapse.bridge.watch import SPACES, Watch
 from dyncollapse.moments import Moments
@@ -106,6 +106,7 @@ def _spectrum_error(rows: Tensor, device: torch.device) -> float:
 def _watch_seconds(site: Site, loaded: Loaded) -> float:
     """What one report of the monitor costs training: its window of batches, moments and spectra of both spaces."""
     dims = representation_dim(loaded.encoder.backbone), embedding_dim(loaded.encoder)
+    assert isinstance(loaded.recipe, Recipe)  # part 1's, or one at its start
     batch = loaded.recipe.batch_size
     watch = Watch(every := 1560, batch, dims, Process(0, 1, site.device))
     generator = torch.Generator().manual_seed(0)
