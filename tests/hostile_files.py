@@ -291,6 +291,18 @@ claims("empty", size=(0, 2**62), stride=(1, 1))
 
 
 @file(".pt")
+def one_matrix_for_a_thousand_layers(path):
+    matrix = torch.zeros(512, 512)
+    torch.save({f"projector.{number}.weight": matrix for number in range(1000)}, path)
+
+
+@file(".pt")
+def one_number_for_a_thousand_layers(path):
+    matrix = torch.zeros(1).expand(512, 512)
+    torch.save({f"projector.{number}.weight": matrix for number in range(1000)}, path)
+
+
+@file(".pt")
 def rebuilt_from_nothing(path):
     write_pt(path, {"z": Raw("torch._utils._rebuild_tensor_v2", 1, 2, 3, 4), "y": 1})
 

@@ -18,6 +18,8 @@ from dyncollapse.untrusted import NoFile, Refused, regular
 
 # A file of a large model with its optimiser has ten thousand entries, and names of a hundred letters.
 MOST_ENTRIES, DEEPEST, LONGEST = 2**15, 64, 1000
+# A teacher that is its student, or an average of weights, is the same tensor under two names.
+MOST_COPIES, FREE = 8, 2**27
 
 
 def read_tensors(path: Path, *, trust: bool = False) -> Any:
@@ -95,8 +97,8 @@ def flatten(content: Any) -> Sequence[tuple[str, Tensor]]:
         Names and tensors, in the order of the file.
 
     Raises:
-        ValueError: `Refused` for a tensor that is not dense, and for dicts that hold themselves, or hold others so
-            often that there is no end of names.
+        ValueError: `Refused` for a tensor that is not dense, for dicts that hold themselves or hold others so often
+            that there is no end of names, and for few numbers under many names.
 
     Example:
         >>> [(name, tuple(tensor.shape)) for name, tensor in flatten({"model": {"fc.weight": torch.ones(2, 3)}})]
@@ -122,7 +124,16 @@ def flatten(content: Any) -> Sequence[tuple[str, Tensor]]:
             if longest := next((part for part, _, _ in parts if len(part) > LONGEST), None):
                 raise Refused(f"holds a name of {len(longest)} letters; save its state_dict alone")
             waiting += reversed(parts)
+    _refuse_copies(found)
     return found
+
+
+def _refuse_copies(found: Sequence[tuple[str, Tensor]]) -> None:
+    """Refuse a few numbers under so many names that a network made of them takes gigabytes."""
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for _, tensor in found}
+    stored, named = sum(storages.values()), sum(tensor.numel() * tensor.itemsize for _, tensor in found)
+    if named > MOST_COPIES * stored + FREE:
+        raise Refused(f"holds {stored} bytes of numbers under names that take {named}; save every tensor once")
 
 
 def _dense(name: str, tensor: Tensor | Described) -> Tensor:
