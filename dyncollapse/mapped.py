@@ -50,9 +50,13 @@ def _ended_in_one_line(message: str) -> Iterator[None]:
         yield
         return
 
+    first = threading.Lock()  # several threads may read beyond the file at once
+
     def end(_number: int) -> None:
-        os.write(2, f"dyncollapse: {message}\n".encode())
-        os._exit(2)
+        if first.acquire(blocking=False):
+            os.write(2, f"dyncollapse: {message}\n".encode())
+            os._exit(2)
+        signal.pause()
 
     library = ctypes.CDLL(None)
     library.signal.restype, library.signal.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)

@@ -72,7 +72,9 @@ def _view(storage: Storage, offset: Any, size: Any, stride: Any, lazy: Any) -> T
     if offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) >= storage.count:
         raise Refused(f"is damaged: a tensor of shape {size} reaches beyond its {storage.count} numbers; copy it again")
     if count > storage.count and count * storage.dtype.itemsize > MOST_REPEATED:
-        raise Refused(f"holds a tensor of shape {size} that repeats {storage.count} numbers; save each once")
+        raise Refused(
+            f"holds a tensor of shape {size} that repeats {storage.count} stored number(s); save each row once"
+        )
     return storage.numbers.as_strided(size, stride, offset)
 
 
