@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install figures gallery test bench gpu-check lint format types clean
+.PHONY: help install figures gallery test fuzz bench gpu-check lint format types clean
 .DEFAULT_GOAL := help
 
 help: ## list every target
@@ -18,6 +18,9 @@ gallery: figures ## refresh the pictures that the README shows
 
 test: .venv/.developed lint types ## lint, check types and run all tests
 	$(BIN)/python -m pytest -n 2
+
+fuzz: .venv/.developed ## try 2000 odd command lines and damaged files (TRIES=N for others); faults go to fuzz.json
+	cd tests && ../$(BIN)/python -m fuzz --tries $(or $(TRIES),2000) --minimise --json ../fuzz.json
 
 bench: .venv/.developed ## time what the project promises against its peers: ratios in brackets, JSON in benchmarks.json
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-json=benchmarks.json \
@@ -38,7 +41,7 @@ types: .venv/.developed ## check types
 	$(BIN)/mypy
 
 clean: ## remove .venv, caches and drawn figures
-	rm -rf .venv figures/out benchmarks.json .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv figures/out benchmarks.json fuzz.json .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

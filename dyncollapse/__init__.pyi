@@ -18,9 +18,7 @@ from .diagnosis import (
     COLLAPSED_BELOW,
     Dimensions,
     Verdict,
-    collapse_level,
     judge,
-    judge_spectrum,
     linear_dimensions,
     mode_dimensions,
     natural_scale,
@@ -84,8 +82,10 @@ from .population import (
 )
 from .readers import read_rows
 from .riccati import riccati_gram
+from .shared_signal import signal_rank
 from .solver import FlowFailed
 from .spectra import covariance_spectrum, mode_singular_values, noise_floor
+from .spectrum_verdict import collapse_level, judge_spectrum
 from .sweep import Sweep
 from .training import Diverged, record_steps, train
 from .trajectory import Interrupted, Trajectory
@@ -193,6 +193,7 @@ __all__ = [
     "riccati_gram",
     "sample_flow",
     "sampled_dimensions",
+    "signal_rank",
     "singular_value_velocities",
     "singular_values",
     "singular_vector_velocities",

@@ -126,8 +126,9 @@ def alignment_report(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: fl
         )
     alignment, h = block_alignment(w1, w2, gap), w1.shape[0]
     # Full frames: outside a layer's range its missing singular values are zeros with vectors of their own.
-    u1, s1, _ = torch.linalg.svd(w1)
-    _, s2, v2h = torch.linalg.svd(w2)
+    # The frames of the width between the layers are complete; those of wider outer sides are not needed.
+    u1, s1, _ = torch.linalg.svd(w1, full_matrices=w1.shape[1] < w1.shape[0])
+    _, s2, v2h = torch.linalg.svd(w2, full_matrices=w2.shape[0] < w2.shape[1])
     blocks, a2 = _blocks(_pad(s1, h), _pad(s2, h), gap), v2h @ u1
     c, p = torch.linalg.eigvalsh(imbalance(w1, w2)).flip(-1), _pad(torch.linalg.svdvals(w2 @ w1), h)
     outside = [[i for i in range(h) if i not in block] for block in blocks]

@@ -11,9 +11,7 @@ from dyncollapse.evidence import HARD_EDGE, Evidence, format_name
 ONE_POINT = 1e-4
 
 
-def cautions(
-    e: Evidence, ratio: Float[Tensor, " d"] | None, ratios: Float[Tensor, " r"] | None, verdict: Verdict
-) -> list[str]:
+def cautions(e: Evidence, ratios: Float[Tensor, " r"] | None, verdict: Verdict) -> list[str]:
     """Warn of too few or repeated samples, columns that stand still, rounding, one point, and doubtful ratios."""
     return [
         *_samples(e),
@@ -21,7 +19,8 @@ def cautions(
         *_rounding(e),
         *_views(e),
         *_one_point(e),
-        *_doubtful_ratios(e, ratio, ratios, verdict),
+        *_width(e, verdict),
+        *_doubtful_ratios(e, ratios),
     ]
 
 
@@ -44,8 +43,8 @@ def _samples(e: Evidence) -> list[str]:
 
 def _still(e: Evidence) -> Tensor:
     """Which columns never move, up to what rounding adds to a constant."""
-    round_off = 100 * torch.finfo(torch.float64).eps * e.moments.mean
-    return e.covariance.diagonal() <= round_off.square()
+    round_off = 100 * torch.finfo(torch.float64).eps * e.column_mean
+    return e.column_variance <= round_off.square()
 
 
 def _standing_columns(e: Evidence) -> list[str]:
@@ -77,7 +76,7 @@ def _views(e: Evidence) -> list[str]:
 
 
 def _one_point(e: Evidence) -> list[str]:
-    spread, away = float(e.covariance.diagonal().sum()), float(e.moments.mean[~_still(e)].square().sum())
+    spread, away = float(e.column_variance.sum()), float(e.column_mean[~_still(e)].square().sum())
     if not 0 < spread < ONE_POINT * away:
         return []
     share = (spread / away) ** 0.5
@@ -87,25 +86,26 @@ def _one_point(e: Evidence) -> list[str]:
     ]
 
 
-def _doubtful_ratios(e: Evidence, ratio: Tensor | None, ratios: Tensor | None, verdict: Verdict) -> list[str]:
-    """What sampling alone can turn: a ratio errs by (2/n)^(1/2) along one direction, an extreme one by (d/n)^(1/2)."""
-    n, found = e.samples, []
-    if ratio is not None:
-        told = zip(ratio.tolist(), verdict.fates, (e.principal[0] > e.ratio_floor).tolist(), strict=True)
-        close = sum(
-            abs(rho - 1) < 3 * (2 / n) ** 0.5
-            for rho, fate, resolved in told
-            if resolved and fate in ("dead", "waiting")
-        )
-        if close:
-            found.append(
-                f"rho of {close} collapsed dimension(s) is within 3 standard errors of 1: dead or waiting is open"
-            )
-    if ratios is not None:
-        band = 2 * (len(ratios) / n) ** 0.5
-        close = int(((ratios - 1).abs() < band).sum())
-        if close:
-            found.append(
-                f"{close} generalised rho lie within {band:.2g} of 1, where {n} samples may put them on either side"
-            )
-    return found
+def _width(e: Evidence, verdict: Verdict) -> list[str]:
+    """Say where embeddings vary in more directions than their layer's inputs have units."""
+    room = e.inputs.dim if e.inputs else e.input_dim
+    alive = verdict.fates.count("alive")
+    if room is None or alive <= room:
+        return []
+    return [
+        f"{alive} dimensions vary, though the last linear layer reads {room} units: the embeddings are no linear map "
+        "of these inputs, and what is said of width and inputs does not hold"
+    ]
+
+
+def _doubtful_ratios(e: Evidence, ratios: Tensor | None) -> list[str]:
+    """Extreme generalised eigenvalues are off by (d/n)^(1/2); of interest where one-sided views have a threshold."""
+    if ratios is None or e.views == "two-sided":
+        return []
+    band = 2 * (len(ratios) / e.samples) ** 0.5
+    close = int(((ratios - 1).abs() < band).sum())
+    if not close:
+        return []
+    return [
+        f"{close} generalised rho lie within {band:.2g} of 1, where {e.samples} samples may put them on either side"
+    ]

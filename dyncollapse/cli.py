@@ -139,6 +139,11 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
 )
 @click.option("--inputs", type=click.Path(path_type=Path), help="What the last linear layer made FILE from.")
 @click.option("--input-positives", type=click.Path(path_type=Path), help="What it made the first --positives from.")
+@click.option(
+    "--input-dim",
+    type=int,
+    help="Number of units that the last linear layer reads, where --inputs are not at hand: no more can vary.",
+)
 @click.option("--key", help="Name of the array, where files hold several; FILE:KEY names one of one file.")
 @click.option("--views", metavar="one-sided|two-sided", help="Is FILE clean (one-sided)?  [two-sided: no]")
 @click.option("--loss", metavar="infonce|dot|ntxent", help="Weigh negatives by this loss's softmax.  [all alike]")

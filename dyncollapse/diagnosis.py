@@ -12,16 +12,19 @@ from dyncollapse.equilibria import augmentation_ratio, modes
 from dyncollapse.gaussian import GaussianTask, Pairs
 from dyncollapse.networks import Weights, end_to_end, forward
 from dyncollapse.objective import Objective
+from dyncollapse.shared_signal import family_margin
 
-# A dimension counts as collapsed below this share of the largest singular value (ours): 1e-4 in variance.
+# A dimension counts as collapsed below this share of the largest singular value: 1e-4 in variance, which figures of
+# the paper show as a clear gap, and far above what rounding and SGD's noise leave of a dead dimension.
 COLLAPSED_BELOW = 1e-2
 
-STRONG, IMPLICIT, UNKNOWN = "strong-augmentation", "implicit-regularization", "unknown"
+STRONG, IMPLICIT, WIDTH, UNKNOWN = "strong-augmentation", "implicit-regularization", "width", "unknown"
 MECHANISMS = {
     "alive": "none",
     "dead": STRONG,
     "suppressed": STRONG,
     "waiting": IMPLICIT,
+    "structural": WIDTH,
     "unexplained": UNKNOWN,
     "unresolved": UNKNOWN,
     "unseen": "none",
@@ -34,66 +37,87 @@ class Dimensions:
 
     `singular_value` is P's (linear) or the standard deviation of the embedding along a principal direction (ReLU);
     `data_var` and `aug_var` are variances of data and augmentation along the same input direction (linear) or
-    embedding direction (ReLU); `ratio` is rho there.
+    embedding direction (ReLU); `ratio` is rho there, NaN for outputs beyond the number of inputs, which no direction
+    feeds. `ratio_error` is the standard error of a rho that was sampled, None for an exact one.
     """
 
     singular_value: Float[Tensor, "*runs k"]
     data_var: Float[Tensor, "*runs k"]
     aug_var: Float[Tensor, "*runs k"]
     ratio: Float[Tensor, "*runs k"]
+    views: str = "one-sided"
+    ratio_error: Float[Tensor, "*runs k"] | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
     """Which dimensions collapsed (their singular value is at most `threshold`), why, and one sentence about all.
 
-    `fates` says what becomes of each: alive; dead (rho >= 1: it never comes back), suppressed (it rests, too low to
-    count), waiting (it would grow); where only embeddings were measured also unexplained (no augmented views tell),
-    unresolved (lost in rounding) and unseen (too few samples: not counted as collapsed). `escapes` holds the flow time
-    by which a waiting one leaves zero, where known.
+    `fates` says what becomes of each: alive; dead (rho >= 1: it never comes back), suppressed (augmentation keeps it
+    too low to count), waiting (it would grow), structural (the layers have no room for it); where rho was measured also
+    unexplained (no other view, or rho within its error of 1), unresolved (lost in rounding) and unseen (too few
+    samples: not counted as collapsed). `escapes` holds the flow time by which a waiting one leaves zero, where known.
     """
 
     collapsed: list[bool]
-    mechanisms: list[str]
     fates: list[str]
     escapes: list[float | None]
     threshold: float
     sentence: str
 
     @property
+    def mechanisms(self) -> list[str]:
+        """The mechanism behind each fate: one of MECHANISMS."""
+        return [MECHANISMS[fate] for fate in self.fates]
+
+    @property
     def mechanism(self) -> str:
-        """The one mechanism at work, "both", "unknown" or "none"."""
+        """The one of the paper's mechanisms at work, or "both"; without these "unknown", "width" or "none"."""
         found = set(self.mechanisms)
         known = found & {STRONG, IMPLICIT}
         if len(known) == 2:
             return "both"
-        return known.pop() if known else UNKNOWN if UNKNOWN in found else "none"
+        return known.pop() if known else next((name for name in (UNKNOWN, WIDTH) if name in found), "none")
 
 
 def linear_dimensions(weights: Weights, task: GaussianTask) -> Dimensions:
     """Singular values of P, largest first, and the variances along its right singular vectors.
 
-    Among nearly equal or nearly vanishing singular values these vectors mix: where data and augmentation have
-    common eigenvectors, `mode_dimensions` keeps the modes apart.
+    One per output: those beyond the number of inputs are 0, and their ratio is NaN. Among nearly equal or nearly
+    vanishing singular values these vectors mix: where data and augmentation have common eigenvectors,
+    `mode_dimensions` keeps the modes apart.
     """
-    _, sigma, vh = torch.linalg.svd(end_to_end(weights), full_matrices=False)
+    product = end_to_end(weights)
+    _, sigma, vh = torch.linalg.svd(product, full_matrices=False)
     data_var, aug_var = (((vh @ cov) * vh).sum(-1) for cov in (task.data_cov, task.aug_cov))
-    return Dimensions(sigma, data_var, aug_var, augmentation_ratio(data_var, aug_var, task.views))
+    ratio = augmentation_ratio(data_var, aug_var, task.views)
+    return _with_outputs(Dimensions(sigma, data_var, aug_var, ratio, task.views), product.shape[-2])
+
+
+def _with_outputs(found: Dimensions, outputs: int) -> Dimensions:
+    """Add the outputs that no input direction feeds."""
+    missing = max(0, outputs - found.singular_value.shape[-1])
+    if not missing:
+        return found
+    sigma, data_var, aug_var = (
+        torch.nn.functional.pad(part, (0, missing)) for part in (found.singular_value, found.data_var, found.aug_var)
+    )
+    ratio = torch.nn.functional.pad(found.ratio, (0, missing), value=torch.nan)
+    return Dimensions(sigma, data_var, aug_var, ratio, found.views)
 
 
 def mode_dimensions(weights: Weights, task: GaussianTask) -> Dimensions:
-    """Singular values of a square P, each given to one of `modes(task)`, with that mode's exact variances and rho.
+    """Singular values of P, each given to one of `modes(task)`, with that mode's exact variances and rho.
 
+    Modes beyond the number of outputs get 0; outputs beyond the number of modes come last, with 0 and a ratio of NaN.
     Every singular value goes to one mode, so that the overlaps of right singular vectors with the subspaces of
     equal modes are largest in sum. The vectors of surviving dimensions are sharp and settle which modes
     survive; the others, which are arbitrary mixtures at depth 2 and more, share the places that are left.
-    Raises ValueError for covariances that do not commute and for products that are not square.
+    Raises ValueError for covariances that do not commute.
     """
-    product = end_to_end(weights)
-    if product.shape[-1] != product.shape[-2]:
-        raise ValueError(f"the product has shape {tuple(product.shape)}; modes are told apart for square ones only")
-    m = modes(task)
+    product, m = end_to_end(weights), modes(task)
     _, sigma, vh = torch.linalg.svd(product)
+    sigma = torch.nn.functional.pad(sigma, (0, task.dim - sigma.shape[-1]))
     overlap = (vh @ m.directions).square()
     for group in m.groups:
         overlap[..., group] = overlap[..., group].sum(-1, keepdim=True)
@@ -104,7 +128,8 @@ def mode_dimensions(weights: Weights, task: GaussianTask) -> Dimensions:
         for group in m.groups:
             value[group] = value[group].sort(descending=True).values
     data_var, aug_var, ratio = (variances.expand(sigma.shape) for variances in (m.data_var, m.aug_var, m.ratio))
-    return Dimensions(values.reshape(sigma.shape), data_var, aug_var, ratio)
+    found = Dimensions(values.reshape(sigma.shape), data_var, aug_var, ratio, task.views)
+    return _with_outputs(found, product.shape[-2])
 
 
 def sampled_dimensions(weights: Weights, pairs: Pairs, activation: str, biases: tuple[Tensor, ...] = ()) -> Dimensions:
@@ -116,13 +141,17 @@ def sampled_dimensions(weights: Weights, pairs: Pairs, activation: str, biases: 
     z, z_pos, y = (forward(weights, x, activation, biases) for x in (pairs.anchor, pairs.positive, pairs.negatives))
     centred = y - y.mean(-2, keepdim=True)
     _, sigma, vh = torch.linalg.svd(centred / centred.shape[-2] ** 0.5, full_matrices=False)
-    moved = ((z_pos - z) @ vh.mT).square().mean(-2)
-    spread = sigma.square()
+    moves, scores = ((z_pos - z) @ vh.mT).square(), (centred @ vh.mT).square()
+    moved, spread = moves.mean(-2), sigma.square()
     # A direction that is dead to the last digit has round-off over round-off for a ratio: say 0, it only waits.
     alive = sigma > z.shape[-1] * torch.finfo(z.dtype).eps * sigma.amax(-1, keepdim=True)
     ratio = torch.where(alive & (moved > 0), moved / (2 * spread), 0.0)
+    # One sample pulls rho = E a / (2 E s) by (a - 2 rho s) / (2 E s) over the number of samples.
+    error = (moves - 2 * ratio.unsqueeze(-2) * scores).std(-2) / (2 * spread) / y.shape[-2] ** 0.5
+    error = torch.where(alive, error, 0.0)
     one_sided = pairs.views == "one-sided"
-    return Dimensions(sigma, spread if one_sided else spread - moved / 2, moved if one_sided else moved / 2, ratio)
+    data_var, aug_var = (spread, moved) if one_sided else (spread - moved / 2, moved / 2)
+    return Dimensions(sigma, data_var, aug_var, ratio, pairs.views, error)
 
 
 def judge(
@@ -131,14 +160,30 @@ def judge(
     rest: Tensor | None = None,
     escape: Tensor | None = None,
     time_per_step: float | None = None,
+    room: int | None = None,
 ) -> Verdict:
-    """Judge the mean over runs: collapsed below COLLAPSED_BELOW of the largest value, by augmentation or by waiting.
+    """Judge the mean over runs: which dimensions collapsed, by augmentation, by waiting or for want of width.
 
-    With rho >= 1, or when it has reached its predicted rest value or that is negligible (`rest`, (k,)), a
-    dimension is kept down by strong augmentation; otherwise it only grows too slowly (implicit
-    regularisation), until the flow time `escape` (k,) where that is known, infinite for never. `time_per_step`
-    turns flow time into SGD steps in the sentence. `scale` is the singular value at which the loss begins to see a
-    dimension, when it has one: where all are far below it, all have collapsed. So has a network that is zero.
+    A dimension collapsed below COLLAPSED_BELOW of the largest value. With rho >= 1, or when it has reached its
+    predicted rest value or that is negligible, it is kept down by strong augmentation; a sampled rho within its error
+    of 1 is suppressed under two-sided views, where it cannot exceed 1 if both views are drawn alike, and unexplained
+    under one-sided ones. Of those left no more than `room` can be alive at once: the others are
+    structural. All else only grows too slowly (implicit regularisation).
+
+    Args:
+        dimensions: Singular values and ratios, (*runs, k).
+        scale: Singular value at which the loss begins to see a dimension, where it has one: if all are far below it,
+            all have collapsed. So has a network that is zero.
+        rest: Predicted rest values (k,) of the first k dimensions.
+        escape: Flow time (k,) until which each would wait, infinite for never.
+        time_per_step: Turns flow time into SGD steps in the sentence.
+        room: Width of the narrowest layer.
+
+    Returns:
+        The verdict, with one fate per dimension.
+
+    Raises:
+        ValueError: For singular values that are not finite.
     """
     k = dimensions.singular_value.shape[-1]
     sigma = dimensions.singular_value.reshape(-1, k).mean(0)
@@ -146,67 +191,46 @@ def judge(
         raise ValueError("the singular values hold NaN or infinity; there is nothing to judge")
     ratio = dimensions.ratio.reshape(-1, k).mean(0)
     threshold = COLLAPSED_BELOW * max(float(sigma.max()), scale)
-    collapsed = [not float(value) > threshold for value in sigma]
-    suppressed = torch.zeros_like(ratio, dtype=torch.bool)
+    low = torch.zeros(k, dtype=torch.bool)
     if rest is not None:
         # Unaugmented dimensions grow without bound, and the threshold with them: that alone suppresses nothing.
         bounded = max([scale, *rest[torch.isfinite(rest)].tolist()])
-        suppressed = (rest <= COLLAPSED_BELOW * bounded) | ((rest <= threshold) & (sigma >= rest / 2))
+        at_rest = sigma[: len(rest)] >= rest / 2
+        low[: len(rest)] = (rest <= COLLAPSED_BELOW * bounded) | ((rest <= threshold) & at_rest)
+    margin = torch.zeros_like(ratio)
+    if dimensions.ratio_error is not None:
+        margin = family_margin(k) * dimensions.ratio_error.reshape(-1, k).mean(0)
     fates = [
-        "alive" if not gone else "dead" if rho >= 1 else "suppressed" if low else "waiting"
-        for gone, rho, low in zip(collapsed, ratio.tolist(), suppressed.tolist(), strict=True)
+        "alive" if value > threshold else _fate(rho, error, rests_low, dimensions.views)
+        for value, rho, error, rests_low in zip(
+            sigma.tolist(), ratio.tolist(), margin.tolist(), low.tolist(), strict=True
+        )
     ]
-    times = [None] * k if escape is None else escape.tolist()
+    if room is not None:
+        _give_room(fates, room, sigma if dimensions.ratio_error is not None else -ratio)
+    times = [None] * k if escape is None else [*escape.tolist(), *[None] * (k - len(escape))]
     escapes = [t if fate == "waiting" else None for fate, t in zip(fates, times, strict=True)]
-    sentence = _sentence(fates, [t for t in escapes if t is not None], time_per_step)
-    return Verdict(collapsed, [MECHANISMS[fate] for fate in fates], fates, escapes, threshold, sentence)
+    sentence = _sentence(fates, [t for t in escapes if t is not None], time_per_step, room)
+    return Verdict([fate != "alive" for fate in fates], fates, escapes, threshold, sentence)
 
 
-def collapse_level(spectrum: Float[Tensor, " k"]) -> float:
-    """Variance below which a dimension counts as collapsed beside the others, from a descending covariance spectrum.
-
-    The first eigenvalue below COLLAPSED_BELOW^2 times the geometric mean of all above it makes a cliff; the level is
-    that share of their mean (ours). A power law j^-alpha reaches exp(-alpha) of that mean, however long it is, so a
-    heavy tail is no cliff, while a share of the largest eigenvalue would cut any tail. Zero where nothing varies.
-    """
-    logs = spectrum.clamp_min(0).log()
-    share = 2 * math.log(COLLAPSED_BELOW)
-    level = logs.cumsum(0) / torch.arange(1, len(logs) + 1, dtype=logs.dtype, device=logs.device) + share
-    cliffs = (~(logs[1:] > level[:-1])).nonzero().flatten().tolist()
-    return float(level[cliffs[0] if cliffs else -1].exp())
+def _fate(rho: float, error: float, rests_low: bool, views: str) -> str:
+    """What becomes of a collapsed dimension, while layers have room for it."""
+    if math.isnan(rho):
+        return "structural"
+    if rho - error >= 1:
+        return "dead"
+    if rests_low or (views == "two-sided" and error > 0 and rho + error >= 1):
+        return "suppressed"
+    return "unexplained" if rho + error >= 1 else "waiting"
 
 
-def judge_spectrum(
-    spectrum: Float[Tensor, " d"],
-    threshold: float,
-    floor: float,
-    seen: int,
-    ratio: Float[Tensor, " d"] | None = None,
-    growing: int | None = None,
-) -> Verdict:
-    """Judge measured embeddings: collapsed are variances up to `threshold` among the first `seen` of the spectrum.
-
-    `ratio` holds rho along each principal direction, and tells dead from waiting for those above the noise `floor`.
-    Below it only `growing` can: how many directions of the last layer's inputs have rho < 1. No more dimensions than
-    these can be alive at once, so what the living and the waiting leave over waits, and the rest is dead (theory: rank
-    of P at rest).
-    """
-    d = len(spectrum)
-    collapsed = [k < seen and not value > threshold for k, value in enumerate(spectrum.tolist())]
-    fates = []
-    for k, value in enumerate(spectrum.tolist()):
-        fate = "unseen" if k >= seen else "alive"
-        if collapsed[k]:
-            fate = "unexplained" if value > floor else "unresolved"
-            if ratio is not None and value > floor:
-                fate = "dead" if float(ratio[k]) >= 1 else "waiting"
-        fates.append(fate)
-    if growing is not None:
-        left = max(0, growing - fates.count("alive") - fates.count("waiting"))
-        for k in [k for k, fate in enumerate(fates) if fate in ("unexplained", "unresolved")]:
-            fates[k], left = ("waiting", left - 1) if left else ("dead", 0)
-    sentence = _embedding_sentence(fates, threshold, has_ratio=ratio is not None)
-    return Verdict(collapsed, [MECHANISMS[fate] for fate in fates], fates, [None] * d, threshold, sentence)
+def _give_room(fates: list[str], room: int, order: Tensor) -> None:
+    """Call structural what would live but has no room, those of the least `order` first."""
+    would_live = [k for k, fate in enumerate(fates) if fate in ("alive", "waiting", "unexplained")]
+    waiting = sorted((k for k in would_live if fates[k] != "alive"), key=lambda k: float(order[k]))
+    for k in waiting[: max(0, len(would_live) - room)]:
+        fates[k] = "structural"
 
 
 def natural_scale(task: GaussianTask, objective: Objective) -> float:
@@ -229,35 +253,26 @@ def moment(time: float, time_per_step: float | None = None) -> str:
     return "t = {} (step {})".format(*three) if time_per_step else f"t = {next(three)}"
 
 
-def _sentence(fates: list[str], escapes: list[float], time_per_step: float | None) -> str:
-    dead, low, waiting = (fates.count(fate) for fate in ("dead", "suppressed", "waiting"))
-    if not dead + low + waiting:
+def _sentence(fates: list[str], escapes: list[float], time_per_step: float | None, room: int | None) -> str:
+    dead, low, waiting, open_, structural = (
+        fates.count(fate) for fate in ("dead", "suppressed", "waiting", "unexplained", "structural")
+    )
+    gone = len(fates) - fates.count("alive")
+    if not gone:
         return f"No dimension of {len(fates)} collapsed."
     parts = []
+    if structural:
+        widest = "" if room is None else f" (the narrowest layer has {room} units)"
+        parts.append(f"{structural} for want of width{widest}")
     if dead or low:
         ends = f"{dead} dead, {low} too low at rest" if dead and low else "dead" if dead else "too low at rest"
         parts.append(f"{dead + low} by strong augmentation ({ends})")
     if waiting:
         ends = _ends([moment(t, time_per_step) for t in sorted(escapes)])
         parts.append(f"{waiting} by implicit regularization (data beats augmentation there: waiting{ends})")
-    return f"{dead + low + waiting} of {len(fates)} dimensions collapsed: {' and '.join(parts)}."
-
-
-def _embedding_sentence(fates: list[str], threshold: float, *, has_ratio: bool) -> str:
-    d, unseen = len(fates), fates.count("unseen")
-    below = "; if a linear layer made them, its inputs can tell why"
-    hint = "" if has_ratio else "; other views of the same samples would tell why"
-    kinds = {
-        "dead": "by strong augmentation (dead: augmentation beats data there)",
-        "waiting": "by implicit regularization (waiting: data beats augmentation there)",
-        "unexplained": f"above the noise floor{hint}",
-        "unresolved": f"without variance above rounding{below}",
-    }
-    parts = [f"{fates.count(fate)} {text}" for fate, text in kinds.items() if fate in fates]
-    gone = d - unseen - fates.count("alive")
-    told = f"{gone or 'No'} {'dimensions' if gone > 1 else 'dimension'} of {d - unseen} collapsed"
-    told += f" (variance up to {threshold:.2g}): {', '.join(parts)}" if gone else ""
-    return told + (f"; {unseen} more cannot be seen with so few distinct samples." if unseen else ".")
+    if open_:
+        parts.append(f"{open_} for a cause that is open (rho is within its sampling error of 1: dead or waiting)")
+    return f"{gone} of {len(fates)} dimensions collapsed: {' and '.join(parts)}."
 
 
 def _ends(moments: list[str]) -> str:

@@ -2,18 +2,29 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dyncollapse.causes import (
+    count_inputs,
+    cross_validated_ratios,
+    generalised,
+    ratio_along,
+    ratio_error,
+    tell,
+    whole_signal,
+)
 from dyncollapse.cautions import cautions
 from dyncollapse.covariance import ContrastiveCovariance
-from dyncollapse.diagnosis import COLLAPSED_BELOW, Verdict, collapse_level, judge_spectrum
-from dyncollapse.equilibria import relative_modes
-from dyncollapse.evidence import Evidence, format_name
+from dyncollapse.diagnosis import COLLAPSED_BELOW, Verdict
+from dyncollapse.evidence import FEWEST_FOR_ERRORS, Evidence, format_name
 from dyncollapse.intervals import DEFINITIONS, Interval, Measures, collapsed_interval, measures_with_intervals
+from dyncollapse.shared_signal import SharedSignal
+from dyncollapse.spectrum_verdict import NO_VIEWS, collapse_level, judge_spectrum
 
 SPECTRUM = "eigenvalues of the centred covariance, 1/N, descending"
 INTERVALS = "95 %: 1.96 standard errors of the linearised bootstrap (infinitesimal jackknife); no bias in them"
@@ -26,9 +37,12 @@ class EmbeddingReport:
     `spectrum` descends; `noise_floor` is the variance that rounding alone can show in a direction, `relative_level`
     the one below which a dimension is small beside the others (`collapse_level`); the verdict's threshold is the
     larger. `intervals` has (low, high) per measure, and of the number of collapsed dimensions. `ratios` are the
-    generalised eigenvalues rho of (Sigma1, Sigma0), descending; `ratio` is rho along each principal direction;
-    `augmentation_share` is the share of directions in which augmentation beats data, rho >= 1, which the extremes of
-    `ratios` exaggerate: it is counted on one half of the samples along the directions that the other half finds.
+    generalised eigenvalues rho of (Sigma1, Sigma0), descending; `ratio` is rho along each principal direction and
+    `ratio_error` its standard error. `signal` is what the views share where `ratios` were measured. One-sided views
+    also have an `augmentation_share`: the share of directions in which augmentation beats data, rho >= 1, which the
+    extremes of `ratios` exaggerate; it is counted on one half of the samples along the directions that the other finds.
+    `pairs` and `input_pairs` are about coordinates in `frame` and `input_frame`, where there were fewer rows than
+    dimensions.
     """
 
     samples: int
@@ -42,11 +56,15 @@ class EmbeddingReport:
     intervals: dict[str, Interval]
     ratios: Float[Tensor, " r"] | None
     ratio: Float[Tensor, " d"] | None
+    ratio_error: Float[Tensor, " d"] | None
+    signal: SharedSignal | None
     augmentation_share: float | None
     verdict: Verdict
     warnings: tuple[str, ...]
     pairs: ContrastiveCovariance | None
     input_pairs: ContrastiveCovariance | None
+    frame: Float[Tensor, "d c"] | None = None
+    input_frame: Float[Tensor, "k c"] | None = None
 
     @property
     def collapsed(self) -> int:
@@ -56,10 +74,11 @@ class EmbeddingReport:
     def as_values(self) -> dict[str, Any]:
         """All of it as plain JSON values."""
         v = self.verdict
-        rho = (
-            [None] * self.dim if self.ratio is None else [r if math.isfinite(r) else None for r in self.ratio.tolist()]
+        rho, error = (
+            [None] * self.dim if found is None else [r if math.isfinite(r) else None for r in found.tolist()]
+            for found in (self.ratio, self.ratio_error)
         )
-        dimensions = zip(v.collapsed, v.mechanisms, v.fates, rho, strict=True)
+        dimensions = zip(v.collapsed, v.mechanisms, v.fates, rho, error, strict=True)
         return {
             "samples": self.samples,
             "dim": self.dim,
@@ -72,14 +91,16 @@ class EmbeddingReport:
             "intervals": {name: None if bar is None else list(bar) for name, bar in self.intervals.items()},
             "augmentation_ratio": None if self.ratios is None else self.ratios.tolist(),
             "augmentation_share": self.augmentation_share,
+            "shared_signal": None if self.signal is None else self.signal.as_values(),
             "verdict": {
                 "collapsed": self.collapsed,
+                "fates": list(v.fates),
                 "mechanism": v.mechanism,
                 "threshold": v.threshold,
                 "sentence": v.sentence,
                 "dimensions": [
-                    {"collapsed": gone, "mechanism": mechanism, "fate": fate, "rho": ratio}
-                    for gone, mechanism, fate, ratio in dimensions
+                    {"collapsed": gone, "mechanism": mechanism, "fate": fate, "rho": ratio, "rho_error": unsure}
+                    for gone, mechanism, fate, ratio, unsure in dimensions
                 ],
             },
             "warnings": list(self.warnings),
@@ -87,42 +108,69 @@ class EmbeddingReport:
 
 
 def examine(e: Evidence) -> EmbeddingReport:
-    """Judge what was measured: threshold, collapsed dimensions and their mechanisms, measures and how sure they are."""
+    """Judge what was measured: threshold, collapsed dimensions and their causes, measures and how sure they are."""
     values, directions = e.principal
+    spectrum = _padded(values, e.dim, 0.0)
     level = collapse_level(values[: e.seen])
     threshold = max(e.noise_floor, level)
     source = e.inputs or e
-    ratio = None if e.pairs is None or e.unaugmented else _along(directions, e.pairs)
-    ratios = None if source.pairs is None else _generalised(source, source.pairs)[0].flip(-1)
-    growing, beaten = _growing_and_beaten(source, ratios)
+    compared = e.pairs is not None and not e.unaugmented
+    ratio = error = None
+    if e.pairs is not None and compared:
+        along = ratio_along(directions, e.pairs)
+        ratio, error = (_padded(part, e.dim, math.nan) for part in (along, ratio_error(e, directions, along)))
     verdict = judge_spectrum(
-        values,
+        spectrum,
         threshold,
-        e.noise_floor if ratio is None else e.ratio_floor,
+        e.ratio_floor if compared else e.noise_floor,
         e.seen,
-        ratio,
-        growing if e.inputs else None,
+        room=e.inputs.dim if e.inputs else e.input_dim,
+        tell=partial(tell, e) if compared else None,
+        counted=count_inputs(e.inputs) if e.inputs else None,
+        views=e.views,
+        untold="the other views do not differ from the first" if e.pairs is not None else NO_VIEWS,
     )
-    measures, intervals, missing = measures_with_intervals(e, e.seen - sum(verdict.collapsed))
+    signal, unsigned = _signal(source)
+    measures, intervals, missing = measures_with_intervals(e, verdict.fates.count("alive"))
+    own = signal if source is e else _signal(e)[0]
+    measures["signal_rank"] = None if own is None else own.positive
     intervals["collapsed"] = collapsed_interval(e, threshold)
+    ratios = None if source.pairs is None else generalised(source, source.pairs)[0].flip(-1)
     return EmbeddingReport(
         samples=e.samples,
         dim=e.dim,
         space=e.space,
         conventions=_conventions(e, level),
-        spectrum=values,
+        spectrum=spectrum,
         noise_floor=e.noise_floor,
         relative_level=level,
         measures=measures,
         intervals=intervals,
         ratios=ratios,
         ratio=ratio,
-        augmentation_share=beaten,
+        ratio_error=error,
+        signal=signal,
+        augmentation_share=_share_beaten(source, ratios),
         verdict=verdict,
-        warnings=(*cautions(e, ratio, ratios, verdict), *missing),
+        warnings=(*cautions(e, ratios, verdict), *missing, *unsigned),
         pairs=e.pairs,
         input_pairs=e.inputs.pairs if e.inputs else None,
+        frame=e.frame,
+        input_frame=e.inputs.frame if e.inputs else None,
     )
+
+
+def _padded(values: Float[Tensor, " k"], dim: int, filling: float) -> Float[Tensor, " d"]:
+    return torch.nn.functional.pad(values, (0, dim - len(values)), value=filling)
+
+
+def _signal(e: Evidence) -> tuple[SharedSignal | None, list[str]]:
+    """The signal that the views share, or why it was not tested."""
+    if e.correlation is None or e.unaugmented:
+        return None, []
+    if min(e.samples, len(e.rows)) < FEWEST_FOR_ERRORS:
+        return None, [f"signal_rank is not defined here: it takes {FEWEST_FOR_ERRORS} sampled rows or more"]
+    return whole_signal(e), []
 
 
 def _conventions(e: Evidence, level: float) -> dict[str, Any]:
@@ -145,32 +193,10 @@ def _conventions(e: Evidence, level: float) -> dict[str, Any]:
     }
 
 
-def _along(directions: Float[Tensor, "d k"], pairs: ContrastiveCovariance) -> Float[Tensor, " k"]:
-    """Rho = v.Sigma1 v / v.Sigma0 v along every column v; 0 where neither moves (the pair criterion)."""
-    data, augmentation = (((cov @ directions) * directions).sum(0) for cov in (pairs.data, pairs.augmentation))
-    return torch.where(augmentation > 0, augmentation / data, 0.0)
-
-
-def _generalised(e: Evidence, pairs: ContrastiveCovariance) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
-    """Generalised eigenvalues of (Sigma1, Sigma0), ascending, and directions, where data spreads beyond rounding."""
-    # Softmax weights leave Sigma0 small beside the terms that cancel in it, which are as large as the covariance.
-    return relative_modes(pairs.data, pairs.augmentation, 2 * e.ratio_floor)
-
-
-def _growing_and_beaten(e: Evidence, ratios: Tensor | None) -> tuple[int | None, float | None]:
-    """In how many directions data beats augmentation, and in what share of them it does not.
-
-    Generalised eigenvalues spread by (d/n)^(1/2) around the truth, the largest always upwards. So each half of the
-    samples judges the directions that the other one finds (fewer than four samples: the eigenvalues are counted).
-    Every negative counts alike, as at W = 0, whatever the weights of `ratios`: at rest those bring rho to 1 wherever
-    a dimension is alive.
-    """
-    if ratios is None:
-        return None, None
-    judged = [ratios]
-    if e.halves is not None:
-        judged = [_along(_generalised(e, found)[1], other) for found, other in (e.halves, e.halves[::-1])]
-    beaten = [float((rho >= 1).sum()) for rho in judged]
+def _share_beaten(e: Evidence, ratios: Float[Tensor, " r"] | None) -> float | None:
+    """In what share of directions augmentation beats data, for one-sided views; see `cross_validated_ratios`."""
+    if ratios is None or e.views == "two-sided":
+        return None
+    judged = [rho for rho, _ in cross_validated_ratios(e)] or [ratios]
     total = sum(map(len, judged))
-    growing = round((total - sum(beaten)) / len(judged))
-    return growing, sum(beaten) / total if total else None
+    return sum(float((rho >= 1).sum()) for rho in judged) / total if total else None

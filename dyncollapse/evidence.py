@@ -15,32 +15,45 @@ FORMATS = (torch.bfloat16, torch.float16, torch.float32)
 # Where samples and dimensions are this near to each other, the smallest variances of isotropic data come close enough
 # to 0 to look collapsed, by (1 - (d/n)^(1/2))^2; a direction in as many is not looked at (ours, measured).
 HARD_EDGE = 0.03
+# Fewer samples than this give no standard error worth using.
+FEWEST_FOR_ERRORS = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """Sums over embeddings, and an even sample of them.
 
-    `rows` is that sample (r, d), in its own format, `others` a few rows of each other view; `pairs` the contrastive
-    covariances, `weights` the softmax these were weighed by, `pairs_eps` the precision of their sums; `halves` those of
-    two halves of the samples, with every negative alike; `lda` the covariances between and within samples over three
-    views or more. `inputs` is what was measured on the inputs of the last linear layer, with its pairs. `direct` holds
-    eigenvalues and directions (columns) by `principal_directions`, where that was asked for.
+    All matrices are about coordinates in `frame` (d, c), orthonormal columns that span all rows; without one they are
+    about the d columns themselves. `column_mean` and `column_variance` are about the columns in any case.
+    `rows` is the sample (r, d), in its own format, `others` the same rows of each other view; `pairs` the contrastive
+    covariances, `weights` the softmax these were weighed by, `pairs_eps` the precision of their sums; `moved` the
+    largest mean square of a column of x' - x, however pairs were weighed; `correlation`
+    the covariances of a view and between views; `halves` the contrastive covariances of two halves of the samples,
+    with every negative alike; `lda` the covariances between and within samples over three views or more. `inputs` is
+    what was measured on the inputs of the last linear layer, with its pairs, and `input_dim` how many units that layer
+    reads, where that is known without them. `direct` holds eigenvalues and directions
+    (columns) by `principal_directions`, where that was asked for.
     """
 
     moments: Moments
+    frame: Float[Tensor, "d c"] | None
+    column_mean: Float[Tensor, " d"]
+    column_variance: Float[Tensor, " d"]
     rows: Float[Tensor, "r d"]
     dtype: torch.dtype
     space: str = "embedding"
     views: str = "two-sided"
     fast: bool = False
     pairs: ContrastiveCovariance | None = None
+    moved: float = 0.0
+    correlation: tuple[Tensor, Tensor] | None = None
     halves: tuple[ContrastiveCovariance, ...] | None = None
     weights: str | None = None
     pairs_eps: float = torch.finfo(torch.float64).eps
     others: tuple[Tensor, ...] = ()
     lda: tuple[Tensor, Tensor] | None = None
     inputs: "Evidence | None" = None
+    input_dim: int | None = None
     direct: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -51,17 +64,35 @@ class Evidence:
     @property
     def dim(self) -> int:
         """D."""
-        return self.moments.dim
+        return self.rows.shape[1]
 
     @cached_property
-    def covariance(self) -> Float[Tensor, "d d"]:
+    def covariance(self) -> Float[Tensor, "c c"]:
         """Centred, 1/N."""
         return self.moments.covariance
 
     @cached_property
-    def principal(self) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
-        """Covariance eigenvalues, descending, and their directions as columns."""
-        return self.direct or descending(self.covariance)
+    def principal(self) -> tuple[Float[Tensor, " k"], Float[Tensor, "c k"]]:
+        """Covariance eigenvalues, descending, and their directions as columns; those left out are 0."""
+        if self.direct is None:
+            return descending(self.covariance)
+        values, directions = self.direct
+        return values, directions if self.frame is None else self.frame.mT @ directions
+
+    def coordinates(self, rows: Float[Tensor, "r d"]) -> Float[Tensor, "r c"]:
+        """Rows less the mean of the first view, in the coordinates of all matrices."""
+        centred = rows.to(torch.float64) - self.column_mean
+        return centred if self.frame is None else centred @ self.frame
+
+    @cached_property
+    def centred(self) -> Float[Tensor, "r c"]:
+        """The sampled rows, centred."""
+        return self.coordinates(self.rows)
+
+    @cached_property
+    def centred_others(self) -> tuple[Float[Tensor, "r c"], ...]:
+        """The same rows of the other views, less the mean of the first."""
+        return tuple(map(self.coordinates, self.others))
 
     @cached_property
     def precision(self) -> torch.dtype:
@@ -117,7 +148,7 @@ class Evidence:
     @cached_property
     def unaugmented(self) -> bool:
         """Whether there are other views, and none differs from the first by more than rounding."""
-        return self.pairs is not None and float(self.pairs.augmentation.diagonal().max()) <= self.ratio_floor
+        return self.pairs is not None and self.moved <= self.ratio_floor
 
     @cached_property
     def ratio_floor(self) -> float:
@@ -127,7 +158,7 @@ class Evidence:
         return max(self._floor(largest, self.other_precision, fast=self.fast), sums)
 
     def _floor(self, largest: float, precision: torch.dtype, *, fast: bool) -> float:
-        second_moments = self.covariance.diagonal() + self.moments.mean.square()
+        second_moments = self.column_variance + self.column_mean.square()
         return noise_floor(second_moments, largest, precision, fast=fast)
 
 
@@ -145,16 +176,18 @@ def stored_precision(rows: Float[Tensor, "r d"]) -> torch.dtype:
 
 
 @torch.no_grad()
-def principal_directions(z: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
+def principal_directions(z: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " k"], Float[Tensor, "d k"]]:
     """Covariance eigenvalues, descending, and their directions as columns, from the centred matrix itself in float64.
 
-    Squared singular values over n keep digits of the tail that forming the covariance rounds away.
+    Squared singular values over n keep digits of the tail that forming the covariance rounds away. There are
+    k = min(n, d) of them; all others are 0.
     """
     rows = z.to(torch.float64)
-    triangle = torch.linalg.qr(rows - rows.mean(0), mode="r").R
-    _, sigma, frame = torch.linalg.svd(triangle, full_matrices=True)
-    values = torch.nn.functional.pad(sigma.square() / len(rows), (0, rows.shape[1] - len(sigma)))
-    return values, frame.mT
+    rows = rows - rows.mean(0)
+    if len(rows) > rows.shape[1]:
+        rows = torch.linalg.qr(rows, mode="r").R
+    _, sigma, frame = torch.linalg.svd(rows, full_matrices=False)
+    return sigma.square() / len(z), frame.mT
 
 
 def descending(matrix: Float[Tensor, "d d"]) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:

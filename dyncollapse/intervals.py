@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.evidence import Evidence, descending
+from dyncollapse.evidence import FEWEST_FOR_ERRORS, Evidence, descending
 from dyncollapse.measures import (
     alpha_req,
     effective_rank,
@@ -19,8 +19,6 @@ from dyncollapse.measures import (
 
 LIDAR_DELTA = 1e-4
 ALPHA_FIRST, ALPHA_LAST = 6, 100
-# Fewer samples than this give no error bar worth printing (ours).
-FEWEST_FOR_INTERVALS = 10
 NORMAL_95 = 1.96
 DEFINITIONS = {
     "rankme": "exp entropy of singular values, not centred, no epsilon (Garrido et al. 2023)",
@@ -29,6 +27,7 @@ DEFINITIONS = {
     "participation_ratio_unbiased": "from unbiased (tr C)^2 and tr C^2 (Himeno and Yamada 2014)",
     "stable_rank": "sum l / max l: |Z|_F^2 / |Z|_2^2 of the centred embeddings Z",
     "alpha_req": "-slope of log l_j, ranks 6 to 100, not collapsed, weights 1/j (Agrawal et al. 2022)",
+    "signal_rank": "lower bound on the number of directions in which two views are correlated",
     "lidar": f"effective rank of the LDA matrix, 3 or more views, delta {LIDAR_DELTA:g} (Thilak et al. 2024)",
 }
 Measures = dict[str, float | None]
@@ -38,7 +37,7 @@ Interval = tuple[float, float] | None
 def measures_with_intervals(e: Evidence, alive: int) -> tuple[Measures, dict[str, Interval], list[str]]:
     """Every measure of DEFINITIONS, its 95 % interval, and a line for each that is not defined.
 
-    Alpha is fitted up to the dimension `alive`; LiDAR has no interval.
+    Alpha is fitted up to the dimension `alive`; LiDAR and the signal rank, which is a bound itself, have no interval.
     """
     measures: Measures = dict.fromkeys(DEFINITIONS)
     intervals: dict[str, Interval] = dict.fromkeys(DEFINITIONS)
@@ -61,11 +60,11 @@ def measures_with_intervals(e: Evidence, alive: int) -> tuple[Measures, dict[str
 
 def collapsed_interval(e: Evidence, threshold: float) -> Interval:
     """How many dimensions lie below the threshold when every eigenvalue moves by its 1.96 standard errors."""
-    if e.samples < FEWEST_FOR_INTERVALS:
+    if e.samples < FEWEST_FOR_ERRORS:
         return None
     values, directions = (part[..., : e.seen] for part in e.principal)
     unit = float(values[0]) or 1.0  # or the squares of variances might overflow
-    squares = ((e.rows.to(torch.float64) - e.moments.mean) @ directions).square() / unit
+    squares = (e.centred @ directions).square() / unit
     margin = NORMAL_95 * unit * squares.std(0) / e.samples**0.5
     low, high = (int((values + sign * margin <= threshold).sum()) for sign in (1, -1))
     return low, high
@@ -75,8 +74,8 @@ def _wanted(
     e: Evidence, values: Tensor, directions: Tensor, alive: int
 ) -> dict[str, tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]]:
     """Per measure the spectrum it takes, the sampled rows' coordinates along its directions, and the function."""
-    rows = e.rows.to(torch.float64)
-    centred = (rows - e.moments.mean) @ directions
+    rows = e.centred + e.moments.mean
+    centred = e.centred @ directions
     uncentred, uncentred_directions = descending(e.moments.second_moment)
     squares = centred.square().sum(-1)
     squares = squares / squares.max().clamp_min(torch.finfo(torch.float64).tiny)  # or their squares might overflow
@@ -115,7 +114,7 @@ def _with_interval(
         value = measure(variable)
         (slope,) = torch.autograd.grad(value, variable)
     middle = float(value.detach())
-    if samples < FEWEST_FOR_INTERVALS:
+    if samples < FEWEST_FOR_ERRORS:
         return middle, None
     influence = (coordinates.square() - spectrum) @ slope
     margin = NORMAL_95 * float(influence.std()) / samples**0.5

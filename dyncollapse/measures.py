@@ -169,6 +169,10 @@ def lidar(views: Float[Tensor, "*runs v n d"], delta: float = 1e-4) -> Float[Ten
     if v < 2 or n < 2:
         raise ValueError(f"LiDAR needs 2 views and 2 samples or more, got {v} view(s) of {n} sample(s)")
     _require_finite(views, "embeddings")
+    if v * n < views.shape[-1]:
+        # In the span of all rows, which has no more dimensions than there are rows.
+        rows = views.flatten(-3, -2)
+        views = torch.linalg.qr(rows.mT, mode="r").R.mT.unflatten(-2, (v, n))
     centres = views.mean(-3)
     means = centres - centres.mean(-2, keepdim=True)
     rest = (views - centres.unsqueeze(-3)).flatten(-3, -2)

@@ -39,14 +39,16 @@ class Moments:
         self._scatter = torch.zeros(dim, dim, dtype=torch.float64, device=device)
         self._partial = torch.zeros_like(self._scatter, dtype=torch.float32 if fast else torch.float64)
         self._blocks = 0
+        self._reduced = False
 
     @torch.no_grad()
     def update(self, rows: Float[Tensor, "n d"]) -> None:
         """Add rows of any real dtype, from any device; none is a no-op.
 
-        NaN and infinity are not looked for: they make `finite` false. Raises ValueError for another shape than (n, dim)
-        and for complex rows.
+        NaN and infinity are not looked for: they make `finite` false. Raises ValueError for another shape than (n,
+        dim), for complex rows, and after `all_reduce`.
         """
+        self._require_own_rows("update")
         if rows.ndim != 2 or rows.shape[1] != self.dim or rows.is_complex():
             raise ValueError(f"rows are {rows.dtype} of shape {tuple(rows.shape)}; expected real (n, {self.dim})")
         size = min(max(FEWEST_ROWS, BLOCK_BYTES // (self._partial.element_size() * self.dim)), MOST_ROWS)
@@ -64,7 +66,13 @@ class Moments:
 
     @torch.no_grad()
     def merge(self, other: "Moments") -> None:
-        """Add the rows that another of the same dimension has seen. Raises ValueError for another dimension."""
+        """Add the rows that another of the same dimension has seen.
+
+        Raises ValueError for another dimension, for these moments themselves, and after `all_reduce`.
+        """
+        self._require_own_rows("merge")
+        if other is self:
+            raise ValueError("moments do not merge with themselves: that would count every row twice")
         if other.dim != self.dim:
             raise ValueError(f"moments of {other.dim} dimensions do not merge into those of {self.dim}")
         self._settle()
@@ -79,9 +87,12 @@ class Moments:
     def all_reduce(self, group: ProcessGroup | None = None) -> None:
         """Give every process of the group the moments of all their rows; some may have none.
 
-        Once, at the end: a second call counts every row again for each process. The state's device has to be one that
-        the group's backend reaches, as CUDA for NCCL.
+        Once, at the end: a second call would count every row again for each process, so it raises ValueError, as
+        `update` and `merge` do from then on. The state's device has to be one that the group's backend reaches, as CUDA
+        for NCCL.
         """
+        self._require_own_rows("all_reduce")
+        self._reduced = True
         self._settle()
         _, centre = _mean_over_processes(self.count, self.mean, group)
         # Again for what rounding left, now that all are measured from one place.
@@ -90,6 +101,16 @@ class Moments:
         self._scatter.addr_(own - rest, own - rest, alpha=self.count)
         torch.distributed.all_reduce(self._scatter, group=group)
         self.count, self._origin, self._offset = total, centre, rest
+
+    @torch.no_grad()
+    def translate(self, offset: Float[Tensor, " d"]) -> None:
+        """Move every row seen so far by the same vector: means change by it, covariances do not."""
+        self._origin = self._origin + offset.to(self._origin)
+
+    def _require_own_rows(self, action: str) -> None:
+        """Raise ValueError where the sums hold other processes' rows already, which any further sum would repeat."""
+        if self._reduced:
+            raise ValueError(f"{action} after all_reduce would count rows of other processes again; start anew")
 
     @property
     def mean(self) -> Float[Tensor, " d"]:

@@ -1,5 +1,7 @@
 """Watch embeddings go by: one pass, constant memory in their number, mergeable across processes."""
 
+import uuid
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,14 +18,12 @@ from dyncollapse.embeddings import EmbeddingReport, examine
 from dyncollapse.evidence import Evidence, principal_directions
 from dyncollapse.gaussian import VIEWS
 from dyncollapse.reservoir import Reservoir
-from dyncollapse.view_moments import ViewMoments
+from dyncollapse.split_moments import SplitMoments
 
 # Bytes of a block of rows in float64: it is read for several sums, best from the processor's cache (ours).
 BLOCK_BYTES = 1 << 25
 # Between the seeds of processes (ours): far from seeds that people choose.
 SEED_STRIDE = 1_000_003
-PREVIEW = 256  # rows of other views that tell the format they were stored in (ours)
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Monitor:
@@ -31,7 +31,8 @@ class Monitor:
 
     `update` takes a batch and, if there are any, other views of the same samples in the same order; `compute` reports
     on all that came, as often as wanted; `merge` and `all_reduce` join what several monitors saw. Memory is
-    O(dim^2) + `sample` rows, however many rows come. With other views the contrastive covariances count every
+    O(dim^2) + `sample` rows of every view, however many rows come, and O(rows x dim) while these are fewer than the
+    dimensions. With other views the contrastive covariances count every
     negative alike (alpha = 1 / N): exact for Eq. 2 near W = 0, and without any N x N pairs.
 
     views: "two-sided" when all views are augmented, "one-sided" when the first is clean. space: what the report
@@ -58,11 +59,17 @@ class Monitor:
     def reset(self) -> None:
         """Forget everything seen, to start another epoch."""
         self.dtype: torch.dtype | None = None
-        self.reservoir = Reservoir(self.sample, self.seed)
-        self.previews: list[Tensor] = []  # a few rows of every other view, for their formats
+        self.reservoirs = [Reservoir(self.sample, self.seed)]  # of every view, the same rows of each
         # Halves drawn at random, for files have an order: directions that one finds are judged on the other.
-        self.halves: tuple[ViewMoments, ...] = ()
+        self.sums: SplitMoments | None = None
         self.coin = torch.Generator().manual_seed(self.seed)
+        self._sources = frozenset([uuid.uuid4().hex])  # of the monitors whose rows are in these sums
+        self._reduced = False
+
+    @property
+    def reservoir(self) -> Reservoir:
+        """The sampled rows of the first view."""
+        return self.reservoirs[0]
 
     def update(
         self,
@@ -70,47 +77,65 @@ class Monitor:
         *others: Float[Tensor, "n d"],
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        """Add a batch, and other views of its samples. Raises ValueError for shapes or formats that do not fit."""
+        """Add a batch, and other views of its samples.
+
+        Raises ValueError for shapes or formats that do not fit, and after `all_reduce`.
+        """
+        self._require_own_rows("update")
         z, others = as_rows(z), tuple(map(as_rows, others))
         self._check(z, others)
-        if self.dtype is None:
+        if self.sums is None:
             self._start(z.shape[1], len(others), z.dtype, z.device)
-            self.reservoir.update(z[:0].detach())  # or a process without rows could not take part in `all_reduce`
-            self.previews = [view[:PREVIEW].detach().clone() for view in others]
+            for reservoir, view in zip(self.reservoirs, (z, *others), strict=True):
+                reservoir.update(view[:0].detach())  # or a process without rows could not take part in `all_reduce`
+        assert self.sums is not None
         rows = max(1, BLOCK_BYTES // (8 * z.shape[1]))
         for start in range(0, len(z), rows):
             views = [view[start : start + rows].detach() for view in (z, *others)]
-            self.reservoir.update(views[0])
-            self._add(views)
+            for reservoir, view in zip(self.reservoirs, views, strict=True):
+                reservoir.update(view)
+            heads = torch.rand(len(views[0]), generator=self.coin, dtype=torch.float64) < 0.5
+            self.sums.update(views, heads)
             if progress:
                 progress(min(start + rows, len(z)), len(z))
 
     def merge(self, other: "Monitor") -> None:
-        """Add what another monitor of the same dimension and number of views saw."""
-        if other.dtype is None:
+        """Add what another monitor of the same dimension and number of views saw.
+
+        Raises ValueError for monitors that differ, that hold rows of one source both (merged before, or this one
+        itself), and after `all_reduce`.
+        """
+        self._require_own_rows("merge")
+        if other.sums is None:
             return
-        if self.dtype is None:
-            self._start(*other._layout(), other.dtype, other.halves[0].each[0].mean.device)
+        if self._sources & other._sources:
+            raise ValueError("these monitors hold rows of the same source already; merging would count them twice")
+        if self.sums is None:
+            self._start(*other._layout(), other.dtype or torch.float64, other.sums.device)
+        assert self.sums is not None
         mine, theirs = ((*m._layout(), m.dtype, m.views, m.fast) for m in (self, other))
         if mine != theirs:
             raise ValueError(
                 f"monitors of (dimension, other views, format, convention, fast) {mine} and {theirs} do not merge"
             )
-        self.reservoir.merge(other.reservoir)
-        self.previews = self.previews or other.previews
-        for own, added in zip(self.halves, other.halves, strict=True):
-            own.merge(added)
+        for reservoir, added in zip(self.reservoirs, other.reservoirs, strict=True):
+            reservoir.merge(added)
+        self.sums.merge(other.sums)
+        self._sources |= other._sources
 
     def all_reduce(self, group: torch.distributed.ProcessGroup | None = None) -> None:
         """Give every process of the group what all of them saw: once, before `compute`; `reset` before going on.
 
         Sums are all-reduced, the samples of rows gathered and thinned. Raises ValueError, on every process alike, where
-        one has had no update or they differ in dimension, views, format or settings.
+        one has had no update or they differ in dimension, views, format or settings, and where it was called before.
         """
+        self._require_own_rows("all_reduce")
         self._agree(group)
-        self.reservoir.all_reduce(group)
-        for half in self.halves:
-            half.all_reduce(group)
+        assert self.sums is not None
+        for reservoir in self.reservoirs:
+            reservoir.all_reduce(group)
+        self.sums.all_reduce(group)
+        self._reduced = True
 
     def compute(self) -> EmbeddingReport:
         """Report on everything seen. Raises ValueError for fewer than two rows, NaN or infinity."""
@@ -118,53 +143,48 @@ class Monitor:
 
     def evidence(self) -> Evidence:
         """What was measured, before any judgement; errors as for `compute`."""
-        count = sum(half.count for half in self.halves)
-        if self.dtype is None or count < 2:
+        count = 0 if self.sums is None else self.sums.count
+        if self.dtype is None or self.sums is None or count < 2:
             raise ValueError(f"the spread of {count} sample(s) is not defined; give at least 2 rows")
-        dim, others = self._layout()
-        total = ViewMoments(dim, others, fast=self.fast, device=self.halves[0].each[0].mean.device)
-        for half in self.halves:
-            total.merge(half)
+        summed = self.sums.summed()
+        total = summed.total
         if not all(moments.finite for moments in total.all):
             raise ValueError("the embeddings hold NaN, infinity or numbers whose squares overflow")
-        assert self.reservoir.rows is not None
+        rows, *others = [reservoir.rows for reservoir in self.reservoirs]
+        assert rows is not None
         single = torch.finfo(torch.float32)
-        if self.fast and 0 < float(self.reservoir.rows.to(torch.float64).abs().max()) ** 2 < single.tiny / single.eps:
+        if self.fast and 0 < float(rows.to(torch.float64).abs().max()) ** 2 < single.tiny / single.eps:
             raise ValueError("the embeddings are so small that their squares vanish in float32; leave out fast")
-        moving = bool((self.reservoir.rows != self.reservoir.rows[:1]).any())
-        if moving and not total.each[0].covariance.diagonal().any():
+        if bool((rows != rows[:1]).any()) and not summed.column_variance.any():
             raise ValueError("the embeddings differ by so little that their squares vanish; give them in other units")
-        split = others and all(half.count > 1 for half in self.halves)
+        split = others and all(half.count > 1 for half in summed.halves)
+        pairs = total.pairs(self.views) if others else None
         return Evidence(
             moments=total.each[0],
-            rows=self.reservoir.rows,
+            frame=summed.frame,
+            column_mean=summed.column_mean,
+            column_variance=summed.column_variance,
+            rows=rows,
             dtype=self.dtype,
             space=self.space,
             views=self.views,
             fast=self.fast,
-            pairs=total.pairs(self.views) if others else None,
-            others=tuple(self.previews),
-            halves=tuple(half.pairs(self.views) for half in self.halves) if split else None,
+            pairs=pairs,
+            moved=0.0 if pairs is None else float(pairs.augmentation.diagonal().max()),
+            correlation=total.correlation() if others else None,
+            others=tuple(other for other in others if other is not None),
+            halves=tuple(half.pairs(self.views) for half in summed.halves) if split else None,
             weights="uniform" if others else None,
             pairs_eps=torch.finfo(torch.float32 if self.fast else torch.float64).eps,
             lda=total.lda(),
         )
 
-    def _add(self, views: Sequence[Tensor]) -> None:
-        """Give each sample to one half, by the flip of a coin; all to the first where there is nothing to compare."""
-        if len(views) == 1:
-            self.halves[0].update(views)
-            return
-        heads = torch.rand(len(views[0]), generator=self.coin, dtype=torch.float64) < 0.5
-        for half, chosen in zip(self.halves, (heads, ~heads), strict=True):
-            half.update([view[chosen.to(view.device)] for view in views])
-
     def _agree(self, group: torch.distributed.ProcessGroup | None) -> None:
         """Let all processes see what each one holds: collectives of unlike sums add up to nonsense, or hang."""
-        layout = (
-            (*self._layout(), DTYPES.index(self.dtype) if self.dtype in DTYPES else -1) if self.dtype else (0, 0, -2)
-        )
-        own = torch.tensor([*layout, VIEWS.index(self.views), self.fast, self.sample])
+        layout = (0, 0) if self.sums is None else self._layout()
+        # Collectives want equal shapes, however many views there are: one number for the formats of all.
+        formats = zlib.crc32(repr([None if r.rows is None else r.rows.dtype for r in self.reservoirs]).encode())
+        own = torch.tensor([*layout, formats, VIEWS.index(self.views), self.fast, self.sample])
         if torch.distributed.get_backend(group) == "nccl":
             own = own.cuda()
         everyone = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size(group))]
@@ -175,13 +195,17 @@ class Monitor:
             raise ValueError(f"process(es) {empty} have seen no embeddings; update every monitor before all_reduce")
         if len(set(held)) > 1:
             raise ValueError(
-                f"the processes' monitors differ in (dimension, other views, format, convention, fast, sample): {held}"
+                f"the processes' monitors differ in (dimension, other views, formats, convention, fast, sample): {held}"
             )
 
     def _layout(self) -> tuple[int, int]:
         """Dimension, and number of other views."""
-        first = self.halves[0]
-        return first.each[0].dim, len(first.shifts)
+        assert self.sums is not None
+        return self.sums.dim, self.sums.others
+
+    def _require_own_rows(self, action: str) -> None:
+        if self._reduced:
+            raise ValueError(f"{action} after all_reduce would count rows of other processes again; call reset first")
 
     def _check(self, z: Tensor, others: Sequence[Tensor]) -> None:
         if z.ndim != 2 or not z.shape[1]:
@@ -205,8 +229,9 @@ class Monitor:
         self.dtype = dtype
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         rank = torch.distributed.get_rank() if distributed else 0
-        self.reservoir = Reservoir(self.sample, self.seed + SEED_STRIDE * rank)
-        self.halves = tuple(ViewMoments(dim, others, fast=self.fast, device=device) for _ in range(2))
+        # One seed for all: the same rows of every view stay.
+        self.reservoirs = [Reservoir(self.sample, self.seed + SEED_STRIDE * rank) for _ in range(1 + others)]
+        self.sums = SplitMoments(dim, others, fast=self.fast, device=device)
 
 
 def diagnose(
@@ -223,6 +248,7 @@ def diagnose(
     fast: bool = False,
     sample: int = 4096,
     seed: int = 0,
+    input_dim: int | None = None,
     progress: Callable[[str, float, float], None] | None = None,
 ) -> EmbeddingReport:
     """Report on embeddings that are all there: which dimensions collapsed, why, and how sure that is.
@@ -245,6 +271,10 @@ def diagnose(
         inputs, input_positives = as_rows(inputs, "inputs"), as_rows(input_positives, "input_positives")
         if len(inputs) != len(z):
             raise ValueError(f"there are {len(inputs)} inputs and {len(z)} embeddings; row i of both must be sample i")
+    if input_dim is not None and input_dim < 1:
+        raise ValueError(f"input_dim is {input_dim}; the last linear layer reads at least 1 unit")
+    if input_dim is not None and inputs is not None:
+        raise ValueError("input_dim says what inputs show by themselves; leave it out")
     check_loss(loss, temperature, views, len(others))
 
     def measured(name: str, *arrays: Tensor) -> Evidence:
@@ -258,7 +288,7 @@ def diagnose(
             raise error from None
 
     found = measured("embeddings", z, *others)
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"input_dim": input_dim}
     if inputs is not None and input_positives is not None:
         changes["inputs"] = measured("inputs", inputs, input_positives)
     if loss is not None:
@@ -269,12 +299,22 @@ def diagnose(
             views=views,
             progress=progress and partial(progress, "pairs"),
         )
-        changes |= {"weights": loss, **weigh([(z, other, z, other) for other in others])}
+        first, *seen = (_in_frame(found, view) for view in (z, *others))
+        changes |= {
+            "weights": loss,
+            **weigh([(first, x_pos, z, other) for x_pos, other in zip(seen, others, strict=True)]),
+        }
         if inputs is not None and input_positives is not None:
-            changes["inputs"] = replace(changes["inputs"], **weigh([(inputs, input_positives, z, others[0])]))
+            x, x_pos = (_in_frame(changes["inputs"], view) for view in (inputs, input_positives))
+            changes["inputs"] = replace(changes["inputs"], **weigh([(x, x_pos, z, others[0])]))
     if svd:
         changes["direct"] = principal_directions(z)
     return examine(replace(found, **changes))
+
+
+def _in_frame(e: Evidence, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
+    """Rows as all matrices of the evidence see them."""
+    return rows if e.frame is None else e.coordinates(rows)
 
 
 def _weighed_pairs(

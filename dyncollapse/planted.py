@@ -28,15 +28,17 @@ class Planted:
 
 
 def planted_cases(seed: int = 0, samples: int = 4000) -> list[Planted]:
-    """Draw every case anew; each has a generator of its own, so that none depends on its neighbours (ours).
+    """Draw every case anew; each has a generator of its own, so that none depends on its neighbours.
 
-    `samples` rows in every case but those about few of them. From about 1000 on the answers can be told.
+    `samples` rows in every case but those about few of them. From about 600 on the answers can be told.
     """
     makers = (
         _healthy, _large_mean, _heavy_tail, _steep_tail, _suppression,
         _few_samples, _barely_enough, _repeated_rows,
         _hard_collapse, _hard_collapse_rounded, _seen_in_views, _negatively_correlated,
+        _emptied, _hidden_emptied, _emptied_and_waiting, _on_the_threshold,
         _transient, _hidden_transient, _both,
+        _narrow_inputs, _bottleneck, _narrow_and_augmented,
         _dominated, _constant_column, _bfloat16, _normalised, _point,
     )  # fmt: skip
     return [make(torch.Generator().manual_seed(100 * seed + i), samples) for i, make in enumerate(makers)]
@@ -116,6 +118,55 @@ def _negatively_correlated(g: Generator, n: int) -> Planted:
     return _layer("negatively correlated", remark, g, gain, views, (16, "strong-augmentation", "dead"))
 
 
+def _emptied(g: Generator, n: int) -> Planted:
+    gain, signal = torch.tensor([1.0] * 40 + [4e-3] * 60), torch.tensor([1.0] * 40 + [0.0] * 60)
+    remark = "two views drawn alike: 60 of 100 directions hold only augmentation, rho = 1"
+    answer = (60, "strong-augmentation", "suppressed")
+    return _layer("emptied", remark, g, gain, _alike(g, n, signal), answer, inputs=False)
+
+
+def _hidden_emptied(g: Generator, n: int) -> Planted:
+    gain, signal = torch.tensor([1.0] * 16 + [1e-9] * 16), torch.tensor([3.0] * 16 + [0.0] * 16)
+    remark = "the same, too small for float32: the views of the last layer's inputs share no signal there"
+    answer = (16, "strong-augmentation", "suppressed")
+    return _layer("emptied, below rounding", remark, g, gain, _alike(g, n, signal), answer, dtype=torch.float32)
+
+
+def _emptied_and_waiting(g: Generator, n: int) -> Planted:
+    gain = torch.tensor([1.0] * 24 + [4e-3] * 8 + [2e-3] * 8)
+    signal = torch.tensor([2.0] * 32 + [0.0] * 8)
+    remark = "two views drawn alike: 8 small dimensions share their signal and wait, 8 are emptied"
+    answer = (16, "both", "suppressed")
+    return _layer("emptied and waiting", remark, g, gain, _alike(g, n, signal), answer, inputs=False)
+
+
+def _on_the_threshold(g: Generator, n: int) -> Planted:
+    gain, aug_var = torch.tensor([1.0] * 24 + [1e-3] * 8), torch.tensor([0.1] * 24 + [1.0] * 8)
+    remark = "one-sided, 8 dimensions exactly at the threshold rho = 1: samples cannot tell dead from waiting"
+    answer = (8, "unknown", "unexplained")
+    return _layer("on the threshold", remark, g, gain, _views(g, n, aug_var), answer, inputs=False)
+
+
+def _narrow_inputs(g: Generator, n: int) -> Planted:
+    remark = "a layer from 8 inputs to 16 outputs: 8 dimensions are missing whatever the augmentation"
+    views = _views(g, n, torch.full((8,), 0.1))
+    return _layer("narrow inputs", remark, g, torch.ones(8), views, (8, "width", "structural"), outputs=16)
+
+
+def _bottleneck(g: Generator, n: int) -> Planted:
+    case = _narrow_inputs(g, n)
+    others = {"positives": case.others["positives"], "views": "one-sided", "input_dim": 8}
+    remark = "the same without its inputs, only their number: a bottleneck of 8 units before the last layer"
+    return Planted("bottleneck", remark, case.z, 8, "width", "structural", others)
+
+
+def _narrow_and_augmented(g: Generator, n: int) -> Planted:
+    gain, aug_var = torch.tensor([1.0] * 8 + [0.0] * 4), torch.tensor([0.1] * 8 + [2.0] * 4)
+    remark = "12 inputs, 4 beyond the threshold, and 16 outputs: 4 dead, 4 for want of width"
+    answer = (8, "strong-augmentation", "structural")
+    return _layer("narrow and augmented", remark, g, gain, _views(g, n, aug_var), answer, outputs=16)
+
+
 def _transient(g: Generator, n: int) -> Planted:
     gain, aug_var = torch.tensor([1.0] * 24 + [1e-3] * 8), torch.full((32,), 0.1)
     remark = "8 dimensions still small, though data beats augmentation in all: they will escape"
@@ -188,6 +239,13 @@ def _views(g: Generator, n: int, aug_var: Tensor, views: str = "one-sided") -> t
     return clean + (noise[0] if views == "two-sided" else 0), clean + noise[1], views
 
 
+def _alike(g: Generator, n: int, signal: Tensor) -> tuple[Tensor, Tensor, str]:
+    """Two views drawn alike given the image: these standard deviations of signal under noise of variance 1."""
+    shared = signal.double() * _normal(g, n, len(signal))
+    first, second = shared + _normal(g, 2, n, len(signal))
+    return first, second, "two-sided"
+
+
 def _layer(
     name: str,
     remark: str,
@@ -198,9 +256,10 @@ def _layer(
     *,
     dtype: torch.dtype = torch.float64,
     inputs: bool = True,
+    outputs: int | None = None,
 ) -> Planted:
     """Embeddings of one linear layer with these singular values, both views, and (`inputs`) what it made them of."""
-    inward, outward = _rotation(g, len(gain)), _rotation(g, len(gain))
+    inward, outward = _rotation(g, len(gain)), _rotation(g, outputs or len(gain))[: len(gain)]
     *pair, convention = views
     z, positives = ((view * gain @ outward).to(dtype) for view in pair)
     others = {"positives": positives, "views": convention}

@@ -32,7 +32,9 @@ class Reservoir:
         self._keep(torch.rand(len(rows), generator=self.generator, dtype=torch.float64), rows)
 
     def merge(self, other: "Reservoir") -> None:
-        """Become a sample of both streams. Raises ValueError for reservoirs of unlike size."""
+        """Become a sample of both streams. Raises ValueError for reservoirs of unlike size, and for this one itself."""
+        if other is self:
+            raise ValueError("a sample does not merge with itself: that would keep every row twice")
         if other.size != self.size:
             raise ValueError(f"samples of {other.size} rows do not merge into those of {self.size}")
         if other.rows is not None:

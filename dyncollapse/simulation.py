@@ -165,8 +165,26 @@ def verdict(outcome: Outcome) -> Verdict | None:
     if rest_values(s) is not None:
         # Where it stands now, not where it started, tells how long a dimension still waits; so does what pulls it now.
         growth = None if name == "population" else batch_growth(s, end_to_end(trajectory.final()))
-        escape = float(trajectory.time[-1]) + escape_times(s, found.singular_value, growth)
-    return judge(found, natural_scale(s.task, s.objective), rest_values(s), escape, time_per_step(s.configuration))
+        escape = float(trajectory.time[-1]) + escape_times(s, found.singular_value[..., : s.task.dim], growth)
+    return judge(
+        found,
+        natural_scale(s.task, s.objective),
+        rest_values(s),
+        escape,
+        time_per_step(s.configuration),
+        room(s),
+    )
+
+
+def room(s: Simulation) -> int:
+    """How many dimensions the layers can pass on: the width of the narrowest.
+
+    What a nonlinearity makes of the inputs may have more dimensions than these, so that only the widths behind it
+    count.
+    """
+    outputs = [w.shape[-2] for w in s.weights]
+    linear = s.objective.activation == "linear" or len(s.weights) == 1
+    return min([s.task.dim, *outputs] if linear else outputs)
 
 
 def rest_values(s: Simulation) -> Tensor | None:
@@ -198,7 +216,7 @@ def escape_times(
     return torch.tensor([escape_time(p, p_end, x0, depth) for p, p_end, x0 in modewise], dtype=torch.float64)
 
 
-def batch_growth(s: Simulation, product: Float[Tensor, "runs d d"]) -> Float[Tensor, " d"] | None:
+def batch_growth(s: Simulation, product: Float[Tensor, "runs m d"]) -> Float[Tensor, " d"] | None:
     """v^T X v on batches of the configured size, mean over runs, for the direction v of each of `modes`.
 
     Once unaugmented modes separate the embeddings, the softmax of a finite batch has little weight left for its
@@ -216,7 +234,7 @@ def batch_growth(s: Simulation, product: Float[Tensor, "runs d d"]) -> Float[Ten
         force = infonce_force(p, pairs).mean(0)
         for group in m.groups:
             frame = m.directions[:, group]
-            v = frame @ torch.linalg.svd(p @ frame).Vh.T
+            v = frame @ torch.linalg.svd(p @ frame).Vh.T  # all of them, beyond P's rank too
             rates[group] = ((v.T @ force) * v.T).sum(-1)
     mean = growth.mean(0)
     return mean if mean.isfinite().all() else None

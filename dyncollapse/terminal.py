@@ -16,6 +16,7 @@ from dyncollapse.diagnosis import Verdict, moment
 from dyncollapse.embeddings import EmbeddingReport
 from dyncollapse.files import printable, write_png
 from dyncollapse.population import POPULATION_FACTOR
+from dyncollapse.shared_signal import SharedSignal
 from dyncollapse.simulation import Outcome, dimensions, time_per_step, verdict
 
 # Columns (ours): a file or a pipe has no width, and definitions beside the measures need room.
@@ -172,13 +173,29 @@ def augmentation_sentence(report: EmbeddingReport) -> str:
     pairs = report.input_pairs or report.pairs
     assert pairs is not None
     traces = [float(side.diagonal().sum()) for side in (pairs.data, pairs.augmentation)]
-    return (
+    told = (
         f"Augmentation over data, rho (Sigma1 u = rho Sigma0 u) in the {found['augmentation_space']}, "
         f"{found['views']}, {weights}: from {float(lowest):.3g} to {float(highest):.3g}; "
-        f"tr Sigma1 = {traces[1]:.3g}, tr Sigma0 = {traces[0]:.3g}. Augmentation beats data in "
-        f"{report.augmentation_share:.0%} of directions, counted on one half of the samples along those that the other "
-        "half finds, every negative alike."
+        f"tr Sigma1 = {traces[1]:.3g}, tr Sigma0 = {traces[0]:.3g}."
     )
+    if report.augmentation_share is not None:
+        told += (
+            f" Augmentation beats data in {report.augmentation_share:.0%} of directions, counted on one half of the "
+            "samples along those that the other half finds, every negative alike."
+        )
+    elif report.signal is not None:
+        told += f" {signal_sentence(report.signal)}"
+    return told
+
+
+def signal_sentence(signal: SharedSignal) -> str:
+    """Say in how many directions two views share signal, and what sampling explains in the others."""
+    told = f"The views share signal in {signal.positive} of {signal.tested} tested directions or more"
+    if signal.negative:
+        told += f" and are negatively correlated in {signal.negative}"
+    if signal.positive + signal.negative < signal.tested:
+        told += f"; in the others sampling explains correlations up to {signal.explained:.2g}"
+    return f"{told}."
 
 
 def spectrum_lines(
@@ -241,9 +258,10 @@ def open_console(to_stderr: bool) -> Console:
 
 
 def _column(values: list[float]) -> list[str]:
-    """Three decimals for all, unless the largest has too few or too many digits for that."""
-    fixed = 0.01 <= max(values) < 1e4
-    return [f"{value:.3f}" if fixed or value == 0 else f"{value:.1e}" for value in values]
+    """Three decimals for all, unless the largest has too few or too many digits for that; a dash for NaN."""
+    known = [value for value in values if not math.isnan(value)]
+    fixed = 0.01 <= max(known, default=0.0) < 1e4
+    return ["-" if math.isnan(v) else f"{v:.3f}" if fixed or v == 0 else f"{v:.1e}" for v in values]
 
 
 def draw_spectrum(outcome: Outcome, found: dict[str, Any], folder: Path) -> None:

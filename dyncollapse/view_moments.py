@@ -51,6 +51,11 @@ class ViewMoments:
             self.centres[0].update(first + drift)
             self.centres[1].update(drift)
 
+    def translate(self, offset: Float[Tensor, " d"]) -> None:
+        """Move all views by the same vector; their differences stay."""
+        for moments in (*self.each, *self.centres[:1]):
+            moments.translate(offset)
+
     def merge(self, other: "ViewMoments") -> None:
         """Add the samples that another of the same dimension and number of views has seen."""
         for own, added in zip(self.all, other.all, strict=True):
@@ -71,6 +76,17 @@ class ViewMoments:
             spread = [m.covariance + gap for m, gap in zip(self.each[1:], apart, strict=True)]
             data = anchor.covariance + torch.stack(spread).mean(0) - shift / n
         return ContrastiveCovariance(data, (1 - 1 / n) * shift)
+
+    def correlation(self) -> tuple[Float[Tensor, "d d"], Float[Tensor, "d d"]]:
+        """Covariance S of a view and covariance G between views, both symmetric, mean over the other views.
+
+        Cov(x, x') + Cov(x', x) = Cov(x) + Cov(x') - Cov(x' - x), so that G comes without sums of its own.
+        """
+        first, *others = [moments.covariance for moments in self.each]
+        other = torch.stack(others).mean(0)
+        apart = torch.stack([moments.covariance for moments in self.shifts]).mean(0)
+        view = (first + other) / 2
+        return view, view - apart / 2
 
     def lda(self) -> tuple[Float[Tensor, "d d"], Float[Tensor, "d d"]] | None:
         """Covariance between the samples' mean views and within their views, from three views on."""

@@ -27,7 +27,7 @@ FILES = {
     "png": "spectrum.png",
     "npz": "covariances.npz",
 }
-COLUMNS = ("dimension", "eigenvalue", "collapsed", "mechanism", "fate", "rho")
+COLUMNS = ("dimension", "eigenvalue", "collapsed", "mechanism", "fate", "rho", "rho_error")
 
 
 def draw(report: EmbeddingReport) -> Figure:
@@ -68,11 +68,18 @@ def as_json(report: EmbeddingReport, config: Mapping[str, Any]) -> str:
 
 
 def as_npz(report: EmbeddingReport) -> bytes | None:
-    """Sigma0 and Sigma1, of the embeddings and of the last layer's inputs, where there are other views of them."""
+    """Sigma0 and Sigma1, of the embeddings and of the last layer's inputs, where there are other views of them.
+
+    With fewer rows than dimensions they are about coordinates in the columns of `frame`.
+    """
     arrays: dict[str, np.ndarray] = {}
-    for prefix, pairs in (("", report.pairs), ("input_", report.input_pairs)):
+    for prefix, pairs, frame in (
+        ("", report.pairs, report.frame),
+        ("input_", report.input_pairs, report.input_frame),
+    ):
         if pairs is not None:
             arrays |= {f"{prefix}sigma0": pairs.data.cpu().numpy(), f"{prefix}sigma1": pairs.augmentation.cpu().numpy()}
+            arrays |= {} if frame is None else {f"{prefix}frame": frame.cpu().numpy()}
     if not arrays:
         return None
     file = io.BytesIO()

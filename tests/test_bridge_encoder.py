@@ -28,7 +28,7 @@ from dyncollapse.bridge import (
     pretrain,
     sgd_probe,
 )
-from dyncollapse.bridge.both import is_linear
+from dyncollapse.bridge.both import is_linear, narrowest_input
 from dyncollapse.bridge.loaded import Loaded
 from dyncollapse.bridge.views import normalise
 
@@ -287,3 +287,19 @@ def test_aligned_layers_are_seen():
     (layer,) = adjacent_layers(encoder)
     assert layer.alignment.pattern == "aligned"
     assert layer.as_values()["alignment"] > 0.999
+
+
+@pytest.mark.parametrize(
+    ("layers", "width"),
+    [
+        ([nn.Linear(8, 16)], 8),
+        ([nn.Linear(8, 4), nn.Linear(4, 16)], 4),
+        ([nn.Linear(8, 4), nn.BatchNorm1d(4), nn.Linear(4, 16), nn.BatchNorm1d(16)], 4),
+        ([nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 12), nn.Linear(12, 16)], 4),
+        ([nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 16)], 12),
+        ([nn.Linear(8, 16), nn.ReLU()], None),
+        ([nn.Identity()], None),
+    ],
+)
+def test_width_of_the_last_linear_layers(layers, width):
+    assert narrowest_input(nn.Sequential(*layers)) == width

@@ -181,6 +181,19 @@ def test_resnet_of_twice_the_width_is_read(width, tmp_path):
         torch.testing.assert_close(r, resnet(state, images(64)), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("arch", ["hrnet_w18_small", "convnext_atto", "mobilenetv3_small_050", "resnet18d"])
+def test_timms_own_models_are_read_with_their_own_first_layers(arch, tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = timm.create_model(arch).eval()
+    torch.save({"state_dict": module.state_dict()}, tmp_path / "own.pth")
+    loaded = load_encoder(tmp_path / "own.pth", arch=arch)
+    module.reset_classifier(0)
+    with torch.no_grad():
+        assert torch.equal(loaded.encoder.backbone(images(64)), module(images(64)))
+    assert not loaded.has_embedding
+
+
 def test_vicregs_wide_resnet50_has_its_sizes():
     shapes = expected("resnet50x2", "imagenet")
     assert shapes["conv1.weight"] == (128, 3, 7, 7)

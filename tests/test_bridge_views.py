@@ -177,3 +177,15 @@ def test_normalised_pixels_have_the_mean_and_spread_of_the_table():
     assert torch.equal(normalise(grey), torch.ones(1, 1, 2, 2))
     colours = torch.rand(2, 3, 4, 4)
     torch.testing.assert_close(normalise(colours), f.normalize(colours, *map(list, views.COLOURS[3])))
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 85), (3, 85, 5), (3, 2, 37)])
+def test_square_of_a_strip_is_that_of_the_whole_strip(shape, monkeypatch, generator):
+    strip = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    cut = square(strip, 32, 32)
+    monkeypatch.setattr(views, "LONGEST", 1000)
+    assert (cut.int() - square(strip, 32, 32).int()).abs().float().mean() < 1  # of 255; the length is rounded
+
+
+def test_long_strips_take_little_memory():
+    assert square(torch.zeros(1, 1, 10_000_000, dtype=torch.uint8), 256, 224).shape == (1, 224, 224)

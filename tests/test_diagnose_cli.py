@@ -17,6 +17,7 @@ MEASURES = [
     "participation_ratio_unbiased",
     "stable_rank",
     "alpha_req",
+    "signal_rank",
     "lidar",
 ]
 KEYS = {
@@ -31,6 +32,7 @@ KEYS = {
     "intervals",
     "augmentation_ratio",
     "augmentation_share",
+    "shared_signal",
     "verdict",
     "warnings",
     "config",
@@ -43,7 +45,7 @@ KEYS = {
 def test_report_for_eyes(diagnose):
     shown = fine(diagnose("a.npy")).stdout
     assert shown.startswith("a.npy: 400 samples x 12 dimensions, float32, not normalised, embedding\n")
-    for words in ("log10 of covariance eigenvalues", "noise floor", "collapsed below", "4 dimensions of 12 collapsed"):
+    for words in ("log10 of covariance eigenvalues", "noise floor", "collapsed below", "4 of 12 dimensions collapsed"):
         assert words in shown
     assert all(f"\n{name} " in shown for name in MEASURES)
     assert "Saved" not in shown
@@ -60,11 +62,12 @@ def test_json_has_the_contract_and_is_alone_on_stdout(diagnose):
     assert list(found["measures"]) == MEASURES
     assert set(found["intervals"]) == {*MEASURES, "collapsed"}
     assert found["augmentation_ratio"] is found["augmentation_share"] is found["measures"]["lidar"] is None
+    assert found["shared_signal"] is found["measures"]["signal_rank"] is None
     assert found["measures"]["rankme"] == pytest.approx(ALIVE, rel=0.1)
     config = found["config"]
     assert (config["file"], config["positives"], config["inputs"], config["seed"]) == ("a.npy", [], None, 0)
     assert {"dyncollapse", "torch", "python"} <= set(config["versions"])
-    assert "4 dimensions of 12 collapsed" in result.stderr
+    assert "4 of 12 dimensions collapsed" in result.stderr
 
 
 def test_csv_round_trips(diagnose):
@@ -85,7 +88,7 @@ def test_html_is_the_page(diagnose):
     result = fine(diagnose("a.npy", "--html"))
     assert result.stdout.startswith("<!DOCTYPE html>")
     assert result.stdout.endswith("</html>\n")
-    assert "4 dimensions of 12 collapsed" in result.stderr
+    assert "4 of 12 dimensions collapsed" in result.stderr
 
 
 def test_two_formats_at_once_are_refused(diagnose):
@@ -107,16 +110,25 @@ def test_two_views_tell_ratios_and_three_tell_lidar(diagnose):
     two = as_json(fine(diagnose("a.npy", "--positives", "b.npy", "--json")).stdout)
     three = as_json(fine(diagnose("a.npy", "--positives", "b.npy", "--positives", "c.npy", "--json")).stdout)
     assert len(two["augmentation_ratio"]) == len(three["augmentation_ratio"]) == ALIVE
-    assert two["augmentation_share"] == 0
+    assert two["augmentation_share"] is None
+    assert two["shared_signal"]["positive"] == two["measures"]["signal_rank"] == ALIVE
+    assert (two["shared_signal"]["tested"], two["shared_signal"]["negative"]) == (ALIVE, 0)
     assert two["measures"]["lidar"] is None
     assert 1 < three["measures"]["lidar"] <= ALIVE
     assert three["config"]["positives"] == ["b.npy", "c.npy"]
 
 
+def test_the_number_of_inputs_alone_tells_what_width_forbids(diagnose):
+    found = as_json(fine(diagnose("a.npy", "--input-dim", ALIVE, "--json")).stdout)["verdict"]
+    assert (found["mechanism"], found["fates"]) == ("width", ["alive"] * ALIVE + ["structural"] * (DIM - ALIVE))
+    assert f"{DIM - ALIVE} for want of width (the last linear layer reads {ALIVE} units)" in found["sentence"]
+    assert "input_dim is 0; the last linear layer reads at least 1 unit" in refused(diagnose("a.npy", "--input-dim", 0))
+
+
 def test_inputs_of_the_last_layer_tell_why(diagnose):
     given = ("--positives", "b.npy", "--inputs", "a-in.npy", "--input-positives", "b-in.npy")
     found = as_json(fine(diagnose("a.npy", *given, "--json")).stdout)
-    assert found["verdict"]["mechanism"] in {"strong-augmentation", "implicit-regularization"}
+    assert found["verdict"]["mechanism"] in {"strong-augmentation", "implicit-regularization", "both"}
     assert len(found["augmentation_ratio"]) == DIM
     assert found["config"]["inputs"] == "a-in.npy"
     assert "last layer's inputs" in fine(diagnose("a.npy", *given, "--views", "one-sided")).stdout

@@ -26,7 +26,9 @@ def test_linear_dimensions_follow_the_right_singular_vectors(generator):
     weights = gaussian_init([4, 3, 5], generator, (2,), 1.0)
     for views in VIEWS:
         got = linear_dimensions(weights, GaussianTask(s, a, views))
-        assert got.singular_value.shape == (2, 4)
+        assert got.singular_value.shape == (2, 5)
+        assert got.singular_value[:, 4].tolist() == [0, 0]
+        assert got.ratio[:, 4].isnan().all()  # no input direction feeds the fifth output
         for run in range(2):
             _, values, vh = torch.linalg.svd(weights[1][run] @ weights[0][run], full_matrices=False)
             # The product has rank 3: its null direction is as good as any other, and checked like the rest.
@@ -160,9 +162,63 @@ def test_mode_dimensions_give_each_singular_value_to_its_mode(seed):
     assert got.singular_value.tolist() == pytest.approx([3.0, 0.1, 4.0, 0.2])
 
 
-def test_mode_dimensions_need_a_square_product():
-    with pytest.raises(ValueError, match="square"):
-        mode_dimensions((torch.ones(2, 3, dtype=torch.float64),), GaussianTask.block(3, 1, 1.0))
+@pytest.mark.parametrize("views", VIEWS)
+def test_modes_of_a_wide_and_of_a_narrow_layer(views, generator):
+    task = GaussianTask.block(3, 1, 0.5, views=views)
+    wide = torch.linalg.qr(normal(generator, 5, 3)).Q * torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)
+    got = mode_dimensions((wide,), task)
+    assert sorted(got.singular_value[:3].tolist()) == pytest.approx([1, 2, 3])
+    assert float(got.singular_value[2]) == pytest.approx(1)  # the augmented mode comes last, the third column's
+    assert got.singular_value[3:].tolist() == [0, 0]
+    assert got.ratio.isnan().tolist() == [False] * 3 + [True] * 2
+    narrow = torch.diag(torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64))[:2]
+    got = mode_dimensions((narrow,), task)
+    assert got.singular_value.tolist() == pytest.approx([3, 2, 0])
+    assert judge(got, room=2).fates == ["alive", "alive", "structural"]
+    assert judge(mode_dimensions((wide,), task), room=3).fates == ["alive"] * 3 + ["structural"] * 2
+
+
+@pytest.mark.parametrize(
+    ("values", "ratios", "room", "fates"),
+    [
+        ([1.0, 0.5, 0.0, 0.0], [0.1, 0.1, 0.2, 0.3], 2, ["alive", "alive", "structural", "structural"]),
+        ([1.0, 0.0, 0.0, 0.0], [0.1, 0.1, 0.2, 0.3], 2, ["alive", "waiting", "structural", "structural"]),
+        ([1.0, 0.0, 0.0, 0.0], [0.1, 0.2, 0.3, 2.0], 2, ["alive", "waiting", "structural", "dead"]),
+        ([1.0, 0.0, 0.0, 0.0], [0.1, 0.2, 2.0, 2.0], 2, ["alive", "waiting", "dead", "dead"]),
+        ([1.0, 0.9, 0.8, 0.0], [0.1, 0.2, 0.3, 0.4], 9, ["alive", "alive", "alive", "waiting"]),
+    ],
+)
+def test_width_accounts_for_what_would_live_but_has_no_room(values, ratios, room, fates):
+    verdict = judge(dimensions(values, ratios), room=room)
+    assert verdict.fates == fates
+    if "structural" in fates:
+        count = fates.count("structural")
+        assert f"{count} for want of width (the narrowest layer has {room} units)" in verdict.sentence
+    assert judge(dimensions(values, ratios)).fates.count("structural") == 0
+
+
+@pytest.mark.parametrize("views", VIEWS)
+def test_a_sampled_ratio_within_its_error_of_one_does_not_decide(views, generator):
+    # ReLU or linear, a direction without data: rho = 1 exactly under two-sided views, 1 in expectation one-sided here.
+    s = torch.tensor([1.0, 1.0, 0.0 if views == "two-sided" else 0.5], dtype=torch.float64)
+    a = torch.tensor([0.1, 0.1, 1.0], dtype=torch.float64)
+    task = GaussianTask(torch.diag(s), torch.diag(a), views)
+    weights = (torch.diag(torch.tensor([1.0, 1.0, 1e-3], dtype=torch.float64)),)
+    for _ in range(10):
+        found = sampled_dimensions(weights, task.sample(2000, generator), "linear")
+        verdict = judge(found)
+        assert verdict.fates[2] == ("suppressed" if views == "two-sided" else "unexplained")
+    assert ("cause that is open" in verdict.sentence) == (views == "one-sided")
+
+
+def test_error_of_a_sampled_ratio_is_its_spread_over_samples(generator):
+    task, weights = GaussianTask.block(3, 1, 0.4), (torch.diag(torch.tensor([1.0, 0.6, 0.3], dtype=torch.float64)),)
+    found = [sampled_dimensions(weights, task.sample(1000, generator), "linear") for _ in range(200)]
+    spread = torch.stack([d.ratio for d in found]).std(0)
+    mean_error = torch.stack([d.ratio_error for d in found]).mean(0)
+    # 200 draws know a standard deviation to 5 %.
+    torch.testing.assert_close(mean_error[2], spread[2], rtol=0.2, atol=0)
+    assert float(mean_error[:2].max()) < 1e-5  # directions without augmentation, up to the tilt of the sample's axes
 
 
 FATES = {

@@ -58,9 +58,11 @@ def test_rounding_of_the_pairs_makes_no_ratio(loss, generator):
     z, positive = ((rows @ frame).float() for rows in (clean, clean + 0.3 * normal(generator, 500, 8)))
     report = diagnose(z, positive, loss=loss, inputs=z, input_positives=positive)
     assert len(report.ratios) == 8
-    assert report.augmentation_share == 0
-    # Eight directions grow, eight are alive: none is left to wait.
-    assert report.verdict.fates == ["alive"] * 8 + ["dead"] * 8
+    assert report.augmentation_share is None
+    assert report.signal.positive == 8
+    # Eight directions grow, eight are alive: none is left to wait, and in the others the inputs do not vary.
+    assert report.verdict.fates == ["alive"] * 8 + ["unresolved"] * 8
+    assert report.verdict.sentence.endswith("and the inputs leave the cause open.")
     assert diagnose(z, positive, loss=loss).verdict.fates == ["alive"] * 8 + ["unresolved"] * 8
 
 
@@ -137,9 +139,12 @@ def test_views_that_are_the_same_explain_nothing(generator):
     assert any("there is no augmentation to compare data with" in text for text in report.warnings)
 
 
-def test_warns_of_ratios_that_sampling_can_turn_and_of_no_others(generator):
+def test_ratios_that_sampling_can_turn_decide_nothing(generator):
     z, z_pos = paired(generator, [0.2] * 4 + [2**0.5, 0.5], [1.0] * 4 + [2e-3, 1e-3])
-    near = [text for text in diagnose(z, z_pos, views="one-sided").warnings if "rho" in text]
-    assert [text[:17] for text in near] == ["rho of 1 collapse", "1 generalised rho"]
+    report = diagnose(z, z_pos, views="one-sided")
+    assert report.verdict.fates[4:] == ["unexplained", "waiting"]
+    assert "1 for a cause that is open (rho is within its sampling error of 1)" in report.verdict.sentence
+    near = [text for text in report.warnings if "rho" in text]
+    assert [text[:17] for text in near] == ["1 generalised rho"]
     z, z_pos = paired(generator, [0.2] * 4 + [2.0, 0.5], [1.0] * 4 + [2e-3, 1e-3])
     assert not [text for text in diagnose(z, z_pos, views="one-sided").warnings if "rho" in text]

@@ -33,11 +33,12 @@ FLOORS = [
         "readers",
         "reservoir",
         "planted",
+        "shared_signal",
     },
-    {"covariance", "equilibria", "riccati", "objective", "population", "view_moments", "evidence"},
-    {"ensemble", "flow", "solver"},
+    {"covariance", "equilibria", "riccati", "objective", "population", "view_moments", "split_moments", "evidence"},
+    {"ensemble", "flow", "solver", "causes"},
     {"training"},
-    {"comparison", "diagnosis", "embeddings", "intervals", "cautions"},
+    {"comparison", "diagnosis", "spectrum_verdict", "embeddings", "intervals", "cautions"},
     {"configuration", "simulation", "grid", "packing", "plotting", "claims", "monitor"},
     {"report", "terminal", "webpage", "points", "tables", "estimate", "progress"},
     {"executors", "sweep", "terminal_sweep"},
@@ -82,6 +83,7 @@ NEIGHBOURS = {
     "population": {"objective"},
     "riccati": {"equilibria"},
     "view_moments": {"covariance"},
+    "split_moments": {"view_moments"},
     "evidence": {"covariance"},
     "flow": {"solver"},
     "simulation": {"configuration"},
@@ -92,7 +94,8 @@ NEIGHBOURS = {
     "sweep": {"executors"},
     "terminal_sweep": {"sweep"},
     "cautions": {"diagnosis"},
-    "embeddings": {"diagnosis", "intervals", "cautions"},
+    "spectrum_verdict": {"diagnosis"},
+    "embeddings": {"diagnosis", "spectrum_verdict", "intervals", "cautions"},
 }
 # What figures may use.
 PUBLIC = {"dyncollapse", "dyncollapse.bridge", "dyncollapse.plotting", "dyncollapse.files"}

@@ -114,3 +114,20 @@ def test_lidar_refuses_what_it_cannot_tell_apart(generator):
         lidar_from_covariances(identity, identity[:1])
     with pytest.raises(ValueError, match="entries of the covariance within samples hold NaN"):
         lidar_from_covariances(identity, identity * math.nan)
+
+
+def between_within(views):
+    v, n, _ = views.shape[-3:]
+    centres = views.mean(-3)
+    means = centres - centres.mean(-2, keepdim=True)
+    rest = (views - centres.unsqueeze(-3)).flatten(-3, -2)
+    return means.mT @ means / n, rest.mT @ rest / (n * v)
+
+
+@pytest.mark.parametrize("runs", [(), (2,)])
+def test_wide_embeddings_are_measured_in_the_span_of_their_rows(runs, generator):
+    views = normal(generator, *runs, 3, 5, 16)
+    wide = torch.nn.functional.pad(views, (0, 24)) @ rotation(generator, 40)  # 15 rows of 40 numbers, rank 15
+    direct = lidar_from_covariances(*(between_within(wide)), 1e-4)
+    torch.testing.assert_close(lidar(wide), direct, rtol=1e-9, atol=0)
+    assert float(lidar(normal(generator, 2, 3, 100_000))) <= 2 + 1e-9  # d x d would take 80 GB

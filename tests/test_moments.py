@@ -98,11 +98,20 @@ def test_merging_leaves_the_other_alone_and_goes_on(generator):
     assert first.count == 30
 
 
-def test_merging_with_itself_counts_every_row_twice(generator):
-    z = normal(generator, 9, 3) + 5
+def test_merging_with_itself_is_refused(generator):
+    state = moments(normal(generator, 9, 3) + 5)
+    with pytest.raises(ValueError, match="do not merge with themselves: that would count every row twice"):
+        state.merge(state)
+    assert state.count == 9
+
+
+def test_translation_moves_the_mean_and_keeps_every_digit_of_the_covariance(generator):
+    z, offset = normal(generator, 40, 3), torch.tensor([1e9, -1e12, 0.0], dtype=torch.float64)
     state = moments(z)
-    state.merge(state)
-    assert_same(state, moments(z, z))
+    covariance = state.covariance
+    state.translate(offset)
+    assert torch.equal(state.covariance, covariance)
+    torch.testing.assert_close(state.mean, z.mean(0) + offset, rtol=1e-14, atol=1e-14)
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -90,15 +90,16 @@ def test_reporting_changes_nothing():
 
 def test_memory_does_not_grow_with_the_rows():
     def held(monitor):
-        moments = [t for half in monitor.halves for m in half.all for t in vars(m).values()]
-        tensors = [t for t in (*moments, monitor.reservoir.rows, monitor.reservoir.keys) if torch.is_tensor(t)]
+        moments = [t for half in monitor.sums.summed().halves for m in half.all for t in vars(m).values()]
+        kept = [t for r in monitor.reservoirs for t in (r.rows, r.keys)]
+        tensors = [t for t in (*moments, *kept) if torch.is_tensor(t)]
         return [(t.shape, t.dtype, t.untyped_storage().nbytes()) for t in tensors]
 
     few, many = (Monitor(sample=16) for _ in range(2))
     few.update(*gaussian(0, n=40, others=2))
     for seed in range(50):
         many.update(*gaussian(seed, n=100, others=2))
-    assert sum(half.count for half in many.halves) == 5000
+    assert many.sums.count == 5000
     assert held(many) == held(few)
 
 
@@ -140,7 +141,7 @@ def test_training_goes_on_as_if_nobody_watched(generator):
         z, z_pos = layer(x), layer(x + 0.1)
         monitor.update(z, z_pos)
         (z * z_pos).sum().backward()
-    held = [t for half in monitor.halves for m in half.all for t in (m.mean, m.covariance)]
+    held = [t for half in monitor.sums.summed().halves for m in half.all for t in (m.mean, m.covariance)]
     assert not any(t.requires_grad for t in (*held, monitor.reservoir.rows))
     report = monitor.compute()
     assert not report.spectrum.requires_grad
@@ -228,3 +229,60 @@ def test_progress_counts_rows_to_the_end(monkeypatch):
     assert seen[-1] == ("pairs", 60, 60)
     monkeypatch.undo()
     assert_same(report, diagnose(z, positive, loss="infonce"))
+
+
+def test_rows_of_one_source_are_not_merged_twice(generator):
+    z = normal(generator, 30, 3)
+    first, second = watched([z[:10]]), watched([z[10:]])
+    whole = watched([z]).compute()
+    first.merge(second)
+    for again in (first, second):
+        with pytest.raises(ValueError, match="hold rows of the same source already"):
+            first.merge(again)
+    assert_same(first.compute(), whole)
+    second.reset()
+    second.update(z[10:])
+    first.merge(second)  # what came after a reset is another source
+    assert first.compute().samples == 50
+
+
+# --- Fewer rows than dimensions
+
+
+@pytest.mark.parametrize("others", [0, 1, 2])
+@pytest.mark.parametrize("mean", [0.0, 1e6])
+def test_fewer_rows_than_dimensions_are_summed_in_their_span(others, mean, generator):
+    n, d = 12, 60
+    views = [view + mean for view in gaussian(generator.initial_seed(), n=n, d=d, others=others)]
+    held, summed = watched(views, 5), watched(views, 5)
+    summed.sums._sum()
+    narrow, wide = held.compute(), summed.compute()
+    assert (narrow.frame is None) == (wide.frame is not None)
+    assert narrow.frame.shape == (d, n * (1 + others))
+    scale = float(wide.spectrum[0])
+    torch.testing.assert_close(narrow.spectrum, wide.spectrum, rtol=1e-9, atol=1e-13 * scale)
+    assert narrow.noise_floor == pytest.approx(wide.noise_floor, rel=1e-9)
+    assert narrow.verdict.fates == wide.verdict.fates
+    for name in ("effective_rank", "participation_ratio", "stable_rank"):
+        assert narrow.measures[name] == pytest.approx(wide.measures[name], rel=1e-8)
+        assert narrow.intervals[name] == pytest.approx(wide.intervals[name], rel=1e-6)
+    if others:
+        back = narrow.frame @ narrow.pairs.data @ narrow.frame.T
+        torch.testing.assert_close(back, wide.pairs.data, rtol=0, atol=1e-12 * scale + 1e-9 * (mean > 0))
+
+
+def test_merging_passes_from_rows_to_sums_where_there_are_enough(generator):
+    views = gaussian(generator.initial_seed(), n=40, d=24, others=1)
+    parts = [watched([view[start : start + 8] for view in views]) for start in range(0, 40, 8)]
+    first, *rest = parts
+    for part in rest:
+        first.merge(part)
+        assert part.compute().samples == 8
+    assert first.compute().frame is None
+    assert_same(first.compute(), watched(views).compute())
+
+
+def test_cost_of_wide_embeddings_follows_the_samples():
+    z = torch.randn(2, 200_000, generator=seeded(0))
+    report = diagnose(z, z + torch.randn(2, 200_000, generator=seeded(1)))  # d x d would take 320 GB
+    assert report.verdict.fates.count("unseen") == 199_999

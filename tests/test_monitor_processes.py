@@ -21,6 +21,13 @@ for views, bounds, sample in torch.load(data):
     monitor.update(*(view[start:middle] for view in views))
     monitor.update(*(view[middle:stop] for view in views))
     monitor.all_reduce()
+    refused = []
+    for action in (monitor.all_reduce, lambda: monitor.update(*views), lambda: monitor.merge(Monitor())):
+        try:
+            action()
+        except ValueError as error:
+            refused.append(str(error))
+    assert len(refused) == 3 and all("after all_reduce would count rows of other processes again" in r for r in refused)
     reports.append((monitor.compute().as_values(), monitor.reservoir.rows))
 torch.save(reports, out + str(rank))
 dist.destroy_process_group()

@@ -31,11 +31,11 @@ def test_batches_that_do_not_fit_are_refused_and_leave_no_trace(batches, message
     monitor = Monitor()
     for batch in batches[:-1]:
         monitor.update(*batch)
-    before = sum(half.count for half in monitor.halves)
+    before = 0 if monitor.sums is None else monitor.sums.count
     with pytest.raises(ValueError, match=message) as error:
         monitor.update(*batches[-1])
     assert one_line(error)
-    assert (sum(half.count for half in monitor.halves)) == before
+    assert (0 if monitor.sums is None else monitor.sums.count) == before
     assert (0 if monitor.reservoir.rows is None else len(monitor.reservoir.rows)) == before
 
 

@@ -50,9 +50,9 @@ def test_cases_differ_by_seed_and_come_back_with_it():
 def test_names_are_unique_and_every_mechanism_and_fate_of_embeddings_is_planted():
     cases = planted_cases(0, 400)
     assert len({case.name for case in cases}) == len(cases)
-    mechanisms = {"none", "unknown", "both", "strong-augmentation", "implicit-regularization"}
+    mechanisms = {"none", "unknown", "both", "strong-augmentation", "implicit-regularization", "width"}
     assert {case.mechanism for case in cases} == mechanisms
-    fates = {"alive", "unseen", "dead", "waiting", "unexplained", "unresolved"}
+    fates = {"alive", "unseen", "dead", "suppressed", "waiting", "structural", "unexplained", "unresolved"}
     assert {case.fate for case in cases} == fates
 
 

@@ -110,7 +110,7 @@ def test_page_of_2048_dimensions_has_no_large_picture():
     # The spectrum is what makes the page: a short one, repeated, saves the time of a large diagnosis.
     few = diagnose(rows(8, alive=4))
     v = few.verdict
-    longer = {name: getattr(v, name) * 256 for name in ("collapsed", "mechanisms", "fates", "escapes")}
+    longer = {name: getattr(v, name) * 256 for name in ("collapsed", "fates", "escapes")}
     spectrum = few.spectrum.repeat(256).sort(descending=True).values
     many = replace(few, dim=2048, spectrum=spectrum, verdict=replace(v, **longer))
     page = as_html(many, {})

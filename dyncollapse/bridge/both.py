@@ -14,6 +14,9 @@ from dyncollapse.bridge.projectors import Diagonal, Fixed
 from dyncollapse.embeddings import EmbeddingReport
 from dyncollapse.monitor import diagnose
 
+# What does not change the rank of what it passes on, in evaluation mode.
+AFFINE = (nn.BatchNorm1d, nn.Identity, nn.Dropout)
+
 
 @dataclass(frozen=True, eq=False)
 class Adjacent:
@@ -67,7 +70,8 @@ def diagnose_both(
     """`diagnose` of every embedded space, with the other view where there is one.
 
     Where the projector is one linear map, the embedding's report takes the representation as its layer's inputs, which
-    tell why a dimension collapsed even where it is lost in rounding. `options` are `diagnose`'s.
+    tell why a dimension collapsed even where it is lost in rounding; of other projectors it takes how many units the
+    last linear layers read. `options` are `diagnose`'s.
     """
     reports = {}
     for space, (z, *others) in embedded.rows.items():
@@ -75,6 +79,8 @@ def diagnose_both(
         if space == "embedding" and others and is_linear(encoder.projector) and "representation" in embedded.rows:
             r, r_pos = embedded["representation"]
             settings |= {"inputs": r, "input_positives": r_pos}
+        elif space == "embedding":
+            settings["input_dim"] = narrowest_input(encoder.projector)
         if others:
             settings["views"] = views
         reports[space] = diagnose(z, others or None, progress=progress, **settings)
@@ -85,6 +91,21 @@ def is_linear(projector: nn.Module) -> bool:
     """Whether the embedding is a trained matrix times the representation."""
     parts = [part for part in projector.modules() if not list(part.children())]
     return len(parts) == 1 and isinstance(parts[0], nn.Linear)
+
+
+def narrowest_input(projector: nn.Module) -> int | None:
+    """The fewest units that one of the projector's last linear layers reads, which its outputs cannot exceed in rank.
+
+    Counted from its end up to what is not affine; None where it does not end in a matrix.
+    """
+    found = None
+    for part in reversed([part for part in projector.modules() if not list(part.children())]):
+        matrix = _matrix(part)
+        if matrix is not None:
+            found = min(found or matrix.shape[1], matrix.shape[1])
+        elif not isinstance(part, AFFINE):
+            break
+    return found
 
 
 def adjacent_layers(encoder: Encoder) -> list[Adjacent]:

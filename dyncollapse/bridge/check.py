@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dyncollapse.bridge.both import diagnose_both
-from dyncollapse.bridge.embedding import embed
+from dyncollapse.bridge.embedding import VIEWS_OF_LOSS, embed
 from dyncollapse.bridge.encoders import build_encoder, embedding_dim
 from dyncollapse.bridge.experiments import CONFIG, DIAGNOSIS, PROBES, add_probe, read_run
 from dyncollapse.bridge.images import Data, open_data, some_images
@@ -98,10 +98,12 @@ def finish_run(recipe: Recipe, folder: Path, data: Data | None = None, most: int
     loaded = Loaded(encoder, recipe, data.train.channels, folder, "", None, folder)
     with TemporaryDirectory(dir=folder) as temporary:
         images = data.train if most is None else some_images(data.train, most)
-        train = embed(loaded, images, Path(temporary), views="one-sided", device=recipe.device)
+        # The loss saw two augmented views, and so does the diagnosis; the probe learns from images as they are.
         if not (folder / DIAGNOSIS).exists():
-            both = diagnose_both(train, encoder, "one-sided")
-            write_json(folder / DIAGNOSIS, both.as_values() | {"config": {"split": "train", "views": "one-sided"}})
+            pairs = embed(loaded, images, Path(temporary), views=VIEWS_OF_LOSS, device=recipe.device)
+            both = diagnose_both(pairs, encoder, VIEWS_OF_LOSS)
+            write_json(folder / DIAGNOSIS, both.as_values() | {"config": {"split": "train", "views": VIEWS_OF_LOSS}})
+        train = embed(loaded, images, Path(temporary), spaces=["representation"], device=recipe.device)
         train_rows = train["representation"][0].clone(), train.labels
         test = embed(loaded, data.split("test"), Path(temporary), spaces=["representation"], device=recipe.device)
         test_rows = test["representation"][0].clone(), test.labels

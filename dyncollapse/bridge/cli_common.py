@@ -26,6 +26,10 @@ def refusals() -> Iterator[None]:
         if error.name not in NEEDED:
             raise
         fail(2, f"{error.name} is not installed; the bridge needs it: pip install 'dyncollapse[bridge]'")
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        fail(2, f"a process that reads images was killed ({str(error).splitlines()[0]}); give fewer --workers")
     except OSError as error:
         fail(2, f"{error.filename or 'a file'} cannot be read or written ({error.strerror or error})")
 

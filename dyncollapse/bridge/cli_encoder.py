@@ -16,7 +16,7 @@ from dyncollapse.cli_shared import Command, fail, say_saved, use_machine
 
 if TYPE_CHECKING:
     from dyncollapse.bridge.both import Both
-    from dyncollapse.bridge.images import Images
+    from dyncollapse.bridge.images import Data, Images
     from dyncollapse.bridge.loaded import Loaded
 
 LOGISTIC_MOST = 100_000  # training images up to which the probe is by logistic regression, unless asked for (ours)
@@ -86,7 +86,10 @@ def embed(space: str, split: str | None, views: str, out: Path | None, as_json: 
         fail(2, f"--space is {space!r}; choose one of {', '.join(SPACES)}, both")
     spaces = SPACES if space == "both" else (space,)
     with refusals():
-        loaded, images, _ = _open(split, given)
+        from dyncollapse.bridge.embedding import LABELS
+        from dyncollapse.bridge.images import labelled
+
+        loaded, images, _, _ = _open(split, given)
         with _output(out, "embed") as folder:
             found = _embed(loaded, images, folder, spaces, views, given)
     names = [f"{s}{'_pos' if k else ''}.npy" for s in spaces for k in range(len(found[s]))]
@@ -99,7 +102,8 @@ def embed(space: str, split: str | None, views: str, out: Path | None, as_json: 
         click.echo(f"assumed: {text}", err=as_json)
     for s, shape in sizes.items():
         click.echo(f"{s}: {shape[0]} images x {shape[1]} dimensions", err=as_json)
-    say_saved(folder, (*names, "labels.npy", "embed.json"), to_stderr=as_json)
+    labels = [LABELS] if labelled(images) else []
+    say_saved(folder, (*names, *labels, "embed.json"), to_stderr=as_json)
 
 
 @click.command()
@@ -140,7 +144,7 @@ def diagnose(
         if views == "clean":
             raise ValueError("--views is 'clean'; choose one of one-sided, two-sided")
         check_loss(loss, temperature, views, 1)
-        loaded, images, name = _open(split, given)
+        loaded, images, name, _ = _open(split, given)
         from dyncollapse.bridge.both import diagnose_both
         from dyncollapse.bridge.watch import SPACES
         from dyncollapse.progress import progress_bars
@@ -207,16 +211,17 @@ def probe(method: str | None, subvector: int | None, epochs: int | None, as_json
     with refusals():
         from dyncollapse.bridge.encoders import representation_dim
         from dyncollapse.bridge.experiments import add_probe
-        from dyncollapse.bridge.images import Skipped, open_data
+        from dyncollapse.bridge.images import Skipped
         from dyncollapse.bridge.probe import METHODS, kept_dimensions, logistic_probe, sgd_probe
         from dyncollapse.bridge.terminal import print_probe
         from dyncollapse.progress import progress_line
 
         if method not in (None, *METHODS):
             raise ValueError(f"--method is {method!r}; choose one of {', '.join(METHODS)}")
-        loaded, train, _ = _open("train", given)
+        loaded, train, _, data = _open("train", given)
+        data.check_labels()
         kept_dimensions(subvector, representation_dim(loaded.encoder.backbone))
-        test = open_data(_data_name(loaded, given)).split("test")
+        test = data.split("test")
         method = method or ("logistic" if len(train) <= LOGISTIC_MOST and epochs is None else "sgd")
         if method == "logistic" and epochs is not None:
             raise ValueError(f"--epochs is {epochs}, but --method logistic has none; drop one of them")
@@ -253,8 +258,8 @@ def probe(method: str | None, subvector: int | None, epochs: int | None, as_json
         click.echo(f"Added to {loaded.run}/probes.json", err=as_json)
 
 
-def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images", str]:
-    """The encoder of --checkpoint on its device, and the images that --data and --split name."""
+def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images", str, "Data"]:
+    """The encoder of --checkpoint on its device, the images that --data and --split name, and all of --data."""
     from dyncollapse.bridge.images import open_data
     from dyncollapse.bridge.loaded import load_encoder
 
@@ -270,7 +275,7 @@ def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images",
         trust=given["trust_checkpoint"],
         **{name: given[name] for name in names},
     )
-    data = open_data(_data_name(loaded, given))
+    data = open_data(_data_name(loaded, given), lambda text: click.echo(text, err=True))
     split = split or ("train" if data.test is None else "test")
     if split not in ("train", "test"):
         raise ValueError(f"--split is {split!r}; choose one of train, test")
@@ -281,7 +286,7 @@ def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images",
         )
     if given["data"] not in (None, loaded.data):
         loaded = replace(loaded, run=None)  # what other images say is no result of the run
-    return loaded, images, split
+    return loaded, images, split, data
 
 
 def _data_name(loaded: "Loaded", given: dict[str, Any]) -> str:

@@ -56,6 +56,6 @@ def _check_cifar(path: Path) -> None:
     if not path.exists():
         raise ValueError(f"--cifar {path} is not there; give a folder of CIFAR-10, or its archive")
     if path.is_dir():
-        open_data(str(path)).split("test")
+        open_data(str(path)).check_labels()
     elif not tarfile.is_tarfile(path):
         raise ValueError(f"--cifar {path} is no folder and no tar archive; give CIFAR-10 as one of these")

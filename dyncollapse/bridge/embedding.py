@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from numpy.lib.format import open_memmap
 from torch import Tensor
 
-from dyncollapse.bridge.images import Images, Skipped
+from dyncollapse.bridge.images import Images, Skipped, labelled
 from dyncollapse.bridge.loaded import Loaded
 from dyncollapse.bridge.loading import batches_in_order
 from dyncollapse.bridge.optimisation import exact_float32
@@ -22,7 +22,9 @@ from dyncollapse.readers import read_rows
 
 # Which views are embedded: each image as it is, then with an augmented one beside it, or two of those.
 VIEWS = ("clean", "one-sided", "two-sided")
+VIEWS_OF_LOSS = "two-sided"  # NT-Xent compares two augmented views, and so does a diagnosis of what it trained
 BATCH = 256
+LABELS = "labels.npy"
 ROWS = 4096  # moved at a time where rows are left out
 
 
@@ -69,9 +71,10 @@ def embed(
 ) -> Embedded:
     """Write representation.npy, embedding.npy, their _pos.npy with the other view, labels.npy and embed.json.
 
-    The network is in evaluation mode and float32, whatever it was trained in. Images that
-    cannot be read have no row in any file; embed.json names them. Files are whole or not there. Raises ValueError for
-    an embedding space where the checkpoint has no projector, OSError where the disk is full.
+    Images without classes have no labels.npy. The network is in evaluation mode and float32, whatever it was trained
+    in. Images that cannot be read have no row in any file; embed.json names them. Files are whole or not there. Raises
+    ValueError for an embedding space where the checkpoint has no projector and where the first images cannot be read,
+    OSError where the disk is full.
     """
     if "embedding" in spaces and not loaded.has_embedding:
         seen = "".join(f" {text}" for text in loaded.left_out)
@@ -94,6 +97,7 @@ def embed(
         for batch in batches:
             skipped.add(batch.failures)
             if not len(batch.indices):
+                skipped.check(row)
                 continue
             for k, view in enumerate(batch.views):
                 with exact_float32():
@@ -107,8 +111,7 @@ def embed(
             row += len(batch.indices)
             if progress is not None:
                 progress(row + len(skipped.reasons), len(images))
-        if not row:
-            raise ValueError(f"none of the {len(images)} images can be read; {skipped.sentence}")
+        skipped.check(row, ended=True)
         indices = torch.cat(kept)
         for key, array in maps.items():
             array.flush()  # type: ignore[attr-defined]
@@ -120,14 +123,16 @@ def embed(
         for path in partial.values():
             path.unlink(missing_ok=True)
     labels = images.labels[indices]
-    write_whole(folder / "labels.npy", lambda path: _save_array(path, labels))
+    files = [*names.values(), *([LABELS] if labelled(images) else [])]
+    if LABELS in files:
+        write_whole(folder / LABELS, lambda path: _save_array(path, labels))
     record = {
         **loaded.as_record(),
         "views": views,
         "seed": seed,
         "rows": row,
         "skipped": [reason for _, reason in sorted(skipped.reasons.items())],
-        "files": [*names.values(), "labels.npy"],
+        "files": files,
     }
     write_json(folder / "embed.json", record)
     rows = {space: tuple(read_rows(folder / names[key]) for key in names if key[0] == space) for space in spaces}

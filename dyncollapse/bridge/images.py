@@ -1,30 +1,27 @@
 """Sets of labelled images: folders, whole or damaged, CIFAR-10 as torchvision keeps it, scikit-learn's digits."""
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from dyncollapse.bridge.folders import Found, find_splits, some, told
+from dyncollapse.bridge.pixels import Unreadable, quiet_decoders, read_rgb
 from dyncollapse.bridge.views import square, stored_side
 from dyncollapse.files import printable
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
-TESTS = ("val", "test")
+NO_CLASS = -1  # the label of images without classes
 CIFAR = "cifar-10-batches-py"
 # Of 1797 digits the last 500 are for testing: later writers, whom the others do not hold (the set is in that order).
 DIGITS_TEST = 500
-NEIGHBOURS = 64  # unreadable images in a row after which something else must be wrong (ours)
-LISTED = 5
-
-
-class Unreadable(ValueError):
-    """An image that cannot be read; the message names it."""
+NEIGHBOURS = 64  # unreadable images in a row: more than single damaged files explain, and few enough to wait for
 
 
 class Images(Protocol):
@@ -32,7 +29,7 @@ class Images(Protocol):
 
     @property
     def labels(self) -> Int[Tensor, " n"]:
-        """The class of each."""
+        """The class of each, -1 where there are no classes."""
         ...
 
     @property
@@ -104,17 +101,8 @@ class FolderImages:
         return printable(self.paths[index])
 
     def read(self, index: int) -> UInt8[Tensor, "3 h w"]:
-        """Its pixels; Unreadable for a file that is damaged, cut short or gone."""
-        from PIL import Image
-
-        try:
-            with Image.open(self.paths[index]) as image:
-                pixels = np.array(image.convert("RGB"))
-        except Exception as error:  # a decoder can fail on damage in any way
-            # Pillow's own messages repeat the path in some cases and say nothing in others.
-            reason = printable(str(error)).replace(repr(self.paths[index]), "it") or type(error).__name__
-            raise Unreadable(f"{self.name(index)} cannot be read as an image ({reason})") from None
-        return torch.from_numpy(pixels).permute(2, 0, 1)
+        """Its pixels by `read_rgb`, with what that raises."""
+        return torch.from_numpy(read_rgb(self.paths[index])).permute(2, 0, 1)
 
     def take(self, kept: Int[Tensor, " k"]) -> "FolderImages":
         """Those of these numbers, in their order."""
@@ -138,56 +126,67 @@ class Data:
             raise ValueError(f"--data {self.title} has no test images; give a folder with train/ and val/ or test/")
         return self.test
 
+    def check_labels(self) -> None:
+        """Raise ValueError, one line, where a classifier cannot be trained on these images and tested."""
+        shown = printable(self.title)
+        for part, split in (("training", "train"), ("test", "test")):
+            if not labelled(self.split(split)):
+                raise ValueError(
+                    f"the {part} images of --data {shown} have no classes, which a probe needs; put the images of each "
+                    "class in a folder of its own"
+                )
+        trained, tested = (set(images.labels.unique().tolist()) for images in (self.train, self.split("test")))
+        if len(trained) < 2:
+            raise ValueError(f"--data {shown} has training images of one class only; a probe needs two")
+        if unseen := sorted(tested - trained):
+            raise ValueError(
+                f"--data {shown} has test images of {some([self.classes[k] for k in unseen])}, and no training images "
+                "of it; is it only half copied?"
+            )
 
-def open_data(name: str) -> Data:
-    """The images that `--data` names: `digits`, a folder with torchvision's CIFAR-10, or an image folder.
 
-    An image folder has one folder per class, or train/ and val/ (or test/) with the same classes in each. Raises
-    ValueError, one line, for anything else.
+def labelled(images: Images) -> bool:
+    """Whether the images have classes."""
+    return bool((images.labels != NO_CLASS).all())
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def open_data(name: str, tell: Callable[[str], object] = _to_stderr) -> Data:
+    """Open the images that `--data` names: `digits`, a folder with torchvision's CIFAR-10, or an image folder.
+
+    Args:
+        name: An image folder has one folder per class, or images without classes; or it has train/ and val/ (or test/),
+            each of which is such a folder.
+        tell: Receives one line where something in an image folder is skipped (see `find_images`).
+
+    Raises:
+        ValueError: Anything else, and classes of train/ that val/ has no folder for, or the other way round.
     """
     if name == "digits":
         return _digits()
-    folder = Path(name)
-    if not folder.is_dir():
-        raise ValueError(f"--data {printable(name)} is no folder; give a folder of images by class, or digits")
-    if (folder / CIFAR).is_dir():
-        return _cifar(folder)
-    train = folder / "train" if (folder / "train").is_dir() else folder
-    if train == folder and {path.name for path in folder.iterdir() if path.is_dir()} & {*TESTS}:
-        raise ValueError(f"{printable(name)} has test images and no train/; is it only half copied?")
-    images, classes = _folder(train)
-    tests = [folder / test for test in TESTS if train != folder and (folder / test).is_dir()]
-    if not tests:
-        return Data(images, None, classes, name)
-    test, others = _folder(tests[0])
-    if others != classes:
-        odd = sorted(set(classes) ^ set(others))
-        raise ValueError(
-            f"{printable(str(train))} has {len(classes)} classes and {printable(str(tests[0]))} {len(others)}; they "
-            f"differ in {_some(odd)}: is one of them only half copied?"
-        )
-    return Data(images, test, classes, name)
+    if not name or not os.path.isdir(name):
+        raise ValueError(f"--data {printable(name) or '(empty)'} is no folder; give a folder of images, or digits")
+    if os.path.isdir(os.path.join(name, CIFAR)):
+        return _cifar(Path(name))
+    splits = find_splits(name)
+    skipped: dict[tuple[str, str], list[str]] = {}
+    for split, found in splits.items():
+        for kind, names in found.skipped.items():
+            skipped.setdefault(kind, []).extend(os.path.join(split, relative) for relative in names)
+    if skipped:
+        tell(f"--data {printable(name)}: skipped {told(skipped)}")
+    classes = sorted({label for found in splits.values() for label in found.names or ()})
+    numbers = {label: number for number, label in enumerate(classes)}
+    train, *tests = (_labelled(found, numbers) for found in splits.values())
+    return Data(train, tests[0] if tests else None, classes, name)
 
 
-def _folder(folder: Path) -> tuple[FolderImages, list[str]]:
-    """The images below a folder and its classes, in order of their names."""
-    from torchvision.datasets import ImageFolder
-
-    shown = printable(str(folder))
-    if not any(child.is_dir() for child in folder.iterdir()):
-        raise ValueError(f"{shown} holds no folders; put the images of each class in a folder of its own there")
-    try:
-        found = ImageFolder(str(folder), is_valid_file=lambda path: path.lower().endswith(SUFFIXES), allow_empty=True)
-    except OSError as error:
-        raise ValueError(f"{shown} cannot be read ({error.strerror})") from None
-    labels = torch.tensor(found.targets, dtype=torch.int64)
-    empty = [c for k, c in enumerate(found.classes) if not bool((labels == k).any())]
-    if empty:
-        count = f"{len(empty)} of its {len(found.classes)} class folders are empty"
-        raise ValueError(
-            f"{shown}: {count} ({_some(empty)}); images end in {', '.join(SUFFIXES[:3])}, ...; copy it again"
-        )
-    return FolderImages([path for path, _ in found.samples], labels), list(found.classes)
+def _labelled(found: Found, numbers: dict[str, int]) -> FolderImages:
+    labels = [NO_CLASS] * len(found.paths) if found.names is None else [numbers[label] for label in found.names]
+    return FolderImages(found.paths, torch.tensor(labels, dtype=torch.int64))
 
 
 def _cifar(folder: Path) -> Data:
@@ -234,13 +233,21 @@ class Skipped:
                 self.reasons[index] = reason
                 self.tell(f"skipped: {reason}")
 
+    def check(self, read: int, ended: bool = False) -> None:
+        """Raise Unreadable where none of the first NEIGHBOURS images, or of all, could be read."""
+        if not read and (ended or len(self.reasons) >= NEIGHBOURS):
+            of = "" if ended else f"first {len(self.reasons)} of the "
+            raise Unreadable(
+                f"none of the {of}{len(self.images)} images can be read, the first: {self.reasons[min(self.reasons)]}"
+            )
+
     @property
     def sentence(self) -> str:
         """How many, and which; empty where there are none."""
         if not self.reasons:
             return ""
         names = [self.images.name(index) for index in sorted(self.reasons)]
-        return f"{len(names)} of {len(self.images)} images could not be read and were skipped: {_some(names)}"
+        return f"{len(names)} of {len(self.images)} images could not be read and were skipped: {some(names)}"
 
 
 def read_near(
@@ -268,7 +275,8 @@ def hold(images: Images, size: int, skipped: Skipped, threads: int = 1) -> HeldI
     """
     if isinstance(images, HeldImages):
         return images
-    kept, pixels = [], []
+    kept: list[int] = []
+    pixels: list[Tensor] = []
     side = stored_side(size)
     first: tuple[int, ...] | None = None
 
@@ -283,17 +291,18 @@ def hold(images: Images, size: int, skipped: Skipped, threads: int = 1) -> HeldI
         return image if small else square(image, side, side)
 
     pool = ThreadPoolExecutor(max(1, threads))
-    try:
-        for index, image in enumerate(pool.map(read, range(len(images)))):
-            if isinstance(image, Unreadable):
-                skipped.add([(index, str(image))])
-                continue
-            pixels.append(image)
-            kept.append(index)
-    finally:
-        pool.shutdown(cancel_futures=True)
-    if not kept:
-        raise Unreadable(f"none of the {len(images)} images can be read, the first: {skipped.reasons[0]}")
+    with quiet_decoders():
+        try:
+            for index, image in enumerate(pool.map(read, range(len(images)))):
+                if isinstance(image, Unreadable):
+                    skipped.add([(index, str(image))])
+                    skipped.check(len(kept))
+                    continue
+                pixels.append(image)
+                kept.append(index)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    skipped.check(len(kept), ended=True)
     if len({tuple(image.shape) for image in pixels}) > 1:
         pixels = [square(image, side, side) for image in pixels]
     return HeldImages(torch.stack(pixels), images.labels[kept], "stored")
@@ -302,8 +311,3 @@ def hold(images: Images, size: int, skipped: Skipped, threads: int = 1) -> HeldI
 def some_images(images: Images, most: int, seed: int = 0) -> Images:
     """At most so many of the images, drawn without repetition, in random order."""
     return images.take(torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:most])
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(map(printable, names[:LISTED])) + more

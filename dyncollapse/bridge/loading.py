@@ -1,6 +1,7 @@
 """Batches of views, each a function of seed and step alone: of no worker's, process's or earlier step's doing."""
 
 import signal
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dyncollapse.bridge.images import NEIGHBOURS, HeldImages, Images, Unreadable, read_near
+from dyncollapse.bridge.images import NEIGHBOURS, HeldImages, Images, read_near
+from dyncollapse.bridge.pixels import UnknownRange, Unreadable, quiet_decoders
 from dyncollapse.bridge.views import View, batched_view, crop_alone, draw_views, normalise, plain, worker_view
+
+# Views of an image, its number, the images that could not be read on the way to it, and what ends the whole reading.
+_Item = tuple[list[Tensor], int, list[tuple[int, str]], ValueError | None]
 
 # Images that a worker process reads before it hands them over (ours): whole batches of hundreds would each take one
 # worker many seconds, and all workers together hold gigabytes of them.
@@ -121,7 +126,7 @@ def batches_from_workers(
         worker_init_fn=_leave_signals,
         generator=torch.Generator(),  # or starting it would draw from the global one
     )
-    chunks = iter(loader)
+    chunks = _delivered(loader)
     for step in range(*steps):
         parts, indices, failed = zip(*islice(chunks, keys.per_batch), strict=True)
         made = [torch.cat([part.to(device, non_blocking=True) for part in view]) for view in zip(*parts, strict=True)]
@@ -169,7 +174,7 @@ def batches_in_order(
         generator=torch.Generator(),
         worker_init_fn=_leave_signals,
     )
-    for made, indices, failures in loader:
+    for made, indices, failures in _delivered(loader):
         yield Batch(tuple(normalise(view.to(device)) for view in made), indices, failures)
 
 
@@ -177,6 +182,28 @@ def _leave_signals(_worker: int) -> None:
     """Leave Ctrl-C and SIGTERM to the process that reads from this one: it ends its step first, then its workers."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _delivered(loader: DataLoader[Any]) -> Iterator[tuple[list[Tensor], Tensor, list[tuple[int, str]]]]:
+    """What a loader of `_Views` collates: views, numbers and failures.
+
+    Each tensor of a worker is an open file while the tensor lives. Views are therefore copied here, chunk by chunk,
+    and numbers travel as integers. Raises UnknownRange, and Unreadable where no image near to one can be read.
+    """
+    copied = loader.num_workers == 0 or loader.pin_memory
+    with warnings.catch_warnings():
+        # More processes than cores are asked for where disks are slow.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        collated = iter(loader)
+    try:
+        for made, indices, failures, refusal in collated:
+            if refusal is not None:
+                raise refusal
+            views = made if copied else [view.clone() for view in made]
+            yield views, torch.tensor(indices, dtype=torch.int64), failures
+    finally:
+        # Ends the workers now: a traceback would keep them, and they ignore the SIGTERM that Python sends at its exit.
+        del collated
 
 
 class _Keys:
@@ -207,22 +234,24 @@ class _Views(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[list[Tensor], int, list[tuple[int, str]]]:
+    def __getitem__(self, key: tuple[int, int]) -> _Item:
         epoch, index = key
-        try:
-            number, image, failures = read_near(self.images, index, NEIGHBOURS if self.replace else 1)
-        except Unreadable as error:
-            return [], -1, [(index, str(error))]
+        with quiet_decoders():
+            try:
+                number, image, failures = read_near(self.images, index, NEIGHBOURS if self.replace else 1)
+            except UnknownRange as error:
+                return [], index, [], error
+            except Unreadable as error:
+                return [], index, [(index, str(error))], error if self.replace else None
         # torchvision draws from the global generator: it is set for this image, and given back as it was.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(self.seed, 2, epoch + 1, index))
-            return [transform(image) for transform in self.transforms], number, failures
+            return [transform(image) for transform in self.transforms], number, failures, None
 
 
-def _collate(
-    items: Sequence[tuple[list[Tensor], int, list[tuple[int, str]]]],
-) -> tuple[list[Tensor], Tensor, list[Any]]:
-    failures = [failure for _, _, failed in items for failure in failed]
-    read = [(made, number) for made, number, _ in items if number >= 0]
+def _collate(items: Sequence[_Item]) -> tuple[list[Tensor], list[int], list[tuple[int, str]], ValueError | None]:
+    failures = [failure for _, _, failed, _ in items for failure in failed]
+    read = [(made, number) for made, number, _, _ in items if made]
     views = [torch.stack(view) for view in zip(*(made for made, _ in read), strict=True)]
-    return views, torch.tensor([number for _, number in read], dtype=torch.int64), failures
+    refusal = next((error for _, _, _, error in items if error is not None), None)
+    return views, [number for _, number in read], failures, refusal

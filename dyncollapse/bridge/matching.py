@@ -56,7 +56,7 @@ def match_backbone(
     place = places[0]
     first = tensors.get(place.names.get("conv1.weight", ""))
     channels, arch = _channels(place, tensors, shown), _widened(place.arch, first)
-    chosen = stem or _stem(first, place.prefix, tensors)
+    chosen = stem or _stem(place, first, tensors)
     _refuse_unpooled(place, first, shown)
     own_side = _own_side(place, tensors)
     side = image_size or own_side or usual_size(arch, chosen)
@@ -102,11 +102,12 @@ def _widened(arch: str, first: Tensor | None) -> str:
     return f"{arch}x{widened}" if known and not rest and 1 < widened <= WIDEST else arch
 
 
-def _stem(first: Tensor | None, prefix: str, tensors: Mapping[str, Tensor]) -> str:
+def _stem(place: Place, first: Tensor | None, tensors: Mapping[str, Tensor]) -> str:
     """The first layers by the first filter; solo-learn's pads by 2, which only the rest of its layout tells."""
-    if first is None or first.ndim != 4 or first.shape[-1] != 3:
+    usual = expected(place.arch, "imagenet").get("conv1.weight")
+    if first is None or first.ndim != 4 or first.shape[-1] != 3 or usual is None or usual[-1] == 3:
         return "imagenet"
-    parent = prefix.removesuffix("backbone.").removesuffix("encoder.")
+    parent = place.prefix.removesuffix("backbone.").removesuffix("encoder.")
     return "cifar-padding-2" if f"{parent}classifier.weight" in tensors else "cifar"
 
 

@@ -77,7 +77,7 @@ def pretrain(
     memory ran out, OSError where a file cannot be written (earlier checkpoints stay).
     """
     progress = progress or Progress()
-    found = data or open_data(recipe.data)
+    found = data or open_data(recipe.data, progress.tell if process.first else lambda _text: None)
     if process.first:
         folder.mkdir(parents=True, exist_ok=True)
     exhausted: TooBig | None = None

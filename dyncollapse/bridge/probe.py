@@ -1,7 +1,7 @@
 """Linear probes: how well one linear layer reads the classes from a frozen encoder's representation."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -56,10 +56,13 @@ def logistic_probe(
     """Multinomial logistic regression by scikit-learn on features that are all there (L2, C = 1).
 
     Features are centred and divided by one number, the root of their mean variance, and not each by its own: collapsed
-    dimensions stay as small as they are, as for the paper's SGD. Raises ValueError where nothing varies.
+    dimensions stay as small as they are, as for the paper's SGD. Raises ValueError where nothing varies
+    and for labels of one class.
     """
     from sklearn.linear_model import LogisticRegression
 
+    if len(train[1].unique()) < 2:
+        raise ValueError("the training images are of one class only; a probe needs two")
     dim = train[0].shape[1]
     k = kept_dimensions(subvector, dim)
     x, x_test = (features[:, :k].to(torch.float64) for features in (train[0], test[0]))
@@ -102,25 +105,12 @@ def sgd_probe(
     """
     device = torch.device(device)
     skipped = skipped or Skipped(train, tell=lambda _text: None)
-    skipped_tests = Skipped(test, skipped.strict, skipped.tell)
-    encoder, recipe = loaded.encoder.to(device).eval(), loaded.recipe
+    encoder, size = loaded.encoder.to(device).eval(), loaded.recipe.image_size
     dim = representation_dim(encoder.backbone)
     k = kept_dimensions(subvector, dim)
     batch_size = min(batch_size, len(train))
     order = Order(len(train), batch_size, seed)
-    total = epochs * order.steps_per_epoch
     classes = int(max(train.labels.max(), test.labels.max())) + 1
-    # A linear probe starts at 0: its loss is convex, and no start is better.
-    layer = nn.Linear(k, classes, device=device)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    optimiser = torch.optim.SGD(layer.parameters(), SGD["lr"], SGD["momentum"], weight_decay=SGD["weight_decay"])
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, total)
-    views, steps, rows = (PROBES[recipe.augment],), (0, total), slice(0, batch_size)
-    if isinstance(train, HeldImages):
-        batches = batches_from_memory(train, views, recipe.image_size, order, steps, rows, device)
-    else:
-        batches = batches_from_workers(train, views, recipe.image_size, order, steps, rows, device, workers)
 
     def represent(images: Tensor) -> Tensor:
         with exact_float32():
@@ -128,44 +118,93 @@ def sgd_probe(
         return r[:, :k].clone()  # outside of inference mode, for the layer to learn from
 
     def plain_batches(images: Images) -> Iterator[Batch]:
-        return batches_in_order(images, (None,), recipe.image_size, batch_size, device, workers, seed)
+        return batches_in_order(images, (None,), size, batch_size, device, workers, seed)
 
     first = islice(plain_batches(train), -(-SCALED_BY // batch_size))
-    some = torch.cat([represent(batch.views[0]) for batch in first if len(batch.indices)])
-    centre, scale = some.mean(0), torch.linalg.matrix_norm(some - some.mean(0), 2) / len(some) ** 0.5
-    if not 0 < float(scale) < math.inf:
-        raise ValueError(CONSTANT)
+    centre, scale = _centre_and_scale(represent, first, skipped)
+    # A linear probe starts at 0: its loss is convex, and no start is better.
+    layer = nn.Linear(k, classes, device=device)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
 
     def classify(images: Tensor) -> Tensor:
         scores: Tensor = layer((represent(images) - centre) / scale)
         return scores
 
-    right = torch.zeros((), device=device)
+    view, steps, rows = PROBES[loaded.recipe.augment], (0, epochs * order.steps_per_epoch), slice(0, batch_size)
+    if isinstance(train, HeldImages):
+        batches = batches_from_memory(train, (view,), size, order, steps, rows, device)
+    else:
+        batches = batches_from_workers(train, (view,), size, order, steps, rows, device, workers)
+    right = _fit(layer, classify, batches, train.labels, steps[1], order.steps_per_epoch, skipped, progress)
+    hits, count = _tested(classify, plain_batches(test), test, Skipped(test, skipped.strict, skipped.tell))
+    seen = order.steps_per_epoch * batch_size
+    features = "centred, over the root of their largest variance"
+    settings = {**SGD, "epochs": epochs, "batch_size": batch_size, "features": features, "augmented": True}
+    return _result("sgd", k, dim, [100 * hits / count, 100 * right / seen], len(train), count, seed, settings)
+
+
+def _centre_and_scale(
+    represent: Callable[[Tensor], Tensor], batches: Iterable[Batch], skipped: Skipped
+) -> tuple[Tensor, Tensor]:
+    """Mean of the representations of some images, and the root of their largest variance."""
+    parts: list[Tensor] = []
+    for batch in batches:
+        skipped.add(batch.failures)
+        if len(batch.indices):
+            parts.append(represent(batch.views[0]))
+        skipped.check(len(parts))
+    skipped.check(len(parts), ended=True)
+    some = torch.cat(parts)
+    centre, scale = some.mean(0), torch.linalg.matrix_norm(some - some.mean(0), 2) / len(some) ** 0.5
+    if not 0 < float(scale) < math.inf:
+        raise ValueError(CONSTANT)
+    return centre, scale
+
+
+def _fit(
+    layer: nn.Linear,
+    classify: Callable[[Tensor], Tensor],
+    batches: Iterable[Batch],
+    labels: Int[Tensor, " n"],
+    total: int,
+    per_epoch: int,
+    skipped: Skipped,
+    progress: Callable[[int, int], None] | None,
+) -> int:
+    """Train the layer through `total` steps; how many images of the last epoch it classified right on the way."""
+    optimiser = torch.optim.SGD(layer.parameters(), SGD["lr"], SGD["momentum"], weight_decay=SGD["weight_decay"])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, total)
+    right = torch.zeros((), device=layer.weight.device)
     for step, batch in enumerate(batches, 1):
         skipped.add(batch.failures)
-        labels = train.labels[batch.indices].to(device)
+        wanted = labels[batch.indices].to(layer.weight.device)
         scores = classify(batch.views[0])
-        if step > total - order.steps_per_epoch:
-            right += (scores.argmax(1) == labels).sum()
+        if step > total - per_epoch:
+            right += (scores.argmax(1) == wanted).sum()
         optimiser.zero_grad()
-        nn.functional.cross_entropy(scores, labels).backward()
+        nn.functional.cross_entropy(scores, wanted).backward()
         optimiser.step()
         schedule.step()
         if progress is not None:
             progress(step, total)
+    return int(right)
+
+
+@torch.no_grad()
+def _tested(
+    classify: Callable[[Tensor], Tensor], batches: Iterable[Batch], test: Images, skipped: Skipped
+) -> tuple[int, int]:
+    """How many test images are classified right, of how many that can be read."""
     hits = count = 0
-    for batch in plain_batches(test):
-        skipped_tests.add(batch.failures)
-        if not len(batch.indices):
-            continue
-        with torch.no_grad():
-            found = classify(batch.views[0]).argmax(1).cpu()
-        hits += int((found == test.labels[batch.indices]).sum())
-        count += len(found)
-    seen = order.steps_per_epoch * batch_size
-    features = "centred, over the root of their largest variance"
-    settings = {**SGD, "epochs": epochs, "batch_size": batch_size, "features": features, "augmented": True}
-    return _result("sgd", k, dim, [100 * hits / count, 100 * float(right) / seen], len(train), count, seed, settings)
+    for batch in batches:
+        skipped.add(batch.failures)
+        if len(batch.indices):
+            hits += int((classify(batch.views[0]).argmax(1).cpu() == test.labels[batch.indices]).sum())
+            count += len(batch.indices)
+        skipped.check(count)
+    skipped.check(count, ended=True)
+    return hits, count
 
 
 def kept_dimensions(subvector: int | None, dim: int) -> int:

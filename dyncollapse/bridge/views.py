@@ -12,6 +12,7 @@ from torch.nn import functional
 
 # Of ImageNet's colours, and of one channel (ours): what torchvision's models and timm's subtract and divide by.
 COLOURS = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.5,), (0.5,))}
+LONGEST = 16  # times its width, far beyond what photographs have
 GREY = (0.2989, 0.587, 0.114)  # luma of ITU-R BT.601, as in torchvision and Pillow
 
 
@@ -95,6 +96,12 @@ def square(images: UInt8[Tensor, "*n c h w"], shorter: int, size: int) -> UInt8[
     """The central square of images whose shorter side is resized first."""
     from torchvision.transforms.v2 import functional as f
 
+    height, width = images.shape[-2:]
+    most = LONGEST * min(height, width)
+    if max(height, width) > most:
+        # The ends of a strip are outside of the square: one of 1 x 80000 resized whole would take gigabytes.
+        most += (max(height, width) - most) % 2  # as much from both ends
+        images = f.center_crop(images, [min(height, most), min(width, most)])
     if min(images.shape[-2:]) != shorter:
         images = f.resize(images, [shorter], f.InterpolationMode.BICUBIC, antialias=True)
     return f.center_crop(images, [size, size])

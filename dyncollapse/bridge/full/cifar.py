@@ -12,6 +12,7 @@ from typing import Any
 from dyncollapse.bridge.check import finish_run, table_recipes
 from dyncollapse.bridge.checkpoints import FOLDER
 from dyncollapse.bridge.experiments import find_runs
+from dyncollapse.bridge.folders import folder_names
 from dyncollapse.bridge.full.findings import Finding, Found, Site
 from dyncollapse.bridge.full.throughput import rates
 from dyncollapse.bridge.images import CIFAR, Data, HeldImages, Skipped, hold, open_data
@@ -39,7 +40,9 @@ def measure(site: Site) -> Found:
         return Found([], {}, ["CIFAR-10 was not given (--cifar PATH): no rows of Tables 1 and 2"])
     recipes = _recipes(site)
     first = recipes["mlp"]
-    train, data = _held(open_data(str(unpacked(site.cifar, site.folder / "cifar"))), first.image_size, site)
+    data = open_data(str(unpacked(site.cifar, site.folder / "cifar")), site.tell)
+    data.check_labels()
+    train, data = _held(data, first.image_size, site)
     with chosen_kernels(first):  # epochs enough for as many steps as a rate takes
         row, _ = rates(replace(first, epochs=1000), train, train, ("memory",), site)
     seconds = len(train) // first.batch_size * first.batch_size / row["memory"]
@@ -87,9 +90,9 @@ def unpacked(path: Path, folder: Path) -> Path:
             archive.extractall(folder, filter="data")
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ValueError(f"--cifar {path} is no folder, nor a tar archive that can be unpacked ({error})") from None
-    inside = [child for child in folder.iterdir() if child.is_dir()]
-    alone = len(inside) == 1 and inside[0].name != CIFAR
-    return inside[0] if alone else folder
+    inside = folder_names(str(folder))
+    alone = len(inside) == 1 and inside[0] != CIFAR
+    return folder / inside[0] if alone else folder
 
 
 def _held(data: Data, size: int, site: Site) -> tuple[HeldImages, Data]:

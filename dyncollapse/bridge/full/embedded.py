@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dyncollapse.bridge.both import diagnose_both
 from dyncollapse.bridge.checkpoints import checkpoints
-from dyncollapse.bridge.embedding import BATCH, Embedded, embed, view_pair
+from dyncollapse.bridge.embedding import BATCH, VIEWS_OF_LOSS, Embedded, embed, view_pair
 from dyncollapse.bridge.encoders import build_encoder, embedding_dim, representation_dim
 from dyncollapse.bridge.full.findings import Finding, Found, Site
 from dyncollapse.bridge.full.generated import images_in_memory
@@ -25,7 +25,6 @@ from dyncollapse.bridge.views import stored_side
 from dyncollapse.bridge.watch import SPACES, Watch
 from dyncollapse.moments import Moments
 
-VIEWS = "one-sided"  # the plain image, and an augmented one
 # Rows by float32 against float64, over their norm: the rounding of some fifty layers (measured: 4e-7 on CPUs).
 ROWS_AGREE = 1e-4
 # Views made on the device against the CPU's, of pixels in [0, 1] over a deviation of 0.22: the plain one is resized in
@@ -44,7 +43,7 @@ def measure(site: Site) -> Found:
     site.tell(f"embedding {len(images)} images, two views of each")
     found: dict[str, Any] = {"images": len(images), "step": loaded.step}
     embedded, found["embed_seconds"] = timed(
-        lambda: embed(loaded, images, site.folder, views=VIEWS, device=device), device
+        lambda: embed(loaded, images, site.folder, views=VIEWS_OF_LOSS, device=device), device
     )
     on_device = {space: tuple(rows.to(device) for rows in embedded[space]) for space in SPACES}
     findings = [
@@ -70,7 +69,8 @@ def measure(site: Site) -> Found:
     site.save(Found(findings, found, skipped))
     site.tell("diagnosing both spaces")
     both, found["diagnose_seconds"] = timed(
-        lambda: diagnose_both(Embedded(site.folder, on_device, embedded.labels, ""), loaded.encoder, VIEWS), device
+        lambda: diagnose_both(Embedded(site.folder, on_device, embedded.labels, ""), loaded.encoder, VIEWS_OF_LOSS),
+        device,
     )
     found["diagnosis"] = {space: report.verdict.sentence for space, report in both.reports.items()}
     findings.append(
@@ -122,12 +122,13 @@ def _watch_seconds(site: Site, loaded: Loaded) -> float:
 def _agreement(loaded: Loaded, images: HeldImages, embedded: Embedded, site: Site) -> list[Finding]:
     """The first images once more through the network in float64, and images of another size on both devices."""
     part, side = site.scale.embedded_part, stored_side(loaded.recipe.image_size)
-    (plain, _), _ = _first_views(loaded, replace(images, pixels=images.pixels[:BATCH]), site)
+    (first, _), _ = _first_views(loaded, replace(images, pixels=images.pixels[:BATCH]), site, VIEWS_OF_LOSS)
     encoder = copy.deepcopy(loaded.encoder).cpu().double()
     with torch.inference_mode():
-        exact = dict(zip(SPACES, encoder(plain[:part].cpu().double()), strict=True))
+        exact = dict(zip(SPACES, encoder(first[:part].cpu().double()), strict=True))
     # These have to be resized, too.
-    resized, warped = _first_views(loaded, images_in_memory(part, 3 * side // 2, 1, site.device), site)[1]
+    larger = images_in_memory(part, 3 * side // 2, 1, site.device)
+    resized, warped = _first_views(loaded, larger, site, "one-sided")[1]  # the plain image, and an augmented one
     found = [
         Finding("plain views made on the device and on the CPU, most they differ", resized, limit=PLAIN_AGREES),
         Finding("augmented views, mean of the same", warped, limit=WARPED_AGREES),
@@ -140,11 +141,13 @@ def _agreement(loaded: Loaded, images: HeldImages, embedded: Embedded, site: Sit
     return found
 
 
-def _first_views(loaded: Loaded, images: HeldImages, site: Site) -> tuple[tuple[Tensor, ...], tuple[float, float]]:
-    """Both views of the first batch; how far the CPU's plain one is from the device's at most, the other on average."""
-    pair, size = view_pair(VIEWS, loaded.recipe.augment), loaded.recipe.image_size
+def _first_views(
+    loaded: Loaded, images: HeldImages, site: Site, views: str
+) -> tuple[tuple[Tensor, ...], tuple[float, float]]:
+    """Both views of the first batch; how far the CPU's first is from the device's at most, the other on average."""
+    pair, size = view_pair(views, loaded.recipe.augment), loaded.recipe.image_size
     on_cpu, cpu = replace(images, pixels=images.pixels.cpu()), torch.device("cpu")
     here = next(batches_in_order(images, pair, size, BATCH, site.device, 0, 0)).views
     there = next(batches_in_order(on_cpu, pair, size, BATCH, cpu, 0, 0)).views
-    plain, warped = ((a.cpu() - b).abs() for a, b in zip(here, there, strict=True))
-    return here, (float(plain.max()), float(warped.mean()))
+    first, second = ((a.cpu() - b).abs() for a, b in zip(here, there, strict=True))
+    return here, (float(first.max()), float(second.mean()))

@@ -1,0 +1,1 @@
+"""A fuzz of every command's options and of every file it reads."""

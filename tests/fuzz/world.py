@@ -1,0 +1,98 @@
+"""Small valid inputs of every kind, from which tries are made, and the command line that reads each."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from fuzz.runner import Runner, Try
+
+ROWS, DIM = 24, 6
+NETWORK = ("--arch", "resnet10-narrow", "--stem", "cifar")
+TOY = ("--dim", "4", "--runs", "2", "--steps", "20", "--batch-size", "8", "--pool", "64", "--flow-batches", "1")
+TRAINING = (
+    *("--data", "images", *NETWORK, "--augment", "cifar", "--image-size", "16", "--projector", "linear"),
+    *("--out-dim", "4", "--pipeline", "memory", "--epochs", "2", "--batch-size", "4", "--optimiser", "sgd"),
+    *("--lr", "0.1", "--warmup-epochs", "0", "--precision", "float32", "--device", "cpu", "--workers", "0"),
+    *("--log-every", "1", "--monitor-every", "1", "--checkpoint-every", "2", "--no-tensorboard"),
+)
+READING = ("--checkpoint", "run", "--data", "images")
+RUN = ("run", "images")
+EARLIER, LAST = "run/checkpoints/step-00000002.pt", "run/checkpoints/step-00000004.pt"
+# A valid use of each command, and the inputs it needs. A command that is missing here is tried with no base.
+BASES: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[str, ...]]] = {
+    ("simulate",): ((*TOY, "--out", "out"), ()),
+    ("verify",): (("--claim", "lemma-1"), ()),
+    ("diagnose",): (("a.npy", "--positives", "b.npy"), ("a.npy", "b.npy")),
+    ("sweep",): ((*TOY, "--out", "grid", "--dry-run"), ("grid",)),
+    ("collect",): (("grid",), ("grid",)),
+    ("bridge", "pretrain"): ((*TRAINING, "--out", "out"), ("images",)),
+    ("bridge", "embed"): ((*READING, "--out", "out"), RUN),
+    ("bridge", "diagnose"): (READING, RUN),
+    ("bridge", "probe"): (READING, RUN),
+    ("bridge", "table"): (("run",), ("run",)),
+    # To train takes minutes, so a file stands where its folder would be: only what is refused before it is tried.
+    ("bridge", "check"): (("--short", "--seeds", "1", "--epochs", "1", "--out", "a.npy"), ("a.npy",)),
+}
+ARRAYS = ("a.npy", "a.npz", "a.pt", "legacy.pth", "a.safetensors")
+CHECKPOINTS = ("foreign.pt", "foreign.safetensors", "nested.ckpt")
+
+
+def build(runner: Runner) -> dict[str, float]:
+    """Make every seed, the runs and the grid by the commands; the seconds that each valid command line takes."""
+    world = runner.world
+    _arrays(world)
+    _images(world / "images")
+    (world / "recipe.toml").write_text('preset = "digits"\nepochs = 1\nlr = 0.1\nstrict = true\n')
+    _made(runner, ("bridge", "pretrain", *TRAINING, "--out", "run"))
+    _made(runner, ("sweep", *TOY, "--out", "grid", "--aug-strength", "0.5,1.5", "--steps", "5", "--workers", "1"))
+    for command in ("diagnose", "probe"):
+        _made(runner, ("bridge", command, *READING))
+    _foreign(world)
+    seconds = {}
+    for command, (arguments, needs) in BASES.items():
+        outcome = runner.run(Try("valid", (*command, *arguments), needs), bound=60.0)
+        expected = 2 if command[-1] == "check" else 0
+        assert outcome.code == expected, (command, outcome.stderr)
+        seconds[" ".join(command)] = outcome.seconds
+    return seconds
+
+
+def _made(runner: Runner, arguments: tuple[str, ...]) -> None:
+    found = runner.call(arguments, runner.world, seconds=120.0, idle=60.0)
+    assert found["code"] == 0, found
+
+
+def _arrays(world: Path) -> None:
+    rng = np.random.default_rng(0)
+    clean = rng.standard_normal((ROWS, DIM)).astype("f4")
+    a, b = (clean + 0.1 * rng.standard_normal(clean.shape).astype("f4") for _ in range(2))
+    np.save(world / "a.npy", a)
+    np.save(world / "b.npy", b)
+    np.savez(world / "a.npz", z=a, labels=np.arange(ROWS))
+    torch.save({"z": torch.from_numpy(a), "labels": torch.arange(ROWS)}, world / "a.pt")
+    torch.save(torch.from_numpy(a), world / "legacy.pth", _use_new_zipfile_serialization=False)
+    save_file({"z": torch.from_numpy(a)}, world / "a.safetensors")
+
+
+def _images(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 5), ("val", 3)):
+        for k, name in enumerate(("cat", "dog")):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 128, (20, 18, 3), dtype=np.uint8)
+                pixels[..., k] += 100
+                Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
+
+
+def _foreign(world: Path) -> None:
+    """The run's network as others would save it."""
+    ours: dict[str, Any] = torch.load(world / LAST, weights_only=True)["model"]
+    state = {name: tensor.clone().contiguous() for name, tensor in ours.items()}
+    torch.save(state, world / "foreign.pt")
+    save_file(state, world / "foreign.safetensors")
+    torch.save({"epoch": 3, "state_dict": {f"module.{n}": t for n, t in state.items()}}, world / "nested.ckpt")
