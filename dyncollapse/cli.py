@@ -197,6 +197,7 @@ def diagnose(
     options["views"] = options["views"] or "two-sided"
 
     from dyncollapse import webpage
+    from dyncollapse.mapped import unchanged
     from dyncollapse.monitor import diagnose as examine_all
     from dyncollapse.progress import progress_bars
     from dyncollapse.report import reserve_folder, versions
@@ -205,6 +206,7 @@ def diagnose(
     config = {"file": str(file), "positives": [str(path) for path in positives], "key": key, **options}
     config |= {"inputs": inputs and str(inputs), "input_positives": input_positives and str(input_positives)}
     config["versions"] = versions()
+    sources = [_named(path)[0] for path in (file, *positives, inputs, input_positives) if path]
     steps = ("embeddings", *(["inputs"] if inputs else []), *(["pairs"] if options["loss"] else []))
     folder = None
     try:
@@ -213,7 +215,7 @@ def diagnose(
             options["inputs"] = inputs and _array(inputs, key)
             options["input_positives"] = input_positives and _array(input_positives, key)
             folder = None if out is None else reserve_folder(out)
-            with progress_bars(steps) as progress:
+            with unchanged(sources), progress_bars(steps) as progress:
                 report = examine_all(rows, others or None, progress=progress, **options)
         contents = webpage.as_files(report, config, *asked) if folder is None else webpage.as_files(report, config)
         if folder is not None:
@@ -235,8 +237,14 @@ def _array(path: Path, key: str | None) -> "Tensor":
     """FILE, or FILE:KEY for one array of a file that holds several."""
     from dyncollapse.readers import read_rows
 
+    path, own = _named(path)
+    return read_rows(path, key if own is None else own)
+
+
+def _named(path: Path) -> tuple[Path, str | None]:
+    """The file, and the array's name where there is one."""
     name, colon, own = str(path).rpartition(":")
-    return read_rows(Path(name), own) if colon and not path.exists() else read_rows(path, key)
+    return (Path(name), own) if colon and not path.exists() else (path, None)
 
 
 def _save_all(folder: Path, contents: dict[str, bytes]) -> None:

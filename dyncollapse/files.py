@@ -1,10 +1,13 @@
 """Files that are whole or not there, and how they are named."""
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from dyncollapse.untrusted import MOST_TEXT, read_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,14 +37,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def read_json(path: Path) -> Any:
-    """Read plain values. Raises OSError, and ValueError for what is no JSON, NaN and infinity among it."""
+def read_json(path: Path, most: int = MOST_TEXT) -> Any:
+    """Read plain values from a regular file of at most `most` bytes.
 
-    def refuse(constant: str) -> None:
+    Raises OSError, and ValueError for what is no such file and no JSON: NaN, infinity and numbers too large for a float
+    are none.
+    """
+
+    def refuse(constant: str) -> NoReturn:
         raise ValueError(f"it holds {constant}")
 
+    def finite(text: str) -> float:
+        return value if math.isfinite(value := float(text)) else refuse("a number too large for a float")
+
     try:
-        return json.loads(path.read_text(), parse_constant=refuse)
+        return json.loads(read_text(path, most), parse_constant=refuse, parse_float=finite)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

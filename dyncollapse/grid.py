@@ -13,8 +13,8 @@ from dyncollapse.configuration import Configuration, resolve
 from dyncollapse.files import printable
 from dyncollapse.settings import SettingError, kinds_of, option, quoted, typed
 
-# Each point takes 0.06 ms to resolve and 640 bytes of sweep.json; a grid beyond this many is a slip.
-MOST_POINTS = 10**6
+# Each point takes 0.06 ms to resolve and 640 bytes of sweep.json: more would make a plan beyond 128 MB.
+MOST_POINTS = 2 * 10**5
 # Letters of a number: exact arithmetic takes longer the more digits there are.
 MOST_DIGITS = 100
 # Settings that say where and how fast something runs, not what comes out.

@@ -1,8 +1,9 @@
-"""What the C library does with memory between steps."""
+"""How much memory there is, and what the C library does with it between steps."""
 
 import ctypes
 import sys
 from functools import cache
+from pathlib import Path
 
 # Names of glibc's malloc.h, and what they are set to here: 32 MB is the most that it allows for the second.
 M_TRIM_THRESHOLD, KEPT = -1, 2**28
@@ -20,3 +21,12 @@ def recycle_freed_memory() -> None:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, LARGEST)
         libc.mallopt(M_TRIM_THRESHOLD, KEPT)
+
+
+def available_memory() -> int | None:
+    """Bytes that this process can still take without swapping; None where the system does not say."""
+    try:
+        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return 1024 * int(fields["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        return None

@@ -12,6 +12,7 @@ import torch.distributed
 from jaxtyping import Float
 from torch import Tensor
 
+from dyncollapse.conversion import as_rows
 from dyncollapse.covariance import ContrastiveCovariance, blockwise_covariance, check_weighing
 from dyncollapse.embeddings import EmbeddingReport, examine
 from dyncollapse.evidence import Evidence, principal_directions
@@ -81,6 +82,7 @@ class Monitor:
         Raises ValueError for shapes or formats that do not fit, and after `all_reduce`.
         """
         self._require_own_rows("update")
+        z, others = as_rows(z), tuple(map(as_rows, others))
         self._check(z, others)
         if self.sums is None:
             self._start(z.shape[1], len(others), z.dtype, z.device)
@@ -208,8 +210,6 @@ class Monitor:
     def _check(self, z: Tensor, others: Sequence[Tensor]) -> None:
         if z.ndim != 2 or not z.shape[1]:
             raise ValueError(f"embeddings have shape {tuple(z.shape)}; give one row per sample, (samples, dimensions)")
-        if z.is_complex() or any(other.is_complex() for other in others):
-            raise ValueError("embeddings are complex; give real ones")
         for other in others:
             if other.shape != z.shape:
                 raise ValueError(
@@ -262,13 +262,13 @@ def diagnose(
     Raises ValueError for shapes that do not fit, NaN or infinity (how many, and where first), and under two rows.
     """
     given = [] if positives is None else positives if isinstance(positives, list | tuple) else [positives]
-    z, *others = (torch.as_tensor(view) for view in (z, *given))
+    z, *others = (as_rows(view) for view in (z, *given))
     if (inputs is None) != (input_positives is None):
         raise ValueError(
             "inputs and input_positives go together; give both views of the last layer's inputs, or neither"
         )
     if inputs is not None and input_positives is not None:
-        inputs, input_positives = torch.as_tensor(inputs), torch.as_tensor(input_positives)
+        inputs, input_positives = as_rows(inputs, "inputs"), as_rows(input_positives, "input_positives")
         if len(inputs) != len(z):
             raise ValueError(f"there are {len(inputs)} inputs and {len(z)} embeddings; row i of both must be sample i")
     if input_dim is not None and input_dim < 1:

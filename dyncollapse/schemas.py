@@ -80,6 +80,7 @@ class Prediction(TypedDict):
 
     threshold: Number | None
     modes: Annotated[list["Mode"], Meta(min_length=1, max_length=10**6)]
+    at_threshold: NotRequired[Count]
 
 
 class Mode(TypedDict):

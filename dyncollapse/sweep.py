@@ -22,6 +22,7 @@ from dyncollapse.points import PointResult, as_configuration, read_point, run_pa
 from dyncollapse.report import versions
 from dyncollapse.schemas import Failures, Plan, Report, checked
 from dyncollapse.tables import as_dataset, as_row
+from dyncollapse.untrusted import read_text
 
 if TYPE_CHECKING:
     import xarray
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 PLAN, POINTS, FAILURES, LOCK, HOLDER = "sweep.json", "points", "failures.json", ".lock", ".lock.holder"
 # Packs per worker that even out what takes longer and what shorter (ours).
 PACKS = 4
+MOST_PLAN = 2**28  # bytes of sweep.json: the largest grid takes about half of it
 # What a folder may hold that has lost its plan.
 OWN_NAMES = {POINTS, FAILURES, LOCK, HOLDER, "slurm", "sweep.png"}
 
@@ -190,7 +192,7 @@ def _read_plan(folder: Path) -> list[Configuration]:
     path = folder / PLAN
     shown = printable(str(path))
     try:
-        plan = checked(read_json(path), Plan)
+        plan = checked(read_json(path, MOST_PLAN), Plan)
         return [as_configuration(point["config"]) for point in plan["points"]]
     except FileNotFoundError:
         raise ValueError(f"{printable(str(folder))} holds no {PLAN}; name the folder of a sweep") from None
@@ -211,10 +213,11 @@ def _held(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         who = "another sweep"
-        with suppress(OSError):
-            who += f": {holder.read_text().strip()}"
+        with suppress(OSError, ValueError):
+            who += f": {printable(read_text(holder).strip())}"
         raise ValueError(f"{folder} is in use by {who}; wait for its end, or stop it") from None
     try:
+        holder.unlink(missing_ok=True)  # writing to a pipe of this name would block
         holder.write_text(f"process {os.getpid()} on {platform.node()}, since {strftime('%Y-%m-%d %H:%M:%S')}\n")
         yield
     finally:

@@ -1,7 +1,6 @@
 """Trajectory: the one record that training and every flow return."""
 
 import json
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from dyncollapse.alignment import imbalance_drift
 from dyncollapse.files import write_whole
+from dyncollapse.formats import load_npz
 from dyncollapse.networks import Weights, end_to_end, singular_values
 from dyncollapse.precision import outside_autocast
 
@@ -68,9 +68,7 @@ class Trajectory:
     def load(cls, path: str | Path) -> Self:
         """Read a record written by `save`; pickled content is refused. Raises ValueError for any other file."""
         try:
-            # Opened here, for NumPy leaves a file that turns out to be broken open.
-            with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays = load_npz(Path(path))
             meta = json.loads(str(arrays.pop("meta")))
             tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
             weights, biases = _layers(tensors, "weight"), _layers(tensors, "bias")
@@ -82,7 +80,9 @@ class Trajectory:
             if not isinstance(meta, dict):
                 raise ValueError("its meta is no table")
             return cls(tensors["time"], weights, tensors["loss"], biases, meta)
-        except (KeyError, ValueError, EOFError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile) as error:
+        except OSError:
+            raise
+        except Exception as error:  # a damaged zip can fail in any way
             raise ValueError(f"{path} is not a saved trajectory ({error})") from error
 
 

@@ -12,9 +12,12 @@ import dyncollapse
 
 PACKAGE = Path(dyncollapse.__file__).parent
 FLOORS = [
-    {"precision"},
+    {"untrusted", "memory", "conversion", "precision", "choices"},
+    {"files", "pickles", "archives"},
+    {"torchnames"},
+    {"torchfiles"},
+    {"formats", "mapped"},
     {
-        "choices",
         "settings",
         "schemas",
         "gaussian",
@@ -24,9 +27,7 @@ FLOORS = [
         "alignment",
         "velocities",
         "trajectory",
-        "files",
         "dispatch",
-        "memory",
         "threads",
         "interrupts",
         "measures",
@@ -62,13 +63,13 @@ FLOORS = [
 PACKAGES = {
     "claims": [{"claim"}, {"paper"}, {"paper_deep", "beyond", "beyond_deep"}, {"__init__"}],
     "bridge": [
-        {"recipe", "views", "journal", "processes", "cli_common", "pixels", "folders"},
-        {"images", "projectors", "checkpoints", "experiments", "optimisation", "watch"},
-        {"encoders", "loading", "tables", "pictures"},
-        {"naming"},
+        {"recipe", "views", "journal", "processes", "cli_common", "tensors", "pixels", "folders"},
+        {"images", "projectors", "experiments", "optimisation", "watch"},
+        {"encoders", "loading", "pictures"},
+        {"naming", "checkpoints"},
         {"rows", "matching"},
         {"heads"},
-        {"trainer", "foreign"},
+        {"tables", "trainer", "foreign"},
         {"loaded", "fitting"},
         {"pretraining", "embedding"},
         {"probe", "both"},
@@ -91,13 +92,7 @@ PACKAGES = {
 }
 # The only imports within a floor.
 NEIGHBOURS = {
-    "settings": {"files"},
-    "schemas": {"files"},
-    "gaussian": {"choices"},
-    "networks": {"choices"},
-    "losses": {"choices"},
-    "trajectory": {"networks", "alignment", "files"},
-    "readers": {"files"},
+    "trajectory": {"networks", "alignment"},
     "objective": {"covariance"},
     "population": {"objective"},
     "riccati": {"equilibria"},

@@ -87,6 +87,21 @@ def test_settings_beside_a_tensor_do_no_harm(tmp_path):
     assert torch.equal(read_rows(save_many(tmp_path / "rows.pt", {"z": ROWS, **rest})), ROWS)
 
 
+def test_elements_of_tuples_and_lists_are_named_by_their_number(tmp_path):
+    path = tmp_path / "rows.pt"
+    torch.save((ROWS, torch.arange(5)), path)  # as many save embeddings and labels
+    assert torch.equal(read_rows(path), ROWS)
+    assert "array 1 has shape (5,)" in refusal(path, "1")
+    torch.save([ROWS, ROWS + 1], path)
+    assert torch.equal(read_rows(path, "1"), ROWS + 1)
+    words = "has 2 two-dimensional floating arrays: 0 (5, 3) float32, 1 (5, 3) float32; "
+    assert words + "join them with torch.cat and save that, or choose one as FILE:0" in refusal(path)
+    torch.save(list(ROWS), path)
+    assert "join them with torch.stack and save that" in refusal(path)
+    torch.save([], path)
+    assert "holds no array" in refusal(path)
+
+
 # --------------------------------------------------------------------------------------------------------------- models
 
 

@@ -62,7 +62,6 @@ def test_field_names_that_need_npy_version_3_are_refused(tmp_path):
         (lambda rows: rows.to("meta"), "holds meta float32;"),
         (lambda rows: torch.nested.nested_tensor(list(rows), layout=torch.jagged), "pickled objects|nested float32"),
         (lambda rows: torch.nested.nested_tensor(list(rows)), "pickled objects|nested float32"),
-        (lambda rows: [rows], "holds a Python list;"),
         (lambda _rows: 3.0, "holds a Python float;"),
         (lambda rows: {"z": rows.numpy()}, "pickled objects"),
         (lambda _rows: {}, "holds no array;"),

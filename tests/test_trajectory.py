@@ -1,8 +1,10 @@
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
+from hostile_files import FILES
 from reference import normal
 
 from dyncollapse import Interrupted, Trajectory, imbalance_drift
@@ -146,3 +148,16 @@ def test_interruption_says_when(generator):
     assert Interrupted(path).trajectory is path
     assert issubclass(Interrupted, KeyboardInterrupt)
     assert str(Interrupted(Trajectory(torch.empty(0), (), torch.empty(0)))) == "interrupted"
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".npz")])
+def test_hostile_files_are_no_trajectory(tmp_path, name):
+    FILES[name](tmp_path / name)
+    with pytest.raises(ValueError, match=r"\.npz is not a saved trajectory"):
+        Trajectory.load(tmp_path / name)
+
+
+def test_a_pipe_is_no_trajectory(tmp_path):
+    os.mkfifo(tmp_path / "x.npz")
+    with pytest.raises(ValueError, match="it is a pipe, not a regular file"):
+        Trajectory.load(tmp_path / "x.npz")

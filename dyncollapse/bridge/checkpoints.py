@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from dyncollapse.bridge.encoders import build_encoder
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.files import printable, write_whole
 from dyncollapse.settings import from_values
+from dyncollapse.torchfiles import read_pt
+from dyncollapse.untrusted import NoFile
 
 FOLDER, FORMAT = "checkpoints", 1
 NAMES = "step-*.pt"
+STATES = {"model": dict, "optimiser": dict, "schedule": dict, "scaler": dict, "random": list}
+MOST_LETTERS = 200  # of what is said about a damaged file, which may repeat what it holds
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +70,24 @@ def newest(folder: Path) -> Path:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """One of ours, never unpickled. Raises ValueError, one line, for any other file."""
+    """A checkpoint that `Checkpoint.save` wrote, never unpickled.
+
+    Args:
+        path: One of `checkpoints`.
+
+    Returns:
+        The checkpoint; its states are of the right kinds, and its model is its recipe's.
+
+    Raises:
+        ValueError: One line, for any other file.
+    """
     shown = printable(str(path))
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        content = read_pt(path, mapped=False)
+    except OSError as error:
         raise ValueError(f"{shown} cannot be read ({error.strerror})") from None
+    except NoFile as error:
+        raise ValueError(f"{shown} cannot be read: {error}") from None
     except Exception as error:  # a damaged zip or pickle can fail in any way
         raise ValueError(
             f"{shown} is no checkpoint, or damaged ({type(error).__name__}); take an earlier one"
@@ -80,15 +98,53 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def as_checkpoint(content: dict[str, Any], shown: str) -> Checkpoint:
-    """What `is_ours` found to be one. Raises ValueError for one that another version wrote."""
+    """What `is_ours` recognised, checked.
+
+    Args:
+        content: What the file holds.
+        shown: The file's name, for messages.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        ValueError: One line, for one that another version wrote, for one whose parts are of other kinds, and for one
+            whose model is not its recipe's.
+    """
     if content["format"] != FORMAT:
-        raise ValueError(f"{shown} has format {content['format']}; this version reads {FORMAT}")
+        version = content["format"] if isinstance(content["format"], int) else "of another kind"
+        raise ValueError(f"{shown} has format {version}; this version reads {FORMAT}")
     states = {name: value for name, value in content.items() if name not in ("format", "step", "recipe", "channels")}
+    wrong = [name for name, kind in STATES.items() if name in states and not isinstance(states[name], kind)]
+    numbers = {name: content[name] for name in ("step", "channels")}
+    wrong += [n for n, value in numbers.items() if type(value) is not int or not 0 <= value < 2**53]
+    if wrong:
+        raise ValueError(f"{shown} is damaged: its {', '.join(wrong)} cannot be used; take an earlier one")
     try:
         recipe = from_values(Recipe, content["recipe"])
     except ValueError as error:
         raise ValueError(f"{shown} holds no settings of a run ({error})") from None
-    return Checkpoint(content["step"], recipe, content["channels"], states)
+    try:
+        _check_model(recipe, numbers["channels"], states["model"])
+    except Exception as error:  # a model of other layers can fail in any way
+        reason = printable(str(error))[:MOST_LETTERS] or type(error).__name__
+        raise ValueError(f"{shown} is damaged: {reason}") from None
+    return Checkpoint(numbers["step"], recipe, numbers["channels"], states)
+
+
+def _check_model(recipe: Recipe, channels: int, model: dict[str, Any]) -> None:
+    """Refuse a model that is not the recipe's before memory is taken for either: a recipe can ask for any width."""
+    if channels not in (1, 3):
+        raise ValueError(f"it is for images of {channels} channels; 1 and 3 are read")
+    with torch.device("meta"):
+        expected = build_encoder(recipe, channels).state_dict()
+    if odd := next((name for name in (*expected, *model) if name not in expected or name not in model), None):
+        raise ValueError(f"{odd} is in its recipe's model or in its weights, and not in both")
+    for name, tensor in expected.items():
+        there = model[name]
+        if not isinstance(there, Tensor) or (there.shape, there.dtype) != (tensor.shape, tensor.dtype):
+            has = f"has shape {tuple(there.shape)}" if isinstance(there, Tensor) else "is no tensor"
+            raise ValueError(f"{name} {has}, and its recipe says {tuple(tensor.shape)}, {tensor.dtype}")
 
 
 def is_ours(content: Any) -> bool:

@@ -5,16 +5,10 @@ The prefix before the backbone's own names is whatever makes most of them match,
 kept; the tests hold one synthetic file for each layout that is known.
 """
 
-import argparse
-import pickle
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from dyncollapse.bridge.encoders import representation_dim
@@ -22,6 +16,7 @@ from dyncollapse.bridge.heads import Asked, find_head
 from dyncollapse.bridge.matching import Matched, match_backbone, refuse_nan
 from dyncollapse.bridge.naming import find_places, renamed, some, unwrapped
 from dyncollapse.bridge.projectors import SubVector
+from dyncollapse.bridge.tensors import flatten
 from dyncollapse.files import printable
 
 GUESSES = ("resnet50", "resnet18", "resnet34", "resnet101", "resnet152", "resnet10")
@@ -40,52 +35,6 @@ class Found:
     told: str
     assumptions: Sequence[str]
     left_out: Sequence[str]
-
-
-def read_tensors(path: Path, *, trust: bool = False) -> Any:
-    """A file's content: of .safetensors its tensors, of others what torch loads without unpickling anything unknown.
-
-    `trust` unpickles everything, which may run any code. Raises ValueError, one line.
-    """
-    shown = printable(str(path))
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=not trust)
-    except FileNotFoundError:
-        raise ValueError(f"{shown} does not exist; give a checkpoint, or the folder of a run") from None
-    except (PermissionError, IsADirectoryError) as error:
-        raise ValueError(f"{shown} cannot be read ({error.strerror})") from None
-    except pickle.UnpicklingError as error:
-        name = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = name[1] if name else "something other than tensors"
-        raise ValueError(
-            f"{shown} holds {printable(what)}, which torch does not load from an untrusted file; save its state_dict "
-            "alone, or, if you trust whoever made it with running code here, add --trust-checkpoint"
-        ) from None
-    except (ImportError, AttributeError) as error:  # only where pickles are trusted
-        raise ValueError(f"{shown} {_what_is_not_here(error)}") from None
-    except Exception as error:  # a damaged file can fail in any way
-        raise ValueError(f"{shown} is damaged, or no checkpoint ({type(error).__name__}); copy it again") from None
-
-
-def _what_is_not_here(error: ImportError | AttributeError) -> str:
-    """What a file needs: a package, or a class of it."""
-    lacking = re.search(r"attribute '?([\w.]+)'? (?:on|from) <?(?:module )?'?([\w.]+)", str(error))
-    what = str(error)
-    if isinstance(error, ImportError) and error.name:
-        what = f"the module {error.name}"
-    elif lacking and lacking[2].endswith("__main__"):
-        what = f"the class {lacking[1]} of the script that saved it"
-    elif lacking:
-        what = f"the class {lacking[1]} of the module {lacking[2]}"
-    return (
-        f"needs code that is not here: {printable(what)}; where that code is, save the state_dict alone, which needs "
-        "none: torch.save(model.state_dict(), FILE)"
-    )
 
 
 def find_backbone(
@@ -163,17 +112,3 @@ def _with_head(
     refuse_nan(((name, tensor) for name, tensor in beside.items() if name.startswith(f"{head.path}.")), shown)
     told = f"{matched.told}; projector {printable(head.path)}: {head.layers}"
     return replace(found, projector=head.module, told=told, assumptions=[*found.assumptions, *head.assumptions])
-
-
-def flatten(content: Any, prefix: str = "") -> Sequence[tuple[str, Tensor]]:
-    """All tensors in nested dicts, by their path."""
-    if isinstance(content, np.ndarray) and content.dtype.kind in "fiub":  # only where pickles are trusted
-        content = torch.from_numpy(content)
-    if isinstance(content, Tensor):
-        return [(prefix, content)]
-    if isinstance(content, nn.Module):  # only where pickles are trusted
-        content = content.state_dict()
-    if not isinstance(content, Mapping):
-        return []
-    parts = (flatten(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in content.items())
-    return [pair for part in parts for pair in part]

@@ -7,6 +7,9 @@ from typing import Any
 
 from dyncollapse.files import printable, write_whole
 from dyncollapse.schemas import LogLine, MonitorLine, Watched, checked
+from dyncollapse.untrusted import read_text
+
+MOST_BYTES = 2**28  # of a journal: a million lines
 
 
 class Journal:
@@ -63,7 +66,7 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
 
 
 def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    texts = path.read_text().splitlines() if path.exists() else []
+    texts = read_text(path, MOST_BYTES).splitlines() if path.exists() else []
     lines = []
     for number, text in enumerate(texts, 1):
         try:

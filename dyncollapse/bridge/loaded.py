@@ -10,9 +10,10 @@ from torch import nn
 from dyncollapse.bridge.checkpoints import as_checkpoint, is_ours, newest
 from dyncollapse.bridge.encoders import Encoder, build_encoder
 from dyncollapse.bridge.experiments import CONFIG
-from dyncollapse.bridge.foreign import Found, find_backbone, read_tensors
+from dyncollapse.bridge.foreign import Found, find_backbone
 from dyncollapse.bridge.heads import Asked
 from dyncollapse.bridge.recipe import AUGMENTATIONS, STEMS, Recipe, option
+from dyncollapse.bridge.tensors import read_tensors
 from dyncollapse.files import printable
 
 SIDES = 4, 4096  # of images, in pixels: one of the largest takes 200 MB as floats

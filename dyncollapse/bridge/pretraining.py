@@ -98,6 +98,8 @@ def pretrain(
 
 def _pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress, data: Data) -> Encoder:
     tell = progress.tell if process.first else lambda _text: None
+    done = checkpoints(folder)
+    checkpoint = load_checkpoint(done[-1]) if done else None  # before minutes are spent on images
     images, skipped = _stored(recipe, data.train, tell)
     trainer = build_trainer(recipe, process, len(images), images.channels)
     watch = Watch(
@@ -111,8 +113,7 @@ def _pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress
     if process.first:
         _record(trainer, data, images, folder)
     first = 0
-    if done := checkpoints(folder):
-        checkpoint = load_checkpoint(done[-1])
+    if checkpoint is not None:
         trainer.restore(checkpoint)
         first = checkpoint.step
         tell(f"going on from {done[-1]}, step {first} of {trainer.total}")

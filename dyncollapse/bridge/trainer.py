@@ -68,14 +68,22 @@ class Trainer:
         return Checkpoint(step, self.recipe, self.channels, states)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to a checkpoint's state."""
-        self.encoder.load_state_dict(checkpoint.states["model"])
-        self.optimiser.load_state_dict(checkpoint.states["optimiser"])
-        self.schedule.load_state_dict(checkpoint.states["schedule"])
-        self.scaler.load_state_dict(checkpoint.states["scaler"])
-        states = checkpoint.states["random"]
-        if self.process.rank < len(states):
-            _set_generators(states[self.process.rank], self.process.device)
+        """Go back to a checkpoint's state. Raises ValueError where that is none of this encoder and optimiser."""
+        try:
+            self.encoder.load_state_dict(checkpoint.states["model"])
+            self.optimiser.load_state_dict(checkpoint.states["optimiser"])
+            if checkpoint.states["schedule"].keys() != self.schedule.state_dict().keys():  # timm takes any attribute
+                raise KeyError("schedule")
+            self.schedule.load_state_dict(checkpoint.states["schedule"])
+            self.scaler.load_state_dict(checkpoint.states["scaler"])
+            states = checkpoint.states["random"]
+            if self.process.rank < len(states):
+                _set_generators(states[self.process.rank], self.process.device)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise ValueError(
+                f"the checkpoint of step {checkpoint.step} does not fit to this run ({type(error).__name__}); "
+                "remove it to go on from an earlier one"
+            ) from None
 
 
 def contrast(
