@@ -4,9 +4,11 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from dyncollapse.claims.claim import Measured, assume, claim
-from dyncollapse.claims.paper import ROUND_OFF
+from dyncollapse.claims.paper import ROUND_OFF, relative_error
+from dyncollapse.covariance import WEIGHINGS, blockwise_covariance
 from dyncollapse.gaussian import VIEWS, GaussianTask, Pairs
 from dyncollapse.networks import Weights, gaussian_init
 from dyncollapse.objective import Objective
@@ -166,3 +168,43 @@ def loss_gradients() -> Measured:
             slope = sum(float((g * t).sum()) for g, t in zip(gradient, toward, strict=True))
             errors.append(abs(slope / expected - 1))
     return Measured(max(errors), 1e-6)
+
+
+def _similarity(loss: str, a: Row, b: Row) -> float:
+    """Logit of a pair; NT-Xent's and the dot products' at temperature 0.1."""
+    if loss == "infonce":
+        return -math.fsum((x - y) ** 2 for x, y in zip(a, b, strict=True)) / 2
+    return _dot(a, b) / 0.1 if loss == "dot" else _dot(_unit(a), _unit(b)) / 0.1
+
+
+def _printed_sums(loss: str, pairs: Pairs, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Sigma0 and Sigma1 of Lemma 2, outer product by outer product, with a loss's softmax weights."""
+    z, z_pos = (x @ weight.T for x in (pairs.anchor, pairs.positive))
+    y, n = z if pairs.views == "one-sided" else z_pos, len(z)
+    sums = torch.zeros(2, *2 * pairs.anchor.shape[1:], dtype=z.dtype)
+    for i, (x, x_pos) in enumerate(zip(pairs.anchor, pairs.positive, strict=True)):
+        row = [(z_pos if j == i else y)[j].tolist() for j in range(n)]
+        kernel = [math.exp(_similarity(loss, z[i].tolist(), other)) for other in row]
+        for j, share in enumerate(k / math.fsum(kernel) for k in kernel):
+            side, gap, part = (1, x_pos - x, 1 - share) if j == i else (0, x - pairs.negatives[j], share)
+            sums[side] += part * torch.outer(gap, gap) / n
+    return sums[0], sums[1]
+
+
+@claim("contrastive-sums", "Lemma 2", "relative error of Sigma0 and Sigma1")
+def contrastive_sums() -> Measured:
+    """Sigma0 and Sigma1 are the sums of Lemma 2 over pairs, weighed by the softmax of the loss at hand.
+
+    `blockwise_covariance`, which reports use, in blocks of two rows, against outer products summed pair by pair: Eq. 2,
+    dot products and NT-Xent at tau = 0.1, both view conventions where the loss has them. Only round-off separates them.
+    """
+    errors = []
+    for loss in WEIGHINGS:
+        for views in VIEWS if loss != "ntxent" else ("two-sided",):
+            (_, weight), pairs = _network(views, 0)
+            weight = weight[:, :4]
+            z, z_pos = (x @ weight.T for x in (pairs.anchor, pairs.positive))
+            found = blockwise_covariance(pairs.anchor, pairs.positive, z, z_pos, loss=loss, views=views, block=2)
+            sides = zip((found.data, found.augmentation), _printed_sums(loss, pairs, weight), strict=True)
+            errors += [relative_error(got, expected) for got, expected in sides]
+    return Measured(max(errors), ROUND_OFF)

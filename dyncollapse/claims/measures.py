@@ -21,6 +21,7 @@ from dyncollapse.measures import (
     unbiased_traces,
 )
 from dyncollapse.spectra import covariance_spectrum
+from dyncollapse.view_moments import ViewMoments
 
 # A geometric spectrum 1, q, q^2, ... of so many values: sums, sums of squares and entropy are elementary.
 LENGTH, QUOTIENTS = 12, (0.3, 0.7, 0.95)
@@ -178,3 +179,33 @@ def covariance_eigenvalues() -> Measured:
     )
     eigenvalues = torch.linalg.eigvalsh(torch.cov(z.T, correction=0)).flip(-1)
     return Measured(relative_error(covariance_spectrum(z), eigenvalues), ROUND_OFF)
+
+
+@claim("streamed-moments", "by definition", "relative error of covariances")
+def streamed_moments() -> Measured:
+    """Sums over batches, merged, give the covariances of all rows: of a view, of pairs, between and within samples.
+
+    Three views of 90 samples with a mean a hundred times their spread, in two accumulators, batches of 40 and 20 in one
+    and the rest in the other, against the definitions on all rows. Centring costs the mean's two digits at most.
+    """
+    generator = torch.Generator().manual_seed(0)
+    centres = 100 + torch.randn(90, 4, generator=generator, dtype=torch.float64)
+    views = centres + 0.3 * torch.randn(3, 90, 4, generator=generator, dtype=torch.float64)
+    whole, rest = ViewMoments(4, 2), ViewMoments(4, 2)
+    for moments, start, stop in ((whole, 0, 40), (whole, 40, 60), (rest, 60, 90)):
+        moments.update(list(views[:, start:stop]))
+    whole.merge(rest)
+    covariances = [torch.cov(view.T, correction=0) for view in views]
+    shifts = [view - views[0] for view in views[1:]]
+    shift = sum(gap.T @ gap for gap in shifts) / 180
+    means, within = views.mean(0), (views - views.mean(0)).flatten(0, 1)
+    pairs, lda = whole.pairs("one-sided"), whole.lda()
+    assert lda is not None  # as there are three views
+    checks = (
+        (whole.each[1].covariance, covariances[1]),
+        (pairs.data, 2 * covariances[0]),
+        (pairs.augmentation, (1 - 1 / 90) * shift),
+        (lda[0], torch.cov(means.T, correction=0)),
+        (lda[1], within.T @ within / 270),
+    )
+    return Measured(max(relative_error(got, expected) for got, expected in checks), 100 * ROUND_OFF)
