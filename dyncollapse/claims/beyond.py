@@ -30,13 +30,14 @@ AT_REST = 1e-8
 OBJECTIVES = (Objective(), Objective("dot", 0.5), Objective("spectral"))
 
 
-@claim("population-limit", "not in the paper (theory.md 5a)", "largest deviation of X, in standard errors")
+@claim("population-limit", "not in the paper (theory.md 5a)", "largest deviation of X and L, in standard errors")
 def population_limit() -> Measured:
     """For N -> infinity X tends to S_e^(1/2) [(I+K)^-1 + (I+K)^-2] S_e^(1/2) - A_e with K = S_e^(1/2) P^T P S_e^(1/2).
 
     S_e = S and A_e = A for one-sided views, S + A and 2 A for two-sided ones. The mean of X over 100 batches of 500
     Gaussian pairs is compared entry by entry, for random covariances without common axes and embedding variances up
-    to 0.3. A finite batch is biased by about `negatives_needed` / N of X, which is added to each standard error.
+    to 0.3, and their mean loss less log N with the limit of the loss (see `population-loss`). A finite batch is biased
+    by about `negatives_needed` / N of X, and of 1 in the loss, which is added to each standard error.
     The control: with A_e = A the two-sided formula is refused.
     """
     deviations = []
@@ -49,6 +50,10 @@ def population_limit() -> Measured:
         limit = population_force(p, task, Objective())
         bias = float(negatives_needed(p, task)) / n * float(limit.abs().max())
         deviations.append(largest_deviation(force, limit, bias))
+        layers = (p.expand(batches, 3, 3).contiguous(),)
+        losses = Objective().value(layers, task.sample(n, torch.Generator().manual_seed(1), (batches,)))
+        spread = float(negatives_needed(p, task)) / n
+        deviations.append(largest_deviation(losses - math.log(n), population_loss(p, task, Objective()), spread))
         if views == "two-sided":
             wrong = largest_deviation(force, limit + task.aug_cov, bias)
             assume(wrong > SIGMAS, "a single A is told from 2 A")
