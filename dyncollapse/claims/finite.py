@@ -70,7 +70,8 @@ def separated_embeddings_freeze() -> Measured:
     """Finite batches freeze: once embeddings separate, alpha_ii tends to 1 and every force with 1 - alpha_ii to 0.
 
     128 pairs without augmentation in 16 dimensions, each of embedding variance 4. The negatives' share of the
-    softmax has vanished, where infinitely many samples would still hold it at the order of 1. The control: at
+    softmax has vanished (a thousandth counts as that), where infinitely many samples would still hold it at the order
+    of 1. The control: at
     embedding variance 0.01 the negatives hold nearly everything.
     """
     task = GaussianTask.block(16, 0, 0.0, 1.0)

@@ -150,7 +150,7 @@ def lidar_known() -> Measured:
 
     Two views mu_i + e_i and mu_i - e_i of 60 samples, mu and e orthogonal to each other and to constants, so that
     B and W are diagonal in one frame and B / (W + delta) is geometric: its rank is known. Only round-off separates
-    them, which W^-1 raises to 1e-12.
+    them, ten times that of the other measures, for W has to be inverted.
     """
     generator, errors, delta, n = torch.Generator().manual_seed(0), [], 1e-4, 60
     for q in QUOTIENTS:
