@@ -13,7 +13,7 @@ from dyncollapse.alignment import (
     isotropic_rest_layers,
 )
 from dyncollapse.claims.claim import Measured, assume, claim
-from dyncollapse.claims.paper import relative_error, small_network
+from dyncollapse.claims.paper import ROUND_OFF, relative_error, small_network
 from dyncollapse.equilibria import rest_singular_values
 from dyncollapse.flow import frozen_flow, population_flow, sample_flow
 from dyncollapse.gaussian import GaussianTask
@@ -163,4 +163,6 @@ def theorem_2_balanced() -> Measured:
         worst = max(worst, *(1 - block_alignment(w1, w2) for w1, w2 in zip(*path.weights, strict=True)))
     w1, w2 = sample_flow(gaussian_init([5] * 3, generator, scale=0.5), pairs, times).final()
     assume(block_alignment(w1, w2) < 0.9, "a Gaussian start is not aligned")
+    share = float(alignment_matrix(w1, w2).diagonal().square().mean())
+    assume(abs(block_alignment(w1, w2, gap=0.0) - share) < ROUND_OFF, "without blocks it is the mean A_kk^2")
     return Measured(worst, 1e-12)

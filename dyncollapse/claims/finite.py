@@ -71,8 +71,7 @@ def separated_embeddings_freeze() -> Measured:
 
     128 pairs without augmentation in 16 dimensions, each of embedding variance 4. The negatives' share of the
     softmax has vanished (a thousandth counts as that), where infinitely many samples would still hold it at the order
-    of 1. The control: at
-    embedding variance 0.01 the negatives hold nearly everything.
+    of 1. The control: at embedding variance 0.01 the negatives hold nearly everything.
     """
     task = GaussianTask.block(16, 0, 0.0, 1.0)
     pairs = task.sample(128, torch.Generator().manual_seed(0))

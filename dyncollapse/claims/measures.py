@@ -15,6 +15,7 @@ from dyncollapse.measures import (
     intrinsic_dimension,
     lidar,
     participation_ratio,
+    participation_ratio_unbiased,
     rankme,
     rankme_from_eigenvalues,
     stable_rank,
@@ -95,6 +96,7 @@ def participation_unbiased() -> Measured:
 
     20000 draws of 6 samples in 3 dimensions, from a skewed distribution of unknown mean (exponential, mixed): the mean
     of both estimates is compared with the true values. The control: those of the sample covariance itself are refused.
+    `participation_ratio_unbiased` has to be the first over the second.
     """
     n, draws, generator = 6, 20_000, torch.Generator().manual_seed(0)
     mix = torch.randn(3, 3, generator=generator, dtype=torch.float64)
@@ -106,6 +108,8 @@ def participation_unbiased() -> Measured:
     true = torch.stack([sigma.trace().square(), sigma.square().sum()])
     naive = torch.stack([spectrum.sum(-1).square(), spectrum.square().sum(-1)], dim=-1)
     assume(largest_deviation(naive, true) > SIGMAS, "the bias of the sample covariance is seen")
+    ratio = participation_ratio_unbiased(spectrum[0], n, fourth[0])
+    assume(abs(float(ratio * found[0, 1] / found[0, 0]) - 1) < ROUND_OFF, "the ratio is the first over the second")
     return Measured(largest_deviation(found, true), SIGMAS)
 
 
