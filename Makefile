@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install figures gallery test fuzz bench gpu-check lint format types clean
+.PHONY: help install figures gallery test fuzz measured mutations bench gpu-check lint format types clean
 .DEFAULT_GOAL := help
 
 help: ## list every target
@@ -13,14 +13,22 @@ install: .venv/.installed ## make .venv and install dyncollapse with its bridge 
 figures: .venv/.installed ## draw the paper's figures and ours into figures/out/
 	$(BIN)/python figures
 
-gallery: figures ## refresh the pictures that the README shows
-	mkdir -p figures/gallery && cp figures/out/*.png figures/gallery/
+gallery: figures ## refresh the pictures that the README shows, their captions, and the captions' numbers in the docs
+	mkdir -p figures/gallery && cp figures/out/*.png figures/out/*.txt figures/gallery/
+	$(BIN)/python tests/quotes.py --docs-only
 
 test: .venv/.developed lint types ## lint, check types and run all tests
 	$(BIN)/python -m pytest -n 2
 
 fuzz: .venv/.developed ## try 2000 odd command lines and damaged files (TRIES=N for others); faults go to fuzz.json
 	cd tests && ../$(BIN)/python -m fuzz --tries $(or $(TRIES),2000) --minimise --json ../fuzz.json
+
+measured: .venv/.developed ## measure all claims again, and bring the numbers that the docs quote up to date
+	$(BIN)/python tests/quotes.py
+
+mutations: .venv/.developed ## try wrong formulas on copies of the package: which claim catches each? (minutes)
+	$(BIN)/python tests/mutate.py --out docs/measured/mutations.json
+	$(BIN)/python tests/quotes.py --docs-only
 
 bench: .venv/.developed ## time what the project promises against its peers: ratios in brackets, JSON in benchmarks.json
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-json=benchmarks.json \

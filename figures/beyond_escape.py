@@ -103,7 +103,7 @@ log(p*/2p(0))/x0 for one layer and p(0)^-(2-2/L)/(2(L-1)x0) for L >= 2, x0 = 2s(
 and with the same force. Modes pass p*/2 at {spans["flow"]} (flow) and {spans["SGD"]} (SGD) times it, and end within
 {gap["flow"]:.1e} (flow) and {gap["SGD"]:.2f} (SGD) of p*; those with rho >= 1 only fall. (d) The time at which the population flow of one
 mode, rho = {RHO}, s = {DATA_VAR}, passes p*/2, against its start, for 1 to 5 layers (dots), and the closed form (lines). Exponents by
-least squares over {points} starts from {SMALLEST:g} to {LARGEST:g}; one layer waits {slopes[0]:.4f} log(p0)/x0 with x0 = {rate:g}.
+least squares over {points} starts from {SMALLEST:g} to {LARGEST:g}: {", ".join(f"{slope:.3f}" for slope in slopes[1:])}; one layer waits {slopes[0]:.4f} log(p0)/x0 with x0 = {rate:g}.
 Asserted: exponents, and the slope of one layer in log(p0) against -1/x0, within {EXPONENT:.0%}; in (a) to (c) every mode with rho < 1
 passes p*/2 within a factor {FLOW_FACTOR} (flow) and {SGD_FACTOR} (SGD) of its predicted time and ends within 15 % of p*; no mode with rho >= 1
 ever exceeds its start, in flow or SGD; {batch} pairs are enough for the population limit at every recorded step.""",

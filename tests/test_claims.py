@@ -3,7 +3,9 @@ import re
 from pathlib import Path
 
 import pytest
+from quotes import measured
 
+from dyncollapse import claims
 from dyncollapse.claims import CLAIMS, Checked, Measured, assume, run_check
 from dyncollapse.claims.claim import claim
 
@@ -29,6 +31,9 @@ def checked(measure, *, expected=True):
     return run_check(claim("made-up", "here", "nothing", expected=expected)(measure))
 
 
+RECORDED = {claim["name"]: claim for claim in measured("verify")}
+
+
 @pytest.mark.parametrize("candidate", CLAIMS, ids=lambda candidate: candidate.name)
 def test_claim_behaves_as_expected(candidate):
     result = run_check(candidate)
@@ -36,6 +41,12 @@ def test_claim_behaves_as_expected(candidate):
     assert not result.surprising, result.measured
     assert math.isfinite(result.measured.value)
     assert math.isfinite(result.measured.bound)
+    # What the documents quote is what the code gives, up to another processor's rounding; else `make measured`.
+    recorded = RECORDED[candidate.name]
+    assert result.measured.relation == recorded["relation"]
+    assert result.measured.bound == pytest.approx(recorded["bound"], rel=0.2)
+    slack = max(abs(recorded["bound"]) / 4, abs(recorded["measured"]) / 10)
+    assert result.measured.value == pytest.approx(recorded["measured"], rel=0, abs=slack)
 
 
 @pytest.mark.parametrize("candidate", CLAIMS, ids=lambda candidate: candidate.name)
@@ -49,6 +60,12 @@ def test_the_paper_is_covered_in_its_order():
     names = [candidate.name for candidate in CLAIMS]
     assert names[: len(PAPER)] == PAPER
     assert len(set(names)) == len(names)
+
+
+def test_every_module_of_claims_is_listed():
+    folder = Path(claims.__file__).parent
+    holding = {path.stem for path in folder.glob("*.py") if "\n@claim(" in path.read_text()}
+    assert {candidate.check.__module__.rsplit(".", 1)[1] for candidate in CLAIMS} == holding
 
 
 def test_a_check_gives_the_same_numbers_again():

@@ -1,6 +1,7 @@
 """The Python of the documents runs as printed, and their links and table lead somewhere."""
 
 import csv
+import math
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from dyncollapse.bridge.cli import bridge
+from dyncollapse.spectra import covariance_spectrum
 
 ROOT = Path(__file__).parent.parent
 DIAGNOSTICS = (ROOT / "docs" / "diagnostics.md").read_text()
@@ -109,3 +111,21 @@ def test_table_of_the_diagnostics_is_the_figures(tmp_path):
             # Rounding differs by platform: a count may be one off.
             assert float(cell.strip("*")) == pytest.approx(float(row[key]), abs=0.006 if key == "std" else 1.1)
             assert cell.startswith("**") is (row[f"{key}_right"] == "False")
+    keys = ("std", "rankme", "participation", "share")
+    wrong = [sum(row[f"{key}_right"] == "False" for row in drawn.values()) for key in keys]
+    assert next(cells[3:] for cells in lines if cells[0] == f"wrong, of {len(drawn)}") == [str(n) for n in wrong]
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert f"normalised embeddings in {wrong[0]} of {len(drawn)}, RankMe alone in {wrong[1]}" in readme
+
+
+def test_square_samples_show_a_cliff_that_is_none():
+    shown = []
+    for seed in range(20):
+        z = torch.randn(257, 256, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        logs = covariance_spectrum(z).log()
+        mean_above = logs.cumsum(0)[:-1] / torch.arange(1, 256)
+        cliff = (logs[1:] < math.log(1e-4) + mean_above).nonzero()
+        shown.append(255 - int(cliff[0]) if len(cliff) else 0)
+    assert max(shown) == 2
+    count = sum(number > 0 for number in shown)
+    assert f"of 20 draws at $d = 256$, {count} showed one or two at $N = 257$" in DIAGNOSTICS

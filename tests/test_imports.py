@@ -61,7 +61,12 @@ FLOORS = [
 ]
 # A package stands on one floor and has floors of its own.
 PACKAGES = {
-    "claims": [{"claim"}, {"paper"}, {"paper_deep", "beyond", "beyond_deep"}, {"__init__"}],
+    "claims": [
+        {"claim", "sampling"},
+        {"paper"},
+        {"paper_deep", "beyond", "beyond_deep", "bilinear", "escape", "finite", "losses", "measures", "sgd", "views"},
+        {"__init__"},
+    ],
     "bridge": [
         {"recipe", "views", "journal", "processes", "cli_common", "tensors", "pixels", "folders"},
         {"images", "projectors", "experiments", "optimisation", "watch"},
