@@ -253,63 +253,93 @@ def diagnose(
 ) -> EmbeddingReport:
     """Report on embeddings that are all there: which dimensions collapsed, why, and how sure that is.
 
-    `positives` are one or several other views of the same samples, row by row; `inputs` and `input_positives` what the
-    last linear layer made `z` and the first positive from. `loss` ("infonce", "dot", "ntxent", with its
-    `temperature`) weighs negatives by that loss's softmax, in N^2 time, for each other view in turn; without it every
-    negative counts alike.
-    `svd` takes the spectrum from the centred matrix itself, held whole in float64, which keeps digits of the tail that
-    a covariance rounds away. Everything else as for `Monitor`; arrays and memory-mapped tensors are read in blocks.
-    Raises ValueError for shapes that do not fit, NaN or infinity (how many, and where first), and under two rows.
+    Args:
+        z: Embeddings, a row per sample; arrays and memory-mapped tensors are read in blocks.
+        positives: One or several other views of the same samples, row by row.
+        inputs: What the last linear layer made `z` from.
+        input_positives: What it made the first of `positives` from.
+        views: "two-sided" when all views are augmented, "one-sided" when `z` is clean.
+        loss: "infonce", "dot" or "ntxent" weighs negatives by that loss's softmax, in N^2 time, for each other view in
+            turn; without it every negative counts alike.
+        temperature: That of dot and ntxent.
+        space: What the report calls the place where `z` was taken.
+        svd: Take the spectrum from the centred matrix itself, held whole in float64, which keeps digits of the tail
+            that a covariance rounds away.
+        fast: Products in float32, with the higher noise floor that the report then shows.
+        sample: Rows kept for intervals and warnings, drawn with `seed`.
+        seed: Seed of everything random.
+        input_dim: How many units the last linear layer reads, where `inputs` are not at hand.
+        progress: Called with the name of the step, rows done and rows in all.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: For shapes that do not fit, NaN or infinity (how many, and where first), and under two rows.
+
+    Example:
+        >>> z = torch.randn(500, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0, 1.0, 1e-3])
+        >>> diagnose(z).collapsed
+        1
     """
     given = [] if positives is None else positives if isinstance(positives, list | tuple) else [positives]
     z, *others = (as_rows(view) for view in (z, *given))
-    if (inputs is None) != (input_positives is None):
-        raise ValueError(
-            "inputs and input_positives go together; give both views of the last layer's inputs, or neither"
-        )
-    if inputs is not None and input_positives is not None:
-        inputs, input_positives = as_rows(inputs, "inputs"), as_rows(input_positives, "input_positives")
-        if len(inputs) != len(z):
-            raise ValueError(f"there are {len(inputs)} inputs and {len(z)} embeddings; row i of both must be sample i")
-    if input_dim is not None and input_dim < 1:
-        raise ValueError(f"input_dim is {input_dim}; the last linear layer reads at least 1 unit")
-    if input_dim is not None and inputs is not None:
-        raise ValueError("input_dim says what inputs show by themselves; leave it out")
+    pair = _input_pair(inputs, input_positives, len(z), input_dim)
     check_loss(loss, temperature, views, len(others))
 
     def measured(name: str, *arrays: Tensor) -> Evidence:
         monitor = Monitor(views=views, space=space, fast=fast, sample=min(sample, max(2, len(z))), seed=seed)
-        monitor.update(*arrays, progress=progress and partial(progress, name))
-        try:
-            return monitor.evidence()
-        except ValueError as error:
-            for number, array in enumerate(arrays):
-                _refuse_nonfinite(f"{name} (view {number + 1})" if number else name, array)
-            raise error from None
+        return _evidence_of(monitor, name, arrays, progress and partial(progress, name))
 
-    found = measured("embeddings", z, *others)
-    changes: dict[str, Any] = {"input_dim": input_dim}
-    if inputs is not None and input_positives is not None:
-        changes["inputs"] = measured("inputs", inputs, input_positives)
+    found = replace(measured("embeddings", z, *others), input_dim=input_dim)
+    source = measured("inputs", *pair) if pair else None
     if loss is not None:
-        weigh = partial(
-            _weighed_pairs,
-            loss=loss,
-            temperature=temperature,
-            views=views,
-            progress=progress and partial(progress, "pairs"),
+        told = progress and partial(progress, "pairs")
+        weigh = partial(_weighed, loss=loss, temperature=temperature, views=views, progress=told)
+        found = replace(weigh(found, (z, *others), (z, *others)), weights=loss)
+        source = weigh(source, pair, (z, others[0])) if source and pair else None
+    direct = principal_directions(z) if svd else None
+    return examine(replace(found, inputs=source, direct=direct))
+
+
+def _input_pair(
+    inputs: Any, input_positives: Any, samples: int, input_dim: int | None
+) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]] | None:
+    """Both views of the last layer's inputs, checked; None without any."""
+    if (inputs is None) != (input_positives is None):
+        raise ValueError(
+            "inputs and input_positives go together; give both views of the last layer's inputs, or neither"
         )
-        first, *seen = (_in_frame(found, view) for view in (z, *others))
-        changes |= {
-            "weights": loss,
-            **weigh([(first, x_pos, z, other) for x_pos, other in zip(seen, others, strict=True)]),
-        }
-        if inputs is not None and input_positives is not None:
-            x, x_pos = (_in_frame(changes["inputs"], view) for view in (inputs, input_positives))
-            changes["inputs"] = replace(changes["inputs"], **weigh([(x, x_pos, z, others[0])]))
-    if svd:
-        changes["direct"] = principal_directions(z)
-    return examine(replace(found, **changes))
+    if input_dim is not None and input_dim < 1:
+        raise ValueError(f"input_dim is {input_dim}; the last linear layer reads at least 1 unit")
+    if inputs is None:
+        return None
+    if input_dim is not None:
+        raise ValueError("input_dim says what inputs show by themselves; leave it out")
+    x, x_pos = as_rows(inputs, "inputs"), as_rows(input_positives, "input_positives")
+    if len(x) != samples:
+        raise ValueError(f"there are {len(x)} inputs and {samples} embeddings; row i of both must be sample i")
+    return x, x_pos
+
+
+def _evidence_of(
+    monitor: Monitor, name: str, arrays: Sequence[Tensor], progress: Callable[[int, int], None] | None
+) -> Evidence:
+    """What a monitor measures on these views; a refusal says where NaN or infinity are."""
+    monitor.update(*arrays, progress=progress)
+    try:
+        return monitor.evidence()
+    except ValueError as error:
+        for number, array in enumerate(arrays):
+            _refuse_nonfinite(f"{name} (view {number + 1})" if number else name, array)
+        raise error from None
+
+
+def _weighed(e: Evidence, x: Sequence[Tensor], z: Sequence[Tensor], **settings: Any) -> Evidence:
+    """The evidence on views `x` with pairs weighed by the softmax of views `z`, the first of each with every other."""
+    first, *others = (_in_frame(e, view) for view in x)
+    pairs = zip(others, z[1:], strict=True)
+    return replace(e, **_weighed_pairs([(first, x_pos, z[0], z_pos) for x_pos, z_pos in pairs], **settings))
 
 
 def _in_frame(e: Evidence, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
