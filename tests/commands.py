@@ -1,5 +1,19 @@
 """What the tests of all commands ask of them."""
 
+import resource
+from contextlib import contextmanager
+
+
+@contextmanager
+def small_disk(size):
+    """Let the system refuse what a file has beyond so many bytes, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
 
 def refused(result):
     """The one line of a refusal."""

@@ -31,7 +31,8 @@ FLOORS = [
         "reservoir",
         "planted",
     },
-    {"covariance", "equilibria", "riccati", "objective", "population", "view_moments", "evidence"},
+    {"covariance", "equilibria", "riccati", "objective", "population", "view_moments", "evidence"}
+    | {"folders", "canvas", "leash"},
     {"ensemble", "flow", "solver"},
     {"training"},
     {"comparison", "diagnosis", "embeddings", "intervals", "cautions"},

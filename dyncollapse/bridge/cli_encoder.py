@@ -1,7 +1,7 @@
 """`dyncollapse bridge embed`, `diagnose` and `probe`: what is done with an encoder from a file."""
 
-import functools
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dyncollapse.bridge.cli_common import AS_JSON, refusals, remove_empty
-from dyncollapse.cli_shared import Command, fail, say_saved, use_machine
+from dyncollapse.bridge.cli_common import AS_JSON, refusals
+from dyncollapse.cli_shared import OUT, Command, fail, say_saved, use_machine, warn
+from dyncollapse.files import CannotWrite
+from dyncollapse.folders import whole_folder
+from dyncollapse.threads import check_count
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from dyncollapse.bridge.both import Both
     from dyncollapse.bridge.images import Images
     from dyncollapse.bridge.loaded import Loaded
@@ -60,7 +65,7 @@ def checkpoint_options(command: Command) -> Command:
     default="clean",
     help="Plain, with a second view, or two views.  [clean]",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Folder, new or empty.  [runs/embed-NNNN]")
+@click.option("--out", type=OUT, help="Folder, new or empty.  [runs/embed-NNNN]")
 @AS_JSON
 def embed(space: str, split: str | None, views: str, out: Path | None, as_json: bool, **given: Any) -> None:
     """Save an encoder's representations and embeddings as .npy files, float32, one row per image.
@@ -74,8 +79,8 @@ def embed(space: str, split: str | None, views: str, out: Path | None, as_json: 
     spaces = SPACES if space == "both" else (space,)
     with refusals():
         loaded, images, _ = _open(split, given)
-        with _output(out, "embed") as folder:
-            found = _embed(loaded, images, folder, spaces, views, given)
+        with _told(), whole_folder(out, "embed") as (partial, folder):
+            found = _embed(loaded, images, partial, spaces, views, given)
     names = [f"{s}{'_pos' if k else ''}.npy" for s in spaces for k in range(len(found[s]))]
     sizes = {s: list(found[s][0].shape) for s in spaces}
     if as_json:
@@ -100,7 +105,7 @@ def embed(space: str, split: str | None, views: str, out: Path | None, as_json: 
 @click.option("--keep-embeddings", is_flag=True, help="Leave the .npy files in the folder.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=OUT,
     help="Folder, new or empty.  [diagnosis/ of the run; else runs/diagnose-NNNN]",
 )
 @AS_JSON
@@ -130,19 +135,18 @@ def diagnose(
         from dyncollapse.progress import progress_bars
 
         spaces = SPACES if loaded.has_embedding else SPACES[:1]
-        home = loaded.run / "diagnosis" if loaded.run and out is None else None
-        if home:
-            home.mkdir(exist_ok=True)
-        with _output(out, "diagnose", home) as folder, TemporaryDirectory(dir=folder) as temporary:
-            where = folder if keep_embeddings else Path(temporary)
+        at_home = loaded.run / "diagnosis" if loaded.run and out is None else None
+        place = whole_folder(out, "diagnose") if at_home is None else _home(at_home)
+        with _told(), place as (partial, folder), _scratch(partial) as temporary:
+            where = partial if keep_embeddings else temporary
             found = _embed(loaded, images, where, spaces, views, given)
             steps = ("embeddings", "inputs", *(["pairs"] if loss else []))
             with progress_bars(steps) as advance:
                 both = diagnose_both(found, loaded.encoder.cpu(), views, advance, loss=loss, temperature=temperature)
-            _save_both(
+            names = _save_both(
                 both,
                 loaded,
-                folder,
+                partial,
                 {"split": name, "views": views, "loss": loss, "skipped": found.skipped, **_plain(given)},
             )
     from dyncollapse.bridge.terminal import print_both
@@ -150,26 +154,36 @@ def diagnose(
     if as_json:
         click.echo(json.dumps({"folder": str(folder), "matched": loaded.matched, **both.as_values()}, allow_nan=False))
     print_both(both, f"{loaded.path}: {loaded.matched}", to_stderr=as_json)
-    say_saved(folder, ("diagnosis.json", "spectra.png", *(f"{s}/" for s in spaces)), to_stderr=as_json)
+    say_saved(folder, names, to_stderr=as_json)
 
 
-def _save_both(both: "Both", loaded: "Loaded", folder: Path, config: dict[str, Any]) -> None:
+def _save_both(both: "Both", loaded: "Loaded", folder: Path, config: dict[str, Any]) -> list[str]:
+    """Write a folder of each space, the picture and diagnosis.json; the names of what was saved."""
     from dyncollapse import webpage
     from dyncollapse.bridge.experiments import DIAGNOSIS
-    from dyncollapse.bridge.pictures import draw_spaces
-    from dyncollapse.files import write_json, write_png, write_whole
+    from dyncollapse.canvas import save_picture
+    from dyncollapse.files import write_bytes, write_json
     from dyncollapse.report import versions
+
+    def draw() -> "Figure":
+        from dyncollapse.bridge.pictures import draw_spaces
+
+        return draw_spaces(both.reports)
 
     config |= {"checkpoint": str(loaded.path), "step": loaded.step, "versions": versions("timm", "torchvision")}
     for space, report in both.reports.items():
         (folder / space).mkdir(exist_ok=True)
-        for name, content in webpage.as_files(report, {"file": f"{loaded.path} ({space})", **config}).items():
-            write_whole(folder / space / name, functools.partial(Path.write_bytes, data=content))
-    write_png(folder / "spectra.png", draw_spaces(both.reports))
+        for name, content in webpage.as_files(
+            report, {"file": f"{loaded.path} ({space})", **config}, tell=warn
+        ).items():
+            write_bytes(folder / space / name, content)
+    if problem := save_picture(folder / "spectra.png", draw):
+        warn(problem)
     values = both.as_values() | {"config": config}
     write_json(folder / DIAGNOSIS, values)
     if loaded.run:
         write_json(loaded.run / DIAGNOSIS, values)
+    return [DIAGNOSIS, *([] if problem else ["spectra.png"]), *(f"{space}/" for space in both.reports)]
 
 
 @click.command()
@@ -239,6 +253,7 @@ def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images",
     from dyncollapse.bridge.loaded import UNKNOWN, load_encoder
 
     use_machine(given["device"], given["threads"])
+    check_count("--workers", given["workers"], least=0)
     pairs = [text.partition("=") for text in given["prefix_map"]]
     if wrong := next((text for text in given["prefix_map"] if "=" not in text), None):
         raise ValueError(f"--prefix-map is {wrong!r}; write OLD=NEW")
@@ -287,16 +302,37 @@ def _plain(given: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _output(out: Path | None, name: str, home: Path | None = None) -> Iterator[Path]:
-    """A folder for results: `home`, or one reserved and removed again where nothing was saved in it."""
-    from dyncollapse.report import reserve_folder
+def _home(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """The folder of a run in which each file replaces that of an earlier diagnosis, held meanwhile."""
+    from dyncollapse.files import remove_partial, writing
+    from dyncollapse.folders import held
 
-    folder = home or reserve_folder(out, name)
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+    with held(folder):
+        remove_partial(folder)
+        yield folder, folder
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder in the folder, for what is too large for the system's own."""
+    from dyncollapse.files import partial_path
+
+    path = partial_path(folder / "embeddings")
+    path.mkdir()
     try:
-        yield folder
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say of what cannot be written, and of Ctrl-C, that nothing was saved."""
+    try:
+        yield
     except KeyboardInterrupt:
         fail(130, "Interrupted; nothing was saved.")
-    except OSError as error:
-        fail(2, f"{folder} could not be written ({error.strerror}); free some space, or name another folder with --out")
-    finally:
-        remove_empty(folder)
+    except CannotWrite as error:
+        fail(1, f"{error.filename} could not be written ({error.strerror}); nothing was saved")

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dyncollapse.files import write_whole
+from dyncollapse.files import write_bytes, writing
 
 
 class Journal:
@@ -25,11 +26,11 @@ class Journal:
         self.board = SummaryWriter(str(folder), purge_step=step + 1)
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Add a line with its `step`."""
-        with self.path.open("a") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-        if self.board is not None:
-            for name, value in line.items():
+        """Add a line with its `step`. Raises CannotWrite, an OSError, where that fails."""
+        with writing(self.path):
+            with self.path.open("a") as file:
+                file.write(json.dumps(line, allow_nan=False) + "\n")
+            for name, value in line.items() if self.board is not None else ():
                 if name != "step" and isinstance(value, int | float):
                     self.board.add_scalar(f"{self.path.stem}/{name}", value, line["step"])
 
@@ -37,12 +38,13 @@ class Journal:
         """Drop the lines of steps after `step`, which will come again."""
         if self.path.exists():
             kept = [line for line in read_journal(self.path) if line["step"] <= step]
-            write_whole(self.path, lambda partial: partial.write_text("".join(json.dumps(k) + "\n" for k in kept)))
+            write_bytes(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def close(self) -> None:
         """Let TensorBoard write what it holds."""
         if self.board is not None:
-            self.board.close()
+            with suppress(OSError):  # TensorBoard shows what the journal has
+                self.board.close()
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:

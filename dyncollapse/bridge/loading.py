@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dyncollapse.bridge.images import NEIGHBOURS, HeldImages, Images, Unreadable, read_near
 from dyncollapse.bridge.views import View, batched_view, crop_alone, draw_views, normalise, plain, worker_view
+from dyncollapse.interrupts import end_with_parent
 
 # Images that a worker process reads before it hands them over (ours): whole batches of hundreds would each take one
 # worker many seconds, and all workers together hold gigabytes of them.
@@ -174,7 +175,8 @@ def batches_in_order(
 
 
 def _leave_signals(_worker: int) -> None:
-    """Leave Ctrl-C and SIGTERM to the process that reads from this one: it ends its step first, then its workers."""
+    """Leave Ctrl-C and SIGTERM to the process that reads from this one, which ends its step first, and end with it."""
+    end_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 

@@ -20,8 +20,8 @@ from dyncollapse.bridge.pictures import draw_check
 from dyncollapse.bridge.pretraining import LossDiverged
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.tables import compare
-from dyncollapse.executors import cores
-from dyncollapse.files import write_png
+from dyncollapse.canvas import save_picture
+from dyncollapse.threads import cores
 
 # Table 1 first, for where the time ends before the rows do.
 ORDER = ("mlp", "linear", "none", "low-rank-diagonal", "linear-matched")
@@ -138,5 +138,7 @@ def _train(recipes: dict[str, Recipe], data: Data, values: dict[str, Any], site:
         site.tell(f"{name}: {slowest:.0f} s at most a row, {len(done)} of {len(recipes)} done")
         site.save(_found(done, values, skipped, site))
     if done:
-        write_png(site.report / "cifar.png", draw_check(find_runs(done)))
+        problem = save_picture(site.report / "cifar.png", lambda: draw_check(find_runs(done)))
+        if problem:
+            site.tell(problem)
     return _found(done, values, skipped, site)
