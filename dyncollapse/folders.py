@@ -37,7 +37,7 @@ def held(folder: Path) -> Iterator[None]:
     except Timeout:
         who = "another process"
         with suppress(OSError):
-            who += f" ({holder.read_text(errors='replace').strip()[:200]})"
+            who = holder.read_text(errors="replace").strip()[:200] or who
         raise InUse(f"{folder} is in use by {who}; wait for its end, or name another folder") from None
     try:
         with suppress(OSError):  # advice for who is refused
@@ -110,7 +110,7 @@ def _claim(folder: Path, goes_on: Callable[[Path], bool], stack: ExitStack) -> P
     try:
         with ExitStack() as own:
             new = [path for path in (folder, *folder.parents) if not path.exists()]
-            if not (new or is_free(folder) or goes_on(folder)):
+            if not (new or is_free(folder) or goes_on(folder) or (folder / MOVING).is_dir()):
                 raise taken  # before anything is written into it
             own.callback(_remove_empty, new)
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,5 @@
 """`dyncollapse bridge` as a user types it: good, odd and hostile."""
 
-import errno
 import json
 import os
 import signal
@@ -14,12 +13,10 @@ import pytest
 import torch
 from bridge_helpers import write_images
 from click.testing import CliRunner
-from commands import refused
+from commands import refused, small_disk
 from filelock import FileLock
 
-from dyncollapse.bridge import pretraining
 from dyncollapse.bridge.checkpoints import checkpoints
-from dyncollapse.bridge.cli_common import remove_empty
 from dyncollapse.bridge.encoders import build_backbone
 from dyncollapse.cli import main
 
@@ -231,18 +228,21 @@ def test_folder_in_use_and_other_settings_are_refused(run):
     assert "step 5: loss" in resumed.stdout
 
 
-def test_refused_run_leaves_the_lock_of_the_one_that_goes_on(run):
+def test_folder_in_use_is_refused_and_stays_in_use(run):
     with FileLock(run / ".lock", timeout=0):
         for _ in range(2):
-            assert "is being trained by another process" in refused(call("pretrain", "--resume", "--out", run))
-    empty = run.parent / "empty"
-    empty.mkdir()
-    (empty / ".lock").touch()
-    with FileLock(empty / ".lock", timeout=0):
-        remove_empty(empty)
-        assert empty.exists()
-    remove_empty(empty)
-    assert not empty.exists()
+            assert "is in use by another process" in refused(call("pretrain", "--resume", "--out", run))
+
+
+def test_run_that_was_killed_before_it_began_blocks_nothing(tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    for name in (".lock", ".lock.holder", ".config.json.0123.partial"):
+        (out / name).touch()
+    line = refused(call("pretrain", "--resume", "--out", out))
+    assert f"--resume: {out} holds no run, or one that was stopped before it began; drop --resume" in line
+    assert call("pretrain", *SHORT, "--batch-size", 1000, "--out", out).exit_code == 0
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
 def test_resume_checks_what_it_may_change(run):
@@ -260,14 +260,18 @@ def test_results_of_other_steps_or_images_are_not_the_runs(tmp_path):
     assert "cannot be read or written" in refused(call("diagnose", "--checkpoint", run))
 
 
-def test_full_disk_says_how_to_go_on(tmp_path, monkeypatch):
-    def full(*_arguments):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(pretraining.Journal, "write", full)
-    line = refused(call("pretrain", *SHORT, "--out", tmp_path / "run"))
-    assert "could not be written (No space left on device); earlier checkpoints are whole" in line
-    assert f"--resume --out {tmp_path / 'run'}" in line
+@pytest.mark.parametrize(("size", "file"), [(0, "config.json"), (3000, "checkpoints/step-00000003.pt")])
+def test_full_disk_says_how_to_go_on(tmp_path, size, file):
+    out = tmp_path / "run"
+    with small_disk(size):
+        result = call("pretrain", *SHORT, "--checkpoint-every", 3, "--out", out)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"dyncollapse: {out / file} could not be written (File too large). ")
+    assert line.endswith(f"bridge pretrain --resume --out {out}" if size else "Nothing was saved.")
+    assert out.exists() is bool(size)
+    again = ("--resume", "--out", out) if size else (*SHORT, "--out", out)
+    assert call("pretrain", *again).exit_code == 0
 
 
 def test_missing_extra_is_named(monkeypatch, tmp_path):

@@ -173,7 +173,7 @@ def test_a_sweep_that_is_killed_goes_on_and_frees_its_folder(tmp_path):
         while len(list(folder.glob("points/[!.]*"))) < 1:
             assert process.poll() is None
             time.sleep(0.05)
-        with pytest.raises(ValueError, match=f"in use by another sweep: process {process.pid} on "):
+        with pytest.raises(ValueError, match=f"in use by process {process.pid} on "):
             sweep(folder).run(HERE)
     finally:
         process.kill()

@@ -304,11 +304,10 @@ def _plain(given: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def _home(folder: Path) -> Iterator[tuple[Path, Path]]:
     """The folder of a run in which each file replaces that of an earlier diagnosis, held meanwhile."""
-    from dyncollapse.files import remove_partial, writing
+    from dyncollapse.files import remove_partial
     from dyncollapse.folders import held
 
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
     with held(folder):
         remove_partial(folder)
         yield folder, folder
