@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -65,15 +66,18 @@ def _quiet_libraries() -> Iterator[None]:
     """
     shown, silent = warnings.showwarning, logging.NullHandler()
     before = {name: os.environ.get(name) for name in ("MPLBACKEND", "TORCH_CPP_LOG_LEVEL")}
+    in_thread = threading.excepthook
     if not sys.warnoptions:
         warnings.showwarning = lambda *_, **__: None
+    # A thread of TensorBoard's tells a full disk to its caller, too.
+    threading.excepthook = lambda told: None if isinstance(told.exc_value, OSError) else in_thread(told)
     logging.getLogger().addHandler(silent)  # or Python prints the warnings of loggers that nobody set up
     os.environ["MPLBACKEND"] = "agg"  # a notebook's own would keep Matplotlib from being imported
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         yield
     finally:
-        warnings.showwarning = shown
+        warnings.showwarning, threading.excepthook = shown, in_thread
         logging.getLogger().removeHandler(silent)
         for name, value in before.items():
             if value is None:

@@ -240,7 +240,7 @@ def test_run_that_was_killed_before_it_began_blocks_nothing(tmp_path):
     for name in (".lock", ".lock.holder", ".config.json.0123.partial"):
         (out / name).touch()
     line = refused(call("pretrain", "--resume", "--out", out))
-    assert f"--resume: {out} holds no run, or one that was stopped before it began; drop --resume" in line
+    assert f"{out} is no run, or was stopped before it began; leave out --resume" in line
     assert call("pretrain", *SHORT, "--batch-size", 1000, "--out", out).exit_code == 0
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 

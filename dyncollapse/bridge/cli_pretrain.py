@@ -70,7 +70,7 @@ def _resumed(out: Path | None, given: dict[str, Any]) -> Recipe:
     if out is None:
         raise ValueError("--resume goes on with a run; name its folder with --out")
     if not out.exists() or is_free(out):
-        raise ValueError(f"--resume: {out} holds no run, or one that was stopped before it began; drop --resume")
+        raise ValueError(f"{out} is no run, or was stopped before it began; leave out --resume")
     old = read_run(out).recipe
     new = replace(old, **{name: value for name, value in given.items() if value is not None})
     same_run(old, new)
@@ -127,7 +127,7 @@ def _pretrain(recipe: Recipe, folder: Path, process: Any, as_json: bool) -> None
     except LossDiverged as error:
         fail(1, f"{error}. Earlier checkpoints are in {folder}/")
     except CannotWrite as error:
-        kept = "Nothing was saved." if is_free(folder) else f"Earlier checkpoints are whole. {again}"
+        kept = "Nothing was saved." if is_free(folder) else f"What was saved before is whole. {again}"
         fail(1, f"{error.filename} could not be written ({error.strerror}). {kept}")
     if not process.first:
         return

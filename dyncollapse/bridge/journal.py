@@ -23,16 +23,20 @@ class Journal:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        self.board = SummaryWriter(str(folder), purge_step=step + 1)
+        with suppress(OSError):
+            self.board = SummaryWriter(str(folder), purge_step=step + 1)
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Add a line with its `step`. Raises CannotWrite, an OSError, where that fails."""
         with writing(self.path):
             with self.path.open("a") as file:
                 file.write(json.dumps(line, allow_nan=False) + "\n")
+        try:
             for name, value in line.items() if self.board is not None else ():
                 if name != "step" and isinstance(value, int | float):
                     self.board.add_scalar(f"{self.path.stem}/{name}", value, line["step"])
+        except OSError:  # a copy for the eye only: the run ends where its own files cannot be written
+            self.board = None
 
     def cut(self, step: int) -> None:
         """Drop the lines of steps after `step`, which will come again."""
