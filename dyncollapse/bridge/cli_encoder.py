@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -131,13 +131,20 @@ def diagnose(
         check_loss(loss, temperature, views, 1)
         loaded, images, name = _open(split, given)
         from dyncollapse.bridge.both import diagnose_both
+        from dyncollapse.bridge.terminal import print_both
         from dyncollapse.bridge.watch import SPACES
         from dyncollapse.progress import progress_bars
+
+        both: Both | None = None
+
+        def show() -> None:
+            if both is not None:
+                print_both(both, f"{loaded.path}: {loaded.matched}", to_stderr=as_json)
 
         spaces = SPACES if loaded.has_embedding else SPACES[:1]
         at_home = loaded.run / "diagnosis" if loaded.run and out is None else None
         place = whole_folder(out, "diagnose") if at_home is None else _home(at_home)
-        with _told(), place as (partial, folder), _scratch(partial) as temporary:
+        with _told(show), place as (partial, folder), _scratch(partial) as temporary:
             where = partial if keep_embeddings else temporary
             found = _embed(loaded, images, where, spaces, views, given)
             steps = ("embeddings", "inputs", *(["pairs"] if loss else []))
@@ -149,11 +156,9 @@ def diagnose(
                 partial,
                 {"split": name, "views": views, "loss": loss, "skipped": found.skipped, **_plain(given)},
             )
-    from dyncollapse.bridge.terminal import print_both
-
     if as_json:
         click.echo(json.dumps({"folder": str(folder), "matched": loaded.matched, **both.as_values()}, allow_nan=False))
-    print_both(both, f"{loaded.path}: {loaded.matched}", to_stderr=as_json)
+    show()
     say_saved(folder, names, to_stderr=as_json)
 
 
@@ -327,11 +332,12 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Say of what cannot be written, and of Ctrl-C, that nothing was saved."""
+def _told(show: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Say of what cannot be written, and of Ctrl-C, that nothing was saved; before the former, `show` what there is."""
     try:
         yield
     except KeyboardInterrupt:
         fail(130, "Interrupted; nothing was saved.")
     except CannotWrite as error:
+        show()
         fail(1, f"{error.filename} could not be written ({error.strerror}); nothing was saved")

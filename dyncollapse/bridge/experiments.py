@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from dyncollapse.bridge.journal import read_journal
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.files import printable, write_json
@@ -70,11 +72,12 @@ def read_run(folder: Path) -> Run:
 def add_probe(folder: Path, probe: Mapping[str, Any]) -> None:
     """Put a probe's result, with the `step` of its checkpoint, beside the others of a run."""
     path = folder / PROBES
-    try:
-        earlier = json.loads(path.read_text()) if path.exists() else []
-    except json.JSONDecodeError:
-        raise ValueError(f"{printable(str(path))} is no JSON; mend it or move it away") from None
-    write_json(path, [*earlier, dict(probe)])
+    with FileLock(folder / ".probes.lock"):  # or of two that end at once, one would be lost
+        try:
+            earlier = json.loads(path.read_text()) if path.exists() else []
+        except json.JSONDecodeError:
+            raise ValueError(f"{printable(str(path))} is no JSON; mend it or move it away") from None
+        write_json(path, [*earlier, dict(probe)])
 
 
 def find_runs(folders: Sequence[Path]) -> list[Run]:

@@ -28,9 +28,8 @@ class Journal:
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Add a line with its `step`. Raises CannotWrite, an OSError, where that fails."""
-        with writing(self.path):
-            with self.path.open("a") as file:
-                file.write(json.dumps(line, allow_nan=False) + "\n")
+        with writing(self.path), self.path.open("a") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
         try:
             for name, value in line.items() if self.board is not None else ():
                 if name != "step" and isinstance(value, int | float):
