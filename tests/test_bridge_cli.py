@@ -19,6 +19,8 @@ from filelock import FileLock
 from dyncollapse.bridge.checkpoints import checkpoints
 from dyncollapse.bridge.encoders import build_backbone
 from dyncollapse.cli import main
+from dyncollapse.files import write_bytes
+from dyncollapse.folders import claimed_folder, held
 
 SHORT = ["--data", "digits", "--epochs", "1", "--batch-size", "256", "--no-tensorboard"]
 
@@ -232,6 +234,53 @@ def test_folder_in_use_is_refused_and_stays_in_use(run):
     with FileLock(run / ".lock", timeout=0):
         for _ in range(2):
             assert "is in use by another process" in refused(call("pretrain", "--resume", "--out", run))
+
+
+@pytest.mark.parametrize("command", ["embed", "diagnose", "check", "pretrain"])
+def test_of_two_that_write_into_one_folder_the_second_is_refused(run, command, tmp_path):
+    out = tmp_path / "new"
+    given = {"check": ("--short",), "pretrain": SHORT}.get(command, ("--checkpoint", run))
+    with claimed_folder(out, command):
+        assert "new is in use by process" in refused(call(command, *given, "--out", out))
+    assert not out.exists()
+
+
+def test_of_two_diagnoses_of_a_run_the_second_is_refused(run):
+    (run / "diagnosis").mkdir(exist_ok=True)
+    with held(run / "diagnosis"):
+        assert "diagnosis is in use by process" in refused(call("diagnose", "--checkpoint", run))
+
+
+def test_check_that_was_killed_before_its_runs_began_goes_on(tmp_path):
+    (tmp_path / "mlp-seed0").mkdir()
+    (tmp_path / "mlp-seed0" / ".lock").touch()
+    (tmp_path / "other").touch()
+    options = ("check", "--short", "--seeds", 1, "--epochs", 1, "--workers", 10**6, "--out")
+    assert "--workers is 1000000; it must be between 1 and" in refused(call(*options, tmp_path))
+    with claimed_folder(tmp_path, "check", lambda _folder: True):
+        assert "is in use by process" in refused(call(*options[:-3], "--out", tmp_path))
+
+
+@pytest.mark.parametrize("command", ["embed", "diagnose", "probe"])
+@pytest.mark.parametrize("count", ["--threads", "--workers"])
+def test_counts_beyond_all_reason_are_refused(run, command, count):
+    line = refused(call(command, "--checkpoint", run, count, 10**5))
+    assert f"{count} is 100000; it must be between" in line
+
+
+def test_results_that_a_full_disk_does_not_take_are_printed_all_the_same(run, tmp_path, monkeypatch):
+    def full(path, content):
+        with small_disk(100):
+            write_bytes(path, content)
+
+    monkeypatch.setattr("dyncollapse.files.write_bytes", full)
+    result = call("diagnose", "--checkpoint", run, "--out", tmp_path / "new")
+    assert result.exit_code == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"dyncollapse: {tmp_path / 'new' / 'representation'}/")
+    assert last.endswith("could not be written (File too large); nothing was saved")
+    assert "\nrepresentation: 500 samples" in result.stdout
+    assert not list(tmp_path.iterdir())
 
 
 def test_run_that_was_killed_before_it_began_blocks_nothing(tmp_path):

@@ -1,10 +1,12 @@
 import json
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from contextlib import ExitStack
 
 import pytest
@@ -15,6 +17,7 @@ from commands import refused, small_disk
 from dyncollapse.claims import CLAIMS, Measured
 from dyncollapse.claims.claim import claim
 from dyncollapse.cli import main
+from dyncollapse.folders import claimed_folder
 from dyncollapse.report import report, save
 from dyncollapse.trajectory import Trajectory
 
@@ -171,6 +174,28 @@ def test_settings_of_matplotlib_cost_no_result(tmp_path, settings, backend):
     assert ("warning: mine/spectrum.png could not be drawn" in result.stderr) is not drawn
     assert len(result.stderr.splitlines()) == (0 if drawn else 1)
     assert drawn is not (settings == b"\xff\xfe")  # with those, Matplotlib itself cannot be imported
+
+
+def test_of_two_runs_in_one_folder_the_second_is_refused(simulate, tmp_path):
+    with claimed_folder(tmp_path / "mine", "simulate"):
+        for options in (("--out", "mine"), ("--seed", 1, "--out", "mine", "--json")):
+            assert "mine is in use by process" in refused(simulate(*options))
+    assert simulate("--out", "mine").exit_code == 0
+
+
+def test_what_libraries_say_stays_off_the_terminal(simulate, monkeypatch, capfd):
+    def talk(*_args, **_kwargs):
+        warnings.warn("a word for programmers", UserWarning, stacklevel=2)
+        logging.getLogger("some.library").warning("another")
+        raise ValueError("--dim is not to my liking")
+
+    monkeypatch.setattr("dyncollapse.simulation.build", talk)
+    shown = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert refused(simulate()) == "dyncollapse: --dim is not to my liking"
+        assert warnings.showwarning is shown
+    assert capfd.readouterr() == ("", "")
 
 
 def test_counts_beyond_all_reason_and_empty_names_are_refused(simulate, tmp_path):

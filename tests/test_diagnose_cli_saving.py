@@ -2,8 +2,10 @@ import re
 
 import numpy as np
 import pytest
-from commands import small_disk
+from commands import refused, small_disk
 from diagnose_cli_helpers import DIM, SAVED, fine
+
+from dyncollapse.folders import claimed_folder
 
 # --------------------------------------------------------------------------------------------------------------- saving
 
@@ -32,6 +34,15 @@ def test_what_a_full_disk_does_not_take_is_not_saved_and_printed_all_the_same(di
     assert result.stdout.startswith("{" if form else "a.npy: 400 samples")
     assert {path.name for path in folder.iterdir()} == {f"{name}{end}.npy" for name in "abc" for end in ("", "-in")}
     fine(diagnose("a.npy", "--out", "new"))
+
+
+def test_of_two_that_save_in_one_folder_the_second_is_refused(diagnose, folder):
+    with claimed_folder(folder / "new", "diagnose"):
+        assert "new is in use by process" in refused(diagnose("a.npy", "--out", "new"))
+    fine(diagnose("a.npy", "--out", "new"))
+    before = {path: path.read_bytes() for path in (folder / "new").iterdir()}
+    assert "new already holds files" in refused(diagnose("b.npy", "--out", "new"))
+    assert {path: path.read_bytes() for path in (folder / "new").iterdir()} == before
 
 
 def test_ctrl_c_while_saving_leaves_nothing(diagnose, folder, monkeypatch):
