@@ -19,7 +19,7 @@ from typing import Any
 
 from dyncollapse.dispatch import Workers
 from dyncollapse.files import first_line
-from dyncollapse.interrupts import deaf_children
+from dyncollapse.interrupts import PARENT, deaf_children
 from dyncollapse.threads import check_count, cores
 
 # How long a Dask scheduler may take to answer (ours).
@@ -55,6 +55,7 @@ def _processes(count: int) -> Iterator[Executor]:
     held, leash = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_end_with, initargs=(held,))
     try:
+        os.environ[PARENT] = str(os.getpid())
         try:
             with deaf_children():  # the server and its first worker, whose imports take seconds
                 pool.submit(os.getpid).result()
@@ -63,6 +64,8 @@ def _processes(count: int) -> Iterator[Executor]:
                 "the worker processes died at their start: for want of memory, or because they import the script, "
                 'which then starts workers itself; put its work under `if __name__ == "__main__":`'
             ) from None
+        finally:
+            os.environ.pop(PARENT, None)
         yield pool
     finally:  # without waiting for work: it has all been returned, or is not wanted any more
         leash.close()

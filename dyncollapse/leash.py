@@ -3,6 +3,8 @@
 It imports for seconds before it would notice by itself that nobody needs it any more.
 """
 
-from dyncollapse.interrupts import end_with_parent
+import os
 
-end_with_parent()
+from dyncollapse.interrupts import PARENT, end_with_parent
+
+end_with_parent(int(os.environ[PARENT]) if PARENT in os.environ else None)
