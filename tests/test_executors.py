@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from dyncollapse.executors import dask_workers, local_workers, slurm_workers
-from dyncollapse.threads import torch_threads
 
 
 @pytest.fixture
@@ -48,8 +47,6 @@ def test_counts_beyond_all_reason_are_refused(count):
     for start in (lambda: local_workers(count), lambda: local_workers(1, count), lambda: dask_workers(count)):
         with pytest.raises(ValueError, match=rf" is {count}; it must be between 1 and \d+, 16 for each core"):
             start()
-    with pytest.raises(ValueError, match=f"threads is {count}; "), torch_threads(count):
-        pass
 
 
 PROGRAM = """

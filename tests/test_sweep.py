@@ -200,6 +200,22 @@ def test_two_workers_that_finish_one_point_agree(tmp_path):
     assert names_in(tmp_path) == {first.name}
 
 
+def test_threads_beyond_all_reason_are_a_failure_of_the_point(tmp_path):
+    (result,) = run_pack([resolve({**SMALL, "threads": 1000})], tmp_path)
+    assert result.failure.startswith("threads is 1000; it must be between 1 and ")
+
+
+@pytest.mark.parametrize("name", [".sweep.json.0123.partial", ".failures.json.0123.partial", "points/.a.0123.partial"])
+def test_what_a_kill_leaves_before_there_is_a_plan_blocks_nothing(tmp_path, name):
+    (tmp_path / "points").mkdir()
+    (tmp_path / name).write_text("{")
+    found = sweep(tmp_path, aug_strength=[0.5])
+    found.check_folder()
+    assert found.run(HERE) == {}
+    assert not (tmp_path / name).exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"points", "sweep.json", "failures.json"}
+
+
 def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path):
     (result,) = run_pack([resolve(SMALL)], tmp_path / "elsewhere")
     assert "must be on a file system that all workers share" in result.failure

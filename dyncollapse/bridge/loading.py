@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from dyncollapse.bridge.images import NEIGHBOURS, HeldImages, Images, Unreadable, read_near
 from dyncollapse.bridge.views import View, batched_view, crop_alone, draw_views, normalise, plain, worker_view
 from dyncollapse.interrupts import end_with_parent
+from dyncollapse.threads import check_count
 
 # Images that a worker process reads before it hands them over (ours): whole batches of hundreds would each take one
 # worker many seconds, and all workers together hold gigabytes of them.
@@ -112,6 +113,7 @@ def batches_from_workers(
 
     `mixed`: these decode and crop, a sixth of the work for JPEGs of ImageNet's size, and the device does the rest.
     """
+    check_count("workers", workers, least=0)
     keys = _Keys(order, steps, rows)
     loader = DataLoader(
         _Views(images, [crop_alone(view) for view in views] if mixed else views, size, order.seed),
@@ -146,6 +148,7 @@ def batches_in_order(
     seed: int,
 ) -> Iterator[Batch]:
     """All images once, in order, each in all `views` (None: as it is); what cannot be read is left out and told."""
+    check_count("workers", workers, least=0)
     if isinstance(images, HeldImages):
         shape = (images.channels, *images.pixels.shape[-2:], size)
         for start in range(0, len(images), batch_size):
