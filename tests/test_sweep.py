@@ -106,7 +106,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
 
     monkeypatch.setattr("numpy.savez", disk)
     failures = found.run(HERE, most_runs=6)
-    assert failures == dict.fromkeys(full, "could not be written (No space left on device)")
+    assert failures == dict.fromkeys(full, "sgd.npz could not be written (No space left on device)")
     assert names(tmp_path) == set(found.points) - full  # neither the point nor a partial folder
     full.clear()
     assert found.run(HERE) == found.failures() == {}
