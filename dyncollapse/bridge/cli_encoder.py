@@ -212,7 +212,7 @@ def probe(method: str | None, subvector: int | None, epochs: int | None, as_json
         from dyncollapse.bridge.images import Skipped, open_data
         from dyncollapse.bridge.probe import METHODS, kept_dimensions, logistic_probe, sgd_probe
         from dyncollapse.bridge.terminal import print_probe
-        from dyncollapse.progress import progress_line
+        from dyncollapse.progress import progress_bars, progress_line
 
         if method not in (None, *METHODS):
             raise ValueError(f"--method is {method!r}; choose one of {', '.join(METHODS)}")
@@ -228,7 +228,8 @@ def probe(method: str | None, subvector: int | None, epochs: int | None, as_json
                 for images in (train, test):
                     found = _embed(loaded, images, Path(temporary), ("representation",), "clean", given)
                     rows.append((found["representation"][0].clone(), found.labels))
-                result = logistic_probe(rows[0], rows[1], subvector)
+                with progress_bars(("probe",)):
+                    result = logistic_probe(rows[0], rows[1], subvector)
         else:
             skipped = Skipped(train, given["strict"], lambda text: click.echo(text, err=True))
             settings = {name: given[name] for name in ("device", "workers", "seed", "batch_size")}
