@@ -9,14 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from dyncollapse.bridge.full.alone import Failure
 from dyncollapse.bridge.full.findings import Found, Site
 from dyncollapse.bridge.full.parts import PARTS, Part, measure_part
-from dyncollapse.bridge.full.pictures import draw_report
 from dyncollapse.bridge.full.scale import FULL, TINY
 from dyncollapse.bridge.terminal import as_markdown
 from dyncollapse.canvas import save_picture
@@ -24,6 +23,9 @@ from dyncollapse.files import PARTIAL, read_json, write_bytes, write_json
 from dyncollapse.progress import duration
 from dyncollapse.report import versions
 from dyncollapse.threads import cores
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESERVE = 20.0  # seconds that are kept for starting, writing and cleaning up
 LEAST = 5.0  # seconds with which no part is begun
@@ -111,7 +113,13 @@ def _plain(value: Any) -> Any:
 def _write(report: dict[str, Any], folder: Path, tell: Callable[[str], object]) -> None:
     write_json(folder / "report.json", report)
     write_bytes(folder / "summary.md", summary(report).encode())
-    if problem := save_picture(folder / "report.png", lambda: draw_report(report)):
+
+    def draw() -> "Figure":
+        from dyncollapse.bridge.full.pictures import draw_report  # which imports Matplotlib, where that is possible
+
+        return draw_report(report)
+
+    if problem := save_picture(folder / "report.png", draw):
         tell(f"   {problem}")
 
 
