@@ -188,9 +188,10 @@ def measure(case: Case, home: Path) -> tuple[int, float, set[str]]:
     """File operations of the whole command, seconds from the first of them to the end, and what it leaves."""
     process = start(case.command, home, 0)
     assert process.stdout is not None
-    assert process.stdout.readline() == "begun\n"
-    begun = time.monotonic()
-    rest = process.stdout.read()
+    with process.stdout:
+        assert process.stdout.readline() == "begun\n"
+        begun = time.monotonic()
+        rest = process.stdout.read()
     assert process.wait() == 0
     return int(rest.rsplit("events", 1)[1]), time.monotonic() - begun, names(home / "out")
 

@@ -93,7 +93,7 @@ def test_collect_names_a_broken_point_and_leaves_it_out(sweep, tmp_path):
 @pytest.mark.parametrize("failing", [False, True])
 def test_a_picture_that_cannot_be_drawn_hides_nothing(sweep, tmp_path, failing):
     assert sweep("--aug-strength", "0.5").exit_code == 0
-    (tmp_path / "here/sweep.png").unlink()
+    (tmp_path / "here/sweep.png").unlink(missing_ok=True)
     (tmp_path / "here/sweep.png").mkdir()
     result = sweep("--aug-strength", "0.5,1e6" if failing else "0.5,1")
     assert result.exit_code == (1 if failing else 0)
