@@ -3,6 +3,8 @@
 import resource
 from contextlib import contextmanager
 
+SMALL = ["--dim", "4", "--batch-size", "16", "--pool", "64", "--steps", "30", "--runs", "2", "--flow-batches", "2"]
+
 
 @contextmanager
 def small_disk(size):
