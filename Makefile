@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install figures gallery test fuzz measured mutations bench gpu-check lint format types clean
+.PHONY: help install figures gallery test fuzz measured mutations bench kills gpu-check lint format types clean
 .DEFAULT_GOAL := help
 
 help: ## list every target
@@ -36,6 +36,9 @@ bench: .venv/.developed ## time what the project promises against its peers: rat
 
 gpu-check: .venv/.installed ## prove the real scale on a CUDA GPU in nine minutes (CIFAR=PATH adds the paper's tables)
 	$(BIN)/python -m dyncollapse bridge check --device cuda --full $(if $(CIFAR),--cifar '$(CIFAR)')
+
+kills: .venv/.developed ## kill commands 20 times each at drawn moments, and count what is half-written, lost or blocked
+	$(BIN)/python tests/kills.py --kills 20
 
 lint: .venv/.developed ## check style and formatting
 	$(BIN)/ruff check .

@@ -1,7 +1,6 @@
 """The command line: parses, calls, prints; no mathematics."""
 
 import json
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ import click
 
 from dyncollapse.bridge.cli import bridge
 from dyncollapse.cli_shared import (
+    OUT,
     SEEDS,
     TEMPERATURES,
     OneLineErrors,
@@ -18,16 +18,20 @@ from dyncollapse.cli_shared import (
     say_saved,
     setting_options,
     use_machine,
+    warn,
 )
 from dyncollapse.cli_sweep import collect, sweep
 from dyncollapse.configuration import Configuration, resolve
-from dyncollapse.files import read_json
+from dyncollapse.files import CannotWrite, read_json
 from dyncollapse.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dyncollapse.simulation import Outcome
+    from dyncollapse.embeddings import EmbeddingReport
+    from dyncollapse.simulation import Outcome, Simulation
+
+LONG = 30.0  # seconds from which on a simulation says beforehand what it will take
 
 # Commands import what only they need: drawing and tables are not loaded for an error message.
 
@@ -45,31 +49,53 @@ main.add_command(bridge)
 
 @main.command()
 @setting_options(Configuration)
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder, new or empty.  [runs/simulate-NNNN]")
+@click.option("--out", type=OUT, help="Run folder, new or empty.  [runs/simulate-NNNN]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; all else goes to stderr.")
 def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
     """Train toy networks by SGD, integrate their gradient flow from the same start, and compare.
 
     With no options: the paper's one-layer toy with augmentation beyond the collapse threshold.
     A --preset sets several options at once; options that you add change its sizes, never its loss or views.
-    Variances are variances: the paper's threshold is --aug-strength 1.
+    Variances are variances: the paper's threshold is --aug-strength 1. A run that was killed is continued by the same
+    command.
     """
-    from dataclasses import replace
-
     with bad_input():
         configuration = resolve({name: value for name, value in given.items() if value is not None})
         use_machine(configuration.device, configuration.threads)
 
-        from dyncollapse.progress import progress_bars
-        from dyncollapse.report import reserve_folder, save
-        from dyncollapse.simulation import build, run
-        from dyncollapse.solver import FlowFailed
-        from dyncollapse.terminal import draw_spectrum, print_outcome
-        from dyncollapse.training import Diverged
+        from dyncollapse.folders import claimed_folder
+        from dyncollapse.report import was_killed
+        from dyncollapse.simulation import build
+        from dyncollapse.terminal import print_outcome, save_spectrum
 
         simulation = build(configuration)  # whatever can be refused is refused before a folder is made
-        folder = reserve_folder(out)
-        simulation = replace(simulation, configuration=replace(configuration, out=str(folder)))
+        with claimed_folder(out, "simulate", partial(was_killed, configuration=configuration)) as folder:
+            outcome = _simulate(simulation, folder)
+            found = read_json(folder / "run.json")  # saved with the last dynamics, not worked out again
+            problem = save_spectrum(outcome, found, folder)
+    if as_json:
+        click.echo(json.dumps(found, allow_nan=False))
+    print_outcome(outcome, found, to_stderr=as_json)
+    names = ["run.json", *(f"{name}.npz" for name in outcome.trajectories), "spectrum.png"]
+    if problem:
+        warn(problem)
+        names.pop()
+    say_saved(folder, names, to_stderr=as_json)
+
+
+def _simulate(simulation: "Simulation", folder: Path) -> "Outcome":
+    """Run it, or what a killed run has left of it, and save each dynamics when it has ended."""
+    from dataclasses import replace
+
+    from dyncollapse.estimate import expected_seconds
+    from dyncollapse.folders import is_free
+    from dyncollapse.progress import duration, progress_bars
+    from dyncollapse.report import recorded, save
+    from dyncollapse.simulation import run
+    from dyncollapse.solver import FlowFailed
+    from dyncollapse.training import Diverged
+
+    configuration = replace(simulation.configuration, out=str(folder))
 
     def keep(so_far: "Outcome") -> None:
         # To judge and save it may take seconds, and training may have taken hours.
@@ -77,27 +103,24 @@ def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
             save(so_far, folder)
 
     def kept() -> str:
-        return f"What was recorded until then is in {folder}/" if any(folder.iterdir()) else "Nothing was recorded."
+        return "Nothing was recorded." if is_free(folder) else f"What was recorded until then is in {folder}/"
 
     try:
-        with bad_input(), progress_bars(configuration.dynamics) as progress:
-            outcome = run(simulation, progress, keep)
-        found = read_json(folder / "run.json")  # saved with the last dynamics, not worked out again
-        draw_spectrum(outcome, found, folder)
+        known = {} if is_free(folder) else recorded(folder)
+        if known:
+            click.echo(f"Going on with a run that was killed: {', '.join(known)} done", err=True)
+        left = tuple(name for name in configuration.dynamics if name not in known)
+        seconds = expected_seconds(replace(configuration, dynamics=left)) if left else 0.0
+        if seconds > LONG:
+            click.echo(f"This takes roughly {duration(seconds)}; Ctrl-C keeps what is done until then.", err=True)
+        with progress_bars(left) as progress:
+            return run(replace(simulation, configuration=configuration), progress, keep, known)
     except (Diverged, FlowFailed) as error:
         fail(1, f"{error}. {kept()}")
     except KeyboardInterrupt:
         fail(130, f"Interrupted. {kept()}")
-    except OSError as error:
-        fail(1, f"{folder} could not be written ({error.strerror}); what was saved before is complete")
-    finally:
-        with suppress(OSError):  # succeeds on an empty folder only: nothing was recorded
-            folder.rmdir()
-    if as_json:
-        click.echo(json.dumps(found, allow_nan=False))
-    print_outcome(outcome, found, to_stderr=as_json)
-    paths = [f"{name}.npz" for name in outcome.trajectories]
-    say_saved(folder, ("run.json", *paths, "spectrum.png"), to_stderr=as_json)
+    except CannotWrite as error:
+        fail(1, f"{error.filename} could not be written ({error.strerror}). {kept()}")
 
 
 @main.command()
@@ -165,9 +188,7 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
     "--sample", type=click.IntRange(2, 10**9), default=4096, help="Rows kept for intervals and warnings.  [4096]"
 )
 @click.option("--seed", type=SEEDS, default=0, help="Seed of that choice of rows.  [0]", metavar="INTEGER")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Save JSON, CSV, page and picture in this folder, new or empty."
-)
+@click.option("--out", type=OUT, help="Save JSON, CSV, page and picture in this folder, new or empty.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; all else goes to stderr.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print one line per dimension on stdout, all else on stderr.")
 @click.option("--html", "as_html", is_flag=True, help="Print one self-contained page on stdout, all else on stderr.")
@@ -197,10 +218,12 @@ def diagnose(
     options["views"] = options["views"] or "two-sided"
 
     from dyncollapse import webpage
+    from dyncollapse.files import write_bytes
+    from dyncollapse.folders import whole_folder
     from dyncollapse.mapped import unchanged
     from dyncollapse.monitor import diagnose as examine_all
     from dyncollapse.progress import progress_bars
-    from dyncollapse.report import reserve_folder, versions
+    from dyncollapse.report import versions
     from dyncollapse.terminal import print_embeddings
 
     config = {"file": str(file), "positives": [str(path) for path in positives], "key": key, **options}
@@ -208,29 +231,41 @@ def diagnose(
     config["versions"] = versions()
     sources = [_named(path)[0] for path in (file, *positives, inputs, input_positives) if path]
     steps = ("embeddings", *(["inputs"] if inputs else []), *(["pairs"] if options["loss"] else []))
-    folder = None
+    contents, problems, unsaved = dict[str, bytes](), list[str](), ""
+
+    def examine() -> "EmbeddingReport":
+        with unchanged(sources), progress_bars(steps) as progress:
+            return examine_all(rows, others or None, progress=progress, **options)
+
     try:
         with bad_input("this does not fit into memory; leave out --svd or --loss, or give fewer rows"):
             rows, others = _array(file, key), [_array(path, key) for path in positives]
             options["inputs"] = inputs and _array(inputs, key)
             options["input_positives"] = input_positives and _array(input_positives, key)
-            folder = None if out is None else reserve_folder(out)
-            with unchanged(sources), progress_bars(steps) as progress:
-                report = examine_all(rows, others or None, progress=progress, **options)
-        contents = webpage.as_files(report, config, *asked) if folder is None else webpage.as_files(report, config)
-        if folder is not None:
-            _save_all(folder, contents)
+            if out is None:
+                report = examine()
+                contents = webpage.as_files(report, config, *asked) if asked else {}
+            else:
+                with whole_folder(out, "diagnose") as (partial, _):
+                    report = examine()
+                    contents = webpage.as_files(report, config, tell=problems.append)
+                    for name, content in contents.items():
+                        write_bytes(partial / name, content)
     except KeyboardInterrupt:
         fail(130, "Interrupted; nothing was saved.")
-    finally:
-        if folder is not None:
-            with suppress(OSError):  # succeeds on an empty folder only: nothing was saved
-                folder.rmdir()
+    except CannotWrite as error:
+        unsaved = f"{error.filename} could not be written ({error.strerror}); nothing was saved"
+        if not contents:
+            fail(1, unsaved)
     for form in asked:
         click.echo(contents[webpage.FILES[form]], nl=False)
     print_embeddings(report, str(file), to_stderr=bool(asked))
-    if folder is not None:
-        say_saved(folder, contents, to_stderr=bool(asked))
+    for problem in problems:
+        warn(problem)
+    if unsaved:
+        fail(1, unsaved)
+    if out is not None:
+        say_saved(out, contents, to_stderr=bool(asked))
 
 
 def _array(path: Path, key: str | None) -> "Tensor":
@@ -245,18 +280,3 @@ def _named(path: Path) -> tuple[Path, str | None]:
     """The file, and the array's name where there is one."""
     name, colon, own = str(path).rpartition(":")
     return (Path(name), own) if colon and not path.exists() else (path, None)
-
-
-def _save_all(folder: Path, contents: dict[str, bytes]) -> None:
-    """Write all of these files, or none of them."""
-    from dyncollapse.files import write_whole
-
-    try:
-        for name, content in contents.items():
-            write_whole(folder / name, partial(Path.write_bytes, data=content))
-    except BaseException as error:
-        for name in contents:
-            (folder / name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            fail(1, f"{folder} could not be written ({error.strerror}); nothing was saved")
-        raise

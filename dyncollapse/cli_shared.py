@@ -1,8 +1,12 @@
 """What the commands share: a simulation's settings as options, and how errors are told."""
 
 import io
+import logging
 import math
+import os
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import Field
@@ -11,11 +15,23 @@ from typing import Any, NoReturn
 
 import click
 
-from dyncollapse.files import printable
+from dyncollapse.files import CannotWrite, printable
 from dyncollapse.interrupts import stopped_as_by_ctrl_c
 from dyncollapse.settings import Limits, SettingError, kinds_of, option, quoted, settings_of
 
 Command = Callable[..., Any]
+
+
+class _Target(click.Path):
+    """Where results go: a path with a name, for an empty one would mean the folder in which the user is."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        if not os.fspath(value):
+            self.fail("it is empty; name a folder or file, or leave it out", parameter, context)
+        return super().convert(value, parameter, context)
+
+
+OUT = _Target(path_type=Path)
 
 
 class OneLineErrors(click.Group):
@@ -28,7 +44,7 @@ class OneLineErrors(click.Group):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            with stopped_as_by_ctrl_c():
+            with stopped_as_by_ctrl_c(), _quiet_libraries():
                 sys.exit(super().main(*args, **kwargs))
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
@@ -37,10 +53,40 @@ class OneLineErrors(click.Group):
             fail(error.exit_code, " ".join(error.format_message().splitlines()))
         except click.exceptions.Abort:
             fail(130, "Interrupted.")
+        except CannotWrite as error:
+            fail(1, f"{error.filename} could not be written ({error.strerror})")
         except OSError as error:  # click itself ends quietly where the reader of a pipe has gone
             if error.filename is not None:
                 fail(2, f"{error.filename} cannot be used ({error.strerror}); name another, or make it accessible")
             fail(1, f"standard output could not be written ({error.strerror})")
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep what libraries say for programmers off a user's terminal, unless -W or PYTHONWARNINGS asks for it.
+
+    Filters stay as they are: where a warning is an error, it remains one.
+    """
+    shown, silent = warnings.showwarning, logging.NullHandler()
+    before = {name: os.environ.get(name) for name in ("MPLBACKEND", "TORCH_CPP_LOG_LEVEL")}
+    in_thread = threading.excepthook
+    if not sys.warnoptions:
+        warnings.showwarning = lambda *_, **__: None
+    # A thread of TensorBoard's tells a full disk to its caller, too.
+    threading.excepthook = lambda told: None if isinstance(told.exc_value, OSError) else in_thread(told)
+    logging.getLogger().addHandler(silent)  # or Python prints the warnings of loggers that nobody set up
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's own would keep Matplotlib from being imported
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    try:
+        yield
+    finally:
+        warnings.showwarning, threading.excepthook = shown, in_thread
+        logging.getLogger().removeHandler(silent)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -115,14 +161,14 @@ def use_machine(name: str, threads: int, workers: int = 0) -> None:
     """Set torch's threads. Raises SettingError for a device that is not there, and for counts beyond the machine."""
     import torch
 
-    from dyncollapse.executors import PROCESSES_PER_CORE, THREADS_PER_CORE, check_count
+    from dyncollapse.threads import check_count
 
     offered = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     offered += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     if name not in offered:
         raise SettingError(f"`device` is {quoted(name)}; this machine offers {', '.join(offered)}")
-    check_count("threads", threads, THREADS_PER_CORE)
-    check_count("workers", workers, PROCESSES_PER_CORE)
+    check_count("threads", threads)
+    check_count("workers", workers, least=0)
     torch.set_num_threads(threads)
 
 
@@ -152,6 +198,11 @@ def fail(code: int, message: str) -> NoReturn:
 def say(text: str, *, err: bool) -> None:
     """Print one line, whatever the names in it hold: terminal codes are shown, not sent."""
     click.echo(printable(text), err=err)
+
+
+def warn(message: str) -> None:
+    """Say in one line what went wrong and changes no result."""
+    click.echo(f"dyncollapse: warning: {printable(message)}", err=True)
 
 
 def say_saved(folder: Path, names: Iterable[str], *, to_stderr: bool) -> None:

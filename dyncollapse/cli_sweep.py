@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dyncollapse.cli_shared import SINGLE, THREADS, bad_input, fail, say, say_saved, setting_options, use_machine
+from dyncollapse.cli_shared import (
+    OUT,
+    SINGLE,
+    THREADS,
+    bad_input,
+    fail,
+    say,
+    say_saved,
+    setting_options,
+    use_machine,
+    warn,
+)
 from dyncollapse.configuration import Configuration
 
 if TYPE_CHECKING:
@@ -19,7 +30,7 @@ EXECUTORS = ("local", "dask", "slurm")
 
 @click.command()
 @setting_options(Configuration, lists=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the sweep, new or a sweep's.")
+@click.option("--out", type=OUT, required=True, help="Folder of the sweep, new or a sweep's.")
 @click.option("--executor", metavar="|".join(EXECUTORS), default="local", help="Where points run.  [local]")
 @click.option("--workers", type=THREADS, help="Packs at once.  [cores / --threads; a cluster: its own]")
 @click.option(
@@ -57,43 +68,43 @@ def sweep(
         _dry_run(found, at_hand, most_runs, as_json)
         return
 
+    from dyncollapse.folders import DISK
     from dyncollapse.progress import progress_line
     from dyncollapse.terminal_sweep import print_failures, print_sweep
 
     try:
         with bad_input(), progress_line() as progress:
             failures = found.run(at_hand, most_runs=most_runs, progress=progress, tell=lambda text: say(text, err=True))
-        table, pictures, problems = _gather(found)
+        table, pictures, problem = _gather(found)
     except KeyboardInterrupt:
         done = len(found.reports()[0])
         fail(130, f"Interrupted. {done} of {len(found.points)} points are done; the same command goes on.")
     except OSError as error:
-        fail(2, f"--out {out} cannot be written ({error.strerror}); name a folder you may write to")
+        said = f"{error.filename or out} cannot be written ({error.strerror})"
+        fail(1 if error.errno in DISK else 2, f"{said}; the same command goes on, where it can write")
     if as_json:
         lost = [{"point": n, "failure": text, "config": found.points[n].as_dict()} for n, text in failures.items()]
         click.echo(json.dumps({"folder": str(out), "points": len(found.points), "table": table, "failures": lost}))
     print_sweep(found, table, to_stderr=as_json)
     say_saved(out, ("points/", "sweep.json", *pictures), to_stderr=as_json)
     print_failures(found, failures)
+    if problem:
+        warn(problem)
     if failures:
-        problems.insert(0, f"{len(failures)} of {len(found.points)} points failed; the same command tries them again")
-    if problems:
-        fail(1, "; ".join(problems))
+        fail(1, f"{len(failures)} of {len(found.points)} points failed; the same command tries them again")
 
 
-def _gather(found: "Sweep") -> tuple[list[dict[str, Any]], list[str], list[str]]:
-    """The table, the pictures of the whole folder, other grids' too, and what went wrong with them and hides no row."""
-    from dyncollapse.terminal_sweep import draw_sweep
+def _gather(found: "Sweep") -> tuple[list[dict[str, Any]], list[str], str]:
+    """The table, the pictures of the whole folder, other grids' too, and why those failed, which hides no row."""
+    from dyncollapse.terminal_sweep import save_sweep
 
-    pictures, problems, own = list[str](), list[str](), None
     try:
         everything = type(found).open(found.folder)
-        reports = everything.reports()[0]  # read once for both
-        own = {name: reports[name] for name in found.points if name in reports}
-        pictures = draw_sweep(everything, reports)
-    except (OSError, ValueError) as error:
-        problems.append(f"sweep.png could not be drawn ({getattr(error, 'strerror', None) or error})")
-    return found.table(own), pictures, problems
+    except ValueError as error:
+        return found.table(), [], f"sweep.png could not be drawn ({error})"
+    reports = everything.reports()[0]  # read once for both
+    pictures, problem = save_sweep(everything, reports)
+    return found.table({name: reports[name] for name in found.points if name in reports}), pictures, problem
 
 
 def _plan(out: Path, given: dict[str, Any]) -> "Sweep":
@@ -147,13 +158,14 @@ def _dry_run(found: "Sweep", workers: "Workers", most_runs: int | None, as_json:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="A .csv or .parquet file.  [CSV on stdout]")
+@click.option("--out", type=OUT, help="A .csv or .parquet file.  [CSV on stdout]")
 def collect(folder: Path, out: Path | None) -> None:
     """Put the results of the sweep in FOLDER into one table, a row per finished point.
 
     Settings, verdict, losses and final singular values (mean over runs). What is not finished is told on stderr.
     """
     with bad_input():
+        from dyncollapse.folders import DISK
         from dyncollapse.sweep import Sweep
         from dyncollapse.tables import check_table, write_csv, write_table
 
@@ -170,7 +182,7 @@ def collect(folder: Path, out: Path | None) -> None:
         try:
             write_table(rows, out)
         except OSError as error:
-            fail(2, f"--out {out} could not be written ({error.strerror})")
+            fail(1 if error.errno in DISK else 2, f"--out {out} could not be written ({error.strerror})")
         say(f"{len(rows)} points in {out}", err=True)
     from dyncollapse.terminal_sweep import print_failures
 

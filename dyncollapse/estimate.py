@@ -19,6 +19,10 @@ from dyncollapse.training import Diverged
 WATCHED, STEPS, SHAPES = 0.4, 200, 8
 
 
+# Seconds that each dynamics of a single simulation is watched before it starts.
+GLANCE = 0.15
+
+
 class Estimate(NamedTuple):
     """Seconds of the whole sweep and bytes per worker, None where the system does not tell."""
 
@@ -43,11 +47,16 @@ def estimate(packs: Sequence[Sequence[Configuration]], workers: int) -> Estimate
     return Estimate(max(total / workers, longest), _peak_memory(pools))
 
 
+def expected_seconds(configuration: Configuration) -> float:
+    """Roughly what a simulation will take, from a glance at each of its dynamics."""
+    return _seconds([configuration], GLANCE)
+
+
 class _Seen(Exception):
     """Enough of a simulation has been watched."""
 
 
-def _seconds(pack: Sequence[Configuration]) -> float:
+def _seconds(pack: Sequence[Configuration], watched: float = WATCHED) -> float:
     """Of one pack: SGD of all its runs at once, flows point by point."""
     first = replace(pack[0], pool=min(pack[0].pool, 4 * pack[0].batch_size))  # a short look needs few samples
     torch.set_num_threads(first.threads)
@@ -55,9 +64,9 @@ def _seconds(pack: Sequence[Configuration]) -> float:
     for name in first.dynamics:
         if name == "sgd":
             together = replace(first, runs=sum(c.runs for c in pack), steps=min(STEPS, first.steps), dynamics=("sgd",))
-            total += _watch(together, first.steps / together.steps)
+            total += _watch(together, watched, first.steps / together.steps)
         else:
-            total += _watch(replace(first, dynamics=(name,))) * len(pack)
+            total += _watch(replace(first, dynamics=(name,)), watched) * len(pack)
     return total
 
 
@@ -72,8 +81,8 @@ def _report_seconds(configuration: Configuration) -> float:
     return clock.perf_counter() - started
 
 
-def _watch(configuration: Configuration, times: float = 1.0) -> float:
-    """Seconds of one dynamics that goes on for so many times as long, from what it does in WATCHED of them.
+def _watch(configuration: Configuration, watched: float, times: float = 1.0) -> float:
+    """Seconds of one dynamics that goes on for so many times as long, from what it does in `watched` of them.
 
     A flow's solver takes about equal steps in log(1 + t): it is extrapolated in that (measured: within a factor of 2
     for depth 1 to 3).
@@ -91,7 +100,7 @@ def _watch(configuration: Configuration, times: float = 1.0) -> float:
         else:
             finished, within = divmod(done / total * parts, 1)
             share = (finished + math.log1p(within * total) / math.log1p(total)) / parts
-        if share and clock.perf_counter() - started > WATCHED:
+        if share and clock.perf_counter() - started > watched:
             raise _Seen
 
     try:

@@ -4,21 +4,23 @@ import math
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.util import find_spec
-from multiprocessing import get_all_start_methods, get_context
+from multiprocessing import current_process, get_all_start_methods, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from dyncollapse.dispatch import Workers
-from dyncollapse.interrupts import deaf_children
-from dyncollapse.settings import SettingError
+from dyncollapse.files import first_line
+from dyncollapse.interrupts import PARENT, deaf_children
+from dyncollapse.threads import check_count, cores
 
 # How long a Dask scheduler may take to answer (ours).
 CONNECT = "10s"
@@ -29,30 +31,16 @@ SLURM_MINUTES = 24 * 60
 LOOK_AT_JOBS, GRACE, ASK_QUEUE = 0.5, 10.0, 20.0
 
 
-def cores() -> int:
-    """Processor cores that this process may use; 1 where the system does not say."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-
-
-# More of these per core only wait for each other, and thousands fill the system's table of processes.
-THREADS_PER_CORE, PROCESSES_PER_CORE = 16, 8
-ALWAYS = 64  # as many as any system starts
-
-
-def check_count(name: str, count: int, per_core: int) -> None:
-    """Raise SettingError for more threads or processes than this machine can do anything with."""
-    most = max(ALWAYS, per_core * cores())
-    if count > most:
-        raise SettingError(f"`{name}` is {count}; for the {cores()} cores of this machine give at most {most}")
-
-
 def local_workers(count: int | None = None, threads: int = 1) -> Workers:
     """Processes on this machine, by default as many as its cores allow with `threads` each.
 
-    A script that uses them runs its own work under `if __name__ == "__main__":`, for every process imports it.
+    A script that uses them runs its own work under `if __name__ == "__main__":`, for every process imports it. Raises
+    ValueError for more than this machine can use; at the start, where the processes cannot import the script.
     """
-    count = count or max(1, cores() // threads)
-    check_count("workers", count, PROCESSES_PER_CORE)
+    _check_program()
+    check_count("threads", threads)
+    count = max(1, cores() // threads) if count is None else count
+    check_count("workers", count)
     return Workers(partial(_processes, count), count)
 
 
@@ -62,18 +50,39 @@ def _processes(count: int) -> Iterator[Executor]:
     server = "forkserver" in get_all_start_methods()
     context: Any = get_context("forkserver" if server else "spawn")
     if server:
-        context.set_forkserver_preload(["dyncollapse.points"])
+        main = threading.current_thread() is threading.main_thread()  # another thread may end before its server
+        context.set_forkserver_preload([*(["dyncollapse.leash"] if main else []), "dyncollapse.points"])
     held, leash = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_end_with, initargs=(held,))
     try:
-        if server:
+        os.environ[PARENT] = str(os.getpid())
+        try:
             with deaf_children():  # the server and its first worker, whose imports take seconds
                 pool.submit(os.getpid).result()
+        except BrokenExecutor:
+            raise ValueError(
+                "the worker processes died at their start: for want of memory, or because they import the script, "
+                'which then starts workers itself; put its work under `if __name__ == "__main__":`'
+            ) from None
+        finally:
+            os.environ.pop(PARENT, None)
         yield pool
     finally:  # without waiting for work: it has all been returned, or is not wanted any more
         leash.close()
         pool.shutdown(cancel_futures=True)
         held.close()
+
+
+def _check_program() -> None:
+    """Raise ValueError, one line, for a program that worker processes cannot import; leave quietly where one does."""
+    if getattr(current_process(), "_inheriting", False):  # the parent will say why its workers died
+        raise SystemExit(1)
+    program = sys.modules["__main__"]
+    file = getattr(program, "__file__", None)
+    if getattr(program, "__spec__", None) is None and file is not None and not os.path.exists(file):
+        raise ValueError(
+            f"worker processes import the program that starts them, and {file} is no file; put the program in a file"
+        )
 
 
 def _end_with(leash: Connection) -> None:
@@ -93,7 +102,8 @@ def dask_workers(count: int | None = None, threads: int = 1, scheduler: str | No
     Raises ValueError, one line, where Dask is missing or, at the start, where no scheduler answers.
     """
     _need("distributed", "dask")
-    count = count if scheduler else local_workers(count, threads).count
+    if scheduler is None:
+        count = local_workers(count, threads).count
     return Workers(partial(_dask, count, scheduler), count)
 
 
@@ -114,7 +124,7 @@ def _dask(count: int | None, scheduler: str | None) -> Iterator[Executor]:
         try:
             client = Client(address, timeout=CONNECT)
         except (OSError, ValueError, TypeError) as error:
-            raise ValueError(f"--scheduler {scheduler} does not answer ({_first_line(error)})") from None
+            raise ValueError(f"--scheduler {scheduler} does not answer ({first_line(error)})") from None
         with client:
             # A pack that is tried again is run again: its first try left no result to reuse.
             executor = client.get_executor(pure=False)
@@ -150,7 +160,7 @@ def slurm_workers(
         given = {f"slurm_{name}": int(value) if value.isdigit() else value for name, value in (options or {}).items()}
         jobs.update_parameters(**given)
     except (NameError, RuntimeError, AssertionError) as error:
-        raise ValueError(f"--executor slurm: {_first_line(error)}") from None
+        raise ValueError(f"--executor slurm: {first_line(error)}") from None
     return Workers(partial(_jobs, jobs), count)
 
 
@@ -177,7 +187,7 @@ class _JobExecutor(Executor):
         try:
             self._running[future] = self._jobs.submit(work, *args, **kwargs)
         except Exception as error:  # sbatch refuses, as it will refuse all others: a partition, a limit, memory
-            raise ValueError(f"--executor slurm: {_first_line(error)}") from None
+            raise ValueError(f"--executor slurm: {first_line(error)}") from None
         if self._looking is None:
             self._looking = threading.Thread(target=self._look, daemon=True)
             self._looking.start()
@@ -227,7 +237,3 @@ def _settle(future: Future[Any], job: Any) -> None:
 def _need(module: str, executor: str) -> None:
     if find_spec(module) is None:
         raise ValueError(f"--executor {executor} needs the extra: pip install 'dyncollapse[cluster]'")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

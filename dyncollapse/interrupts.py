@@ -1,13 +1,17 @@
-"""Ctrl-C, and SIGTERM that stands for it, at moments when they would lose what is done."""
+"""Ctrl-C, and SIGTERM that stands for it, at moments when they would lose what is done; and what a kill leaves."""
 
+import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PARENT = "DYNCOLLAPSE_PARENT"  # in the environment of a server of workers: the process that starts it
+PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
 
 @contextmanager
@@ -52,6 +56,17 @@ def deaf_children() -> Iterator[None]:
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent(parent: int | None = None) -> None:
+    """Have Linux kill this process when the thread that started it ends, however that happens.
+
+    `parent` is the process of that thread, where it is known: had that ended before, nothing would come of its end.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if parent not in (None, os.getppid()):
+            os._exit(1)
 
 
 def _handlers(*numbers: signal.Signals) -> dict[signal.Signals, Any]:

@@ -18,6 +18,7 @@ from dyncollapse.schemas import Report, checked
 from dyncollapse.settings import from_values
 from dyncollapse.simulation import Outcome, Simulation, build, run
 from dyncollapse.solver import FlowFailed
+from dyncollapse.threads import check_count
 from dyncollapse.training import Diverged
 from dyncollapse.trajectory import Trajectory
 
@@ -34,7 +35,12 @@ def run_pack(configurations: Sequence[Configuration], folder: Path) -> list[Poin
 
     What goes wrong with a point is its own failure and spares the others; nothing is raised.
     """
-    torch.set_num_threads(configurations[0].threads)
+    threads = configurations[0].threads
+    try:
+        check_count("threads", threads)
+    except ValueError as error:
+        return [PointResult(point_hash(c), str(error)) for c in configurations]
+    torch.set_num_threads(threads)
     waiting = [c for c in configurations if not (folder / point_hash(c)).exists()]
     trained = _train(waiting)
     failures = {c: _run_point(c, trained.get(c), folder) for c in waiting}
@@ -56,14 +62,15 @@ def _run_point(configuration: Configuration, trained: tuple[Simulation, Trajecto
     try:
         # A flow is integrated for its point alone: neighbours in one system of equations would share its step sizes.
         simulation, path = trained or (build(configuration), None)
-        save_point(run(simulation, lambda *_: None, lambda _: None, path), folder)
+        known = {} if path is None else {"sgd": path}
+        save_point(run(simulation, lambda *_: None, lambda _: None, known), folder)
     except FileNotFoundError:
         return (
             f"{folder} is not there on {platform.node()}; the folder of a sweep must be on a file system "
             "that all workers share"
         )
     except OSError as error:
-        return f"could not be written ({error.strerror or error})"
+        return f"{Path(error.filename or folder).name} could not be written ({error.strerror or error})"
     except (Diverged, FlowFailed, ValueError) as error:
         return str(error)
     except Exception as error:

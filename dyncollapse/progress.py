@@ -1,23 +1,27 @@
-"""How far long work has come, on stderr: bars on a terminal, lines now and then in a log."""
+"""How far long work has come, on stderr: bars on a terminal, a line every ten seconds in a log."""
 
+import threading
 import time as clock
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-LOG_EVERY = 30.0  # seconds between lines in a log (ours)
+LOG_EVERY = 10.0  # seconds between lines in a log
 
 
 @contextmanager
 def progress_bars(names: tuple[str, ...]) -> Iterator[Callable[[str, float, float], None]]:
-    """One bar per dynamics on stderr, with time left; silent where stderr is not a terminal."""
+    """One bar per dynamics on stderr, with the time left: call `advance(name, done, total)` now and then."""
+    console = Console(stderr=True, highlight=False, markup=False)
+    if not console.is_terminal:
+        pace = _Pace(names[0])
+        with _logged(console, pace.shares):
+            yield pace.share
+        return
     columns = (TextColumn("{task.description:>10}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    console = Console(stderr=True)
-    with Progress(
-        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    ) as bars:
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bars:
         tasks = {name: bars.add_task(name, total=1.0, start=False) for name in names}
 
         def advance(name: str, done: float, total: float) -> None:
@@ -29,36 +33,90 @@ def progress_bars(names: tuple[str, ...]) -> Iterator[Callable[[str, float, floa
 
 @contextmanager
 def progress_line(unit: str = "points") -> Iterator[Callable[[int, int], None]]:
-    """How many of a unit are done, their rate and the time left: a bar on a terminal, elsewhere a line now and then."""
-    console = Console(stderr=True, highlight=False)
-    columns = (BarColumn(), TextColumn("{task.description}"))
-    started = last = clock.monotonic()
-    first: int | None = None
-    ended = False
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    """How many of a unit are done, their rate and the time left: call `advance(done, total)` now and then."""
+    console = Console(stderr=True, highlight=False, markup=False)
+    pace = _Pace(unit)
+    if not console.is_terminal:
+        with _logged(console, pace.counts):
+            yield pace.note
+        if pace.fresh and pace.done == pace.total:
+            console.print(pace.counts(), soft_wrap=True)
+        return
+    with Progress(BarColumn(), TextColumn("{task.description}"), console=console) as bar:
         task = bar.add_task("starting")
 
         def advance(done: int, total: int) -> None:
-            nonlocal first, last, started, ended
-            now = clock.monotonic()
-            if first is None:  # what an earlier sweep has finished says nothing about this one's pace
-                first, started, last = done, now, now
-            text = _pace(unit, done, total, done - first, now - started)
-            bar.update(task, completed=done, total=total, description=text)
-            if not console.is_terminal and not ended and (now - last > LOG_EVERY or done == total > first):
-                console.print(text, soft_wrap=True)
-                last, ended = now, done == total
+            pace.note(done, total)
+            bar.update(task, completed=done, total=total, description=pace.counts())
 
         yield advance
 
 
-def _pace(unit: str, done: int, total: int, fresh: int, seconds: float) -> str:
-    text = f"{done} of {total} {unit}"
-    if fresh and seconds:
-        text += f", {fresh / seconds:.2g} {unit}/s"
-        if done < total:
-            text += f", {duration((total - done) * seconds / fresh)} left"
-    return text
+@contextmanager
+def _logged(console: Console, line: Callable[[], str]) -> Iterator[None]:
+    """Print a line every LOG_EVERY seconds, from a thread: the work may report nothing for longer than that."""
+    ended = threading.Event()
+
+    def report() -> None:
+        while not ended.wait(LOG_EVERY):
+            with suppress(OSError, ValueError):  # nobody reads stderr any more
+                console.print(line(), soft_wrap=True)
+
+    thread = threading.Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+class _Pace:
+    """What is being done, how much of it is done and how long the rest will take at the pace so far."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.started = name, clock.monotonic()
+        self.done = self.total = self.first = 0.0
+        self.known = False
+
+    def share(self, name: str, done: float, total: float) -> None:
+        """Take note of how much of the work `name` is done, which may be another work than before."""
+        if name != self.name:
+            self.name, self.known = name, False
+        self.note(done, total)
+
+    def note(self, done: float, total: float) -> None:
+        """Take note of how much is done."""
+        if not self.known:  # what was done before says nothing about the pace
+            self.first, self.started, self.known = done, clock.monotonic(), True
+        self.done, self.total = done, total
+
+    @property
+    def fresh(self) -> float:
+        """How much was done since the first note."""
+        return self.done - self.first if self.known else 0.0
+
+    def shares(self) -> str:
+        """The share that is done, and the time left."""
+        seconds = clock.monotonic() - self.started
+        if not (self.fresh and self.total):
+            return f"{self.name}: under way for {duration(seconds)}"
+        return f"{self.name}: {self.done / self.total:.0%}, about {duration(self._left(seconds))} left"
+
+    def counts(self) -> str:
+        """How many are done of how many, the rate and the time left."""
+        seconds = clock.monotonic() - self.started
+        if not self.known:
+            return f"{self.name}: under way for {duration(seconds)}"
+        text = f"{self.done:.0f} of {self.total:.0f} {self.name}"
+        if self.fresh and seconds:
+            text += f", {self.fresh / seconds:.2g} {self.name}/s"
+            if self.done < self.total:
+                text += f", {duration(self._left(seconds))} left"
+        return text
+
+    def _left(self, seconds: float) -> float:
+        return (self.total - self.done) * seconds / self.fresh
 
 
 def duration(seconds: float) -> str:

@@ -1,6 +1,5 @@
-"""A simulation's outcome as plain values and files: the JSON report, the run folder and what is saved in it."""
+"""A simulation's outcome as plain values and files: the JSON report and what is saved in the run folder."""
 
-import itertools
 import math
 import platform
 from contextlib import suppress
@@ -13,8 +12,9 @@ import torch
 from torch import Tensor
 
 from dyncollapse.comparison import relative_distance
+from dyncollapse.configuration import Configuration
 from dyncollapse.equilibria import at_threshold, collapse_threshold, modes
-from dyncollapse.files import write_json
+from dyncollapse.files import read_json, write_json
 from dyncollapse.losses import effective_negatives, infonce_weights
 from dyncollapse.networks import Weights, end_to_end, forward
 from dyncollapse.population import negatives_needed, population_valid
@@ -53,37 +53,23 @@ def save(outcome: Outcome, folder: Path) -> None:
     write_json(folder / "run.json", report(outcome))
 
 
-def reserve_folder(out: Path | None, name: str = "simulate") -> Path:
-    """Create the run folder: `out`, which must be new or empty, or the next free runs/NAME-NNNN.
-
-    Raises ValueError, one line, when it exists with content or cannot be written.
-    """
+def was_killed(folder: Path, configuration: Configuration) -> bool:
+    """Whether a folder that no process holds was left by one that was killed while it ran this configuration."""
     try:
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            if any(out.iterdir()):
-                raise ValueError(f"--out {out} already holds files; name a new folder or remove it")
-            _probe_writable(out)
-            return out
-        for number in itertools.count(1):
-            folder = Path("runs") / f"{name}-{number:04d}"
-            folder.parent.mkdir(exist_ok=True)
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                continue
-            return folder
-    except OSError as error:
-        raise ValueError(
-            f"--out {out or 'runs'} cannot be written ({error.strerror}); name a folder you may write to"
-        ) from error
-    raise AssertionError("unreachable: the count has no end")
+        found = read_json(folder / "run.json")
+        settings = {name: found["config"][name] for name in configuration.as_dict()}
+        return found["status"] == "running" and settings | {"out": None} == configuration.as_dict() | {"out": None}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
-def _probe_writable(folder: Path) -> None:
-    probe = folder / ".writable"
-    probe.touch()
-    probe.unlink()
+def recorded(folder: Path) -> dict[str, Trajectory]:
+    """The trajectories that a killed run had saved: those of the dynamics that had ended."""
+    found = {}
+    for name in read_json(folder / "run.json")["dynamics"]:
+        with suppress(OSError, ValueError):  # what cannot be read is run again
+            found[name] = Trajectory.load(folder / f"{name}.npz")
+    return found
 
 
 def _prediction(s: Simulation) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One toy simulation from its configuration: build it, run the asked-for dynamics, judge what became of it."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -84,19 +84,19 @@ def run(
     simulation: Simulation,
     progress: Progress,
     keep: Callable[[Outcome], None],
-    trained: Trajectory | None = None,
+    known: Mapping[str, Trajectory] | None = None,
 ) -> Outcome:
     """Run each of the configuration's dynamics from the same start; `keep` is called whenever one has ended.
 
-    The flows report at the times of the SGD record, which is `trained` where that has been run already. Diverged,
-    FlowFailed and Ctrl-C pass through after what they carry has been added to the outcome and handed to `keep`.
+    Dynamics in `known` have been run already and are not run again. Diverged, FlowFailed and Ctrl-C pass through after
+    what they carry has been added to the outcome and handed to `keep`.
     """
     outcome = Outcome(simulation)
     names = simulation.configuration.dynamics
     for name in names:
         try:
-            known = trained if name == "sgd" else None
-            outcome.trajectories[name] = known or _dynamics(name, simulation, partial(progress, name))
+            done = (known or {}).get(name)
+            outcome.trajectories[name] = done or _dynamics(name, simulation, partial(progress, name))
         except (Diverged, FlowFailed, KeyboardInterrupt) as stop:
             partial_record = getattr(stop, "trajectory", None)  # a Ctrl-C between two dynamics carries none
             if partial_record is not None and len(partial_record.time):

@@ -1,33 +1,28 @@
 """A grid of simulations in one folder: run over any Executor, resumed where it stopped, read as one table."""
 
-import os
-import platform
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from time import strftime
 from typing import TYPE_CHECKING, Any, Self
-
-from filelock import FileLock, Timeout
 
 from dyncollapse.configuration import Configuration
 from dyncollapse.dispatch import Workers, dispatch
 from dyncollapse.executors import local_workers
-from dyncollapse.files import printable, read_json, write_json
+from dyncollapse.files import is_partial, printable, read_json, remove_partial, write_json, writing
+from dyncollapse.folders import HOLDER, LOCK, held
 from dyncollapse.grid import axes_of, point_hash
 from dyncollapse.packing import best_runs, packs
 from dyncollapse.points import PointResult, as_configuration, read_point, run_pack
 from dyncollapse.report import versions
 from dyncollapse.schemas import Failures, Plan, Report, checked
 from dyncollapse.tables import as_dataset, as_row
-from dyncollapse.untrusted import read_text
 
 if TYPE_CHECKING:
     import xarray
 
-PLAN, POINTS, FAILURES, LOCK, HOLDER = "sweep.json", "points", "failures.json", ".lock", ".lock.holder"
+PLAN, POINTS, FAILURES = "sweep.json", "points", "failures.json"
 # Packs per worker that even out what takes longer and what shorter (ours).
 PACKS = 4
 MOST_PLAN = 2**28  # bytes of sweep.json: the largest grid takes about half of it
@@ -109,8 +104,9 @@ class Sweep:
         """
         workers = workers or local_workers()
         self.check_folder()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with _held(self.folder):
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with held(self.folder):
             finished, known = self._prepare(tell)
             failures = {name: text for name, text in known.items() if name not in self.points}
             done, failed = len(finished), dict[str, str]()
@@ -132,7 +128,7 @@ class Sweep:
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"{self.folder} is a file; name a new folder or a sweep's")
         if self.folder.exists() and not (self.folder / PLAN).exists():
-            foreign = sorted({path.name for path in self.folder.iterdir()} - OWN_NAMES)
+            foreign = sorted(p.name for p in self.folder.iterdir() if p.name not in OWN_NAMES and not is_partial(p))
             if foreign:
                 raise ValueError(f"{self.folder} holds {foreign[0]} and no {PLAN}; name a new folder or a sweep's")
 
@@ -154,8 +150,8 @@ class Sweep:
         everything = Sweep(self.folder, [*known, *self.points.values()])
         write_json(self.folder / PLAN, everything._as_plan())
         (self.folder / POINTS).mkdir(exist_ok=True)
-        for leftover in (self.folder / POINTS).glob(".*.partial"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        remove_partial(self.folder)
+        remove_partial(self.folder / POINTS)
         found, broken = self.reports()
         for name, problem in broken.items():
             tell(f"{problem}; it is run again")
@@ -202,25 +198,3 @@ def _read_plan(folder: Path) -> list[Configuration]:
         raise ValueError(
             f"{shown} cannot be read ({error}); remove it and sweep again: finished points are kept"
         ) from None
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold the folder against other sweeps. The lock goes with the process, however that ends."""
-    holder = folder / HOLDER
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        who = "another sweep"
-        with suppress(OSError, ValueError):
-            who += f": {printable(read_text(holder).strip())}"
-        raise ValueError(f"{folder} is in use by {who}; wait for its end, or stop it") from None
-    try:
-        holder.unlink(missing_ok=True)  # writing to a pipe of this name would block
-        holder.write_text(f"process {os.getpid()} on {platform.node()}, since {strftime('%Y-%m-%d %H:%M:%S')}\n")
-        yield
-    finally:
-        with suppress(OSError):
-            holder.unlink(missing_ok=True)
-        lock.release()

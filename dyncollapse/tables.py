@@ -1,6 +1,7 @@
 """What the points of a sweep found, as rows, as a CSV or Parquet file and over the axes of their grid."""
 
 import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from dyncollapse.configuration import Configuration
-from dyncollapse.files import write_whole
+from dyncollapse.files import write_bytes, write_whole
 from dyncollapse.grid import KINDS, NOT_HASHED
 
 if TYPE_CHECKING:
@@ -57,21 +58,15 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write a .csv or .parquet file, whole or not at all. Raises ValueError, one line, for other names."""
     check_table(path)
     if path.suffix == ".csv":
+        text = io.StringIO()
+        write_csv(rows, text)
+        write_bytes(path, text.getvalue().encode())
+        return
+    import pyarrow
+    from pyarrow import parquet
 
-        def write(partial: Path) -> None:
-            with partial.open("w", newline="") as file:
-                write_csv(rows, file)
-
-    else:
-        import pyarrow
-        from pyarrow import parquet
-
-        table = pyarrow.table({name: [row.get(name) for row in rows] for name in columns_of(rows)})
-
-        def write(partial: Path) -> None:
-            parquet.write_table(table, partial)
-
-    write_whole(path, write)
+    table = pyarrow.table({name: [row.get(name) for row in rows] for name in columns_of(rows)})
+    write_whole(path, lambda file: parquet.write_table(table, file))
 
 
 def check_table(path: Path) -> None:

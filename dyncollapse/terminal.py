@@ -6,18 +6,22 @@ import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from dyncollapse.canvas import save_picture
 from dyncollapse.claims import Checked
 from dyncollapse.diagnosis import Verdict, moment
 from dyncollapse.embeddings import EmbeddingReport
-from dyncollapse.files import printable, write_png
+from dyncollapse.files import printable
 from dyncollapse.population import POPULATION_FACTOR
 from dyncollapse.shared_signal import SharedSignal
 from dyncollapse.simulation import Outcome, dimensions, time_per_step, verdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Columns (ours): a file or a pipe has no width, and definitions beside the measures need room.
 WIDTH_OF_FILES, WIDTH_FOR_WORDS = 140, 100
@@ -284,8 +288,13 @@ def _column(values: list[float]) -> list[str]:
     return ["-" if math.isnan(v) else f"{v:.3f}" if fixed or v == 0 else f"{v:.1e}" for v in values]
 
 
-def draw_spectrum(outcome: Outcome, found: dict[str, Any], folder: Path) -> None:
-    """Draw the singular values at the end of every dynamics, with the threshold, into the run folder."""
+def save_spectrum(outcome: Outcome, found: dict[str, Any], folder: Path) -> str:
+    """Draw `spectrum.png` into the run folder, and say in one line why that failed."""
+    return save_picture(folder / "spectrum.png", lambda: draw_spectrum(outcome, found))
+
+
+def draw_spectrum(outcome: Outcome, found: dict[str, Any]) -> "Figure":
+    """Draw the singular values at the end of every dynamics, with the threshold."""
     from matplotlib.figure import Figure
 
     from dyncollapse.plotting import plot_spectrum
@@ -300,4 +309,4 @@ def draw_spectrum(outcome: Outcome, found: dict[str, Any], folder: Path) -> None
         ax.set(xlabel="embedding dimension", ylabel="standard deviation of the embedding")
     ax.axhline(found["verdict"]["threshold"], color="0.5", linestyle=":", label="counts as collapsed below")
     ax.legend(frameon=False)
-    write_png(folder / "spectrum.png", figure)
+    return figure

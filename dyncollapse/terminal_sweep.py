@@ -2,19 +2,22 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dyncollapse.canvas import save_picture
 from dyncollapse.configuration import Configuration
-from dyncollapse.files import printable, write_png
+from dyncollapse.files import printable
 from dyncollapse.grid import as_options, shown
 from dyncollapse.progress import duration
 from dyncollapse.schemas import Report
 from dyncollapse.settings import option
 from dyncollapse.sweep import Sweep
 from dyncollapse.terminal import open_console, open_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Digits of a point's name in the table: enough to find its folder.
 SHOWN = 8
@@ -81,24 +84,26 @@ def print_failures(sweep: Sweep, failures: Mapping[str, str]) -> None:
         console.print(f"  dyncollapse simulate {as_options(sweep.points[name])}", soft_wrap=True)
 
 
-def draw_sweep(sweep: Sweep, reports: Mapping[str, Report]) -> list[str]:
-    """Draw the final singular values over the numeric axis with most values into sweep.png; return what was drawn.
+def save_sweep(sweep: Sweep, reports: Mapping[str, Report]) -> tuple[list[str], str]:
+    """Draw the final singular values over the numeric axis with most values into sweep.png.
 
-    Every combination of the other axes has a panel, of which the first PANELS are drawn.
+    Every combination of the other axes has a panel, of which the first PANELS are drawn. Returns the names of what was
+    drawn, and in one line why that failed.
     """
     axes = sweep.axes
     numeric = [name for name, values in axes.items() if all(isinstance(v, int | float) for v in values)]
     numeric = [name for name in numeric if name != "seed"] or numeric
     if not numeric or not reports:
-        return []
+        return [], ""
     over = max(numeric, key=lambda name: len(axes[name]))
     others = [name for name in axes if name != over]
     panels: dict[tuple[Any, ...], list[tuple[float, Report]]] = {}
     for name, report in reports.items():
         c = sweep.points[name]
         panels.setdefault(tuple(getattr(c, other) for other in others), []).append((getattr(c, over), report))
-    _draw(list(panels.items())[:PANELS], over, others, len(panels), sweep.folder / "sweep.png")
-    return ["sweep.png"]
+    shown = list(panels.items())[:PANELS]
+    problem = save_picture(sweep.folder / "sweep.png", lambda: _draw(shown, over, others, len(panels)))
+    return [] if problem else ["sweep.png"], problem
 
 
 def _draw(
@@ -106,8 +111,7 @@ def _draw(
     over: str,
     others: Sequence[str],
     count: int,
-    path: Path,
-) -> None:
+) -> "Figure":
     from matplotlib.figure import Figure
 
     from dyncollapse.plotting import plot_sweep
@@ -132,7 +136,7 @@ def _draw(
     figure.supylabel("final singular value, mean over runs", fontsize=10)
     lines = {label: line for ax in grid.flat for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(lines.values(), lines, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
-    write_png(path, figure)
+    return figure
 
 
 def _columns(rows: Sequence[Sequence[float | None]]) -> np.ndarray[Any, Any]:

@@ -52,17 +52,13 @@ class Trajectory:
         return tuple(w[-1] for w in self.weights)
 
     def save(self, path: str | Path) -> None:
-        """Write the whole record to one .npz file, or nothing."""
+        """Write the whole record to one .npz file, or nothing. Raises CannotWrite, an OSError, where that fails."""
         tensors = {"time": self.time, "loss": self.loss}
         tensors |= {f"weight_{i}": w for i, w in enumerate(self.weights, 1)}
         tensors |= {f"bias_{i}": b for i, b in enumerate(self.biases, 1)}
         arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
-
-        def write(partial: Path) -> None:
-            with partial.open("wb") as file:
-                np.savez(file, meta=np.array(json.dumps(self.meta)), **arrays)
-
-        write_whole(Path(path), write)
+        meta = np.array(json.dumps(self.meta))
+        write_whole(Path(path), lambda file: np.savez(file, meta=meta, **arrays))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

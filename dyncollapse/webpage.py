@@ -5,15 +5,16 @@ import html
 import io
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 
+from dyncollapse.canvas import picture
 from dyncollapse.embeddings import EmbeddingReport
-from dyncollapse.files import printable
-from dyncollapse.plotting import plot_eigenvalues, plot_ratios
+from dyncollapse.files import first_line, printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -31,8 +32,12 @@ FILES = {
 COLUMNS = ("dimension", "eigenvalue", "collapsed", "mechanism", "fate", "rho", "rho_error")
 
 
-def draw(report: EmbeddingReport) -> Figure:
+def draw(report: EmbeddingReport) -> "Figure":
     """Draw the spectrum with its noise floor and threshold and, where other views were given, rho."""
+    from matplotlib.figure import Figure
+
+    from dyncollapse.plotting import plot_eigenvalues, plot_ratios
+
     ratios = report.ratios
     wide = ratios is not None and len(ratios) > 0
     figure = Figure(figsize=(9 if wide else 5, 3.5), layout="constrained")
@@ -44,19 +49,33 @@ def draw(report: EmbeddingReport) -> Figure:
 
 
 def as_png(report: EmbeddingReport) -> bytes:
-    """The same figure, for eyes."""
-    picture = io.BytesIO()
-    draw(report).savefig(picture, format="png", dpi=150)
-    return picture.getvalue()
+    """The same figure as a PNG file."""
+    return picture(lambda: draw(report))
 
 
-def as_files(report: EmbeddingReport, config: Mapping[str, Any], *forms: str) -> dict[str, bytes]:
-    """The contents of the files that `forms` of FILES name, by file name; of all files where none is named."""
+def as_files(
+    report: EmbeddingReport,
+    config: Mapping[str, Any],
+    *forms: str,
+    tell: Callable[[str], object] = lambda _text: None,
+) -> dict[str, bytes]:
+    """The contents of the files that `forms` of FILES name, by file name; of all files where none is named.
+
+    A picture that cannot be drawn is left out, and `tell` gets the reason in a line.
+    """
+
+    def try_png() -> bytes | None:
+        try:
+            return as_png(report)
+        except Exception as error:  # Matplotlib and what it calls raise anything
+            tell(f"{FILES['png']} could not be drawn ({first_line(error)})")
+            return None
+
     makers: dict[str, Callable[[], bytes | None]] = {
         "json": lambda: as_json(report, config).encode(),
         "csv": lambda: as_csv(report).encode(),
         "html": lambda: as_html(report, config).encode(),
-        "png": lambda: as_png(report),
+        "png": try_png,
         "npz": lambda: as_npz(report),
     }
     contents = {FILES[form]: makers[form]() for form in forms or FILES}
@@ -110,10 +129,6 @@ def as_html(report: EmbeddingReport, config: Mapping[str, Any]) -> str:
     It is all ASCII, so that it reads the same in whatever encoding it is printed.
     """
     values = report.as_values()
-    picture = io.StringIO()
-    with rc_context({"svg.fonttype": "path", "svg.hashsalt": "dyncollapse"}):
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        draw(report).savefig(picture, format="svg", metadata=nothing)
     warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in report.warnings)
     measures = "".join(
         f'<tr><td>{escape(name)}</td><td class="number">{_number(value)}</td>'
@@ -129,14 +144,14 @@ def as_html(report: EmbeddingReport, config: Mapping[str, Any]) -> str:
     heads, *lines = csv.reader(io.StringIO(as_csv(report)))
     rows = f"<tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>"
     rows += "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in lines)
-    svg, name = picture.getvalue(), str(config.get("file", "embeddings"))
+    name = str(config.get("file", "embeddings"))
     page = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>dyncollapse: {escape(name)}</title>
 <style>{STYLE}</style></head><body>
 <h1>{escape(report.verdict.sentence)}</h1>
 <p>{report.samples} samples of {report.dim} dimensions, {escape(report.space)}: {escape(name)}</p>
 {warnings}{assumed}
-{svg[svg.index("<svg") :]}
+{_as_svg(report)}
 <h2>Measures</h2>
 <table><tr><th>measure</th><th>value</th><th>95 % interval</th><th>definition</th></tr>{measures}</table>
 <h2>Conventions and settings</h2>
@@ -146,6 +161,15 @@ def as_html(report: EmbeddingReport, config: Mapping[str, Any]) -> str:
 </body></html>
 """
     return page.encode("ascii", "xmlcharrefreplace").decode()
+
+
+def _as_svg(report: EmbeddingReport) -> str:
+    """The figure as an element of the page, or the reason why there is none."""
+    try:
+        svg = picture(lambda: draw(report), "svg", {"svg.fonttype": "path", "svg.hashsalt": "dyncollapse"}).decode()
+    except Exception as error:  # Matplotlib and what it calls raise anything
+        return f'<p class="warning">The picture could not be drawn ({escape(first_line(error))}).</p>'
+    return svg[svg.index("<svg") :]
 
 
 def _number(value: float | None) -> str:

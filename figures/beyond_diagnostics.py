@@ -2,10 +2,9 @@
 
 import textwrap
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from figure import Result, claim, main
+from figure import Result, claim, main, plt
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 

@@ -3,9 +3,8 @@
 import math
 from fractions import Fraction
 
-import matplotlib.pyplot as plt
 import torch
-from figure import Result, claim, main
+from figure import Result, claim, main, plt
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 

@@ -3,9 +3,8 @@
 import itertools
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import torch
-from figure import Result, claim, main
+from figure import Result, claim, main, plt
 
 from dyncollapse import (
     GaussianTask,

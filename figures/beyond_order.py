@@ -1,8 +1,7 @@
 """Ours: SGD on a fixed batch converges to the gradient flow at first order in the learning rate."""
 
-import matplotlib.pyplot as plt
 import torch
-from figure import Result, claim, main
+from figure import Result, claim, main, plt
 
 from dyncollapse import GaussianTask, gaussian_init, order_of_convergence, relative_distance, sample_flow, train
 from dyncollapse.plotting import plot_order

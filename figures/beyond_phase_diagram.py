@@ -2,10 +2,9 @@
 
 import math
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from figure import Result, claim, main
+from figure import Result, claim, main, plt
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 

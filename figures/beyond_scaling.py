@@ -4,10 +4,9 @@ import time
 import weakref
 from collections.abc import Callable
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from figure import Result, claim, main
+from figure import Result, claim, main, plt
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode

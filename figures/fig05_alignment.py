@@ -2,9 +2,8 @@
 
 import math
 
-import matplotlib.pyplot as plt
 import torch
-from figure import Result, claim, main
+from figure import Result, claim, main, plt
 
 from dyncollapse import (
     GaussianTask,

@@ -2,9 +2,8 @@
 
 from itertools import islice
 
-import matplotlib.pyplot as plt
 import torch
-from figure import Result, claim, main
+from figure import Result, claim, main, plt
 
 from dyncollapse import GaussianTask, gaussian_init, sample_flow, singular_values, stack_pairs, train
 from dyncollapse.plotting import plot_paths

@@ -2,9 +2,8 @@
 
 import itertools
 
-import matplotlib.pyplot as plt
 import torch
-from figure import Result, claim, main
+from figure import Result, claim, main, plt
 
 from dyncollapse import COLLAPSED_BELOW, GaussianTask, Objective, covariance_spectrum, forward, train, uniform_init
 from dyncollapse.plotting import plot_spectrum

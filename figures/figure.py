@@ -1,17 +1,23 @@
 """What every figure script shares: its command line, the style, and where results go."""
 
 import csv
+import io
+import os
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
-from matplotlib.figure import Figure
 
-from dyncollapse.files import write_whole
+from dyncollapse.files import write_bytes, write_whole
+
+os.environ["MPLBACKEND"] = "agg"  # before Matplotlib is imported, which a notebook's backend may prevent
+
+import matplotlib
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
 
@@ -36,15 +42,15 @@ def main(name: str, draw: Callable[[bool], Result]) -> None:
     parser.add_argument("--out", type=Path, default=HERE / "out", help="folder for the results (default: figures/out)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # the same bits everywhere; scripts run side by side instead
-    plt.switch_backend("agg")
+    matplotlib.rcdefaults()  # the user's settings may ask for LaTeX
     plt.style.use(HERE / "paper.mplstyle")
     result = draw(arguments.quick)
     arguments.out.mkdir(parents=True, exist_ok=True)
     target = arguments.out / name
     for suffix in ("png", "pdf"):
         write_whole(target.with_suffix(f".{suffix}"), partial(result.figure.savefig, format=suffix))
-    write_whole(target.with_suffix(".csv"), partial(_write_table, rows=result.rows))
-    write_whole(target.with_suffix(".txt"), lambda path: path.write_text(result.caption.strip() + "\n"))
+    write_bytes(target.with_suffix(".csv"), _as_table(result.rows).encode())
+    write_bytes(target.with_suffix(".txt"), f"{result.caption.strip()}\n".encode())
     print(f"{target}.png, .pdf, .csv, .txt")
 
 
@@ -54,8 +60,9 @@ def claim(holds: bool, statement: str) -> None:
         raise SystemExit(f"the figure's claim does not hold: {statement}")
 
 
-def _write_table(path: Path, rows: Sequence[dict[str, object]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+def _as_table(rows: Sequence[dict[str, object]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -6,6 +6,7 @@ import pytest
 import torch
 from bridge_helpers import write_images
 from click.testing import CliRunner
+from commands import SMALL
 from diagnose_cli_helpers import ALIVE, DIM
 from hypothesis import settings
 
@@ -61,3 +62,9 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def diagnose(folder):  # noqa: ARG001 (the user has to be somewhere)
     return lambda *options: CliRunner().invoke(main, ["diagnose", *map(str, options)])
+
+
+@pytest.fixture
+def simulate(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return lambda *options: CliRunner().invoke(main, ["simulate", *SMALL, *map(str, options)])

@@ -1,6 +1,5 @@
 """`dyncollapse bridge` as a user types it: good, odd and hostile."""
 
-import errno
 import json
 import os
 import signal
@@ -15,15 +14,15 @@ import pytest
 import torch
 from bridge_helpers import write_images
 from click.testing import CliRunner
-from commands import refused
+from commands import refused, small_disk
 from filelock import FileLock
 
-from dyncollapse.bridge import pretraining
 from dyncollapse.bridge.checkpoints import checkpoints
-from dyncollapse.bridge.cli_common import remove_empty
 from dyncollapse.bridge.encoders import build_backbone
 from dyncollapse.bridge.images import open_data
 from dyncollapse.cli import main
+from dyncollapse.files import write_bytes
+from dyncollapse.folders import claimed_folder, held
 
 SHORT = ["--data", "digits", "--epochs", "1", "--batch-size", "256", "--no-tensorboard"]
 
@@ -243,18 +242,68 @@ def test_folder_in_use_and_other_settings_are_refused(run):
     assert "step 5: loss" in resumed.stdout
 
 
-def test_refused_run_leaves_the_lock_of_the_one_that_goes_on(run):
+def test_folder_in_use_is_refused_and_stays_in_use(run):
     with FileLock(run / ".lock", timeout=0):
         for _ in range(2):
-            assert "is being trained by another process" in refused(call("pretrain", "--resume", "--out", run))
-    empty = run.parent / "empty"
-    empty.mkdir()
-    (empty / ".lock").touch()
-    with FileLock(empty / ".lock", timeout=0):
-        remove_empty(empty)
-        assert empty.exists()
-    remove_empty(empty)
-    assert not empty.exists()
+            assert "is in use by another process" in refused(call("pretrain", "--resume", "--out", run))
+
+
+@pytest.mark.parametrize("command", ["embed", "diagnose", "check", "pretrain"])
+def test_of_two_that_write_into_one_folder_the_second_is_refused(run, command, tmp_path):
+    out = tmp_path / "new"
+    given = {"check": ("--short",), "pretrain": SHORT}.get(command, ("--checkpoint", run))
+    with claimed_folder(out, command):
+        assert "new is in use by process" in refused(call(command, *given, "--out", out))
+    assert not out.exists()
+
+
+def test_of_two_diagnoses_of_a_run_the_second_is_refused(run):
+    (run / "diagnosis").mkdir(exist_ok=True)
+    with held(run / "diagnosis"):
+        assert "diagnosis is in use by process" in refused(call("diagnose", "--checkpoint", run))
+
+
+def test_check_that_was_killed_before_its_runs_began_goes_on(tmp_path):
+    (tmp_path / "mlp-seed0").mkdir()
+    (tmp_path / "mlp-seed0" / ".lock").touch()
+    (tmp_path / "other").touch()
+    options = ("check", "--short", "--seeds", 1, "--epochs", 1, "--workers", 10**6, "--out")
+    assert "--workers is 1000000; it must be between 1 and" in refused(call(*options, tmp_path))
+    with claimed_folder(tmp_path, "check", lambda _folder: True):
+        assert "is in use by process" in refused(call(*options[:-3], "--out", tmp_path))
+
+
+@pytest.mark.parametrize("command", ["embed", "diagnose", "probe"])
+@pytest.mark.parametrize("count", ["--threads", "--workers"])
+def test_counts_beyond_all_reason_are_refused(run, command, count):
+    line = refused(call(command, "--checkpoint", run, count, 10**5))
+    assert f"{count} is 100000; it must be between" in line
+
+
+def test_results_that_a_full_disk_does_not_take_are_printed_all_the_same(run, tmp_path, monkeypatch):
+    def full(path, content):
+        with small_disk(100 if path.suffix == ".csv" else 2**30):
+            write_bytes(path, content)
+
+    monkeypatch.setattr("dyncollapse.files.write_bytes", full)
+    result = call("diagnose", "--checkpoint", run, "--out", tmp_path / "new")
+    assert result.exit_code == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"dyncollapse: {tmp_path / 'new' / 'representation'}/")
+    assert last.endswith("could not be written (File too large); nothing was saved")
+    assert "\nrepresentation: 500 samples" in result.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_run_that_was_killed_before_it_began_blocks_nothing(tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    for name in (".lock", ".lock.holder", ".config.json.0123.partial"):
+        (out / name).touch()
+    line = refused(call("pretrain", "--resume", "--out", out))
+    assert f"{out} is no run, or was stopped before it began; leave out --resume" in line
+    assert call("pretrain", *SHORT, "--batch-size", 1000, "--out", out).exit_code == 0
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
 def test_resume_checks_what_it_may_change(run):
@@ -272,14 +321,18 @@ def test_results_of_other_steps_or_images_are_not_the_runs(tmp_path):
     assert "cannot be read or written" in refused(call("diagnose", "--checkpoint", run))
 
 
-def test_full_disk_says_how_to_go_on(tmp_path, monkeypatch):
-    def full(*_arguments):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(pretraining.Journal, "write", full)
-    line = refused(call("pretrain", *SHORT, "--out", tmp_path / "run"))
-    assert "could not be written (No space left on device); earlier checkpoints are whole" in line
-    assert f"--resume --out {tmp_path / 'run'}" in line
+@pytest.mark.parametrize(("size", "file"), [(0, "config.json"), (3000, "checkpoints/step-00000003.pt")])
+def test_full_disk_says_how_to_go_on(tmp_path, size, file):
+    out = tmp_path / "run"
+    with small_disk(size):
+        result = call("pretrain", *SHORT, "--checkpoint-every", 3, "--out", out)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"dyncollapse: {out / file} could not be written (File too large). ")
+    assert line.endswith(f"bridge pretrain --resume --out {out}" if size else "Nothing was saved.")
+    assert out.exists() is bool(size)
+    again = ("--resume", "--out", out) if size else (*SHORT, "--out", out)
+    assert call("pretrain", *again).exit_code == 0
 
 
 def test_missing_extra_is_named(monkeypatch, tmp_path):

@@ -1,6 +1,5 @@
 """Pretraining: stopped, killed and resumed, and out of disk."""
 
-import errno
 import os
 import signal
 import subprocess
@@ -9,14 +8,15 @@ import time
 from dataclasses import replace
 
 import pytest
-import torch
 from bridge_helpers import ALONE, equal, small, states, write_images
 from click.testing import CliRunner
+from commands import small_disk
 
 from dyncollapse.bridge import Progress, Stopped, pretrain, read_run
 from dyncollapse.bridge.checkpoints import checkpoints, load_checkpoint, newest
 from dyncollapse.bridge.journal import Journal, read_journal
 from dyncollapse.cli import main
+from dyncollapse.files import CannotWrite
 
 # --- Stopped and resumed
 
@@ -80,7 +80,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
 
     def second(done, _total):
         if done == 1:
-            with pytest.raises(ValueError, match="is being trained by another process") as error:
+            with pytest.raises(ValueError, match="is in use by process") as error:
                 pretrain(recipe, tmp_path, ALONE)
             refusals.append(str(error.value))
 
@@ -140,25 +140,21 @@ def test_the_newest_checkpoints_are_kept(tmp_path):
     assert [path.name for path in checkpoints(tmp_path)] == [f"step-{k:08d}.pt" for k in (3, 4, 5)]
 
 
-@pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, "No space left"), RuntimeError("PytorchStreamWriter failed writing file data/3")]
-)
-def test_full_disk_leaves_the_previous_checkpoint_whole(error, tmp_path, monkeypatch):
-    recipe, saved = small(batch_size=256, checkpoint_every=2), []
-    save = torch.save
+def test_full_disk_leaves_the_previous_checkpoint_whole(tmp_path):
+    recipe = small(batch_size=256, checkpoint_every=2)
 
-    def fill(content, path):
-        save(content, path)
-        saved.append(path)
-        if len(saved) == 2:
-            path.write_bytes(path.read_bytes()[:1000])  # half of it was written
-            raise error
+    def fill(done, _total):
+        if done == 2:
+            limit.__enter__()
 
-    monkeypatch.setattr(torch, "save", fill)
-    with pytest.raises(OSError, match="pace"):
-        pretrain(recipe, tmp_path, ALONE)
+    limit = small_disk(100_000)
+    try:
+        with pytest.raises(CannotWrite, match="File too large") as caught:
+            pretrain(recipe, tmp_path, ALONE, Progress(step=fill))
+    finally:
+        limit.__exit__(None, None, None)
+    assert caught.value.filename == str(tmp_path / "checkpoints" / "step-00000004.pt")
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002.pt"]
-    monkeypatch.undo()
     pretrain(recipe, tmp_path, ALONE)
     assert load_checkpoint(newest(tmp_path)).step == 5
 

@@ -7,20 +7,12 @@ import time
 
 import pytest
 from click.testing import CliRunner
-from commands import refused
+from commands import SMALL, refused
 
 from dyncollapse.claims import CLAIMS, Measured
 from dyncollapse.claims.claim import claim
 from dyncollapse.cli import main
 from dyncollapse.report import report
-
-SMALL = ["--dim", "4", "--batch-size", "16", "--pool", "64", "--steps", "30", "--runs", "2", "--flow-batches", "2"]
-
-
-@pytest.fixture
-def simulate(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return lambda *options: CliRunner().invoke(main, ["simulate", *SMALL, *map(str, options)])
 
 
 def test_table_verdict_and_folder_are_shown(simulate, tmp_path):
@@ -91,17 +83,6 @@ def test_divergence_exits_1_names_step_and_rate_and_keeps_the_record(simulate, t
     assert run["dynamics"]["sgd"]["time"] > 0
     advised = result.stderr.split("; lr ")[1].split()[0]
     assert simulate("--lr", advised, "--aug-strength", 3, "--steps", 200).exit_code == 0
-
-
-def test_full_disk_exits_1_without_half_a_file(simulate, tmp_path, monkeypatch):
-    def full(*_args, **_kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("numpy.savez", full)
-    result = simulate("--out", "mine")
-    assert result.exit_code == 1
-    assert "No space left on device" in result.stderr
-    assert not list(tmp_path.glob("mine/*.npz"))
 
 
 def test_ctrl_c_while_results_are_saved_loses_none(simulate, tmp_path, monkeypatch):

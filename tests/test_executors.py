@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -37,7 +39,73 @@ def test_workers_leave_ctrl_c_to_the_sweep_from_their_first_moment():
 def test_local_workers_share_the_cores():
     assert local_workers(5, 3).count == 5
     assert local_workers().count == len(os.sched_getaffinity(0))
-    assert local_workers(None, 10**3).count == 1
+    assert local_workers(None, 3 * len(os.sched_getaffinity(0))).count == 1
+
+
+@pytest.mark.parametrize("count", [0, -1, 10**5])
+def test_counts_beyond_all_reason_are_refused(count):
+    for start in (lambda: local_workers(count), lambda: local_workers(1, count), lambda: dask_workers(count)):
+        with pytest.raises(ValueError, match=rf" is {count}; it must be between 1 and \d+, 16 for each core"):
+            start()
+
+
+PROGRAM = """
+from dyncollapse import Sweep, expand_grid, local_workers
+{guard}
+    points = expand_grid({{"seed": range(2), "steps": 5, "runs": 1, "dynamics": ("sgd",)}})
+    Sweep("sweep", points).run(local_workers(1))
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "guard", "words"),
+    [
+        ("-", 'if __name__ == "__main__":', "<stdin> is no file; put the program in a file"),
+        ("program.py", "if True:", 'put its work under `if __name__ == "__main__":`'),
+    ],
+)
+def test_program_that_workers_cannot_import_is_told_in_one_line(tmp_path, given, guard, words):
+    code = PROGRAM.format(guard=guard)
+    (tmp_path / "program.py").write_text(code)
+    command = [sys.executable, given]
+    result = subprocess.run(command, input=code, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.stderr.count("Traceback") == 1  # its own, of a library's ValueError
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("ValueError: ")
+    assert last.endswith(words)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's signal at the death of a parent")
+def test_server_of_workers_ends_with_a_program_that_is_killed_while_it_imports(tmp_path):
+    code = (
+        "from dyncollapse.executors import local_workers\n"
+        "if __name__ == '__main__':\n"
+        "    with local_workers(1).start():\n"
+        "        pass\n"
+    )
+    (tmp_path / "program.py").write_text(code)
+    program = subprocess.Popen([sys.executable, tmp_path / "program.py"])
+    deadline = time.monotonic() + 30
+    while not (servers := _importing(program.pid)) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    program.kill()
+    program.wait()
+    killed = time.monotonic()
+    while any(map(_alive, servers)) and time.monotonic() < killed + 10:
+        time.sleep(0.005)
+    assert servers
+    assert time.monotonic() < killed + 1
+
+
+def _importing(parent):
+    """Servers that a process has started, and that are in the middle of importing PyTorch."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError, IndexError):
+            stat, maps = (Path(f"/proc/{pid}/{name}").read_text() for name in ("stat", "maps"))
+            if int(stat.rpartition(")")[2].split()[1]) == parent and "libtorch" in maps:
+                found.append(int(pid))
+    return found
 
 
 def test_local_processes_end_with_their_context():

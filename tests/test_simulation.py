@@ -7,7 +7,7 @@ from simulation_helpers import SMALL, simulate
 
 from dyncollapse import Trajectory, relative_distance
 from dyncollapse.configuration import resolve
-from dyncollapse.report import report, reserve_folder, save
+from dyncollapse.report import report, save
 from dyncollapse.simulation import Outcome, build, run
 from dyncollapse.terminal import print_outcome
 
@@ -105,23 +105,6 @@ def test_report_of_nothing_recorded_has_no_verdict():
     found = report(Outcome(build(resolve(SMALL))))
     assert found["verdict"] is None
     assert found["dynamics"] == {}
-
-
-def test_run_folders_are_numbered_and_never_reused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    names = [str(reserve_folder(None)) for _ in range(3)]
-    assert names == ["runs/simulate-0001", "runs/simulate-0002", "runs/simulate-0003"]
-
-
-def test_given_folder_must_be_new_or_empty(tmp_path):
-    (tmp_path / "empty").mkdir()
-    assert reserve_folder(tmp_path / "empty") == tmp_path / "empty"
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "run.json").touch()
-    with pytest.raises(ValueError, match="already holds files"):
-        reserve_folder(tmp_path / "full")
-    with pytest.raises(ValueError, match="cannot be written"):
-        reserve_folder(tmp_path / "full" / "run.json" / "below-a-file")
 
 
 DEEP = {

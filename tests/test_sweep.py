@@ -106,7 +106,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch):
 
     monkeypatch.setattr("numpy.savez", disk)
     failures = found.run(HERE, most_runs=6)
-    assert failures == dict.fromkeys(full, "could not be written (No space left on device)")
+    assert failures == dict.fromkeys(full, "sgd.npz could not be written (No space left on device)")
     assert names(tmp_path) == set(found.points) - full  # neither the point nor a partial folder
     full.clear()
     assert found.run(HERE) == found.failures() == {}
@@ -173,7 +173,7 @@ def test_a_sweep_that_is_killed_goes_on_and_frees_its_folder(tmp_path):
         while len(list(folder.glob("points/[!.]*"))) < 1:
             assert process.poll() is None
             time.sleep(0.05)
-        with pytest.raises(ValueError, match=f"in use by another sweep: process {process.pid} on "):
+        with pytest.raises(ValueError, match=f"in use by process {process.pid} on "):
             sweep(folder).run(HERE)
     finally:
         process.kill()
@@ -198,6 +198,22 @@ def test_two_workers_that_finish_one_point_agree(tmp_path):
     assert run_pack([c], tmp_path)[0].failure is None
     assert {path.name for path in (tmp_path / first.name).iterdir()} == {"run.json"}
     assert names_in(tmp_path) == {first.name}
+
+
+def test_threads_beyond_all_reason_are_a_failure_of_the_point(tmp_path):
+    (result,) = run_pack([resolve({**SMALL, "threads": 1000})], tmp_path)
+    assert result.failure.startswith("threads is 1000; it must be between 1 and ")
+
+
+@pytest.mark.parametrize("name", [".sweep.json.0123.partial", ".failures.json.0123.partial", "points/.a.0123.partial"])
+def test_what_a_kill_leaves_before_there_is_a_plan_blocks_nothing(tmp_path, name):
+    (tmp_path / "points").mkdir()
+    (tmp_path / name).write_text("{")
+    found = sweep(tmp_path, aug_strength=[0.5])
+    found.check_folder()
+    assert found.run(HERE) == {}
+    assert not (tmp_path / name).exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"points", "sweep.json", "failures.json"}
 
 
 def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path):

@@ -94,21 +94,21 @@ def test_collect_names_a_broken_point_and_leaves_it_out(sweep, tmp_path):
 @pytest.mark.parametrize("failing", [False, True])
 def test_a_picture_that_cannot_be_drawn_hides_nothing(sweep, tmp_path, failing):
     assert sweep("--aug-strength", "0.5").exit_code == 0
+    (tmp_path / "here/sweep.png").unlink(missing_ok=True)
     (tmp_path / "here/sweep.png").mkdir()
     result = sweep("--aug-strength", "0.5,1e6" if failing else "0.5,1")
-    assert result.exit_code == 1
+    assert result.exit_code == (1 if failing else 0)
     assert f"{2 - failing} of 2 points are finished" in result.stdout
     assert "Saved in here/: points/, sweep.json\n" in result.stdout
     assert ("SGD diverged at step" in result.stderr) is failing
-    last = result.stderr.splitlines()[-1]
-    assert last.endswith("sweep.png could not be drawn (Is a directory)")
-    assert ("1 of 2 points failed" in last) is failing
+    assert "dyncollapse: warning: here/sweep.png could not be written (Is a directory)\n" in result.stderr
+    assert ("1 of 2 points failed" in result.stderr.splitlines()[-1]) is failing
 
 
 def test_a_plan_that_goes_while_the_sweep_runs_is_no_traceback(sweep, tmp_path, monkeypatch):
     monkeypatch.setattr("dyncollapse.sweep.Sweep._record", lambda *_: (tmp_path / "here/sweep.json").unlink())
     result = sweep("--seed", "0,1")
-    assert result.exit_code == 1
+    assert result.exit_code == 0
     assert "2 of 2 points are finished" in result.stdout
     assert "sweep.png could not be drawn (here holds no sweep.json; name the folder of a sweep)" in result.stderr
 
@@ -254,7 +254,8 @@ def test_ctrl_c_tells_how_far_it_came_and_the_same_command_goes_on(tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # to the whole foreground, as a terminal does
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    (line,) = errors.splitlines()
+    line = errors.splitlines()[-1]  # on a slow machine, lines of progress stand before it
+    assert "Traceback" not in errors
     done = int(re.search(r"Interrupted\. (\d+) of 6 points are done; the same command goes on", line)[1])
     assert 1 <= done < 6
     assert len(list(tmp_path.glob("here/points/*/run.json"))) == done

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dyncollapse.bridge.encoders import build_encoder
 from dyncollapse.bridge.recipe import Recipe
-from dyncollapse.files import printable, write_whole
+from dyncollapse.files import printable, remove_partial, write_whole, writing
 from dyncollapse.settings import from_values
 from dyncollapse.torchfiles import read_pt
 from dyncollapse.untrusted import NoFile
@@ -31,9 +31,11 @@ class Checkpoint:
     states: dict[str, Any]  # model; optimiser, schedule and scaler; random: per process, the generators' states
 
     def save(self, folder: Path, keep: int) -> Path:
-        """Write into a run's folder, then remove all but the newest `keep`; OSError leaves the earlier ones alone."""
+        """Write into a run's folder, then remove all but the newest `keep`; CannotWrite leaves the earlier ones."""
         path = folder / FOLDER / f"step-{self.step:08d}.pt"
-        path.parent.mkdir(exist_ok=True)
+        with writing(path.parent):
+            path.parent.mkdir(exist_ok=True)
+            remove_partial(path.parent)
         content = {
             "format": FORMAT,
             "step": self.step,
@@ -41,19 +43,10 @@ class Checkpoint:
             "channels": self.channels,
             **self.states,
         }
-        write_whole(path, lambda partial: _save(content, partial))
+        write_whole(path, lambda file: torch.save(content, file))
         for old in checkpoints(folder)[:-keep]:
             old.unlink(missing_ok=True)
         return path
-
-
-def _save(content: dict[str, Any], path: Path) -> None:
-    try:
-        torch.save(content, path)
-    except RuntimeError as error:  # torch's writer knows no other error for a full disk
-        if "file" not in str(error) and "write" not in str(error):
-            raise
-        raise OSError(28, "no space left on device, or it cannot be written") from error
 
 
 def checkpoints(folder: Path) -> Sequence[Path]:

@@ -2,11 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from dyncollapse.bridge.cli_common import AS_JSON, refusals, remove_empty
-from dyncollapse.cli_shared import EPOCHS, THREADS, FiniteRange, fail, say, say_saved
+from dyncollapse.bridge.cli_common import AS_JSON, refusals
+from dyncollapse.cli_shared import EPOCHS, OUT, THREADS, FiniteRange, fail, say, say_saved, warn
+from dyncollapse.files import CannotWrite
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @click.command()
@@ -44,7 +49,7 @@ def table(folders: tuple[Path, ...], markdown: bool, as_json: bool) -> None:
 @click.option("--device", help="With --full: cuda, cuda:N or cpu.  [cuda]")
 @click.option("--cifar", type=click.Path(path_type=Path), help="With --full: a folder of CIFAR-10, or its archive.")
 @click.option("--minutes", type=FiniteRange(0, 10**4, min_open=True), help="With --full: for all of it.  [9]")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder, new or of an earlier check.  [runs/check-NNNN]")
+@click.option("--out", type=OUT, help="Folder, new or of an earlier check.  [runs/check-NNNN]")
 @AS_JSON
 def check(
     seeds: int | None,
@@ -80,30 +85,31 @@ def check(
     with refusals():
         from dyncollapse.bridge.check import SEEDS, check_recipes, run_check
         from dyncollapse.bridge.pretraining import Stopped
+        from dyncollapse.folders import claimed_folder
         from dyncollapse.progress import progress_line
-        from dyncollapse.report import reserve_folder
+        from dyncollapse.threads import check_count
 
-        begun = out is not None and any(out.glob("*/config.json"))
-        folder = out if out is not None and begun else reserve_folder(out, "check")
-        again = f"dyncollapse bridge check --out {folder} with the same options goes on"
-        try:
-            with progress_line("steps") as advance:
-                failures = run_check(
-                    folder, check_recipes(seeds or SEEDS, short=short, epochs=epochs), workers, advance
-                )
-            found = _summarise(folder) | {"failures": failures}
-        except (KeyboardInterrupt, Stopped):
-            fail(130, f"Interrupted; what was saved until then is in {folder}/, and {again}")
-        except OSError as error:
-            fail(2, f"{folder} could not be written ({error.strerror}); {again}")
-        finally:
-            remove_empty(folder)
+        if workers is not None:
+            check_count("workers", workers)
+        recipes = check_recipes(seeds or SEEDS, short=short, epochs=epochs)
+        # A check that was killed at its start has left folders of runs, and nothing in them.
+        with claimed_folder(out, "check", lambda folder: any((folder / name).is_dir() for name in recipes)) as folder:
+            again = f"dyncollapse bridge check --out {folder} with the same options goes on"
+            try:
+                with progress_line("steps") as advance:
+                    failures = run_check(folder, recipes, workers, advance)
+                found = _summarise(folder) | {"failures": failures}
+            except (KeyboardInterrupt, Stopped):
+                fail(130, f"Interrupted; what was saved until then is in {folder}/, and {again}")
+            except CannotWrite as error:
+                fail(1, f"{error.filename} could not be written ({error.strerror}); {again}")
     from dyncollapse.bridge.terminal import print_table
 
     if as_json:
         click.echo(json.dumps({"folder": str(folder), **found}, allow_nan=False))
     print_table(found, to_stderr=as_json)
-    say_saved(folder, ("table.json", "table.md", "figures.png", "and a folder of each run"), to_stderr=as_json)
+    pictures = [path.name for path in folder.glob("figures.png")]
+    say_saved(folder, ("table.json", "table.md", *pictures, "and a folder of each run"), to_stderr=as_json)
     if failures:
         fail(1, "; ".join(f"{name}: {text}" for name, text in failures.items()))
 
@@ -112,14 +118,20 @@ def _summarise(folder: Path) -> dict[str, object]:
     """Compare what there is with the paper, and save table and figures."""
     from dyncollapse.bridge.check import SWEPT
     from dyncollapse.bridge.experiments import find_runs
-    from dyncollapse.bridge.pictures import draw_check
     from dyncollapse.bridge.tables import compare
     from dyncollapse.bridge.terminal import as_markdown
-    from dyncollapse.files import write_json, write_png, write_whole
+    from dyncollapse.canvas import save_picture
+    from dyncollapse.files import write_bytes, write_json
+
+    def draw() -> "Figure":
+        from dyncollapse.bridge.pictures import draw_check
+
+        return draw_check(runs)
 
     runs = find_runs([folder])
     compared = compare([run for run in runs if not run.folder.name.startswith(SWEPT)])
     write_json(folder / "table.json", compared)
-    write_whole(folder / "table.md", lambda partial: partial.write_text(as_markdown(compared["rows"])))
-    write_png(folder / "figures.png", draw_check(runs))
+    write_bytes(folder / "table.md", as_markdown(compared["rows"]).encode())
+    if problem := save_picture(folder / "figures.png", draw):
+        warn(problem)
     return compared

@@ -1,13 +1,12 @@
-"""What the bridge's commands share: how errors are told, and folders that are removed where nothing was saved."""
+"""What the bridge's commands share: how errors are told."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 import click
-from filelock import FileLock, Timeout
 
 from dyncollapse.cli_shared import bad_input, fail
+from dyncollapse.files import CannotWrite
 
 TOO_BIG = "this does not fit into memory; lower --batch-size"
 NEEDED = ("timm", "torchvision", "sklearn")
@@ -30,15 +29,7 @@ def refusals() -> Iterator[None]:
         if "DataLoader worker" not in str(error):
             raise
         fail(2, f"a process that reads images was killed ({str(error).splitlines()[0]}); give fewer --workers")
+    except CannotWrite as error:
+        fail(1, f"{error.filename} could not be written ({error.strerror})")
     except OSError as error:
         fail(2, f"{error.filename or 'a file'} cannot be read or written ({error.strerror or error})")
-
-
-def remove_empty(folder: Path) -> None:
-    """Remove a run's folder in which nothing was saved, unless another process is using it."""
-    lock = folder / ".lock"
-    with suppress(OSError, Timeout):
-        if {*folder.iterdir()} <= {lock}:
-            with FileLock(lock, timeout=0):
-                lock.unlink(missing_ok=True)
-            folder.rmdir()

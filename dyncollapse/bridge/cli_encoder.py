@@ -1,8 +1,8 @@
 """`dyncollapse bridge embed`, `diagnose` and `probe`: what is done with an encoder from a file."""
 
-import functools
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dyncollapse.bridge.cli_common import AS_JSON, refusals, remove_empty
+from dyncollapse.bridge.cli_common import AS_JSON, refusals
 from dyncollapse.bridge.recipe import WIDEST
 from dyncollapse.cli_shared import (
     BATCHES,
     EPOCHS,
+    OUT,
     SEEDS,
     TEMPERATURES,
     THREADS,
@@ -25,9 +26,14 @@ from dyncollapse.cli_shared import (
     say,
     say_saved,
     use_machine,
+    warn,
 )
+from dyncollapse.files import CannotWrite
+from dyncollapse.folders import whole_folder
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from dyncollapse.bridge.both import Both
     from dyncollapse.bridge.images import Data, Images
     from dyncollapse.bridge.loaded import Loaded
@@ -94,7 +100,7 @@ def checkpoint_options(command: Command) -> Command:
     default="clean",
     help="Plain, with a second view, or two views.  [clean]",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Folder, new or empty.  [runs/embed-NNNN]")
+@click.option("--out", type=OUT, help="Folder, new or empty.  [runs/embed-NNNN]")
 @AS_JSON
 def embed(space: str, split: str | None, views: str, out: Path | None, as_json: bool, **given: Any) -> None:
     """Save an encoder's representations and embeddings as .npy files, float32, one row per image.
@@ -111,8 +117,8 @@ def embed(space: str, split: str | None, views: str, out: Path | None, as_json: 
         from dyncollapse.bridge.images import labelled
 
         loaded, images, _, _ = _open(split, given)
-        with _output(out, "embed") as folder:
-            found = _embed(loaded, images, folder, spaces, views, given)
+        with _told(), whole_folder(out, "embed") as (partial, folder):
+            found = _embed(loaded, images, partial, spaces, views, given)
     names = [f"{s}{'_pos' if k else ''}.npy" for s in spaces for k in range(len(found[s]))]
     sizes = {s: list(found[s][0].shape) for s in spaces}
     if as_json:
@@ -141,7 +147,7 @@ def embed(space: str, split: str | None, views: str, out: Path | None, as_json: 
 @click.option("--keep-embeddings", is_flag=True, help="Leave the .npy files in the folder.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=OUT,
     help="Folder, new or empty.  [diagnosis/ of the run; else runs/diagnose-NNNN]",
 )
 @AS_JSON
@@ -167,51 +173,63 @@ def diagnose(
         check_loss(loss, temperature, views, 1)
         loaded, images, name, _ = _open(split, given)
         from dyncollapse.bridge.both import diagnose_both
+        from dyncollapse.bridge.terminal import print_both
         from dyncollapse.bridge.watch import SPACES
         from dyncollapse.progress import progress_bars
 
+        both: Both | None = None
+
+        def show() -> None:
+            if both is not None:
+                print_both(both, f"{loaded.path}: {loaded.matched}", to_stderr=as_json)
+
         spaces = SPACES if loaded.has_embedding else SPACES[:1]
-        home = loaded.run / "diagnosis" if loaded.run and out is None else None
-        if home:
-            home.mkdir(exist_ok=True)
-        with _output(out, "diagnose", home) as folder, TemporaryDirectory(dir=folder) as temporary:
-            where = folder if keep_embeddings else Path(temporary)
+        at_home = loaded.run / "diagnosis" if loaded.run and out is None else None
+        place = whole_folder(out, "diagnose") if at_home is None else _home(at_home)
+        with _told(show), place as (partial, folder), _scratch(partial) as temporary:
+            where = partial if keep_embeddings else temporary
             found = _embed(loaded, images, where, spaces, views, given)
             steps = ("embeddings", "inputs", *(["pairs"] if loss else []))
             with progress_bars(steps) as advance:
                 both = diagnose_both(found, loaded.encoder.cpu(), views, advance, loss=loss, temperature=temperature)
-            _save_both(
+            names = _save_both(
                 both,
                 loaded,
-                folder,
+                partial,
                 {"split": name, "views": views, "loss": loss, "skipped": found.skipped, **_plain(given)},
             )
-    from dyncollapse.bridge.terminal import print_both
-
     if as_json:
         click.echo(json.dumps({"folder": str(folder), "matched": loaded.matched, **both.as_values()}, allow_nan=False))
-    print_both(both, f"{loaded.path}: {loaded.matched}", to_stderr=as_json)
-    say_saved(folder, ("diagnosis.json", "spectra.png", *(f"{s}/" for s in spaces)), to_stderr=as_json)
+    show()
+    say_saved(folder, names, to_stderr=as_json)
 
 
-def _save_both(both: "Both", loaded: "Loaded", folder: Path, config: dict[str, Any]) -> None:
+def _save_both(both: "Both", loaded: "Loaded", folder: Path, config: dict[str, Any]) -> list[str]:
+    """Write a folder of each space, the picture and diagnosis.json; the names of what was saved."""
     from dyncollapse import webpage
     from dyncollapse.bridge.experiments import DIAGNOSIS
-    from dyncollapse.bridge.pictures import draw_spaces
-    from dyncollapse.files import write_json, write_png, write_whole
+    from dyncollapse.canvas import save_picture
+    from dyncollapse.files import write_bytes, write_json
     from dyncollapse.report import versions
+
+    def draw() -> "Figure":
+        from dyncollapse.bridge.pictures import draw_spaces
+
+        return draw_spaces(both.reports)
 
     config |= {"checkpoint": str(loaded.path), "step": loaded.step, "versions": versions("timm", "torchvision")}
     for space, report in both.reports.items():
         (folder / space).mkdir(exist_ok=True)
         told = {"file": f"{loaded.path} ({space})", "assumptions": list(both.assumptions), **config}
-        for name, content in webpage.as_files(report, told).items():
-            write_whole(folder / space / name, functools.partial(Path.write_bytes, data=content))
-    write_png(folder / "spectra.png", draw_spaces(both.reports))
+        for name, content in webpage.as_files(report, told, tell=warn).items():
+            write_bytes(folder / space / name, content)
+    if problem := save_picture(folder / "spectra.png", draw):
+        warn(problem)
     values = both.as_values() | {"config": config}
     write_json(folder / DIAGNOSIS, values)
     if loaded.run:
         write_json(loaded.run / DIAGNOSIS, values)
+    return [DIAGNOSIS, *([] if problem else ["spectra.png"]), *(f"{space}/" for space in both.reports)]
 
 
 @click.command()
@@ -237,7 +255,7 @@ def probe(method: str | None, subvector: int | None, epochs: int | None, as_json
         from dyncollapse.bridge.images import Skipped
         from dyncollapse.bridge.probe import METHODS, check_classes, kept_dimensions, logistic_probe, sgd_probe
         from dyncollapse.bridge.terminal import print_probe
-        from dyncollapse.progress import progress_line
+        from dyncollapse.progress import progress_bars, progress_line
 
         if method not in (None, *METHODS):
             raise ValueError(f"--method is {method!r}; choose one of {', '.join(METHODS)}")
@@ -255,7 +273,8 @@ def probe(method: str | None, subvector: int | None, epochs: int | None, as_json
                 for images in (train, test):
                     found = _embed(loaded, images, Path(temporary), ("representation",), "clean", given)
                     rows.append((found["representation"][0].clone(), found.labels))
-                result = logistic_probe(rows[0], rows[1], subvector)
+                with progress_bars(("probe",)):
+                    result = logistic_probe(rows[0], rows[1], subvector)
         else:
             skipped = Skipped(train, given["strict"], lambda text: say(text, err=True))
             settings = {name: given[name] for name in ("device", "workers", "seed", "batch_size")}
@@ -343,16 +362,37 @@ def _plain(given: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _output(out: Path | None, name: str, home: Path | None = None) -> Iterator[Path]:
-    """A folder for results: `home`, or one reserved and removed again where nothing was saved in it."""
-    from dyncollapse.report import reserve_folder
+def _home(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """The folder of a run in which each file replaces that of an earlier diagnosis, held meanwhile."""
+    from dyncollapse.files import remove_partial
+    from dyncollapse.folders import held
 
-    folder = home or reserve_folder(out, name)
+    folder.mkdir(exist_ok=True)
+    with held(folder):
+        remove_partial(folder)
+        yield folder, folder
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder in the folder, for what is too large for the system's own."""
+    from dyncollapse.files import partial_path
+
+    path = partial_path(folder / "embeddings")
+    path.mkdir()
     try:
-        yield folder
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _told(show: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Say of what cannot be written, and of Ctrl-C, that nothing was saved; before the former, `show` what there is."""
+    try:
+        yield
     except KeyboardInterrupt:
         fail(130, "Interrupted; nothing was saved.")
-    except OSError as error:
-        fail(2, f"{folder} could not be written ({error.strerror}); free some space, or name another folder with --out")
-    finally:
-        remove_empty(folder)
+    except CannotWrite as error:
+        show()
+        fail(1, f"{error.filename} could not be written ({error.strerror}); nothing was saved")

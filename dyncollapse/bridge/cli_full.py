@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dyncollapse.bridge.cli_common import refusals, remove_empty
+from dyncollapse.bridge.cli_common import refusals
 from dyncollapse.cli_shared import fail, say, say_saved, use_machine
 
 
@@ -15,31 +15,29 @@ def check_full(device: str, *, tiny: bool, cifar: Path | None, minutes: float, o
     with refusals():
         if cifar is not None:
             _check_cifar(cifar)
-        from dyncollapse.executors import cores
-        from dyncollapse.report import reserve_folder
+        from dyncollapse.folders import claimed_folder
+        from dyncollapse.threads import cores
 
         use_machine(device, cores())
         import torch
 
-        from dyncollapse.bridge.full.report import run_parts, summary
+        from dyncollapse.bridge.full.report import is_unfinished, run_parts, summary
 
-        folder = reserve_folder(out, "check-full")
-        kept = f"what was measured until then is in {folder}/"
-        try:
-            report = run_parts(
-                folder,
-                torch.device(device),
-                tiny=tiny,
-                cifar=cifar,
-                minutes=minutes,
-                tell=lambda text: say(text, err=True),
-            )
-        except KeyboardInterrupt:
-            fail(130, f"Interrupted; {kept}")
-        except OSError as error:
-            fail(2, f"{folder} could not be written ({error.strerror}); {kept}")
-        finally:
-            remove_empty(folder)
+        with claimed_folder(out, "check-full", is_unfinished) as folder:
+            kept = f"what was measured until then is in {folder}/"
+            try:
+                report = run_parts(
+                    folder,
+                    torch.device(device),
+                    tiny=tiny,
+                    cifar=cifar,
+                    minutes=minutes,
+                    tell=lambda text: say(text, err=True),
+                )
+            except KeyboardInterrupt:
+                fail(130, f"Interrupted; {kept}")
+            except OSError as error:
+                fail(1, f"{error.filename or folder} could not be written ({error.strerror}); {kept}")
     if as_json:
         click.echo(json.dumps({"folder": str(folder), **report}, allow_nan=False))
     for line in summary(report).splitlines():

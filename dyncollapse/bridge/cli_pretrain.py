@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dyncollapse.bridge.cli_common import AS_JSON, refusals, remove_empty
+from dyncollapse.bridge.cli_common import AS_JSON, refusals
 from dyncollapse.bridge.recipe import Recipe, resolve
-from dyncollapse.cli_shared import fail, say, say_saved, setting_options, use_machine
-from dyncollapse.files import read_json
+from dyncollapse.cli_shared import OUT, fail, say, say_saved, setting_options, use_machine, warn
+from dyncollapse.files import CannotWrite, read_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @click.command()
@@ -20,7 +23,7 @@ from dyncollapse.files import read_json
 @click.option(
     "--config", type=click.Path(path_type=Path), help="Settings as TOML, by these names; options go before it."
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder, new or empty.  [runs/pretrain-NNNN]")
+@click.option("--out", type=OUT, help="Run folder, new or empty.  [runs/pretrain-NNNN]")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, from its last checkpoint.")
 @AS_JSON
 def pretrain(config: Path | None, out: Path | None, resume: bool, as_json: bool, **given: Any) -> None:
@@ -38,85 +41,107 @@ def pretrain(config: Path | None, out: Path | None, resume: bool, as_json: bool,
 
         with join_processes(recipe.device) as process:
             process.share(recipe.batch_size)
-            folder = _run_folder(out, resume, process)
-            _pretrain(recipe, folder, process, as_json)
+            with _run_folder(out, resume, process) as folder:
+                _pretrain(recipe, folder, process, as_json)
 
 
 def _resumed(out: Path | None, given: dict[str, Any]) -> Recipe:
     from dyncollapse.bridge.experiments import read_run
     from dyncollapse.bridge.pretraining import same_run
+    from dyncollapse.folders import is_free
 
     if out is None:
         raise ValueError("--resume goes on with a run; name its folder with --out")
+    if not out.exists() or is_free(out):
+        raise ValueError(f"{out} is no run, or was stopped before it began; leave out --resume")
     old = read_run(out).recipe
     new = replace(old, **{name: value for name, value in given.items() if value is not None})
     same_run(old, new)
     return new
 
 
-def _run_folder(out: Path | None, resume: bool, process: Any) -> Path:
-    """The folder that the first process makes, for all."""
+@contextmanager
+def _run_folder(out: Path | None, resume: bool, process: Any) -> Iterator[Path]:
+    """The folder that the first process holds, for all."""
+    from dyncollapse.bridge.experiments import CONFIG
     from dyncollapse.bridge.processes import gather_values
-    from dyncollapse.report import reserve_folder
+    from dyncollapse.folders import claimed_folder, held
 
-    folder: Any = out
-    if process.first and not (resume and out):
-        try:
-            folder = reserve_folder(out, "pretrain")
-        except ValueError as error:
-            folder = error
-    folder = gather_values(folder, process.count)[0]
-    if isinstance(folder, ValueError):
-        raise folder
-    assert folder is not None
-    return Path(folder)
+    with ExitStack() as stack:
+        folder: Any = None
+        if process.first:
+            try:
+                if resume and out is not None:
+                    stack.enter_context(held(out))
+                    folder = out
+                else:
+                    if out is not None and (out / CONFIG).exists():
+                        raise ValueError(
+                            f"--out {out} already holds files, a run's; add --resume, or name a new folder"
+                        )
+                    folder = stack.enter_context(claimed_folder(out, "pretrain"))
+            except (ValueError, OSError) as error:
+                folder = error
+        folder = gather_values(folder, process.count)[0]
+        if isinstance(folder, Exception):
+            raise folder
+        yield folder
 
 
 def _pretrain(recipe: Recipe, folder: Path, process: Any, as_json: bool) -> None:
     from dyncollapse.bridge.journal import read_journal
-    from dyncollapse.bridge.pretraining import LossDiverged, Progress, Stopped
-    from dyncollapse.bridge.pretraining import pretrain as train
+    from dyncollapse.bridge.pretraining import LossDiverged, Progress, Stopped, train_in
+    from dyncollapse.folders import is_free
     from dyncollapse.progress import progress_line
 
-    again = f"dyncollapse bridge pretrain --resume --out {folder}"
+    again = f"To go on: dyncollapse bridge pretrain --resume --out {folder}"
     try:
         with progress_line("steps") if process.first else _silent() as advance:
-            train(recipe, folder, process, Progress(advance, lambda text: say(text, err=True)))
+            train_in(folder, recipe, process, Progress(advance, lambda text: say(text, err=True)))
     except Stopped as stopped:
         if not process.first:
             raise SystemExit(130) from None  # one of them tells
-        _draw_curves(folder)
-        fail(130, f"{stopped}; its checkpoint is saved. To go on: {again}")
+        _save_curves(folder)
+        fail(130, f"{stopped}; its checkpoint is saved. {again}")
     except KeyboardInterrupt:
-        fail(130, f"Interrupted. What was saved until then is in {folder}/. To go on: {again}")
+        kept = "Nothing was saved." if is_free(folder) else f"What was saved until then is in {folder}/. {again}"
+        fail(130, f"Interrupted. {kept}")
     except LossDiverged as error:
         fail(1, f"{error}. Earlier checkpoints are in {folder}/")
-    except OSError as error:
-        fail(2, f"{folder} could not be written ({error.strerror}); earlier checkpoints are whole. To go on: {again}")
-    finally:
-        if process.first:
-            remove_empty(folder)
+    except CannotWrite as error:
+        kept = "Nothing was saved." if is_free(folder) else f"What was saved before is whole. {again}"
+        fail(1, f"{error.filename} could not be written ({error.strerror}). {kept}")
     if not process.first:
         return
-    _draw_curves(folder)
+    pictures = _save_curves(folder)
     last = read_journal(folder / "log.jsonl")[-1]
     journals = [name for name in ("log.jsonl", "monitor.jsonl") if (folder / name).exists()]
     if as_json:
         click.echo(json.dumps({"folder": str(folder), **read_json(folder / "config.json"), "last": last}))
     speed = f", {last['images_per_second']:.4g} images/s" if "images_per_second" in last else ""
     say(f"step {last['step']}: loss {last['loss']:.4g}{speed}", err=as_json)
-    say_saved(folder, ("config.json", *journals, "curves.png", "checkpoints/"), to_stderr=as_json)
+    say_saved(folder, ("config.json", *journals, *pictures, "checkpoints/"), to_stderr=as_json)
     say(f"Next: dyncollapse bridge diagnose --checkpoint {folder}", err=as_json)
 
 
-def _draw_curves(folder: Path) -> None:
+def _save_curves(folder: Path) -> list[str]:
+    """Draw the journals, and warn where that fails; the names of what was drawn."""
     from dyncollapse.bridge.journal import read_journal
-    from dyncollapse.bridge.pictures import draw_curves
-    from dyncollapse.files import write_png
+    from dyncollapse.canvas import save_picture
 
     log, monitor = (read_journal(folder / name) for name in ("log.jsonl", "monitor.jsonl"))
-    if log:
-        write_png(folder / "curves.png", draw_curves(log, monitor))
+    if not log:
+        return []
+
+    def draw() -> "Figure":
+        from dyncollapse.bridge.pictures import draw_curves
+
+        return draw_curves(log, monitor)
+
+    if problem := save_picture(folder / "curves.png", draw):
+        warn(problem)
+        return []
+    return ["curves.png"]
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from dyncollapse.bridge.loading import batches_in_order
 from dyncollapse.bridge.optimisation import exact_float32
 from dyncollapse.bridge.views import PAIRS, View
 from dyncollapse.bridge.watch import SPACES
-from dyncollapse.files import printable, write_json, write_whole
+from dyncollapse.files import printable, write_json, write_whole, writing
 from dyncollapse.readers import read_rows
 
 # Which views are embedded: each image as it is, then with an augmented one beside it, or two of those.
@@ -128,7 +128,7 @@ def embed(
     labels = images.labels[indices]
     files = [*names.values(), *([LABELS] if labelled(images) else [])]
     if LABELS in files:
-        write_whole(folder / LABELS, lambda path: _save_array(path, labels))
+        write_whole(folder / LABELS, lambda file: np.save(file, labels.numpy()))
     record = {
         **loaded.as_record(),
         "views": views,
@@ -144,10 +144,11 @@ def embed(
 
 def _allocate(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """A memory map whose room on the disk is there: a full disk is an error now, and not a crash at some row."""
-    array = open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    with writing(path.with_suffix("")):
+        array = open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
 
 
@@ -156,15 +157,10 @@ def _shorten(path: Path, rows: int) -> None:
     whole = np.load(path, mmap_mode="r")
     shorter = path.with_suffix(".shorter")
     try:
-        array = open_memmap(shorter, mode="w+", dtype=whole.dtype, shape=(rows, whole.shape[1]))
+        array = _allocate(shorter, (rows, whole.shape[1]))
         for start in range(0, rows, ROWS):
             array[start : min(start + ROWS, rows)] = whole[start : min(start + ROWS, rows)]
-        array.flush()
+        array.flush()  # type: ignore[attr-defined]
         os.replace(shorter, path)
     finally:
         shorter.unlink(missing_ok=True)
-
-
-def _save_array(path: Path, values: Tensor) -> None:
-    with path.open("wb") as file:
-        np.save(file, values.numpy())

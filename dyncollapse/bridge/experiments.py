@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from dyncollapse.bridge.journal import read_journal
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.files import printable, read_json, write_json
@@ -83,12 +85,13 @@ def read_run(folder: Path) -> Run:
 def add_probe(folder: Path, probe: Mapping[str, Any]) -> None:
     """Put a probe's result, with the `step` of its checkpoint, beside the others of a run."""
     path = folder / PROBES
-    try:
-        earlier = read_json(path) if path.exists() else []
-        checked(earlier, Probes)
-    except ValueError as error:
-        raise ValueError(f"{printable(str(path))} cannot be read ({error}); mend it or move it away") from None
-    write_json(path, [*earlier, dict(probe)])
+    with FileLock(folder / ".probes.lock"):  # or of two that end at once, one would be lost
+        try:
+            earlier = read_json(path) if path.exists() else []
+            checked(earlier, Probes)
+        except ValueError as error:
+            raise ValueError(f"{printable(str(path))} cannot be read ({error}); mend it or move it away") from None
+        write_json(path, [*earlier, dict(probe)])
 
 
 def find_runs(folders: Sequence[Path], tell: Callable[[str], object] | None = None) -> list[Run]:

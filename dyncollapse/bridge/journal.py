@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dyncollapse.files import printable, write_whole
+from dyncollapse.files import printable, write_bytes, writing
 from dyncollapse.schemas import LogLine, MonitorLine, Watched, checked
 from dyncollapse.untrusted import read_text
 
@@ -26,27 +27,31 @@ class Journal:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        self.board = SummaryWriter(str(folder), purge_step=step + 1)
+        with suppress(OSError):
+            self.board = SummaryWriter(str(folder), purge_step=step + 1)
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Add a line with its `step`."""
-        with self.path.open("a") as file:
+        """Add a line with its `step`. Raises CannotWrite, an OSError, where that fails."""
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
-        if self.board is not None:
-            for name, value in line.items():
+        try:
+            for name, value in line.items() if self.board is not None else ():
                 if name != "step" and isinstance(value, int | float):
                     self.board.add_scalar(f"{self.path.stem}/{name}", value, line["step"])
+        except OSError:  # a copy for the eye only: the run ends where its own files cannot be written
+            self.board = None
 
     def cut(self, step: int) -> None:
         """Drop the lines of steps after `step`, which will come again."""
         if self.path.exists():
             kept = [text for text, line in _lines(self.path) if line["step"] <= step]
-            write_whole(self.path, lambda partial: partial.write_text("".join(f"{text}\n" for text in kept)))
+            write_bytes(self.path, "".join(f"{text}\n" for text in kept).encode())
 
     def close(self) -> None:
         """Let TensorBoard write what it holds."""
         if self.board is not None:
-            self.board.close()
+            with suppress(OSError):  # TensorBoard shows what the journal has
+                self.board.close()
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:

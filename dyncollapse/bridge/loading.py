@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from dyncollapse.bridge.images import NEIGHBOURS, HeldImages, Images, read_near
 from dyncollapse.bridge.pixels import UnknownRange, Unreadable, quiet_decoders
 from dyncollapse.bridge.views import View, batched_view, crop_alone, draw_views, normalise, plain, worker_view
+from dyncollapse.interrupts import end_with_parent
+from dyncollapse.threads import check_count
 
 # Views of an image, its number, the images that could not be read on the way to it, and what ends the whole reading.
 _Item = tuple[list[Tensor], int, list[tuple[int, str]], ValueError | None]
@@ -116,6 +118,7 @@ def batches_from_workers(
 
     `mixed`: these decode and crop, a sixth of the work for JPEGs of ImageNet's size, and the device does the rest.
     """
+    check_count("workers", workers, least=0)
     keys = _Keys(order, steps, rows)
     loader = DataLoader(
         _Views(images, [crop_alone(view) for view in views] if mixed else views, size, order.seed),
@@ -150,6 +153,7 @@ def batches_in_order(
     seed: int,
 ) -> Iterator[Batch]:
     """All images once, in order, each in all `views` (None: as it is); what cannot be read is left out and told."""
+    check_count("workers", workers, least=0)
     if isinstance(images, HeldImages):
         shape = (images.channels, *images.pixels.shape[-2:], size)
         for start in range(0, len(images), batch_size):
@@ -179,7 +183,8 @@ def batches_in_order(
 
 
 def _leave_signals(_worker: int) -> None:
-    """Leave Ctrl-C and SIGTERM to the process that reads from this one: it ends its step first, then its workers."""
+    """Leave Ctrl-C and SIGTERM to the process that reads from this one, which ends its step first, and end with it."""
+    end_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 

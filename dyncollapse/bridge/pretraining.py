@@ -12,7 +12,6 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from filelock import FileLock, Timeout
 
 from dyncollapse.bridge.checkpoints import checkpoints, load_checkpoint
 from dyncollapse.bridge.encoders import Encoder, embedding_dim, representation_dim
@@ -27,9 +26,11 @@ from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.trainer import Trainer, build_trainer
 from dyncollapse.bridge.views import PAIRS
 from dyncollapse.bridge.watch import Watch
-from dyncollapse.files import write_json
+from dyncollapse.files import remove_partial, write_json
+from dyncollapse.folders import held
 from dyncollapse.report import versions
 from dyncollapse.settings import SettingError
+from dyncollapse.threads import check_count
 
 # What may change between the parts of one run: nothing that its weights depend on.
 FREE: tuple[str, ...] = (
@@ -73,20 +74,28 @@ def pretrain(
     """Train, from the last checkpoint in `folder` where there is one, to the end of the recipe.
 
     `data` is the recipe's where it is open already. Leaves in the folder config.json, log.jsonl (loss, rate, speed),
-    monitor.jsonl (spectra and ranks of both spaces) and checkpoints/. Raises ValueError for what cannot run, Stopped
-    after Ctrl-C or SIGTERM (the state is saved first), LossDiverged for a loss that is NaN or infinite, TooBig where
-    memory ran out, OSError where a file cannot be written (earlier checkpoints stay).
+    monitor.jsonl (spectra and ranks of both spaces) and checkpoints/. Raises ValueError for what cannot run and for a
+    folder that another process uses, Stopped after Ctrl-C or SIGTERM (the state is saved first), LossDiverged for a
+    loss that is NaN or infinite, TooBig where memory ran out, CannotWrite, an OSError, where a file cannot be written
+    (earlier checkpoints stay).
     """
-    progress = progress or Progress()
-    found = data or open_data(recipe.data, progress.tell if process.first else lambda _text: None)
     if process.first:
         folder.mkdir(parents=True, exist_ok=True)
+    with held(folder) if process.first else nullcontext():
+        return train_in(folder, recipe, process, progress, data)
+
+
+def train_in(
+    folder: Path, recipe: Recipe, process: Process, progress: Progress | None = None, data: Data | None = None
+) -> Encoder:
+    """What `pretrain` does, in a folder that the first process holds already."""
+    progress = progress or Progress()
+    check_count("workers", recipe.workers, least=0)
+    found = data or open_data(recipe.data, progress.tell if process.first else lambda _text: None)
     exhausted: TooBig | None = None
     try:
-        with FileLock(folder / ".lock", timeout=0) if process.first else nullcontext(), chosen_kernels(recipe):
+        with chosen_kernels(recipe):
             return _pretrain(recipe, folder, process, progress, found)
-    except Timeout:
-        raise ValueError(f"{folder} is being trained by another process; wait for it, or name another folder") from None
     except RuntimeError as error:  # torch.OutOfMemoryError of a GPU, or the CPU's allocator
         if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
             raise
@@ -111,6 +120,7 @@ def _pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress
     check_step_room(recipe, trainer.encoder, process, images.channels)
     _try(trainer, recipe)
     if process.first:
+        remove_partial(folder)
         _record(trainer, data, images, folder)
     first = 0
     if checkpoint is not None:

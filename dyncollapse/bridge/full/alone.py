@@ -14,7 +14,7 @@ from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-PRELOADED = ["dyncollapse.bridge.full.parts"]
+PRELOADED = ["dyncollapse.leash", "dyncollapse.bridge.full.parts"]
 GRACE = 5.0  # seconds that a process has to end by itself
 
 

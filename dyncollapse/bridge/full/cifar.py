@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dyncollapse.bridge.check import finish_run, table_recipes
 from dyncollapse.bridge.checkpoints import FOLDER
@@ -17,12 +17,14 @@ from dyncollapse.bridge.full.findings import Finding, Found, Site
 from dyncollapse.bridge.full.throughput import rates
 from dyncollapse.bridge.images import CIFAR, Data, HeldImages, Skipped, hold, open_data
 from dyncollapse.bridge.optimisation import chosen_kernels
-from dyncollapse.bridge.pictures import draw_check
 from dyncollapse.bridge.pretraining import LossDiverged
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.tables import compare
-from dyncollapse.executors import cores
-from dyncollapse.files import write_png
+from dyncollapse.canvas import save_picture
+from dyncollapse.threads import cores
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Table 1 first, for where the time ends before the rows do.
 ORDER = ("mlp", "linear", "none", "low-rank-diagonal", "linear-matched")
@@ -141,5 +143,12 @@ def _train(recipes: dict[str, Recipe], data: Data, values: dict[str, Any], site:
         site.tell(f"{name}: {slowest:.0f} s at most a row, {len(done)} of {len(recipes)} done")
         site.save(_found(done, values, skipped, site))
     if done:
-        write_png(site.report / "cifar.png", draw_check(find_runs(done)))
+
+        def draw() -> "Figure":
+            from dyncollapse.bridge.pictures import draw_check  # which imports Matplotlib, where that is possible
+
+            return draw_check(find_runs(done))
+
+        if problem := save_picture(site.report / "cifar.png", draw):
+            site.tell(problem)
     return _found(done, values, skipped, site)

@@ -9,20 +9,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from dyncollapse.bridge.full.alone import Failure
 from dyncollapse.bridge.full.findings import Found, Site
 from dyncollapse.bridge.full.parts import PARTS, Part, measure_part
-from dyncollapse.bridge.full.pictures import draw_report
 from dyncollapse.bridge.full.scale import FULL, TINY
 from dyncollapse.bridge.terminal import as_markdown
-from dyncollapse.executors import cores
-from dyncollapse.files import write_json, write_png, write_whole
+from dyncollapse.canvas import save_picture
+from dyncollapse.files import PARTIAL, read_json, write_bytes, write_json
 from dyncollapse.progress import duration
 from dyncollapse.report import versions
+from dyncollapse.threads import cores
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESERVE = 20.0  # seconds that are kept for starting, writing and cleaning up
 LEAST = 5.0  # seconds with which no part is begun
@@ -56,7 +59,7 @@ def run_parts(
         "skipped": missing,
         "parts": [],
     }
-    scratch = Path(mkdtemp(dir=folder, prefix=".scratch-"))
+    scratch = Path(mkdtemp(dir=folder, prefix=".scratch-", suffix=PARTIAL))
     try:
         for part in PARTS:
             now = time.time()
@@ -109,11 +112,23 @@ def _plain(value: Any) -> Any:
 
 def _write(report: dict[str, Any], folder: Path, tell: Callable[[str], object]) -> None:
     write_json(folder / "report.json", report)
-    write_whole(folder / "summary.md", lambda partial: partial.write_text(summary(report)))
+    write_bytes(folder / "summary.md", summary(report).encode())
+
+    def draw() -> "Figure":
+        from dyncollapse.bridge.full.pictures import draw_report  # which imports Matplotlib, where that is possible
+
+        return draw_report(report)
+
+    if problem := save_picture(folder / "report.png", draw):
+        tell(f"   {problem}")
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a folder that no process holds was left by one that was killed before all parts were done."""
     try:
-        write_png(folder / "report.png", draw_report(report))
-    except Exception as error:  # a picture of odd numbers must not end the measurements
-        tell(f"   report.png could not be drawn ({type(error).__name__}: {error})")
+        return len(read_json(folder / "report.json")["parts"]) < len(PARTS)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def summary(report: dict[str, Any]) -> str:

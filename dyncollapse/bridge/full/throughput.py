@@ -17,7 +17,7 @@ from dyncollapse.bridge.processes import Process
 from dyncollapse.bridge.recipe import Recipe, resolve
 from dyncollapse.bridge.trainer import Trainer, build_trainer
 from dyncollapse.bridge.views import PAIRS, View, batched_view, draw_views
-from dyncollapse.executors import cores
+from dyncollapse.threads import cores
 
 VARIANTS: dict[str, dict[str, str]] = {
     "SimCLR-mlp": {"projector": "mlp"},
