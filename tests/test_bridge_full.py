@@ -113,7 +113,7 @@ def test_a_gpu_that_is_absent_is_told_in_a_line(tmp_path):
         (["--minutes", "3"], "--minutes: not without --full; drop it, or change that"),
         (["--tiny", "--device", "cpu", "--cifar", "gone"], "--cifar gone is not there; give a folder of CIFAR-10"),
         (["--tiny", "--device", "cpu", "--cifar", __file__], "is no folder and no tar archive; give CIFAR-10 as one"),
-        (["--tiny", "--device", "cpu", "--cifar", str(Path(__file__).parent)], "class folders are empty (benchmarks)"),
+        (["--tiny", "--device", "cpu", "--cifar", str(Path(__file__).parent)], "holds no images"),
         (["--full", "--device", "tpu"], "--device is 'tpu'; this machine offers cpu"),
         (["--full", "--minutes", "0"], "0.0 is not in the range 0<x<=10000."),
     ],

@@ -99,7 +99,8 @@ def test_of_writers_at_once_one_is_whole(tmp_path):
 
 
 def test_of_probes_that_end_at_once_none_is_lost(tmp_path):
-    threads = [threading.Thread(target=add_probe, args=(tmp_path, {"step": number})) for number in range(20)]
+    probe = {"method": "logistic", "dimensions": 8, "top1": 50.0, "error": 1.0}
+    threads = [threading.Thread(target=add_probe, args=(tmp_path, probe | {"step": k})) for k in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:

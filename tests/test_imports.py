@@ -100,6 +100,7 @@ PACKAGES = {
 }
 # The only imports within a floor.
 NEIGHBOURS = {
+    "threads": {"settings"},
     "trajectory": {"networks", "alignment"},
     "objective": {"covariance"},
     "population": {"objective"},

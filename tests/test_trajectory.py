@@ -8,6 +8,7 @@ from hostile_files import FILES
 from reference import normal
 
 from dyncollapse import Interrupted, Trajectory, imbalance_drift
+from dyncollapse.files import CannotWrite
 
 
 def record(generator, biases=True):
@@ -132,7 +133,7 @@ def test_what_is_no_trajectory_is_refused(kind, tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.npz"):
         Trajectory.load(tmp_path / "nowhere.npz")
-    with pytest.raises(FileNotFoundError, match="nowhere"):
+    with pytest.raises(CannotWrite, match="nowhere"):
         record(torch.Generator().manual_seed(0)).save(tmp_path / "nowhere" / "a.npz")
 
 

@@ -102,7 +102,7 @@ def test_text_that_is_no_json(tmp_path, text, words):
 )
 def test_recipes_that_no_one_writes_are_one_line(tmp_path, text):
     (tmp_path / "x.toml").write_text(text)
-    with pytest.raises(ValueError, match=r"^--config .*x\.toml (is|has) [^\n]*$"):
+    with pytest.raises(ValueError, match=r"^config .*x\.toml (is|has) [^\n]*$"):
         resolve({}, tmp_path / "x.toml")
 
 
@@ -111,6 +111,10 @@ def test_recipe_with_a_byte_order_mark(tmp_path):
     assert resolve({}, tmp_path / "x.toml").data == "digits"
 
 
-def test_journal_ends_at_the_first_line_that_is_none(tmp_path):
-    (tmp_path / "log.jsonl").write_text('{"step": 1}\n' + "[" * 10**5 + '\n{"step": 2}\n')
-    assert read_journal(tmp_path / "log.jsonl") == [{"step": 1}]
+def test_a_line_inside_a_journal_that_is_none_is_named_and_a_last_one_may_be_cut(tmp_path):
+    line = '{"step": 1, "loss": 2.0}\n'
+    (tmp_path / "log.jsonl").write_text(line + line[:9])
+    assert read_journal(tmp_path / "log.jsonl") == [{"step": 1, "loss": 2.0}]
+    (tmp_path / "log.jsonl").write_text(line + "[" * 10**5 + "\n" + line)
+    with pytest.raises(ValueError, match="line 2 is nested too deeply"):
+        read_journal(tmp_path / "log.jsonl")
