@@ -85,7 +85,8 @@ def _ratio_along_collapsed(e: Evidence, collapsed: list[int]) -> tuple[Tensor, T
         return rho[collapsed], error + rho[collapsed] * ((len(collapsed) / e.samples) ** 0.5 + count / e.samples)
     crossed = [ratio_along(descending(one.data)[1][:, collapsed], other) for one, other in (e.halves, e.halves[::-1])]
     share = 2 * count / e.samples
-    their_rho = larger @ rho / count.clamp_min(1)
+    # A direction without data has an infinite rho, and is larger than none.
+    their_rho = larger @ torch.where(values > 0, rho, 0.0) / count.clamp_min(1)
     return torch.stack(crossed).mean(0) * (1 + share) - share * their_rho, error
 
 

@@ -120,3 +120,11 @@ def test_softmax_weights_do_not_hide_that_views_differ(generator):
     report = diagnose(z, z + normal(generator, 200, 8), loss="infonce")
     assert not any("equal the first" in text for text in report.warnings)
     assert report.measures["signal_rank"] == 8
+
+
+def test_a_direction_without_data_spoils_no_other(generator):
+    z = normal(generator, 1000, 6) * torch.tensor([1.0, 1.0, 1.0, 2e-3, 2e-3, 0.0], dtype=torch.float64)
+    noise = normal(generator, 1000, 6) * torch.tensor([0.1, 0.1, 0.1, 5e-4, 5e-4, 1.0], dtype=torch.float64)
+    report = diagnose(z, z + noise, views="one-sided")
+    assert report.verdict.fates == ["alive"] * 3 + ["waiting"] * 2 + ["unresolved"]
+    assert report.ratio[-1] == torch.inf
