@@ -11,7 +11,15 @@ from torch import Tensor
 from dyncollapse.covariance import ContrastiveCovariance
 from dyncollapse.equilibria import relative_modes, rest_variance
 from dyncollapse.evidence import FEWEST_FOR_ERRORS, Evidence, descending
-from dyncollapse.shared_signal import LEVEL, SharedSignal, family_margin, largest_directions, shared_signal
+from dyncollapse.shared_signal import (
+    LEVEL,
+    SharedSignal,
+    count_positive,
+    family_margin,
+    inflation_of,
+    largest_directions,
+    shared_signal,
+)
 
 # Embedding variance at rest, in units of the kernel's, below which a dimension does not count: see COLLAPSED_BELOW.
 NEGLIGIBLE_AT_REST = 1e-4
@@ -35,10 +43,12 @@ class Told:
 class InputCount:
     """In how many directions of the last layer's inputs a dimension could grow, must die, or has no signal to grow on.
 
-    `width` counts all input units; the directions that the three counts leave out vary too little, or are open.
+    `width` counts all input units, `varying` the directions in which they vary; those of them that the three counts
+    leave out are open.
     """
 
     width: int
+    varying: int
     growing: int
     dying: int
     silent: int
@@ -60,7 +70,7 @@ def _tell_one_sided(e: Evidence, collapsed: list[int]) -> Told:
     order = distance.argsort().tolist()
     fates = dict.fromkeys(collapsed, "unexplained")
     for k in order[: _decided(-distance[rho < 1])]:
-        resting = float(rest_variance(rho[k], torch.ones(())))
+        resting = float(rest_variance(rho[k].clamp_min(0), torch.ones(())))
         fates[collapsed[k]] = "waiting" if resting > NEGLIGIBLE_AT_REST else "suppressed"
     for k in order[len(order) - _decided(distance[rho >= 1]) :]:
         fates[collapsed[k]] = "dead"
@@ -83,11 +93,34 @@ def _ratio_along_collapsed(e: Evidence, collapsed: list[int]) -> tuple[Tensor, T
     count = larger.sum(1)
     if e.halves is None or e.weights != "uniform":
         return rho[collapsed], error + rho[collapsed] * ((len(collapsed) / e.samples) ** 0.5 + count / e.samples)
-    crossed = [ratio_along(descending(one.data)[1][:, collapsed], other) for one, other in (e.halves, e.halves[::-1])]
+    crossed = []
+    for one, other in (e.halves, e.halves[::-1]):
+        variances, found = descending(one.data)
+        crossed.append(ratio_along(found[:, collapsed], other))
+        # Beyond a half's rank its directions are arbitrary, and with few samples they lean too far.
+        lost = (variances[collapsed] <= 2 * e.ratio_floor) | (4 * count > e.samples)
+        error = torch.where(lost, torch.inf, error)
     share = 2 * count / e.samples
     # A direction without data has an infinite rho, and is larger than none.
     their_rho = larger @ torch.where(values > 0, rho, 0.0) / count.clamp_min(1)
-    return torch.stack(crossed).mean(0) * (1 + share) - share * their_rho, error
+    rho = torch.stack(crossed).mean(0) * (1 + share) - share * their_rho
+    return rho, error * _shared_inflation(e, directions[:, collapsed])
+
+
+def _shared_inflation(e: Evidence, directions: Float[Tensor, "c q"]) -> float:
+    """By what factor errors of rho along q directions exceed those of independent ones, of fixed directions.
+
+    A scale that a sample shares over directions moves all of them together; and each half finds its directions by q/n.
+    """
+    total, difference = _sum_and_difference(e)
+    factor = inflation_of(total @ directions, difference @ directions)
+    return (factor * (1 + 2 * directions.shape[1] / e.samples)) ** 0.5
+
+
+def _sum_and_difference(e: Evidence) -> tuple[Float[Tensor, "r c"], Float[Tensor, "r c"]]:
+    """sqrt(2) x + (x' - x) and sqrt(2) x - (x' - x): correlated by (1 - rho) / (1 + rho) along a direction."""
+    apart = torch.stack(e.centred_others).mean(0) - e.centred
+    return 2**0.5 * e.centred + apart, 2**0.5 * e.centred - apart
 
 
 def _tell_two_sided(e: Evidence, collapsed: list[int]) -> Told:
@@ -123,14 +156,14 @@ def count_inputs(inputs: Evidence) -> InputCount | None:
     """
     if inputs.pairs is None or inputs.correlation is None or inputs.unaugmented:
         return None
+    varying = _varying(inputs).shape[1]
     if inputs.views == "two-sided":
         found = whole_signal(inputs)
-        varying = _varying(inputs).shape[1]
         # What was left out of the test for lack of samples is open, not silent.
         silent = found.tested - found.positive - found.negative if found.tested == varying else 0
-        return InputCount(inputs.dim, found.positive, found.negative, silent)
+        return InputCount(inputs.dim, varying, found.positive, found.negative, silent)
     growing, dying = _count_ratios(inputs)
-    return InputCount(inputs.dim, growing, dying, 0)
+    return InputCount(inputs.dim, varying, growing, dying, 0)
 
 
 def whole_signal(e: Evidence) -> SharedSignal:
@@ -142,7 +175,7 @@ def _varying(e: Evidence) -> Float[Tensor, "c q"]:
     """Directions in which a view varies beyond the noise floor of rho, ascending in variance."""
     assert e.correlation is not None
     variances, frame = torch.linalg.eigh(e.correlation[0])
-    return frame[:, variances > e.ratio_floor]
+    return frame[:, variances > e.cause_floor]
 
 
 def _signal(e: Evidence, directions: Float[Tensor, "c q"]) -> SharedSignal:
@@ -207,14 +240,22 @@ def cross_validated_ratios(e: Evidence) -> list[tuple[Float[Tensor, " r"], Float
 def _count_ratios(e: Evidence) -> tuple[int, int]:
     """In how many directions one-sided rho is below 1, and in how many above, as far as sampling allows to count.
 
-    The cross-validated rho are counted, mean over both halves.
+    The cross-validated rho are counted, mean over both halves. Directions of one half lean on those of small rho in the
+    other, which pulls all rho down: no more count as growing than exceed, one after the other, what rho = 1 shows.
     """
+    if e.halves is None or len(e.rows) < FEWEST_FOR_ERRORS:
+        return 0, 0
+    data, augmentation = (
+        torch.stack([getattr(half, side) for half in e.halves]).mean(0) for side in ("data", "augmentation")
+    )
+    directions = generalised(e, ContrastiveCovariance(data, augmentation))[1]
+    most = count_positive(data + augmentation, data - augmentation, directions, e.samples, *_sum_and_difference(e))
     below, above = [], []
     for rho, error in cross_validated_ratios(e):
         distance = torch.nan_to_num((rho - 1) / error, nan=0.0)
         below.append(_decided(-distance[rho < 1]))
         above.append(_decided(distance[rho >= 1]))
-    return (round(fmean(below)), round(fmean(above))) if below else (0, 0)
+    return (min(most, round(fmean(below))), round(fmean(above))) if below else (0, 0)
 
 
 def _decided(distances: Float[Tensor, " r"]) -> int:

@@ -4,14 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.diagnosis import Verdict
 from dyncollapse.evidence import HARD_EDGE, Evidence, format_name
 
 # Variance over squared distance from the origin below which embeddings are nearly one point (ours).
 ONE_POINT = 1e-4
 
 
-def cautions(e: Evidence, ratios: Float[Tensor, " r"] | None, verdict: Verdict) -> list[str]:
+def cautions(e: Evidence, ratios: Float[Tensor, " r"] | None) -> list[str]:
     """Warn of too few or repeated samples, columns that stand still, rounding, one point, and doubtful ratios."""
     return [
         *_samples(e),
@@ -19,7 +18,6 @@ def cautions(e: Evidence, ratios: Float[Tensor, " r"] | None, verdict: Verdict) 
         *_rounding(e),
         *_views(e),
         *_one_point(e),
-        *_width(e, verdict),
         *_doubtful_ratios(e, ratios),
     ]
 
@@ -86,16 +84,12 @@ def _one_point(e: Evidence) -> list[str]:
     ]
 
 
-def _width(e: Evidence, verdict: Verdict) -> list[str]:
-    """Say where embeddings vary in more directions than their layer's inputs have units."""
-    room = e.inputs.dim if e.inputs else e.input_dim
-    alive = verdict.fates.count("alive")
-    if room is None or alive <= room:
-        return []
-    return [
-        f"{alive} dimensions vary, though the last linear layer reads {room} units: the embeddings are no linear map "
-        "of these inputs, and what is said of width and inputs does not hold"
-    ]
+def beyond_width(varying: int, room: int) -> str:
+    """Say that embeddings vary in more directions than their layer's inputs have units."""
+    return (
+        f"{varying} dimensions vary, though the last linear layer reads {room} units: the embeddings are no linear map "
+        "of these inputs, which therefore tell nothing here"
+    )
 
 
 def _doubtful_ratios(e: Evidence, ratios: Tensor | None) -> list[str]:

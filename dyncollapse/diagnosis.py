@@ -269,7 +269,7 @@ def _sentence(
         return f"No dimension of {len(fates)} collapsed."
     parts = []
     if structural:
-        widest = "" if room is None else f" (the narrowest layer has {room} units)"
+        widest = "" if room is None else f" (the narrowest layer passes on {room})"
         parts.append(f"{structural} for want of width{widest}")
     if dead or low:
         ends = f"{dead} dead, {low} too low at rest" if dead and low else "dead" if dead else "too low at rest"
@@ -280,7 +280,8 @@ def _sentence(
         parts.append(f"{waiting} by implicit regularization (data beats augmentation there: waiting{ends})")
     if open_:
         parts.append(f"{open_} for a cause that is open (rho may be on either side of 1: dead or waiting)")
-    return f"{gone} of {len(fates)} dimensions collapsed: {' and '.join(parts)}."
+    listed = ", ".join(parts[:-1]) + " and " + parts[-1] if parts[1:] else parts[0]
+    return f"{gone} of {len(fates)} dimensions collapsed: {listed}."
 
 
 def _ends(moments: list[str]) -> str:

@@ -18,7 +18,7 @@ from dyncollapse.causes import (
     tell,
     whole_signal,
 )
-from dyncollapse.cautions import cautions
+from dyncollapse.cautions import beyond_width, cautions
 from dyncollapse.covariance import ContrastiveCovariance
 from dyncollapse.diagnosis import COLLAPSED_BELOW, Verdict
 from dyncollapse.evidence import FEWEST_FOR_ERRORS, Evidence, format_name
@@ -119,14 +119,17 @@ def examine(e: Evidence) -> EmbeddingReport:
     if e.pairs is not None and compared:
         along = ratio_along(directions, e.pairs)
         ratio, error = (_padded(part, e.dim, math.nan) for part in (along, ratio_error(e, directions, along)))
+    room = e.inputs.dim if e.inputs else e.input_dim
+    varying = int((values[: e.seen] > e.cause_floor).sum())
+    contradiction = [] if room is None or varying <= room else [beyond_width(varying, room)]
     verdict = judge_spectrum(
         spectrum,
         threshold,
-        e.ratio_floor if compared else e.noise_floor,
+        e.cause_floor if compared else e.noise_floor,
         e.seen,
-        room=e.inputs.dim if e.inputs else e.input_dim,
+        room=None if contradiction else room,
         tell=partial(tell, e) if compared else None,
-        counted=count_inputs(e.inputs) if e.inputs else None,
+        counted=count_inputs(e.inputs) if e.inputs and not contradiction else None,
         views=e.views,
         untold="the other views do not differ from the first" if e.pairs is not None else NO_VIEWS,
     )
@@ -152,7 +155,7 @@ def examine(e: Evidence) -> EmbeddingReport:
         signal=signal,
         augmentation_share=_share_beaten(source, ratios),
         verdict=verdict,
-        warnings=(*cautions(e, ratios, verdict), *missing, *unsigned),
+        warnings=(*cautions(e, ratios), *contradiction, *missing, *unsigned),
         pairs=e.pairs,
         input_pairs=e.inputs.pairs if e.inputs else None,
         frame=e.frame,

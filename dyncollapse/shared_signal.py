@@ -129,11 +129,9 @@ def shared_signal(
         Counts of positive and negative correlations, and what sampling explains. With too few samples to test
         anything both counts are 0 and `explained` is 1.
     """
-    variances, turn = torch.linalg.eigh(frame.mT @ cov @ frame)
-    white = frame @ turn / variances.sqrt()
-    gamma, turn = torch.linalg.eigh(white.mT @ cross @ white)
+    gamma, canonical = _canonical(cov, cross, frame)
     order = gamma.abs().argsort(descending=True)
-    gamma, canonical = gamma[order].clamp(-1, 1), white @ turn[:, order]
+    gamma, canonical = gamma[order], canonical[:, order]
     inflation = _inflation(first @ canonical, second @ canonical)
     # The statistic of the directions from the k-th on, for every k.
     statistics = -torch.log1p(-gamma.square()).flip(0).cumsum(0).flip(0)
@@ -144,7 +142,60 @@ def shared_signal(
             break
         k += 1
     explained = noise_correlation(effective, q - k) if k < q else 0.0
-    return SharedSignal(gamma, int((gamma[:k] > 0).sum()), int((gamma[:k] < -explained).sum()), explained)
+    return SharedSignal(gamma, int((gamma[:k] > 0).sum()), _negative(gamma[:k], q, samples, inflation), explained)
+
+
+def _negative(gamma: Float[Tensor, " k"], tested: int, samples: int, inflation: Float[Tensor, " q"]) -> int:
+    """How many of the counted correlations are negative beyond what uncorrelated directions show.
+
+    Strong correlations push the others down, by 1 / (2 n gamma) each (second-order perturbation of sample canonical
+    correlations): what is left uncorrelated then differs from 0 without being negative.
+    """
+    found = 0
+    for j, value in enumerate(gamma.tolist()):
+        if value >= 0:
+            continue
+        stronger = gamma[gamma > -value]
+        n = (samples - 1 - j) / float(inflation[j])
+        shown = noise_correlation(n, max(1, tested - len(stronger))) + float((1 / stronger).sum()) / (2 * n)
+        found += value < -shown
+    return found
+
+
+def count_positive(
+    cov: Float[Tensor, "d d"],
+    cross: Float[Tensor, "d d"],
+    frame: Float[Tensor, "d q"],
+    samples: int,
+    first: Float[Tensor, "r d"],
+    second: Float[Tensor, "r d"],
+) -> int:
+    """How many correlations exceed, one after the other, what the directions left over would show without any.
+
+    Arguments are those of `shared_signal`, which is about correlations that differ from 0; this one is about their
+    sign, and bounds the number of positive ones where many are negative.
+    """
+    gamma, canonical = _canonical(cov, cross, frame)
+    inflation = _inflation(first @ canonical, second @ canonical)
+    for k, value in enumerate(gamma.tolist()):
+        if value <= noise_correlation((samples - 1 - k) / float(inflation[k]), len(gamma) - k):
+            return k
+    return len(gamma)
+
+
+def _canonical(
+    cov: Float[Tensor, "d d"], cross: Float[Tensor, "d d"], frame: Float[Tensor, "d q"]
+) -> tuple[Float[Tensor, " q"], Float[Tensor, "d q"]]:
+    """Correlations inside the span of a frame, descending, and their directions with variance 1."""
+    variances, turn = torch.linalg.eigh(frame.mT @ cov @ frame)
+    white = frame @ turn / variances.sqrt()
+    gamma, turn = torch.linalg.eigh(white.mT @ cross @ white)
+    return gamma.flip(0).clamp(-1, 1), (white @ turn).flip(1)
+
+
+def inflation_of(first: Float[Tensor, "r q"], second: Float[Tensor, "r q"]) -> float:
+    """By what factor squared sampling errors over all these directions exceed those of independent Gaussian scores."""
+    return float(_inflation(first, second)[0])
 
 
 def _inflation(first: Float[Tensor, "r q"], second: Float[Tensor, "r q"]) -> Float[Tensor, " q"]:

@@ -72,7 +72,7 @@ def judge_spectrum(
     if counted is not None:
         _tell_hidden(fates, counted)
     collapsed = [fate not in ("alive", "unseen") for fate in fates]
-    words = _words(views, room, told, compared=bool(told.fates), counted=counted is not None, untold=untold)
+    words = _words(views, room, told, counted, untold)
     return Verdict(collapsed, fates, [None] * d, threshold, _sentence(fates, threshold, words))
 
 
@@ -90,7 +90,7 @@ def _tell_hidden(fates: list[str], counted: InputCount) -> None:
         hidden = hidden[max(0, size) :]
 
 
-def _words(views: str, room: int | None, told: Told, *, compared: bool, counted: bool, untold: str) -> dict[str, str]:
+def _words(views: str, room: int | None, told: Told, counted: InputCount | None, untold: str) -> dict[str, str]:
     """What is said of each fate, in the order of the sentence."""
     two_sided = views == "two-sided"
     beyond = f" beyond a correlation of {told.explained:.2g}, which sampling explains" if told.explained else ""
@@ -98,16 +98,18 @@ def _words(views: str, room: int | None, told: Told, *, compared: bool, counted:
     dead = "the views are negatively correlated there" if two_sided else "augmentation beats data there"
     waiting = "the views share signal there" if two_sided else "data beats augmentation there"
     open_ = "too few samples to compare the views" if two_sided else "rho is within its sampling error of 1"
-    unresolved = (
-        "and the inputs leave the cause open" if counted else "if a linear layer made them, its inputs can tell why"
-    )
+    inputs = "if a linear layer made them, its inputs can tell why"
+    if counted is not None:
+        inputs = "and the inputs leave the cause open"
+        if counted.varying < counted.width:
+            inputs = f"the inputs vary in {counted.varying} directions only"
     return {
         "structural": f"for want of width (the last linear layer reads {room} units)",
         "dead": f"by strong augmentation (dead: {dead})",
         "suppressed": f"by strong augmentation (suppressed: {silent})",
         "waiting": f"by implicit regularization (waiting: {waiting})",
-        "unexplained": f"for a cause that is open ({open_})" if compared else f"above the noise floor; {untold}",
-        "unresolved": f"without variance above rounding; {unresolved}",
+        "unexplained": f"for a cause that is open ({open_})" if told.fates else f"above the noise floor; {untold}",
+        "unresolved": f"without variance clearly above rounding; {inputs}",
     }
 
 

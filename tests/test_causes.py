@@ -90,9 +90,12 @@ def test_a_layer_as_wide_as_its_inputs_lacks_no_width(generator):
 
 def test_more_dimensions_than_the_layer_reads_are_a_contradiction(generator):
     z = normal(generator, 500, 12)
-    report = diagnose(z, input_dim=8)
-    assert report.collapsed == 0
-    assert any("12 dimensions vary, though the last linear layer reads 8 units" in text for text in report.warnings)
+    small = z * torch.tensor([1.0] * 6 + [1e-3] * 6, dtype=torch.float64)
+    for rows, fate in ((z, "alive"), (small, "unexplained")):
+        report = diagnose(rows, input_dim=8)
+        assert report.verdict.fates == ["alive"] * 6 + [fate] * 6
+        assert any("12 dimensions vary, though the last linear layer reads 8 units" in text for text in report.warnings)
+        assert "width" not in report.verdict.sentence
 
 
 def test_inputs_that_do_not_vary_leave_the_cause_open(generator):
@@ -128,3 +131,65 @@ def test_a_direction_without_data_spoils_no_other(generator):
     report = diagnose(z, z + noise, views="one-sided")
     assert report.verdict.fates == ["alive"] * 3 + ["waiting"] * 2 + ["unresolved"]
     assert report.ratio[-1] == torch.inf
+
+
+@pytest.mark.parametrize("views", ["one-sided", "two-sided"])
+@pytest.mark.parametrize("dim", [32, 128])
+def test_rounding_of_the_arithmetic_is_no_augmentation(views, dim):
+    # Every input shares signal; a product in float32 by a layer of half rank leaves noise that is each view's own.
+    g = torch.Generator().manual_seed(dim)
+    signal = 2 * torch.randn(2000, dim, generator=g)
+    first, second = (signal + torch.randn(2000, dim, generator=g) for _ in range(2))
+    first = signal if views == "one-sided" else first
+    u, _, vh = torch.linalg.svd(torch.randn(dim, dim, generator=g).double())
+    layer = (u[:, : dim // 2] @ vh[: dim // 2]).float()
+    z, z_pos = first @ layer.T, second @ layer.T
+    half = dim // 2
+    assert fates(diagnose(z, z_pos, views=views)) == {"alive": half, "unresolved": half}
+    told = diagnose(z, z_pos, inputs=first, input_positives=second, views=views)
+    assert fates(told) == {"alive": half, "waiting": half}
+
+
+@pytest.mark.parametrize("rho", [1.0, 1.2, 2.0])
+@pytest.mark.parametrize("samples", [300, 500, 1000])
+def test_directions_that_lean_on_growing_ones_do_not_grow(rho, samples):
+    # 100 inputs alive at rho = 0.1 pull the cross-validated rho of the 28 hidden ones below 1.
+    for seed in range(3):
+        g = seeded(seed)
+        x = normal(g, samples, 128)
+        x_pos = x + normal(g, samples, 128) * torch.tensor([0.2**0.5] * 100 + [(2 * rho) ** 0.5] * 28).double()
+        gain = torch.tensor([1.0] * 100 + [0.0] * 28, dtype=torch.float64)
+        found = fates(diagnose(x * gain, x_pos * gain, inputs=x, input_positives=x_pos, views="one-sided"))
+        assert found.get("waiting", 0) == 0
+        assert found["alive"] == 100
+
+
+@pytest.mark.parametrize("samples", [256, 640])
+def test_strong_signal_makes_no_emptied_direction_negative(samples):
+    for seed in range(20):
+        g = seeded(seed)
+        signal = normal(g, samples, 64) * torch.tensor([5.0] * 60 + [0.0] * 4, dtype=torch.float64)
+        first, second = (signal + normal(g, samples, 64) for _ in range(2))
+        gain = torch.tensor([1.0] * 60 + [0.0] * 4, dtype=torch.float64)
+        found = fates(diagnose(first * gain, second * gain, inputs=first, input_positives=second))
+        assert "dead" not in found
+
+
+def test_hardly_augmented_dimensions_wait(generator):
+    for n in (100, 4000):
+        x = normal(generator, n, 30)
+        x_pos = x.clone()
+        x_pos[:, :20] += 0.4 * normal(generator, n, 20)
+        gain = torch.tensor([1.0] * 20 + [0.003] * 10, dtype=torch.float64)
+        assert fates(diagnose(x * gain, x_pos * gain, views="one-sided")) == {"alive": 20, "waiting": 10}
+
+
+@pytest.mark.parametrize("rho", [0.3, 3.0])
+def test_directions_beyond_the_rank_of_half_of_the_samples_are_not_told_the_wrong_way(rho):
+    for seed in range(3):
+        g = seeded(seed)
+        gain = torch.tensor([1.0] * 20 + [1e-3] * 400, dtype=torch.float64)
+        x = normal(g, 150, 420)
+        x_pos = x + (2 * rho) ** 0.5 * normal(g, 150, 420)
+        found = fates(diagnose(x * gain, x_pos * gain, views="one-sided"))
+        assert ("dead" if rho < 1 else "waiting") not in found

@@ -71,7 +71,7 @@ def judged(**others):
 
 
 LOST = ["unresolved"] * 2
-FOUR_INPUTS = InputCount(width=6, growing=4, dying=1, silent=1)
+FOUR_INPUTS = InputCount(width=6, varying=6, growing=4, dying=1, silent=1)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ FOUR_INPUTS = InputCount(width=6, growing=4, dying=1, silent=1)
             "both",
         ),
         (
-            {"told": {2: "dead", 3: "suppressed"}, "counted": InputCount(6, 0, 0, 0)},
+            {"told": {2: "dead", 3: "suppressed"}, "counted": InputCount(6, 6, 0, 0, 0)},
             ["dead", "suppressed", *LOST],
             "strong-augmentation",
         ),
@@ -150,7 +150,7 @@ COUNTED = "4 of 6 dimensions collapsed (variance up to 0.0001): "
         (
             {"threshold": 5e-13},
             "1 of 6 dimensions collapsed (variance up to 5e-13): "
-            "1 without variance above rounding; if a linear layer made them, its inputs can tell why.",
+            "1 without variance clearly above rounding; if a linear layer made them, its inputs can tell why.",
         ),
         (
             {"seen": 4},
@@ -158,13 +158,13 @@ COUNTED = "4 of 6 dimensions collapsed (variance up to 0.0001): "
             "samples would tell why; 2 more cannot be seen with so few distinct samples.",
         ),
         (
-            {"told": {2: "dead", 3: "waiting"}, "counted": InputCount(6, 0, 2, 0), "views": "one-sided"},
+            {"told": {2: "dead", 3: "waiting"}, "counted": InputCount(6, 6, 0, 2, 0), "views": "one-sided"},
             COUNTED + "2 by strong augmentation (dead: augmentation beats data there), "
             "1 by implicit regularization (waiting: data beats augmentation there), "
-            "1 without variance above rounding; and the inputs leave the cause open.",
+            "1 without variance clearly above rounding; and the inputs leave the cause open.",
         ),
         (
-            {"told": {2: "suppressed", 3: "waiting"}, "counted": InputCount(6, 0, 1, 2), "explained": 0.071},
+            {"told": {2: "suppressed", 3: "waiting"}, "counted": InputCount(6, 6, 0, 1, 2), "explained": 0.071},
             COUNTED + "1 by strong augmentation (dead: the views are negatively correlated there), "
             "2 by strong augmentation (suppressed: the views share no signal there beyond a correlation of 0.071, "
             "which sampling explains), 1 by implicit regularization (waiting: the views share signal there).",
@@ -190,6 +190,6 @@ def test_waiting_dimensions_take_the_places_that_the_inputs_leave():
             1e-15,
             32,
             tell=lambda collapsed: Told(dict.fromkeys(collapsed, "waiting")),
-            counted=InputCount(40, growing, 8, 0),
+            counted=InputCount(40, 40, growing, 8, 0),
         ).fates
         assert fates == ["alive"] * 16 + ["waiting"] * 8 + hidden
