@@ -48,7 +48,8 @@ def _still(e: Evidence) -> Tensor:
 def _standing_columns(e: Evidence) -> list[str]:
     still = _still(e).nonzero().flatten().tolist()
     named = ", ".join(map(str, still[:5])) + (", ..." if len(still) > 5 else "")
-    found = f"{len(still)} column(s) are constant: {named} (counted from 0); each is a collapsed dimension"
+    few = "with so few samples they may vary all the same" if e.seen < e.dim else "each is a collapsed dimension"
+    found = f"{len(still)} column(s) are constant: {named} (counted from 0); {few}"
     return [found] if still else []
 
 

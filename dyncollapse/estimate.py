@@ -52,6 +52,10 @@ def expected_seconds(configuration: Configuration) -> float:
     return _seconds([configuration], GLANCE)
 
 
+# A flow that hardly advances is watched so many times as long, and then taken to have advanced by this share.
+PATIENCE, LEAST_SHARE = 10, 1e-9
+
+
 class _Seen(Exception):
     """Enough of a simulation has been watched."""
 
@@ -100,7 +104,8 @@ def _watch(configuration: Configuration, watched: float, times: float = 1.0) -> 
         else:
             finished, within = divmod(done / total * parts, 1)
             share = (finished + math.log1p(within * total) / math.log1p(total)) / parts
-        if share and clock.perf_counter() - started > watched:
+        looked = clock.perf_counter() - started
+        if looked > watched and (share > LEAST_SHARE or looked > PATIENCE * watched):
             raise _Seen
 
     try:
@@ -110,7 +115,7 @@ def _watch(configuration: Configuration, watched: float, times: float = 1.0) -> 
         pass
     except Exception:  # what diverges or fails will say so in its own time; until then it costs what it cost
         share = share or 1.0
-    return started - began + times * (clock.perf_counter() - started) / share
+    return started - began + times * (clock.perf_counter() - started) / max(share, LEAST_SHARE)
 
 
 def _peak_memory(more: int) -> int | None:

@@ -83,8 +83,8 @@ def population_flow(
     An explicit method (DOP853, RK45) takes all runs at once, which pays for short times.
     """
     objective, task = objective or Objective(), task.to(torch.float64)
-    objective.check_views(task.views)
     check_population(objective)
+    objective.check_views(task.views)
     check_weights(weights)
     if weights[0].shape[-1] != task.dim:
         raise ValueError(

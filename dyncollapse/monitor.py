@@ -50,9 +50,12 @@ class Monitor:
         sample: int = 4096,
         seed: int = 0,
     ) -> None:
-        """Start with nothing seen. Raises ValueError for unknown views or a sample below 2 rows."""
+        """Start with nothing seen. Raises ValueError for unknown views, a sample below 2 rows and a bad seed."""
         if views not in VIEWS:
             raise ValueError(f"views are {views!r}; choose one of {', '.join(VIEWS)}")
+        for name, value in (("sample", sample), ("seed", seed)):
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name} is {value!r}; give a whole number from 0 on")
         self.views, self.space, self.fast, self.sample, self.seed = views, space, fast, sample, seed
         self.reset()
 

@@ -119,8 +119,13 @@ class _Pace:
         return (self.total - self.done) * seconds / self.fresh
 
 
+YEAR = 365 * 86400.0
+
+
 def duration(seconds: float) -> str:
     """A time as people say it, with two digits."""
+    if seconds > YEAR:
+        return "more than a year"
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 1.5 * size:
             return f"{seconds / size:.2g} {unit}" if seconds < 100 * size else f"{seconds / size:.0f} {unit}"

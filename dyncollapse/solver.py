@@ -28,6 +28,8 @@ REST_SPEED = 10
 LEAST_RTOL = 100 * float(np.finfo(float).eps)
 
 IMPLICIT = ("LSODA", "BDF", "Radau")
+# A step that is refused is tried again at a fifth of its size at worst: these reach from 1 to round-off of 0.
+MOST_TRIED = 100
 METHODS = ("DOP853", "RK45", "RK23", *IMPLICIT)
 
 
@@ -102,6 +104,7 @@ def integrate(
         _check_relative(vector.start, derivative(0.0, vector.start))
 
     def by_tick(tick: float, y: np.ndarray) -> np.ndarray:
+        watch.evaluate()
         return unit * derivative(tick * unit, y)
 
     right_hand_side: RightHandSide = by_tick
@@ -125,7 +128,9 @@ def integrate(
     except KeyboardInterrupt:
         raise Interrupted(trajectory(*watch.record())) from None
     except (torch.linalg.LinAlgError, FloatingPointError):
-        raise watch.failure("it left the range of floating point.", trajectory(*watch.record())) from None
+        raise watch.failure(
+            "it leaves the range of floating point, or no step is small enough.", trajectory(*watch.record())
+        ) from None
     moments, states = times[: len(solution.t)], np.asarray(solution.y, dtype=float).T
     if len(moments) and moments[0] == 0:
         states[0] = vector.start  # LSODA's interpolant misses it by round-off
@@ -243,6 +248,14 @@ class _Watch:
         self.reached: list[tuple[float, np.ndarray]] = []
         self.last: tuple[float, np.ndarray] | None = None
         self.resting_since: float | None = None
+        # Evaluations since a step was accepted: a Jacobian by differences takes one for each weight.
+        self.tried, self.most_tried = 0, MOST_TRIED * (len(start) + MOST_TRIED)
+
+    def evaluate(self) -> None:
+        """Count an evaluation. Raises FloatingPointError where steps of every size are refused."""
+        self.tried += 1
+        if self.tried > self.most_tried:
+            raise FloatingPointError
 
     def __call__(self, tick: float, y: np.ndarray) -> float:
         t = self.to_time(tick)
@@ -252,7 +265,7 @@ class _Watch:
             self.resting_since = (before if self.resting_since is None else self.resting_since) if still else None
         if not np.isfinite(y).all():  # LSODA would go on
             raise FloatingPointError
-        self.last = (t, y.copy())
+        self.last, self.tried = (t, y.copy()), 0
         if len(self.reached) < len(self.ticks) and tick >= self.ticks[len(self.reached)]:
             self.reached.append(self.last)
         if self.progress:

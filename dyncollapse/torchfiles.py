@@ -93,7 +93,9 @@ def _read_zip(path: Path, mapped: bool) -> Any:
         if f"{folder}constants.pkl" in members:
             raise Refused("is a TorchScript model; give the embeddings it computes, or to the bridge its state_dict")
         if members[pickles[0]].file_size > MOST_PICKLE:
-            raise Refused(f"has {members[pickles[0]].file_size} bytes beside its tensors; save the tensors alone")
+            raise Refused(
+                f"has {members[pickles[0]].file_size} bytes beside its tensors; save tensors alone, not NumPy arrays"
+            )
         data = {name: member for name, member in members.items() if name.startswith(f"{folder}data/")}
         check_unpacked(member for member in data.values() if not mapped or member.compress_type != STORED)
         whole = map_bytes(archive.fp.fileno()) if mapped and archive.fp else None

@@ -112,6 +112,7 @@ def embed(
                     maps[space, k][row : row + len(values)] = values
             kept.append(batch.indices)
             row += len(batch.indices)
+            skipped.check(row)
             if progress is not None:
                 progress(row + len(skipped.reasons), len(images))
         skipped.check(row, ended=True)

@@ -223,23 +223,31 @@ class Skipped:
     strict: bool = False
     tell: Callable[[str], object] = print
     reasons: dict[int, str] = field(default_factory=dict)
+    _held: list[str] = field(default_factory=list)  # not told before an image could be read: it may be a refusal
 
     def add(self, failures: Sequence[tuple[int, str]]) -> None:
-        """Note failures, telling each image's first. Raises Unreadable if `strict`."""
+        """Note failures, telling each image's first when `check` has seen one that can be read.
+
+        Raises Unreadable if `strict`.
+        """
         for index, reason in failures:
             if self.strict:
                 raise Unreadable(f"{reason}; repair or remove it, or leave out --strict to skip such images")
             if index not in self.reasons:
                 self.reasons[index] = reason
-                self.tell(f"skipped: {reason}")
+                self._held.append(f"skipped: {reason}")
 
     def check(self, read: int, ended: bool = False) -> None:
-        """Raise Unreadable where none of the first NEIGHBOURS images, or of all, could be read."""
+        """Raise Unreadable where none of the first NEIGHBOURS images, or of all, could be read; else tell of them."""
         if not read and (ended or len(self.reasons) >= NEIGHBOURS):
             of = "" if ended else f"first {len(self.reasons)} of the "
             raise Unreadable(
                 f"none of the {of}{len(self.images)} images can be read, the first: {self.reasons[min(self.reasons)]}"
             )
+        if read:
+            for text in self._held:
+                self.tell(text)
+            self._held.clear()
 
     @property
     def sentence(self) -> str:

@@ -179,6 +179,7 @@ def _loop(
                     raise LossDiverged(f"the loss is {mean} at step {step}; {LOWER}")
                 for failures, asked in gather_values((unread, stop.is_set()), trainer.process.count):
                     skipped.add(failures)
+                    skipped.check(step)
                     stopping = stopping or asked
                 unread.clear()
                 seconds = time.perf_counter() - started

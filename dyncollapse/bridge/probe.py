@@ -181,6 +181,7 @@ def _fit(
     right = torch.zeros((), device=layer.weight.device)
     for step, batch in enumerate(batches, 1):
         skipped.add(batch.failures)
+        skipped.check(step)
         wanted = labels[batch.indices].to(layer.weight.device)
         scores = classify(batch.views[0])
         if step > total - per_epoch:
