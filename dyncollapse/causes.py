@@ -66,7 +66,7 @@ def tell(e: Evidence, collapsed: list[int]) -> Told:
 def _tell_one_sided(e: Evidence, collapsed: list[int]) -> Told:
     """Compare rho along each direction with 1, and leave open those that sampling may have put on their side."""
     rho, error = _ratio_along_collapsed(e, collapsed)
-    distance = torch.nan_to_num((rho - 1) / error, nan=0.0)
+    distance = _distance_from_one(rho, error)
     order = distance.argsort().tolist()
     fates = dict.fromkeys(collapsed, "unexplained")
     for k in order[: _decided(-distance[rho < 1])]:
@@ -119,7 +119,7 @@ def _shared_inflation(e: Evidence, directions: Float[Tensor, "c q"]) -> float:
 
 def _sum_and_difference(e: Evidence) -> tuple[Float[Tensor, "r c"], Float[Tensor, "r c"]]:
     """sqrt(2) x + (x' - x) and sqrt(2) x - (x' - x): correlated by (1 - rho) / (1 + rho) along a direction."""
-    apart = torch.stack(e.centred_others).mean(0) - e.centred
+    apart = e.centred_other - e.centred
     return 2**0.5 * e.centred + apart, 2**0.5 * e.centred - apart
 
 
@@ -149,16 +149,17 @@ def _tell_two_sided(e: Evidence, collapsed: list[int]) -> Told:
     return Told(fates, explained)
 
 
-def count_inputs(inputs: Evidence) -> InputCount | None:
+def count_inputs(inputs: Evidence, signal: SharedSignal | None = None) -> InputCount | None:
     """What the last layer's inputs leave for dimensions that are lost in rounding; None where nothing can be compared.
 
-    At rest a linear layer passes on no more directions than those in which a dimension can grow.
+    At rest a linear layer passes on no more directions than those in which a dimension can grow. `signal` is
+    `whole_signal` of the inputs, where that was tested already.
     """
     if inputs.pairs is None or inputs.correlation is None or inputs.unaugmented:
         return None
     varying = _varying(inputs).shape[1]
     if inputs.views == "two-sided":
-        found = whole_signal(inputs)
+        found = signal or whole_signal(inputs)
         # What was left out of the test for lack of samples is open, not silent.
         silent = found.tested - found.positive - found.negative if found.tested == varying else 0
         return InputCount(inputs.dim, varying, found.positive, found.negative, silent)
@@ -182,8 +183,8 @@ def _signal(e: Evidence, directions: Float[Tensor, "c q"]) -> SharedSignal:
     assert e.correlation is not None
     if not directions.shape[1]:
         return SharedSignal(directions.new_zeros(0), 0, 0, 0.0)
-    second = torch.stack(e.centred_others).mean(0) if len(e.centred_others) > 1 else e.centred_others[0]
-    return shared_signal(*e.correlation, directions, e.samples, e.centred, second - second.mean(0))
+    second = e.centred_other - e.centred_other.mean(0)
+    return shared_signal(*e.correlation, directions, e.samples, e.centred, second)
 
 
 def _correlation_along(e: Evidence, directions: Float[Tensor, "c k"]) -> tuple[Tensor, Tensor]:
@@ -191,7 +192,7 @@ def _correlation_along(e: Evidence, directions: Float[Tensor, "c k"]) -> tuple[T
     assert e.correlation is not None
     view, cross = (((cov @ directions) * directions).sum(0) for cov in e.correlation)
     first = e.centred @ directions
-    second = torch.stack([other @ directions for other in e.centred_others]).mean(0)
+    second = e.centred_other @ directions
     products = (first * (second - second.mean(0))).square().mean(0).sqrt()
     error = torch.where(view > 0, products / view, 1.0) / e.samples**0.5
     return torch.where(view > 0, cross / view, 0.0), error
@@ -252,10 +253,15 @@ def _count_ratios(e: Evidence) -> tuple[int, int]:
     most = count_positive(data + augmentation, data - augmentation, directions, e.samples, *_sum_and_difference(e))
     below, above = [], []
     for rho, error in cross_validated_ratios(e):
-        distance = torch.nan_to_num((rho - 1) / error, nan=0.0)
+        distance = _distance_from_one(rho, error)
         below.append(_decided(-distance[rho < 1]))
         above.append(_decided(distance[rho >= 1]))
     return (min(most, round(fmean(below))), round(fmean(above))) if below else (0, 0)
+
+
+def _distance_from_one(rho: Float[Tensor, " r"], error: Float[Tensor, " r"]) -> Float[Tensor, " r"]:
+    """How many standard errors rho lies above 1; 0 where neither is known."""
+    return torch.nan_to_num((rho - 1) / error, nan=0.0)
 
 
 def _decided(distances: Float[Tensor, " r"]) -> int:

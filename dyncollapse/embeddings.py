@@ -122,6 +122,7 @@ def examine(e: Evidence) -> EmbeddingReport:
     room = e.inputs.dim if e.inputs else e.input_dim
     varying = int((values[: e.seen] > e.cause_floor).sum())
     contradiction = [] if room is None or varying <= room else [beyond_width(varying, room)]
+    signal, unsigned = _signal(source)
     verdict = judge_spectrum(
         spectrum,
         threshold,
@@ -129,11 +130,10 @@ def examine(e: Evidence) -> EmbeddingReport:
         e.seen,
         room=None if contradiction else room,
         tell=partial(tell, e) if compared else None,
-        counted=count_inputs(e.inputs) if e.inputs and not contradiction else None,
+        counted=count_inputs(e.inputs, signal) if e.inputs and not contradiction else None,
         views=e.views,
         untold="the other views do not differ from the first" if e.pairs is not None else NO_VIEWS,
     )
-    signal, unsigned = _signal(source)
     measures, intervals, missing = measures_with_intervals(e, verdict.fates.count("alive"))
     own = signal if source is e else _signal(e)[0]
     measures["signal_rank"] = None if own is None else own.positive

@@ -121,6 +121,11 @@ class Evidence:
         as_bytes = self.rows.cpu().contiguous().view(torch.uint8).numpy()
         return len(set(map(bytes, as_bytes)))
 
+    @cached_property
+    def centred_other(self) -> Float[Tensor, "r c"]:
+        """The mean of the other views' rows, less the mean of the first."""
+        return torch.stack(self.centred_others).mean(0)
+
     @property
     def distinct_known(self) -> bool:
         """Whether the sample tells how many of all rows differ.
