@@ -40,9 +40,10 @@ gpu-check: .venv/.installed ## prove the real scale on a CUDA GPU in nine minute
 kills: .venv/.developed ## kill commands 20 times each at drawn moments, and count what is half-written, lost or blocked
 	$(BIN)/python tests/kills.py --kills 20
 
-lint: .venv/.developed ## check style and formatting
+lint: .venv/.developed ## check style, formatting and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 format: .venv/.developed ## format the code and fix what can be fixed
 	$(BIN)/ruff check --fix .
@@ -52,7 +53,7 @@ types: .venv/.developed ## check types
 	$(BIN)/mypy
 
 clean: ## remove .venv, caches and drawn figures
-	rm -rf .venv figures/out benchmarks.json fuzz.json .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv figures/out benchmarks.json fuzz.json .pytest_cache .import_linter_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,49 +1,7 @@
 """Which dimensions of a contrastive embedding collapse, and why: trained, integrated and in closed form."""
 
-from .alignment import (
-    AlignmentReport,
-    alignment_bound,
-    alignment_matrix,
-    alignment_report,
-    block_alignment,
-    imbalance,
-    imbalance_drift,
-    isotropic_rest_layers,
-    module_alignment,
-)
-from .comparison import LimitDistances, limit_distances, order_of_convergence, relative_distance
-from .configuration import Configuration
-from .covariance import ContrastiveCovariance, blockwise_covariance, contrastive_covariance
-from .diagnosis import (
-    COLLAPSED_BELOW,
-    Dimensions,
-    Verdict,
-    judge,
-    linear_dimensions,
-    mode_dimensions,
-    natural_scale,
-    sampled_dimensions,
-)
-from .dispatch import Workers
-from .embeddings import EmbeddingReport
-from .equilibria import (
-    collapse_threshold,
-    escape_time,
-    generalised_modes,
-    growth_rates,
-    modes,
-    relative_modes,
-    rest_gram,
-    rest_singular_values,
-    rest_variance,
-)
-from .evidence import principal_directions
-from .executors import dask_workers, local_workers, slurm_workers
-from .flow import frozen_flow, mode_flow, population_flow, sample_flow
-from .gaussian import GaussianTask, JoinedStream, Pairs, PairStream, join_streams, stack_pairs
-from .grid import expand_grid
-from .losses import dot_infonce, effective_negatives, infonce, infonce_weights, ntxent, spectral
-from .measures import (
+from .diagnostics.evidence import principal_directions
+from .diagnostics.measures import (
     alpha_req,
     effective_rank,
     intrinsic_dimension,
@@ -56,9 +14,33 @@ from .measures import (
     stable_rank,
     unbiased_traces,
 )
-from .moments import Moments
-from .monitor import Monitor, diagnose
-from .networks import (
+from .diagnostics.moments import Moments
+from .diagnostics.monitor import Monitor, diagnose
+from .diagnostics.planted import Planted, planted_cases
+from .diagnostics.readers import read_rows
+from .diagnostics.report import EmbeddingReport
+from .diagnostics.shared_signal import signal_rank
+from .diagnostics.spectra import covariance_spectrum, mode_singular_values, noise_floor
+from .diagnostics.spectrum_verdict import collapse_level, judge_spectrum
+from .diagnostics.verdict import (
+    COLLAPSED_BELOW,
+    Dimensions,
+    Verdict,
+    judge,
+    linear_dimensions,
+    mode_dimensions,
+    natural_scale,
+    sampled_dimensions,
+)
+from .dynamics.comparison import LimitDistances, limit_distances, order_of_convergence, relative_distance
+from .dynamics.flow import frozen_flow, mode_flow, population_flow, sample_flow
+from .dynamics.solver import FlowFailed
+from .dynamics.training import Diverged, record_steps, train
+from .dynamics.trajectory import Interrupted, Trajectory
+from .model.covariance import ContrastiveCovariance, blockwise_covariance, contrastive_covariance
+from .model.gaussian import GaussianTask, JoinedStream, Pairs, PairStream, join_streams, stack_pairs
+from .model.losses import dot_infonce, effective_negatives, infonce, infonce_weights, ntxent, spectral
+from .model.networks import (
     balanced_init,
     end_to_end,
     forward,
@@ -70,9 +52,36 @@ from .networks import (
     uniform_biases,
     uniform_init,
 )
-from .objective import Objective
-from .planted import Planted, planted_cases
-from .population import (
+from .model.objective import Objective
+from .runtime.dispatch import Workers
+from .runtime.executors import dask_workers, local_workers, slurm_workers
+from .runtime.settings import SettingError
+from .simulation.configuration import Configuration
+from .sweeps.grid import expand_grid
+from .sweeps.sweep import Sweep
+from .theory.alignment import (
+    AlignmentReport,
+    alignment_bound,
+    alignment_matrix,
+    alignment_report,
+    block_alignment,
+    imbalance,
+    imbalance_drift,
+    isotropic_rest_layers,
+    module_alignment,
+)
+from .theory.equilibria import (
+    collapse_threshold,
+    escape_time,
+    generalised_modes,
+    growth_rates,
+    modes,
+    relative_modes,
+    rest_gram,
+    rest_singular_values,
+    rest_variance,
+)
+from .theory.population import (
     POPULATION_FACTOR,
     negatives_needed,
     population_force,
@@ -80,17 +89,8 @@ from .population import (
     population_loss,
     population_valid,
 )
-from .readers import read_rows
-from .riccati import riccati_gram
-from .settings import SettingError
-from .shared_signal import signal_rank
-from .solver import FlowFailed
-from .spectra import covariance_spectrum, mode_singular_values, noise_floor
-from .spectrum_verdict import collapse_level, judge_spectrum
-from .sweep import Sweep
-from .training import Diverged, record_steps, train
-from .trajectory import Interrupted, Trajectory
-from .velocities import (
+from .theory.riccati import riccati_gram
+from .theory.velocities import (
     alignment_velocity,
     layer_value_velocities,
     singular_value_velocities,

@@ -1,5 +1,5 @@
 """`python -m dyncollapse`: the command line from a checkout that is not installed."""
 
-from dyncollapse.cli import main
+from dyncollapse.commands.main import main
 
 main(prog_name="dyncollapse")

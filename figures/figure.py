@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from dyncollapse.files import write_bytes, write_whole
+from dyncollapse.runtime.files import write_bytes, write_whole
 
 os.environ["MPLBACKEND"] = "agg"  # before Matplotlib is imported, which a notebook's backend may prevent
 

@@ -4,18 +4,18 @@ import tarfile
 import numpy as np
 import pytest
 import torch
-from bridge_helpers import write_images
 from click.testing import CliRunner
-from commands import SMALL
-from diagnose_cli_helpers import ALIVE, DIM
+from helpers.bridge import write_images
+from helpers.diagnose_command import ALIVE, DIM
+from helpers.programs import SMALL
 from hypothesis import settings
 
-from dyncollapse.cli import main
+from dyncollapse.commands.main import main
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start beside each other
 
-pytest.register_assert_rewrite("monitor_helpers", "readers_helpers")
+pytest.register_assert_rewrite("helpers.monitor", "helpers.readers")
 
 settings.register_profile("identities", derandomize=True, deadline=None, max_examples=25, database=None)
 settings.load_profile("identities")

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from click.testing import CliRunner
 
-from dyncollapse.cli import main
+from dyncollapse.commands.main import main
 
 # Counts the file operations below the working directory, and dies before one of them; 0 only counts.
 HOOK = """
@@ -44,7 +44,7 @@ def watch(event, arguments):
             if done == last:
                 os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(watch)
-from dyncollapse.cli import main
+from dyncollapse.commands.main import main
 try:
     main(sys.argv[2:], prog_name="dyncollapse")
 finally:

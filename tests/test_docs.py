@@ -14,8 +14,8 @@ import click
 import pytest
 import torch
 
-from dyncollapse.bridge.cli import bridge
-from dyncollapse.spectra import covariance_spectrum
+from dyncollapse.commands.bridge import bridge
+from dyncollapse.diagnostics.spectra import covariance_spectrum
 
 ROOT = Path(__file__).parent.parent
 DIAGNOSTICS = (ROOT / "docs" / "diagnostics.md").read_text()

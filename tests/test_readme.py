@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from dyncollapse.bridge.tables import ROWS
+from dyncollapse.bridge.evaluation.paper_tables import ROWS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 CONSOLE = "\n".join(re.findall(r"```console\n(.*?)```", README, re.DOTALL))
 COMMANDS = [line[2:] for line in CONSOLE.splitlines() if line.startswith("$ ")]
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-# Minutes long: its options are checked, and tests/test_bridge_cli.py runs a small form of it.
+# Minutes long: its options are checked, and tests/commands/test_bridge.py runs a small form of it.
 LONG = (".venv/bin/dyncollapse bridge check --out runs/check",)
 EMBEDDINGS = next(code for code in PYTHON if "z.npy" in code)
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}

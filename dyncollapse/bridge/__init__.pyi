@@ -1,19 +1,19 @@
-from .both import Adjacent, Both, adjacent_layers, diagnose_both
-from .check import check_recipes, finish_run, run_check
-from .embedding import Embedded, embed
-from .encoders import Encoder, build_backbone, build_encoder
-from .experiments import Run, add_probe, find_runs, read_run
-from .images import Data, FolderImages, HeldImages, Skipped, Unreadable, open_data
-from .loaded import Loaded, load_encoder
-from .pictures import draw_check, draw_curves, draw_spaces, plot_d0, plot_relative_spectra
-from .pretraining import LossDiverged, Progress, Stopped, TooBig, pretrain
-from .probe import Probed, logistic_probe, sgd_probe
-from .processes import GlobalBatchNorm, Process, gather, join_processes
-from .projectors import Diagonal, Fixed, RandomSubVector, SubVector, build_projector
+from .data.augmentations import View, batched_view, draw_views, worker_view
+from .data.images import Data, FolderImages, HeldImages, Skipped, Unreadable, open_data
+from .evaluation.diagnose import Adjacent, Both, adjacent_layers, diagnose_both
+from .evaluation.digits_check import check_recipes, finish_run, run_check
+from .evaluation.embed import Embedded, embed
+from .evaluation.load import Loaded, load_encoder
+from .evaluation.paper_tables import compare
+from .evaluation.pictures import draw_check, draw_curves, draw_spaces, plot_d0, plot_relative_spectra
+from .evaluation.probe import Probed, logistic_probe, sgd_probe
+from .models.encoders import Encoder, build_backbone, build_encoder
+from .models.projectors import Diagonal, Fixed, RandomSubVector, SubVector, build_projector
 from .recipe import Recipe, resolve
-from .tables import compare
-from .trainer import Trainer, build_trainer, contrast
-from .views import View, batched_view, draw_views, worker_view
+from .training.distributed import GlobalBatchNorm, Process, gather, join_processes
+from .training.pretraining import LossDiverged, Progress, Stopped, TooBig, pretrain
+from .training.run_folder import Run, add_probe, find_runs, read_run
+from .training.trainer import Trainer, build_trainer, contrast
 
 __all__ = [
     "Adjacent",

@@ -1,5 +1,5 @@
 """`python -m dyncollapse.bridge`: the bridge's commands alone, for torchrun."""
 
-from dyncollapse.bridge.cli import bridge
+from dyncollapse.commands.bridge import bridge
 
 bridge(prog_name="dyncollapse bridge")

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dyncollapse.files import printable
-from dyncollapse.settings import DEVICE, SettingError, check_settings, kinds_of, option, quoted, setting, typed
-from dyncollapse.untrusted import read_text
+from dyncollapse.runtime.files import printable
+from dyncollapse.runtime.settings import DEVICE, SettingError, check_settings, kinds_of, option, quoted, setting, typed
+from dyncollapse.runtime.untrusted import read_text
 
 METHODS = ("simclr", "directclr")
 PROJECTORS = (
@@ -55,7 +55,7 @@ class Recipe:
         >>> Recipe(data="digits", lr=0)
         Traceback (most recent call last):
             ...
-        dyncollapse.settings.SettingError: lr is 0.0; it must be between 1e-15 and 1e15
+        dyncollapse.runtime.settings.SettingError: lr is 0.0; it must be between 1e-15 and 1e15
     """
 
     preset: str = setting("paper-imagenet", "Sets the others; what you add changes it.", allowed=PRESETS)

@@ -4,7 +4,12 @@ import math
 
 import torch
 
-from dyncollapse.alignment import (
+from dyncollapse.claims.check import Measured, assume, claim
+from dyncollapse.claims.paper_one_layer import ROUND_OFF, relative_error, small_network
+from dyncollapse.dynamics.flow import frozen_flow, population_flow, sample_flow
+from dyncollapse.model.gaussian import GaussianTask
+from dyncollapse.model.networks import Weights, balanced_init, gaussian_init, singular_values
+from dyncollapse.theory.alignment import (
     alignment_bound,
     alignment_matrix,
     alignment_report,
@@ -12,12 +17,7 @@ from dyncollapse.alignment import (
     imbalance,
     isotropic_rest_layers,
 )
-from dyncollapse.claims.claim import Measured, assume, claim
-from dyncollapse.claims.paper import ROUND_OFF, relative_error, small_network
-from dyncollapse.equilibria import rest_singular_values
-from dyncollapse.flow import frozen_flow, population_flow, sample_flow
-from dyncollapse.gaussian import GaussianTask
-from dyncollapse.networks import Weights, balanced_init, gaussian_init, singular_values
+from dyncollapse.theory.equilibria import rest_singular_values
 
 
 @claim("theorem-2-isotropic", "not in the paper (theory.md 5e)", "largest difference of |A| and of singular values")

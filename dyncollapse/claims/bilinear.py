@@ -5,15 +5,15 @@ import math
 import torch
 from torch import Tensor
 
-from dyncollapse.claims.claim import Measured, assume, claim
-from dyncollapse.claims.paper import ROUND_OFF, relative_error
+from dyncollapse.claims.check import Measured, assume, claim
+from dyncollapse.claims.paper_one_layer import ROUND_OFF, relative_error
 from dyncollapse.claims.sampling import SIGMAS, largest_deviation, random_task, resting_square
-from dyncollapse.equilibria import growth_rates, rest_singular_values
-from dyncollapse.flow import population_flow
-from dyncollapse.gaussian import VIEWS, GaussianTask
-from dyncollapse.objective import Objective
-from dyncollapse.population import negatives_needed, population_force, population_loss
-from dyncollapse.riccati import riccati_gram
+from dyncollapse.dynamics.flow import population_flow
+from dyncollapse.model.gaussian import VIEWS, GaussianTask
+from dyncollapse.model.objective import Objective
+from dyncollapse.theory.equilibria import growth_rates, rest_singular_values
+from dyncollapse.theory.population import negatives_needed, population_force, population_loss
+from dyncollapse.theory.riccati import riccati_gram
 
 LOSSES = (Objective("dot", 0.5), Objective("spectral"))
 

@@ -7,12 +7,12 @@ from scipy.interpolate import CubicSpline
 from scipy.optimize import brentq
 from torch import Tensor
 
-from dyncollapse.claims.claim import Measured, assume, claim
-from dyncollapse.diagnosis import judge, mode_dimensions
-from dyncollapse.equilibria import escape_time, growth_rates, rest_singular_values
-from dyncollapse.flow import population_flow
-from dyncollapse.gaussian import GaussianTask
-from dyncollapse.networks import Weights, end_to_end, gaussian_init
+from dyncollapse.claims.check import Measured, assume, claim
+from dyncollapse.diagnostics.verdict import judge, mode_dimensions
+from dyncollapse.dynamics.flow import population_flow
+from dyncollapse.model.gaussian import GaussianTask
+from dyncollapse.model.networks import Weights, end_to_end, gaussian_init
+from dyncollapse.theory.equilibria import escape_time, growth_rates, rest_singular_values
 
 # Two modes that data of variance 1 and 1/2 pull at different rates, rho = 0.3 each.
 _ESCAPING = GaussianTask(torch.diag(torch.tensor([1.0, 0.5])).double(), torch.diag(torch.tensor([0.6, 0.3])).double())

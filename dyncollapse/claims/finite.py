@@ -2,13 +2,13 @@
 
 import torch
 
-from dyncollapse.claims.claim import Measured, assume, claim
-from dyncollapse.claims.paper import ROUND_OFF
+from dyncollapse.claims.check import Measured, assume, claim
+from dyncollapse.claims.paper_one_layer import ROUND_OFF
 from dyncollapse.claims.sampling import SIGMAS, force_of_batches, largest_deviation, random_task
-from dyncollapse.gaussian import VIEWS, GaussianTask
-from dyncollapse.losses import effective_negatives, infonce_logits
-from dyncollapse.objective import Objective
-from dyncollapse.population import negatives_needed
+from dyncollapse.model.gaussian import VIEWS, GaussianTask
+from dyncollapse.model.losses import effective_negatives, infonce_logits
+from dyncollapse.model.objective import Objective
+from dyncollapse.theory.population import negatives_needed
 
 
 @claim("finite-batch-threshold", "not in the paper (theory.md 5h)", "largest deviation of X, in standard errors")

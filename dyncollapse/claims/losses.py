@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from dyncollapse.claims.claim import Measured, assume, claim
-from dyncollapse.claims.paper import ROUND_OFF, relative_error
-from dyncollapse.covariance import WEIGHINGS, blockwise_covariance
-from dyncollapse.gaussian import VIEWS, GaussianTask, Pairs
-from dyncollapse.networks import Weights, gaussian_init
-from dyncollapse.objective import Objective
+from dyncollapse.claims.check import Measured, assume, claim
+from dyncollapse.claims.paper_one_layer import ROUND_OFF, relative_error
+from dyncollapse.model.covariance import WEIGHINGS, blockwise_covariance
+from dyncollapse.model.gaussian import VIEWS, GaussianTask, Pairs
+from dyncollapse.model.networks import Weights, gaussian_init
+from dyncollapse.model.objective import Objective
 
 Row = Sequence[float]
 Rows = Sequence[Row]

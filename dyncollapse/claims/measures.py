@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dyncollapse.claims.claim import Measured, assume, claim
-from dyncollapse.claims.paper import ROUND_OFF, relative_error
+from dyncollapse.claims.check import Measured, assume, claim
+from dyncollapse.claims.paper_one_layer import ROUND_OFF, relative_error
 from dyncollapse.claims.sampling import SIGMAS, largest_deviation
-from dyncollapse.measures import (
+from dyncollapse.diagnostics.measures import (
     alpha_req,
     effective_rank,
     intrinsic_dimension,
@@ -21,8 +21,8 @@ from dyncollapse.measures import (
     stable_rank,
     unbiased_traces,
 )
-from dyncollapse.spectra import covariance_spectrum
-from dyncollapse.view_moments import ViewMoments
+from dyncollapse.diagnostics.spectra import covariance_spectrum
+from dyncollapse.diagnostics.view_moments import ViewMoments
 
 # A geometric spectrum 1, q, q^2, ... of so many values: sums, sums of squares and entropy are elementary.
 LENGTH, QUOTIENTS = 12, (0.3, 0.7, 0.95)

@@ -8,14 +8,16 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
-from dyncollapse.alignment import alignment_bound, alignment_matrix, imbalance
-from dyncollapse.claims.claim import Measured, assume, claim
-from dyncollapse.claims.paper import ROUND_OFF, covariance_at, loss_gradient, relative_error, small_network
+from dyncollapse.claims.check import Measured, assume, claim
+from dyncollapse.claims.paper_one_layer import ROUND_OFF, covariance_at, loss_gradient, relative_error, small_network
 from dyncollapse.claims.sampling import SIGMAS
-from dyncollapse.diagnosis import COLLAPSED_BELOW, IMPLICIT, judge, mode_dimensions
-from dyncollapse.flow import mode_flow, population_flow, sample_flow
-from dyncollapse.gaussian import GaussianTask
-from dyncollapse.networks import (
+from dyncollapse.diagnostics.spectra import covariance_spectrum
+from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, IMPLICIT, judge, mode_dimensions
+from dyncollapse.dynamics.flow import mode_flow, population_flow, sample_flow
+from dyncollapse.dynamics.training import train
+from dyncollapse.dynamics.trajectory import Trajectory
+from dyncollapse.model.gaussian import GaussianTask
+from dyncollapse.model.networks import (
     Weights,
     balanced_init,
     end_to_end,
@@ -25,12 +27,10 @@ from dyncollapse.networks import (
     singular_values,
     uniform_init,
 )
-from dyncollapse.objective import Objective
-from dyncollapse.population import population_force
-from dyncollapse.spectra import covariance_spectrum
-from dyncollapse.training import train
-from dyncollapse.trajectory import Trajectory
-from dyncollapse.velocities import (
+from dyncollapse.model.objective import Objective
+from dyncollapse.theory.alignment import alignment_bound, alignment_matrix, imbalance
+from dyncollapse.theory.population import population_force
+from dyncollapse.theory.velocities import (
     alignment_velocity,
     layer_value_velocities,
     singular_value_velocities,

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from dyncollapse.equilibria import rest_singular_values
-from dyncollapse.gaussian import GaussianTask
-from dyncollapse.networks import balanced_init
-from dyncollapse.objective import Objective, infonce_force
-from dyncollapse.population import negatives_needed
-from dyncollapse.training import train
+from dyncollapse.dynamics.training import train
+from dyncollapse.model.gaussian import GaussianTask
+from dyncollapse.model.networks import balanced_init
+from dyncollapse.model.objective import Objective, infonce_force
+from dyncollapse.theory.equilibria import rest_singular_values
+from dyncollapse.theory.population import negatives_needed
 
 # Statistical bounds are this many standard errors wide: a correct statement fails once in two million draws.
 SIGMAS = 5
@@ -41,7 +41,7 @@ def resting_square(
     """SGD's p^2 over the closed form's, less 1, over the second half of the time; and the band for finite batches.
 
     16 runs start at 0.7 of the rest value. The band: `negatives_needed` / N, up to which finite batches shift the
-    rest point (measured in tests/test_views.py), and SIGMAS standard errors over the runs.
+    rest point (measured in tests/theory/test_population_views.py), and SIGMAS standard errors over the runs.
     """
     runs, generator = 16, torch.Generator().manual_seed(0)
     rest = rest_singular_values(task, objective.loss, objective.temperature)

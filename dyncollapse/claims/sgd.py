@@ -5,18 +5,18 @@ import itertools
 import torch
 from torch import Tensor
 
-from dyncollapse.alignment import imbalance
-from dyncollapse.claims.claim import Measured, assume, claim
-from dyncollapse.claims.paper import ROUND_OFF, relative_error, small_network
+from dyncollapse.claims.check import Measured, assume, claim
+from dyncollapse.claims.paper_one_layer import ROUND_OFF, relative_error, small_network
 from dyncollapse.claims.sampling import SIGMAS, random_task
-from dyncollapse.comparison import order_of_convergence, relative_distance
-from dyncollapse.equilibria import rest_gram
-from dyncollapse.flow import population_flow, sample_flow
-from dyncollapse.gaussian import VIEWS, GaussianTask, Pairs
-from dyncollapse.networks import Weights, gaussian_init
-from dyncollapse.objective import Objective
-from dyncollapse.training import train
-from dyncollapse.trajectory import Trajectory
+from dyncollapse.dynamics.comparison import order_of_convergence, relative_distance
+from dyncollapse.dynamics.flow import population_flow, sample_flow
+from dyncollapse.dynamics.training import train
+from dyncollapse.dynamics.trajectory import Trajectory
+from dyncollapse.model.gaussian import VIEWS, GaussianTask, Pairs
+from dyncollapse.model.networks import Weights, gaussian_init
+from dyncollapse.model.objective import Objective
+from dyncollapse.theory.alignment import imbalance
+from dyncollapse.theory.equilibria import rest_gram
 
 RATES = [2.0**-e for e in range(5, 9)]
 

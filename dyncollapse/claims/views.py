@@ -5,13 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dyncollapse.claims.claim import Measured, assume, claim
-from dyncollapse.claims.paper import ROUND_OFF
+from dyncollapse.claims.check import Measured, assume, claim
+from dyncollapse.claims.paper_one_layer import ROUND_OFF
 from dyncollapse.claims.sampling import SIGMAS
-from dyncollapse.covariance import ContrastiveCovariance
-from dyncollapse.equilibria import relative_modes
-from dyncollapse.networks import forward, gaussian_init
-from dyncollapse.view_moments import ViewMoments
+from dyncollapse.diagnostics.view_moments import ViewMoments
+from dyncollapse.model.covariance import ContrastiveCovariance
+from dyncollapse.model.networks import forward, gaussian_init
+from dyncollapse.theory.equilibria import relative_modes
 
 DIM = 8
 # Augmentations of images x (n, d): each draws one view of every image.

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dyncollapse.bridge.full.covariances import products, samples
-from dyncollapse.covariance import blockwise_covariance
+from dyncollapse.bridge.real_scale.covariances import products, samples
+from dyncollapse.model.covariance import blockwise_covariance
 
 SAMPLES, EMBEDDED, DIM = 10_000, 128, 2048
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from dyncollapse.bridge.full.ensembles import (
+from dyncollapse.bridge.real_scale.ensembles import (
     AUG_DIM,
     AUG_STRENGTH,
     BATCH,
@@ -17,7 +17,7 @@ from dyncollapse.bridge.full.ensembles import (
     ensemble,
     floor,
 )
-from dyncollapse.threads import torch_threads
+from dyncollapse.runtime.threads import torch_threads
 
 RUNS, STEPS = 64, 400
 THREADS = 2

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from dyncollapse.moments import Moments
-from dyncollapse.threads import torch_threads
+from dyncollapse.diagnostics.moments import Moments
+from dyncollapse.runtime.threads import torch_threads
 
 ROWS, DIM = 50_000, 2048
 WAYS = ("numpy_svd", "numpy_values", "float64", "float32")

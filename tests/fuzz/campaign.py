@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from dyncollapse.cli import main
+from dyncollapse.commands.main import main
 from fuzz import files, folders, options
 from fuzz.runner import SECONDS, Outcome, Runner, Try
 from fuzz.world import build

@@ -5,7 +5,7 @@ import json
 import click
 import pytest
 
-from dyncollapse.cli import main
+from dyncollapse.commands.main import main
 from fuzz.campaign import minimised
 from fuzz.options import commands
 from fuzz.runner import Outcome, Try, judge

@@ -165,7 +165,7 @@ def serve(requests: IO[str], answers: IO[str]) -> list[str] | None:
 
 def finish(arguments: list[str]) -> NoReturn:
     """Run a command line and end as Python ends a program, but for the seconds it takes to free every module."""
-    from dyncollapse.cli import main
+    from dyncollapse.commands.main import main
 
     code: Any = 0
     try:

@@ -1,0 +1,270 @@
+"""Batches of views, each a function of seed and step alone: of no worker's, process's or earlier step's doing."""
+
+import signal
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dyncollapse.bridge.data.augmentations import (
+    View,
+    batched_view,
+    crop_alone,
+    draw_views,
+    normalise,
+    plain,
+    worker_view,
+)
+from dyncollapse.bridge.data.images import NEIGHBOURS, HeldImages, Images, read_near
+from dyncollapse.bridge.data.pixels import UnknownRange, Unreadable, quiet_decoders
+from dyncollapse.runtime.interrupts import end_with_parent
+from dyncollapse.runtime.threads import check_count
+
+# Views of an image, its number, the images that could not be read on the way to it, and what ends the whole reading.
+_Item = tuple[list[Tensor], int, list[tuple[int, str]], ValueError | None]
+
+# Images that a worker process reads before it hands them over (ours): whole batches of hundreds would each take one
+# worker many seconds, and all workers together hold gigabytes of them.
+CHUNK = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One process's share of a step: views as the network reads them, on its device, and the images' numbers."""
+
+    views: tuple[Float[Tensor, "n c h w"], ...]
+    indices: Int[Tensor, " n"]
+    failures: Sequence[tuple[int, str]] = ()
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which images make up which step: a new permutation every epoch, the rest of it below a whole batch left out."""
+
+    count: int
+    batch_size: int
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in the data."""
+        return self.count // self.batch_size
+
+    def permutation(self, epoch: int) -> Int[Tensor, " n"]:
+        """The order of an epoch."""
+        generator = torch.Generator().manual_seed(mix(self.seed, epoch))
+        return torch.randperm(self.count, generator=generator)
+
+    def steps(self, first: int, end: int) -> Iterator[tuple[int, int, Int[Tensor, " b"]]]:
+        """Step, epoch and the images of the whole batch, for steps first, ..., end - 1."""
+        shuffled, of_epoch = torch.empty(0, dtype=torch.int64), -1
+        for step in range(first, end):
+            epoch, place = divmod(step, self.steps_per_epoch)
+            if epoch != of_epoch:
+                shuffled, of_epoch = self.permutation(epoch), epoch
+            yield step, epoch, shuffled[place * self.batch_size : (place + 1) * self.batch_size]
+
+
+def mix(*numbers: int) -> int:
+    """One seed from several numbers, each of which changes all of it."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+def batches_from_memory(
+    images: HeldImages,
+    views: Sequence[View],
+    size: int,
+    order: Order,
+    steps: tuple[int, int],
+    rows: slice,
+    device: torch.device,
+) -> Iterator[Batch]:
+    """The `rows` of each whole batch, augmented on the device that holds all pixels."""
+    try:
+        pixels = images.pixels.to(device)
+    except torch.OutOfMemoryError:
+        room = f"{images.pixels.nbytes / 2**30:.3g} GiB"
+        raise ValueError(f"the images take {room}, which {device} has not free; use --pipeline mixed") from None
+    shape = (images.channels, *images.pixels.shape[-2:], size)
+    for step, _, chosen in order.steps(*steps):
+        draws = _draws(views, order, step, shape, rows)
+        indices = chosen[rows]
+        taken = pixels[indices.to(device, non_blocking=True)]
+        made = [batched_view(taken, drawn, view, size) for drawn, view in zip(draws, views, strict=True)]
+        yield Batch(tuple(normalise(view) for view in made), indices)
+
+
+def _draws(
+    views: Sequence[View], order: Order, step: int, shape: tuple[int, int, int, int], rows: slice
+) -> list[dict[str, Tensor]]:
+    """What is random in the views of a step's whole batch, by the step alone; the `rows` of it."""
+    generator = torch.Generator().manual_seed(mix(order.seed, 1, step))
+    return [draw_views(view, order.batch_size, generator, shape, rows) for view in views]
+
+
+def batches_from_workers(
+    images: Images,
+    views: Sequence[View],
+    size: int,
+    order: Order,
+    steps: tuple[int, int],
+    rows: slice,
+    device: torch.device,
+    workers: int,
+    *,
+    mixed: bool = False,
+) -> Iterator[Batch]:
+    """The `rows` of each whole batch, read and augmented by worker processes (0: by this one).
+
+    `mixed`: these decode and crop, a sixth of the work for JPEGs of ImageNet's size, and the device does the rest.
+    """
+    check_count("workers", workers, least=0)
+    keys = _Keys(order, steps, rows)
+    loader = DataLoader(
+        _Views(images, [crop_alone(view) for view in views] if mixed else views, size, order.seed),
+        batch_sampler=keys,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_leave_signals,
+        generator=torch.Generator(),  # or starting it would draw from the global one
+    )
+    chunks = _delivered(loader)
+    for step in range(*steps):
+        parts, indices, failed = zip(*islice(chunks, keys.per_batch), strict=True)
+        made = [torch.cat([part.to(device, non_blocking=True) for part in view]) for view in zip(*parts, strict=True)]
+        if mixed:
+            draws = _draws(views, order, step, (images.channels, size, size, size), rows)
+            made = [
+                batched_view(crop, drawn, view, size, cropped=True)
+                for crop, drawn, view in zip(made, draws, views, strict=True)
+            ]
+        failures = [failure for part in failed for failure in part]
+        yield Batch(tuple(normalise(view) for view in made), torch.cat(indices), failures)
+
+
+def batches_in_order(
+    images: Images,
+    views: Sequence[View | None],
+    size: int,
+    batch_size: int,
+    device: torch.device,
+    workers: int,
+    seed: int,
+) -> Iterator[Batch]:
+    """All images once, in order, each in all `views` (None: as it is); what cannot be read is left out and told."""
+    check_count("workers", workers, least=0)
+    if isinstance(images, HeldImages):
+        shape = (images.channels, *images.pixels.shape[-2:], size)
+        for start in range(0, len(images), batch_size):
+            indices = torch.arange(start, min(start + batch_size, len(images)))
+            taken = images.pixels[indices].to(device)
+            generator = torch.Generator().manual_seed(mix(seed, 3, start))
+            made = []
+            for view in views:
+                if view is None:
+                    made.append(normalise(plain(taken, size)))
+                else:
+                    drawn = draw_views(view, len(indices), generator, shape, slice(None))
+                    made.append(normalise(batched_view(taken, drawn, view, size)))
+            yield Batch(tuple(made), indices)
+        return
+    loader = DataLoader(
+        _Views(images, views, size, seed, replace=False),
+        sampler=[(-1, index) for index in range(len(images))],
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=_collate,
+        generator=torch.Generator(),
+        worker_init_fn=_leave_signals,
+    )
+    for made, indices, failures in _delivered(loader):
+        yield Batch(tuple(normalise(view.to(device)) for view in made), indices, failures)
+
+
+def _leave_signals(_worker: int) -> None:
+    """Leave Ctrl-C and SIGTERM to the process that reads from this one, which ends its step first, and end with it."""
+    end_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _delivered(loader: DataLoader[Any]) -> Iterator[tuple[list[Tensor], Tensor, list[tuple[int, str]]]]:
+    """What a loader of `_Views` collates: views, numbers and failures.
+
+    Each tensor of a worker is an open file while the tensor lives. Views are therefore copied here, chunk by chunk,
+    and numbers travel as integers. Raises UnknownRange, and Unreadable where no image near to one can be read.
+    """
+    copied = loader.num_workers == 0 or loader.pin_memory
+    with warnings.catch_warnings():
+        # More processes than cores are asked for where disks are slow.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        collated = iter(loader)
+    try:
+        for made, indices, failures, refusal in collated:
+            if refusal is not None:
+                raise refusal
+            views = made if copied else [view.clone() for view in made]
+            yield views, torch.tensor(indices, dtype=torch.int64), failures
+    finally:
+        # Ends the workers now: a traceback would keep them, and they ignore the SIGTERM that Python sends at its exit.
+        del collated
+
+
+class _Keys:
+    """Chunks of batches of keys (epoch, image), made as they are asked for: an ImageNet run has 128 million."""
+
+    def __init__(self, order: Order, steps: tuple[int, int], rows: slice) -> None:
+        self.order, self.steps, self.rows = order, steps, rows
+        self.per_batch = -(-(rows.stop - rows.start) // CHUNK)
+
+    def __len__(self) -> int:
+        return (self.steps[1] - self.steps[0]) * self.per_batch
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for _, epoch, chosen in self.order.steps(*self.steps):
+            for chunk in chosen[self.rows].split(CHUNK):
+                yield [(epoch, index) for index in chunk.tolist()]
+
+
+class _Views(Dataset[Any]):
+    """Views of images by key (epoch, image); one that cannot be read is replaced by the next, or by nothing."""
+
+    def __init__(
+        self, images: Images, views: Sequence[View | None], size: int, seed: int, *, replace: bool = True
+    ) -> None:
+        self.images, self.seed, self.replace = images, seed, replace
+        self.transforms = [partial(plain, size=size) if view is None else worker_view(view, size) for view in views]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: tuple[int, int]) -> _Item:
+        epoch, index = key
+        with quiet_decoders():
+            try:
+                number, image, failures = read_near(self.images, index, NEIGHBOURS if self.replace else 1)
+            except UnknownRange as error:
+                return [], index, [], error
+            except Unreadable as error:
+                return [], index, [(index, str(error))], error if self.replace else None
+        # torchvision draws from the global generator: it is set for this image, and given back as it was.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(self.seed, 2, epoch + 1, index))
+            return [transform(image) for transform in self.transforms], number, failures, None
+
+
+def _collate(items: Sequence[_Item]) -> tuple[list[Tensor], list[int], list[tuple[int, str]], ValueError | None]:
+    failures = [failure for _, _, failed, _ in items for failure in failed]
+    read = [(made, number) for made, number, _, _ in items if made]
+    views = [torch.stack(view) for view in zip(*(made for made, _ in read), strict=True)]
+    refusal = next((error for _, _, _, error in items if error is not None), None)
+    return views, [number for _, number in read], failures, refusal

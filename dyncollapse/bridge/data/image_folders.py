@@ -1,0 +1,242 @@
+"""The images below a folder: what is an image there, of which class, and what is skipped and why."""
+
+import os
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from dyncollapse.runtime.files import printable
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+# Beside names that begin with a dot: what macOS, Windows, file systems, network storage and Python leave in folders.
+SYSTEM = {
+    "__macosx",
+    "@eadir",
+    "@recycle",
+    "#recycle",
+    "#snapshot",
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+    "__pycache__",
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+}
+LISTED = 5
+LONGEST = 200  # characters of a name in a message: a path may have 4096
+TRAIN = "train"
+TESTS = ("val", "test")
+
+# Kinds of what is skipped: one of them, several of them.
+HIDDEN = "hidden or system file or folder", "hidden or system files and folders"
+LOOP = "link to a parent folder", "links to parent folders"
+REPEATED = "link to what is in the set already", "links to what is in the set already"
+DANGLING = "link to nothing", "links to nothing"
+SPECIAL = "name of an image that is no regular file", "names of images that are no regular files"
+CLOSED = "folder that cannot be read", "folders that cannot be read"
+EMPTY = "folder without images", "folders without images"
+BESIDE = "image beside the class folders", "images beside the class folders"
+
+
+@dataclass(frozen=True)
+class Found:
+    """Images below a folder in the order of their classes and paths, and what was skipped on the way.
+
+    `names` are the classes' names by image, or None where the images lie in the folder itself. `empty` names class
+    folders without images, `skipped` what was passed over, by kind and relative to the folder.
+    """
+
+    paths: list[str]
+    names: list[str] | None
+    empty: list[str]
+    skipped: dict[tuple[str, str], list[str]]
+
+
+@dataclass
+class _Walk:
+    """What a walk has met so far; folders by their real path, so that none is read twice."""
+
+    root: str
+    files: list[tuple[str, str]] = field(default_factory=list)  # folder and name
+    real: dict[str, str] = field(default_factory=dict)
+    visited: set[str] = field(default_factory=set)
+    folder_links: deque[tuple[str, str, str]] = field(default_factory=deque)
+    file_links: list[tuple[str, str]] = field(default_factory=list)
+    skipped: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+    def skip(self, kind: tuple[str, str], path: str) -> None:
+        self.skipped.setdefault(kind, []).append(os.path.relpath(path, self.root))
+
+
+def find_splits(name: str) -> dict[str, Found]:
+    """The train and, where there are any, the test images of a folder, by the names of the folders that hold them.
+
+    The only name is "" where there is no train/. Raises ValueError, one line, beside what `find_images` refuses, where
+    train/ or the images of a class are missing, and where both are one folder.
+    """
+    tests = [split for split in TESTS if os.path.isdir(os.path.join(name, split))]
+    train = os.path.join(name, TRAIN)
+    if not os.path.isdir(train):
+        if tests:
+            raise ValueError(
+                f"{printable(name)} has test images and no train/; is it only half copied? To use {tests[0]}/ alone, "
+                "name that folder"
+            )
+        return {"": find_images(name)}
+    found = find_images(train)
+    if not tests and found.names is None and any(other != TRAIN for other in folder_names(name)):
+        return {"": find_images(name)}  # it is a class of that name
+    if not tests:
+        return {TRAIN: found}
+    test = os.path.join(name, tests[0])
+    if os.path.samefile(train, test):
+        raise ValueError(f"{printable(test)} is {printable(train)} by another name; it would test on the train images")
+    splits = {TRAIN: found, tests[0]: find_images(test)}
+    ours, others = (found.names and set(found.names) for found in splits.values())
+    # A folder without images is skipped in both; one that is not there was forgotten.
+    if ours and others and (odd := (ours - others - {*splits[tests[0]].empty}) | (others - ours - {*found.empty})):
+        raise ValueError(
+            f"{printable(train)} has {len(ours)} classes and {printable(test)} {len(others)}; they differ in "
+            f"{some(sorted(odd))}: is one of them only half copied?"
+        )
+    return splits
+
+
+def find_images(root: str) -> Found:
+    """List the images below a folder: by class, the folders in it, or else those that lie in it.
+
+    Hidden and system names, links to parent folders and to what is in the set already, links to nothing, special
+    files and folders that cannot be read are skipped and counted. So every image appears once, and the search ends.
+    Raises ValueError, one line, for a folder that cannot be read, that holds no images, or mostly images beside its
+    class folders.
+    """
+    walk = _Walk(root)
+    _descend(walk, root, os.path.realpath(root))
+    while walk.folder_links:
+        folder, path, target = walk.folder_links.popleft()
+        if _around(target, walk.real[folder]) or _around(target, walk.real[root]):
+            walk.skip(LOOP, path)
+        elif target in walk.visited:
+            walk.skip(REPEATED, path)
+        else:
+            _descend(walk, path, target)
+    _add_linked_files(walk)
+    return _by_class(walk)
+
+
+def _descend(walk: _Walk, start: str, real: str) -> None:
+    """Visit a folder and those in it, leaving links to folders for later: what has two names goes by its own."""
+    waiting = [(start, real)]
+    while waiting:
+        path, real = waiting.pop()
+        if real in walk.visited:
+            continue
+        walk.visited.add(real)
+        try:
+            with os.scandir(path) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            if path == walk.root:
+                raise ValueError(f"{printable(path)} cannot be read ({error.strerror})") from None
+            walk.skip(CLOSED, path)
+            continue
+        walk.real[path] = real
+        inner = [(entry.path, os.path.join(real, entry.name)) for entry in found if _visit(walk, path, entry)]
+        waiting += reversed(inner)
+
+
+def _visit(walk: _Walk, folder: str, entry: os.DirEntry[str]) -> bool:
+    """Note an entry of a folder; True for a folder that is to be visited next."""
+    if _hidden(entry.name):
+        walk.skip(HIDDEN, entry.path)
+        return False
+    linked, image = entry.is_symlink(), entry.name.lower().endswith(SUFFIXES)
+    try:
+        if entry.is_dir():
+            if linked:
+                walk.folder_links.append((folder, entry.path, os.path.realpath(entry.path)))
+            return not linked
+        if image and entry.is_file():
+            (walk.file_links if linked else walk.files).append((folder, entry.name))
+        elif linked and not os.path.exists(entry.path):
+            walk.skip(DANGLING, entry.path)
+        elif image:
+            walk.skip(SPECIAL, entry.path)
+    except OSError:  # links that lead to each other
+        walk.skip(DANGLING, entry.path)
+    return False
+
+
+def _add_linked_files(walk: _Walk) -> None:
+    """Add linked images but for those that are in the set already, by another link or as they are."""
+    if not walk.file_links:
+        return
+    known = {os.path.join(walk.real[folder], name) for folder, name in walk.files}
+    for folder, name in walk.file_links:
+        path = os.path.join(folder, name)
+        target = os.path.realpath(path)
+        if target in known:
+            walk.skip(REPEATED, path)
+        else:
+            known.add(target)
+            walk.files.append((folder, name))
+
+
+def folder_names(root: str) -> list[str]:
+    """Names of the folders in a folder, without hidden and system ones. Raises OSError."""
+    with os.scandir(root) as entries:
+        return sorted(entry.name for entry in entries if not _hidden(entry.name) and os.path.isdir(entry.path))
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM
+
+
+def _around(target: str, folder: str) -> bool:
+    """Whether real path `target` is `folder` or a folder around it."""
+    return folder == target or folder.startswith(target.rstrip(os.sep) + os.sep)
+
+
+def _by_class(walk: _Walk) -> Found:
+    root, shown = walk.root, printable(walk.root)
+    below = len(os.path.join(root, ""))
+
+    def class_of(folder: str) -> str:
+        return folder[below:].split(os.sep, 1)[0]
+
+    loose = sorted(name for folder, name in walk.files if folder == root)
+    sorted_files = sorted((class_of(folder), folder, name) for folder, name in walk.files if folder != root)
+    children = {class_of(folder) for folder in walk.real if folder != root}
+    empty = sorted(children - {name for name, _, _ in sorted_files})
+    for name in empty:
+        walk.skip(EMPTY, os.path.join(root, name))
+    if sorted_files and len(loose) >= len(sorted_files):
+        raise ValueError(
+            f"{shown} holds {len(loose)} images itself and {len(sorted_files)} in folders; move one of the two away"
+        )
+    if sorted_files:
+        for name in loose:
+            walk.skip(BESIDE, os.path.join(root, name))
+        paths = [os.path.join(folder, name) for _, folder, name in sorted_files]
+        return Found(paths, [name for name, _, _ in sorted_files], empty, walk.skipped)
+    if loose:
+        return Found([os.path.join(root, name) for name in loose], None, empty, walk.skipped)
+    besides = f"; skipped: {told(walk.skipped)}" if walk.skipped else ""
+    raise ValueError(f"{shown} holds no images (these end in {', '.join(SUFFIXES[:3])}, ...){besides}")
+
+
+def told(skipped: dict[tuple[str, str], list[str]]) -> str:
+    """How many of each kind were skipped, and the first few names."""
+    parts = (f"{len(names)} {kind[len(names) > 1]} ({some(names)})" for kind, names in skipped.items())
+    return ", ".join(parts)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(_shortened(printable(name)) for name in names[:LISTED]) + more
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}...{name[-LONGEST // 2 :]}"

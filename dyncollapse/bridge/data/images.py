@@ -1,0 +1,321 @@
+"""Sets of labelled images: folders, whole or damaged, CIFAR-10 as torchvision keeps it, scikit-learn's digits."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from dyncollapse.bridge.data.augmentations import square, stored_side
+from dyncollapse.bridge.data.image_folders import Found, find_splits, some, told
+from dyncollapse.bridge.data.pixels import Unreadable, quiet_decoders, read_rgb
+from dyncollapse.runtime.files import printable
+
+NO_CLASS = -1  # the label of images without classes
+CIFAR = "cifar-10-batches-py"
+# Of 1797 digits the last 500 are for testing: later writers, whom the others do not hold (the set is in that order).
+DIGITS_TEST = 500
+NEIGHBOURS = 64  # unreadable images in a row: more than single damaged files explain, and few enough to wait for
+
+
+class Images(Protocol):
+    """Labelled images, each read when asked for."""
+
+    @property
+    def labels(self) -> Int[Tensor, " n"]:
+        """The class of each, -1 where there are no classes."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Colours of each."""
+        ...
+
+    def __len__(self) -> int:
+        """How many."""
+        ...
+
+    def name(self, index: int) -> str:
+        """Path or number of an image."""
+        ...
+
+    def read(self, index: int) -> UInt8[Tensor, "c h w"]:
+        """The pixels of one image. Raises Unreadable."""
+        ...
+
+    def take(self, kept: Int[Tensor, " k"]) -> "Images":
+        """Those of these numbers, in their order."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class HeldImages:
+    """Images in memory, (n, c, h, w) of one size."""
+
+    pixels: UInt8[Tensor, "n c h w"]
+    labels: Int[Tensor, " n"]
+    title: str
+
+    @property
+    def channels(self) -> int:
+        """Colours of each."""
+        return int(self.pixels.shape[1])
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.pixels)
+
+    def name(self, index: int) -> str:
+        """Its number."""
+        return f"{self.title} image {index}"
+
+    def read(self, index: int) -> UInt8[Tensor, "c h w"]:
+        """Its pixels."""
+        return self.pixels[index]
+
+    def take(self, kept: Int[Tensor, " k"]) -> "HeldImages":
+        """Those of these numbers, in their order."""
+        return HeldImages(self.pixels[kept], self.labels[kept], self.title)
+
+
+@dataclass(frozen=True, eq=False)
+class FolderImages:
+    """Image files, each decoded by Pillow to RGB when it is read."""
+
+    paths: Sequence[str]
+    labels: Int[Tensor, " n"]
+    channels: int = 3
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.paths)
+
+    def name(self, index: int) -> str:
+        """Its path."""
+        return printable(self.paths[index])
+
+    def read(self, index: int) -> UInt8[Tensor, "3 h w"]:
+        """Its pixels by `read_rgb`, with what that raises."""
+        return torch.from_numpy(read_rgb(self.paths[index])).permute(2, 0, 1)
+
+    def take(self, kept: Int[Tensor, " k"]) -> "FolderImages":
+        """Those of these numbers, in their order."""
+        return FolderImages([self.paths[index] for index in kept.tolist()], self.labels[kept], self.channels)
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What --data names: images to train on, others to test on where there are any, and the classes' names."""
+
+    train: Images
+    test: Images | None
+    classes: Sequence[str]
+    title: str
+
+    def split(self, name: str) -> Images:
+        """The train or the test images. Raises ValueError where there are none."""
+        if name == "train":
+            return self.train
+        if self.test is None:
+            raise ValueError(f"--data {self.title} has no test images; give a folder with train/ and val/ or test/")
+        return self.test
+
+    def check_labels(self) -> None:
+        """Raise ValueError, one line, where a classifier cannot be trained on these images and tested."""
+        shown = printable(self.title)
+        for part, split in (("training", "train"), ("test", "test")):
+            if not labelled(self.split(split)):
+                raise ValueError(
+                    f"the {part} images of --data {shown} have no classes, which a probe needs; put the images of each "
+                    "class in a folder of its own"
+                )
+        trained, tested = (set(images.labels.unique().tolist()) for images in (self.train, self.split("test")))
+        if len(trained) < 2:
+            raise ValueError(f"--data {shown} has training images of one class only; a probe needs two")
+        if unseen := sorted(tested - trained):
+            raise ValueError(
+                f"--data {shown} has test images of {some([self.classes[k] for k in unseen])}, and no training images "
+                "of it; is it only half copied?"
+            )
+
+
+def labelled(images: Images) -> bool:
+    """Whether the images have classes."""
+    return bool((images.labels != NO_CLASS).all())
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def open_data(name: str, tell: Callable[[str], object] = _to_stderr) -> Data:
+    """Open the images that `--data` names: `digits`, a folder with torchvision's CIFAR-10, or an image folder.
+
+    Args:
+        name: An image folder has one folder per class, or images without classes; or it has train/ and val/ (or test/),
+            each of which is such a folder.
+        tell: Receives one line where something in an image folder is skipped (see `find_images`).
+
+    Raises:
+        ValueError: Anything else, and classes of train/ that val/ has no folder for, or the other way round.
+    """
+    if name == "digits":
+        return _digits()
+    if not name or not os.path.isdir(name):
+        raise ValueError(f"--data {printable(name) or '(empty)'} is no folder; give a folder of images, or digits")
+    if os.path.isdir(os.path.join(name, CIFAR)):
+        return _cifar(Path(name))
+    splits = find_splits(name)
+    skipped: dict[tuple[str, str], list[str]] = {}
+    for split, found in splits.items():
+        for kind, names in found.skipped.items():
+            skipped.setdefault(kind, []).extend(os.path.join(split, relative) for relative in names)
+    if skipped:
+        tell(f"--data {printable(name)}: skipped {told(skipped)}")
+    classes = sorted({label for found in splits.values() for label in found.names or ()})
+    numbers = {label: number for number, label in enumerate(classes)}
+    train, *tests = (_labelled(found, numbers) for found in splits.values())
+    return Data(train, tests[0] if tests else None, classes, name)
+
+
+def _labelled(found: Found, numbers: dict[str, int]) -> FolderImages:
+    labels = [NO_CLASS] * len(found.paths) if found.names is None else [numbers[label] for label in found.names]
+    return FolderImages(found.paths, torch.tensor(labels, dtype=torch.int64))
+
+
+def _cifar(folder: Path) -> Data:
+    """CIFAR-10 by torchvision, which checks the files against their published checksums before it unpickles them."""
+    from torchvision.datasets import CIFAR10
+
+    try:
+        parts = [CIFAR10(str(folder), train=train) for train in (True, False)]
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"{printable(str(folder / CIFAR))} is damaged or incomplete ({error}); get it again") from None
+    train, test = (
+        HeldImages(torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets), "CIFAR-10")
+        for part in parts
+    )
+    return Data(train, test, parts[0].classes, str(folder))
+
+
+def _digits() -> Data:
+    """The 1797 digits of 8 x 8 pixels that scikit-learn brings, values 0 to 16 made 0 to 255."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    pixels = torch.from_numpy(found.images * (255 / 16)).round().to(torch.uint8).unsqueeze(1)
+    labels = torch.from_numpy(found.target).to(torch.int64)
+    parts = [HeldImages(pixels[s], labels[s], "digits") for s in (slice(-DIGITS_TEST), slice(-DIGITS_TEST, None))]
+    return Data(parts[0], parts[1], [str(digit) for digit in range(10)], "digits")
+
+
+@dataclass
+class Skipped:
+    """Images that could not be read, by number; with `strict` the first one is an error."""
+
+    images: Images
+    strict: bool = False
+    tell: Callable[[str], object] = print
+    reasons: dict[int, str] = field(default_factory=dict)
+    _held: list[str] = field(default_factory=list)  # not told before an image could be read: it may be a refusal
+
+    def add(self, failures: Sequence[tuple[int, str]]) -> None:
+        """Note failures, telling each image's first when `check` has seen one that can be read.
+
+        Raises Unreadable if `strict`.
+        """
+        for index, reason in failures:
+            if self.strict:
+                raise Unreadable(f"{reason}; repair or remove it, or leave out --strict to skip such images")
+            if index not in self.reasons:
+                self.reasons[index] = reason
+                self._held.append(f"skipped: {reason}")
+
+    def check(self, read: int, ended: bool = False) -> None:
+        """Raise Unreadable where none of the first NEIGHBOURS images, or of all, could be read; else tell of them."""
+        if not read and (ended or len(self.reasons) >= NEIGHBOURS):
+            of = "" if ended else f"first {len(self.reasons)} of the "
+            raise Unreadable(
+                f"none of the {of}{len(self.images)} images can be read, the first: {self.reasons[min(self.reasons)]}"
+            )
+        if read:
+            for text in self._held:
+                self.tell(text)
+            self._held.clear()
+
+    @property
+    def sentence(self) -> str:
+        """How many, and which; empty where there are none."""
+        if not self.reasons:
+            return ""
+        names = [self.images.name(index) for index in sorted(self.reasons)]
+        return f"{len(names)} of {len(self.images)} images could not be read and were skipped: {some(names)}"
+
+
+def read_near(
+    images: Images, index: int, most: int = NEIGHBOURS
+) -> tuple[int, UInt8[Tensor, "c h w"], list[tuple[int, str]]]:
+    """The image, or the next one that can be read, its number, and the failures on the way.
+
+    A batch keeps its size, as every process needs. Raises Unreadable, with the first reason, after `most` failures.
+    """
+    failures: list[tuple[int, str]] = []
+    for offset in range(min(most, len(images))):
+        number = (index + offset) % len(images)
+        try:
+            return number, images.read(number), failures
+        except Unreadable as error:
+            failures.append((number, str(error)))
+    raise Unreadable(failures[0][1] + (f", nor can {most - 1} after it" if most > 1 else ""))
+
+
+def hold(images: Images, size: int, skipped: Skipped, threads: int = 1) -> HeldImages:
+    """All images in memory, of one size, but for those that cannot be read, which `skipped` is told.
+
+    `threads` read and resize, for both are done outside of Python's lock. Images of one size are kept as they are;
+    others are resized and cut to a square, 256/224 of the view's side. Raises Unreadable where no image can be read.
+    """
+    if isinstance(images, HeldImages):
+        return images
+    kept: list[int] = []
+    pixels: list[Tensor] = []
+    side = stored_side(size)
+    first: tuple[int, ...] | None = None
+
+    def read(index: int) -> Tensor | Unreadable:
+        nonlocal first
+        try:
+            image = images.read(index)
+        except Unreadable as error:
+            return error
+        first = first or tuple(image.shape)  # whichever thread is first: where shapes differ, all become squares
+        small = max(first[1:]) <= side * 2 and tuple(image.shape) == first
+        return image if small else square(image, side, side)
+
+    pool = ThreadPoolExecutor(max(1, threads))
+    with quiet_decoders():
+        try:
+            for index, image in enumerate(pool.map(read, range(len(images)))):
+                if isinstance(image, Unreadable):
+                    skipped.add([(index, str(image))])
+                    skipped.check(len(kept))
+                    continue
+                pixels.append(image)
+                kept.append(index)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    skipped.check(len(kept), ended=True)
+    if len({tuple(image.shape) for image in pixels}) > 1:
+        pixels = [square(image, side, side) for image in pixels]
+    return HeldImages(torch.stack(pixels), images.labels[kept], "stored")
+
+
+def some_images(images: Images, most: int, seed: int = 0) -> Images:
+    """At most so many of the images, drawn without repetition, in random order."""
+    return images.take(torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:most])

@@ -1,0 +1,151 @@
+"""Pixels of an image file as 8-bit RGB, whatever the file keeps: 1 to 32 bits, grey or colour, integers or floats."""
+
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Num, UInt8
+
+from dyncollapse.runtime.files import printable
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# What Pillow may take a file for, by its content: its other formats are not for photographs, and one of them (EPS)
+# starts Ghostscript on the file.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "GIF")
+TOP16, TOP12 = 65535, 4095
+HALF = 0.5 / 255  # half a level of 8 bits: floats this far outside of [0, 1] are there by rounding
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF
+BYTES_PER_PIXEL = 8  # of the largest kind, four channels of 16 bits; no valid file is much longer than its pixels
+
+
+class Unreadable(ValueError):
+    """An image that cannot be read; the message names it."""
+
+
+class UnknownRange(ValueError):
+    """An image whose values for black and white are unknown, so that its whole set cannot be scaled alike."""
+
+
+@contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Silence Pillow's warnings: what they are about is read, or refused by a message that names the file.
+
+    Warning filters belong to the process, so this goes around threads and not into them.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def read_rgb(path: str) -> UInt8[np.ndarray, "h w 3"]:
+    """Decode an image file to 8-bit RGB; transparency and EXIF orientation are ignored, and so are further frames.
+
+    Raises Unreadable for a file that is damaged, cut short, too large, no regular file or gone, and UnknownRange for
+    values whose black and white are unknown.
+    """
+    from PIL import Image
+
+    shown = printable(path)
+    most = Image.MAX_IMAGE_PIXELS  # Pillow's own limit; None where the user has lifted it
+    try:
+        if not stat.S_ISREG((status := os.stat(path)).st_mode):
+            raise OSError("it is no regular file")
+        if most is not None and status.st_size > most * BYTES_PER_PIXEL:
+            raise OSError(f"its {status.st_size:.3g} bytes are more than {most:.3g} pixels take")
+        with Image.open(path, formats=FORMATS) as image:
+            if most is not None and image.width * image.height > most:
+                raise OSError(f"its {image.width} x {image.height} pixels are more than the {most:.3g} that are read")
+            return as_rgb(image, shown)
+    except (Unreadable, UnknownRange):
+        raise
+    except Exception as error:  # a decoder can fail on damage in any way
+        # Pillow's own messages repeat the path in some cases and say nothing in others.
+        reason = (error.strerror if isinstance(error, OSError) else None) or printable(str(error))
+        reason = reason.replace(f" {path!r}", "") or type(error).__name__
+        raise Unreadable(f"{shown} cannot be read as an image ({reason})") from None
+
+
+def as_rgb(image: "Image.Image", name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels of an open image, of any of Pillow's modes, black at 0 and white at 255.
+
+    Args:
+        image: An open image.
+        name: What messages call it.
+
+    Returns:
+        Red, green and blue. Grey of more than 8 bits is divided by its format's range (see `grey_levels`) and rounded;
+        all else is converted by Pillow.
+
+    Raises:
+        UnknownRange: Integers of 32 bits or floats outside of the range that they are taken to have.
+        Unreadable: Floats among which there are NaN or infinite values.
+
+    Example:
+        >>> from PIL import Image
+        >>> as_rgb(Image.fromarray(np.array([[0, 257, 65535]], dtype=np.uint16)), "it")[0, :, 0].tolist()
+        [0, 1, 255]
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
+        grey = grey_levels(np.asarray(image), name, _top(image))
+        if image.format == "TIFF" and _tag(image, PHOTOMETRIC) == WHITE_IS_ZERO:
+            grey = 255 - grey
+        return np.repeat(grey[..., None], 3, axis=2)
+    # Pillow knows no way to RGB from premultiplied grey, and warns on the way from a palette with transparency.
+    if image.mode in ("La", "RGBa") or (image.mode == "P" and "transparency" in image.info):
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    return np.array(image.convert("RGB"))
+
+
+def grey_levels(values: Num[np.ndarray, "h w"], name: str, top: int | None = None) -> UInt8[np.ndarray, "h w"]:
+    """Grey values as 8 bits, by the range of what they are kept in and never by that of one image.
+
+    Args:
+        values: Unsigned 16-bit integers, 32-bit integers, or floats.
+        name: What messages call the image.
+        top: The value of white where the file's format fixes it. Without it floats go from 0 to 1, and integers from
+            0 to 65535: Pillow keeps 16-bit grey as 32-bit integers, so this is what such files hold.
+
+    Returns:
+        255 * values / white, rounded.
+
+    Raises:
+        UnknownRange: Values outside of that range, and 32-bit integers up to 255 only, which may be 8-bit grey.
+        Unreadable: NaN or infinite values.
+    """
+    low, high = values.min(), values.max()
+    if values.dtype.kind == "f":
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise Unreadable(f"{name} cannot be read as an image (it holds NaN or infinite values)")
+        if low < -HALF or high > 1 + HALF:
+            raise UnknownRange(
+                f"{name} holds floats from {low:.4g} to {high:.4g}, and the range of such images is unknown: scale the "
+                "whole set to 0 (black) to 1 (white)"
+            )
+        return np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+    if top is None and not (low == high == 0 or (low >= 0 and 255 < high <= TOP16)):
+        raise UnknownRange(
+            f"{name} holds 32-bit integers from {low} to {high}, and the range of such images is unknown: save the "
+            "whole set with 8 or 16 bits"
+        )
+    white = top or TOP16
+    return ((values.astype(np.int64) * 255 + white // 2) // white).clip(0, 255).astype(np.uint8)
+
+
+def _top(image: "Image.Image") -> int | None:
+    """The value of white in a grey image of more than 8 bits, where its format fixes it."""
+    if image.format == "TIFF" and _tag(image, BITS_PER_SAMPLE) == 12:
+        return TOP12
+    # PNG and PGM have at most 16 bits, which Pillow scales to all of them and keeps, by its version, as 32.
+    return TOP16 if image.mode.startswith("I;16") or image.format in ("PNG", "PPM") else None
+
+
+def _tag(image: "Image.Image", number: int) -> int | None:
+    """The first value of a TIFF tag."""
+    value = image.tag_v2.get(number)  # type: ignore[attr-defined]
+    return value[0] if isinstance(value, tuple) and value else value

@@ -1,0 +1,207 @@
+"""A backbone from the tensors of a file: its first layers, its size of images, its weights, and what was assumed."""
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dyncollapse.bridge.data.augmentations import COLOURS
+from dyncollapse.bridge.models.encoders import (
+    FIRST_WIDTH,
+    SMALL,
+    STEM_PADDING,
+    build_backbone,
+    check_size,
+    has_fixed_size,
+    usual_size,
+)
+from dyncollapse.bridge.models.foreign_names import COUNT, Place, expected, left_over
+from dyncollapse.runtime.files import printable
+
+WIDEST = 5  # times the usual channels: SwAV's and VICReg's widest ResNet-50
+
+
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """A backbone with its weights: the model, its first layers, channels and side of its images, and what was said."""
+
+    arch: str
+    stem: str
+    channels: int
+    image_size: int
+    backbone: nn.Module
+    told: str
+    assumptions: Sequence[str]
+
+
+def match_backbone(
+    tensors: Mapping[str, Tensor], places: Sequence[Place], stem: str | None, image_size: int | None, shown: str
+) -> Matched:
+    """Build the backbone that is at the best of the places, and fill it.
+
+    Args:
+        tensors: All of the file's, by name.
+        places: Where backbones may be, best first.
+        stem: The first layers; None to find them out.
+        image_size: Side of the images, in pixels; None for that of the checkpoint.
+        shown: The file's name for messages.
+
+    Raises:
+        ValueError: Unless all of the backbone's tensors are there, fit and are finite, and no more of them.
+    """
+    place = places[0]
+    first = tensors.get(place.names.get("conv1.weight", ""))
+    channels, arch = _channels(place, tensors, shown), _widened(place.arch, first)
+    chosen = stem or _stem(place, first, tensors)
+    _refuse_unpooled(place, first, shown)
+    own_side = _own_side(place, tensors)
+    side = image_size or own_side or usual_size(arch, chosen)
+    check_size(arch, chosen, channels, side)
+    backbone = build_backbone(arch, chosen, channels, side)
+    where = f"{arch}, stem {chosen}, prefix {printable(place.prefix) or 'none'}"
+    told, resampled = _fill(backbone, place, tensors, where, shown)
+    said = _said_of_names(places)
+    if stem is None and chosen != "imagenet":
+        said.append(
+            "The first filters are 3 x 3, so no pooling is assumed after them, stride 1 and padding "
+            f"{STEM_PADDING[chosen]}{', as in solo-learn' if '2' in chosen else ''}; --stem names other first layers."
+        )
+    if image_size is None:
+        why = "the size of its table of positions" if own_side else "as is usual for this model"
+        said.append(f"Images have {side} x {side} pixels, {why}; --image-size names another size.")
+    return Matched(arch, chosen, channels, side, backbone, told, [*said, *resampled])
+
+
+def refuse_nan(named: Iterable[tuple[str, Tensor]], shown: str) -> None:
+    """Refuse weights that are not finite. Raises ValueError, which names the first such tensor."""
+    for name, tensor in named:
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            kind = "NaN" if bool(torch.isnan(tensor).any()) else "infinity"
+            raise ValueError(f"{shown}: {printable(name)} holds {kind}; take an earlier checkpoint")
+
+
+def _channels(place: Place, tensors: Mapping[str, Tensor], shown: str) -> int:
+    """Channels of the images, by the first filters. Raises ValueError for images that are not read here."""
+    first = next((name for name, shape in expected(place.arch, "imagenet").items() if len(shape) == 4), "")
+    filters = tensors.get(place.names.get(first, ""))
+    channels = 3 if filters is None or filters.ndim != 4 else int(filters.shape[1])
+    if channels not in COLOURS:
+        known = " or ".join(map(str, sorted(COLOURS)))
+        raise ValueError(f"{shown}: the first filters take {channels} channels; images have {known} here")
+    return channels
+
+
+def _widened(arch: str, first: Tensor | None) -> str:
+    """The model with the width that its first filters have."""
+    widened, rest = divmod(0 if first is None or first.ndim != 4 else len(first), FIRST_WIDTH)
+    known = arch.removeprefix("resnet").isdigit() and arch not in SMALL
+    return f"{arch}x{widened}" if known and not rest and 1 < widened <= WIDEST else arch
+
+
+def _stem(place: Place, first: Tensor | None, tensors: Mapping[str, Tensor]) -> str:
+    """The first layers by the first filter; solo-learn's pads by 2, which only the rest of its layout tells."""
+    usual = expected(place.arch, "imagenet").get("conv1.weight")
+    if first is None or first.ndim != 4 or first.shape[-1] != 3 or usual is None or usual[-1] == 3:
+        return "imagenet"
+    parent = place.prefix.removesuffix("backbone.").removesuffix("encoder.")
+    return "cifar-padding-2" if f"{parent}classifier.weight" in tensors else "cifar"
+
+
+def _refuse_unpooled(place: Place, first: Tensor | None, shown: str) -> None:
+    """Refuse a list of children without the pooling behind a large first filter: no stem here is like that."""
+    unpooled = place.names.get("layer1.0.conv1.weight") == f"{place.prefix}3.0.conv1.weight"
+    if unpooled and first is not None and first.shape[-1] != 3:
+        kernel = " x ".join(map(str, first.shape[2:]))
+        raise ValueError(
+            f"{shown} has first filters of {kernel} without the max-pooling behind them, which is not read"
+        )
+
+
+def _own_side(place: Place, tensors: Mapping[str, Tensor]) -> int | None:
+    """Side of the images for which a table of positions was made; None for models without one."""
+    if not has_fixed_size(place.arch):
+        return None
+    table, patches = (tensors.get(f"{place.prefix}{name}") for name in ("pos_embed", "patch_embed.proj.weight"))
+    if table is None or table.ndim != 3 or patches is None or patches.ndim != 4:
+        return None
+    for tokens in (1, 0, 2, 5):  # before the patches: a class token, none, two, or one and four registers
+        grid = math.isqrt(max(table.shape[1] - tokens, 0))
+        if grid and grid * grid == table.shape[1] - tokens:
+            return grid * int(patches.shape[-1])
+    return None
+
+
+def _said_of_names(places: Sequence[Place]) -> list[str]:
+    """What was assumed of the backbone's names."""
+    place, said = places[0], []
+    copies = {other.prefix for other in places if other.rank[0] == 0 and other.arch == place.arch}
+    if place.rank[0] == 0 and len(copies) > 1:
+        said.append(
+            f"Of {len(copies)} copies of the backbone, that under {printable(place.prefix) or 'no prefix'} is taken; "
+            "--prefix-map names another."
+        )
+    if place.by_order:
+        said.append("The backbone's tensors have other names, and are matched by their order and shapes.")
+    return said
+
+
+def _fill(
+    backbone: nn.Module, place: Place, tensors: Mapping[str, Tensor], where: str, shown: str
+) -> tuple[str, list[str]]:
+    """Load the tensors, and say how many; ValueError unless they are all there, fit and are all of the backbone."""
+    wanted = {name: t.shape for name, t in backbone.state_dict().items() if not name.endswith(COUNT)}
+    own = {name: tensors[other] for name, other in place.names.items()}
+    extra, said = list(place.extra), []
+    if {name: t.shape for name, t in own.items()} != wanted or extra:
+        converted = _read_by_timm(place, tensors, backbone)
+        if converted is not None and {n: converted[n].shape for n in wanted if n in converted} == wanted:
+            said = _said_of_changes(own, {name: converted[name] for name in wanted})
+            extra = left_over((name for name in converted if name not in wanted), wanted)
+            own = converted
+    fitting = {name: own[name] for name in wanted if name in own and own[name].shape == wanted[name]}
+    told = f"{len(fitting)} of {len(wanted)} tensors matched ({where})"
+    if len(fitting) < len(wanted):
+        name = next(name for name in wanted if name not in fitting)
+        there = own.get(name)
+        has = "is missing" if there is None else f"has shape {tuple(there.shape)}, not {tuple(wanted[name])}"
+        raise ValueError(f"{shown}: {told}; {name} {has}; give --arch, --stem or --prefix-map OLD=NEW that fit all")
+    if extra:
+        raise ValueError(
+            f"{shown}: {told}, but it has {len(extra)} more, such as {printable(extra[0])}, and so is another model; "
+            "give its --arch"
+        )
+    refuse_nan(((place.names.get(name, name), tensor) for name, tensor in fitting.items()), shown)
+    backbone.load_state_dict(fitting, strict=False)
+    return told, said
+
+
+def _read_by_timm(place: Place, tensors: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor] | None:
+    """The tensors as timm's reader for this model makes them: it knows older names, and resamples positions."""
+    import timm
+
+    if not timm.is_model(place.arch):
+        return None
+    module = sys.modules[timm.models.model_entrypoint(place.arch).__module__]
+    convert: Callable[..., Any] | None = getattr(module, "checkpoint_filter_fn", None)
+    if convert is None:
+        return None
+    below = {name[len(place.prefix) :]: t for name, t in tensors.items() if name.startswith(place.prefix)}
+    try:
+        found = convert(below, backbone)
+    except Exception:  # made for files of its own kind, it can fail on any other; then the mismatch is told
+        return None
+    return {name: t for name, t in found.items() if isinstance(t, Tensor)} if isinstance(found, Mapping) else None
+
+
+def _said_of_changes(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
+    changed = [name for name, tensor in after.items() if name in before and before[name].shape != tensor.shape]
+    said = [
+        f"timm resampled {name} from {tuple(before[name].shape)} to {tuple(after[name].shape)}." for name in changed
+    ]
+    if after.keys() - before.keys():
+        said.append("The backbone's tensors have older names, which timm's reader of this model translated.")
+    return said

@@ -1,0 +1,146 @@
+"""What a checkpoint holds, by whomever it was saved: its tensors by name, each checked before it is believed."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dyncollapse.formats.arrays import SAFETENSORS_KINDS, read_safetensors
+from dyncollapse.formats.pickles import UnknownName
+from dyncollapse.formats.torch_files import read_pt
+from dyncollapse.formats.torch_names import Described
+from dyncollapse.runtime.files import printable
+from dyncollapse.runtime.untrusted import NoFile, Refused, regular
+
+# A file of a large model with its optimiser has ten thousand entries, and names of a hundred letters.
+MOST_ENTRIES, DEEPEST, LONGEST = 2**15, 64, 1000
+# A teacher that is its student, or an average of weights, is the same tensor under two names.
+MOST_COPIES, FREE = 8, 2**27
+
+
+def read_tensors(path: Path, *, trust: bool = False) -> Any:
+    """A checkpoint's content, with every tensor in it dense and of a name that `flatten` gives.
+
+    Args:
+        path: A .safetensors, or what torch.save wrote.
+        trust: Unpickle everything, which may run any code.
+
+    Returns:
+        The content: tensors by name, or dicts that hold them. Without `trust` nothing is unpickled: what is no dict,
+        list, tuple, number, string or tensor is refused, or known by its name alone.
+
+    Raises:
+        ValueError: One line that begins with the path.
+    """
+    shown = printable(str(path))
+    try:
+        content = _content(path, trust)
+        flatten(content)
+    except FileNotFoundError:
+        raise ValueError(f"{shown} does not exist; give a checkpoint, or the folder of a run") from None
+    except OSError as error:
+        raise ValueError(f"{shown} cannot be read ({error.strerror})") from None
+    except NoFile as error:
+        raise ValueError(f"{shown} cannot be read: {error}") from None
+    except UnknownName as error:
+        raise ValueError(
+            f"{shown} holds {printable(error.name)}, which is not loaded from an untrusted file; save its state_dict "
+            "alone, or, if you trust whoever made it with running code here, add --trust-checkpoint"
+        ) from None
+    except Refused as refusal:
+        raise ValueError(f"{shown} {refusal}") from None
+    except Exception as error:  # a damaged file can fail in any way
+        if trust and isinstance(error, ImportError | AttributeError):
+            raise ValueError(f"{shown} {_what_is_not_here(error)}") from None
+        raise ValueError(f"{shown} is damaged, or no checkpoint ({type(error).__name__}); copy it again") from None
+    return content
+
+
+def _content(path: Path, trust: bool) -> Any:
+    regular(path)
+    if path.suffix == ".safetensors":
+        arrays = read_safetensors(path, mapped=False)
+        known = SAFETENSORS_KINDS.values()
+        return {n: a.load() if a.kind in known else Described(a.kind, a.shape or ()) for n, a in arrays.items()}
+    if trust:
+        return torch.load(path, map_location="cpu", weights_only=False)
+    return read_pt(path, mapped=False)
+
+
+def _what_is_not_here(error: ImportError | AttributeError) -> str:
+    """What a file needs: a package, or a class of it."""
+    lacking = re.search(r"attribute '?([\w.]+)'? (?:on|from) <?(?:module )?'?([\w.]+)", str(error))
+    what = str(error)
+    if isinstance(error, ImportError) and error.name:
+        what = f"the module {error.name}"
+    elif lacking and lacking[2].endswith("__main__"):
+        what = f"the class {lacking[1]} of the script that saved it"
+    elif lacking:
+        what = f"the class {lacking[1]} of the module {lacking[2]}"
+    return (
+        f"needs code that is not here: {printable(what)}; where that code is, save the state_dict alone, which needs "
+        "none: torch.save(model.state_dict(), FILE)"
+    )
+
+
+def flatten(content: Any) -> Sequence[tuple[str, Tensor]]:
+    """All tensors in nested dicts, by their path in it, such as `model.module.conv1.weight`.
+
+    Args:
+        content: A tensor, a dict or, from a trusted file, a module.
+
+    Returns:
+        Names and tensors, in the order of the file.
+
+    Raises:
+        ValueError: `Refused` for a tensor that is not dense, for dicts that hold themselves or hold others so often
+            that there is no end of names, and for few numbers under many names.
+
+    Example:
+        >>> [(name, tuple(tensor.shape)) for name, tensor in flatten({"model": {"fc.weight": torch.ones(2, 3)}})]
+        [('model.fc.weight', (2, 3))]
+    """
+    found, entries = [], 0
+    waiting = [("", 0, content)]
+    while waiting:
+        name, depth, value = waiting.pop()
+        if isinstance(value, nn.Module):  # as np.ndarray, only where pickles are trusted
+            value = value.state_dict()
+        elif isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            value = torch.from_numpy(value)
+        if isinstance(value, Tensor | Described):
+            found.append((name, _dense(name, value)))
+        elif isinstance(value, Mapping):
+            if depth == DEEPEST:
+                raise Refused(f"holds dicts {DEEPEST} deep, or a dict that holds itself; save its state_dict alone")
+            entries += len(value)
+            if entries > MOST_ENTRIES:
+                raise Refused(f"holds over {MOST_ENTRIES} entries, or dicts that hold each other; save one state_dict")
+            parts = [(f"{name}.{key}" if name else str(key), depth + 1, part) for key, part in value.items()]
+            if longest := next((part for part, _, _ in parts if len(part) > LONGEST), None):
+                raise Refused(f"holds a name of {len(longest)} letters; save its state_dict alone")
+            waiting += reversed(parts)
+    _refuse_copies(found)
+    return found
+
+
+def _refuse_copies(found: Sequence[tuple[str, Tensor]]) -> None:
+    """Refuse a few numbers under so many names that a network made of them takes gigabytes."""
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for _, tensor in found}
+    stored, named = sum(storages.values()), sum(tensor.numel() * tensor.itemsize for _, tensor in found)
+    if named > MOST_COPIES * stored + FREE:
+        raise Refused(f"holds {stored} bytes of numbers under names that take {named}; save every tensor once")
+
+
+def _dense(name: str, tensor: Tensor | Described) -> Tensor:
+    if isinstance(tensor, Described):
+        kind = tensor.kind
+    elif tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_nested or tensor.is_quantized):
+        return tensor
+    else:
+        kind = "meta" if tensor.is_meta else "nested" if tensor.is_nested else str(tensor.layout)
+    raise Refused(f"holds {printable(name)} as a {kind} tensor; save dense tensors of plain numbers")

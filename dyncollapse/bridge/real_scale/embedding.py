@@ -1,0 +1,153 @@
+"""Part 2: representations and embeddings of many images, their spectra and what the report makes of them."""
+
+import copy
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dyncollapse.bridge.data.augmentations import stored_side
+from dyncollapse.bridge.data.batches import batches_in_order
+from dyncollapse.bridge.data.images import HeldImages
+from dyncollapse.bridge.evaluation.diagnose import diagnose_both
+from dyncollapse.bridge.evaluation.embed import BATCH, VIEWS_OF_LOSS, Embedded, embed, view_pair
+from dyncollapse.bridge.evaluation.load import Loaded, load_encoder
+from dyncollapse.bridge.models.encoders import build_encoder, embedding_dim, representation_dim
+from dyncollapse.bridge.real_scale.findings import Finding, Found, Site
+from dyncollapse.bridge.real_scale.synthetic_images import images_in_memory
+from dyncollapse.bridge.real_scale.timing import timed
+from dyncollapse.bridge.recipe import Recipe, resolve
+from dyncollapse.bridge.training.checkpoints import checkpoints
+from dyncollapse.bridge.training.collapse_monitor import SPACES, Watch
+from dyncollapse.bridge.training.distributed import Process
+from dyncollapse.diagnostics.moments import Moments
+
+# Rows by float32 against float64, over their norm: the rounding of some fifty layers (measured: 4e-7 on CPUs).
+ROWS_AGREE = 1e-4
+# Views made on the device against the CPU's, of pixels in [0, 1] over a deviation of 0.22: the plain one is resized in
+# whole numbers there and in floats here, a level of 255 apart now and then; a warped one may differ where colours wrap.
+PLAIN_AGREES, WARPED_AGREES = 1.5 / 255 / 0.22, 1e-2
+# Eigenvalues over the largest, both from sums in float64 of the same rows (measured: 1e-15 on CPUs).
+SPECTRUM_AGREES = 1e-10
+
+
+def measure(site: Site) -> Found:
+    """How long all of it takes on the device, and how far it is from float64 on the CPU on a part."""
+    scale, device = site.scale, site.device
+    loaded, skipped = _encoder(site)
+    recipe = loaded.recipe
+    images = images_in_memory(scale.embedded, stored_side(recipe.image_size), scale.classes, device)
+    site.tell(f"embedding {len(images)} images, two views of each")
+    found: dict[str, Any] = {"images": len(images), "step": loaded.step}
+    embedded, found["embed_seconds"] = timed(
+        lambda: embed(loaded, images, site.folder, views=VIEWS_OF_LOSS, device=device), device
+    )
+    on_device = {space: tuple(rows.to(device) for rows in embedded[space]) for space in SPACES}
+    findings = [
+        Finding("images embedded, two views of each, float32, written to files", len(images)),
+        Finding("views embedded per second", 2 * len(images) / found["embed_seconds"], "1/s"),
+    ]
+    site.save(Found(findings, found, skipped))
+    found["spectra"] = {}
+    for space in SPACES:
+        rows, part = on_device[space][0], embedded[space][0][: scale.spectrum_part]
+        error = _spectrum_error(part, device)  # first, for the device's library has to start, too
+        spectrum, seconds = timed(partial(_spectrum, rows), device)
+        found["spectra"][space] = {"dim": rows.shape[1], "seconds": seconds, "eigenvalues": spectrum.tolist()}
+        findings += [
+            Finding(f"spectrum of the {space}, {rows.shape[1]} dimensions, in float64", seconds, "s"),
+            Finding(
+                f"largest error of an eigenvalue against numpy on the CPU, {len(part)} rows, over the largest",
+                error,
+                limit=SPECTRUM_AGREES,
+            ),
+        ]
+    findings += _agreement(loaded, images, embedded, site)
+    site.save(Found(findings, found, skipped))
+    site.tell("diagnosing both spaces")
+    both, found["diagnose_seconds"] = timed(
+        lambda: diagnose_both(Embedded(site.folder, on_device, embedded.labels, ""), loaded.encoder, VIEWS_OF_LOSS),
+        device,
+    )
+    found["diagnosis"] = {space: report.verdict.sentence for space, report in both.reports.items()}
+    findings.append(
+        Finding("report on both spaces, and the alignment of layers on the CPU", found["diagnose_seconds"], "s")
+    )
+    findings.append(Finding("report while training, its window of batches included", _watch_seconds(site, loaded), "s"))
+    return Found(findings, found, skipped)
+
+
+def _encoder(site: Site) -> tuple[Loaded, list[str]]:
+    """The encoder that part 1 trained and saved, or one at its start where that part did not get so far."""
+    trained = checkpoints(site.folder)
+    if trained:
+        return load_encoder(trained[-1]), []
+    recipe = resolve({**site.scale.recipe, "data": "generated", "device": "cpu"})
+    untrained = Loaded(build_encoder(recipe, 3).eval(), recipe, 3, site.folder, "", None, None)
+    return untrained, ["part 1 left no checkpoint: the encoder is one at its start"]
+
+
+def _spectrum(rows: Tensor) -> Tensor:
+    moments = Moments(rows.shape[1], device=rows.device)
+    moments.update(rows)
+    return moments.spectrum()
+
+
+def _spectrum_error(rows: Tensor, device: torch.device) -> float:
+    """Largest difference from numpy's eigenvalues of the covariance in float64, over the largest."""
+    ours = _spectrum(rows.to(device)).cpu().numpy()
+    theirs = np.linalg.eigvalsh(np.cov(rows.numpy().astype(np.float64), rowvar=False, bias=True))[::-1]
+    return float(np.abs(ours - theirs).max() / theirs[0])
+
+
+def _watch_seconds(site: Site, loaded: Loaded) -> float:
+    """What one report of the monitor costs training: its window of batches, moments and spectra of both spaces."""
+    dims = representation_dim(loaded.encoder.backbone), embedding_dim(loaded.encoder)
+    assert isinstance(loaded.recipe, Recipe)  # part 1's, or one at its start
+    batch = loaded.recipe.batch_size
+    watch = Watch(every := 1560, batch, dims, Process(0, 1, site.device))
+    generator = torch.Generator().manual_seed(0)
+    views = {}
+    for space, dim in zip(SPACES, dims, strict=True):
+        z, noise = (torch.randn(batch, dim, generator=generator).to(site.device) for _ in range(2))
+        views[space] = (z, z + noise / 10)
+    for step in range(every - watch.window + 1, every + 1):
+        watch.update(step, views)
+    return watch.seconds
+
+
+def _agreement(loaded: Loaded, images: HeldImages, embedded: Embedded, site: Site) -> list[Finding]:
+    """The first images once more through the network in float64, and images of another size on both devices."""
+    part, side = site.scale.embedded_part, stored_side(loaded.recipe.image_size)
+    (first, _), _ = _first_views(loaded, replace(images, pixels=images.pixels[:BATCH]), site, VIEWS_OF_LOSS)
+    encoder = copy.deepcopy(loaded.encoder).cpu().double()
+    with torch.inference_mode():
+        exact = dict(zip(SPACES, encoder(first[:part].cpu().double()), strict=True))
+    # These have to be resized, too.
+    larger = images_in_memory(part, 3 * side // 2, 1, site.device)
+    resized, warped = _first_views(loaded, larger, site, "one-sided")[1]  # the plain image, and an augmented one
+    found = [
+        Finding("plain views made on the device and on the CPU, most they differ", resized, limit=PLAIN_AGREES),
+        Finding("augmented views, mean of the same", warped, limit=WARPED_AGREES),
+    ]
+    for space in SPACES:
+        rows = embedded[space][0][:part].double()
+        error = float((rows - exact[space]).norm(dim=1).max() / exact[space].norm(dim=1).max())
+        what = f"rows of the {space} against the network in float64 on the CPU, {len(rows)} images, over their norm"
+        found.append(Finding(what, error, limit=ROWS_AGREE))
+    return found
+
+
+def _first_views(
+    loaded: Loaded, images: HeldImages, site: Site, views: str
+) -> tuple[tuple[Tensor, ...], tuple[float, float]]:
+    """Both views of the first batch; how far the CPU's first is from the device's at most, the other on average."""
+    pair, size = view_pair(views, loaded.recipe.augment), loaded.recipe.image_size
+    on_cpu, cpu = replace(images, pixels=images.pixels.cpu()), torch.device("cpu")
+    here = next(batches_in_order(images, pair, size, BATCH, site.device, 0, 0)).views
+    there = next(batches_in_order(on_cpu, pair, size, BATCH, cpu, 0, 0)).views
+    first, second = ((a.cpu() - b).abs() for a, b in zip(here, there, strict=True))
+    return here, (float(first.max()), float(second.mean()))

@@ -1,0 +1,86 @@
+"""Part 4: thousands of toy networks at once, against the CPU and against the arithmetic no program can leave out."""
+
+import torch
+from torch import Tensor
+
+from dyncollapse.bridge.real_scale.findings import Finding, Found, Site
+from dyncollapse.bridge.real_scale.timing import seconds_per_call
+from dyncollapse.dynamics.training import train
+from dyncollapse.dynamics.trajectory import Trajectory
+from dyncollapse.model.gaussian import GaussianTask, Pairs
+from dyncollapse.model.networks import gaussian_init
+
+# The toy of the speed benchmarks: one layer, Eq. 2, fresh noise at every step, float32.
+DIM, AUG_DIM, AUG_STRENGTH, DATA_VAR, BATCH, LR = 16, 8, 1.5, 0.5, 128, 0.05
+OVER_FLOOR = 1.6  # the target
+# Products of the same runs on the same batches, on the device and on the CPU, in float64, over their norm: both round,
+# and a step of a stable rate does not blow that up.
+AGREES = 1e-9
+
+
+def measure(site: Site) -> Found:
+    """Run-steps per second on the device, on the CPU and of the device's floor; and whether both devices agree."""
+    scale, cpu = site.scale, torch.device("cpu")
+    rates = {}
+    for name, work, runs, device in (
+        ("device", ensemble, scale.runs, site.device),
+        ("floor", floor, scale.runs, site.device),
+        ("cpu", ensemble, scale.cpu_runs, cpu),
+    ):
+        seconds = seconds_per_call(lambda w=work, r=runs, d=device: w(r, scale.steps, d), device, scale.seconds / 2)  # type: ignore[misc]
+        rates[name] = runs * scale.steps / seconds
+        site.tell(f"{name}: {runs} runs at once, {rates[name]:.4g} run-steps/s")
+    threads = torch.get_num_threads()
+    findings = [
+        Finding(f"{scale.runs} runs at once", rates["device"], "run-steps/s"),
+        Finding(f"{scale.cpu_runs} runs at once on the CPU, {threads} threads", rates["cpu"], "run-steps/s"),
+        Finding("the device over the CPU", rates["device"] / rates["cpu"]),
+        Finding("two products, an exponential and the random numbers alone", rates["floor"], "run-steps/s"),
+        site.target("time over that of these alone", rates["floor"] / rates["device"], OVER_FLOOR, least=False),
+        Finding(
+            f"final products on the device against the CPU's, {scale.compared_runs} runs on the same batches, float64",
+            _distance(scale.compared_runs, scale.steps, site.device),
+            limit=AGREES,
+        ),
+    ]
+    return Found(findings, {"run_steps_per_second": rates, "runs": scale.runs, "steps": scale.steps})
+
+
+def ensemble(runs: int, steps: int, device: torch.device | str = "cpu") -> Trajectory:
+    """So many runs at once, each on fresh batches of its own."""
+    weights = gaussian_init([DIM, DIM], torch.Generator().manual_seed(0), (runs,))
+    task = _task().to(torch.float32, torch.device(device))
+    stream = task.stream(BATCH, torch.Generator(device).manual_seed(0), (runs,))
+    return train(tuple(w.to(device, torch.float32) for w in weights), stream, lr=LR, steps=steps, records=2)
+
+
+def floor(runs: int, steps: int, device: torch.device | str = "cpu") -> Tensor:
+    """Two N x N x d products, one N x N exponential and the random numbers of a batch, for all runs."""
+    generator = torch.Generator(device).manual_seed(0)
+    z, x = torch.randn(2, runs, BATCH, DIM, generator=generator, device=device) / 4
+    weights, out = z.new_empty(runs, BATCH, BATCH), torch.empty_like(x)
+    for _ in range(steps):
+        for width in (DIM, AUG_DIM):
+            torch.randn(runs, BATCH, width, generator=generator, device=device)
+        torch.bmm(z, z.mT, out=weights)
+        weights.exp2_()  # two to four times as fast as exp_ on a CPU, and of the same use
+        torch.bmm(weights, x, out=out)
+    return out
+
+
+def _task() -> GaussianTask:
+    return GaussianTask.block(DIM, AUG_DIM, AUG_STRENGTH, DATA_VAR)
+
+
+def _distance(runs: int, steps: int, device: torch.device) -> float:
+    """Between the ends of the same training on both devices: one fixed batch a run, since each draws its own."""
+    weights = gaussian_init([DIM, DIM], torch.Generator().manual_seed(0), (runs,))
+    pairs = _task().sample(BATCH, torch.Generator().manual_seed(1), (runs,))
+
+    def end(device: torch.device) -> Tensor:
+        moved = Pairs(pairs.anchor.to(device), pairs.positive.to(device), pairs.views)
+        path = train(tuple(w.to(device) for w in weights), moved, lr=LR, steps=steps, records=2)
+        return path.product[-1].cpu()
+
+    expected = end(torch.device("cpu"))
+    return float((end(device) - expected).norm() / expected.norm())

@@ -1,0 +1,41 @@
+"""The parts of the real-scale check, in the order in which they run: the short ones first."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from dyncollapse.bridge.real_scale import cifar, covariances, embedding, ensembles, resumption, throughput
+from dyncollapse.bridge.real_scale.findings import Found, Site
+from dyncollapse.bridge.real_scale.subprocesses import Failure, run_alone
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part by its number in the report, what it is about, and how many seconds it may take at most."""
+
+    number: int
+    title: str
+    measure: Callable[[Site], Found]
+    most: float
+
+
+PARTS = (
+    Part(4, "toy ensembles, thousands of runs at once", ensembles.measure, 50),
+    Part(3, "Sigma0 and Sigma1, blockwise", covariances.measure, 50),
+    Part(5, "checkpoint, kill, resume", resumption.measure, 80),
+    Part(1, "training steps, from device memory and from a folder", throughput.measure, 240),
+    Part(2, "embeddings, spectra, diagnosis", embedding.measure, 120),
+    Part(6, "Tables 1 and 2 on CIFAR-10", cifar.measure, float("inf")),
+)
+
+
+def measure_part(part: Part, site: Site, tell: Callable[[str], object]) -> Found | Failure:
+    """Do a part in a process of its own, until the site's end."""
+    outcome: Found | Failure = run_alone(partial(_measure, part.measure, site), site.until, tell)
+    return outcome
+
+
+def _measure(
+    measure: Callable[[Site], Found], site: Site, tell: Callable[[str], object], save: Callable[[Found], object]
+) -> Found:
+    return measure(replace(site, tell=tell, save=save))

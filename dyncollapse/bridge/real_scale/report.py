@@ -1,0 +1,172 @@
+"""The report of the real-scale check: run the parts, and write what each found as soon as it is there."""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dyncollapse.bridge.evaluation.paper_tables import as_markdown
+from dyncollapse.bridge.real_scale.findings import Found, Site
+from dyncollapse.bridge.real_scale.parts import PARTS, Part, measure_part
+from dyncollapse.bridge.real_scale.scale import FULL, TINY
+from dyncollapse.bridge.real_scale.subprocesses import Failure
+from dyncollapse.runtime.canvas import save_picture
+from dyncollapse.runtime.files import PARTIAL, read_json, write_bytes, write_json
+from dyncollapse.runtime.progress import duration
+from dyncollapse.runtime.threads import cores
+from dyncollapse.simulation.report import versions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RESERVE = 20.0  # seconds that are kept for starting, writing and cleaning up
+LEAST = 5.0  # seconds with which no part is begun
+OPTIONAL = {"tensorboard": "the journals are not shown there, too"}
+
+
+def run_parts(
+    folder: Path,
+    device: torch.device,
+    *,
+    tiny: bool = False,
+    cifar: Path | None = None,
+    minutes: float = 9.0,
+    tell: Callable[[str], object] = print,
+) -> dict[str, Any]:
+    """Do all parts, each in a process of its own, within `minutes`; the report as plain values.
+
+    Leaves in `folder` report.json, summary.md and report.png, written anew after each part, and of CIFAR-10 cifar.png
+    and cifar/, a folder of each run. A part that fails, hangs or finds no time left is told in the report, and the
+    others go on.
+    """
+    started = time.time()
+    missing = [f"{name} is not installed: {what}" for name, what in OPTIONAL.items() if find_spec(name) is None]
+    report: dict[str, Any] = {
+        "scale": "tiny" if tiny else "full",
+        "device": _device_name(device),
+        "cores": cores(),
+        "versions": versions("timm", "torchvision", "scikit-learn", "kornia", "tensorboard"),
+        "seed": 0,
+        "minutes": minutes,
+        "skipped": missing,
+        "parts": [],
+    }
+    scratch = Path(mkdtemp(dir=folder, prefix=".scratch-", suffix=PARTIAL))
+    try:
+        for part in PARTS:
+            now = time.time()
+            until = min(started + 60 * minutes - RESERVE, now + part.most)
+            site = Site(TINY if tiny else FULL, device, scratch, folder, until, cifar)
+            tell(f"{part.number}. {part.title}: {duration(max(0.0, until - now))} at most")
+            if until - now < LEAST:
+                outcome: Found | Failure = Failure("no time was left for it; give more --minutes")
+            else:
+                outcome = measure_part(part, site, lambda text: tell(f"   {text}"))
+            told = _part_values(part, outcome, time.time() - now)
+            tell("\n".join([f"   {told['status']}, {duration(told['seconds'])}", *told["details"].splitlines()]))
+            report["parts"] = sorted([*report["parts"], told], key=lambda values: values["number"])
+            report |= {"seconds": time.time() - started, "passed": _passed(report["parts"])}
+            _write(report, folder, tell)
+    finally:
+        rmtree(scratch, ignore_errors=True)
+    return report
+
+
+def _passed(parts: list[dict[str, Any]]) -> bool:
+    return all(part["status"] != "FAILED" for part in parts)
+
+
+def _part_values(part: Part, outcome: Found | Failure, seconds: float) -> dict[str, Any]:
+    failure, found = (outcome, outcome.saved or Found([])) if isinstance(outcome, Failure) else (None, outcome)
+    failed = failure is not None or found.failed
+    reasons = [failure.reason] if failure is not None else []
+    return {
+        "number": part.number,
+        "title": part.title,
+        "seconds": seconds,
+        "status": "FAILED" if failed else "ok" if found.findings else "skipped",
+        "reason": "; ".join(reasons + [finding.sentence for finding in found.findings if finding.fails]),
+        "details": "" if failure is None else failure.details,
+        "findings": [_plain(asdict(f) | {"holds": f.holds, "sentence": f.sentence}) for f in found.findings],
+        "skipped": found.skipped,
+        "values": _plain(found.values),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """The value with None for what JSON does not have: NaN and infinity."""
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(report: dict[str, Any], folder: Path, tell: Callable[[str], object]) -> None:
+    write_json(folder / "report.json", report)
+    write_bytes(folder / "summary.md", summary(report).encode())
+
+    def draw() -> "Figure":
+        from dyncollapse.bridge.real_scale.pictures import (
+            draw_report,  # which imports Matplotlib, where that is possible
+        )
+
+        return draw_report(report)
+
+    if problem := save_picture(folder / "report.png", draw):
+        tell(f"   {problem}")
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a folder that no process holds was left by one that was killed before all parts were done."""
+    try:
+        return len(read_json(folder / "report.json")["parts"]) < len(PARTS)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The report for a reader, as Markdown."""
+    verdict = "passed" if report["passed"] else "FAILED"
+    if len(report["parts"]) < len(PARTS):
+        verdict = f"unfinished, {len(report['parts'])} of {len(PARTS)} parts {verdict}"
+    packages = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+    lines = [
+        f"# Real-scale check: {verdict}",
+        "",
+        f"{report['device']}, {report['cores']} cores, {report['scale']} size, {duration(report['seconds'])}.",
+        f"{packages}.",
+        *(f"Skipped: {text}." for text in report["skipped"]),
+    ]
+    for part in report["parts"]:
+        lines += ["", f"## {part['number']}. {part['title']}: {part['status']}, {duration(part['seconds'])}", ""]
+        if part["status"] == "FAILED":
+            lines += [f"**{part['reason']}**", ""]
+        if part["details"]:
+            lines += ["```", part["details"].rstrip(), "```", ""]
+        lines += [f"- {finding['sentence']}" for finding in part["findings"]]
+        lines += [f"- skipped: {text}" for text in part["skipped"]]
+        if "rows" in part["values"]:
+            lines += ["", as_markdown(part["values"]["rows"])]
+            lines += [f"- against the paper: {text}" for text in part["values"]["contradictions"]]
+            lines += [f"- unlike the paper: {text}" for text in part["values"]["differences"]]
+    return "\n".join(lines) + "\n"
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory / 2**30
+        return f"{torch.cuda.get_device_name(device)}, {memory:.0f} GiB"
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"CPU, {line.partition(':')[2].strip()}"
+    return "CPU"

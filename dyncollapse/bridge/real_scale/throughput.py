@@ -1,0 +1,226 @@
+"""Part 1: training steps at full size, from device memory and from a folder, against the network alone."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from dyncollapse.bridge.data.augmentations import PAIRS, View, batched_view, draw_views
+from dyncollapse.bridge.data.batches import CHUNK, Batch, Order, batches_from_memory, batches_from_workers
+from dyncollapse.bridge.data.images import HeldImages, Images, Skipped, hold, open_data, some_images
+from dyncollapse.bridge.real_scale.findings import Finding, Found, Site
+from dyncollapse.bridge.real_scale.synthetic_images import write_jpegs
+from dyncollapse.bridge.real_scale.timing import peak_memory, seconds_per_call
+from dyncollapse.bridge.recipe import Recipe, resolve
+from dyncollapse.bridge.training.distributed import Process
+from dyncollapse.bridge.training.optimisation import autocast, chosen_kernels
+from dyncollapse.bridge.training.trainer import Trainer, build_trainer
+from dyncollapse.runtime.threads import cores
+
+VARIANTS: dict[str, dict[str, str]] = {
+    "SimCLR-mlp": {"projector": "mlp"},
+    "SimCLR-linear": {"projector": "linear"},
+    "SimCLR-none": {"projector": "none"},
+    "DirectCLR": {"method": "directclr"},
+}
+# The last is measured once: the projector does not change what processors do.
+PIPELINES = ("memory", "mixed", "workers")
+TITLES = {
+    "memory": "from device memory",
+    "mixed": "from a folder that workers read and crop",
+    "workers": "from a folder, all by workers",
+}
+FROM_MEMORY = 0.9  # of the network's own rate: the target
+AS_FAST, ROOM = 0.98, 0.85  # the largest batch within 2 % of the fastest, that leaves room for the optimiser and views
+ROOM_OF_TIME = 1.2  # a variant is begun where this much of what the slowest took is left
+PREFETCHED = 2  # chunks that each worker process has ready (torch's default)
+
+
+def measure(site: Site) -> Found:
+    """Images per second of each variant, each an image with its two views, and the most memory that it took."""
+    scale, device = site.scale, site.device
+    folder = site.folder / "images"
+    site.tell(f"writing {scale.classes * scale.per_class} JPEGs of {scale.classes} classes")
+    count, size = write_jpegs(folder / "train", scale.classes, scale.per_class, scale.jpeg_sides)
+    workers = cores()
+    common = {**scale.recipe, "data": str(folder), "device": str(device), "workers": workers, "tensorboard": False}
+    images = open_data(str(folder)).train
+    found: dict[str, Any] = {"images": count, "mean_jpeg_bytes": size, "workers": workers}
+    with chosen_kernels(resolve(common)):
+        tried, pairs = _batches(resolve(common | {"batch_size": max(2, scale.batches[0])}), site)
+        some = some_images(images, scale.held)
+        held = hold(some, resolve(common).image_size, Skipped(some, strict=True), workers)
+        findings = [Finding("pairs in a batch, the largest within 2 % of the fastest", pairs)]
+        rows: dict[str, dict[str, Any]] = {}
+        views, skipped = _views(held, pairs, resolve(common), site)
+        slowest = 0.0
+        found |= {"batch": pairs, "batches": tried, "rates": rows, **views}
+        for name, settings in VARIANTS.items():
+            if ROOM_OF_TIME * slowest > site.left:
+                skipped.append(f"no time for {name}; give more --minutes")
+                continue
+            start = time.time()
+            recipe = resolve({**common, **settings, "batch_size": pairs})
+            row, trainer = rates(recipe, images, held, PIPELINES if not rows else PIPELINES[:-1], site)
+            if not rows:
+                trainer.checkpoint(row["steps"]).save(site.folder, keep=1)  # for part 2
+            del trainer  # or the next one's most memory would have it in it
+            rows[name] = row
+            site.tell(
+                f"{name}, images/s: "
+                + ", ".join(f"{kind} {row[kind]:.4g}" for kind in ("bare", *PIPELINES) if kind in row)
+            )
+            findings += _findings(name, row, site)
+            site.save(Found(findings, found, skipped))
+            slowest = max(slowest, time.time() - start)
+    return Found(findings, found, skipped)
+
+
+def _findings(name: str, row: dict[str, Any], site: Site) -> list[Finding]:
+    found = [Finding(f"{name}, network alone, forwards and backwards", row["bare"], "images/s")]
+    for kind in PIPELINES:
+        if kind not in row:
+            continue
+        found.append(Finding(f"{name}, trained {TITLES[kind]}", row[kind], "images/s"))
+        over = Finding(f"{name}, that over the network's own rate, {TITLES[kind]}", row[kind] / row["bare"])
+        found.append(site.target(over.what, over.value, FROM_MEMORY, least=True) if kind == "memory" else over)
+    found += [
+        Finding(f"{name}, losses that are no numbers, in all", row["not_finite"], limit=0),
+        Finding(f"{name}, weights that training moved, share", row["moved"], limit=0.5, least=True),
+    ]
+    if row["memory_peak_bytes"] is not None:
+        found.append(Finding(f"{name}, most memory, trained from memory", row["memory_peak_bytes"] / 2**30, "GiB"))
+    return found
+
+
+def _batches(recipe: Recipe, site: Site) -> tuple[list[dict[str, Any]], int]:
+    """The network's own rate and memory by the size of the batch, until it does not fit; and the size to take."""
+    tried: list[dict[str, Any]] = []
+    trainer = build_trainer(recipe, Process(0, 1, site.device), recipe.batch_size, 3)
+    total = torch.cuda.get_device_properties(site.device).total_memory if site.device.type == "cuda" else None
+    for pairs in site.scale.batches:
+        try:
+            step = _bare_step(trainer, pairs)
+            step()  # looks for the fastest kernels, in memory that training does not need
+            peak = peak_memory(site.device, step)
+            # Looking for the batch needs less than the rates that are told.
+            rate = pairs / seconds_per_call(step, site.device, site.scale.seconds / 3)
+        except torch.OutOfMemoryError:
+            break
+        tried.append({"pairs": pairs, "images_per_second": rate, "peak_bytes": peak})
+        site.tell(f"{pairs} pairs a batch: {rate:.4g} images/s, the network alone")
+        if total is not None and peak is not None and 2 * peak > total:
+            break
+    if not tried:
+        raise MemoryError(f"not even {site.scale.batches[0]} pairs a batch fit into the device's memory")
+    return tried, chosen_batch(tried, total)
+
+
+def chosen_batch(tried: Sequence[Mapping[str, Any]], total: int | None) -> int:
+    """The largest batch within 2 % of the fastest, of those that leave room in `total` bytes of memory."""
+    fit = [t for t in tried if total is None or t["peak_bytes"] < ROOM * total] or tried[:1]
+    best = max(t["images_per_second"] for t in fit)
+    return max(t["pairs"] for t in fit if t["images_per_second"] >= AS_FAST * best)
+
+
+def _bare_step(trainer: Trainer, pairs: int) -> Callable[[], None]:
+    """The network alone on views that are there, forwards and backwards: no loss, no optimiser, no images."""
+    recipe, device = trainer.recipe, trainer.process.device
+    side = recipe.image_size
+    views = torch.randn(2 * pairs, trainer.channels, side, side, device=device)
+    views = views.contiguous(memory_format=torch.channels_last)
+    gradient: torch.Tensor | None = None
+    trainer.encoder.train()
+
+    def step() -> None:
+        nonlocal gradient
+        trainer.optimiser.zero_grad(set_to_none=True)
+        with autocast(recipe, device):
+            _, z = trainer.network(views)
+        if gradient is None:
+            gradient = torch.randn_like(z)
+        z.backward(gradient)
+
+    return step
+
+
+def rates(
+    recipe: Recipe, images: Images, held: HeldImages, pipelines: Sequence[str], site: Site
+) -> tuple[dict[str, Any], Trainer]:
+    """Images per second of the network alone and of each pipeline, of one encoder that goes on training; and it."""
+    device, pairs = site.device, recipe.batch_size
+    trainer = build_trainer(recipe, Process(0, 1, device), len(held), 3)
+    start = [parameter.detach().clone() for parameter in trainer.encoder.parameters()]
+    seconds = seconds_per_call(_bare_step(trainer, pairs), device, site.scale.seconds, warm=2)
+    found: dict[str, Any] = {"bare": pairs / seconds}
+    trainer.optimiser.zero_grad(set_to_none=True)
+    losses: list[torch.Tensor] = []
+    for name in pipelines:
+        batches, warm = _pipeline(name, trainer, images, held)
+
+        def step(batches: Iterator[Batch] = batches) -> None:
+            losses.append(trainer.step(len(losses), next(batches))[0])
+
+        def rate(name: str = name, step: Callable[[], None] = step, warm: int = warm) -> None:
+            found[name] = pairs / seconds_per_call(step, device, site.scale.seconds, warm=warm)
+
+        found[f"{name}_peak_bytes"] = peak_memory(device, rate)
+    found["not_finite"] = int((~torch.isfinite(torch.stack(losses))).sum())
+    found["steps"], found["loss"] = len(losses), float(losses[-1])
+    moved = sum(int((p != q).sum()) for p, q in zip(trainer.encoder.parameters(), start, strict=True))
+    found["moved"] = moved / sum(p.numel() for p in start)
+    return found, trainer
+
+
+def _pipeline(name: str, trainer: Trainer, images: Images, held: HeldImages) -> tuple[Iterator[Batch], int]:
+    """Batches as training gets them, and how many to let pass before the clock starts."""
+    recipe, device = trainer.recipe, trainer.process.device
+    views, steps, rows = PAIRS[recipe.augment], (0, trainer.total), slice(0, recipe.batch_size)
+    if name == "memory":
+        return batches_from_memory(held, views, recipe.image_size, trainer.order, steps, rows, device), 2
+    order = Order(len(images), recipe.batch_size, recipe.seed)
+    settings = images, views, recipe.image_size, order, steps, rows, device, recipe.workers
+    batches = batches_from_workers(*settings, mixed=name == "mixed")
+    # What the workers have ready once the first batch is there is no measure of their pace.
+    return batches, 1 + -(-recipe.workers * PREFETCHED * CHUNK // recipe.batch_size)
+
+
+def _views(held: HeldImages, pairs: int, recipe: Recipe, site: Site) -> tuple[dict[str, float], list[str]]:
+    """Seconds in which a batch's two views are made on the device, by ours and, where it is installed, by kornia."""
+    images, size, pair = held.pixels[:pairs].to(site.device), recipe.image_size, PAIRS[recipe.augment]
+    generator = torch.Generator().manual_seed(0)
+    shape = (held.channels, *images.shape[-2:], size)
+
+    def ours() -> None:
+        for view in pair:
+            batched_view(images, draw_views(view, len(images), generator, shape, slice(None)), view, size)
+
+    found = {"views_seconds": seconds_per_call(ours, site.device, site.scale.seconds / 5)}
+    if find_spec("kornia") is None:
+        return found, ["kornia is not installed: the views are not compared with its"]
+    transforms = [kornia_view(view, size).to(site.device) for view in pair]
+
+    def theirs() -> None:
+        for transform in transforms:
+            transform(images.float() / 255)
+
+    return found | {"kornia_seconds": seconds_per_call(theirs, site.device, site.scale.seconds / 5)}, []
+
+
+def kornia_view(view: View, size: int) -> torch.nn.Module:
+    """View of a batch by kornia's augmentations, as near to ours as they come."""
+    import kornia.augmentation as k
+
+    steps = [
+        k.RandomResizedCrop((size, size), view.scale, view.ratio),
+        k.RandomHorizontalFlip(view.flip),
+        k.ColorJitter(*view.jitter, p=view.jitter_probability),
+        k.RandomGrayscale(p=view.grey),
+    ]
+    if view.blur:
+        steps.append(k.RandomGaussianBlur((view.blur_size,) * 2, view.blur_sigma, p=view.blur))
+    if view.solarise:
+        steps.append(k.RandomSolarize(0.0, 0.0, p=view.solarise))
+    return torch.nn.Sequential(*steps)

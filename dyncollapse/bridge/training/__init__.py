@@ -1,0 +1,1 @@
+"""Contrastive pretraining: the trainer and its optimiser, processes, checkpoints, run folders, the collapse monitor."""

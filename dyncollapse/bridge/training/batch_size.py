@@ -1,0 +1,121 @@
+"""Whether a batch fits into memory, asked before the first, and which would, asked when one did not."""
+
+import gc
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from dyncollapse.bridge.data.batches import Batch
+from dyncollapse.bridge.models.encoders import Encoder
+from dyncollapse.bridge.recipe import Recipe
+from dyncollapse.bridge.training.distributed import Process
+from dyncollapse.bridge.training.trainer import build_trainer
+from dyncollapse.simulation.footprint import check_room
+
+# Pairs per process at which memory is measured after there was too little of it, and the share to fill (ours).
+TRIAL_PAIRS, FILL = (4, 8), 0.9
+
+
+def check_step_room(recipe: Recipe, encoder: Encoder, process: Process, channels: int) -> None:
+    """Refuse a run whose steps cannot fit into memory.
+
+    Counted are weights, gradients and one momentum, both views of a process's share of the batch, what convolutions
+    and linear layers put out, which the way back needs, and the logits of the whole batch.
+
+    Args:
+        recipe: The run.
+        encoder: Its network.
+        process: This process, which holds a share of every batch.
+        channels: Of the images.
+
+    Raises:
+        SettingError: One line that says how much a step would take and how much there is.
+    """
+    share = 2 * recipe.batch_size // process.count
+    shape = (share, channels, recipe.image_size, recipe.image_size)
+    weights = sum(weight.numel() for weight in encoder.parameters())
+    size = 4 if recipe.precision == "float32" else 2
+    logits = (2 * recipe.batch_size) ** 2
+    needed = 4 * (3 * weights + math.prod(shape) + logits) + size * sum(_outputs(encoder.backbone, shape))
+    check_room(needed, process.device, "a step of this run", "lower `batch_size` or `image_size`")
+
+
+def check_batch_room(backbone: nn.Module, shape: tuple[int, int, int, int], views: int, device: torch.device) -> None:
+    """Refuse a batch of images (n, channels, side, side) in so many views that cannot be embedded in memory.
+
+    Raises:
+        SettingError: One line that says how much the batch would take and how much there is.
+    """
+    needed = 4 * (views * math.prod(shape) + max(_outputs(backbone, shape), default=0))
+    check_room(needed, device, f"a batch of {shape[0]} images", "lower `batch_size` or `image_size`")
+
+
+def _outputs(backbone: nn.Module, shape: tuple[int, int, int, int]) -> list[int]:
+    """Numbers that each convolution and linear layer puts out, by shapes alone: nothing is computed."""
+    sizes: list[int] = []
+    meta = {name: tensor.to("meta") for name, tensor in (*backbone.named_parameters(), *backbone.named_buffers())}
+    # What does not take such images is refused where they are first tried, with its reason.
+    with _watched(backbone, sizes), suppress(RuntimeError, AssertionError, ValueError), torch.no_grad():
+        functional_call(backbone, meta, (torch.empty(shape, device="meta"),))
+    return sizes
+
+
+@contextmanager
+def _watched(module: nn.Module, sizes: list[int]) -> Iterator[None]:
+    def note(_layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        sizes.append(output.numel())
+
+    layers = (layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
+    handles = [layer.register_forward_hook(note) for layer in layers]
+    training = module.training
+    try:
+        module.eval()
+        yield
+    finally:
+        module.train(training)
+        for handle in handles:
+            handle.remove()
+
+
+def batch_advice(recipe: Recipe, process: Process, channels: int) -> str:
+    """Say which batch would fit, by the memory of two small ones."""
+    given = f"`batch_size` {recipe.batch_size} does not fit into memory"
+    if process.device.type != "cuda":
+        return f"{given}; halve it until it does"
+    torch.cuda.empty_cache()
+    available = torch.cuda.get_device_properties(process.device).total_memory
+    with suppress(torch.OutOfMemoryError):
+        peaks = [_peak(recipe, process, channels, pairs) for pairs in TRIAL_PAIRS]
+        fits = fitting_batch(peaks, available) * process.count
+        half = " (`precision` bfloat16 takes about half)" if recipe.precision == "float32" else ""
+        if fits >= 2:
+            return f"{given}; by the memory of smaller ones about {fits} would{half}"
+    return f"{given}, nor do small ones; give smaller `image_size` or another `arch`"
+
+
+def fitting_batch(peaks: Sequence[int], available: int) -> int:
+    """Pairs per process that fill FILL of the memory, from the peaks at TRIAL_PAIRS on a line; 0 where none do."""
+    (few, more), (low, high) = TRIAL_PAIRS, peaks
+    slope = max(1.0, (high - low) / (more - few))
+    return max(0, int((FILL * available - low) / slope) + few)
+
+
+def _peak(recipe: Recipe, process: Process, channels: int, pairs: int) -> int:
+    """Most memory of a step with so many pairs."""
+    small = replace(recipe, batch_size=pairs, compile=False)
+    alone = Process(0, 1, process.device)
+    trainer = build_trainer(small, alone, pairs, channels)
+    side = recipe.image_size
+    views = tuple(torch.zeros(pairs, channels, side, side, device=process.device) for _ in range(2))
+    torch.cuda.reset_peak_memory_stats(process.device)
+    trainer.step(0, Batch(views, torch.arange(pairs)))
+    peak = int(torch.cuda.max_memory_allocated(process.device))
+    del trainer
+    gc.collect()
+    torch.cuda.empty_cache()
+    return peak

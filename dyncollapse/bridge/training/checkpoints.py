@@ -1,0 +1,145 @@
+"""Checkpoints of a run: whole or not there, the newest few, and what goes on from them exactly as if never stopped."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dyncollapse.bridge.models.encoders import build_encoder
+from dyncollapse.bridge.recipe import Recipe
+from dyncollapse.formats.torch_files import read_pt
+from dyncollapse.runtime.files import printable, remove_partial, write_whole, writing
+from dyncollapse.runtime.settings import from_values
+from dyncollapse.runtime.untrusted import NoFile
+
+FOLDER, FORMAT = "checkpoints", 1
+NAMES = "step-*.pt"
+STATES = {"model": dict, "optimiser": dict, "schedule": dict, "scaler": dict, "random": list}
+MOST_LETTERS = 200  # of what is said about a damaged file, which may repeat what it holds
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a run needs to go on: after `step` steps, or just to be used: recipe, channels of its images and model."""
+
+    step: int
+    recipe: Recipe
+    channels: int
+    states: dict[str, Any]  # model; optimiser, schedule and scaler; random: per process, the generators' states
+
+    def save(self, folder: Path, keep: int) -> Path:
+        """Write into a run's folder, then remove all but the newest `keep`; CannotWrite leaves the earlier ones."""
+        path = folder / FOLDER / f"step-{self.step:08d}.pt"
+        with writing(path.parent):
+            path.parent.mkdir(exist_ok=True)
+            remove_partial(path.parent)
+        content = {
+            "format": FORMAT,
+            "step": self.step,
+            "recipe": self.recipe.as_dict(),
+            "channels": self.channels,
+            **self.states,
+        }
+        write_whole(path, lambda file: torch.save(content, file))
+        for old in checkpoints(folder)[:-keep]:
+            old.unlink(missing_ok=True)
+        return path
+
+
+def checkpoints(folder: Path) -> Sequence[Path]:
+    """The checkpoints in a run's folder, oldest first."""
+    return sorted((folder / FOLDER).glob(NAMES))
+
+
+def newest(folder: Path) -> Path:
+    """The last checkpoint of a run. Raises ValueError where there is none."""
+    found = checkpoints(folder)
+    if not found:
+        raise ValueError(f"{printable(str(folder))} has no {FOLDER}/{NAMES}; give a checkpoint, or the folder of a run")
+    return found[-1]
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint that `Checkpoint.save` wrote, never unpickled.
+
+    Args:
+        path: One of `checkpoints`.
+
+    Returns:
+        The checkpoint; its states are of the right kinds, and its model is its recipe's.
+
+    Raises:
+        ValueError: One line, for any other file.
+    """
+    shown = printable(str(path))
+    try:
+        content = read_pt(path, mapped=False)
+    except OSError as error:
+        raise ValueError(f"{shown} cannot be read ({error.strerror})") from None
+    except NoFile as error:
+        raise ValueError(f"{shown} cannot be read: {error}") from None
+    except Exception as error:  # a damaged zip or pickle can fail in any way
+        raise ValueError(
+            f"{shown} is no checkpoint, or damaged ({type(error).__name__}); take an earlier one"
+        ) from None
+    if not is_ours(content):
+        raise ValueError(f"{shown} is no checkpoint of dyncollapse bridge pretrain")
+    return as_checkpoint(content, shown)
+
+
+def as_checkpoint(content: dict[str, Any], shown: str) -> Checkpoint:
+    """What `is_ours` recognised, checked.
+
+    Args:
+        content: What the file holds.
+        shown: The file's name, for messages.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        ValueError: One line, for one that another version wrote, for one whose parts are of other kinds, and for one
+            whose model is not its recipe's.
+    """
+    if content["format"] != FORMAT:
+        version = content["format"] if isinstance(content["format"], int) else "of another kind"
+        raise ValueError(f"{shown} has format {version}; this version reads {FORMAT}")
+    states = {name: value for name, value in content.items() if name not in ("format", "step", "recipe", "channels")}
+    wrong = [name for name, kind in STATES.items() if name in states and not isinstance(states[name], kind)]
+    numbers = {name: content[name] for name in ("step", "channels")}
+    wrong += [n for n, value in numbers.items() if type(value) is not int or not 0 <= value < 2**53]
+    if wrong:
+        raise ValueError(f"{shown} is damaged: its {', '.join(wrong)} cannot be used; take an earlier one")
+    try:
+        recipe = from_values(Recipe, content["recipe"])
+    except ValueError as error:
+        raise ValueError(f"{shown} holds no settings of a run ({error})") from None
+    try:
+        _check_model(recipe, numbers["channels"], states["model"])
+    except Exception as error:  # a model of other layers can fail in any way
+        reason = printable(str(error))[:MOST_LETTERS] or type(error).__name__
+        raise ValueError(f"{shown} is damaged: {reason}") from None
+    return Checkpoint(numbers["step"], recipe, numbers["channels"], states)
+
+
+def _check_model(recipe: Recipe, channels: int, model: dict[str, Any]) -> None:
+    """Refuse a model that is not the recipe's before memory is taken for either: a recipe can ask for any width."""
+    if channels not in (1, 3):
+        raise ValueError(f"it is for images of {channels} channels; 1 and 3 are read")
+    with torch.device("meta"):
+        expected = build_encoder(recipe, channels).state_dict()
+    if odd := next((name for name in (*expected, *model) if name not in expected or name not in model), None):
+        raise ValueError(f"{odd} is in its recipe's model or in its weights, and not in both")
+    for name, tensor in expected.items():
+        there = model[name]
+        if not isinstance(there, Tensor) or (there.shape, there.dtype) != (tensor.shape, tensor.dtype):
+            has = f"has shape {tuple(there.shape)}" if isinstance(there, Tensor) else "is no tensor"
+            raise ValueError(f"{name} {has}, and its recipe says {tuple(tensor.shape)}, {tensor.dtype}")
+
+
+def is_ours(content: Any) -> bool:
+    """Whether a loaded file is a checkpoint that `Checkpoint.save` wrote."""
+    return isinstance(content, dict) and {"format", "step", "recipe", "channels", "model"} <= content.keys()

@@ -1,0 +1,168 @@
+"""One process, or several under torchrun that train as one: the same batch, statistics, loss and gradients."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dyncollapse.runtime.settings import SettingError
+
+
+@dataclass(frozen=True)
+class Process:
+    """Which of how many processes this is, and the device it computes on."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether it is the one that writes and talks."""
+        return self.rank == 0
+
+    def share(self, batch_size: int) -> slice:
+        """Its rows of a whole batch. Raises ValueError where the processes cannot share it evenly."""
+        if batch_size % self.count:
+            near = max(1, batch_size // self.count) * self.count
+            raise SettingError(
+                f"`batch_size` is {batch_size}, which {self.count} processes cannot share evenly; try {near}"
+            )
+        each = batch_size // self.count
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+
+@contextmanager
+def join_processes(device: str) -> Iterator[Process]:
+    """This process, joined with the others where torchrun started it.
+
+    Raises ValueError where there are more processes than GPUs.
+    """
+    count, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", 1), ("RANK", 0)))
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    if device.startswith("cuda") and count > 1:
+        if device != "cuda":
+            raise SettingError(f"`device` is {device}, but {count} processes take a GPU each; give `device` cuda")
+        if local >= torch.cuda.device_count():
+            raise ValueError(
+                f"process {rank} has no GPU: this machine has {torch.cuda.device_count()}; lower --nproc-per-node"
+            )
+        device = f"cuda:{local}"
+    chosen = torch.device(device)
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", torch.cuda.current_device() if chosen.index is None else chosen.index)
+        torch.cuda.set_device(chosen)
+    if count == 1:
+        yield Process(0, 1, chosen)
+        return
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Process(rank, count, chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def gather(rows: Float[Tensor, "n d"], count: int) -> Float[Tensor, "m d"]:
+    """The rows of all processes, in the order of their ranks, through which gradients flow back to each."""
+    gathered: Tensor = rows if count == 1 else _Gather.apply(rows)
+    return gathered
+
+
+# torch.distributed.nn has these two, and says since 2.14 that it will not have them for long.
+class _Gather(torch.autograd.Function):
+    """Every process's rows to all; backwards each gets the sum of what all know of its own."""
+
+    @staticmethod
+    def forward(_context: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(_context: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over processes, forwards of values and backwards of gradients."""
+
+    @staticmethod
+    def forward(_context: Any, values: Tensor) -> Tensor:
+        values = values.clone()
+        dist.all_reduce(values)
+        return values
+
+    @staticmethod
+    def backward(_context: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
+def gather_values(value: Any, count: int) -> list[Any]:
+    """A small Python value of every process, by rank."""
+    if count == 1:
+        return [value]
+    values: list[Any] = [None] * count
+    dist.all_gather_object(values, value)
+    return values
+
+
+def synchronise_norms(module: nn.Module, process: Process) -> nn.Module:
+    """Let every BatchNorm use the statistics of the whole batch: torch's on CUDA, `GlobalBatchNorm` elsewhere.
+
+    Raises ValueError for a kind of BatchNorm that has no such form on the CPU.
+    """
+    if process.count == 1:
+        return module
+    if process.device.type == "cuda":
+        from timm.layers import convert_sync_batchnorm  # torch's, and timm's own norms with an activation
+
+        return convert_sync_batchnorm(module)
+    for child in module.modules():
+        if type(child) in (nn.BatchNorm1d, nn.BatchNorm2d):
+            child.__class__ = GlobalBatchNorm
+        elif isinstance(child, nn.modules.batchnorm._BatchNorm):
+            raise ValueError(
+                f"a {type(child).__name__} cannot share its statistics between processes on the CPU; use one process"
+            )
+    return module
+
+
+class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """BatchNorm over the rows of all processes, where torch's SyncBatchNorm, for GPUs only, is not to be had."""
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 (torch's name)
+        if input.ndim < 2:
+            raise ValueError(f"expected rows with channels, got shape {tuple(input.shape)}")
+
+    def forward(self, input: Float[Tensor, "n c *rest"]) -> Float[Tensor, "n c *rest"]:  # noqa: A002 (torch's name)
+        """Normalise by the mean and variance over all processes; in evaluation as BatchNorm does."""
+        if not self.training:
+            return super().forward(input)
+        dtype, input = input.dtype, input.float() if input.dtype.itemsize < 4 else input  # noqa: A001
+        axes = [0, *range(2, input.ndim)]
+        shape = [1, -1] + [1] * (input.ndim - 2)
+        count = dist.get_world_size() * input.numel() // input.shape[1]
+        mean = _Sum.apply(input.sum(axes)) / count
+        centred = input - mean.view(shape)
+        variance = _Sum.apply(centred.square().sum(axes)) / count
+        if self.track_running_stats:
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                self.running_mean.lerp_(mean, self.momentum or 0.0)
+                self.running_var.lerp_(variance * (count / (count - 1)), self.momentum or 0.0)
+        out = centred * torch.rsqrt(variance + self.eps).view(shape)
+        out = out * self.weight.view(shape) + self.bias.view(shape) if self.affine else out
+        return out.to(dtype)

@@ -1,0 +1,138 @@
+"""One step of contrastive training, and all the state that it changes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dyncollapse.bridge.data.batches import Batch, Order
+from dyncollapse.bridge.models.encoders import Encoder, build_encoder
+from dyncollapse.bridge.models.projectors import RandomSubVector
+from dyncollapse.bridge.recipe import Recipe
+from dyncollapse.bridge.training.checkpoints import Checkpoint
+from dyncollapse.bridge.training.collapse_monitor import SPACES
+from dyncollapse.bridge.training.distributed import Process, gather, gather_values, synchronise_norms
+from dyncollapse.bridge.training.optimisation import autocast, build_optimiser, build_schedule
+from dyncollapse.model.losses import ntxent
+from dyncollapse.runtime.settings import SettingError
+
+
+@dataclass(frozen=True, eq=False)
+class Trainer:
+    """Everything that a step changes or needs."""
+
+    recipe: Recipe
+    process: Process
+    encoder: Encoder
+    network: Callable[..., Any]  # the encoder, or what distributes or compiles it
+    optimiser: torch.optim.Optimizer
+    schedule: Any
+    scaler: torch.amp.GradScaler
+    order: Order
+    channels: int
+
+    @property
+    def total(self) -> int:
+        """Steps of the whole run."""
+        return self.recipe.epochs * self.order.steps_per_epoch
+
+    @property
+    def finite(self) -> bool:
+        """Whether all weights are numbers."""
+        return all(bool(torch.isfinite(parameter).all()) for parameter in self.encoder.parameters())
+
+    def step(self, number: int, batch: Batch) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
+        """Take step `number`, counted from 0; the loss and this process's views of both spaces."""
+        self.schedule.step_update(number)
+        if isinstance(self.encoder.projector, RandomSubVector):
+            self.encoder.projector.redraw(number)
+        loss, views = contrast(self.network, batch.views, self.recipe, self.process)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return loss.detach(), views
+
+    def checkpoint(self, step: int) -> Checkpoint:
+        """The state after `step` steps."""
+        states = {
+            "model": self.encoder.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": gather_values(_generator_states(self.process.device), self.process.count),
+        }
+        return Checkpoint(step, self.recipe, self.channels, states)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to a checkpoint's state. Raises ValueError where that is none of this encoder and optimiser."""
+        try:
+            self.encoder.load_state_dict(checkpoint.states["model"])
+            self.optimiser.load_state_dict(checkpoint.states["optimiser"])
+            if checkpoint.states["schedule"].keys() != self.schedule.state_dict().keys():  # timm takes any attribute
+                raise KeyError("schedule")
+            self.schedule.load_state_dict(checkpoint.states["schedule"])
+            self.scaler.load_state_dict(checkpoint.states["scaler"])
+            states = checkpoint.states["random"]
+            if self.process.rank < len(states):
+                _set_generators(states[self.process.rank], self.process.device)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise ValueError(
+                f"the checkpoint of step {checkpoint.step} does not fit to this run ({type(error).__name__}); "
+                "remove it to go on from an earlier one"
+            ) from None
+
+
+def contrast(
+    network: Callable[..., Any],
+    views: Sequence[Float[Tensor, "n c h w"]],
+    recipe: Recipe,
+    process: Process,
+) -> tuple[Float[Tensor, ""], dict[str, tuple[Tensor, Tensor]]]:
+    """NT-Xent over the whole batch, of all processes, and this process's views in both spaces.
+
+    Every process computes the whole loss; its gradient through the gathered embeddings, averaged over the processes as
+    torch's DistributedDataParallel does, is the gradient of one process with the whole batch. Both views go through
+    the network together, so that BatchNorm's statistics are those of both. The loss and its softmax are float32.
+    """
+    with autocast(recipe, process.device):
+        r, z = network(torch.cat(tuple(views)).contiguous(memory_format=torch.channels_last))
+    (r1, r2), (z1, z2) = r.chunk(2), z.float().chunk(2)
+    loss = ntxent(gather(z1, process.count), gather(z2, process.count), recipe.temperature)
+    return loss, {SPACES[0]: (r1, r2), SPACES[1]: (z1, z2)}
+
+
+def build_trainer(recipe: Recipe, process: Process, images: int, channels: int) -> Trainer:
+    """Start a run. Raises ValueError for a batch that is larger than the data, or that processes cannot share."""
+    process.share(recipe.batch_size)
+    if recipe.batch_size > images:
+        raise SettingError(f"`batch_size` is {recipe.batch_size}, but there are {images} images; give at most {images}")
+    encoder = build_encoder(recipe, channels).to(process.device)
+    encoder = encoder.to(memory_format=torch.channels_last)  # faster, on CPUs too
+    synchronise_norms(encoder, process)
+    optimiser = build_optimiser(recipe, encoder)
+    order = Order(images, recipe.batch_size, recipe.seed)
+    schedule = build_schedule(recipe, optimiser, order.steps_per_epoch)
+    network: nn.Module = encoder
+    if process.count > 1:
+        network = nn.parallel.DistributedDataParallel(encoder)
+    if recipe.compile:
+        network = torch.compile(network)  # type: ignore[assignment]
+    scaler = torch.amp.GradScaler(process.device.type, enabled=recipe.precision == "float16")
+    return Trainer(recipe, process, encoder, network, optimiser, schedule, scaler, order, channels)
+
+
+def _generator_states(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _set_generators(states: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -1,0 +1,60 @@
+"""`dyncollapse bridge check --full`: the real-scale check of one device, part by part, with a report."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import click
+
+from dyncollapse.commands.bridge_shared import refusals
+from dyncollapse.commands.shared import fail, say, say_saved, use_machine
+
+
+def check_full(device: str, *, tiny: bool, cifar: Path | None, minutes: float, out: Path | None, as_json: bool) -> None:
+    """Run it, print the summary and leave with 1 where a part failed."""
+    with refusals():
+        if cifar is not None:
+            _check_cifar(cifar)
+        from dyncollapse.runtime.folders import claimed_folder
+        from dyncollapse.runtime.threads import cores
+
+        use_machine(device, cores())
+        import torch
+
+        from dyncollapse.bridge.real_scale.report import is_unfinished, run_parts, summary
+
+        with claimed_folder(out, "check-full", is_unfinished) as folder:
+            kept = f"what was measured until then is in {folder}/"
+            try:
+                report = run_parts(
+                    folder,
+                    torch.device(device),
+                    tiny=tiny,
+                    cifar=cifar,
+                    minutes=minutes,
+                    tell=lambda text: say(text, err=True),
+                )
+            except KeyboardInterrupt:
+                fail(130, f"Interrupted; {kept}")
+            except OSError as error:
+                fail(1, f"{error.filename or folder} could not be written ({error.strerror}); {kept}")
+    if as_json:
+        click.echo(json.dumps({"folder": str(folder), **report}, allow_nan=False))
+    for line in summary(report).splitlines():
+        say(line, err=as_json)
+    say_saved(folder, sorted(path.name for path in folder.iterdir()), to_stderr=as_json)
+    if not report["passed"]:
+        failed = (f"part {part['number']}: {part['reason']}" for part in report["parts"] if part["status"] == "FAILED")
+        fail(1, "; ".join(failed))
+
+
+def _check_cifar(path: Path) -> None:
+    """Raise ValueError now for what would fail in the last part, minutes later."""
+    from dyncollapse.bridge.data.images import open_data
+
+    if not path.exists():
+        raise ValueError(f"--cifar {path} is not there; give a folder of CIFAR-10, or its archive")
+    if path.is_dir():
+        open_data(str(path)).check_labels()
+    elif not tarfile.is_tarfile(path):
+        raise ValueError(f"--cifar {path} is no folder and no tar archive; give CIFAR-10 as one of these")

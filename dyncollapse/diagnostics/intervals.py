@@ -1,0 +1,121 @@
+"""Rank measures of measured embeddings, with their error bars."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence, descending
+from dyncollapse.diagnostics.measures import (
+    alpha_req,
+    effective_rank,
+    intrinsic_dimension,
+    lidar_from_covariances,
+    participation_ratio,
+    participation_ratio_unbiased,
+    rankme_from_eigenvalues,
+)
+
+LIDAR_DELTA = 1e-4
+ALPHA_FIRST, ALPHA_LAST = 6, 100
+NORMAL_95 = 1.96
+DEFINITIONS = {
+    "rankme": "exp entropy of singular values, not centred, no epsilon (Garrido et al. 2023)",
+    "effective_rank": "exp entropy of covariance eigenvalues (Roy and Vetterli 2007)",
+    "participation_ratio": "(sum l)^2 / sum l^2 over covariance eigenvalues l",
+    "participation_ratio_unbiased": "from unbiased (tr C)^2 and tr C^2 (Himeno and Yamada 2014)",
+    "stable_rank": "sum l / max l: |Z|_F^2 / |Z|_2^2 of the centred embeddings Z",
+    "alpha_req": "-slope of log l_j, ranks 6 to 100, not collapsed, weights 1/j (Agrawal et al. 2022)",
+    "signal_rank": "lower bound on the number of directions in which two views are correlated",
+    "lidar": f"effective rank of the LDA matrix, 3 or more views, delta {LIDAR_DELTA:g} (Thilak et al. 2024)",
+}
+Measures = dict[str, float | None]
+Interval = tuple[float, float] | None
+
+
+def measures_with_intervals(e: Evidence, alive: int) -> tuple[Measures, dict[str, Interval], list[str]]:
+    """Every measure of DEFINITIONS, its 95 % interval, and a line for each that is not defined.
+
+    Alpha is fitted up to the dimension `alive`; LiDAR and the signal rank, which is a bound itself, have no interval.
+    """
+    measures: Measures = dict.fromkeys(DEFINITIONS)
+    intervals: dict[str, Interval] = dict.fromkeys(DEFINITIONS)
+    values, directions = e.principal
+    if not values[0] > 0:
+        return measures, intervals, ["no rank measure is defined: nothing varies"]
+    missing = []
+    for name, (spectrum, coordinates, measure) in _wanted(e, values, directions, alive).items():
+        try:
+            measures[name], intervals[name] = _with_interval(measure, spectrum, coordinates, e.samples)
+        except ValueError as reason:
+            missing.append(f"{name} is not defined here: {reason}")
+    if e.lda is not None:
+        try:
+            measures["lidar"] = float(lidar_from_covariances(*e.lda, LIDAR_DELTA))
+        except ValueError as reason:
+            missing.append(f"lidar is not defined here: {reason}")
+    return measures, intervals, missing
+
+
+def collapsed_interval(e: Evidence, threshold: float) -> Interval:
+    """How many dimensions lie below the threshold when every eigenvalue moves by its 1.96 standard errors."""
+    if e.samples < FEWEST_FOR_ERRORS:
+        return None
+    values, directions = (part[..., : e.seen] for part in e.principal)
+    unit = float(values[0]) or 1.0  # or the squares of variances might overflow
+    squares = (e.centred @ directions).square() / unit
+    margin = NORMAL_95 * unit * squares.std(0) / e.samples**0.5
+    low, high = (int((values + sign * margin <= threshold).sum()) for sign in (1, -1))
+    return low, high
+
+
+def _wanted(
+    e: Evidence, values: Tensor, directions: Tensor, alive: int
+) -> dict[str, tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]]:
+    """Per measure the spectrum it takes, the sampled rows' coordinates along its directions, and the function."""
+    rows = e.centred + e.moments.mean
+    centred = e.centred @ directions
+    uncentred, uncentred_directions = descending(e.moments.second_moment)
+    squares = centred.square().sum(-1)
+    squares = squares / squares.max().clamp_min(torch.finfo(torch.float64).tiny)  # or their squares might overflow
+    # E|z - mean|^4 in units of the squared variance, from the sample: a correction of order 1/n in what needs it.
+    tails = float(squares.square().mean() / squares.mean().square()) if squares.any() else 1.0
+    unit = float(values[0])
+
+    def unbiased(v: Tensor) -> Tensor:
+        return participation_ratio_unbiased(v / unit, e.samples, tails * (v.detach() / unit).sum().square())
+
+    def decay(v: Tensor) -> Tensor:
+        if alive <= ALPHA_FIRST:
+            raise ValueError(f"it is fitted from rank {ALPHA_FIRST} on, and {alive} dimension(s) are not collapsed")
+        return alpha_req(v, ALPHA_FIRST, min(ALPHA_LAST, alive))  # a cliff is no power law
+
+    return {
+        "rankme": (uncentred, rows @ uncentred_directions, rankme_from_eigenvalues),
+        "effective_rank": (values, centred, effective_rank),
+        "participation_ratio": (values, centred, participation_ratio),
+        "participation_ratio_unbiased": (values, centred, unbiased),
+        "stable_rank": (values, centred, intrinsic_dimension),
+        "alpha_req": (values, centred, decay),
+    }
+
+
+def _with_interval(
+    measure: Callable[[Tensor], Tensor], spectrum: Float[Tensor, " d"], coordinates: Float[Tensor, "r d"], samples: int
+) -> tuple[float, Interval]:
+    """A function f of a spectrum, and its value +- 1.96 standard errors.
+
+    One row with coordinates y along the eigenvectors pulls f by sum_k (df/dl_k) (y_k^2 - l_k) / N, its influence, so
+    the variance of f is that of these sums over N: the bootstrap's, linearised (Efron 1982, infinitesimal jackknife).
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        variable = spectrum.detach().clone().requires_grad_()
+        value = measure(variable)
+        (slope,) = torch.autograd.grad(value, variable)
+    middle = float(value.detach())
+    if samples < FEWEST_FOR_ERRORS:
+        return middle, None
+    influence = (coordinates.square() - spectrum) @ slope
+    margin = NORMAL_95 * float(influence.std()) / samples**0.5
+    return middle, (middle - margin, middle + margin)

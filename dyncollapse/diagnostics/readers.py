@@ -1,0 +1,185 @@
+"""Embeddings from files: one row per sample, mapped where the format allows, nothing ever unpickled."""
+
+import os
+import stat
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from jaxtyping import Shaped
+from torch import Tensor
+
+from dyncollapse.formats.archives import open_archive
+from dyncollapse.formats.arrays import (
+    FLOATS,
+    INTEGERS,
+    MOST_SAFETENSORS_HEADER,
+    OBJECTS,
+    PARTS,
+    Array,
+    read_npy,
+    read_npz,
+    read_safetensors,
+    read_torch,
+)
+from dyncollapse.formats.pickles import UnknownName
+from dyncollapse.runtime.files import printable
+from dyncollapse.runtime.untrusted import Refused, open_regular
+
+NPY_MAGIC = b"\x93NUMPY"
+ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")  # the second opens a zip of no files
+PICKLE_MAGIC = b"\x80"
+LEGACY_PT_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.serialization.MAGIC_NUMBER, as pickled
+LISTED, MOST_LETTERS = 8, 100
+USE_OBJECTS = f"holds {OBJECTS}, which are never loaded; save a plain array with numpy.save"
+USE_EMBEDDINGS = "give the embeddings it computes, not the model"
+
+
+def read_rows(path: Path, key: str | None = None) -> Shaped[Tensor, "n d"]:
+    """The vectors in a .npy, .npz, .pt, .pth or .safetensors file, one row per sample: (n, d), neither of them zero.
+
+    Nothing is unpickled. A .npy, .pt or .safetensors is mapped: its bytes are read when its rows are, and writing to
+    them changes no file. A .npz cannot be mapped and is decompressed; so are read whole a .pt saved before torch 1.6
+    or zipped anew, and a .npy of the other byte order. Real and integer dtypes are kept as they are.
+
+    `key` names an array of a .npz, of a .pt dict, list or tuple (its top level; elements are "0", "1", ...) or of a
+    .safetensors; it can be left out where only one of them is two-dimensional and floating. Raises ValueError, one
+    line that starts with the path, whatever else the file is, holds or lacks.
+    """
+    shown = printable(os.fspath(path))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy and torch warn of old or odd files; we take them or refuse them
+            return _read(Path(path), key)
+    except UnknownName:
+        raise ValueError(f"{shown} {USE_OBJECTS} or one tensor with torch.save") from None
+    except Refused as refusal:
+        raise ValueError(f"{shown} {refusal}") from None
+    except FileNotFoundError:
+        raise ValueError(f"{shown} does not exist; give a file, {_suffixes()}") from None
+    except OSError as error:
+        raise ValueError(f"{shown} cannot be read: {printable(error.strerror or str(error))}") from error
+    except Exception as error:  # a parser can fail on damage in any way
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise ValueError(f"{shown} does not fit into memory; save a .npy, which is never read whole") from error
+        raise ValueError(f"{shown} is damaged or truncated; copy it or save it again") from error
+
+
+def _read(path: Path, key: str | None) -> Tensor:
+    contents = READERS[_checked_format(path)](path)
+    if isinstance(contents, Array):
+        if key is not None:
+            raise Refused(f"is a single array without names; leave out --key {_brief(key)}")
+        return _checked(contents).load()
+    name = _only_name(contents) if key is None else key
+    if name not in contents:
+        raise Refused(f"has no array named {_brief(name)}; it has {_listed(_arrays(contents))}")
+    return _checked(contents[name], f"array {_brief(name)} ").load()
+
+
+def _checked_format(path: Path) -> str:
+    """The suffix whose reader is for this file: what its name and its first bytes agree on."""
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise Refused(f"is a directory; give a file, {_suffixes()}")
+    if not stat.S_ISREG(status.st_mode):  # a pipe would block, and cannot be mapped
+        raise Refused(f"is no regular file; give a file, {_suffixes()}")
+    named = path.suffix.lower().replace(".pth", ".pt")
+    if named not in READERS:
+        ends = f"ends in {_brief(path.suffix)}" if path.suffix else "has no suffix"
+        raise Refused(f"{ends}; give a file, {_suffixes()}")
+    if status.st_size == 0:
+        raise Refused("is an empty file (0 bytes); save it again")
+    found = _format_found(path)
+    if found is None:
+        raise Refused(f"does not start as a {named} file does: damaged, or another format; save it as {_suffixes()}")
+    if found != named:
+        raise Refused(f"is a {found} file by its content, not a {named}; rename it")
+    return named
+
+
+def _format_found(path: Path) -> str | None:
+    with open_regular(path) as file:
+        head = file.read(64)
+    if head.startswith(NPY_MAGIC):
+        return ".npy"
+    if head.startswith(ZIP_MAGICS):
+        return ".pt" if "data.pkl" in _inner_names(path) else ".npz"
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MOST_SAFETENSORS_HEADER:
+        return ".safetensors"
+    if head.startswith(PICKLE_MAGIC):
+        if LEGACY_PT_MAGIC not in head:
+            raise Refused(USE_OBJECTS)
+        return ".pt"
+    return None
+
+
+def _inner_names(path: Path) -> set[str]:
+    """Names in a zip without their folders."""
+    with open_archive(path) as archive:
+        return {name.rpartition("/")[2] for name in archive.namelist()}
+
+
+def _only_name(contents: Mapping[str, Array]) -> str:
+    """The one array that is two-dimensional and floating, or the only array there is."""
+    if any(array.kind == PARTS or name.endswith(("weight", "bias")) for name, array in contents.items()):
+        keys = _shortened([_brief(name) for name in contents])
+        raise Refused(f"looks like a model, with keys {keys}; {USE_EMBEDDINGS} (--key NAME if it is none)")
+    arrays = _arrays(contents)
+    fitting = [name for name, array in arrays.items() if array.kind in FLOATS and len(array.shape or ()) == 2]
+    names = fitting or list(arrays)
+    if len(names) == 1:
+        return names[0]
+    if not arrays:
+        raise Refused("holds no array; save one with one row per sample")
+    has = f"has {len(fitting) or 'no'} two-dimensional floating arrays"
+    choose = "choose one with --key NAME"
+    if list(arrays) == [str(number) for number in range(len(arrays))]:  # a list, as of batches or of rows
+        joined = "torch.cat" if fitting else "torch.stack"
+        choose = f"join them with {joined} and save that, or choose one as FILE:{names[0]}"
+    raise Refused(f"{has}: {_listed(arrays)}; {choose}")
+
+
+def _arrays(contents: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: array for name, array in contents.items() if array.shape is not None}
+
+
+def _checked(array: Array, which: str = "") -> Array:
+    """The same, if it is of numbers in rows and columns; `which` is what is to be named beside the path."""
+    if array.kind == OBJECTS:
+        raise Refused(f"{which}{USE_OBJECTS}")
+    if array.kind not in FLOATS + INTEGERS or array.shape is None:
+        raise Refused(f"{which}holds {array.kind}; allowed are {', '.join(FLOATS)} and integers, dense; convert it")
+    if len(array.shape) != 2:
+        raise Refused(f"{which}has shape {_brief(str(array.shape))}; give one row per sample, (samples, dimensions)")
+    if 0 in array.shape:
+        raise Refused(
+            f"{which}is empty, of shape {_brief(str(array.shape))}; give one row per sample, (samples, dimensions)"
+        )
+    return array
+
+
+READERS: dict[str, Callable[[Path], Array | dict[str, Array]]] = {
+    ".npy": read_npy,
+    ".npz": read_npz,
+    ".pt": read_torch,
+    ".safetensors": read_safetensors,
+}
+
+
+def _suffixes() -> str:
+    return ".npy, .npz, .pt, .pth or .safetensors"
+
+
+def _listed(arrays: Mapping[str, Array]) -> str:
+    return _shortened([f"{_brief(name)} {_brief(str(array.shape))} {array.kind}" for name, array in arrays.items()])
+
+
+def _brief(text: str) -> str:
+    """What a file says, in one short line."""
+    return printable(text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}...")
+
+
+def _shortened(items: list[str]) -> str:
+    more = f" and {len(items) - LISTED} more" if len(items) > LISTED else ""
+    return (", ".join(items[:LISTED]) or "none") + more

@@ -1,0 +1,211 @@
+"""The report on a set of embeddings: spectrum, rank measures with error bars, what collapsed, and why."""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dyncollapse.diagnostics.causes import (
+    count_inputs,
+    cross_validated_ratios,
+    generalised,
+    ratio_along,
+    ratio_error,
+    tell,
+    whole_signal,
+)
+from dyncollapse.diagnostics.caveats import beyond_width, cautions
+from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence, format_name
+from dyncollapse.diagnostics.intervals import (
+    DEFINITIONS,
+    Interval,
+    Measures,
+    collapsed_interval,
+    measures_with_intervals,
+)
+from dyncollapse.diagnostics.shared_signal import SharedSignal
+from dyncollapse.diagnostics.spectrum_verdict import NO_VIEWS, collapse_level, judge_spectrum
+from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Verdict
+from dyncollapse.model.covariance import ContrastiveCovariance
+
+SPECTRUM = "eigenvalues of the centred covariance, 1/N, descending"
+INTERVALS = "95 %: 1.96 standard errors of the linearised bootstrap (infinitesimal jackknife); no bias in them"
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingReport:
+    """Everything `dyncollapse diagnose` says; `as_values` is its JSON.
+
+    `spectrum` descends; `noise_floor` is the variance that rounding alone can show in a direction, `relative_level`
+    the one below which a dimension is small beside the others (`collapse_level`); the verdict's threshold is the
+    larger. `intervals` has (low, high) per measure, and of the number of collapsed dimensions. `ratios` are the
+    generalised eigenvalues rho of (Sigma1, Sigma0), descending; `ratio` is rho along each principal direction and
+    `ratio_error` its standard error. `signal` is what the views share where `ratios` were measured. One-sided views
+    also have an `augmentation_share`: the share of directions in which augmentation beats data, rho >= 1, which the
+    extremes of `ratios` exaggerate; it is counted on one half of the samples along the directions that the other finds.
+    `pairs` and `input_pairs` are about coordinates in `frame` and `input_frame`, where there were fewer rows than
+    dimensions.
+    """
+
+    samples: int
+    dim: int
+    space: str
+    conventions: dict[str, Any]
+    spectrum: Float[Tensor, " d"]
+    noise_floor: float
+    relative_level: float
+    measures: Measures
+    intervals: dict[str, Interval]
+    ratios: Float[Tensor, " r"] | None
+    ratio: Float[Tensor, " d"] | None
+    ratio_error: Float[Tensor, " d"] | None
+    signal: SharedSignal | None
+    augmentation_share: float | None
+    verdict: Verdict
+    warnings: tuple[str, ...]
+    pairs: ContrastiveCovariance | None
+    input_pairs: ContrastiveCovariance | None
+    frame: Float[Tensor, "d c"] | None = None
+    input_frame: Float[Tensor, "k c"] | None = None
+
+    @property
+    def collapsed(self) -> int:
+        """How many dimensions collapsed."""
+        return sum(self.verdict.collapsed)
+
+    def as_values(self) -> dict[str, Any]:
+        """All of it as plain JSON values."""
+        v = self.verdict
+        rho, error = (
+            [None] * self.dim if found is None else [r if math.isfinite(r) else None for r in found.tolist()]
+            for found in (self.ratio, self.ratio_error)
+        )
+        dimensions = zip(v.collapsed, v.mechanisms, v.fates, rho, error, strict=True)
+        return {
+            "samples": self.samples,
+            "dim": self.dim,
+            "space": self.space,
+            "conventions": self.conventions,
+            "spectrum": self.spectrum.tolist(),
+            "noise_floor": self.noise_floor,
+            "collapsed": self.collapsed,
+            "measures": self.measures,
+            "intervals": {name: None if bar is None else list(bar) for name, bar in self.intervals.items()},
+            "augmentation_ratio": None if self.ratios is None else self.ratios.tolist(),
+            "augmentation_share": self.augmentation_share,
+            "shared_signal": None if self.signal is None else self.signal.as_values(),
+            "verdict": {
+                "collapsed": self.collapsed,
+                "fates": list(v.fates),
+                "mechanism": v.mechanism,
+                "threshold": v.threshold,
+                "sentence": v.sentence,
+                "dimensions": [
+                    {"collapsed": gone, "mechanism": mechanism, "fate": fate, "rho": ratio, "rho_error": unsure}
+                    for gone, mechanism, fate, ratio, unsure in dimensions
+                ],
+            },
+            "warnings": list(self.warnings),
+        }
+
+
+def examine(e: Evidence) -> EmbeddingReport:
+    """Judge what was measured: threshold, collapsed dimensions and their causes, measures and how sure they are."""
+    values, directions = e.principal
+    spectrum = _padded(values, e.dim, 0.0)
+    level = collapse_level(values[: e.seen])
+    threshold = max(e.noise_floor, level)
+    source = e.inputs or e
+    compared = e.pairs is not None and not e.unaugmented
+    ratio = error = None
+    if e.pairs is not None and compared:
+        along = ratio_along(directions, e.pairs)
+        ratio, error = (_padded(part, e.dim, math.nan) for part in (along, ratio_error(e, directions, along)))
+    room = e.inputs.dim if e.inputs else e.input_dim
+    varying = int((values[: e.seen] > e.cause_floor).sum())
+    contradiction = [] if room is None or varying <= room else [beyond_width(varying, room)]
+    signal, unsigned = _signal(source)
+    verdict = judge_spectrum(
+        spectrum,
+        threshold,
+        e.cause_floor if compared else e.noise_floor,
+        e.seen,
+        room=None if contradiction else room,
+        tell=partial(tell, e) if compared else None,
+        counted=count_inputs(e.inputs, signal) if e.inputs and not contradiction else None,
+        views=e.views,
+        untold="the other views do not differ from the first" if e.pairs is not None else NO_VIEWS,
+    )
+    measures, intervals, missing = measures_with_intervals(e, verdict.fates.count("alive"))
+    own = signal if source is e else _signal(e)[0]
+    measures["signal_rank"] = None if own is None else own.positive
+    intervals["collapsed"] = collapsed_interval(e, threshold)
+    ratios = None if source.pairs is None else generalised(source, source.pairs)[0].flip(-1)
+    return EmbeddingReport(
+        samples=e.samples,
+        dim=e.dim,
+        space=e.space,
+        conventions=_conventions(e, level),
+        spectrum=spectrum,
+        noise_floor=e.noise_floor,
+        relative_level=level,
+        measures=measures,
+        intervals=intervals,
+        ratios=ratios,
+        ratio=ratio,
+        ratio_error=error,
+        signal=signal,
+        augmentation_share=_share_beaten(source, ratios),
+        verdict=verdict,
+        warnings=(*cautions(e, ratios), *contradiction, *missing, *unsigned),
+        pairs=e.pairs,
+        input_pairs=e.inputs.pairs if e.inputs else None,
+        frame=e.frame,
+        input_frame=e.inputs.frame if e.inputs else None,
+    )
+
+
+def _padded(values: Float[Tensor, " k"], dim: int, filling: float) -> Float[Tensor, " d"]:
+    return torch.nn.functional.pad(values, (0, dim - len(values)), value=filling)
+
+
+def _signal(e: Evidence) -> tuple[SharedSignal | None, list[str]]:
+    """The signal that the views share, or why it was not tested."""
+    if e.correlation is None or e.unaugmented:
+        return None, []
+    if min(e.samples, len(e.rows)) < FEWEST_FOR_ERRORS:
+        return None, [f"signal_rank is not defined here: it takes {FEWEST_FOR_ERRORS} sampled rows or more"]
+    return whole_signal(e), []
+
+
+def _conventions(e: Evidence, level: float) -> dict[str, Any]:
+    compared = e.pairs is not None or e.inputs is not None
+    return {
+        "spectrum": SPECTRUM,
+        **DEFINITIONS,
+        "intervals": INTERVALS,
+        "normalised": e.normalised,
+        "dtype": format_name(e.dtype),
+        "precision": format_name(e.precision),
+        "accumulation": "float32 blocks, summed in float64" if e.fast else "float64",
+        "tail": "squared singular values of the centred embeddings" if e.direct else "of the covariance",
+        "views": e.views if compared else None,
+        "weights": e.weights or (e.inputs.weights if e.inputs else None),
+        "augmentation_space": ("last layer's inputs" if e.inputs else e.space) if compared else None,
+        "relative_level": level,
+        "collapsed_below": f"the noise floor, or {COLLAPSED_BELOW**2:g} of the geometric mean of all above",
+        "sample": len(e.rows),
+    }
+
+
+def _share_beaten(e: Evidence, ratios: Float[Tensor, " r"] | None) -> float | None:
+    """In what share of directions augmentation beats data, for one-sided views; see `cross_validated_ratios`."""
+    if ratios is None or e.views == "two-sided":
+        return None
+    judged = [rho for rho, _ in cross_validated_ratios(e)] or [ratios]
+    total = sum(map(len, judged))
+    return sum(float((rho >= 1).sum()) for rho in judged) / total if total else None

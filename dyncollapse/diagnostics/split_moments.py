@@ -1,0 +1,132 @@
+"""Sums over two random halves of the samples, in as many coordinates as the samples or the dimensions need."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from dyncollapse.diagnostics.view_moments import ViewMoments
+
+
+@dataclass(frozen=True, eq=False)
+class Summed:
+    """Sums over all samples and over both halves, and of every column of the first view its mean and variance.
+
+    `frame` (d, r) holds orthonormal columns that span all rows of all views, where these are fewer than the
+    dimensions: the sums are then about the r coordinates in it. None: they are about the d columns themselves.
+    """
+
+    total: ViewMoments
+    halves: tuple[ViewMoments, ViewMoments]
+    frame: Float[Tensor, "d r"] | None
+    column_mean: Float[Tensor, " d"]
+    column_variance: Float[Tensor, " d"]
+
+
+class SplitMoments:
+    """`ViewMoments` of both halves of a stream of samples, each of several views.
+
+    Rows are held as they are until there are as many as dimensions, then summed: memory is O(rows x d) at first and
+    O(d^2) from then on, and so is the work.
+    """
+
+    def __init__(self, dim: int, others: int, *, fast: bool, device: torch.device) -> None:
+        """Start empty, for rows of dimension `dim` and so many other views."""
+        self.dim, self.others, self.fast, self.device = dim, others, fast, device
+        self._held: list[tuple[list[Tensor], Tensor]] | None = []
+        self._halves: tuple[ViewMoments, ViewMoments] | None = None
+
+    @property
+    def count(self) -> int:
+        """Samples seen."""
+        if self._halves is not None:
+            return sum(half.count for half in self._halves)
+        return sum(len(heads) for _, heads in self._held or ())
+
+    def update(self, views: Sequence[Float[Tensor, "n d"]], heads: Bool[Tensor, " n"]) -> None:
+        """Add samples, one tensor per view; `heads` marks those of the first half."""
+        if self._held is not None:
+            with torch.inference_mode(False):  # or what is held under inference mode could not be used outside of it
+                self._held.append(([view.detach().clone() for view in views], heads))
+            if self.count * (1 + self.others) >= self.dim:
+                self._sum()
+            return
+        assert self._halves is not None
+        _split(views, heads, self._halves)
+
+    def merge(self, other: "SplitMoments") -> None:
+        """Add the samples that another of the same dimension and number of views has seen."""
+        if self._held is not None and other._held is not None:
+            self._held += other._held
+            if self.count * (1 + self.others) < self.dim:
+                return
+            self._sum()
+            return
+        mine, theirs = self._sum(), other._halves or other._summed_rows()
+        for own, added in zip(mine, theirs, strict=True):
+            own.merge(added)
+
+    def all_reduce(self, group: ProcessGroup | None = None) -> None:
+        """Give every process of the group the sums over all their samples; see `Moments.all_reduce`."""
+        for half in self._sum():
+            half.all_reduce(group)
+
+    def summed(self) -> Summed:
+        """What was summed; rows that are still held are summed in coordinates of their own span."""
+        if self._held is None:
+            frame, halves = None, self._sum()
+        else:
+            frame, halves = self._in_their_span(self._held)
+        total = ViewMoments(halves[0].each[0].dim, self.others, fast=self.fast, device=self.device)
+        for half in halves:
+            total.merge(half)
+        if frame is None:
+            columns = total.each[0].mean, total.each[0].covariance.diagonal()
+        else:
+            rows = torch.cat([views[0].to(self.device, torch.float64) for views, _ in self._held or ()])
+            # The first row is taken off before anything is summed: near equal numbers differ without rounding.
+            columns = rows[0] + (rows - rows[0]).mean(0), (rows - rows[0]).var(0, correction=0)
+        return Summed(total, halves, frame, *columns)
+
+    def _sum(self) -> tuple[ViewMoments, ViewMoments]:
+        """Sum what is held, once and for all."""
+        if self._halves is None:
+            self._halves, self._held = self._summed_rows(), None
+        return self._halves
+
+    def _summed_rows(self) -> tuple[ViewMoments, ViewMoments]:
+        halves = self._empty(self.dim)
+        for views, heads in self._held or ():
+            _split(views, heads, halves)
+        return halves
+
+    def _empty(self, dim: int) -> tuple[ViewMoments, ViewMoments]:
+        first, second = (ViewMoments(dim, self.others, fast=self.fast, device=self.device) for _ in range(2))
+        return first, second
+
+    def _in_their_span(
+        self, held: Sequence[tuple[list[Tensor], Tensor]]
+    ) -> tuple[Float[Tensor, "d r"], tuple[ViewMoments, ViewMoments]]:
+        """An orthonormal frame of all rows, and the sums over their coordinates in it."""
+        blocks = [([view.to(self.device, torch.float64) for view in views], heads) for views, heads in held]
+        first = next(views[0][:1] for views, heads in blocks if len(heads))
+        apart = torch.cat([view - first for views, _ in blocks for view in views])
+        frame = torch.linalg.qr(torch.cat([first, apart[1:]]).mT).Q  # the first row is no distance from itself
+        halves = self._empty(frame.shape[1])
+        for views, heads in blocks:
+            _split([(view - first) @ frame for view in views], heads, halves)
+        for half in halves:
+            half.translate((first @ frame)[0])
+        return frame, halves
+
+
+def _split(views: Sequence[Tensor], heads: Tensor, halves: tuple[ViewMoments, ViewMoments]) -> None:
+    """Give each sample to one half; all to the first where there is nothing to compare."""
+    if len(views) == 1:
+        halves[0].update(views)
+        return
+    for half, chosen in zip(halves, (heads, ~heads), strict=True):
+        half.update([view[chosen.to(view.device)] for view in views])

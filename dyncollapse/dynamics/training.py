@@ -1,0 +1,139 @@
+"""SGD on an ensemble of toy networks: one call trains all runs at once as batched matrices."""
+
+import time as clock
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dyncollapse.dynamics.ensemble import Ensemble, Rule
+from dyncollapse.dynamics.trajectory import Interrupted, Trajectory
+from dyncollapse.model.gaussian import Pairs
+from dyncollapse.model.networks import Weights, check_weights
+from dyncollapse.model.objective import Objective
+from dyncollapse.runtime.memory import recycle_freed_memory
+
+# Steps between two looks at whether the weights blow up (ours): each look waits for the device.
+LOOK = 64
+
+
+class Diverged(RuntimeError):
+    """SGD left every bound: `step` says when, `stable_lr` what passed the same data, `trajectory` what was recorded."""
+
+    def __init__(self, trajectory: Trajectory, lr: float, step: int, stable_lr: float | None, checked: int) -> None:
+        """Compose the one-line message that a user is shown."""
+        advice = (
+            f"lr {stable_lr:.3g} passes the first {checked} steps on the same data"
+            if stable_lr is not None
+            else "no smaller lr that was tried helps"
+        )
+        super().__init__(f"SGD diverged at step {step} with lr {lr:g}; {advice}")
+        self.trajectory, self.step, self.stable_lr = trajectory, step, stable_lr
+
+
+def train(
+    weights: Weights,
+    pairs: Pairs | Iterable[Pairs],
+    *,
+    lr: float,
+    steps: int,
+    objective: Objective | None = None,
+    biases: Sequence[Tensor] = (),
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    records: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+) -> Trajectory:
+    """Run SGD from `weights` (*runs, out, in) per layer, on a stream of batches or on one fixed set of pairs.
+
+    A stream must yield the same batches whenever it is iterated, as PairStream and JoinedStream do. On a CPU, runs with
+    generators of their own are shared out over as many threads as PyTorch has, which has fewer meanwhile.
+
+    Flow time is t = lr x steps, divided by (1 - momentum) for heavy-ball momentum. Plain SGD is the paper's.
+    About `records` states are kept, evenly spaced in log step, with the loss on the batch at hand.
+    `progress(step, steps)` is called about 200 times. Raises ValueError for unusable settings, Diverged when the
+    weights blow up, Interrupted on Ctrl-C; the last two carry what was recorded.
+    """
+    check_weights(weights, biases)
+    if isinstance(pairs, Iterator):
+        raise ValueError("the batches come from an iterator, which ends after one use; give a list or a PairStream")
+    _check_settings(lr, steps, momentum, weight_decay, records)
+    recycle_freed_memory()
+    started = clock.perf_counter()
+    recorded, stride = {*record_steps(steps, records)}, max(1, steps // 200)
+    looks = sorted({*recorded, *range(0, steps, LOOK), *range(0, steps, stride if progress else steps)})
+    kept: list[tuple[int, list[Tensor], Tensor]] = []
+
+    def start(rate: float) -> Ensemble:
+        return Ensemble(weights, biases, pairs, Rule(rate, objective or Objective(), momentum, weight_decay))
+
+    def trajectory() -> Trajectory:
+        meta = {"dynamics": "sgd", "lr": lr, "steps": steps, "momentum": momentum, "weight_decay": weight_decay}
+        meta |= {"seconds": clock.perf_counter() - started}
+        return _trajectory(kept, lr / (1 - momentum), len(weights), meta)
+
+    try:
+        with start(lr) as ensemble:
+            for step in _bounded(ensemble, looks):
+                if step in recorded:
+                    kept.append((step, ensemble.parameters(), ensemble.loss()))
+                if progress and (step % stride == 0 or step == steps):
+                    progress(step, steps)
+        if kept[-1][0] == steps:
+            return trajectory()
+        with start(lr) as again:
+            step = max(_bounded(again, range(steps)))
+        # A stable rate has to survive well beyond the step at which this one failed.
+        checked = min(steps, 4 * step + 100)
+        stable_lr = _stable_learning_rate(start, lr, checked)
+    except KeyboardInterrupt:
+        raise Interrupted(trajectory()) from None
+    raise Diverged(trajectory(), lr, step + 1, stable_lr, checked)
+
+
+def record_steps(steps: int, records: int = 64) -> list[int]:
+    """Steps 0 and `steps`, and about `records` - 2 between them, evenly spaced in log step."""
+    spaced = np.geomspace(1, steps, max(records - 1, 1)).round().astype(int)
+    return sorted({0, *spaced.tolist(), steps})
+
+
+def _bounded(ensemble: Ensemble, stops: Iterable[int]) -> Iterator[int]:
+    """Advance to each of the steps in turn, and end before the first at which a run has blown up."""
+    for step in stops:
+        ensemble.advance(step - ensemble.step)
+        if not ensemble.within_bounds():
+            return
+        yield step
+
+
+def _stable_learning_rate(start: Callable[[float], Ensemble], lr: float, checked: int) -> float | None:
+    """Halve the rate until it and the one before both survive `checked` steps: stable, with a factor 2 to spare."""
+    survived = False
+    for halvings in range(1, 200):  # a hopeless rate fails at once, so the way down is short
+        trial = lr / 2**halvings
+        with start(trial) as ensemble:
+            before, survived = survived, checked in _bounded(ensemble, [*range(0, checked, LOOK), checked])
+        if before and survived:
+            return trial
+    return None
+
+
+def _trajectory(kept: list[tuple[int, list[Tensor], Tensor]], rate: float, depth: int, meta: dict) -> Trajectory:
+    steps, parameters, losses = zip(*kept, strict=True) if kept else ((), (), ())
+    layers = [torch.stack(path) for path in zip(*parameters, strict=True)]
+    loss = torch.stack(losses) if kept else torch.empty(0)
+    time = rate * torch.tensor(steps, dtype=torch.float64)
+    return Trajectory(time, tuple(layers[:depth]), loss, tuple(layers[depth:]), meta)
+
+
+def _check_settings(lr: float, steps: int, momentum: float, weight_decay: float, records: int) -> None:
+    for name, value, allowed, fine in (
+        ("lr", lr, "finite and above 0", 0 < lr < float("inf")),
+        ("steps", steps, "at least 1", steps >= 1),
+        ("momentum", momentum, "at least 0 and below 1", 0 <= momentum < 1),
+        ("weight decay", weight_decay, "finite and at least 0", 0 <= weight_decay < float("inf")),
+        ("records", records, "at least 2", records >= 2),
+    ):
+        if not fine:
+            raise ValueError(f"{name} is {value}; it must be {allowed}")

@@ -1,0 +1,98 @@
+"""Trajectory: the one record that training and every flow return."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dyncollapse.formats.arrays import load_npz
+from dyncollapse.model.networks import Weights, end_to_end, singular_values
+from dyncollapse.model.precision import outside_autocast
+from dyncollapse.runtime.files import write_whole
+from dyncollapse.theory.alignment import imbalance_drift
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """A path of weights over flow time t (one SGD step of learning rate lr advances t by lr).
+
+    `time` is (t,), `weights` one (t, *runs, out, in) tensor per layer, `loss` (t, *runs), `biases` one
+    (t, *runs, out) tensor per layer or none; `meta` says how the path was made.
+    """
+
+    time: Float[Tensor, " t"]
+    weights: Weights
+    loss: Float[Tensor, "t *runs"]
+    biases: tuple[Tensor, ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    @outside_autocast
+    def product(self) -> Float[Tensor, "t *runs m d"]:
+        """The end-to-end matrix P = W_L ... W_1 at every recorded time."""
+        return end_to_end(self.weights)
+
+    @property
+    def singular_values(self) -> Float[Tensor, "t *runs k"]:
+        """Singular values of P at every recorded time, descending."""
+        return singular_values(self.product)
+
+    @property
+    def imbalance_drift(self) -> float | None:
+        """How far App. B.5's conserved C moved, relative to the layers' Gram matrices; None for one layer."""
+        return imbalance_drift(self.weights)
+
+    def final(self) -> Weights:
+        """Return the weights at the last recorded time, one (*runs, out, in) tensor per layer."""
+        return tuple(w[-1] for w in self.weights)
+
+    def save(self, path: str | Path) -> None:
+        """Write the whole record to one .npz file, or nothing. Raises CannotWrite, an OSError, where that fails."""
+        tensors = {"time": self.time, "loss": self.loss}
+        tensors |= {f"weight_{i}": w for i, w in enumerate(self.weights, 1)}
+        tensors |= {f"bias_{i}": b for i, b in enumerate(self.biases, 1)}
+        arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+        meta = np.array(json.dumps(self.meta))
+        write_whole(Path(path), lambda file: np.savez(file, meta=meta, **arrays))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a record written by `save`; pickled content is refused. Raises ValueError for any other file."""
+        try:
+            arrays = load_npz(Path(path))
+            meta = json.loads(str(arrays.pop("meta")))
+            tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+            weights, biases = _layers(tensors, "weight"), _layers(tensors, "bias")
+            if not weights:
+                raise ValueError("it holds no weights")
+            moments = tensors["time"]
+            if moments.ndim != 1 or any(p.ndim < 2 or len(p) != len(moments) for p in (*weights, *biases)):
+                raise ValueError("its states are not one per moment")
+            if not isinstance(meta, dict):
+                raise ValueError("its meta is no table")
+            return cls(tensors["time"], weights, tensors["loss"], biases, meta)
+        except OSError:
+            raise
+        except Exception as error:  # a damaged zip can fail in any way
+            raise ValueError(f"{path} is not a saved trajectory ({error})") from error
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in the middle of a run; `trajectory` holds what was recorded until then."""
+
+    def __init__(self, trajectory: Trajectory) -> None:
+        """Keep the partial record."""
+        super().__init__(
+            f"interrupted at t = {float(trajectory.time[-1]):.6g}" if len(trajectory.time) else "interrupted"
+        )
+        self.trajectory = trajectory
+
+
+def _layers(tensors: dict[str, Tensor], kind: str) -> tuple[Tensor, ...]:
+    count = sum(name.startswith(f"{kind}_") for name in tensors)
+    return tuple(tensors[f"{kind}_{i}"] for i in range(1, count + 1))

@@ -1,0 +1,227 @@
+"""Pickles as data: dicts, lists and whatever a caller allows are built, and no code that a pickle names is run.
+
+Python's own unpickler cannot be bounded: thirty bytes make it allocate gigabytes, and a few more call any function.
+Here `pickletools` splits a pickle into its operations, and those that describe data are carried out.
+"""
+
+import pickletools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from dyncollapse.runtime.untrusted import Refused
+
+MOST_OPERATIONS = 3_000_000  # 5 seconds and 0.7 GB at most; the names of ImageNet's images take 2.6 million
+MOST_CALLS = 2**18  # a tensor takes 1 kB beside its numbers
+MOST_BITS = 60  # of an integer as a dict's key: larger ones can be chosen so that all have one hash
+
+_VALUES: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": list,  # a set hashes what is in it, which can be made slow
+}
+_LITERALS = frozenset(
+    (
+        *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+        *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+        *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+    )
+)
+_SKIPPED = frozenset(("PROTO", "FRAME"))
+
+
+class UnknownName(Refused):
+    """A pickle holds something that only code could make."""
+
+    def __init__(self, name: str) -> None:
+        """Keep the name, as `module.class`."""
+        self.name = name[:100]
+        super().__init__(f"holds {self.name}, which is never loaded")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function that a pickle may name and call; it has to check its arguments."""
+
+    function: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """Something that is known by its name alone."""
+
+    name: str
+
+
+def read_pickle(file: BinaryIO, names: Mapping[str, Any], load: Callable[[Any], Any]) -> Any:
+    """Read one pickle and leave `file` behind it.
+
+    Args:
+        file: Bytes that begin with a pickle.
+        names: What each global name that is allowed stands for; a `Call` may be called.
+        load: Turns a persistent id, as torch gives it for a storage, into what stands for it.
+
+    Returns:
+        What was pickled. Sets are lists. It may hold itself, and may hold one object exponentially often.
+
+    Raises:
+        ValueError: `UnknownName` for one that is not allowed, `Refused` for more operations than `MOST_OPERATIONS` or
+            calls than `MOST_CALLS`; other words for what is no pickle. A damaged pickle can also raise IndexError,
+            KeyError and TypeError.
+
+    Example:
+        >>> import io, pickle
+        >>> read_pickle(io.BytesIO(pickle.dumps({"a": [1, 2]})), {}, id)
+        {'a': [1, 2]}
+    """
+    machine = _Machine(names, load)
+    for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
+        if count >= MOST_OPERATIONS:
+            raise Refused(f"takes over {MOST_OPERATIONS} operations to read; save its tensors alone")
+        if operation.name == "STOP":
+            return machine.stack.pop()
+        machine.step(operation.name, argument)
+    raise EOFError
+
+
+class _Machine:
+    """The stack, memo and marks of one pickle."""
+
+    def __init__(self, names: Mapping[str, Any], load: Callable[[Any], Any]) -> None:
+        self.names, self.load = names, load
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        self.calls = 0
+
+    def step(self, name: str, argument: Any) -> None:
+        """Carry out one operation."""
+        if name in _LITERALS:
+            self.stack.append(argument)
+        elif name in _VALUES:
+            self.stack.append(_VALUES[name]())
+        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            self.memo[argument] = self.stack[-1]
+        elif name in ("BINGET", "LONG_BINGET", "GET"):
+            self.stack.append(self.memo[argument])
+        elif name not in _SKIPPED:
+            step = getattr(self, f"_{name.lower()}", None)
+            if step is None:
+                raise ValueError(f"a pickle's {name} describes no data")
+            step() if argument is None else step(argument)
+
+    def _above_mark(self) -> list[Any]:
+        mark = self.marks.pop()
+        found = self.stack[mark:]
+        del self.stack[mark:]
+        return found
+
+    def _memoize(self) -> None:
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def _mark(self) -> None:
+        self.marks.append(len(self.stack))
+
+    def _pop(self) -> None:
+        if self.marks and self.marks[-1] == len(self.stack):
+            self.marks.pop()
+        else:
+            self.stack.pop()
+
+    def _pop_mark(self) -> None:
+        self._above_mark()
+
+    def _dup(self) -> None:
+        self.stack.append(self.stack[-1])
+
+    def _tuple(self) -> None:
+        self.stack.append(tuple(self._above_mark()))
+
+    def _last(self, count: int) -> None:
+        self.stack[-count:] = [tuple(self.stack[-count:])]
+
+    def _tuple1(self) -> None:
+        self._last(1)
+
+    def _tuple2(self) -> None:
+        self._last(2)
+
+    def _tuple3(self) -> None:
+        self._last(3)
+
+    def _list(self) -> None:
+        self.stack.append(self._above_mark())
+
+    _frozenset = _list
+
+    def _dict(self) -> None:
+        self.stack.append(as_dict(_pairs(self._above_mark())))
+
+    def _append(self) -> None:
+        value = self.stack.pop()
+        _only(list, self.stack[-1]).append(value)
+
+    def _appends(self) -> None:
+        values = self._above_mark()
+        _only(list, self.stack[-1]).extend(values)
+
+    _additems = _appends
+
+    def _setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        _only(dict, self.stack[-1]).update(as_dict([(key, value)]))
+
+    def _setitems(self) -> None:
+        values = self._above_mark()
+        _only(dict, self.stack[-1]).update(as_dict(_pairs(values)))
+
+    def _global(self, name: str) -> None:
+        name = name.replace(" ", ".", 1)
+        if name not in self.names:
+            raise UnknownName(name)
+        self.stack.append(self.names[name])
+
+    def _stack_global(self) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        self._global(f"{_only(str, module)} {_only(str, name)}")
+
+    def _reduce(self) -> None:
+        self.calls += 1
+        if self.calls > MOST_CALLS:
+            raise Refused(f"holds over {MOST_CALLS} tensors and other objects; join them with torch.stack")
+        arguments, called = self.stack.pop(), self.stack.pop()
+        self.stack.append(called if isinstance(called, Opaque) else _only(Call, called).function(*arguments))
+
+    _newobj = _reduce
+
+    def _build(self) -> None:
+        self.stack.pop()  # attributes, as those of an OrderedDict: none is a tensor or a setting
+
+    def _binpersid(self) -> None:
+        self.stack.append(self.load(self.stack.pop()))
+
+
+def as_dict(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
+    """A dict of those pairs whose key is a string, or a number or bool that is quickly found again."""
+    return {key: value for key, value in pairs if _is_key(key)}
+
+
+def _is_key(key: Any) -> bool:
+    if isinstance(key, int):
+        return key.bit_length() <= MOST_BITS
+    return key is None or isinstance(key, str | float)
+
+
+def _pairs(values: list[Any]) -> list[tuple[Any, Any]]:
+    return list(zip(values[::2], values[1::2], strict=True))
+
+
+def _only(kind: type, value: Any) -> Any:
+    """The value, if it is exactly of that type: a pickle can apply any operation to anything."""
+    if type(value) is not kind:
+        raise TypeError(f"a pickle treats a {type(value).__name__} as a {kind.__name__}")
+    return value

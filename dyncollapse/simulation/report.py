@@ -1,0 +1,199 @@
+"""A simulation's outcome as plain values and files: the JSON report and what is saved in the run folder."""
+
+import math
+import platform
+from contextlib import suppress
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dyncollapse.diagnostics.spectra import covariance_spectrum, mode_singular_values
+from dyncollapse.dynamics.comparison import relative_distance
+from dyncollapse.dynamics.trajectory import Trajectory
+from dyncollapse.model.losses import effective_negatives, infonce_weights
+from dyncollapse.model.networks import Weights, end_to_end, forward
+from dyncollapse.runtime.files import read_json, write_json
+from dyncollapse.simulation.configuration import Configuration
+from dyncollapse.simulation.run import (
+    MOST_PAIRS,
+    Outcome,
+    Simulation,
+    escape_times,
+    rest_values,
+    time_per_step,
+    verdict,
+)
+from dyncollapse.theory.equilibria import at_threshold, collapse_threshold, modes
+from dyncollapse.theory.population import negatives_needed, population_valid
+
+
+def report(outcome: Outcome) -> dict[str, Any]:
+    """Everything about an outcome as plain JSON values; what is infinite or does not exist is null."""
+    simulation = outcome.simulation
+    return {
+        "config": {**simulation.configuration.as_dict(), "versions": versions()},
+        "status": outcome.status,
+        "prediction": _prediction(simulation),
+        "dynamics": {name: _summary(simulation, path) for name, path in outcome.trajectories.items()},
+        "sgd_vs_flow": _distance(outcome, "flow"),
+        "sgd_vs_population": _distance(outcome, "population"),
+        "verdict": _verdict(outcome),
+    }
+
+
+def save(outcome: Outcome, folder: Path) -> None:
+    """Write run.json and one .npz per trajectory; nothing is ever half-written under its final name."""
+    settings = {"config": outcome.simulation.configuration.as_dict()}  # the seed goes with every file
+    for name, trajectory in outcome.trajectories.items():
+        replace(trajectory, meta=trajectory.meta | settings).save(folder / f"{name}.npz")
+    write_json(folder / "run.json", report(outcome))
+
+
+def was_killed(folder: Path, configuration: Configuration) -> bool:
+    """Whether a folder that no process holds was left by one that was killed while it ran this configuration."""
+    try:
+        found = read_json(folder / "run.json")
+        settings = {name: found["config"][name] for name in configuration.as_dict()}
+        return found["status"] == "running" and settings | {"out": None} == configuration.as_dict() | {"out": None}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def recorded(folder: Path) -> dict[str, Trajectory]:
+    """The trajectories that a killed run had saved: those of the dynamics that had ended."""
+    found = {}
+    for name in read_json(folder / "run.json")["dynamics"]:
+        with suppress(OSError, ValueError):  # what cannot be read is run again
+            found[name] = Trajectory.load(folder / f"{name}.npz")
+    return found
+
+
+def _prediction(s: Simulation) -> dict[str, Any]:
+    c, m, rest = s.configuration, modes(s.task), rest_values(s)
+    columns: dict[str, list[Any]] = {
+        "data_var": m.data_var.tolist(),
+        "aug_var": m.aug_var.tolist(),
+        "rho": m.ratio.tolist(),
+        "rest_singular_value": [None] * s.task.dim,
+        "escape_time": [None] * s.task.dim,
+    }
+    if rest is not None:
+        start = mode_singular_values(end_to_end(s.weights), m.directions, m.groups)
+        columns["rest_singular_value"] = [_finite(value) for value in rest.tolist()]
+        columns["escape_time"] = [_finite(time) for time in escape_times(s, start).tolist()]
+    threshold = None if rest is None else collapse_threshold(c.data_var, c.views, c.loss)
+    return {
+        "threshold": threshold,
+        "at_threshold": 0 if threshold is None else int(at_threshold(m.ratio).sum()),
+        "assumes": ["infinite batch", "no bias", "escape times: aligned layers near zero; at most these if unbalanced"],
+        "modes": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
+    }
+
+
+def _verdict(outcome: Outcome) -> dict[str, Any] | None:
+    judged = verdict(outcome)
+    if judged is None:
+        return None
+    step = time_per_step(outcome.simulation.configuration)
+    dimensions = zip(judged.collapsed, judged.mechanisms, judged.fates, judged.escapes, strict=True)
+    return {
+        "collapsed": sum(judged.collapsed),
+        "mechanism": judged.mechanism,
+        "threshold": judged.threshold,
+        "sentence": judged.sentence,
+        "dimensions": [
+            {
+                "collapsed": gone,
+                "mechanism": mechanism,
+                "fate": fate,
+                "escape_time": None if time is None else _finite(time),
+                "escape_step": None if time is None or math.isinf(time) else round(time / step),
+            }
+            for gone, mechanism, fate, time in dimensions
+        ],
+    }
+
+
+def _summary(s: Simulation, path: Trajectory) -> dict[str, Any]:
+    sigma = path.singular_values[-1].to(torch.float64)
+    weights, biases = path.final(), tuple(b[-1] for b in path.biases)
+    inputs = s.probe.negatives.to(weights[0].dtype)
+    spectrum = covariance_spectrum(forward(weights, inputs, s.objective.activation, biases))
+    summary = {
+        "product_singular_values": [_finite(value) for value in sigma.mean(0).tolist()],
+        "product_singular_values_spread": [_finite(value) for value in sigma.std(0, correction=0).tolist()],
+        "embedding_spectrum": spectrum.mean(0).tolist(),
+        "time": float(path.time[-1]),
+        "loss": _finite(float(path.loss[-1].mean()) + _loss_offset(s, path)),
+        "seconds": path.meta["seconds"],
+        "imbalance_drift": path.imbalance_drift,
+        "population_limit": population_limit(s, weights),
+    }
+    return summary | {
+        name: path.meta[name] for name in ("method", "rtol", "evaluations", "rest_time") if name in path.meta
+    }
+
+
+def _loss_offset(s: Simulation, path: Trajectory) -> float:
+    """Log N, by which the population's loss of a softmax falls short of that of batches of N."""
+    softmax = path.meta.get("dynamics") == "population" and s.objective.loss in ("infonce", "dot")
+    return math.log(s.configuration.batch_size) if softmax else 0.0
+
+
+def population_limit(s: Simulation, weights: Weights) -> dict[str, Any] | None:
+    """Say whether batches of N behave as infinitely many samples at these weights; None without a closed form."""
+    if rest_values(s) is None:
+        return None
+    product, task = end_to_end(weights).to(torch.float64), s.task.to(torch.float64)
+    needed = negatives_needed(product, task, s.objective)
+    return {
+        "negatives_needed": _finite(float(needed.mean())),
+        "valid": bool(population_valid(product, task, s.configuration.batch_size, s.objective).all()),
+        "effective_negatives": _effective_negatives(s, product),
+    }
+
+
+def _effective_negatives(s: Simulation, product: Tensor) -> float | None:
+    n = s.configuration.batch_size
+    if s.objective.loss != "infonce" or n > MOST_PAIRS:
+        return None
+    z, z_pos = (x[:n].to(product.dtype) @ product.mT for x in (s.probe.anchor, s.probe.positive))
+    y = z if s.task.views == "one-sided" else z_pos
+    found = [effective_negatives(infonce_weights(*one)) for one in zip(z, z_pos, y, strict=True)]
+    return float(torch.stack(found).mean())
+
+
+def _distance(outcome: Outcome, other: str) -> dict[str, Any] | None:
+    if not {"sgd", other} <= set(outcome.trajectories):
+        return None
+    sgd, flow = outcome.trajectories["sgd"], outcome.trajectories[other]
+    if sgd.product.shape[1:] != flow.product.shape[1:]:  # interrupted before all runs were integrated
+        return None
+    times, distance = relative_distance(sgd, flow)
+    mean = distance.mean(-1)
+    return {
+        "relative_distance": _finite(float(mean.max())),
+        "at_end": _finite(float(mean[-1])),
+        "until_time": float(times[-1]),
+    }
+
+
+def versions(*others: str) -> dict[str, str]:
+    """Of this package, Python, what the numbers depend on, and `others` that are installed."""
+    try:
+        own = version("dyncollapse")
+    except PackageNotFoundError:  # run from a checkout that was not installed
+        own = "unknown"
+    packages = {name: version(name) for name in ("numpy", "scipy", "torch")}
+    for name in others:
+        with suppress(PackageNotFoundError):
+            packages[name] = version(name)
+    return {"dyncollapse": own, "python": platform.python_version(), **packages}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

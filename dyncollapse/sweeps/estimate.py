@@ -1,0 +1,128 @@
+"""What a sweep will take, from a few steps of every shape that it has: rough, and said to be."""
+
+import math
+import sys
+import time as clock
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from dyncollapse.dynamics.training import Diverged
+from dyncollapse.simulation.configuration import Configuration
+from dyncollapse.simulation.report import report
+from dyncollapse.simulation.run import build, run
+from dyncollapse.sweeps.packing import shape_of
+
+# Seconds that one dynamics of one shape is watched, its steps of SGD at most, and how many shapes are (ours).
+WATCHED, STEPS, SHAPES = 0.4, 200, 8
+
+
+# Seconds that each dynamics of a single simulation is watched before it starts.
+GLANCE = 0.15
+
+
+class Estimate(NamedTuple):
+    """Seconds of the whole sweep and bytes per worker, None where the system does not tell."""
+
+    seconds: float
+    memory: int | None
+
+
+def estimate(packs: Sequence[Sequence[Configuration]], workers: int) -> Estimate:
+    """Time some steps of each shape of pack, of at most SHAPES, and share the sum of all packs among the workers."""
+    of_shape: dict[tuple[object, ...], list[Sequence[Configuration]]] = {}
+    for pack in packs:
+        of_shape.setdefault((*shape_of(pack[0]), sum(c.runs for c in pack)), []).append(pack)
+    shapes = list(of_shape.values())
+    watched = shapes[:: -(-len(shapes) // SHAPES) or 1]
+    seconds = [_seconds(alike[0]) for alike in watched]
+    per_run = sum(seconds) / max(1, sum(c.runs for alike in watched for c in alike[0]))
+    total = longest = 0.0
+    for alike in shapes:
+        known = seconds[watched.index(alike)] if alike in watched else per_run * sum(c.runs for c in alike[0])
+        total, longest = total + known * len(alike), max(longest, known)
+    pools = max((sum(c.runs * c.pool * c.dim for c in pack) * 8 for pack in packs), default=0)
+    return Estimate(max(total / workers, longest), _peak_memory(pools))
+
+
+def expected_seconds(configuration: Configuration) -> float:
+    """Roughly what a simulation will take, from a glance at each of its dynamics."""
+    return _seconds([configuration], GLANCE)
+
+
+# A flow that hardly advances is watched so many times as long, and then taken to have advanced by this share.
+PATIENCE, LEAST_SHARE = 10, 1e-9
+
+
+class _Seen(Exception):
+    """Enough of a simulation has been watched."""
+
+
+def _seconds(pack: Sequence[Configuration], watched: float = WATCHED) -> float:
+    """Of one pack: SGD of all its runs at once, flows point by point."""
+    first = replace(pack[0], pool=min(pack[0].pool, 4 * pack[0].batch_size))  # a short look needs few samples
+    torch.set_num_threads(first.threads)
+    total = _report_seconds(first) * len(first.dynamics) * len(pack)
+    for name in first.dynamics:
+        if name == "sgd":
+            together = replace(first, runs=sum(c.runs for c in pack), steps=min(STEPS, first.steps), dynamics=("sgd",))
+            total += _watch(together, watched, first.steps / together.steps)
+        else:
+            total += _watch(replace(first, dynamics=(name,)), watched) * len(pack)
+    return total
+
+
+def _report_seconds(configuration: Configuration) -> float:
+    simulation = build(replace(configuration, steps=1, dynamics=("sgd",)))
+    try:
+        outcome = run(simulation, lambda *_: None, lambda _: None)
+    except Diverged:  # and so will the point, which then reports nothing
+        return 0.0
+    started = clock.perf_counter()
+    report(outcome)
+    return clock.perf_counter() - started
+
+
+def _watch(configuration: Configuration, watched: float, times: float = 1.0) -> float:
+    """Seconds of one dynamics that goes on for so many times as long, from what it does in `watched` of them.
+
+    A flow's solver takes about equal steps in log(1 + t): it is extrapolated in that (measured: within a factor of 2
+    for depth 1 to 3).
+    """
+    (name,), began = configuration.dynamics, clock.perf_counter()
+    simulation = build(configuration)
+    started, share = clock.perf_counter(), 0.0
+    # The runs of a population flow are integrated one after the other, those of a sample flow together.
+    parts = configuration.runs if name == "population" else 1
+
+    def look(_name: str, done: float, total: float) -> None:
+        nonlocal share
+        if name == "sgd":
+            share = done / total
+        else:
+            finished, within = divmod(done / total * parts, 1)
+            share = (finished + math.log1p(within * total) / math.log1p(total)) / parts
+        looked = clock.perf_counter() - started
+        if looked > watched and (share > LEAST_SHARE or looked > PATIENCE * watched):
+            raise _Seen
+
+    try:
+        run(simulation, look, lambda _: None)
+        share = 1.0
+    except _Seen:
+        pass
+    except Exception:  # what diverges or fails will say so in its own time; until then it costs what it cost
+        share = share or 1.0
+    return started - began + times * (clock.perf_counter() - started) / max(share, LEAST_SHARE)
+
+
+def _peak_memory(more: int) -> int | None:
+    """This process at its largest, which has done what a worker does, with `more` bytes beside that."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit + more

@@ -1,0 +1,202 @@
+"""Grids of simulations: option text into values, values into configurations, and a name for each of these."""
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from typing import Any
+
+from dyncollapse.runtime.files import printable
+from dyncollapse.runtime.settings import SettingError, kinds_of, option, quoted, typed
+from dyncollapse.simulation.configuration import Configuration, resolve
+
+# Each point takes 0.06 ms to resolve and 640 bytes of sweep.json: more would make a plan beyond 128 MB.
+MOST_POINTS = 2 * 10**5
+# Letters of a number: exact arithmetic takes longer the more digits there are.
+MOST_DIGITS = 100
+# Settings that say where and how fast something runs, not what comes out.
+NOT_HASHED = ("out", "threads")
+# What `resolve` derives from other settings; as an axis of a grid these give way to what they follow from.
+IMPLIED = ("aug_dim", "views", "temperature", "init_scale", "init_rate")
+KINDS = kinds_of(Configuration)
+
+
+def parse_grid(texts: Mapping[str, str]) -> dict[str, list[Any]]:
+    """Read the values of several settings, as `parse_values` does, when all of them together are a grid of this size.
+
+    The points are counted before any range is expanded. Raises SettingError, one line, for more than MOST_POINTS, and
+    for text that is no list.
+    """
+    points = math.prod(_count(name, text) for name, text in texts.items())
+    _check_points(points)
+    return {name: parse_values(name, text) for name, text in texts.items()}
+
+
+def _check_points(points: int) -> None:
+    if points > MOST_POINTS:
+        raise SettingError(f"the grid has {quoted(points)} points, and {MOST_POINTS} are the most; give fewer values")
+
+
+def parse_values(name: str, text: str) -> list[Any]:
+    """Read the values of one setting: `1,2,3`, `first:last:count`, `first:last:count:log`, or a mixture of these.
+
+    Ranges hold both ends; a value given twice counts once. Decimal fractions are exact: 0.1:3:30 holds 0.3 as typed.
+    Raises SettingError, one line, for text that is no such list, and for more than MOST_POINTS values.
+    """
+    _check_points(_count(name, text))
+    parts = _parts(name, text)
+    if KINDS[name].type is str:
+        return list(dict.fromkeys(parts))
+    return list(dict.fromkeys(value for part in parts for value in _numbers(name, part)))
+
+
+def _parts(name: str, text: str) -> list[str]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise SettingError(f"`{name}` is {quoted(text)}, which holds an empty value; write values between commas")
+    return parts
+
+
+def _count(name: str, text: str) -> int:
+    """How many values a text gives, those given twice counted twice."""
+    parts = _parts(name, text)
+    ranges = KINDS[name].type is not str
+    return sum(_range_count(name, part) if ranges and ":" in part else 1 for part in parts)
+
+
+def _range_count(name: str, part: str) -> int:
+    fields = part.split(":")
+    if len(fields) not in (3, 4) or fields[3:] not in ([], ["log"]):
+        raise SettingError(f"`{name}` {quoted(part)} is no range; write first:last:count or first:last:count:log")
+    count = _fraction(name, fields[2])
+    if count.denominator != 1 or not 2 <= count <= MOST_POINTS:
+        raise SettingError(f"`{name}` {part}: the count is {fields[2]}; it must be whole, from 2 to {MOST_POINTS}")
+    return int(count)
+
+
+def _numbers(name: str, part: str) -> Iterable[Any]:
+    fields = part.split(":")
+    if len(fields) == 1:
+        return [_exactly(name, _fraction(name, part), part)]
+    steps = _range_count(name, part) - 1
+    first, last = (_fraction(name, field) for field in fields[:2])
+    if not fields[3:]:
+        return [_exactly(name, first + (last - first) * i / steps, part) for i in range(steps + 1)]
+    if min(first, last) <= 0:
+        raise SettingError(f"`{name}` {part}: a range with :log needs both ends above 0")
+    logs = [math.log(first) + (math.log(last) - math.log(first)) * i / steps for i in range(1, steps)]
+    # Twelve digits, so that 0.01:100:5:log holds 0.1 and not what a logarithm rounds it to.
+    inner = [Fraction(f"{math.exp(log):.12g}") for log in logs]
+    return [_exactly(name, value, part) for value in (first, *inner, last)]
+
+
+def _fraction(name: str, text: str) -> Fraction:
+    text = text.strip()
+    try:
+        number = Decimal(text) if len(text) <= MOST_DIGITS else None
+    except InvalidOperation:
+        number = None
+    if number is None:
+        raise SettingError(f"`{name}` is {quoted(text)}, which is no number of at most {MOST_DIGITS} digits")
+    if not number.is_finite() or abs(number.adjusted()) > 300:
+        raise SettingError(f"`{name}` is {text}; give finite numbers")
+    return Fraction(number)
+
+
+def _exactly(name: str, value: Fraction, part: str) -> int | float:
+    if KINDS[name].type is float:
+        return float(value)
+    if value.denominator != 1:
+        raise SettingError(f"`{name}` {part} gives {float(value):g}; `{name}` takes whole numbers")
+    return int(value)
+
+
+def expand_grid(given: Mapping[str, Any]) -> list[Configuration]:
+    """Resolve every combination of the given values: a list, range or array is an axis, all else a single value.
+
+    Combinations that resolve to one configuration count once. Raises SettingError, one line, for unknown settings,
+    axes without values, grids beyond MOST_POINTS, and for the first invalid combination, which it names.
+    """
+    listed = {name: _listed(name, value) for name, value in given.items()}
+    _check_points(math.prod(map(len, listed.values())))
+    axes = {name: [_typed(name, value) for value in values] for name, values in listed.items()}
+    found: dict[Configuration, None] = {}
+    for values in itertools.product(*axes.values()):
+        chosen = dict(zip(axes, values, strict=True))
+        try:
+            found[resolve(chosen)] = None
+        except ValueError as error:
+            several = [f"`{name}` {shown(value)}" for name, value in chosen.items() if len(axes[name]) > 1]
+            text = error.text if isinstance(error, SettingError) else str(error)
+            raise SettingError(text + (f" (in {', '.join(several)})" if several else "")) from None
+    return list(found)
+
+
+def _listed(name: str, given: Any) -> Sequence[Any]:
+    if name not in KINDS:
+        raise SettingError(f"there is no setting {quoted(name)}; the settings are {', '.join(KINDS)}")
+    given = given.tolist() if hasattr(given, "tolist") else given
+    values = given if isinstance(given, list | range) else [given]
+    if isinstance(values, range) and values[MOST_POINTS:]:  # whose length may be beyond what Python counts
+        raise SettingError(f"`{name}` has more than {MOST_POINTS} values; give fewer")
+    if not values:
+        raise SettingError(f"`{name}` has no values; give at least one")
+    return values
+
+
+def _typed(name: str, value: Any) -> Any:
+    """`value` as its setting declares it; 1 and 0 are True and False, for 1 and True are one point."""
+    if KINDS[name].type is bool and isinstance(value, int | float) and value in (0, 1):
+        return bool(value)
+    return typed(name, value, KINDS[name])
+
+
+def point_hash(configuration: Configuration) -> str:
+    """16 hexadecimal digits that name a resolved configuration; where it runs and is saved does not matter."""
+    settings = {name: value for name, value in configuration.as_dict().items() if name not in NOT_HASHED}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def axes_of(configurations: Sequence[Configuration]) -> dict[str, list[Any]]:
+    """The settings that vary, each with its values in order; one that follows from the others is not among them."""
+    names = [name for name in KINDS if name not in NOT_HASHED]
+    names.sort(key=IMPLIED.__contains__)  # stable: implied ones last
+    columns = {name: [getattr(c, name) for c in configurations] for name in names}
+    axes: dict[str, list[Any]] = {}
+    distinct = 1
+    for name, column in columns.items():
+        together = len(set(zip(*(columns[axis] for axis in axes), column, strict=True)))
+        if together > distinct:
+            values, distinct = list(dict.fromkeys(column)), together
+            ordered = all(isinstance(value, int | float) for value in values)
+            axes[name] = sorted(values) if ordered else values
+    return axes
+
+
+def as_options(configuration: Configuration) -> str:
+    """The configuration as options of `dyncollapse simulate`, those that its defaults do not give anyway."""
+    settings = {name: value for name, value in vars(configuration).items() if value is not None and name != "out"}
+    defaults = vars(resolve({}))
+    given = {name: value for name, value in settings.items() if value != defaults[name]}
+    implied = vars(resolve(given))
+    return _as_words({name: value for name, value in settings.items() if name in given or value != implied[name]})
+
+
+def _as_words(settings: Mapping[str, Any]) -> str:
+    words = []
+    for name, value in settings.items():
+        if isinstance(value, bool):
+            words.append(option(name) if value else option(f"no_{name}"))
+        else:
+            words.append(f"{option(name)} {shown(value)}")
+    return " ".join(words)
+
+
+def shown(value: Any) -> str:
+    """A setting's value as the command line spells it, to the last digit."""
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "-" if value is None else printable(str(value)).removesuffix(".0")

@@ -1,0 +1,264 @@
+"""Alignment of adjacent layers, and the imbalance that the flow of a linear network conserves (App. B.5)."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from dyncollapse.model.precision import full_precision, outside_autocast
+
+# Share of |A|^2 above which a pattern counts as reached (ours).
+CLEAR_PATTERN = 0.9
+
+
+@full_precision
+def alignment_matrix(w1: Float[Tensor, "*runs h d"], w2: Float[Tensor, "*runs m h"]) -> Float[Tensor, "*runs k l"]:
+    """A = V2^T U1 for W1 = U1 S1 V1^T below W2 = U2 S2 V2^T, singular values descending (Sec. 5.2).
+
+    Rows follow W2's right singular vectors, columns W1's left ones. Signs are arbitrary: look at |A|.
+    Within a group of equal singular values so is the basis: use `block_alignment` there.
+    """
+    if w1.shape[-2] != w2.shape[-1]:
+        raise ValueError(
+            f"layers of shape {tuple(w1.shape)} and {tuple(w2.shape)} are not adjacent; "
+            "w1's outputs must be w2's inputs"
+        )
+    u1 = torch.linalg.svd(w1, full_matrices=False).U
+    v2h = torch.linalg.svd(w2, full_matrices=False).Vh
+    return v2h @ u1
+
+
+@full_precision
+def block_alignment(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: float = 1e-2) -> float:
+    """Share of W1's left singular frame that lies in the matching blocks of W2's right one, between 0 and 1.
+
+    Neighbouring indices fall into one block when either layer's singular values there differ by less than
+    `gap` times that layer's largest (ours): inside a block, individual vectors carry no meaning.
+    Blind to signs and to rotations within blocks; 1 exactly when A is block diagonal.
+    """
+    a = alignment_matrix(w1, w2)
+    k = min(a.shape)
+    s1, s2 = (torch.linalg.svdvals(w)[:k] for w in (w1, w2))
+    inside = sum(a[block][:, block].square().sum() for block in _blocks(s1, s2, gap))
+    return float(inside) / k
+
+
+@full_precision
+def imbalance(w1: Float[Tensor, "*runs h d"], w2: Float[Tensor, "*runs m h"]) -> Float[Tensor, "*runs h h"]:
+    """C = W1 W1^T - W2^T W2, constant along the gradient flow of a linear network (App. B.5)."""
+    return w1 @ w1.mT - w2.mT @ w2
+
+
+@outside_autocast
+def imbalance_drift(weights: Sequence[Tensor]) -> float | None:
+    """Largest change of C along a path of weights (time, *runs, out, in), relative to the layers' Gram matrices.
+
+    max over time, runs and adjacent layers of |C(t) - C(0)|_F / max_t (|W1 W1^T|_F + |W2^T W2|_F).
+    The Gram matrices, not C itself, set the scale, for a balanced start has C = 0. None for one layer.
+    """
+    drifts = []
+    for w1, w2 in itertools.pairwise(weights):
+        c = imbalance(w1, w2)
+        scale = torch.linalg.matrix_norm(w1 @ w1.mT) + torch.linalg.matrix_norm(w2.mT @ w2)
+        drift = torch.linalg.matrix_norm(c - c[0]).amax(0)
+        drifts.append(float(torch.where(drift == 0, 0.0, drift / scale.amax(0)).max()))
+    return max(drifts, default=None)
+
+
+@dataclass(frozen=True, eq=False)
+class AlignmentReport:
+    """How two adjacent layers are aligned, and what the conserved imbalance C and the product P alone say about it.
+
+    h is the hidden width; indices count singular values in descending order, missing ones are zeros.
+    `blocks` lists indices whose singular values are nearly equal in either layer; all else is blind to signs and to
+    rotations inside a block. Per block: `sines`, the sine of the largest angle between the spaces that W1's left
+    and W2's right singular vectors span, as measured, and `bounds`, what `alignment_bound` allows, infinite where
+    it certifies nothing. `permutation[k]` is the right singular vector of W2 that best matches the k-th left one
+    of W1 (ascending inside a block); `alignment` (`block_alignment`) and `permuted_alignment` are the shares of
+    |A|^2 on the identity and on that matching.
+    """
+
+    imbalance_spectrum: Float[Tensor, " h"]
+    imbalance_norm: float
+    product_gaps: Float[Tensor, " h-1"]
+    blocks: list[list[int]]
+    sines: Float[Tensor, " b"]
+    bounds: Float[Tensor, " b"]
+    permutation: list[int]
+    alignment: float
+    permuted_alignment: float
+
+    @property
+    def certified(self) -> bool:
+        """Whether every bound lies below 1: no space of W1's can then be orthogonal to its partner of W2's.
+
+        Says nothing where all indices form one block (`pattern` "degenerate"), as in a network that is zero.
+        """
+        return bool((self.bounds < 1).all())
+
+    @property
+    def pattern(self) -> Literal["degenerate", "aligned", "anti-aligned", "permuted", "mixed"]:
+        """Name what |A| looks like; "reached" means a share of at least CLEAR_PATTERN.
+
+        degenerate: all indices form one block, there is no order to look at; aligned: `alignment` has reached it;
+        anti-aligned, permuted: `permuted_alignment` has, on the reversed order or on another one; mixed: none has.
+        """
+        h = len(self.permutation)
+        if h > 1 and len(self.blocks) == 1:
+            return "degenerate"
+        if self.alignment >= CLEAR_PATTERN:
+            return "aligned"
+        if self.permuted_alignment < CLEAR_PATTERN:
+            return "mixed"
+        label = _block_labels(self.blocks)
+        reversed_order = all(label[row] == label[h - 1 - k] for k, row in enumerate(self.permutation))
+        return "anti-aligned" if reversed_order else "permuted"
+
+
+@full_precision
+def alignment_report(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: float = 1e-2) -> AlignmentReport:
+    """Measure how the layers are aligned and bound it from C and P; `gap` as in `block_alignment`.
+
+    One run at a time. Raises ValueError for layers with run dimensions or that are not adjacent.
+    """
+    if w1.ndim != 2 or w2.ndim != 2:
+        raise ValueError(
+            f"layers have shapes {tuple(w1.shape)} and {tuple(w2.shape)}; report on one run (two matrices) at a time"
+        )
+    alignment, h = block_alignment(w1, w2, gap), w1.shape[0]
+    # Full frames: outside a layer's range its missing singular values are zeros with vectors of their own.
+    # The frames of the width between the layers are complete; those of wider outer sides are not needed.
+    u1, s1, _ = torch.linalg.svd(w1, full_matrices=w1.shape[1] < w1.shape[0])
+    _, s2, v2h = torch.linalg.svd(w2, full_matrices=w2.shape[0] < w2.shape[1])
+    blocks, a2 = _blocks(_pad(s1, h), _pad(s2, h), gap), v2h @ u1
+    c, p = torch.linalg.eigvalsh(imbalance(w1, w2)).flip(-1), _pad(torch.linalg.svdvals(w2 @ w1), h)
+    outside = [[i for i in range(h) if i not in block] for block in blocks]
+    sines = [
+        torch.linalg.matrix_norm(a2[rows][:, block], ord=2) if rows else a2.new_zeros(())
+        for rows, block in zip(outside, blocks, strict=True)
+    ]
+    permutation, share = _matching(a2.square(), blocks)
+    return AlignmentReport(
+        imbalance_spectrum=c,
+        imbalance_norm=float(c.abs().max()),
+        product_gaps=p[:-1] - p[1:],
+        blocks=blocks,
+        sines=torch.stack(sines),
+        bounds=alignment_bound(p, c, blocks),
+        permutation=permutation,
+        alignment=alignment,
+        permuted_alignment=share,
+    )
+
+
+def module_alignment(module: torch.nn.Module, first: str, second: str, gap: float = 1e-2) -> AlignmentReport:
+    """`alignment_report` of two linear layers of a torch module, named as in `module.named_modules()`.
+
+    `second` reads what `first` puts out; weights of any shape that fit, computed in float64. What stands between the
+    two (an activation, a normalisation) is not seen: C is conserved, and the bound the theory's, where nothing does.
+    Raises ValueError for a name that is not a linear layer (the message lists those there are) or layers that do not
+    fit together.
+    """
+    linear = {name: part for name, part in module.named_modules() if isinstance(part, torch.nn.Linear)}
+    for name in (first, second):
+        if name not in linear:
+            known = ", ".join(f"{other!r}" for other in linear) or "none"
+            raise ValueError(
+                f"{name!r} is not a linear layer of this {type(module).__name__}; its linear layers: {known}"
+            )
+    w1, w2 = (linear[name].weight.detach().to(torch.float64) for name in (first, second))
+    return alignment_report(w1, w2, gap)
+
+
+def alignment_bound(
+    product_singular_values: Float[Tensor, "*runs k"],
+    imbalance_spectrum: Float[Tensor, "*runs h"],
+    blocks: Sequence[Sequence[int]] | None = None,
+) -> Float[Tensor, "*runs b"]:
+    """Bound the sine of the angle between W1's left and W2's right singular vectors from P and C alone (ours).
+
+    Singular values of P = W2 W1 descend; `imbalance_spectrum` holds all h eigenvalues of C in any order. `blocks`
+    cuts 0, ..., h - 1 into runs of neighbours whose spaces are compared as wholes; None takes every index alone.
+    With gamma = |C|_2 and g half the spread of C's spectrum, sin <= g / (distance - g), where distance is that of
+    q_k = sqrt(p_k^2 + gamma^2 / 4) to the nearest outside the block; infinite, certifying nothing, where
+    distance <= g. So 0 when C = lambda I, whatever P is, as long as P separates the block.
+
+    Proof: P^T P has the spectrum of H2^(1/2) H1 H2^(1/2), H1 = W1 W1^T, H2 = W2^T W2, and c_min <= H1 - H2 <= c_max
+    squeezes it between H2^2 + c_min H2 and H2^2 + c_max H2. Hence each eigenvalue of H2, and of H1 up to the
+    centre of C's spectrum, is known from p_k up to g; Davis-Kahan does the rest, for C less that centre times I
+    has norm g and moves no eigenvector. Raises ValueError for blocks that do not cut 0, ..., h - 1 in this order.
+    """
+    c, h = imbalance_spectrum, imbalance_spectrum.shape[-1]
+    blocks = [[k] for k in range(h)] if blocks is None else blocks
+    if [k for block in blocks for k in block] != list(range(h)) or not all(blocks):
+        raise ValueError(f"blocks are {[list(b) for b in blocks]}; they must cut 0, ..., {h - 1} into runs, in order")
+    p = _pad(product_singular_values, h)
+    gamma, g = c.abs().amax(-1, keepdim=True), (c.amax(-1, keepdim=True) - c.amin(-1, keepdim=True)) / 2
+    q = torch.sqrt(p.square() + gamma.square() / 4)
+    # q_k - q_{k+1}, by the difference of squares: q itself has lost the digits of p when gamma is large.
+    steps = (p[..., :-1] - p[..., 1:]) * (p[..., :-1] + p[..., 1:]) / (q[..., :-1] + q[..., 1:])
+    steps = torch.where(p[..., :-1] > p[..., 1:], steps, 0.0)  # 0 / 0 where two values vanish without imbalance
+    edge = torch.full_like(g, math.inf)
+    steps = torch.cat([edge, steps, edge], dim=-1)
+    above, below = steps[..., [block[0] for block in blocks]], steps[..., [block[-1] + 1 for block in blocks]]
+    separation = torch.minimum(above, below) - g
+    return torch.where(separation > 0, g / separation, math.inf)
+
+
+def isotropic_rest_layers(
+    imbalance_spectrum: Float[Tensor, "*runs h"], product_value: float
+) -> tuple[Float[Tensor, "*runs h"], Float[Tensor, "*runs h"]]:
+    """Singular values (s1, s2) of two square layers at a rest point where P is p* times an orthogonal matrix (ours).
+
+    s1^2 = (c + sqrt(c^2 + 4 p*^2)) / 2 and s2^2 = (-c + sqrt(c^2 + 4 p*^2)) / 2 for each eigenvalue c of C, in the
+    order given; s1 s2 = p*. With c descending s1 descends and s2 ascends: W1 W1^T and W2^T W2 share eigenvectors in
+    opposite order, so |A| is the anti-diagonal permutation where c is distinct, against Theorem 2.
+    Raises ValueError for a product value below 0 or not finite.
+    """
+    if not 0 <= product_value < math.inf:
+        raise ValueError(f"product_value is {product_value}; it is a singular value, finite and at least 0")
+    c = imbalance_spectrum
+    larger = torch.sqrt((c.abs() + torch.sqrt(c.square() + 4 * product_value**2)) / 2)
+    # The smaller one from their product: the difference above it would cancel.
+    smaller = torch.where(larger > 0, product_value / larger, 0.0)
+    return torch.where(c >= 0, larger, smaller), torch.where(c >= 0, smaller, larger)
+
+
+def _blocks(s1: Tensor, s2: Tensor, gap: float) -> list[list[int]]:
+    """Cut the indices wherever both layers' singular values differ by more than `gap` times their largest."""
+    if not 0 <= gap < 1:
+        raise ValueError(f"gap is {gap}; it is a share of the largest singular value, at least 0 and below 1")
+    separated = (s1[:-1] - s1[1:] > gap * s1[0]) & (s2[:-1] - s2[1:] > gap * s2[0])
+    edges = [0, *(int(i) + 1 for i in separated.nonzero().flatten()), len(s1)]
+    return [list(range(i, j)) for i, j in itertools.pairwise(edges)]
+
+
+def _block_labels(blocks: list[list[int]]) -> list[int]:
+    return [label for label, block in enumerate(blocks) for _ in block]
+
+
+def _matching(squares: Tensor, blocks: list[list[int]]) -> tuple[list[int], float]:
+    """Best row of A for each column, and the share of |A|^2 on it, both blind to rotations inside blocks."""
+    # Pairs between two blocks share the mass there equally; at most min(sizes) of them can be matched.
+    score = torch.empty_like(squares)
+    for rows in blocks:
+        for columns in blocks:
+            block = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+            score[block] = squares[block].sum() / min(len(rows), len(columns))
+    columns, rows = linear_sum_assignment(score.T.cpu().numpy(), maximize=True)
+    share = float(score[rows, columns].sum()) / len(squares)
+    # Ties inside blocks are broken by order, not by round-off.
+    label, unused = _block_labels(blocks), [iter(block) for block in blocks]
+    matched = [partner for block in blocks for partner in sorted(label[rows[k]] for k in block)]
+    return [next(unused[partner]) for partner in matched], share
+
+
+def _pad(values: Tensor, size: int) -> Tensor:
+    """The first `size` of descending values, with zeros for missing ones."""
+    return torch.nn.functional.pad(values, (0, size - values.shape[-1]))

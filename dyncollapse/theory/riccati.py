@@ -1,0 +1,66 @@
+"""The exact solution of one layer under the dot-product and spectral losses: a matrix Riccati equation."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dyncollapse.model.gaussian import GaussianTask
+from dyncollapse.theory.equilibria import bilinear_temperature
+
+
+def riccati_gram(
+    weight: Float[Tensor, "m d"],
+    task: GaussianTask,
+    time: float,
+    loss: str = "dot",
+    temperature: float | None = None,
+) -> Float[Tensor, "d d"]:
+    """P^T P at flow time t of one layer started at `weight`, exactly, when S_e = sigma I (dot and spectral losses).
+
+    Q' = B Q + Q B - 2 g Q^2 with Q = P^T P, where B = 2 S / tau and g = 2 sigma^2 / tau^2 (dot), B = 4 S and
+    g = 4 sigma^2 (spectral). With M = W0 e^(Bt) and E = (1 - e^(-2Bt)) / 2B,
+    Q(t) = M^T (I + 2 g M E M^T)^-1 M. Entries of W0 below round-off of its norm count as zero in B's eigenbasis.
+    Raises ValueError for other losses and covariances.
+    """
+    if weight.ndim != 2 or weight.shape[1] != task.dim or not torch.isfinite(weight).all():
+        raise ValueError(f"the weight has shape {tuple(weight.shape)}; give one finite (m, {task.dim}) matrix")
+    if not 0 <= time < math.inf:
+        raise ValueError(f"time is {time}; it must be finite and at least 0")
+    s_e, _ = task.to(torch.float64).seen
+    sigma = float(s_e.diagonal().mean())
+    if float((s_e - sigma * torch.eye(task.dim)).abs().max()) > 1e-12 * sigma:
+        raise ValueError("the Riccati solution needs S_e = sigma I (two-sided: S + A); use population_flow instead")
+    if loss not in ("dot", "spectral"):
+        raise ValueError(f"the flow of {loss} is no Riccati equation; choose dot or spectral")
+    tau = bilinear_temperature(loss, temperature)
+    attract, repel = (4.0, 4.0) if loss == "spectral" else (2 / tau, 2 / tau**2)
+    rates, frame = torch.linalg.eigh(attract * task.data_cov.to(torch.float64))
+    rates, frame = rates.clamp_min(0).flip(0), frame.flip(1)
+    # Q is blind to rotations of W0's rows. In echelon form row i starts at the column leads[i], the fastest that it
+    # holds, so that its growth exp(b_leads t) can be divided out: nothing overflows or drowns, however late.
+    rows, leads = _echelon(weight.to(torch.float64) @ frame)
+    rows = rows * torch.exp((rates - rates[leads, None]).clamp_max(0) * time)
+    # (1 - e^(-2 b t)) / (2 b), which is t at b = 0.
+    span = torch.where(rates > 0, -torch.expm1(-2 * rates * time) / (2 * rates), time)
+    spread = rows * torch.sqrt(2 * repel * sigma**2 * span)
+    stacked = torch.cat([spread, torch.diag(torch.exp(-rates[leads] * time))], dim=1)
+    triangle = torch.linalg.qr(stacked.T, mode="r").R
+    half = torch.linalg.solve_triangular(triangle.T, rows, upper=False) @ frame.T
+    return half.T @ half
+
+
+def _echelon(rows: Tensor) -> tuple[Tensor, list[int]]:
+    """Rotate rows into echelon form, without those that vanish, and name the column in which each one starts."""
+    rows, leads = rows.clone(), list[int]()
+    tolerance = 10 * max(rows.shape) * torch.finfo(rows.dtype).eps * float(torch.linalg.matrix_norm(rows))
+    for column in range(rows.shape[1]):
+        top = len(leads)
+        mirror = rows[top:, column].clone()
+        if (length := float(torch.linalg.vector_norm(mirror))) > tolerance:
+            mirror[0] += math.copysign(length, mirror[0])
+            rows[top:] -= torch.outer(mirror, 2 / (mirror @ mirror) * (mirror @ rows[top:]))
+            leads.append(column)
+        rows[len(leads) :, column] = 0
+    return rows[: len(leads)], leads

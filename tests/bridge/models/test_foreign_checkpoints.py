@@ -1,0 +1,253 @@
+"""Encoders of others: one synthetic file for each layout, and what is said where a file does not fit."""
+
+import argparse
+import contextlib
+import math
+import pickle
+import re
+import sys
+import time
+import types
+
+import pytest
+import torch
+from helpers.bridge import ALONE, small
+from helpers.foreign_layouts import ARCH, LAYOUTS, TWO, backbone, under
+from safetensors.torch import save_file
+from torch import nn
+
+from dyncollapse.bridge import load_encoder, pretrain
+from dyncollapse.bridge.models.foreign_checkpoints import find_backbone
+from dyncollapse.bridge.models.foreign_names import WRAPPERS, find_places, unwrapped
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layout_gives_the_whole_backbone_and_its_projector(layout, tmp_path):
+    make, head, stem = LAYOUTS[layout]
+    b = backbone(stem=stem)
+    content = make(b)
+    path = tmp_path / "checkpoint.pth"
+    torch.save({**content, "args": argparse.Namespace(lr=0.1)} if layout == "barlow-twins" else content, path)
+    loaded = load_encoder(path, arch=ARCH)
+    assert loaded.matched.startswith("100 of 100 tensors matched (resnet18, stem ")
+    assert (loaded.recipe.stem, loaded.channels, loaded.has_embedding) == (stem, 3, head is not None)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        r, z = loaded.encoder(images)
+        assert torch.equal(r, b(images))
+        if head is not None:
+            assert torch.equal(z, head(b(images)))
+
+
+def test_backbone_is_found_out_and_safetensors_are_read(tmp_path):
+    path = tmp_path / "encoder.safetensors"
+    save_file(under("trunk.", backbone()), path)
+    loaded = load_encoder(path)
+    assert (loaded.recipe.arch, loaded.recipe.image_size, loaded.recipe.augment) == (ARCH, 224, "imagenet")
+    assert not loaded.has_embedding
+    assert "prefix trunk." in loaded.matched
+    assert "no projector that is understood" in loaded.matched
+
+
+def test_small_stems_say_how_large_their_images_are(tmp_path):
+    path = tmp_path / "encoder.pt"
+    torch.save(under("", backbone(stem="cifar", channels=1)), path)
+    loaded = load_encoder(path, arch=ARCH, image_size=28)
+    assert (loaded.recipe.image_size, loaded.recipe.augment, loaded.channels) == (28, "cifar", 1)
+
+
+def test_directclr_by_others_keeps_d0_dimensions(tmp_path):
+    path = tmp_path / "encoder.pt"
+    torch.save({"model": under("module.backbone.", backbone())}, path)
+    loaded = load_encoder(path, arch=ARCH, d0=90)
+    with torch.no_grad():
+        r, z = loaded.encoder(torch.zeros(1, 3, 32, 32))
+    assert torch.equal(z, r[:, :90])
+    with pytest.raises(ValueError, match="d0 is 513, but resnet18 gives representations of 512"):
+        load_encoder(path, arch=ARCH, d0=513)
+
+
+def test_prefix_map_names_the_copy_that_is_wanted(tmp_path):
+    path, teacher, student = tmp_path / "dino.pt", backbone(1), backbone(2)
+    torch.save({"teacher": under("net.", teacher), "student": under("net.", student)}, path)
+    assert torch.equal(load_encoder(path, arch=ARCH).encoder.backbone.conv1.weight, teacher.conv1.weight)
+    loaded = load_encoder(path, arch=ARCH, renames={"teacher.net.": "unused.", "student.net.": "backbone."})
+    assert loaded.matched.startswith("100 of 100")
+    renamed = load_encoder(path, arch=ARCH, renames={"teacher.net.layer": "unused."})
+    assert torch.equal(renamed.encoder.backbone.conv1.weight, student.conv1.weight)
+    with pytest.raises(
+        ValueError, match=r"--prefix-map encoder\. begins no name in the file; its names are like teacher\.net"
+    ):
+        load_encoder(path, renames={"encoder.": "backbone."})
+
+
+def other(content, tmp_path, **options):
+    path = tmp_path / "odd.pth"
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=re.escape(str(path))) as error:
+        load_encoder(path, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_backbone_with_a_part_missing_is_refused_with_the_count(tmp_path):
+    tensors = under("module.backbone.", backbone())
+    del tensors["module.backbone.layer3.1.conv2.weight"]
+    told = other(tensors, tmp_path, arch=ARCH)
+    assert "99 of 100 tensors matched" in told
+    assert "layer3.1.conv2.weight is missing" in told
+    wrong = under("", backbone()) | {"bn1.weight": torch.ones(3)}
+    assert "99 of 100 tensors matched" in other(wrong, tmp_path, arch=ARCH)
+    assert "bn1.weight has shape (3,), not (64,)" in other(wrong, tmp_path, arch=ARCH)
+
+
+def test_other_architecture_says_what_does_not_fit(tmp_path):
+    told = other(under("", backbone()), tmp_path, arch="resnet50")
+    assert re.search(r"\d+ of 265 tensors matched .*; give --arch, --stem or --prefix-map", told)
+    assert "0 of vit_tiny_patch16_224's tensors" in other(under("", backbone()), tmp_path, arch="vit_tiny_patch16_224")
+    assert "conv1.weight has shape (64, 3, 7, 7), not (64, 3, 3, 3)" in other(
+        under("", backbone()), tmp_path, arch=ARCH, stem="cifar"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [({"epoch": 3}, "holds no tensors"), ({"w": torch.ones(2)}, "its names are like w")]
+)
+def test_file_without_an_encoder_is_refused(content, words, tmp_path):
+    assert words in other(content, tmp_path)
+
+
+class Custom:
+    """What torch does not load from an untrusted file."""
+
+
+def test_unknown_pickle_is_named_and_loaded_only_if_trusted(tmp_path):
+    content = {"config": Custom(), "model": under("", backbone())}
+    told = other(content, tmp_path, arch=ARCH)
+    assert "Custom" in told
+    assert "--trust-checkpoint" in told
+    loaded = load_encoder(tmp_path / "odd.pth", arch=ARCH, trust=True)
+    assert loaded.matched.startswith("100 of 100")
+
+
+def test_code_that_is_not_here_is_named_and_the_file_not_blamed(tmp_path, monkeypatch):
+    package = types.ModuleType("somepkg")
+    package.Settings = type("Settings", (dict,), {"__module__": "somepkg", "__qualname__": "Settings"})
+    monkeypatch.setitem(sys.modules, "somepkg", package)
+    content = {"model": under("", backbone()), "settings": package.Settings()}
+    torch.save(content, tmp_path / "odd.pth")
+    monkeypatch.delitem(sys.modules, "somepkg")
+    with pytest.raises(ValueError, match=r"needs code that is not here: the module somepkg; .* save the state_dict"):
+        load_encoder(tmp_path / "odd.pth", trust=True)
+    monkeypatch.setitem(sys.modules, "somepkg", types.ModuleType("somepkg"))
+    with pytest.raises(ValueError, match=r"the class Settings of the module somepkg; where that code is") as error:
+        load_encoder(tmp_path / "odd.pth", trust=True)
+    assert "damaged" not in str(error.value)
+    assert "torch.save(model.state_dict(), FILE)" in str(error.value)
+    content["settings"].__class__.__module__ = "__main__"
+    monkeypatch.setattr(sys.modules["__main__"], "Settings", package.Settings, raising=False)
+    torch.save(content, tmp_path / "script.pth")
+    monkeypatch.delattr(sys.modules["__main__"], "Settings")
+    with pytest.raises(ValueError, match="the class Settings of the script that saved it"):
+        load_encoder(tmp_path / "script.pth", trust=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "trust"),
+    [("half", False), ("double", False), ("bfloat16", False), ("Parameter", False), ("numpy", True)],
+)
+def test_other_kinds_of_arrays_are_read(kind, trust, tmp_path):
+    b = backbone()
+    convert = {"Parameter": lambda t: nn.Parameter(t), "numpy": lambda t: t.numpy()}
+    floats = {n: t for n, t in b.state_dict().items() if t.is_floating_point()}
+    torch.save({n: convert.get(kind, lambda t: getattr(t, kind)())(t) for n, t in floats.items()}, tmp_path / "a.pt")
+    loaded = load_encoder(tmp_path / "a.pt", arch=ARCH, trust=trust)
+    for name, value in loaded.encoder.backbone.state_dict().items():
+        if name in floats:
+            assert torch.equal(
+                value, getattr(floats[name], kind)().float() if "loat16" in kind or kind == "half" else floats[name]
+            )
+
+
+@pytest.mark.parametrize(("value", "word"), [(math.nan, "NaN"), (math.inf, "infinity")])
+@pytest.mark.parametrize("name", ["backbone.layer2.0.bn1.running_var", "projector.2.bias"])
+def test_weights_that_are_not_finite_are_refused_by_name(value, word, name, tmp_path):
+    tensors = under("backbone.", backbone()) | under("projector.", TWO)
+    tensors[name] = tensors[name].clone()
+    tensors[name][3] = value
+    torch.save(tensors, tmp_path / "nan.pt")
+    with pytest.raises(ValueError, match=f"{re.escape(name)} holds {word}; take an earlier checkpoint"):
+        load_encoder(tmp_path / "nan.pt", arch=ARCH)
+    unused = under("backbone.", backbone()) | {"queue": torch.full((3,), value)}
+    torch.save(unused, tmp_path / "unused.pt")
+    assert load_encoder(tmp_path / "unused.pt", arch=ARCH).matched.startswith("100 of 100")
+
+
+@pytest.mark.parametrize("depth", range(4))
+def test_words_of_wrappers_do_not_hide_a_backbone(depth):
+    for word in WRAPPERS:
+        tensors = {}
+        for name, value in under("", backbone()).items():
+            parts = f"backbone.{name}".split(".")
+            parts.insert(min(depth, len(parts) - 1), word)
+            tensors[".".join(parts)] = value
+        (place, *_) = find_places(unwrapped(tensors.items()), [ARCH], None)
+        assert (place.prefix, place.rank[0]) == ("backbone.", 0)
+
+
+@pytest.mark.parametrize("name", ["p{}.conv1.weight", "0.{}.0.weight", "conv1.weight.{}", "projector.{}.weight"])
+def test_many_names_take_no_time(name):
+    tensors = {name.format(k): torch.ones(1) for k in range(30_000)} | under("", backbone())
+    start = time.process_time()
+    with contextlib.suppress(ValueError):
+        find_backbone(tensors, "file", arch=ARCH)
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("channels", [0, 2, 4])
+def test_channels_that_no_image_has_are_refused(channels):
+    tensors = under("", backbone()) | {"conv1.weight": torch.ones(64, channels, 7, 7)}
+    with pytest.raises(ValueError, match=f"the first filters take {channels} channels; images have 1 or 3 here"):
+        find_backbone(tensors, "file", arch=ARCH)
+
+
+def test_copies_are_announced(tmp_path):
+    tensors = under("student.", backbone(1)) | under("teacher.", backbone(2))
+    torch.save(tensors, tmp_path / "two.pt")
+    loaded = load_encoder(tmp_path / "two.pt", arch=ARCH)
+    assert (
+        "Of 2 copies of the backbone, that under teacher. is taken; --prefix-map names another." in loaded.assumptions
+    )
+
+
+def test_pickled_module_is_read_if_trusted(tmp_path):
+    torch.save(backbone(), tmp_path / "whole.pt")
+    with pytest.raises(ValueError, match="--trust-checkpoint"):
+        load_encoder(tmp_path / "whole.pt", arch=ARCH)
+    assert load_encoder(tmp_path / "whole.pt", arch=ARCH, trust=True).matched.startswith("100 of 100")
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 half a zip", pickle.dumps({"a": 1})])
+def test_damaged_file_is_refused_in_one_line(content, tmp_path):
+    path = tmp_path / "bad.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(str(path))) as error:
+        load_encoder(path)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="does not exist"):
+        load_encoder(tmp_path / "none.pt")
+
+
+def test_ours_know_their_own(tmp_path):
+    encoder = pretrain(small(batch_size=432, projector="linear"), tmp_path, ALONE)
+    loaded = load_encoder(tmp_path)
+    assert (loaded.step, loaded.run, loaded.recipe.projector) == (3, tmp_path, "linear")
+    state = loaded.encoder.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in encoder.state_dict().items())
+    file = next((tmp_path / "checkpoints").iterdir())
+    assert load_encoder(file).run == tmp_path
+    with pytest.raises(ValueError, match=r"--arch: .* is of dyncollapse and knows its own"):
+        load_encoder(file, arch=ARCH)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="has no checkpoints/"):
+        load_encoder(tmp_path / "empty")

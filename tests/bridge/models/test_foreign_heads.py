@@ -1,0 +1,300 @@
+"""Projectors of others: what stands between their layers, what is assumed, and what is left out for doubt."""
+
+import time
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from dyncollapse.bridge.models.foreign_heads import CLASSIFIERS, Asked, find_head
+from dyncollapse.bridge.models.foreign_names import WRAPPERS, renamed, unwrapped
+from dyncollapse.bridge.models.foreign_rows import ACTIVATIONS
+from dyncollapse.bridge.models.projectors import UnitNorm
+
+DIM = 12
+
+
+def filled(*layers):
+    """A row in evaluation mode whose tensors are all different."""
+    row = nn.Sequential(*layers).eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for tensor in row.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.rand_like(tensor) + 0.1)
+    return row
+
+
+def named(path, module):
+    return {f"{path}.{name}": tensor for name, tensor in module.state_dict().items()}
+
+
+def mlp(between=None, path="projection_head"):
+    return named(path, filled(nn.Linear(DIM, 7), between or nn.ReLU(), nn.Linear(7, 5)))
+
+
+def find(tensors, backbone="backbone.", at=None, **asked):
+    return find_head(tensors, backbone, DIM, Asked(at, **asked))
+
+
+def assert_same(found, expected):
+    r = torch.randn(20, DIM, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(found.module.eval()(r), expected(r), rtol=0, atol=1e-6)
+
+
+# --- What stands between layers
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation_is_the_one_that_is_named(name):
+    expected = filled(nn.Linear(DIM, 7), ACTIVATIONS[name](), nn.Linear(7, 5))
+    head, left_out = find(named("projection_head", expected), activation=name)
+    assert_same(head, expected)
+    assert head.layers == f"Linear 12-7, {name}, Linear 7-5"
+    assert f"projection_head has {name} between its layers 0 and 2, as --projector-activation says." in head.assumptions
+    assert left_out == []
+
+
+def test_options_that_change_nothing_are_refused():
+    lone = named("projector", filled(nn.Linear(DIM, 5))[0])
+    with pytest.raises(ValueError, match=r"no place for one in projector \(Linear 12-5\); leave it out"):
+        find(lone, activation="gelu")
+    with pytest.raises(ValueError, match=r"no place for one in projector"):
+        find(lone, at="projector", activation="gelu")
+    for asked, option in (({"activation": "gelu"}, "activation"), ({"last": "relu"}, "last")):
+        with pytest.raises(ValueError, match=f"--projector-{option} is given, but no projector is understood"):
+            find({"queue": torch.ones(3)}, **asked)
+
+
+def test_assumed_activation_is_announced():
+    head, _ = find(mlp(nn.Tanh()))
+    assert head.layers == "Linear 12-7, relu, Linear 7-5"
+    (said,) = [text for text in head.assumptions if "between" in text]
+    assert "relu between its layers 0 and 2; a state dict does not hold activations" in said
+    assert "--projector-activation" in said
+    assert any(text.startswith("Nothing follows the last layer of projection_head") for text in head.assumptions)
+    with pytest.raises(ValueError, match="--projector-activation is 'swish'; choose one of relu, gelu"):
+        find(mlp(), activation="swish")
+
+
+@pytest.mark.parametrize(
+    ("path", "prefix", "beside", "activation", "source"),
+    [
+        ("projection_head.layers", "backbone.", (), "relu", "every head of lightly"),
+        ("projection_head.layers", "backbone.", ("anchor_projection_head.layers.0.weight",), "gelu", "lightly's MSN"),
+        ("head.mlp", "backbone.", (), "gelu", "DINO"),
+        ("dino_head.mlp", "dino_backbone.", (), "gelu", "DINO"),
+        ("neck", "backbone.", (), "relu", "MMSelfSup"),
+        ("encoder_q.fc", "encoder_q.", (), "relu", "MoCo v2"),
+        ("base_encoder.fc", "base_encoder.", (), "relu", "MoCo v3"),
+        ("base_encoder.head", "base_encoder.", (), "relu", "MoCo v3"),
+        ("encoder.fc", "encoder.", ("predictor.0.weight",), "relu", "SimSiam"),
+        ("projector", "backbone.", ("classifier.weight",), "relu", "solo-learn except VIbCReg"),
+        ("projector", "backbone.", (), "relu", "Barlow Twins"),
+        ("projector", "encoder.", (), "relu", "Spijkervet"),
+        ("projection_head", "", ("prototypes.weight",), "relu", "SwAV"),
+        ("head", "encoder.", (), "relu", "SupContrast"),
+        ("backbone.fc", "backbone.", (), "relu", "sthalles"),
+        ("projection.model", "encoder.", (), "relu", "bolts"),
+        ("g", "f.", (), "relu", "leftthomas"),
+    ],
+)
+def test_known_layouts_are_built_as_their_sources_have_them(path, prefix, beside, activation, source):
+    expected = filled(nn.Linear(DIM, 7), ACTIVATIONS[activation](), nn.Linear(7, 5))
+    tensors = named(f"model.{path}", expected) | {f"model.{name}": torch.zeros(3) for name in beside}
+    head, _ = find(tensors, f"model.{prefix}")
+    assert_same(head, expected)
+    assert any("as in " in text and source in text for text in head.assumptions)
+
+
+def test_dinos_head_ends_before_its_last_layer():
+    expected = filled(nn.Linear(DIM, 7), nn.GELU(), nn.Linear(7, 7), nn.GELU(), nn.Linear(7, 5))
+    last = {"head.last_layer.weight_g": torch.ones(9, 1), "head.last_layer.weight_v": torch.ones(9, 5)}
+    head, _ = find(named("head.mlp", expected) | last)
+    assert_same(head, expected)
+    assert any("what enters head.mlp's last layer" in text for text in head.assumptions)
+    alone = filled(nn.Linear(DIM, 5))[0]  # of one layer, it is no classifier
+    head, _ = find(named("head.mlp", alone) | last)
+    assert_same(head, alone)
+    head, _ = find(named("head.mlp", alone) | last, last="normalise")
+    assert_same(head, nn.Sequential(alone, UnitNorm()))
+
+
+def test_output_is_divided_by_its_length_where_asked():
+    expected = filled(nn.Linear(DIM, 7), nn.ReLU(), nn.Linear(7, 5))
+    head, _ = find(named("projector", expected), last="normalise")
+    assert_same(head, lambda r: nn.functional.normalize(expected(r), dim=1))
+    assert "normalise follows the last layer of projector, as --projector-last says." in head.assumptions
+    expected.append(nn.ReLU())
+    assert_same(find(named("projector", expected), last="relu")[0], expected)
+    with pytest.raises(ValueError, match="--projector-last is 'l2'; choose one of normalise, relu"):
+        find(mlp(), last="l2")
+
+
+BLOCK = st.tuples(
+    st.integers(1, 6), st.booleans(), st.sampled_from(["none", "batch", "plain batch", "layer"]), st.booleans()
+)
+
+
+@given(blocks=st.lists(BLOCK, min_size=2, max_size=5), name=st.sampled_from(["relu", "gelu", "tanh"]))
+def test_any_row_with_its_activation_named_is_the_module(blocks, name):
+    layers, width = [], DIM
+    for out, bias, norm, dropout in blocks:
+        if layers:
+            layers += [ACTIVATIONS[name](), *([nn.Dropout()] if dropout else [])]
+        layers.append(nn.Linear(width, out, bias=bias))
+        width = out
+        if norm != "none":
+            layers.append(nn.LayerNorm(out) if norm == "layer" else nn.BatchNorm1d(out, affine=norm == "batch"))
+    expected = filled(*layers)
+    head, _ = find(named("net.projector", expected), "net.backbone.", activation=name)
+    assert_same(head, expected)
+
+
+def test_layers_without_room_between_them():
+    class Apart(nn.Module):
+        """A list of layers whose activation is a function, which leaves no number."""
+
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(filled(nn.Linear(DIM, 7), nn.Linear(7, 5)))
+
+        def forward(self, r):
+            return self.layers[1](torch.tanh(self.layers[0](r)))
+
+    tensors = named("projector", Apart())
+    head, _ = find(tensors)
+    assert head.layers == "Linear 12-7, Linear 7-5"
+    assert any("has nothing between its linear layers" in text for text in head.assumptions)
+    assert_same(find(tensors, activation="tanh")[0], Apart())
+
+
+def test_trainable_activations_and_dropout_in_front_are_seen():
+    expected = filled(nn.Dropout(), nn.Linear(DIM, 7), nn.PReLU(), nn.Linear(7, 5))
+    head, _ = find(named("projector", expected))
+    assert_same(head, expected)
+    assert any("projector begins with 1:" in text for text in head.assumptions)
+
+
+def test_layers_with_words_are_a_row():
+    row = filled(nn.Linear(DIM, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 5))
+    forms = [("fc1", "bn1", "fc2"), ("linear0", "norm0", "linear1"), ("l_1", "bn_1", "l_2"), ("0.fc", "0.bn", "1.fc")]
+    # Rows within the row, as SimSiam's of PatrickHua: what ends an inner row may be an activation.
+    forms += [("layer1.0", "layer1.1", "layer2.0"), ("0.0", "0.1", "1"), ("0.0", "0.1", "1.0"), ("0", "1.0", "2")]
+    for words in forms:
+        tensors = {}
+        for word, layer in zip(words, (row[0], row[1], row[3]), strict=True):
+            tensors |= named(f"projector.{word}", layer)
+        assert_same(find(tensors)[0], row)
+
+
+# --- Doubt
+
+
+@pytest.mark.parametrize("word", CLASSIFIERS)
+@pytest.mark.parametrize("inner", ["", ".0", ".1"])
+def test_lone_linear_layer_is_left_out_until_it_is_named(word, inner):
+    layer = filled(nn.Linear(DIM, 1000))[0]
+    tensors = named(f"{word}{inner}", layer)
+    head, (said,) = find(tensors)
+    assert head is None
+    assert f"{word}, one linear layer from 12 to 1000 dimensions, is left out" in said
+    assert f"--projector-prefix {word}" in said
+    assert_same(find(tensors, at=word)[0], layer)
+
+
+@pytest.mark.parametrize("word", ["projector", "projection_head", "neck.fc", "g"])
+def test_lone_linear_projector_is_taken(word):
+    layer = filled(nn.Linear(DIM, 5, bias=False))[0]
+    assert_same(find(named(word, layer))[0], layer)
+
+
+def test_second_candidate_is_named():
+    head, (said,) = find(mlp(path="projector") | mlp(path="head"))
+    assert head.path == "projector"
+    assert "head (Linear 12-7, relu, Linear 7-5) is left out" in said
+    head, (said,) = (
+        find(named("projector", nn.Conv2d(3, 4, 1)) | mlp(path="classifier"))[0],
+        find(mlp(path="classifier"))[1],
+    )
+    assert head is None
+    assert "--projector-prefix classifier" in said
+
+
+def strange(**tensors):
+    return {f"projector.{name.replace('__', '.')}": value for name, value in tensors.items()}
+
+
+W, B = torch.ones(5, DIM), torch.ones(5)
+STRANGE = {
+    "numbers far apart": (strange(**{"0__weight": W, "9__weight": torch.ones(3, 5)}), "are 9 numbers apart"),
+    "number without end": (strange(**{"0__weight": W, "999999999__weight": torch.ones(3, 5)}), "999999999"),
+    "other width": (strange(**{"0__weight": torch.ones(5, 3)}), "takes 3 values where there are 12"),
+    "widths that do not meet": (
+        strange(**{"0__weight": W, "2__weight": torch.ones(3, 4)}),
+        "takes 4 values where there are 5",
+    ),
+    "bias of another size": (strange(**{"0__weight": W, "0__bias": torch.ones(4)}), "do not fit together"),
+    "norm of another size": (
+        strange(**{"0__weight": W, "1__running_mean": torch.ones(4), "1__running_var": B}),
+        "do not fit",
+    ),
+    "convolution": (strange(**{"0__weight": torch.ones(5, DIM, 1, 1), "1__weight": W}), "is neither linear nor a norm"),
+    "bias alone": (strange(**{"0__bias": B}), "neither linear nor a norm"),
+    "attention": (strange(in_proj_weight=W, in_proj_bias=B), "it has in_proj_weight"),
+    "one number twice": (strange(fc0__weight=W, linear0__weight=W), "have one number"),
+}
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_what_is_no_row_is_left_out_with_a_reason_and_refused_if_named(case):
+    tensors, reason = STRANGE[case]
+    start = time.perf_counter()
+    head, (said,) = find(tensors)
+    assert head is None
+    assert said.startswith("projector is not understood as a projector: ")
+    assert reason in said
+    with pytest.raises(ValueError, match="--projector-prefix is projector, which is not understood") as error:
+        find(tensors, at="projector")
+    assert reason in str(error.value)
+    assert time.perf_counter() - start < 1
+
+
+def test_projector_that_is_named_has_to_be_there_once():
+    tensors = mlp(path="net.a.proj") | mlp(path="net.b.proj")
+    with pytest.raises(ValueError, match=r"which fits net\.a\.proj, net\.b\.proj; give the whole of one"):
+        find(tensors, at="proj")
+    assert find(tensors, at="module.b.proj")[0].path == "net.b.proj"
+    for wrong in ("predictor", "", "module", "."):
+        with pytest.raises(ValueError, match="begins no name beside the backbone; names there are like net"):
+            find(tensors, at=wrong)
+
+
+# --- Names
+
+
+@given(
+    words=st.lists(st.lists(st.sampled_from(sorted(WRAPPERS)), max_size=2), min_size=4, max_size=4),
+)
+def test_words_of_wrappers_are_dropped_wherever_they_stand(words):
+    parts = ["encoder", "layer1", "0", "weight"]
+    name = ".".join(part for more, part in zip(words, parts, strict=True) for part in (*more, part))
+    assert list(unwrapped([(name, torch.ones(1))])) == ["encoder.layer1.0.weight"]
+
+
+def test_two_tensors_do_not_become_one():
+    one, two = torch.ones(1), torch.zeros(1)
+    assert unwrapped([("a.w", one), ("module.a.w", two)]) == {"a.w": one, "module.a.w": two}
+    assert unwrapped([("module", one)]) == {"module": one}
+
+
+def test_renames_ignore_wrappers():
+    tensors = {"encoder.w": torch.ones(1)}
+    assert list(renamed(tensors, {"module.encoder.": "x."})) == ["x.w"]
+    assert list(renamed(tensors, {"module.": ""})) == ["encoder.w"]
+    assert list(renamed(tensors, {"module.": "x."})) == ["x.encoder.w"]
+    with pytest.raises(ValueError, match=r"--prefix-map module\.decoder\. begins no name"):
+        renamed(tensors, {"module.decoder.": "x."})

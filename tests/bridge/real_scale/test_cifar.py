@@ -1,0 +1,55 @@
+import tarfile
+import time
+from dataclasses import replace
+
+import pytest
+from helpers.real_scale import site
+
+from dyncollapse.bridge.evaluation.digits_check import table_recipes
+from dyncollapse.bridge.real_scale import cifar
+from dyncollapse.bridge.real_scale.scale import FULL
+from dyncollapse.bridge.training.pretraining import LossDiverged
+
+
+def test_rows_that_fail_are_told_and_fail_their_part(tmp_path, archive, monkeypatch):
+    finish = cifar.finish_run
+
+    def some(recipe, *rest):
+        if recipe.head == "linear":
+            raise LossDiverged("the loss is nan at step 1")
+        finish(recipe, *rest)
+
+    monkeypatch.setattr(cifar, "finish_run", some)
+    monkeypatch.setattr(cifar, "ORDER", ("linear", "mlp"))
+    monkeypatch.setattr(cifar, "table_recipes", lambda common: table_recipes(common, ("linear", "mlp")))
+    found = cifar.measure(site(tmp_path, cifar=archive))
+    assert found.failed
+    assert found.values["failed"] == {"linear": "the loss is nan at step 1"}
+    assert [row["row"] for row in found.values["rows"]] == ["nonlinear, 2 layers"]
+
+
+def test_rows_for_which_no_time_is_left_are_named(tmp_path, archive, monkeypatch):
+    monkeypatch.setattr(cifar, "ROOM", 1e9)  # as if the first had taken an age
+    found = cifar.measure(site(tmp_path, cifar=archive))
+    assert len(found.values["rows"]) == 1
+    assert len(found.skipped) == 8
+    told = found.skipped[0]
+    assert told == "no time for the row linear; give more --minutes"
+    assert cifar.measure(site(tmp_path)).skipped == ["CIFAR-10 was not given (--cifar PATH): no rows of Tables 1 and 2"]
+
+
+def test_epochs_are_as_many_as_there_is_time_for(tmp_path):
+    full = replace(site(tmp_path), scale=FULL, until=time.time() + 900 + cifar.AFTER)
+    assert cifar._epochs(full, 9, 8.0) == 11 - 1  # 100 s a row, 12 of them besides its steps, not a second too long
+    assert cifar._epochs(full, 9, 1e6) == 1
+
+
+def test_archives_are_unpacked_and_others_refused(tmp_path, archive):
+    assert sorted(path.name for path in cifar.unpacked(archive, tmp_path / "here").iterdir()) == ["test", "train"]
+    with tarfile.open(tmp_path / "deep.tar", "w") as packed:
+        packed.add(archive.parent / "train", "cifar/train")
+    assert cifar.unpacked(tmp_path / "deep.tar", tmp_path / "there").name == "cifar"
+    assert cifar.unpacked(archive.parent, tmp_path / "no") == archive.parent
+    (tmp_path / "odd").write_text("odd")
+    with pytest.raises(ValueError, match="is no folder, nor a tar archive that can be unpacked"):
+        cifar.unpacked(tmp_path / "odd", tmp_path / "odd-folder")

@@ -1,0 +1,122 @@
+"""The real-scale check: every part at toy size, as a command and on a pretended GPU."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.bridge import ALONE, small
+from helpers.pretend_cuda import pretend_cuda
+from helpers.programs import refused
+from helpers.real_scale import ONE_THREAD, call, site
+from matplotlib.image import imread
+
+from dyncollapse.bridge.real_scale import cifar, covariances, embedding, ensembles, throughput
+from dyncollapse.bridge.training.checkpoints import newest
+from dyncollapse.bridge.training.distributed import Process
+from dyncollapse.bridge.training.journal import read_journal
+from dyncollapse.bridge.training.pretraining import pretrain
+
+# --- The whole
+
+
+def test_command_does_every_part_and_leaves_a_report(tmp_path, archive):
+    command = [sys.executable, "-m", "dyncollapse", "bridge", "check", "--full", "--tiny", "--device", "cpu", "--json"]
+    done = subprocess.run(
+        [*command, "--cifar", archive, "--out", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+        env=ONE_THREAD,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert {part["number"]: part["status"] for part in printed["parts"]} == dict.fromkeys(range(1, 7), "ok")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"report.json", "summary.md", "report.png", "cifar.png", "cifar"}
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) | {"folder": str(tmp_path / "out")} == printed
+    values = {part["number"]: part["values"] for part in printed["parts"]}
+    assert list(values[1]["rates"]) == ["SimCLR-mlp", "SimCLR-linear", "SimCLR-none", "DirectCLR"]
+    assert values[2]["step"] > 0  # the encoder that part 1 had trained
+    assert len(values[2]["spectra"]["embedding"]["eigenvalues"]) == 128
+    assert values[5]["loss"] == values[5]["resumed_loss"]  # to the bit, on a CPU
+    assert len(values[6]["rows"]) == 9
+    assert not list((tmp_path / "out").glob("cifar/*/checkpoints"))
+    summary = (tmp_path / "out" / "summary.md").read_text()
+    assert summary.startswith("# Real-scale check: passed\n")
+    assert "| DirectCLR (low-rank diagonal) | 62.7 |" in summary
+    for picture in ("report.png", "cifar.png"):
+        assert imread(tmp_path / "out" / picture).std() > 0.05
+    assert "6. Tables 1 and 2 on CIFAR-10" in done.stderr
+    assert "Warning" not in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:.*pin_memory.*")
+@pytest.mark.parametrize("part", [throughput, embedding, covariances, ensembles, cifar], ids=lambda m: m.__name__)
+def test_part_keeps_to_one_device(part, tmp_path, archive):
+    with pretend_cuda() as device:
+        found = part.measure(site(tmp_path, device, cifar=archive))
+    assert found.findings
+    assert not found.failed
+
+
+def test_pretraining_and_its_resumption_keep_to_one_device(tmp_path):
+    recipe = small(device="cuda", deterministic=True)
+    with pretend_cuda() as device:
+        pretrain(recipe, tmp_path, Process(0, 1, device))
+        newest(tmp_path).unlink()  # the end's, so that there are steps left
+        pretrain(recipe, tmp_path, Process(0, 1, device))
+    pretrain(replace(recipe, device="cpu"), tmp_path / "cpu", ALONE)
+    here, there = (read_journal(folder / "log.jsonl")[-1]["loss"] for folder in (tmp_path, tmp_path / "cpu"))
+    assert here == there
+
+
+def test_the_pretended_gpu_refuses_what_a_real_one_would():
+    with pretend_cuda():
+        here, there = torch.zeros(3), torch.zeros(3, device="cuda")
+        assert there.device.type == "cuda"
+        assert there.is_cuda
+        assert (there + 1).is_cuda
+        assert (there * torch.tensor(2.0)).is_cuda  # one number may come from anywhere
+        assert not there.cpu().is_cuda
+        assert here.to(there.device).is_cuda
+        assert there[here.long()].is_cuda
+        layer = torch.nn.Linear(3, 3).to("cuda")
+        layer(there).sum().backward()
+        assert layer.weight.is_cuda
+        for mixed in (lambda: here + there, lambda: torch.cat([here, there]), lambda: here[there.long()]):
+            with pytest.raises(RuntimeError, match="cuda"):
+                mixed()
+        with pytest.raises(RuntimeError, match="cuda"):
+            layer(here)
+        with pytest.raises(TypeError, match="numpy"):
+            there.numpy()
+
+
+# --- Bad input
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_absent_is_told_in_a_line(tmp_path):
+    line = refused(call("--full", "--out", tmp_path / "out"))
+    assert line == "dyncollapse: --device is 'cuda'; this machine offers cpu"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--full", "--seeds", "2", "--short"], "--seeds, --short: not with --full; drop it, or change that"),
+        (["--minutes", "3"], "--minutes: not without --full; drop it, or change that"),
+        (["--tiny", "--device", "cpu", "--cifar", "gone"], "--cifar gone is not there; give a folder of CIFAR-10"),
+        (["--tiny", "--device", "cpu", "--cifar", __file__], "is no folder and no tar archive; give CIFAR-10 as one"),
+        (["--tiny", "--device", "cpu", "--cifar", str(Path(__file__).parent)], "holds no images"),
+        (["--full", "--device", "tpu"], "--device is 'tpu'; this machine offers cpu"),
+        (["--full", "--minutes", "0"], "0.0 is not in the range 0<x<=10000."),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(given, told):
+    assert told in refused(call(*given))

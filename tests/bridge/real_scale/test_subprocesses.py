@@ -1,0 +1,145 @@
+"""The real-scale check: how failures are told."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from helpers import bridge as parts
+from helpers.real_scale import CPU, ONE_THREAD, call, site
+
+from dyncollapse.bridge.real_scale import report
+from dyncollapse.bridge.real_scale.findings import Finding, Found
+from dyncollapse.bridge.real_scale.parts import PARTS, Part
+from dyncollapse.bridge.real_scale.scale import FULL
+
+# --- What runs the parts
+
+
+def ended(process):
+    state = Path(f"/proc/{process}/stat")
+    return not state.exists() or state.read_text().split()[2] == "Z"
+
+
+def eventually(holds, seconds=40.0):
+    """Whether it holds before so many seconds are over."""
+    end = time.time() + seconds
+    while not holds() and time.time() < end:
+        time.sleep(0.05)
+    return holds()
+
+
+def run(folder, monkeypatch, *measures, minutes=1.0, most=60.0):
+    chosen = tuple(Part(k, measure.__name__, measure, most) for k, measure in enumerate(measures, 7))
+    monkeypatch.setattr(report, "PARTS", chosen)
+    said = []
+    folder.mkdir()
+    found = report.run_parts(folder, CPU, tiny=True, minutes=minutes, tell=said.append)
+    return found, said
+
+
+def test_parts_that_fail_are_told_and_the_others_go_on(tmp_path, monkeypatch):
+    found, said = run(
+        tmp_path / "out",
+        monkeypatch,
+        parts.wrong_part,
+        parts.raising_part,
+        parts.dying_part,
+        parts.good_part,
+        parts.skipped_part,
+    )
+    assert [part["status"] for part in found["parts"]] == ["FAILED", "FAILED", "FAILED", "ok", "skipped"]
+    assert [part["reason"] for part in found["parts"]] == [
+        "error: 0.5 (at most 0.1: FAILED)",
+        "OSError: [Errno 28] No space left on device",
+        "its process died with exit code -9",
+        "",
+        "",
+    ]
+    assert not found["passed"]
+    assert found["parts"][2]["findings"][0]["sentence"] == "speed: 1 m/s"  # what it had saved
+    assert found["parts"][2]["values"] == {"a": None}
+    assert "   at it" in said
+    text = (tmp_path / "out" / "summary.md").read_text()
+    assert text.startswith("# Real-scale check: FAILED\n")
+    assert "- aim: 1 (target: at least 2: missed)" in text  # and the part is ok
+    assert "- skipped: nothing to do it with" in text
+    assert "raising_part" in found["parts"][1]["details"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.json", "summary.md", "report.png"}
+
+
+def test_part_that_hangs_is_ended_with_what_it_started(tmp_path, monkeypatch):
+    found, _ = run(tmp_path / "out", monkeypatch, parts.hanging_part, parts.good_part, most=12.0)
+    assert [part["status"] for part in found["parts"]] == ["FAILED", "ok"]
+    assert found["parts"][0]["reason"] == "it was not done in the time for it, and was ended"
+    assert ended(int((tmp_path / "out" / "sleeper").read_text()))
+
+
+def test_parts_for_which_no_time_is_left_fail(tmp_path, monkeypatch):
+    found, _ = run(tmp_path / "out", monkeypatch, parts.good_part, minutes=0.1)
+    assert found["parts"][0]["reason"] == "no time was left for it; give more --minutes"
+
+
+def test_failed_part_ends_the_command_with_1(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "PARTS", (Part(7, "wrong", parts.wrong_part, 60.0),))
+    result = call("--full", "--tiny", "--device", "cpu", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "dyncollapse: part 7: error: 0.5 (at most 0.1: FAILED)"
+    assert "# Real-scale check: FAILED" in result.stdout
+
+
+def test_findings_say_whether_they_hold():
+    for value, least, holds in ((0.9, True, True), (0.89, True, False), (0.9, False, True), (0.91, False, False)):
+        assert Finding("x", value, limit=0.9, least=least).holds is holds
+    for missing in (None, float("nan")):
+        assert Finding("x", missing, limit=0.9).holds is False
+        told = report._part_values(PARTS[0], Found([Finding("x", missing)], {"x": [missing]}), 1.0)
+        assert told["findings"][0]["value"] is told["values"]["x"][0] is None
+    assert Finding("x", 1.0).holds is None
+    assert Finding("rate", 12345.6, "images/s").sentence == "rate: 12,346 images/s"
+    assert not Found([Finding("x", 2.0, limit=1.0, target=True)]).failed
+    assert Found([Finding("x", 2.0, limit=1.0)]).failed
+
+
+def test_speeds_are_judged_at_full_size_only(tmp_path):
+    tiny = site(tmp_path)
+    assert tiny.target("x", 0.1, 0.9, least=True).holds is None
+    assert replace(tiny, scale=FULL).target("x", 0.1, 0.9, least=True).holds is False
+
+
+def test_parts_are_those_of_the_issue_and_fit_the_time():
+    assert sorted(part.number for part in PARTS) == [1, 2, 3, 4, 5, 6]
+    assert PARTS[-1].number == 6  # takes what the others leave
+    assert sum(part.most for part in PARTS[:-1]) <= 9 * 60
+
+
+def test_a_picture_that_cannot_be_drawn_ends_nothing(tmp_path, monkeypatch):
+    def broken(_report):
+        raise TypeError("no picture")
+
+    monkeypatch.setattr("dyncollapse.bridge.real_scale.pictures.draw_report", broken)
+    found, said = run(tmp_path / "out", monkeypatch, parts.good_part)
+    assert found["passed"]
+    assert f"   {tmp_path / 'out' / 'report.png'} could not be drawn (no picture)" in said
+
+
+def test_a_command_that_is_killed_leaves_no_part_behind(tmp_path):
+    code = """
+import sys, time
+from helpers import bridge as bridge_helpers
+from functools import partial
+from dyncollapse.bridge.real_scale.subprocesses import run_alone
+if __name__ == "__main__":
+    run_alone(partial(bridge_helpers.sleep_and_tell, sys.argv[1]), time.time() + 60, print)
+"""
+    environment = {**ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "pid")], env=environment)
+    try:
+        assert eventually((tmp_path / "pid").exists)
+    finally:
+        command.kill()
+        command.wait()
+    part = int((tmp_path / "pid").read_text())
+    assert eventually(lambda: ended(part))

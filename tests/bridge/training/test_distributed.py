@@ -1,0 +1,80 @@
+"""Pretraining: one process and two."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers import bridge_worker
+from helpers.bridge import ALONE, small, states
+
+from dyncollapse.bridge import build_encoder
+from dyncollapse.bridge.training.checkpoints import load_checkpoint, newest
+from dyncollapse.bridge.training.journal import read_journal
+
+# --- Several processes
+
+
+def launch(out, count, cases):
+    """The work in `count` processes, joined as torchrun does it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", bridge_worker.__file__, str(out), json.dumps(cases)],
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+    try:
+        for worker in workers:
+            _, errors = worker.communicate(timeout=200)
+            assert worker.returncode == 0, errors
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
+def test_two_processes_have_the_loss_gradients_and_statistics_of_one(tmp_path):
+    cases = {head: {"projector": head, "batch_size": 64} for head in ("mlp", "linear", "random-subvector")}
+    bridge_worker.work(tmp_path, cases)  # alone
+    launch(tmp_path, 2, cases)
+    for head in cases:
+        one, *two = (torch.load(tmp_path / f"{head}-{name}.pt") for name in ("1-0", "2-0", "2-1"))
+        for other in two:
+            torch.testing.assert_close(other["loss"], one["loss"], rtol=1e-6, atol=0)
+            assert other["gradients"].keys() == one["gradients"].keys()
+            for name, gradient in one["gradients"].items():
+                # float32 in the loss and its softmax, float64 in the network.
+                error = (other["gradients"][name] - gradient).norm() / gradient.norm().clamp_min(1e-3)
+                assert float(error) < 1e-6, name
+            for name, value in one["state"].items():
+                torch.testing.assert_close(other["state"][name], value, rtol=1e-9, atol=1e-12)
+    logs = [read_journal(tmp_path / f"run-{count}" / "log.jsonl")[-1] for count in (1, 2)]
+    assert logs[0]["loss"] == pytest.approx(logs[1]["loss"], rel=1e-4)
+    monitors = [read_journal(tmp_path / f"run-{count}" / "monitor.jsonl") for count in (1, 2)]
+    for one, other in zip(*monitors, strict=True):
+        assert one["representation_samples"] == other["representation_samples"]
+        assert one["representation_effective_rank"] == pytest.approx(other["representation_effective_rank"], rel=1e-2)
+    weights = [states(tmp_path / f"run-{count}")["model"]["backbone.conv1.weight"] for count in (1, 2)]
+    # Two violent first steps in float32 multiply rounding: conv1 moves by 0.6 of itself, the runs part by 0.6 % of it.
+    moved = weights[0] - build_encoder(small(batch_size=432), 1).state_dict()["backbone.conv1.weight"]
+    assert float((weights[0] - weights[1]).norm() / moved.norm()) < 0.03
+    assert len(load_checkpoint(newest(tmp_path / "run-2")).states["random"]) == 2
+
+
+def test_processes_share_a_batch_evenly_or_not_at_all():
+    two = [replace(ALONE, rank=rank, count=2) for rank in range(2)]
+    assert [process.share(8) for process in two] == [slice(0, 4), slice(4, 8)]
+    with pytest.raises(ValueError, match="batch_size is 9, which 2 processes cannot share evenly; try 8"):
+        two[0].share(9)

@@ -1,0 +1,120 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers.diagnose_command import SAVED
+
+# -------------------------------------------------------------------------------------------------- around the terminal
+
+
+def start(*options, **settings):
+    """The command in a process of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error", **settings.pop("env", {})}
+    command = [sys.executable, "-m", "dyncollapse", "diagnose", *options]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, **settings)
+
+
+def test_output_that_is_no_utf8_is_plain_and_nothing_crashes(folder):
+    (folder / "a.npy").rename(folder / "Zürich ±.npy")
+    env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    process = start("Zürich ±.npy", "--out", "new", env=env, stdout=subprocess.PIPE)
+    shown, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert shown.isascii()
+    assert rb"rich" in shown.splitlines()[0]
+    assert b"| *   *   *" in shown
+    assert b"====" in shown
+    assert {path.name for path in (folder / "new").iterdir()} == SAVED
+
+
+def test_columns_of_a_narrow_terminal_are_kept(folder):
+    pty = pytest.importorskip("pty")
+    import fcntl
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 60, 0, 0))
+    hidden = {"COLUMNS": "", "LINES": "", "TERM": "xterm", "NO_COLOR": "1"}
+    process = start("a.npy", env=hidden, stdout=theirs, cwd=folder)
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 65536):
+            shown += part
+    except OSError:  # Linux says so when the other end is closed
+        pass
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
+    blank = [number for number, line in enumerate(lines) if not line.strip()]
+    chart_and_table = lines[blank[0] : blank[2]]
+    assert max(map(len, chart_and_table)) <= 60
+    assert any(line.startswith("participation_ratio_unbiased ") for line in chart_and_table)
+    assert not any("…" in line for line in lines)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux only")
+def test_full_disk_behind_stdout_is_one_line(folder):
+    with open("/dev/full", "wb") as full:
+        process = start("a.npy", stdout=full, cwd=folder)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.decode().splitlines()[-1].startswith("dyncollapse: standard output could not be written")
+    assert b"Traceback" not in errors
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
+def test_reader_that_leaves_ends_the_command_quietly_after_saving(folder):
+    reading, writing = os.pipe()
+    process = start("a.npy", "--out", "new", stdout=writing, cwd=folder)
+    os.close(reading)
+    os.close(writing)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors == b""
+    assert {path.name for path in (folder / "new").iterdir()} == SAVED
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ten_gigabytes_open_at_once_and_stop_at_ctrl_c(folder):
+    rows = 20_000_000
+    with open(folder / "ten.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (rows, 128)})
+        file.truncate(file.tell() + rows * 128 * 4)
+    watched = (
+        "import sys, dyncollapse.commands.main, dyncollapse.diagnostics.monitor as monitor\n"
+        "whole = monitor.Monitor.update\n"
+        "def told(done, total):\n"
+        "    print(done, total, flush=True)\n"
+        "def update(self, *views, progress=None):\n"
+        "    return whole(self, *views, progress=told)\n"
+        "monitor.Monitor.update = update\n"
+        "dyncollapse.commands.main.main(['diagnose', 'ten.npy', '--out', 'new'])\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", watched],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A suite that runs in the background hands down an ignored Ctrl-C; a user's terminal does not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        told = [process.stdout.readline().split() for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    done = [int(count) for count, _ in told]
+    assert 0 < done[0] < done[1] < done[2] < rows
+    assert {total for _, total in told} == {str(rows)}
+    assert process.returncode == 130
+    assert errors == "dyncollapse: Interrupted; nothing was saved.\n"
+    assert not (folder / "new").exists()

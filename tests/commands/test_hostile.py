@@ -1,0 +1,168 @@
+"""What strangers send is refused in one line, in seconds and in little memory, whatever is to be made of it."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from helpers.hostile_files import FILES, write_pt
+
+from dyncollapse.bridge.models.foreign_tensors import flatten, read_tensors
+from dyncollapse.commands.main import main
+from dyncollapse.diagnostics.readers import read_rows
+
+SECONDS, ROOM = 5, 2**30
+
+
+def refused(read, path):
+    """The message of the ValueError that reading raises in time: one short line that begins with the path."""
+    start = time.process_time()
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} ") as caught:
+        read(path)
+    assert time.process_time() - start < SECONDS
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    assert message.isprintable()
+    assert len(message) < len(str(path)) + 1500
+    return message
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_rows_come_of_it(tmp_path, name):
+    FILES[name](tmp_path / name)
+    refused(read_rows, tmp_path / name)
+
+
+# Sound tensors, of which no encoder is made.
+READ = ("zero_dimensional", "empty", "truths", "complex_numbers", "eight_bits", "overlapping", "names_for_a_terminal")
+READ += ("cyclic_list", "shared_lists", "deep_lists", "deep_tuples", "keys_of_one_hash", "keys_of_other_kinds")
+READ += ("attributes_for_methods", "endless_memo")
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith((".pt", ".safetensors"))])
+def test_tensors_come_of_it_only_where_they_are_sound(tmp_path, name):
+    path = tmp_path / name
+    FILES[name](path)
+    if path.stem in READ:
+        start = time.process_time()
+        tensors = flatten(read_tensors(path))
+        assert time.process_time() - start < SECONDS
+        assert all(type(tensor) is torch.Tensor and tensor.detach().clone().numel() <= 256 for _, tensor in tensors)
+    else:
+        refused(read_tensors, path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes, as Linux does")
+def test_nothing_takes_much_memory(tmp_path):
+    script = f"""
+import pathlib, resource, sys
+sys.path.insert(0, {os.path.dirname(os.path.dirname(__file__))!r})
+from helpers.hostile_files import FILES
+from dyncollapse.bridge.models.foreign_tensors import read_tensors
+from dyncollapse.diagnostics.readers import read_rows
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+heavy = ("million", "bomb", "shared", "hundred", "header_of", "stride", "beyond", "size", "long", "endless", "nested")
+for name, write in FILES.items():
+    if not any(word in name for word in heavy):
+        continue
+    path = pathlib.Path({str(tmp_path)!r}, name)
+    for read in (write, read_rows, read_tensors):
+        try:
+            read(path)
+        except ValueError:
+            pass
+    path.unlink()
+    print(name, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) > 30
+    assert int(lines[-1].split()[1]) * 1024 < ROOM  # the most of all
+
+
+COMMANDS = (
+    ("diagnose",),
+    ("bridge", "embed", "--data", "digits", "--checkpoint"),
+    ("bridge", "diagnose", "--data", "digits", "--checkpoint"),
+    ("bridge", "probe", "--data", "digits", "--checkpoint"),
+)
+
+
+def fails(command, path):
+    """The one line on stderr of a command that ends with 2."""
+    done = CliRunner().invoke(main, [*command, str(path)])
+    assert done.exit_code == 2, (done.output, done.exception)
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.rstrip("\n").isprintable()
+    assert not done.stdout
+    return done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:2]))
+@pytest.mark.parametrize(
+    "name", ["cyclic.pt", "shared_levels.pt", "sparse.pt", "meta.pt", "stride_zero.pt", "cut_zip.pt"]
+)
+def test_commands_end_with_one_line(tmp_path, monkeypatch, command, name):
+    monkeypatch.chdir(tmp_path)
+    FILES[name](tmp_path / name)
+    assert name in fails(command, name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:2]))
+def test_what_is_no_file_is_not_opened(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.pt")
+    Path("zero.npy").symlink_to("/dev/zero")
+    Path("zero.pt").symlink_to("/dev/zero")
+    os.mkdir("folder.pt")
+    for name in ("pipe.pt", "zero.npy", "zero.pt", "folder.pt", "/dev/stdin", "missing\x1b[31m.pt"):
+        fails(command, name)
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    for suffix in (".npy", ".npz", ".pt", ".safetensors"):
+        path = tmp_path / os.fsdecode(b"\xff" + suffix.encode())
+        try:
+            path.write_bytes(b"nothing")
+        except OSError:
+            pytest.skip("file systems of some systems take UTF-8 alone")
+        with pytest.raises(ValueError, match=r"\\udcff") as caught:
+            read_rows(path)
+        assert str(caught.value).isprintable()
+
+
+def test_numbers_written_on_a_machine_of_the_other_byte_order(tmp_path):
+    from helpers.hostile_files import Claim, tensor
+
+    numbers = torch.arange(4.0)
+    data = numbers.numpy().astype(">f4").tobytes()
+    write_pt(tmp_path / "big.pt", {"z": tensor(storage=Claim(4))}, {"0": data}, byteorder=b"big")
+    assert torch.equal(read_rows(tmp_path / "big.pt"), numbers.reshape(2, 2))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("bridge", "table", "folder"),
+        ("bridge", "pretrain", "--data", "digits", "--config", "folder/config.json"),
+        ("bridge", "pretrain", "--resume", "--out", "folder"),
+        ("bridge", "embed", "--data", "digits", "--checkpoint", "folder"),
+        ("collect", "folder"),
+        ("sweep", "--lr", "0.1,0.2", "--steps", "2", "--out", "folder"),
+    ],
+    ids=" ".join,
+)
+def test_pipes_in_the_folder_of_a_run_or_sweep_do_not_block(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    os.makedirs("folder/checkpoints")
+    for name in ("config.json", "probes.json", "diagnosis.json", "log.jsonl", "sweep.json", "failures.json"):
+        os.mkfifo(f"folder/{name}")
+    os.mkfifo("folder/checkpoints/step-00000001.pt")
+    assert "a pipe, not a regular file" in fails(command[:-1], command[-1])

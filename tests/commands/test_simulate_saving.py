@@ -1,0 +1,140 @@
+"""What `dyncollapse simulate` saves and says when it is killed, out of disk, one of two, or takes long."""
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import warnings
+from contextlib import ExitStack
+
+import pytest
+import torch
+from helpers.programs import SMALL, refused, small_disk
+
+from dyncollapse.dynamics.trajectory import Trajectory
+from dyncollapse.runtime.folders import claimed_folder
+from dyncollapse.simulation.report import save
+
+
+def test_full_disk_is_one_line_and_leaves_nothing(simulate, tmp_path):
+    with small_disk(0):
+        result = simulate("--out", "mine")
+    assert result.exit_code == 1
+    said = "dyncollapse: mine/sgd.npz could not be written (File too large). Nothing was recorded.\n"
+    assert result.stderr == said
+    assert not list(tmp_path.iterdir())
+
+
+def test_disk_that_fills_up_between_dynamics_leaves_the_first_whole(simulate, tmp_path, monkeypatch):
+    with ExitStack() as disk:
+
+        def fill(outcome, folder):
+            save(outcome, folder)
+            disk.enter_context(small_disk(5000))
+
+        monkeypatch.setattr("dyncollapse.simulation.report.save", fill)
+        result = simulate("--out", "mine", "--json")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "dyncollapse: mine/sgd.npz could not be written (File too large). What was recorded until then is in mine/\n"
+    )
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"run.json", "sgd.npz"}
+    assert Trajectory.load(tmp_path / "mine/sgd.npz").time[-1] > 0
+
+
+KILLED = """
+import os, signal, sys
+from dyncollapse.simulation import report
+from dyncollapse.commands.main import main
+save = report.save
+def killed(outcome, folder):
+    save(outcome, folder)
+    os.kill(os.getpid(), signal.SIGKILL)
+report.save = killed
+main(sys.argv[1:])
+"""
+
+
+def test_killed_run_is_continued_by_the_same_command(simulate, tmp_path):
+    options = ["--seed", "3", "--out", "mine"]
+    command = [sys.executable, "-c", KILLED, "simulate", *SMALL, *options]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == -signal.SIGKILL
+    assert json.loads((tmp_path / "mine/run.json").read_text())["status"] == "running"
+    assert "mine already holds files" in refused(simulate("--seed", 4, "--out", "mine"))
+    result = simulate(*options)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == "Going on with a run that was killed: sgd done\n"
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"run.json", "sgd.npz", "flow.npz", "spectrum.png"}
+    assert simulate("--seed", 3, "--out", "whole").exit_code == 0
+    mine, whole = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("mine", "whole"))
+    assert mine["status"] == "finished"
+    assert mine["verdict"] == whole["verdict"]
+    for name in ("sgd", "flow"):
+        paths = [Trajectory.load(tmp_path / folder / f"{name}.npz") for folder in ("mine", "whole")]
+        assert all(torch.equal(*pair) for pair in zip(*(path.weights for path in paths), strict=True))
+    assert "already holds files" in refused(simulate(*options))
+
+
+@pytest.mark.parametrize(
+    "settings", [b"text.usetex: True\nfont.family: nowhere\n", b"\xff\xfe", b"lines.linewidth: red\n"]
+)
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
+def test_settings_of_matplotlib_cost_no_result(tmp_path, settings, backend):
+    (tmp_path / "matplotlibrc").write_bytes(settings)
+    command = [sys.executable, "-m", "dyncollapse", "simulate", *SMALL, "--dynamics", "sgd", "--out", "mine"]
+    environment = {**os.environ, "MPLBACKEND": backend}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "Saved in mine/: run.json, sgd.npz" in result.stdout
+    drawn = (tmp_path / "mine/spectrum.png").exists()
+    assert ("warning: mine/spectrum.png could not be drawn" in result.stderr) is not drawn
+    assert len(result.stderr.splitlines()) == (0 if drawn else 1)
+    assert drawn is not (settings == b"\xff\xfe")  # with those, Matplotlib itself cannot be imported
+
+
+def test_of_two_runs_in_one_folder_the_second_is_refused(simulate, tmp_path):
+    with claimed_folder(tmp_path / "mine", "simulate"):
+        for options in (("--out", "mine"), ("--seed", 1, "--out", "mine", "--json")):
+            assert "mine is in use by process" in refused(simulate(*options))
+    assert simulate("--out", "mine").exit_code == 0
+
+
+def test_what_libraries_say_stays_off_the_terminal(simulate, monkeypatch, capfd):
+    def talk(*_args, **_kwargs):
+        warnings.warn("a word for programmers", UserWarning, stacklevel=2)
+        logging.getLogger("some.library").warning("another")
+        raise ValueError("--dim is not to my liking")
+
+    monkeypatch.setattr("dyncollapse.simulation.run.build", talk)
+    shown = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert refused(simulate()) == "dyncollapse: --dim is not to my liking"
+        assert warnings.showwarning is shown
+    assert capfd.readouterr() == ("", "")
+
+
+def test_counts_beyond_all_reason_and_empty_names_are_refused(simulate, tmp_path):
+    for count in (10**3, 10**5, 10**9):
+        assert f"--threads is {count}; it must be between 1 and" in refused(simulate("--threads", count))
+    assert "Invalid value for '--out': it is empty" in refused(simulate("--out", ""))
+    assert not list(tmp_path.iterdir())
+
+
+def test_long_run_says_beforehand_how_long_and_meanwhile_how_far(simulate, monkeypatch):
+    monkeypatch.setattr("dyncollapse.runtime.progress.LOG_EVERY", 0.05)
+    monkeypatch.setattr("dyncollapse.commands.main.LONG", 0.0)
+    result = simulate("--steps", 2000, "--json")
+    assert result.exit_code == 0
+    json.loads(result.stdout)
+    first, *lines = result.stderr.splitlines()
+    assert re.fullmatch(r"This takes roughly [\d.]+ (s|min); Ctrl-C keeps what is done until then\.", first)
+    said = [line for line in lines if re.fullmatch(r"(sgd|flow): (\d+%, about .* left|under way for .*)", line)]
+    assert any(line.startswith("sgd: ") and "left" in line for line in said)
+
+
+def test_run_of_seconds_says_nothing(simulate):
+    assert simulate().stderr == ""

@@ -1,0 +1,134 @@
+"""The page is one file that needs nothing else, and well formed; the table and the picture show the same report."""
+
+import csv
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+import torch
+
+from dyncollapse.diagnostics.exports import as_csv, as_html, as_png, draw
+from dyncollapse.diagnostics.monitor import diagnose
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+EVIL = "<script>alert('1') & \"2\"</script>"
+
+
+class Page(HTMLParser):
+    """Every tag closed in order; texts and addresses collected."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.texts, self.links, self.ids = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.ids += [value for name, value in attrs if name == "id"]
+        self.links += [value for name, value in attrs if name in {"href", "src", "xlink:href", "style"}]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    @property
+    def text(self):
+        return "".join(self.texts)
+
+
+def rows(dim, samples=200, alive=None):
+    z = torch.randn(samples, dim, generator=torch.Generator().manual_seed(0))
+    z[:, alive if alive is not None else dim :] = 0
+    return z
+
+
+@pytest.fixture(scope="module")
+def report():
+    z = rows(8, alive=5)
+    return diagnose(z, z + 0.1 * rows(8, alive=5).flip(0))
+
+
+def test_page_is_well_formed_and_needs_nothing_else(report):
+    page = as_html(report, {"file": "z.npy"})
+    found = Page(page)
+    assert found.tags.count("svg") == 1
+    assert not {"script", "link", "img", "iframe"} & set(found.tags)
+    addresses = set(re.findall(r"https?://[^\"'\s<>]+", page))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert all("url(" not in link or "url(#" in link for link in found.links)
+    assert {link[1:] for link in found.links if link.startswith("#")} <= set(found.ids)
+    assert page.isascii()
+
+
+def test_page_tells_everything_of_the_report(report):
+    text = Page(
+        as_html(report, {"file": "z.npy", "positives": ["p.npy"], "key": None, "versions": {"torch": "2"}})
+    ).text
+    assert report.verdict.sentence in text
+    assert all(
+        name in text and definition in text
+        for name, definition in report.conventions.items()
+        if name in report.measures
+    )
+    assert all(warning in text for warning in report.warnings)
+    assert f"{report.measures['rankme']:.4g}" in text
+    assert "not defined" in text  # lidar has two views only
+    assert "p.npy" in text
+    assert "torch 2" in text
+    assert "None" not in text
+    assert repr(float(report.spectrum[0])) in text
+
+
+def test_whatever_is_in_a_name_is_text(report):
+    page = as_html(report, {"file": EVIL, "space": EVIL, EVIL: EVIL})
+    assert "<script" not in page
+    assert Page(page).text.count(EVIL) >= 4
+
+
+def test_same_report_same_page(report):
+    assert as_html(report, {}) == as_html(report, {})
+
+
+@pytest.mark.parametrize("dim", [1, 2, 128])
+def test_page_of_any_dimension(dim):
+    found = Page(as_html(diagnose(rows(dim)), {}))
+    assert found.tags.count("tr") >= dim
+
+
+def test_page_of_2048_dimensions_has_no_large_picture():
+    # The spectrum is what makes the page: a short one, repeated, saves the time of a large diagnosis.
+    few = diagnose(rows(8, alive=4))
+    v = few.verdict
+    longer = {name: getattr(v, name) * 256 for name in ("collapsed", "fates", "escapes")}
+    spectrum = few.spectrum.repeat(256).sort(descending=True).values
+    many = replace(few, dim=2048, spectrum=spectrum, verdict=replace(v, **longer))
+    page = as_html(many, {})
+    svg = page[page.index("<svg") : page.index("</svg>")]
+    assert len(svg) < 200_000
+    assert len(as_csv(many).splitlines()) == 2049
+
+
+def test_csv_holds_the_numbers_to_the_bit(report):
+    lines = list(csv.DictReader(io.StringIO(as_csv(report))))
+    assert [float(line["eigenvalue"]) for line in lines] == report.spectrum.tolist()
+    assert [line["fate"] for line in lines] == report.verdict.fates
+    assert [line["collapsed"] == "True" for line in lines] == report.verdict.collapsed
+
+
+def test_picture_has_ratios_where_there_are_any(report):
+    assert len(draw(report).axes) == 2
+    assert len(draw(diagnose(rows(4))).axes) == 1
+    still = torch.ones(20, 3)
+    assert len(draw(diagnose(still, still)).axes) == 1  # nothing varies: no ratio to draw
+    assert as_png(report).startswith(b"\x89PNG")

@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+import torch
+from helpers.flow import draw, population_problem
+
+import dyncollapse.dynamics.solver as solver_module
+from dyncollapse import FlowFailed, Interrupted, population_flow, sample_flow
+
+
+def test_interruption_keeps_the_record(generator):
+    weights, pairs = draw(generator)
+
+    def stop(t, end):
+        assert end == 5.0
+        if t > 2:
+            raise KeyboardInterrupt
+
+    times = np.linspace(0, 5, 51)
+    with pytest.raises(Interrupted, match="interrupted at t = ") as stopped:
+        sample_flow(weights, pairs, times, progress=stop)
+    path = stopped.value.trajectory
+    assert len(path.time) > 2
+    assert path.time[0] == 0
+    assert (path.time.diff() > 0).all()
+    # Kept at the solver's own steps: each state must be the flow's at the time it claims.
+    expected = sample_flow(weights, pairs, path.time)
+    torch.testing.assert_close(path.product, expected.product, rtol=0, atol=1e-7)
+
+
+def test_interruption_before_the_first_record(generator):
+    weights, pairs = draw(generator)
+
+    def stop(_t, _end):
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as stopped:
+        sample_flow(weights, pairs, [1.0, 2.0], progress=stop)
+    assert len(stopped.value.trajectory.time) == 0
+
+
+def stop_after(share):
+    def progress(t, end):
+        if t > share * end:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_interruption_in_a_later_run_keeps_the_finished_ones(generator):
+    weights, task = population_problem(generator, runs=(3,))
+    times = np.linspace(0, 5, 6)
+    first = population_flow(tuple(w[0] for w in weights), task, times)
+    with pytest.raises(Interrupted) as stopped:
+        population_flow(weights, task, times, progress=stop_after(0.5))
+    path = stopped.value.trajectory
+    assert path.time.tolist() == times.tolist()
+    assert path.product.shape == (6, 1, 5, 4)
+    assert torch.equal(path.product[:, 0], first.product)
+    assert torch.equal(path.loss[:, 0], first.loss)
+    assert path.meta["evaluations"] == first.meta["evaluations"]
+
+
+def test_interruption_in_the_first_run_keeps_its_part(generator):
+    weights, task = population_problem(generator, runs=(3,))
+    with pytest.raises(Interrupted, match="interrupted at t = ") as stopped:
+        population_flow(weights, task, np.linspace(0, 5, 51), progress=stop_after(0.2))
+    path = stopped.value.trajectory
+    assert 2 < len(path.time) < 51
+    assert path.product.shape == (len(path.time), 1, 5, 4)
+    expected = population_flow(tuple(w[0] for w in weights), task, path.time)
+    torch.testing.assert_close(path.product[:, 0], expected.product, rtol=0, atol=1e-6)
+    with pytest.raises(Interrupted) as stopped:
+        population_flow(weights, task, [1.0, 2.0], progress=stop_after(0))
+    assert stopped.value.trajectory.product.shape == (0, 1, 5, 4)
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_failure_of_a_run_keeps_the_finished_ones(broken, generator, monkeypatch):
+    weights, task = population_problem(generator, runs=(3,))
+    times = [0.0, 1.0, 2.0, 3.0]
+    whole, solve, calls = population_flow(weights, task, times), solver_module.solve_ivp, []
+
+    def give_up(*arguments, **options):
+        solution = solve(*arguments, **options)
+        calls.append(solution)
+        if len(calls) == broken + 1:
+            solution.t, solution.y, solution.success = solution.t[:2], solution.y[:, :2], False
+            solution.message = "Enough."
+        return solution
+
+    monkeypatch.setattr(solver_module, "solve_ivp", give_up)
+    with pytest.raises(FlowFailed, match=r"beyond t = 3 of 3, where .*: Enough\.") as failed:
+        population_flow(weights, task, times)
+    path = failed.value.trajectory
+    if broken:
+        assert path.time.tolist() == times
+        assert torch.equal(path.product, whole.product[:, :broken])
+    else:
+        assert path.time.tolist() == times[:2]
+        assert torch.equal(path.product, whole.product[:2, :1])
+
+
+@pytest.mark.parametrize("runs", [(), (1,), (3,)])
+def test_progress_climbs_over_all_runs_to_the_end(runs, generator):
+    weights, task = population_problem(generator, runs=runs)
+    seen = []
+    population_flow(weights, task, [1.0, 5.0], progress=lambda t, end: seen.append((t, end)))
+    shares, ends = zip(*seen, strict=True)
+    assert set(ends) == {5.0}
+    assert list(shares) == sorted(shares)
+    assert shares[0] >= 0
+    assert shares[-1] == pytest.approx(5.0, rel=1e-12)

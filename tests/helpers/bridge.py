@@ -1,0 +1,90 @@
+"""What the bridge's tests share: small image folders and short runs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dyncollapse.bridge import Process, resolve
+from dyncollapse.bridge.real_scale.findings import Finding, Found
+from dyncollapse.bridge.training.checkpoints import load_checkpoint, newest
+
+ALONE = Process(0, 1, torch.device("cpu"))
+CLASSES = ("cat", "dog")
+
+
+def write_images(folder: Path, per_class: int = 6, size: tuple[int, int] = (40, 30), seed: int = 0) -> Path:
+    """An image folder of two classes that differ in colour."""
+    generator = np.random.default_rng(seed)
+    for k, name in enumerate(CLASSES):
+        (folder / name).mkdir(parents=True)
+        for number in range(per_class):
+            pixels = generator.integers(0, 128, (*size, 3), dtype=np.uint8)
+            pixels[..., k] += 100
+            Image.fromarray(pixels).save(folder / name / f"{number:04d}.jpg", quality=95)
+    return folder
+
+
+def small(**given):
+    """A recipe that takes a second or two."""
+    settings = {"data": "digits", "epochs": 1, "warmup_epochs": 0.0, "batch_size": 128, "monitor_every": 0}
+    return resolve({**settings, "tensorboard": False, "log_every": 5, "checkpoint_every": 5, **given})
+
+
+def states(folder):
+    return load_checkpoint(newest(folder)).states
+
+
+def equal(one, other):
+    """Whether nested states are the same to the bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return one == other
+
+
+# --- Parts of a real-scale check, for tests of what runs them: other processes import them from here
+
+
+def good_part(site):
+    site.tell("at it")
+    (site.folder / "left").write_text("scratch")
+    return Found([Finding("speed", 1.0, "m/s"), Finding("aim", 1.0, limit=2.0, least=True, target=True)], {"a": 1})
+
+
+def wrong_part(_site):
+    return Found([Finding("error", 0.5, limit=0.1), Finding("fine", 0.0, limit=0.1)])
+
+
+def raising_part(_site):
+    raise OSError(28, "No space left on device")
+
+
+def dying_part(site):
+    site.save(Found([Finding("speed", 1.0, "m/s")], {"a": float("nan")}))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hanging_part(site):
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    (site.report / "sleeper").write_text(str(sleeper.pid))
+    sleeper.wait()
+
+
+def skipped_part(_site):
+    return Found([], {}, ["nothing to do it with"])
+
+
+def sleep_and_tell(path, _tell, _save):
+    Path(f"{path}.partial").write_text(str(os.getpid()))
+    os.rename(f"{path}.partial", path)
+    time.sleep(600)

@@ -1,0 +1,241 @@
+"""Every kind of worker, for real: processes, Dask's LocalCluster, submitit on this machine, Slurm if there is one."""
+
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from dyncollapse.runtime.executors import dask_workers, local_workers, slurm_workers
+
+
+@pytest.fixture
+def submitted(tmp_path):
+    return lambda **given: slurm_workers(tmp_path / "jobs", cluster="local", **given)
+
+
+def test_local_processes_return_results():
+    with local_workers(2).start() as executor:
+        assert [executor.submit(math.factorial, i).result() for i in range(4)] == [1, 1, 2, 6]
+
+
+SIGNALS = """
+import signal
+from dyncollapse.runtime.executors import local_workers
+def blocked():
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+if __name__ == "__main__":
+    with local_workers(2).start() as executor:
+        print(executor.submit(blocked).result(), blocked())
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="POSIX signals")
+def test_workers_leave_ctrl_c_to_the_sweep_from_their_first_moment(tmp_path):
+    # In a program of its own: workers inherit the signals of their server, which another test may have started.
+    (tmp_path / "program.py").write_text(SIGNALS)
+    command = [sys.executable, tmp_path / "program.py"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True False\n"
+
+
+def test_local_workers_share_the_cores():
+    assert local_workers(5, 3).count == 5
+    assert local_workers().count == len(os.sched_getaffinity(0))
+    assert local_workers(None, 3 * len(os.sched_getaffinity(0))).count == 1
+
+
+@pytest.mark.parametrize("count", [0, -1, 10**5])
+def test_counts_beyond_all_reason_are_refused(count):
+    for start in (lambda: local_workers(count), lambda: local_workers(1, count), lambda: dask_workers(count)):
+        with pytest.raises(ValueError, match=rf" is {count}; it must be between 1 and \d+, 16 for each core"):
+            start()
+
+
+PROGRAM = """
+from dyncollapse import Sweep, expand_grid, local_workers
+{guard}
+    points = expand_grid({{"seed": range(2), "steps": 5, "runs": 1, "dynamics": ("sgd",)}})
+    Sweep("sweep", points).run(local_workers(1))
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "guard", "words"),
+    [
+        ("-", 'if __name__ == "__main__":', "<stdin> is no file; put the program in a file"),
+        ("program.py", "if True:", 'put its work under `if __name__ == "__main__":`'),
+    ],
+)
+def test_program_that_workers_cannot_import_is_told_in_one_line(tmp_path, given, guard, words):
+    code = PROGRAM.format(guard=guard)
+    (tmp_path / "program.py").write_text(code)
+    command = [sys.executable, given]
+    result = subprocess.run(command, input=code, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.stderr.count("Traceback") == 1  # its own, of a library's ValueError
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("ValueError: ")
+    assert last.endswith(words)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's signal at the death of a parent")
+def test_server_of_workers_ends_with_a_program_that_is_killed_while_it_imports(tmp_path):
+    code = (
+        "from dyncollapse.runtime.executors import local_workers\n"
+        "if __name__ == '__main__':\n"
+        "    with local_workers(1).start():\n"
+        "        pass\n"
+    )
+    (tmp_path / "program.py").write_text(code)
+    program = subprocess.Popen([sys.executable, tmp_path / "program.py"])
+    deadline = time.monotonic() + 30
+    while not (servers := _importing(program.pid)) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    program.kill()
+    program.wait()
+    killed = time.monotonic()
+    while any(map(_alive, servers)) and time.monotonic() < killed + 10:
+        time.sleep(0.005)
+    assert servers
+    assert time.monotonic() < killed + 1
+
+
+def _importing(parent):
+    """Servers that a process has started, and that are in the middle of importing PyTorch."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError, IndexError):
+            stat, maps = (Path(f"/proc/{pid}/{name}").read_text() for name in ("stat", "maps"))
+            if int(stat.rpartition(")")[2].split()[1]) == parent and "libtorch" in maps:
+                found.append(int(pid))
+    return found
+
+
+def test_local_processes_end_with_their_context():
+    started = time.monotonic()
+    with local_workers(1).start() as executor:
+        future = executor.submit(time.sleep, 60)
+        while not future.running():
+            time.sleep(0.05)
+    assert future.exception() is not None
+    assert time.monotonic() - started < 20
+
+
+def test_local_processes_end_with_a_program_that_is_killed(tmp_path):
+    code = (
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from dyncollapse.runtime.executors import local_workers\n"
+        "def tell():\n"
+        "    Path(sys.argv[1]).write_text(str(os.getpid()))\n"
+        "    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    with local_workers(1).start() as executor:\n"
+        "        executor.submit(tell).result()\n"
+    )
+    (tmp_path / "program.py").write_text(code)
+    told = tmp_path / "pid"
+    # The worker imports `tell` from the program, which reads its arguments as the program does.
+    program = subprocess.Popen([sys.executable, tmp_path / "program.py", told])
+    deadline = time.monotonic() + 30
+    while not (told.exists() and told.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    worker = int(told.read_text())
+    program.kill()
+    program.wait()
+    while _alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _alive(worker)
+
+
+def _alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_dask_cluster_of_two_returns_results_and_repeats_what_is_asked_again():
+    workers = dask_workers(2)
+    assert workers.count == 2
+    with workers.start() as executor:
+        futures = [executor.submit(math.factorial, i) for i in (1, 4, 1)]
+        assert [future.result() for future in futures] == [1, 24, 1]
+        assert len({executor.submit(time.monotonic_ns).result() for _ in range(2)}) == 2
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere://1"])
+def test_scheduler_that_does_not_answer_is_told_in_one_line(address, monkeypatch):
+    monkeypatch.setattr("dyncollapse.runtime.executors.CONNECT", "1s")
+    with pytest.raises(ValueError, match=f"--scheduler {address} does not answer") as caught:
+        dask_workers(scheduler=address).start().__enter__()
+    assert "\n" not in str(caught.value)
+
+
+def test_submitted_jobs_return_results_and_what_killed_them(submitted, monkeypatch):
+    # submitit waits this long for a result that a slow file system may still hold back.
+    patience = property(lambda _job: 1, lambda _job, _seconds: None)
+    monkeypatch.setattr("submitit.core.core.Job._results_timeout_s", patience, raising=False)
+    with submitted(count=2).start() as executor:
+        good, bad = executor.submit(math.factorial, 3), executor.submit(os._exit, 9)
+        assert good.result(timeout=60) == 6
+        assert bad.exception(timeout=60) is not None
+
+
+def test_submitted_jobs_are_cancelled_with_their_context(submitted):
+    started = time.monotonic()
+    with submitted().start() as executor:
+        future = executor.submit(time.sleep, 60)
+    assert future.cancelled()
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.skipif(shutil.which("sinfo") is not None, reason="here is a Slurm")
+def test_missing_slurm_is_told_in_one_line(tmp_path):
+    with pytest.raises(ValueError, match="--executor slurm: ") as caught:
+        slurm_workers(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_option_of_slurm_is_told_in_one_line(submitted):
+    with pytest.raises(ValueError, match="Unknown argument 'colour'") as caught:
+        submitted(options={"colour": "red"})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(shutil.which("sinfo") is None, reason="no Slurm on this machine")
+def test_slurm_returns_results_and_what_killed_them(tmp_path, monkeypatch):
+    if subprocess.run(["sinfo"], capture_output=True, check=False).returncode:
+        pytest.skip("Slurm does not answer")
+    monkeypatch.setattr("dyncollapse.runtime.executors.ASK_QUEUE", 3.0)
+    with slurm_workers(tmp_path / "jobs", options={"time": "5"}).start() as executor:
+        good, bad = executor.submit(math.factorial, 3), executor.submit(os._exit, 9)
+        assert good.result(timeout=120) == 6
+        assert bad.exception(timeout=120) is not None
+
+
+def test_refused_submission_is_told_in_one_line(submitted, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise RuntimeError(
+            "sbatch: error: invalid partition specified: none\nsbatch: error: Batch job submission failed"
+        )
+
+    monkeypatch.setattr("submitit.AutoExecutor.submit", refuse)
+    with (
+        submitted().start() as executor,
+        pytest.raises(ValueError, match=r"--executor slurm: sbatch: error: invalid partition specified: none$"),
+    ):
+        executor.submit(math.factorial, 3)
+
+
+@pytest.mark.parametrize(("module", "start"), [("distributed", dask_workers), ("submitit", slurm_workers)])
+def test_missing_extra_is_told_in_one_line(module, start, tmp_path, monkeypatch):
+    monkeypatch.setattr("dyncollapse.runtime.executors.find_spec", lambda name: None if name == module else 1)
+    with pytest.raises(ValueError, match=r"needs the extra: pip install 'dyncollapse\[cluster\]'"):
+        start(tmp_path)

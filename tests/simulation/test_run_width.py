@@ -1,0 +1,49 @@
+"""Networks that are narrower or wider than their inputs: what has no room is told apart from both mechanisms."""
+
+import pytest
+from helpers.simulation import simulate
+
+from dyncollapse.simulation.configuration import Configuration
+from dyncollapse.simulation.report import report
+
+
+def fates(found):
+    listed = [dimension["fate"] for dimension in found["verdict"]["dimensions"]]
+    return {fate: listed.count(fate) for fate in set(listed)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        # No augmentation collapses anything at k = 0.1; what is missing is width.
+        ({"out_dim": 10}, {"alive": 6, "structural": 4}),
+        ({"out_dim": 2}, {"alive": 2, "structural": 4}),
+        ({"depth": 2, "hidden_dim": 3}, {"alive": 3, "structural": 3}),
+        ({"depth": 2, "hidden_dim": 9, "out_dim": 6}, {"alive": 6}),
+        # Beyond the threshold the augmented modes are dead whatever the width, and never counted twice.
+        ({"out_dim": 10, "aug_strength": 3.0}, {"alive": 3, "dead": 3, "structural": 4}),
+        ({"out_dim": 2, "aug_strength": 3.0}, {"alive": 2, "dead": 3, "structural": 1}),
+    ],
+)
+def test_width_is_a_cause_of_its_own(settings, expected):
+    sizes = {"dim": 6, "aug_dim": 3, "aug_strength": 0.1, "init_scale": 0.5, "lr": 0.5, "steps": 800, "runs": 2}
+    found = report(simulate(**(sizes | {"dynamics": ("sgd",), "batch_size": 64, "pool": 0} | settings)))
+    assert fates(found) == expected
+    assert found["verdict"]["mechanism"] == (
+        "strong-augmentation" if "dead" in expected else "width" if "structural" in expected else "none"
+    )
+    assert ("for want of width" in found["verdict"]["sentence"]) == ("structural" in expected)
+
+
+def test_layers_have_the_widths_that_are_asked_for():
+    assert Configuration(dim=5, aug_dim=2).widths == [5, 5]
+    assert Configuration(dim=5, aug_dim=2, depth=3, hidden_dim=7, out_dim=2).widths == [5, 7, 7, 2]
+    with pytest.raises(ValueError, match="hidden_dim is 3, but depth 1 has no layer between; drop one of them"):
+        Configuration(hidden_dim=3)
+
+
+@pytest.mark.parametrize("dynamics", ["sgd", "flow", "population"])
+def test_every_dynamics_takes_any_widths(dynamics):
+    found = report(simulate(dim=4, aug_dim=2, depth=2, hidden_dim=3, out_dim=5, dynamics=(dynamics,)))
+    assert len(found["verdict"]["dimensions"]) == 5
+    assert sum(d["fate"] == "structural" for d in found["verdict"]["dimensions"]) >= 1
