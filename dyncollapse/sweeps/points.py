@@ -5,7 +5,7 @@ import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 
@@ -13,6 +13,7 @@ from dyncollapse.dynamics.solver import FlowFailed
 from dyncollapse.dynamics.training import Diverged
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.runtime.files import printable, read_json
+from dyncollapse.runtime.memory import is_out_of_memory
 from dyncollapse.runtime.schemas import Report, checked
 from dyncollapse.runtime.settings import from_values
 from dyncollapse.runtime.threads import check_count
@@ -23,47 +24,61 @@ from dyncollapse.sweeps.grid import point_hash
 from dyncollapse.sweeps.packing import train_together
 
 
+class Point(NamedTuple):
+    """A configuration, and the name by which its results are found on disk."""
+
+    name: str
+    configuration: Configuration
+
+    @classmethod
+    def of(cls, configuration: Configuration) -> Self:
+        """The point of a configuration; its name is the hash of the settings that its results depend on."""
+        return cls(point_hash(configuration), configuration)
+
+
 class PointResult(NamedTuple):
-    """What a worker says of a point: `failure` is one line, or None when its folder is there."""
+    """What a worker reports of a point: `failure` is one line, or None when its folder is there."""
 
     name: str
     failure: str | None
 
 
-def run_pack(configurations: Sequence[Configuration], folder: Path) -> list[PointResult]:
+def run_pack(points: Sequence[Point], folder: Path) -> list[PointResult]:
     """Run the points that `folder` does not hold yet, their SGD as one ensemble, and save each when it is finished.
 
     What goes wrong with a point is its own failure and spares the others; nothing is raised.
     """
-    threads = configurations[0].threads
+    threads = points[0].configuration.threads
     try:
         check_count("threads", threads)
     except ValueError as error:
-        return [PointResult(point_hash(c), str(error)) for c in configurations]
+        return [PointResult(point.name, str(error)) for point in points]
     torch.set_num_threads(threads)
-    waiting = [c for c in configurations if not (folder / point_hash(c)).exists()]
+    waiting = [point for point in points if not (folder / point.name).exists()]
     trained = _train(waiting)
-    failures = {c: _run_point(c, trained.get(c), folder) for c in waiting}
-    return [PointResult(point_hash(c), failures.get(c)) for c in configurations]
+    failures = {point.name: _run_point(point, trained.get(point.name), folder) for point in waiting}
+    return [PointResult(point.name, failures.get(point.name)) for point in points]
 
 
-def _train(configurations: Sequence[Configuration]) -> dict[Configuration, tuple[Simulation, Trajectory]]:
-    if len(configurations) < 2:
+def _train(points: Sequence[Point]) -> dict[str, tuple[Simulation, Trajectory]]:
+    """Simulation and SGD of each point by name, or nothing where they cannot be trained together."""
+    if len(points) < 2:
         return {}
     try:
-        simulations = [build(c) for c in configurations]
-        return dict(zip(configurations, zip(simulations, train_together(simulations), strict=True), strict=True))
+        simulations = [build(point.configuration) for point in points]
+        trained = zip(simulations, train_together(simulations), strict=True)
+        return {point.name: pair for point, pair in zip(points, trained, strict=True)}
     except Exception:  # one by one, the point that is to blame will say so, and the others will not notice
         return {}
 
 
-def _run_point(configuration: Configuration, trained: tuple[Simulation, Trajectory] | None, folder: Path) -> str | None:
+def _run_point(point: Point, trained: tuple[Simulation, Trajectory] | None, folder: Path) -> str | None:
     """Finish and save one point; return what prevented that, in one line, or None."""
     try:
         # A flow is integrated for its point alone: neighbours in one system of equations would share its step sizes.
-        simulation, path = trained or (build(configuration), None)
+        simulation, path = trained or (build(point.configuration), None)
         known = {} if path is None else {"sgd": path}
-        save_point(run(simulation, lambda *_: None, lambda _: None, known), folder)
+        save_point(point.name, run(simulation, lambda *_: None, lambda _: None, known), folder)
     except FileNotFoundError:
         return (
             f"{folder} is not there on {platform.node()}; the folder of a sweep must be on a file system "
@@ -74,15 +89,14 @@ def _run_point(configuration: Configuration, trained: tuple[Simulation, Trajecto
     except (Diverged, FlowFailed, ValueError) as error:
         return str(error)
     except Exception as error:
-        if isinstance(error, MemoryError) or "memory" in str(error):
+        if is_out_of_memory(error):
             return "does not fit into memory; lower --dim, --batch-size, --pool or --runs"
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return None
 
 
-def save_point(outcome: Outcome, folder: Path) -> None:
-    """Write a point under a name of its own and rename the folder: whoever finds it finds all of it."""
-    name = point_hash(outcome.simulation.configuration)
+def save_point(name: str, outcome: Outcome, folder: Path) -> None:
+    """Write a point under a temporary name and rename the folder: whoever finds it finds all of it."""
     partial = folder / f".{name}.{uuid.uuid4().hex}.partial"
     partial.mkdir()
     try:

@@ -14,9 +14,9 @@ from dyncollapse.runtime.folders import HOLDER, LOCK, held
 from dyncollapse.runtime.schemas import Failures, Plan, Report, checked
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.report import versions
-from dyncollapse.sweeps.grid import axes_of, point_hash
+from dyncollapse.sweeps.grid import axes_of
 from dyncollapse.sweeps.packing import best_runs, packs
-from dyncollapse.sweeps.points import PointResult, as_configuration, read_point, run_pack
+from dyncollapse.sweeps.points import Point, PointResult, as_configuration, read_point, run_pack
 from dyncollapse.sweeps.tables import as_dataset, as_row
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Sweep:
         if not configurations:
             raise ValueError("a sweep needs at least one point")
         self.folder = Path(folder)
-        self.points = {point_hash(c): c for c in configurations}
+        self.points = dict(Point.of(c) for c in configurations)
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -111,7 +111,11 @@ class Sweep:
             failures = {name: text for name, text in known.items() if name not in self.points}
             done, failed = len(finished), dict[str, str]()
             progress(done, len(self.points))
-            waiting = self.packs(finished, workers=workers.count, most_runs=most_runs)
+            name_of = {configuration: name for name, configuration in self.points.items()}
+            waiting = [
+                [Point(name_of[c], c) for c in pack]
+                for pack in self.packs(finished, workers=workers.count, most_runs=most_runs)
+            ]
             home = (self.folder / POINTS).resolve()
             for pack, outcome in dispatch(partial(run_pack, folder=home), waiting, workers):
                 for result in _results(pack, outcome, home):
@@ -171,11 +175,11 @@ class Sweep:
         return {"axes": self.axes, "points": points, "versions": versions()}
 
 
-def _results(pack: Sequence[Configuration], outcome: Any, home: Path) -> Iterator[PointResult]:
+def _results(pack: Sequence[Point], outcome: Any, home: Path) -> Iterator[PointResult]:
     """What became of a pack's points, also of one whose worker died and of those that were saved elsewhere."""
     if isinstance(outcome, Exception):
         reason = f"its worker died twice: out of memory or killed ({type(outcome).__name__})"
-        yield from (PointResult(point_hash(c), reason) for c in pack)
+        yield from (PointResult(point.name, reason) for point in pack)
         return
     for result in outcome:
         if result.failure is None and not (home / result.name / "run.json").exists():

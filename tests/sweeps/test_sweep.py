@@ -14,7 +14,7 @@ import torch
 from dyncollapse import Sweep, Trajectory, Workers, dask_workers, expand_grid, local_workers, slurm_workers
 from dyncollapse.simulation.configuration import resolve
 from dyncollapse.simulation.run import build, run
-from dyncollapse.sweeps.points import read_point, run_pack
+from dyncollapse.sweeps.points import Point, read_point, run_pack, save_point
 from dyncollapse.sweeps.tables import as_dataset, columns_of, write_csv, write_table
 
 SMALL = {"dim": 4, "aug_dim": 2, "batch_size": 8, "pool": 32, "steps": 20, "runs": 2, "dynamics": ("sgd",)}
@@ -128,14 +128,14 @@ class Killing:
     def __init__(self, folder, lives):
         self.folder, self.lives = folder, lives
 
-    def __call__(self, configurations, folder):
-        for c in configurations:
-            if c.aug_strength == 1.5 and len(list(self.folder.glob("death-*"))) < self.lives:
+    def __call__(self, points, folder):
+        for point in points:
+            if point.configuration.aug_strength == 1.5 and len(list(self.folder.glob("death-*"))) < self.lives:
                 (self.folder / f"death-{time.monotonic_ns()}").touch()
-                run_pack([p for p in configurations if p.aug_strength < 1.5], folder)
+                run_pack([p for p in points if p.configuration.aug_strength < 1.5], folder)
                 (folder / ".mine.partial").mkdir(exist_ok=True)
                 os.kill(os.getpid(), signal.SIGKILL)
-        return run_pack(configurations, folder)
+        return run_pack(points, folder)
 
 
 @pytest.mark.parametrize("lives", [1, 99])
@@ -191,19 +191,17 @@ def test_a_sweep_that_is_killed_goes_on_and_frees_its_folder(tmp_path):
 
 def test_two_workers_that_finish_one_point_agree(tmp_path):
     c = resolve(SMALL)
-    (first,) = run_pack([c], tmp_path)
+    (first,) = run_pack([Point.of(c)], tmp_path)
     assert first.failure is None
     (tmp_path / first.name / "sgd.npz").unlink()  # to see that it is not written again
-    from dyncollapse.sweeps.points import save_point
-
-    save_point(run(build(c), lambda *_: None, lambda _: None), tmp_path)
-    assert run_pack([c], tmp_path)[0].failure is None
+    save_point(Point.of(c).name, run(build(c), lambda *_: None, lambda _: None), tmp_path)
+    assert run_pack([Point.of(c)], tmp_path)[0].failure is None
     assert {path.name for path in (tmp_path / first.name).iterdir()} == {"run.json"}
     assert names_in(tmp_path) == {first.name}
 
 
 def test_threads_beyond_all_reason_are_a_failure_of_the_point(tmp_path):
-    (result,) = run_pack([resolve({**SMALL, "threads": 1000})], tmp_path)
+    (result,) = run_pack([Point.of(resolve({**SMALL, "threads": 1000}))], tmp_path)
     assert result.failure.startswith("threads is 1000; it must be between 1 and ")
 
 
@@ -219,7 +217,7 @@ def test_what_a_kill_leaves_before_there_is_a_plan_blocks_nothing(tmp_path, name
 
 
 def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path):
-    (result,) = run_pack([resolve(SMALL)], tmp_path / "elsewhere")
+    (result,) = run_pack([Point.of(resolve(SMALL))], tmp_path / "elsewhere")
     assert "must be on a file system that all workers share" in result.failure
 
 
