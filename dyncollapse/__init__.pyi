@@ -22,16 +22,7 @@ from .diagnostics.report import EmbeddingReport
 from .diagnostics.shared_signal import signal_rank
 from .diagnostics.spectra import covariance_spectrum, mode_singular_values, noise_floor
 from .diagnostics.spectrum_verdict import collapse_level, judge_spectrum
-from .diagnostics.verdict import (
-    COLLAPSED_BELOW,
-    Dimensions,
-    Verdict,
-    judge,
-    linear_dimensions,
-    mode_dimensions,
-    natural_scale,
-    sampled_dimensions,
-)
+from .diagnostics.verdict import COLLAPSED_BELOW, DimensionVerdict, Fate, Mechanism, Verdict
 from .dynamics.comparison import LimitDistances, limit_distances, order_of_convergence, relative_distance
 from .dynamics.flow import frozen_flow, mode_flow, population_flow, sample_flow
 from .dynamics.solver import FlowFailed
@@ -57,6 +48,8 @@ from .runtime.dispatch import Workers
 from .runtime.executors import dask_workers, local_workers, slurm_workers
 from .runtime.settings import SettingError
 from .simulation.configuration import Configuration
+from .simulation.dimensions import Dimensions, linear_dimensions, mode_dimensions, sampled_dimensions
+from .simulation.verdict import judge, natural_scale
 from .sweeps.grid import expand_grid
 from .sweeps.sweep import Sweep
 from .theory.alignment import (
@@ -103,14 +96,17 @@ __all__ = [
     "AlignmentReport",
     "Configuration",
     "ContrastiveCovariance",
+    "DimensionVerdict",
     "Dimensions",
     "Diverged",
     "EmbeddingReport",
+    "Fate",
     "FlowFailed",
     "GaussianTask",
     "Interrupted",
     "JoinedStream",
     "LimitDistances",
+    "Mechanism",
     "Moments",
     "Monitor",
     "Objective",

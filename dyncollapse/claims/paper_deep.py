@@ -12,7 +12,7 @@ from dyncollapse.claims.check import Measured, assume, claim
 from dyncollapse.claims.paper_one_layer import ROUND_OFF, covariance_at, loss_gradient, relative_error, small_network
 from dyncollapse.claims.sampling import SIGMAS
 from dyncollapse.diagnostics.spectra import covariance_spectrum
-from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, IMPLICIT, judge, mode_dimensions
+from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Mechanism
 from dyncollapse.dynamics.flow import mode_flow, population_flow, sample_flow
 from dyncollapse.dynamics.training import train
 from dyncollapse.dynamics.trajectory import Trajectory
@@ -28,6 +28,8 @@ from dyncollapse.model.networks import (
     uniform_init,
 )
 from dyncollapse.model.objective import Objective
+from dyncollapse.simulation.dimensions import mode_dimensions
+from dyncollapse.simulation.verdict import judge
 from dyncollapse.theory.alignment import alignment_bound, alignment_matrix, imbalance
 from dyncollapse.theory.population import population_force
 from dyncollapse.theory.velocities import (
@@ -263,7 +265,7 @@ def corollary_2() -> Measured:
     for depth in (1, 2):
         task, generator = GaussianTask.block(8, 8, 0.1), torch.Generator().manual_seed(0)
         path = population_flow(gaussian_init([8] * (depth + 1), generator, scale=0.05), task, 50.0)
-        collapsed.append(judge(mode_dimensions(path.final(), task)).mechanisms.count(IMPLICIT))
+        collapsed.append(judge(mode_dimensions(path.final(), task)).mechanisms.count(Mechanism.IMPLICIT))
     assume(collapsed[0] == 0, "no dimension of one layer waits")
     return Measured(collapsed[1], 1, ">=")
 

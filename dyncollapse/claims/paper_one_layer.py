@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dyncollapse.claims.check import Measured, assume, claim
-from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, mode_dimensions
+from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW
 from dyncollapse.dynamics.flow import frozen_flow, population_flow
 from dyncollapse.dynamics.training import train
 from dyncollapse.model.covariance import ContrastiveCovariance, contrastive_covariance
@@ -12,6 +12,7 @@ from dyncollapse.model.gaussian import VIEWS, GaussianTask, Pairs
 from dyncollapse.model.losses import infonce, infonce_weights
 from dyncollapse.model.networks import Weights, end_to_end, gaussian_init
 from dyncollapse.model.objective import Objective
+from dyncollapse.simulation.dimensions import mode_dimensions
 
 # Sums over a few hundred numbers of order 1 in float64 (eps = 2e-16), with two digits to spare.
 ROUND_OFF = 1e-12

@@ -14,10 +14,12 @@ from rich.table import Table
 from dyncollapse.claims import Checked
 from dyncollapse.diagnostics.report import EmbeddingReport
 from dyncollapse.diagnostics.shared_signal import SharedSignal
-from dyncollapse.diagnostics.verdict import Verdict, moment
+from dyncollapse.diagnostics.verdict import Verdict
 from dyncollapse.runtime.canvas import save_picture
 from dyncollapse.runtime.files import printable
-from dyncollapse.simulation.run import Outcome, dimensions, time_per_step, verdict
+from dyncollapse.simulation.outcome import Outcome
+from dyncollapse.simulation.prediction import time_per_step
+from dyncollapse.simulation.verdict import moment
 from dyncollapse.theory.population import POPULATION_FACTOR
 
 if TYPE_CHECKING:
@@ -29,9 +31,9 @@ WIDTH_OF_FILES, WIDTH_FOR_WORDS = 140, 100
 
 def print_outcome(outcome: Outcome, found: dict[str, Any], *, to_stderr: bool) -> None:
     """Print a row per dimension and the verdict; `found` is the JSON report."""
-    judged = verdict(outcome)
+    judged = outcome.verdict
     assert judged is not None
-    ends = {name: dimensions(outcome.simulation, path) for name, path in outcome.trajectories.items()}
+    ends = outcome.ends
     first = next(iter(ends.values()))
     variances = [_column(values.mean(0).tolist()) for values in (first.data_var, first.aug_var, first.ratio)]
     linear = outcome.simulation.objective.activation == "linear"
@@ -65,10 +67,10 @@ def print_outcome(outcome: Outcome, found: dict[str, Any], *, to_stderr: bool) -
 
 def _fates(judged: Verdict, step: float) -> list[str]:
     told = []
-    for fate, time in zip(judged.fates, judged.escapes, strict=True):
-        escape = None if time is None else moment(time, step)
+    for one in judged.dimensions:
+        fate, escape = one.fate, None if one.escape_time is None else moment(one.escape_time, step)
         end = "" if escape is None else " for ever" if escape == "never" else f" until {escape}"
-        told.append("no" if fate == "alive" else fate + end)
+        told.append(f"{fate}{end}" if fate.collapsed else "no")
     return told
 
 
@@ -301,8 +303,8 @@ def draw_spectrum(outcome: Outcome, found: dict[str, Any]) -> "Figure":
 
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     ax = figure.add_subplot()
-    for name, path in outcome.trajectories.items():
-        sigma = dimensions(outcome.simulation, path).singular_value.sort(-1, descending=True).values
+    for name, end in outcome.ends.items():
+        sigma = end.singular_value.sort(-1, descending=True).values
         mean, spread = sigma.mean(0).cpu(), sigma.std(0, correction=0).cpu()
         plot_spectrum(ax, mean.numpy(), spread=spread.numpy(), label=name, marker="o", markersize=3)
     if outcome.simulation.objective.activation != "linear":

@@ -21,7 +21,7 @@ from dyncollapse.commands.shared import (
     warn,
 )
 from dyncollapse.commands.sweep import collect, sweep
-from dyncollapse.runtime.files import CannotWrite, read_json
+from dyncollapse.runtime.files import CannotWrite
 from dyncollapse.runtime.interrupts import uninterrupted
 from dyncollapse.simulation.configuration import Configuration, resolve
 
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dyncollapse.diagnostics.report import EmbeddingReport
-    from dyncollapse.simulation.run import Outcome, Simulation
+    from dyncollapse.simulation.build import Simulation
+    from dyncollapse.simulation.outcome import Outcome
 
 LONG = 30.0  # seconds from which on a simulation says beforehand what it will take
 
@@ -65,13 +66,12 @@ def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
 
         from dyncollapse.commands.console import print_outcome, save_spectrum
         from dyncollapse.runtime.folders import claimed_folder
+        from dyncollapse.simulation.build import build
         from dyncollapse.simulation.report import was_killed
-        from dyncollapse.simulation.run import build
 
         simulation = build(configuration)  # whatever can be refused is refused before a folder is made
         with claimed_folder(out, "simulate", partial(was_killed, configuration=configuration)) as folder:
-            outcome = _simulate(simulation, folder)
-            found = read_json(folder / "run.json")  # saved with the last dynamics, not worked out again
+            outcome, found = _simulate(simulation, folder)
             problem = save_spectrum(outcome, found, folder)
     if as_json:
         click.echo(json.dumps(found, allow_nan=False))
@@ -83,8 +83,8 @@ def simulate(out: Path | None, as_json: bool, **given: Any) -> None:
     say_saved(folder, names, to_stderr=as_json)
 
 
-def _simulate(simulation: "Simulation", folder: Path) -> "Outcome":
-    """Run it, or what a killed run has left of it, and save each dynamics when it has ended."""
+def _simulate(simulation: "Simulation", folder: Path) -> tuple["Outcome", dict[str, Any]]:
+    """Run it, or what a killed run has left of it, save each dynamics when it has ended; the outcome and its report."""
     from dataclasses import replace
 
     from dyncollapse.dynamics.solver import FlowFailed
@@ -95,12 +95,12 @@ def _simulate(simulation: "Simulation", folder: Path) -> "Outcome":
     from dyncollapse.simulation.run import run
     from dyncollapse.sweeps.estimate import expected_seconds
 
-    configuration = replace(simulation.configuration, out=str(folder))
+    configuration, saved = replace(simulation.configuration, out=str(folder)), dict[str, Any]()
 
     def keep(so_far: "Outcome") -> None:
         # To judge and save it may take seconds, and training may have taken hours.
         with uninterrupted("\nSaving what is there; Ctrl-C again ends without.\n"):
-            save(so_far, folder)
+            saved.update(save(so_far, folder))
 
     def kept() -> str:
         return "Nothing was recorded." if is_free(folder) else f"What was recorded until then is in {folder}/"
@@ -114,7 +114,7 @@ def _simulate(simulation: "Simulation", folder: Path) -> "Outcome":
         if seconds > LONG:
             click.echo(f"This takes roughly {duration(seconds)}; Ctrl-C keeps what is done until then.", err=True)
         with progress_bars(left) as progress:
-            return run(replace(simulation, configuration=configuration), progress, keep, known)
+            return run(replace(simulation, configuration=configuration), progress, keep, known), saved
     except (Diverged, FlowFailed) as error:
         fail(1, f"{error}. {kept()}")
     except KeyboardInterrupt:

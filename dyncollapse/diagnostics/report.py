@@ -29,7 +29,7 @@ from dyncollapse.diagnostics.intervals import (
 )
 from dyncollapse.diagnostics.shared_signal import SharedSignal
 from dyncollapse.diagnostics.spectrum_verdict import NO_VIEWS, collapse_level, judge_spectrum
-from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Verdict
+from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate, Verdict
 from dyncollapse.model.covariance import ContrastiveCovariance
 
 SPECTRUM = "eigenvalues of the centred covariance, 1/N, descending"
@@ -80,11 +80,6 @@ class EmbeddingReport:
     def as_values(self) -> dict[str, Any]:
         """All of it as plain JSON values."""
         v = self.verdict
-        rho, error = (
-            [None] * self.dim if found is None else [r if math.isfinite(r) else None for r in found.tolist()]
-            for found in (self.ratio, self.ratio_error)
-        )
-        dimensions = zip(v.collapsed, v.mechanisms, v.fates, rho, error, strict=True)
         return {
             "samples": self.samples,
             "dim": self.dim,
@@ -100,13 +95,19 @@ class EmbeddingReport:
             "shared_signal": None if self.signal is None else self.signal.as_values(),
             "verdict": {
                 "collapsed": self.collapsed,
-                "fates": list(v.fates),
+                "fates": v.fates,
                 "mechanism": v.mechanism,
                 "threshold": v.threshold,
                 "sentence": v.sentence,
                 "dimensions": [
-                    {"collapsed": gone, "mechanism": mechanism, "fate": fate, "rho": ratio, "rho_error": unsure}
-                    for gone, mechanism, fate, ratio, unsure in dimensions
+                    {
+                        "collapsed": one.fate.collapsed,
+                        "mechanism": one.fate.mechanism,
+                        "fate": one.fate,
+                        "rho": one.rho,
+                        "rho_error": one.rho_error,
+                    }
+                    for one in v.dimensions
                 ],
             },
             "warnings": list(self.warnings),
@@ -139,8 +140,10 @@ def examine(e: Evidence) -> EmbeddingReport:
         counted=count_inputs(e.inputs, signal) if e.inputs and not contradiction else None,
         views=e.views,
         untold="the other views do not differ from the first" if e.pairs is not None else NO_VIEWS,
+        ratios=_finite(ratio),
+        ratio_errors=_finite(error),
     )
-    measures, intervals, missing = measures_with_intervals(e, verdict.fates.count("alive"))
+    measures, intervals, missing = measures_with_intervals(e, verdict.fates.count(Fate.ALIVE))
     own = signal if source is e else _signal(e)[0]
     measures["signal_rank"] = None if own is None else own.positive
     intervals["collapsed"] = collapsed_interval(e, threshold)
@@ -167,6 +170,11 @@ def examine(e: Evidence) -> EmbeddingReport:
         frame=e.frame,
         input_frame=e.inputs.frame if e.inputs else None,
     )
+
+
+def _finite(values: Float[Tensor, " d"] | None) -> list[float | None]:
+    """Values for JSON, which has neither NaN nor infinity; none where none were measured."""
+    return [] if values is None else [value if math.isfinite(value) else None for value in values.tolist()]
 
 
 def _padded(values: Float[Tensor, " k"], dim: int, filling: float) -> Float[Tensor, " d"]:

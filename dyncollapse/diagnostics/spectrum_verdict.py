@@ -1,14 +1,14 @@
 """From a measured spectrum to a verdict: which dimensions of an embedding collapsed, and why."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.diagnostics.causes import InputCount, Told
-from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Verdict
+from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, DimensionVerdict, Fate, Verdict
 
 NO_VIEWS = "other views of the same samples would tell why"
 
@@ -38,6 +38,8 @@ def judge_spectrum(
     counted: InputCount | None = None,
     views: str = "two-sided",
     untold: str = NO_VIEWS,
+    ratios: Sequence[float | None] = (),
+    ratio_errors: Sequence[float | None] = (),
 ) -> Verdict:
     """Judge measured embeddings: collapsed are variances up to `threshold` among the first `seen` of the spectrum.
 
@@ -55,34 +57,46 @@ def judge_spectrum(
         counted: What the last layer's inputs leave.
         views: How the views were made, for the words.
         untold: What is said of collapsed dimensions that nothing tells the cause of.
+        ratios: rho along each principal direction, where it was measured.
+        ratio_errors: Their standard errors.
 
     Returns:
         The verdict, with one fate per dimension.
     """
     values, d = spectrum.tolist(), len(spectrum)
-    fates = ["unseen" if k >= seen else "alive" if value > threshold else "" for k, value in enumerate(values)]
+    # Collapsed until a cause is found: above the floor other views can tell it, below it only the inputs.
+    fates = [
+        Fate.UNSEEN
+        if k >= seen
+        else Fate.ALIVE
+        if value > threshold
+        else Fate.UNEXPLAINED
+        if value > floor
+        else Fate.UNRESOLVED
+        for k, value in enumerate(values)
+    ]
     if room is not None:
-        forbidden = [k for k in reversed(range(d)) if fates[k] != "alive"][: max(0, d - room)]
+        forbidden = [k for k in reversed(range(d)) if fates[k] is not Fate.ALIVE][: max(0, d - room)]
         for k in forbidden:
-            fates[k] = "structural"
-    left = [k for k in range(d) if not fates[k]]
-    told = tell([k for k in left if values[k] > floor]) if tell is not None else Told()
-    for k in left:
-        fates[k] = told.fates.get(k, "unexplained" if values[k] > floor else "unresolved")
+            fates[k] = Fate.STRUCTURAL
+    told = Told() if tell is None else tell([k for k in range(d) if fates[k] is Fate.UNEXPLAINED])
+    for k, fate in told.fates.items():
+        fates[k] = Fate(fate)
     if counted is not None:
         _tell_hidden(fates, counted)
-    collapsed = [fate not in ("alive", "unseen") for fate in fates]
     words = _words(views, room, told, counted, untold)
-    return Verdict(collapsed, fates, [None] * d, threshold, _sentence(fates, threshold, words))
+    measured = zip(fates, ratios or [None] * d, ratio_errors or [None] * d, strict=True)
+    judged = tuple(DimensionVerdict(fate, rho=rho, rho_error=error) for fate, rho, error in measured)
+    return Verdict(judged, threshold, _sentence(fates, threshold, words))
 
 
-def _tell_hidden(fates: list[str], counted: InputCount) -> None:
+def _tell_hidden(fates: list[Fate], counted: InputCount) -> None:
     """Give dimensions without a cause what the directions of the last layer's inputs leave over."""
-    hidden = [k for k, fate in enumerate(fates) if fate == "unresolved"]
+    hidden = [k for k, fate in enumerate(fates) if fate is Fate.UNRESOLVED]
     pools = {
-        "waiting": counted.growing - fates.count("alive") - fates.count("waiting"),
-        "dead": counted.dying - fates.count("dead"),
-        "suppressed": counted.silent - fates.count("suppressed"),
+        Fate.WAITING: counted.growing - fates.count(Fate.ALIVE) - fates.count(Fate.WAITING),
+        Fate.DEAD: counted.dying - fates.count(Fate.DEAD),
+        Fate.SUPPRESSED: counted.silent - fates.count(Fate.SUPPRESSED),
     }
     for fate, size in pools.items():
         for k in hidden[: max(0, size)]:
@@ -90,7 +104,7 @@ def _tell_hidden(fates: list[str], counted: InputCount) -> None:
         hidden = hidden[max(0, size) :]
 
 
-def _words(views: str, room: int | None, told: Told, counted: InputCount | None, untold: str) -> dict[str, str]:
+def _words(views: str, room: int | None, told: Told, counted: InputCount | None, untold: str) -> dict[Fate, str]:
     """What is said of each fate, in the order of the sentence."""
     two_sided = views == "two-sided"
     beyond = f" beyond a correlation of {told.explained:.2g}, which sampling explains" if told.explained else ""
@@ -104,19 +118,19 @@ def _words(views: str, room: int | None, told: Told, counted: InputCount | None,
         if counted.varying < counted.width:
             inputs = f"the inputs vary in {counted.varying} directions only"
     return {
-        "structural": f"for want of width (the last linear layer reads {room} units)",
-        "dead": f"by strong augmentation (dead: {dead})",
-        "suppressed": f"by strong augmentation (suppressed: {silent})",
-        "waiting": f"by implicit regularization (waiting: {waiting})",
-        "unexplained": f"for a cause that is open ({open_})" if told.fates else f"above the noise floor; {untold}",
-        "unresolved": f"without variance clearly above rounding; {inputs}",
+        Fate.STRUCTURAL: f"for want of width (the last linear layer reads {room} units)",
+        Fate.DEAD: f"by strong augmentation (dead: {dead})",
+        Fate.SUPPRESSED: f"by strong augmentation (suppressed: {silent})",
+        Fate.WAITING: f"by implicit regularization (waiting: {waiting})",
+        Fate.UNEXPLAINED: f"for a cause that is open ({open_})" if told.fates else f"above the noise floor; {untold}",
+        Fate.UNRESOLVED: f"without variance clearly above rounding; {inputs}",
     }
 
 
-def _sentence(fates: list[str], threshold: float, words: dict[str, str]) -> str:
-    unseen = fates.count("unseen")
+def _sentence(fates: list[Fate], threshold: float, words: dict[Fate, str]) -> str:
+    unseen = fates.count(Fate.UNSEEN)
     total = len(fates) - unseen
-    gone = total - fates.count("alive")
+    gone = total - fates.count(Fate.ALIVE)
     parts = [f"{fates.count(fate)} {text}" for fate, text in words.items() if fate in fates]
     found = f"{gone} of {total} dimensions" if gone else f"No dimension of {total}"
     found += " collapsed" + (f" (variance up to {threshold:.2g}): {', '.join(parts)}" if gone else "")

@@ -12,21 +12,16 @@ import torch
 from torch import Tensor
 
 from dyncollapse.diagnostics.spectra import covariance_spectrum, mode_singular_values
+from dyncollapse.diagnostics.verdict import DimensionVerdict
 from dyncollapse.dynamics.comparison import relative_distance
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.model.losses import effective_negatives, infonce_weights
 from dyncollapse.model.networks import Weights, end_to_end, forward
 from dyncollapse.runtime.files import read_json, write_json
+from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration
-from dyncollapse.simulation.run import (
-    MOST_PAIRS,
-    Outcome,
-    Simulation,
-    escape_times,
-    rest_values,
-    time_per_step,
-    verdict,
-)
+from dyncollapse.simulation.outcome import Outcome
+from dyncollapse.simulation.prediction import MOST_PAIRS, escape_times, rest_values, time_per_step
 from dyncollapse.theory.equilibria import at_threshold, collapse_threshold, modes
 from dyncollapse.theory.population import negatives_needed, population_valid
 
@@ -45,12 +40,14 @@ def report(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def save(outcome: Outcome, folder: Path) -> None:
-    """Write run.json and one .npz per trajectory; nothing is ever half-written under its final name."""
+def save(outcome: Outcome, folder: Path) -> dict[str, Any]:
+    """Write run.json and one .npz per trajectory, each whole or not at all, and return what run.json says."""
     settings = {"config": outcome.simulation.configuration.as_dict()}  # the seed goes with every file
     for name, trajectory in outcome.trajectories.items():
         replace(trajectory, meta=trajectory.meta | settings).save(folder / f"{name}.npz")
-    write_json(folder / "run.json", report(outcome))
+    values = report(outcome)
+    write_json(folder / "run.json", values)
+    return values
 
 
 def was_killed(folder: Path, configuration: Configuration) -> bool:
@@ -72,20 +69,23 @@ def recorded(folder: Path) -> dict[str, Trajectory]:
     return found
 
 
-def _prediction(s: Simulation) -> dict[str, Any]:
-    c, m, rest = s.configuration, modes(s.task), rest_values(s)
+def _prediction(simulation: Simulation) -> dict[str, Any]:
+    configuration = simulation.configuration
+    m, rest = modes(simulation.task), rest_values(simulation)
     columns: dict[str, list[Any]] = {
         "data_var": m.data_var.tolist(),
         "aug_var": m.aug_var.tolist(),
         "rho": m.ratio.tolist(),
-        "rest_singular_value": [None] * s.task.dim,
-        "escape_time": [None] * s.task.dim,
+        "rest_singular_value": [None] * simulation.task.dim,
+        "escape_time": [None] * simulation.task.dim,
     }
     if rest is not None:
-        start = mode_singular_values(end_to_end(s.weights), m.directions, m.groups)
+        start = mode_singular_values(end_to_end(simulation.weights), m.directions, m.groups)
         columns["rest_singular_value"] = [_finite(value) for value in rest.tolist()]
-        columns["escape_time"] = [_finite(time) for time in escape_times(s, start).tolist()]
-    threshold = None if rest is None else collapse_threshold(c.data_var, c.views, c.loss)
+        columns["escape_time"] = [_finite(time) for time in escape_times(simulation, start).tolist()]
+    threshold = (
+        None if rest is None else collapse_threshold(configuration.data_var, configuration.views, configuration.loss)
+    )
     return {
         "threshold": threshold,
         "at_threshold": 0 if threshold is None else int(at_threshold(m.ratio).sum()),
@@ -95,74 +95,75 @@ def _prediction(s: Simulation) -> dict[str, Any]:
 
 
 def _verdict(outcome: Outcome) -> dict[str, Any] | None:
-    judged = verdict(outcome)
-    if judged is None:
+    verdict = outcome.verdict
+    if verdict is None:
         return None
     step = time_per_step(outcome.simulation.configuration)
-    dimensions = zip(judged.collapsed, judged.mechanisms, judged.fates, judged.escapes, strict=True)
     return {
-        "collapsed": sum(judged.collapsed),
-        "mechanism": judged.mechanism,
-        "threshold": judged.threshold,
-        "sentence": judged.sentence,
-        "dimensions": [
-            {
-                "collapsed": gone,
-                "mechanism": mechanism,
-                "fate": fate,
-                "escape_time": None if time is None else _finite(time),
-                "escape_step": None if time is None or math.isinf(time) else round(time / step),
-            }
-            for gone, mechanism, fate, time in dimensions
-        ],
+        "collapsed": sum(verdict.collapsed),
+        "mechanism": verdict.mechanism,
+        "threshold": verdict.threshold,
+        "sentence": verdict.sentence,
+        "dimensions": [_dimension(one, step) for one in verdict.dimensions],
     }
 
 
-def _summary(s: Simulation, path: Trajectory) -> dict[str, Any]:
+def _dimension(judged: DimensionVerdict, step: float) -> dict[str, Any]:
+    time = judged.escape_time
+    return {
+        "collapsed": judged.fate.collapsed,
+        "mechanism": judged.fate.mechanism,
+        "fate": judged.fate,
+        "escape_time": None if time is None else _finite(time),
+        "escape_step": None if time is None or math.isinf(time) else round(time / step),
+    }
+
+
+def _summary(simulation: Simulation, path: Trajectory) -> dict[str, Any]:
     sigma = path.singular_values[-1].to(torch.float64)
     weights, biases = path.final(), tuple(b[-1] for b in path.biases)
-    inputs = s.probe.negatives.to(weights[0].dtype)
-    spectrum = covariance_spectrum(forward(weights, inputs, s.objective.activation, biases))
+    inputs = simulation.probe.negatives.to(weights[0].dtype)
+    spectrum = covariance_spectrum(forward(weights, inputs, simulation.objective.activation, biases))
     summary = {
         "product_singular_values": [_finite(value) for value in sigma.mean(0).tolist()],
         "product_singular_values_spread": [_finite(value) for value in sigma.std(0, correction=0).tolist()],
         "embedding_spectrum": spectrum.mean(0).tolist(),
         "time": float(path.time[-1]),
-        "loss": _finite(float(path.loss[-1].mean()) + _loss_offset(s, path)),
+        "loss": _finite(float(path.loss[-1].mean()) + _loss_offset(simulation, path)),
         "seconds": path.meta["seconds"],
         "imbalance_drift": path.imbalance_drift,
-        "population_limit": population_limit(s, weights),
+        "population_limit": population_limit(simulation, weights),
     }
     return summary | {
         name: path.meta[name] for name in ("method", "rtol", "evaluations", "rest_time") if name in path.meta
     }
 
 
-def _loss_offset(s: Simulation, path: Trajectory) -> float:
+def _loss_offset(simulation: Simulation, path: Trajectory) -> float:
     """Log N, by which the population's loss of a softmax falls short of that of batches of N."""
-    softmax = path.meta.get("dynamics") == "population" and s.objective.loss in ("infonce", "dot")
-    return math.log(s.configuration.batch_size) if softmax else 0.0
+    softmax = path.meta.get("dynamics") == "population" and simulation.objective.loss in ("infonce", "dot")
+    return math.log(simulation.configuration.batch_size) if softmax else 0.0
 
 
-def population_limit(s: Simulation, weights: Weights) -> dict[str, Any] | None:
+def population_limit(simulation: Simulation, weights: Weights) -> dict[str, Any] | None:
     """Say whether batches of N behave as infinitely many samples at these weights; None without a closed form."""
-    if rest_values(s) is None:
+    if rest_values(simulation) is None:
         return None
-    product, task = end_to_end(weights).to(torch.float64), s.task.to(torch.float64)
-    needed = negatives_needed(product, task, s.objective)
+    product, task = end_to_end(weights).to(torch.float64), simulation.task.to(torch.float64)
+    needed = negatives_needed(product, task, simulation.objective)
     return {
         "negatives_needed": _finite(float(needed.mean())),
-        "valid": bool(population_valid(product, task, s.configuration.batch_size, s.objective).all()),
-        "effective_negatives": _effective_negatives(s, product),
+        "valid": bool(population_valid(product, task, simulation.configuration.batch_size, simulation.objective).all()),
+        "effective_negatives": _effective_negatives(simulation, product),
     }
 
 
-def _effective_negatives(s: Simulation, product: Tensor) -> float | None:
-    n = s.configuration.batch_size
-    if s.objective.loss != "infonce" or n > MOST_PAIRS:
+def _effective_negatives(simulation: Simulation, product: Tensor) -> float | None:
+    n = simulation.configuration.batch_size
+    if simulation.objective.loss != "infonce" or n > MOST_PAIRS:
         return None
-    z, z_pos = (x[:n].to(product.dtype) @ product.mT for x in (s.probe.anchor, s.probe.positive))
-    y = z if s.task.views == "one-sided" else z_pos
+    z, z_pos = (x[:n].to(product.dtype) @ product.mT for x in (simulation.probe.anchor, simulation.probe.positive))
+    y = z if simulation.task.views == "one-sided" else z_pos
     found = [effective_negatives(infonce_weights(*one)) for one in zip(z, z_pos, y, strict=True)]
     return float(torch.stack(found).mean())
 

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import torch
 
 from dyncollapse.dynamics.training import Diverged
+from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.report import report
-from dyncollapse.simulation.run import build, run
+from dyncollapse.simulation.run import run
 from dyncollapse.sweeps.packing import shape_of
 
 # Seconds that one dynamics of one shape is watched, its steps of SGD at most, and how many shapes are (ours).

@@ -10,8 +10,8 @@ from dyncollapse.dynamics.training import Diverged, train
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.model.gaussian import join_streams, numbers_per_step
 from dyncollapse.model.networks import end_to_end
+from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration, setting_names
-from dyncollapse.simulation.run import Simulation
 
 # Numbers in a step at which a run costs about the least (measured, d = 16): 16 runs of 128 pairs, in float32 twice as
 # fast as one run and as fast as 64, or 128 runs of 16 pairs, six times as fast as one. Fewer and larger packs would

@@ -17,9 +17,11 @@ from dyncollapse.runtime.memory import is_out_of_memory
 from dyncollapse.runtime.schemas import Report, checked
 from dyncollapse.runtime.settings import from_values
 from dyncollapse.runtime.threads import check_count
+from dyncollapse.simulation.build import Simulation, build
 from dyncollapse.simulation.configuration import Configuration
+from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.report import save
-from dyncollapse.simulation.run import Outcome, Simulation, build, run
+from dyncollapse.simulation.run import run
 from dyncollapse.sweeps.grid import point_hash
 from dyncollapse.sweeps.packing import train_together
 

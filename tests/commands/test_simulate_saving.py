@@ -108,7 +108,7 @@ def test_what_libraries_say_stays_off_the_terminal(simulate, monkeypatch, capfd)
         logging.getLogger("some.library").warning("another")
         raise ValueError("--dim is not to my liking")
 
-    monkeypatch.setattr("dyncollapse.simulation.run.build", talk)
+    monkeypatch.setattr("dyncollapse.simulation.build.build", talk)
     shown = warnings.showwarning
     with warnings.catch_warnings():
         warnings.simplefilter("always")

@@ -110,9 +110,8 @@ def test_page_of_2048_dimensions_has_no_large_picture():
     # The spectrum is what makes the page: a short one, repeated, saves the time of a large diagnosis.
     few = diagnose(rows(8, alive=4))
     v = few.verdict
-    longer = {name: getattr(v, name) * 256 for name in ("collapsed", "fates", "escapes")}
     spectrum = few.spectrum.repeat(256).sort(descending=True).values
-    many = replace(few, dim=2048, spectrum=spectrum, verdict=replace(v, **longer))
+    many = replace(few, dim=2048, spectrum=spectrum, verdict=replace(v, dimensions=v.dimensions * 256))
     page = as_html(many, {})
     svg = page[page.index("<svg") : page.index("</svg>")]
     assert len(svg) < 200_000

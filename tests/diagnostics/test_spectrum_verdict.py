@@ -3,9 +3,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyncollapse import COLLAPSED_BELOW, Verdict
+from dyncollapse import COLLAPSED_BELOW
 from dyncollapse.diagnostics.causes import InputCount, Told
 from dyncollapse.diagnostics.spectrum_verdict import collapse_level, judge_spectrum
+from dyncollapse.diagnostics.verdict import Fate, joint_mechanism
 
 # --- Measured spectra
 
@@ -125,7 +126,7 @@ def test_exactly_the_threshold_is_collapsed_and_exactly_the_floor_is_lost():
 
 def test_one_known_mechanism_speaks_for_the_unknown():
     def mechanism(*fates):
-        return Verdict([True] * len(fates), list(fates), [], 0.0, "").mechanism
+        return joint_mechanism(Fate(fate).mechanism for fate in fates)
 
     strong, slow, unknown = "strong-augmentation", "implicit-regularization", "unknown"
     assert mechanism() == mechanism("alive", "unseen") == "none"

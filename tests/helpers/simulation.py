@@ -5,9 +5,11 @@ import json
 import torch
 
 from dyncollapse import Trajectory
+from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import resolve
+from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.report import report
-from dyncollapse.simulation.run import Outcome, build, run
+from dyncollapse.simulation.run import run
 
 SMALL = {"dim": 4, "aug_dim": 2, "batch_size": 16, "pool": 64, "steps": 30, "runs": 2, "flow_batches": 2}
 

@@ -14,9 +14,9 @@ from dyncollapse.bridge.models.encoders import build_encoder
 from dyncollapse.bridge.training.batch_size import check_batch_room, check_step_room
 from dyncollapse.commands.main import main
 from dyncollapse.runtime.settings import SettingError
+from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import Configuration, resolve
 from dyncollapse.simulation.footprint import RECORDS, check_room, free_memory, simulation_bytes
-from dyncollapse.simulation.run import build
 
 CPU = torch.device("cpu")
 

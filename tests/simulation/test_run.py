@@ -7,9 +7,11 @@ from helpers.simulation import SMALL, simulate
 
 from dyncollapse import Trajectory, relative_distance
 from dyncollapse.commands.console import print_outcome
+from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import resolve
+from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.report import report, save
-from dyncollapse.simulation.run import Outcome, build, run
+from dyncollapse.simulation.run import run
 
 
 def test_report_keeps_the_contract():

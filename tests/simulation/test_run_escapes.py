@@ -6,9 +6,11 @@ import torch
 from helpers.simulation import SMALL, as_json, diagonal, simulate
 
 from dyncollapse import Trajectory, end_to_end, mode_dimensions, train
+from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import resolve
+from dyncollapse.simulation.outcome import Outcome
+from dyncollapse.simulation.prediction import batch_growth, escape_times, rest_values
 from dyncollapse.simulation.report import save
-from dyncollapse.simulation.run import Outcome, batch_growth, build, escape_times, rest_values, verdict
 
 # Every direction is augmented, so that no mode grows without bound: the population limit holds for 128 pairs.
 ESCAPING = {
@@ -107,7 +109,7 @@ def test_batch_growth_fades_once_unaugmented_modes_have_separated_the_embeddings
     assert (growth(1000.0) < 1e-3).all()
     # So the forecast of what still waits grows as much, above what infinitely many samples would say.
     late = diagonal(Outcome(s), 30.0, 30.0, 1e-3, 1e-3)
-    waits = [t - 3 for t in verdict(late).escapes[2:]]
+    waits = [t - 3 for t in late.verdict.escapes[2:]]
     assert min(waits) > 10 * float(escape_times(s, torch.tensor([[30.0, 30.0, 1e-3, 1e-3]]).double())[2])
 
 
@@ -122,8 +124,8 @@ def test_the_population_flow_is_judged_by_its_own_force():
     sgd = diagonal(Outcome(s), 30.0, 30.0, 1e-3, 1e-3)
     population = Outcome(s, {"population": sgd.trajectories["sgd"]})
     values = torch.tensor([[30.0, 30.0, 1e-3, 1e-3]], dtype=torch.float64)
-    assert verdict(population).escapes[2:] == (3.0 + escape_times(s, values)[2:]).tolist()
-    assert verdict(population).escapes[2] < verdict(sgd).escapes[2]
+    assert population.verdict.escapes[2:] == (3.0 + escape_times(s, values)[2:]).tolist()
+    assert population.verdict.escapes[2] < sgd.verdict.escapes[2]
 
 
 def test_forecast_escapes_come_true(escaping):
@@ -136,7 +138,7 @@ def test_forecast_escapes_come_true(escaping):
     ratios = []
     for r in range(6):
         alone = Trajectory(path.time, tuple(w[:, r : r + 1] for w in path.weights), path.loss[:, r : r + 1])
-        for k, time in enumerate(verdict(Outcome(s, {"sgd": alone})).escapes):
+        for k, time in enumerate(Outcome(s, {"sgd": alone}).verdict.escapes):
             if time is not None and time - end < limit:
                 assert float(values[0, r, k]) < half
                 grown = (values[:, r, k] > half).nonzero()

@@ -2,9 +2,11 @@ import pytest
 from helpers.simulation import SMALL, as_json, diagonal, simulate
 
 from dyncollapse import Trajectory, relative_distance
+from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import resolve
+from dyncollapse.simulation.outcome import Outcome
+from dyncollapse.simulation.prediction import MOST_PAIRS
 from dyncollapse.simulation.report import report
-from dyncollapse.simulation.run import MOST_PAIRS, Outcome, build
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from dyncollapse import (
     sampled_dimensions,
     uniform_biases,
 )
-from dyncollapse.diagnostics.verdict import natural_scale
+from dyncollapse.simulation.verdict import natural_scale
 
 # 40 000 samples: five standard errors of a variance, 5 sqrt(2 / n), and of a standard deviation, half of that.
 SAMPLES = 40_000

@@ -3,7 +3,7 @@ import torch
 from helpers.verdicts import dimensions
 
 from dyncollapse import judge
-from dyncollapse.diagnostics.verdict import moment
+from dyncollapse.simulation.verdict import moment
 
 
 def test_sentence_counts_each_mechanism():

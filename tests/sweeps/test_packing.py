@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from dyncollapse.dynamics.training import Diverged
+from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import resolve
-from dyncollapse.simulation.run import build, run
+from dyncollapse.simulation.run import run
 from dyncollapse.sweeps.packing import best_runs, packs, train_together
 
 SMALL = {"dim": 4, "batch_size": 8, "pool": 32, "steps": 40, "runs": 2, "dynamics": ("sgd",)}

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from dyncollapse import Sweep, Trajectory, Workers, dask_workers, expand_grid, local_workers, slurm_workers
+from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import resolve
-from dyncollapse.simulation.run import build, run
+from dyncollapse.simulation.run import run
 from dyncollapse.sweeps.points import Point, read_point, run_pack, save_point
 from dyncollapse.sweeps.tables import as_dataset, columns_of, write_csv, write_table
 

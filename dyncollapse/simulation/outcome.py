@@ -1,0 +1,65 @@
+"""What a simulation has recorded, with the dimensions at the end of each dynamics and the verdict on them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from dyncollapse.diagnostics.verdict import Verdict
+from dyncollapse.dynamics.trajectory import Trajectory
+from dyncollapse.model.networks import end_to_end
+from dyncollapse.simulation.build import Simulation
+from dyncollapse.simulation.dimensions import Dimensions, mode_dimensions, sampled_dimensions
+from dyncollapse.simulation.prediction import batch_growth, escape_times, rest_values, room, time_per_step
+from dyncollapse.simulation.verdict import judge, natural_scale
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a simulation has recorded so far, and what became of its dimensions.
+
+    Attributes:
+        simulation: What was run.
+        trajectories: The record of each dynamics by name, in the order in which they ran.
+        status: running, finished, diverged, failed or interrupted.
+    """
+
+    simulation: Simulation
+    trajectories: Mapping[str, Trajectory] = field(default_factory=dict)
+    status: str = "running"
+
+    @cached_property
+    def ends(self) -> dict[str, Dimensions]:
+        """The dimensions at the end of each dynamics."""
+        return {name: dimensions(self.simulation, path) for name, path in self.trajectories.items()}
+
+    @cached_property
+    def verdict(self) -> Verdict | None:
+        """The verdict on SGD's end if SGD was run, else on the first flow's; None when nothing has been recorded."""
+        name = next((n for n in ("sgd", "flow", "population") if n in self.trajectories), None)
+        return None if name is None else _judge_end(self.simulation, name, self.trajectories[name], self.ends[name])
+
+
+def dimensions(simulation: Simulation, trajectory: Trajectory) -> Dimensions:
+    """Dimensions of the network at the trajectory's end: mode by mode for linear ones, from probe samples for ReLU."""
+    weights = tuple(w.to(simulation.task.data_cov.dtype) for w in trajectory.final())
+    if simulation.objective.activation == "linear":
+        return mode_dimensions(weights, simulation.task)
+    biases = tuple(b[-1].to(weights[0].dtype) for b in trajectory.biases)
+    return sampled_dimensions(weights, simulation.probe, simulation.objective.activation, biases)
+
+
+def _judge_end(simulation: Simulation, name: str, trajectory: Trajectory, end: Dimensions) -> Verdict:
+    rest, escape = rest_values(simulation), None
+    if rest is not None:
+        # Where it stands now, not where it started, tells how long a dimension still waits; so does what pulls it now.
+        growth = None if name == "population" else batch_growth(simulation, end_to_end(trajectory.final()))
+        values = end.singular_value[..., : simulation.task.dim]
+        escape = float(trajectory.time[-1]) + escape_times(simulation, values, growth)
+    return judge(
+        end,
+        natural_scale(simulation.task, simulation.objective),
+        rest,
+        escape,
+        time_per_step(simulation.configuration),
+        room(simulation),
+    )

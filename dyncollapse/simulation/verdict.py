@@ -1,0 +1,154 @@
+"""From a network's dimensions to a verdict: which collapsed, by augmentation, by waiting or for want of width."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dyncollapse.diagnostics.shared_signal import family_margin
+from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, DimensionVerdict, Fate, Verdict
+from dyncollapse.model.gaussian import GaussianTask
+from dyncollapse.model.objective import Objective, named_loss
+from dyncollapse.simulation.dimensions import Dimensions
+from dyncollapse.theory.equilibria import at_threshold
+
+
+def judge(
+    dimensions: Dimensions,
+    scale: float = 0.0,
+    rest: Tensor | None = None,
+    escape: Tensor | None = None,
+    time_per_step: float | None = None,
+    room: int | None = None,
+) -> Verdict:
+    """Judge the mean over runs: which dimensions collapsed, by augmentation, by waiting or for want of width.
+
+    A dimension collapsed below COLLAPSED_BELOW of the largest value. With rho >= 1, or when it has reached its
+    predicted rest value or that is negligible, it is kept down by strong augmentation; a sampled rho within its error
+    of 1 is suppressed under two-sided views, where it cannot exceed 1 if both views are drawn alike, and unexplained
+    under one-sided ones. Of those left no more than `room` can be alive at once: the others are
+    structural. All else only grows too slowly (implicit regularisation).
+
+    Args:
+        dimensions: Singular values and ratios, (*runs, k).
+        scale: Singular value at which the loss begins to see a dimension, where it has one: if all are far below it,
+            all have collapsed. So has a network that is zero.
+        rest: Predicted rest values (k,) of the first k dimensions.
+        escape: Flow time (k,) until which each would wait, infinite for never.
+        time_per_step: Turns flow time into SGD steps in the sentence.
+        room: Width of the narrowest layer.
+
+    Returns:
+        The verdict, with one fate per dimension.
+
+    Raises:
+        ValueError: For singular values that are not finite.
+    """
+    k = dimensions.singular_value.shape[-1]
+    sigma = dimensions.singular_value.reshape(-1, k).mean(0)
+    if not torch.isfinite(sigma).all():
+        raise ValueError("the singular values hold NaN or infinity; there is nothing to judge")
+    ratio = dimensions.ratio.reshape(-1, k).mean(0)
+    threshold = COLLAPSED_BELOW * max(float(sigma.max()), scale)
+    low = torch.zeros(k, dtype=torch.bool)
+    if rest is not None:
+        # Unaugmented dimensions grow without bound, and the threshold with them: that alone suppresses nothing.
+        bounded = max([scale, *rest[torch.isfinite(rest)].tolist()])
+        at_rest = sigma[: len(rest)] >= rest / 2
+        low[: len(rest)] = (rest <= COLLAPSED_BELOW * bounded) | ((rest <= threshold) & at_rest)
+    margin = torch.zeros_like(ratio)
+    if dimensions.ratio_error is not None:
+        margin = family_margin(k) * dimensions.ratio_error.reshape(-1, k).mean(0)
+    fates = [
+        Fate.ALIVE if value > threshold else _fate(rho, error, rests_low, dimensions.views)
+        for value, rho, error, rests_low in zip(
+            sigma.tolist(), ratio.tolist(), margin.tolist(), low.tolist(), strict=True
+        )
+    ]
+    if room is not None:
+        _give_room(fates, room, sigma if dimensions.ratio_error is not None else -ratio)
+    times = [None] * k if escape is None else [*escape.tolist(), *[None] * (k - len(escape))]
+    judged = tuple(
+        DimensionVerdict(fate, time if fate is Fate.WAITING else None) for fate, time in zip(fates, times, strict=True)
+    )
+    exactly = zip(fates, at_threshold(ratio).tolist(), strict=True)
+    on_threshold = sum(fate is Fate.DEAD and at for fate, at in exactly)
+    return Verdict(judged, threshold, _sentence(judged, on_threshold, time_per_step, room))
+
+
+def _fate(rho: float, error: float, rests_low: bool, views: str) -> Fate:
+    """What becomes of a collapsed dimension, while layers have room for it."""
+    if math.isnan(rho):
+        return Fate.STRUCTURAL
+    if rho - error >= 1:
+        return Fate.DEAD
+    if rests_low or (views == "two-sided" and 0 < error < math.inf and rho + error >= 1):
+        return Fate.SUPPRESSED
+    return Fate.UNEXPLAINED if rho + error >= 1 else Fate.WAITING
+
+
+def _give_room(fates: list[Fate], room: int, order: Tensor) -> None:
+    """Call structural what would live but has no room, those of the least `order` first."""
+    would_live = [k for k, fate in enumerate(fates) if fate in (Fate.ALIVE, Fate.WAITING, Fate.UNEXPLAINED)]
+    waiting = sorted((k for k in would_live if fates[k] is not Fate.ALIVE), key=lambda k: float(order[k]))
+    for k in waiting[: max(0, len(would_live) - room)]:
+        fates[k] = Fate.STRUCTURAL
+
+
+def natural_scale(task: GaussianTask, objective: Objective) -> float:
+    """Value in `Dimensions.singular_value` at which embeddings reach the loss's own scale.
+
+    That scale is the kernel's width 1 for infonce, the root of the temperature for dot, 1 for spectral and 0
+    for ntxent, which has none; for linear networks it is divided by the data's largest standard deviation.
+    """
+    widths = {"infonce": 1.0, "dot": (objective.temperature or 0.0) ** 0.5, "spectral": 1.0, "ntxent": 0.0}
+    width = widths[named_loss(objective)]
+    largest = float(torch.linalg.eigvalsh(task.data_cov.to(torch.float64))[-1]) ** 0.5
+    return width if objective.activation == "relu" or width == 0 else width / largest
+
+
+def moment(time: float, time_per_step: float | None = None) -> str:
+    """Say a flow time to three digits, with the SGD step it belongs to; "never" for infinity."""
+    if time == float("inf"):
+        return "never"
+    three = (f"{float(f'{number:.3g}'):g}" for number in (time, time / (time_per_step or 1.0)))
+    return "t = {} (step {})".format(*three) if time_per_step else f"t = {next(three)}"
+
+
+def _sentence(
+    judged: Sequence[DimensionVerdict], on_threshold: int, time_per_step: float | None, room: int | None
+) -> str:
+    fates = [one.fate for one in judged]
+    escapes = [one.escape_time for one in judged if one.escape_time is not None]
+    dead, low, waiting, open_, structural = (
+        fates.count(fate) for fate in (Fate.DEAD, Fate.SUPPRESSED, Fate.WAITING, Fate.UNEXPLAINED, Fate.STRUCTURAL)
+    )
+    gone = len(fates) - fates.count(Fate.ALIVE)
+    if not gone:
+        return f"No dimension of {len(fates)} collapsed."
+    parts = []
+    if structural:
+        widest = "" if room is None else f" (the narrowest layer passes on {room})"
+        parts.append(f"{structural} for want of width{widest}")
+    if dead or low:
+        ends = f"{dead} dead, {low} too low at rest" if dead and low else "dead" if dead else "too low at rest"
+        exactly = f", {on_threshold} of them at the threshold" if on_threshold else ""
+        parts.append(f"{dead + low} by strong augmentation ({ends}{exactly})")
+    if waiting:
+        ends = _ends([moment(t, time_per_step) for t in sorted(escapes)])
+        parts.append(f"{waiting} by implicit regularization (data beats augmentation there: waiting{ends})")
+    if open_:
+        parts.append(f"{open_} for a cause that is open (rho may be on either side of 1: dead or waiting)")
+    listed = ", ".join(parts[:-1]) + " and " + parts[-1] if parts[1:] else parts[0]
+    return f"{gone} of {len(fates)} dimensions collapsed: {listed}."
+
+
+def _ends(moments: list[str]) -> str:
+    """Say when waiting dimensions escape, from the moments of all in order."""
+    never = moments.count("never")
+    known = moments[: len(moments) - never]
+    if not known:
+        return ", never to escape as things stand" if never else ""
+    when = f"by {known[-1]}" if known[0] == known[-1] else f"between {known[0]} and {known[-1]}"
+    return f", to escape {when} at the present force" + (f", {never} of them never" if never else "")
