@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dyncollapse.runtime.extras import as_frame, need
-from dyncollapse.runtime.files import printable, write_bytes, write_whole
+from dyncollapse.runtime.files import unmarked, write_bytes, write_whole
 from dyncollapse.runtime.settings import SettingError
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.sweeps.grid import KINDS, NOT_HASHED
@@ -82,7 +82,7 @@ def write_table(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
 
 def check_table(out: Path) -> None:
     """Raise SettingError, one line, where `write_table` would: nothing is read for what cannot be written."""
-    given = f"`out` {printable(str(out)).replace('`', chr(39))}"
+    given = f"`out` {unmarked(str(out))}"
     if out.suffix not in (".csv", ".parquet"):
         raise SettingError(f"{given} is neither .csv nor .parquet; name one of these")
     if out.suffix == ".parquet":
