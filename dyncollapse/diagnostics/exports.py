@@ -1,13 +1,14 @@
 """A report on embeddings as pictures, a table and one self-contained page."""
 
 import csv
-import html
 import io
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from dyncollapse.diagnostics.report import EmbeddingReport
 from dyncollapse.runtime.canvas import picture
@@ -16,12 +17,6 @@ from dyncollapse.runtime.files import first_line, printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } svg { max-width: 100%; height: auto; }
-table { border-collapse: collapse; } td, th { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; } .warning { color: #a33; }
-"""
 FILES = {
     "json": "diagnosis.json",
     "csv": "spectrum.csv",
@@ -110,66 +105,62 @@ def as_npz(report: EmbeddingReport) -> bytes | None:
 def as_csv(report: EmbeddingReport) -> str:
     """One line per dimension, largest variance first."""
     text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
-    values = report.as_values()
-    for k, (eigenvalue, found) in enumerate(zip(values["spectrum"], values["verdict"]["dimensions"], strict=True), 1):
-        table.writerow([k, eigenvalue, *(found[name] for name in COLUMNS[2:])])
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(report.rows())
     return text.getvalue()
-
-
-def escape(text: str) -> str:
-    """A text for the page, which may also be printed: neither a browser nor a terminal obeys what is in it."""
-    return html.escape(printable(text))
 
 
 def as_html(report: EmbeddingReport, config: Mapping[str, Any]) -> str:
     """One page that needs nothing else: verdict, pictures, measures with their definitions, warnings, settings.
 
-    It is all ASCII, so that it reads the same in whatever encoding it is printed.
+    It is all ASCII, so that it reads the same in whatever encoding it is printed. `report.html.jinja` is its template:
+    every text in it is escaped, so that neither a browser nor a terminal obeys what is in a name.
     """
-    values = report.as_values()
-    warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in report.warnings)
-    measures = "".join(
-        f'<tr><td>{escape(name)}</td><td class="number">{_number(value)}</td>'
-        f'<td class="number">{_range(report.intervals[name])}</td><td>{escape(values["conventions"][name])}</td></tr>'
-        for name, value in report.measures.items()
+    settings = {**report.conventions, **config}
+    svg, problem = _as_svg(report)
+    page = _template().render(
+        report=report,
+        name=str(config.get("file", "embeddings")),
+        svg=svg,
+        problem=problem,
+        assumptions=config.get("assumptions", ()),
+        settings={name: settings[name] for name in settings if name not in {*report.measures, "assumptions"}},
+        columns=COLUMNS,
+        rows=report.rows(),
     )
-    settings = "".join(
-        f"<tr><td>{escape(name)}</td><td>{escape(_setting(value))}</td></tr>"
-        for name, value in {**values["conventions"], **config}.items()
-        if name not in report.measures and name != "assumptions"
-    )
-    assumed = "".join(f"<p>Assumed: {escape(text)}</p>" for text in config.get("assumptions", ()))
-    heads, *lines = csv.reader(io.StringIO(as_csv(report)))
-    rows = f"<tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>"
-    rows += "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in lines)
-    name = str(config.get("file", "embeddings"))
-    page = f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>dyncollapse: {escape(name)}</title>
-<style>{STYLE}</style></head><body>
-<h1>{escape(report.verdict.sentence)}</h1>
-<p>{report.samples} samples of {report.dim} dimensions, {escape(report.space)}: {escape(name)}</p>
-{warnings}{assumed}
-{_as_svg(report)}
-<h2>Measures</h2>
-<table><tr><th>measure</th><th>value</th><th>95 % interval</th><th>definition</th></tr>{measures}</table>
-<h2>Conventions and settings</h2>
-<table>{settings}</table>
-<h2>Every dimension</h2>
-<details><summary>{report.dim} principal directions, largest variance first</summary><table>{rows}</table></details>
-</body></html>
-"""
     return page.encode("ascii", "xmlcharrefreplace").decode()
 
 
-def _as_svg(report: EmbeddingReport) -> str:
-    """The figure as an element of the page, or the reason why there is none."""
+@cache
+def _template() -> Template:
+    pages = Environment(
+        loader=PackageLoader("dyncollapse", "diagnostics"),
+        autoescape=True,
+        finalize=_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    pages.filters |= {"number": _number, "interval": _range, "setting": _setting}
+    return pages.get_template("report.html.jinja")
+
+
+def _shown(value: object) -> object:
+    """A value as one line of text, which Jinja then escapes; the picture, which is HTML, as it is."""
+    if hasattr(value, "__html__"):
+        return value
+    return "" if value is None else printable(str(value))
+
+
+def _as_svg(report: EmbeddingReport) -> tuple[str, str]:
+    """The figure as an element of the page, and the reason why there is none."""
     try:
         svg = picture(lambda: draw(report), "svg", {"svg.fonttype": "path", "svg.hashsalt": "dyncollapse"}).decode()
     except Exception as error:  # Matplotlib and what it calls raise anything
-        return f'<p class="warning">The picture could not be drawn ({escape(first_line(error))}).</p>'
-    return svg[svg.index("<svg") :]
+        return "", first_line(error)
+    return svg[svg.index("<svg") :], ""
 
 
 def _number(value: float | None) -> str:

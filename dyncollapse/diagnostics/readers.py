@@ -23,7 +23,8 @@ from dyncollapse.formats.arrays import (
     read_torch,
 )
 from dyncollapse.formats.pickles import UnknownName
-from dyncollapse.runtime.files import printable
+from dyncollapse.runtime.files import printable, unmarked
+from dyncollapse.runtime.settings import SettingError
 from dyncollapse.runtime.untrusted import Refused, open_regular
 
 NPY_MAGIC = b"\x93NUMPY"
@@ -46,7 +47,7 @@ def read_rows(path: Path, key: str | None = None) -> Shaped[Tensor, "n d"]:
     .safetensors; it can be left out where only one of them is two-dimensional and floating. Raises ValueError, one
     line that starts with the path, whatever else the file is, holds or lacks.
     """
-    shown = printable(os.fspath(path))
+    shown = unmarked(os.fspath(path))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy and torch warn of old or odd files; we take them or refuse them
@@ -54,7 +55,7 @@ def read_rows(path: Path, key: str | None = None) -> Shaped[Tensor, "n d"]:
     except UnknownName:
         raise ValueError(f"{shown} {USE_OBJECTS} or one tensor with torch.save") from None
     except Refused as refusal:
-        raise ValueError(f"{shown} {refusal}") from None
+        raise SettingError(f"{shown} {refusal}") from None
     except FileNotFoundError:
         raise ValueError(f"{shown} does not exist; give a file, {_suffixes()}") from None
     except OSError as error:
@@ -69,7 +70,7 @@ def _read(path: Path, key: str | None) -> Tensor:
     contents = READERS[_checked_format(path)](path)
     if isinstance(contents, Array):
         if key is not None:
-            raise Refused(f"is a single array without names; leave out --key {_brief(key)}")
+            raise Refused(f"is a single array without names; leave out `key` {_brief(key)}")
         return _checked(contents).load()
     name = _only_name(contents) if key is None else key
     if name not in contents:
@@ -124,7 +125,7 @@ def _only_name(contents: Mapping[str, Array]) -> str:
     """The one array that is two-dimensional and floating, or the only array there is."""
     if any(array.kind == PARTS or name.endswith(("weight", "bias")) for name, array in contents.items()):
         keys = _shortened([_brief(name) for name in contents])
-        raise Refused(f"looks like a model, with keys {keys}; {USE_EMBEDDINGS} (--key NAME if it is none)")
+        raise Refused(f"looks like a model, with keys {keys}; {USE_EMBEDDINGS} (`key` NAME if it is none)")
     arrays = _arrays(contents)
     fitting = [name for name, array in arrays.items() if array.kind in FLOATS and len(array.shape or ()) == 2]
     names = fitting or list(arrays)
@@ -133,10 +134,10 @@ def _only_name(contents: Mapping[str, Array]) -> str:
     if not arrays:
         raise Refused("holds no array; save one with one row per sample")
     has = f"has {len(fitting) or 'no'} two-dimensional floating arrays"
-    choose = "choose one with --key NAME"
+    choose = "choose one with `key` NAME"
     if list(arrays) == [str(number) for number in range(len(arrays))]:  # a list, as of batches or of rows
         joined = "torch.cat" if fitting else "torch.stack"
-        choose = f"join them with {joined} and save that, or choose one as FILE:{names[0]}"
+        choose = f"join them with {joined} and save that, or choose one as FILE:{unmarked(names[0])}"
     raise Refused(f"{has}: {_listed(arrays)}; {choose}")
 
 
@@ -177,7 +178,7 @@ def _listed(arrays: Mapping[str, Array]) -> str:
 
 def _brief(text: str) -> str:
     """What a file says, in one short line."""
-    return printable(text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}...")
+    return unmarked(text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}...")
 
 
 def _shortened(items: list[str]) -> str:

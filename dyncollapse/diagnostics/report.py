@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -31,6 +31,10 @@ from dyncollapse.diagnostics.shared_signal import SharedSignal
 from dyncollapse.diagnostics.spectrum_verdict import NO_VIEWS, collapse_level, judge_spectrum
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate, Verdict
 from dyncollapse.model.covariance import ContrastiveCovariance
+from dyncollapse.runtime.extras import as_frame
+
+if TYPE_CHECKING:
+    import pandas
 
 SPECTRUM = "eigenvalues of the centred covariance, 1/N, descending"
 INTERVALS = "95 %: 1.96 standard errors of the linearised bootstrap (infinitesimal jackknife); no bias in them"
@@ -112,6 +116,16 @@ class EmbeddingReport:
             },
             "warnings": list(self.warnings),
         }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per principal direction, largest variance first: its number, variance and part of the verdict."""
+        values = self.as_values()
+        found = zip(values["spectrum"], values["verdict"]["dimensions"], strict=True)
+        return [{"dimension": k, "eigenvalue": value, **dimension} for k, (value, dimension) in enumerate(found, 1)]
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The same rows as a data frame. Raises ValueError, one line, where pandas is not installed."""
+        return as_frame(self.rows())
 
 
 def examine(e: Evidence) -> EmbeddingReport:

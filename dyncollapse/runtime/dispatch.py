@@ -1,4 +1,4 @@
-"""Packs of work over an Executor: so many at once, whatever dies is tried again, and nothing else is lost."""
+"""Packs of work over an Executor: a bounded number at once; what dies is tried again, and nothing else is lost."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -10,16 +10,17 @@ from typing import TypeVar
 Item = TypeVar("Item", bound=Hashable)
 Result = TypeVar("Result")
 
-
-# Packs that a cluster of unknown size is given at once (ours): its own scheduler decides when each runs.
+# Packs that a cluster of unknown size is given at once; its own scheduler decides when each runs. A rule of thumb: more
+# than most clusters run at a time, and less than the jobs that they commonly let one user submit.
 QUEUE = 1000
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How to start an Executor, as a context that ends it and whatever it still runs, and how many work at once.
+    """How to start an Executor, and how many of its workers run at once.
 
-    `count` is None where only a cluster's scheduler knows.
+    `start` returns a context that ends the executor and whatever it still runs. `count` is None where only a cluster's
+    scheduler knows.
     """
 
     start: Callable[[], AbstractContextManager[Executor]]
@@ -29,11 +30,11 @@ class Workers:
 def dispatch(
     work: Callable[[list[Item]], Result], packs: Iterable[list[Item]], workers: Workers
 ) -> Iterator[tuple[list[Item], Result | Exception]]:
-    """Yield every pack with what `work` made of it, in the order in which they end.
+    """Yield every pack with what `work` returned for it, in the order in which packs end.
 
     `work` raises nothing, so an exception means that its worker died. Whatever ran at that time is suspected and,
-    when all else is done, tried again one by one; a pack that dies alone is parted into its items; an item that dies
-    alone twice is yielded with the exception. Work is so repeated, and must not mind.
+    when all else is done, tried again one by one; a pack that dies alone is split into its items; an item that dies
+    alone twice is yielded with the exception. Work may run more than once and must be idempotent.
     """
     waiting, suspects, deaths = deque(packs), deque[list[Item]](), Counter[Item]()
     while waiting or suspects:
@@ -61,7 +62,7 @@ def _until_broken(
     start: Callable[[], AbstractContextManager[Executor]],
     width: int,
 ) -> Iterator[tuple[list[Item], Result | Exception]]:
-    """Take packs from the left and yield them with their outcome, until none is left or the executor has broken."""
+    """Take packs from the left and yield each with its outcome, until none is left or the executor has broken."""
     running: dict[Future[Result], list[Item]] = {}
     broken = False
     with start() as executor:

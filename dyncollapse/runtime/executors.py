@@ -11,23 +11,25 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from importlib.util import find_spec
 from multiprocessing import current_process, get_all_start_methods, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from dyncollapse.runtime.dispatch import Workers
-from dyncollapse.runtime.files import first_line
-from dyncollapse.runtime.interrupts import PARENT, deaf_children
+from dyncollapse.runtime.extras import need
+from dyncollapse.runtime.files import first_line, unmarked
+from dyncollapse.runtime.interrupts import PARENT, children_ignore_interrupts
+from dyncollapse.runtime.settings import SettingError
 from dyncollapse.runtime.threads import check_count, cores
 
-# How long a Dask scheduler may take to answer (ours).
+# A Dask scheduler that runs answers within milliseconds; 10 s, a rule of thumb, allow for one that is starting.
 CONNECT = "10s"
-# Minutes of a Slurm job that `--slurm time=` does not say (ours); submitit's own 5 would end most packs.
+# Minutes of a Slurm job whose time the options do not say: a day, which the default partitions of many clusters allow
+# (a rule of thumb). submitit's own 5 minutes would end most packs.
 SLURM_MINUTES = 24 * 60
-# Seconds between two looks at submitted jobs, that cancelled ones get to end, and between two questions to Slurm's
-# queue (ours).
+# Seconds, rules of thumb: between two looks at the files of submitted jobs, a few system calls each; that cancelled
+# jobs have to end; and between two questions to Slurm's controller, which serves all users of a cluster.
 LOOK_AT_JOBS, GRACE, ASK_QUEUE = 0.5, 10.0, 20.0
 
 
@@ -51,30 +53,31 @@ def _processes(count: int) -> Iterator[Executor]:
     context: Any = get_context("forkserver" if server else "spawn")
     if server:
         main = threading.current_thread() is threading.main_thread()  # another thread may end before its server
-        context.set_forkserver_preload([*(["dyncollapse.runtime.leash"] if main else []), "dyncollapse.sweeps.points"])
-    held, leash = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_end_with, initargs=(held,))
+        first = ["dyncollapse.runtime.parent_watchdog"] if main else []
+        context.set_forkserver_preload([*first, "dyncollapse.sweeps.points"])
+    workers_end, own_end = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_watch_parent, initargs=(workers_end,))
     try:
         os.environ[PARENT] = str(os.getpid())
         try:
-            with deaf_children():  # the server and its first worker, whose imports take seconds
+            with children_ignore_interrupts():  # the server and its first worker, whose imports take seconds
                 pool.submit(os.getpid).result()
         except BrokenExecutor:
             raise ValueError(
-                "the worker processes died at their start: for want of memory, or because they import the script, "
+                "the worker processes died at their start: memory ran out, or they import the script, "
                 'which then starts workers itself; put its work under `if __name__ == "__main__":`'
             ) from None
         finally:
             os.environ.pop(PARENT, None)
         yield pool
     finally:  # without waiting for work: it has all been returned, or is not wanted any more
-        leash.close()
+        own_end.close()
         pool.shutdown(cancel_futures=True)
-        held.close()
+        workers_end.close()
 
 
 def _check_program() -> None:
-    """Raise ValueError, one line, for a program that worker processes cannot import; leave quietly where one does."""
+    """Raise ValueError, one line, for a program that workers cannot import; end quietly in a worker that imports it."""
     if getattr(current_process(), "_inheriting", False):  # the parent will say why its workers died
         raise SystemExit(1)
     program = sys.modules["__main__"]
@@ -85,12 +88,12 @@ def _check_program() -> None:
         )
 
 
-def _end_with(leash: Connection) -> None:
-    """End this process as soon as the sweep lets go of the leash: after its work, on Ctrl-C, and when it is killed."""
+def _watch_parent(workers_end: Connection) -> None:
+    """End this process as soon as its parent closes the pipe: after the work, on Ctrl-C, and when it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
-        leash.poll(None)
+        workers_end.poll(None)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -101,7 +104,7 @@ def dask_workers(count: int | None = None, threads: int = 1, scheduler: str | No
 
     Raises ValueError, one line, where Dask is missing or, at the start, where no scheduler answers.
     """
-    _need("distributed", "dask")
+    need("distributed", "cluster", "`executor` dask needs the extra")
     if scheduler is None:
         count = local_workers(count, threads).count
     return Workers(partial(_dask, count, scheduler), count)
@@ -113,10 +116,10 @@ def _dask(count: int | None, scheduler: str | None) -> Iterator[Executor]:
 
     from distributed import Client, LocalCluster
 
-    # A worker that dies is told at the end of the sweep, with its point; Dask would log every step of it.
+    # A worker that dies is reported at the end of the sweep, with its point; Dask would log every step of it.
     cluster: Any = nullcontext(scheduler)
     if scheduler is None:
-        with deaf_children():
+        with children_ignore_interrupts():
             cluster = LocalCluster(
                 n_workers=count, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
             )
@@ -124,7 +127,8 @@ def _dask(count: int | None, scheduler: str | None) -> Iterator[Executor]:
         try:
             client = Client(address, timeout=CONNECT)
         except (OSError, ValueError, TypeError) as error:
-            raise ValueError(f"--scheduler {scheduler} does not answer ({first_line(error)})") from None
+            reason = unmarked(first_line(error))
+            raise SettingError(f"`scheduler` {unmarked(str(scheduler))} does not answer ({reason})") from None
         with client:
             # A pack that is tried again is run again: its first try left no result to reuse.
             executor = client.get_executor(pure=False)
@@ -147,7 +151,7 @@ def slurm_workers(
     jobs on this machine without Slurm. Raises ValueError, one line, where submitit or Slurm is missing or an option
     is unknown.
     """
-    _need("submitit", "slurm")
+    need("submitit", "cluster", "`executor` slurm needs the extra")
     import logging
 
     import submitit
@@ -160,8 +164,12 @@ def slurm_workers(
         given = {f"slurm_{name}": int(value) if value.isdigit() else value for name, value in (options or {}).items()}
         jobs.update_parameters(**given)
     except (NameError, RuntimeError, AssertionError) as error:
-        raise ValueError(f"--executor slurm: {first_line(error)}") from None
+        raise _refused_by_slurm(error) from None
     return Workers(partial(_jobs, jobs), count)
+
+
+def _refused_by_slurm(error: Exception) -> SettingError:
+    return SettingError(f"`executor` slurm: {unmarked(first_line(error))}")
 
 
 @contextmanager
@@ -187,7 +195,7 @@ class _JobExecutor(Executor):
         try:
             self._running[future] = self._jobs.submit(work, *args, **kwargs)
         except Exception as error:  # sbatch refuses, as it will refuse all others: a partition, a limit, memory
-            raise ValueError(f"--executor slurm: {first_line(error)}") from None
+            raise _refused_by_slurm(error) from None
         if self._looking is None:
             self._looking = threading.Thread(target=self._look, daemon=True)
             self._looking.start()
@@ -232,8 +240,3 @@ def _settle(future: Future[Any], job: Any) -> None:
         future.set_result(job.result())
     except Exception as error:
         future.set_exception(error)
-
-
-def _need(module: str, executor: str) -> None:
-    if find_spec(module) is None:
-        raise ValueError(f"--executor {executor} needs the extra: pip install 'dyncollapse[cluster]'")

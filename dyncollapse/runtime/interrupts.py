@@ -1,4 +1,4 @@
-"""Ctrl-C, and SIGTERM that stands for it, at moments when they would lose what is done; and what a kill leaves."""
+"""Ctrl-C and SIGTERM at moments when they would lose results, and child processes that end with their parent."""
 
 import ctypes
 import os
@@ -16,7 +16,7 @@ PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
 @contextmanager
 def stopped_as_by_ctrl_c() -> Iterator[None]:
-    """Take SIGTERM, by which batch systems end a program, for Ctrl-C: what was recorded is kept."""
+    """Handle SIGTERM, by which batch systems end a program, as Ctrl-C: what was recorded is kept."""
     before = _handlers(signal.SIGTERM)
     _handle(dict.fromkeys(before, signal.default_int_handler))
     try:
@@ -26,14 +26,14 @@ def stopped_as_by_ctrl_c() -> Iterator[None]:
 
 
 @contextmanager
-def uninterrupted(told: str = "") -> Iterator[None]:
-    """Put Ctrl-C off to the end of the block, and tell the user so; a second one ends it at once."""
+def uninterrupted(message: str = "") -> Iterator[None]:
+    """Delay Ctrl-C to the end of the block, and write `message` to stderr when it comes; a second one acts at once."""
     pressed, before = [], _handlers(*SIGNALS)
 
     def later(*_: object) -> None:
         _handle(before)
         pressed.append(True)
-        os.write(2, told.encode())  # a handler may not wait for a stream that it interrupted
+        os.write(2, message.encode())  # a handler must not wait for a stream that it interrupted
 
     _handle(dict.fromkeys(before, later))
     try:
@@ -45,13 +45,16 @@ def uninterrupted(told: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def deaf_children() -> Iterator[None]:
-    """Start processes that leave Ctrl-C to this one, which puts it off meanwhile; theirs would be a traceback each."""
+def children_ignore_interrupts() -> Iterator[None]:
+    """Start processes in the block that ignore Ctrl-C, which this one delays meanwhile.
+
+    A terminal sends Ctrl-C to all of them: each would print a traceback.
+    """
     with uninterrupted():
         if not hasattr(signal, "pthread_sigmask"):
             yield
             return
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which processes inherit
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit the mask
         try:
             yield
         finally:
@@ -61,7 +64,9 @@ def deaf_children() -> Iterator[None]:
 def end_with_parent(parent: int | None = None) -> None:
     """Have Linux kill this process when the thread that started it ends, however that happens.
 
-    `parent` is the process of that thread, where it is known: had that ended before, nothing would come of its end.
+    Args:
+        parent: The process of that thread, where it is known. If it has ended already, this process ends at once,
+            since Linux would not notice.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -70,7 +75,7 @@ def end_with_parent(parent: int | None = None) -> None:
 
 
 def _handlers(*numbers: signal.Signals) -> dict[signal.Signals, Any]:
-    """What handles the signals, without those that are ignored, as in the background; none where none can be set."""
+    """The handlers of these signals, except ignored ones (a job in the background); empty where none can be set."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     found = {number: signal.getsignal(number) for number in numbers}

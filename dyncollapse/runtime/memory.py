@@ -1,4 +1,4 @@
-"""How much memory there is, and what the C library does with it between steps."""
+"""How much memory is available, and whether the C library keeps freed memory between steps."""
 
 import ctypes
 import sys
@@ -12,11 +12,11 @@ M_MMAP_THRESHOLD, LARGEST = -3, 2**25
 
 @cache
 def recycle_freed_memory() -> None:
-    """Let glibc use freed memory again, instead of giving it back and mapping it anew at every step.
+    """Let glibc keep freed memory for reuse, for the rest of the process.
 
-    Left alone it does so for every block beyond 128 kB, at a page fault per 4 kB (measured: half of the time of an
-    SGD step on 64 runs, a sixth of an exact Jacobian). The process keeps up to 256 MB that it does not use. Other
-    C libraries are left as they are.
+    By default it returns every block beyond 128 kB to the system and maps it anew at the next step, at a page fault per
+    4 kB (measured: half of the time of an SGD step on 64 runs, a sixth of an exact Jacobian). The process keeps up to
+    256 MB that it does not use. Other C libraries are left as they are.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, LARGEST)

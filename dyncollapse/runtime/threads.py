@@ -1,4 +1,4 @@
-"""How many threads and processes there may be, and how many threads PyTorch uses."""
+"""How many threads and processes may run, and how many threads PyTorch uses."""
 
 import os
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 from dyncollapse.runtime.settings import SettingError
 
-# Threads, or processes, for each core that may be used: many more only wait for each other, and thousands exhaust what
-# the system has of them.
+# Most threads or processes for each core that may be used. More only wait for each other, and thousands exhaust the
+# system's limit; 16 is a rule of thumb that leaves room for work that waits for disks.
 PER_CORE = 16
 
 
@@ -17,7 +17,7 @@ def cores() -> int:
 
 
 def check_count(name: str, count: int, least: int = 1) -> None:
-    """Raise SettingError, one line, for a number of threads or processes on this machine that is out of reason."""
+    """Raise SettingError, one line, for more threads or processes than this machine can use."""
     most = PER_CORE * cores()
     if not least <= count <= most:
         raise SettingError(
@@ -27,9 +27,9 @@ def check_count(name: str, count: int, least: int = 1) -> None:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Give PyTorch so many threads for a while, on the CPU.
+    """Let PyTorch use `count` threads on the CPU within the block.
 
-    They are the whole process's: blocks that overlap, in several of Python's threads, leave the number of either.
+    The number belongs to the whole process: of blocks that overlap in several Python threads, the last to end decides.
     """
     import torch
 

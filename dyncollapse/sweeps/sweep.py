@@ -17,9 +17,10 @@ from dyncollapse.simulation.report import versions
 from dyncollapse.sweeps.grid import axes_of
 from dyncollapse.sweeps.packing import best_runs, packs
 from dyncollapse.sweeps.points import Point, PointResult, as_configuration, read_point, run_pack
-from dyncollapse.sweeps.tables import as_dataset, as_row
+from dyncollapse.sweeps.tables import as_dataset, as_row, to_frame
 
 if TYPE_CHECKING:
+    import pandas
     import xarray
 
 PLAN, POINTS, FAILURES = "sweep.json", "points", "failures.json"
@@ -140,6 +141,10 @@ class Sweep:
         """One row per finished point, its settings and what was found; of `reports` where they have been read."""
         reports = self.reports()[0] if reports is None else reports
         return [as_row(name, self.points[name], report) for name, report in reports.items()]
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The table as a data frame, NaN where a point has no such result; needs pandas."""
+        return to_frame(self.table())
 
     def to_xarray(self) -> "xarray.Dataset":
         """Results over the axes of the grid, NaN where a point is not finished; needs xarray.

@@ -3,17 +3,18 @@
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-import numpy as np
-
-from dyncollapse.runtime.files import write_bytes, write_whole
+from dyncollapse.runtime.extras import as_frame, need
+from dyncollapse.runtime.files import unmarked, write_bytes, write_whole
+from dyncollapse.runtime.settings import SettingError
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.sweeps.grid import KINDS, NOT_HASHED
 
 if TYPE_CHECKING:
+    import pandas
     import xarray
 
 # Between the name of a dynamics and a singular value's rank.
@@ -47,42 +48,45 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in names if name not in ranks] + sorted(ranks, key=ranks.__getitem__)
 
 
+def to_frame(rows: Sequence[Mapping[str, Any]]) -> "pandas.DataFrame":
+    """The rows as a data frame; what a row does not have is NaN."""
+    return as_frame(rows, columns_of(rows) or ["point"])
+
+
 def write_csv(rows: Sequence[Mapping[str, Any]], file: TextIO) -> None:
-    """Write the rows with a header; what a row does not have is empty."""
+    """Write the rows with a header; what a row does not have is empty.
+
+    By the standard library, which is always there: pandas would turn whole numbers with a gap in their column into
+    fractions.
+    """
     writer = csv.DictWriter(file, columns_of(rows), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
 
 
-def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write a .csv or .parquet file, whole or not at all. Raises ValueError, one line, for other names."""
-    check_table(path)
-    if path.suffix == ".csv":
+def write_table(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
+    """Write a .csv or .parquet file, whole or not at all. Raises SettingError, one line, for other names."""
+    check_table(out)
+    if out.suffix == ".csv":
         text = io.StringIO()
         write_csv(rows, text)
-        write_bytes(path, text.getvalue().encode())
+        write_bytes(out, text.getvalue().encode())
         return
     import pyarrow
     from pyarrow import parquet
 
+    # Not by way of pandas, in which a whole number beside a gap becomes a fraction.
     table = pyarrow.table({name: [row.get(name) for row in rows] for name in columns_of(rows)})
-    write_whole(path, lambda file: parquet.write_table(table, file))
+    write_whole(out, lambda file: parquet.write_table(table, file))
 
 
-def check_table(path: Path) -> None:
-    """Raise ValueError, one line, where `write_table` would: nothing is read for a table that cannot be written."""
-    if path.suffix not in (".csv", ".parquet"):
-        raise ValueError(f"--out {path} is neither .csv nor .parquet; name one of these")
-    if path.suffix == ".parquet":
-        need_tables("pyarrow", f"--out {path}")
-
-
-def need_tables(module: str, what: str) -> None:
-    """Raise ValueError, one line, unless a module of the extra `tables` is installed."""
-    from importlib.util import find_spec
-
-    if find_spec(module) is None:
-        raise ValueError(f"{what} needs {module}: pip install 'dyncollapse[tables]'")
+def check_table(out: Path) -> None:
+    """Raise SettingError, one line, where `write_table` would: nothing is read for what cannot be written."""
+    given = f"`out` {unmarked(str(out))}"
+    if out.suffix not in (".csv", ".parquet"):
+        raise SettingError(f"{given} is neither .csv nor .parquet; name one of these")
+    if out.suffix == ".parquet":
+        need("pyarrow", "tables", f"{given} needs pyarrow")
 
 
 def as_dataset(
@@ -92,30 +96,33 @@ def as_dataset(
 
     Raises ValueError unless the points are every combination of the axes' values.
     """
-    need_tables("xarray", "to_xarray")
+    need("xarray", "tables", "to_xarray needs xarray")
     import xarray
 
     shape = tuple(map(len, axes.values()))
     if math.prod(shape) != len(points):
         names = ", ".join(f"{len(values)} {name}" for name, values in axes.items())
         raise ValueError(f"{len(points)} points are no full grid of {names}; use table(), which needs none")
-    index = {name: tuple(axes[axis].index(getattr(c, axis)) for axis in axes) for name, c in points.items()}
-    results = [name for name in columns_of(rows) if name not in {"point", *vars(next(iter(points.values())))}]
+    places = {name: [axes[axis].index(getattr(c, axis)) for axis in axes] for name, c in points.items()}
+    order = sorted(points, key=places.__getitem__)
+    settings = vars(next(iter(points.values())))
+    frame = to_frame(rows).set_index("point").reindex(order).drop(columns=list(settings), errors="ignore")
     data: dict[str, Any] = {}
-    for name in results:
-        words = any(isinstance(row.get(name), str) for row in rows)
-        cells = np.full(shape, "" if words else np.nan, dtype=object if words else float)
-        for row in rows:
-            if row.get(name) is not None:
-                cells[index[row["point"]]] = row[name]
-        data[name] = (tuple(axes), cells)
+    for name in [column for column in frame if SIGMA not in column]:
+        cells = frame[name]
+        cells = cells.fillna("").astype(object) if any(isinstance(cell, str) for cell in cells) else cells.astype(float)
+        data[name] = (tuple(axes), cells.to_numpy().reshape(shape))
     coordinates = {name: list(values) for name, values in axes.items()}
-    for dynamics in dict.fromkeys(name.split(SIGMA)[0] for name in results if SIGMA in name):
-        ranked = [data.pop(name)[1] for name in results if name.startswith(dynamics + SIGMA)]
-        data[f"{dynamics}_sigma"] = ((*axes, "rank"), np.stack(ranked, -1))
-        coordinates["rank"] = list(range(1, len(ranked) + 1))
-    settings = {key: {getattr(c, key) for c in points.values()} for key in KINDS if key not in NOT_HASHED}
-    fixed = {key: values.pop() for key, values in settings.items() if len(values) == 1}
+    for dynamics in dict.fromkeys(name.split(SIGMA)[0] for name in frame if SIGMA in name):
+        ranked = frame.filter(regex=f"^{dynamics}{SIGMA}")
+        data[f"{dynamics}_sigma"] = ((*axes, "rank"), ranked.to_numpy(float).reshape(*shape, -1))
+        coordinates["rank"] = list(range(1, ranked.shape[1] + 1))
+    return xarray.Dataset(data, coordinates, _fixed(points.values()))
+
+
+def _fixed(configurations: Iterable[Configuration]) -> dict[str, Any]:
+    """The settings that all have in common, without those that are None."""
+    columns = {key: {getattr(c, key) for c in configurations} for key in KINDS if key not in NOT_HASHED}
+    fixed = {key: values.pop() for key, values in columns.items() if len(values) == 1}
     plain = {key: ",".join(value) if isinstance(value, tuple) else value for key, value in fixed.items()}
-    attributes = {key: value for key, value in plain.items() if value is not None}
-    return xarray.Dataset(data, coordinates, attributes)
+    return {key: value for key, value in plain.items() if value is not None}

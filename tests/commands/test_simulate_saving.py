@@ -32,8 +32,9 @@ def test_disk_that_fills_up_between_dynamics_leaves_the_first_whole(simulate, tm
     with ExitStack() as disk:
 
         def fill(outcome, folder):
-            save(outcome, folder)
+            values = save(outcome, folder)
             disk.enter_context(small_disk(5000))
+            return values
 
         monkeypatch.setattr("dyncollapse.simulation.report.save", fill)
         result = simulate("--out", "mine", "--json")

@@ -90,10 +90,45 @@ def test_page_tells_everything_of_the_report(report):
     assert repr(float(report.spectrum[0])) in text
 
 
-def test_whatever_is_in_a_name_is_text(report):
-    page = as_html(report, {"file": EVIL, "space": EVIL, EVIL: EVIL})
+# What would act on a browser, on a terminal, or on the template itself.
+HOSTILE = (EVIL, "\" onload='alert(1)' x=\"", "{{ 7 * 7 }}{% raw %}", "</title></style><svg/onload=alert(1)>")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_whatever_is_in_a_name_is_text(report, name):
+    own = replace(report, space=name, warnings=(name,), verdict=replace(report.verdict, sentence=name))
+    config = {"file": name, "space": name, name: name, "list": [name], "table": {name: name}, "assumptions": [name]}
+    page = as_html(own, config)
+    found = Page(page)
+    assert found.text.count(name) >= 11
+    assert found.tags == Page(as_html(own, dict.fromkeys(config, "") | {"assumptions": [""]})).tags
     assert "<script" not in page
-    assert Page(page).text.count(EVIL) >= 4
+
+
+def test_terminal_codes_and_line_breaks_in_a_name_are_shown(report):
+    page = as_html(report, {"file": "red\x1b[31m\r\nnext", "assumptions": ["\x9b2J"]})
+    assert page.isascii()
+    assert not {"\x1b", "\r"} & set(page)
+    assert r"red\x1b[31m\r\nnext" in page
+    assert r"\x9b2J" in page
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_line_on_the_page(report, monkeypatch):
+    def refuse(_report):
+        raise RuntimeError(f"no font {EVIL}")
+
+    monkeypatch.setattr("dyncollapse.diagnostics.exports.draw", refuse)
+    page = Page(as_html(report, {}))
+    assert "svg" not in page.tags
+    assert f"The picture could not be drawn (no font {EVIL})." in page.text
+
+
+def test_data_frame_says_what_the_csv_file_says(report):
+    frame = report.to_pandas()
+    assert list(frame.columns) == as_csv(report).splitlines()[0].split(",")
+    assert frame.eigenvalue.tolist() == report.spectrum.tolist()
+    assert frame.fate.tolist() == report.verdict.fates
+    assert frame.collapsed.dtype == bool
 
 
 def test_same_report_same_page(report):

@@ -8,6 +8,7 @@ from helpers.readers import ROWS, refusal, save
 from safetensors.torch import save_file
 
 from dyncollapse.diagnostics.readers import read_rows
+from dyncollapse.runtime.settings import SettingError
 
 # ------------------------------------------------------------------------------------------------- which array is meant
 
@@ -44,7 +45,7 @@ def test_several_arrays_are_listed(tmp_path, suffix):
     path = save_many(tmp_path / f"rows{suffix}", {f"k{i:02}": ROWS + i for i in range(11)})
     message = refusal(path)
     assert "has 11 two-dimensional floating arrays: k00 (5, 3) float32, k01 (5, 3) float32" in message
-    assert "k07 (5, 3) float32 and 3 more; choose one with --key NAME" in message
+    assert "k07 (5, 3) float32 and 3 more; choose one with key NAME" in message
     assert "k08" not in message
 
 
@@ -67,7 +68,18 @@ def test_no_matrix_among_several_and_a_wrong_only_array(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", [".npy", ".pt"])
 def test_key_of_a_single_array_is_refused(tmp_path, suffix):
-    assert "leave out --key z" in refusal(save(tmp_path / f"rows{suffix}", ROWS), "z")
+    assert "leave out key z" in refusal(save(tmp_path / f"rows{suffix}", ROWS), "z")
+
+
+def test_only_parameters_are_spelled_as_options(tmp_path):
+    path = save_many(tmp_path / "`lr`.npz", {"`dim`": ROWS, "b": ROWS})
+    with pytest.raises(SettingError) as caught:
+        read_rows(path)
+    text = caught.value.as_options()
+    assert "'lr'.npz has 2" in text
+    assert "'dim' (5, 3) float32" in text
+    assert text.endswith("choose one with --key NAME")
+    assert str(caught.value) == text.replace("--key", "key")
 
 
 def test_names_with_line_breaks_and_terminal_codes_are_shown_in_one_line(tmp_path):

@@ -173,9 +173,10 @@ def test_dask_cluster_of_two_returns_results_and_repeats_what_is_asked_again():
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere://1"])
 def test_scheduler_that_does_not_answer_is_told_in_one_line(address, monkeypatch):
     monkeypatch.setattr("dyncollapse.runtime.executors.CONNECT", "1s")
-    with pytest.raises(ValueError, match=f"--scheduler {address} does not answer") as caught:
+    with pytest.raises(ValueError, match=f"^scheduler {address} does not answer") as caught:
         dask_workers(scheduler=address).start().__enter__()
     assert "\n" not in str(caught.value)
+    assert caught.value.as_options().startswith(f"--scheduler {address} ")
 
 
 def test_submitted_jobs_return_results_and_what_killed_them(submitted, monkeypatch):
@@ -198,9 +199,10 @@ def test_submitted_jobs_are_cancelled_with_their_context(submitted):
 
 @pytest.mark.skipif(shutil.which("sinfo") is not None, reason="here is a Slurm")
 def test_missing_slurm_is_told_in_one_line(tmp_path):
-    with pytest.raises(ValueError, match="--executor slurm: ") as caught:
+    with pytest.raises(ValueError, match=r"^executor slurm: ") as caught:
         slurm_workers(tmp_path)
     assert "\n" not in str(caught.value)
+    assert caught.value.as_options().startswith("--executor slurm: ")
 
 
 def test_unknown_option_of_slurm_is_told_in_one_line(submitted):
@@ -229,13 +231,13 @@ def test_refused_submission_is_told_in_one_line(submitted, monkeypatch):
     monkeypatch.setattr("submitit.AutoExecutor.submit", refuse)
     with (
         submitted().start() as executor,
-        pytest.raises(ValueError, match=r"--executor slurm: sbatch: error: invalid partition specified: none$"),
+        pytest.raises(ValueError, match=r"^executor slurm: sbatch: error: invalid partition specified: none$"),
     ):
         executor.submit(math.factorial, 3)
 
 
 @pytest.mark.parametrize(("module", "start"), [("distributed", dask_workers), ("submitit", slurm_workers)])
 def test_missing_extra_is_told_in_one_line(module, start, tmp_path, monkeypatch):
-    monkeypatch.setattr("dyncollapse.runtime.executors.find_spec", lambda name: None if name == module else 1)
+    monkeypatch.setattr("dyncollapse.runtime.extras.find_spec", lambda name: None if name == module else 1)
     with pytest.raises(ValueError, match=r"needs the extra: pip install 'dyncollapse\[cluster\]'"):
         start(tmp_path)

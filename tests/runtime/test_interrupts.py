@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dyncollapse.runtime.interrupts import SIGNALS, deaf_children, stopped_as_by_ctrl_c, uninterrupted
+from dyncollapse.runtime.interrupts import SIGNALS, children_ignore_interrupts, stopped_as_by_ctrl_c, uninterrupted
 
 
 def press(number=signal.SIGINT):
@@ -14,7 +14,7 @@ def press(number=signal.SIGINT):
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("block", [uninterrupted, deaf_children])
+@pytest.mark.parametrize("block", [uninterrupted, children_ignore_interrupts])
 def test_ctrl_c_waits_for_the_end_of_the_block(block, number):
     before, done = [signal.getsignal(each) for each in SIGNALS], []
 
@@ -58,7 +58,7 @@ def test_a_batch_system_stops_a_command_as_ctrl_c_does():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-@pytest.mark.parametrize("block", [uninterrupted, deaf_children, stopped_as_by_ctrl_c])
+@pytest.mark.parametrize("block", [uninterrupted, children_ignore_interrupts, stopped_as_by_ctrl_c])
 def test_signals_that_are_ignored_stay_ignored(block):
     before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     try:
@@ -77,7 +77,7 @@ def test_what_fails_in_the_block_passes_and_other_threads_are_left_alone():
     done = []
 
     def work():
-        with deaf_children():
+        with children_ignore_interrupts():
             done.append(threading.current_thread().name)
 
     thread = threading.Thread(target=work)

@@ -16,7 +16,7 @@ from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import resolve
 from dyncollapse.simulation.run import run
 from dyncollapse.sweeps.points import Point, read_point, run_pack, save_point
-from dyncollapse.sweeps.tables import as_dataset, columns_of, write_csv, write_table
+from dyncollapse.sweeps.tables import as_dataset, columns_of, to_frame, write_csv, write_table
 
 SMALL = {"dim": 4, "aug_dim": 2, "batch_size": 8, "pool": 32, "steps": 20, "runs": 2, "dynamics": ("sgd",)}
 HERE = Workers(lambda: ThreadPoolExecutor(1), 1)  # this process: quick, and open to what a test injects
@@ -383,6 +383,24 @@ def test_table_files_say_the_same(tmp_path):
         write_csv([], file)
 
 
+def test_data_frame_has_the_rows_of_the_table_and_nan_where_a_row_has_no_value(tmp_path):
+    import pandas
+
+    found = sweep(tmp_path, dim=[3, 4], aug_dim=2)
+    found.run(HERE)
+    frame, rows = found.to_pandas(), found.table()
+    assert list(frame.columns) == columns_of(rows)
+    pandas.testing.assert_frame_equal(frame, pandas.DataFrame(rows)[columns_of(rows)])
+    assert frame.sgd_sigma_4.isna().tolist() == [row["dim"] == 3 for row in rows]
+    assert list(to_frame([]).columns) == ["point"]
+
+
+def test_xarray_of_a_sweep_that_has_not_begun_has_axes_alone(tmp_path):
+    data = sweep(tmp_path, seed=[0, 1]).to_xarray()
+    assert dict(data.sizes) == {"aug_strength": 3, "seed": 2}
+    assert not data.data_vars
+
+
 def test_xarray_has_the_axes_of_the_grid_and_nan_where_nothing_is_finished(tmp_path):
     found = sweep(tmp_path, aug_strength=[0.5, 1e6], depth=[1, 2], loss=["infonce", "dot"], lr=0.01)
     found.run(HERE)
@@ -407,8 +425,15 @@ def test_points_that_are_no_grid_are_not_forced_into_one(tmp_path):
         as_dataset(found.points, found.axes, [])
 
 
-@pytest.mark.parametrize(("module", "call"), [("xarray", "to_xarray"), ("pyarrow", "parquet")])
-def test_missing_extra_is_told_in_one_line(module, call, tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == module else 1)
+MISSING = {
+    "xarray": lambda found: found.to_xarray(),
+    "pandas": lambda found: found.to_pandas(),
+    "pyarrow": lambda _found: write_table([], Path("table.parquet")),
+}
+
+
+@pytest.mark.parametrize("module", MISSING)
+def test_missing_extra_is_told_in_one_line(module, tmp_path, monkeypatch):
+    monkeypatch.setattr("dyncollapse.runtime.extras.find_spec", lambda name: None if name == module else 1)
     with pytest.raises(ValueError, match=rf"needs {module}: pip install 'dyncollapse\[tables\]'"):
-        sweep(tmp_path).to_xarray() if call == "to_xarray" else write_table([], Path("table.parquet"))
+        MISSING[module](sweep(tmp_path))

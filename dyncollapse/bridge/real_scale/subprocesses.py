@@ -14,7 +14,7 @@ from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-PRELOADED = ["dyncollapse.runtime.leash", "dyncollapse.bridge.real_scale.parts"]
+PRELOADED = ["dyncollapse.runtime.parent_watchdog", "dyncollapse.bridge.real_scale.parts"]
 GRACE = 5.0  # seconds that a process has to end by itself
 
 

@@ -1,16 +1,14 @@
 """How long work takes on a device that runs behind the program."""
 
-import math
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
 import torch
+from torch.utils.benchmark import Timer
 
 Result = TypeVar("Result")
-
-MOST_CALLS = 10_000
 
 
 def wait(device: torch.device) -> None:
@@ -19,32 +17,42 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def clock(device: torch.device) -> float:
+    """The time, in seconds, at which the device has finished what it was given."""
+    wait(device)
+    return time.perf_counter()
+
+
 def timed(work: Callable[[], Result], device: torch.device) -> tuple[Result, float]:
     """What `work` returns, and the seconds until the device has finished it."""
-    wait(device)
-    start = time.perf_counter()
+    start = clock(device)
     result = work()
-    wait(device)
-    return result, time.perf_counter() - start
+    return result, clock(device) - start
 
 
-def seconds_per_call(
-    work: Callable[[], object], device: torch.device, seconds: float, *, warm: int = 1, least: int = 2
-) -> float:
-    """Mean time of a call over about so many seconds, and over `least` calls, after `warm` calls that do not count.
+def seconds_per_call(work: Callable[[], object], device: torch.device, seconds: float, *, warm: int = 1) -> float:
+    """Mean time of a call, measured by torch.utils.benchmark over at least so many seconds.
 
-    How many calls that makes is found from the first: a program that looked at the clock instead would give a device
-    that lags behind far too many.
+    The device is waited for between blocks of calls, which are long enough that waiting costs nothing beside them.
+
+    Args:
+        work: What is measured.
+        device: Where it runs.
+        seconds: How long to measure.
+        warm: Calls that come first and do not count. Those that find the length of a block do not count either.
+
+    Returns:
+        Seconds.
+
+    Example:
+        >>> 1e-3 < seconds_per_call(lambda: time.sleep(1e-3), torch.device("cpu"), 0.02) < 1
+        True
     """
-
-    def repeat(calls: int) -> None:
-        for _ in range(calls):
-            work()
-
-    repeat(warm)
-    _, once = timed(work, device)
-    calls = min(MOST_CALLS, max(least, math.ceil(seconds / once)))
-    return timed(partial(repeat, calls), device)[1] / calls
+    for _ in range(warm):
+        work()
+    # The Timer's own defaults are one thread and the current device, whatever the program has set.
+    timer = Timer("work()", timer=partial(clock, device), globals={"work": work}, num_threads=torch.get_num_threads())
+    return float(timer.blocked_autorange(min_run_time=seconds).mean)
 
 
 def peak_memory(device: torch.device, work: Callable[[], object]) -> int | None:
