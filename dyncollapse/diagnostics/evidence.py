@@ -171,6 +171,13 @@ class Evidence:
         stored = noise_floor(self._second_moments, 0.0, self.other_precision)
         return max(self.ratio_floor, ARITHMETIC * stored)
 
+    @cached_property
+    def varying(self) -> Float[Tensor, "c q"]:
+        """Directions in which a view varies beyond the noise floor of rho, ascending in variance."""
+        assert self.correlation is not None
+        variances, frame = torch.linalg.eigh(self.correlation[0])
+        return frame[:, variances > self.cause_floor]
+
     @property
     def _second_moments(self) -> Float[Tensor, " d"]:
         return self.column_variance + self.column_mean.square()

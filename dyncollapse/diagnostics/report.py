@@ -9,15 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.diagnostics.causes import (
-    count_inputs,
-    cross_validated_ratios,
-    generalised,
-    ratio_along,
-    ratio_error,
-    tell,
-    whole_signal,
-)
+from dyncollapse.diagnostics.causes import count_inputs, tell, whole_signal
 from dyncollapse.diagnostics.caveats import beyond_width, cautions
 from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence, format_name
 from dyncollapse.diagnostics.intervals import (
@@ -27,6 +19,7 @@ from dyncollapse.diagnostics.intervals import (
     collapsed_interval,
     measures_with_intervals,
 )
+from dyncollapse.diagnostics.ratios import Crossed, cross_validated_ratios, generalised, ratio_along, ratio_error
 from dyncollapse.diagnostics.shared_signal import SharedSignal
 from dyncollapse.diagnostics.spectrum_verdict import NO_VIEWS, collapse_level, judge_spectrum
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate, Verdict
@@ -144,6 +137,8 @@ def examine(e: Evidence) -> EmbeddingReport:
     varying = int((values[: e.seen] > e.cause_floor).sum())
     contradiction = [] if room is None or varying <= room else [beyond_width(varying, room)]
     signal, unsigned = _signal(source)
+    one_sided = source.pairs is not None and source.views == "one-sided"
+    crossed = cross_validated_ratios(source) if one_sided else []
     verdict = judge_spectrum(
         spectrum,
         threshold,
@@ -151,7 +146,7 @@ def examine(e: Evidence) -> EmbeddingReport:
         e.seen,
         room=None if contradiction else room,
         tell=partial(tell, e) if compared else None,
-        counted=count_inputs(e.inputs, signal) if e.inputs and not contradiction else None,
+        counted=count_inputs(e.inputs, signal, crossed) if e.inputs and not contradiction else None,
         views=e.views,
         untold="the other views do not differ from the first" if e.pairs is not None else NO_VIEWS,
         ratios=_finite(ratio),
@@ -176,7 +171,7 @@ def examine(e: Evidence) -> EmbeddingReport:
         ratio=ratio,
         ratio_error=error,
         signal=signal,
-        augmentation_share=_share_beaten(source, ratios),
+        augmentation_share=_share_beaten(crossed, ratios) if one_sided else None,
         verdict=verdict,
         warnings=(*cautions(e, ratios), *contradiction, *missing, *unsigned),
         pairs=e.pairs,
@@ -224,10 +219,8 @@ def _conventions(e: Evidence, level: float) -> dict[str, Any]:
     }
 
 
-def _share_beaten(e: Evidence, ratios: Float[Tensor, " r"] | None) -> float | None:
+def _share_beaten(crossed: list[Crossed], ratios: Float[Tensor, " r"] | None) -> float | None:
     """In what share of directions augmentation beats data, for one-sided views; see `cross_validated_ratios`."""
-    if ratios is None or e.views == "two-sided":
-        return None
-    judged = [rho for rho, _ in cross_validated_ratios(e)] or [ratios]
+    judged = [c.rho for c in crossed] or ([] if ratios is None else [ratios])
     total = sum(map(len, judged))
     return sum(float((rho >= 1).sum()) for rho in judged) / total if total else None

@@ -193,11 +193,6 @@ def _canonical(
     return gamma.flip(0).clamp(-1, 1), (white @ turn).flip(1)
 
 
-def inflation_of(first: Float[Tensor, "r q"], second: Float[Tensor, "r q"]) -> float:
-    """By what factor squared sampling errors over all these directions exceed those of independent Gaussian scores."""
-    return float(_inflation(first, second)[0])
-
-
 def _inflation(first: Float[Tensor, "r q"], second: Float[Tensor, "r q"]) -> Float[Tensor, " q"]:
     """By what factor the squared sampling error of correlations exceeds that of independent Gaussian scores.
 
