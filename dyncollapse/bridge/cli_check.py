@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dyncollapse.bridge.cli_common import AS_JSON, refusals
-from dyncollapse.cli_shared import EPOCHS, OUT, THREADS, FiniteRange, fail, say, say_saved, warn
+from dyncollapse.cli_shared import EPOCHS, OUT, THREADS, FiniteRange, fail, note, say, say_saved, warn
 from dyncollapse.files import CannotWrite
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def table(folders: tuple[Path, ...], markdown: bool, as_json: bool) -> None:
         from dyncollapse.bridge.tables import compare
         from dyncollapse.bridge.terminal import as_markdown, print_table
 
-        compared = compare(find_runs(folders, lambda text: say(text, err=True)))
+        compared = compare(find_runs(folders, note))
     if as_json:
         click.echo(json.dumps(compared, allow_nan=False))
     if markdown:

@@ -15,6 +15,7 @@ from dyncollapse.bridge.optimisation import autocast, build_optimiser, build_sch
 from dyncollapse.bridge.processes import Process, gather, gather_values, synchronise_norms
 from dyncollapse.bridge.projectors import RandomSubVector
 from dyncollapse.bridge.recipe import Recipe
+from dyncollapse.bridge.restoring import restore_states
 from dyncollapse.bridge.watch import SPACES
 from dyncollapse.losses import ntxent
 from dyncollapse.settings import SettingError
@@ -70,12 +71,8 @@ class Trainer:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint's state. Raises ValueError where that is none of this encoder and optimiser."""
         try:
+            restore_states(checkpoint.states, self.recipe, self.optimiser, self.schedule, self.scaler)
             self.encoder.load_state_dict(checkpoint.states["model"])
-            self.optimiser.load_state_dict(checkpoint.states["optimiser"])
-            if checkpoint.states["schedule"].keys() != self.schedule.state_dict().keys():  # timm takes any attribute
-                raise KeyError("schedule")
-            self.schedule.load_state_dict(checkpoint.states["schedule"])
-            self.scaler.load_state_dict(checkpoint.states["scaler"])
             states = checkpoint.states["random"]
             if self.process.rank < len(states):
                 _set_generators(states[self.process.rank], self.process.device)
