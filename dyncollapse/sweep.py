@@ -18,6 +18,7 @@ from dyncollapse.points import PointResult, as_configuration, read_point, run_pa
 from dyncollapse.report import versions
 from dyncollapse.schemas import Failures, Plan, Report, checked
 from dyncollapse.tables import as_dataset, as_row
+from dyncollapse.untrusted import check_folder
 
 if TYPE_CHECKING:
     import xarray
@@ -125,8 +126,8 @@ class Sweep:
 
     def check_folder(self) -> None:
         """Raise ValueError, one line, unless the folder is new, empty or a sweep's."""
-        if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"{self.folder} is a file; name a new folder or a sweep's")
+        if self.folder.exists():
+            check_folder(self.folder, "name a new folder or a sweep's")
         if self.folder.exists() and not (self.folder / PLAN).exists():
             foreign = sorted(p.name for p in self.folder.iterdir() if p.name not in OWN_NAMES and not is_partial(p))
             if foreign:
@@ -187,6 +188,7 @@ def _results(pack: Sequence[Configuration], outcome: Any, home: Path) -> Iterato
 def _read_plan(folder: Path) -> list[Configuration]:
     path = folder / PLAN
     shown = printable(str(path))
+    check_folder(folder, "name the folder of a sweep")
     try:
         plan = checked(read_json(path, MOST_PLAN), Plan)
         return [as_configuration(point["config"]) for point in plan["points"]]

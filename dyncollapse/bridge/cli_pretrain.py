@@ -50,9 +50,12 @@ def _resumed(out: Path | None, given: dict[str, Any]) -> Recipe:
     from dyncollapse.bridge.experiments import read_run
     from dyncollapse.bridge.pretraining import same_run
     from dyncollapse.folders import is_free
+    from dyncollapse.untrusted import check_folder
 
     if out is None:
         raise ValueError("--resume goes on with a run; name its folder with --out")
+    if out.exists():
+        check_folder(out, "name the folder of a run")
     if not out.exists() or is_free(out):
         raise ValueError(f"{out} is no run, or was stopped before it began; leave out --resume")
     old = read_run(out).recipe
