@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dyncollapse.commands.bridge_shared import AS_JSON, refusals
-from dyncollapse.commands.shared import EPOCHS, OUT, THREADS, FiniteRange, fail, say, say_saved, warn
+from dyncollapse.commands.shared import EPOCHS, OUT, THREADS, FiniteRange, fail, note, say, say_saved, warn
 from dyncollapse.runtime.files import CannotWrite
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def table(folders: tuple[Path, ...], markdown: bool, as_json: bool) -> None:
         from dyncollapse.bridge.training.run_folder import find_runs
         from dyncollapse.commands.bridge_tables import print_table
 
-        compared = compare(find_runs(folders, lambda text: say(text, err=True)))
+        compared = compare(find_runs(folders, note))
     if as_json:
         click.echo(json.dumps(compared, allow_nan=False))
     if markdown:

@@ -23,13 +23,14 @@ from dyncollapse.commands.shared import (
     WORKERS,
     Command,
     fail,
+    note,
     say,
     say_saved,
     use_machine,
     warn,
 )
 from dyncollapse.runtime.files import CannotWrite
-from dyncollapse.runtime.folders import whole_folder
+from dyncollapse.runtime.folders import replaced_folder, whole_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -185,7 +186,7 @@ def diagnose(
 
         spaces = SPACES if loaded.has_embedding else SPACES[:1]
         at_home = loaded.run / "diagnosis" if loaded.run and out is None else None
-        place = whole_folder(out, "diagnose") if at_home is None else _home(at_home)
+        place = whole_folder(out, "diagnose") if at_home is None else replaced_folder(at_home)
         with _told(show), place as (partial, folder), _scratch(partial) as temporary:
             where = partial if keep_embeddings else temporary
             found = _embed(loaded, images, where, spaces, views, given)
@@ -282,7 +283,7 @@ def probe(method: str | None, subvector: int | None, epochs: int | None, as_json
                 with progress_bars(("probe",)):
                     result = logistic_probe(rows[0], rows[1], subvector)
         else:
-            skipped = Skipped(train, given["strict"], lambda text: say(text, err=True))
+            skipped = Skipped(train, given["strict"], note)
             settings = {name: given[name] for name in ("device", "workers", "seed", "batch_size")}
             with progress_line("steps") as advance:
                 result = sgd_probe(
@@ -324,7 +325,7 @@ def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images",
         trust=given["trust_checkpoint"],
         **{name: given[name] for name in names},
     )
-    data = open_data(_data_name(loaded, given), lambda text: say(text, err=True))
+    data = open_data(_data_name(loaded, given), note)
     split = split or ("train" if data.test is None else "test")
     if split not in ("train", "test"):
         raise ValueError(f"--split is {split!r}; choose one of train, test")
@@ -354,7 +355,7 @@ def _embed(loaded: "Loaded", images: Any, folder: Path, spaces: Any, views: str,
 
     if views not in VIEWS:
         raise ValueError(f"--views is {views!r}; choose one of {', '.join(VIEWS)}")
-    skipped = Skipped(images, given["strict"], lambda text: say(text, err=True))
+    skipped = Skipped(images, given["strict"], note)
     names = ("batch_size", "device", "workers", "seed")
     settings = {name: given[name] for name in names}
     with progress_line("images") as advance:
@@ -365,18 +366,6 @@ def _embed(loaded: "Loaded", images: Any, folder: Path, spaces: Any, views: str,
 
 def _plain(given: dict[str, Any]) -> dict[str, Any]:
     return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
-
-
-@contextmanager
-def _home(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """The folder of a run in which each file replaces that of an earlier diagnosis, held meanwhile."""
-    from dyncollapse.runtime.files import remove_partial
-    from dyncollapse.runtime.folders import held
-
-    folder.mkdir(exist_ok=True)
-    with held(folder):
-        remove_partial(folder)
-        yield folder, folder
 
 
 @contextmanager

@@ -11,8 +11,9 @@ import click
 
 from dyncollapse.bridge.recipe import Recipe, resolve
 from dyncollapse.commands.bridge_shared import AS_JSON, refusals
-from dyncollapse.commands.shared import OUT, fail, say, say_saved, setting_options, use_machine, warn
+from dyncollapse.commands.shared import OUT, fail, note, say, say_saved, setting_options, use_machine, warn
 from dyncollapse.runtime.files import CannotWrite, read_json
+from dyncollapse.runtime.settings import SettingError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +42,7 @@ def pretrain(config: Path | None, out: Path | None, resume: bool, as_json: bool,
 
         with join_processes(recipe.device) as process:
             process.share(recipe.batch_size)
-            with _run_folder(out, resume, process) as folder:
+            with _run_folder(out, resume, process) as folder, _taken_back(folder, resume, process):
                 _pretrain(recipe, folder, process, as_json)
 
 
@@ -49,9 +50,12 @@ def _resumed(out: Path | None, given: dict[str, Any]) -> Recipe:
     from dyncollapse.bridge.training.pretraining import same_run
     from dyncollapse.bridge.training.run_folder import read_run
     from dyncollapse.runtime.folders import is_free
+    from dyncollapse.runtime.untrusted import check_folder
 
     if out is None:
         raise ValueError("--resume goes on with a run; name its folder with --out")
+    if out.exists():
+        check_folder(out, "name the folder of a run")
     if not out.exists() or is_free(out):
         raise ValueError(f"{out} is no run, or was stopped before it began; leave out --resume")
     old = read_run(out).recipe
@@ -88,16 +92,46 @@ def _run_folder(out: Path | None, resume: bool, process: Any) -> Iterator[Path]:
         yield folder
 
 
+@contextmanager
+def _taken_back(folder: Path, resume: bool, process: Any) -> Iterator[None]:
+    """Remove a run that this command began and that is refused before its first checkpoint, as at a damaged image.
+
+    Its folder is then as it was, and the same command can be given again. After a checkpoint, the refusal says how to
+    go on.
+    """
+    from dyncollapse.bridge.training.checkpoints import checkpoints
+    from dyncollapse.runtime.folders import empty
+
+    try:
+        yield
+    except Exception as error:
+        if process.first and not resume:
+            if not checkpoints(folder):
+                empty(folder)
+            elif isinstance(error, ValueError):
+                raise ValueError(f"{_options(error)}. {_again(folder)}") from None
+        raise
+
+
+def _options(error: ValueError) -> str:
+    return error.as_options() if isinstance(error, SettingError) else str(error)
+
+
+def _again(folder: Path) -> str:
+    return f"To go on: dyncollapse bridge pretrain --resume --out {folder}"
+
+
 def _pretrain(recipe: Recipe, folder: Path, process: Any, as_json: bool) -> None:
+    from dyncollapse.bridge.training.checkpoints import checkpoints
     from dyncollapse.bridge.training.journal import read_journal
     from dyncollapse.bridge.training.pretraining import LossDiverged, Progress, Stopped, train_in
     from dyncollapse.runtime.folders import is_free
     from dyncollapse.runtime.progress import progress_line
 
-    again = f"To go on: dyncollapse bridge pretrain --resume --out {folder}"
+    again = _again(folder)
     try:
         with progress_line("steps") if process.first else _silent() as advance:
-            train_in(folder, recipe, process, Progress(advance, lambda text: say(text, err=True)))
+            train_in(folder, recipe, process, Progress(advance, note))
     except Stopped as stopped:
         if not process.first:
             raise SystemExit(130) from None  # one of them tells
@@ -107,19 +141,23 @@ def _pretrain(recipe: Recipe, folder: Path, process: Any, as_json: bool) -> None
         kept = "Nothing was saved." if is_free(folder) else f"What was saved until then is in {folder}/. {again}"
         fail(130, f"Interrupted. {kept}")
     except LossDiverged as error:
-        fail(1, f"{error}. Earlier checkpoints are in {folder}/")
+        kept = (
+            f"Earlier checkpoints are in {folder}/" if checkpoints(folder) else f"The losses are in {folder}/log.jsonl"
+        )
+        fail(1, f"{error}. {kept}")
     except CannotWrite as error:
         kept = "Nothing was saved." if is_free(folder) else f"What was saved before is whole. {again}"
         fail(1, f"{error.filename} could not be written ({error.strerror}). {kept}")
     if not process.first:
         return
     pictures = _save_curves(folder)
-    last = read_journal(folder / "log.jsonl")[-1]
+    last = next(reversed(read_journal(folder / "log.jsonl")), None)  # none where a finished run has lost its journal
     journals = [name for name in ("log.jsonl", "monitor.jsonl") if (folder / name).exists()]
     if as_json:
         click.echo(json.dumps({"folder": str(folder), **read_json(folder / "config.json"), "last": last}))
-    speed = f", {last['images_per_second']:.4g} images/s" if "images_per_second" in last else ""
-    say(f"step {last['step']}: loss {last['loss']:.4g}{speed}", err=as_json)
+    if last is not None:
+        speed = f", {last['images_per_second']:.4g} images/s" if "images_per_second" in last else ""
+        say(f"step {last['step']}: loss {last['loss']:.4g}{speed}", err=as_json)
     say_saved(folder, ("config.json", *journals, *pictures, "checkpoints/"), to_stderr=as_json)
     say(f"Next: dyncollapse bridge diagnose --checkpoint {folder}", err=as_json)
 

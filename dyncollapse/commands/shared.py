@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import Field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -43,22 +43,23 @@ class OneLineErrors(click.Group):
         for stream in (sys.stdout, sys.stderr):  # in a locale without them, ± and names of files are escaped
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-        try:
-            with stopped_as_by_ctrl_c(), _quiet_libraries():
-                sys.exit(super().main(*args, **kwargs))
-        except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
-            sys.exit(error.exit_code)
-        except click.ClickException as error:
-            fail(error.exit_code, " ".join(error.format_message().splitlines()))
-        except click.exceptions.Abort:
-            fail(130, "Interrupted.")
-        except CannotWrite as error:
-            fail(1, f"{error.filename} could not be written ({error.strerror})")
-        except OSError as error:  # click itself ends quietly where the reader of a pipe has gone
-            if error.filename is not None:
-                fail(2, f"{error.filename} cannot be used ({error.strerror}); name another, or make it accessible")
-            fail(1, f"standard output could not be written ({error.strerror})")
+        with _notes_held():
+            try:
+                with stopped_as_by_ctrl_c(), _quiet_libraries():
+                    sys.exit(super().main(*args, **kwargs))
+            except click.exceptions.NoArgsIsHelpError as error:
+                error.show()
+                sys.exit(error.exit_code)
+            except click.ClickException as error:
+                fail(error.exit_code, " ".join(error.format_message().splitlines()))
+            except click.exceptions.Abort:
+                fail(130, "Interrupted.")
+            except CannotWrite as error:
+                fail(1, f"{error.filename} could not be written ({error.strerror})")
+            except OSError as error:  # click itself ends quietly where the reader of a pipe has gone
+                if error.filename is not None:
+                    fail(2, f"{error.filename} cannot be used ({error.strerror}); name another, or make it accessible")
+                fail(1, f"standard output could not be written ({error.strerror})")
 
 
 @contextmanager
@@ -189,19 +190,75 @@ def bad_input(
         fail(2, too_big)
 
 
+class _Notes:
+    """Lines for stderr, held back while a command may still refuse its input: a refusal is one line.
+
+    They are printed once the command prints anything else, ends or has run for HELD_BACK seconds, when lines on its
+    progress come, too.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.held: list[str] | None = None  # None: nothing is held back
+        self.timer = threading.Timer(HELD_BACK, self.release)
+
+    def hold(self) -> None:
+        self.held = []
+
+    def add(self, text: str) -> None:
+        with self.lock:
+            if self.held is not None:
+                if not self.held:
+                    self.timer = threading.Timer(HELD_BACK, self.release)
+                    self.timer.daemon = True
+                    self.timer.start()
+                self.held.append(text)
+                return
+        click.echo(printable(text), err=True)
+
+    def release(self, *, dropped: bool = False) -> None:
+        with self.lock:
+            lines, self.held = self.held or [], None
+            self.timer.cancel()
+        with suppress(OSError, ValueError):  # nobody reads stderr any more
+            for text in () if dropped else lines:
+                click.echo(printable(text), err=True)
+
+
+HELD_BACK = 10.0
+_NOTES = _Notes()
+
+
+@contextmanager
+def _notes_held() -> Iterator[None]:
+    _NOTES.hold()
+    try:
+        yield
+    finally:
+        _NOTES.release()
+
+
+def note(text: str) -> None:
+    """Say something about the input on stderr, which a refusal of it leaves out."""
+    _NOTES.add(text)
+
+
 def fail(code: int, message: str) -> NoReturn:
     """Say in one line what went wrong, and leave."""
+    _NOTES.release(dropped=code == 2)
     say(f"dyncollapse: {message}", err=True)
     sys.exit(code)
 
 
 def say(text: str, *, err: bool) -> None:
     """Print one line, whatever the names in it hold: terminal codes are shown, not sent."""
+    _NOTES.release()
     click.echo(printable(text), err=err)
 
 
 def warn(message: str) -> None:
     """Say in one line what went wrong and changes no result."""
+    _NOTES.release()
     click.echo(f"dyncollapse: warning: {printable(message)}", err=True)
 
 

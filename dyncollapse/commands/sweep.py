@@ -13,6 +13,7 @@ from dyncollapse.commands.shared import (
     THREADS,
     bad_input,
     fail,
+    note,
     say,
     say_saved,
     setting_options,
@@ -74,7 +75,7 @@ def sweep(
 
     try:
         with bad_input(), progress_line() as progress:
-            failures = found.run(at_hand, most_runs=most_runs, progress=progress, tell=lambda text: say(text, err=True))
+            failures = found.run(at_hand, most_runs=most_runs, progress=progress, tell=note)
         table, pictures, problem = _gather(found)
     except KeyboardInterrupt:
         done = len(found.reports()[0])

@@ -7,6 +7,8 @@ from scipy.linalg.blas import dsyrk, ssyrk
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from dyncollapse.diagnostics.finite import check_finite
+
 # Ours, measured at d = 2048: large blocks, since torch's threads and those of BLAS get in each other's way at every
 # change between them (8 MB: 20% slower); fewer than 256 rows keep BLAS from full speed.
 BLOCK_BYTES, FEWEST_ROWS, MOST_ROWS = 2**25, 256, 4096
@@ -45,8 +47,8 @@ class Moments:
     def update(self, rows: Float[Tensor, "n d"]) -> None:
         """Add rows of any real dtype, from any device; none is a no-op.
 
-        NaN and infinity are not looked for: they make `finite` false. Raises ValueError for another shape than (n,
-        dim), for complex rows, and after `all_reduce`.
+        Raises ValueError for another shape than (n, dim), for complex rows, and after `all_reduce`; also for NaN and
+        infinity, of which it names the first row: blocks of up to MOST_ROWS rows before that one's are then added.
         """
         self._require_own_rows("update")
         if rows.ndim != 2 or rows.shape[1] != self.dim or rows.is_complex():
@@ -57,6 +59,8 @@ class Moments:
             part = rows[start : start + size]
             filled = block[: len(part) + 1]
             origin, offset = _centre(part, filled[:-1])
+            if not bool(torch.isfinite(offset).all()):  # the mean has what any row has
+                check_finite([part], start)
             # One more row carries the term of the means, which saves a pass over the scatter.
             filled[-1] = self._join(len(part), origin, offset)
             _add_products(filled, self._partial)
@@ -130,7 +134,7 @@ class Moments:
 
     @property
     def finite(self) -> bool:
-        """Whether all rows were finite and none of their squares, in float32 where `fast`, overflowed."""
+        """Whether no square of the rows overflowed, in float32 where `fast`."""
         self._settle()
         # |S_jk|^2 <= S_jj S_kk: the diagonal speaks for the rest.
         return bool(torch.isfinite(self._scatter.diagonal() + self.mean.square()).all())
@@ -143,7 +147,7 @@ class Moments:
         """
         lower = self._lower()
         if not self.finite:
-            raise ValueError("the rows hold NaN, infinity or numbers whose squares overflow; no spectrum is defined")
+            raise ValueError("the rows hold numbers whose squares overflow; no spectrum is defined")
         if lower.device.type == "cpu":
             # As fast as torch's and numpy's on one thread, and on the BLAS threads that are already awake on several.
             values = torch.from_numpy(scipy.linalg.eigvalsh((lower / self.count).numpy(), overwrite_a=True))
@@ -182,7 +186,7 @@ def _centre(rows: Float[Tensor, "n d"], out: Float[Tensor, "n d"]) -> tuple[Floa
     The first row is taken off before anything is summed: near equal numbers differ without rounding.
     """
     if out.dtype == torch.float32 and (rows.dtype == torch.float64 or not rows.is_floating_point()):
-        origin = rows[0].to(out.device, torch.float64)
+        origin = rows[0].to(out.device, torch.float64, copy=True)  # the caller may change its rows
         out.copy_(rows.to(out.device, torch.float64) - origin)
     else:
         out.copy_(rows)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dyncollapse.diagnostics.conversion import as_rows
 from dyncollapse.diagnostics.evidence import Evidence, principal_directions
+from dyncollapse.diagnostics.finite import ADVICE, check_finite, nonfinite
 from dyncollapse.diagnostics.report import EmbeddingReport, examine
 from dyncollapse.diagnostics.reservoir import Reservoir
 from dyncollapse.diagnostics.split_moments import SplitMoments
@@ -82,19 +83,23 @@ class Monitor:
     ) -> None:
         """Add a batch, and other views of its samples.
 
-        Raises ValueError for shapes or formats that do not fit, and after `all_reduce`.
+        Raises ValueError for shapes or formats that do not fit, and after `all_reduce`; also for NaN and infinity, of
+        which it names the first row. Rows are added in blocks of BLOCK_BYTES; those before that row's are then added.
         """
         self._require_own_rows("update")
         z, others = as_rows(z), tuple(map(as_rows, others))
         self._check(z, others)
+        rows = max(1, BLOCK_BYTES // (8 * z.shape[1]))
+        check_finite([view[:rows] for view in (z, *others)])
         if self.sums is None:
             self._start(z.shape[1], len(others), z.dtype, z.device)
             for reservoir, view in zip(self.reservoirs, (z, *others), strict=True):
                 reservoir.update(view[:0].detach())  # or a process without rows could not take part in `all_reduce`
         assert self.sums is not None
-        rows = max(1, BLOCK_BYTES // (8 * z.shape[1]))
         for start in range(0, len(z), rows):
             views = [view[start : start + rows].detach() for view in (z, *others)]
+            if start:
+                check_finite(views, start)
             for reservoir, view in zip(self.reservoirs, views, strict=True):
                 reservoir.update(view)
             heads = torch.rand(len(views[0]), generator=self.coin, dtype=torch.float64) < 0.5
@@ -141,7 +146,7 @@ class Monitor:
         self._reduced = True
 
     def compute(self) -> EmbeddingReport:
-        """Report on everything seen. Raises ValueError for fewer than two rows, NaN or infinity."""
+        """Report on everything seen. Raises ValueError for fewer than two rows and for squares that overflow."""
         return examine(self.evidence())
 
     def evidence(self) -> Evidence:
@@ -152,7 +157,7 @@ class Monitor:
         summed = self.sums.summed()
         total = summed.total
         if not all(moments.finite for moments in total.all):
-            raise ValueError("the embeddings hold NaN, infinity or numbers whose squares overflow")
+            raise ValueError("the embeddings hold numbers whose squares overflow; give them in other units")
         rows, *others = [reservoir.rows for reservoir in self.reservoirs]
         assert rows is not None
         single = torch.finfo(torch.float32)
@@ -328,9 +333,9 @@ def _input_pair(
 def _evidence_of(
     monitor: Monitor, name: str, arrays: Sequence[Tensor], progress: Callable[[int, int], None] | None
 ) -> Evidence:
-    """What a monitor measures on these views; a refusal says where NaN or infinity are."""
-    monitor.update(*arrays, progress=progress)
+    """What a monitor measures on these views; a refusal says how many NaN or infinite numbers there are, and where."""
     try:
+        monitor.update(*arrays, progress=progress)
         return monitor.evidence()
     except ValueError as error:
         for number, array in enumerate(arrays):
@@ -375,15 +380,9 @@ def check_loss(loss: str | None, temperature: float | None, views: str, others: 
 
 
 def _refuse_nonfinite(name: str, rows: Tensor) -> None:
-    """Say how many NaN or infinite numbers there are, and where the first is."""
-    count, first = 0, None
-    for start in range(0, len(rows), 4096):
-        bad = (~torch.isfinite(rows[start : start + 4096])).nonzero()
-        if len(bad) and first is None:
-            first = (start + int(bad[0, 0]), int(bad[0, 1]))
-        count += len(bad)
+    count, first = nonfinite(rows)
     if first is not None:
         raise ValueError(
-            f"the {name} hold {count} NaN or infinite number(s), the first in row {first[0]}, column {first[1]} "
-            "(counted from 0); drop those rows, or find out where they come from"
+            f"the {name} hold {count} NaN or infinite number(s), "
+            f"the first in row {first[0]}, column {first[1]} {ADVICE}"
         )

@@ -114,6 +114,8 @@ class SplitMoments:
         blocks = [([view.to(self.device, torch.float64) for view in views], heads) for views, heads in held]
         first = next(views[0][:1] for views, heads in blocks if len(heads))
         apart = torch.cat([view - first for views, _ in blocks for view in views])
+        if not bool(torch.isfinite(apart.square().sum(1)).all()):
+            raise ValueError("the embeddings hold numbers whose squares overflow; give them in other units")
         frame = torch.linalg.qr(torch.cat([first, apart[1:]]).mT).Q  # the first row is no distance from itself
         halves = self._empty(frame.shape[1])
         for views, heads in blocks:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from dyncollapse.diagnostics.finite import check_finite
 from dyncollapse.diagnostics.moments import Moments
 from dyncollapse.model.covariance import ContrastiveCovariance
 
@@ -37,17 +38,22 @@ class ViewMoments:
         return self.each[0].count
 
     def update(self, views: Sequence[Float[Tensor, "n d"]]) -> None:
-        """Add samples, one tensor per view, row i of each a view of sample i."""
+        """Add samples, one tensor per view, row i of each a view of sample i. Raises ValueError for NaN."""
         for moments, view in zip(self.each, views, strict=True):
             moments.update(view)
         if not self.shifts:
             return
         # Differences of close half-precision numbers are exact in float32, those of float32 in float64.
         first, *others = (view.to(torch.float64) for view in views)
-        for moments, other in zip(self.shifts, others, strict=True):
-            moments.update(other - first)
+        apart = [other - first for other in others]
+        try:
+            check_finite(apart)
+        except ValueError:
+            raise ValueError("the views differ by more than float64 can hold; give them in other units") from None
+        for moments, shift in zip(self.shifts, apart, strict=True):
+            moments.update(shift)
         if self.centres:
-            drift = torch.stack([other - first for other in others]).sum(0) / len(views)
+            drift = torch.stack(apart).sum(0) / len(views)
             self.centres[0].update(first + drift)
             self.centres[1].update(drift)
 

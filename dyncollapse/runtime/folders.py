@@ -17,6 +17,8 @@ from dyncollapse.runtime.files import PARTIAL, CannotWrite, is_partial, partial_
 LOCK, HOLDER = ".lock", ".lock.holder"
 # Holds results that are whole and are on their way into the folder around it: the next process finishes that.
 MOVING = ".moving"
+# End hidden names beside a folder: what will replace it while it is filled, and once it is whole.
+FILLING, WHOLE = ".filling", ".whole"
 # A disk that is full or broken, not a folder that was named wrongly.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
@@ -87,15 +89,79 @@ def whole_folder(out: Path | None, name: str) -> Iterator[tuple[Path, Path]]:
         with writing(folder):
             partial.mkdir()
         try:
-            yield partial, folder
-            with writing(folder):
-                _fill_from(partial, home) if within else _replace(partial, home)
-        except CannotWrite as error:  # of a name that the user has never heard of
-            file = Path(str(error.filename))
-            shown = folder / file.relative_to(partial) if file.is_relative_to(partial) else file
-            raise CannotWrite(error.errno, error.strerror, str(shown)) from error
+            with _named(folder, partial):
+                yield partial, folder
+                with writing(folder):
+                    _fill_from(partial, home) if within else _replace(partial, home)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """A temporary folder to fill, which takes the place of `folder` and of all that it holds at the end of the block.
+
+    Whenever the process is killed, the folder holds all of the earlier results or all of the new ones, but for the
+    moment between two renames: then it is not there, and the next process puts the new ones there. Where the block
+    fails, the earlier ones stay.
+
+    Args:
+        folder: It need not be there, but the folder around it must.
+
+    Yields:
+        The temporary folder, and `folder`.
+
+    Raises:
+        InUse: Where another process is about to replace it.
+        ValueError: Where it cannot be written, and where a file has its name.
+        CannotWrite: Where the disk is full.
+    """
+    home = folder.resolve()
+    if home.exists() and not home.is_dir():
+        raise ValueError(f"{folder} is in the way; move it away, or name another folder with --out")
+    filling, whole = (home.with_name(f".{home.name}{end}") for end in (FILLING, WHOLE))
+    with ExitStack() as stack:
+        try:
+            filling.mkdir(exist_ok=True)
+            stack.enter_context(held(filling))
+        except InUse as error:
+            raise InUse(str(error).replace(str(filling), str(folder), 1)) from None
+        except OSError as error:
+            if error.errno in DISK:
+                raise CannotWrite(error.errno, error.strerror, str(folder)) from error
+            raise ValueError(f"{folder} cannot be written ({error.strerror}); name another with --out") from error
+        try:
+            with _named(folder, filling), writing(folder):
+                if whole.is_dir():
+                    _swap(whole, home)
+                empty(filling)
+            with _named(folder, filling):
+                yield filling, folder
+                with writing(folder):
+                    _let_go(filling)
+                    os.rename(filling, whole)
+                    _swap(whole, home)
+        finally:
+            shutil.rmtree(filling, ignore_errors=True)
+
+
+@contextmanager
+def _named(folder: Path, partial: Path) -> Iterator[None]:
+    """Raise CannotWrite of a file in `partial`, a name that the user has never heard of, as of one in `folder`."""
+    try:
+        yield
+    except CannotWrite as error:
+        file = Path(str(error.filename))
+        shown = folder / file.relative_to(partial) if file.is_relative_to(partial) else file
+        raise CannotWrite(error.errno, error.strerror, str(shown)) from error
+
+
+def _swap(whole: Path, home: Path) -> None:
+    old = partial_path(home)
+    if home.exists():
+        os.rename(home, old)
+    os.rename(whole, home)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _claim_next(name: str, stack: ExitStack) -> Path:
@@ -135,6 +201,16 @@ class _Taken(ValueError):
 def is_free(folder: Path) -> bool:
     """Whether a folder holds nothing but what a killed process leaves."""
     return all(is_partial(path) or path.name in (LOCK, HOLDER) for path in folder.iterdir())
+
+
+def empty(folder: Path) -> None:
+    """Remove what is in a folder that is held, but for the lock."""
+    for path in folder.iterdir():
+        if path.name not in (LOCK, HOLDER):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def _clear(folder: Path) -> None:

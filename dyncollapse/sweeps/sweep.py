@@ -12,6 +12,7 @@ from dyncollapse.runtime.executors import local_workers
 from dyncollapse.runtime.files import is_partial, printable, read_json, remove_partial, write_json, writing
 from dyncollapse.runtime.folders import HOLDER, LOCK, held
 from dyncollapse.runtime.schemas import Failures, Plan, Report, checked
+from dyncollapse.runtime.untrusted import check_folder
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.report import versions
 from dyncollapse.sweeps.grid import axes_of
@@ -130,8 +131,8 @@ class Sweep:
 
     def check_folder(self) -> None:
         """Raise ValueError, one line, unless the folder is new, empty or a sweep's."""
-        if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"{self.folder} is a file; name a new folder or a sweep's")
+        if self.folder.exists():
+            check_folder(self.folder, "name a new folder or a sweep's")
         if self.folder.exists() and not (self.folder / PLAN).exists():
             foreign = sorted(p.name for p in self.folder.iterdir() if p.name not in OWN_NAMES and not is_partial(p))
             if foreign:
@@ -196,6 +197,7 @@ def _results(pack: Sequence[Point], outcome: Any, home: Path) -> Iterator[PointR
 def _read_plan(folder: Path) -> list[Configuration]:
     path = folder / PLAN
     shown = printable(str(path))
+    check_folder(folder, "name the folder of a sweep")
     try:
         plan = checked(read_json(path, MOST_PLAN), Plan)
         return [as_configuration(point["config"]) for point in plan["points"]]

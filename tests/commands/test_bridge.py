@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,7 @@ from dyncollapse.bridge.models.encoders import build_backbone
 from dyncollapse.bridge.training.checkpoints import checkpoints
 from dyncollapse.commands.main import main
 from dyncollapse.runtime.files import write_bytes
-from dyncollapse.runtime.folders import claimed_folder, held
+from dyncollapse.runtime.folders import claimed_folder, replaced_folder
 
 SHORT = ["--data", "digits", "--epochs", "1", "--batch-size", "256", "--no-tensorboard"]
 
@@ -258,9 +259,9 @@ def test_of_two_that_write_into_one_folder_the_second_is_refused(run, command, t
 
 
 def test_of_two_diagnoses_of_a_run_the_second_is_refused(run):
-    (run / "diagnosis").mkdir(exist_ok=True)
-    with held(run / "diagnosis"):
+    with suppress(KeyboardInterrupt), replaced_folder(run / "diagnosis"):
         assert "diagnosis is in use by process" in refused(call("diagnose", "--checkpoint", run))
+        raise KeyboardInterrupt
 
 
 def test_check_that_was_killed_before_its_runs_began_goes_on(tmp_path):
@@ -318,7 +319,7 @@ def test_results_of_other_steps_or_images_are_not_the_runs(tmp_path):
     assert "Added to" in call("probe", "--checkpoint", run).stdout
     assert [probe["step"] for probe in json.loads((run / "probes.json").read_text())] == [5]
     (run / "diagnosis").write_text("in the way")
-    assert "cannot be read or written" in refused(call("diagnose", "--checkpoint", run))
+    assert "diagnosis is in the way; move it away" in refused(call("diagnose", "--checkpoint", run))
 
 
 @pytest.mark.parametrize(("size", "file"), [(0, "config.json"), (3000, "checkpoints/step-00000003.pt")])

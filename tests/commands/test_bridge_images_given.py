@@ -15,20 +15,12 @@ from helpers.programs import refused
 from PIL import Image
 
 from dyncollapse.bridge.data.images import FolderImages
+from dyncollapse.bridge.data.pixels import Unreadable
 from dyncollapse.commands.main import main
 
 
 def call(*arguments):
     return CliRunner().invoke(main, ["bridge", *map(str, arguments)])
-
-
-def ended(result):
-    """The lines of a refusal after others, of what was skipped and begun."""
-    assert result.exit_code == 2, (result.stderr, result.exception)
-    assert "Traceback" not in result.stderr
-    *before, last = result.stderr.splitlines()
-    assert last.startswith("dyncollapse: ")
-    return before, last
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +87,7 @@ def test_pixels_of_unknown_range_end_every_command_in_one_line(embed, encoder, t
         for pipeline in ("memory", "mixed", "workers")
     ]
     for result in results:
-        before, last = ended(result)
-        assert before in ([], ["reading 12 images into memory"])
-        assert "the range of such images is unknown" in last
+        assert "the range of such images is unknown" in refused(result)
 
 
 def test_flat_folder_is_embedded_without_labels_and_trained_on(embed, encoder, tmp_path):
@@ -110,7 +100,7 @@ def test_flat_folder_is_embedded_without_labels_and_trained_on(embed, encoder, t
     assert "labels.npy" not in result.stdout
     assert sorted(os.listdir(out)) == ["embed.json", "representation.npy"]
     assert json.loads((out / "embed.json").read_text())["files"] == ["representation.npy"]
-    assert "have no classes, which a probe needs" in ended(call("probe", *encoder, "--data", folder))[1]
+    assert "have no classes, which a probe needs" in refused(call("probe", *encoder, "--data", folder))
     result = call(
         *("pretrain", "--preset", "digits", "--data", folder, "--batch-size", 4, "--epochs", 1, "--warmup-epochs", 0),
         *("--workers", 1, "--pipeline", "mixed", "--no-tensorboard", "--out", tmp_path / "run"),
@@ -125,9 +115,8 @@ def test_probe_says_what_its_labels_lack(encoder, tmp_path):
         write_images(tmp_path / split, 2)
     (tmp_path / "train" / "dog").rename(tmp_path / "dog")
     (tmp_path / "train" / "dog").mkdir()
-    before, last = ended(call("probe", *encoder, "--data", tmp_path))
-    assert before == [f"--data {tmp_path}: skipped 1 folder without images (train/dog)"]
-    assert "has training images of one class only; a probe needs two" in last
+    last = refused(call("probe", *encoder, "--data", tmp_path))
+    assert "one class only; a probe needs two; skipped: 1 folder without images (train/dog)" in last
 
 
 @pytest.mark.parametrize("method", ["logistic", "sgd"])
@@ -137,8 +126,7 @@ def test_probe_without_images_that_can_be_read(method, damaged, encoder, tmp_pat
         write_images(tmp_path / split, 2)
     for path in (tmp_path / damaged).rglob("*.jpg"):
         path.write_bytes(b"no image")
-    before, last = ended(call("probe", *encoder, "--data", tmp_path, "--method", method))
-    assert not [line for line in before if line.startswith("skipped: ")]  # the refusal says it
+    last = refused(call("probe", *encoder, "--data", tmp_path, "--method", method))
     assert "none of the 4 images can be read, the first: " in last
 
 
@@ -147,3 +135,75 @@ def test_worker_that_is_killed_ends_in_one_line(embed, tmp_path, monkeypatch):
     monkeypatch.setattr(FolderImages, "read", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     result, _ = embed(write_images(tmp_path / "set", 2), "--workers", 1)
     assert "a process that reads images was killed" in refused(result)
+
+
+TRAINING = "--device cpu --precision float32 --arch resnet10-narrow --stem cifar --augment cifar --image-size 16"
+TRAINING = (*TRAINING.split(), "--batch-size", 4, "--warmup-epochs", 0, "--projector", "none", "--no-tensorboard")
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """An image folder with a hidden file and one image that is none."""
+    folder = write_images(tmp_path / "set", 6)
+    (folder / ".DS_Store").write_text("")
+    (folder / "dog" / "0003.jpg").write_bytes(b"no image")
+    return folder
+
+
+@pytest.mark.parametrize("command", ["embed", "diagnose", "probe", "probe sgd"])
+def test_strict_ends_at_an_unreadable_image_in_one_line_and_leaves_nothing(command, encoder, damaged, tmp_path):
+    command, *method = command.split()
+    if command == "probe":
+        (tmp_path / "both").mkdir()
+        for split in ("train", "val"):
+            (tmp_path / "both" / split).symlink_to(damaged if split == "train" else write_images(tmp_path / "val", 2))
+        damaged = tmp_path / "both"
+    place = ("--method", *(method or ["logistic"])) if command == "probe" else ("--out", tmp_path / "new" / "out")
+    given = {"embed": ("--space", "representation")}.get(command, ())
+    line = refused(call(command, *encoder, "--data", damaged, "--strict", *place, *given))
+    assert "repair or remove it, or leave out --strict" in line
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("pipeline", ["memory", "mixed", "workers"])
+@pytest.mark.parametrize("there", [False, True])
+def test_strict_training_that_is_refused_can_be_given_again(pipeline, there, damaged, tmp_path):
+    out = tmp_path / "new" / "run"
+    if there:
+        out.mkdir(parents=True)
+    given = ("pretrain", *TRAINING, "--data", damaged, "--pipeline", pipeline, "--workers", 0, "--strict", "--out", out)
+    again = (*given, "--epochs", 3, "--log-every", 1)
+    assert "repair or remove it, or leave out --strict" in refused(call(*again))
+    assert (list(out.iterdir()) == []) if there else not out.parent.exists()
+    (damaged / "dog" / "0003.jpg").unlink()
+    result = call(*again)
+    assert result.exit_code == 0, result.stderr
+    assert (out / "checkpoints" / "step-00000006.pt").exists()
+
+
+def test_strict_training_that_is_refused_after_a_checkpoint_says_how_it_goes_on(damaged, tmp_path, monkeypatch):
+    read = FolderImages.read
+
+    def reads_once(images, index):
+        monkeypatch.setattr(FolderImages, "count", getattr(images, "count", 0) + 1, raising=False)
+        if images.count > 12:
+            raise Unreadable(f"{images.name(index)} is damaged")
+        return read(images, index)
+
+    (damaged / "dog" / "0003.jpg").unlink()
+    monkeypatch.setattr(FolderImages, "read", reads_once)
+    out = tmp_path / "run"
+    given = ("--data", damaged, "--pipeline", "mixed", "--workers", 0, "--epochs", 3, "--checkpoint-every", 1)
+    line = refused(call("pretrain", *TRAINING, *given, "--strict", "--out", out))
+    assert line.endswith(f"To go on: dyncollapse bridge pretrain --resume --out {out}")
+    assert (out / "checkpoints" / "step-00000003.pt").exists()
+    monkeypatch.setattr(FolderImages, "read", read)
+    result = call("pretrain", "--resume", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert (out / "checkpoints" / "step-00000006.pt").exists()
+
+
+def test_few_images_that_can_be_read_are_said_to_be_few(damaged):
+    line = refused(call("pretrain", *TRAINING, "--batch-size", 12, "--data", damaged, "--pipeline", "memory"))
+    assert "--batch-size is 12, but 1 of 12 images could not be read and were skipped" in line
+    assert line.endswith("0003.jpg; give at most 11")

@@ -150,6 +150,28 @@ def test_numbers_written_on_a_machine_of_the_other_byte_order(tmp_path):
 @pytest.mark.parametrize(
     "command",
     [
+        ("bridge", "table"),
+        ("bridge", "pretrain", "--resume", "--out"),
+        ("collect",),
+        ("sweep", "--lr", "0.1,0.2", "--steps", "2", "--out"),
+        ("sweep", "--lr", "0.1,0.2", "--steps", "2", "--dry-run", "--out"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_no_folder_is_named_for_what_it_is(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    Path("device").symlink_to("/dev/zero")
+    Path("file").touch()
+    for name, kind in (("pipe", "a pipe"), ("device", "a device"), ("file", "a file")):
+        start = time.process_time()
+        assert fails(command, name).startswith(f"dyncollapse: {name} is {kind}, not a folder; ")
+        assert time.process_time() - start < SECONDS
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
         ("bridge", "table", "folder"),
         ("bridge", "pretrain", "--data", "digits", "--config", "folder/config.json"),
         ("bridge", "pretrain", "--resume", "--out", "folder"),

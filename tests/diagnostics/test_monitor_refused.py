@@ -43,10 +43,12 @@ def test_batches_that_do_not_fit_are_refused_and_leave_no_trace(batches, message
 def test_numbers_that_are_none_are_counted_and_found(bad):
     z, positive = gaussian(0, n=5000, d=3, others=1)
     z[4500, 1] = z[4900, 0] = bad
-    for views in ([z], [z, positive]):
-        with pytest.raises(ValueError, match="hold NaN, infinity") as error:
-            watched(views).compute()
+    for views, of in (([z], ""), ([z, positive], " of view 1"), ([positive, z], " of view 2")):
+        monitor = watched([view[:4000] for view in views])
+        with pytest.raises(ValueError, match=rf"^row 500{of} holds NaN or infinity, first in column 1 ") as error:
+            monitor.update(*(view[4000:] for view in views))
         assert one_line(error)
+        assert monitor.compute().samples == len(monitor.reservoir.rows) == 4000  # nothing of the batch is added
     with pytest.raises(ValueError, match=r"the embeddings hold 2 NaN or infinite.* row 4500, column 1") as error:
         diagnose(z, positive)
     assert one_line(error)
@@ -105,3 +107,30 @@ def test_monitors_of_unlike_things_do_not_merge():
     with pytest.raises(ValueError, match="samples of 9 rows do not merge"):
         mine.merge(watched([one], sample=9))
     assert_same(mine.compute(), watched([one]).compute())
+
+
+def test_later_blocks_are_looked_at_too(monkeypatch):
+    monkeypatch.setattr("dyncollapse.diagnostics.monitor.BLOCK_BYTES", 8 * 3 * 100)
+    z = torch.randn(350, 3, generator=torch.Generator().manual_seed(0))
+    z[320, 2] = float("nan")
+    monitor = Monitor()
+    with pytest.raises(ValueError, match=r"^row 320 holds NaN or infinity, first in column 2"):
+        monitor.update(z)
+    assert monitor.sums.count == 300
+
+
+@pytest.mark.parametrize("size", [1e38, 3e38])
+def test_numbers_whose_sum_overflows_are_finite(size):
+    monitor = Monitor()
+    monitor.update(torch.full((200, 3), size) * torch.tensor([[1.0], [0.5]]).repeat(100, 1))
+    assert monitor.sums.count == 200
+
+
+@pytest.mark.parametrize("rows", [2, 40])
+@pytest.mark.parametrize("views", [1, 2])
+def test_differences_that_overflow_are_no_nan(rows, views):
+    z = torch.tensor([1e308, -1e308], dtype=torch.float64).repeat(rows // 2)[:, None].expand(-1, 10)
+    with pytest.raises(ValueError, match=r"overflow|differ by more than float64 can hold") as error:
+        diagnose(z, [-z] * (views - 1))
+    assert one_line(error)
+    assert "NaN" not in str(error.value)

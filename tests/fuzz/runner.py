@@ -3,14 +3,18 @@
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-MEMORY = 1 << 30  # bytes beyond what the warmed process has
+MEMORY = 1 << 30  # bytes beyond what the warmed process has, and what this one takes beside it to make a try
+STREAM = 1 << 26  # bytes of stdout, and of stderr, that are judged
 SECONDS = 5.0  # of processor time, beyond what a valid input takes
 PROCESSES = 200
 ALLOWED = (0, 1, 2, 130)
@@ -49,6 +53,19 @@ class Outcome:
     def signature(self) -> str:
         """The violations in a line: alike for one fault."""
         return " && ".join(f"{name}: {text}" for name, text in self.violations.items())
+
+
+@contextmanager
+def bounded(more: int) -> Iterator[None]:
+    """Let this process take so many more bytes of addresses in the block; beyond, Python raises MemoryError."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = [size + more, *(limit for limit in before if limit != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 class Runner:
@@ -90,10 +107,22 @@ class Runner:
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         found = json.loads(self.answers.readline())
-        return found | {name: Path(path).read_bytes() for name, path in streams.items()}
+        return found | {name: _beginning(path) for name, path in streams.items()}
 
     def run(self, tried: Try, bound: float = SECONDS) -> Outcome:
-        """Make a try's folder, run it there, judge it, and remove the folder."""
+        """Make a try's folder, run it there, judge it, and remove the folder.
+
+        Raises MemoryError, naming the try, where that takes this process itself more than MEMORY.
+        """
+        try:
+            with bounded(MEMORY):
+                return self._run(tried, bound)
+        except MemoryError:
+            raise MemoryError(
+                f"to make or judge this try takes more than {MEMORY >> 20} MiB: {tried.as_json()}"
+            ) from None
+
+    def _run(self, tried: Try, bound: float) -> Outcome:
         from fuzz.make import change
 
         self.count += 1
@@ -112,6 +141,11 @@ class Runner:
             return judge(tried, found, before, _tree(outer))
         finally:
             shutil.rmtree(outer, ignore_errors=True)
+
+
+def _beginning(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(STREAM)
 
 
 def _tree(folder: Path) -> dict[str, bool]:

@@ -157,7 +157,12 @@ def write_tree(path: Path, tree: Any) -> None:
 
 def _plain(value: Any) -> bool:
     strided = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_nested
-    return strided and not value.is_meta and not value.is_quantized and value.numel() < 1_000_000
+    return strided and not value.is_meta and not value.is_quantized and _small(value)
+
+
+def _small(tensor: Tensor) -> bool:
+    """Whether a copy of a tensor is small: an earlier step may have made one number look like 10^12."""
+    return tensor.numel() < 1_000_000
 
 
 def change_tensors(path: Path, part: float, action: str, new: str) -> None:
@@ -167,7 +172,7 @@ def change_tensors(path: Path, part: float, action: str, new: str) -> None:
             warnings.simplefilter("ignore")
             tree = read_tree(path)
             write_tree(path, _changed(tree, part, action, new))
-    except (FileNotFoundError, IsADirectoryError):
+    except (FileNotFoundError, IsADirectoryError, MemoryError):
         raise
     except Exception:  # an earlier step broke it, or torch does not save such a thing
         return
@@ -175,7 +180,7 @@ def change_tensors(path: Path, part: float, action: str, new: str) -> None:
 
 def _changed(tree: Any, part: float, action: str, new: str) -> Any:
     places = [pair for pair in nodes(tree) if not isinstance(pair[0], list)]
-    tensors = [(holder, key) for holder, key in places if isinstance(holder[key], Tensor)]
+    tensors = [(holder, key) for holder, key in places if isinstance(holder[key], Tensor) and _small(holder[key])]
     if action == "root" or not places:
         return ODD.get(new, torch.clone)(torch.zeros(2, 2))
     if action == "wrap":

@@ -39,11 +39,20 @@ DEEP = "[" * 50_000 + "]" * 50_000
 
 
 def nodes(content: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place in nested values, as what holds it and its key."""
-    pairs = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
-    for key, value in pairs:
-        yield content, key
-        yield from nodes(value)
+    """Every place in nested values, as what holds it and its key.
+
+    What several places hold is entered once: 45 levels of two references each have more paths than memory has bytes,
+    and a dict that holds itself has no last one.
+    """
+    entered, waiting = set[int](), [content]
+    while waiting:
+        holder = waiting.pop()
+        if id(holder) in entered or not isinstance(holder, dict | list):
+            continue
+        entered.add(id(holder))
+        keys = list(holder) if isinstance(holder, dict) else range(len(holder))
+        yield from ((holder, key) for key in keys)
+        waiting += [holder[key] for key in reversed(keys)]
 
 
 def _place(content: Any, part: float) -> tuple[Any, Any] | None:

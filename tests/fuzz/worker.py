@@ -34,6 +34,7 @@ LIBRARIES = (
 POLL, SCAN = 0.01, 0.1  # seconds between looks at the child, and at everything that it started
 IDLE = 0.05  # of a processor: less is waiting
 ADDRESSES = 12 << 30  # bytes beyond the parent's: a last guard, for memory in use is watched
+WRITTEN = 1 << 30  # bytes of a file, stdout and stderr too
 TICK, PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 
 
@@ -64,6 +65,7 @@ def enter(request: dict[str, Any]) -> None:
         os.close(opened)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * PAGE
     resource.setrlimit(resource.RLIMIT_AS, (size + ADDRESSES, size + ADDRESSES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (WRITTEN, WRITTEN))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 
 from dyncollapse.runtime.files import CannotWrite, write_bytes
-from dyncollapse.runtime.folders import InUse, claimed_folder, held, is_free, whole_folder
+from dyncollapse.runtime.folders import InUse, claimed_folder, held, is_free, replaced_folder, whole_folder
 
 NAMES = {"one.txt", "two.txt", "three"}
 
@@ -162,3 +163,66 @@ def test_lock_that_cannot_be_taken_is_refused(here):
     with held(here / "new"), pytest.raises(InUse):
         held(here / "new").__enter__()
     assert not names(here / "new")
+
+
+def test_replaced_folder_holds_the_new_results_alone(here):
+    for given in (here / "new", here / "linked", "new"):
+        (here / "elsewhere").mkdir(exist_ok=True)
+        if given == here / "linked":
+            given.symlink_to(here / "elsewhere")
+            (given / "old.txt").touch()
+        with replaced_folder(Path(given)) as (partial, folder):
+            fill(partial)
+            assert "three" not in (names(folder) if folder.exists() else ()) or given == "new"
+        assert names(folder) == NAMES
+        assert not [name for name in names(here) if name.startswith(".")]
+    assert names(here / "elsewhere") == NAMES
+
+
+def test_replaced_folder_of_a_block_that_fails_is_as_it_was(here):
+    (here / "old").mkdir()
+    (here / "old" / "thesis.tex").touch()
+    with suppress(ZeroDivisionError), replaced_folder(here / "old") as (partial, _):
+        fill(partial)
+        raise ZeroDivisionError
+    assert names(here) == {"old"}
+    assert names(here / "old") == {"thesis.tex"}
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_replaced_folder_is_whole_after_a_kill_at_any_of_its_renames(here, renames):
+    (here / "old").mkdir()
+    (here / "old" / "thesis.tex").touch()
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from dyncollapse.runtime.folders import replaced_folder\n"
+        "rename, left = os.rename, [int(sys.argv[1])]\n"
+        "def dying(*names):\n"
+        "    if not left[0]:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    left[0] -= 1\n"
+        "    rename(*names)\n"
+        "os.rename = dying\n"
+        "with replaced_folder(Path('old')) as (partial, _):\n"
+        "    (partial / 'new.txt').touch()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(renames)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    if (here / "old").exists():
+        assert names(here / "old") == {"thesis.tex"}
+    with suppress(ZeroDivisionError), replaced_folder(here / "old") as (partial, folder):
+        assert names(folder) == ({"thesis.tex"} if renames == 0 else {"new.txt"})
+        assert names(partial) == {".lock", ".lock.holder"}
+        raise ZeroDivisionError
+    assert "old" in names(here)
+
+
+def test_of_two_that_replace_a_folder_the_second_is_refused_by_the_name_it_knows(here):
+    with replaced_folder(here / "new"), pytest.raises(InUse, match=rf"^{here}/new is in use by process {os.getpid()}"):
+        replaced_folder(here / "new").__enter__()
+    (here / "file").touch()
+    with pytest.raises(ValueError, match="file is in the way"), replaced_folder(here / "file"):
+        pass
+    with pytest.raises(ValueError, match="cannot be written"), replaced_folder(here / "missing" / "new"):
+        pass

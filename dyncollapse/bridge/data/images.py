@@ -111,12 +111,16 @@ class FolderImages:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """What --data names: images to train on, others to test on where there are any, and the classes' names."""
+    """What --data names: images to train on, others to test on where there are any, and the classes' names.
+
+    `skipped` says what of a folder is none of these, and is empty where there is nothing.
+    """
 
     train: Images
     test: Images | None
     classes: Sequence[str]
     title: str
+    skipped: str = ""
 
     def split(self, name: str) -> Images:
         """The train or the test images. Raises ValueError where there are none."""
@@ -137,7 +141,8 @@ class Data:
                 )
         trained, tested = (set(images.labels.unique().tolist()) for images in (self.train, self.split("test")))
         if len(trained) < 2:
-            raise ValueError(f"--data {shown} has training images of one class only; a probe needs two")
+            besides = f"; skipped: {self.skipped}" if self.skipped else ""
+            raise ValueError(f"--data {shown} has training images of one class only; a probe needs two{besides}")
         if unseen := sorted(tested - trained):
             raise ValueError(
                 f"--data {shown} has test images of {some([self.classes[k] for k in unseen])}, and no training images "
@@ -181,7 +186,7 @@ def open_data(name: str, tell: Callable[[str], object] = _to_stderr) -> Data:
     classes = sorted({label for found in splits.values() for label in found.names or ()})
     numbers = {label: number for number, label in enumerate(classes)}
     train, *tests = (_labelled(found, numbers) for found in splits.values())
-    return Data(train, tests[0] if tests else None, classes, name)
+    return Data(train, tests[0] if tests else None, classes, name, told(skipped))
 
 
 def _labelled(found: Found, numbers: dict[str, int]) -> FolderImages:

@@ -79,8 +79,11 @@ def match_backbone(
 def refuse_nan(named: Iterable[tuple[str, Tensor]], shown: str) -> None:
     """Refuse weights that are not finite. Raises ValueError, which names the first such tensor."""
     for name, tensor in named:
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            kind = "NaN" if bool(torch.isnan(tensor).any()) else "infinity"
+        if not tensor.is_floating_point():
+            continue
+        numbers = tensor.float() if tensor.element_size() == 1 else tensor  # torch tests no numbers of 8 bits
+        if not bool(torch.isfinite(numbers).all()):
+            kind = "NaN" if bool(torch.isnan(numbers).any()) else "infinity"
             raise ValueError(f"{shown}: {printable(name)} holds {kind}; take an earlier checkpoint")
 
 

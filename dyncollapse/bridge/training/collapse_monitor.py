@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.bridge.training.distributed import Process
+from dyncollapse.bridge.training.distributed import Process, gather_values
 from dyncollapse.diagnostics.monitor import Monitor
 
 SPACES = ("representation", "embedding")
@@ -29,6 +29,7 @@ class Watch:
         needed = -(-SAMPLES_PER_DIMENSION * max(dims) // batch_size)
         self.window = min(every, needed)
         self.monitors = {space: Monitor(space=space, fast=True, sample=1024) for space in SPACES}
+        self.errors: dict[str, str] = {}  # of a window, by space
         self.seconds = 0.0
 
     def update(
@@ -41,19 +42,28 @@ class Watch:
             torch.cuda.synchronize()  # what is still queued of the step is not the monitor's time
         start = time.perf_counter()
         for space, monitor in self.monitors.items():
-            monitor.update(*(view.detach().float() for view in views[space]))
+            try:
+                monitor.update(*(view.detach().float() for view in views[space]))
+            except ValueError as error:  # a diverged run: the others may not have to wait for this process
+                self.errors.setdefault(space, f"at step {step}, {error}")
         found = self._report() if step % self.every == 0 else None
         self.seconds += time.perf_counter() - start
         return found
 
     def _report(self) -> dict[str, Any]:
         line: dict[str, Any] = {}
+        errors = gather_values(self.errors, self.process.count)
+        self.errors = {}
         for space, monitor in self.monitors.items():
+            if refused := [found[space] for found in errors if space in found]:
+                line[f"{space}_error"] = refused[0]
+                monitor.reset()
+                continue
             try:
                 if self.process.count > 1:
                     monitor.all_reduce()
                 found = monitor.compute()
-            except ValueError as error:  # a collapse so total that nothing varies, or a diverged run: say so, go on
+            except ValueError as error:  # a collapse so total that nothing varies: say so, go on
                 line[f"{space}_error"] = str(error)
                 continue
             finally:

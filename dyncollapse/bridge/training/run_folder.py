@@ -12,8 +12,10 @@ from dyncollapse.bridge.training.journal import read_journal
 from dyncollapse.runtime.files import printable, read_json, write_json
 from dyncollapse.runtime.schemas import Diagnosis, Facts, Probe, Probes, Settings, checked
 from dyncollapse.runtime.settings import from_values
+from dyncollapse.runtime.untrusted import check_folder
 
 CONFIG, PROBES, DIAGNOSIS, LOG = "config.json", "probes.json", "diagnosis.json", "log.jsonl"
+WANTED = "give folders that bridge pretrain or check made"
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,9 @@ def read_run(folder: Path) -> Run:
         ValueError: One line where the folder is none of a run, or a file of it has another shape.
     """
     shown = printable(str(folder))
+    check_folder(folder, WANTED)
     if not (folder / CONFIG).exists():
-        raise ValueError(f"{shown} is no run: it has no {CONFIG}; give folders that bridge pretrain or check made")
+        raise ValueError(f"{shown} is no run: it has no {CONFIG}; {WANTED}")
     name = CONFIG
     try:
         config = checked(read_json(folder / CONFIG), Settings)
@@ -109,6 +112,7 @@ def find_runs(folders: Sequence[Path], tell: Callable[[str], object] | None = No
     """
     runs, broken = list[Run](), list[str]()
     for folder in folders:
+        check_folder(folder, WANTED)
         inside = [folder] if (folder / CONFIG).exists() else sorted(p.parent for p in folder.glob(f"*/{CONFIG}"))
         for path in inside or [folder]:
             try:

@@ -16,6 +16,7 @@ from dyncollapse.bridge.training.checkpoints import Checkpoint
 from dyncollapse.bridge.training.collapse_monitor import SPACES
 from dyncollapse.bridge.training.distributed import Process, gather, gather_values, synchronise_norms
 from dyncollapse.bridge.training.optimisation import autocast, build_optimiser, build_schedule
+from dyncollapse.bridge.training.restoring import restore_states
 from dyncollapse.model.losses import ntxent
 from dyncollapse.runtime.settings import SettingError
 
@@ -70,12 +71,8 @@ class Trainer:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint's state. Raises ValueError where that is none of this encoder and optimiser."""
         try:
+            restore_states(checkpoint.states, self.recipe, self.optimiser, self.schedule, self.scaler)
             self.encoder.load_state_dict(checkpoint.states["model"])
-            self.optimiser.load_state_dict(checkpoint.states["optimiser"])
-            if checkpoint.states["schedule"].keys() != self.schedule.state_dict().keys():  # timm takes any attribute
-                raise KeyError("schedule")
-            self.schedule.load_state_dict(checkpoint.states["schedule"])
-            self.scaler.load_state_dict(checkpoint.states["scaler"])
             states = checkpoint.states["random"]
             if self.process.rank < len(states):
                 _set_generators(states[self.process.rank], self.process.device)

@@ -1,5 +1,6 @@
 """A run's checkpoint is checked before it is believed, by what resumes it and by what embeds with it."""
 
+import copy
 import os
 import re
 import time
@@ -9,8 +10,12 @@ import torch
 from helpers.bridge import ALONE, small
 
 from dyncollapse.bridge import pretrain
+from dyncollapse.bridge.data.batches import Batch
 from dyncollapse.bridge.evaluation.load import load_encoder
-from dyncollapse.bridge.training.checkpoints import checkpoints, load_checkpoint
+from dyncollapse.bridge.training.checkpoints import Checkpoint, checkpoints, load_checkpoint
+from dyncollapse.bridge.training.trainer import build_trainer
+
+PARTS = ("optimiser", "schedule", "scaler", "random")
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +94,69 @@ def test_the_checkpoint_itself_is_read(saved, tmp_path):
     assert load_encoder(tmp_path / "x.pt").step == saved["step"]
 
 
-@pytest.mark.parametrize("change", [{"optimiser": {}}, {"random": [{"cpu": torch.ones(3)}]}, {"schedule": {"a": 1}}])
-def test_states_that_do_not_fit_are_told_when_the_run_goes_on(saved, tmp_path, change):
-    settings = small(batch_size=432)
-    pretrain(settings, tmp_path, ALONE)
-    last = checkpoints(tmp_path)[-1]
-    torch.save(saved | change, last)
+def at(*path):
+    """Put a value where a path of keys leads."""
+
+    def put(content, value):
+        *way, last = path
+        for key in way:
+            content = content[key]
+        content[last] = value
+
+    return put
+
+
+def momentum(content, value):
+    content["optimiser"]["state"][0]["momentum_buffer"] = value
+
+
+STATES = {
+    "no optimiser": (at("optimiser"), {}),
+    "generators": (at("random"), [{"cpu": torch.ones(3)}]),
+    "another schedule": (at("schedule"), {"a": 1}),
+    "warm-up of text": (at("schedule", "warmup_t"), "a"),
+    "longer schedule": (at("schedule", "t_initial"), 10**6),
+    "momentum of one number": (momentum, 1.5),
+    "momentum of another shape": (momentum, torch.zeros(1, 16, 1, 3, 3)),
+    "momentum that is sparse": (momentum, torch.zeros(16, 1, 3, 3).to_sparse()),
+    "momentum of a list": (momentum, [1]),
+    "another momentum": (at("optimiser", "param_groups", 0, "momentum"), 0.5),
+    "decay of a tensor": (at("optimiser", "param_groups", 0, "weight_decay"), torch.ones(3)),
+    "state of no parameter": (at("optimiser", "state", 999), {}),
+    "state with more in it": (at("optimiser", "state", 0, "more"), 1),
+    "scale": (at("scaler", "scale"), "a"),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_states_that_do_not_fit_are_told_when_the_run_goes_on(saved, name):
+    change, value = STATES[name]
+    content = copy.deepcopy(saved)
+    change(content, value)
+    checkpoint = Checkpoint(saved["step"], small(batch_size=432), 1, {n: content[n] for n in ("model", *PARTS)})
+    trainer = build_trainer(checkpoint.recipe, ALONE, 1297, 1)
+    before = copy.deepcopy(trainer.encoder.state_dict())
     with pytest.raises(ValueError, match=r"the checkpoint of step \d+ does not fit to this run"):
-        pretrain(settings, tmp_path, ALONE)
+        trainer.restore(checkpoint)
+    if name != "generators":  # read last
+        assert all(torch.equal(tensor, before[n]) for n, tensor in trainer.encoder.state_dict().items())
+
+
+@pytest.mark.parametrize("settings", [{}, {"optimiser": "lars"}, {"optimiser": "adamw"}, {"momentum": 0.0}])
+def test_own_states_fit_also_those_of_another_version_of_torch(settings):
+    recipe = small(batch_size=432, **settings)
+    trainers = [build_trainer(recipe, ALONE, 1297, 1) for _ in range(2)]
+    views = torch.randn(2, 4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    for number in range(2):
+        trainers[0].step(number, Batch(tuple(views), torch.arange(4)))
+    checkpoint = trainers[0].checkpoint(2)
+    for group in checkpoint.states["optimiser"]["param_groups"]:
+        del group["foreach"]
+        group["fashion"] = 1
+    trainers[1].restore(checkpoint)
+    for one, other in zip(*(trainer.optimiser.state_dict()["state"].values() for trainer in trainers), strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(torch.as_tensor(one[n]), torch.as_tensor(other[n])) for n in one)
 
 
 def test_a_pipe_or_folder_is_no_checkpoint(tmp_path):
