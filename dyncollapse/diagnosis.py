@@ -58,6 +58,7 @@ class Verdict:
     too low to count), waiting (it would grow), structural (the layers have no room for it); where rho was measured also
     unexplained (no other view, or rho within its error of 1), unresolved (lost in rounding) and unseen (too few
     samples: not counted as collapsed). `escapes` holds the flow time by which a waiting one leaves zero, where known.
+    `outputs` is the number of the embedding's dimensions where these are fewer than what is judged, the input modes.
     """
 
     collapsed: list[bool]
@@ -65,6 +66,17 @@ class Verdict:
     escapes: list[float | None]
     threshold: float
     sentence: str
+    outputs: int | None = None
+
+    @property
+    def dim(self) -> int:
+        """How many dimensions the embedding has."""
+        return len(self.fates) if self.outputs is None else self.outputs
+
+    @property
+    def count(self) -> int:
+        """How many dimensions of the embedding collapsed: those that no living mode fills."""
+        return max(0, self.dim - self.fates.count("alive")) if self.outputs is not None else sum(self.collapsed)
 
     @property
     def mechanisms(self) -> list[str]:
@@ -165,6 +177,7 @@ def judge(
     escape: Tensor | None = None,
     time_per_step: float | None = None,
     room: int | None = None,
+    outputs: int | None = None,
 ) -> Verdict:
     """Judge the mean over runs: which dimensions collapsed, by augmentation, by waiting or for want of width.
 
@@ -182,6 +195,8 @@ def judge(
         escape: Flow time (k,) until which each would wait, infinite for never.
         time_per_step: Turns flow time into SGD steps in the sentence.
         room: Width of the narrowest layer.
+        outputs: Dimensions of the embedding, where `dimensions` are the input modes and these are more: the sentence
+            is then about the embedding's.
 
     Returns:
         The verdict, with one fate per dimension.
@@ -215,8 +230,10 @@ def judge(
     times = [None] * k if escape is None else [*escape.tolist(), *[None] * (k - len(escape))]
     escapes = [t if fate == "waiting" else None for fate, t in zip(fates, times, strict=True)]
     on_threshold = sum(fate == "dead" and rho for fate, rho in zip(fates, at_threshold(ratio).tolist(), strict=True))
-    sentence = _sentence(fates, on_threshold, [t for t in escapes if t is not None], time_per_step, room)
-    return Verdict([fate != "alive" for fate in fates], fates, escapes, threshold, sentence)
+    waits = _ends([moment(t, time_per_step) for t in sorted(t for t in escapes if t is not None)])
+    fewer = outputs if outputs is not None and outputs < k else None
+    sentence = _sentence(fates, on_threshold, waits, room, fewer)
+    return Verdict([fate != "alive" for fate in fates], fates, escapes, threshold, sentence, fewer)
 
 
 def _fate(rho: float, error: float, rests_low: bool, views: str) -> str:
@@ -258,30 +275,47 @@ def moment(time: float, time_per_step: float | None = None) -> str:
     return "t = {} (step {})".format(*three) if time_per_step else f"t = {next(three)}"
 
 
-def _sentence(
-    fates: list[str], on_threshold: int, escapes: list[float], time_per_step: float | None, room: int | None
-) -> str:
-    dead, low, waiting, open_, structural = (
-        fates.count(fate) for fate in ("dead", "suppressed", "waiting", "unexplained", "structural")
-    )
-    gone = len(fates) - fates.count("alive")
+def _sentence(fates: list[str], on_threshold: int, waits: str, room: int | None, outputs: int | None) -> str:
+    counts = {
+        fate: fates.count(fate) for fate in ("alive", "dead", "suppressed", "waiting", "unexplained", "structural")
+    }
+    total, modes = len(fates), ""
+    dead, low = counts["dead"], counts["suppressed"]
+    lost = dead + low
+    if outputs is not None:
+        # Any mode may fill any dimension of the embedding. What no living or waiting one fills is lost to augmentation.
+        passed = min(outputs, room or outputs)
+        total, counts["structural"] = outputs, outputs - passed
+        left = passed
+        for fate in ("alive", "waiting", "unexplained"):  # in the mean over runs more modes than these may be alive
+            counts[fate] = min(counts[fate], left)
+            left -= counts[fate]
+        lost = left
+        on_threshold = 0
+        modes = (
+            f" {len(fates) - passed} of the {len(fates)} input modes cannot be represented, for want of width: "
+            f"the network is only {passed} wide."
+        )
+    gone = total - counts["alive"]
     if not gone:
-        return f"No dimension of {len(fates)} collapsed."
+        return f"No dimension of {total} collapsed.{modes}"
     parts = []
-    if structural:
-        widest = "" if room is None else f" (the narrowest layer passes on {room})"
-        parts.append(f"{structural} for want of width{widest}")
-    if dead or low:
-        ends = f"{dead} dead, {low} too low at rest" if dead and low else "dead" if dead else "too low at rest"
+    if counts["structural"]:
+        widest = "" if room is None else f" (the network is only {room} wide)"
+        parts.append(f"{counts['structural']} for want of width{widest}")
+    if lost:
+        both = f"{dead} dead, {low} too low at rest" if outputs is None else "dead or too low at rest"
+        ends = both if dead and low else "dead" if dead else "too low at rest"
         exactly = f", {on_threshold} of them at the threshold" if on_threshold else ""
-        parts.append(f"{dead + low} by strong augmentation ({ends}{exactly})")
-    if waiting:
-        ends = _ends([moment(t, time_per_step) for t in sorted(escapes)])
-        parts.append(f"{waiting} by implicit regularization (data beats augmentation there: waiting{ends})")
-    if open_:
-        parts.append(f"{open_} for a cause that is open (rho may be on either side of 1: dead or waiting)")
+        parts.append(f"{lost} by strong augmentation ({ends}{exactly})")
+    if counts["waiting"]:
+        reason = f"data beats augmentation there: waiting{waits}"
+        parts.append(f"{counts['waiting']} by implicit regularization ({reason})")
+    if counts["unexplained"]:
+        open_ = "rho may be on either side of 1: dead or waiting"
+        parts.append(f"{counts['unexplained']} for a cause that is open ({open_})")
     listed = ", ".join(parts[:-1]) + " and " + parts[-1] if parts[1:] else parts[0]
-    return f"{gone} of {len(fates)} dimensions collapsed: {listed}."
+    return f"{gone} of {total} dimensions collapsed: {listed}.{modes}"
 
 
 def _ends(moments: list[str]) -> str:

@@ -101,7 +101,8 @@ def _verdict(outcome: Outcome) -> dict[str, Any] | None:
     step = time_per_step(outcome.simulation.configuration)
     dimensions = zip(judged.collapsed, judged.mechanisms, judged.fates, judged.escapes, strict=True)
     return {
-        "collapsed": sum(judged.collapsed),
+        "collapsed": judged.count,
+        "embedding_dim": judged.dim,
         "mechanism": judged.mechanism,
         "threshold": judged.threshold,
         "sentence": judged.sentence,

@@ -165,6 +165,7 @@ def verdict(outcome: Outcome) -> Verdict | None:
         escape,
         time_per_step(s.configuration),
         room(s),
+        s.weights[-1].shape[-2],
     )
 
 
