@@ -58,6 +58,7 @@ class Verdict:
     too low to count), waiting (it would grow), structural (the layers have no room for it); where rho was measured also
     unexplained (no other view, or rho within its error of 1), unresolved (lost in rounding) and unseen (too few
     samples: not counted as collapsed). `escapes` holds the flow time by which a waiting one leaves zero, where known.
+    `unseen_signal` is the correlation of two sampled views up to which signal may have gone unseen in suppressed ones.
     `outputs` is the number of the embedding's dimensions where these are fewer than what is judged, the input modes.
     """
 
@@ -67,6 +68,7 @@ class Verdict:
     threshold: float
     sentence: str
     outputs: int | None = None
+    unseen_signal: float | None = None
 
     @property
     def dim(self) -> int:

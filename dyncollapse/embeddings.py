@@ -90,6 +90,7 @@ class EmbeddingReport:
                 "fates": list(v.fates),
                 "mechanism": v.mechanism,
                 "threshold": v.threshold,
+                "unseen_signal": v.unseen_signal,
                 "sentence": v.sentence,
                 "dimensions": [
                     {"collapsed": gone, "mechanism": mechanism, "fate": fate, "rho": ratio, "rho_error": unsure}

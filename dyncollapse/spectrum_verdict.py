@@ -69,16 +69,23 @@ def judge_spectrum(
     told = tell([k for k in left if values[k] > floor]) if tell is not None else Told()
     for k in left:
         fates[k] = told.fates.get(k, "unexplained" if values[k] > floor else "unresolved")
-    if counted is not None:
-        _tell_hidden(fates, counted)
+    explained = [told.explained] if "suppressed" in told.fates.values() else []
+    if counted is not None and _tell_hidden(fates, counted):
+        explained.append(counted.explained)
+    unseen_signal = max((value for value in explained if value is not None), default=None)
     collapsed = [fate not in ("alive", "unseen") for fate in fates]
-    words = _words(views, room, told, counted, untold)
-    return Verdict(collapsed, fates, [None] * d, threshold, _sentence(fates, threshold, words))
+    words = _words(views, room, told, counted, untold, unseen_signal)
+    sentence = _sentence(fates, threshold, words)
+    return Verdict(collapsed, fates, [None] * d, threshold, sentence, unseen_signal=unseen_signal)
 
 
-def _tell_hidden(fates: list[str], counted: InputCount) -> None:
-    """Give dimensions without a cause what the directions of the last layer's inputs leave over."""
+def _tell_hidden(fates: list[str], counted: InputCount) -> bool:
+    """Give dimensions without a cause what the directions of the last layer's inputs leave over.
+
+    Returns whether any of them is suppressed.
+    """
     hidden = [k for k, fate in enumerate(fates) if fate == "unresolved"]
+    told = fates.count("suppressed")
     pools = {
         "waiting": counted.growing - fates.count("alive") - fates.count("waiting"),
         "dead": counted.dying - fates.count("dead"),
@@ -88,12 +95,15 @@ def _tell_hidden(fates: list[str], counted: InputCount) -> None:
         for k in hidden[: max(0, size)]:
             fates[k] = fate
         hidden = hidden[max(0, size) :]
+    return fates.count("suppressed") > told
 
 
-def _words(views: str, room: int | None, told: Told, counted: InputCount | None, untold: str) -> dict[str, str]:
+def _words(
+    views: str, room: int | None, told: Told, counted: InputCount | None, untold: str, unseen_signal: float | None
+) -> dict[str, str]:
     """What is said of each fate, in the order of the sentence."""
     two_sided = views == "two-sided"
-    beyond = f" beyond a correlation of {told.explained:.2g}, which sampling explains" if told.explained else ""
+    beyond = f" beyond a correlation of {unseen_signal:.2g}, which sampling explains" if unseen_signal else ""
     silent = f"the views share no signal there{beyond}" if two_sided else "too low at rest"
     dead = "the views are negatively correlated there" if two_sided else "augmentation beats data there"
     waiting = "the views share signal there" if two_sided else "data beats augmentation there"
