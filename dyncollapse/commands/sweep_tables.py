@@ -61,7 +61,7 @@ def print_sweep(sweep: Sweep, table: Sequence[Mapping[str, Any]], *, to_stderr: 
     rows = open_table("point", *words, "collapsed", "mechanism", *(["SGD-flow"] if compared else []))
     for row in table[:ROWS]:
         cells = [row["point"][:SHOWN], *(_short(row[name]) for name in axes)]
-        cells += [f"{row['collapsed']} of {row['dim']}", row["mechanism"]]
+        cells += [f"{row['collapsed']} of {row['out_dim'] or row['dim']}", row["mechanism"]]
         distance = row["sgd_vs_flow"]
         rows.add_row(*cells, *(["-" if distance is None else f"{distance:.2g}"] if compared else []))
     if table:

@@ -32,7 +32,8 @@ class InputCount:
     """In how many directions of the last layer's inputs a dimension could grow, must die, or has no signal to grow on.
 
     `width` counts all input units, `varying` the directions in which they vary; those of them that the three counts
-    leave out are open.
+    leave out are open. `explained` is the correlation of two views that sampling alone reaches where they have no
+    signal: a weaker one may have gone unseen there.
     """
 
     width: int
@@ -40,6 +41,7 @@ class InputCount:
     growing: int
     dying: int
     silent: int
+    explained: float | None = None
 
 
 def tell(e: Evidence, collapsed: list[int]) -> Told:
@@ -101,7 +103,7 @@ def count_inputs(inputs: Evidence, signal: SharedSignal | None, crossed: list[Cr
         found = signal or SharedSignal(inputs.varying.new_zeros(0), 0, 0, 1.0)
         # What was left out of the test for lack of samples is open, not silent.
         silent = found.tested - found.positive - found.negative if found.tested == varying else 0
-        return InputCount(inputs.dim, varying, found.positive, found.negative, silent)
+        return InputCount(inputs.dim, varying, found.positive, found.negative, silent, found.explained)
     growing, dying = count_ratios(inputs, crossed)
     return InputCount(inputs.dim, varying, growing, dying, 0)
 

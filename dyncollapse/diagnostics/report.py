@@ -95,6 +95,7 @@ class EmbeddingReport:
                 "fates": v.fates,
                 "mechanism": v.mechanism,
                 "threshold": v.threshold,
+                "unseen_signal": v.unseen_signal,
                 "sentence": v.sentence,
                 "dimensions": [
                     {

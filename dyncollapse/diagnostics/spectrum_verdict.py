@@ -82,17 +82,23 @@ def judge_spectrum(
     told = Told() if tell is None else tell([k for k in range(d) if fates[k] is Fate.UNEXPLAINED])
     for k, fate in told.fates.items():
         fates[k] = Fate(fate)
-    if counted is not None:
-        _tell_hidden(fates, counted)
-    words = _words(views, room, told, counted, untold)
+    explained = [told.explained] if Fate.SUPPRESSED in told.fates.values() else []
+    if counted is not None and _tell_hidden(fates, counted):
+        explained.append(counted.explained)
+    unseen_signal = max((value for value in explained if value is not None), default=None)
+    words = _words(views, room, told, counted, untold, unseen_signal)
     measured = zip(fates, ratios or [None] * d, ratio_errors or [None] * d, strict=True)
     judged = tuple(DimensionVerdict(fate, rho=rho, rho_error=error) for fate, rho, error in measured)
-    return Verdict(judged, threshold, _sentence(fates, threshold, words))
+    return Verdict(judged, threshold, _sentence(fates, threshold, words), unseen_signal=unseen_signal)
 
 
-def _tell_hidden(fates: list[Fate], counted: InputCount) -> None:
-    """Give dimensions without a cause what the directions of the last layer's inputs leave over."""
+def _tell_hidden(fates: list[Fate], counted: InputCount) -> bool:
+    """Give dimensions without a cause what the directions of the last layer's inputs leave over.
+
+    Returns whether any of them is suppressed.
+    """
     hidden = [k for k, fate in enumerate(fates) if fate is Fate.UNRESOLVED]
+    told = fates.count(Fate.SUPPRESSED)
     pools = {
         Fate.WAITING: counted.growing - fates.count(Fate.ALIVE) - fates.count(Fate.WAITING),
         Fate.DEAD: counted.dying - fates.count(Fate.DEAD),
@@ -102,12 +108,15 @@ def _tell_hidden(fates: list[Fate], counted: InputCount) -> None:
         for k in hidden[: max(0, size)]:
             fates[k] = fate
         hidden = hidden[max(0, size) :]
+    return fates.count(Fate.SUPPRESSED) > told
 
 
-def _words(views: str, room: int | None, told: Told, counted: InputCount | None, untold: str) -> dict[Fate, str]:
+def _words(
+    views: str, room: int | None, told: Told, counted: InputCount | None, untold: str, unseen_signal: float | None
+) -> dict[Fate, str]:
     """What is said of each fate, in the order of the sentence."""
     two_sided = views == "two-sided"
-    beyond = f" beyond a correlation of {told.explained:.2g}, which sampling explains" if told.explained else ""
+    beyond = f" beyond a correlation of {unseen_signal:.2g}, which sampling explains" if unseen_signal else ""
     silent = f"the views share no signal there{beyond}" if two_sided else "too low at rest"
     dead = "the views are negatively correlated there" if two_sided else "augmentation beats data there"
     waiting = "the views share signal there" if two_sided else "data beats augmentation there"

@@ -80,11 +80,27 @@ class Verdict:
         dimensions: The verdict on each, in the order of what was judged.
         threshold: Singular value (of networks) or variance (of embeddings) up to which a dimension counts as collapsed.
         sentence: What the verdict says, for people.
+        outputs: Dimensions of the embedding, where these are fewer than what was judged, the input modes.
+        unseen_signal: Correlation of sampled views up to which signal may have gone unseen in suppressed dimensions.
     """
 
     dimensions: tuple[DimensionVerdict, ...]
     threshold: float
     sentence: str
+    outputs: int | None = None
+    unseen_signal: float | None = None
+
+    @property
+    def dim(self) -> int:
+        """How many dimensions the embedding has."""
+        return len(self.dimensions) if self.outputs is None else self.outputs
+
+    @property
+    def count(self) -> int:
+        """How many dimensions of the embedding collapsed: those that no living mode fills."""
+        if self.outputs is None:
+            return sum(self.collapsed)
+        return max(0, self.outputs - self.fates.count(Fate.ALIVE))
 
     @property
     def fates(self) -> list[Fate]:

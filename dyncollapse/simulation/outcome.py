@@ -62,4 +62,5 @@ def _judge_end(simulation: Simulation, name: str, trajectory: Trajectory, end: D
         escape,
         time_per_step(simulation.configuration),
         room(simulation),
+        simulation.weights[-1].shape[-2],
     )

@@ -100,7 +100,8 @@ def _verdict(outcome: Outcome) -> dict[str, Any] | None:
         return None
     step = time_per_step(outcome.simulation.configuration)
     return {
-        "collapsed": sum(verdict.collapsed),
+        "collapsed": verdict.count,
+        "embedding_dim": verdict.dim,
         "mechanism": verdict.mechanism,
         "threshold": verdict.threshold,
         "sentence": verdict.sentence,

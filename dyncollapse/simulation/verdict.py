@@ -21,6 +21,7 @@ def judge(
     escape: Tensor | None = None,
     time_per_step: float | None = None,
     room: int | None = None,
+    outputs: int | None = None,
 ) -> Verdict:
     """Judge the mean over runs: which dimensions collapsed, by augmentation, by waiting or for want of width.
 
@@ -38,6 +39,8 @@ def judge(
         escape: Flow time (k,) until which each would wait, infinite for never.
         time_per_step: Turns flow time into SGD steps in the sentence.
         room: Width of the narrowest layer.
+        outputs: Dimensions of the embedding, where `dimensions` are the input modes and these are more: the sentence
+            is then about the embedding's.
 
     Returns:
         The verdict, with one fate per dimension.
@@ -74,7 +77,10 @@ def judge(
     )
     exactly = zip(fates, at_threshold(ratio).tolist(), strict=True)
     on_threshold = sum(fate is Fate.DEAD and at for fate, at in exactly)
-    return Verdict(judged, threshold, _sentence(judged, on_threshold, time_per_step, room))
+    escapes = sorted(one.escape_time for one in judged if one.escape_time is not None)
+    waits = _ends([moment(time, time_per_step) for time in escapes])
+    fewer = outputs if outputs is not None and outputs < k else None
+    return Verdict(judged, threshold, _sentence(fates, on_threshold, waits, room, fewer), fewer)
 
 
 def _fate(rho: float, error: float, rests_low: bool, views: str) -> Fate:
@@ -116,32 +122,44 @@ def moment(time: float, time_per_step: float | None = None) -> str:
     return "t = {} (step {})".format(*three) if time_per_step else f"t = {next(three)}"
 
 
-def _sentence(
-    judged: Sequence[DimensionVerdict], on_threshold: int, time_per_step: float | None, room: int | None
-) -> str:
-    fates = [one.fate for one in judged]
-    escapes = [one.escape_time for one in judged if one.escape_time is not None]
-    dead, low, waiting, open_, structural = (
-        fates.count(fate) for fate in (Fate.DEAD, Fate.SUPPRESSED, Fate.WAITING, Fate.UNEXPLAINED, Fate.STRUCTURAL)
-    )
-    gone = len(fates) - fates.count(Fate.ALIVE)
+def _sentence(fates: Sequence[Fate], on_threshold: int, waits: str, room: int | None, outputs: int | None) -> str:
+    counts = {fate: fates.count(fate) for fate in Fate}
+    total, unfed = len(fates), ""
+    dead, low = counts[Fate.DEAD], counts[Fate.SUPPRESSED]
+    lost = dead + low
+    if outputs is not None:
+        # Any mode may fill any dimension of the embedding. What no living or waiting one fills is lost to augmentation.
+        passed = min(outputs, room or outputs)
+        total, counts[Fate.STRUCTURAL] = outputs, outputs - passed
+        left = passed
+        for fate in (Fate.ALIVE, Fate.WAITING, Fate.UNEXPLAINED):  # in the mean over runs more may be alive
+            counts[fate] = min(counts[fate], left)
+            left -= counts[fate]
+        lost, on_threshold = left, 0
+        unfed = (
+            f" {len(fates) - passed} of the {len(fates)} input modes cannot be represented, for want of width: "
+            f"the network is only {passed} wide."
+        )
+    gone = total - counts[Fate.ALIVE]
     if not gone:
-        return f"No dimension of {len(fates)} collapsed."
+        return f"No dimension of {total} collapsed.{unfed}"
     parts = []
-    if structural:
-        widest = "" if room is None else f" (the narrowest layer passes on {room})"
-        parts.append(f"{structural} for want of width{widest}")
-    if dead or low:
-        ends = f"{dead} dead, {low} too low at rest" if dead and low else "dead" if dead else "too low at rest"
+    if counts[Fate.STRUCTURAL]:
+        widest = "" if room is None else f" (the network is only {room} wide)"
+        parts.append(f"{counts[Fate.STRUCTURAL]} for want of width{widest}")
+    if lost:
+        both = f"{dead} dead, {low} too low at rest" if outputs is None else "dead or too low at rest"
+        ends = both if dead and low else "dead" if dead else "too low at rest"
         exactly = f", {on_threshold} of them at the threshold" if on_threshold else ""
-        parts.append(f"{dead + low} by strong augmentation ({ends}{exactly})")
-    if waiting:
-        ends = _ends([moment(t, time_per_step) for t in sorted(escapes)])
-        parts.append(f"{waiting} by implicit regularization (data beats augmentation there: waiting{ends})")
-    if open_:
-        parts.append(f"{open_} for a cause that is open (rho may be on either side of 1: dead or waiting)")
+        parts.append(f"{lost} by strong augmentation ({ends}{exactly})")
+    if counts[Fate.WAITING]:
+        reason = f"data beats augmentation there: waiting{waits}"
+        parts.append(f"{counts[Fate.WAITING]} by implicit regularization ({reason})")
+    if counts[Fate.UNEXPLAINED]:
+        reason = "rho may be on either side of 1: dead or waiting"
+        parts.append(f"{counts[Fate.UNEXPLAINED]} for a cause that is open ({reason})")
     listed = ", ".join(parts[:-1]) + " and " + parts[-1] if parts[1:] else parts[0]
-    return f"{gone} of {len(fates)} dimensions collapsed: {listed}."
+    return f"{gone} of {total} dimensions collapsed: {listed}.{unfed}"
 
 
 def _ends(moments: list[str]) -> str:

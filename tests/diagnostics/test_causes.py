@@ -193,3 +193,30 @@ def test_directions_beyond_the_rank_of_half_of_the_samples_are_not_told_the_wron
         x_pos = x + (2 * rho) ** 0.5 * normal(g, 150, 420)
         found = fates(diagnose(x * gain, x_pos * gain, views="one-sided"))
         assert ("dead" if rho < 1 else "waiting") not in found
+
+
+@pytest.mark.parametrize("hidden_by", [0.0, 0.004])
+def test_suppressed_dimensions_say_how_strong_a_signal_may_have_gone_unseen(hidden_by):
+    # 12 inputs share a correlation of 0.3, and 8 none: 300 samples see little of it, 20000 nearly all.
+    explained = []
+    for samples in (300, 20000):
+        g = seeded(samples)
+        strength = torch.tensor([2.0] * 20 + [(0.3 / 0.7) ** 0.5] * 12 + [0.0] * 8, dtype=torch.float64)
+        shared = normal(g, samples, 40) * strength
+        x, x_pos = (shared + normal(g, samples, 40) for _ in range(2))
+        gain = torch.tensor([1.0] * 20 + [hidden_by] * 20, dtype=torch.float64)
+        report = diagnose(x * gain, x_pos * gain, inputs=x, input_positives=x_pos)
+        found = report.as_values()["verdict"]
+        assert report.verdict.fates.count("suppressed") >= 8
+        explained.append(found["unseen_signal"])
+        assert f"beyond a correlation of {explained[-1]:.2g}, which sampling explains" in found["sentence"]
+    few, many = explained
+    assert 0.3 < few < 0.7  # what was missed is weaker than what is said to go unseen
+    assert many < 0.1
+    assert fates(report)["waiting"] == 12
+
+
+def test_without_suppressed_dimensions_no_unseen_signal_is_given(generator):
+    x = normal(generator, 500, 6)
+    report = diagnose(x, x + 0.1 * normal(generator, 500, 6))
+    assert report.as_values()["verdict"]["unseen_signal"] is None

@@ -47,3 +47,40 @@ def test_every_dynamics_takes_any_widths(dynamics):
     found = report(simulate(dim=4, aug_dim=2, depth=2, hidden_dim=3, out_dim=5, dynamics=(dynamics,)))
     assert len(found["verdict"]["dimensions"]) == 5
     assert sum(d["fate"] == "structural" for d in found["verdict"]["dimensions"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "count", "sentence"),
+    [
+        (
+            {"out_dim": 2},
+            0,
+            "No dimension of 2 collapsed. 4 of the 6 input modes cannot be represented, for want of width: "
+            "the network is only 2 wide.",
+        ),
+        # Three modes are dead, and three are left for an embedding of four dimensions.
+        (
+            {"out_dim": 4, "aug_strength": 3.0},
+            1,
+            "1 of 4 dimensions collapsed: 1 by strong augmentation (dead). 2 of the 6 input modes cannot be "
+            "represented, for want of width: the network is only 4 wide.",
+        ),
+        (
+            {"depth": 2, "hidden_dim": 2, "out_dim": 4},
+            2,
+            "2 of 4 dimensions collapsed: 2 for want of width (the network is only 2 wide). 4 of the 6 input modes "
+            "cannot be represented, for want of width: the network is only 2 wide.",
+        ),
+    ],
+)
+def test_the_sentence_is_about_the_dimensions_of_the_embedding(settings, count, sentence):
+    sizes = {"dim": 6, "aug_dim": 3, "aug_strength": 0.1, "init_scale": 0.5, "lr": 0.5, "steps": 800, "runs": 2}
+    found = report(simulate(**(sizes | {"dynamics": ("sgd",), "batch_size": 64, "pool": 0} | settings)))["verdict"]
+    assert found["sentence"] == sentence
+    assert (found["collapsed"], found["embedding_dim"], len(found["dimensions"])) == (count, settings["out_dim"], 6)
+
+
+def test_modes_that_live_in_some_runs_only_fill_no_more_dimensions_than_there_are():
+    found = report(simulate(dim=6, aug_dim=5, out_dim=2, aug_strength=3.0, steps=1, runs=4, dynamics=("sgd",)))
+    assert found["verdict"]["collapsed"] == 0
+    assert found["verdict"]["sentence"].startswith("No dimension of 2 collapsed.")

@@ -193,7 +193,7 @@ def test_width_accounts_for_what_would_live_but_has_no_room(values, ratios, room
     assert verdict.fates == fates
     if "structural" in fates:
         count = fates.count("structural")
-        assert f"{count} for want of width (the narrowest layer passes on {room})" in verdict.sentence
+        assert f"{count} for want of width (the network is only {room} wide)" in verdict.sentence
     assert judge(dimensions(values, ratios)).fates.count("structural") == 0
 
 
