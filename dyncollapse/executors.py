@@ -19,7 +19,7 @@ from typing import Any
 
 from dyncollapse.dispatch import Workers
 from dyncollapse.files import first_line
-from dyncollapse.interrupts import PARENT, deaf_children
+from dyncollapse.interrupts import PARENT, deaf_children, start_tracker_quietly
 from dyncollapse.threads import check_count, cores
 
 # How long a Dask scheduler may take to answer (ours).
@@ -50,6 +50,7 @@ def _processes(count: int) -> Iterator[Executor]:
     server = "forkserver" in get_all_start_methods()
     context: Any = get_context("forkserver" if server else "spawn")
     if server:
+        start_tracker_quietly()
         main = threading.current_thread() is threading.main_thread()  # another thread may end before its server
         context.set_forkserver_preload([*(["dyncollapse.leash"] if main else []), "dyncollapse.points"])
     held, leash = context.Pipe(duplex=False)
@@ -116,6 +117,8 @@ def _dask(count: int | None, scheduler: str | None) -> Iterator[Executor]:
     # A worker that dies is told at the end of the sweep, with its point; Dask would log every step of it.
     cluster: Any = nullcontext(scheduler)
     if scheduler is None:
+        if os.name == "posix":
+            start_tracker_quietly()
         with deaf_children():
             cluster = LocalCluster(
                 n_workers=count, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
