@@ -66,7 +66,7 @@ def check(
 ) -> None:
     """Train a small ResNet on digits under every projector, probe and diagnose each, and set it beside the paper.
 
-    Needs no data and no GPU, and at most 12 minutes on two cores. Leaves a run's folder for each, table.json, table.md
+    Needs no data and no GPU, and about ten minutes on two cores. Leaves a run's folder for each, table.json, table.md
     and figures.png, small versions of the paper's Figures 2, 7b, 9 and 12. The same command goes on after Ctrl-C.
 
     --full is another check: whether, and how fast, ResNet-50 at 224 x 224, 50 000 embeddings, their covariances, 4096

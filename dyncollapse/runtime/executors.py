@@ -19,7 +19,7 @@ from typing import Any
 from dyncollapse.runtime.dispatch import Workers
 from dyncollapse.runtime.extras import need
 from dyncollapse.runtime.files import first_line, unmarked
-from dyncollapse.runtime.interrupts import PARENT, children_ignore_interrupts
+from dyncollapse.runtime.interrupts import PARENT, children_ignore_interrupts, start_tracker_quietly
 from dyncollapse.runtime.settings import SettingError
 from dyncollapse.runtime.threads import check_count, cores
 
@@ -52,6 +52,7 @@ def _processes(count: int) -> Iterator[Executor]:
     server = "forkserver" in get_all_start_methods()
     context: Any = get_context("forkserver" if server else "spawn")
     if server:
+        start_tracker_quietly()
         main = threading.current_thread() is threading.main_thread()  # another thread may end before its server
         first = ["dyncollapse.runtime.parent_watchdog"] if main else []
         context.set_forkserver_preload([*first, "dyncollapse.sweeps.points"])
@@ -119,6 +120,8 @@ def _dask(count: int | None, scheduler: str | None) -> Iterator[Executor]:
     # A worker that dies is reported at the end of the sweep, with its point; Dask would log every step of it.
     cluster: Any = nullcontext(scheduler)
     if scheduler is None:
+        if os.name == "posix":
+            start_tracker_quietly()
         with children_ignore_interrupts():
             cluster = LocalCluster(
                 n_workers=count, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -72,6 +73,23 @@ def end_with_parent(parent: int | None = None) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if parent not in (None, os.getppid()):
             os._exit(1)
+
+
+def start_tracker_quietly() -> None:
+    """Start multiprocessing's tracker of semaphores, unless it runs, so that it removes what a kill leaves silently.
+
+    It outlives the killed program by a moment, and would warn on a terminal that shows the next prompt already.
+    """
+    name = "PYTHONWARNINGS"
+    before = os.environ.get(name)
+    os.environ[name] = ",".join(filter(None, (before, "ignore:resource_tracker")))
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _handlers(*numbers: signal.Signals) -> dict[signal.Signals, Any]:

@@ -7,13 +7,16 @@ import sys
 import numpy as np
 import pytest
 
+from dyncollapse.diagnostics.readers import read_rows
 from dyncollapse.formats.mapped import unchanged
 
 
 def test_a_file_that_is_left_alone_is_fine(tmp_path):
-    (tmp_path / "x").write_text("1")
-    with unchanged([tmp_path / "x", tmp_path / "missing"]):
-        (tmp_path / "x").read_text()
+    np.save(tmp_path / "x.npy", np.arange(8.0).reshape(4, 2))
+    with unchanged([tmp_path / "x.npy", tmp_path / "missing"]):
+        rows = read_rows(tmp_path / "x.npy")
+        assert rows.sum(0).tolist() == [12, 16]
+    assert rows.sum(0).tolist() == [12, 16]
 
 
 @pytest.mark.parametrize("change", [lambda p: p.write_text("22"), lambda p: p.unlink(), lambda p: os.utime(p, (1, 1))])

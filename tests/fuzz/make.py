@@ -94,7 +94,8 @@ def _rename(path: Path, name: str) -> None:
 def _copy(path: Path, name: str) -> None:
     target = path.parent / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(path, target) if path.is_dir() else shutil.copy(path, target)
+    # Links stay links: one to a folder around it would be copied into itself without end.
+    shutil.copytree(path, target, symlinks=True) if path.is_dir() else shutil.copy(path, target)
 
 
 def _write(path: Path, text: str, times: int = 1) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 MEMORY = 1 << 30  # bytes beyond what the warmed process has, and what this one takes beside it to make a try
 STREAM = 1 << 26  # bytes of stdout, and of stderr, that are judged
 SECONDS = 5.0  # of processor time, beyond what a valid input takes
+MAKING = 30.0  # seconds by the clock, for what takes milliseconds on a machine with nothing else to do
 PROCESSES = 200
 ALLOWED = (0, 1, 2, 130)
 FOREIGN = re.compile(r"site-packages|[A-Za-z]+Warning\b|^\[[WE]\d|^\[rank|libpng|\bcore dumped", re.MULTILINE)
@@ -68,6 +70,26 @@ def bounded(more: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
+class Endless(BaseException):
+    """A step did not end; no error that a step, or a library in it, would catch."""
+
+
+@contextmanager
+def timed(seconds: float) -> Iterator[None]:
+    """Raise Endless where the block takes longer, in the main thread."""
+
+    def end(*_: object) -> None:
+        raise Endless
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 class Runner:
     """A warmed process, and a place for the folders of tries."""
 
@@ -112,11 +134,13 @@ class Runner:
     def run(self, tried: Try, bound: float = SECONDS) -> Outcome:
         """Make a try's folder, run it there, judge it, and remove the folder.
 
-        Raises MemoryError, naming the try, where that takes this process itself more than MEMORY.
+        Raises MemoryError and Endless, naming the try, where that takes this process itself more than MEMORY or MAKING.
         """
         try:
             with bounded(MEMORY):
                 return self._run(tried, bound)
+        except Endless:
+            raise Endless(f"to make this try takes more than {MAKING:.0f} s: {tried.as_json()}") from None
         except MemoryError:
             raise MemoryError(
                 f"to make or judge this try takes more than {MEMORY >> 20} MiB: {tried.as_json()}"
@@ -134,8 +158,9 @@ class Runner:
                 source, target = self.world / name, folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
-            for step in tried.steps:
-                change(folder, step)
+            with timed(MAKING):
+                for step in tried.steps:
+                    change(folder, step)
             before = _tree(outer)
             found = self.call(tried.arguments, folder, bound)
             return judge(tried, found, before, _tree(outer))

@@ -1,12 +1,14 @@
 """Making a try stays small, whatever an earlier step has left in its file."""
 
+import os
 import time
+from contextlib import suppress
 
 import pytest
 import torch
 
-from fuzz.make import change
-from fuzz.runner import Runner, Try, bounded
+from fuzz.make import DEEDS, change
+from fuzz.runner import Endless, Runner, Try, bounded, timed
 from fuzz.tensors import ODD, read_tree
 from fuzz.values import nodes
 
@@ -54,6 +56,15 @@ def test_any_change_of_any_odd_tensor_stays_small(tmp_path, second):
         changed(tmp_path, (0.0, "odd", first), (0.0, "odd", second), (0.0, "odd", second))
 
 
+def test_a_copy_of_a_folder_with_a_link_to_a_folder_around_it_ends(tmp_path):
+    (tmp_path / "images" / "train" / "cat").mkdir(parents=True)
+    with timed(SECONDS):
+        change(tmp_path, ("link", "images/train/cat/.ipynb_checkpoints", "../../.."))
+        change(tmp_path, ("copy", "images/train", "cifar-10-batches-py"))
+    copied = tmp_path / "images" / "cifar-10-batches-py" / "cat" / ".ipynb_checkpoints"
+    assert os.readlink(copied) == "../../.."
+
+
 @pytest.mark.parametrize("depth", [1, 3, 6])
 def test_places_are_those_of_the_values_without_sharing(depth):
     assert len(list(nodes(levels(depth)))) == 1 + 2 * depth
@@ -68,3 +79,19 @@ def test_a_try_that_takes_too_much_is_named_and_takes_no_more(monkeypatch):
     with bounded(ROOM), pytest.raises(MemoryError):
         bytearray(2 * ROOM)
     bytearray(2 * ROOM)
+
+
+def test_a_try_that_takes_too_long_to_make_is_named(monkeypatch, tmp_path):
+    runner = Runner.__new__(Runner)
+    runner.place, runner.world, runner.count = tmp_path, tmp_path, 0
+    monkeypatch.setattr("fuzz.runner.MAKING", 0.1)
+    monkeypatch.setitem(DEEDS, "empty", lambda _path: endless())
+    with pytest.raises(Endless, match=r"more than 0 s: .*simulate"):
+        runner.run(Try("options", ("simulate",), steps=(("empty", "a"),)))
+    assert not list(tmp_path.iterdir())
+
+
+def endless():
+    while True:
+        with suppress(Exception):
+            time.sleep(0.01)

@@ -105,6 +105,26 @@ def test_server_of_workers_ends_with_a_program_that_is_killed_while_it_imports(t
     assert time.monotonic() < killed + 1
 
 
+@pytest.mark.skipif(os.name != "posix", reason="POSIX semaphores and signals")
+def test_a_program_that_is_killed_leaves_nothing_on_the_terminal(tmp_path):
+    code = (
+        "import time\n"
+        "from dyncollapse.runtime.executors import local_workers\n"
+        "if __name__ == '__main__':\n"
+        "    with local_workers(1).start():\n"
+        "        print('started', flush=True)\n"
+        "        time.sleep(60)\n"
+    )
+    (tmp_path / "program.py").write_text(code)
+    command = [sys.executable, tmp_path / "program.py"]
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert program.stdout is not None
+    assert program.stdout.readline() == "started\n"
+    program.kill()
+    _, stderr = program.communicate(timeout=30)  # the end of all that hold stderr
+    assert stderr == ""
+
+
 def _importing(parent):
     """Servers that a process has started, and that are in the middle of importing PyTorch."""
     found = []

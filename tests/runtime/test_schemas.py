@@ -52,13 +52,15 @@ DRAWN = {"spectrum", "noise_floor", "threshold", "loss", "embedding_spectrum", "
 
 
 def use(folder, changed):
-    """Everything that is made of a run's folder in which something was changed; pictures only of what they show."""
+    """The table of a run's folder in which something was changed, after pictures of what they show."""
     run = read_run(folder)
-    json.dumps(compare([run]), allow_nan=False)
+    compared = compare([run])
+    json.dumps(compared, allow_nan=False)
     monitor = read_journal(folder / "monitor.jsonl")
     if DRAWN & {*changed}:
         draw_check([run])
         draw_curves(run.log, monitor)
+    return compared
 
 
 def one_safe_line(error):
@@ -84,27 +86,36 @@ def test_a_file_of_a_run_that_is_something_else_is_one_line(name, text, tmp_path
 
 
 @pytest.mark.parametrize("name", CONTENT)
-def test_a_value_of_another_kind_anywhere_in_a_run_is_one_line_or_changes_nothing(name, tmp_path):
+def test_a_value_of_another_kind_anywhere_in_a_run_is_one_line_or_a_value_of_the_table(name, tmp_path):
     folder = run_folder(tmp_path / "run")
+    sound, refusals = use(folder, ()), 0
     for path in places(CONTENT[name]):
-        for value in VALUES.values():
+        for kind, value in VALUES.items():
             (folder / name).write_text(json.dumps(replaced(CONTENT[name], path, value)))
             try:
-                use(folder, path)
+                found = use(folder, path)
             except ValueError as error:
                 one_safe_line(error)
+                refusals += 1
+            else:
+                assert found == sound or not isinstance(value, dict | list), (path, kind)
+                assert [row.keys() for row in found["rows"]] == [row.keys() for row in sound["rows"]]
+    assert refusals > len([*places(CONTENT[name])]) * len(VALUES) / 2
 
 
 @pytest.mark.parametrize(("name", "line"), [("log.jsonl", LOG), ("monitor.jsonl", MONITOR)])
 def test_a_value_of_another_kind_in_a_journal_is_one_line_or_changes_nothing(name, line, tmp_path):
     folder = run_folder(tmp_path / "run")
+    sound, refusals = use(folder, ()), 0
     for path in places(line):
         for value in VALUES.values():
             (folder / name).write_text(json.dumps(replaced(line, path, value)) + "\n")
             try:
-                use(folder, path)
+                assert use(folder, path) == sound
             except ValueError as error:
                 one_safe_line(error)
+                refusals += 1
+    assert refusals > len([*places(line)]) * len(VALUES) / 2
 
 
 def test_a_journal_is_cut_without_a_change_to_what_stays(tmp_path):
