@@ -63,11 +63,14 @@ def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=100, help="draws for each share of errors [100]")
-    draws = parser.parse_args().draws
+    parser.add_argument("--tails", choices=TAILS, action="append", help="these tails only; repeatable")
+    parser.add_argument("--samples", type=int, action="append", help="these sample sizes only; repeatable")
+    given = parser.parse_args()
+    draws, kinds, sizes = given.draws, given.tails or TAILS, given.samples or SAMPLES
     columns = ("tails", "n", "q", "decided at 1", "beside waiting", "right at 3", "right at 1/3")
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     sys.stdout.write("\n".join(lines) + "\n")
-    for tails, samples, q in itertools.product(TAILS, SAMPLES, DIMENSIONS):
+    for tails, samples, q in itertools.product(kinds, sizes, DIMENSIONS):
         errors = [share(q, samples, tails, draws) for share in (wrong, wrong_beside)]
         found = [power(q, samples, tails, max(1, draws // 5), ratio) for ratio in (3.0, 1 / 3)]
         shares = " | ".join(f"{share:.2f}" for share in errors + found)
