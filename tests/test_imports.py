@@ -12,7 +12,7 @@ import dyncollapse
 
 PACKAGE = Path(dyncollapse.__file__).parent
 FLOORS = [
-    {"untrusted", "memory", "conversion", "precision", "choices"},
+    {"finite", "untrusted", "memory", "conversion", "precision", "choices"},
     {"files", "pickles", "archives"},
     {"torchnames"},
     {"torchfiles"},
@@ -73,7 +73,7 @@ PACKAGES = {
     "bridge": [
         {"recipe", "views", "journal", "processes", "cli_common", "tensors", "pixels", "folders"},
         {"images", "projectors", "experiments", "optimisation", "watch"},
-        {"encoders", "loading", "pictures"},
+        {"encoders", "loading", "pictures", "restoring"},
         {"naming", "checkpoints"},
         {"rows", "matching"},
         {"heads"},
