@@ -8,12 +8,12 @@ from contextlib import contextmanager, suppress
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-LOG_EVERY = 10.0  # seconds between lines in a log: a rule of thumb, 360 lines an hour
+LOG_EVERY = 10.0  # seconds between lines in a log
 
 
 @contextmanager
 def progress_bars(names: tuple[str, ...]) -> Iterator[Callable[[str, float, float], None]]:
-    """One bar per dynamics on stderr, with the time left; the block calls `advance(name, done, total)` as it goes."""
+    """One bar per dynamics on stderr, with the time left: call `advance(name, done, total)` now and then."""
     console = Console(stderr=True, highlight=False, markup=False)
     if not console.is_terminal:
         pace = _Pace(names[0])
@@ -33,7 +33,7 @@ def progress_bars(names: tuple[str, ...]) -> Iterator[Callable[[str, float, floa
 
 @contextmanager
 def progress_line(unit: str = "points") -> Iterator[Callable[[int, int], None]]:
-    """How many of a unit are done, their rate and the time left; the block calls `advance(done, total)` as it goes."""
+    """How many of a unit are done, their rate and the time left: call `advance(done, total)` now and then."""
     console = Console(stderr=True, highlight=False, markup=False)
     pace = _Pace(unit)
     if not console.is_terminal:
