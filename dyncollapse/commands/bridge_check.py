@@ -86,8 +86,8 @@ def check(
         from dyncollapse.bridge.evaluation.digits_check import SEEDS, check_recipes, run_check
         from dyncollapse.bridge.training.pretraining import Stopped
         from dyncollapse.runtime.folders import claimed_folder
+        from dyncollapse.runtime.process import check_count
         from dyncollapse.runtime.progress import progress_line
-        from dyncollapse.runtime.threads import check_count
 
         if workers is not None:
             check_count("workers", workers)

@@ -16,7 +16,7 @@ def check_full(device: str, *, tiny: bool, cifar: Path | None, minutes: float, o
         if cifar is not None:
             _check_cifar(cifar)
         from dyncollapse.runtime.folders import claimed_folder
-        from dyncollapse.runtime.threads import cores
+        from dyncollapse.runtime.process import cores
 
         use_machine(device, cores())
         import torch

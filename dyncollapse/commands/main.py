@@ -22,7 +22,7 @@ from dyncollapse.commands.shared import (
 )
 from dyncollapse.commands.sweep import collect, sweep
 from dyncollapse.runtime.files import CannotWrite
-from dyncollapse.runtime.interrupts import uninterrupted
+from dyncollapse.runtime.process import uninterrupted
 from dyncollapse.simulation.configuration import Configuration, resolve
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from dyncollapse.runtime.files import CannotWrite, printable
-from dyncollapse.runtime.interrupts import stopped_as_by_ctrl_c
+from dyncollapse.runtime.process import stopped_as_by_ctrl_c
 from dyncollapse.runtime.settings import Limits, SettingError, kinds_of, option, quoted, settings_of
 
 Command = Callable[..., Any]
@@ -162,7 +162,7 @@ def use_machine(name: str, threads: int, workers: int = 0) -> None:
     """Set torch's threads. Raises SettingError for a device that is not there, and for counts beyond the machine."""
     import torch
 
-    from dyncollapse.runtime.threads import check_count
+    from dyncollapse.runtime.process import check_count
 
     offered = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     offered += [f"cuda:{i}" for i in range(torch.cuda.device_count())]

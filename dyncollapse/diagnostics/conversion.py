@@ -12,17 +12,17 @@ TAKEN = "float16, bfloat16, float32, float64 and integers"
 
 
 def as_rows(values: Any, name: str = "embeddings") -> Shaped[Tensor, "..."]:
-    """An array as a tensor of real numbers; NumPy's other byte order and negative strides are copied into torch's.
+    """An array as a tensor of real numbers, copied only where its byte order or its strides are not torch's.
 
     Args:
         values: A tensor, a NumPy array, or whatever NumPy makes one of: lists, data frames, arrays of other libraries.
         name: What to call it in messages.
 
     Returns:
-        The tensor: the same memory where it can be. Of its shape only that there is one is checked.
+        The tensor, on the same memory where possible. It has at least one axis; its shape is not checked further.
 
     Raises:
-        ValueError: One line, for what is no dense array of real numbers, and for masked values.
+        ValueError: One line, for anything but a dense array of real numbers, and for masked values.
 
     Example:
         >>> import numpy as np
@@ -72,9 +72,9 @@ def _from_numpy(array: np.ndarray[Any, Any], name: str) -> Tensor:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if min(array.strides, default=0) < 0 or any(step % array.itemsize for step in array.strides):
-        array = array.copy()  # torch knows neither negative strides nor those that end between two numbers
+        array = array.copy()  # torch supports neither negative strides nor those that end between two numbers
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor is it written to
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # we never write to it
         try:
             return torch.from_numpy(array)
         except TypeError:

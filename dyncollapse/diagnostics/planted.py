@@ -1,4 +1,4 @@
-"""Embeddings with a known answer: what a diagnosis of collapse has to get right, and usual monitors get wrong."""
+"""Synthetic embeddings with a known answer, which a diagnosis of collapse has to find."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ class Planted:
     """A case: its arguments for `diagnose`, and the right answer.
 
     `z` (n, d) are embeddings; `others` are further arguments of `diagnose` (positives, inputs, views). The answer is
-    how many dimensions collapsed, by which mechanism (`Verdict.mechanism`), and `fate`, that of the last dimension.
+    the number of collapsed dimensions, their `mechanism` (`Verdict.mechanism`), and the `fate` of the last dimension.
     """
 
     name: str
@@ -28,9 +28,20 @@ class Planted:
 
 
 def planted_cases(seed: int = 0, samples: int = 4000) -> list[Planted]:
-    """Draw every case anew; each has a generator of its own, so that none depends on its neighbours.
+    """Draw every case; each has a generator of its own, so that none depends on the others.
 
-    `samples` rows in every case but those about few of them. From about 600 on the answers can be told.
+    Args:
+        seed: Of the draws; every case differs from one seed to another.
+        samples: Rows of each case, except of the cases about few samples. Fewer than about 600 do not suffice to
+            distinguish the mechanisms.
+
+    Returns:
+        The cases, in an order that does not change.
+
+    Example:
+        >>> case = planted_cases(samples=1000)[0]
+        >>> case.name, tuple(case.z.shape), case.collapsed
+        ('healthy', (1000, 64), 0)
     """
     makers = (
         _healthy, _large_mean, _heavy_tail, _steep_tail, _suppression,

@@ -37,20 +37,34 @@ USE_EMBEDDINGS = "give the embeddings it computes, not the model"
 
 
 def read_rows(path: Path, key: str | None = None) -> Shaped[Tensor, "n d"]:
-    """The vectors in a .npy, .npz, .pt, .pth or .safetensors file, one row per sample: (n, d), neither of them zero.
+    """The vectors in a .npy, .npz, .pt, .pth or .safetensors file, one row per sample.
 
     Nothing is unpickled. A .npy, .pt or .safetensors is mapped: its bytes are read when its rows are, and writing to
-    them changes no file. A .npz cannot be mapped and is decompressed; so are read whole a .pt saved before torch 1.6
-    or zipped anew, and a .npy of the other byte order. Real and integer dtypes are kept as they are.
+    the tensor changes no file. Read whole are a .npz, which is decompressed, a .pt saved before torch 1.6 or zipped
+    anew, and a .npy of the other byte order. Real and integer dtypes are kept as they are.
 
-    `key` names an array of a .npz, of a .pt dict, list or tuple (its top level; elements are "0", "1", ...) or of a
-    .safetensors; it can be left out where only one of them is two-dimensional and floating. Raises ValueError, one
-    line that starts with the path, whatever else the file is, holds or lacks.
+    Args:
+        path: The file.
+        key: The name of an array of a .npz, of a .pt dict, list or tuple (its top level; elements are "0", "1", ...)
+            or of a .safetensors. It can be left out where only one of them is two-dimensional and floating.
+
+    Returns:
+        The rows, (n, d), at least one of each.
+
+    Raises:
+        ValueError: One line that starts with the path, for every other file.
+
+    Example:
+        >>> import numpy as np, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(f"{folder}/z.npy", np.ones((5, 2)))
+        ...     read_rows(Path(folder) / "z.npy").shape
+        torch.Size([5, 2])
     """
     shown = unmarked(os.fspath(path))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NumPy and torch warn of old or odd files; we take them or refuse them
+            warnings.simplefilter("ignore")  # NumPy and torch warn of old or odd files, which are read or refused here
             return _read(Path(path), key)
     except UnknownName:
         raise ValueError(f"{shown} {USE_OBJECTS} or one tensor with torch.save") from None
@@ -60,7 +74,7 @@ def read_rows(path: Path, key: str | None = None) -> Shaped[Tensor, "n d"]:
         raise ValueError(f"{shown} does not exist; give a file, {_suffixes()}") from None
     except OSError as error:
         raise ValueError(f"{shown} cannot be read: {printable(error.strerror or str(error))}") from error
-    except Exception as error:  # a parser can fail on damage in any way
+    except Exception as error:  # parsers raise all kinds of errors on damaged files
         if isinstance(error, MemoryError) or "allocate memory" in str(error):
             raise ValueError(f"{shown} does not fit into memory; save a .npy, which is never read whole") from error
         raise ValueError(f"{shown} is damaged or truncated; copy it or save it again") from error
@@ -146,7 +160,7 @@ def _arrays(contents: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _checked(array: Array, which: str = "") -> Array:
-    """The same, if it is of numbers in rows and columns; `which` is what is to be named beside the path."""
+    """The array itself, if it holds numbers in rows and columns; `which` names it in the message beside the path."""
     if array.kind == OBJECTS:
         raise Refused(f"{which}{USE_OBJECTS}")
     if array.kind not in FLOATS + INTEGERS or array.shape is None:
@@ -177,7 +191,7 @@ def _listed(arrays: Mapping[str, Array]) -> str:
 
 
 def _brief(text: str) -> str:
-    """What a file says, in one short line."""
+    """A text from a file, as one short line."""
     return unmarked(text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}...")
 
 

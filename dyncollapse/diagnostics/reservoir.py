@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 class Reservoir:
-    """At most `size` of the rows seen so far, each set of them equally likely; all rows while there are no more.
+    """A uniform random sample of at most `size` of the rows seen so far; all rows while there are no more than that.
 
-    Every row draws a key from the seed's generator, and those with the smallest keys stay (Efraimidis and
-    Spirakis 2006 with equal weights), so reservoirs merge by keeping the smallest keys of both. Those that are to merge
-    want seeds of their own: with one seed the rows at the same places of two streams stay or go together.
+    Every row draws a key from the seed's generator, and the rows with the smallest keys stay (Efraimidis and
+    Spirakis 2006 with equal weights), so two reservoirs merge by keeping the smallest keys of both. Reservoirs that are
+    merged need different seeds: with one seed, rows at the same places of two streams get the same keys.
     """
 
     def __init__(self, size: int, seed: int = 0) -> None:
@@ -41,11 +41,11 @@ class Reservoir:
             self._keep(other.keys, other.rows)
 
     def all_reduce(self, group: torch.distributed.ProcessGroup | None = None) -> None:
-        """Become, on every process of the group alike, a sample of all their streams; all must have had `update`."""
+        """Become a sample of the streams of all processes, the same on each; all must have had an `update`."""
         kept = self.rows
         assert kept is not None
         world = torch.distributed.get_world_size(group)
-        # Collectives want equal shapes: missing rows get keys that are never kept.
+        # Collectives need equal shapes: missing rows get keys that are never kept.
         missing = self.size - len(self.keys)
         keys = torch.nn.functional.pad(self.keys, (0, missing), value=2.0).to(kept.device)
         rows = torch.nn.functional.pad(kept, (0, 0, 0, missing)).contiguous().view(torch.uint8)  # any format
@@ -59,7 +59,7 @@ class Reservoir:
 
     @torch.no_grad()
     def _keep(self, keys: Tensor, rows: Tensor) -> None:
-        with torch.inference_mode(False):  # or what starts under inference mode could not change outside of it
+        with torch.inference_mode(False):  # a buffer made in inference mode could not be changed outside of it
             if self._buffer is None:
                 self._buffer = rows.new_empty(self.size, rows.shape[1])
             held = len(self.keys)
@@ -71,7 +71,7 @@ class Reservoir:
                 self._replace(keys, rows)
 
     def _replace(self, keys: Tensor, rows: Tensor) -> None:
-        """Give the places of the largest keys to smaller new ones."""
+        """Replace the rows of the largest keys by new rows with smaller ones."""
         assert self._buffer is not None
         smallest = torch.zeros(self.size + len(keys), dtype=torch.bool)
         smallest[torch.cat([self.keys, keys]).topk(self.size, largest=False).indices] = True

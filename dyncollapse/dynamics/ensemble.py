@@ -16,7 +16,7 @@ from torch import Tensor
 from dyncollapse.model.gaussian import JoinedStream, Pairs, numbers_per_step
 from dyncollapse.model.networks import Weights, check_inputs, end_to_end
 from dyncollapse.model.objective import Objective
-from dyncollapse.runtime.threads import torch_threads
+from dyncollapse.runtime.process import torch_threads
 
 # Contrastive losses act on embeddings of order 1 (a kernel width, a temperature); a network that maps its
 # data this many times beyond that, or beyond its start, is on its way to infinity.

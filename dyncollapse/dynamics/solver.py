@@ -14,7 +14,7 @@ from torch import Tensor
 from dyncollapse.dynamics.tolerances import absolute_tolerances
 from dyncollapse.dynamics.trajectory import Interrupted, Trajectory
 from dyncollapse.model.networks import Weights, check_weights
-from dyncollapse.runtime.memory import recycle_freed_memory
+from dyncollapse.runtime.process import recycle_freed_memory
 
 Time = float | Sequence[float] | Tensor
 Progress = Callable[[float, float], None]

@@ -12,7 +12,7 @@ from dyncollapse.dynamics.trajectory import Interrupted, Trajectory
 from dyncollapse.model.gaussian import Pairs
 from dyncollapse.model.networks import Weights, check_weights
 from dyncollapse.model.objective import Objective
-from dyncollapse.runtime.memory import recycle_freed_memory
+from dyncollapse.runtime.process import recycle_freed_memory
 
 # Steps between two looks at whether the weights blow up (ours): each look waits for the device.
 LOOK = 64

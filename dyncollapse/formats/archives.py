@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dyncollapse.runtime.memory import available_memory
+from dyncollapse.runtime.process import available_memory
 from dyncollapse.runtime.untrusted import Refused, open_regular
 
 # The list of members, of at least 46 bytes each: zipfile takes 1.5 seconds for this many.

@@ -1,4 +1,4 @@
-"""Pictures as files: drawn by Agg in one style, whatever the user's Matplotlib is set to."""
+"""Pictures as files, in one style whatever the user's settings of Matplotlib."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +18,7 @@ DPI = 150
 
 @contextmanager
 def own_style(settings: Mapping[Any, Any] | None = None) -> Iterator[None]:
-    """Matplotlib's defaults and these settings, without those of the user's matplotlibrc: no LaTeX, no other fonts."""
+    """Use Matplotlib's defaults and these settings, not the user's matplotlibrc, which may ask for LaTeX or fonts."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -28,7 +28,7 @@ def own_style(settings: Mapping[Any, Any] | None = None) -> Iterator[None]:
 
 
 def picture(draw: Callable[[], "Figure"], form: str = "png", settings: Mapping[Any, Any] | None = None) -> bytes:
-    r"""What `draw` draws, as the content of a .png or .svg file, which holds no date and no version.
+    r"""Draw a figure and return the content of a .png or .svg file, which holds no date and no version.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -43,7 +43,7 @@ def picture(draw: Callable[[], "Figure"], form: str = "png", settings: Mapping[A
 
 
 def save_picture(path: Path, draw: Callable[[], "Figure"]) -> str:
-    """Draw a picture and write it, whole or not at all; say in one line why that failed, for it may cost no result."""
+    """Draw a picture and write it, whole or not at all; return in one line why that failed instead of raising it."""
     try:
         write_bytes(path, picture(draw))
     except CannotWrite as error:

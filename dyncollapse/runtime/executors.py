@@ -19,9 +19,8 @@ from typing import Any
 from dyncollapse.runtime.dispatch import Workers
 from dyncollapse.runtime.extras import need
 from dyncollapse.runtime.files import first_line, unmarked
-from dyncollapse.runtime.interrupts import PARENT, children_ignore_interrupts, start_tracker_quietly
+from dyncollapse.runtime.process import PARENT, check_count, children_ignore_interrupts, cores, start_tracker_quietly
 from dyncollapse.runtime.settings import SettingError
-from dyncollapse.runtime.threads import check_count, cores
 
 # A Dask scheduler that runs answers within milliseconds; 10 s, a rule of thumb, allow for one that is starting.
 CONNECT = "10s"

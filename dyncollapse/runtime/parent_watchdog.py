@@ -5,6 +5,6 @@ The server goes on importing for seconds before it would notice by itself that i
 
 import os
 
-from dyncollapse.runtime.interrupts import PARENT, end_with_parent
+from dyncollapse.runtime.process import PARENT, end_with_parent
 
 end_with_parent(int(os.environ[PARENT]) if PARENT in os.environ else None)

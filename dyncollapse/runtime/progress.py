@@ -1,4 +1,4 @@
-"""How far long work has come, on stderr: bars on a terminal, a line every ten seconds in a log."""
+"""Progress of long work on stderr: bars on a terminal, a line every ten seconds in a log."""
 
 import threading
 import time as clock
@@ -72,7 +72,7 @@ def _logged(console: Console, line: Callable[[], str]) -> Iterator[None]:
 
 
 class _Pace:
-    """What is being done, how much of it is done and how long the rest will take at the pace so far."""
+    """The work in progress, how much of it is done, and how long the rest takes at the pace so far."""
 
     def __init__(self, name: str) -> None:
         self.name, self.started = name, clock.monotonic()
@@ -80,13 +80,13 @@ class _Pace:
         self.known = False
 
     def share(self, name: str, done: float, total: float) -> None:
-        """Take note of how much of the work `name` is done, which may be another work than before."""
+        """Note how much of the work `name` is done; another name than before starts a new pace."""
         if name != self.name:
             self.name, self.known = name, False
         self.note(done, total)
 
     def note(self, done: float, total: float) -> None:
-        """Take note of how much is done."""
+        """Note how much is done."""
         if not self.known:  # what was done before says nothing about the pace
             self.first, self.started, self.known = done, clock.monotonic(), True
         self.done, self.total = done, total
@@ -123,7 +123,12 @@ YEAR = 365 * 86400.0
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it, with two digits."""
+    """A time in words, with two digits.
+
+    Example:
+        >>> duration(5400.0)
+        '1.5 h'
+    """
     if seconds > YEAR:
         return "more than a year"
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):

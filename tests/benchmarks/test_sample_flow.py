@@ -5,7 +5,7 @@ import torch
 from torchdiffeq import odeint
 
 from dyncollapse import GaussianTask, gaussian_init, infonce, sample_flow, stack_pairs
-from dyncollapse.runtime.threads import torch_threads
+from dyncollapse.runtime.process import torch_threads
 
 DIM, BATCH, BATCHES, UNTIL, RTOL = 16, 128, 8, 30.0, 1e-8
 ATOL = RTOL / 100  # given to both; without one ours takes round-off of the start and some more steps

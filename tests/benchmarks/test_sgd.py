@@ -17,7 +17,7 @@ from dyncollapse.bridge.real_scale.ensembles import (
     ensemble,
     floor,
 )
-from dyncollapse.runtime.threads import torch_threads
+from dyncollapse.runtime.process import torch_threads
 
 RUNS, STEPS = 64, 400
 THREADS = 2

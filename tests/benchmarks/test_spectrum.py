@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dyncollapse.diagnostics.moments import Moments
-from dyncollapse.runtime.threads import torch_threads
+from dyncollapse.runtime.process import torch_threads
 
 ROWS, DIM = 50_000, 2048
 WAYS = ("numpy_svd", "numpy_values", "float64", "float32")

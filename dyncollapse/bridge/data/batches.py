@@ -25,8 +25,7 @@ from dyncollapse.bridge.data.augmentations import (
 )
 from dyncollapse.bridge.data.images import NEIGHBOURS, HeldImages, Images, read_near
 from dyncollapse.bridge.data.pixels import UnknownRange, Unreadable, quiet_decoders
-from dyncollapse.runtime.interrupts import end_with_parent
-from dyncollapse.runtime.threads import check_count
+from dyncollapse.runtime.process import check_count, end_with_parent
 
 # Views of an image, its number, the images that could not be read on the way to it, and what ends the whole reading.
 _Item = tuple[list[Tensor], int, list[tuple[int, str]], ValueError | None]

@@ -23,8 +23,7 @@ from dyncollapse.bridge.training.run_folder import CONFIG, DIAGNOSIS, PROBES, ad
 from dyncollapse.runtime.dispatch import dispatch
 from dyncollapse.runtime.executors import local_workers
 from dyncollapse.runtime.files import write_json
-from dyncollapse.runtime.memory import recycle_freed_memory
-from dyncollapse.runtime.threads import torch_threads
+from dyncollapse.runtime.process import recycle_freed_memory, torch_threads
 
 # Each projector of the tables, by seed; then, for Fig. 12, DirectCLR with other sub-vectors, by the first seed.
 EPOCHS, SEEDS = 30, 3

@@ -21,7 +21,7 @@ from dyncollapse.bridge.training.optimisation import chosen_kernels
 from dyncollapse.bridge.training.pretraining import LossDiverged
 from dyncollapse.bridge.training.run_folder import find_runs
 from dyncollapse.runtime.canvas import save_picture
-from dyncollapse.runtime.threads import cores
+from dyncollapse.runtime.process import cores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,8 +20,8 @@ from dyncollapse.bridge.real_scale.scale import FULL, TINY
 from dyncollapse.bridge.real_scale.subprocesses import Failure
 from dyncollapse.runtime.canvas import save_picture
 from dyncollapse.runtime.files import PARTIAL, read_json, write_bytes, write_json
+from dyncollapse.runtime.process import cores
 from dyncollapse.runtime.progress import duration
-from dyncollapse.runtime.threads import cores
 from dyncollapse.simulation.report import versions
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from dyncollapse.bridge.data.images import HeldImages
-from dyncollapse.runtime.threads import cores
+from dyncollapse.runtime.process import cores
 
 COARSE, GRAIN, QUALITY = 4, 10.0, 94  # side of a patch, noise, JPEG quality: about 110 kB, as ImageNet's
 CHUNK = 1024

@@ -17,7 +17,7 @@ from dyncollapse.bridge.recipe import Recipe, resolve
 from dyncollapse.bridge.training.distributed import Process
 from dyncollapse.bridge.training.optimisation import autocast, chosen_kernels
 from dyncollapse.bridge.training.trainer import Trainer, build_trainer
-from dyncollapse.runtime.threads import cores
+from dyncollapse.runtime.process import cores
 
 VARIANTS: dict[str, dict[str, str]] = {
     "SimCLR-mlp": {"projector": "mlp"},

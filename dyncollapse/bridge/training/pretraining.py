@@ -28,8 +28,8 @@ from dyncollapse.bridge.training.run_folder import CONFIG, read_run
 from dyncollapse.bridge.training.trainer import Trainer, build_trainer
 from dyncollapse.runtime.files import remove_partial, write_json
 from dyncollapse.runtime.folders import held
+from dyncollapse.runtime.process import check_count
 from dyncollapse.runtime.settings import SettingError
-from dyncollapse.runtime.threads import check_count
 from dyncollapse.simulation.report import versions
 
 # What may change between the parts of one run: nothing that its weights depend on.

@@ -1,12 +1,24 @@
-"""Ctrl-C at moments when it would lose what is done."""
+"""Ctrl-C at moments when it would lose what is done; counts of threads, and memory."""
 
 import os
 import signal
 import threading
 
 import pytest
+import torch
 
-from dyncollapse.runtime.interrupts import SIGNALS, children_ignore_interrupts, stopped_as_by_ctrl_c, uninterrupted
+from dyncollapse.runtime.process import (
+    PER_CORE,
+    SIGNALS,
+    available_memory,
+    check_count,
+    children_ignore_interrupts,
+    cores,
+    stopped_as_by_ctrl_c,
+    torch_threads,
+    uninterrupted,
+)
+from dyncollapse.runtime.settings import SettingError
 
 
 def press(number=signal.SIGINT):
@@ -84,3 +96,35 @@ def test_what_fails_in_the_block_passes_and_other_threads_are_left_alone():
     thread.start()
     thread.join()
     assert done == [thread.name]
+
+
+def test_counts_are_bounded_by_the_cores_and_named_as_parameters():
+    most = PER_CORE * cores()
+    for count in (1, most):
+        check_count("threads", count)
+    check_count("workers", 0, least=0)
+    for name, count, least in (("threads", 0, 1), ("threads", most + 1, 1), ("workers", -1, 0)):
+        with pytest.raises(SettingError) as caught:
+            check_count(name, count, least)
+        told = f"{name} is {count}; it must be between {least} and {most}, {PER_CORE} for each core that may be used"
+        assert (str(caught.value), caught.value.as_options()) == (told, f"--{told}")
+
+
+def test_threads_of_torch_come_back_when_the_block_fails():
+    before, within = torch.get_num_threads(), []
+
+    def work():
+        with torch_threads(before + 1):
+            within.append(torch.get_num_threads())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    assert (within, torch.get_num_threads()) == ([before + 1], before)
+
+
+def test_memory_is_a_number_of_bytes_where_the_system_says(monkeypatch):
+    assert available_memory() is None or available_memory() > 2**20
+    for text, found in (("MemTotal: 9 kB\nMemAvailable:  7 kB\n", 7 * 1024), ("MemTotal: 9 kB\n", None), ("?", None)):
+        monkeypatch.setattr("pathlib.Path.read_text", lambda _path, text=text: text)
+        assert available_memory() == found
