@@ -51,7 +51,7 @@ def test_ctrl_c_while_saving_leaves_nothing(diagnose, folder, monkeypatch):
         if path.name == "report.html":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("dyncollapse.runtime.files.write_bytes", pressed)
+    monkeypatch.setattr("dyncollapse.commands.diagnose.write_bytes", pressed)
     result = diagnose("a.npy", "--out", "new")
     assert (result.exit_code, result.stderr) == (130, "dyncollapse: Interrupted; nothing was saved.\n")
     assert not list(folder.glob("*new*"))

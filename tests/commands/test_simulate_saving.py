@@ -35,7 +35,7 @@ def test_disk_that_fills_up_between_dynamics_leaves_the_first_whole(simulate, tm
             save(outcome, folder)
             disk.enter_context(small_disk(5000))
 
-        monkeypatch.setattr("dyncollapse.simulation.report.save", fill)
+        monkeypatch.setattr("dyncollapse.commands.simulate.save", fill)
         result = simulate("--out", "mine", "--json")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
@@ -108,7 +108,7 @@ def test_what_libraries_say_stays_off_the_terminal(simulate, monkeypatch, capfd)
         logging.getLogger("some.library").warning("another")
         raise ValueError("--dim is not to my liking")
 
-    monkeypatch.setattr("dyncollapse.simulation.run.build", talk)
+    monkeypatch.setattr("dyncollapse.commands.simulate.build", talk)
     shown = warnings.showwarning
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -126,7 +126,7 @@ def test_counts_beyond_all_reason_and_empty_names_are_refused(simulate, tmp_path
 
 def test_long_run_says_beforehand_how_long_and_meanwhile_how_far(simulate, monkeypatch):
     monkeypatch.setattr("dyncollapse.runtime.progress.LOG_EVERY", 0.05)
-    monkeypatch.setattr("dyncollapse.commands.main.LONG", 0.0)
+    monkeypatch.setattr("dyncollapse.commands.simulate.LONG", 0.0)
     result = simulate("--steps", 2000, "--json")
     assert result.exit_code == 0
     json.loads(result.stdout)
