@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from filelock import FileLock
 from helpers.bridge import write_images
-from helpers.programs import refused, small_disk
+from helpers.programs import messages, refused, small_disk
 
 from dyncollapse.bridge.data.images import open_data
 from dyncollapse.bridge.models.encoders import build_backbone
@@ -326,7 +326,7 @@ def test_full_disk_says_how_to_go_on(tmp_path, size, file):
     with small_disk(size):
         result = call("pretrain", *SHORT, "--checkpoint-every", 3, "--out", out)
     assert result.exit_code == 1
-    (line,) = result.stderr.splitlines()
+    (line,) = messages(result.stderr)
     assert line.startswith(f"dyncollapse: {out / file} could not be written (File too large). ")
     assert line.endswith(f"bridge pretrain --resume --out {out}" if size else "Nothing was saved.")
     assert out.exists() is bool(size)
