@@ -27,16 +27,48 @@ def test_all_names_what_is_there():
     assert len(set(dyncollapse.__all__)) == len(dyncollapse.__all__)
 
 
-@pytest.mark.parametrize("code", ["import dyncollapse", "import dyncollapse.commands.main"])
-def test_import_loads_nothing_heavy_before_it_is_used(code):
-    heavy = ("torch", "scipy", "matplotlib", "rich")
-    code = f"{code}; import sys; print([name for name in {heavy} if name in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
+def loaded(code, *arguments):
+    """The top-level packages that a fresh interpreter has imported after `code`, whatever that printed and raised."""
+    tell = "import atexit, sys\natexit.register(lambda: print('\\n', *{name.split('.')[0] for name in sys.modules}))\n"
+    command = [sys.executable, "-c", tell + code, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return set(result.stdout.splitlines()[-1].split()), result
+
+
+HEAVY = {"torch", "scipy", "matplotlib", "rich", "timm", "torchvision", "sklearn"}
+
+
+def test_import_loads_nothing_heavy_before_it_is_used():
+    assert not HEAVY & loaded("import dyncollapse, dyncollapse.bridge, dyncollapse.commands.main")[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ((), "Commands:\n  bridge "),
+        (("--help",), "Commands:\n  bridge "),
+        (("--version",), "version"),
+        (("bridge",), "Commands:\n  check "),
+        (("bridge", "--help"), "Commands:\n  check "),
+        (("simulat",), "No such command 'simulat'"),
+        (("bridge", "train"), "No such command 'train'"),
+        (("--bogus",), "No such option"),
+    ],
+)
+def test_lists_of_commands_and_their_misuse_load_nothing_heavy(words, shown):
+    packages, result = loaded("from dyncollapse.commands.main import main; main(prog_name='dyncollapse')", *words)
+    assert "click" in packages
+    assert not HEAVY & packages
+    assert shown in result.stdout + result.stderr
+
+
+def test_torchrun_starts_the_bridge():
+    command = [sys.executable, "-m", "dyncollapse.bridge", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("Usage: dyncollapse bridge [OPTIONS] COMMAND [ARGS]...\n")
 
 
 def test_computing_loads_nothing_that_draws():
-    code = "import sys, dyncollapse; dyncollapse.diagnose; dyncollapse.train; "
-    code += "print([name for name in ('matplotlib', 'click', 'rich') if name in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
+    packages, _ = loaded("import dyncollapse; dyncollapse.diagnose; dyncollapse.train")
+    assert "torch" in packages
+    assert not {"click", "matplotlib", "rich"} & packages

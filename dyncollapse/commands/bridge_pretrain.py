@@ -1,7 +1,7 @@
 """`dyncollapse bridge pretrain`: a run from its options, begun or resumed."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +10,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyncollapse.bridge.recipe import Recipe, resolve
-from dyncollapse.commands.bridge_shared import AS_JSON, refusals
+from dyncollapse.bridge.training.checkpoints import checkpoints
+from dyncollapse.bridge.training.distributed import Process, gather_values, join_processes
+from dyncollapse.bridge.training.journal import read_journal
+from dyncollapse.bridge.training.pretraining import LossDiverged, Progress, Stopped, same_run, train_in
+from dyncollapse.bridge.training.run_folder import CONFIG, read_run
+from dyncollapse.commands.bridge_shared import refusals
+from dyncollapse.commands.json_option import AS_JSON
 from dyncollapse.commands.shared import OUT, fail, note, say, say_saved, setting_options, use_machine, warn
+from dyncollapse.runtime.canvas import save_picture
 from dyncollapse.runtime.files import CannotWrite, read_json
+from dyncollapse.runtime.folders import claimed_folder, empty, held, is_free
+from dyncollapse.runtime.progress import progress_line
 from dyncollapse.runtime.settings import SettingError
+from dyncollapse.runtime.untrusted import check_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,36 +32,32 @@ if TYPE_CHECKING:
 @click.command()
 @setting_options(Recipe)
 @click.option(
-    "--config", type=click.Path(path_type=Path), help="Settings as TOML, by these names; options go before it."
+    "--config", type=click.Path(path_type=Path), help="TOML file of settings, by these names; options take precedence."
 )
 @click.option("--out", type=OUT, help="Run folder, new or empty.  [runs/pretrain-NNNN]")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out, from its last checkpoint.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint.")
 @AS_JSON
-def pretrain(config: Path | None, out: Path | None, resume: bool, as_json: bool, **given: Any) -> None:
+def pretrain(config: Path | None, out: Path | None, resume: bool, as_json: bool, **settings: Any) -> None:
     """Train an encoder by contrastive learning: SimCLR with any of the paper's projectors, or DirectCLR.
 
     Under torchrun (torchrun --nproc-per-node 8 -m dyncollapse.bridge pretrain ...) all processes train as one. Ctrl-C
     saves a checkpoint; --resume --out DIR goes on. With one seed a resumed run ends where an uninterrupted one does.
     """
     with refusals():
-        recipe = _resumed(out, given) if resume else resolve(given, config)
+        recipe = _resumed(out, settings) if resume else resolve(settings, config)
         if resume and config:
             raise ValueError("--config and --resume: the run in --out has its settings; drop --config")
         use_machine(recipe.device, recipe.threads, recipe.workers)
-        from dyncollapse.bridge.training.distributed import join_processes
-
         with join_processes(recipe.device) as process:
             process.share(recipe.batch_size)
             with _run_folder(out, resume, process) as folder, _taken_back(folder, resume, process):
-                _pretrain(recipe, folder, process, as_json)
+                _train(recipe, folder, process)
+                if process.first:
+                    _show(folder, as_json)
 
 
-def _resumed(out: Path | None, given: dict[str, Any]) -> Recipe:
-    from dyncollapse.bridge.training.pretraining import same_run
-    from dyncollapse.bridge.training.run_folder import read_run
-    from dyncollapse.runtime.folders import is_free
-    from dyncollapse.runtime.untrusted import check_folder
-
+def _resumed(out: Path | None, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe of the run in `out`, with what may change of it. Raises ValueError where that is no run."""
     if out is None:
         raise ValueError("--resume goes on with a run; name its folder with --out")
     if out.exists():
@@ -59,49 +65,47 @@ def _resumed(out: Path | None, given: dict[str, Any]) -> Recipe:
     if not out.exists() or is_free(out):
         raise ValueError(f"{out} is no run, or was stopped before it began; leave out --resume")
     old = read_run(out).recipe
-    new = replace(old, **{name: value for name, value in given.items() if value is not None})
+    new = replace(old, **{name: value for name, value in settings.items() if value is not None})
     same_run(old, new)
     return new
 
 
 @contextmanager
-def _run_folder(out: Path | None, resume: bool, process: Any) -> Iterator[Path]:
+def _run_folder(out: Path | None, resume: bool, process: Process) -> Iterator[Path]:
     """The folder that the first process holds, for all."""
-    from dyncollapse.bridge.training.distributed import gather_values
-    from dyncollapse.bridge.training.run_folder import CONFIG
-    from dyncollapse.runtime.folders import claimed_folder, held
-
     with ExitStack() as stack:
-        folder: Any = None
+        folder: Path | Exception | None = None
         if process.first:
             try:
-                if resume and out is not None:
-                    stack.enter_context(held(out))
-                    folder = out
-                else:
-                    if out is not None and (out / CONFIG).exists():
-                        raise ValueError(
-                            f"--out {out} already holds files, a run's; add --resume, or name a new folder"
-                        )
-                    folder = stack.enter_context(claimed_folder(out, "pretrain"))
+                folder = stack.enter_context(_held_folder(out, resume))
             except (ValueError, OSError) as error:
                 folder = error
-        folder = gather_values(folder, process.count)[0]
-        if isinstance(folder, Exception):
-            raise folder
+        shared: Path | Exception = gather_values(folder, process.count)[0]
+        if isinstance(shared, Exception):
+            raise shared
+        yield shared
+
+
+@contextmanager
+def _held_folder(out: Path | None, resume: bool) -> Iterator[Path]:
+    """The folder of the run, held until the end of the block."""
+    if resume and out is not None:
+        with held(out):
+            yield out
+        return
+    if out is not None and (out / CONFIG).exists():
+        raise ValueError(f"--out {out} already holds files, a run's; add --resume, or name a new folder")
+    with claimed_folder(out, "pretrain") as folder:
         yield folder
 
 
 @contextmanager
-def _taken_back(folder: Path, resume: bool, process: Any) -> Iterator[None]:
+def _taken_back(folder: Path, resume: bool, process: Process) -> Iterator[None]:
     """Remove a run that this command began and that is refused before its first checkpoint, as at a damaged image.
 
     Its folder is then as it was, and the same command can be given again. After a checkpoint, the refusal says how to
     go on.
     """
-    from dyncollapse.bridge.training.checkpoints import checkpoints
-    from dyncollapse.runtime.folders import empty
-
     try:
         yield
     except Exception as error:
@@ -109,11 +113,11 @@ def _taken_back(folder: Path, resume: bool, process: Any) -> Iterator[None]:
             if not checkpoints(folder):
                 empty(folder)
             elif isinstance(error, ValueError):
-                raise ValueError(f"{_options(error)}. {_again(folder)}") from None
+                raise ValueError(f"{_in_options(error)}. {_again(folder)}") from None
         raise
 
 
-def _options(error: ValueError) -> str:
+def _in_options(error: ValueError) -> str:
     return error.as_options() if isinstance(error, SettingError) else str(error)
 
 
@@ -121,35 +125,30 @@ def _again(folder: Path) -> str:
     return f"To go on: dyncollapse bridge pretrain --resume --out {folder}"
 
 
-def _pretrain(recipe: Recipe, folder: Path, process: Any, as_json: bool) -> None:
-    from dyncollapse.bridge.training.checkpoints import checkpoints
-    from dyncollapse.bridge.training.journal import read_journal
-    from dyncollapse.bridge.training.pretraining import LossDiverged, Progress, Stopped, train_in
-    from dyncollapse.runtime.folders import is_free
-    from dyncollapse.runtime.progress import progress_line
-
+def _train(recipe: Recipe, folder: Path, process: Process) -> None:
+    """Train to the end of the recipe; where that fails, say what is saved, and how to go on."""
     again = _again(folder)
     try:
         with progress_line("steps") if process.first else _silent() as advance:
             train_in(folder, recipe, process, Progress(advance, note))
     except Stopped as stopped:
         if not process.first:
-            raise SystemExit(130) from None  # one of them tells
+            raise SystemExit(130) from None  # the first one reports it for all
         _save_curves(folder)
         fail(130, f"{stopped}; its checkpoint is saved. {again}")
     except KeyboardInterrupt:
         kept = "Nothing was saved." if is_free(folder) else f"What was saved until then is in {folder}/. {again}"
         fail(130, f"Interrupted. {kept}")
     except LossDiverged as error:
-        kept = (
-            f"Earlier checkpoints are in {folder}/" if checkpoints(folder) else f"The losses are in {folder}/log.jsonl"
-        )
-        fail(1, f"{error}. {kept}")
+        kept = f"Earlier checkpoints are in {folder}/"
+        fail(1, f"{error}. {kept if checkpoints(folder) else f'The losses are in {folder}/log.jsonl'}")
     except CannotWrite as error:
         kept = "Nothing was saved." if is_free(folder) else f"What was saved before is whole. {again}"
         fail(1, f"{error.filename} could not be written ({error.strerror}). {kept}")
-    if not process.first:
-        return
+
+
+def _show(folder: Path, as_json: bool) -> None:
+    """Draw the curves of a run that has ended, and print its last loss and where everything is."""
     pictures = _save_curves(folder)
     last = next(reversed(read_journal(folder / "log.jsonl")), None)  # none where a finished run has lost its journal
     journals = [name for name in ("log.jsonl", "monitor.jsonl") if (folder / name).exists()]
@@ -164,14 +163,12 @@ def _pretrain(recipe: Recipe, folder: Path, process: Any, as_json: bool) -> None
 
 def _save_curves(folder: Path) -> list[str]:
     """Draw the journals, and warn where that fails; the names of what was drawn."""
-    from dyncollapse.bridge.training.journal import read_journal
-    from dyncollapse.runtime.canvas import save_picture
-
     log, monitor = (read_journal(folder / name) for name in ("log.jsonl", "monitor.jsonl"))
     if not log:
         return []
 
     def draw() -> "Figure":
+        # Imports Matplotlib, which fails where the user's settings of it are broken.
         from dyncollapse.bridge.evaluation.pictures import draw_curves
 
         return draw_curves(log, monitor)

@@ -2,36 +2,51 @@
 
 import json
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import torch
 
+from dyncollapse.bridge.data.images import open_data
+from dyncollapse.bridge.real_scale.report import is_unfinished, run_parts, summary
 from dyncollapse.commands.bridge_shared import refusals
 from dyncollapse.commands.shared import fail, say, say_saved, use_machine
+from dyncollapse.runtime.folders import claimed_folder
+from dyncollapse.runtime.process import cores
 
 
-def check_full(device: str, *, tiny: bool, cifar: Path | None, minutes: float, out: Path | None, as_json: bool) -> None:
-    """Run it, print the summary and leave with 1 where a part failed."""
+@dataclass(frozen=True)
+class RealScaleOptions:
+    """The options of `bridge check` that belong to --full."""
+
+    tiny: bool
+    device: str | None
+    cifar: Path | None
+    minutes: float | None
+
+    def named(self) -> list[str]:
+        """Those that are given."""
+        given = {"--tiny": self.tiny, "--device": self.device, "--cifar": self.cifar, "--minutes": self.minutes}
+        return [name for name, value in given.items() if value]
+
+
+def check_real_scale(options: RealScaleOptions, out: Path | None, *, as_json: bool) -> None:
+    """Run all parts, print the summary and leave with 1 where a part failed."""
+    device = options.device or "cuda"
     with refusals():
-        if cifar is not None:
-            _check_cifar(cifar)
-        from dyncollapse.runtime.folders import claimed_folder
-        from dyncollapse.runtime.process import cores
-
+        if options.cifar is not None:
+            _check_cifar(options.cifar)
         use_machine(device, cores())
-        import torch
-
-        from dyncollapse.bridge.real_scale.report import is_unfinished, run_parts, summary
-
         with claimed_folder(out, "check-full", is_unfinished) as folder:
             kept = f"what was measured until then is in {folder}/"
             try:
                 report = run_parts(
                     folder,
                     torch.device(device),
-                    tiny=tiny,
-                    cifar=cifar,
-                    minutes=minutes,
+                    tiny=options.tiny,
+                    cifar=options.cifar,
+                    minutes=options.minutes or 9.0,
                     tell=lambda text: say(text, err=True),
                 )
             except KeyboardInterrupt:
@@ -50,11 +65,9 @@ def check_full(device: str, *, tiny: bool, cifar: Path | None, minutes: float, o
 
 def _check_cifar(path: Path) -> None:
     """Raise ValueError now for what would fail in the last part, minutes later."""
-    from dyncollapse.bridge.data.images import open_data
-
     if not path.exists():
         raise ValueError(f"--cifar {path} is not there; give a folder of CIFAR-10, or its archive")
     if path.is_dir():
-        open_data(str(path), lambda _text: None).check_labels()  # its part says what is skipped
+        open_data(str(path), lambda _text: None).check_labels()  # its part reports what is skipped
     elif not tarfile.is_tarfile(path):
         raise ValueError(f"--cifar {path} is no folder and no tar archive; give CIFAR-10 as one of these")

@@ -1,34 +1,28 @@
-"""What the bridge's commands share: how errors are told."""
+"""How all of the bridge's commands end where something is wrong: one line and an exit code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import click
-
+from dyncollapse.bridge.data.batches import LostWorker, lost_workers
 from dyncollapse.commands.shared import bad_input, fail
 from dyncollapse.runtime.files import CannotWrite
 
 TOO_BIG = "this does not fit into memory; lower --batch-size"
 NEEDED = ("timm", "torchvision", "sklearn")
-AS_JSON = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout; all else goes to stderr."
-)
 
 
 @contextmanager
 def refusals() -> Iterator[None]:
     """Turn bad input, files that fail and what is missing of the extra `bridge` into one line and exit code 2."""
     try:
-        with bad_input(TOO_BIG):
+        with lost_workers(), bad_input(TOO_BIG):
             yield
     except ModuleNotFoundError as error:
         if error.name not in NEEDED:
             raise
         fail(2, f"{error.name} is not installed; the bridge needs it: pip install 'dyncollapse[bridge]'")
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        fail(2, f"a process that reads images was killed ({str(error).splitlines()[0]}); give fewer --workers")
+    except LostWorker as error:
+        fail(2, f"a process that reads images was killed ({error}); give fewer --workers")
     except CannotWrite as error:
         fail(1, f"{error.filename} could not be written ({error.strerror})")
     except OSError as error:

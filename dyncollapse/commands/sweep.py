@@ -1,12 +1,15 @@
-"""`dyncollapse sweep` and `dyncollapse collect`: a grid of simulations, and its table."""
+"""`dyncollapse sweep`: a grid of simulations, its plan, its table, its failures and its picture."""
 
 import json
-import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dyncollapse.commands.console import open_console, open_table
+from dyncollapse.commands.json_option import AS_JSON
 from dyncollapse.commands.shared import (
     OUT,
     SINGLE,
@@ -14,34 +17,72 @@ from dyncollapse.commands.shared import (
     bad_input,
     fail,
     note,
-    say,
     say_saved,
     setting_options,
     use_machine,
     warn,
 )
+from dyncollapse.runtime.canvas import save_picture
+from dyncollapse.runtime.dispatch import Workers
+from dyncollapse.runtime.executors import dask_workers, local_workers, slurm_workers
+from dyncollapse.runtime.files import printable
+from dyncollapse.runtime.folders import DISK
+from dyncollapse.runtime.progress import duration, progress_line
+from dyncollapse.runtime.schemas import Report
+from dyncollapse.runtime.settings import option
 from dyncollapse.simulation.configuration import Configuration
+from dyncollapse.sweeps.estimate import Estimate, estimate
+from dyncollapse.sweeps.grid import as_options, expand_grid, parse_grid, shown
+from dyncollapse.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
-    from dyncollapse.runtime.dispatch import Workers
-    from dyncollapse.sweeps.sweep import Sweep
+    from matplotlib.figure import Figure
 
 EXECUTORS = ("local", "dask", "slurm")
+SHOWN = 8  # digits of a point's name in the table: enough to find its folder
+# Rows of the table that a person reads through, and panels of the picture that fit on a page: 3 rows of 4.
+ROWS, PANELS = 60, 12
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """The options that say where points run."""
+
+    executor: str
+    count: int | None
+    scheduler: str | None
+    slurm: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep would do: how many points are finished, the packs of the others, and what these take."""
+
+    sweep: Sweep
+    finished: int
+    packs: Sequence[Sequence[Configuration]]
+    busy: int
+    estimate: Estimate
 
 
 @click.command()
 @setting_options(Configuration, lists=True)
 @click.option("--out", type=OUT, required=True, help="Folder of the sweep, new or a sweep's.")
 @click.option("--executor", metavar="|".join(EXECUTORS), default="local", help="Where points run.  [local]")
-@click.option("--workers", type=THREADS, help="Packs at once.  [cores / --threads; a cluster: its own]")
 @click.option(
-    "--pack", "most_runs", type=click.IntRange(1, 10**6), help="Runs in an ensemble, at most.  [as many as are fastest]"
+    "--workers", type=THREADS, help="Packs run at a time.  [cores / --threads; on a cluster, as many as it has]"
 )
-@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler, tcp://...; none starts one on this machine.")
-@click.option("--slurm", metavar="KEY=VALUE,..", help="For sbatch: partition, account, time in minutes, mem, ...")
+@click.option(
+    "--pack", "most_runs", type=click.IntRange(1, 10**6), help="Most runs in one ensemble.  [the fastest number]"
+)
+@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler, tcp://...  [one that is started on this machine]")
+@click.option(
+    "--slurm", metavar="KEY=VALUE,..", help="Options of sbatch: partition, account, time in minutes, mem, ..."
+)
 @click.option("--dry-run", is_flag=True, help="Print points, packing and a rough estimate; write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; all else goes to stderr.")
+@AS_JSON
 def sweep(
+    *,
     out: Path,
     executor: str,
     workers: int | None,
@@ -50,7 +91,7 @@ def sweep(
     slurm: str | None,
     dry_run: bool,
     as_json: bool,
-    **given: Any,
+    **settings: Any,
 ) -> None:
     """Run a grid of simulations, and resume it: what is finished in --out is not run again.
 
@@ -58,137 +99,177 @@ def sweep(
     mixture; the grid has all combinations. Points that differ only in start and data train as one ensemble (a pack),
     each as it would alone. --bias, --dynamics, --preset, --case and --threads (per worker) are one for all.
     """
+    options = WorkerOptions(executor, workers, scheduler, slurm)
     with bad_input():
-        found = _plan(out, given)
-        threads = given["threads"] or 1
-        at_hand = _workers(executor, workers, threads, out, scheduler, slurm)
+        asked = Sweep(out, _grid(settings))
+        threads = max(point.threads for point in asked.points.values())  # of SINGLE: the same for all
+        chosen = _workers(options, threads, out / "slurm")
         if executor == "local":
-            for device in {c.device for c in found.points.values()}:
+            for device in {point.device for point in asked.points.values()}:
                 use_machine(device, threads)
     if dry_run:
-        _dry_run(found, at_hand, most_runs, as_json)
-        return
+        with bad_input():
+            plan = _plan(asked, chosen, most_runs)
+        if as_json:
+            click.echo(json.dumps(_as_values(plan) | {"workers": chosen.count, **plan.estimate._asdict()}))
+        print_plan(plan, to_stderr=as_json)
+    else:
+        _run(asked, chosen, most_runs, as_json)
 
-    from dyncollapse.commands.sweep_tables import print_failures, print_sweep
-    from dyncollapse.runtime.folders import DISK
-    from dyncollapse.runtime.progress import progress_line
 
+def _grid(settings: Mapping[str, Any]) -> list[Configuration]:
+    """The points of the grid that the options describe."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    lists = parse_grid({name: text for name, text in given.items() if name not in SINGLE})
+    return expand_grid({name: lists.get(name, value) for name, value in given.items()})
+
+
+def _workers(options: WorkerOptions, threads: int, logs: Path) -> Workers:
+    """Where points run, each on so many threads; Slurm's own files go into the folder `logs`."""
+    if options.executor not in EXECUTORS:
+        raise ValueError(f"--executor is {options.executor!r}; choose one of {', '.join(EXECUTORS)}")
+    for name, value, needed in (("--scheduler", options.scheduler, "dask"), ("--slurm", options.slurm, "slurm")):
+        if value is not None and options.executor != needed:
+            raise ValueError(f"{name} belongs to --executor {needed}; add it or drop {name}")
+    if options.executor == "dask":
+        return dask_workers(options.count, threads, options.scheduler)
+    if options.executor == "slurm":
+        pairs = [part.partition("=") for part in (options.slurm or "").split(",") if part]
+        if wrong := next(("".join(pair) for pair in pairs if not (pair[0] and pair[2])), None):
+            raise ValueError(f"--slurm holds {wrong!r}; write key=value,key=value")
+        return slurm_workers(logs, options.count, threads, {key.strip(): value for key, _, value in pairs})
+    return local_workers(options.count, threads)
+
+
+def _run(asked: Sweep, workers: Workers, most_runs: int | None, as_json: bool) -> None:
+    """Run what is not finished, and show and save all that the folder then holds."""
     try:
         with bad_input(), progress_line() as progress:
-            failures = found.run(at_hand, most_runs=most_runs, progress=progress, tell=note)
-        table, pictures, problem = _gather(found)
+            failures = asked.run(workers, most_runs=most_runs, progress=progress, tell=note)
+        table, pictures, problem = _gather(asked)
     except KeyboardInterrupt:
-        done = len(found.reports()[0])
-        fail(130, f"Interrupted. {done} of {len(found.points)} points are done; the same command goes on.")
+        done = len(asked.reports()[0])
+        fail(130, f"Interrupted. {done} of {len(asked.points)} points are done; the same command goes on.")
     except OSError as error:
-        said = f"{error.filename or out} cannot be written ({error.strerror})"
-        fail(1 if error.errno in DISK else 2, f"{said}; the same command goes on, where it can write")
+        reason = f"{error.filename or asked.folder} cannot be written ({error.strerror})"
+        fail(1 if error.errno in DISK else 2, f"{reason}; the same command goes on, where it can write")
     if as_json:
-        lost = [{"point": n, "failure": text, "config": found.points[n].as_dict()} for n, text in failures.items()]
-        click.echo(json.dumps({"folder": str(out), "points": len(found.points), "table": table, "failures": lost}))
-    print_sweep(found, table, to_stderr=as_json)
-    say_saved(out, ("points/", "sweep.json", *pictures), to_stderr=as_json)
-    print_failures(found, failures)
+        lost = [{"point": n, "failure": text, "config": asked.points[n].as_dict()} for n, text in failures.items()]
+        values = {"folder": str(asked.folder), "points": len(asked.points), "table": table, "failures": lost}
+        click.echo(json.dumps(values))
+    print_sweep(asked, table, to_stderr=as_json)
+    say_saved(asked.folder, ("points/", "sweep.json", *pictures), to_stderr=as_json)
+    print_failures(asked, failures)
     if problem:
         warn(problem)
     if failures:
-        fail(1, f"{len(failures)} of {len(found.points)} points failed; the same command tries them again")
+        fail(1, f"{len(failures)} of {len(asked.points)} points failed; the same command tries them again")
 
 
-def _gather(found: "Sweep") -> tuple[list[dict[str, Any]], list[str], str]:
+def _gather(asked: Sweep) -> tuple[list[dict[str, Any]], list[str], str]:
     """The table, the pictures of the whole folder, other grids' too, and why those failed, which hides no row."""
-    from dyncollapse.commands.sweep_tables import save_sweep
-
     try:
-        everything = type(found).open(found.folder)
+        everything = Sweep.open(asked.folder)
     except ValueError as error:
-        return found.table(), [], f"sweep.png could not be drawn ({error})"
+        return asked.table(), [], f"sweep.png could not be drawn ({error})"
     reports = everything.reports()[0]  # read once for both
-    pictures, problem = save_sweep(everything, reports)
-    return found.table({name: reports[name] for name in found.points if name in reports}), pictures, problem
+    pictures, problem = _save_picture(everything, reports)
+    return asked.table({name: reports[name] for name in asked.points if name in reports}), pictures, problem
 
 
-def _plan(out: Path, given: dict[str, Any]) -> "Sweep":
-    from dyncollapse.sweeps.grid import expand_grid, parse_grid
+def _save_picture(everything: Sweep, reports: Mapping[str, Report]) -> tuple[list[str], str]:
+    """Draw the final singular values over the numeric axis with most values into sweep.png.
 
-    there = {name: value for name, value in given.items() if value is not None}
-    lists = parse_grid({name: text for name, text in there.items() if name not in SINGLE})
-    configurations = expand_grid({name: lists.get(name, value) for name, value in there.items()})
-
-    from dyncollapse.sweeps.sweep import Sweep
-
-    return Sweep(out, configurations)
-
-
-def _workers(
-    executor: str, count: int | None, threads: int, out: Path, scheduler: str | None, slurm: str | None
-) -> "Workers":
-    from dyncollapse.runtime.executors import dask_workers, local_workers, slurm_workers
-
-    if executor not in EXECUTORS:
-        raise ValueError(f"--executor is {executor!r}; choose one of {', '.join(EXECUTORS)}")
-    for name, value, needed in (("--scheduler", scheduler, "dask"), ("--slurm", slurm, "slurm")):
-        if value is not None and executor != needed:
-            raise ValueError(f"{name} belongs to --executor {needed}; add it or drop {name}")
-    if executor == "dask":
-        return dask_workers(count, threads, scheduler)
-    if executor == "slurm":
-        pairs = [part.partition("=") for part in (slurm or "").split(",") if part]
-        if wrong := next(("".join(pair) for pair in pairs if not (pair[0] and pair[2])), None):
-            raise ValueError(f"--slurm holds {wrong!r}; write key=value,key=value")
-        return slurm_workers(out / "slurm", count, threads, {key.strip(): value for key, _, value in pairs})
-    return local_workers(count, threads)
-
-
-def _dry_run(found: "Sweep", workers: "Workers", most_runs: int | None, as_json: bool) -> None:
-    from dyncollapse.commands.sweep_tables import print_plan
-    from dyncollapse.sweeps.estimate import estimate
-
-    with bad_input():
-        found.check_folder()
-        done = found.reports()[0]
-        packs = found.packs(done, workers=workers.count, most_runs=most_runs)
-        busy = max(1, min(workers.count or 1, len(packs)))
-        seconds, memory = estimate(packs, busy)
-    if as_json:
-        sizes = [{"points": len(pack), "runs": sum(c.runs for c in pack)} for pack in packs]
-        numbers = {"points": len(found.points), "finished": len(done), "packs": sizes}
-        click.echo(json.dumps(numbers | {"workers": workers.count, "seconds": seconds, "memory": memory}))
-    print_plan(found, len(done), packs, busy, seconds, memory, to_stderr=as_json)
-
-
-@click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--out", type=OUT, help="A .csv or .parquet file.  [CSV on stdout]")
-def collect(folder: Path, out: Path | None) -> None:
-    """Put the results of the sweep in FOLDER into one table, a row per finished point.
-
-    Settings, verdict, losses and final singular values (mean over runs). What is not finished is told on stderr.
+    Every combination of the other axes has a panel, of which the first PANELS are drawn. Returns the names of what was
+    drawn, and in one line why that failed.
     """
-    with bad_input():
-        from dyncollapse.runtime.folders import DISK
-        from dyncollapse.sweeps.sweep import Sweep
-        from dyncollapse.sweeps.tables import check_table, write_csv, write_table
+    axes = everything.axes
+    numeric = [name for name, values in axes.items() if all(isinstance(value, int | float) for value in values)]
+    numeric = [name for name in numeric if name != "seed"] or numeric
+    if not numeric or not reports:
+        return [], ""
+    over = max(numeric, key=lambda name: len(axes[name]))
+    others = [name for name in axes if name != over]
+    panels: dict[tuple[Any, ...], list[tuple[float, Report]]] = {}
+    for name, report in reports.items():
+        point = everything.points[name]
+        panels.setdefault(tuple(getattr(point, other) for other in others), []).append((getattr(point, over), report))
+    left_out = f" (first {PANELS} of {len(panels)} panels)" if len(panels) > PANELS else ""
 
-        if out is not None:
-            check_table(out)
-        found = Sweep.open(folder)
-        reports, broken = found.reports()
-        rows = found.table(reports)
-    if out is None:
-        if sys.stdout is None:
-            fail(1, "standard output is closed; name a file with --out")
-        write_csv(rows, sys.stdout)
-    else:
-        try:
-            write_table(rows, out)
-        except OSError as error:
-            fail(1 if error.errno in DISK else 2, f"--out {out} could not be written ({error.strerror})")
-        say(f"{len(rows)} points in {out}", err=True)
-    from dyncollapse.commands.sweep_tables import print_failures
+    def draw() -> "Figure":
+        # Imports Matplotlib, which fails where the user's settings of it are broken.
+        from dyncollapse.commands.pictures import Panel, draw_sweep
 
-    for problem in broken.values():
-        say(f"{problem}; the next sweep runs it again", err=True)
-    print_failures(found, {name: text for name, text in found.failures().items() if name not in reports})
-    if missing := len(found.points) - len(rows):
-        say(f"{missing} of {len(found.points)} points are not finished; the sweep's command goes on", err=True)
+        drawn = [
+            Panel(", ".join(f"{option(n)[2:]} {_short(v)}" for n, v in zip(others, values, strict=True)), points)
+            for values, points in list(panels.items())[:PANELS]
+        ]
+        return draw_sweep(drawn, over, option(over)[2:] + left_out)
+
+    problem = save_picture(everything.folder / "sweep.png", draw)
+    return [] if problem else ["sweep.png"], problem
+
+
+def print_sweep(asked: Sweep, table: Sequence[Mapping[str, Any]], *, to_stderr: bool) -> None:
+    """Print a row per finished point."""
+    console, axes = open_console(to_stderr), list(asked.axes)
+    compared = any(row["sgd_vs_flow"] is not None for row in table)
+    words = (name.replace("_", " ") for name in axes)
+    rows = open_table("point", *words, "collapsed", "mechanism", *(["SGD-flow"] if compared else []))
+    for row in table[:ROWS]:
+        cells = [row["point"][:SHOWN], *(_short(row[name]) for name in axes)]
+        cells += [f"{row['collapsed']} of {row['out_dim'] or row['dim']}", row["mechanism"]]
+        distance = row["sgd_vs_flow"]
+        rows.add_row(*cells, *(["-" if distance is None else f"{distance:.2g}"] if compared else []))
+    if table:
+        console.print(rows)
+    if len(table) > ROWS:
+        folder = printable(str(asked.folder))
+        console.print(f"... and {len(table) - ROWS} more: dyncollapse collect {folder}", soft_wrap=True)
+    console.print(f"{len(table)} of {len(asked.points)} points are finished.")
+
+
+def _short(value: Any) -> str:
+    """A setting's value in a cell or title."""
+    return f"{value:.6g}" if isinstance(value, float) else shown(value)
+
+
+def print_failures(asked: Sweep, failures: Mapping[str, str]) -> None:
+    """Print on stderr what went wrong with which point, and the command that runs it alone."""
+    console = open_console(to_stderr=True)
+    for name, text in failures.items():
+        console.print(f"failed: {name}: {text}", style="red", soft_wrap=True)
+        console.print(f"  dyncollapse simulate {as_options(asked.points[name])}", soft_wrap=True)
+
+
+def _plan(asked: Sweep, workers: Workers, most_runs: int | None) -> Plan:
+    asked.check_folder()
+    finished = asked.reports()[0]
+    packs = asked.packs(finished, workers=workers.count, most_runs=most_runs)
+    busy = max(1, min(workers.count or 1, len(packs)))
+    return Plan(asked, len(finished), packs, busy, estimate(packs, busy))
+
+
+def _as_values(plan: Plan) -> dict[str, Any]:
+    """The size of the work as plain JSON values."""
+    sizes = [{"points": len(pack), "runs": sum(point.runs for point in pack)} for pack in plan.packs]
+    return {"points": len(plan.sweep.points), "finished": plan.finished, "packs": sizes}
+
+
+def print_plan(plan: Plan, *, to_stderr: bool) -> None:
+    """Print points, packs and what they will roughly take."""
+    console, points = open_console(to_stderr), len(plan.sweep.points)
+    axes = [f"{len(values)} {option(name)}" for name, values in plan.sweep.axes.items()]
+    console.print(f"{points} points: {' x '.join(axes) or 'one setting'}; {plan.finished} finished", soft_wrap=True)
+    if not plan.packs:
+        console.print("Nothing is left to run.")
+        return
+    table = open_table("packs", "points each", "runs each")
+    sizes = [(len(pack), sum(point.runs for point in pack)) for pack in plan.packs]
+    for size in sorted(set(sizes), reverse=True):
+        table.add_row(str(sizes.count(size)), *map(str, size))
+    console.print(table)
+    seconds, memory = plan.estimate
+    room = "" if memory is None else f" and {memory / 2**30:.2g} GiB per worker"
+    workers = f"{plan.busy} worker{'s'[: plan.busy > 1]}"
+    console.print(f"Roughly {duration(seconds)} on {workers}{room}. Nothing was written.")

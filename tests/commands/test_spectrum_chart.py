@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyncollapse.commands.console import spectrum_lines
+from dyncollapse.commands.spectrum_chart import spectrum_lines
 
 
 def body(lines):

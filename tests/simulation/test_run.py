@@ -6,7 +6,7 @@ import torch
 from helpers.simulation import SMALL, simulate
 
 from dyncollapse import Trajectory, relative_distance
-from dyncollapse.commands.console import print_outcome
+from dyncollapse.commands.simulate import print_outcome
 from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import resolve
 from dyncollapse.simulation.outcome import Outcome

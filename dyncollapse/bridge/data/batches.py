@@ -3,6 +3,7 @@
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -33,6 +34,24 @@ _Item = tuple[list[Tensor], int, list[tuple[int, str]], ValueError | None]
 # Images that a worker process reads before it hands them over (ours): whole batches of hundreds would each take one
 # worker many seconds, and all workers together hold gigabytes of them.
 CHUNK = 32
+
+
+class LostWorker(RuntimeError):
+    """A process that reads images was killed."""
+
+
+@contextmanager
+def lost_workers() -> Iterator[None]:
+    """Raise LostWorker, one line, where torch says that a worker process is gone.
+
+    torch raises a plain RuntimeError for that, from a signal handler and thus at any line: only its words are left.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise LostWorker(str(error).splitlines()[0]) from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,213 @@
+"""`dyncollapse bridge diagnose`: both spaces of an encoder, diagnosed side by side."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dyncollapse.bridge.evaluation.diagnose import Both, diagnose_both
+from dyncollapse.bridge.evaluation.load import Loaded
+from dyncollapse.bridge.evaluation.paper_tables import as_number
+from dyncollapse.bridge.training.collapse_monitor import SPACES
+from dyncollapse.bridge.training.run_folder import DIAGNOSIS
+from dyncollapse.commands.bridge_encoder import (
+    EncoderOptions,
+    Opened,
+    embed_images,
+    encoder_options,
+    open_encoder,
+    saved_whole_or_not,
+)
+from dyncollapse.commands.bridge_shared import refusals
+from dyncollapse.commands.console import open_console, open_table
+from dyncollapse.commands.json_option import AS_JSON
+from dyncollapse.commands.shared import OUT, TEMPERATURES, say_saved, warn
+from dyncollapse.commands.spectrum_chart import spectrum_lines
+from dyncollapse.diagnostics import exports
+from dyncollapse.diagnostics.monitor import check_loss
+from dyncollapse.diagnostics.sentences import augmentation_sentence
+from dyncollapse.runtime.canvas import save_picture
+from dyncollapse.runtime.files import partial_path, write_bytes, write_json
+from dyncollapse.runtime.folders import replaced_folder, whole_folder
+from dyncollapse.runtime.progress import progress_bars
+from dyncollapse.simulation.report import versions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MEASURES = ("rankme", "effective_rank", "participation_ratio", "stable_rank", "alpha_req")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How the views of an image are compared: which views, and the loss whose softmax weighs negatives."""
+
+    views: str
+    loss: str | None
+    temperature: float | None
+
+    def check(self) -> None:
+        """Raise ValueError for what cannot be compared, before anything is read."""
+        if self.views == "clean":
+            raise ValueError("--views is 'clean'; choose one of one-sided, two-sided")
+        check_loss(self.loss, self.temperature, self.views, 1)
+
+
+@click.command()
+@encoder_options
+@click.option("--split", metavar="train|test", help="Which images.  [test if there are any, else train]")
+@click.option(
+    "--views",
+    metavar="one-sided|two-sided",
+    default="two-sided",
+    help="Compare an unaugmented with an augmented view, or two augmented views.  [two-sided]",
+)
+@click.option("--loss", metavar="infonce|dot|ntxent", help="Weight negatives by this loss's softmax.  [uniform]")
+@click.option("--temperature", type=TEMPERATURES, help="Temperature of dot and ntxent.  [0.1]")
+@click.option("--keep-embeddings", is_flag=True, help="Leave the .npy files in the folder.")
+@click.option(
+    "--out",
+    type=OUT,
+    help="Folder, new or empty.  [diagnosis/ of the run; else runs/diagnose-NNNN]",
+)
+@AS_JSON
+def diagnose(
+    options: EncoderOptions,
+    *,
+    split: str | None,
+    views: str,
+    loss: str | None,
+    temperature: float | None,
+    keep_embeddings: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Say which dimensions of an encoder's representation and embedding collapsed, and why, side by side.
+
+    Also: the alignment of its last layers, and the augmentation's spectrum against the data's (Sigma1 against Sigma0).
+    """
+    comparison = Comparison(views, loss, temperature)
+    diagnosis: Both | None = None
+    with refusals():
+        comparison.check()
+        opened = open_encoder(options, split)
+
+        def show() -> None:
+            if diagnosis is not None:
+                print_spaces(diagnosis, opened.title, to_stderr=as_json)
+
+        place = _place(opened.checkpoint, out)
+        with saved_whole_or_not(show), place as (partial, folder), _emptied(partial / "embeddings") as temporary:
+            diagnosis, skipped = _diagnose(opened, options, comparison, partial if keep_embeddings else temporary)
+            config = {"split": opened.split, "views": views, "loss": loss, "skipped": skipped, **options.as_values()}
+            names = _save(diagnosis, opened.checkpoint, partial, config)
+    if as_json:
+        values = {"folder": str(folder), "matched": opened.checkpoint.matched, **diagnosis.as_values()}
+        click.echo(json.dumps(values, allow_nan=False))
+    show()
+    say_saved(folder, names, to_stderr=as_json)
+
+
+def _diagnose(opened: Opened, options: EncoderOptions, comparison: Comparison, folder: Path) -> tuple[Both, str]:
+    """Embed the images into a folder and diagnose them; also a sentence on the images that could not be read."""
+    checkpoint = opened.checkpoint
+    spaces = SPACES if checkpoint.has_embedding else SPACES[:1]
+    embedded = embed_images(checkpoint, opened.images, folder, options, spaces=spaces, views=comparison.views)
+    steps = ("embeddings", "inputs", *(["pairs"] if comparison.loss else []))
+    with progress_bars(steps) as advance:
+        diagnosis = diagnose_both(
+            embedded,
+            checkpoint.encoder.cpu(),
+            comparison.views,
+            advance,
+            loss=comparison.loss,
+            temperature=comparison.temperature,
+        )
+    return diagnosis, embedded.skipped
+
+
+def _place(checkpoint: Loaded, out: Path | None) -> AbstractContextManager[tuple[Path, Path]]:
+    """Where results go, for now and in the end: `out`, or the run that the checkpoint is of, or a new folder."""
+    if checkpoint.run and out is None:
+        return replaced_folder(checkpoint.run / "diagnosis")
+    return whole_folder(out, "diagnose")
+
+
+@contextmanager
+def _emptied(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside the results, for what is too large for the system's own."""
+    path = partial_path(folder)
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _save(diagnosis: Both, checkpoint: Loaded, folder: Path, config: dict[str, Any]) -> list[str]:
+    """Write a folder of each space, the picture and diagnosis.json; the names of what was saved."""
+
+    def draw() -> "Figure":
+        # Imports Matplotlib, which fails where the user's settings of it are broken.
+        from dyncollapse.bridge.evaluation.pictures import draw_spaces
+
+        return draw_spaces(diagnosis.reports)
+
+    config |= {"checkpoint": str(checkpoint.path), "step": checkpoint.step}
+    config |= {"versions": versions("timm", "torchvision")}
+    for space, report in diagnosis.reports.items():
+        (folder / space).mkdir(exist_ok=True)
+        of_space = {"file": f"{checkpoint.path} ({space})", "assumptions": list(diagnosis.assumptions), **config}
+        for name, content in exports.as_files(report, of_space, tell=warn).items():
+            write_bytes(folder / space / name, content)
+    if problem := save_picture(folder / "spectra.png", draw):
+        warn(problem)
+    values = diagnosis.as_values() | {"config": config}
+    write_json(folder / DIAGNOSIS, values)
+    if checkpoint.run:
+        write_json(checkpoint.run / DIAGNOSIS, values)
+    return [DIAGNOSIS, *([] if problem else ["spectra.png"]), *(f"{space}/" for space in diagnosis.reports)]
+
+
+def print_spaces(diagnosis: Both, title: str, *, to_stderr: bool) -> None:
+    """Print both spaces' spectra, their measures side by side, the layers' alignment and the verdicts."""
+    console, reports = open_console(to_stderr), diagnosis.reports
+    plain = not console.encoding.lower().startswith("utf")
+    console.print(title, soft_wrap=True)
+    for text in diagnosis.assumptions:
+        console.print(f"assumed: {text}", soft_wrap=True)
+    for space, report in reports.items():
+        console.print()
+        console.print(f"{space}: {report.samples} samples x {report.dim} dimensions")
+        lines = spectrum_lines(
+            report.spectrum.tolist(), report.noise_floor, report.verdict.threshold, plain=plain, width=60, height=9
+        )
+        console.print(*lines, sep="\n", soft_wrap=True)
+    console.print()
+    table = open_table("measure", *reports, left=1)
+    for name in MEASURES:
+        table.add_row(name, *(as_number(report.measures[name]) for report in reports.values()))
+    table.add_row("collapsed", *(f"{report.collapsed} of {report.dim}" for report in reports.values()))
+    table.add_row("mechanism", *(report.verdict.mechanism for report in reports.values()))
+    console.print(table)
+    console.print()
+    for layer in diagnosis.layers:
+        aligned = layer.alignment
+        console.print(
+            f"alignment of {layer.first} and {layer.second}: {aligned.pattern}, share {aligned.alignment:.2f} of |A|^2 "
+            f"in order, {aligned.permuted_alignment:.2f} on the best matching of {len(aligned.blocks)} groups of "
+            f"singular values that are told apart; between them: {layer.between}",
+            soft_wrap=True,
+        )
+    for space, report in reports.items():
+        if report.ratios is not None:
+            console.print(f"{space}: {augmentation_sentence(report)}", soft_wrap=True)
+        for text in report.warnings:
+            console.print(f"warning: {space}: {text}", style="yellow", soft_wrap=True)
+    for space, report in reports.items():
+        console.print(f"{space}: {report.verdict.sentence}", style="bold", soft_wrap=True)

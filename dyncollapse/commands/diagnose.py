@@ -1,0 +1,268 @@
+"""`dyncollapse diagnose`: the report on embeddings from files, on the terminal and as files."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+from torch import Tensor
+
+from dyncollapse.commands.console import open_console, open_table
+from dyncollapse.commands.json_option import AS_JSON
+from dyncollapse.commands.shared import OUT, SEEDS, TEMPERATURES, bad_input, fail, say_saved, warn
+from dyncollapse.commands.spectrum_chart import spectrum_lines
+from dyncollapse.diagnostics import exports, monitor
+from dyncollapse.diagnostics.readers import read_rows
+from dyncollapse.diagnostics.report import EmbeddingReport
+from dyncollapse.diagnostics.sentences import augmentation_sentence
+from dyncollapse.formats.mapped import unchanged
+from dyncollapse.runtime.files import CannotWrite, printable, write_bytes
+from dyncollapse.runtime.folders import whole_folder
+from dyncollapse.runtime.progress import progress_bars
+from dyncollapse.simulation.report import versions
+
+TOO_BIG = "this does not fit into memory; leave out --svd or --loss, or give fewer rows"
+WIDTH_FOR_WORDS = 100  # columns from which on definitions have room beside the measures
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to diagnose, and how: the arguments of `monitor.diagnose`, with files in place of arrays."""
+
+    file: Path
+    positives: tuple[Path, ...]
+    key: str | None
+    input_dim: int | None
+    views: str
+    loss: str | None
+    temperature: float | None
+    space: str
+    svd: bool
+    fast: bool
+    sample: int
+    seed: int
+    inputs: Path | None
+    input_positives: Path | None
+
+    @property
+    def sources(self) -> list[Path]:
+        """The files that are read."""
+        given = (self.file, *self.positives, self.inputs, self.input_positives)
+        return [_file_and_key(path)[0] for path in given if path is not None]
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The parts of the work whose progress is shown."""
+        return ("embeddings", *(["inputs"] if self.inputs else []), *(["pairs"] if self.loss else []))
+
+    def as_config(self) -> dict[str, Any]:
+        """All of it as plain JSON values, with the versions of what computes it."""
+        values = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+        return values | {"positives": [str(path) for path in self.positives], "versions": versions()}
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The arrays of a request, one row per sample."""
+
+    embeddings: Tensor
+    positives: list[Tensor]
+    inputs: Tensor | None
+    input_positives: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """A report, the contents of its files by name, and lines on the files that could not be made."""
+
+    report: EmbeddingReport
+    contents: dict[str, bytes]
+    problems: list[str]
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--positives",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Another view of the same samples, row by row; repeatable (LiDAR needs at least two).",
+)
+@click.option(
+    "--inputs", type=click.Path(path_type=Path), help="Inputs of the last linear layer, whose outputs FILE holds."
+)
+@click.option("--input-positives", type=click.Path(path_type=Path), help="Its inputs for the first --positives.")
+@click.option(
+    "--input-dim",
+    type=int,
+    help="Width of those inputs, where --inputs are not at hand: no more dimensions can vary.",
+)
+@click.option("--key", help="Name of the array in files that hold several; FILE:KEY names one for one file.")
+@click.option(
+    "--views",
+    metavar="one-sided|two-sided",
+    help="one-sided: FILE is unaugmented; two-sided: all views are augmented.  [two-sided]",
+)
+@click.option("--loss", metavar="infonce|dot|ntxent", help="Weight negatives by this loss's softmax.  [uniform]")
+@click.option("--temperature", type=TEMPERATURES, help="Temperature of dot and ntxent.  [0.1]")
+@click.option("--space", default="embedding", help="Name of the space in the report.  [embedding]")
+@click.option(
+    "--svd", is_flag=True, help="Compute the spectrum by an SVD of the whole matrix in float64: a more exact tail."
+)
+@click.option("--fast", is_flag=True, help="Products in float32: about twice as fast, higher noise floor (reported).")
+@click.option(
+    "--sample", type=click.IntRange(2, 10**9), default=4096, help="Rows kept for intervals and warnings.  [4096]"
+)
+@click.option("--seed", type=SEEDS, default=0, help="Seed of the choice of these rows.  [0]", metavar="INTEGER")
+@click.option(
+    "--out", type=OUT, help="Save all results (JSON, CSV, page, picture, arrays) in this folder, new or empty."
+)
+@AS_JSON
+@click.option("--csv", "as_csv", is_flag=True, help="Print one line per dimension on stdout, all else on stderr.")
+@click.option("--html", "as_html", is_flag=True, help="Print one self-contained page on stdout, all else on stderr.")
+def diagnose(out: Path | None, as_json: bool, as_csv: bool, as_html: bool, **given: Any) -> None:
+    """Say which dimensions of FILE's embeddings are collapsed, why, and how sure that is.
+
+    FILE is .npy, .npz, .pt or .safetensors, one row per sample. The two mechanisms can only be distinguished with
+    other views of the same samples (--positives).
+    """
+    forms = [form for form, wanted in (("json", as_json), ("csv", as_csv), ("html", as_html)) if wanted]
+    if len(forms) > 1:
+        fail(2, f"--{' and --'.join(forms)} cannot share stdout; choose one, or save all of them with --out")
+    request = _requested(given)
+    diagnosis, unsaved = _diagnose(request, out, forms)
+    for form in forms:
+        click.echo(diagnosis.contents[exports.FILES[form]], nl=False)
+    print_embeddings(diagnosis.report, str(request.file), to_stderr=bool(forms))
+    for problem in diagnosis.problems:
+        warn(problem)
+    if unsaved:
+        fail(1, unsaved)
+    if out is not None:
+        say_saved(out, diagnosis.contents, to_stderr=bool(forms))
+
+
+def _requested(given: Mapping[str, Any]) -> Request:
+    """The options as a request; --views without other views is refused."""
+    if given["views"] and not (given["positives"] or given["inputs"]):
+        fail(2, "--views says how other views were made, and there are none; give --positives, or leave it out")
+    return Request(**{**given, "views": given["views"] or "two-sided"})
+
+
+def _diagnose(request: Request, out: Path | None, forms: Sequence[str]) -> tuple[Diagnosis, str]:
+    """The diagnosis, saved in `out` where that is given, and in one line why it could not be saved."""
+    diagnosis: Diagnosis | None = None
+    try:
+        with bad_input(TOO_BIG):
+            rows = _read(request)
+            if out is None:
+                diagnosis = _examine(request, rows, forms)
+            else:
+                with whole_folder(out, "diagnose") as (partial, _):
+                    diagnosis = _examine(request, rows, tuple(exports.FILES))
+                    for name, content in diagnosis.contents.items():
+                        write_bytes(partial / name, content)
+    except KeyboardInterrupt:
+        fail(130, "Interrupted; nothing was saved.")
+    except CannotWrite as error:
+        unsaved = f"{error.filename} could not be written ({error.strerror}); nothing was saved"
+        if diagnosis is None:
+            fail(1, unsaved)
+        return diagnosis, unsaved
+    assert diagnosis is not None
+    return diagnosis, ""
+
+
+def _read(request: Request) -> Rows:
+    """Open the files of a request."""
+
+    def read(path: Path) -> Tensor:
+        path, key = _file_and_key(path)
+        return read_rows(path, request.key if key is None else key)
+
+    return Rows(
+        read(request.file),
+        [read(path) for path in request.positives],
+        None if request.inputs is None else read(request.inputs),
+        None if request.input_positives is None else read(request.input_positives),
+    )
+
+
+def _file_and_key(path: Path) -> tuple[Path, str | None]:
+    """The file that FILE or FILE:KEY names, and the array's name where there is one."""
+    name, colon, key = str(path).rpartition(":")
+    return (Path(name), key) if colon and not path.exists() else (path, None)
+
+
+def _examine(request: Request, rows: Rows, forms: Sequence[str]) -> Diagnosis:
+    """Report on the rows, and make the files that `forms` name."""
+    with unchanged(request.sources), progress_bars(request.steps) as progress:
+        report = monitor.diagnose(
+            rows.embeddings,
+            rows.positives or None,
+            inputs=rows.inputs,
+            input_positives=rows.input_positives,
+            input_dim=request.input_dim,
+            views=request.views,
+            loss=request.loss,
+            temperature=request.temperature,
+            space=request.space,
+            svd=request.svd,
+            fast=request.fast,
+            sample=request.sample,
+            seed=request.seed,
+            progress=progress,
+        )
+    problems = list[str]()
+    # Without a form, `as_files` would make all of them.
+    contents = exports.as_files(report, request.as_config(), *forms, tell=problems.append) if forms else {}
+    return Diagnosis(report, contents, problems)
+
+
+def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> None:
+    """Print size, spectrum, measures with their intervals and definitions, warnings and the verdict."""
+    console, conventions = open_console(to_stderr), report.conventions
+    kind = "normalised" if conventions["normalised"] else "not normalised"
+    precision = conventions["precision"]
+    stored = conventions["dtype"] + ("" if precision == conventions["dtype"] else f" (rounded to {precision})")
+    facts = f"{printable(file)}: {report.samples} samples x {report.dim} dimensions, {stored}, {kind}, {report.space}"
+    console.print(facts, soft_wrap=True)
+    console.print()
+    plain = not console.encoding.lower().startswith("utf")
+    width = max(16, min(64, console.width - 24))  # beside the chart stand numbers and names
+    lines = spectrum_lines(
+        report.spectrum.tolist(), report.noise_floor, report.verdict.threshold, plain=plain, width=width
+    )
+    console.print(*lines, sep="\n", soft_wrap=True)
+    console.print()
+    console.print(_measures(report, with_words=console.width >= WIDTH_FOR_WORDS))
+    console.print()
+    if report.ratios is not None:
+        console.print(augmentation_sentence(report), soft_wrap=True)
+    for text in report.warnings:
+        console.print(f"warning: {text}", style="yellow", soft_wrap=True)
+    bar = report.intervals["collapsed"]
+    console.print(
+        f"Collapsed means a variance up to {report.verdict.threshold:.2g}: the larger of the noise floor, "
+        f"{report.noise_floor:.2g}, and of what is small beside the other dimensions, {report.relative_level:.2g}."
+        + ("" if bar is None else f" 95 % interval: {' to '.join(f'{k:g}' for k in sorted(set(bar)))} dimensions."),
+        soft_wrap=True,
+    )
+    console.print(report.verdict.sentence, style="bold", soft_wrap=True)
+
+
+def _measures(report: EmbeddingReport, *, with_words: bool) -> Table:
+    """The measures with their intervals, and with their definitions where there is room for words."""
+    table = open_table("measure", "value", "95 % interval", left=1)
+    if with_words:
+        table.add_column("definition")  # the only one that may be wrapped: words give way, numbers never
+    for name, value in report.measures.items():
+        bar = report.intervals[name]
+        interval = "" if bar is None else f"{bar[0]:.4g} .. {bar[1]:.4g}"
+        definition = re.sub(r" \([^()]*\d{4}\)$", "", report.conventions[name])  # JSON and page keep the sources
+        cells = (name, "-" if value is None else f"{value:.4g}", interval, definition)
+        table.add_row(*cells[: len(table.columns)])
+    return table

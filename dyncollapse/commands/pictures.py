@@ -1,0 +1,73 @@
+"""The pictures of a simulation and of a sweep. Matplotlib is imported with them: import this when drawing."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dyncollapse.plotting import plot_spectrum, plot_sweep
+from dyncollapse.runtime.schemas import Report
+from dyncollapse.simulation.outcome import Outcome
+
+COLUMNS = 4  # of panels in a picture, at most
+
+
+def draw_spectrum(outcome: Outcome, threshold: float) -> Figure:
+    """Draw the singular values at the end of every dynamics, with the threshold below which they count as collapsed."""
+    figure = Figure(figsize=(5, 3.5), layout="constrained")
+    ax = figure.add_subplot()
+    for name, end in outcome.ends.items():
+        sigma = end.singular_value.sort(-1, descending=True).values
+        mean, spread = sigma.mean(0).cpu(), sigma.std(0, correction=0).cpu()
+        plot_spectrum(ax, mean.numpy(), spread=spread.numpy(), label=name, marker="o", markersize=3)
+    if outcome.simulation.objective.activation != "linear":
+        ax.set(xlabel="embedding dimension", ylabel="standard deviation of the embedding")
+    ax.axhline(threshold, color="0.5", linestyle=":", label="counts as collapsed below")
+    ax.legend(frameon=False)
+    return figure
+
+
+class Panel(NamedTuple):
+    """One panel of a sweep's picture: what its points have in common, and each one's value on the axis and report."""
+
+    title: str
+    points: Sequence[tuple[float, Report]]
+
+
+def draw_sweep(panels: Sequence[Panel], axis: str, label: str) -> Figure:
+    """Draw final singular values over the setting `axis`, one panel beside the other; `label` names the axis."""
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(2 + 2.8 * columns, 1 + 2.6 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for ax in grid.flat[len(panels) :]:
+        ax.set_axis_off()
+    for ax, panel in zip(grid.flat, panels, strict=False):
+        _draw_panel(ax, panel, with_threshold=axis == "aug_strength")
+    figure.supxlabel(label, fontsize=10)
+    figure.supylabel("final singular value, mean over runs", fontsize=10)
+    lines = {label: line for ax in grid.flat for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(lines.values(), lines, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    return figure
+
+
+def _draw_panel(ax: Axes, panel: Panel, *, with_threshold: bool) -> None:
+    values, reports = zip(*sorted(panel.points, key=lambda point: point[0]), strict=True)
+    ends = [next(iter(report["dynamics"].values()))["product_singular_values"] for report in reports]
+    rests = [[mode["rest_singular_value"] for mode in report["prediction"]["modes"]] for report in reports]
+    threshold = reports[0]["prediction"]["threshold"] if with_threshold else None
+    plot_sweep(ax, values, _columns(ends), rest=_columns(rests), threshold=threshold)
+    ax.set_title(panel.title, fontsize=9)
+    ax.label_outer()
+
+
+def _columns(rows: Sequence[Sequence[float | None]]) -> Float[np.ndarray, "n k"]:
+    """Rows of any length side by side, NaN where a value is missing or infinite."""
+    columns = np.full((len(rows), max(map(len, rows))), math.nan)
+    for cells, row in zip(columns, rows, strict=True):
+        cells[: len(row)] = [math.nan if value is None else value for value in row]
+    return columns

@@ -1,0 +1,178 @@
+"""`dyncollapse simulate`: one toy simulation, its table, its verdict and its folder."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dyncollapse.commands.console import open_console, open_table
+from dyncollapse.commands.json_option import AS_JSON
+from dyncollapse.commands.shared import OUT, bad_input, fail, say_saved, setting_options, use_machine, warn
+from dyncollapse.diagnostics.verdict import Verdict
+from dyncollapse.dynamics.solver import FlowFailed
+from dyncollapse.dynamics.training import Diverged
+from dyncollapse.runtime.canvas import save_picture
+from dyncollapse.runtime.files import CannotWrite
+from dyncollapse.runtime.folders import claimed_folder, is_free
+from dyncollapse.runtime.process import uninterrupted
+from dyncollapse.runtime.progress import duration, progress_bars
+from dyncollapse.simulation.build import Simulation, build
+from dyncollapse.simulation.configuration import Configuration, resolve
+from dyncollapse.simulation.outcome import Outcome
+from dyncollapse.simulation.prediction import time_per_step
+from dyncollapse.simulation.report import recorded, save, was_killed
+from dyncollapse.simulation.run import run
+from dyncollapse.simulation.verdict import moment
+from dyncollapse.sweeps.estimate import expected_seconds
+from dyncollapse.theory.population import POPULATION_FACTOR
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LONG = 30.0  # seconds from which on a simulation says beforehand what it will take
+
+
+@click.command()
+@setting_options(Configuration)
+@click.option("--out", type=OUT, help="Run folder, new or empty.  [runs/simulate-NNNN]")
+@AS_JSON
+def simulate(out: Path | None, as_json: bool, **settings: Any) -> None:
+    """Train toy networks by SGD, integrate their gradient flow from the same start, and compare.
+
+    With no options: the paper's one-layer toy with augmentation beyond the collapse threshold.
+    A --preset sets several options at once; options that you add change its sizes, never its loss or views.
+    Strengths are variances, not standard deviations: the paper's threshold is --aug-strength 1. The same command
+    continues a run that was killed.
+    """
+    with bad_input():
+        configuration = resolve({name: value for name, value in settings.items() if value is not None})
+        use_machine(configuration.device, configuration.threads)
+        simulation = build(configuration)  # whatever can be refused is refused before a folder is made
+        with claimed_folder(out, "simulate", partial(was_killed, configuration=configuration)) as folder:
+            outcome, report = _run(simulation, folder)
+            problem = _save_spectrum(outcome, report, folder)
+    if as_json:
+        click.echo(json.dumps(report, allow_nan=False))
+    print_outcome(outcome, report, to_stderr=as_json)
+    names = ["run.json", *(f"{name}.npz" for name in outcome.trajectories), "spectrum.png"]
+    if problem:
+        warn(problem)
+        names.pop()
+    say_saved(folder, names, to_stderr=as_json)
+
+
+def _run(simulation: Simulation, folder: Path) -> tuple[Outcome, dict[str, Any]]:
+    """Run it, or what a killed run has left of it, and save each dynamics when it has ended.
+
+    Returns the outcome, and what run.json says of it.
+    """
+    configuration, report = replace(simulation.configuration, out=str(folder)), dict[str, Any]()
+
+    def keep(so_far: Outcome) -> None:
+        # To judge and save it may take seconds, and training may have taken hours.
+        with uninterrupted("\nSaving what is there; Ctrl-C again ends without.\n"):
+            report.update(save(so_far, folder))
+
+    def kept() -> str:
+        return "Nothing was recorded." if is_free(folder) else f"What was recorded until then is in {folder}/"
+
+    try:
+        known = {} if is_free(folder) else recorded(folder)
+        if known:
+            click.echo(f"Going on with a run that was killed: {', '.join(known)} done", err=True)
+        left = tuple(name for name in configuration.dynamics if name not in known)
+        seconds = expected_seconds(replace(configuration, dynamics=left)) if left else 0.0
+        if seconds > LONG:
+            click.echo(f"This takes roughly {duration(seconds)}; Ctrl-C keeps what is done until then.", err=True)
+        with progress_bars(left) as progress:
+            return run(replace(simulation, configuration=configuration), progress, keep, known), report
+    except (Diverged, FlowFailed) as error:
+        fail(1, f"{error}. {kept()}")
+    except KeyboardInterrupt:
+        fail(130, f"Interrupted. {kept()}")
+    except CannotWrite as error:
+        fail(1, f"{error.filename} could not be written ({error.strerror}). {kept()}")
+
+
+def print_outcome(outcome: Outcome, report: Mapping[str, Any], *, to_stderr: bool) -> None:
+    """Print a row per dimension and the verdict; `report` is the content of run.json."""
+    judged, ends = outcome.verdict, outcome.ends
+    assert judged is not None
+    first = next(iter(ends.values()))
+    variances = [_column(values.mean(0).tolist()) for values in (first.data_var, first.aug_var, first.ratio)]
+    linear = outcome.simulation.objective.activation == "linear"
+    kind = ("mode", "data var", "aug var") if linear else ("dimension", "embedding var", "of it aug")
+    table = open_table(*kind, "rho", *ends, "collapsed?")
+    for k, fate in enumerate(_fates(judged, time_per_step(outcome.simulation.configuration))):
+        row = [f"{k + 1}", *(column[k] for column in variances)]
+        for end in ends.values():
+            values = end.singular_value[:, k]
+            row.append(f"{float(values.mean()):.3g} ± {float(values.std(correction=0)):.1g}")
+        table.add_row(*row, fate)
+    console = open_console(to_stderr)
+    console.print(table)
+    for other, name in (("flow", "flow"), ("population", "population flow")):
+        distance = report[f"sgd_vs_{other}"]
+        if distance is not None and None not in distance.values():
+            console.print(
+                f"SGD and {name} differ by {distance['relative_distance']:.2g} of the flow's norm at most, "
+                f"{distance['at_end']:.2g} at the end."
+            )
+    if "population" in ends:
+        console.print(_population_limit(report), soft_wrap=True)
+    if count := report["prediction"]["at_threshold"]:
+        console.print(
+            f"Modes at the threshold: {count} of {outcome.simulation.task.dim} have rho = 1 up to round-off. They rest "
+            "at zero, but decay by a power of time only.",
+            soft_wrap=True,
+        )
+    console.print(judged.sentence, style="bold", soft_wrap=True)
+
+
+def _fates(judged: Verdict, step: float) -> list[str]:
+    """Whether each dimension collapsed, how, and until when; `step` is the flow time of one SGD step."""
+    cells = []
+    for one in judged.dimensions:
+        escape = None if one.escape_time is None else moment(one.escape_time, step)
+        end = "" if escape is None else " for ever" if escape == "never" else f" until {escape}"
+        cells.append(f"{one.fate}{end}" if one.fate.collapsed else "no")
+    return cells
+
+
+def _population_limit(report: Mapping[str, Any]) -> str:
+    """Say whether the population flow may be compared with what ran on finite batches."""
+    name = next(name for name in ("sgd", "flow", "population") if name in report["dynamics"])
+    limit, batch_size = report["dynamics"][name]["population_limit"], report["config"]["batch_size"]
+    needed, effective = limit["negatives_needed"], limit["effective_negatives"]
+    if needed == 0:
+        return "Population limit: the expected flow at every N; what differs is the noise of SGD and of fixed batches."
+    least = "more than any" if needed is None else f"N >= {POPULATION_FACTOR * needed:.3g}"
+    counts = "" if effective is None else f", effectively {effective:.3g} negatives"
+    return (
+        f"Population limit at the end of {name}: {'valid' if limit['valid'] else 'not valid'} "
+        f"(it takes {least}; N = {batch_size}{counts})."
+    )
+
+
+def _column(values: list[float]) -> list[str]:
+    """Three decimals for all, unless the largest has too few or too many digits for that; a dash for NaN."""
+    known = [value for value in values if not math.isnan(value)]
+    fixed = 0.01 <= max(known, default=0.0) < 1e4
+    return ["-" if math.isnan(v) else f"{v:.3f}" if fixed or v == 0 else f"{v:.1e}" for v in values]
+
+
+def _save_spectrum(outcome: Outcome, report: Mapping[str, Any], folder: Path) -> str:
+    """Draw `spectrum.png` into the run folder, and say in one line why that failed."""
+
+    def draw() -> "Figure":
+        # Imports Matplotlib, which fails where the user's settings of it are broken.
+        from dyncollapse.commands.pictures import draw_spectrum
+
+        return draw_spectrum(outcome, report["verdict"]["threshold"])
+
+    return save_picture(folder / "spectrum.png", draw)

@@ -1,0 +1,27 @@
+"""A worker process that is killed is told from everything else that goes wrong while images are read."""
+
+import os
+import signal
+import sys
+
+import pytest
+import torch
+from helpers.bridge import write_images
+
+from dyncollapse.bridge.data.batches import LostWorker, batches_in_order, lost_workers
+from dyncollapse.bridge.data.images import FolderImages, open_data
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="worker processes see this process's images where they are forked")
+def test_a_killed_worker_is_one_line_of_its_own_type(tmp_path, monkeypatch):
+    monkeypatch.setattr(FolderImages, "read", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    images = open_data(str(write_images(tmp_path / "set", 2))).train
+    with pytest.raises(LostWorker, match=r"^DataLoader worker \(pid.*$"), lost_workers():
+        list(batches_in_order(images, (None,), 8, 2, torch.device("cpu"), 1, 0))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), torch.OutOfMemoryError("memory"), ValueError("no")])
+def test_other_errors_pass(error):
+    with pytest.raises(type(error)) as raised, lost_workers():
+        raise error
+    assert raised.value is error
