@@ -27,9 +27,16 @@ def test_all_names_what_is_there():
     assert len(set(dyncollapse.__all__)) == len(dyncollapse.__all__)
 
 
-@pytest.mark.parametrize("code", ["import dyncollapse", "import dyncollapse.commands.main"])
-def test_import_loads_nothing_heavy_before_it_is_used(code):
-    heavy = ("torch", "scipy", "matplotlib", "rich")
+@pytest.mark.parametrize(
+    ("code", "more"),
+    [
+        ("import dyncollapse", ("pydantic", "click")),
+        ("from dyncollapse import SettingError", ("pydantic", "click")),
+        ("import dyncollapse.commands.main", ()),
+    ],
+)
+def test_import_loads_nothing_heavy_before_it_is_used(code, more):
+    heavy = ("torch", "scipy", "matplotlib", "rich", *more)
     code = f"{code}; import sys; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dyncollapse.commands.bridge_shared import AS_JSON, refusals
+from dyncollapse.commands.help_pages import GroupedCommand
 from dyncollapse.commands.shared import EPOCHS, OUT, THREADS, FiniteRange, fail, say, say_saved, warn
 from dyncollapse.runtime.files import CannotWrite
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--markdown", is_flag=True, help="Print the table for a document.")
 @AS_JSON
@@ -39,7 +40,7 @@ def table(folders: tuple[Path, ...], markdown: bool, as_json: bool) -> None:
     print_table(compared, to_stderr=as_json or markdown)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.option("--seeds", type=click.IntRange(1, 100), help="Runs of each projector.  [3]")
 @click.option("--epochs", type=EPOCHS, help="Of each run.  [30; 15 with --short]")
 @click.option("--short", is_flag=True, help="Only the projectors of Table 1, and fewer sub-vectors.")

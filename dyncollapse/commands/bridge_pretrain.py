@@ -11,6 +11,7 @@ import click
 
 from dyncollapse.bridge.recipe import Recipe, resolve
 from dyncollapse.commands.bridge_shared import AS_JSON, refusals
+from dyncollapse.commands.help_pages import GroupedCommand
 from dyncollapse.commands.shared import OUT, fail, say, say_saved, setting_options, use_machine, warn
 from dyncollapse.runtime.files import CannotWrite, read_json
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@click.command()
+@click.command(cls=GroupedCommand, rest="run")
 @setting_options(Recipe)
 @click.option(
     "--config", type=click.Path(path_type=Path), help="Settings as TOML, by these names; options go before it."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dyncollapse.commands.help_pages import GroupedCommand, grouped_option
 from dyncollapse.commands.shared import (
     OUT,
     SINGLE,
@@ -28,17 +29,34 @@ if TYPE_CHECKING:
 EXECUTORS = ("local", "dask", "slurm")
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @setting_options(Configuration, lists=True)
 @click.option("--out", type=OUT, required=True, help="Folder of the sweep, new or a sweep's.")
-@click.option("--executor", metavar="|".join(EXECUTORS), default="local", help="Where points run.  [local]")
-@click.option("--workers", type=THREADS, help="Packs at once.  [cores / --threads; a cluster: its own]")
-@click.option(
-    "--pack", "most_runs", type=click.IntRange(1, 10**6), help="Runs in an ensemble, at most.  [as many as are fastest]"
+@grouped_option(
+    "--executor", group="running", metavar="|".join(EXECUTORS), default="local", help="Where points run.  [local]"
 )
-@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler, tcp://...; none starts one on this machine.")
-@click.option("--slurm", metavar="KEY=VALUE,..", help="For sbatch: partition, account, time in minutes, mem, ...")
-@click.option("--dry-run", is_flag=True, help="Print points, packing and a rough estimate; write nothing.")
+@grouped_option(
+    "--workers", group="running", type=THREADS, help="Packs at once.  [cores / --threads; a cluster: its own]"
+)
+@grouped_option(
+    "--pack",
+    "most_runs",
+    group="running",
+    type=click.IntRange(1, 10**6),
+    help="Runs in an ensemble, at most.  [as many as are fastest]",
+)
+@grouped_option(
+    "--scheduler",
+    group="running",
+    metavar="ADDRESS",
+    help="Dask scheduler, tcp://...; none starts one on this machine.",
+)
+@grouped_option(
+    "--slurm", group="running", metavar="KEY=VALUE,..", help="For sbatch: partition, account, time in minutes, mem, ..."
+)
+@grouped_option(
+    "--dry-run", group="running", is_flag=True, help="Print points, packing and a rough estimate; write nothing."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; all else goes to stderr.")
 def sweep(
     out: Path,
@@ -156,7 +174,7 @@ def _dry_run(found: "Sweep", workers: "Workers", most_runs: int | None, as_json:
     print_plan(found, len(done), packs, busy, seconds, memory, to_stderr=as_json)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--out", type=OUT, help="A .csv or .parquet file.  [CSV on stdout]")
 def collect(folder: Path, out: Path | None) -> None:

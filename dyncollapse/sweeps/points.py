@@ -13,8 +13,8 @@ from dyncollapse.dynamics.solver import FlowFailed
 from dyncollapse.dynamics.training import Diverged
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.runtime.files import printable, read_json
+from dyncollapse.runtime.records import from_values
 from dyncollapse.runtime.schemas import Report, checked
-from dyncollapse.runtime.settings import from_values
 from dyncollapse.runtime.threads import check_count
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.report import save

@@ -1,0 +1,101 @@
+"""How an encoder is read from a checkpoint, and its images with it: the options of embed, diagnose and probe."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dyncollapse.bridge.recipe import NARROWEST_IMAGE, WIDEST, WIDEST_IMAGE, Augmentation, Stem
+from dyncollapse.runtime.records import (
+    DEVICE,
+    DEVICE_WORDS,
+    MOST_SEED,
+    MOST_WORKERS,
+    SEVERAL,
+    Text,
+    Whole,
+    record,
+    setting,
+)
+
+Activation = Literal["relu", "gelu", "tanh", "silu", "leaky-relu", "elu", "selu", "sigmoid", "identity"]
+Last = Literal["normalise", "relu", "gelu", "tanh", "silu", "leaky-relu", "elu", "selu", "sigmoid", "identity"]
+Renaming = Annotated[Text, Field(pattern=r"(?s)^[^=]*=.*$")]
+
+
+@record
+class EncoderOptions:
+    """What the user says of a checkpoint and of the images that its encoder is given.
+
+    Raises:
+        SettingError: One line for an option of another type or out of range.
+
+    Example:
+        >>> EncoderOptions(prefix_map=("model=module", "neck=")).renames
+        {'model': 'module', 'neck': ''}
+    """
+
+    data: Text | None = setting(
+        None, "Images: a folder, or digits.", group="data", unset="those that a run of `bridge pretrain` was trained on"
+    )
+    augment: Augmentation | None = setting(
+        None, "Augmentations of the views.", group="data", unset="the run's own; of others by `stem`"
+    )
+    image_size: Whole | None = setting(
+        None,
+        "Side of the images that the encoder takes.",
+        group="data",
+        unit="pixels",
+        low=NARROWEST_IMAGE,
+        high=WIDEST_IMAGE,
+        unset="its own; 224; small stems: 32",
+    )
+    arch: Text | None = setting(
+        None, "Of a checkpoint by others, a timm model.", group="encoder", unset="found out, among ResNets"
+    )
+    stem: Stem | None = setting(None, "Likewise its first layers.", group="encoder", unset="found out")
+    prefix_map: Annotated[tuple[Renaming, ...], SEVERAL] = setting(
+        (),
+        "Replace a beginning of its tensors' names; repeatable.",
+        group="encoder",
+        must="write OLD=NEW",
+        metavar="OLD=NEW",
+        repeat=True,
+    )
+    trust_checkpoint: bool = setting(False, "Unpickle it: runs whatever code is in it.", group="encoder")
+    d0: Whole | None = setting(
+        None,
+        "Its embedding is the first d0 dimensions of the representation (DirectCLR by others).",
+        group="projector",
+        unit="dimensions",
+        low=1,
+        high=WIDEST,
+    )
+    projector_prefix: Text | None = setting(
+        None,
+        "Where its projector is among the tensors' names, even if it is one linear layer named fc.",
+        group="projector",
+        metavar="NAME",
+        unset="found out",
+    )
+    projector_activation: Activation | None = setting(
+        None, "What stands between the projector's layers.", group="projector", unset="by its layout, or relu"
+    )
+    projector_last: Last | None = setting(
+        None,
+        "What follows the projector's last layer: normalise, division by its length, or an activation.",
+        group="projector",
+        unset="nothing",
+    )
+    device: Text = setting("cpu", "cpu, cuda or cuda:N.", group="run", pattern=DEVICE, must=DEVICE_WORDS)
+    threads: Whole = setting(1, "CPU threads.", group="run", unit="threads", low=1, high=MOST_WORKERS)
+    workers: Whole = setting(
+        0, "Processes that read images; 0 reads in this one.", group="run", unit="processes", low=0, high=MOST_WORKERS
+    )
+    batch_size: Whole = setting(256, "Images at a time.", group="run", unit="images", low=1, high=10**9)
+    strict: bool = setting(False, "Stop at an image that cannot be read, instead of leaving it out.", group="run")
+    seed: Whole = setting(0, "Seed of the augmented views.", group="run", low=0, high=MOST_SEED)
+
+    @property
+    def renames(self) -> dict[str, str]:
+        """Beginnings of tensors' names and what replaces them."""
+        return {old: new for old, _, new in (text.partition("=") for text in self.prefix_map)}
