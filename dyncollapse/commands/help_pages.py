@@ -44,11 +44,12 @@ class GroupedCommand(click.Command):
         self.rest = rest
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write each group's options below its name, in the order of their first options."""
+        """Write each group's options below its name, in the order of their first options; the rest comes last."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             if (words := parameter.get_help_record(ctx)) is not None:
                 groups.setdefault(getattr(parameter, "group", "") or self.rest, []).append(words)
+        groups[self.rest] = groups.pop(self.rest)  # --help at least is there
         for group, rows in groups.items():
             with formatter.section("Options" if groups.keys() == {self.rest} else group.capitalize()):
                 formatter.write_dl(rows)

@@ -267,7 +267,7 @@ def _check_together(c: Configuration) -> None:
         )
     if not c.dynamics or len(set(c.dynamics)) < len(c.dynamics):
         raise SettingError(
-            f"`dynamics` is {','.join(c.dynamics)!r}; name one or more of {', '.join(DYNAMICS)}, each once"
+            f"`dynamics` is {quoted(','.join(c.dynamics))}; name one or more of {', '.join(DYNAMICS)}, each once"
         )
     if c.init != "spectrum" and c.init_rate is not None:
         raise SettingError(
