@@ -176,7 +176,7 @@ def _option(setting: Setting, several: bool) -> Callable[[Command], Command]:
     if setting.repeat:
         return add(name, multiple=True, metavar=metavar)
     if several:
-        words = setting.type.__name__.upper() if setting.type is not str else metavar or "text"
+        words = metavar or {int: "INTEGER", float: "FLOAT", str: "TEXT"}[setting.type]
         return add(name, metavar=f"{words},..")
     return add(name, type=setting.type, metavar=metavar)
 
