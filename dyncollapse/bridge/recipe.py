@@ -164,7 +164,7 @@ class Recipe:
     )
     workers: Whole = setting(
         8,
-        "Processes that read images, for each process that trains; 0 reads in the latter.",
+        "Worker processes that read images, for each process that trains; 0: that process reads them.",
         group="run",
         unit="processes",
         low=0,

@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -147,6 +147,32 @@ def setting_options(
     return decorate
 
 
+def record_options(
+    record: type, name: str = "options", *, only: Iterable[str] | None = None
+) -> Callable[[Command], Command]:
+    """Give a command the options of a record's settings, and the record that is made of them as an argument.
+
+    Args:
+        record: As for `setting_options`.
+        name: The argument.
+        only: As for `setting_options`; the record has its defaults for the others.
+
+    Returns:
+        The decorator.
+    """
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def packed(**given: Any) -> Any:
+            with bad_input():
+                made: Any = taken(record, given)
+            return command(**{name: made}, **given)
+
+        return setting_options(record, only=only)(packed)
+
+    return decorate
+
+
 def taken(record: type[RecordT], given: dict[str, Any]) -> RecordT:
     """Make a record of what a command was given by the options of `setting_options`.
 
@@ -208,7 +234,8 @@ def as_options(error: ValueError) -> str:
 
     Args:
         error: Its text holds names in backticks. Those of the command's parameters become its options and arguments.
-            Other names of a SettingError lose their backticks, and outside of a command they all become options.
+            Other names of a SettingError lose their backticks, and outside of a command they all become options. A
+            name that ends in "_" stands for all that begin with it.
 
     Returns:
         The line.
@@ -216,10 +243,14 @@ def as_options(error: ValueError) -> str:
     context = click.get_current_context(silent=True)
     if context is None:
         return error.as_options() if isinstance(error, SettingError) else str(error)
-    known = {one.name: _spelled(one) for one in context.command.params}
-    if isinstance(error, SettingError):
-        return renamed(error.text, lambda name: known.get(name, name))
-    return renamed(str(error), lambda name: known.get(name, f"`{name}`"))
+    known = {str(one.name): _spelled(one) for one in context.command.params}
+
+    def spell(name: str) -> str:
+        if name.endswith("_") and any(one.startswith(name) for one in known):
+            return option(name)
+        return known.get(name, name if isinstance(error, SettingError) else f"`{name}`")
+
+    return renamed(error.text if isinstance(error, SettingError) else str(error), spell)
 
 
 def _spelled(parameter: click.Parameter) -> str:

@@ -24,24 +24,24 @@ class DiagnosisOptions:
 
     views: Views = setting(
         "two-sided",
-        "How views were made: two-sided, as SimCLR trains, when all are augmented; one-sided when the first is clean.",
+        "one-sided: the first view is unaugmented; two-sided, as SimCLR trains: all views are augmented.",
         group="views",
     )
-    loss: Weighing | None = setting(None, "Weigh negatives by this loss's softmax.", group="views", unset="all alike")
+    loss: Weighing | None = setting(None, "Weight negatives by this loss's softmax.", group="views", unset="uniform")
     temperature: Number | None = setting(
         None, "Temperature of dot and ntxent.", group="views", low=SMALL, high=LARGE, unset=f"{AUTHORS_TEMPERATURE}"
     )
     input_dim: Whole | None = setting(
         None,
-        "Number of units that the last linear layer reads, where its inputs are not at hand: no more can vary.",
+        "Width of the last linear layer's inputs, where `inputs` are not at hand: no more dimensions can vary.",
         group="inputs",
         unit="units",
         low=1,
         high=WIDEST,
     )
-    space: Text = setting("embedding", "What to call the place that the embeddings were taken from.", group="report")
+    space: Text = setting("embedding", "Name of the space in the report.", group="report")
     svd: bool = setting(
-        False, "Take the tail from an SVD of the whole matrix, in float64, not a covariance.", group="precision"
+        False, "Compute the spectrum by an SVD of the whole matrix in float64: a more exact tail.", group="precision"
     )
     fast: bool = setting(
         False, "Products in float32: about twice as fast, higher noise floor (reported).", group="precision"
@@ -49,4 +49,4 @@ class DiagnosisOptions:
     sample: Whole = setting(
         4096, "Rows kept for intervals and warnings.", group="precision", unit="rows", low=2, high=MOST_ROWS
     )
-    seed: Whole = setting(0, "Seed of that choice of rows.", group="precision", low=0, high=MOST_SEED)
+    seed: Whole = setting(0, "Seed of the choice of these rows.", group="precision", low=0, high=MOST_SEED)

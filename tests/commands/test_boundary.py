@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from helpers.hostile_values import ESCAPES, shown_safely
 from helpers.programs import refused
 
-from dyncollapse.commands.shared import as_options, bad_input, setting_options, taken
+from dyncollapse.commands.shared import as_options, bad_input, record_options
 from dyncollapse.diagnostics.options import DiagnosisOptions
 from dyncollapse.runtime.settings import SettingError, quoted
 
@@ -38,6 +38,7 @@ def raising():
         ("lower `batch_size` or `most_runs`", "lower --batch-size or --pack"),
         ("`bias` has no closed form", "--bias has no closed form"),
         ("`file` holds no array", "FILE holds no array"),
+        ("drop the options `batch_`...", "drop the options --batch-..."),
         ("nothing is named here", "nothing is named here"),
     ],
 )
@@ -69,11 +70,10 @@ def ask():
         made = []
 
         @click.command()
-        @setting_options(DiagnosisOptions, only=only)
+        @record_options(DiagnosisOptions, "wanted", only=only)
         @click.option("--key")
-        def command(**given):
-            with bad_input():
-                made.append(taken(DiagnosisOptions, given))
+        def command(wanted, **given):
+            made.append(wanted)
             assert list(given) == ["key"]
 
         result = CliRunner().invoke(command, arguments)

@@ -35,10 +35,10 @@ class EncoderOptions:
     """
 
     data: Text | None = setting(
-        None, "Images: a folder, or digits.", group="data", unset="those that a run of `bridge pretrain` was trained on"
+        None, "Folder of images, or digits.", group="data", unset="the images that the run was trained on"
     )
     augment: Augmentation | None = setting(
-        None, "Augmentations of the views.", group="data", unset="the run's own; of others by `stem`"
+        None, "Augmentations that the encoder was trained with.", group="data", unset="by its `stem`"
     )
     image_size: Whole | None = setting(
         None,
@@ -47,24 +47,24 @@ class EncoderOptions:
         unit="pixels",
         low=NARROWEST_IMAGE,
         high=WIDEST_IMAGE,
-        unset="its own; 224; small stems: 32",
+        unset="its own; 224, or 32 for small stems",
     )
     arch: Text | None = setting(
-        None, "Of a checkpoint by others, a timm model.", group="encoder", unset="found out, among ResNets"
+        None, "timm model of a checkpoint by others.", group="encoder", unset="detected among ResNets"
     )
-    stem: Stem | None = setting(None, "Likewise its first layers.", group="encoder", unset="found out")
+    stem: Stem | None = setting(None, "Its first layers.", group="encoder", unset="detected")
     prefix_map: Annotated[tuple[Renaming, ...], SEVERAL] = setting(
         (),
-        "Replace a beginning of its tensors' names; repeatable.",
+        "Replace the beginning OLD of its tensors' names; repeatable.",
         group="encoder",
         must="write OLD=NEW",
         metavar="OLD=NEW",
         repeat=True,
     )
-    trust_checkpoint: bool = setting(False, "Unpickle it: runs whatever code is in it.", group="encoder")
+    trust_checkpoint: bool = setting(False, "Unpickle the file, which runs any code in it.", group="encoder")
     d0: Whole | None = setting(
         None,
-        "Its embedding is the first d0 dimensions of the representation (DirectCLR by others).",
+        "Its embedding is the first d0 dimensions of the representation (DirectCLR).",
         group="projector",
         unit="dimensions",
         low=1,
@@ -72,24 +72,29 @@ class EncoderOptions:
     )
     projector_prefix: Text | None = setting(
         None,
-        "Where its projector is among the tensors' names, even if it is one linear layer named fc.",
+        "Beginning of its projector's tensors' names, even of one linear layer named fc.",
         group="projector",
         metavar="NAME",
-        unset="found out",
+        unset="detected",
     )
     projector_activation: Activation | None = setting(
-        None, "What stands between the projector's layers.", group="projector", unset="by its layout, or relu"
+        None, "Activation between the projector's layers.", group="projector", unset="by its layout, or relu"
     )
     projector_last: Last | None = setting(
         None,
-        "What follows the projector's last layer: normalise, division by its length, or an activation.",
+        "What follows the projector's last layer: normalise, division by the norm, or an activation.",
         group="projector",
         unset="nothing",
     )
     device: Text = setting("cpu", "cpu, cuda or cuda:N.", group="run", pattern=DEVICE, must=DEVICE_WORDS)
     threads: Whole = setting(1, "CPU threads.", group="run", unit="threads", low=1, high=MOST_WORKERS)
     workers: Whole = setting(
-        0, "Processes that read images; 0 reads in this one.", group="run", unit="processes", low=0, high=MOST_WORKERS
+        0,
+        "Worker processes that read images; 0: this process reads them.",
+        group="run",
+        unit="processes",
+        low=0,
+        high=MOST_WORKERS,
     )
     batch_size: Whole = setting(256, "Images at a time.", group="run", unit="images", low=1, high=10**9)
     strict: bool = setting(False, "Stop at an image that cannot be read, instead of leaving it out.", group="run")

@@ -11,7 +11,7 @@ from dyncollapse.bridge.evaluation.load import SIDES, load_encoder
 from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.bridge.models.foreign_rows import ACTIVATIONS, LAST
 from dyncollapse.commands.bridge import bridge
-from dyncollapse.commands.shared import setting_options, taken
+from dyncollapse.commands.shared import record_options
 from dyncollapse.runtime.records import settings_of
 from dyncollapse.runtime.settings import SettingError
 
@@ -37,9 +37,9 @@ def test_beginnings_of_names_are_repeated_options():
     made = []
 
     @click.command()
-    @setting_options(EncoderOptions)
-    def command(**given):
-        made.append(taken(EncoderOptions, given))
+    @record_options(EncoderOptions)
+    def command(options):
+        made.append(options)
 
     assert CliRunner().invoke(command, ["--prefix-map", "a=b", "--prefix-map", "c=", "--strict"]).exit_code == 0
     assert CliRunner().invoke(command, []).exit_code == 0
