@@ -10,7 +10,7 @@ In README.md and docs/*.md a number is followed by an HTML comment, which reader
 Recorded texts are figures/gallery/NAME.txt, the figures' captions (`make gallery`), and docs/measured/NAME.txt, what a
 command or a block of Python in a document prints: `command`<!-- command NAME -->, <!-- record NAME: command --> where
 it is not shown, or <!-- code NAME --> above the block.
-Between `<!-- table NAME -->` and `<!-- end -->` stands a table made from a file.
+Between `<!-- table NAME -->` and `<!-- end -->` stands a table made from a file, or from the fields of settings.
 
 `python tests/quotes.py` measures all claims, runs these commands and blocks, writes docs/measured/ and rewrites numbers
 and tables; with names, `verify` or of recorded texts, only those; with `--docs-only` it measures nothing.
@@ -33,6 +33,7 @@ from typing import Any
 
 from mutate import table as mutation_table
 from mutate import write_rows
+from setting_tables import PREFIX, setting_table
 
 ROOT = Path(__file__).parent.parent
 MEASURED = ROOT / "docs" / "measured"
@@ -90,6 +91,8 @@ def written(number: float, digits: int) -> str:
 
 def table(name: str) -> str:
     """The lines of a generated table."""
+    if name.startswith(PREFIX):
+        return setting_table(name)
     if name == "mutations":
         return "\n".join(mutation_table(measured("mutations"))) + "\n"
     rows = ["| claim | source | what is measured | measured | | bound |", "|---|---|---|---|---|---|"]

@@ -35,11 +35,12 @@ def loaded(code, *arguments):
     return set(result.stdout.splitlines()[-1].split()), result
 
 
-HEAVY = {"torch", "scipy", "matplotlib", "rich", "timm", "torchvision", "sklearn"}
+HEAVY = {"torch", "scipy", "matplotlib", "rich", "pandas", "jinja2", "timm", "torchvision", "sklearn"}
 
 
 def test_import_loads_nothing_heavy_before_it_is_used():
     assert not HEAVY & loaded("import dyncollapse, dyncollapse.bridge, dyncollapse.commands.main")[0]
+    assert not {"pydantic", "click"} & loaded("from dyncollapse import SettingError")[0]
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,31 @@
 """Every setting of a pretraining run in one immutable record: presets, files, defaults, validation."""
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from dyncollapse.runtime.files import printable
-from dyncollapse.runtime.settings import DEVICE, SettingError, check_settings, kinds_of, option, quoted, setting, typed
-from dyncollapse.runtime.untrusted import read_text
+from dyncollapse.runtime.records import (
+    DEVICE,
+    DEVICE_WORDS,
+    LARGE,
+    MOST_EPOCHS,
+    MOST_SEED,
+    MOST_WORKERS,
+    SMALL,
+    Number,
+    Text,
+    Whole,
+    check_value,
+    record,
+    setting,
+    settings_of,
+)
+from dyncollapse.runtime.settings import SettingError, quoted
+from dyncollapse.runtime.settings_file import by_keys, read_toml
 
-METHODS = ("simclr", "directclr")
-PROJECTORS = (
+Method = Literal["simclr", "directclr"]
+Projector = Literal[
     "mlp",
     "linear",
     "none",
@@ -20,26 +34,28 @@ PROJECTORS = (
     "low-rank",
     "low-rank-diagonal",
     "random-subvector",
-)
+]
+Stem = Literal["imagenet", "cifar", "cifar-padding-2"]
+Augmentation = Literal["imagenet", "cifar", "digits"]
+Pipeline = Literal["mixed", "workers", "memory"]
+Optimiser = Literal["lars", "sgd", "adamw"]
+Precision = Literal["float32", "bfloat16", "float16"]
+PresetName = Literal["paper-imagenet", "cifar10", "digits"]
+PROJECTORS: tuple[str, ...] = get_args(Projector)
+STEMS: tuple[str, ...] = get_args(Stem)
+AUGMENTATIONS: tuple[str, ...] = get_args(Augmentation)
+PIPELINES: tuple[str, ...] = get_args(Pipeline)
+PRESETS: tuple[str, ...] = get_args(PresetName)
 SUBVECTORS = ("low-rank", "low-rank-diagonal", "random-subvector")  # the loss sees d0 dimensions of the representation
 # Which projectors have which width.
 WIDTHS = {"d0": SUBVECTORS, "out_dim": ("mlp", "linear"), "hidden_dim": ("mlp",)}
-STEMS = ("imagenet", "cifar", "cifar-padding-2")
-AUGMENTATIONS = ("imagenet", "cifar", "digits")
-PIPELINES = ("mixed", "workers", "memory")
-OPTIMISERS = ("lars", "sgd", "adamw")
-PRECISIONS = ("float32", "bfloat16", "float16")
-PRESETS = ("paper-imagenet", "cifar10", "digits")
-MOST_TOML = 2**14  # bytes: tomllib takes 0.5 seconds for a dotted key of this length, and 14 for one 4 times as long
+
+# Widths, sides of images in pixels and counts of steps beyond which a number is a slip: what they take is checked
+# besides. An image of the largest side takes 200 MB as floats.
+WIDEST, NARROWEST_IMAGE, WIDEST_IMAGE, MOST_STEPS = 10**6, 4, 4096, 10**12
 
 
-# Beyond these, squares leave the range of float32.
-SMALL, LARGE = 1e-15, 1e15
-# Widths, passes, counts of workers and steps beyond which a number is a slip: what they take is checked besides.
-WIDEST, MOST_EPOCHS, MOST_WORKERS, MOST_STEPS = 10**6, 10**6, 10**3, 10**12
-
-
-@dataclass(frozen=True)
+@record
 class Recipe:
     """One pretraining run. The defaults are the paper's for ImageNet (Appendix D, Section 6) as far as it gives them.
 
@@ -58,65 +74,122 @@ class Recipe:
         dyncollapse.runtime.settings.SettingError: lr is 0.0; it must be between 1e-15 and 1e15
     """
 
-    preset: str = setting("paper-imagenet", "Sets the others; what you add changes it.", allowed=PRESETS)
-    data: str = setting("", "Folder with train/CLASS/*.jpg and val/ or test/; a CIFAR-10 folder; or digits.")
-    arch: str = setting("resnet50", "Backbone, a timm model; resnet10-narrow is a small one for digits.")
-    stem: str = setting("imagenet", "First layers: 7x7 and pooling, or 3x3 without for small images.", allowed=STEMS)
-    method: str = setting("simclr", "directclr is simclr with the projector low-rank-diagonal.", allowed=METHODS)
-    projector: str | None = setting(None, "Between representation and loss.  [mlp]", allowed=PROJECTORS)
-    d0: int | None = setting(
-        None,
-        "Dimensions that a sub-vector keeps.  [0.176 R: 360 of 2048]",
-        low=1,
-        high=WIDEST,
-        unit="dimensions",
+    preset: PresetName = setting(
+        "paper-imagenet",
+        "Sets the others; what you add changes it.",
+        group="data",
+        unset="paper-imagenet; digits for `data` digits",
     )
-    hidden_dim: int | None = setting(
-        None, "Hidden width of mlp.  [R, the representation's]", low=1, high=WIDEST, unit="dimensions"
+    data: Text = setting(
+        "",
+        "Folder with train/CLASS/*.jpg and val/ or test/; a CIFAR-10 folder; or digits.",
+        group="data",
+        unset="required",
     )
-    out_dim: int | None = setting(
-        None, "Output of mlp and linear.  [128, or R if that is less]", low=1, high=WIDEST, unit="dimensions"
-    )
-    temperature: float = setting(0.1, "Of the contrastive loss.", low=SMALL, high=LARGE)
-    augment: str = setting("imagenet", "The two views' augmentations.", allowed=AUGMENTATIONS)
-    image_size: int = setting(224, "Side of a view, in pixels.", low=4, high=4096, unit="pixels")
-    pipeline: str = setting(
+    pipeline: Pipeline = setting(
         "mixed",
         "Worker processes decode and crop, the device does the rest; or workers do all; or memory, the device all.",
-        allowed=PIPELINES,
+        group="data",
     )
-    epochs: int = setting(100, "Passes over the data.", low=1, high=MOST_EPOCHS)
-    batch_size: int = setting(4096, "Pairs of views in a batch, over all processes.", low=2, high=10**9, unit="pairs")
-    optimiser: str = setting(
-        "lars", "lars is timm's: norms and biases neither adapted nor decayed.", allowed=OPTIMISERS
+    augment: Augmentation = setting("imagenet", "The two views' augmentations.", group="augmentation")
+    image_size: Whole = setting(
+        224, "Side of a view.", group="augmentation", unit="pixels", low=NARROWEST_IMAGE, high=WIDEST_IMAGE
     )
-    lr: float = setting(4.8, "Peak learning rate, for the whole batch.", low=SMALL, high=LARGE)
-    momentum: float = setting(0.9, "Of lars and sgd.", low=0, below=1)
-    weight_decay: float = setting(1e-6, "Of matrices and filters.", low=0, high=LARGE)
-    warmup_epochs: float | None = setting(
-        None, "Linear rise of the learning rate; then a cosine to 0.  [a tenth of the epochs]", low=0, high=MOST_EPOCHS
+    arch: Text = setting(
+        "resnet50", "Backbone, a timm model; resnet10-narrow is a small one for digits.", group="encoder"
     )
-    precision: str = setting("bfloat16", "Of the network; the loss is always float32.", allowed=PRECISIONS)
-    seed: int = setting(0, "Seed of the start, the batches and the views.", low=0, high=2**63 - 1)
-    device: str = setting("cuda", "cpu, cuda or cuda:N; under torchrun each process takes its own.", form=DEVICE)
-    workers: int = setting(
-        8, "Worker processes per process that read images.", low=0, high=MOST_WORKERS, unit="processes"
+    stem: Stem = setting("imagenet", "First layers: 7x7 and pooling, or 3x3 without for small images.", group="encoder")
+    method: Method = setting("simclr", "directclr is simclr with the projector low-rank-diagonal.", group="projector")
+    projector: Projector | None = setting(None, "Between representation and loss.", group="projector", unset="mlp")
+    d0: Whole | None = setting(
+        None,
+        "Dimensions that a sub-vector keeps.",
+        group="projector",
+        unit="dimensions",
+        low=1,
+        high=WIDEST,
+        unset="0.176 R: 360 of 2048",
     )
-    threads: int = setting(1, "CPU threads of each process.", low=1, high=MOST_WORKERS, unit="threads")
-    compile: bool = setting(False, "torch.compile the encoder.")
-    deterministic: bool = setting(False, "Only kernels that give the same bits each time, on a GPU too; slower.")
-    strict: bool = setting(False, "Stop at an image that cannot be read, instead of leaving it out.")
-    log_every: int = setting(50, "Steps between lines of log.jsonl.", low=1, high=MOST_STEPS, unit="steps")
-    monitor_every: int = setting(
-        1560, "Steps between lines of monitor.jsonl; 0 for none.", low=0, high=MOST_STEPS, unit="steps"
+    hidden_dim: Whole | None = setting(
+        None,
+        "Hidden width of mlp.",
+        group="projector",
+        unit="dimensions",
+        low=1,
+        high=WIDEST,
+        unset="R, the representation's",
     )
-    tensorboard: bool = setting(True, "Show the journals in TensorBoard, too, where it is installed.")
-    checkpoint_every: int = setting(1000, "Steps between checkpoints.", low=1, high=MOST_STEPS, unit="steps")
-    keep: int = setting(2, "Checkpoints that are kept.", low=1, high=10**6, unit="files")
+    out_dim: Whole | None = setting(
+        None,
+        "Output of mlp and linear.",
+        group="projector",
+        unit="dimensions",
+        low=1,
+        high=WIDEST,
+        unset="128, or R if that is less",
+    )
+    temperature: Number = setting(0.1, "Of the contrastive loss.", group="loss", low=SMALL, high=LARGE)
+    epochs: Whole = setting(100, "Passes over the data.", group="optimisation", unit="epochs", low=1, high=MOST_EPOCHS)
+    batch_size: Whole = setting(
+        4096,
+        "Pairs of views in a batch, over all processes.",
+        group="optimisation",
+        unit="pairs",
+        low=2,
+        high=10**9,
+    )
+    optimiser: Optimiser = setting(
+        "lars", "lars is timm's: norms and biases neither adapted nor decayed.", group="optimisation"
+    )
+    lr: Number = setting(4.8, "Peak learning rate, for the whole batch.", group="optimisation", low=SMALL, high=LARGE)
+    momentum: Number = setting(0.9, "Of lars and sgd.", group="optimisation", low=0, below=1)
+    weight_decay: Number = setting(1e-6, "Of matrices and filters.", group="optimisation", low=0, high=LARGE)
+    warmup_epochs: Number | None = setting(
+        None,
+        "Linear rise of the learning rate; then a cosine to 0.",
+        group="optimisation",
+        unit="epochs",
+        low=0,
+        high=MOST_EPOCHS,
+        unset="a tenth of the epochs",
+    )
+    precision: Precision = setting("bfloat16", "Of the network; the loss is always float32.", group="run")
+    seed: Whole = setting(0, "Seed of the start, the batches and the views.", group="run", low=0, high=MOST_SEED)
+    device: Text = setting(
+        "cuda",
+        "cpu, cuda or cuda:N; under torchrun each process takes its own.",
+        group="run",
+        pattern=DEVICE,
+        must=DEVICE_WORDS,
+    )
+    workers: Whole = setting(
+        8,
+        "Worker processes that read images, for each process that trains; 0: that process reads them.",
+        group="run",
+        unit="processes",
+        low=0,
+        high=MOST_WORKERS,
+    )
+    threads: Whole = setting(1, "CPU threads of each process.", group="run", unit="threads", low=1, high=MOST_WORKERS)
+    compile: bool = setting(False, "torch.compile the encoder.", group="run")
+    deterministic: bool = setting(
+        False, "Only kernels that give the same bits each time, on a GPU too; slower.", group="run"
+    )
+    strict: bool = setting(False, "Stop at an image that cannot be read, instead of leaving it out.", group="run")
+    log_every: Whole = setting(
+        50, "Steps between lines of log.jsonl.", group="run", unit="steps", low=1, high=MOST_STEPS
+    )
+    monitor_every: Whole = setting(
+        1560, "Steps between lines of monitor.jsonl; 0 for none.", group="run", unit="steps", low=0, high=MOST_STEPS
+    )
+    tensorboard: bool = setting(True, "Show the journals in TensorBoard, too, where it is installed.", group="run")
+    checkpoint_every: Whole = setting(
+        1000, "Steps between checkpoints.", group="run", unit="steps", low=1, high=MOST_STEPS
+    )
+    keep: Whole = setting(2, "Checkpoints that are kept.", group="run", unit="files", low=1, high=10**6)
 
     def __post_init__(self) -> None:
-        """Check every setting, and what they say together."""
-        check_settings(self)
+        """Check what the settings say together."""
         _check_together(self)
 
     @property
@@ -182,49 +255,31 @@ SETTINGS_OF_PRESETS: dict[str, dict[str, Any]] = {
 def resolve(given: Mapping[str, Any], config: Path | None = None) -> Recipe:
     """Settings as a recipe: the preset's, then those of a TOML file, then `given`; None counts as not given.
 
-    Raises SettingError, one line, for unknown names, wrong types, and values that contradict each other.
+    Raises SettingError, one line, for unknown names, wrong types, and values that contradict each other. It names what
+    comes from the file by the file and its key.
     """
-    written = {} if config is None else _read_toml(config)
-    mine = {name: value for name, value in given.items() if value is not None}
-    own = written | mine
-    if unknown := own.keys() - kinds_of(Recipe):
-        raise SettingError(f"there is no setting {quoted(min(unknown))}; settings are {', '.join(kinds_of(Recipe))}")
+    known = settings_of(Recipe)
+    given = {name: value for name, value in given.items() if value is not None}
+    if unknown := given.keys() - known.keys():
+        raise SettingError(f"there is no setting {quoted(min(unknown, key=str))}; settings are {', '.join(known)}")
+    given = {name: check_value(Recipe, name, value) for name, value in given.items()}
+    written = {} if config is None else read_toml(Recipe, config)
+    own = {name: value for name, (_, value) in written.items()} | given
     preset = own.get("preset", "digits" if own.get("data") == "digits" else "paper-imagenet")
-    if preset not in PRESETS:
-        raise SettingError(f"`preset` is {quoted(preset)}; choose one of {', '.join(PRESETS)}")
     settings = {"preset": preset, **SETTINGS_OF_PRESETS[preset], **own}
     head = _head(settings.get("method", "simclr"), settings.get("projector"))
     # A preset's widths are for the projectors that have them.
     settings |= {name: None for name, heads in WIDTHS.items() if head not in heads and name not in own}
-    recipe = Recipe(**settings)
-    if recipe.optimiser == "adamw" and "momentum" in own:
-        raise SettingError("`momentum` is of lars and sgd, not of adamw; drop it")
-    return recipe
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    shown = f"`config` {printable(str(path))}"
     try:
-        found = tomllib.loads(read_text(path, MOST_TOML))
-    except OSError as error:
-        raise SettingError(f"{shown} cannot be read ({error.strerror})") from None
-    except RecursionError:
-        raise SettingError(f"{shown} is no TOML of settings (it is nested too deeply)") from None
-    except ValueError as error:  # of TOML, of UTF-8, or a number of too many digits
-        raise SettingError(f"{shown} is no TOML ({printable(str(error).splitlines()[0])})") from None
-    kinds = kinds_of(Recipe)
-    settings: dict[str, Any] = {}
-    for key, value in found.items():
-        name = key.replace("-", "_")
-        if name not in kinds:
-            raise SettingError(f"{shown} has {quoted(key)}; settings are {', '.join(kinds)}, at the top level")
-        if name in settings:
-            raise SettingError(f"{shown} has {name} twice, as {option(name)[2:]} and {name}; keep one of them")
-        try:
-            settings[name] = typed(name, value, kinds[name])
-        except SettingError as error:
-            raise SettingError(f"{shown}: {error}") from None
-    return settings
+        recipe = Recipe(**settings)
+        if recipe.optimiser == "adamw" and "momentum" in own:
+            raise SettingError("`momentum` is of lars and sgd, not of adamw; drop it")
+    except SettingError as error:
+        if config is None:
+            raise
+        keys = {name: key for name, (key, _) in written.items() if name not in given}
+        raise by_keys(error, config, keys) from None
+    return recipe
 
 
 def _check_together(recipe: Recipe) -> None:

@@ -14,6 +14,7 @@ from dyncollapse.bridge.training.run_folder import find_runs
 from dyncollapse.commands.bridge_real_scale import RealScaleOptions, check_real_scale
 from dyncollapse.commands.bridge_shared import refusals
 from dyncollapse.commands.bridge_table import print_table
+from dyncollapse.commands.help_pages import GroupedCommand
 from dyncollapse.commands.json_option import AS_JSON
 from dyncollapse.commands.shared import EPOCHS, OUT, THREADS, FiniteRange, fail, say_saved, warn
 from dyncollapse.runtime.canvas import save_picture
@@ -41,7 +42,7 @@ class DigitsOptions:
         return [name for name, value in given.items() if value]
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.option("--seeds", type=click.IntRange(1, 100), help="Runs of each projector.  [3]")
 @click.option("--epochs", type=EPOCHS, help="Epochs of each run.  [30; 15 with --short]")
 @click.option("--short", is_flag=True, help="Only the projectors of Table 1, and fewer sub-vectors.")

@@ -25,6 +25,7 @@ from dyncollapse.commands.bridge_encoder import (
 )
 from dyncollapse.commands.bridge_shared import refusals
 from dyncollapse.commands.console import open_console, open_table
+from dyncollapse.commands.help_pages import GroupedCommand
 from dyncollapse.commands.json_option import AS_JSON
 from dyncollapse.commands.shared import OUT, TEMPERATURES, say_saved, warn
 from dyncollapse.commands.spectrum_chart import spectrum_lines
@@ -58,7 +59,7 @@ class Comparison:
         check_loss(self.loss, self.temperature, self.views, 1)
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @encoder_options
 @click.option("--split", metavar="train|test", help="Which images.  [test if there are any, else train]")
 @click.option(

@@ -16,12 +16,13 @@ from dyncollapse.commands.bridge_encoder import (
     saved_whole_or_not,
 )
 from dyncollapse.commands.bridge_shared import refusals
+from dyncollapse.commands.help_pages import GroupedCommand
 from dyncollapse.commands.json_option import AS_JSON
 from dyncollapse.commands.shared import OUT, fail, say, say_saved
 from dyncollapse.runtime.folders import whole_folder
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @encoder_options
 @click.option("--space", metavar="representation|embedding|both", default="both", help="What to save.  [both]")
 @click.option("--split", metavar="train|test", help="Which images.  [test if there are any, else train]")

@@ -16,6 +16,7 @@ from dyncollapse.bridge.training.journal import read_journal
 from dyncollapse.bridge.training.pretraining import LossDiverged, Progress, Stopped, same_run, train_in
 from dyncollapse.bridge.training.run_folder import CONFIG, read_run
 from dyncollapse.commands.bridge_shared import refusals
+from dyncollapse.commands.help_pages import GroupedCommand
 from dyncollapse.commands.json_option import AS_JSON
 from dyncollapse.commands.shared import OUT, fail, note, say, say_saved, setting_options, use_machine, warn
 from dyncollapse.runtime.canvas import save_picture
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@click.command()
+@click.command(cls=GroupedCommand, rest="run")
 @setting_options(Recipe)
 @click.option(
     "--config", type=click.Path(path_type=Path), help="TOML file of settings, by these names; options take precedence."

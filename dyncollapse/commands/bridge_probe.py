@@ -29,6 +29,7 @@ from dyncollapse.commands.bridge_encoder import (
 )
 from dyncollapse.commands.bridge_shared import refusals
 from dyncollapse.commands.console import open_console
+from dyncollapse.commands.help_pages import GroupedCommand
 from dyncollapse.commands.json_option import AS_JSON
 from dyncollapse.commands.shared import EPOCHS, say
 from dyncollapse.runtime.progress import progress_bars, progress_line
@@ -39,7 +40,7 @@ LOGISTIC_MOST = 100_000
 SGD_EPOCHS = 100
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @encoder_options
 @click.option(
     "--method",

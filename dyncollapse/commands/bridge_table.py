@@ -11,6 +11,7 @@ from dyncollapse.bridge.evaluation.paper_tables import as_markdown, as_number, a
 from dyncollapse.bridge.training.run_folder import find_runs
 from dyncollapse.commands.bridge_shared import refusals
 from dyncollapse.commands.console import open_console, open_table
+from dyncollapse.commands.help_pages import GroupedCommand
 from dyncollapse.commands.json_option import AS_JSON
 from dyncollapse.commands.shared import fail, note, say
 
@@ -18,7 +19,7 @@ SHORT = {"strong-augmentation": "augm.", "implicit-regularization": "regul."}  #
 WIDTH_OF_ALL = 110  # columns of the whole table; on fewer, ranks and verdicts are left to --json
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--markdown", is_flag=True, help="Print the table for a document.")
 @AS_JSON

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from dyncollapse.commands.help_pages import GroupedCommand
 from dyncollapse.commands.shared import OUT, bad_input, fail, say
 from dyncollapse.commands.sweep import print_failures
 from dyncollapse.runtime.folders import DISK
@@ -12,7 +13,7 @@ from dyncollapse.sweeps.sweep import Sweep
 from dyncollapse.sweeps.tables import check_table, write_csv, write_table
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--out", type=OUT, help="A .csv or .parquet file.  [CSV on stdout]")
 def collect(folder: Path, out: Path | None) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from torch import Tensor
 
 from dyncollapse.commands.console import open_console, open_table
+from dyncollapse.commands.help_pages import GroupedCommand
 from dyncollapse.commands.json_option import AS_JSON
 from dyncollapse.commands.shared import OUT, SEEDS, TEMPERATURES, bad_input, fail, say_saved, warn
 from dyncollapse.commands.spectrum_chart import spectrum_lines
@@ -83,7 +84,7 @@ class Diagnosis:
     problems: list[str]
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--positives",

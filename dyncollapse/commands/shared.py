@@ -1,4 +1,4 @@
-"""What the commands share: a simulation's settings as options, and how errors are told."""
+"""What the commands share: settings as options, pages of help, and how errors are told."""
 
 import io
 import logging
@@ -9,17 +9,20 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import Field
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import click
 
+from dyncollapse.commands.help_pages import GroupedCommand, grouped_option, write_example
 from dyncollapse.runtime.files import CannotWrite, printable
 from dyncollapse.runtime.process import stopped_as_by_ctrl_c
-from dyncollapse.runtime.settings import Limits, SettingError, kinds_of, option, quoted, settings_of
+from dyncollapse.runtime.records import LARGE, MOST_EPOCHS, MOST_SEED, MOST_WORKERS, SMALL, Setting, settings_of
+from dyncollapse.runtime.settings import SettingError, option, quoted, renamed
 
 Command = Callable[..., Any]
+RecordT = TypeVar("RecordT")
 
 
 class _Target(click.Path):
@@ -36,6 +39,12 @@ OUT = _Target(path_type=Path)
 
 class OneLineErrors(click.Group):
     """A group that reports misuse in one line and exits with 2, and leaves Ctrl-C as one word and 130."""
+
+    command_class = GroupedCommand
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write an example of one of its commands."""
+        write_example(ctx, formatter)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command line as click does, except for how errors are told."""
@@ -106,56 +115,104 @@ class FiniteRange(click.FloatRange):
 
 
 # Ranges of options that are no setting of a record, as wide as those of the records' settings.
-MOST = 10**3
-THREADS, WORKERS, SEEDS = click.IntRange(1, MOST), click.IntRange(0, MOST), click.IntRange(0, 2**63 - 1)
-BATCHES, EPOCHS, TEMPERATURES = click.IntRange(1, 10**9), click.IntRange(1, 10**6), FiniteRange(1e-15, 1e15)
+THREADS, WORKERS, SEEDS = click.IntRange(1, MOST_WORKERS), click.IntRange(0, MOST_WORKERS), click.IntRange(0, MOST_SEED)
+BATCHES, EPOCHS, TEMPERATURES = click.IntRange(1, 10**9), click.IntRange(1, MOST_EPOCHS), FiniteRange(SMALL, LARGE)
 # Names of a setting that its option still lists in place of NAME.
 FEW = 4
 # Settings of which a sweep has one value.
 SINGLE = ("preset", "case", "bias", "dynamics", "threads")
 
 
-def setting_options(record: type, lists: bool = False) -> Callable[[Command], Command]:
-    """Give a command an option for each setting of a record.
+def setting_options(
+    record: type, *, lists: bool = False, only: Iterable[str] | None = None
+) -> Callable[[Command], Command]:
+    """Give a command an option for each setting of a record. What is not given arrives as None: see `taken`.
 
     Args:
-        record: Its fields say name, type and help.
+        record: Its fields say name, type, unit, default, group and help.
         lists: Whether an option may have several values, which the command reads itself; those of SINGLE never do.
+        only: Names of the settings that the command has, where it has not all of them.
+
+    Returns:
+        The decorator.
+    """
+    known = settings_of(record)
+    chosen = [known[name] for name in (known if only is None else only)]
+
+    def decorate(command: Command) -> Command:
+        for setting in reversed(chosen):
+            if setting.text:
+                command = _option(setting, lists and setting.name not in SINGLE)(command)
+        return command
+
+    return decorate
+
+
+def record_options(
+    record: type, name: str = "options", *, only: Iterable[str] | None = None
+) -> Callable[[Command], Command]:
+    """Give a command the options of a record's settings, and the record that is made of them as an argument.
+
+    Args:
+        record: As for `setting_options`.
+        name: The argument.
+        only: As for `setting_options`; the record has its defaults for the others.
 
     Returns:
         The decorator.
     """
 
     def decorate(command: Command) -> Command:
-        for field in reversed(settings_of(record)):
-            if (limits := field.metadata["limits"]).text:
-                kind = kinds_of(record)[field.name].type
-                several = lists and field.name not in SINGLE
-                command = _option(field.name, kind, limits, _help(field), several)(command)
-        return command
+        @wraps(command)
+        def packed(**given: Any) -> Any:
+            with bad_input():
+                made: Any = taken(record, given)
+            return command(**{name: made}, **given)
+
+        return setting_options(record, only=only)(packed)
 
     return decorate
 
 
-def _help(field: Field[Any]) -> str:
-    """What a setting is, and its default where that says anything and its words do not."""
-    limits, default = field.metadata["limits"], field.default
-    names = f" One of {', '.join(limits.allowed)}." if len(limits.allowed) > FEW else ""
-    silent = default in (None, "") or isinstance(default, bool) or field.name == "preset" or "[" in limits.text
-    value = ",".join(default) if isinstance(default, tuple) else default
-    return limits.text + names + ("" if silent else f"  [{value:g}]" if value == 0 else f"  [{value}]")
+def taken(record: type[RecordT], given: dict[str, Any]) -> RecordT:
+    """Make a record of what a command was given by the options of `setting_options`.
+
+    Args:
+        record: The same class.
+        given: The command's values by name; the record's settings are taken out of it.
+
+    Returns:
+        The record, with its defaults for what is None.
+
+    Raises:
+        SettingError: For the first value that it refuses.
+    """
+    values = {name: given.pop(name) for name in settings_of(record) if name in given}  # type: ignore[arg-type]
+    return record(**{name: value for name, value in values.items() if value is not None})
 
 
-def _option(name: str, kind: Any, limits: Limits, text: str, several: bool) -> Callable[[Command], Command]:
-    if kind is bool:
-        return click.option(f"{option(name)}/--no-{option(name)[2:]}", default=None, help=text)
-    if kind is tuple:
-        return click.option(option(name), help=text, callback=_names)
-    names = None if not limits.allowed else "|".join(limits.allowed) if len(limits.allowed) <= FEW else "NAME"
+def _option(setting: Setting, several: bool) -> Callable[[Command], Command]:
+    add = partial(grouped_option, group=setting.group, help=_help(setting))
+    name, choices = option(setting.name), setting.choices
+    if setting.type is bool:
+        return add(f"{name}/--no-{name[2:]}", default=None)
+    if setting.type is tuple and not setting.repeat:
+        return add(name, callback=_names)
+    names = None if not choices else "|".join(choices) if len(choices) <= FEW else "NAME"
+    metavar = setting.metavar or names
+    if setting.repeat:
+        return add(name, multiple=True, metavar=metavar)
     if several:
-        words = kind.__name__.upper() if kind is not str else names or "text"
-        return click.option(option(name), help=text, metavar=f"{words},..")
-    return click.option(option(name), type=kind, metavar=names, help=text)
+        words = metavar or {int: "INTEGER", float: "FLOAT", str: "TEXT"}[setting.type]
+        return add(name, metavar=f"{words},..")
+    return add(name, type=setting.type, metavar=metavar)
+
+
+def _help(setting: Setting) -> str:
+    """What a setting is, its names where the option does not list them, and what it is where none is given."""
+    names = f" One of {', '.join(setting.choices)}." if len(setting.choices) > FEW else ""
+    standard = f"  [{setting.standard}]" if setting.standard else ""
+    return renamed(setting.text + names + standard, option)
 
 
 def use_machine(name: str, threads: int, workers: int = 0) -> None:
@@ -173,6 +230,35 @@ def use_machine(name: str, threads: int, workers: int = 0) -> None:
     torch.set_num_threads(threads)
 
 
+def as_options(error: ValueError) -> str:
+    """What an error says, with parameters named as the running command's user knows them.
+
+    Args:
+        error: Its text holds names in backticks. Those of the command's parameters become its options and arguments.
+            Other names of a SettingError lose their backticks, and outside of a command they all become options. A
+            name that ends in "_" stands for all that begin with it.
+
+    Returns:
+        The line.
+    """
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return error.as_options() if isinstance(error, SettingError) else str(error)
+    known = {str(one.name): _spelled(one) for one in context.command.params}
+
+    def spell(name: str) -> str:
+        if name.endswith("_") and any(one.startswith(name) for one in known):
+            return option(name)
+        return known.get(name, name if isinstance(error, SettingError) else f"`{name}`")
+
+    return renamed(error.text if isinstance(error, SettingError) else str(error), spell)
+
+
+def _spelled(parameter: click.Parameter) -> str:
+    """The option's long name, or what stands for the argument in the help."""
+    return max(parameter.opts, key=len) if isinstance(parameter, click.Option) else parameter.human_readable_name
+
+
 @contextmanager
 def bad_input(
     too_big: str = "this simulation does not fit into memory; lower --dim, --batch-size, --pool or --runs",
@@ -180,10 +266,8 @@ def bad_input(
     """Turn what is wrong with the user's settings into one line and exit code 2."""
     try:
         yield
-    except SettingError as error:
-        fail(2, error.as_options())
     except ValueError as error:
-        fail(2, str(error))
+        fail(2, as_options(error))
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyncollapse.commands.console import open_console, open_table
+from dyncollapse.commands.help_pages import GroupedCommand
 from dyncollapse.commands.json_option import AS_JSON
 from dyncollapse.commands.shared import OUT, bad_input, fail, say_saved, setting_options, use_machine, warn
 from dyncollapse.diagnostics.verdict import Verdict
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 LONG = 30.0  # seconds from which on a simulation says beforehand what it will take
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @setting_options(Configuration)
 @click.option("--out", type=OUT, help="Run folder, new or empty.  [runs/simulate-NNNN]")
 @AS_JSON

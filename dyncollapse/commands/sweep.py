@@ -3,12 +3,14 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dyncollapse.commands.console import open_console, open_table
+from dyncollapse.commands.help_pages import GroupedCommand, grouped_option
 from dyncollapse.commands.json_option import AS_JSON
 from dyncollapse.commands.shared import (
     OUT,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EXECUTORS = ("local", "dask", "slurm")
+running = partial(grouped_option, group="running")
 SHOWN = 8  # digits of a point's name in the table: enough to find its folder
 # Rows of the table that a person reads through, and panels of the picture that fit on a page: 3 rows of 4.
 ROWS, PANELS = 60, 12
@@ -65,21 +68,15 @@ class Plan:
     estimate: Estimate
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @setting_options(Configuration, lists=True)
 @click.option("--out", type=OUT, required=True, help="Folder of the sweep, new or a sweep's.")
-@click.option("--executor", metavar="|".join(EXECUTORS), default="local", help="Where points run.  [local]")
-@click.option(
-    "--workers", type=THREADS, help="Packs run at a time.  [cores / --threads; on a cluster, as many as it has]"
-)
-@click.option(
-    "--pack", "most_runs", type=click.IntRange(1, 10**6), help="Most runs in one ensemble.  [the fastest number]"
-)
-@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler, tcp://...  [one that is started on this machine]")
-@click.option(
-    "--slurm", metavar="KEY=VALUE,..", help="Options of sbatch: partition, account, time in minutes, mem, ..."
-)
-@click.option("--dry-run", is_flag=True, help="Print points, packing and a rough estimate; write nothing.")
+@running("--executor", metavar="|".join(EXECUTORS), default="local", help="Where points run.  [local]")
+@running("--workers", type=THREADS, help="Packs run at a time.  [cores / --threads; on a cluster, as many as it has]")
+@running("--pack", "most_runs", type=click.IntRange(1, 10**6), help="Most runs in one ensemble.  [the fastest number]")
+@running("--scheduler", metavar="ADDRESS", help="Dask scheduler, tcp://...  [one that is started on this machine]")
+@running("--slurm", metavar="KEY=VALUE,..", help="Options of sbatch: partition, account, time in minutes, mem, ...")
+@running("--dry-run", is_flag=True, help="Print points, packing and a rough estimate; write nothing.")
 @AS_JSON
 def sweep(
     *,

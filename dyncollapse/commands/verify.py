@@ -8,12 +8,13 @@ import click
 
 from dyncollapse.claims import CLAIMS, Checked, as_values, run_check
 from dyncollapse.commands.console import open_console, open_table
+from dyncollapse.commands.help_pages import GroupedCommand
 from dyncollapse.commands.json_option import AS_JSON
 from dyncollapse.commands.shared import fail, use_machine
 from dyncollapse.runtime.progress import progress_bars
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @click.option(
     "--claim", "names", multiple=True, metavar="NAME", help="Check this claim only and explain it; repeatable."
 )

@@ -1,9 +1,19 @@
-"""Names that settings may take; nothing heavy is imported for them."""
+"""Names that settings may take, as types and as tuples; nothing heavy is imported for them."""
 
-VIEWS = ("one-sided", "two-sided")
-LOSSES = ("infonce", "dot", "ntxent", "spectral")
-ACTIVATIONS = ("linear", "relu")
-INITIALISERS = ("gaussian", "uniform", "spectrum")
-DYNAMICS = ("sgd", "flow", "population")
-DTYPES = ("float32", "float64")
+from typing import Literal, get_args
+
+Views = Literal["one-sided", "two-sided"]
+Loss = Literal["infonce", "dot", "ntxent", "spectral"]
+Weighing = Literal["infonce", "dot", "ntxent"]  # losses whose softmax weighs pairs
+Activation = Literal["linear", "relu"]
+Initialiser = Literal["gaussian", "uniform", "spectrum"]
+Dynamics = Literal["sgd", "flow", "population"]
+Dtype = Literal["float32", "float64"]
+
+VIEWS: tuple[str, ...] = get_args(Views)
+LOSSES: tuple[str, ...] = get_args(Loss)
+ACTIVATIONS: tuple[str, ...] = get_args(Activation)
+INITIALISERS: tuple[str, ...] = get_args(Initialiser)
+DYNAMICS: tuple[str, ...] = get_args(Dynamics)
+DTYPES: tuple[str, ...] = get_args(Dtype)
 AUTHORS_TEMPERATURE = 0.1  # of dot and ntxent in the authors' code

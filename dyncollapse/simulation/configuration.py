@@ -1,27 +1,47 @@
 """Every setting of a simulation in one immutable record: presets, resolution of defaults, validation."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from functools import cache
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal, get_args
 
 from dyncollapse.model.choices import (
-    ACTIVATIONS,
     AUTHORS_TEMPERATURE,
-    DTYPES,
     DYNAMICS,
-    INITIALISERS,
-    LOSSES,
-    VIEWS,
+    Activation,
+    Dtype,
+    Dynamics,
+    Initialiser,
+    Loss,
+    Views,
 )
-from dyncollapse.runtime.settings import DEVICE, SettingError, check_settings, quoted, setting
+from dyncollapse.runtime.records import (
+    DEVICE,
+    DEVICE_WORDS,
+    LARGE,
+    MOST_SEED,
+    MOST_WORKERS,
+    SEVERAL,
+    SMALL,
+    Number,
+    Text,
+    Whole,
+    check_value,
+    record,
+    setting,
+    settings_of,
+)
+from dyncollapse.runtime.settings import SettingError, quoted
 
-PRESETS = ("paper", "authors-code")
-# Beyond these, squares leave the range of float32.
-SMALL, LARGE = 1e-15, 1e15
+PresetName = Literal["paper", "authors-code"]
+PRESETS = get_args(PresetName)
+# Starts that are not given: see `resolve`.
+SMALL_START, AUTHORS_RATE = 0.1, 0.35
+# Sizes beyond which a number is a slip: what they take is checked besides.
+WIDEST, DEEPEST = 10**4, 10**3
+MOST_SAMPLES, MOST_STEPS, MOST_RUNS = 10**9, 10**12, 10**6
 
 
-@dataclass(frozen=True)
+@record
 class Configuration:
     """A toy simulation, fully resolved. Variances, not standard deviations; time is lr x steps / (1 - momentum).
 
@@ -41,50 +61,118 @@ class Configuration:
         dyncollapse.runtime.settings.SettingError: lr is -3.0; it must be between 1e-15 and 1e15
     """
 
-    preset: str | None = setting(None, "Eq. 2 as the paper analyses it, or the loss its code trains.", allowed=PRESETS)
-    case: int | None = setting(
-        None, "Which of the authors' two toy settings: 1 (strong augmentation) or 2 (deep).", low=1, high=2
+    preset: PresetName | None = setting(
+        None, "Eq. 2 as the paper analyses it, or the loss its code trains.", group="data", unset="none"
     )
-    aug_strength: float = setting(1.5, "Augmentation variance k on the last --aug-dim inputs.", low=0, high=LARGE)
-    dim: int = setting(16, "Input dimension, and that of all layers where no other is given.", low=1, high=10**4)
-    hidden_dim: int | None = setting(None, "Width of the layers between.  [as --dim]", low=1, high=10**4)
-    out_dim: int | None = setting(None, "Embedding dimension.  [as --dim]", low=1, high=10**4)
-    aug_dim: int = setting(8, "Number of augmented inputs.  [half of --dim]", low=0, high=10**4)
-    data_var: float = setting(0.5, "Data variance s of every input.", low=SMALL, high=LARGE)
-    views: str = setting("one-sided", "Which views are augmented.", allowed=VIEWS)
-    loss: str = setting("infonce", "Loss; infonce is the paper's Eq. 2.", allowed=LOSSES)
-    temperature: float | None = setting(None, "Temperature of dot and ntxent.  [0.1]", low=SMALL, high=LARGE)
-    depth: int = setting(1, "Number of layers.", low=1, high=10**3)
-    activation: str = setting("linear", "Between layers.", allowed=ACTIVATIONS)
-    bias: bool = setting(False, "Give every layer a bias, started as torch's Linear.  [no]")
-    init: str = setting("gaussian", "Initialiser.", allowed=INITIALISERS)
-    init_scale: float = setting(
-        0.1, "Gaussian: standard deviation [0.1; ntxent: 1]; others: factor [1].", low=SMALL, high=LARGE
+    case: Whole | None = setting(
+        None,
+        "Which of the authors' two toy settings: 1 (strong augmentation) or 2 (deep).",
+        group="data",
+        low=1,
+        high=2,
+        must="the authors' toy code has cases 1 and 2",
+        unset="1 for `preset` authors-code",
     )
-    init_rate: float | None = setting(None, "Spectrum: singular values exp(-rate k).  [0.35]", low=0, high=LARGE)
-    batch_size: int = setting(128, "Pairs in a batch, N.", low=2, high=10**9, unit="pairs")
-    pool: int = setting(
+    aug_strength: Number = setting(
+        1.5, "Augmentation variance k on the last `aug_dim` inputs.", group="data", low=0, high=LARGE
+    )
+    dim: Whole = setting(
+        16,
+        "Input dimension, and that of all layers where no other is given.",
+        group="data",
+        unit="dimensions",
+        low=1,
+        high=WIDEST,
+    )
+    hidden_dim: Whole | None = setting(
+        None,
+        "Width of the layers between.",
+        group="network",
+        unit="dimensions",
+        low=1,
+        high=WIDEST,
+        unset="as `dim`",
+    )
+    out_dim: Whole | None = setting(
+        None, "Embedding dimension.", group="network", unit="dimensions", low=1, high=WIDEST, unset="as `dim`"
+    )
+    aug_dim: Whole = setting(
+        8, "Number of augmented inputs.", group="data", unit="inputs", low=0, high=WIDEST, unset="half of `dim`"
+    )
+    data_var: Number = setting(0.5, "Data variance s of every input.", group="data", low=SMALL, high=LARGE)
+    views: Views = setting(
+        "one-sided",
+        "Which views are augmented: one, as the paper analyses, or both, as its code trains.",
+        group="data",
+        unset="one-sided; two-sided for `loss` ntxent",
+    )
+    loss: Loss = setting("infonce", "Loss; infonce is the paper's Eq. 2.", group="training")
+    temperature: Number | None = setting(
+        None, "Temperature of dot and ntxent.", group="training", low=SMALL, high=LARGE, unset=f"{AUTHORS_TEMPERATURE}"
+    )
+    depth: Whole = setting(1, "Number of layers.", group="network", unit="layers", low=1, high=DEEPEST)
+    activation: Activation = setting("linear", "Between layers.", group="network")
+    bias: bool = setting(False, "Give every layer a bias, started as torch's Linear.", group="network")
+    init: Initialiser = setting("gaussian", "Initialiser.", group="network")
+    init_scale: Number = setting(
+        0.1,
+        "Standard deviation of gaussian, factor of the other initialisers.",
+        group="network",
+        low=SMALL,
+        high=LARGE,
+        unset=f"gaussian: {SMALL_START}, for `loss` ntxent 1; others: 1",
+    )
+    init_rate: Number | None = setting(
+        None,
+        "Of the initialiser spectrum: singular values exp(-rate k).",
+        group="network",
+        low=0,
+        high=LARGE,
+        unset=f"{AUTHORS_RATE}",
+    )
+    batch_size: Whole = setting(128, "Pairs in a batch, N.", group="training", unit="pairs", low=2, high=MOST_SAMPLES)
+    pool: Whole = setting(
         10_000,
         "Samples per run to draw batches from; 0 draws fresh ones.",
-        low=0,
-        high=10**9,
+        group="training",
         unit="samples",
+        low=0,
+        high=MOST_SAMPLES,
     )
-    lr: float = setting(0.1, "Learning rate; a step advances flow time by it.", low=SMALL, high=LARGE)
-    steps: int = setting(3_000, "SGD steps.", low=1, high=10**12)
-    momentum: float = setting(0.0, "Heavy-ball momentum.", low=0, below=1)
-    runs: int = setting(8, "Independent runs, all at once, from one seed.", low=1, high=10**6)
-    seed: int = setting(0, "Seed of everything random.", low=0, high=2**63 - 1)
-    dynamics: tuple[str, ...] = setting(("sgd", "flow"), "Any of sgd,flow,population.", allowed=DYNAMICS)
-    flow_batches: int = setting(8, "Fixed batches M that the flow's loss averages over.", low=1, high=10**6)
-    device: str = setting("cpu", "cpu, cuda or cuda:N.", form=DEVICE)
-    threads: int = setting(1, "CPU threads; more than one pays for many --runs only.", low=1, high=10**3)
-    dtype: str = setting("float64", "Of SGD; flows are always float64.", allowed=DTYPES)
-    out: str | None = setting(None, "")
+    lr: Number = setting(
+        0.1, "Learning rate; a step advances flow time by it.", group="training", low=SMALL, high=LARGE
+    )
+    steps: Whole = setting(3_000, "SGD steps.", group="training", unit="steps", low=1, high=MOST_STEPS)
+    momentum: Number = setting(0.0, "Heavy-ball momentum.", group="training", low=0, below=1)
+    runs: Whole = setting(
+        8, "Independent runs, all at once, from one seed.", group="training", unit="runs", low=1, high=MOST_RUNS
+    )
+    seed: Whole = setting(0, "Seed of everything random.", group="training", low=0, high=MOST_SEED)
+    dynamics: Annotated[tuple[Dynamics, ...], SEVERAL] = setting(
+        ("sgd", "flow"), "Any of sgd,flow,population, with commas.", group="flow"
+    )
+    flow_batches: Whole = setting(
+        8,
+        "Fixed batches M that the flow's loss averages over.",
+        group="flow",
+        unit="batches",
+        low=1,
+        high=MOST_RUNS,
+    )
+    device: Text = setting("cpu", "cpu, cuda or cuda:N.", group="training", pattern=DEVICE, must=DEVICE_WORDS)
+    threads: Whole = setting(
+        1,
+        "CPU threads; more than one pays for many `runs` only.",
+        group="training",
+        unit="threads",
+        low=1,
+        high=MOST_WORKERS,
+    )
+    dtype: Dtype = setting("float64", "Of SGD; flows are always float64.", group="training")
+    out: Text | None = setting(None, "", group="output")
 
     def __post_init__(self) -> None:
-        """Check every setting, and what they say together."""
-        check_settings(self)
+        """Check what the settings say together."""
         _check_together(self)
 
     @property
@@ -121,7 +209,7 @@ AUTHORS_CASES = {
             "depth": 2,
             "aug_strength": 1e-6,  # the authors' noise, a standard deviation of 1e-3
             "init_scale": 1.0,
-            "init_rate": 0.35,
+            "init_rate": AUTHORS_RATE,
         },
     ),
 }
@@ -132,17 +220,14 @@ def resolve(given: Mapping[str, Any]) -> Configuration:
 
     Raises SettingError, one line each, for a setting out of range or one that contradicts the preset.
     """
-    if unknown := given.keys() - setting_names():
-        raise SettingError(
-            f"there is no setting {quoted(min(unknown, key=str))}; the settings are {', '.join(setting_names())}"
-        )
+    known = settings_of(Configuration)
+    if unknown := given.keys() - known.keys():
+        raise SettingError(f"there is no setting {quoted(min(unknown, key=str))}; the settings are {', '.join(known)}")
+    given = {name: check_value(Configuration, name, value) for name, value in given.items()}
     preset, case = given.get("preset"), given.get("case")
     suggested: dict[str, Any] = {}
-    if preset == "authors-code":
-        case = 1 if case is None else case
-        if case not in AUTHORS_CASES:
-            raise SettingError(f"`case` is {quoted(case)}; the authors' toy code has cases 1 and 2")
-    if preset in PRESETS:  # any other is refused with the record
+    if preset is not None:
+        case = 1 if case is None and preset == "authors-code" else case
         chosen = PAPER if preset == "paper" else AUTHORS_CASES[case or 1]
         for name, value in chosen.pinned.items():
             if name in given and given[name] != value:
@@ -159,10 +244,10 @@ def resolve(given: Mapping[str, Any]) -> Configuration:
     init = settings.get("init", "gaussian")
     # ntxent knows no scale, and its gradient grows as 1 / |W|: a small start would only make it stiff.
     small = init == "gaussian" and settings.get("loss") != "ntxent"
-    settings.setdefault("init_scale", 0.1 if small else 1.0)
+    settings.setdefault("init_scale", SMALL_START if small else 1.0)
     if init == "spectrum":
-        settings.setdefault("init_rate", 0.35)  # the authors' code
-    if isinstance(settings.get("dim"), int | float):  # what is no number is refused with the record
+        settings.setdefault("init_rate", AUTHORS_RATE)
+    if "dim" in settings:
         everywhere = (preset, case) == ("authors-code", 2)
         settings.setdefault("aug_dim", settings["dim"] if everywhere else settings["dim"] // 2)
     return Configuration(**settings)
@@ -182,7 +267,7 @@ def _check_together(c: Configuration) -> None:
         )
     if not c.dynamics or len(set(c.dynamics)) < len(c.dynamics):
         raise SettingError(
-            f"`dynamics` is {','.join(c.dynamics)!r}; name one or more of {', '.join(DYNAMICS)}, each once"
+            f"`dynamics` is {quoted(','.join(c.dynamics))}; name one or more of {', '.join(DYNAMICS)}, each once"
         )
     if c.init != "spectrum" and c.init_rate is not None:
         raise SettingError(
@@ -211,7 +296,6 @@ def _shown(value: Any) -> str:
     return ("off", "on")[value] if isinstance(value, bool) else quoted(value).strip("'")
 
 
-@cache
 def setting_names() -> tuple[str, ...]:
     """Names of all settings, in the order in which they are declared."""
-    return tuple(field.name for field in fields(Configuration))
+    return tuple(settings_of(Configuration))

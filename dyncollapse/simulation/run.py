@@ -37,7 +37,7 @@ def run(
             path = (known or {}).get(name) or _dynamics(name, simulation, partial(progress, name))
         except (Diverged, FlowFailed, KeyboardInterrupt) as stop:
             record: Trajectory | None = getattr(stop, "trajectory", None)  # a Ctrl-C between two dynamics has none
-            more = {name: record} if record is not None and len(record.time) else {}
+            more: dict[str, Trajectory] = {name: record} if record is not None and len(record.time) else {}
             status = {Diverged: "diverged", FlowFailed: "failed"}.get(type(stop), "interrupted")
             keep(replace(outcome, trajectories={**outcome.trajectories, **more}, status=status))
             raise

@@ -10,7 +10,8 @@ from fractions import Fraction
 from typing import Any
 
 from dyncollapse.runtime.files import printable
-from dyncollapse.runtime.settings import SettingError, kinds_of, option, quoted, typed
+from dyncollapse.runtime.records import settings_of
+from dyncollapse.runtime.settings import SettingError, option, quoted
 from dyncollapse.simulation.configuration import Configuration, resolve
 
 # Each point takes 0.06 ms to resolve and 640 bytes of sweep.json: more would make a plan beyond 128 MB.
@@ -21,7 +22,7 @@ MOST_DIGITS = 100
 NOT_HASHED = ("out", "threads")
 # What `resolve` derives from other settings; as an axis of a grid these give way to what they follow from.
 IMPLIED = ("aug_dim", "views", "temperature", "init_scale", "init_rate")
-KINDS = kinds_of(Configuration)
+KINDS = settings_of(Configuration)
 
 
 def parse_grid(texts: Mapping[str, str]) -> dict[str, list[Any]]:
@@ -129,7 +130,7 @@ def expand_grid(given: Mapping[str, Any]) -> list[Configuration]:
         try:
             found[resolve(chosen)] = None
         except ValueError as error:
-            several = [f"`{name}` {shown(value)}" for name, value in chosen.items() if len(axes[name]) > 1]
+            several = [f"`{name}` {_brief(value)}" for name, value in chosen.items() if len(axes[name]) > 1]
             text = error.text if isinstance(error, SettingError) else str(error)
             raise SettingError(text + (f" (in {', '.join(several)})" if several else "")) from None
     return list(found)
@@ -148,10 +149,13 @@ def _listed(name: str, given: Any) -> Sequence[Any]:
 
 
 def _typed(name: str, value: Any) -> Any:
-    """`value` as its setting declares it; 1 and 0 are True and False, for 1 and True are one point."""
-    if KINDS[name].type is bool and isinstance(value, int | float) and value in (0, 1):
-        return bool(value)
-    return typed(name, value, KINDS[name])
+    """`value`, with 1 and 0 as True and False where its setting takes these, for 1 and True are one point."""
+    truth = KINDS[name].type is bool and isinstance(value, int | float) and value in (0, 1)
+    return bool(value) if truth else value
+
+
+def _brief(value: Any) -> str:
+    return quoted(value).strip("'").removesuffix(".0")
 
 
 def point_hash(configuration: Configuration) -> str:

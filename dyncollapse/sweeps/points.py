@@ -14,8 +14,8 @@ from dyncollapse.dynamics.training import Diverged
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.runtime.files import printable, read_json
 from dyncollapse.runtime.process import check_count, is_out_of_memory
+from dyncollapse.runtime.records import from_values
 from dyncollapse.runtime.schemas import Report, checked
-from dyncollapse.runtime.settings import from_values
 from dyncollapse.simulation.build import Simulation, build
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.outcome import Outcome

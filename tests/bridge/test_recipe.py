@@ -5,7 +5,8 @@ import re
 import pytest
 
 from dyncollapse.bridge.recipe import PRESETS, PROJECTORS, Recipe, resolve
-from dyncollapse.runtime.settings import option, settings_of
+from dyncollapse.runtime.records import settings_of
+from dyncollapse.runtime.settings import option
 
 
 def test_defaults_are_the_papers():
@@ -94,5 +95,5 @@ def test_settings_that_contradict_are_refused(given, words):
 
 
 def test_every_setting_explains_itself():
-    assert all(setting.metadata["limits"].text.endswith((".", "]")) for setting in settings_of(Recipe))
+    assert all(setting.text.endswith(".") and setting.group for setting in settings_of(Recipe).values())
     assert option("batch_size") == "--batch-size"

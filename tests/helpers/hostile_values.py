@@ -45,6 +45,15 @@ def shown_safely(text):
     return all(c == "\n" or unicodedata.category(c)[0] != "C" for c in text)
 
 
+def refusal(error, make, *values, **named):
+    """The line with which something of a kind of error is refused; None where it is not."""
+    try:
+        make(*values, **named)
+    except error as caught:
+        return str(caught)
+    return None
+
+
 def places(values, path=()):
     """Every place in nested plain values, as the keys that lead there."""
     yield path

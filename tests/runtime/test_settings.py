@@ -11,21 +11,18 @@ from helpers.programs import refused
 
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.commands.main import main
-from dyncollapse.runtime.settings import SettingError, from_values, kinds_of, option, quoted
+from dyncollapse.runtime.records import from_values, settings_of
+from dyncollapse.runtime.settings import SettingError, option, quoted
 from dyncollapse.simulation.configuration import Configuration
 
 RECORDS = {Configuration: Configuration(), Recipe: Recipe(data="digits")}
 EVERY = [(record, field.name) for record in RECORDS for field in fields(record)]
-NUMBERS = [(record, name) for record, name in EVERY if kinds_of(record)[name].type in (int, float)]
-
-
-def limits(record, name):
-    return next(field.metadata["limits"] for field in fields(record) if field.name == name)
+NUMBERS = [(record, name) for record, name in EVERY if settings_of(record)[name].type in (int, float)]
 
 
 def beyond(record, name):
     """Numbers just outside of a setting's range."""
-    kind, found = kinds_of(record)[name].type, limits(record, name)
+    kind, found = settings_of(record)[name].type, settings_of(record)[name]
     if kind is int:
         return [found.low - 1, found.high + 1]
     low = -1e-9 if found.low == 0 else found.low / 2
@@ -38,8 +35,8 @@ FITTING |= {str: {"text"}, tuple: set()}
 WRONG = [
     (record, name, value)
     for record, name in EVERY
-    for value in VALUES.keys() - FITTING[kinds_of(record)[name].type]
-    if not (value == "null" and kinds_of(record)[name].optional)
+    for value in VALUES.keys() - FITTING[settings_of(record)[name].type]
+    if not (value == "null" and settings_of(record)[name].optional)
 ]
 
 
@@ -58,7 +55,7 @@ def test_other_types_and_sizes_are_refused_in_one_short_line(record):
 @pytest.mark.parametrize(("record", "name"), NUMBERS)
 def test_numbers_beyond_their_range_are_refused_alike_in_python_and_on_the_command_line(record, name):
     command = ["simulate"] if record is Configuration else ["bridge", "pretrain", "--data", "digits"]
-    wrong = [*beyond(record, name), *([math.nan, math.inf] if kinds_of(record)[name].type is float else [])]
+    wrong = [*beyond(record, name), *([math.nan, math.inf] if settings_of(record)[name].type is float else [])]
     for value in wrong:
         with pytest.raises(SettingError) as caught:
             replace(RECORDS[record], **{name: value})
@@ -86,10 +83,10 @@ COMPANY = {
 
 @pytest.mark.parametrize(("record", "name"), NUMBERS)
 def test_ends_of_a_range_are_in_it(record, name):
-    company = {key: value for key, value in COMPANY.get(name, {}).items() if key in kinds_of(record)}
+    company = {key: value for key, value in COMPANY.get(name, {}).items() if key in settings_of(record)}
     if name == "batch_size" and record is Configuration:
         company = {"pool": 0}
-    found = limits(record, name)
+    found = settings_of(record)[name]
     for value in {found.low, found.high if name != "warmup_epochs" else 1} - {None}:
         assert getattr(replace(RECORDS[record], **company, **{name: value}), name) == value
 

@@ -5,9 +5,10 @@ import socket
 
 import pytest
 
-from dyncollapse.bridge.recipe import MOST_TOML, resolve
+from dyncollapse.bridge.recipe import resolve
 from dyncollapse.bridge.training.journal import read_journal
 from dyncollapse.runtime.files import read_json
+from dyncollapse.runtime.settings_file import MOST_TOML
 from dyncollapse.runtime.untrusted import open_regular, read_bytes, read_text, regular
 
 

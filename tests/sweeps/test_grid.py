@@ -1,6 +1,9 @@
-import pytest
+import math
 
-from dyncollapse.runtime.settings import option
+import pytest
+from helpers.hostile_values import ESCAPES, shown_safely
+
+from dyncollapse.runtime.settings import SettingError, option
 from dyncollapse.simulation.configuration import Configuration, resolve, setting_names
 from dyncollapse.sweeps.grid import MOST_POINTS, as_options, axes_of, expand_grid, parse_values, point_hash
 
@@ -83,6 +86,16 @@ def test_unusable_grids_are_told_in_one_line(given, words):
     with pytest.raises(ValueError, match=words) as caught:
         expand_grid(given)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["dim", "lr", "loss", "dynamics", "case", "preset", "bias"])
+def test_values_that_no_setting_takes_are_told_shortly(name):
+    for value in (10**5000, -(10**5000), "x" * 10**6, ESCAPES, [1], {}, b"x", ("sgd",) * 10**5, math.nan):
+        with pytest.raises(SettingError) as caught:
+            expand_grid({"preset": "authors-code"} | {name: [value, value]})
+        assert len(str(caught.value)) < 700
+        assert shown_safely(str(caught.value))
+        assert "\n" not in str(caught.value)
 
 
 def test_name_of_a_point_is_that_of_its_settings():

@@ -11,10 +11,11 @@ from dyncollapse.bridge.models.encoders import Encoder, build_encoder
 from dyncollapse.bridge.models.foreign_checkpoints import Found, find_backbone
 from dyncollapse.bridge.models.foreign_heads import Asked
 from dyncollapse.bridge.models.foreign_tensors import read_tensors
-from dyncollapse.bridge.recipe import AUGMENTATIONS, STEMS, Recipe, option
+from dyncollapse.bridge.recipe import AUGMENTATIONS, STEMS, Recipe
 from dyncollapse.bridge.training.checkpoints import as_checkpoint, is_ours, newest
 from dyncollapse.bridge.training.run_folder import CONFIG
 from dyncollapse.runtime.files import printable
+from dyncollapse.runtime.settings import option
 
 SIDES = 4, 4096  # of images, in pixels: one of the largest takes 200 MB as floats
 

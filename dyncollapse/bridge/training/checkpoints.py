@@ -12,7 +12,7 @@ from dyncollapse.bridge.models.encoders import build_encoder
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.formats.torch_files import read_pt
 from dyncollapse.runtime.files import printable, remove_partial, write_whole, writing
-from dyncollapse.runtime.settings import from_values
+from dyncollapse.runtime.records import from_values
 from dyncollapse.runtime.untrusted import NoFile
 
 FOLDER, FORMAT = "checkpoints", 1

@@ -10,8 +10,8 @@ from filelock import FileLock
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.training.journal import read_journal
 from dyncollapse.runtime.files import printable, read_json, write_json
+from dyncollapse.runtime.records import from_values
 from dyncollapse.runtime.schemas import Diagnosis, Facts, Probe, Probes, Settings, checked
-from dyncollapse.runtime.settings import from_values
 from dyncollapse.runtime.untrusted import check_folder
 
 CONFIG, PROBES, DIAGNOSIS, LOG = "config.json", "probes.json", "diagnosis.json", "log.jsonl"

@@ -1,0 +1,52 @@
+"""What a diagnosis may be asked: the options of `Monitor`, of `diagnose` and of the command line, in one record."""
+
+from dyncollapse.model.choices import AUTHORS_TEMPERATURE, Views, Weighing
+from dyncollapse.runtime.records import LARGE, MOST_SEED, SMALL, Number, Text, Whole, record, setting
+
+MOST_ROWS, WIDEST = 10**9, 10**6
+
+
+@record
+class DiagnosisOptions:
+    """How embeddings are examined.
+
+    Raises:
+        SettingError: One line for an option of another type or out of range.
+
+    Example:
+        >>> DiagnosisOptions(sample=100).views
+        'two-sided'
+        >>> DiagnosisOptions(sample=1)
+        Traceback (most recent call last):
+            ...
+        dyncollapse.runtime.settings.SettingError: sample is 1; it must be between 2 and 1e9 rows
+    """
+
+    views: Views = setting(
+        "two-sided",
+        "one-sided: the first view is unaugmented; two-sided, as SimCLR trains: all views are augmented.",
+        group="views",
+    )
+    loss: Weighing | None = setting(None, "Weight negatives by this loss's softmax.", group="views", unset="uniform")
+    temperature: Number | None = setting(
+        None, "Temperature of dot and ntxent.", group="views", low=SMALL, high=LARGE, unset=f"{AUTHORS_TEMPERATURE}"
+    )
+    input_dim: Whole | None = setting(
+        None,
+        "Width of the last linear layer's inputs, where `inputs` are not at hand: no more dimensions can vary.",
+        group="inputs",
+        unit="units",
+        low=1,
+        high=WIDEST,
+    )
+    space: Text = setting("embedding", "Name of the space in the report.", group="report")
+    svd: bool = setting(
+        False, "Compute the spectrum by an SVD of the whole matrix in float64: a more exact tail.", group="precision"
+    )
+    fast: bool = setting(
+        False, "Products in float32: about twice as fast, higher noise floor (reported).", group="precision"
+    )
+    sample: Whole = setting(
+        4096, "Rows kept for intervals and warnings.", group="precision", unit="rows", low=2, high=MOST_ROWS
+    )
+    seed: Whole = setting(0, "Seed of the choice of these rows.", group="precision", low=0, high=MOST_SEED)

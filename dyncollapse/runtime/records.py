@@ -1,0 +1,304 @@
+"""Settings as fields of a record: default, range, unit, group and words of each in one place, checked by pydantic."""
+
+import math
+from collections.abc import Mapping
+from functools import cache, wraps
+from numbers import Integral, Real
+from types import MappingProxyType, NoneType
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, dataclass_transform, get_args, get_origin
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
+
+from dyncollapse.runtime.settings import SettingError, quoted
+
+# Letters of a setting: as many as a path has on common systems.
+MOST_TEXT = 4096
+# Beyond these, squares leave the range of float32.
+SMALL, LARGE = 1e-15, 1e15
+# Ends of what PyTorch's generators take, of workers and threads, and of the passes over a set of images.
+MOST_SEED, MOST_WORKERS, MOST_EPOCHS = 2**63 - 1, 10**3, 10**6
+WORDS: dict[type, str] = {int: "whole numbers", float: "numbers", bool: "True or False", str: "text", tuple: "names"}
+RecordT = TypeVar("RecordT")
+
+
+def setting(
+    default: Any,
+    text: str,
+    *,
+    group: str = "",
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    pattern: str | None = None,
+    must: str = "",
+    unset: str = "",
+    metavar: str = "",
+    repeat: bool = False,
+) -> Any:
+    """A field of a record of settings; its annotation is its type, Literal for one of several names.
+
+    Args:
+        default: Its value where none is given.
+        text: What it is, a sentence for the command line's help, with other settings in backticks; empty for one that
+            has no option.
+        group: The heading in the help and in the documents under which it stands.
+        unit: Of its numbers, as "pixels".
+        low: Least number it may be.
+        high: Largest number it may be.
+        above: Number that it must exceed.
+        below: Number that it must stay below.
+        pattern: Regular expression that the whole of its text matches.
+        must: What a message says where the range or the pattern is not plain enough, as "write OLD=NEW".
+        unset: Where the default follows from other settings, how, in place of the default in help and documents.
+        metavar: What stands for its value in the help, where its type and its names do not say it.
+        repeat: Whether the option of a tuple is repeated for each of its texts, and not one list with commas.
+
+    Returns:
+        The field.
+    """
+    return Field(
+        default,
+        description=text,
+        ge=low,
+        le=high,
+        gt=above,
+        lt=below,
+        pattern=None if pattern is None else f"^(?:{pattern})$",
+        json_schema_extra={
+            "group": group,
+            "unit": unit,
+            "must": must,
+            "unset": unset,
+            "metavar": metavar,
+            "repeat": repeat,
+        },
+    )
+
+
+def _whole(value: Any) -> Any:
+    """1.0 as 1, for they are one number; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    return math.floor(value) if math.isfinite(value) and value == value // 1 else value
+
+
+def _number(value: Any) -> Any:
+    """1 as 1.0, for they are one number; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    try:
+        return float(value)
+    except OverflowError:  # a whole number beyond floating point
+        return math.inf if value == abs(value) else -math.inf
+
+
+def _short(text: str) -> str:
+    if len(text) > MOST_TEXT:
+        raise PydanticCustomError("long_text", "")
+    return text
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Number = Annotated[float, BeforeValidator(_number)]
+Text = Annotated[str, AfterValidator(_short)]
+SEVERAL = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+# What the text of a setting named `device` matches, and that in words.
+DEVICE, DEVICE_WORDS = r"cpu|cuda(?::[0-9]{1,4})?", "write cpu, cuda or cuda:N"
+
+
+@dataclass_transform(frozen_default=True)
+def record(cls: type[RecordT]) -> type[RecordT]:
+    """Make a class of `setting` fields a frozen pydantic dataclass that raises SettingError, one line.
+
+    Types are strict, but 1 and 1.0 are one number in the fields `Whole` and `Number`. `dataclasses.replace` checks
+    again. A `__post_init__` may raise SettingError for settings that contradict each other.
+
+    Args:
+        cls: The class; every field has an annotation and a `setting`.
+
+    Returns:
+        The record's class.
+
+    Example:
+        >>> @record
+        ... class Sizes:
+        ...     width: Whole = setting(4, "Width.", low=1, high=10, unit="pixels")
+        >>> Sizes(width=3.0)
+        Sizes(width=3)
+        >>> Sizes(width=0)
+        Traceback (most recent call last):
+            ...
+        dyncollapse.runtime.settings.SettingError: width is 0; it must be between 1 and 10 pixels
+    """
+    made: Any = dataclass(frozen=True, config=_CONFIG)(cls)
+    validate = made.__init__
+
+    @wraps(validate)
+    def __init__(self: Any, *values: Any, **named: Any) -> None:  # noqa: N807
+        try:
+            validate(self, *values, **named)
+        except ValidationError as error:
+            raise _refusal(error, made) from None
+
+    made.__init__ = __init__
+    return made
+
+
+_CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Setting(NamedTuple):
+    """What a field declares. `type` is int, float, bool, str or tuple, `choices` the names that it may hold."""
+
+    name: str
+    type: type
+    optional: bool
+    default: Any
+    text: str
+    group: str
+    unit: str
+    must: str
+    unset: str
+    metavar: str
+    repeat: bool
+    choices: tuple[str, ...]
+    low: float | None
+    high: float | None
+    above: float | None
+    below: float | None
+
+    @property
+    def range(self) -> str:
+        """The numbers that it may be, in words; empty where it has no ends."""
+        if None not in (self.low, self.high):
+            return f"between {_plain(self.low)} and {_plain(self.high)}"
+        named = (("at least", self.low), ("above", self.above), ("at most", self.high), ("below", self.below))
+        return " and ".join(f"{word} {_plain(end)}" for word, end in named if end is not None)
+
+    @property
+    def standard(self) -> str:
+        """What it is where none is given, in words with other settings in backticks; empty where that is nothing."""
+        value = self.default
+        if self.unset or value in (None, "", ()):
+            return self.unset
+        if isinstance(value, bool):
+            return ("no", "yes")[value]
+        if isinstance(value, tuple):
+            return ",".join(value)
+        unit = _one(self.unit) if value == 1 else self.unit
+        return f"{value:g} {unit}".rstrip() if value == 0 else f"{value} {unit}".rstrip()
+
+    def refuse(self, value: Any, kind: str) -> SettingError:
+        """The error for a value that pydantic refuses with an error of this kind."""
+        if kind == "long_text":
+            told = f"it has {len(value)} letters, and {MOST_TEXT} are the most"
+        elif kind.endswith("_type"):
+            told = f"it takes {WORDS[self.type]}" + " or None" * self.optional
+        elif self.must:
+            told = self.must
+        elif self.choices:
+            told = f"choose one of {', '.join(self.choices)}"
+        else:
+            told = f"it must be {self.range} {self.unit}".rstrip()
+        given = _number(value) if self.type is float else value
+        return SettingError(f"`{self.name}` is {quoted(given)}; {told}")
+
+
+def _one(unit: str) -> str:
+    """A unit of one: "process" of processes, "layer" of layers."""
+    return unit.removesuffix("es" if unit.endswith(("ches", "sses")) else "s")
+
+
+def _plain(number: float | None) -> str:
+    if number == MOST_SEED:
+        return "2^63 - 1"
+    if number is None or (isinstance(number, int) and number <= 10**6):
+        return str(number)
+    return f"{number:g}".replace("e+0", "e").replace("e+", "e")
+
+
+@cache
+def settings_of(record: type) -> Mapping[str, Setting]:
+    """The settings of a record by name, in order."""
+    return MappingProxyType({name: _setting(name, info) for name, info in _fields(record).items()})
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    found: dict[str, Any] = record.__pydantic_fields__
+    return found
+
+
+def _setting(name: str, info: Any) -> Setting:
+    hint, optional = _bare(info.annotation), NoneType in get_args(info.annotation)
+    if optional:
+        hint = _bare(next(part for part in get_args(info.annotation) if part is not NoneType))
+    parts = _bare(get_args(hint)[0]) if get_origin(hint) is tuple else hint
+    choices = get_args(parts) if get_origin(parts) is Literal else ()
+    kind = get_origin(hint) if get_origin(hint) is tuple else str if choices else hint
+    ends: dict[str, Any] = {
+        end: next((getattr(one, short) for one in info.metadata if hasattr(one, short)), None)
+        for end, short in (("low", "ge"), ("high", "le"), ("above", "gt"), ("below", "lt"))
+    }
+    words = info.json_schema_extra
+    return Setting(name, kind, optional, info.default, info.description, **words, choices=choices, **ends)
+
+
+def _bare(hint: Any) -> Any:
+    """A type without what Annotated adds to it."""
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
+def check_value(record: type, name: str, value: Any) -> Any:
+    """One setting's value as the record would hold it. Raises SettingError, one line, for one that it would refuse."""
+    try:
+        return _validator(record, name).validate_python(value)
+    except ValidationError as error:
+        raise _refusal(error, record, name) from None
+
+
+@cache
+def _validator(record: type, name: str) -> TypeAdapter[Any]:
+    info = _fields(record)[name]
+    hint: Any = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
+    return TypeAdapter(hint, config=_CONFIG)
+
+
+def _refusal(error: ValidationError, record: type, name: str | None = None) -> SettingError:
+    """The first of pydantic's errors in our words."""
+    first = error.errors(include_url=False)[0]
+    if isinstance(raised := first.get("ctx", {}).get("error"), SettingError):  # by __post_init__
+        return raised
+    settings = settings_of(record)
+    name = name or str(first["loc"][0])
+    if name not in settings:
+        return SettingError(f"there is no setting {quoted(name)}; the settings are {', '.join(settings)}")
+    return settings[name].refuse(first["input"], first["type"])
+
+
+def from_values(record: type[RecordT], values: Any) -> RecordT:
+    """Make a record of settings from what a file holds.
+
+    Args:
+        record: The class, `Configuration` or `Recipe`.
+        values: Whatever was read; only a mapping with exactly its settings is one.
+
+    Returns:
+        The record.
+
+    Raises:
+        SettingError: One line for what is no mapping, for a name too many or too few, and for values out of range.
+    """
+    if not isinstance(values, Mapping):
+        raise SettingError(f"settings are {quoted(values)}, which is no table of names and values")
+    known = settings_of(record)  # type: ignore[arg-type]
+    if unknown := [name for name in values if name not in known]:
+        raise SettingError(f"there is no setting {quoted(unknown[0])}; it was written by another version, or changed")
+    if missing := [name for name in known if name not in values]:
+        raise SettingError(f"the setting `{missing[0]}` is missing; it was written by another version, or cut short")
+    return record(**values)

@@ -1,0 +1,74 @@
+"""One record says how an encoder is read from a file, and what else its commands take."""
+
+import inspect
+
+import click
+import pytest
+from click.testing import CliRunner
+from helpers.hostile_values import VALUES, refusal, shown_safely
+
+from dyncollapse.bridge.evaluation.load import SIDES, load_encoder
+from dyncollapse.bridge.evaluation.options import EncoderOptions
+from dyncollapse.bridge.models.foreign_rows import ACTIVATIONS, LAST
+from dyncollapse.commands.bridge import bridge
+from dyncollapse.commands.shared import record_options
+from dyncollapse.runtime.records import settings_of
+from dyncollapse.runtime.settings import SettingError
+
+NAMES = settings_of(EncoderOptions)
+
+
+def test_names_and_ranges_are_those_of_the_reader():
+    assert NAMES["projector_activation"].choices == tuple(ACTIVATIONS)
+    assert NAMES["projector_last"].choices == tuple(LAST)
+    assert (NAMES["image_size"].low, NAMES["image_size"].high) == SIDES
+    spelled = {"renames": "prefix_map", "trust": "trust_checkpoint"}
+    parameters = {spelled.get(name, name) for name in inspect.signature(load_encoder).parameters} - {"path"}
+    assert parameters <= NAMES.keys()
+
+
+@pytest.mark.parametrize("name", ["embed", "diagnose", "probe"])
+def test_commands_have_an_option_for_each(name):
+    known = {one.name for one in bridge.get_command(click.Context(bridge), name).params}
+    assert NAMES.keys() <= known
+
+
+def test_beginnings_of_names_are_repeated_options():
+    made = []
+
+    @click.command()
+    @record_options(EncoderOptions)
+    def command(options):
+        made.append(options)
+
+    assert CliRunner().invoke(command, ["--prefix-map", "a=b", "--prefix-map", "c=", "--strict"]).exit_code == 0
+    assert CliRunner().invoke(command, []).exit_code == 0
+    assert made[0].renames == {"a": "b", "c": ""}
+    assert made == [EncoderOptions(prefix_map=("a=b", "c="), strict=True), EncoderOptions()]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"prefix_map": ["module"]}, "prefix_map is 'module'; write OLD=NEW"),
+        ({"stem": "small"}, "stem is 'small'; choose one of imagenet, cifar, cifar-padding-2"),
+        ({"projector_last": "softmax"}, "projector_last is 'softmax'; choose one of normalise, relu, gelu"),
+        ({"image_size": 3}, "image_size is 3; it must be between 4 and 4096 pixels"),
+        ({"d0": 0}, "d0 is 0; it must be between 1 and 1000000 dimensions"),
+        ({"device": "gpu"}, "device is 'gpu'; write cpu, cuda or cuda:N"),
+        ({"batch_size": 0}, "batch_size is 0; it must be between 1 and 1e9 images"),
+    ],
+)
+def test_what_is_out_of_range_is_told_in_one_line(given, words):
+    with pytest.raises(SettingError, match=words):
+        EncoderOptions(**given)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hostile_values_are_refused_in_one_short_line(name):
+    told = [refusal(SettingError, EncoderOptions, **{name: value}) for value in VALUES.values()]
+    assert any(told)
+    for line in filter(None, told):
+        assert line.startswith(f"{name} is ")
+        assert len(line) < 400
+        assert shown_safely(line)

@@ -1,0 +1,53 @@
+"""The documents' tables of settings, made from the fields that the command line is made from."""
+
+from collections.abc import Iterator
+
+from dyncollapse.bridge.evaluation.options import EncoderOptions
+from dyncollapse.bridge.recipe import Recipe
+from dyncollapse.diagnostics.options import DiagnosisOptions
+from dyncollapse.runtime.records import Setting, settings_of
+from dyncollapse.runtime.settings import option, renamed
+from dyncollapse.simulation.configuration import Configuration
+
+RECORDS = {"simulate": Configuration, "pretrain": Recipe, "diagnose": DiagnosisOptions, "encoder": EncoderOptions}
+PREFIX = "settings_"
+
+
+def setting_table(name: str) -> str:
+    """The lines of the table settings_RECORD, or of settings_RECORD_GROUP for one group of its settings."""
+    record, _, wanted = name.removeprefix(PREFIX).partition("_")
+    groups: dict[str, list[Setting]] = {}
+    for setting in settings_of(RECORDS[record]).values():
+        if setting.text:
+            groups.setdefault(setting.group, []).append(setting)
+    chosen = {wanted: groups[wanted]} if wanted else groups
+    lines = ["| option | values | default | what it says |", "|---|---|---|---|"]
+    for group, settings in chosen.items():
+        lines += [] if wanted else [f"| **{group}** | | | |"]
+        lines += [f"| {' | '.join(_escaped(cell) for cell in _cells(setting))} |" for setting in settings]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(setting: Setting) -> Iterator[str]:
+    name = option(setting.name)
+    yield f"`{name}`, `--no-{name[2:]}`" if setting.type is bool else f"`{name}`"
+    yield _values(setting)
+    yield renamed(setting.standard, _code)
+    yield renamed(setting.text, _code)
+
+
+def _values(setting: Setting) -> str:
+    if setting.choices:
+        return ", ".join(setting.choices)
+    if setting.range:
+        return f"{setting.range} {setting.unit}".rstrip()
+    words = {bool: "yes or no", int: "a whole number", float: "a number", str: "text", tuple: "names"}[setting.type]
+    return setting.must.removeprefix("write ") or words
+
+
+def _code(name: str) -> str:
+    return f"`{option(name)}`"
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")
