@@ -38,7 +38,7 @@ from .dynamics.solver import FlowFailed
 from .dynamics.training import Diverged, record_steps, train
 from .dynamics.trajectory import Interrupted, Trajectory
 from .model.covariance import ContrastiveCovariance, blockwise_covariance, contrastive_covariance
-from .model.gaussian import GaussianTask, JoinedStream, Pairs, PairStream, join_streams, stack_pairs
+from .model.gaussian import GaussianTask
 from .model.losses import dot_infonce, effective_negatives, infonce, infonce_weights, ntxent, spectral
 from .model.networks import (
     balanced_init,
@@ -53,6 +53,8 @@ from .model.networks import (
     uniform_init,
 )
 from .model.objective import Objective
+from .model.pairs import Pairs, stack_pairs
+from .model.streams import JoinedStream, PairStream, join_streams
 from .runtime.dispatch import Workers
 from .runtime.executors import dask_workers, local_workers, slurm_workers
 from .runtime.settings import SettingError

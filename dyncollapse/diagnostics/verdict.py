@@ -9,9 +9,10 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from dyncollapse.diagnostics.shared_signal import family_margin
-from dyncollapse.model.gaussian import GaussianTask, Pairs
+from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.networks import Weights, end_to_end, forward
 from dyncollapse.model.objective import Objective, named_loss
+from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.precision import outside_autocast
 from dyncollapse.theory.equilibria import at_threshold, augmentation_ratio, modes
 

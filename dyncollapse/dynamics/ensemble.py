@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.model.gaussian import JoinedStream, Pairs, numbers_per_step
 from dyncollapse.model.networks import Weights, check_inputs, end_to_end
 from dyncollapse.model.objective import Objective
+from dyncollapse.model.pairs import Pairs
+from dyncollapse.model.streams import JoinedStream, numbers_per_step
 from dyncollapse.runtime.threads import torch_threads
 
 # Contrastive losses act on embeddings of order 1 (a kernel width, a temperature); a network that maps its

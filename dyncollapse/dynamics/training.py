@@ -9,9 +9,9 @@ from torch import Tensor
 
 from dyncollapse.dynamics.ensemble import Ensemble, Rule
 from dyncollapse.dynamics.trajectory import Interrupted, Trajectory
-from dyncollapse.model.gaussian import Pairs
 from dyncollapse.model.networks import Weights, check_weights
 from dyncollapse.model.objective import Objective
+from dyncollapse.model.pairs import Pairs
 from dyncollapse.runtime.memory import recycle_freed_memory
 
 # Steps between two looks at whether the weights blow up (ours): each look waits for the device.

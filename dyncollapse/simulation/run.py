@@ -21,9 +21,11 @@ from dyncollapse.dynamics.flow import population_flow, sample_flow
 from dyncollapse.dynamics.solver import FlowFailed
 from dyncollapse.dynamics.training import Diverged, record_steps, train
 from dyncollapse.dynamics.trajectory import Trajectory
-from dyncollapse.model.gaussian import GaussianTask, JoinedStream, Pairs, PairStream, stack_pairs
+from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.networks import Weights, end_to_end, gaussian_init, spectrum_init, uniform_biases, uniform_init
-from dyncollapse.model.objective import Objective, infonce_force
+from dyncollapse.model.objective import Objective, mean_force
+from dyncollapse.model.pairs import Pairs, stack_pairs
+from dyncollapse.model.streams import JoinedStream, PairStream
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.footprint import check_room, simulation_bytes
 from dyncollapse.theory.equilibria import escape_time, growth_rates, modes, rest_singular_values
@@ -230,7 +232,7 @@ def batch_growth(s: Simulation, product: Float[Tensor, "runs m d"]) -> Float[Ten
     product, m = product.to(s.task.data_cov.dtype), modes(s.task)
     growth = product.new_empty(len(product), s.task.dim)
     for p, rates in zip(product, growth, strict=True):
-        force = infonce_force(p, pairs).mean(0)
+        force = mean_force(p, pairs)
         for group in m.groups:
             frame = m.directions[:, group]
             v = frame @ torch.linalg.svd(p @ frame).Vh.T  # all of them, beyond P's rank too

@@ -21,16 +21,17 @@ from dyncollapse import (
     uniform_biases,
 )
 from dyncollapse.dynamics import ensemble as ensembles
-from dyncollapse.model import gaussian
+from dyncollapse.model import _drawing
+from dyncollapse.model.streams import numbers_per_step
 
 RUNS, N, DIM = 10, 8, 4
-SIZE = gaussian.numbers_per_step(N, DIM)  # of one run
+SIZE = numbers_per_step(N, DIM)  # of one run
 
 
 @pytest.fixture
 def small_parts(monkeypatch):
     """Ten runs are four streams, of two or three runs, and four parts."""
-    monkeypatch.setattr(gaussian, "SHARED", 3 * SIZE)
+    monkeypatch.setattr(_drawing, "SHARED", 3 * SIZE)
     monkeypatch.setattr(ensembles, "WORTH_A_SHARE", 2 * SIZE)
 
 
