@@ -39,19 +39,9 @@ from .dynamics.training import Diverged, record_steps, train
 from .dynamics.trajectory import Interrupted, Trajectory
 from .model.covariance import ContrastiveCovariance, blockwise_covariance, contrastive_covariance
 from .model.gaussian import GaussianTask
+from .model.initialisers import balanced_init, gaussian_init, spectrum_init, uniform_biases, uniform_init
 from .model.losses import dot_infonce, effective_negatives, infonce, infonce_weights, ntxent, spectral
-from .model.networks import (
-    balanced_init,
-    end_to_end,
-    forward,
-    gaussian_init,
-    layer_gradients,
-    layer_jacobian,
-    singular_values,
-    spectrum_init,
-    uniform_biases,
-    uniform_init,
-)
+from .model.networks import end_to_end, forward, layer_gradients, layer_jacobian, singular_values
 from .model.objective import Objective
 from .model.pairs import Pairs, stack_pairs
 from .model.streams import JoinedStream, PairStream, join_streams

@@ -11,7 +11,8 @@ from dyncollapse.claims.check import Measured, assume, claim
 from dyncollapse.diagnostics.verdict import judge, mode_dimensions
 from dyncollapse.dynamics.flow import population_flow
 from dyncollapse.model.gaussian import GaussianTask
-from dyncollapse.model.networks import Weights, end_to_end, gaussian_init
+from dyncollapse.model.initialisers import gaussian_init
+from dyncollapse.model.networks import Weights, end_to_end
 from dyncollapse.theory.equilibria import escape_time, growth_rates, rest_singular_values
 
 # Two modes that data of variance 1 and 1/2 pull at different rates, rho = 0.3 each.

@@ -10,8 +10,9 @@ from dyncollapse.dynamics.training import train
 from dyncollapse.model.choices import VIEWS
 from dyncollapse.model.covariance import ContrastiveCovariance, contrastive_covariance
 from dyncollapse.model.gaussian import GaussianTask
+from dyncollapse.model.initialisers import gaussian_init
 from dyncollapse.model.losses import infonce, infonce_weights
-from dyncollapse.model.networks import Weights, end_to_end, gaussian_init
+from dyncollapse.model.networks import Weights, end_to_end
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
 

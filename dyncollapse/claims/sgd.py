@@ -14,7 +14,8 @@ from dyncollapse.dynamics.training import train
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.model.choices import VIEWS
 from dyncollapse.model.gaussian import GaussianTask
-from dyncollapse.model.networks import Weights, gaussian_init
+from dyncollapse.model.initialisers import gaussian_init
+from dyncollapse.model.networks import Weights
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.theory.alignment import imbalance

@@ -22,7 +22,8 @@ from dyncollapse.dynamics.solver import FlowFailed
 from dyncollapse.dynamics.training import Diverged, record_steps, train
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.model.gaussian import GaussianTask
-from dyncollapse.model.networks import Weights, end_to_end, gaussian_init, spectrum_init, uniform_biases, uniform_init
+from dyncollapse.model.initialisers import gaussian_init, spectrum_init, uniform_biases, uniform_init
+from dyncollapse.model.networks import Weights, end_to_end
 from dyncollapse.model.objective import Objective, mean_force
 from dyncollapse.model.pairs import Pairs, stack_pairs
 from dyncollapse.model.streams import JoinedStream, PairStream
