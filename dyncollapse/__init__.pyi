@@ -47,6 +47,7 @@ from .model.pairs import Pairs, stack_pairs
 from .model.streams import JoinedStream, PairStream, join_streams
 from .runtime.dispatch import Workers
 from .runtime.executors import dask_workers, local_workers, slurm_workers
+from .runtime.memory import recycle_freed_memory
 from .runtime.settings import SettingError
 from .simulation.configuration import Configuration
 from .sweeps.grid import expand_grid
@@ -179,6 +180,7 @@ __all__ = [
     "rankme_from_eigenvalues",
     "read_rows",
     "record_steps",
+    "recycle_freed_memory",
     "relative_distance",
     "relative_modes",
     "rest_gram",

@@ -158,9 +158,14 @@ def _option(name: str, kind: Any, limits: Limits, text: str, several: bool) -> C
 
 
 def use_machine(name: str, threads: int, workers: int = 0) -> None:
-    """Set torch's threads. Raises SettingError for a device that is not there, and for counts beyond the machine."""
+    """Set up this process: torch's threads and the C library's allocator.
+
+    Raises:
+        SettingError: For a device that is not there, and for counts beyond the machine.
+    """
     import torch
 
+    from dyncollapse.runtime.memory import recycle_freed_memory
     from dyncollapse.runtime.threads import check_count
 
     offered = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -170,6 +175,7 @@ def use_machine(name: str, threads: int, workers: int = 0) -> None:
     check_count("threads", threads)
     check_count("workers", workers, least=0)
     torch.set_num_threads(threads)
+    recycle_freed_memory()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from dyncollapse.dynamics.solver import FlowFailed
 from dyncollapse.dynamics.training import Diverged
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.runtime.files import printable, read_json
+from dyncollapse.runtime.memory import recycle_freed_memory
 from dyncollapse.runtime.schemas import Report, checked
 from dyncollapse.runtime.settings import from_values
 from dyncollapse.runtime.threads import check_count
@@ -40,7 +41,8 @@ def run_pack(configurations: Sequence[Configuration], folder: Path) -> list[Poin
         check_count("threads", threads)
     except ValueError as error:
         return [PointResult(point_hash(c), str(error)) for c in configurations]
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads)  # the process is the sweep's own
+    recycle_freed_memory()
     waiting = [c for c in configurations if not (folder / point_hash(c)).exists()]
     trained = _train(waiting)
     failures = {c: _run_point(c, trained.get(c), folder) for c in waiting}
