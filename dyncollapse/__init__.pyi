@@ -29,23 +29,16 @@ from .dynamics.solver import FlowFailed
 from .dynamics.training import Diverged, record_steps, train
 from .dynamics.trajectory import Interrupted, Trajectory
 from .model.covariance import ContrastiveCovariance, blockwise_covariance, contrastive_covariance
-from .model.gaussian import GaussianTask, JoinedStream, Pairs, PairStream, join_streams, stack_pairs
+from .model.gaussian import GaussianTask
+from .model.initialisers import balanced_init, gaussian_init, spectrum_init, uniform_biases, uniform_init
 from .model.losses import dot_infonce, effective_negatives, infonce, infonce_weights, ntxent, spectral
-from .model.networks import (
-    balanced_init,
-    end_to_end,
-    forward,
-    gaussian_init,
-    layer_gradients,
-    layer_jacobian,
-    singular_values,
-    spectrum_init,
-    uniform_biases,
-    uniform_init,
-)
+from .model.networks import end_to_end, forward, layer_gradients, layer_jacobian, singular_values
 from .model.objective import Objective
+from .model.pairs import Pairs, stack_pairs
+from .model.streams import JoinedStream, PairStream, join_streams
 from .runtime.dispatch import Workers
 from .runtime.executors import dask_workers, local_workers, slurm_workers
+from .runtime.process import recycle_freed_memory
 from .runtime.settings import SettingError
 from .simulation.configuration import Configuration
 from .simulation.dimensions import Dimensions, linear_dimensions, mode_dimensions, sampled_dimensions
@@ -183,6 +176,7 @@ __all__ = [
     "rankme_from_eigenvalues",
     "read_rows",
     "record_steps",
+    "recycle_freed_memory",
     "relative_distance",
     "relative_modes",
     "rest_gram",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from dyncollapse import recycle_freed_memory
 from dyncollapse.runtime.files import write_bytes, write_whole
 
 os.environ["MPLBACKEND"] = "agg"  # before Matplotlib is imported, which a notebook's backend may prevent
@@ -42,6 +43,7 @@ def main(name: str, draw: Callable[[bool], Result]) -> None:
     parser.add_argument("--out", type=Path, default=HERE / "out", help="folder for the results (default: figures/out)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # the same bits everywhere; scripts run side by side instead
+    recycle_freed_memory()
     matplotlib.rcdefaults()  # the user's settings may ask for LaTeX
     plt.style.use(HERE / "paper.mplstyle")
     result = draw(arguments.quick)

@@ -12,9 +12,12 @@ from dyncollapse.claims.paper_one_layer import ROUND_OFF, relative_error
 from dyncollapse.claims.sampling import SIGMAS, force_of_batches, largest_deviation, random_task, resting_square
 from dyncollapse.dynamics.flow import population_flow, sample_flow
 from dyncollapse.dynamics.training import train
-from dyncollapse.model.gaussian import VIEWS, GaussianTask, Pairs
-from dyncollapse.model.networks import balanced_init, end_to_end, gaussian_init, layer_gradients, layer_jacobian
+from dyncollapse.model.choices import VIEWS
+from dyncollapse.model.gaussian import GaussianTask
+from dyncollapse.model.initialisers import balanced_init, gaussian_init
+from dyncollapse.model.networks import end_to_end, layer_gradients, layer_jacobian
 from dyncollapse.model.objective import Objective
+from dyncollapse.model.pairs import Pairs
 from dyncollapse.theory.equilibria import (
     collapse_threshold,
     generalised_modes,

@@ -9,7 +9,8 @@ from dyncollapse.claims.check import Measured, assume, claim
 from dyncollapse.claims.paper_one_layer import ROUND_OFF, relative_error
 from dyncollapse.claims.sampling import SIGMAS, largest_deviation, random_task, resting_square
 from dyncollapse.dynamics.flow import population_flow
-from dyncollapse.model.gaussian import VIEWS, GaussianTask
+from dyncollapse.model.choices import VIEWS
+from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.objective import Objective
 from dyncollapse.theory.equilibria import growth_rates, rest_singular_values
 from dyncollapse.theory.population import negatives_needed, population_force, population_loss

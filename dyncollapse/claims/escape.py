@@ -10,7 +10,8 @@ from torch import Tensor
 from dyncollapse.claims.check import Measured, assume, claim
 from dyncollapse.dynamics.flow import population_flow
 from dyncollapse.model.gaussian import GaussianTask
-from dyncollapse.model.networks import Weights, end_to_end, gaussian_init
+from dyncollapse.model.initialisers import gaussian_init
+from dyncollapse.model.networks import Weights, end_to_end
 from dyncollapse.simulation.dimensions import mode_dimensions
 from dyncollapse.simulation.verdict import judge
 from dyncollapse.theory.equilibria import escape_time, growth_rates, rest_singular_values

@@ -5,7 +5,8 @@ import torch
 from dyncollapse.claims.check import Measured, assume, claim
 from dyncollapse.claims.paper_one_layer import ROUND_OFF
 from dyncollapse.claims.sampling import SIGMAS, force_of_batches, largest_deviation, random_task
-from dyncollapse.model.gaussian import VIEWS, GaussianTask
+from dyncollapse.model.choices import VIEWS
+from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.losses import effective_negatives, infonce_logits
 from dyncollapse.model.objective import Objective
 from dyncollapse.theory.population import negatives_needed

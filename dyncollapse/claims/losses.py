@@ -8,10 +8,13 @@ from torch import Tensor
 
 from dyncollapse.claims.check import Measured, assume, claim
 from dyncollapse.claims.paper_one_layer import ROUND_OFF, relative_error
+from dyncollapse.model.choices import VIEWS
 from dyncollapse.model.covariance import WEIGHINGS, blockwise_covariance
-from dyncollapse.model.gaussian import VIEWS, GaussianTask, Pairs
-from dyncollapse.model.networks import Weights, gaussian_init
+from dyncollapse.model.gaussian import GaussianTask
+from dyncollapse.model.initialisers import gaussian_init
+from dyncollapse.model.networks import Weights
 from dyncollapse.model.objective import Objective
+from dyncollapse.model.pairs import Pairs
 
 Row = Sequence[float]
 Rows = Sequence[Row]

@@ -17,16 +17,8 @@ from dyncollapse.dynamics.flow import mode_flow, population_flow, sample_flow
 from dyncollapse.dynamics.training import train
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.model.gaussian import GaussianTask
-from dyncollapse.model.networks import (
-    Weights,
-    balanced_init,
-    end_to_end,
-    forward,
-    gaussian_init,
-    layer_gradients,
-    singular_values,
-    uniform_init,
-)
+from dyncollapse.model.initialisers import balanced_init, gaussian_init, uniform_init
+from dyncollapse.model.networks import Weights, end_to_end, forward, layer_gradients, singular_values
 from dyncollapse.model.objective import Objective
 from dyncollapse.simulation.dimensions import mode_dimensions
 from dyncollapse.simulation.verdict import judge

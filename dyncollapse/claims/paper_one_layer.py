@@ -7,11 +7,14 @@ from dyncollapse.claims.check import Measured, assume, claim
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW
 from dyncollapse.dynamics.flow import frozen_flow, population_flow
 from dyncollapse.dynamics.training import train
+from dyncollapse.model.choices import VIEWS
 from dyncollapse.model.covariance import ContrastiveCovariance, contrastive_covariance
-from dyncollapse.model.gaussian import VIEWS, GaussianTask, Pairs
+from dyncollapse.model.gaussian import GaussianTask
+from dyncollapse.model.initialisers import gaussian_init
 from dyncollapse.model.losses import infonce, infonce_weights
-from dyncollapse.model.networks import Weights, end_to_end, gaussian_init
+from dyncollapse.model.networks import Weights, end_to_end
 from dyncollapse.model.objective import Objective
+from dyncollapse.model.pairs import Pairs
 from dyncollapse.simulation.dimensions import mode_dimensions
 
 # Sums over a few hundred numbers of order 1 in float64 (eps = 2e-16), with two digits to spare.

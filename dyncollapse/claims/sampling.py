@@ -5,7 +5,7 @@ from torch import Tensor
 
 from dyncollapse.dynamics.training import train
 from dyncollapse.model.gaussian import GaussianTask
-from dyncollapse.model.networks import balanced_init
+from dyncollapse.model.initialisers import balanced_init
 from dyncollapse.model.objective import Objective, infonce_force
 from dyncollapse.theory.equilibria import rest_singular_values
 from dyncollapse.theory.population import negatives_needed

@@ -12,9 +12,12 @@ from dyncollapse.dynamics.comparison import order_of_convergence, relative_dista
 from dyncollapse.dynamics.flow import population_flow, sample_flow
 from dyncollapse.dynamics.training import train
 from dyncollapse.dynamics.trajectory import Trajectory
-from dyncollapse.model.gaussian import VIEWS, GaussianTask, Pairs
-from dyncollapse.model.networks import Weights, gaussian_init
+from dyncollapse.model.choices import VIEWS
+from dyncollapse.model.gaussian import GaussianTask
+from dyncollapse.model.initialisers import gaussian_init
+from dyncollapse.model.networks import Weights
 from dyncollapse.model.objective import Objective
+from dyncollapse.model.pairs import Pairs
 from dyncollapse.theory.alignment import imbalance
 from dyncollapse.theory.equilibria import rest_gram
 

@@ -10,7 +10,8 @@ from dyncollapse.claims.paper_one_layer import ROUND_OFF
 from dyncollapse.claims.sampling import SIGMAS
 from dyncollapse.diagnostics.view_moments import ViewMoments
 from dyncollapse.model.covariance import ContrastiveCovariance
-from dyncollapse.model.networks import forward, gaussian_init
+from dyncollapse.model.initialisers import gaussian_init
+from dyncollapse.model.networks import forward
 from dyncollapse.theory.equilibria import relative_modes
 
 DIM = 8

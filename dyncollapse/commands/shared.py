@@ -216,10 +216,14 @@ def _help(setting: Setting) -> str:
 
 
 def use_machine(name: str, threads: int, workers: int = 0) -> None:
-    """Set torch's threads. Raises SettingError for a device that is not there, and for counts beyond the machine."""
+    """Set up this process: torch's threads and the C library's allocator.
+
+    Raises:
+        SettingError: For a device that is not there, and for counts beyond the machine.
+    """
     import torch
 
-    from dyncollapse.runtime.process import check_count
+    from dyncollapse.runtime.process import check_count, recycle_freed_memory
 
     offered = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     offered += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
@@ -228,6 +232,7 @@ def use_machine(name: str, threads: int, workers: int = 0) -> None:
     check_count("threads", threads)
     check_count("workers", workers, least=0)
     torch.set_num_threads(threads)
+    recycle_freed_memory()
 
 
 def as_options(error: ValueError) -> str:

@@ -18,8 +18,8 @@ from dyncollapse.diagnostics.finite import ADVICE, check_finite, nonfinite
 from dyncollapse.diagnostics.report import EmbeddingReport, examine
 from dyncollapse.diagnostics.reservoir import Reservoir
 from dyncollapse.diagnostics.split_moments import SplitMoments
+from dyncollapse.model.choices import VIEWS
 from dyncollapse.model.covariance import ContrastiveCovariance, blockwise_covariance, check_weighing
-from dyncollapse.model.gaussian import VIEWS
 
 # Bytes of a block of rows in float64: it is read for several sums, best from the processor's cache (ours).
 BLOCK_BYTES = 1 << 25

@@ -1,4 +1,4 @@
-"""The runs of an SGD training, their batches, and the threads that step them."""
+"""The step of SGD, and the runs of a training with their batches and threads."""
 
 import itertools
 import math
@@ -13,28 +13,42 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.model.gaussian import JoinedStream, Pairs, numbers_per_step
+from dyncollapse.dynamics._kernels import ALL, shares, thread_counts
 from dyncollapse.model.networks import Weights, check_inputs, end_to_end
 from dyncollapse.model.objective import Objective
+from dyncollapse.model.pairs import Pairs
+from dyncollapse.model.streams import numbers_per_step
 from dyncollapse.runtime.process import torch_threads
 
-# Contrastive losses act on embeddings of order 1 (a kernel width, a temperature); a network that maps its
-# data this many times beyond that, or beyond its start, is on its way to infinity.
+# Contrastive losses act on embeddings of order 1 (a kernel width, a temperature): a network that maps its data this
+# many times beyond that, or beyond its start, is on its way to infinity. A rule of thumb.
 BLOW_UP = 1e6
-# Numbers in a step that are worth a thread of PyTorch's (ours), as in 4 runs of 128 pairs: to wake it for fewer takes
-# longer than it saves. And a thread of Python's, 16 such runs: with fewer it waits for the others' lock.
-WORTH_A_THREAD, WORTH_A_SHARE = 2**16, 2**18
-ALL = slice(None)
 
 
 def blow_up_bound(inputs: float, start: float) -> float:
-    """Entry of the end-to-end matrix at which a run has blown up, from the largest of its inputs and of its start."""
+    """Entry of the end-to-end matrix at which a run has blown up.
+
+    Args:
+        inputs: The largest entry of its inputs.
+        start: The largest entry of the end-to-end matrix that it starts from.
+
+    Example:
+        >>> blow_up_bound(10.0, 0.5)
+        500000.0
+    """
     return BLOW_UP * max(1 / max(inputs, 1e-30), start)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How a step changes the parameters: torch.optim.SGD's settings, and the loss that is minimised."""
+    """How a step changes the parameters.
+
+    Attributes:
+        lr: Learning rate; one step advances flow time by lr / (1 - momentum).
+        objective: What is minimised.
+        momentum: Of heavy-ball momentum, as torch.optim.SGD has it.
+        weight_decay: Times the parameter it is added to the gradient.
+    """
 
     lr: float
     objective: Objective
@@ -42,11 +56,35 @@ class Rule:
     weight_decay: float = 0.0
 
 
+def sgd_step(
+    parameters: Sequence[Tensor], velocities: Sequence[Tensor], gradients: Sequence[Tensor], rule: Rule
+) -> None:
+    """Take one step of SGD in place: v <- momentum v + dL/dw + weight_decay w, then w <- w - lr v.
+
+    Args:
+        parameters: Weights and biases w.
+        velocities: v, one for each; not used without momentum.
+        gradients: dL/dw, one for each.
+        rule: The settings; those that are 0 cost nothing.
+
+    Example:
+        >>> w = torch.ones(1)
+        >>> sgd_step([w], [], [torch.ones(1)], Rule(0.25, Objective()))
+        >>> w.item()
+        0.75
+    """
+    for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+        update = gradient.add(parameter, alpha=rule.weight_decay) if rule.weight_decay else gradient
+        if rule.momentum:
+            update = velocities[i].mul_(rule.momentum).add_(update)
+        parameter.sub_(update, alpha=rule.lr)
+
+
 class Ensemble:
     """All runs at one step of their training, in a context in which they may be stepped.
 
     On a CPU the streams of a JoinedStream are shared out over as many threads as PyTorch has. Each steps its runs by
-    itself, for to part every operation takes longer than most operations do. Inside, PyTorch has fewer threads.
+    itself: splitting single operations across threads costs more than it saves. Inside, PyTorch has fewer threads.
     """
 
     def __init__(self, weights: Weights, biases: Sequence[Tensor], pairs: Pairs | Iterable[Pairs], rule: Rule) -> None:
@@ -54,16 +92,13 @@ class Ensemble:
         self.step = 0
         self._stopped, self._context = threading.Event(), ExitStack()
         self._map: Callable[..., Iterable[Any]] = map
-        self._threads, on_cpu = torch.get_num_threads(), weights[0].device.type == "cpu"
+        on_cpu, available = weights[0].device.type == "cpu", torch.get_num_threads()
         self._parts = [
             _Part([w[rows] for w in weights], [b[rows] for b in biases], share, rule, self._stopped)
-            for rows, share in (_parted(pairs, weights[0].shape[:-2]) if on_cpu else [(ALL, pairs)])
+            for rows, share in (shares(pairs, weights[0].shape[:-2]) if on_cpu else [(ALL, pairs)])
         ]
-        # A worker for each thread, but one for each part where a part left over would step alone in a second round.
-        self._workers = len(self._parts) if len(self._parts) < 2 * self._threads else self._threads
-        if on_cpu:
-            useful = max(1, sum(part.numbers_per_step for part in self._parts) // WORTH_A_THREAD)
-            self._threads = max(1, min(self._threads, useful) // self._workers)
+        numbers = sum(part.numbers_per_step for part in self._parts)
+        self._workers, self._threads = thread_counts(len(self._parts), numbers, available) if on_cpu else (1, available)
         inputs = torch.stack([part.batch.anchor.abs().max() for part in self._parts]).max()
         self._bound = blow_up_bound(float(inputs), largest := self._largest())
         if not math.isfinite(largest):
@@ -83,7 +118,11 @@ class Ensemble:
         self._context.close()
 
     def advance(self, steps: int) -> None:
-        """Take so many steps. Raises ValueError where the stream of batches ends before."""
+        """Take so many steps.
+
+        Raises:
+            ValueError: Where the stream of batches ends before.
+        """
         list(self._map(lambda part: part.advance(steps), self._parts))
         self.step += steps
 
@@ -118,8 +157,7 @@ class _Part:
         self.weights = tuple(w.detach().clone() for w in weights)
         self.biases = tuple(b.detach().clone() for b in biases)
         self.parameters = (*self.weights, *self.biases)
-        velocities = [torch.zeros_like(p) for p in self.parameters] if rule.momentum else self.parameters
-        self._moving = tuple(zip(self.parameters, velocities, strict=True))
+        self._velocities = [torch.zeros_like(p) for p in self.parameters] if rule.momentum else []
         self._rule, self._stopped = rule, stopped
         self._closed_form = rule.objective.closed_form(biases)
         self._batches = itertools.repeat(pairs) if isinstance(pairs, Pairs) else iter(pairs)
@@ -136,17 +174,13 @@ class _Part:
     def advance(self, steps: int) -> None:
         """Take so many steps, fewer when the ensemble is stopped."""
         rule = self._rule
-        # Without autograd a tenth of a single run's step is bookkeeping that nobody reads.
+        # Where nothing is differentiated automatically, a tenth of a single run's step would be autograd's bookkeeping.
         with torch.inference_mode(self._closed_form):
             for _ in range(steps):
                 if self._stopped.is_set():
                     return
                 gradients = rule.objective.gradient(self.weights, self.batch, self.biases)
-                for (parameter, velocity), gradient in zip(self._moving, gradients, strict=True):
-                    update = gradient.add(parameter, alpha=rule.weight_decay) if rule.weight_decay else gradient
-                    if rule.momentum:
-                        update = velocity.mul_(rule.momentum).add_(update)
-                    parameter.sub_(update, alpha=rule.lr)
+                sgd_step(self.parameters, self._velocities, gradients, rule)
                 self.batch = self._draw()
 
     def loss(self) -> Tensor:
@@ -158,20 +192,3 @@ class _Part:
         if batch is None:
             raise ValueError("the stream of batches ended too early; a training needs one more batch than it has steps")
         return batch
-
-
-def _parted(pairs: Pairs | Iterable[Pairs], runs: torch.Size) -> list[tuple[slice, Pairs | Iterable[Pairs]]]:
-    """Part the runs where generators change, into shares that are worth a thread of Python: rows and batches of each.
-
-    The number of threads has no say, so that it changes no bits.
-    """
-    streams = pairs.streams if isinstance(pairs, JoinedStream) else ()
-    edges = [0, *itertools.accumulate(stream.runs[0] for stream in streams)]
-    if not streams or runs != (edges[-1], *streams[0].runs[1:]):  # the runs' axes are not the batches'
-        return [(ALL, pairs)]
-    ends = list(itertools.accumulate(stream.numbers_per_step for stream in streams))
-    shares = itertools.groupby(
-        range(len(streams)), lambda i: (ends[i] - streams[i].numbers_per_step / 2) // WORTH_A_SHARE
-    )
-    spans = ((own[0], own[-1] + 1) for own in (list(share) for _, share in shares))
-    return [(slice(edges[first], edges[stop]), JoinedStream(streams[first:stop])) for first, stop in spans]

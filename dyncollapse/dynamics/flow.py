@@ -9,9 +9,10 @@ from torch import Tensor
 
 from dyncollapse.dynamics.solver import IMPLICIT, Progress, Time, check_times, integrate, run_by_run
 from dyncollapse.dynamics.trajectory import Trajectory
-from dyncollapse.model.gaussian import GaussianTask, Pairs
+from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.networks import Weights, check_inputs, check_weights, end_to_end, layer_gradients, layer_jacobian
 from dyncollapse.model.objective import Objective
+from dyncollapse.model.pairs import Pairs
 from dyncollapse.theory.population import check_population, population_force, population_jacobian, population_loss
 
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from dyncollapse.dynamics.tolerances import absolute_tolerances
 from dyncollapse.dynamics.trajectory import Interrupted, Trajectory
 from dyncollapse.model.networks import Weights, check_weights
-from dyncollapse.runtime.process import recycle_freed_memory
 
 Time = float | Sequence[float] | Tensor
 Progress = Callable[[float, float], None]
@@ -71,7 +70,6 @@ def integrate(
     With a Jacobian the solver sees tau = log(1 + t) for time: what is left of a stiff flow slows down as it goes,
     and steps that are even in log time need fewer factorised matrices (measured: a quarter to a half fewer).
     """
-    recycle_freed_memory()
     times, vector, started = check_times(time), _Vector(weights, biases), clock.perf_counter()
     if method not in METHODS or not (LEAST_RTOL <= rtol < 1 and (atol is None or 0 <= atol < math.inf)):
         raise ValueError(

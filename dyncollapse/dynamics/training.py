@@ -9,10 +9,9 @@ from torch import Tensor
 
 from dyncollapse.dynamics.ensemble import Ensemble, Rule
 from dyncollapse.dynamics.trajectory import Interrupted, Trajectory
-from dyncollapse.model.gaussian import Pairs
 from dyncollapse.model.networks import Weights, check_weights
 from dyncollapse.model.objective import Objective
-from dyncollapse.runtime.process import recycle_freed_memory
+from dyncollapse.model.pairs import Pairs
 
 # Steps between two looks at whether the weights blow up (ours): each look waits for the device.
 LOOK = 64
@@ -59,7 +58,6 @@ def train(
     if isinstance(pairs, Iterator):
         raise ValueError("the batches come from an iterator, which ends after one use; give a list or a PairStream")
     _check_settings(lr, steps, momentum, weight_decay, records)
-    recycle_freed_memory()
     started = clock.perf_counter()
     recorded, stride = {*record_steps(steps, records)}, max(1, steps // 200)
     looks = sorted({*recorded, *range(0, steps, LOOK), *range(0, steps, stride if progress else steps)})

@@ -2,21 +2,19 @@
 
 Every loss takes anchors `z`, positives `z_pos` and, where it has a choice, `negatives`, all (*runs, n, m).
 `negatives=None` repels anchor i from the other anchors (one-sided views, Eq. 2); pass `z_pos` for two-sided views.
-Row i of the negatives is never a negative of anchor i: that slot of the softmax is the positive's.
-Everything is computed, and returned, in the inputs' precision, in float32 at least: half-precision inputs are widened
-and autocast does not apply, value and gradient; the gradient comes in the inputs' own precision.
-"""
+Row i of the negatives is never a negative of anchor i: its place in the softmax belongs to the positive.
 
-import math
+Losses are computed and returned in the widest precision of their inputs, float32 at least: half-precision inputs are
+widened, and autocast does not apply. Gradients arrive in each input's own precision.
+"""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dyncollapse.model._kernels import distance_logits
 from dyncollapse.model.choices import AUTHORS_TEMPERATURE
-from dyncollapse.model.precision import exact_product, full_precision, inside_autocast
-
-LOG2_E = 1 / math.log(2)
+from dyncollapse.model.precision import exact_product, full_precision
 
 
 @full_precision
@@ -25,10 +23,26 @@ def infonce(
     z_pos: Float[Tensor, "*runs n m"],
     negatives: Float[Tensor, "*runs n m"] | None = None,
 ) -> Float[Tensor, "*runs"]:
-    """InfoNCE on squared distances: mean_i [|z_i - z'_i|^2 / 2 + log Z_i] (the paper's Eq. 2).
+    """InfoNCE on squared distances (Eq. 2): mean_i [|z_i - z'_i|^2 / 2 + log Z_i].
 
-    Round-off is of the order eps max|z|^2 after centring, since distances come from one matrix product; the
-    squares must be finite (|z| below 1e150 in float64, 1e18 in float32).
+    Z_i = exp(-|z_i - z'_i|^2 / 2) + sum_{j != i} exp(-|z_i - y_j|^2 / 2), the normaliser of `infonce_weights`.
+
+    Args:
+        z: Anchors (*runs, n, m). Squared norms must be finite: |z| below 1e150 in float64, 1e18 in float32.
+        z_pos: Positives z', row by row those of the anchors.
+        negatives: Negatives y, the anchors unless given; pass `z_pos` for two-sided views.
+
+    Returns:
+        One loss per run. Its round-off is of the order eps max|z|^2 after centring.
+
+    References:
+        Jing, Vincent, LeCun and Tian, "Understanding Dimensional Collapse in Contrastive Self-supervised Learning",
+        ICLR 2022, Eq. 2.
+
+    Example:
+        >>> z = torch.zeros(4, 2)
+        >>> bool(infonce(z, z).isclose(torch.tensor(4.0).log()))  # nothing tells the positive from three negatives
+        True
     """
     return _cross_entropy(infonce_logits(z, z_pos, negatives))
 
@@ -39,42 +53,25 @@ def infonce_weights(
     z_pos: Float[Tensor, "*runs n m"],
     negatives: Float[Tensor, "*runs n m"] | None = None,
 ) -> Float[Tensor, "*runs n n"]:
-    """Softmax weights alpha of Eq. 2: alpha_ij for negatives (j != i), alpha_ii for the positive; rows sum to 1."""
+    """Softmax weights alpha of Eq. 2: alpha_ij = exp(-|z_i - y_j|^2 / 2) / Z_i, with z'_i in place of y_i.
+
+    Args:
+        z: Anchors (*runs, n, m).
+        z_pos: Positives z'.
+        negatives: Negatives y, the anchors unless given.
+
+    Returns:
+        Weights (*runs, n, n): of negative j for j != i, of the positive on the diagonal. Rows sum to 1.
+
+    References:
+        Jing et al. 2022, Lemma 1, where the weights appear.
+
+    Example:
+        >>> z = torch.zeros(4, 2)
+        >>> infonce_weights(z, z)[0].tolist()
+        [0.25, 0.25, 0.25, 0.25]
+    """
     return torch.softmax(infonce_logits(z, z_pos, negatives), dim=-1)
-
-
-def negative_weights(
-    logits: Float[Tensor, "*runs b n"], first: int = 0
-) -> tuple[Float[Tensor, "*runs b n"], Float[Tensor, "*runs b 1"]]:
-    """B, the softmax weights of rows from `first` on, 0 on the positives' diagonal, and their sums over each row.
-
-    Overwrites the logits; not to be differentiated. The sums are those of B itself, for 1 - alpha_ii would lose all
-    digits once the embeddings separate.
-    """
-    if logits.is_cuda:
-        b = torch.softmax(logits, dim=-1, out=logits)
-        b.diagonal(first, -2, -1).zero_()
-        return b, b.sum(-1, keepdim=True)
-    # A CPU takes powers of 2 two to four times as fast as those of e.
-    largest = logits.amax(-1, keepdim=True)
-    b = torch.add(largest.mul_(-LOG2_E), logits, alpha=LOG2_E, out=logits).exp2_()
-    own = b.diagonal(first, -2, -1)
-    positive = own.unsqueeze(-1).clone()
-    own.zero_()
-    r = b.sum(-1, keepdim=True)
-    share = (r + positive).reciprocal_()
-    return b.mul_(share), r.mul_(share)
-
-
-@full_precision
-def effective_negatives(alpha: Float[Tensor, "*runs n n"]) -> Float[Tensor, "*runs"]:
-    """Effective number of candidates in the softmax: exp(entropy) of each row of alpha, averaged over the rows.
-
-    n for uniform rows, 1 for one-hot ones; 0 log 0 = 0. The positive's slot belongs to its row: where it takes
-    all the weight the negatives exert no force, however evenly they share what is left. Rows must sum to 1.
-    Compare with n beside any population limit (ours).
-    """
-    return torch.special.entr(alpha).sum(-1).exp().mean(-1)
 
 
 @full_precision
@@ -83,59 +80,48 @@ def infonce_logits(
     z_pos: Float[Tensor, "*runs n m"],
     negatives: Float[Tensor, "*runs n m"] | None = None,
 ) -> Float[Tensor, "*runs n n"]:
-    """Logits -|z_i - y_j|^2 / 2 of Eq. 2 up to the row constant |z_i|^2 / 2, the positive's on the diagonal."""
+    """Logits of Eq. 2: l_ij = -|z_i - y_j|^2 / 2 for the negatives, l_ii = -|z_i - z'_i|^2 / 2 for the positive.
+
+    All up to |z_i|^2 / 2, which is constant in each row.
+
+    Args:
+        z: Anchors (*runs, n, m).
+        z_pos: Positives z'.
+        negatives: Negatives y, the anchors unless given.
+
+    Returns:
+        Logits (*runs, n, n).
+    """
     # Only differences matter, and centring keeps a common offset from drowning them.
     centre, shift = z.mean(dim=-2, keepdim=True), z_pos - z
     z = z - centre
-    return centred_logits(z, shift, z if negatives is None else negatives - centre)
+    y = z if negatives is None else negatives - centre
+    # -|z_i - y_j|^2 / 2 = z_i . y_j - |y_j|^2 / 2 - |z_i|^2 / 2, and no softmax over j sees the last term.
+    negative, own = distance_logits(z, y), shift.square().sum(-1) / 2
+    if negatives is None:
+        return _plus_diagonal(negative, -own)  # which holds the distance 0 from an anchor to itself
+    return _with_diagonal(negative, z.square().sum(-1) / 2 - own)
 
 
-def centred_logits(
-    z: Float[Tensor, "*runs n m"], shift: Float[Tensor, "*runs n m"], y: Float[Tensor, "*runs n m"]
-) -> Float[Tensor, "*runs n n"]:
-    """`infonce_logits` of anchors around 0, of `shift` = z' - z and of negatives y less the anchors' centre."""
-    squares, shifts = z.square().sum(-1), shift.square().sum(-1)
-    if y is z:  # the product has |z_i|^2 / 2 on its diagonal
-        logits = add_product(squares.unsqueeze(-2), z, y.mT, -0.5, 1)
-        logits.diagonal(dim1=-2, dim2=-1).sub_(shifts, alpha=0.5)
-        return logits
-    return _with_diagonal(distance_logits(z, y), (squares - shifts) / 2)
+@full_precision
+def effective_negatives(alpha: Float[Tensor, "*runs n n"]) -> Float[Tensor, "*runs"]:
+    """Effective number of candidates in the softmax: exp(entropy) of each row of alpha, averaged over the rows.
 
+    n for uniform rows, 1 for one-hot ones; 0 log 0 = 0. The positive's place belongs to its row: where it takes all the
+    weight, the negatives exert no force, however evenly they share the rest. A batch in which this is far below n does
+    not behave as the population limit; `population_valid` says which batches do.
 
-def distance_logits(z: Float[Tensor, "*runs b m"], y: Float[Tensor, "*runs n m"]) -> Float[Tensor, "*runs b n"]:
-    """Logits -|z_i - y_j|^2 / 2 of any rows against any others, up to the row constant |z_i|^2 / 2."""
-    return add_product(y.square().sum(-1).unsqueeze(-2), z, y.mT, -0.5, 1)
+    Args:
+        alpha: Softmax weights (*runs, n, n) whose rows sum to 1.
 
+    Returns:
+        One number per run, between 1 and n.
 
-def add_product(
-    c: Float[Tensor, "*runs #b #n"],
-    a: Float[Tensor, "*runs b m"],
-    b: Float[Tensor, "*runs m n"],
-    beta: float,
-    alpha: float,
-) -> Float[Tensor, "*runs b n"]:
-    """Add up beta c + alpha a b, in one pass over the result where PyTorch has a kernel for it."""
-    runs = a.shape[:-2]
-    if inside_autocast() or not runs or runs != b.shape[:-2] or runs != c.shape[:-2]:
-        return beta * c + alpha * exact_product(a, b)
-    if len(runs) > 1:
-        a, b, c = (matrix.flatten(0, -3) for matrix in (a, b, c))
-    product = torch.baddbmm(c, a, b, beta=beta, alpha=alpha)
-    return product.unflatten(0, runs) if len(runs) > 1 else product
-
-
-def matrix_product(a: Float[Tensor, "*runs b m"], b: Float[Tensor, "*runs m n"]) -> Float[Tensor, "*runs b n"]:
-    """A b, where possible without what matmul makes of shapes before it calls bmm: a tenth of a single run's step."""
-    if a.ndim == b.ndim == 3 and a.shape[0] == b.shape[0] and not inside_autocast():
-        return torch.bmm(a, b)
-    return exact_product(a, b)
-
-
-def dot_logits(
-    z: Float[Tensor, "*runs b m"], y: Float[Tensor, "*runs n m"], temperature: float
-) -> Float[Tensor, "*runs b n"]:
-    """Logits z_i . y_j / temperature of any rows against any others."""
-    return exact_product(z, y.mT) / temperature
+    Example:
+        >>> round(float(effective_negatives(torch.full((8, 8), 1 / 8))), 4)
+        8.0
+    """
+    return torch.special.entr(alpha).sum(-1).exp().mean(-1)
 
 
 @full_precision
@@ -145,19 +131,53 @@ def dot_infonce(
     negatives: Float[Tensor, "*runs n m"] | None = None,
     temperature: float = AUTHORS_TEMPERATURE,
 ) -> Float[Tensor, "*runs"]:
-    """InfoNCE on unnormalised dot products z_i . y_j / temperature: what the authors' toy code trains."""
-    y = z if negatives is None else negatives
+    """InfoNCE on unnormalised dot products z_i . y_j / temperature.
+
+    Args:
+        z: Anchors (*runs, n, m).
+        z_pos: Positives.
+        negatives: Negatives, the anchors unless given.
+        temperature: Divides the dot products; the authors' 0.1 unless given.
+
+    Returns:
+        One loss per run.
+
+    References:
+        The loss of the toy code published with Jing et al. 2022; the paper prints Eq. 2 instead.
+
+    Example:
+        >>> z = torch.zeros(4, 2)
+        >>> bool(dot_infonce(z, z).isclose(torch.tensor(4.0).log()))
+        True
+    """
+    negative = dot_logits(z, z if negatives is None else negatives, temperature)
     positive = (z * z_pos).sum(-1) / temperature
-    return _cross_entropy(_with_diagonal(dot_logits(z, y, temperature), positive))
+    return _cross_entropy(_with_diagonal(negative, positive))
 
 
 @full_precision
 def ntxent(
     z: Float[Tensor, "*runs n m"], z_pos: Float[Tensor, "*runs n m"], temperature: float = AUTHORS_TEMPERATURE
 ) -> Float[Tensor, "*runs"]:
-    """Normalised, cross-view InfoNCE, averaged over both directions: what DirectCLR and SimCLR's bridge train.
+    """Normalised, cross-view InfoNCE (NT-Xent), averaged over both directions.
 
-    The negatives of a row are the other view's rows, never its own view's. A zero embedding stays zero.
+    The negatives of a row are the other view's rows, never those of its own view: the loss that the bridge trains.
+
+    Args:
+        z: One view (*runs, n, m). A zero row stays zero when it is normalised.
+        z_pos: The other view.
+        temperature: Divides the cosines; the authors' 0.1 unless given.
+
+    Returns:
+        One loss per run.
+
+    References:
+        Chen et al. 2020 (SimCLR), without the negatives from the same view; Jing et al. 2022, Section 6.
+
+    Example:
+        >>> z = torch.eye(3)
+        >>> bool(ntxent(z, z) == ntxent(5 * z, 7 * z))  # lengths do not matter
+        True
     """
     logits = dot_logits(normalised(z), normalised(z_pos), temperature)
     return (_cross_entropy(logits) + _cross_entropy(logits.mT)) / 2
@@ -169,7 +189,25 @@ def spectral(
     z_pos: Float[Tensor, "*runs n m"],
     negatives: Float[Tensor, "*runs n m"] | None = None,
 ) -> Float[Tensor, "*runs"]:
-    """Spectral contrastive loss -2 mean_i z_i . z'_i + mean_{i != j} (z_i . y_j)^2 (HaoChen et al. 2021)."""
+    """Spectral contrastive loss -2 mean_i z_i . z'_i + mean_{i != j} (z_i . y_j)^2.
+
+    Args:
+        z: Anchors (*runs, n, m).
+        z_pos: Positives.
+        negatives: Negatives, the anchors unless given.
+
+    Returns:
+        One loss per run.
+
+    References:
+        HaoChen, Wei, Gaidon and Ma, "Provable Guarantees for Self-Supervised Deep Learning with Spectral Contrastive
+        Loss", NeurIPS 2021.
+
+    Example:
+        >>> z = torch.eye(3)
+        >>> float(spectral(z, z))  # orthogonal rows repel nothing
+        -2.0
+    """
     y = z if negatives is None else negatives
     n = z.shape[-2]
     similarities = exact_product(z, y.mT)
@@ -177,10 +215,27 @@ def spectral(
     return -2 * (z * z_pos).sum(-1).mean(-1) + off_diagonal / (n * (n - 1))
 
 
+def dot_logits(
+    z: Float[Tensor, "*runs b m"], y: Float[Tensor, "*runs n m"], temperature: float
+) -> Float[Tensor, "*runs b n"]:
+    """Logits z_i . y_j / temperature of any rows against any others."""
+    return exact_product(z, y.mT) / temperature
+
+
+def normalised(z: Float[Tensor, "*runs n m"]) -> Float[Tensor, "*runs n m"]:
+    """Rows of unit length; a zero row stays zero."""
+    # Dividing by the largest entry first keeps squares of very large or small entries in range, without an epsilon.
+    largest = z.abs().amax(-1, keepdim=True)
+    z = z / torch.where(largest > 0, largest, 1.0)
+    norm = z.norm(dim=-1, keepdim=True)
+    return z / torch.where(norm > 0, norm, 1.0)
+
+
 def loss_temperature(loss: str, temperature: float | None = None) -> float | None:
     """Temperature of dot and ntxent, the authors' 0.1 unless given; None for a loss without one.
 
-    Raises ValueError for a temperature that is not finite and above 0, or that the loss does not have.
+    Raises:
+        ValueError: For a temperature that is not finite and above 0, or that the loss does not have.
     """
     if loss in ("dot", "ntxent"):
         temperature = AUTHORS_TEMPERATURE if temperature is None else temperature
@@ -197,21 +252,19 @@ def check_loss_views(loss: str, views: str) -> None:
         raise ValueError("ntxent is symmetric in both views; it needs two-sided views, not one-sided")
 
 
-def _cross_entropy(logits: Tensor) -> Tensor:
-    # Two to three times as fast as logsumexp, with its gradient too, although it writes n x n numbers.
+def _cross_entropy(logits: Float[Tensor, "*runs n n"]) -> Float[Tensor, "*runs"]:
+    """Mean over the rows of -log softmax at the positive."""
+    # Two to three times as fast as logsumexp, gradient included, although it writes n x n numbers.
     return -torch.log_softmax(logits, dim=-1).diagonal(dim1=-2, dim2=-1).mean(-1)
 
 
-def _with_diagonal(logits: Tensor, diagonal: Tensor) -> Tensor:
-    # In place: `logits` is always a fresh product, and a copy of n x n numbers is what a step can least afford.
+# Both change `logits` in place, which is always a fresh product: a copy of n x n numbers costs as much as the product.
+def _with_diagonal(logits: Float[Tensor, "*runs n n"], diagonal: Float[Tensor, "*runs n"]) -> Tensor:
     logits.diagonal(dim1=-2, dim2=-1).copy_(diagonal)
     return logits
 
 
-def normalised(z: Float[Tensor, "*runs n m"]) -> Float[Tensor, "*runs n m"]:
-    """Rows of unit length; a zero row stays zero."""
-    # Dividing by the largest entry first lets norms far outside the square's range pass without an epsilon.
-    largest = z.abs().amax(-1, keepdim=True)
-    z = z / torch.where(largest > 0, largest, 1.0)
-    norm = z.norm(dim=-1, keepdim=True)
-    return z / torch.where(norm > 0, norm, 1.0)
+def _plus_diagonal(logits: Float[Tensor, "*runs n n"], diagonal: Float[Tensor, "*runs n"]) -> Tensor:
+    # A fifth of a step with autograd less than to replace the diagonal, whose gradient is then copied.
+    logits.diagonal(dim1=-2, dim2=-1).add_(diagonal)
+    return logits

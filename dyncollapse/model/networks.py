@@ -1,12 +1,11 @@
 """Toy networks as plain tuples of weight matrices: z = W_L act(... act(W_1 x)), any depth, rectangular widths."""
 
 import itertools
-import math
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Tensor
 
 from dyncollapse.model.choices import ACTIVATIONS
 
@@ -59,14 +58,27 @@ def forward(
     activation: str = "linear",
     biases: Sequence[Tensor] = (),
 ) -> Float[Tensor, "*runs n m"]:
-    """Embed row batches: x (..., n, d) through layers (*runs, out, in), with `activation` between layers only.
+    """Embed a batch of rows: z = W_L act(... act(W_1 x)).
 
-    `biases`, when given, holds one (*runs, out) tensor per layer. Linear networks without biases are
-    multiplied out first, which is cheaper than sending a batch through every layer.
+    Args:
+        weights: One tensor (*runs, out, in) per layer.
+        x: Inputs (*batches, *runs, n, d), one sample per row.
+        activation: "linear" or "relu", between the layers only.
+        biases: One tensor (*runs, out) per layer, or none.
+
+    Returns:
+        Embeddings (*batches, *runs, n, m).
+
+    Raises:
+        ValueError: For an unknown activation.
+
+    Example:
+        >>> forward((2 * torch.eye(2), torch.ones(1, 2)), torch.tensor([[1.0, -3.0]]), "relu").tolist()
+        [[2.0]]
     """
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation is {activation!r}; choose one of {', '.join(ACTIVATIONS)}")
-    if activation == "linear" and not biases:
+    if activation == "linear" and not biases:  # cheaper than to send a batch through every layer
         return x @ end_to_end(weights).mT
     for layer, weight in enumerate(weights):
         x = x @ weight.mT
@@ -78,7 +90,18 @@ def forward(
 
 
 def end_to_end(weights: Weights) -> Float[Tensor, "*runs m d"]:
-    """Multiply the layers out: P = W_L ... W_1."""
+    """Multiply the layers out: P = W_L ... W_1.
+
+    Args:
+        weights: One tensor (*runs, out, in) per layer, the first one first.
+
+    Returns:
+        The end-to-end matrix (*runs, m, d).
+
+    Example:
+        >>> end_to_end((2 * torch.eye(2), 3 * torch.eye(2))).diagonal().tolist()
+        [6.0, 6.0]
+    """
     product = weights[0]
     for weight in weights[1:]:
         product = weight @ product
@@ -89,17 +112,30 @@ def layer_gradients(weights: Weights, product_gradient: Float[Tensor, "*runs m d
     """Pull a gradient with respect to P back to every layer of a linear network (Lemma 3, any depth).
 
     dL/dW_l = (W_L ... W_{l+1})^T (dL/dP) (W_{l-1} ... W_1)^T.
+
+    Args:
+        weights: One tensor (*runs, out, in) per layer.
+        product_gradient: dL/dP (*runs, m, d).
+
+    Returns:
+        dL/dW_l, one tensor per layer in its shape.
+
+    References:
+        Jing et al. 2022, Lemma 3, for two layers.
+
+    Example:
+        >>> w1, w2 = 2 * torch.eye(2), 3 * torch.eye(2)
+        >>> [gradient.diagonal().tolist() for gradient in layer_gradients((w1, w2), torch.eye(2))]
+        [[3.0, 3.0], [2.0, 2.0]]
     """
-    pulled = product_gradient
-    above = [pulled]
+    # (W_L ... W_{l+1})^T dL/dP from the last layer down, then times (W_{l-1} ... W_1)^T from the first layer up.
+    from_above = [product_gradient]
     for weight in reversed(weights[1:]):
-        pulled = weight.mT @ pulled
-        above.append(pulled)
-    gradients = [above.pop()]
-    below = None
+        from_above.append(weight.mT @ from_above[-1])
+    gradients, below = [from_above.pop()], None
     for weight in weights[:-1]:
         below = weight if below is None else weight @ below
-        gradients.append(above.pop() @ below.mT)
+        gradients.append(from_above.pop() @ below.mT)
     return tuple(gradients)
 
 
@@ -108,8 +144,21 @@ def layer_jacobian(
 ) -> Float[Tensor, "n n"]:
     """Derivative of `layer_gradients(weights, Y(P))` with respect to all entries of all layers, for one run.
 
-    `pulled` is Y at P, `derivative` [a, b, c, e] its derivative dY_ab / dP_ce. Rows and columns run through the
-    layers from W_1 up, each row by row. Y has to be a gradient, so that the Jacobian is symmetric.
+    Block (l, k) is the derivative of dL/dW_l with respect to W_k: the chain rule through Y, and, for l < k, the term
+    in which W_k itself pulls Y back.
+
+    Args:
+        weights: One matrix (out, in) per layer.
+        pulled: Y (m, d) at P = W_L ... W_1. It must be a gradient, so that the Jacobian is symmetric.
+        derivative: dY_ab / dP_ce at [a, b, c, e].
+
+    Returns:
+        The Jacobian (n, n) for n weights; rows and columns run through the layers from W_1 up, each row by row.
+
+    Example:
+        >>> pulled, derivative = torch.eye(1), torch.zeros(1, 1, 1, 1)  # Y = 1: L = P = w2 w1
+        >>> layer_jacobian((torch.eye(1), torch.eye(1)), pulled, derivative).tolist()
+        [[0.0, 1.0], [1.0, 0.0]]
     """
     depth, (m, d) = len(weights), pulled.shape
     above = [end_to_end(weights[layer + 1 :]) if layer + 1 < depth else None for layer in range(depth)]
@@ -145,94 +194,16 @@ def layer_jacobian(
 
 
 def singular_values(matrix: Float[Tensor, "*runs m d"]) -> Float[Tensor, "*runs k"]:
-    """Return the min(m, d) singular values in descending order."""
+    """Singular values in descending order.
+
+    Args:
+        matrix: One or more matrices (*runs, m, d).
+
+    Returns:
+        The k = min(m, d) singular values (*runs, k).
+
+    Example:
+        >>> [round(value, 3) for value in singular_values(torch.diag(torch.tensor([1.0, 2.0]))).tolist()]
+        [2.0, 1.0]
+    """
     return torch.linalg.svdvals(matrix)
-
-
-def gaussian_init(
-    widths: Sequence[int], generator: Generator, runs: tuple[int, ...] = (), scale: float = 0.1
-) -> Weights:
-    """Draw every entry from N(0, scale^2); `widths` is (d, ..., m). Our default scale keeps d = 16 near W = 0."""
-    return tuple(
-        scale * torch.randn(shape, generator=generator, dtype=torch.float64) for shape in _shapes(widths, runs)
-    )
-
-
-def uniform_init(
-    widths: Sequence[int], generator: Generator, runs: tuple[int, ...] = (), scale: float = 1.0
-) -> Weights:
-    """Draw every entry from U(-b, b) with b = scale / sqrt(in): torch.nn.Linear's default at scale 1."""
-    return tuple(
-        (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1) * (scale / shape[-1] ** 0.5)
-        for shape in _shapes(widths, runs)
-    )
-
-
-def uniform_biases(widths: Sequence[int], generator: Generator, runs: tuple[int, ...] = ()) -> Weights:
-    """Draw one (*runs, out) bias per layer from U(-b, b) with b = 1 / sqrt(in): torch.nn.Linear's default."""
-    return tuple(
-        (2 * torch.rand(shape[:-1], generator=generator, dtype=torch.float64) - 1) / shape[-1] ** 0.5
-        for shape in _shapes(widths, runs)
-    )
-
-
-def spectrum_init(
-    widths: Sequence[int],
-    generator: Generator,
-    runs: tuple[int, ...] = (),
-    scale: float = 1.0,
-    rate: float = 0.35,
-) -> Weights:
-    """Build layers U diag(scale exp(-rate k)) V^T, k = 0, 1, ..., U and V from the SVD of a uniform random matrix.
-
-    The default rate is that of the authors' two-layer toy. Each layer has its own U and V.
-    """
-    layers = []
-    for shape in _shapes(widths, runs):
-        u, _, vh = torch.linalg.svd(torch.rand(shape, generator=generator, dtype=torch.float64), full_matrices=False)
-        decay = scale * torch.exp(-rate * torch.arange(u.shape[-1], dtype=torch.float64))
-        layers.append(u * decay @ vh)
-    return tuple(layers)
-
-
-def balanced_init(
-    widths: Sequence[int],
-    generator: Generator,
-    runs: tuple[int, ...] = (),
-    scale: float = 0.1,
-    rate: float = 0.35,
-    imbalance: float = 0.0,
-) -> Weights:
-    """Build aligned layers W_l = Q_l diag(s_l) Q_{l-1}^T, Q_l random orthonormal columns, with C = lambda I.
-
-    The smallest layer has s = scale exp(-rate k), the others follow from s_l^2 - s_{l+1}^2 = lambda = `imbalance`:
-    the last layer is the smallest for lambda > 0, the first for lambda < 0 (ours). Neighbours share singular
-    vectors, so A = I, and the flow of a linear network keeps it so for all t, whatever the data. At lambda = 0
-    layers share their singular values too: the start from which Theorem 3 is exact.
-    Raises ValueError for a lambda that is not finite, and for a hidden layer wider than the rank at lambda != 0.
-    """
-    if not math.isfinite(imbalance):
-        raise ValueError(f"imbalance is {imbalance}; it is the lambda of W_l W_l^T - W_{{l+1}}^T W_{{l+1}}, finite")
-    rank = min(widths)
-    if imbalance and max(widths[1:-1], default=rank) > rank:
-        raise ValueError(
-            f"widths are {tuple(widths)} at imbalance {imbalance:g}; C = lambda I needs hidden widths equal to the "
-            f"smallest width, {rank}: reduce them or use imbalance 0"
-        )
-    frames = [
-        torch.linalg.qr(torch.randn((*runs, width, rank), generator=generator, dtype=torch.float64))[0]
-        for width in widths
-    ]
-    decay = scale * torch.exp(-rate * torch.arange(rank, dtype=torch.float64))
-    depth = len(widths) - 1
-    steps_above_smallest = range(depth - 1, -1, -1) if imbalance > 0 else range(depth)
-    return tuple(
-        upper * (torch.sqrt(decay.square() + n * abs(imbalance)) if n and imbalance else decay) @ lower.mT
-        for n, (lower, upper) in zip(steps_above_smallest, itertools.pairwise(frames), strict=True)
-    )
-
-
-def _shapes(widths: Sequence[int], runs: tuple[int, ...]) -> list[tuple[int, ...]]:
-    if len(widths) < 2 or min(widths) < 1:
-        raise ValueError(f"widths are {tuple(widths)}; give at least input and output width, each 1 or more")
-    return [(*runs, upper, lower) for lower, upper in itertools.pairwise(widths)]

@@ -1,6 +1,5 @@
 """What a toy network minimises: a loss, its temperature and the network's activation, with value and gradient."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,36 +7,43 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dyncollapse.model._kernels import batch_groups, infonce_forces, matrix_product, mean_over_batches
 from dyncollapse.model.choices import ACTIVATIONS, LOSSES
-from dyncollapse.model.covariance import centred_force
-from dyncollapse.model.gaussian import Pairs
+from dyncollapse.model.covariance import contrastive_covariance
 from dyncollapse.model.losses import (
-    centred_logits,
     check_loss_views,
     dot_infonce,
     infonce,
+    infonce_weights,
     loss_temperature,
-    matrix_product,
-    negative_weights,
     ntxent,
     spectral,
 )
 from dyncollapse.model.networks import Weights, end_to_end, forward, layer_gradients
+from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.precision import common_precision, outside_autocast
-
-# Bytes of softmax weights that are differentiated together (ours): of 64 batches or runs of 128 pairs in float32, so
-# that the work outweighs the calls and a cache holds it.
-MOST_BYTES = 2**22
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss by name, its temperature (dot and ntxent only, 0.1 unless given) and the network's activation.
+    """What a toy network minimises: a loss by name, its temperature and the network's activation.
 
     Pairs may carry batch axes in front of the runs' axes: value and gradient are averaged over them.
     A subclass with a `value` of its own is trained and integrated on that, by autograd; closed forms refuse it
-    (`named_loss`). Raises ValueError for unknown names, for a temperature the loss does not have, and for ntxent on
-    one-sided pairs, which that loss does not define.
+    (`named_loss`).
+
+    Attributes:
+        loss: "infonce" (the paper's Eq. 2), "dot" (the authors' toy code), "ntxent" (SimCLR) or "spectral".
+        temperature: Of dot and ntxent, 0.1 unless given; None for the others.
+        activation: "linear" or "relu", between the layers.
+
+    Raises:
+        ValueError: For unknown names and a temperature that the loss does not have; when used, for ntxent on one-sided
+            pairs, on which that loss is not defined.
+
+    Example:
+        >>> Objective("dot").temperature
+        0.1
     """
 
     loss: str = "infonce"
@@ -60,7 +66,21 @@ class Objective:
 
     @outside_autocast
     def value(self, weights: Weights, pairs: Pairs, biases: Sequence[Tensor] = ()) -> Float[Tensor, "*runs"]:
-        """Loss of every run, averaged over the batch and over any batch axes in front of the runs'."""
+        """Loss of every run, averaged over the batch and over any batch axes in front of the runs'.
+
+        Args:
+            weights: One tensor (*runs, out, in) per layer.
+            pairs: Views (*batches, *runs, n, d).
+            biases: One tensor (*runs, out) per layer, or none.
+
+        Returns:
+            One loss per run.
+
+        Example:
+            >>> pairs = Pairs(torch.eye(2), torch.eye(2))
+            >>> round(float(Objective().value((torch.zeros(2, 2),), pairs)), 4)  # log 2
+            0.6931
+        """
         self.check_views(pairs.views)
         z = forward(weights, pairs.anchor, self.activation, biases)
         z_pos = forward(weights, pairs.positive, self.activation, biases)
@@ -75,7 +95,7 @@ class Objective:
             loss = ntxent(z, z_pos, self.temperature)
         else:
             loss = spectral(z, z_pos, negatives)
-        return _mean_over_batches(loss, weights[0].ndim - 2)
+        return mean_over_batches(loss, weights[0].ndim - 2)
 
     def closed_form(self, biases: Sequence[Tensor] = ()) -> bool:
         """Whether `gradient` does without autograd: under Eq. 2, for linear networks without biases."""
@@ -86,19 +106,35 @@ class Objective:
     def gradient(self, weights: Weights, pairs: Pairs, biases: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
         """Gradient with respect to every weight matrix, then every bias.
 
-        Where there is a closed form it is dL/dP = -P X (Lemma 2) and Lemma 3; elsewhere autograd.
+        Under Eq. 2 and for linear networks it is dL/dP = -P X (Lemma 2), pulled back to the layers (Lemma 3); elsewhere
+        autograd of `value`.
+
+        Args:
+            weights: One tensor (*runs, out, in) per layer.
+            pairs: Views (*batches, *runs, n, d).
+            biases: One tensor (*runs, out) per layer, or none.
+
+        Returns:
+            One tensor per weight matrix and bias, in their shapes.
+
+        Example:
+            >>> pairs = Pairs(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [3.0]]))
+            >>> (slope,) = Objective().gradient((torch.zeros(1, 1),), pairs)  # P = 0 is a rest point
+            >>> slope.abs().item()
+            0.0
         """
-        groups = _group_batches(pairs, weights[0].ndim)
         if self.closed_form(biases):
             product = end_to_end(weights)
-            forces = [_mean_over_batches(_force(product, group), product.ndim) for _, group in groups]
-            if len(forces) > 1:
-                forces = [torch.stack([s * f for (s, _), f in zip(groups, forces, strict=True)]).sum(0)]
-            return layer_gradients(weights, matrix_product(product, forces[0].neg_().to(product.dtype)))
+            force = mean_force(product, pairs)
+            return layer_gradients(weights, matrix_product(product, -force))
+        return self._by_autograd(weights, pairs, biases)
+
+    def _by_autograd(self, weights: Weights, pairs: Pairs, biases: Sequence[Tensor]) -> tuple[Tensor, ...]:
         parameters = [p.detach().requires_grad_() for p in (*weights, *biases)]
         totals = [torch.zeros_like(p) for p in parameters]
-        for share, group in groups:
+        for share, x, x_pos in batch_groups(pairs.anchor, pairs.positive, weights[0].ndim):
             with torch.enable_grad():
+                group = Pairs(x, x_pos, pairs.views)
                 loss = self.value(tuple(parameters[: len(weights)]), group, parameters[len(weights) :])
             for total, gradient in zip(totals, torch.autograd.grad(loss.sum(), parameters), strict=True):
                 total.add_(gradient, alpha=share)
@@ -124,48 +160,32 @@ def named_loss(objective: Objective) -> str:
 
 
 @outside_autocast
-def infonce_force(product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Float[Tensor, "*runs d d"]:
-    """X of Lemma 2 on one batch: dL/dP = -P X under Eq. 2, in float32 at least. Not to be differentiated."""
-    if product.itemsize < 4:
-        dtype = common_precision((product.dtype, pairs.anchor.dtype))
-        product, pairs = product.to(dtype), pairs.to(dtype)
-    total = pairs.anchor.sum(dim=-2, keepdim=True)
-    x, shift = torch.sub(pairs.anchor, total, alpha=1 / pairs.anchor.shape[-2]), pairs.positive - pairs.anchor
-    columns = product.detach().mT
-    z, z_shift = matrix_product(x, columns), matrix_product(shift, columns)
-    y, z_negative = (x, z) if pairs.views == "one-sided" else (x + shift, z + z_shift)
-    return centred_force(x, shift, *negative_weights(centred_logits(z, z_shift, z_negative)), y)
+def infonce_force(product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Float[Tensor, "*batches d d"]:
+    """X of Lemma 2 on each batch, with dL/dP = -P X under Eq. 2.
 
+    Args:
+        product: End-to-end matrices P.
+        pairs: Views (*batches, n, d), whose batch axes end with the runs' axes.
 
-def _force(product: Tensor, pairs: Pairs) -> Tensor:
-    """`infonce_force`, of some runs at a time where all of them would not fit a CPU's cache."""
-    shape = pairs.anchor.shape
-    alike = product.ndim > 2 and product.shape[:-2] == shape[:-2]
-    if product.is_cuda or not alike or shape[0] <= (size := _together(shape[1:], product.itemsize)):
-        return infonce_force(product, pairs)
-    parts = zip(*(tensor.split(size) for tensor in (product, pairs.anchor, pairs.positive)), strict=True)
-    return torch.cat([infonce_force(p, Pairs(x, x_pos, pairs.views)) for p, x, x_pos in parts])
+    Returns:
+        One force per batch, in float32 at least.
 
+    References:
+        Jing et al. 2022, Lemmas 1 and 2.
 
-def _together(shape: torch.Size, itemsize: int) -> int:
-    """How many times the n x n arrays of anchors (*batches, n, d) fit MOST_BYTES, at least once."""
-    return max(1, MOST_BYTES // (itemsize * math.prod(shape[:-1]) * shape[-2]))
-
-
-def _group_batches(pairs: Pairs, ndim: int) -> list[tuple[float, Pairs]]:
-    """Take the batch axes in front of the runs' apart, into groups that fit a cache with their n x n arrays.
-
-    Each comes with the share of all batches that it is.
+    Example:
+        >>> pairs = Pairs(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [3.0]]))
+        >>> float(infonce_force(torch.zeros(1, 1), pairs))  # 2 from the data less 0.5 from the augmentation
+        1.5
     """
-    extra = pairs.anchor.ndim - ndim
-    if extra <= 0:
-        return [(1.0, pairs)]
-    anchors, positives = (x.flatten(0, extra - 1) for x in (pairs.anchor, pairs.positive))
-    size = _together(anchors.shape[1:], anchors.itemsize)
-    groups = zip(anchors.split(size), positives.split(size), strict=True)
-    return [(len(x) / len(anchors), Pairs(x, x_pos, pairs.views)) for x, x_pos in groups]
+    dtype = common_precision((product.dtype, pairs.anchor.dtype))
+    product, x, x_pos = product.to(dtype), pairs.anchor.to(dtype), pairs.positive.to(dtype)
+    z, z_pos = x @ product.mT, x_pos @ product.mT
+    y, z_negative = (x, z) if pairs.views == "one-sided" else (x_pos, z_pos)
+    return contrastive_covariance(x, x_pos, infonce_weights(z, z_pos, z_negative), y).force
 
 
-def _mean_over_batches(values: Tensor, ndim: int) -> Tensor:
-    extra = values.ndim - ndim
-    return values.mean(dim=tuple(range(extra))) if extra > 0 else values
+def mean_force(product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Float[Tensor, "*runs d d"]:
+    """`infonce_force`, averaged over the batch axes in front of the runs', fast and not to be differentiated."""
+    force = infonce_forces(product, pairs.anchor, pairs.positive, one_sided=pairs.views == "one-sided")
+    return force.to(product.dtype)

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from dyncollapse.model.gaussian import GaussianTask, JoinedStream, Pairs, PairStream
-from dyncollapse.model.networks import Weights, gaussian_init, spectrum_init, uniform_biases, uniform_init
+from dyncollapse.model.gaussian import GaussianTask
+from dyncollapse.model.initialisers import gaussian_init, spectrum_init, uniform_biases, uniform_init
+from dyncollapse.model.networks import Weights
 from dyncollapse.model.objective import Objective
+from dyncollapse.model.pairs import Pairs
+from dyncollapse.model.streams import JoinedStream, PairStream
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.footprint import check_room, simulation_bytes
 

@@ -7,8 +7,9 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from dyncollapse.model.gaussian import GaussianTask, Pairs
+from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.networks import Weights, end_to_end, forward
+from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.precision import outside_autocast
 from dyncollapse.theory.equilibria import augmentation_ratio, modes
 

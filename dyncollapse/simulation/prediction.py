@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.model.gaussian import Pairs
-from dyncollapse.model.objective import infonce_force
+from dyncollapse.model.objective import mean_force
+from dyncollapse.model.pairs import Pairs
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.theory.equilibria import escape_time, growth_rates, modes, rest_singular_values
@@ -72,7 +72,7 @@ def batch_growth(simulation: Simulation, product: Float[Tensor, "runs m d"]) -> 
     product, m = product.to(simulation.task.data_cov.dtype), modes(simulation.task)
     growth = product.new_empty(len(product), simulation.task.dim)
     for p, rates in zip(product, growth, strict=True):
-        force = infonce_force(p, pairs).mean(0)
+        force = mean_force(p, pairs)
         for group in m.groups:
             frame = m.directions[:, group]
             v = frame @ torch.linalg.svd(p @ frame).Vh.T  # all of them, beyond P's rank too

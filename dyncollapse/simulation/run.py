@@ -11,7 +11,7 @@ from dyncollapse.dynamics.flow import population_flow, sample_flow
 from dyncollapse.dynamics.solver import FlowFailed
 from dyncollapse.dynamics.training import Diverged, record_steps, train
 from dyncollapse.dynamics.trajectory import Trajectory
-from dyncollapse.model.gaussian import stack_pairs
+from dyncollapse.model.pairs import stack_pairs
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import time_per_step

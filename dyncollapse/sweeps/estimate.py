@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-import torch
-
 from dyncollapse.dynamics.training import Diverged
+from dyncollapse.runtime.process import torch_threads
 from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.report import report
@@ -64,14 +63,14 @@ class _Seen(Exception):
 def _seconds(pack: Sequence[Configuration], watched: float = WATCHED) -> float:
     """Of one pack: SGD of all its runs at once, flows point by point."""
     first = replace(pack[0], pool=min(pack[0].pool, 4 * pack[0].batch_size))  # a short look needs few samples
-    torch.set_num_threads(first.threads)
-    total = _report_seconds(first) * len(first.dynamics) * len(pack)
-    for name in first.dynamics:
-        if name == "sgd":
-            together = replace(first, runs=sum(c.runs for c in pack), steps=min(STEPS, first.steps), dynamics=("sgd",))
-            total += _watch(together, watched, first.steps / together.steps)
-        else:
-            total += _watch(replace(first, dynamics=(name,)), watched) * len(pack)
+    together = replace(first, runs=sum(c.runs for c in pack), steps=min(STEPS, first.steps), dynamics=("sgd",))
+    with torch_threads(first.threads):
+        total = _report_seconds(first) * len(first.dynamics) * len(pack)
+        for name in first.dynamics:
+            if name == "sgd":
+                total += _watch(together, watched, first.steps / together.steps)
+            else:
+                total += _watch(replace(first, dynamics=(name,)), watched) * len(pack)
     return total
 
 

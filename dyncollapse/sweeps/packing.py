@@ -8,8 +8,8 @@ import torch
 from dyncollapse.dynamics.ensemble import blow_up_bound
 from dyncollapse.dynamics.training import Diverged, train
 from dyncollapse.dynamics.trajectory import Trajectory
-from dyncollapse.model.gaussian import join_streams, numbers_per_step
 from dyncollapse.model.networks import end_to_end
+from dyncollapse.model.streams import join_streams, numbers_per_step
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration, setting_names
 

@@ -13,7 +13,7 @@ from dyncollapse.dynamics.solver import FlowFailed
 from dyncollapse.dynamics.training import Diverged
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.runtime.files import printable, read_json
-from dyncollapse.runtime.process import check_count, is_out_of_memory
+from dyncollapse.runtime.process import check_count, is_out_of_memory, recycle_freed_memory
 from dyncollapse.runtime.records import from_values
 from dyncollapse.runtime.schemas import Report, checked
 from dyncollapse.simulation.build import Simulation, build
@@ -54,7 +54,8 @@ def run_pack(points: Sequence[Point], folder: Path) -> list[PointResult]:
         check_count("threads", threads)
     except ValueError as error:
         return [PointResult(point.name, str(error)) for point in points]
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads)  # the process is the sweep's own
+    recycle_freed_memory()
     waiting = [point for point in points if not (folder / point.name).exists()]
     trained = _train(waiting)
     failures = {point.name: _run_point(point, trained.get(point.name), folder) for point in waiting}

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dyncollapse.model.choices import LOSSES
-from dyncollapse.model.gaussian import VIEWS, GaussianTask, as_seen
+from dyncollapse.model.choices import LOSSES, VIEWS
+from dyncollapse.model.gaussian import GaussianTask, as_seen
 from dyncollapse.model.losses import loss_temperature
 from dyncollapse.model.precision import outside_autocast
 

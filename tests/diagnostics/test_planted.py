@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from dyncollapse import Monitor, covariance_spectrum, diagnose, planted_cases, read_rows
-from dyncollapse.diagnostics.report import DEFINITIONS
+from dyncollapse.diagnostics.intervals import DEFINITIONS
 
 CASES = {case.name: case for case in planted_cases()}
 TOLD = [name for name, case in CASES.items() if case.mechanism not in ("none", "unknown")]

@@ -17,7 +17,8 @@ from helpers.readers import ROWS, SUFFIXES, rewrite_pt, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dyncollapse.diagnostics.readers import FLOATS, INTEGERS, read_rows
+from dyncollapse.diagnostics.readers import read_rows
+from dyncollapse.formats.arrays import FLOATS, INTEGERS
 
 # -------------------------------------------------------------------------------------------------------- what is taken
 

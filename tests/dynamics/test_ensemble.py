@@ -20,18 +20,20 @@ from dyncollapse import (
     train,
     uniform_biases,
 )
+from dyncollapse.dynamics import _kernels
 from dyncollapse.dynamics import ensemble as ensembles
-from dyncollapse.model import gaussian
+from dyncollapse.model import _drawing
+from dyncollapse.model.streams import numbers_per_step
 
 RUNS, N, DIM = 10, 8, 4
-SIZE = gaussian.numbers_per_step(N, DIM)  # of one run
+SIZE = numbers_per_step(N, DIM)  # of one run
 
 
 @pytest.fixture
 def small_parts(monkeypatch):
     """Ten runs are four streams, of two or three runs, and four parts."""
-    monkeypatch.setattr(gaussian, "SHARED", 3 * SIZE)
-    monkeypatch.setattr(ensembles, "WORTH_A_SHARE", 2 * SIZE)
+    monkeypatch.setattr(_drawing, "SHARED", 3 * SIZE)
+    monkeypatch.setattr(_kernels, "WORTH_A_SHARE", 2 * SIZE)
 
 
 @pytest.fixture
@@ -157,7 +159,7 @@ def test_threads_change_no_bits(threads):
 def test_each_part_is_worth_a_thread():
     task = GaussianTask.block(DIM, 2)
     streams = [task.stream(N, torch.Generator().manual_seed(i), (1,)) for i in range(7)]
-    parted = ensembles._parted(join_streams(streams), torch.Size([7]))
+    parted = _kernels.shares(join_streams(streams), torch.Size([7]))
     rows, shares = zip(*parted, strict=True)
     assert list(rows) == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 7)]
     assert [len(share.streams) for share in shares] == [2, 2, 2, 1]
@@ -238,7 +240,7 @@ def test_parts_step_in_as_many_threads(count, threads, monkeypatch):
         return gradient(*given)
 
     monkeypatch.setattr(Objective, "gradient", watched)
-    monkeypatch.setattr(ensembles, "WORTH_A_THREAD", 1)  # so that only the sharing keeps it at one
+    monkeypatch.setattr(_kernels, "WORTH_A_THREAD", 1)  # so that only the sharing keeps it at one
     train(weights, stream, lr=0.1, steps=200)
     assert {number for _, number in seen} == {1}
     assert len(seen) == count

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
-from dyncollapse import contrastive_covariance, infonce, infonce_weights
-from dyncollapse.model import covariance
+from dyncollapse import ContrastiveCovariance, contrastive_covariance, infonce, infonce_weights
+from dyncollapse.model import _blocks
 from dyncollapse.model.covariance import blockwise_covariance
 
 CASES = [*itertools.product(("infonce", "dot"), ("one-sided", "two-sided")), ("ntxent", "two-sided")]
@@ -44,7 +44,7 @@ def distance(got, expected):
 @pytest.mark.parametrize("n", [2, 12, 13])
 @pytest.mark.parametrize("tile", [4, 1024])
 def test_equals_the_dense_form_at_any_block(loss, views, n, tile, generator, monkeypatch):
-    monkeypatch.setattr(covariance, "TILE", tile)
+    monkeypatch.setattr(_blocks, "TILE", tile)
     problem = pairs(generator, n)
     expected = dense(*problem, loss, views)
     assert float(expected.data.trace()) > 1e-9
@@ -176,7 +176,7 @@ def test_cuda_equals_the_cpu(dtype, tolerance, loss, views, generator):
     problem = [t.to(dtype) for t in pairs(generator, 1500)]
     got = blockwise_covariance(*(t.cuda() for t in problem), loss=loss, views=views, block=400)
     assert got.data.is_cuda
-    cpu = covariance.ContrastiveCovariance(got.data.cpu(), got.augmentation.cpu())
+    cpu = ContrastiveCovariance(got.data.cpu(), got.augmentation.cpu())
     assert distance(cpu, blockwise_covariance(*problem, loss=loss, views=views)) < tolerance
 
 

@@ -5,7 +5,7 @@ import torch
 from helpers.reference import VIEWS, covariance, random_covariance, rotation
 
 from dyncollapse import GaussianTask, Pairs, join_streams, stack_pairs
-from dyncollapse.model.gaussian import _Factor
+from dyncollapse.model._drawing import Factor
 
 EYE = torch.eye(3, dtype=torch.float64)
 
@@ -43,7 +43,7 @@ def test_samples_have_the_covariances_of_the_task(ranks, views, generator):
     ],
 )
 def test_numbers_drawn_with_a_standard_deviation_are_those_of_the_product(variances, placed):
-    factor = _Factor.of(torch.diag(torch.tensor(variances, dtype=torch.float64)))
+    factor = Factor.of(torch.diag(torch.tensor(variances, dtype=torch.float64)))
     assert (factor.std is not None) is placed
     white = torch.randn(3, 50, factor.matrix.shape[1], generator=torch.Generator().manual_seed(0))
     found = factor.normal((3, 50), torch.Generator().manual_seed(0))
@@ -186,7 +186,7 @@ def test_fresh_batches_never_repeat_a_sample(generator):
 
 @pytest.mark.parametrize("runs", [(), (2,)])
 def test_fresh_batches_do_not_begin_again_with_every_draw(runs, generator, monkeypatch):
-    monkeypatch.setattr("dyncollapse.model.gaussian.DRAWN", 2 * 12)  # two batches of 4 in 3 dimensions
+    monkeypatch.setattr("dyncollapse.model._drawing.DRAWN", 2 * 12)  # two batches of 4 in 3 dimensions
     batches = list(itertools.islice(GaussianTask.block(3, 1).stream(4, generator, runs), 7))
     drawn = torch.cat([batch.anchor.flatten(0, -2) for batch in batches])
     assert len(rows(drawn)) == len(drawn)

@@ -1,15 +1,12 @@
 import math
-from contextlib import nullcontext
 
 import pytest
 import torch
 from helpers import reference
-from helpers.pretend_cuda import pretend_cuda
 from helpers.reference import EPS, VIEWS, normal, problems
 from hypothesis import given
 
 from dyncollapse import dot_infonce, infonce, infonce_weights, ntxent, spectral
-from dyncollapse.model.losses import negative_weights
 
 FAST = {
     "infonce": infonce,
@@ -48,25 +45,6 @@ def test_weights_equal_the_loops(problem):
     got = infonce_weights(z, z_pos, None if views == "one-sided" else z_pos)
     size = 1 + float(z_pos.abs().max() + z.abs().max()) ** 2
     torch.testing.assert_close(got.reshape(-1, *got.shape[-2:]), torch.stack(slow), rtol=0, atol=100 * EPS * size)
-
-
-@pytest.mark.parametrize("first", [0, 3])
-@pytest.mark.parametrize("scale", [0.0, 1.0, 100.0])
-@pytest.mark.parametrize("pretend", [nullcontext, pretend_cuda])
-def test_negative_weights_are_the_softmax_without_its_diagonal(pretend, scale, first, generator):
-    logits = scale * normal(generator, 2, 4, 7)
-    positives = torch.arange(first, first + 4) == torch.arange(7)[:, None]
-    expected = torch.softmax(logits, -1).masked_fill(positives.T, 0.0)
-    # Where the positive has nearly all of the weight, down to 1e-100 here, the negatives' is not what is left of 1.
-    negatives = logits.masked_fill(positives.T, -torch.inf)
-    sums = (negatives.logsumexp(-1, keepdim=True) - logits.logsumexp(-1, keepdim=True)).exp()
-    with pretend():
-        copied = logits.to("cpu" if pretend is nullcontext else "cuda", copy=True)
-        b, r = (found.cpu() for found in negative_weights(copied, first))
-    # Weights are powers of numbers with that round-off.
-    rtol = 20 * EPS * (1 + float(logits.abs().max()))
-    torch.testing.assert_close(b, expected, rtol=rtol, atol=0)
-    torch.testing.assert_close(r, sums, rtol=rtol, atol=0)
 
 
 @pytest.mark.parametrize("views", VIEWS)

@@ -3,10 +3,8 @@ import dataclasses
 import pytest
 import torch
 from helpers import reference
-from helpers.reference import normal
 
 from dyncollapse import GaussianTask, Objective, gaussian_init, sample_flow, stack_pairs, train, uniform_biases
-from dyncollapse.model.losses import add_product
 
 CASES = [
     (loss, views)
@@ -157,15 +155,6 @@ def test_taking_some_runs_and_batches_at_a_time_changes_nothing(loss, runs, batc
     weights = gaussian_init([4, 3, 4], generator, runs, 0.5)
     pairs = GaussianTask.block(4, 2, views=views).sample(n, generator, (*batches, *runs))
     whole = Objective(loss).gradient(weights, pairs)
-    monkeypatch.setattr("dyncollapse.model.objective.MOST_BYTES", 2 * 8 * n * n)
+    monkeypatch.setattr("dyncollapse.model._kernels.MOST_BYTES", 2 * 8 * n * n)
     for part, expected in zip(Objective(loss).gradient(weights, pairs), whole, strict=True):
         torch.testing.assert_close(part, expected, rtol=1e-12, atol=1e-13)  # sums in another order
-
-
-@pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
-def test_add_product_equals_its_formula(lead, generator):
-    a, b, c = (normal(generator, *lead, *shape) for shape in ((4, 2), (2, 5), (1, 5)))
-    for rows in (c, c[..., :1, :].expand(*lead, 4, 5)):
-        torch.testing.assert_close(add_product(rows, a, b, -0.5, 2.0), 2.0 * a @ b - 0.5 * rows, rtol=1e-13, atol=1e-13)
-    shared = normal(generator, 2, 5)
-    torch.testing.assert_close(add_product(c, a, shared, 1.0, 1.0), a @ shared + c, rtol=1e-13, atol=1e-13)

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from dyncollapse.bridge.real_scale.findings import Finding, Found, Site
 from dyncollapse.bridge.real_scale.timing import peak_memory, seconds_per_call
-from dyncollapse.model.covariance import block_sizes, blockwise_covariance, contrastive_covariance
+from dyncollapse.model._blocks import block_sizes
+from dyncollapse.model.covariance import blockwise_covariance, contrastive_covariance
 from dyncollapse.model.losses import infonce_weights
 
 OVER_PRODUCTS = 1.5  # the target

@@ -7,8 +7,9 @@ from dyncollapse.bridge.real_scale.findings import Finding, Found, Site
 from dyncollapse.bridge.real_scale.timing import seconds_per_call
 from dyncollapse.dynamics.training import train
 from dyncollapse.dynamics.trajectory import Trajectory
-from dyncollapse.model.gaussian import GaussianTask, Pairs
-from dyncollapse.model.networks import gaussian_init
+from dyncollapse.model.gaussian import GaussianTask
+from dyncollapse.model.initialisers import gaussian_init
+from dyncollapse.model.pairs import Pairs
 
 # The toy of the speed benchmarks: one layer, Eq. 2, fresh noise at every step, float32.
 DIM, AUG_DIM, AUG_STRENGTH, DATA_VAR, BATCH, LR = 16, 8, 1.5, 0.5, 128, 0.05

@@ -1,0 +1,52 @@
+"""How the runs of a training are shared out among threads. It changes a step's time and none of its bits."""
+
+import itertools
+from collections.abc import Iterable
+
+import torch
+
+from dyncollapse.model.pairs import Pairs
+from dyncollapse.model.streams import JoinedStream
+
+# Numbers in a step that are worth one more of PyTorch's threads, as in 4 runs of 128 pairs: waking it for fewer takes
+# longer than it saves. And one more of Python's threads, as in 16 such runs: smaller shares are dominated by contention
+# for the interpreter lock. Both measured on two cores (docs/results.md).
+WORTH_A_THREAD, WORTH_A_SHARE = 2**16, 2**18
+ALL = slice(None)
+
+
+def shares(pairs: Pairs | Iterable[Pairs], runs: torch.Size) -> list[tuple[slice, Pairs | Iterable[Pairs]]]:
+    """Split runs where generators change, into shares that are worth a thread of Python.
+
+    Args:
+        pairs: A fixed batch or a stream of batches.
+        runs: Shape of the runs.
+
+    Returns:
+        The rows of each share along the first run axis, and its batches. The number of threads has no say in it, so
+        that results do not depend on that.
+    """
+    streams = pairs.streams if isinstance(pairs, JoinedStream) else ()
+    edges = [0, *itertools.accumulate(stream.runs[0] for stream in streams)]
+    if not streams or runs != (edges[-1], *streams[0].runs[1:]):  # the runs' axes are not the batches'
+        return [(ALL, pairs)]
+    ends = list(itertools.accumulate(stream.numbers_per_step for stream in streams))
+    groups = itertools.groupby(
+        range(len(streams)), lambda i: (ends[i] - streams[i].numbers_per_step / 2) // WORTH_A_SHARE
+    )
+    spans = ((own[0], own[-1] + 1) for own in (list(group) for _, group in groups))
+    return [(slice(edges[first], edges[stop]), JoinedStream(streams[first:stop])) for first, stop in spans]
+
+
+def thread_counts(parts: int, numbers: int, available: int) -> tuple[int, int]:
+    """Return how many of Python's threads step the parts of an ensemble, and how many of PyTorch's each of them has.
+
+    Args:
+        parts: Shares of the runs that are stepped by themselves.
+        numbers: Numbers that a step on all of them goes through.
+        available: Threads that PyTorch has.
+    """
+    # A worker for each thread, but one for each part where a part left over would step alone in a second round.
+    workers = parts if parts < 2 * available else available
+    useful = max(1, numbers // WORTH_A_THREAD)
+    return workers, max(1, min(available, useful) // workers)
