@@ -1,9 +1,9 @@
 from .data.augmentations import View, batched_view, draw_views, worker_view
 from .data.images import Data, FolderImages, HeldImages, Skipped, Unreadable, open_data
-from .evaluation.diagnose import Adjacent, Both, adjacent_layers, diagnose_both
+from .evaluation.diagnose import Adjacent, DiagnosedSpaces, adjacent_layers, diagnose_spaces
 from .evaluation.digits_check import check_recipes, finish_run, run_check
 from .evaluation.embed import Embedded, embed
-from .evaluation.load import Loaded, load_encoder
+from .evaluation.load import LoadedEncoder, load_encoder
 from .evaluation.paper_tables import compare
 from .evaluation.pictures import draw_check, draw_curves, draw_spaces, plot_d0, plot_relative_spectra
 from .evaluation.probe import Probed, logistic_probe, sgd_probe
@@ -17,8 +17,8 @@ from .training.trainer import Trainer, build_trainer, contrast
 
 __all__ = [
     "Adjacent",
-    "Both",
     "Data",
+    "DiagnosedSpaces",
     "Diagonal",
     "Embedded",
     "Encoder",
@@ -26,7 +26,7 @@ __all__ = [
     "FolderImages",
     "GlobalBatchNorm",
     "HeldImages",
-    "Loaded",
+    "LoadedEncoder",
     "LossDiverged",
     "Probed",
     "Process",
@@ -51,7 +51,7 @@ __all__ = [
     "check_recipes",
     "compare",
     "contrast",
-    "diagnose_both",
+    "diagnose_spaces",
     "draw_check",
     "draw_curves",
     "draw_spaces",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyncollapse.bridge.recipe import WIDEST
-from dyncollapse.commands.bridge_shared import AS_JSON, refusals
+from dyncollapse.commands.bridge_shared import AS_JSON, as_options, refusals
 from dyncollapse.commands.shared import (
     BATCHES,
     EPOCHS,
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from dyncollapse.bridge.data.images import Data, Images
-    from dyncollapse.bridge.evaluation.diagnose import Both
-    from dyncollapse.bridge.evaluation.load import Loaded
+    from dyncollapse.bridge.evaluation.diagnose import DiagnosedSpaces
+    from dyncollapse.bridge.evaluation.load import LoadedEncoder
 
 LOGISTIC_MOST = 100_000  # training images up to which the probe is by logistic regression, unless asked for (ours)
 
@@ -172,12 +172,12 @@ def diagnose(
             raise ValueError("--views is 'clean'; choose one of one-sided, two-sided")
         check_loss(loss, temperature, views, 1)
         loaded, images, name, _ = _open(split, given)
-        from dyncollapse.bridge.evaluation.diagnose import diagnose_both
+        from dyncollapse.bridge.evaluation.diagnose import diagnose_spaces
         from dyncollapse.bridge.training.collapse_monitor import SPACES
         from dyncollapse.commands.bridge_tables import print_both
         from dyncollapse.runtime.progress import progress_bars
 
-        both: Both | None = None
+        both: DiagnosedSpaces | None = None
 
         def show() -> None:
             if both is not None:
@@ -191,7 +191,7 @@ def diagnose(
             found = _embed(loaded, images, where, spaces, views, given)
             steps = ("embeddings", "inputs", *(["pairs"] if loss else []))
             with progress_bars(steps) as advance:
-                both = diagnose_both(found, loaded.encoder.cpu(), views, advance, loss=loss, temperature=temperature)
+                both = diagnose_spaces(found, loaded.encoder.cpu(), views, advance, loss=loss, temperature=temperature)
             names = _save_both(
                 both,
                 loaded,
@@ -204,7 +204,7 @@ def diagnose(
     say_saved(folder, names, to_stderr=as_json)
 
 
-def _save_both(both: "Both", loaded: "Loaded", folder: Path, config: dict[str, Any]) -> list[str]:
+def _save_both(both: "DiagnosedSpaces", loaded: "LoadedEncoder", folder: Path, config: dict[str, Any]) -> list[str]:
     """Write a folder of each space, the picture and diagnosis.json; the names of what was saved."""
     from dyncollapse.bridge.training.run_folder import DIAGNOSIS
     from dyncollapse.diagnostics import exports as webpage
@@ -307,7 +307,7 @@ def probe(method: str | None, subvector: int | None, epochs: int | None, as_json
         say(f"Added to {loaded.run}/probes.json", err=as_json)
 
 
-def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images", str, "Data"]:
+def _open(split: str | None, given: dict[str, Any]) -> tuple["LoadedEncoder", "Images", str, "Data"]:
     """The encoder of --checkpoint on its device, the images that --data and --split name, and all of --data."""
     from dyncollapse.bridge.data.images import open_data
     from dyncollapse.bridge.evaluation.load import load_encoder
@@ -324,6 +324,7 @@ def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images",
         trust=given["trust_checkpoint"],
         **{name: given[name] for name in names},
     )
+    loaded = loaded.reworded(as_options)
     data = open_data(_data_name(loaded, given), lambda text: say(text, err=True))
     split = split or ("train" if data.test is None else "test")
     if split not in ("train", "test"):
@@ -338,7 +339,7 @@ def _open(split: str | None, given: dict[str, Any]) -> tuple["Loaded", "Images",
     return loaded, images, split, data
 
 
-def _data_name(loaded: "Loaded", given: dict[str, Any]) -> str:
+def _data_name(loaded: "LoadedEncoder", given: dict[str, Any]) -> str:
     """The images that --data names, or those that a run was trained on."""
     name = given["data"] or loaded.data
     if name is None:
@@ -346,7 +347,7 @@ def _data_name(loaded: "Loaded", given: dict[str, Any]) -> str:
     return str(name)
 
 
-def _embed(loaded: "Loaded", images: Any, folder: Path, spaces: Any, views: str, given: dict[str, Any]) -> Any:
+def _embed(loaded: "LoadedEncoder", images: Any, folder: Path, spaces: Any, views: str, given: dict[str, Any]) -> Any:
     from dyncollapse.bridge.data.images import Skipped
     from dyncollapse.bridge.evaluation.embed import VIEWS
     from dyncollapse.bridge.evaluation.embed import embed as embed_images

@@ -89,8 +89,8 @@ def _run_folder(out: Path | None, resume: bool, process: Any) -> Iterator[Path]:
 
 
 def _pretrain(recipe: Recipe, folder: Path, process: Any, as_json: bool) -> None:
-    from dyncollapse.bridge.training.journal import read_journal
     from dyncollapse.bridge.training.pretraining import LossDiverged, Progress, Stopped, train_in
+    from dyncollapse.bridge.training.training_log import read_log
     from dyncollapse.runtime.folders import is_free
     from dyncollapse.runtime.progress import progress_line
 
@@ -114,7 +114,7 @@ def _pretrain(recipe: Recipe, folder: Path, process: Any, as_json: bool) -> None
     if not process.first:
         return
     pictures = _save_curves(folder)
-    last = read_journal(folder / "log.jsonl")[-1]
+    last = read_log(folder / "log.jsonl")[-1]
     journals = [name for name in ("log.jsonl", "monitor.jsonl") if (folder / name).exists()]
     if as_json:
         click.echo(json.dumps({"folder": str(folder), **read_json(folder / "config.json"), "last": last}))
@@ -126,10 +126,10 @@ def _pretrain(recipe: Recipe, folder: Path, process: Any, as_json: bool) -> None
 
 def _save_curves(folder: Path) -> list[str]:
     """Draw the journals, and warn where that fails; the names of what was drawn."""
-    from dyncollapse.bridge.training.journal import read_journal
+    from dyncollapse.bridge.training.training_log import read_log, read_monitor
     from dyncollapse.runtime.canvas import save_picture
 
-    log, monitor = (read_journal(folder / name) for name in ("log.jsonl", "monitor.jsonl"))
+    log, monitor = read_log(folder / "log.jsonl"), read_monitor(folder / "monitor.jsonl")
     if not log:
         return []
 

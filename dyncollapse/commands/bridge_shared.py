@@ -7,12 +7,24 @@ import click
 
 from dyncollapse.commands.shared import bad_input, fail
 from dyncollapse.runtime.files import CannotWrite
+from dyncollapse.runtime.settings import NAMED, SettingError
 
 TOO_BIG = "this does not fit into memory; lower --batch-size"
 NEEDED = ("timm", "torchvision", "sklearn")
+# Parameters of the bridge's functions whose options have other names.
+OPTION_NAMES = {"renames": "prefix_map", "spaces": "space", "trust": "trust_checkpoint"}
 AS_JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout; all else goes to stderr."
 )
+
+
+def as_options(text: str) -> str:
+    """A sentence of the bridge as the command line says it: its parameters, in backticks, as options."""
+    return SettingError(_with_option_names(text)).as_options()
+
+
+def _with_option_names(text: str) -> str:
+    return NAMED.sub(lambda name: f"`{OPTION_NAMES.get(name[1], name[1])}`", text)
 
 
 @contextmanager
@@ -20,7 +32,10 @@ def refusals() -> Iterator[None]:
     """Turn bad input, files that fail and what is missing of the extra `bridge` into one line and exit code 2."""
     try:
         with bad_input(TOO_BIG):
-            yield
+            try:
+                yield
+            except SettingError as error:
+                raise SettingError(_with_option_names(error.text)) from None
     except ModuleNotFoundError as error:
         if error.name not in NEEDED:
             raise

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dyncollapse.bridge.evaluation.diagnose import Both
+from dyncollapse.bridge.evaluation.diagnose import DiagnosedSpaces
 from dyncollapse.bridge.evaluation.paper_tables import as_number, as_top1
 from dyncollapse.bridge.evaluation.probe import Probed
 from dyncollapse.commands.console import augmentation_sentence, open_console, open_table, spectrum_lines
@@ -13,7 +13,7 @@ WIDTH_OF_ALL = 110  # columns of the whole table; on fewer, ranks and verdicts a
 MEASURES = ("rankme", "effective_rank", "participation_ratio", "stable_rank", "alpha_req")
 
 
-def print_both(both: Both, what: str, *, to_stderr: bool) -> None:
+def print_both(both: DiagnosedSpaces, what: str, *, to_stderr: bool) -> None:
     """Print both spaces' spectra, their measures side by side, the layers' alignment and the verdicts."""
     console = open_console(to_stderr)
     plain = not console.encoding.lower().startswith("utf")

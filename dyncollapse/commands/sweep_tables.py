@@ -10,10 +10,10 @@ from dyncollapse.commands.console import open_console, open_table
 from dyncollapse.runtime.canvas import save_picture
 from dyncollapse.runtime.files import printable
 from dyncollapse.runtime.progress import duration
-from dyncollapse.runtime.schemas import Report
 from dyncollapse.runtime.settings import option
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.sweeps.grid import as_options, shown
+from dyncollapse.sweeps.schemas import Report
 from dyncollapse.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:

@@ -136,6 +136,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def unmarked(text: str) -> str:
+    """One line as by `printable`, without backticks: in messages these mark the names of settings."""
+    return printable(text).replace("`", "'")
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, in a line; its kind where it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

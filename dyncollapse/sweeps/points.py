@@ -13,7 +13,7 @@ from dyncollapse.dynamics.solver import FlowFailed
 from dyncollapse.dynamics.training import Diverged
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.runtime.files import printable, read_json
-from dyncollapse.runtime.schemas import Report, checked
+from dyncollapse.runtime.schemas import checked
 from dyncollapse.runtime.settings import from_values
 from dyncollapse.runtime.threads import check_count
 from dyncollapse.simulation.configuration import Configuration
@@ -21,6 +21,7 @@ from dyncollapse.simulation.report import save
 from dyncollapse.simulation.run import Outcome, Simulation, build, run
 from dyncollapse.sweeps.grid import point_hash
 from dyncollapse.sweeps.packing import train_together
+from dyncollapse.sweeps.schemas import Report
 
 
 class PointResult(NamedTuple):

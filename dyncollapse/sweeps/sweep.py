@@ -11,12 +11,13 @@ from dyncollapse.runtime.dispatch import Workers, dispatch
 from dyncollapse.runtime.executors import local_workers
 from dyncollapse.runtime.files import is_partial, printable, read_json, remove_partial, write_json, writing
 from dyncollapse.runtime.folders import HOLDER, LOCK, held
-from dyncollapse.runtime.schemas import Failures, Plan, Report, checked
+from dyncollapse.runtime.schemas import checked
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.report import versions
 from dyncollapse.sweeps.grid import axes_of, point_hash
 from dyncollapse.sweeps.packing import best_runs, packs
 from dyncollapse.sweeps.points import PointResult, as_configuration, read_point, run_pack
+from dyncollapse.sweeps.schemas import Failures, Plan, Report
 from dyncollapse.sweeps.tables import as_dataset, as_row
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ class Adjacent:
 
 
 @dataclass(frozen=True, eq=False)
-class Both:
+class DiagnosedSpaces:
     """Reports on the spaces that were embedded, and the alignment of each two layers in a row.
 
     `assumptions` are sentences on what the file of an encoder by others does not say.
@@ -60,13 +60,13 @@ class Both:
         return {"spaces": spaces, "layers": layers, "assumptions": list(self.assumptions)}
 
 
-def diagnose_both(
+def diagnose_spaces(
     embedded: Embedded,
     encoder: Encoder,
     views: str,
     progress: Callable[[str, float, float], None] | None = None,
     **options: Any,
-) -> Both:
+) -> DiagnosedSpaces:
     """`diagnose` of every embedded space, with the other view where there is one.
 
     Where the projector is one linear map, the embedding's report takes the representation as its layer's inputs, which
@@ -84,7 +84,7 @@ def diagnose_both(
         if others:
             settings["views"] = views
         reports[space] = diagnose(z, others or None, progress=progress, **settings)
-    return Both(reports, adjacent_layers(encoder), embedded.assumptions)
+    return DiagnosedSpaces(reports, adjacent_layers(encoder), embedded.assumptions)
 
 
 def is_linear(projector: nn.Module) -> bool:

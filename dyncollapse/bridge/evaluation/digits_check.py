@@ -10,16 +10,16 @@ from typing import Any
 import torch
 
 from dyncollapse.bridge.data.images import Data, open_data, some_images
-from dyncollapse.bridge.evaluation.diagnose import diagnose_both
+from dyncollapse.bridge.evaluation.diagnose import diagnose_spaces
 from dyncollapse.bridge.evaluation.embed import VIEWS_OF_LOSS, embed
-from dyncollapse.bridge.evaluation.load import Loaded
+from dyncollapse.bridge.evaluation.load import from_recipe
 from dyncollapse.bridge.evaluation.probe import logistic_probe
 from dyncollapse.bridge.models.encoders import build_encoder, embedding_dim
 from dyncollapse.bridge.recipe import PROJECTORS, Recipe, resolve
 from dyncollapse.bridge.training.distributed import Process
-from dyncollapse.bridge.training.journal import read_journal
 from dyncollapse.bridge.training.pretraining import LossDiverged, pretrain, same_run
 from dyncollapse.bridge.training.run_folder import CONFIG, DIAGNOSIS, PROBES, add_probe, read_run
+from dyncollapse.bridge.training.training_log import read_log
 from dyncollapse.runtime.dispatch import dispatch
 from dyncollapse.runtime.executors import local_workers
 from dyncollapse.runtime.files import write_json
@@ -95,17 +95,17 @@ def finish_run(recipe: Recipe, folder: Path, data: Data | None = None, most: int
     """
     data = data or open_data(recipe.data)
     encoder = pretrain(recipe, folder, Process(0, 1, torch.device(recipe.device)), data=data)
-    loaded = Loaded(encoder, recipe, data.train.channels, folder, "", None, folder)
+    pretrained = from_recipe(encoder, recipe, data.train.channels, folder, run=folder)
     with TemporaryDirectory(dir=folder) as temporary:
         images = data.train if most is None else some_images(data.train, most)
         # The loss saw two augmented views, and so does the diagnosis; the probe learns from images as they are.
         if not (folder / DIAGNOSIS).exists():
-            pairs = embed(loaded, images, Path(temporary), views=VIEWS_OF_LOSS, device=recipe.device)
-            both = diagnose_both(pairs, encoder, VIEWS_OF_LOSS)
+            pairs = embed(pretrained, images, Path(temporary), views=VIEWS_OF_LOSS, device=recipe.device)
+            both = diagnose_spaces(pairs, encoder, VIEWS_OF_LOSS)
             write_json(folder / DIAGNOSIS, both.as_values() | {"config": {"split": "train", "views": VIEWS_OF_LOSS}})
-        train = embed(loaded, images, Path(temporary), spaces=["representation"], device=recipe.device)
+        train = embed(pretrained, images, Path(temporary), spaces=["representation"], device=recipe.device)
         train_rows = train["representation"][0].clone(), train.labels
-        test = embed(loaded, data.split("test"), Path(temporary), spaces=["representation"], device=recipe.device)
+        test = embed(pretrained, data.split("test"), Path(temporary), spaces=["representation"], device=recipe.device)
         test_rows = test["representation"][0].clone(), test.labels
     done = read_run(folder)
     d0 = embedding_dim(encoder)
@@ -152,7 +152,7 @@ def _watched(
     ended = threading.Event()
 
     def taken() -> int:
-        lines = (read_journal(folder / name / "log.jsonl") for name in recipes)
+        lines = (read_log(folder / name / "log.jsonl") for name in recipes)
         return sum(found[-1]["step"] for found in lines if found)
 
     def look() -> None:

@@ -6,7 +6,7 @@ from functools import partial
 
 from dyncollapse.bridge.real_scale import cifar, covariances, embedding, ensembles, resumption, throughput
 from dyncollapse.bridge.real_scale.findings import Found, Site
-from dyncollapse.bridge.real_scale.subprocesses import Failure, run_alone
+from dyncollapse.bridge.real_scale.subprocesses import Failure, run_in_subprocess
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ PARTS = (
 
 def measure_part(part: Part, site: Site, tell: Callable[[str], object]) -> Found | Failure:
     """Do a part in a process of its own, until the site's end."""
-    outcome: Found | Failure = run_alone(partial(_measure, part.measure, site), site.until, tell)
+    outcome: Found | Failure = run_in_subprocess(partial(_measure, part.measure, site), site.until, tell)
     return outcome
 
 

@@ -30,7 +30,7 @@ class Failure:
 Work = Callable[[Callable[[str], object], Callable[[Any], object]], Any]
 
 
-def run_alone(work: Work, until: float, tell: Callable[[str], object]) -> Any:
+def run_in_subprocess(work: Work, until: float, tell: Callable[[str], object]) -> Any:
     """What `work(tell, save)` returns in another process, or a Failure where it raises, dies or is not done by `until`.
 
     `until` is in seconds of time.time(). The process and all that it started have ended when this returns.

@@ -20,12 +20,12 @@ from dyncollapse.bridge.models.encoders import Encoder, embedding_dim, represent
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.training.batch_size import batch_advice, check_step_room
 from dyncollapse.bridge.training.checkpoints import checkpoints, load_checkpoint
-from dyncollapse.bridge.training.collapse_monitor import Watch
+from dyncollapse.bridge.training.collapse_monitor import CollapseMonitor
 from dyncollapse.bridge.training.distributed import Process, gather_values
-from dyncollapse.bridge.training.journal import Journal
 from dyncollapse.bridge.training.optimisation import chosen_kernels
 from dyncollapse.bridge.training.run_folder import CONFIG, read_run
 from dyncollapse.bridge.training.trainer import Trainer, build_trainer
+from dyncollapse.bridge.training.training_log import TrainingLog
 from dyncollapse.runtime.files import remove_partial, write_json
 from dyncollapse.runtime.folders import held
 from dyncollapse.runtime.settings import SettingError
@@ -111,7 +111,7 @@ def _pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress
     checkpoint = load_checkpoint(done[-1]) if done else None  # before minutes are spent on images
     images, skipped = _stored(recipe, data.train, tell)
     trainer = build_trainer(recipe, process, len(images), images.channels)
-    watch = Watch(
+    watch = CollapseMonitor(
         recipe.monitor_every,
         recipe.batch_size,
         (representation_dim(trainer.encoder.backbone), embedding_dim(trainer.encoder)),
@@ -127,7 +127,7 @@ def _pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress
         trainer.restore(checkpoint)
         first = checkpoint.step
         tell(f"going on from {done[-1]}, step {first} of {trainer.total}")
-    journals = [Journal(folder / name) for name in ("log.jsonl", "monitor.jsonl")] if process.first else []
+    journals = [TrainingLog(folder / name) for name in ("log.jsonl", "monitor.jsonl")] if process.first else []
     for journal in journals:
         journal.cut(first)
         if recipe.tensorboard:
@@ -146,8 +146,8 @@ def _pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress
 def _loop(
     trainer: Trainer,
     batches: Iterator[Batch],
-    watch: Watch,
-    journals: Sequence[Journal],
+    watch: CollapseMonitor,
+    journals: Sequence[TrainingLog],
     first: int,
     folder: Path,
     skipped: Skipped,

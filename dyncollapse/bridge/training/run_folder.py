@@ -8,9 +8,10 @@ from typing import Any
 from filelock import FileLock
 
 from dyncollapse.bridge.recipe import Recipe
-from dyncollapse.bridge.training.journal import read_journal
+from dyncollapse.bridge.training.schemas import Diagnosis, Facts, LogLine, Probe, Probes, Settings
+from dyncollapse.bridge.training.training_log import read_log
 from dyncollapse.runtime.files import printable, read_json, write_json
-from dyncollapse.runtime.schemas import Diagnosis, Facts, Probe, Probes, Settings, checked
+from dyncollapse.runtime.schemas import checked
 from dyncollapse.runtime.settings import from_values
 
 CONFIG, PROBES, DIAGNOSIS, LOG = "config.json", "probes.json", "diagnosis.json", "log.jsonl"
@@ -25,7 +26,7 @@ class Run:
     facts: Facts
     probes: list[Probe]
     diagnosis: Diagnosis | None
-    log: list[dict[str, Any]]
+    log: list[LogLine]
 
     @property
     def finished(self) -> bool:
@@ -74,7 +75,7 @@ def read_run(folder: Path) -> Run:
         name = DIAGNOSIS
         diagnosis = checked(read_json(folder / name), Diagnosis) if (folder / name).exists() else None
         name = LOG
-        log = read_journal(folder / name)
+        log = read_log(folder / name)
     except OSError as error:
         raise ValueError(f"{shown} cannot be read as a run ({name}: {error.strerror})") from None
     except ValueError as error:

@@ -130,9 +130,9 @@ def test_a_command_that_is_killed_leaves_no_part_behind(tmp_path):
 import sys, time
 from helpers import bridge as bridge_helpers
 from functools import partial
-from dyncollapse.bridge.real_scale.subprocesses import run_alone
+from dyncollapse.bridge.real_scale.subprocesses import run_in_subprocess
 if __name__ == "__main__":
-    run_alone(partial(bridge_helpers.sleep_and_tell, sys.argv[1]), time.time() + 60, print)
+    run_in_subprocess(partial(bridge_helpers.sleep_and_tell, sys.argv[1]), time.time() + 60, print)
 """
     environment = {**ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "pid")], env=environment)
