@@ -1,6 +1,7 @@
 """The diagnostics during training: spectra of representation and embedding in windows of steps."""
 
 import time
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,8 +12,8 @@ from dyncollapse.bridge.training.schemas import MonitorLine
 from dyncollapse.diagnostics.monitor import Monitor
 
 SPACES = ("representation", "embedding")
-# Samples per dimension in a window. By the Marchenko-Pastur law, isotropic data then show an effective rank of 0.95 and a
-# participation ratio of 1 / (1 + 1/10) = 0.91 of their dimension: what is far below that is no effect of the window.
+# Samples per dimension in a window. By the Marchenko-Pastur law, isotropic data then show an effective rank of 0.95 and
+# a participation ratio of 1 / (1 + 1/10) = 0.91 of their dimension: what is far below that is no effect of the window.
 SAMPLES_PER_DIMENSION = 10
 MEASURES = ("rankme", "effective_rank", "participation_ratio", "stable_rank", "alpha_req")
 
@@ -43,25 +44,25 @@ class CollapseMonitor:
         start = time.perf_counter()
         for space, monitor in self.monitors.items():
             monitor.update(*(view.detach().float() for view in views[space]))
-        report = self._report() if step % self.every == 0 else None
+        found = self._report() if step % self.every == 0 else None
         self.seconds += time.perf_counter() - start
-        return report
+        return found
 
-    def _report(self) -> MonitorLine:
-        line: MonitorLine = {}
+    def _report(self) -> dict[str, Any]:
+        line: dict[str, Any] = {}
         for space, monitor in self.monitors.items():
             try:
                 if self.process.count > 1:
                     monitor.all_reduce()
-                report = monitor.compute()
+                found = monitor.compute()
             except ValueError as error:  # a collapse so total that nothing varies, or a diverged run: say so, go on
                 line[f"{space}_error"] = str(error)
                 continue
             finally:
                 monitor.reset()
-            line[f"{space}_samples"] = report.samples
-            line[f"{space}_collapsed"] = report.collapsed
-            line[f"{space}_mechanism"] = report.verdict.mechanism
-            line |= {f"{space}_{name}": report.measures[name] for name in MEASURES}
-            line[f"{space}_spectrum"] = [float(f"{value:.4g}") for value in report.spectrum.tolist()]
+            line[f"{space}_samples"] = found.samples
+            line[f"{space}_collapsed"] = found.collapsed
+            line[f"{space}_mechanism"] = found.verdict.mechanism
+            line |= {f"{space}_{name}": found.measures[name] for name in MEASURES}
+            line[f"{space}_spectrum"] = [float(f"{value:.4g}") for value in found.spectrum.tolist()]
         return line
