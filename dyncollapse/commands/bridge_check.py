@@ -133,4 +133,4 @@ def _summarise(folder: Path) -> dict[str, object]:
     write_bytes(folder / "table.md", as_markdown(compared["rows"]).encode())
     if problem := save_picture(folder / "figures.png", draw):
         warn(problem)
-    return compared
+    return {**compared}

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +50,7 @@ def check_recipes(seeds: int = SEEDS, *, short: bool = False, epochs: int | None
     return recipes
 
 
-def table_recipes(common: Mapping[str, Any], heads: Sequence[str] = PROJECTORS) -> dict[str, Recipe]:
+def table_recipes(common: Mapping[str, object], heads: Sequence[str] = PROJECTORS) -> dict[str, Recipe]:
     """A recipe for each row of the tables, by its projector; beside all of them also the matched linear one."""
     recipes = {head: resolve({**common, "projector": head}) for head in heads}
     if {"linear", "low-rank-diagonal"} <= recipes.keys() and len(heads) == len(PROJECTORS):

@@ -17,7 +17,7 @@ from dyncollapse.bridge.evaluation.embed import BATCH, VIEWS_OF_LOSS, Embedded, 
 from dyncollapse.bridge.evaluation.load import LoadedEncoder, from_recipe, load_encoder
 from dyncollapse.bridge.models.backbones import representation_dim
 from dyncollapse.bridge.models.encoders import build_encoder, embedding_dim
-from dyncollapse.bridge.real_scale.findings import Finding, Found, Site
+from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site
 from dyncollapse.bridge.real_scale.synthetic_images import images_in_memory
 from dyncollapse.bridge.real_scale.timing import timed
 from dyncollapse.bridge.recipe import resolve
@@ -35,7 +35,7 @@ PLAIN_AGREES, WARPED_AGREES = 1.5 / 255 / 0.22, 1e-2
 SPECTRUM_AGREES = 1e-10
 
 
-def measure(site: Site) -> Found:
+def measure(site: Site) -> PartResult:
     """How long all of it takes on the device, and how far it is from float64 on the CPU on a part."""
     scale, device = site.scale, site.device
     pretrained, skipped = _encoder(site)
@@ -51,7 +51,7 @@ def measure(site: Site) -> Found:
         Finding("images embedded, two views of each, float32, written to files", len(images)),
         Finding("views embedded per second", 2 * len(images) / values["embed_seconds"], "1/s"),
     ]
-    site.save(Found(findings, values, skipped))
+    site.save(PartResult(findings, values, skipped))
     values["spectra"] = {}
     for space in SPACES:
         rows, part = on_device[space][0], embedded[space][0][: scale.spectrum_part]
@@ -67,7 +67,7 @@ def measure(site: Site) -> Found:
             ),
         ]
     findings += _agreement(pretrained, images, embedded, site)
-    site.save(Found(findings, values, skipped))
+    site.save(PartResult(findings, values, skipped))
     site.tell("diagnosing both spaces")
     diagnosed, values["diagnose_seconds"] = timed(
         lambda: diagnose_spaces(
@@ -82,7 +82,7 @@ def measure(site: Site) -> Found:
     findings.append(
         Finding("report while training, its window of batches included", _monitor_seconds(site, pretrained), "s")
     )
-    return Found(findings, values, skipped)
+    return PartResult(findings, values, skipped)
 
 
 def _encoder(site: Site) -> tuple[LoadedEncoder, list[str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from dyncollapse.bridge.real_scale.findings import Finding, Found, Site
+from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site
 from dyncollapse.bridge.real_scale.synthetic_images import write_jpegs
 from dyncollapse.bridge.recipe import Recipe, resolve
 from dyncollapse.bridge.training.checkpoints import checkpoints
@@ -24,7 +24,7 @@ LOOK = 0.01  # seconds between two looks for its first checkpoint
 AGREES = 1e-4
 
 
-def measure(site: Site) -> Found:
+def measure(site: Site) -> PartResult:
     """Train whole in this process; as a command that is killed after its first checkpoint, and its resumption."""
     classes = 4
     write_jpegs(site.folder / "small" / "train", classes, site.scale.killed_images // classes, ((64, 64),))
@@ -50,7 +50,7 @@ def measure(site: Site) -> Found:
         Finding("losses that are the same to the last bit, share", differences.count(0.0) / len(differences)),
     ]
     values = {"steps": steps, "died_at": died_at, "loss": expected, "resumed_loss": got, "recipe": recipe.as_dict()}
-    return Found(findings, values)
+    return PartResult(findings, values)
 
 
 def compare(expected: Sequence[float], got: Sequence[float]) -> list[float]:

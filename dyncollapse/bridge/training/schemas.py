@@ -6,6 +6,9 @@ from msgspec import Meta
 
 from dyncollapse.runtime.schemas import Column, Count, Name, Number, Size, Spectrum, Text
 
+SpaceName = Literal["representation", "embedding"]
+MeasureName = Literal["rankme", "effective_rank", "participation_ratio"]
+
 
 class Settings(TypedDict):
     """config.json of a run of the bridge."""
@@ -46,7 +49,7 @@ Probes = Annotated[list[Probe], Meta(max_length=10**5)]
 class Diagnosis(TypedDict):
     """diagnosis.json of a run."""
 
-    spaces: dict[Literal["representation", "embedding"], "Space"]
+    spaces: dict[SpaceName, "Space"]
     config: "DiagnosisConfig"
 
 
