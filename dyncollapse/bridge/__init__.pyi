@@ -7,11 +7,13 @@ from .evaluation.load import LoadedEncoder, load_encoder
 from .evaluation.paper_tables import compare
 from .evaluation.pictures import draw_check, draw_curves, draw_spaces, plot_d0, plot_relative_spectra
 from .evaluation.probe import Probed, logistic_probe, sgd_probe
-from .models.encoders import Encoder, build_backbone, build_encoder
+from .models.backbones import build_backbone
+from .models.encoders import Encoder, build_encoder
 from .models.projectors import Diagonal, Fixed, RandomSubVector, SubVector, build_projector
 from .recipe import Recipe, resolve
 from .training.distributed import GlobalBatchNorm, Process, gather, join_processes
-from .training.pretraining import LossDiverged, Progress, Stopped, TooBig, pretrain
+from .training.loop import LossDiverged, Progress, Stopped
+from .training.pretraining import TooBig, pretrain
 from .training.run_folder import Run, add_probe, find_runs, read_run
 from .training.trainer import Trainer, build_trainer, contrast
 

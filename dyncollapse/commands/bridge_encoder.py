@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyncollapse.bridge.recipe import WIDEST
-from dyncollapse.commands.bridge_shared import AS_JSON, as_options, refusals
+from dyncollapse.commands.bridge_shared import AS_JSON, in_options, refusals, tell
 from dyncollapse.commands.shared import (
     BATCHES,
     EPOCHS,
@@ -324,8 +324,8 @@ def _open(split: str | None, given: dict[str, Any]) -> tuple["LoadedEncoder", "I
         trust=given["trust_checkpoint"],
         **{name: given[name] for name in names},
     )
-    loaded = loaded.reworded(as_options)
-    data = open_data(_data_name(loaded, given), lambda text: say(text, err=True))
+    loaded = loaded.reworded(in_options)
+    data = open_data(_data_name(loaded, given), tell)
     split = split or ("train" if data.test is None else "test")
     if split not in ("train", "test"):
         raise ValueError(f"--split is {split!r}; choose one of train, test")

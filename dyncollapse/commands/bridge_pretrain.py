@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyncollapse.bridge.recipe import Recipe, resolve
-from dyncollapse.commands.bridge_shared import AS_JSON, refusals
+from dyncollapse.commands.bridge_shared import AS_JSON, in_options, refusals, tell
 from dyncollapse.commands.shared import OUT, fail, say, say_saved, setting_options, use_machine, warn
 from dyncollapse.runtime.files import CannotWrite, read_json
 
@@ -97,7 +97,7 @@ def _pretrain(recipe: Recipe, folder: Path, process: Any, as_json: bool) -> None
     again = f"To go on: dyncollapse bridge pretrain --resume --out {folder}"
     try:
         with progress_line("steps") if process.first else _silent() as advance:
-            train_in(folder, recipe, process, Progress(advance, lambda text: say(text, err=True)))
+            train_in(folder, recipe, process, Progress(advance, tell))
     except Stopped as stopped:
         if not process.first:
             raise SystemExit(130) from None  # one of them tells
@@ -107,7 +107,7 @@ def _pretrain(recipe: Recipe, folder: Path, process: Any, as_json: bool) -> None
         kept = "Nothing was saved." if is_free(folder) else f"What was saved until then is in {folder}/. {again}"
         fail(130, f"Interrupted. {kept}")
     except LossDiverged as error:
-        fail(1, f"{error}. Earlier checkpoints are in {folder}/")
+        fail(1, f"{in_options(error.text)}. Earlier checkpoints are in {folder}/")
     except CannotWrite as error:
         kept = "Nothing was saved." if is_free(folder) else f"What was saved before is whole. {again}"
         fail(1, f"{error.filename} could not be written ({error.strerror}). {kept}")

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import click
 
-from dyncollapse.commands.shared import bad_input, fail
+from dyncollapse.commands.shared import bad_input, fail, say
 from dyncollapse.runtime.files import CannotWrite
 from dyncollapse.runtime.settings import NAMED, SettingError
 
@@ -18,13 +18,18 @@ AS_JSON = click.option(
 )
 
 
-def as_options(text: str) -> str:
+def in_options(text: str) -> str:
     """A sentence of the bridge as the command line says it: its parameters, in backticks, as options."""
     return SettingError(_with_option_names(text)).as_options()
 
 
 def _with_option_names(text: str) -> str:
     return NAMED.sub(lambda name: f"`{OPTION_NAMES.get(name[1], name[1])}`", text)
+
+
+def tell(text: str) -> None:
+    """Say on stderr what the bridge reports on its way."""
+    say(in_options(text), err=True)
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from torch import Tensor
 from dyncollapse.bridge.data.augmentations import square, stored_side
 from dyncollapse.bridge.data.image_folders import Found, find_splits, some, told
 from dyncollapse.bridge.data.pixels import Unreadable, quiet_decoders, read_rgb
-from dyncollapse.runtime.files import printable
+from dyncollapse.runtime.files import printable, unmarked
+from dyncollapse.runtime.settings import NAMED, SettingError
 
 NO_CLASS = -1  # the label of images without classes
 CIFAR = "cifar-10-batches-py"
@@ -111,37 +112,48 @@ class FolderImages:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """What --data names: images to train on, others to test on where there are any, and the classes' names."""
+    """Images to train on and to test on.
+
+    Attributes:
+        train: Images to train on.
+        test: Others to test on, where there are any.
+        classes: The classes' names, by label.
+        title: What messages call them: the folder, or digits.
+        skipped: What of a folder is none of these, in words; empty where there is nothing.
+    """
 
     train: Images
     test: Images | None
     classes: Sequence[str]
     title: str
+    skipped: str = ""
 
     def split(self, name: str) -> Images:
         """The train or the test images. Raises ValueError where there are none."""
         if name == "train":
             return self.train
         if self.test is None:
-            raise ValueError(f"--data {self.title} has no test images; give a folder with train/ and val/ or test/")
+            shown = unmarked(self.title)
+            raise SettingError(f"`data` {shown} has no test images; give a folder with train/ and val/ or test/")
         return self.test
 
     def check_labels(self) -> None:
-        """Raise ValueError, one line, where a classifier cannot be trained on these images and tested."""
-        shown = printable(self.title)
+        """Raise SettingError, one line, where a classifier cannot be trained on these images and tested."""
+        shown = unmarked(self.title)
         for part, split in (("training", "train"), ("test", "test")):
             if not labelled(self.split(split)):
-                raise ValueError(
-                    f"the {part} images of --data {shown} have no classes, which a probe needs; put the images of each "
+                raise SettingError(
+                    f"the {part} images of `data` {shown} have no classes, which a probe needs; put the images of each "
                     "class in a folder of its own"
                 )
         trained, tested = (set(images.labels.unique().tolist()) for images in (self.train, self.split("test")))
         if len(trained) < 2:
-            raise ValueError(f"--data {shown} has training images of one class only; a probe needs two")
+            besides = f"; skipped: {unmarked(self.skipped)}" if self.skipped else ""
+            raise SettingError(f"`data` {shown} has training images of one class only; a probe needs two{besides}")
         if unseen := sorted(tested - trained):
-            raise ValueError(
-                f"--data {shown} has test images of {some([self.classes[k] for k in unseen])}, and no training images "
-                "of it; is it only half copied?"
+            names = unmarked(some([self.classes[k] for k in unseen]))
+            raise SettingError(
+                f"`data` {shown} has test images of {names}, and no training images of it; is it only half copied?"
             )
 
 
@@ -151,24 +163,35 @@ def labelled(images: Images) -> bool:
 
 
 def _to_stderr(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(NAMED.sub(r"\1", text) + "\n")
 
 
 def open_data(name: str, tell: Callable[[str], object] = _to_stderr) -> Data:
-    """Open the images that `--data` names: `digits`, a folder with torchvision's CIFAR-10, or an image folder.
+    """Open a set of images: scikit-learn's digits, a folder with torchvision's CIFAR-10, or an image folder.
 
     Args:
-        name: An image folder has one folder per class, or images without classes; or it has train/ and val/ (or test/),
-            each of which is such a folder.
-        tell: Receives one line where something in an image folder is skipped (see `find_images`).
+        name: The word digits, or a folder. An image folder has one folder per class, or images without classes; or it
+            has train/ and val/ (or test/), each of which is such a folder.
+        tell: Called with one line, which names the setting `data` in backticks, where something in an image folder is
+            skipped (see `find_images`).
+
+    Returns:
+        Images to train on, and to test on where there are any.
 
     Raises:
-        ValueError: Anything else, and classes of train/ that val/ has no folder for, or the other way round.
+        SettingError: For a name that is no folder.
+        ValueError: For a folder without images, and for classes of train/ that val/ has no folder for, or the other way
+            round.
+
+    Example:
+        >>> digits = open_data("digits")
+        >>> len(digits.train), len(digits.split("test")), digits.train.channels
+        (1297, 500, 1)
     """
     if name == "digits":
         return _digits()
     if not name or not os.path.isdir(name):
-        raise ValueError(f"--data {printable(name) or '(empty)'} is no folder; give a folder of images, or digits")
+        raise SettingError(f"`data` {unmarked(name) or '(empty)'} is no folder; give a folder of images, or digits")
     if os.path.isdir(os.path.join(name, CIFAR)):
         return _cifar(Path(name))
     splits = find_splits(name)
@@ -177,11 +200,11 @@ def open_data(name: str, tell: Callable[[str], object] = _to_stderr) -> Data:
         for kind, names in found.skipped.items():
             skipped.setdefault(kind, []).extend(os.path.join(split, relative) for relative in names)
     if skipped:
-        tell(f"--data {printable(name)}: skipped {told(skipped)}")
+        tell(f"`data` {unmarked(name)}: skipped {unmarked(told(skipped))}")
     classes = sorted({label for found in splits.values() for label in found.names or ()})
     numbers = {label: number for number, label in enumerate(classes)}
     train, *tests = (_labelled(found, numbers) for found in splits.values())
-    return Data(train, tests[0] if tests else None, classes, name)
+    return Data(train, tests[0] if tests else None, classes, name, told(skipped))
 
 
 def _labelled(found: Found, numbers: dict[str, int]) -> FolderImages:
@@ -215,24 +238,37 @@ def _digits() -> Data:
     return Data(parts[0], parts[1], [str(digit) for digit in range(10)], "digits")
 
 
+class RefusedImage(Unreadable, SettingError):
+    """The first image that cannot be read, where `strict` asks to stop at it; the message names it."""
+
+
 @dataclass
 class Skipped:
-    """Images that could not be read, by number; with `strict` the first one is an error."""
+    """Images that could not be read, by number; with `strict` the first one is an error.
+
+    Attributes:
+        images: The whole set.
+        strict: Whether to stop at the first.
+        tell: Called with a line on each.
+        reasons: Why, by the image's number.
+    """
 
     images: Images
     strict: bool = False
     tell: Callable[[str], object] = print
     reasons: dict[int, str] = field(default_factory=dict)
-    _held: list[str] = field(default_factory=list)  # not told before an image could be read: it may be a refusal
+    _held: list[str] = field(default_factory=list)  # until an image could be read: all may be refused
 
     def add(self, failures: Sequence[tuple[int, str]]) -> None:
-        """Note failures, telling each image's first when `check` has seen one that can be read.
+        """Note failures; the first of each image is told once `check` has seen an image that can be read.
 
-        Raises Unreadable if `strict`.
+        Raises RefusedImage if `strict`.
         """
         for index, reason in failures:
             if self.strict:
-                raise Unreadable(f"{reason}; repair or remove it, or leave out --strict to skip such images")
+                raise RefusedImage(
+                    f"{unmarked(reason)}; repair or remove it, or leave out `strict` to skip such images"
+                )
             if index not in self.reasons:
                 self.reasons[index] = reason
                 self._held.append(f"skipped: {reason}")
@@ -276,10 +312,21 @@ def read_near(
 
 
 def hold(images: Images, size: int, skipped: Skipped, threads: int = 1) -> HeldImages:
-    """All images in memory, of one size, but for those that cannot be read, which `skipped` is told.
+    """Read all images into memory, but for those that cannot be read.
 
-    `threads` read and resize, for both are done outside of Python's lock. Images of one size are kept as they are;
-    others are resized and cut to a square, 256/224 of the view's side. Raises Unreadable where no image can be read.
+    Images of one size are kept as they are; others are resized and cut to a square, 256/224 of the view's side.
+
+    Args:
+        images: n images.
+        size: Side of the views that will be made of them, in pixels.
+        skipped: Record of those that cannot be read.
+        threads: How many read and resize at once; both are done outside of Python's lock.
+
+    Returns:
+        The images, of one size.
+
+    Raises:
+        Unreadable: Where none can be read, or with `strict` one cannot.
     """
     if isinstance(images, HeldImages):
         return images

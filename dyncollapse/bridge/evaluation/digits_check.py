@@ -17,7 +17,8 @@ from dyncollapse.bridge.evaluation.probe import logistic_probe
 from dyncollapse.bridge.models.encoders import build_encoder, embedding_dim
 from dyncollapse.bridge.recipe import PROJECTORS, Recipe, resolve
 from dyncollapse.bridge.training.distributed import Process
-from dyncollapse.bridge.training.pretraining import LossDiverged, pretrain, same_run
+from dyncollapse.bridge.training.loop import LossDiverged
+from dyncollapse.bridge.training.pretraining import pretrain, same_run
 from dyncollapse.bridge.training.run_folder import CONFIG, DIAGNOSIS, PROBES, add_probe, read_run
 from dyncollapse.bridge.training.training_log import LOG, read_log
 from dyncollapse.runtime.dispatch import dispatch

@@ -112,7 +112,9 @@ def embed(
     pair, names = view_pair(views, spec.augment), file_names(spaces, views)
     shape = (min(batch_size, len(images)), images.channels, spec.image_size, spec.image_size)
     check_batch_room(encoder.backbone, shape, len(pair), device)
-    batches = batches_in_order(images, pair, spec.image_size, batch_size, device, workers, seed)
+    batches = batches_in_order(
+        images, pair, spec.image_size, batch_size=batch_size, device=device, workers=workers, seed=seed
+    )
     with RowFiles(folder, names, len(images)) as files:
         indices = _write_rows(files, encoder, batches, spaces, skipped, progress)
         files.finish()

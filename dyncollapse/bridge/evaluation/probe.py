@@ -170,14 +170,17 @@ def sgd_probe(
     kept = kept_dimensions(subvector, dim)
     batch_size = min(batch_size, len(train))
     check_batch_room(backbone, (batch_size, train.channels, size, size), 1, device)
-    plain = partial(_plain_batches, size=size, batch_size=batch_size, device=device, workers=workers, seed=seed)
-    features = _fit_features(backbone, kept, islice(plain(train), -(-SCALED_BY // batch_size)), skipped)
+    in_order = partial(
+        batches_in_order, views=(None,), size=size, batch_size=batch_size, device=device, workers=workers, seed=seed
+    )
+    features = _fit_features(backbone, kept, islice(in_order(train), -(-SCALED_BY // batch_size)), skipped)
     order = Order(len(train), batch_size, seed)
-    batches = _augmented_batches(train, PROBES[pretrained.spec.augment], size, order, epochs, (device, workers))
+    view = PROBES[pretrained.spec.augment]
+    batches = _augmented_batches(train, view, size, order, epochs=epochs, device=device, workers=workers)
     layer = _zero_layer(kept, int(max(train.labels.max(), test.labels.max())) + 1, device)
     steps = epochs * order.steps_per_epoch, order.steps_per_epoch
     right = _train_layer(layer, features, batches, train.labels, steps, skipped=skipped, progress=progress)
-    hits, count = _test_layer(layer, features, plain(test), test, Skipped(test, skipped.strict, skipped.tell))
+    hits, count = _test_layer(layer, features, in_order(test), test, Skipped(test, skipped.strict, skipped.tell))
     top1 = 100 * hits / count
     return Probed(
         method="sgd",
@@ -226,21 +229,14 @@ def _fit_features(backbone: nn.Module, kept: int, batches: Iterable[Batch], skip
     return replace(raw, centre=centre, scale=scale)
 
 
-def _plain_batches(
-    images: Images, *, size: int, batch_size: int, device: torch.device, workers: int, seed: int
-) -> Iterator[Batch]:
-    return batches_in_order(images, (None,), size, batch_size, device, workers, seed)
-
-
 def _augmented_batches(
-    train: Images, view: View, size: int, order: Order, epochs: int, machine: tuple[torch.device, int]
+    train: Images, view: View, size: int, order: Order, *, epochs: int, device: torch.device, workers: int
 ) -> Iterator[Batch]:
-    """Views of every epoch's images, in random order, made on a device by so many workers."""
+    """Views of every epoch's images, in random order."""
     steps, rows = (0, epochs * order.steps_per_epoch), slice(0, order.batch_size)
-    device, workers = machine
     if isinstance(train, HeldImages):
-        return batches_from_memory(train, (view,), size, order, steps, rows, device)
-    return batches_from_workers(train, (view,), size, order, steps, rows, device, workers)
+        return batches_from_memory(train, (view,), size, order, steps=steps, rows=rows, device=device)
+    return batches_from_workers(train, (view,), size, order, steps=steps, rows=rows, device=device, workers=workers)
 
 
 def _zero_layer(inputs: int, classes: int, device: torch.device) -> nn.Linear:

@@ -17,8 +17,8 @@ from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site
 from dyncollapse.bridge.real_scale.throughput import rates
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.training.checkpoints import FOLDER
+from dyncollapse.bridge.training.loop import LossDiverged
 from dyncollapse.bridge.training.optimisation import chosen_kernels
-from dyncollapse.bridge.training.pretraining import LossDiverged
 from dyncollapse.bridge.training.run_folder import find_runs
 from dyncollapse.runtime.canvas import save_picture
 from dyncollapse.runtime.files import unmarked

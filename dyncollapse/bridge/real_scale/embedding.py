@@ -152,7 +152,7 @@ def _first_views(
     """Both views of the first batch; how far the CPU's first is from the device's at most, the other on average."""
     pair, size = view_pair(views, pretrained.spec.augment), pretrained.spec.image_size
     on_cpu, cpu = replace(images, pixels=images.pixels.cpu()), torch.device("cpu")
-    here = next(batches_in_order(images, pair, size, BATCH, site.device, 0, 0)).views
-    there = next(batches_in_order(on_cpu, pair, size, BATCH, cpu, 0, 0)).views
+    here = next(batches_in_order(images, pair, size, batch_size=BATCH, device=site.device, workers=0, seed=0)).views
+    there = next(batches_in_order(on_cpu, pair, size, batch_size=BATCH, device=cpu, workers=0, seed=0)).views
     first, second = ((a.cpu() - b).abs() for a, b in zip(here, there, strict=True))
     return here, (float(first.max()), float(second.mean()))

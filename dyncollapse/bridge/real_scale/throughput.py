@@ -187,10 +187,22 @@ def _pipeline(name: str, trainer: Trainer, images: Images, held: HeldImages) -> 
     recipe, device = trainer.recipe, trainer.process.device
     views, steps, rows = PAIRS[recipe.augment], (0, trainer.total), slice(0, recipe.batch_size)
     if name == "memory":
-        return batches_from_memory(held, views, recipe.image_size, trainer.order, steps, rows, device), 2
+        batches = batches_from_memory(
+            held, views, recipe.image_size, trainer.order, steps=steps, rows=rows, device=device
+        )
+        return batches, 2
     order = Order(len(images), recipe.batch_size, recipe.seed)
-    settings = images, views, recipe.image_size, order, steps, rows, device, recipe.workers
-    batches = batches_from_workers(*settings, mixed=name == "mixed")
+    batches = batches_from_workers(
+        images,
+        views,
+        recipe.image_size,
+        order,
+        steps=steps,
+        rows=rows,
+        device=device,
+        workers=recipe.workers,
+        mixed=name == "mixed",
+    )
     # What the workers have ready once the first batch is there is no measure of their pace.
     return batches, 1 + -(-recipe.workers * PREFETCHED * CHUNK // recipe.batch_size)
 

@@ -1,13 +1,12 @@
 """The diagnostics during training: spectra of representation and embedding in windows of steps."""
 
 import time
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.bridge.training.distributed import Process
+from dyncollapse.bridge.training.distributed import Process, gather_values
 from dyncollapse.bridge.training.schemas import MonitorLine
 from dyncollapse.diagnostics.monitor import Monitor
 
@@ -31,6 +30,7 @@ class CollapseMonitor:
         needed = -(-SAMPLES_PER_DIMENSION * max(dims) // batch_size)
         self.window = min(every, needed)
         self.monitors = {space: Monitor(space=space, fast=True, sample=1024) for space in SPACES}
+        self.errors: dict[str, str] = {}  # of a window, by space
         self.seconds = 0.0
 
     def update(
@@ -43,26 +43,35 @@ class CollapseMonitor:
             torch.cuda.synchronize()  # what is still queued of the step is not the monitor's time
         start = time.perf_counter()
         for space, monitor in self.monitors.items():
-            monitor.update(*(view.detach().float() for view in views[space]))
-        found = self._report() if step % self.every == 0 else None
+            try:
+                monitor.update(*(view.detach().float() for view in views[space]))
+            except ValueError as error:  # a diverged run: the others may not have to wait for this process
+                self.errors.setdefault(space, f"at step {step}, {error}")
+        line = self._report() if step % self.every == 0 else None
         self.seconds += time.perf_counter() - start
-        return found
+        return line
 
-    def _report(self) -> dict[str, Any]:
-        line: dict[str, Any] = {}
+    def _report(self) -> MonitorLine:
+        line: MonitorLine = {}
+        errors = gather_values(self.errors, self.process.count)
+        self.errors = {}
         for space, monitor in self.monitors.items():
+            if refused := [of_process[space] for of_process in errors if space in of_process]:
+                line[f"{space}_error"] = refused[0]
+                monitor.reset()
+                continue
             try:
                 if self.process.count > 1:
                     monitor.all_reduce()
-                found = monitor.compute()
-            except ValueError as error:  # a collapse so total that nothing varies, or a diverged run: say so, go on
+                report = monitor.compute()
+            except ValueError as error:  # a collapse so total that nothing varies: say so, go on
                 line[f"{space}_error"] = str(error)
                 continue
             finally:
                 monitor.reset()
-            line[f"{space}_samples"] = found.samples
-            line[f"{space}_collapsed"] = found.collapsed
-            line[f"{space}_mechanism"] = found.verdict.mechanism
-            line |= {f"{space}_{name}": found.measures[name] for name in MEASURES}
-            line[f"{space}_spectrum"] = [float(f"{value:.4g}") for value in found.spectrum.tolist()]
+            line[f"{space}_samples"] = report.samples
+            line[f"{space}_collapsed"] = report.collapsed
+            line[f"{space}_mechanism"] = report.verdict.mechanism
+            line |= {f"{space}_{name}": report.measures[name] for name in MEASURES}
+            line[f"{space}_spectrum"] = [float(f"{value:.4g}") for value in report.spectrum.tolist()]
         return line

@@ -105,7 +105,7 @@ def test_image_that_cannot_be_read_has_no_row(tmp_path):
     (reason,) = json.loads((tmp_path / "out" / "embed.json").read_text())["skipped"]
     assert "dog/0001.jpg" in reason
     assert np.load(tmp_path / "out" / "representation_pos.npy").shape == (11, 128)
-    with pytest.raises(Unreadable, match="--strict"):
+    with pytest.raises(Unreadable, match="leave out strict"):
         embed(loaded, images, tmp_path / "out", skipped=Skipped(images, strict=True))
     for path in (tmp_path / "photos").rglob("*.jpg"):
         path.write_bytes(b"broken")

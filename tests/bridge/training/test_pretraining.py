@@ -93,7 +93,7 @@ def test_image_folder_trains_in_every_pipeline_and_skips_what_is_broken(tmp_path
         assert told[-1].startswith("1 of 16 images could not be read and were skipped: ")
         assert read_log(out / "log.jsonl")[-1]["skipped_images"] == 1
         strict = tmp_path / f"strict-{pipeline}"
-        with pytest.raises(ValueError, match="repair or remove it, or leave out --strict"):
+        with pytest.raises(ValueError, match="repair or remove it, or leave out strict"):
             pretrain(small(**settings, pipeline=pipeline, strict=True, epochs=3), strict, ALONE)
 
 
@@ -104,7 +104,7 @@ def test_batch_larger_than_the_data_is_refused(tmp_path):
 
 def test_loss_that_is_no_number_stops_the_run_and_no_checkpoint_holds_it(tmp_path):
     recipe = small(lr=1e15, batch_size=256, epochs=2, checkpoint_every=1)
-    with pytest.raises(LossDiverged, match=r"the (loss is nan|weights overflowed) at step \d+; .*lower --lr"):
+    with pytest.raises(LossDiverged, match=r"the (loss is nan|weights overflowed) at step \d+; lower lr or raise"):
         pretrain(recipe, tmp_path, ALONE)
     assert checkpoints(tmp_path)
     for path in checkpoints(tmp_path):
