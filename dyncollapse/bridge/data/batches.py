@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from dyncollapse.bridge.data.augmentations import (
     View,
     batched_view,
-    crop_alone,
+    crop_only,
     draw_views,
     normalise,
     plain,
@@ -163,7 +163,7 @@ def batches_from_workers(
     check_count("workers", workers, least=0)
     keys = _Keys(order, steps, rows)
     loader = DataLoader(
-        _Views(images, [crop_alone(view) for view in views] if mixed else views, size, order.seed),
+        _Views(images, [crop_only(view) for view in views] if mixed else views, size, order.seed),
         batch_sampler=keys,
         num_workers=workers,
         collate_fn=_collate,

@@ -13,7 +13,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from dyncollapse.bridge.data.augmentations import square, stored_side
-from dyncollapse.bridge.data.image_folders import Found, find_splits, some, told
+from dyncollapse.bridge.data.image_folders import ImageFolder, find_splits, in_words, some
 from dyncollapse.bridge.data.pixels import Unreadable, quiet_decoders, read_rgb
 from dyncollapse.runtime.files import printable, unmarked
 from dyncollapse.runtime.settings import NAMED, SettingError
@@ -196,20 +196,20 @@ def open_data(name: str, tell: Callable[[str], object] = _to_stderr) -> Data:
         return _cifar(Path(name))
     splits = find_splits(name)
     skipped: dict[tuple[str, str], list[str]] = {}
-    for split, found in splits.items():
-        for kind, names in found.skipped.items():
+    for split, part in splits.items():
+        for kind, names in part.skipped.items():
             skipped.setdefault(kind, []).extend(os.path.join(split, relative) for relative in names)
     if skipped:
-        tell(f"`data` {unmarked(name)}: skipped {unmarked(told(skipped))}")
-    classes = sorted({label for found in splits.values() for label in found.names or ()})
+        tell(f"`data` {unmarked(name)}: skipped {unmarked(in_words(skipped))}")
+    classes = sorted({label for part in splits.values() for label in part.names or ()})
     numbers = {label: number for number, label in enumerate(classes)}
-    train, *tests = (_labelled(found, numbers) for found in splits.values())
-    return Data(train, tests[0] if tests else None, classes, name, told(skipped))
+    train, *tests = (_labelled(part, numbers) for part in splits.values())
+    return Data(train, tests[0] if tests else None, classes, name, in_words(skipped))
 
 
-def _labelled(found: Found, numbers: dict[str, int]) -> FolderImages:
-    labels = [NO_CLASS] * len(found.paths) if found.names is None else [numbers[label] for label in found.names]
-    return FolderImages(found.paths, torch.tensor(labels, dtype=torch.int64))
+def _labelled(part: ImageFolder, numbers: dict[str, int]) -> FolderImages:
+    labels = [NO_CLASS] * len(part.paths) if part.names is None else [numbers[label] for label in part.names]
+    return FolderImages(part.paths, torch.tensor(labels, dtype=torch.int64))
 
 
 def _cifar(folder: Path) -> Data:
@@ -231,10 +231,11 @@ def _digits() -> Data:
     """The 1797 digits of 8 x 8 pixels that scikit-learn brings, values 0 to 16 made 0 to 255."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    pixels = torch.from_numpy(found.images * (255 / 16)).round().to(torch.uint8).unsqueeze(1)
-    labels = torch.from_numpy(found.target).to(torch.int64)
-    parts = [HeldImages(pixels[s], labels[s], "digits") for s in (slice(-DIGITS_TEST), slice(-DIGITS_TEST, None))]
+    digits = load_digits()
+    pixels = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8).unsqueeze(1)
+    labels = torch.from_numpy(digits.target).to(torch.int64)
+    splits = slice(-DIGITS_TEST), slice(-DIGITS_TEST, None)
+    parts = [HeldImages(pixels[split], labels[split], "digits") for split in splits]
     return Data(parts[0], parts[1], [str(digit) for digit in range(10)], "digits")
 
 
@@ -260,7 +261,7 @@ class Skipped:
     _held: list[str] = field(default_factory=list)  # until an image could be read: all may be refused
 
     def add(self, failures: Sequence[tuple[int, str]]) -> None:
-        """Note failures; the first of each image is told once `check` has seen an image that can be read.
+        """Note failures; the first of each image is reported once `check` has seen an image that can be read.
 
         Raises RefusedImage if `strict`.
         """
@@ -274,7 +275,7 @@ class Skipped:
                 self._held.append(f"skipped: {reason}")
 
     def check(self, read: int, ended: bool = False) -> None:
-        """Raise Unreadable where none of the first NEIGHBOURS images, or of all, could be read; else tell of them."""
+        """Raise Unreadable where none of the first NEIGHBOURS images, or of all, could be read; else report them."""
         if not read and (ended or len(self.reasons) >= NEIGHBOURS):
             of = "" if ended else f"first {len(self.reasons)} of the "
             raise Unreadable(
@@ -297,9 +298,18 @@ class Skipped:
 def read_near(
     images: Images, index: int, most: int = NEIGHBOURS
 ) -> tuple[int, UInt8[Tensor, "c h w"], list[tuple[int, str]]]:
-    """The image, or the next one that can be read, its number, and the failures on the way.
+    """Read an image, or the next one that can be read, so that a batch keeps its size, as every process needs.
 
-    A batch keeps its size, as every process needs. Raises Unreadable, with the first reason, after `most` failures.
+    Args:
+        images: n images.
+        index: Which to try first.
+        most: Images to try.
+
+    Returns:
+        The number of the image that was read, its pixels, and the failures on the way.
+
+    Raises:
+        Unreadable: After `most` failures, with the first reason.
     """
     failures: list[tuple[int, str]] = []
     for offset in range(min(most, len(images))):
