@@ -1,24 +1,26 @@
 from .data.augmentations import View, batched_view, draw_views, worker_view
 from .data.images import Data, FolderImages, HeldImages, Skipped, Unreadable, open_data
-from .evaluation.diagnose import Adjacent, Both, adjacent_layers, diagnose_both
+from .evaluation.diagnose import Adjacent, DiagnosedSpaces, adjacent_layers, diagnose_spaces
 from .evaluation.digits_check import check_recipes, finish_run, run_check
 from .evaluation.embed import Embedded, embed
-from .evaluation.load import Loaded, load_encoder
+from .evaluation.load import LoadedEncoder, load_encoder
 from .evaluation.paper_tables import compare
 from .evaluation.pictures import draw_check, draw_curves, draw_spaces, plot_d0, plot_relative_spectra
 from .evaluation.probe import Probed, logistic_probe, sgd_probe
-from .models.encoders import Encoder, build_backbone, build_encoder
+from .models.backbones import build_backbone
+from .models.encoders import Encoder, build_encoder
 from .models.projectors import Diagonal, Fixed, RandomSubVector, SubVector, build_projector
 from .recipe import Recipe, resolve
 from .training.distributed import GlobalBatchNorm, Process, gather, join_processes
-from .training.pretraining import LossDiverged, Progress, Stopped, TooBig, pretrain
+from .training.loop import LossDiverged, Progress, Stopped
+from .training.pretraining import TooBig, pretrain
 from .training.run_folder import Run, add_probe, find_runs, read_run
 from .training.trainer import Trainer, build_trainer, contrast
 
 __all__ = [
     "Adjacent",
-    "Both",
     "Data",
+    "DiagnosedSpaces",
     "Diagonal",
     "Embedded",
     "Encoder",
@@ -26,7 +28,7 @@ __all__ = [
     "FolderImages",
     "GlobalBatchNorm",
     "HeldImages",
-    "Loaded",
+    "LoadedEncoder",
     "LossDiverged",
     "Probed",
     "Process",
@@ -51,7 +53,7 @@ __all__ = [
     "check_recipes",
     "compare",
     "contrast",
-    "diagnose_both",
+    "diagnose_spaces",
     "draw_check",
     "draw_curves",
     "draw_spaces",

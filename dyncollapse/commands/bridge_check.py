@@ -9,7 +9,7 @@ import click
 
 from dyncollapse.bridge.evaluation.digits_check import SEEDS, SWEPT, check_recipes, run_check
 from dyncollapse.bridge.evaluation.paper_tables import as_markdown, compare
-from dyncollapse.bridge.training.pretraining import Stopped
+from dyncollapse.bridge.training.loop import Stopped
 from dyncollapse.bridge.training.run_folder import find_runs
 from dyncollapse.commands.bridge_real_scale import RealScaleOptions, check_real_scale
 from dyncollapse.commands.bridge_shared import refusals
@@ -131,4 +131,4 @@ def _save(folder: Path) -> dict[str, Any]:
     write_bytes(folder / "table.md", as_markdown(compared["rows"]).encode())
     if problem := save_picture(folder / "figures.png", draw):
         warn(problem)
-    return compared
+    return {**compared}

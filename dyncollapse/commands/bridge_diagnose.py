@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dyncollapse.bridge.evaluation.diagnose import Both, diagnose_both
-from dyncollapse.bridge.evaluation.load import Loaded
+from dyncollapse.bridge.evaluation.diagnose import DiagnosedSpaces, diagnose_spaces
+from dyncollapse.bridge.evaluation.load import LoadedEncoder
 from dyncollapse.bridge.evaluation.paper_tables import as_number
 from dyncollapse.bridge.training.collapse_monitor import SPACES
 from dyncollapse.bridge.training.run_folder import DIAGNOSIS
@@ -93,7 +93,7 @@ def diagnose(
     Also: the alignment of its last layers, and the augmentation's spectrum against the data's (Sigma1 against Sigma0).
     """
     comparison = Comparison(views, loss, temperature)
-    diagnosis: Both | None = None
+    diagnosis: DiagnosedSpaces | None = None
     with refusals():
         comparison.check()
         opened = open_encoder(options, split)
@@ -114,14 +114,16 @@ def diagnose(
     say_saved(folder, names, to_stderr=as_json)
 
 
-def _diagnose(opened: Opened, options: EncoderOptions, comparison: Comparison, folder: Path) -> tuple[Both, str]:
+def _diagnose(
+    opened: Opened, options: EncoderOptions, comparison: Comparison, folder: Path
+) -> tuple[DiagnosedSpaces, str]:
     """Embed the images into a folder and diagnose them; also a sentence on the images that could not be read."""
     checkpoint = opened.checkpoint
     spaces = SPACES if checkpoint.has_embedding else SPACES[:1]
     embedded = embed_images(checkpoint, opened.images, folder, options, spaces=spaces, views=comparison.views)
     steps = ("embeddings", "inputs", *(["pairs"] if comparison.loss else []))
     with progress_bars(steps) as advance:
-        diagnosis = diagnose_both(
+        diagnosis = diagnose_spaces(
             embedded,
             checkpoint.encoder.cpu(),
             comparison.views,
@@ -132,7 +134,7 @@ def _diagnose(opened: Opened, options: EncoderOptions, comparison: Comparison, f
     return diagnosis, embedded.skipped
 
 
-def _place(checkpoint: Loaded, out: Path | None) -> AbstractContextManager[tuple[Path, Path]]:
+def _place(checkpoint: LoadedEncoder, out: Path | None) -> AbstractContextManager[tuple[Path, Path]]:
     """Where results go, for now and in the end: `out`, or the run that the checkpoint is of, or a new folder."""
     if checkpoint.run and out is None:
         return replaced_folder(checkpoint.run / "diagnosis")
@@ -150,7 +152,7 @@ def _emptied(folder: Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _save(diagnosis: Both, checkpoint: Loaded, folder: Path, config: dict[str, Any]) -> list[str]:
+def _save(diagnosis: DiagnosedSpaces, checkpoint: LoadedEncoder, folder: Path, config: dict[str, Any]) -> list[str]:
     """Write a folder of each space, the picture and diagnosis.json; the names of what was saved."""
 
     def draw() -> "Figure":
@@ -175,7 +177,7 @@ def _save(diagnosis: Both, checkpoint: Loaded, folder: Path, config: dict[str, A
     return [DIAGNOSIS, *([] if problem else ["spectra.png"]), *(f"{space}/" for space in diagnosis.reports)]
 
 
-def print_spaces(diagnosis: Both, title: str, *, to_stderr: bool) -> None:
+def print_spaces(diagnosis: DiagnosedSpaces, title: str, *, to_stderr: bool) -> None:
     """Print both spaces' spectra, their measures side by side, the layers' alignment and the verdicts."""
     console, reports = open_console(to_stderr), diagnosis.reports
     plain = not console.encoding.lower().startswith("utf")

@@ -11,9 +11,10 @@ import click
 
 from dyncollapse.bridge.data.images import Data, Images, Skipped, open_data
 from dyncollapse.bridge.evaluation.embed import VIEWS, Embedded, embed
-from dyncollapse.bridge.evaluation.load import Loaded, load_encoder
+from dyncollapse.bridge.evaluation.load import LoadedEncoder, load_encoder
 from dyncollapse.bridge.recipe import WIDEST
-from dyncollapse.commands.shared import BATCHES, SEEDS, THREADS, WORKERS, Command, fail, note, use_machine
+from dyncollapse.commands.bridge_shared import in_options, note_in_options
+from dyncollapse.commands.shared import BATCHES, SEEDS, THREADS, WORKERS, Command, fail, use_machine
 from dyncollapse.runtime.files import CannotWrite
 from dyncollapse.runtime.progress import progress_line
 
@@ -113,7 +114,7 @@ def encoder_options(command: Command) -> Command:
 class Opened:
     """An encoder on its device, the images that `split` names, and all images of the data that these are from."""
 
-    checkpoint: Loaded
+    checkpoint: LoadedEncoder
     images: Images
     split: str
     data: Data
@@ -139,11 +140,11 @@ def open_encoder(options: EncoderOptions, split: str | None) -> Opened:
         projector_activation=options.projector_activation,
         projector_last=options.projector_last,
         trust=options.trust_checkpoint,
-    )
+    ).reworded(in_options)
     name = options.data or checkpoint.data
     if name is None:
         raise ValueError(f"--data is not given, and {checkpoint.path} does not say which images; name a folder")
-    data = open_data(name, note)
+    data = open_data(name, note_in_options)
     split = split or ("train" if data.test is None else "test")
     if split not in ("train", "test"):
         raise ValueError(f"--split is {split!r}; choose one of train, test")
@@ -159,7 +160,13 @@ def open_encoder(options: EncoderOptions, split: str | None) -> Opened:
 
 
 def embed_images(
-    checkpoint: Loaded, images: Images, folder: Path, options: EncoderOptions, *, spaces: Sequence[str], views: str
+    checkpoint: LoadedEncoder,
+    images: Images,
+    folder: Path,
+    options: EncoderOptions,
+    *,
+    spaces: Sequence[str],
+    views: str,
 ) -> Embedded:
     """Embed images into a folder, with progress on stderr. Raises ValueError for unknown views."""
     if views not in VIEWS:
@@ -182,7 +189,7 @@ def embed_images(
 
 def skipped_images(images: Images, options: EncoderOptions) -> Skipped:
     """The record of images that cannot be read, each reported on stderr."""
-    return Skipped(images, options.strict, note)
+    return Skipped(images, options.strict, note_in_options)
 
 
 @contextmanager

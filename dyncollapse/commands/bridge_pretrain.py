@@ -12,13 +12,14 @@ import click
 from dyncollapse.bridge.recipe import Recipe, resolve
 from dyncollapse.bridge.training.checkpoints import checkpoints
 from dyncollapse.bridge.training.distributed import Process, gather_values, join_processes
-from dyncollapse.bridge.training.journal import read_journal
-from dyncollapse.bridge.training.pretraining import LossDiverged, Progress, Stopped, same_run, train_in
+from dyncollapse.bridge.training.loop import LossDiverged, Stopped
+from dyncollapse.bridge.training.pretraining import Progress, same_run, train_in
 from dyncollapse.bridge.training.run_folder import CONFIG, read_run
-from dyncollapse.commands.bridge_shared import refusals
+from dyncollapse.bridge.training.training_log import read_log, read_monitor
+from dyncollapse.commands.bridge_shared import in_options, note_in_options, refusals
 from dyncollapse.commands.help_pages import GroupedCommand
 from dyncollapse.commands.json_option import AS_JSON
-from dyncollapse.commands.shared import OUT, fail, note, say, say_saved, setting_options, use_machine, warn
+from dyncollapse.commands.shared import OUT, fail, say, say_saved, setting_options, use_machine, warn
 from dyncollapse.runtime.canvas import save_picture
 from dyncollapse.runtime.files import CannotWrite, read_json
 from dyncollapse.runtime.folders import claimed_folder, empty, held, is_free
@@ -81,9 +82,10 @@ def _run_folder(out: Path | None, resume: bool, process: Process) -> Iterator[Pa
                 folder = stack.enter_context(_held_folder(out, resume))
             except (ValueError, OSError) as error:
                 folder = error
-        shared: Path | Exception = gather_values(folder, process.count)[0]
+        shared = gather_values(folder, process.count)[0]
         if isinstance(shared, Exception):
             raise shared
+        assert shared is not None  # the first process has one or the other
         yield shared
 
 
@@ -131,7 +133,7 @@ def _train(recipe: Recipe, folder: Path, process: Process) -> None:
     again = _again(folder)
     try:
         with progress_line("steps") if process.first else _silent() as advance:
-            train_in(folder, recipe, process, Progress(advance, note))
+            train_in(folder, recipe, process, Progress(advance, note_in_options))
     except Stopped as stopped:
         if not process.first:
             raise SystemExit(130) from None  # the first one reports it for all
@@ -142,7 +144,7 @@ def _train(recipe: Recipe, folder: Path, process: Process) -> None:
         fail(130, f"Interrupted. {kept}")
     except LossDiverged as error:
         kept = f"Earlier checkpoints are in {folder}/"
-        fail(1, f"{error}. {kept if checkpoints(folder) else f'The losses are in {folder}/log.jsonl'}")
+        fail(1, f"{in_options(error.text)}. {kept if checkpoints(folder) else f'The losses are in {folder}/log.jsonl'}")
     except CannotWrite as error:
         kept = "Nothing was saved." if is_free(folder) else f"What was saved before is whole. {again}"
         fail(1, f"{error.filename} could not be written ({error.strerror}). {kept}")
@@ -151,7 +153,7 @@ def _train(recipe: Recipe, folder: Path, process: Process) -> None:
 def _show(folder: Path, as_json: bool) -> None:
     """Draw the curves of a run that has ended, and print its last loss and where everything is."""
     pictures = _save_curves(folder)
-    last = next(reversed(read_journal(folder / "log.jsonl")), None)  # none where a finished run has lost its journal
+    last = next(reversed(read_log(folder / "log.jsonl")), None)  # none where a finished run has lost its journal
     journals = [name for name in ("log.jsonl", "monitor.jsonl") if (folder / name).exists()]
     if as_json:
         click.echo(json.dumps({"folder": str(folder), **read_json(folder / "config.json"), "last": last}))
@@ -164,7 +166,7 @@ def _show(folder: Path, as_json: bool) -> None:
 
 def _save_curves(folder: Path) -> list[str]:
     """Draw the journals, and warn where that fails; the names of what was drawn."""
-    log, monitor = (read_journal(folder / name) for name in ("log.jsonl", "monitor.jsonl"))
+    log, monitor = read_log(folder / "log.jsonl"), read_monitor(folder / "monitor.jsonl")
     if not log:
         return []
 

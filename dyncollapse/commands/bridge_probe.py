@@ -16,7 +16,7 @@ from dyncollapse.bridge.evaluation.probe import (
     logistic_probe,
     sgd_probe,
 )
-from dyncollapse.bridge.models.encoders import representation_dim
+from dyncollapse.bridge.models.backbones import representation_dim
 from dyncollapse.bridge.recipe import WIDEST
 from dyncollapse.bridge.training.run_folder import add_probe
 from dyncollapse.commands.bridge_encoder import (

@@ -4,11 +4,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dyncollapse.bridge.data.batches import LostWorker, lost_workers
-from dyncollapse.commands.shared import bad_input, fail
+from dyncollapse.commands.shared import as_options, bad_input, fail, note
 from dyncollapse.runtime.files import CannotWrite
+from dyncollapse.runtime.settings import NAMED, SettingError
 
 TOO_BIG = "this does not fit into memory; lower --batch-size"
 NEEDED = ("timm", "torchvision", "sklearn")
+
+
+# Parameters of the bridge's functions whose options have other names.
+OPTION_NAMES = {"renames": "prefix_map", "spaces": "space", "trust": "trust_checkpoint"}
+
+
+def in_options(text: str) -> str:
+    """A sentence of the bridge as the command line says it: its parameters, in backticks, as options."""
+    return as_options(SettingError(_with_option_names(text)))
+
+
+def _with_option_names(text: str) -> str:
+    return NAMED.sub(lambda name: f"`{OPTION_NAMES.get(name[1], name[1])}`", text)
+
+
+def note_in_options(text: str) -> None:
+    """Note on stderr what the bridge reports on its way."""
+    note(in_options(text))
 
 
 @contextmanager
@@ -16,7 +35,10 @@ def refusals() -> Iterator[None]:
     """Turn bad input, files that fail and what is missing of the extra `bridge` into one line and exit code 2."""
     try:
         with lost_workers(), bad_input(TOO_BIG):
-            yield
+            try:
+                yield
+            except SettingError as error:
+                raise SettingError(_with_option_names(error.text)) from None
     except ModuleNotFoundError as error:
         if error.name not in NEEDED:
             raise

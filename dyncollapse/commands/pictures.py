@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dyncollapse.plotting import plot_spectrum, plot_sweep
-from dyncollapse.runtime.schemas import Report
 from dyncollapse.simulation.outcome import Outcome
+from dyncollapse.sweeps.schemas import Report
 
 COLUMNS = 4  # of panels in a picture, at most
 

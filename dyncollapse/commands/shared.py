@@ -269,13 +269,14 @@ def bad_input(
     too_big: str = "this simulation does not fit into memory; lower --dim, --batch-size, --pool or --runs",
 ) -> Iterator[None]:
     """Turn what is wrong with the user's settings into one line and exit code 2."""
+    from dyncollapse.runtime.out_of_memory import out_of_memory_raised  # imports torch: pages of help do without
+
     try:
-        yield
+        with out_of_memory_raised():
+            yield
     except ValueError as error:
         fail(2, as_options(error))
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
-            raise
+    except MemoryError:
         fail(2, too_big)
 
 

@@ -30,11 +30,11 @@ from dyncollapse.runtime.executors import dask_workers, local_workers, slurm_wor
 from dyncollapse.runtime.files import printable
 from dyncollapse.runtime.folders import DISK
 from dyncollapse.runtime.progress import duration, progress_line
-from dyncollapse.runtime.schemas import Report
 from dyncollapse.runtime.settings import option
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.sweeps.estimate import Estimate, estimate
 from dyncollapse.sweeps.grid import as_options, expand_grid, parse_grid, shown
+from dyncollapse.sweeps.schemas import Report
 from dyncollapse.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:

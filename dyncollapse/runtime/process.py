@@ -172,12 +172,3 @@ def available_memory() -> int | None:
         return 1024 * int(fields["MemAvailable"].split()[0])
     except (OSError, KeyError, ValueError):
         return None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out.
-
-    PyTorch has a type of its own for that on a GPU only. On a CPU its allocator raises a plain RuntimeError, which only
-    its text tells from others ("can't allocate memory").
-    """
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error))

@@ -13,9 +13,10 @@ from dyncollapse.dynamics.solver import FlowFailed
 from dyncollapse.dynamics.training import Diverged
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.runtime.files import printable, read_json
-from dyncollapse.runtime.process import check_count, is_out_of_memory, recycle_freed_memory
+from dyncollapse.runtime.out_of_memory import out_of_memory_raised
+from dyncollapse.runtime.process import check_count, recycle_freed_memory
 from dyncollapse.runtime.records import from_values
-from dyncollapse.runtime.schemas import Report, checked
+from dyncollapse.runtime.schemas import checked
 from dyncollapse.simulation.build import Simulation, build
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.outcome import Outcome
@@ -23,6 +24,7 @@ from dyncollapse.simulation.report import save
 from dyncollapse.simulation.run import run
 from dyncollapse.sweeps.grid import point_hash
 from dyncollapse.sweeps.packing import train_together
+from dyncollapse.sweeps.schemas import Report
 
 
 class Point(NamedTuple):
@@ -77,10 +79,11 @@ def _train(points: Sequence[Point]) -> dict[str, tuple[Simulation, Trajectory]]:
 def _run_point(point: Point, trained: tuple[Simulation, Trajectory] | None, folder: Path) -> str | None:
     """Finish and save one point; return what prevented that, in one line, or None."""
     try:
-        # A flow is integrated for its point alone: neighbours in one system of equations would share its step sizes.
-        simulation, path = trained or (build(point.configuration), None)
-        known = {} if path is None else {"sgd": path}
-        save_point(point.name, run(simulation, lambda *_: None, lambda _: None, known), folder)
+        with out_of_memory_raised():
+            # A flow is integrated for its point alone: neighbours in one system of equations would share its steps.
+            simulation, path = trained or (build(point.configuration), None)
+            known = {} if path is None else {"sgd": path}
+            save_point(point.name, run(simulation, lambda *_: None, lambda _: None, known), folder)
     except FileNotFoundError:
         return (
             f"{folder} is not there on {platform.node()}; the folder of a sweep must be on a file system "
@@ -90,9 +93,9 @@ def _run_point(point: Point, trained: tuple[Simulation, Trajectory] | None, fold
         return f"{Path(error.filename or folder).name} could not be written ({error.strerror or error})"
     except (Diverged, FlowFailed, ValueError) as error:
         return str(error)
+    except MemoryError:
+        return "does not fit into memory; lower --dim, --batch-size, --pool or --runs"
     except Exception as error:
-        if is_out_of_memory(error):
-            return "does not fit into memory; lower --dim, --batch-size, --pool or --runs"
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return None
 

@@ -11,13 +11,14 @@ from dyncollapse.runtime.dispatch import Workers, dispatch
 from dyncollapse.runtime.executors import local_workers
 from dyncollapse.runtime.files import is_partial, printable, read_json, remove_partial, write_json, writing
 from dyncollapse.runtime.folders import HOLDER, LOCK, held
-from dyncollapse.runtime.schemas import Failures, Plan, Report, checked
+from dyncollapse.runtime.schemas import checked
 from dyncollapse.runtime.untrusted import check_folder
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.report import versions
 from dyncollapse.sweeps.grid import axes_of
 from dyncollapse.sweeps.packing import best_runs, packs
 from dyncollapse.sweeps.points import Point, PointResult, as_configuration, read_point, run_pack
+from dyncollapse.sweeps.schemas import Failures, Plan, Report
 from dyncollapse.sweeps.tables import as_dataset, as_row, to_frame
 
 if TYPE_CHECKING:

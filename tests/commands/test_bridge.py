@@ -18,7 +18,7 @@ from helpers.bridge import write_images
 from helpers.programs import messages, refused, small_disk
 
 from dyncollapse.bridge.data.images import open_data
-from dyncollapse.bridge.models.encoders import build_backbone
+from dyncollapse.bridge.models.backbones import build_backbone
 from dyncollapse.bridge.training.checkpoints import checkpoints
 from dyncollapse.commands.main import main
 from dyncollapse.runtime.files import write_bytes

@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from dyncollapse.bridge import build_encoder, load_encoder
-from dyncollapse.bridge.models.encoders import build_backbone
-from dyncollapse.bridge.models.foreign_names import expected, find_places
+from dyncollapse.bridge.models.backbones import backbone_shapes, build_backbone
+from dyncollapse.bridge.models.foreign_names import find_places
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.commands.main import main
 
@@ -51,14 +51,14 @@ def bridge(*arguments):
 
 def test_size_is_that_of_the_table_of_positions(vit, dino):
     loaded = load_encoder(dino, arch=VIT)
-    assert loaded.recipe.image_size == 224
+    assert loaded.spec.image_size == 224
     assert any("224 x 224 pixels, the size of its table of positions" in text for text in loaded.assumptions)
     with torch.no_grad():
         assert torch.equal(loaded.encoder.backbone(images(224)), vit(images(224)))
 
 
 def test_vision_transformers_want_their_name(dino):
-    with pytest.raises(ValueError, match="give --arch, such as vit_tiny_patch16_224, or --prefix-map"):
+    with pytest.raises(ValueError, match="give arch, such as vit_tiny_patch16_224, or renames"):
         load_encoder(dino)
 
 
@@ -93,7 +93,7 @@ def test_runs_of_ones_own_have_the_size_that_is_asked_for():
     recipe = small(preset="digits", data="digits", arch=VIT, image_size=32, stem="imagenet", augment="digits")
     encoder = build_encoder(recipe, 1).eval()
     assert encoder(torch.zeros(2, 1, 32, 32))[1].shape == (2, 64)
-    with pytest.raises(ValueError, match="--image-size is 30, but vit_tiny_patch16_224 cuts images into patches of 16"):
+    with pytest.raises(ValueError, match="image_size is 30, but vit_tiny_patch16_224 cuts images into patches of 16"):
         build_encoder(small(data="digits", arch=VIT, image_size=30, stem="imagenet"), 1)
 
 
@@ -114,7 +114,7 @@ def test_dinov2_by_its_authors_names_is_translated_by_timm(tmp_path):
         theirs |= {name.replace("blocks.0.", f"blocks.{depth}."): value for name, value in block.items()}
     torch.save(theirs, tmp_path / "dinov2.pth")
     loaded = load_encoder(tmp_path / "dinov2.pth", arch=arch)
-    assert loaded.recipe.image_size == 70
+    assert loaded.spec.image_size == 70
     assert loaded.matched.startswith("175 of 175 tensors matched")
     assert any("timm's reader of this model translated" in text for text in loaded.assumptions)
     torch.testing.assert_close(loaded.encoder.backbone.cls_token, state["cls_token"])
@@ -134,11 +134,11 @@ def test_deeper_transformer_is_not_cut(vit, tmp_path):
 
 @pytest.mark.parametrize(("arch", "smaller"), [("resnet34", "resnet18"), ("resnet101", "resnet50")])
 def test_larger_resnet_is_not_read_as_a_smaller_one(arch, smaller):
-    shapes = expected(arch, "imagenet")
+    shapes = backbone_shapes(arch, "imagenet")
     tensors = {f"backbone.{name}": torch.empty(shape, device="meta") for name, shape in shapes.items()}
     assert find_places(tensors, ["resnet50", "resnet18", "resnet34", "resnet101"], None)[0].arch == arch
     (place, *_) = find_places(tensors, [smaller], None)
-    assert (place.missing, len(place.extra)) == (0, len(shapes) - len(expected(smaller, "imagenet")))
+    assert (place.missing, len(place.extra)) == (0, len(shapes) - len(backbone_shapes(smaller, "imagenet")))
 
 
 def normed(state, name, x):
@@ -174,7 +174,7 @@ def test_resnet_of_twice_the_width_is_read(width, tmp_path):
     assert state["conv1.weight"].shape[0] == 64 * width
     torch.save({"model": {f"module.backbone.{name}": value for name, value in state.items()}}, tmp_path / "wide.pth")
     loaded = load_encoder(tmp_path / "wide.pth")
-    assert loaded.recipe.arch == arch
+    assert loaded.spec.arch == arch
     with torch.no_grad():
         r = loaded.encoder.backbone(images(64))
         assert r.shape == (2, 512 * width)
@@ -195,7 +195,7 @@ def test_timms_own_models_are_read_with_their_own_first_layers(arch, tmp_path):
 
 
 def test_vicregs_wide_resnet50_has_its_sizes():
-    shapes = expected("resnet50x2", "imagenet")
+    shapes = backbone_shapes("resnet50x2", "imagenet")
     assert shapes["conv1.weight"] == (128, 3, 7, 7)
     assert shapes["layer1.0.conv1.weight"] == (128, 128, 1, 1)
     assert shapes["layer1.0.downsample.0.weight"] == (512, 128, 1, 1)

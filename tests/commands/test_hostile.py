@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 from helpers.hostile_files import FILES, write_pt
 
-from dyncollapse.bridge.models.foreign_tensors import flatten, read_tensors
+from dyncollapse.bridge.models.checkpoint_tensors import flatten, read_tensors
 from dyncollapse.commands.main import main
 from dyncollapse.diagnostics.readers import read_rows
 
@@ -63,7 +63,7 @@ def test_nothing_takes_much_memory(tmp_path):
 import pathlib, resource, sys
 sys.path.insert(0, {os.path.dirname(os.path.dirname(__file__))!r})
 from helpers.hostile_files import FILES
-from dyncollapse.bridge.models.foreign_tensors import read_tensors
+from dyncollapse.bridge.models.checkpoint_tensors import read_tensors
 from dyncollapse.diagnostics.readers import read_rows
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 heavy = ("million", "bomb", "shared", "hundred", "header_of", "stride", "beyond", "size", "long", "endless", "nested")

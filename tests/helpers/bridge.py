@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from dyncollapse.bridge import Process, resolve
-from dyncollapse.bridge.real_scale.findings import Finding, Found
+from dyncollapse.bridge.real_scale.findings import Finding, PartResult
 from dyncollapse.bridge.training.checkpoints import load_checkpoint, newest
 
 ALONE = Process(0, 1, torch.device("cpu"))
@@ -58,11 +58,11 @@ def equal(one, other):
 def good_part(site):
     site.tell("at it")
     (site.folder / "left").write_text("scratch")
-    return Found([Finding("speed", 1.0, "m/s"), Finding("aim", 1.0, limit=2.0, least=True, target=True)], {"a": 1})
+    return PartResult([Finding("speed", 1.0, "m/s"), Finding("aim", 1.0, limit=2.0, least=True, target=True)], {"a": 1})
 
 
 def wrong_part(_site):
-    return Found([Finding("error", 0.5, limit=0.1), Finding("fine", 0.0, limit=0.1)])
+    return PartResult([Finding("error", 0.5, limit=0.1), Finding("fine", 0.0, limit=0.1)])
 
 
 def raising_part(_site):
@@ -70,7 +70,7 @@ def raising_part(_site):
 
 
 def dying_part(site):
-    site.save(Found([Finding("speed", 1.0, "m/s")], {"a": float("nan")}))
+    site.save(PartResult([Finding("speed", 1.0, "m/s")], {"a": float("nan")}))
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -81,7 +81,7 @@ def hanging_part(site):
 
 
 def skipped_part(_site):
-    return Found([], {}, ["nothing to do it with"])
+    return PartResult([], {}, ["nothing to do it with"])
 
 
 def sleep_and_tell(path, _tell, _save):

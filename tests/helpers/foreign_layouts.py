@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from dyncollapse.bridge.models.encoders import build_backbone
+from dyncollapse.bridge.models.backbones import build_backbone
 
 ARCH = "resnet18"
 CHILDREN = dict(zip(("conv1", "bn1", "layer1", "layer2", "layer3", "layer4"), "014567", strict=True))

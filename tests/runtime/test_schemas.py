@@ -15,8 +15,8 @@ from helpers.programs import refused
 from dyncollapse import Sweep, expand_grid
 from dyncollapse.bridge.evaluation.paper_tables import compare
 from dyncollapse.bridge.evaluation.pictures import draw_check, draw_curves
-from dyncollapse.bridge.training.journal import Journal, read_journal
 from dyncollapse.bridge.training.run_folder import find_runs, read_run
+from dyncollapse.bridge.training.training_log import TrainingLog, read_monitor
 from dyncollapse.commands.main import main
 from dyncollapse.runtime.dispatch import Workers
 from dyncollapse.runtime.files import read_json, write_json
@@ -56,7 +56,7 @@ def use(folder, changed):
     run = read_run(folder)
     compared = compare([run])
     json.dumps(compared, allow_nan=False)
-    monitor = read_journal(folder / "monitor.jsonl")
+    monitor = read_monitor(folder / "monitor.jsonl")
     if DRAWN & {*changed}:
         draw_check([run])
         draw_curves(run.log, monitor)
@@ -104,7 +104,7 @@ def test_a_value_of_another_kind_anywhere_in_a_run_is_one_line_or_a_value_of_the
 
 
 @pytest.mark.parametrize(("name", "line"), [("log.jsonl", LOG), ("monitor.jsonl", MONITOR)])
-def test_a_value_of_another_kind_in_a_journal_is_one_line_or_changes_nothing(name, line, tmp_path):
+def test_a_value_of_another_kind_in_a_log_is_one_line_or_changes_nothing(name, line, tmp_path):
     folder = run_folder(tmp_path / "run")
     sound, refusals = use(folder, ()), 0
     for path in places(line):
@@ -118,15 +118,15 @@ def test_a_value_of_another_kind_in_a_journal_is_one_line_or_changes_nothing(nam
     assert refusals > len([*places(line)]) * len(VALUES) / 2
 
 
-def test_a_journal_is_cut_without_a_change_to_what_stays(tmp_path):
-    journal = Journal(tmp_path / "monitor.jsonl")
+def test_a_log_is_cut_without_a_change_to_what_stays(tmp_path):
+    log = TrainingLog(tmp_path / "monitor.jsonl")
     kept = '{"step": 1, "embedding_samples": 7, "embedding_effective_rank": 1.50}'
-    journal.path.write_text(f'{kept}\n{{"step": 2}}\n{{"step": 3')
-    journal.cut(1)
-    assert journal.path.read_text() == f"{kept}\n"
-    journal.path.write_text(f'{{"step": \n{kept}\n')
+    log.path.write_text(f'{kept}\n{{"step": 2}}\n{{"step": 3')
+    log.cut(1)
+    assert log.path.read_text() == f"{kept}\n"
+    log.path.write_text(f'{{"step": \n{kept}\n')
     with pytest.raises(ValueError, match=r"monitor\.jsonl line 1 is no JSON"):
-        journal.cut(1)
+        log.cut(1)
 
 
 def test_a_table_shows_the_good_runs_and_names_the_others(tmp_path):

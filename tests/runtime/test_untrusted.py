@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from dyncollapse.bridge.recipe import resolve
-from dyncollapse.bridge.training.journal import read_journal
+from dyncollapse.bridge.training.training_log import read_log
 from dyncollapse.runtime.files import read_json
 from dyncollapse.runtime.settings_file import MOST_TOML
 from dyncollapse.runtime.untrusted import open_regular, read_bytes, read_text, regular
@@ -115,7 +115,7 @@ def test_recipe_with_a_byte_order_mark(tmp_path):
 def test_a_line_inside_a_journal_that_is_none_is_named_and_a_last_one_may_be_cut(tmp_path):
     line = '{"step": 1, "loss": 2.0}\n'
     (tmp_path / "log.jsonl").write_text(line + line[:9])
-    assert read_journal(tmp_path / "log.jsonl") == [{"step": 1, "loss": 2.0}]
+    assert read_log(tmp_path / "log.jsonl") == [{"step": 1, "loss": 2.0}]
     (tmp_path / "log.jsonl").write_text(line + "[" * 10**5 + "\n" + line)
     with pytest.raises(ValueError, match="line 2 is nested too deeply"):
-        read_journal(tmp_path / "log.jsonl")
+        read_log(tmp_path / "log.jsonl")

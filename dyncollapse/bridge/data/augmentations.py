@@ -1,16 +1,17 @@
 """Augmentations: what each view goes through, in worker processes or for whole batches on the device."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-# Of ImageNet's colours, and of one channel (ours): what torchvision's models and timm's subtract and divide by.
+# Mean and deviation by which pixels in [0, 1] are normalised: of three channels ImageNet's, as for the models of
+# torchvision and timm; of one channel 0.5 and 0.5, which maps them to [-1, 1].
 COLOURS = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.5,), (0.5,))}
 LONGEST = 16  # times its width, far beyond what photographs have
 GREY = (0.2989, 0.587, 0.114)  # luma of ITU-R BT.601, as in torchvision and Pillow
@@ -42,7 +43,7 @@ class View:
 IMAGENET = (View(blur=1.0), View(blur=0.1, solarise=0.2))
 # Crops and colours as Chen et al. (2020) for CIFAR-10, where 32 pixels leave nothing to blur.
 CIFAR = (View(scale=(0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.1)),) * 2
-# Ours: a digit mirrored or turned far is another digit, and has no colour.
+# For digits the paper has no views. A digit that is mirrored or turned far is another digit, and has no colour.
 DIGITS = (View(scale=(0.5, 1.0), degrees=15.0, flip=0.0, jitter=(0.4, 0.4, 0.0, 0.0), grey=0.0, noise=0.1),) * 2
 PAIRS = {"imagenet": IMAGENET, "cifar": CIFAR, "digits": DIGITS}
 # What a linear probe trains on: crops and flips, and crops alone where a mirrored image is another.
@@ -54,16 +55,16 @@ PROBES = {
 }
 
 
-def crop_alone(view: View) -> View:
+def crop_only(view: View) -> View:
     """The geometry of a view: crop, flip and rotation, without colours, blur and noise."""
     return replace(view, jitter_probability=0.0, grey=0.0, blur=0.0, solarise=0.0, noise=0.0)
 
 
-def worker_view(view: View, size: int) -> Any:
-    """The view as a transform of one uint8 image (c, h, w) of any size, by torchvision, from the global generator."""
+def worker_view(view: View, size: int) -> Callable[[UInt8[Tensor, "c h w"]], UInt8[Tensor, "c size size"]]:
+    """The view of one image of any size as a transform by torchvision, which draws from torch's global generator."""
     from torchvision.transforms import v2
 
-    steps: list[Any] = []
+    steps: list[nn.Module] = []
     if view.degrees:
         steps.append(v2.RandomRotation(view.degrees, v2.InterpolationMode.BILINEAR))
     steps.append(v2.RandomResizedCrop(size, view.scale, view.ratio, v2.InterpolationMode.BICUBIC, antialias=True))
@@ -79,7 +80,8 @@ def worker_view(view: View, size: int) -> Any:
         steps.append(v2.RandomSolarize(128, view.solarise))
     if view.noise:
         steps.append(v2.GaussianNoise(sigma=view.noise))
-    return v2.Compose(steps)
+    transform: Callable[[Tensor], Tensor] = v2.Compose(steps)
+    return transform
 
 
 def plain(images: UInt8[Tensor, "*n c h w"], size: int) -> UInt8[Tensor, "*n c size size"]:
@@ -117,12 +119,28 @@ def normalise(images: Shaped[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 def batched_view(
     images: UInt8[Tensor, "n c h w"], draws: dict[str, Tensor], view: View, size: int, *, cropped: bool = False
 ) -> Float[Tensor, "n c size size"]:
-    """The view of a whole batch at once on its device, each sample by its own row of `draws`; pixels in [0, 1].
+    """Make a view of each image of a batch at once, on its device.
 
-    `cropped` images have the view's size and geometry (`crop_alone`), and only the rest is done.
     Operations are torchvision's, except that rotation, crop, flip and resizing are one bilinear resampling, without an
     antialiasing filter: it serves crops that are not much larger than the view. The order of the four jitters is drawn
     once for a batch.
+
+    Args:
+        images: Pixels from 0 to 255.
+        draws: What is random, a row for each image, by `draw_views`.
+        view: The augmentation.
+        size: Side of the view, in pixels.
+        cropped: Images have the view's size and geometry already (`crop_only`), and only the rest is done.
+
+    Returns:
+        Pixels in [0, 1].
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> images = torch.zeros(2, 3, 40, 30, dtype=torch.uint8)
+        >>> draws = draw_views(IMAGENET[0], 2, generator, (3, 40, 30, 16), slice(None))
+        >>> batched_view(images, draws, IMAGENET[0], 16).shape
+        torch.Size([2, 3, 16, 16])
     """
     order = draws["order"].tolist()  # stays where it was drawn: reading it from a GPU would wait for the GPU
     draws = {n: values.to(images.device, non_blocking=True) for n, values in draws.items() if n != "order"}
@@ -152,9 +170,17 @@ def batched_view(
 def draw_views(
     view: View, count: int, generator: torch.Generator, shape: tuple[int, int, int, int], rows: slice
 ) -> dict[str, Tensor]:
-    """What `batched_view` needs to know of each of `count` samples, the same for every split of these over processes.
+    """Draw what is random in the views of a batch, the same for every split of it over processes.
 
-    shape: (channels, height, width, size of the view). Returned are the `rows` of one process.
+    Args:
+        view: The augmentation.
+        count: Images in the whole batch.
+        generator: Source of randomness, on the CPU.
+        shape: Channels, height and width of the images, and the side of the view, in pixels.
+        rows: One process's part of the batch.
+
+    Returns:
+        What `batched_view` takes, for these rows.
     """
     channels, height, width, size = shape
 

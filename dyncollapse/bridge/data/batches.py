@@ -1,4 +1,4 @@
-"""Batches of views, each a function of seed and step alone: of no worker's, process's or earlier step's doing."""
+"""Batches of views, which depend only on seed and step, not on workers, ranks or history."""
 
 import signal
 import warnings
@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from dyncollapse.bridge.data.augmentations import (
     View,
     batched_view,
-    crop_alone,
+    crop_only,
     draw_views,
     normalise,
     plain,
@@ -27,12 +26,13 @@ from dyncollapse.bridge.data.augmentations import (
 from dyncollapse.bridge.data.images import NEIGHBOURS, HeldImages, Images, read_near
 from dyncollapse.bridge.data.pixels import UnknownRange, Unreadable, quiet_decoders
 from dyncollapse.runtime.process import check_count, end_with_parent
+from dyncollapse.runtime.settings import SettingError
 
 # Views of an image, its number, the images that could not be read on the way to it, and what ends the whole reading.
 _Item = tuple[list[Tensor], int, list[tuple[int, str]], ValueError | None]
 
-# Images that a worker process reads before it hands them over (ours): whole batches of hundreds would each take one
-# worker many seconds, and all workers together hold gigabytes of them.
+# Images that a worker process reads before it hands them over. Whole batches of hundreds would each take one worker
+# many seconds, and all workers together would hold gigabytes of them; single images would each cost a message.
 CHUNK = 32
 
 
@@ -65,7 +65,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Order:
-    """Which images make up which step: a new permutation every epoch, the rest of it below a whole batch left out."""
+    """Which images make up which step: a new permutation every epoch, of which an incomplete last batch is left out."""
 
     count: int
     batch_size: int
@@ -101,16 +101,33 @@ def batches_from_memory(
     views: Sequence[View],
     size: int,
     order: Order,
+    *,
     steps: tuple[int, int],
     rows: slice,
     device: torch.device,
 ) -> Iterator[Batch]:
-    """The `rows` of each whole batch, augmented on the device that holds all pixels."""
+    """Batches of images in memory, augmented on the device, which holds all pixels.
+
+    Args:
+        images: n images of one size.
+        views: The augmentations; each image is made into one view by each.
+        size: Side of the views, in pixels.
+        order: Which images make up which step.
+        steps: The first step, and the one after the last.
+        rows: This process's part of each whole batch.
+        device: Where pixels and views are.
+
+    Yields:
+        A batch for each step.
+
+    Raises:
+        SettingError: Where the device has no room for the pixels.
+    """
     try:
         pixels = images.pixels.to(device)
     except torch.OutOfMemoryError:
         room = f"{images.pixels.nbytes / 2**30:.3g} GiB"
-        raise ValueError(f"the images take {room}, which {device} has not free; use --pipeline mixed") from None
+        raise SettingError(f"the images take {room}, which {device} has not free; use `pipeline` mixed") from None
     shape = (images.channels, *images.pixels.shape[-2:], size)
     for step, _, chosen in order.steps(*steps):
         draws = _draws(views, order, step, shape, rows)
@@ -133,21 +150,38 @@ def batches_from_workers(
     views: Sequence[View],
     size: int,
     order: Order,
+    *,
     steps: tuple[int, int],
     rows: slice,
     device: torch.device,
     workers: int,
-    *,
     mixed: bool = False,
 ) -> Iterator[Batch]:
-    """The `rows` of each whole batch, read and augmented by worker processes (0: by this one).
+    """Batches that worker processes read and augment.
 
-    `mixed`: these decode and crop, a sixth of the work for JPEGs of ImageNet's size, and the device does the rest.
+    Args:
+        images: n images.
+        views: The augmentations; each image is made into one view by each.
+        size: Side of the views, in pixels.
+        order: Which images make up which step.
+        steps: The first step, and the one after the last.
+        rows: This process's part of each whole batch.
+        device: Where the views go.
+        workers: Processes that read; 0 for this one.
+        mixed: Workers only decode and crop, a sixth of the work for JPEGs of ImageNet's size, and the device does the
+            rest.
+
+    Yields:
+        A batch for each step.
+
+    Raises:
+        UnknownRange: For an image whose black and white are unknown.
+        Unreadable: Where no image near to one can be read.
     """
     check_count("workers", workers, least=0)
     keys = _Keys(order, steps, rows)
     loader = DataLoader(
-        _Views(images, [crop_alone(view) for view in views] if mixed else views, size, order.seed),
+        _Views(images, [crop_only(view) for view in views] if mixed else views, size, order.seed),
         batch_sampler=keys,
         num_workers=workers,
         collate_fn=_collate,
@@ -173,12 +207,29 @@ def batches_in_order(
     images: Images,
     views: Sequence[View | None],
     size: int,
+    *,
     batch_size: int,
     device: torch.device,
     workers: int,
     seed: int,
 ) -> Iterator[Batch]:
-    """All images once, in order, each in all `views` (None: as it is); what cannot be read is left out and told."""
+    """All images once, in order; what cannot be read is left out, and is among the batch's failures.
+
+    Args:
+        images: n images.
+        views: The augmentations; None leaves an image as it is.
+        size: Side of the views, in pixels.
+        batch_size: Images at a time.
+        device: Where the views go.
+        workers: Processes that read; 0 for this one.
+        seed: Seed of what is random in the views.
+
+    Yields:
+        A batch for each `batch_size` images.
+
+    Raises:
+        UnknownRange: For an image whose black and white are unknown.
+    """
     check_count("workers", workers, least=0)
     if isinstance(images, HeldImages):
         shape = (images.channels, *images.pixels.shape[-2:], size)
@@ -215,7 +266,7 @@ def _leave_signals(_worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _delivered(loader: DataLoader[Any]) -> Iterator[tuple[list[Tensor], Tensor, list[tuple[int, str]]]]:
+def _delivered(loader: "DataLoader[_Item]") -> Iterator[tuple[list[Tensor], Tensor, list[tuple[int, str]]]]:
     """What a loader of `_Views` collates: views, numbers and failures.
 
     Each tensor of a worker is an open file while the tensor lives. Views are therefore copied here, chunk by chunk,
@@ -253,7 +304,7 @@ class _Keys:
                 yield [(epoch, index) for index in chunk.tolist()]
 
 
-class _Views(Dataset[Any]):
+class _Views(Dataset[_Item]):
     """Views of images by key (epoch, image); one that cannot be read is replaced by the next, or by nothing."""
 
     def __init__(

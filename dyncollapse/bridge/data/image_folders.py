@@ -40,11 +40,14 @@ BESIDE = "image beside the class folders", "images beside the class folders"
 
 
 @dataclass(frozen=True)
-class Found:
-    """Images below a folder in the order of their classes and paths, and what was skipped on the way.
+class ImageFolder:
+    """Images below a folder, in the order of their classes and paths.
 
-    `names` are the classes' names by image, or None where the images lie in the folder itself. `empty` names class
-    folders without images, `skipped` what was passed over, by kind and relative to the folder.
+    Attributes:
+        paths: Their files.
+        names: The class of each; None where the images lie in the folder itself.
+        empty: Class folders without images.
+        skipped: What else there is, by kind and relative to the folder.
     """
 
     paths: list[str]
@@ -55,7 +58,7 @@ class Found:
 
 @dataclass
 class _Walk:
-    """What a walk has met so far; folders by their real path, so that none is read twice."""
+    """The state of a walk through a folder; folders by their real path, so that none is read twice."""
 
     root: str
     files: list[tuple[str, str]] = field(default_factory=list)  # folder and name
@@ -69,11 +72,18 @@ class _Walk:
         self.skipped.setdefault(kind, []).append(os.path.relpath(path, self.root))
 
 
-def find_splits(name: str) -> dict[str, Found]:
-    """The train and, where there are any, the test images of a folder, by the names of the folders that hold them.
+def find_splits(name: str) -> dict[str, ImageFolder]:
+    """List the train and, where there are any, the test images of a folder.
 
-    The only name is "" where there is no train/. Raises ValueError, one line, beside what `find_images` refuses, where
-    train/ or the images of a class are missing, and where both are one folder.
+    Args:
+        name: A folder with train/ and val/ or test/, or a folder of images.
+
+    Returns:
+        Images by the names of the folders that hold them; by "" where there is no train/.
+
+    Raises:
+        ValueError: One line, as `find_images`; where train/ or the images of a class are missing; and where both are
+            one folder.
     """
     tests = [split for split in TESTS if os.path.isdir(os.path.join(name, split))]
     train = os.path.join(name, TRAIN)
@@ -84,32 +94,44 @@ def find_splits(name: str) -> dict[str, Found]:
                 "name that folder"
             )
         return {"": find_images(name)}
-    found = find_images(train)
-    if not tests and found.names is None and any(other != TRAIN for other in folder_names(name)):
+    training = find_images(train)
+    if not tests and training.names is None and any(other != TRAIN for other in folder_names(name)):
         return {"": find_images(name)}  # it is a class of that name
     if not tests:
-        return {TRAIN: found}
+        return {TRAIN: training}
     test = os.path.join(name, tests[0])
     if os.path.samefile(train, test):
         raise ValueError(f"{printable(test)} is {printable(train)} by another name; it would test on the train images")
-    splits = {TRAIN: found, tests[0]: find_images(test)}
-    ours, others = (found.names and set(found.names) for found in splits.values())
+    splits = {TRAIN: training, tests[0]: find_images(test)}
+    trained, tested = (split.names and set(split.names) for split in splits.values())
     # A folder without images is skipped in both; one that is not there was forgotten.
-    if ours and others and (odd := (ours - others - {*splits[tests[0]].empty}) | (others - ours - {*found.empty})):
+    if (
+        trained
+        and tested
+        and (odd := (trained - tested - {*splits[tests[0]].empty}) | (tested - trained - {*training.empty}))
+    ):
         raise ValueError(
-            f"{printable(train)} has {len(ours)} classes and {printable(test)} {len(others)}; they differ in "
+            f"{printable(train)} has {len(trained)} classes and {printable(test)} {len(tested)}; they differ in "
             f"{some(sorted(odd))}: is one of them only half copied?"
         )
     return splits
 
 
-def find_images(root: str) -> Found:
+def find_images(root: str) -> ImageFolder:
     """List the images below a folder: by class, the folders in it, or else those that lie in it.
 
     Hidden and system names, links to parent folders and to what is in the set already, links to nothing, special
     files and folders that cannot be read are skipped and counted. So every image appears once, and the search ends.
-    Raises ValueError, one line, for a folder that cannot be read, that holds no images, or mostly images beside its
-    class folders.
+
+    Args:
+        root: The folder.
+
+    Returns:
+        The images, and what was skipped.
+
+    Raises:
+        ValueError: One line, for a folder that cannot be read, that holds no images, or mostly images beside its class
+            folders.
     """
     walk = _Walk(root)
     _descend(walk, root, os.path.realpath(root))
@@ -135,14 +157,14 @@ def _descend(walk: _Walk, start: str, real: str) -> None:
         walk.visited.add(real)
         try:
             with os.scandir(path) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+                inside = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             if path == walk.root:
                 raise ValueError(f"{printable(path)} cannot be read ({error.strerror})") from None
             walk.skip(CLOSED, path)
             continue
         walk.real[path] = real
-        inner = [(entry.path, os.path.join(real, entry.name)) for entry in found if _visit(walk, path, entry)]
+        inner = [(entry.path, os.path.join(real, entry.name)) for entry in inside if _visit(walk, path, entry)]
         waiting += reversed(inner)
 
 
@@ -198,7 +220,7 @@ def _around(target: str, folder: str) -> bool:
     return folder == target or folder.startswith(target.rstrip(os.sep) + os.sep)
 
 
-def _by_class(walk: _Walk) -> Found:
+def _by_class(walk: _Walk) -> ImageFolder:
     root, shown = walk.root, printable(walk.root)
     below = len(os.path.join(root, ""))
 
@@ -219,14 +241,14 @@ def _by_class(walk: _Walk) -> Found:
         for name in loose:
             walk.skip(BESIDE, os.path.join(root, name))
         paths = [os.path.join(folder, name) for _, folder, name in sorted_files]
-        return Found(paths, [name for name, _, _ in sorted_files], empty, walk.skipped)
+        return ImageFolder(paths, [name for name, _, _ in sorted_files], empty, walk.skipped)
     if loose:
-        return Found([os.path.join(root, name) for name in loose], None, empty, walk.skipped)
-    besides = f"; skipped: {told(walk.skipped)}" if walk.skipped else ""
+        return ImageFolder([os.path.join(root, name) for name in loose], None, empty, walk.skipped)
+    besides = f"; skipped: {in_words(walk.skipped)}" if walk.skipped else ""
     raise ValueError(f"{shown} holds no images (these end in {', '.join(SUFFIXES[:3])}, ...){besides}")
 
 
-def told(skipped: dict[tuple[str, str], list[str]]) -> str:
+def in_words(skipped: dict[tuple[str, str], list[str]]) -> str:
     """How many of each kind were skipped, and the first few names."""
     parts = (f"{len(names)} {kind[len(names) > 1]} ({some(names)})" for kind, names in skipped.items())
     return ", ".join(parts)

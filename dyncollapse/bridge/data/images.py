@@ -13,9 +13,10 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from dyncollapse.bridge.data.augmentations import square, stored_side
-from dyncollapse.bridge.data.image_folders import Found, find_splits, some, told
+from dyncollapse.bridge.data.image_folders import ImageFolder, find_splits, in_words, some
 from dyncollapse.bridge.data.pixels import Unreadable, quiet_decoders, read_rgb
-from dyncollapse.runtime.files import printable
+from dyncollapse.runtime.files import printable, unmarked
+from dyncollapse.runtime.settings import NAMED, SettingError
 
 NO_CLASS = -1  # the label of images without classes
 CIFAR = "cifar-10-batches-py"
@@ -111,9 +112,14 @@ class FolderImages:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """What --data names: images to train on, others to test on where there are any, and the classes' names.
+    """Images to train on and to test on.
 
-    `skipped` says what of a folder is none of these, and is empty where there is nothing.
+    Attributes:
+        train: Images to train on.
+        test: Others to test on, where there are any.
+        classes: The classes' names, by label.
+        title: What messages call them: the folder, or digits.
+        skipped: What of a folder is none of these, in words; empty where there is nothing.
     """
 
     train: Images
@@ -127,26 +133,27 @@ class Data:
         if name == "train":
             return self.train
         if self.test is None:
-            raise ValueError(f"--data {self.title} has no test images; give a folder with train/ and val/ or test/")
+            shown = unmarked(self.title)
+            raise SettingError(f"`data` {shown} has no test images; give a folder with train/ and val/ or test/")
         return self.test
 
     def check_labels(self) -> None:
-        """Raise ValueError, one line, where a classifier cannot be trained on these images and tested."""
-        shown = printable(self.title)
+        """Raise SettingError, one line, where a classifier cannot be trained on these images and tested."""
+        shown = unmarked(self.title)
         for part, split in (("training", "train"), ("test", "test")):
             if not labelled(self.split(split)):
-                raise ValueError(
-                    f"the {part} images of --data {shown} have no classes, which a probe needs; put the images of each "
+                raise SettingError(
+                    f"the {part} images of `data` {shown} have no classes, which a probe needs; put the images of each "
                     "class in a folder of its own"
                 )
         trained, tested = (set(images.labels.unique().tolist()) for images in (self.train, self.split("test")))
         if len(trained) < 2:
-            besides = f"; skipped: {self.skipped}" if self.skipped else ""
-            raise ValueError(f"--data {shown} has training images of one class only; a probe needs two{besides}")
+            besides = f"; skipped: {unmarked(self.skipped)}" if self.skipped else ""
+            raise SettingError(f"`data` {shown} has training images of one class only; a probe needs two{besides}")
         if unseen := sorted(tested - trained):
-            raise ValueError(
-                f"--data {shown} has test images of {some([self.classes[k] for k in unseen])}, and no training images "
-                "of it; is it only half copied?"
+            names = unmarked(some([self.classes[k] for k in unseen]))
+            raise SettingError(
+                f"`data` {shown} has test images of {names}, and no training images of it; is it only half copied?"
             )
 
 
@@ -156,42 +163,53 @@ def labelled(images: Images) -> bool:
 
 
 def _to_stderr(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(NAMED.sub(r"\1", text) + "\n")
 
 
 def open_data(name: str, tell: Callable[[str], object] = _to_stderr) -> Data:
-    """Open the images that `--data` names: `digits`, a folder with torchvision's CIFAR-10, or an image folder.
+    """Open a set of images: scikit-learn's digits, a folder with torchvision's CIFAR-10, or an image folder.
 
     Args:
-        name: An image folder has one folder per class, or images without classes; or it has train/ and val/ (or test/),
-            each of which is such a folder.
-        tell: Receives one line where something in an image folder is skipped (see `find_images`).
+        name: The word digits, or a folder. An image folder has one folder per class, or images without classes; or it
+            has train/ and val/ (or test/), each of which is such a folder.
+        tell: Called with one line, which names the setting `data` in backticks, where something in an image folder is
+            skipped (see `find_images`).
+
+    Returns:
+        Images to train on, and to test on where there are any.
 
     Raises:
-        ValueError: Anything else, and classes of train/ that val/ has no folder for, or the other way round.
+        SettingError: For a name that is no folder.
+        ValueError: For a folder without images, and for classes of train/ that val/ has no folder for, or the other way
+            round.
+
+    Example:
+        >>> digits = open_data("digits")
+        >>> len(digits.train), len(digits.split("test")), digits.train.channels
+        (1297, 500, 1)
     """
     if name == "digits":
         return _digits()
     if not name or not os.path.isdir(name):
-        raise ValueError(f"--data {printable(name) or '(empty)'} is no folder; give a folder of images, or digits")
+        raise SettingError(f"`data` {unmarked(name) or '(empty)'} is no folder; give a folder of images, or digits")
     if os.path.isdir(os.path.join(name, CIFAR)):
         return _cifar(Path(name))
     splits = find_splits(name)
     skipped: dict[tuple[str, str], list[str]] = {}
-    for split, found in splits.items():
-        for kind, names in found.skipped.items():
+    for split, part in splits.items():
+        for kind, names in part.skipped.items():
             skipped.setdefault(kind, []).extend(os.path.join(split, relative) for relative in names)
     if skipped:
-        tell(f"--data {printable(name)}: skipped {told(skipped)}")
-    classes = sorted({label for found in splits.values() for label in found.names or ()})
+        tell(f"`data` {unmarked(name)}: skipped {unmarked(in_words(skipped))}")
+    classes = sorted({label for part in splits.values() for label in part.names or ()})
     numbers = {label: number for number, label in enumerate(classes)}
-    train, *tests = (_labelled(found, numbers) for found in splits.values())
-    return Data(train, tests[0] if tests else None, classes, name, told(skipped))
+    train, *tests = (_labelled(part, numbers) for part in splits.values())
+    return Data(train, tests[0] if tests else None, classes, name, in_words(skipped))
 
 
-def _labelled(found: Found, numbers: dict[str, int]) -> FolderImages:
-    labels = [NO_CLASS] * len(found.paths) if found.names is None else [numbers[label] for label in found.names]
-    return FolderImages(found.paths, torch.tensor(labels, dtype=torch.int64))
+def _labelled(part: ImageFolder, numbers: dict[str, int]) -> FolderImages:
+    labels = [NO_CLASS] * len(part.paths) if part.names is None else [numbers[label] for label in part.names]
+    return FolderImages(part.paths, torch.tensor(labels, dtype=torch.int64))
 
 
 def _cifar(folder: Path) -> Data:
@@ -213,37 +231,51 @@ def _digits() -> Data:
     """The 1797 digits of 8 x 8 pixels that scikit-learn brings, values 0 to 16 made 0 to 255."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    pixels = torch.from_numpy(found.images * (255 / 16)).round().to(torch.uint8).unsqueeze(1)
-    labels = torch.from_numpy(found.target).to(torch.int64)
-    parts = [HeldImages(pixels[s], labels[s], "digits") for s in (slice(-DIGITS_TEST), slice(-DIGITS_TEST, None))]
+    digits = load_digits()
+    pixels = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8).unsqueeze(1)
+    labels = torch.from_numpy(digits.target).to(torch.int64)
+    splits = slice(-DIGITS_TEST), slice(-DIGITS_TEST, None)
+    parts = [HeldImages(pixels[split], labels[split], "digits") for split in splits]
     return Data(parts[0], parts[1], [str(digit) for digit in range(10)], "digits")
+
+
+class RefusedImage(Unreadable, SettingError):
+    """The first image that cannot be read, where `strict` asks to stop at it; the message names it."""
 
 
 @dataclass
 class Skipped:
-    """Images that could not be read, by number; with `strict` the first one is an error."""
+    """Images that could not be read, by number; with `strict` the first one is an error.
+
+    Attributes:
+        images: The whole set.
+        strict: Whether to stop at the first.
+        tell: Called with a line on each.
+        reasons: Why, by the image's number.
+    """
 
     images: Images
     strict: bool = False
     tell: Callable[[str], object] = print
     reasons: dict[int, str] = field(default_factory=dict)
-    _held: list[str] = field(default_factory=list)  # not told before an image could be read: it may be a refusal
+    _held: list[str] = field(default_factory=list)  # until an image could be read: all may be refused
 
     def add(self, failures: Sequence[tuple[int, str]]) -> None:
-        """Note failures, telling each image's first when `check` has seen one that can be read.
+        """Note failures; the first of each image is reported once `check` has seen an image that can be read.
 
-        Raises Unreadable if `strict`.
+        Raises RefusedImage if `strict`.
         """
         for index, reason in failures:
             if self.strict:
-                raise Unreadable(f"{reason}; repair or remove it, or leave out --strict to skip such images")
+                raise RefusedImage(
+                    f"{unmarked(reason)}; repair or remove it, or leave out `strict` to skip such images"
+                )
             if index not in self.reasons:
                 self.reasons[index] = reason
                 self._held.append(f"skipped: {reason}")
 
     def check(self, read: int, ended: bool = False) -> None:
-        """Raise Unreadable where none of the first NEIGHBOURS images, or of all, could be read; else tell of them."""
+        """Raise Unreadable where none of the first NEIGHBOURS images, or of all, could be read; else report them."""
         if not read and (ended or len(self.reasons) >= NEIGHBOURS):
             of = "" if ended else f"first {len(self.reasons)} of the "
             raise Unreadable(
@@ -266,9 +298,18 @@ class Skipped:
 def read_near(
     images: Images, index: int, most: int = NEIGHBOURS
 ) -> tuple[int, UInt8[Tensor, "c h w"], list[tuple[int, str]]]:
-    """The image, or the next one that can be read, its number, and the failures on the way.
+    """Read an image, or the next one that can be read, so that a batch keeps its size, as every process needs.
 
-    A batch keeps its size, as every process needs. Raises Unreadable, with the first reason, after `most` failures.
+    Args:
+        images: n images.
+        index: Which to try first.
+        most: Images to try.
+
+    Returns:
+        The number of the image that was read, its pixels, and the failures on the way.
+
+    Raises:
+        Unreadable: After `most` failures, with the first reason.
     """
     failures: list[tuple[int, str]] = []
     for offset in range(min(most, len(images))):
@@ -281,10 +322,21 @@ def read_near(
 
 
 def hold(images: Images, size: int, skipped: Skipped, threads: int = 1) -> HeldImages:
-    """All images in memory, of one size, but for those that cannot be read, which `skipped` is told.
+    """Read all images into memory, but for those that cannot be read.
 
-    `threads` read and resize, for both are done outside of Python's lock. Images of one size are kept as they are;
-    others are resized and cut to a square, 256/224 of the view's side. Raises Unreadable where no image can be read.
+    Images of one size are kept as they are; others are resized and cut to a square, 256/224 of the view's side.
+
+    Args:
+        images: n images.
+        size: Side of the views that will be made of them, in pixels.
+        skipped: Record of those that cannot be read.
+        threads: How many read and resize at once; both are done outside of Python's lock.
+
+    Returns:
+        The images, of one size.
+
+    Raises:
+        Unreadable: Where none can be read, or with `strict` one cannot.
     """
     if isinstance(images, HeldImages):
         return images

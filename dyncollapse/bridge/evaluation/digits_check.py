@@ -5,21 +5,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
+from torch import Tensor
 
-from dyncollapse.bridge.data.images import Data, open_data, some_images
-from dyncollapse.bridge.evaluation.diagnose import diagnose_both
+from dyncollapse.bridge.data.images import Data, Images, open_data, some_images
+from dyncollapse.bridge.evaluation.diagnose import diagnose_spaces
 from dyncollapse.bridge.evaluation.embed import VIEWS_OF_LOSS, embed
-from dyncollapse.bridge.evaluation.load import Loaded
+from dyncollapse.bridge.evaluation.load import LoadedEncoder, from_recipe
 from dyncollapse.bridge.evaluation.probe import logistic_probe
 from dyncollapse.bridge.models.encoders import build_encoder, embedding_dim
 from dyncollapse.bridge.recipe import PROJECTORS, Recipe, resolve
 from dyncollapse.bridge.training.distributed import Process
-from dyncollapse.bridge.training.journal import read_journal
-from dyncollapse.bridge.training.pretraining import LossDiverged, pretrain, same_run
+from dyncollapse.bridge.training.loop import LossDiverged
+from dyncollapse.bridge.training.pretraining import pretrain, same_run
 from dyncollapse.bridge.training.run_folder import CONFIG, DIAGNOSIS, PROBES, add_probe, read_run
+from dyncollapse.bridge.training.training_log import LOG, read_log
 from dyncollapse.runtime.dispatch import dispatch
 from dyncollapse.runtime.executors import local_workers
 from dyncollapse.runtime.files import write_json
@@ -30,7 +31,7 @@ EPOCHS, SEEDS = 30, 3
 SUBVECTORS = (4, 8, 64)
 SHORT_EPOCHS, SHORT_HEADS, SHORT_SUBVECTORS = 15, ("mlp", "linear", "none", "low-rank-diagonal"), (4, 64)
 SWEPT = "sweep-d0-"  # begins the names of these last
-LOOK = 1.0  # seconds between two looks at the runs' journals
+PAUSE = 1.0  # seconds between two looks at the runs' logs
 
 
 def check_recipes(seeds: int = SEEDS, *, short: bool = False, epochs: int | None = None) -> dict[str, Recipe]:
@@ -49,7 +50,7 @@ def check_recipes(seeds: int = SEEDS, *, short: bool = False, epochs: int | None
     return recipes
 
 
-def table_recipes(common: Mapping[str, Any], heads: Sequence[str] = PROJECTORS) -> dict[str, Recipe]:
+def table_recipes(common: Mapping[str, object], heads: Sequence[str] = PROJECTORS) -> dict[str, Recipe]:
     """A recipe for each row of the tables, by its projector; beside all of them also the matched linear one."""
     recipes = {head: resolve({**common, "projector": head}) for head in heads}
     if {"linear", "low-rank-diagonal"} <= recipes.keys() and len(heads) == len(PROJECTORS):
@@ -65,10 +66,21 @@ def run_check(
     workers: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> dict[str, str]:
-    """Do what is left of these runs in `folder`, several at a time on one thread each; the failures by name.
+    """Finish these runs, several at a time on one thread each.
 
-    Finished runs are not done again, and begun ones go on from their last checkpoint. Raises ValueError where `folder`
-    holds a run of another recipe by one of these names.
+    Finished runs are not done again, and begun ones go on from their last checkpoint.
+
+    Args:
+        folder: Holds a folder of each run.
+        recipes: Settings by the name of the run's folder.
+        workers: Runs at a time; None for as many as there are cores.
+        progress: Called with the number of steps that are taken, and of all.
+
+    Returns:
+        What went wrong, one line by the name of the run.
+
+    Raises:
+        ValueError: Where `folder` holds a run of another recipe by one of these names.
     """
     for name, recipe in recipes.items():
         if (folder / name / CONFIG).exists():
@@ -78,9 +90,9 @@ def run_check(
     failures: dict[str, str] = {}
     packs = [[(name, recipes[name], folder / name)] for name in left]
     at_hand = local_workers(workers)
-    with _watched(folder, recipes, total, progress):
+    with _progress_reported(folder, recipes, total, progress):
         # In this process where it is to be one at a time: nothing else has to start.
-        results = ((pack, _do(pack)) for pack in packs) if at_hand.count == 1 else dispatch(_do, packs, at_hand)
+        results = ((pack, _finish(pack)) for pack in packs) if at_hand.count == 1 else dispatch(_finish, packs, at_hand)
         for pack, outcome in results:
             if outcome:
                 failures[pack[0][0]] = str(outcome)
@@ -88,31 +100,45 @@ def run_check(
 
 
 def finish_run(recipe: Recipe, folder: Path, data: Data | None = None, most: int | None = None) -> None:
-    """Train, probe on the test images and diagnose on the training images, whatever of it is not done yet.
+    """Train, diagnose on training images and probe on test images, whatever of it is not done yet.
 
-    `data` is the recipe's where it is open already. Probe and diagnosis see all training images, or `most`, drawn once.
+    Args:
+        recipe: The run.
+        folder: Its folder.
+        data: The recipe's images where they are open already.
+        most: How many training images diagnosis and probe see, drawn once; None for all.
+
+    Raises:
+        ValueError: As `pretrain`, `embed` and `logistic_probe`.
+        LossDiverged: As `pretrain`.
     """
     data = data or open_data(recipe.data)
     encoder = pretrain(recipe, folder, Process(0, 1, torch.device(recipe.device)), data=data)
-    loaded = Loaded(encoder, recipe, data.train.channels, folder, "", None, folder)
+    pretrained = from_recipe(encoder, recipe, data.train.channels, folder, run=folder)
     with TemporaryDirectory(dir=folder) as temporary:
+        scratch = Path(temporary)
         images = data.train if most is None else some_images(data.train, most)
         # The loss saw two augmented views, and so does the diagnosis; the probe learns from images as they are.
         if not (folder / DIAGNOSIS).exists():
-            pairs = embed(loaded, images, Path(temporary), views=VIEWS_OF_LOSS, device=recipe.device)
-            both = diagnose_both(pairs, encoder, VIEWS_OF_LOSS)
-            write_json(folder / DIAGNOSIS, both.as_values() | {"config": {"split": "train", "views": VIEWS_OF_LOSS}})
-        train = embed(loaded, images, Path(temporary), spaces=["representation"], device=recipe.device)
-        train_rows = train["representation"][0].clone(), train.labels
-        test = embed(loaded, data.split("test"), Path(temporary), spaces=["representation"], device=recipe.device)
-        test_rows = test["representation"][0].clone(), test.labels
+            pairs = embed(pretrained, images, scratch, views=VIEWS_OF_LOSS, device=recipe.device)
+            diagnosed = diagnose_spaces(pairs, encoder, VIEWS_OF_LOSS)
+            config = {"split": "train", "views": VIEWS_OF_LOSS}
+            write_json(folder / DIAGNOSIS, diagnosed.as_values() | {"config": config})
+        train, test = (_representations(pretrained, part, scratch) for part in (images, data.split("test")))
     done = read_run(folder)
     d0 = embedding_dim(encoder)
-    wanted = [None, *([d0] if recipe.head == "low-rank-diagonal" and d0 < train_rows[0].shape[1] else [])]
-    for subvector in wanted:
+    subvectors = [None, *([d0] if recipe.head == "low-rank-diagonal" and d0 < train[0].shape[1] else [])]
+    for subvector in subvectors:
         if done.top1(subvector) is None:
-            probe = logistic_probe(train_rows, test_rows, subvector)
+            probe = logistic_probe(train, test, subvector)
             add_probe(folder, probe.as_dict() | {"step": done.facts["steps"]})
+
+
+def _representations(pretrained: LoadedEncoder, images: Images, scratch: Path) -> tuple[Tensor, Tensor]:
+    """Representations of plain images, in memory, and their classes."""
+    assert pretrained.recipe is not None
+    embedded = embed(pretrained, images, scratch, spaces=["representation"], device=pretrained.recipe.device)
+    return embedded["representation"][0].clone(), embedded.labels
 
 
 def is_done(folder: Path) -> bool:
@@ -124,8 +150,8 @@ def is_done(folder: Path) -> bool:
     return run.finished and run.top1() is not None and not subvector
 
 
-def _do(pack: Sequence[tuple[str, Recipe, Path]]) -> str:
-    """Finish one run in a worker, and say what went wrong."""
+def _finish(pack: Sequence[tuple[str, Recipe, Path]]) -> str:
+    """Finish runs in a worker; one line on what went wrong, or nothing."""
     recycle_freed_memory()
     try:
         with torch_threads(1):
@@ -141,30 +167,30 @@ def _steps(recipe: Recipe) -> int:
 
 
 @contextmanager
-def _watched(
+def _progress_reported(
     folder: Path, recipes: dict[str, Recipe], total: int, progress: Callable[[int, int], object] | None
 ) -> Iterator[None]:
-    """Tell how many steps all runs have taken, by their journals, until the context ends."""
+    """Report how many steps all runs have taken, by their logs, until the context ends."""
     if progress is None:
         yield
         return
     ended = threading.Event()
 
     def taken() -> int:
-        lines = (read_journal(folder / name / "log.jsonl") for name in recipes)
-        return sum(found[-1]["step"] for found in lines if found)
+        logs = (read_log(folder / name / LOG) for name in recipes)
+        return sum(lines[-1]["step"] for lines in logs if lines)
 
-    def look() -> None:
-        while not ended.wait(LOOK):
+    def report() -> None:
+        while not ended.wait(PAUSE):
             with suppress(OSError, ValueError):  # what is broken is reported by its run
                 progress(taken(), total)
 
     progress(taken(), total)
-    watcher = threading.Thread(target=look, daemon=True)
-    watcher.start()
+    reporter = threading.Thread(target=report, daemon=True)
+    reporter.start()
     try:
         yield
     finally:
         ended.set()
-        watcher.join()
+        reporter.join()
         progress(taken(), total)

@@ -1,72 +1,71 @@
-"""An encoder from a file: a checkpoint of ours, the newest of a run's folder, or somebody else's."""
+"""An encoder from a file: a checkpoint of a run, the newest of a run's folder, or one of another library."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from torch import nn
-
-from dyncollapse.bridge.models.encoders import Encoder, build_encoder
-from dyncollapse.bridge.models.foreign_checkpoints import Found, find_backbone
-from dyncollapse.bridge.models.foreign_heads import Asked
-from dyncollapse.bridge.models.foreign_tensors import read_tensors
-from dyncollapse.bridge.recipe import AUGMENTATIONS, STEMS, Recipe
-from dyncollapse.bridge.training.checkpoints import as_checkpoint, is_ours, newest
+from dyncollapse.bridge.models.checkpoint_tensors import flatten, read_tensors
+from dyncollapse.bridge.models.encoders import Encoder, EncoderSpec, spec_of
+from dyncollapse.bridge.models.foreign_checkpoints import Hints, find_encoder
+from dyncollapse.bridge.models.foreign_projectors import ProjectorHints
+from dyncollapse.bridge.recipe import Recipe
+from dyncollapse.bridge.training.checkpoints import Checkpoint, as_checkpoint, is_ours, newest
 from dyncollapse.bridge.training.run_folder import CONFIG
-from dyncollapse.runtime.files import printable
-from dyncollapse.runtime.settings import option
-
-SIDES = 4, 4096  # of images, in pixels: one of the largest takes 200 MB as floats
-
-
-@dataclass(frozen=True)
-class Known:
-    """What a checkpoint by others says of its encoder: the model, its first layers, and the images that it takes."""
-
-    arch: str
-    stem: str
-    image_size: int
-    augment: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """All of it as plain JSON values."""
-        return asdict(self)
+from dyncollapse.runtime.files import unmarked
+from dyncollapse.runtime.settings import SettingError
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
-    """An encoder in evaluation mode, what it was trained by as far as that is known, and how it was found.
+class LoadedEncoder:
+    """An encoder in evaluation mode, and what is known about it.
 
-    `run` is the folder of the run whose newest checkpoint it is, where it is one of ours. Of a checkpoint by others
-    `assumptions` are sentences on what the file does not say, and `left_out` on what else might be its projector.
+    Attributes:
+        encoder: The network.
+        spec: The model and the images that it takes.
+        path: The file.
+        matched: A sentence on how many tensors were matched.
+        recipe: All settings of its run; None for a checkpoint of another library.
+        step: The steps that it was trained for; None where unknown.
+        run: The folder of the run whose newest checkpoint it is.
+        has_embedding: Whether it has a projector.
+        assumptions: Sentences on what a file of another library does not say. They name this module's parameters in
+            backticks.
+        left_out: Likewise, on what else might be its projector.
     """
 
     encoder: Encoder
-    recipe: Recipe | Known
-    channels: int
+    spec: EncoderSpec
     path: Path
-    matched: str
-    step: int | None
-    run: Path | None
+    matched: str = ""
+    recipe: Recipe | None = None
+    step: int | None = None
+    run: Path | None = None
     has_embedding: bool = True
     assumptions: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
     @property
+    def channels(self) -> int:
+        """Channels of the images that it takes."""
+        return self.spec.channels
+
+    @property
     def data(self) -> str | None:
         """The images that it was trained on, where they are known."""
-        return self.recipe.data if isinstance(self.recipe, Recipe) else None
+        return self.recipe.data if self.recipe else None
 
-    def as_record(self) -> dict[str, Any]:
-        """What is known of it as plain JSON values; a checkpoint by others has no recipe."""
-        known = self.recipe.as_dict()
+    def reworded(self, words: Callable[[str], str]) -> "LoadedEncoder":
+        """The same with every sentence as `words` says it, for an interface that has other names for parameters."""
+        return replace(self, assumptions=tuple(map(words, self.assumptions)), left_out=tuple(map(words, self.left_out)))
+
+    def as_record(self) -> dict[str, object]:
+        """What is known about it as plain JSON values; a checkpoint of another library has no recipe."""
         return {
             "checkpoint": str(self.path),
             "step": self.step,
             "matched": self.matched,
-            "recipe": known if isinstance(self.recipe, Recipe) else None,
-            "encoder": {name: known[name] for name in Known.__dataclass_fields__} | {"channels": self.channels},
+            "recipe": self.recipe.as_dict() if self.recipe else None,
+            "encoder": asdict(self.spec),
             "assumptions": [*self.assumptions, *self.left_out],
         }
 
@@ -84,84 +83,81 @@ def load_encoder(
     projector_activation: str | None = None,
     projector_last: str | None = None,
     trust: bool = False,
-) -> Loaded:
-    """Read a checkpoint, or the newest of a run's folder. The options are for those of others; ours know theirs.
+) -> LoadedEncoder:
+    """Load an encoder from a checkpoint, or from the newest one in a run's folder.
+
+    All parameters but `path` and `trust` are for checkpoints of other libraries; those of a run know their own.
 
     Args:
         path: A file, or a run's folder.
-        arch: The timm model; found out, among ResNets, where it is not given.
-        stem: Its first layers, one of `recipe.STEMS`; found out where they are not given.
+        arch: The timm model; found among ResNets where it is not given.
+        stem: Its first layers, one of `recipe.STEMS`; found where they are not given.
         renames: Beginnings of tensors' names and what replaces them.
         d0: The embedding is the first d0 dimensions of the representation (DirectCLR).
-        image_size: Side of the images, in pixels; found out where it is not given.
+        image_size: Side of the images, in pixels; found where it is not given.
         augment: The views it was trained on, one of `recipe.AUGMENTATIONS`; by its stem where they are not given.
         projector_prefix: Where its projector is in the file, as a name.
-        projector_activation: What stands between the projector's layers, one of `rows.ACTIVATIONS`.
-        projector_last: What follows the projector's last layer, one of `rows.LAST`.
+        projector_activation: What stands between the projector's layers, one of `foreign_layers.ACTIVATIONS`.
+        projector_last: What follows the projector's last layer, one of `foreign_layers.LAST`.
         trust: Unpickle the file, which may run any code.
 
     Returns:
-        The encoder, and what is known and assumed of it.
+        The encoder, and what is known and assumed about it.
 
     Raises:
-        ValueError: One line, for a file that holds no encoder, or not the whole of one.
+        SettingError: One line, for parameters that do not fit the file, and for a backbone that is not whole.
+        ValueError: One line, for a file that holds no encoder.
     """
     path = newest(path) if path.is_dir() else path
-    shown = printable(str(path))
-    asked = Asked(projector_prefix, projector_activation, projector_last)
-    _check(stem, image_size, augment)
+    shown = unmarked(str(path))
+    projector = ProjectorHints(projector_prefix, projector_activation, projector_last)
+    hints = Hints(arch, stem, renames or {}, d0, image_size, augment, projector)
     content = read_tensors(path, trust=trust)
     if is_ours(content):
-        given = {"arch": arch, "stem": stem, "prefix_map": renames or None, "d0": d0, "image_size": image_size}
-        given |= {"augment": augment, **{f"projector_{name}": value for name, value in asdict(asked).items()}}
-        if wrong := [option(name) for name, value in given.items() if value is not None]:
-            raise ValueError(f"{', '.join(wrong)}: {shown} is of dyncollapse and knows its own; leave it out")
-        return _own(content, path, shown)
-    return _by_others(find_backbone(content, shown, arch, stem, renames, d0, image_size, asked), path, augment)
-
-
-def _by_others(found: Found, path: Path, augment: str | None) -> Loaded:
-    """A checkpoint by others: what is known of it, and what is assumed."""
-    backbone = found.backbone
-    views = augment or ("imagenet" if backbone.stem == "imagenet" else "cifar")
-    said = [*found.assumptions, *_said_of_pixels(backbone.channels)]
-    if augment is None:
-        said.append(f"Augmented views are those of {views}, by its first layers; --augment names others.")
-    return Loaded(
-        Encoder(backbone.backbone, found.projector or nn.Identity()).eval(),
-        Known(backbone.arch, backbone.stem, backbone.image_size, views),
-        backbone.channels,
+        _refuse_hints(hints, shown)
+        return _from_run(as_checkpoint(content, shown), path)
+    foreign = find_encoder(flatten(content), shown, hints)
+    return LoadedEncoder(
+        foreign.encoder.eval(),
+        foreign.spec,
         path,
-        found.told,
-        None,
-        None,
-        found.projector is not None,
-        tuple(said),
-        tuple(found.left_out),
+        foreign.matched,
+        has_embedding=foreign.has_projector,
+        assumptions=foreign.assumptions,
+        left_out=foreign.left_out,
     )
 
 
-def _own(content: dict[str, Any], path: Path, shown: str) -> Loaded:
-    """A checkpoint that a run left."""
-    own = as_checkpoint(content, shown)
-    recipe, model = own.recipe, own.states["model"]
-    encoder = build_encoder(recipe, own.channels)
-    encoder.load_state_dict(model)
+def from_recipe(encoder: Encoder, recipe: Recipe, channels: int, path: Path, run: Path | None = None) -> LoadedEncoder:
+    """An encoder that is in memory already, as `load_encoder` would return it.
+
+    Args:
+        encoder: The network of the recipe.
+        recipe: All settings of its run.
+        channels: Channels of its images.
+        path: What messages call it.
+        run: The folder of its run.
+
+    Returns:
+        The encoder, in evaluation mode.
+    """
+    return LoadedEncoder(encoder.eval(), spec_of(recipe, channels), path, recipe=recipe, run=run)
+
+
+def _from_run(checkpoint: Checkpoint, path: Path) -> LoadedEncoder:
+    """The encoder of a run's checkpoint."""
+    recipe, count = checkpoint.recipe, len(checkpoint.states["model"])
+    spec = spec_of(recipe, checkpoint.channels)
     folder = path.parent.parent
-    home = folder if (folder / CONFIG).exists() and path == newest(folder) else None
-    told = f"{len(model)} of {len(model)} tensors matched ({recipe.arch}, projector {recipe.head})"
-    return Loaded(encoder.eval(), recipe, own.channels, path, told, own.step, home)
+    run = folder if (folder / CONFIG).exists() and path == newest(folder) else None
+    matched = f"{count} of {count} tensors matched ({recipe.arch}, projector {recipe.head})"
+    return LoadedEncoder(checkpoint.encoder().eval(), spec, path, matched, recipe, checkpoint.step, run)
 
 
-def _check(stem: str | None, image_size: int | None, augment: str | None) -> None:
-    for name, value, allowed in (("--stem", stem, STEMS), ("--augment", augment, AUGMENTATIONS)):
-        if value is not None and value not in allowed:
-            raise ValueError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
-    least, most = SIDES
-    if image_size is not None and not least <= image_size <= most:
-        raise ValueError(f"--image-size is {image_size}; give {least} to {most}")
-
-
-def _said_of_pixels(channels: int) -> list[str]:
-    where = "ImageNet's mean and deviation" if channels == 3 else "a mean and deviation of 0.5"
-    return [f"Pixels are normalised by {where}; the file does not say what training used."]
+def _refuse_hints(hints: Hints, shown: str) -> None:
+    """Refuse what is said about a checkpoint that knows it better."""
+    given = {"arch": hints.arch, "stem": hints.stem, "renames": hints.renames or None, "d0": hints.d0}
+    given |= {"image_size": hints.image_size, "augment": hints.augment}
+    given |= {f"projector_{name}": value for name, value in asdict(hints.projector).items()}
+    if wrong := [f"`{name}`" for name, value in given.items() if value is not None]:
+        raise SettingError(f"{', '.join(wrong)}: {shown} is of dyncollapse and knows its own; leave it out")

@@ -3,12 +3,14 @@
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import combinations
+from typing import NamedTuple, TypedDict
 
 from dyncollapse.bridge.training.checkpoints import checkpoints
 from dyncollapse.bridge.training.run_folder import Run
+from dyncollapse.bridge.training.schemas import MeasureName, SpaceName
 from dyncollapse.runtime.settings import option
 
 DIRECT = "low-rank-diagonal"  # DirectCLR
@@ -56,9 +58,14 @@ VARYING += ("keep", "compile", "tensorboard", "pipeline", "method", "projector")
 
 @dataclass(frozen=True)
 class TableRow:
-    """Runs that differ in their seeds alone, the paper's row they belong to, and what is to be said of them.
+    """Runs that differ in their seeds alone.
 
-    `matched`: a linear projector with as many outputs as DirectCLR keeps dimensions, which the paper has not.
+    Attributes:
+        row: The paper's row that they belong to.
+        note: What distinguishes them from most runs of that row; empty where nothing does.
+        matched: Whether it is a linear projector with as many outputs as DirectCLR keeps dimensions, which the paper
+            has not.
+        runs: The runs, by seed.
     """
 
     row: Row
@@ -71,6 +78,11 @@ class TableRow:
         """The row's, with its note."""
         return self.row.name + (f", {self.note}" if self.note else "")
 
+    def mean_rank(self, space: SpaceName, name: MeasureName) -> float | None:
+        """Mean over seeds of a rank measure."""
+        spread = self.spread([run.measure(space, name) for run in self.runs])
+        return spread and spread[0]
+
     @staticmethod
     def spread(values: Sequence[float | None]) -> tuple[float, float | None] | None:
         """Mean and standard deviation over seeds (n - 1; None for one) of the values there are; None where none is."""
@@ -78,6 +90,42 @@ class TableRow:
         if not there:
             return None
         return statistics.fmean(there), statistics.stdev(there) if len(there) > 1 else None
+
+
+class RowValues(TypedDict):
+    """A row as plain JSON values: means over seeds, None where nothing was measured."""
+
+    row: str
+    projector: str
+    source: str
+    paper_top1: float | None
+    top1: float | None
+    top1_spread: float | None
+    top1_error: float | None
+    seeds: list[int]
+    subvector_top1: float | None
+    subvector_spread: float | None
+    paper_subvector_top1: float | None
+    representation_dim: int
+    embedding_dim: int
+    representation_rankme: float | None
+    representation_effective_rank: float | None
+    representation_participation_ratio: float | None
+    embedding_rankme: float | None
+    embedding_effective_rank: float | None
+    embedding_participation_ratio: float | None
+    collapsed: float | None
+    mechanism: str | None
+    finished: bool
+
+
+class Comparison(TypedDict):
+    """The table's rows, and sentences on them."""
+
+    rows: list[RowValues]
+    differences: list[str]
+    contradictions: list[str]
+    unfinished: list[str]
 
 
 def table(runs: Sequence[Run]) -> list[TableRow]:
@@ -90,25 +138,33 @@ def table(runs: Sequence[Run]) -> list[TableRow]:
         for run in sorted(runs, key=lambda run: (run.recipe.seed, str(run.folder))):
             if run.recipe.head == row.head:
                 groups.setdefault(json.dumps(_fixed(run) | {"facts": run.facts}, sort_keys=True), []).append(run)
-        usually: dict[str, Any] = {}  # the settings of most runs of the row, that others are told from
+        common: dict[str, object] = {}  # the settings of most runs of the row, from which others differ
         for matched, group in sorted(
-            ((row.head == "linear" and g[0].facts["embedding_dim"] == usual, g) for g in groups.values()),
-            key=lambda found: (found[0], -len(found[1])),
+            ((row.head == "linear" and runs[0].facts["embedding_dim"] == usual, runs) for runs in groups.values()),
+            key=lambda pair: (pair[0], -len(pair[1])),
         ):
             fixed = _fixed(group[0])
-            usually = usually or fixed
-            unlike = [f"{option(n)[2:]} {value}" for n, value in fixed.items() if value != usually[n]]
+            common = common or fixed
+            unlike = [f"{option(name)[2:]} {value}" for name, value in fixed.items() if value != common[name]]
             rows.append(TableRow(row, "matched" if matched else ", ".join(unlike), matched, group))
     return rows
 
 
-def _fixed(run: Run) -> dict[str, Any]:
+def _fixed(run: Run) -> dict[str, object]:
     """What runs of one row have in common."""
     return {name: value for name, value in run.recipe.as_dict().items() if name not in VARYING}
 
 
-def compare(runs: Sequence[Run]) -> dict[str, Any]:
-    """Rows, and sentences on what differs from the paper, what contradicts it, and what is not finished."""
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Set runs beside the paper's Tables 1 and 2.
+
+    Args:
+        runs: Runs of any projectors and seeds.
+
+    Returns:
+        Plain JSON values: `rows`, a dict for each row of the table, and lists of sentences: `differences` from the
+        paper, `contradictions` of it, and `unfinished` runs.
+    """
     rows = table_values(runs)
     return {
         "rows": rows,
@@ -118,54 +174,54 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def table_values(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def table_values(runs: Sequence[Run]) -> list[RowValues]:
     """The table as plain values, a dict a row."""
-    found = []
+    rows = []
     for row in table(runs):
         first = row.runs[0]
         outputs = first.facts["embedding_dim"]
         errors = row.spread([probe["error"] for run in row.runs if (probe := run.probe()) is not None])
         top1 = row.spread([run.top1() for run in row.runs])
         sub = row.spread([run.top1(outputs) for run in row.runs]) if row.row.head == DIRECT else None
-        ranks = {
-            f"{space}_{name}": row.spread([run.measure(space, name) for run in row.runs])
-            for space in ("representation", "embedding")
-            for name in ("rankme", "effective_rank", "participation_ratio")
-        }
         verdicts = [run.diagnosis["spaces"]["representation"]["verdict"] for run in row.runs if run.diagnosis]
         collapsed = row.spread([verdict["collapsed"] for verdict in verdicts])
-        found.append(
-            {
-                "row": row.name,
-                "projector": row.row.head,
-                "source": "ours: matched output" if row.matched else row.row.source,
-                "paper_top1": None if row.note else row.row.paper,
-                "top1": top1 and top1[0],
-                "top1_spread": top1 and top1[1],
-                "top1_error": errors and errors[0],
-                "seeds": sorted(run.recipe.seed for run in row.runs),
-                "subvector_top1": sub and sub[0],
-                "subvector_spread": sub and sub[1],
-                "paper_subvector_top1": PAPER_SUBVECTOR if sub and not row.note else None,
-                "representation_dim": first.facts["representation_dim"],
-                "embedding_dim": outputs,
-                **{name: value and value[0] for name, value in ranks.items()},
-                "collapsed": collapsed and collapsed[0],
-                "mechanism": "/".join(sorted({verdict["mechanism"] for verdict in verdicts})) or None,
-                "finished": all(run.finished for run in row.runs),
-            }
+        rows.append(
+            RowValues(
+                row=row.name,
+                projector=row.row.head,
+                source="ours: matched output" if row.matched else row.row.source,
+                paper_top1=None if row.note else row.row.paper,
+                top1=top1 and top1[0],
+                top1_spread=top1 and top1[1],
+                top1_error=errors and errors[0],
+                seeds=sorted(run.recipe.seed for run in row.runs),
+                subvector_top1=sub and sub[0],
+                subvector_spread=sub and sub[1],
+                paper_subvector_top1=PAPER_SUBVECTOR if sub and not row.note else None,
+                representation_dim=first.facts["representation_dim"],
+                embedding_dim=outputs,
+                representation_rankme=row.mean_rank("representation", "rankme"),
+                representation_effective_rank=row.mean_rank("representation", "effective_rank"),
+                representation_participation_ratio=row.mean_rank("representation", "participation_ratio"),
+                embedding_rankme=row.mean_rank("embedding", "rankme"),
+                embedding_effective_rank=row.mean_rank("embedding", "effective_rank"),
+                embedding_participation_ratio=row.mean_rank("embedding", "participation_ratio"),
+                collapsed=collapsed and collapsed[0],
+                mechanism="/".join(sorted({verdict["mechanism"] for verdict in verdicts})) or None,
+                finished=all(run.finished for run in row.runs),
+            )
         )
-    return found
+    return rows
 
 
 def differences(runs: Sequence[Run]) -> list[str]:
     """What of these runs is unlike the paper's, a sentence each."""
-    told = []
+    sentences = []
 
-    def values(get: Callable[[Run], Any]) -> str:
+    def values(get: Callable[[Run], object]) -> str:
         return ", ".join(sorted({str(get(run)) for run in runs}, key=lambda text: (len(text), text)))
 
-    compared: tuple[tuple[str, Callable[[Run], Any], Any], ...] = (
+    compared: tuple[tuple[str, Callable[[Run], object], object], ...] = (
         ("data", _data, IMAGENET),
         ("backbone", lambda run: run.recipe.arch, PAPER["arch"]),
         ("representation", lambda run: run.facts["representation_dim"], 2048),
@@ -182,11 +238,11 @@ def differences(runs: Sequence[Run]) -> list[str]:
     for name, get, paper in compared:
         here = values(get)
         if here != str(paper):
-            told.append(f"{name}: {here} here, {paper} in the paper")
+            sentences.append(f"{name}: {here} here, {paper} in the paper")
     seeds = {run.recipe.seed for run in runs}
     bars = "with the standard deviation over them" if len(seeds) > 1 else "so that no spread over seeds is known"
-    told.append(f"seeds: {len(seeds)} here, {bars}; one in the paper, without error bars")
-    return told
+    sentences.append(f"seeds: {len(seeds)} here, {bars}; one in the paper, without error bars")
+    return sentences
 
 
 def _data(run: Run) -> str:
@@ -201,46 +257,60 @@ def _diagnosed(run: Run) -> str:
     return f"of the {config['split']} images, {config['views']} views"
 
 
-def contradictions(values: Sequence[Mapping[str, Any]]) -> list[str]:
+def contradictions(values: Sequence[RowValues]) -> list[str]:
     """Pairs of rows whose order here is the opposite of the paper's, beyond twice their uncertainty.
 
     That is the standard deviation over seeds, or for one seed the probe's standard error, which is the less of the two.
     """
-    told = []
-    rows = [v for v in values if v["paper_top1"] is not None and v["top1"] is not None]
-    for k, a in enumerate(rows):
-        for b in rows[k + 1 :]:
-            better, worse = (a, b) if a["paper_top1"] > b["paper_top1"] else (b, a)
-            gap = worse["top1"] - better["top1"]
-            unsure = [v["top1_error"] if v["top1_spread"] is None else v["top1_spread"] for v in (a, b)]
-            if gap > 2 * math.hypot(*unsure) and better["paper_top1"] - worse["paper_top1"] > 1:
-                told.append(
-                    f"{worse['row']} beats {better['row']} by {gap:.1f} here; in the paper it loses by "
-                    f"{better['paper_top1'] - worse['paper_top1']:.1f}"
-                )
-    return told
+    sentences = []
+    measured = [
+        _Accuracies(row["row"], paper, top1, row["top1_error"] if row["top1_spread"] is None else row["top1_spread"])
+        for row in values
+        if (paper := row["paper_top1"]) is not None and (top1 := row["top1"]) is not None
+    ]
+    for pair in combinations(measured, 2):
+        worse, better = sorted(pair, key=lambda row: row.paper)
+        gap, gap_there = worse.top1 - better.top1, better.paper - worse.paper
+        if gap > 2 * math.hypot(worse.error or 0.0, better.error or 0.0) and gap_there > 1:
+            sentences.append(
+                f"{worse.name} beats {better.name} by {gap:.1f} here; in the paper it loses by {gap_there:.1f}"
+            )
+    return sentences
+
+
+class _Accuracies(NamedTuple):
+    """A row's top-1 in the paper and here, and its uncertainty here."""
+
+    name: str
+    paper: float
+    top1: float
+    error: float | None
 
 
 def unfinished(runs: Sequence[Run]) -> list[str]:
     """Runs without their last step or without a probe, a sentence each."""
-    told = []
+    sentences = []
     for run in runs:
         if not run.finished:
             at = run.log[-1]["step"] if run.log else 0
             kept = "" if checkpoints(run.folder) else ", without a checkpoint"
-            told.append(f"{run.folder} is at step {at} of {run.facts.get('steps')}{kept}")
+            sentences.append(f"{run.folder} is at step {at} of {run.facts.get('steps')}{kept}")
         elif run.top1() is None:
-            told.append(f"{run.folder} has no probe yet: dyncollapse bridge probe --checkpoint {run.folder}")
-    return told
+            sentences.append(f"{run.folder} has no probe yet: dyncollapse bridge probe --checkpoint {run.folder}")
+    return sentences
 
 
-def as_markdown(values: Sequence[Mapping[str, Any]]) -> str:
+def as_markdown(values: Sequence[RowValues]) -> str:
     """The table for a document."""
     head = "| projector | paper | top-1 here | seeds | outputs | RankMe r | effective rank r | effective rank z |"
     lines = [head, "|---|---|---|---|---|---|---|---|"]
     for row in values:
         top1 = as_top1(row["top1"], row["top1_spread"])
-        ranks = (row[k] for k in ("representation_rankme", "representation_effective_rank", "embedding_effective_rank"))
+        ranks = (
+            row["representation_rankme"],
+            row["representation_effective_rank"],
+            row["embedding_effective_rank"],
+        )
         cells = [row["row"], "-" if row["paper_top1"] is None else row["paper_top1"], top1, len(row["seeds"])]
         lines.append(f"| {' | '.join(map(str, [*cells, row['embedding_dim'], *map(as_number, ranks)]))} |")
         if row["subvector_top1"] is not None:

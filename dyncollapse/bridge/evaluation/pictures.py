@@ -1,7 +1,6 @@
 """Pictures of runs: spectra of both spaces, curves of training, top-1 against the size of the sub-vector."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,6 +8,8 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from dyncollapse.bridge.training.run_folder import Run
+from dyncollapse.bridge.training.schemas import LogLine, MonitorLine
+from dyncollapse.diagnostics.report import EmbeddingReport
 from dyncollapse.plotting import plot_eigenvalues, plot_ratios
 
 NAMES: dict[str, str] = {
@@ -56,8 +57,8 @@ def plot_d0(ax: Axes, points: Sequence[tuple[int, float, float]], references: Ma
     ax.legend(frameon=False, fontsize="small")
 
 
-def draw_curves(log: Sequence[Mapping[str, Any]], monitor: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw a run's loss and, where they were watched, effective ranks and the last spectra of both spaces."""
+def draw_curves(log: Sequence[LogLine], monitor: Sequence[MonitorLine]) -> Figure:
+    """Draw a run's loss and, where they were monitored, effective ranks and the last spectra of both spaces."""
     figure = Figure(figsize=(9 if monitor else 4, 3.2), layout="constrained")
     axes = figure.subplots(1, 3 if monitor else 1, squeeze=False)[0]
     axes[0].plot([line["step"] for line in log], [line["loss"] for line in log], ".-", markersize=3, linewidth=1)
@@ -80,7 +81,7 @@ def draw_curves(log: Sequence[Mapping[str, Any]], monitor: Sequence[Mapping[str,
     return figure
 
 
-def draw_spaces(reports: Mapping[str, Any]) -> Figure:
+def draw_spaces(reports: Mapping[str, EmbeddingReport]) -> Figure:
     """Draw the spectrum of each space and, where other views were given, rho and both sides of it, a row a space."""
     compared = any(report.ratios is not None for report in reports.values())
     figure = Figure(figsize=(11 if compared else 4.5, 3.3 * len(reports)), layout="constrained")
@@ -121,10 +122,9 @@ def draw_check(runs: Sequence[Run]) -> Figure:
     (two, seven), (nine, twelve) = figure.subplots(2, 2)
     space = {head: run.diagnosis["spaces"] for head, run in firsts.items() if run.diagnosis}
     if "mlp" in space:
-        found = space["mlp"]["embedding"]
-        plot_eigenvalues(
-            two, found["spectrum"], found["noise_floor"], found["verdict"]["threshold"], color=COLOURS["mlp"]
-        )
+        embedding = space["mlp"]["embedding"]
+        threshold = embedding["verdict"]["threshold"]
+        plot_eigenvalues(two, embedding["spectrum"], embedding["noise_floor"], threshold, color=COLOURS["mlp"])
         two.set_title("as Fig. 2: embedding of SimCLR", fontsize="medium", pad=18)
     everyone = {head: space[head]["representation"]["spectrum"] for head in NAMES if head in space}
     with_and_without = {head: everyone[head] for head in everyone if head in ("mlp", "none")}

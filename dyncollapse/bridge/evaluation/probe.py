@@ -2,37 +2,53 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dyncollapse.bridge.data.augmentations import PROBES
+from dyncollapse.bridge.data.augmentations import PROBES, View
 from dyncollapse.bridge.data.batches import Batch, Order, batches_from_memory, batches_from_workers, batches_in_order
 from dyncollapse.bridge.data.images import HeldImages, Images, Skipped
-from dyncollapse.bridge.evaluation.load import Loaded
-from dyncollapse.bridge.models.encoders import representation_dim
+from dyncollapse.bridge.evaluation.load import LoadedEncoder
+from dyncollapse.bridge.models.backbones import representation_dim
 from dyncollapse.bridge.training.batch_size import check_batch_room
 from dyncollapse.bridge.training.optimisation import exact_float32
 from dyncollapse.runtime.settings import SettingError
 
 METHODS = ("logistic", "sgd")
-# sgd, ours, for the paper gives none: epochs, batch, momentum and decay as Zbontar et al. (2021); the learning
-# rate is for features whose largest variance is 1, for which SGD on a softmax is stable up to 4 without momentum.
+# The paper does not state its probe's settings. Epochs, batch, momentum and decay are those of Zbontar et al. (2021).
+# The learning rate is for features whose largest variance is 1, for which SGD on a softmax is stable up to a rate of 4
+# without momentum.
 SGD = {"lr": 1.0, "momentum": 0.9, "weight_decay": 1e-6}
 SCALED_BY = 4096  # training images by which features are centred and scaled
 # logistic: scikit-learn's default regularisation, its fastest solver on such features, more steps than it takes.
 STRENGTH, SOLVER, ITERATIONS = 1.0, "newton-cg", 1000
 
+LARGEST_VARIANCE = "centred, over the root of their largest variance"
+MEAN_VARIANCE = "centred, over the root of their mean variance"
 CONSTANT = "the representations do not vary, or are not finite; there is nothing to probe"
 
 
 @dataclass(frozen=True)
 class Probed:
-    """A probe's result: top-1 on the test images in percent, its standard error by their number, and its making."""
+    """A linear probe's result.
+
+    Attributes:
+        method: One of METHODS.
+        dimensions: How many dimensions of the representation it read.
+        of: How many there are.
+        top1: Accuracy on the test images, in percent.
+        error: Its standard error by the number of test images, in percent.
+        train_top1: Accuracy on the training images, in percent.
+        train: Number of training images.
+        test: Number of test images that could be read.
+        seed: Seed of order and views.
+        settings: How it was trained.
+    """
 
     method: str
     dimensions: int
@@ -43,9 +59,9 @@ class Probed:
     train: int
     test: int
     seed: int
-    settings: dict[str, Any]
+    settings: dict[str, float | str]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """All of it as plain JSON values."""
         return asdict(self)
 
@@ -55,38 +71,59 @@ def logistic_probe(
     test: tuple[Float[Tensor, "m d"], Int[Tensor, " m"]],
     subvector: int | None = None,
 ) -> Probed:
-    """Multinomial logistic regression by scikit-learn on features that are all there (L2, C = 1).
+    """Fit scikit-learn's multinomial logistic regression (L2, C = 1) to representations of plain images.
 
     Features are centred and divided by one number, the root of their mean variance, and not each by its own: collapsed
-    dimensions stay as small as they are, as for the paper's SGD. Raises ValueError where nothing varies
-    and for labels of one class.
+    dimensions stay as small as they are, as for the paper's SGD.
+
+    Args:
+        train: Representations to train on, and their classes.
+        test: Likewise to test on.
+        subvector: How many dimensions to read, from the first; None for all.
+
+    Returns:
+        Accuracies and settings.
+
+    Raises:
+        SettingError: For training images of one class, and for a `subvector` beyond the representation.
+        ValueError: Where the representations do not vary.
+
+    Example:
+        >>> r, labels = torch.tensor([[0.0, 1.0], [0.0, 2.0], [1.0, 1.0], [1.0, 2.0]]), torch.tensor([0, 0, 1, 1])
+        >>> logistic_probe((r, labels), (r, labels)).top1
+        100.0
     """
     from sklearn.linear_model import LogisticRegression
 
     check_classes(train[1])
     dim = train[0].shape[1]
-    k = kept_dimensions(subvector, dim)
-    x, x_test = (features[:, :k].to(torch.float64) for features in (train[0], test[0]))
+    kept = kept_dimensions(subvector, dim)
+    x, x_test = (features[:, :kept].to(torch.float64) for features in (train[0], test[0]))
     mean, scale = x.mean(0), x.var(0, correction=0).mean().sqrt()
     if not 0 < float(scale) < math.inf:
         raise ValueError(CONSTANT)
     x, x_test = ((features - mean) / scale for features in (x, x_test))
-    found = LogisticRegression(C=STRENGTH, solver=SOLVER, max_iter=ITERATIONS).fit(x.numpy(), train[1].numpy())
-    scores = [
-        100 * float(found.score(features.numpy(), labels.numpy()))
+    fit = LogisticRegression(C=STRENGTH, solver=SOLVER, max_iter=ITERATIONS).fit(x.numpy(), train[1].numpy())
+    top1, train_top1 = (
+        100 * float(fit.score(features.numpy(), labels.numpy()))
         for features, labels in ((x_test, test[1]), (x, train[1]))
-    ]
-    settings = {
-        "C": STRENGTH,
-        "solver": SOLVER,
-        "features": "centred, over the root of their mean variance",
-        "augmented": False,
-    }
-    return _result("logistic", k, dim, scores, len(x), len(x_test), 0, settings)
+    )
+    return Probed(
+        method="logistic",
+        dimensions=kept,
+        of=dim,
+        top1=top1,
+        error=standard_error(top1, len(x_test)),
+        train_top1=train_top1,
+        train=len(x),
+        test=len(x_test),
+        seed=0,
+        settings={"C": STRENGTH, "solver": SOLVER, "features": MEAN_VARIANCE, "augmented": False},
+    )
 
 
 def sgd_probe(
-    loaded: Loaded,
+    pretrained: LoadedEncoder,
     train: Images,
     test: Images,
     *,
@@ -99,95 +136,141 @@ def sgd_probe(
     skipped: Skipped | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Probed:
-    """One linear layer by SGD on the frozen encoder's representations of crops and flips, drawn anew every epoch.
+    """Train one linear layer by SGD on the frozen encoder's representations of crops and flips, drawn every epoch.
 
-    Features are centred, and divided by one number, the root of their largest variance, so that neither depends on the
-    encoder's unit. Cosine from lr 1, momentum 0.9, weight decay 1e-6, batches of 256; tested on plain images.
+    Features are centred and divided by one number, the root of their largest variance, so that neither lr nor weight
+    decay depends on the encoder's unit. Cosine from lr 1, momentum 0.9, weight decay 1e-6; tested on plain images.
+
+    Args:
+        pretrained: The encoder.
+        train: Images to train on, of at least two classes.
+        test: Images to test on.
+        subvector: How many dimensions of the representation to read, from the first; None for all.
+        epochs: Passes over the training images.
+        batch_size: Images at a time, at most all of them.
+        device: Where the network computes.
+        workers: Processes that read images; 0 for this one.
+        seed: Seed of order and views.
+        skipped: Record of training images that cannot be read; one that says nothing where it is not given.
+        progress: Called with the number of steps that are taken, and of all.
+
+    Returns:
+        Accuracies and settings.
+
+    Raises:
+        SettingError: For training images of one class, for a `subvector` beyond the representation, and for a batch
+            beyond the memory.
+        ValueError: Where the representations do not vary, and where none of the first images can be read.
     """
     device = torch.device(device)
     skipped = skipped or Skipped(train, tell=lambda _text: None)
-    encoder, size = loaded.encoder.to(device).eval(), loaded.recipe.image_size
+    backbone, size = pretrained.encoder.to(device).eval().backbone, pretrained.spec.image_size
     check_classes(train.labels)
-    dim = representation_dim(encoder.backbone)
-    k = kept_dimensions(subvector, dim)
+    dim = representation_dim(backbone)
+    kept = kept_dimensions(subvector, dim)
     batch_size = min(batch_size, len(train))
-    check_batch_room(encoder.backbone, (batch_size, train.channels, size, size), 1, device)
+    check_batch_room(backbone, (batch_size, train.channels, size, size), 1, device)
+    in_order = partial(
+        batches_in_order, views=(None,), size=size, batch_size=batch_size, device=device, workers=workers, seed=seed
+    )
+    features = _fit_features(backbone, kept, islice(in_order(train), -(-SCALED_BY // batch_size)), skipped)
     order = Order(len(train), batch_size, seed)
-    classes = int(max(train.labels.max(), test.labels.max())) + 1
+    view = PROBES[pretrained.spec.augment]
+    batches = _augmented_batches(train, view, size, order, epochs=epochs, device=device, workers=workers)
+    layer = _zero_layer(kept, int(max(train.labels.max(), test.labels.max())) + 1, device)
+    steps = epochs * order.steps_per_epoch, order.steps_per_epoch
+    right = _train_layer(layer, features, batches, train.labels, steps, skipped=skipped, progress=progress)
+    hits, count = _test_layer(layer, features, in_order(test), test, Skipped(test, skipped.strict, skipped.tell))
+    top1 = 100 * hits / count
+    return Probed(
+        method="sgd",
+        dimensions=kept,
+        of=dim,
+        top1=top1,
+        error=standard_error(top1, count),
+        train_top1=100 * right / (order.steps_per_epoch * batch_size),
+        train=len(train),
+        test=count,
+        seed=seed,
+        settings={**SGD, "epochs": epochs, "batch_size": batch_size, "features": LARGEST_VARIANCE, "augmented": True},
+    )
 
-    def represent(images: Tensor) -> Tensor:
+
+@dataclass(frozen=True, eq=False)
+class _Features:
+    """The first `kept` dimensions of a frozen representation, centred and divided by one number."""
+
+    backbone: nn.Module
+    kept: int
+    centre: Float[Tensor, " k"] | float = 0.0
+    scale: Float[Tensor, ""] | float = 1.0
+
+    def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         with exact_float32():
-            r: Tensor = encoder.backbone(images.contiguous(memory_format=torch.channels_last))
-        return r[:, :k].clone()  # outside of inference mode, for the layer to learn from
-
-    def plain_batches(images: Images) -> Iterator[Batch]:
-        return batches_in_order(images, (None,), size, batch_size, device, workers, seed)
-
-    first = islice(plain_batches(train), -(-SCALED_BY // batch_size))
-    centre, scale = _centre_and_scale(represent, first, skipped)
-    # A linear probe starts at 0: its loss is convex, and no start is better.
-    layer = nn.Linear(k, classes, device=device)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-
-    def classify(images: Tensor) -> Tensor:
-        scores: Tensor = layer((represent(images) - centre) / scale)
-        return scores
-
-    view, steps, rows = PROBES[loaded.recipe.augment], (0, epochs * order.steps_per_epoch), slice(0, batch_size)
-    if isinstance(train, HeldImages):
-        batches = batches_from_memory(train, (view,), size, order, steps, rows, device)
-    else:
-        batches = batches_from_workers(train, (view,), size, order, steps, rows, device, workers)
-    right = _fit(layer, classify, batches, train.labels, steps[1], order.steps_per_epoch, skipped, progress)
-    hits, count = _tested(classify, plain_batches(test), test, Skipped(test, skipped.strict, skipped.tell))
-    seen = order.steps_per_epoch * batch_size
-    features = "centred, over the root of their largest variance"
-    settings = {**SGD, "epochs": epochs, "batch_size": batch_size, "features": features, "augmented": True}
-    return _result("sgd", k, dim, [100 * hits / count, 100 * right / seen], len(train), count, seed, settings)
+            r: Tensor = self.backbone(images.contiguous(memory_format=torch.channels_last))
+        r = r[:, : self.kept].clone()  # outside of inference mode, for the layer to learn from
+        return (r - self.centre) / self.scale
 
 
-def _centre_and_scale(
-    represent: Callable[[Tensor], Tensor], batches: Iterable[Batch], skipped: Skipped
-) -> tuple[Tensor, Tensor]:
-    """Mean of the representations of some images, and the root of their largest variance."""
+def _fit_features(backbone: nn.Module, kept: int, batches: Iterable[Batch], skipped: Skipped) -> _Features:
+    """Features centred at the mean of some images, and divided by the root of their largest variance."""
+    raw = _Features(backbone, kept)
     parts: list[Tensor] = []
     for batch in batches:
         skipped.add(batch.failures)
         if len(batch.indices):
-            parts.append(represent(batch.views[0]))
+            parts.append(raw(batch.views[0]))
         skipped.check(len(parts))
     skipped.check(len(parts), ended=True)
     some = torch.cat(parts)
     centre, scale = some.mean(0), torch.linalg.matrix_norm(some - some.mean(0), 2) / len(some) ** 0.5
     if not 0 < float(scale) < math.inf:
         raise ValueError(CONSTANT)
-    return centre, scale
+    return replace(raw, centre=centre, scale=scale)
 
 
-def _fit(
+def _augmented_batches(
+    train: Images, view: View, size: int, order: Order, *, epochs: int, device: torch.device, workers: int
+) -> Iterator[Batch]:
+    """Views of every epoch's images, in random order."""
+    steps, rows = (0, epochs * order.steps_per_epoch), slice(0, order.batch_size)
+    if isinstance(train, HeldImages):
+        return batches_from_memory(train, (view,), size, order, steps=steps, rows=rows, device=device)
+    return batches_from_workers(train, (view,), size, order, steps=steps, rows=rows, device=device, workers=workers)
+
+
+def _zero_layer(inputs: int, classes: int, device: torch.device) -> nn.Linear:
+    """A linear layer that starts at 0: its loss is convex, and no start is better."""
+    layer = nn.Linear(inputs, classes, device=device)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _train_layer(
     layer: nn.Linear,
-    classify: Callable[[Tensor], Tensor],
+    features: _Features,
     batches: Iterable[Batch],
     labels: Int[Tensor, " n"],
-    total: int,
-    per_epoch: int,
+    steps: tuple[int, int],
+    *,
     skipped: Skipped,
     progress: Callable[[int, int], None] | None,
 ) -> int:
-    """Train the layer through `total` steps; how many images of the last epoch it classified right on the way."""
+    """Train the layer for steps[0] steps, steps[1] an epoch; how many images of the last epoch it had right then."""
+    total, per_epoch = steps
     optimiser = torch.optim.SGD(layer.parameters(), SGD["lr"], SGD["momentum"], weight_decay=SGD["weight_decay"])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, total)
     right = torch.zeros((), device=layer.weight.device)
     for step, batch in enumerate(batches, 1):
         skipped.add(batch.failures)
         skipped.check(step)
-        wanted = labels[batch.indices].to(layer.weight.device)
-        scores = classify(batch.views[0])
+        targets = labels[batch.indices].to(layer.weight.device)
+        scores = layer(features(batch.views[0]))
         if step > total - per_epoch:
-            right += (scores.argmax(1) == wanted).sum()
+            right += (scores.argmax(1) == targets).sum()
         optimiser.zero_grad()
-        nn.functional.cross_entropy(scores, wanted).backward()
+        nn.functional.cross_entropy(scores, targets).backward()
         optimiser.step()
         schedule.step()
         if progress is not None:
@@ -196,15 +279,16 @@ def _fit(
 
 
 @torch.no_grad()
-def _tested(
-    classify: Callable[[Tensor], Tensor], batches: Iterable[Batch], test: Images, skipped: Skipped
+def _test_layer(
+    layer: nn.Linear, features: _Features, batches: Iterable[Batch], test: Images, skipped: Skipped
 ) -> tuple[int, int]:
     """How many test images are classified right, of how many that can be read."""
     hits = count = 0
     for batch in batches:
         skipped.add(batch.failures)
         if len(batch.indices):
-            hits += int((classify(batch.views[0]).argmax(1).cpu() == test.labels[batch.indices]).sum())
+            classes = layer(features(batch.views[0])).argmax(1).cpu()
+            hits += int((classes == test.labels[batch.indices]).sum())
             count += len(batch.indices)
         skipped.check(count)
     skipped.check(count, ended=True)
@@ -212,9 +296,9 @@ def _tested(
 
 
 def check_classes(labels: Int[Tensor, " n"]) -> None:
-    """Raise SettingError unless the training images are of at least two classes, for a probe tells them apart."""
-    if len(found := labels.unique()) < 2:
-        raise SettingError(f"`data` has training images of {len(found)} class; a probe needs at least two")
+    """Raise SettingError unless the training images are of at least two classes."""
+    if len(classes := labels.unique()) < 2:
+        raise SettingError(f"`data` has training images of {len(classes)} class; a probe needs at least two")
 
 
 def kept_dimensions(subvector: int | None, dim: int) -> int:
@@ -224,9 +308,6 @@ def kept_dimensions(subvector: int | None, dim: int) -> int:
     return subvector or dim
 
 
-def _result(
-    method: str, k: int, dim: int, scores: list[float], train: int, test: int, seed: int, settings: dict[str, Any]
-) -> Probed:
-    top1, train_top1 = scores
-    error = 100 * math.sqrt(top1 / 100 * (1 - top1 / 100) / test)
-    return Probed(method, k, dim, top1, error, train_top1, train, test, seed, settings)
+def standard_error(top1: float, count: int) -> float:
+    """Standard error of an accuracy, both in percent, by the number of test images."""
+    return 100 * math.sqrt(top1 / 100 * (1 - top1 / 100) / count)

@@ -1,84 +1,126 @@
-"""Other people's checkpoints: the backbone found by its tensors' names, wherever they are, and the projector.
+"""Checkpoints of other libraries: the backbone found by its tensors' names, wherever they are, and the projector.
 
 A file is a tree of dicts; its tensors get the names of their path in it, such as `model.backbone.conv1.weight`.
 The prefix before the backbone's own names is whatever makes most of them match, so that no list of libraries has to be
 kept; the tests hold one synthetic file for each layout that is known.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from dyncollapse.bridge.models.encoders import representation_dim
-from dyncollapse.bridge.models.foreign_heads import Asked, find_head
-from dyncollapse.bridge.models.foreign_matching import Matched, match_backbone, refuse_nan
+from dyncollapse.bridge.models.backbones import representation_dim
+from dyncollapse.bridge.models.encoders import Encoder, EncoderSpec
+from dyncollapse.bridge.models.foreign_matching import MatchedBackbone, match_backbone, refuse_nan
 from dyncollapse.bridge.models.foreign_names import find_places, renamed, some, unwrapped
-from dyncollapse.bridge.models.foreign_tensors import flatten
+from dyncollapse.bridge.models.foreign_projectors import ProjectorHints, find_projector
 from dyncollapse.bridge.models.projectors import SubVector
-from dyncollapse.runtime.files import printable
+from dyncollapse.bridge.recipe import AUGMENTATIONS, STEMS
+from dyncollapse.runtime.files import unmarked
+from dyncollapse.runtime.settings import SettingError, quoted
 
 GUESSES = ("resnet50", "resnet18", "resnet34", "resnet101", "resnet152", "resnet10")
+SIDES = 4, 4096  # of images, in pixels: one of the largest takes 200 MB as floats
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What the caller knows about a checkpoint of another library.
+
+    Attributes:
+        arch: The timm model; None to find it among GUESSES.
+        stem: Its first layers, one of `recipe.STEMS`; None to find them.
+        renames: Beginnings of tensors' names and what replaces them, before anything else.
+        d0: Makes the projector DirectCLR's, which no file holds: the first d0 dimensions.
+        image_size: Side of the images, in pixels; None for that of the checkpoint.
+        augment: The views it was trained on, one of `recipe.AUGMENTATIONS`; None for those usual with its stem.
+        projector: What is known about the projector.
+    """
+
+    arch: str | None = None
+    stem: str | None = None
+    renames: Mapping[str, str] = field(default_factory=dict)
+    d0: int | None = None
+    image_size: int | None = None
+    augment: str | None = None
+    projector: ProjectorHints = field(default_factory=ProjectorHints)
+
+    def __post_init__(self) -> None:
+        """Refuse names and sizes that are not known."""
+        for name, value, allowed in (("stem", self.stem, STEMS), ("augment", self.augment, AUGMENTATIONS)):
+            if value is not None and value not in allowed:
+                raise SettingError(f"`{name}` is {quoted(value)}; choose one of {', '.join(allowed)}")
+        least, most = SIDES
+        if self.image_size is not None and not least <= self.image_size <= most:
+            raise SettingError(f"`image_size` is {self.image_size}; give {least} to {most}")
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """A backbone with its weights, and the projector where it was understood.
+class ForeignEncoder:
+    """An encoder that another library trained.
 
-    `told` says what was matched, `assumptions` what the file does not say and was taken for granted, `left_out` what
-    else might be the projector; all are sentences.
+    Attributes:
+        encoder: Backbone and projector; the identity where no projector was understood.
+        spec: The model and the images that it takes.
+        has_projector: Whether a projector was understood.
+        matched: A sentence on how many tensors were matched, and on the projector.
+        assumptions: Sentences on what the file does not say.
+        left_out: Sentences on what else might be the projector.
     """
 
-    backbone: Matched
-    projector: nn.Module | None
-    told: str
-    assumptions: Sequence[str]
-    left_out: Sequence[str]
+    encoder: Encoder
+    spec: EncoderSpec
+    has_projector: bool
+    matched: str
+    assumptions: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
-def find_backbone(
-    content: Any,
-    shown: str,
-    arch: str | None = None,
-    stem: str | None = None,
-    renames: Mapping[str, str] | None = None,
-    d0: int | None = None,
-    image_size: int | None = None,
-    asked: Asked | None = None,
-) -> Found:
-    """The backbone in a file's content, and the projector.
+def find_encoder(named: Iterable[tuple[str, Tensor]], shown: str, hints: Hints) -> ForeignEncoder:
+    """Find a backbone and its projector among the tensors of a file.
 
     Args:
-        content: What `read_tensors` returns.
+        named: All tensors with their paths in the file.
         shown: The file's name for messages.
-        arch: The timm model; found out among GUESSES where it is not given.
-        stem: Its first layers; found out where they are not given.
-        renames: Beginnings of names and what replaces them, before anything else.
-        d0: Makes the projector DirectCLR's, which no file holds: the first d0 dimensions.
-        image_size: Side of the images, in pixels; that of the checkpoint where it is not given.
-        asked: What the user says of the projector.
+        hints: What the caller knows.
+
+    Returns:
+        The encoder, in training mode.
 
     Raises:
-        ValueError: Where not all of the backbone's tensors are there, or more of them, or where one does not fit or is
-            not finite; and as `find_head` does.
+        SettingError: Where not all of the backbone's tensors are there, or more of them, or where one does not fit; and
+            as `find_projector` does.
+        ValueError: For weights that are not finite.
     """
-    tensors = renamed(unwrapped(flatten(content)), renames or {})
+    tensors = renamed(unwrapped(named), hints.renames)
     if not tensors:
         raise ValueError(f"{shown} holds no tensors, so no encoder")
-    places = find_places(tensors, [arch] if arch else GUESSES, stem)
+    places = find_places(tensors, [hints.arch] if hints.arch else GUESSES, hints.stem)
     if not places:
-        raise ValueError(
-            f"{shown} has 0 of {arch or 'any ResNet'}'s tensors under any prefix; its names are like {some(tensors)}; "
-            f"give --arch{_hint(tensors)}, or --prefix-map OLD=NEW"
+        raise SettingError(
+            f"{shown} has 0 of {hints.arch or 'any ResNet'}'s tensors under any prefix; its names are like "
+            f"{some(tensors)}; give `arch`{_suggestion(tensors)}, or `renames` OLD=NEW"
         )
-    matched = match_backbone(tensors, places, stem, image_size, shown)
+    backbone = match_backbone(tensors, places, hints.stem, hints.image_size, shown)
     used = set(places[0].names.values())
     beside = {name: tensor for name, tensor in tensors.items() if name not in used}
-    return _with_head(matched, beside, places[0].prefix, d0, asked or Asked(), shown)
+    projector, words, assumptions, left_out = _projector(backbone, beside, places[0].prefix, hints, shown)
+    views = hints.augment or ("imagenet" if backbone.stem == "imagenet" else "cifar")
+    assumptions = [*backbone.assumptions, *assumptions, _assumption_on_pixels(backbone.channels)]
+    if hints.augment is None:
+        assumptions.append(f"Augmented views are those of {views}, by its first layers; `augment` names others.")
+    return ForeignEncoder(
+        Encoder(backbone.backbone, projector or nn.Identity()),
+        EncoderSpec(backbone.arch, backbone.stem, backbone.channels, backbone.image_size, views),
+        projector is not None,
+        f"{backbone.matched}; {words}",
+        tuple(assumptions),
+        tuple(left_out),
+    )
 
 
-def _hint(tensors: Mapping[str, Tensor]) -> str:
+def _suggestion(tensors: Mapping[str, Tensor]) -> str:
     """A model to try, where the tensors look like a vision transformer's."""
     patches = [t for name, t in tensors.items() if name.endswith("patch_embed.proj.weight") and t.ndim == 4]
     names = {192: "tiny", 384: "small", 768: "base", 1024: "large"}
@@ -88,27 +130,37 @@ def _hint(tensors: Mapping[str, Tensor]) -> str:
     return f", such as vit_{names[len(patches[0])]}_patch{side}_{'dinov2' if dinov2 else '224'}"
 
 
-def _with_head(
-    matched: Matched, beside: Mapping[str, Tensor], prefix: str, d0: int | None, asked: Asked, shown: str
-) -> Found:
-    """The projector behind a backbone: DirectCLR's where d0 is given, else the one that is in the file."""
-    dim = representation_dim(matched.backbone)
+def _projector(
+    backbone: MatchedBackbone, beside: Mapping[str, Tensor], prefix: str, hints: Hints, shown: str
+) -> tuple[nn.Module | None, str, list[str], list[str]]:
+    """The projector behind a backbone: DirectCLR's where d0 is given, else the one that is in the file.
+
+    Returns:
+        The projector, it in words, sentences on what was assumed, and sentences on what was left out.
+    """
+    dim, d0 = representation_dim(backbone.backbone), hints.d0
     if d0 is not None and not 1 <= d0 <= dim:
-        raise ValueError(f"--d0 is {d0}, but {matched.arch} gives representations of {dim} dimensions; give 1 to {dim}")
-    if d0 is not None and asked != Asked():
-        raise ValueError(
-            "--d0 makes the embedding a part of the representation; drop it, or the options --projector-..."
+        raise SettingError(
+            f"`d0` is {d0}, but {backbone.arch} gives representations of {dim} dimensions; give 1 to {dim}"
         )
-    head, left_out = find_head(beside, prefix, dim, asked)
-    found = Found(matched, None, f"{matched.told}; no projector that is understood", matched.assumptions, left_out)
+    if d0 is not None and hints.projector != ProjectorHints():
+        raise SettingError(
+            "`d0` makes the embedding a part of the representation; drop it, or the options `projector_`..."
+        )
+    projector, left_out = find_projector(beside, prefix, dim, hints.projector)
     if d0 is not None:
-        said = [*found.assumptions, f"The embedding is the first {d0} of the {dim} dimensions of the representation."]
-        if head:
-            said.append(f"{printable(head.path)} ({head.layers}) is left out, because --d0 is given.")
-        told = f"{matched.told}; projector: the first {d0}"
-        return replace(found, projector=SubVector(d0), told=told, assumptions=said)
-    if head is None:
-        return found
-    refuse_nan(((name, tensor) for name, tensor in beside.items() if name.startswith(f"{head.path}.")), shown)
-    told = f"{matched.told}; projector {printable(head.path)}: {head.layers}"
-    return replace(found, projector=head.module, told=told, assumptions=[*found.assumptions, *head.assumptions])
+        assumptions = [f"The embedding is the first {d0} of the {dim} dimensions of the representation."]
+        if projector:
+            assumptions.append(f"{unmarked(projector.path)} ({projector.layers}) is left out, because `d0` is given.")
+        return SubVector(d0), f"projector: the first {d0}", assumptions, left_out
+    if projector is None:
+        return None, "no projector that is understood", [], left_out
+    own = ((name, tensor) for name, tensor in beside.items() if name.startswith(f"{projector.path}."))
+    refuse_nan(own, shown)
+    words = f"projector {unmarked(projector.path)}: {projector.layers}"
+    return projector.module, words, list(projector.assumptions), left_out
+
+
+def _assumption_on_pixels(channels: int) -> str:
+    where = "ImageNet's mean and deviation" if channels == 3 else "a mean and deviation of 0.5"
+    return f"Pixels are normalised by {where}; the file does not say what training used."

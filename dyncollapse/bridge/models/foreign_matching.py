@@ -4,44 +4,56 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dyncollapse.bridge.data.augmentations import COLOURS
-from dyncollapse.bridge.models.encoders import (
+from dyncollapse.bridge.models.backbones import (
+    BATCH_COUNT,
     FIRST_WIDTH,
     SMALL,
     STEM_PADDING,
+    backbone_shapes,
     build_backbone,
     check_size,
     has_fixed_size,
     usual_size,
 )
-from dyncollapse.bridge.models.foreign_names import COUNT, Place, expected, left_over
-from dyncollapse.runtime.files import printable
+from dyncollapse.bridge.models.foreign_names import Place, left_over
+from dyncollapse.runtime.files import printable, unmarked
+from dyncollapse.runtime.settings import SettingError
 
 WIDEST = 5  # times the usual channels: SwAV's and VICReg's widest ResNet-50
 
 
 @dataclass(frozen=True, eq=False)
-class Matched:
-    """A backbone with its weights: the model, its first layers, channels and side of its images, and what was said."""
+class MatchedBackbone:
+    """A backbone with its weights.
+
+    Attributes:
+        arch: The model.
+        stem: Its first layers, one of `recipe.STEMS`.
+        channels: Channels of its images.
+        image_size: Side of its images, in pixels.
+        backbone: The network.
+        matched: A sentence on how many tensors were matched.
+        assumptions: Sentences on what the file does not say.
+    """
 
     arch: str
     stem: str
     channels: int
     image_size: int
     backbone: nn.Module
-    told: str
+    matched: str
     assumptions: Sequence[str]
 
 
 def match_backbone(
     tensors: Mapping[str, Tensor], places: Sequence[Place], stem: str | None, image_size: int | None, shown: str
-) -> Matched:
-    """Build the backbone that is at the best of the places, and fill it.
+) -> MatchedBackbone:
+    """Build the backbone that is at the best of the places, and load its weights.
 
     Args:
         tensors: All of the file's, by name.
@@ -50,8 +62,11 @@ def match_backbone(
         image_size: Side of the images, in pixels; None for that of the checkpoint.
         shown: The file's name for messages.
 
+    Returns:
+        The backbone.
+
     Raises:
-        ValueError: Unless all of the backbone's tensors are there, fit and are finite, and no more of them.
+        SettingError: Unless all of the backbone's tensors are there, fit and are finite, and no more of them.
     """
     place = places[0]
     first = tensors.get(place.names.get("conv1.weight", ""))
@@ -62,18 +77,18 @@ def match_backbone(
     side = image_size or own_side or usual_size(arch, chosen)
     check_size(arch, chosen, channels, side)
     backbone = build_backbone(arch, chosen, channels, side)
-    where = f"{arch}, stem {chosen}, prefix {printable(place.prefix) or 'none'}"
-    told, resampled = _fill(backbone, place, tensors, where, shown)
-    said = _said_of_names(places)
+    where = f"{arch}, stem {chosen}, prefix {unmarked(place.prefix) or 'none'}"
+    matched, changes = _load_weights(backbone, place, tensors, where, shown)
+    assumptions = _assumptions_on_names(places)
     if stem is None and chosen != "imagenet":
-        said.append(
+        assumptions.append(
             "The first filters are 3 x 3, so no pooling is assumed after them, stride 1 and padding "
-            f"{STEM_PADDING[chosen]}{', as in solo-learn' if '2' in chosen else ''}; --stem names other first layers."
+            f"{STEM_PADDING[chosen]}{', as in solo-learn' if '2' in chosen else ''}; `stem` names other first layers."
         )
     if image_size is None:
         why = "the size of its table of positions" if own_side else "as is usual for this model"
-        said.append(f"Images have {side} x {side} pixels, {why}; --image-size names another size.")
-    return Matched(arch, chosen, channels, side, backbone, told, [*said, *resampled])
+        assumptions.append(f"Images have {side} x {side} pixels, {why}; `image_size` names another size.")
+    return MatchedBackbone(arch, chosen, channels, side, backbone, matched, [*assumptions, *changes])
 
 
 def refuse_nan(named: Iterable[tuple[str, Tensor]], shown: str) -> None:
@@ -89,7 +104,7 @@ def refuse_nan(named: Iterable[tuple[str, Tensor]], shown: str) -> None:
 
 def _channels(place: Place, tensors: Mapping[str, Tensor], shown: str) -> int:
     """Channels of the images, by the first filters. Raises ValueError for images that are not read here."""
-    first = next((name for name, shape in expected(place.arch, "imagenet").items() if len(shape) == 4), "")
+    first = next((name for name, shape in backbone_shapes(place.arch, "imagenet").items() if len(shape) == 4), "")
     filters = tensors.get(place.names.get(first, ""))
     channels = 3 if filters is None or filters.ndim != 4 else int(filters.shape[1])
     if channels not in COLOURS:
@@ -107,7 +122,7 @@ def _widened(arch: str, first: Tensor | None) -> str:
 
 def _stem(place: Place, first: Tensor | None, tensors: Mapping[str, Tensor]) -> str:
     """The first layers by the first filter; solo-learn's pads by 2, which only the rest of its layout tells."""
-    usual = expected(place.arch, "imagenet").get("conv1.weight")
+    usual = backbone_shapes(place.arch, "imagenet").get("conv1.weight")
     if first is None or first.ndim != 4 or first.shape[-1] != 3 or usual is None or usual[-1] == 3:
         return "imagenet"
     parent = place.prefix.removesuffix("backbone.").removesuffix("encoder.")
@@ -138,48 +153,51 @@ def _own_side(place: Place, tensors: Mapping[str, Tensor]) -> int | None:
     return None
 
 
-def _said_of_names(places: Sequence[Place]) -> list[str]:
-    """What was assumed of the backbone's names."""
-    place, said = places[0], []
+def _assumptions_on_names(places: Sequence[Place]) -> list[str]:
+    """What was assumed about the backbone's names."""
+    place, assumptions = places[0], []
     copies = {other.prefix for other in places if other.rank[0] == 0 and other.arch == place.arch}
     if place.rank[0] == 0 and len(copies) > 1:
-        said.append(
-            f"Of {len(copies)} copies of the backbone, that under {printable(place.prefix) or 'no prefix'} is taken; "
-            "--prefix-map names another."
+        assumptions.append(
+            f"Of {len(copies)} copies of the backbone, that under {unmarked(place.prefix) or 'no prefix'} is taken; "
+            "`renames` names another."
         )
     if place.by_order:
-        said.append("The backbone's tensors have other names, and are matched by their order and shapes.")
-    return said
+        assumptions.append("The backbone's tensors have other names, and are matched by their order and shapes.")
+    return assumptions
 
 
-def _fill(
+def _load_weights(
     backbone: nn.Module, place: Place, tensors: Mapping[str, Tensor], where: str, shown: str
 ) -> tuple[str, list[str]]:
-    """Load the tensors, and say how many; ValueError unless they are all there, fit and are all of the backbone."""
-    wanted = {name: t.shape for name, t in backbone.state_dict().items() if not name.endswith(COUNT)}
+    """Load the tensors; a sentence on how many there are, and others on what timm changed of them.
+
+    Raises SettingError unless all are there, fit and belong to the backbone.
+    """
+    wanted = {name: tensor.shape for name, tensor in backbone.state_dict().items() if not name.endswith(BATCH_COUNT)}
     own = {name: tensors[other] for name, other in place.names.items()}
-    extra, said = list(place.extra), []
-    if {name: t.shape for name, t in own.items()} != wanted or extra:
+    extra, changes = list(place.extra), []
+    if {name: tensor.shape for name, tensor in own.items()} != wanted or extra:
         converted = _read_by_timm(place, tensors, backbone)
-        if converted is not None and {n: converted[n].shape for n in wanted if n in converted} == wanted:
-            said = _said_of_changes(own, {name: converted[name] for name in wanted})
+        if converted is not None and {name: converted[name].shape for name in wanted if name in converted} == wanted:
+            changes = _changes_by_timm(own, {name: converted[name] for name in wanted})
             extra = left_over((name for name in converted if name not in wanted), wanted)
             own = converted
-    fitting = {name: own[name] for name in wanted if name in own and own[name].shape == wanted[name]}
-    told = f"{len(fitting)} of {len(wanted)} tensors matched ({where})"
-    if len(fitting) < len(wanted):
-        name = next(name for name in wanted if name not in fitting)
+    weights = {name: own[name] for name in wanted if name in own and own[name].shape == wanted[name]}
+    matched = f"{len(weights)} of {len(wanted)} tensors matched ({where})"
+    if len(weights) < len(wanted):
+        name = next(name for name in wanted if name not in weights)
         there = own.get(name)
         has = "is missing" if there is None else f"has shape {tuple(there.shape)}, not {tuple(wanted[name])}"
-        raise ValueError(f"{shown}: {told}; {name} {has}; give --arch, --stem or --prefix-map OLD=NEW that fit all")
+        raise SettingError(f"{shown}: {matched}; {name} {has}; give `arch`, `stem` or `renames` OLD=NEW that fit all")
     if extra:
-        raise ValueError(
-            f"{shown}: {told}, but it has {len(extra)} more, such as {printable(extra[0])}, and so is another model; "
-            "give its --arch"
+        raise SettingError(
+            f"{shown}: {matched}, but it has {len(extra)} more, such as {unmarked(extra[0])}, and so is another "
+            "model; give its `arch`"
         )
-    refuse_nan(((place.names.get(name, name), tensor) for name, tensor in fitting.items()), shown)
-    backbone.load_state_dict(fitting, strict=False)
-    return told, said
+    refuse_nan(((place.names.get(name, name), tensor) for name, tensor in weights.items()), shown)
+    backbone.load_state_dict(weights, strict=False)
+    return matched, changes
 
 
 def _read_by_timm(place: Place, tensors: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor] | None:
@@ -189,22 +207,24 @@ def _read_by_timm(place: Place, tensors: Mapping[str, Tensor], backbone: nn.Modu
     if not timm.is_model(place.arch):
         return None
     module = sys.modules[timm.models.model_entrypoint(place.arch).__module__]
-    convert: Callable[..., Any] | None = getattr(module, "checkpoint_filter_fn", None)
+    convert: Callable[[dict[str, Tensor], nn.Module], object] | None = getattr(module, "checkpoint_filter_fn", None)
     if convert is None:
         return None
     below = {name[len(place.prefix) :]: t for name, t in tensors.items() if name.startswith(place.prefix)}
     try:
-        found = convert(below, backbone)
-    except Exception:  # made for files of its own kind, it can fail on any other; then the mismatch is told
+        converted = convert(below, backbone)
+    except Exception:  # made for files of its own kind, it can fail on any other; then the mismatch is reported
         return None
-    return {name: t for name, t in found.items() if isinstance(t, Tensor)} if isinstance(found, Mapping) else None
+    if not isinstance(converted, Mapping):
+        return None
+    return {name: tensor for name, tensor in converted.items() if isinstance(tensor, Tensor)}
 
 
-def _said_of_changes(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
+def _changes_by_timm(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
     changed = [name for name, tensor in after.items() if name in before and before[name].shape != tensor.shape]
-    said = [
+    sentences = [
         f"timm resampled {name} from {tuple(before[name].shape)} to {tuple(after[name].shape)}." for name in changed
     ]
     if after.keys() - before.keys():
-        said.append("The backbone's tensors have older names, which timm's reader of this model translated.")
-    return said
+        sentences.append("The backbone's tensors have older names, which timm's reader of this model translated.")
+    return sentences

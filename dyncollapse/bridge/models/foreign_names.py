@@ -4,14 +4,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import takewhile
 
-import torch
 from torch import Tensor
 
-from dyncollapse.bridge.models.encoders import build_backbone
-from dyncollapse.runtime.files import printable
+from dyncollapse.bridge.models.backbones import BATCH_COUNT, backbone_shapes
+from dyncollapse.runtime.files import unmarked
+from dyncollapse.runtime.settings import SettingError
 
 # What torch.compile, DistributedDataParallel, activation checkpointing, FSDP, Lightning and Opacus add to names.
 WRAPPERS = frozenset(
@@ -36,7 +35,6 @@ CHILDREN: tuple[dict[str, str], ...] = (
 SHORTCUTS = ("downsample", "shortcut")
 # The copy that training keeps for its own use, and the order in which a teacher goes before its student.
 SECOND = ("encoder_k", "momentum", "target", "ema", "student", "anchor")
-COUNT = "num_batches_tracked"  # says nothing, and old files have none
 # Constants that older versions of timm saved; they are made from the image's size alone.
 CONSTANTS = ("relative_position_index", "attn_mask", "relative_coords_table")
 MOST_PREFIXES = 32  # looked at for each model: far more than the copies in any training checkpoint
@@ -45,7 +43,16 @@ MOST_PARTS = 32  # of a name, at either end: far more than any network nests
 
 @dataclass(frozen=True)
 class Place:
-    """Where a backbone may be: behind a prefix, under which name each of its tensors is there, and what is not."""
+    """Where a backbone may be: its prefix, the name in the file of each of its tensors, and what does not match.
+
+    Attributes:
+        arch: The model.
+        prefix: What stands before its names.
+        names: The name in the file of each tensor that is there, by the model's own name.
+        missing: Tensors of the model that the file lacks.
+        extra: Names below the prefix that look like a larger model's.
+        by_order: Whether names say nothing, and tensors were matched by order and shape.
+    """
 
     arch: str
     prefix: str
@@ -67,42 +74,45 @@ def without_wrappers(name: str) -> str:
 
 def unwrapped(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     """Tensors by their names without wrappers; of two that would share a name, the second keeps its own."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name, tensor in named:
         short = without_wrappers(name)
-        found[name if not short or short in found else short] = tensor
-    return found
+        tensors[name if not short or short in tensors else short] = tensor
+    return tensors
 
 
 def renamed(tensors: dict[str, Tensor], renames: Mapping[str, str]) -> dict[str, Tensor]:
-    """Names with the beginning that a rename asks for replaced, at whatever depth of the file it begins."""
-    asked = {without_wrappers(old): new for old, new in renames.items()}
-    asked = {old: new for old, new in asked.items() if old or new}  # a wrapper's word alone is gone already
-    found = {}
+    """Tensors with the beginnings of their names replaced, at whatever depth of the file these stand.
+
+    Args:
+        tensors: Tensors by name, without wrappers.
+        renames: Beginnings of names and what replaces them; of several that fit, the first counts.
+
+    Returns:
+        The tensors by their new names.
+
+    Raises:
+        SettingError: Where no rename changes any name.
+    """
+    beginnings = {without_wrappers(old): new for old, new in renames.items()}
+    beginnings = {old: new for old, new in beginnings.items() if old or new}  # a lone wrapper's word is gone already
+    result = {}
     for name, tensor in tensors.items():
-        for old, new in asked.items():
+        for old, new in beginnings.items():
             place = f".{name}".find(f".{old}")
             if place >= 0:
                 name = new + name[place + len(old) :]
                 break
-        found[name] = tensor
-    if asked and found.keys() == tensors.keys():
-        told = printable(", ".join(renames))
-        raise ValueError(f"--prefix-map {told} begins no name in the file; its names are like {some(tensors)}")
-    return found
+        result[name] = tensor
+    if beginnings and result.keys() == tensors.keys():
+        given = unmarked(", ".join(renames))
+        raise SettingError(f"`renames` {given} begins no name in the file; its names are like {some(tensors)}")
+    return result
 
 
 def some(names: Iterable[str]) -> str:
     """A few names, for a message."""
-    return ", ".join(printable(name) for name, _ in zip(names, range(3), strict=False))
-
-
-@cache
-def expected(arch: str, stem: str) -> Mapping[str, torch.Size]:
-    """Names and shapes of a backbone's tensors, made without memory for them."""
-    with torch.device("meta"):
-        state = build_backbone(arch, stem, 3).state_dict()
-    return {name: tensor.shape for name, tensor in state.items() if not name.endswith(COUNT)}
+    return ", ".join(unmarked(name) for name, _ in zip(names, range(3), strict=False))
 
 
 def find_places(tensors: Mapping[str, Tensor], archs: Sequence[str], stem: str | None) -> list[Place]:
@@ -127,12 +137,12 @@ def find_places(tensors: Mapping[str, Tensor], archs: Sequence[str], stem: str |
 def below(tensors: Mapping[str, Tensor], paths: Iterable[str]) -> dict[str, dict[str, Tensor]]:
     """Under each of these paths, what is there, by the rest of its name; paths with nothing are left out."""
     wanted = dict.fromkeys(paths)
-    found: dict[str, dict[str, Tensor]] = {}
+    grouped: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         for start in _starts(name)[1:]:
             if name[: start - 1] in wanted:
-                found.setdefault(name[: start - 1], {})[name[start:]] = tensor
-    return {path: found[path] for path in wanted if path in found}
+                grouped.setdefault(name[: start - 1], {})[name[start:]] = tensor
+    return {path: grouped[path] for path in wanted if path in grouped}
 
 
 def _starts(name: str) -> list[int]:
@@ -143,7 +153,7 @@ def _starts(name: str) -> list[int]:
 
 def _variants(tensors: Mapping[str, Tensor], arch: str, stem: str | None) -> list[dict[str, str]]:
     """The names that a model's tensors may have in a file, by the model's own."""
-    names = list(expected(arch, stem or "imagenet"))
+    names = list(backbone_shapes(arch, stem or "imagenet"))
     numberings = CHILDREN if set(PARTS) <= {name.split(".")[0] for name in names} else CHILDREN[:1]
     shortcuts = SHORTCUTS if any(".shortcut." in name for name in tensors) else SHORTCUTS[:1]
     return [{name: _theirs(name, n, shortcut) for name in names} for n in numberings for shortcut in shortcuts]
@@ -168,7 +178,7 @@ def _place(tensors: Mapping[str, Tensor], arch: str, prefix: str, theirs: Mappin
 def left_over(names: Iterable[str], wanted: Iterable[str]) -> list[str]:
     """Of names that a model has not, those of its parts: they say that the file's model is a larger one."""
     parts = {name.split(".")[0] for name in wanted} - {"fc", "head"}  # where classifiers are
-    constants = (COUNT, *CONSTANTS)
+    constants = (BATCH_COUNT, *CONSTANTS)
     return [name for name in names if name.split(".")[0] in parts and name.rpartition(".")[2] not in constants]
 
 
@@ -183,11 +193,11 @@ def in_order(tensors: Mapping[str, Tensor], archs: Sequence[str], stem: str | No
     Only whole ones count, and each name has to end as the model's does (weight, running_mean, ...). timm's
     `remap_state_dict` reads such files, too, but checks the number of values alone.
     """
-    names = [name for name in tensors if not name.endswith(COUNT)]
+    names = [name for name in tensors if not name.endswith(BATCH_COUNT)]
     shapes, kinds = [tensors[name].shape for name in names], [name.rpartition(".")[2] for name in names]
     places = []
     for arch in archs:
-        wanted = expected(arch, stem or "imagenet")
+        wanted = backbone_shapes(arch, stem or "imagenet")
         if not set(PARTS) <= {name.split(".")[0] for name in wanted}:
             continue  # blocks that all look alike may be fewer than the file has
         ends, sizes, length = [name.rpartition(".")[2] for name in wanted], list(wanted.values()), len(wanted)

@@ -13,33 +13,38 @@ from dyncollapse.bridge.data.image_folders import folder_names
 from dyncollapse.bridge.data.images import CIFAR, Data, HeldImages, Skipped, hold, open_data
 from dyncollapse.bridge.evaluation.digits_check import finish_run, table_recipes
 from dyncollapse.bridge.evaluation.paper_tables import compare
-from dyncollapse.bridge.real_scale.findings import Finding, Found, Site
+from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site
 from dyncollapse.bridge.real_scale.throughput import rates
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.training.checkpoints import FOLDER
+from dyncollapse.bridge.training.loop import LossDiverged
 from dyncollapse.bridge.training.optimisation import chosen_kernels
-from dyncollapse.bridge.training.pretraining import LossDiverged
 from dyncollapse.bridge.training.run_folder import find_runs
 from dyncollapse.runtime.canvas import save_picture
+from dyncollapse.runtime.files import unmarked
 from dyncollapse.runtime.process import cores
+from dyncollapse.runtime.settings import SettingError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Table 1 first, for where the time ends before the rows do.
 ORDER = ("mlp", "linear", "none", "low-rank-diagonal", "linear-matched")
-# Seconds that a row takes besides its steps, guessed (ours): start, two embeddings, a probe of 10 000 rows, a report.
+# Seconds that a row takes besides its steps, a guess for one GPU: start, two embeddings, a probe of 10 000 rows, a
+# report. Rows are begun by the time that earlier ones really took.
 BESIDES = 12.0
-# A row is begun where this much of what the slowest took is left, and so many seconds for table and picture (ours).
+# Rules of thumb: a row is begun where this much of what the slowest took is left, and so many seconds for table and
+# picture.
 ROOM, AFTER = 1.2, 6.0
 CHANCE = 10.0  # top-1 in percent that a guess has: a representation that is read no better is none
-LEARNT = 0.95  # of log N, the loss of embeddings that know nothing of each other (ours)
+# Of log N, the loss of embeddings that know nothing of each other: a rule of thumb for a run that has learnt something.
+LEARNT = 0.95
 
 
-def measure(site: Site) -> Found:
+def measure(site: Site) -> PartResult:
     """Train, probe and diagnose a run of each row, one after the other, and set them beside the paper."""
     if site.cifar is None:
-        return Found([], {}, ["CIFAR-10 was not given (--cifar PATH): no rows of Tables 1 and 2"])
+        return PartResult([], {}, ["CIFAR-10 was not given (--cifar PATH): no rows of Tables 1 and 2"])
     recipes = _recipes(site)
     first = recipes["mlp"]
     data = open_data(str(unpacked(site.cifar, site.folder / "cifar")), site.tell)
@@ -50,19 +55,20 @@ def measure(site: Site) -> Found:
     seconds = len(train) // first.batch_size * first.batch_size / row["memory"]
     epochs = _epochs(site, len(recipes), seconds)
     site.tell(f"{row['memory']:.4g} images/s: {epochs} epoch(s) of each of {len(recipes)} rows")
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "bare": row["bare"],
         "rate": row["memory"],
         "epochs": epochs,
         "images": len(train),
         "failed": {},
     }
-    return _train({name: replace(recipe, epochs=epochs) for name, recipe in recipes.items()}, data, found, site)
+    return _train({name: replace(recipe, epochs=epochs) for name, recipe in recipes.items()}, data, values, site)
 
 
-def _found(runs: Sequence[Path], values: dict[str, Any], skipped: list[str], site: Site) -> Found:
+def _result(runs: Sequence[Path], values: dict[str, Any], skipped: list[str], site: Site) -> PartResult:
     """The table of the rows that there are, and whether each learned."""
-    compared = compare(finished := find_runs(runs)) if runs else {}
+    finished = find_runs(runs) if runs else []
+    compared = compare(finished) if runs else None
     findings = [
         Finding("network alone", values["bare"], "images/s"),
         Finding("trained from device memory", values["rate"], "images/s"),
@@ -72,18 +78,18 @@ def _found(runs: Sequence[Path], values: dict[str, Any], skipped: list[str], sit
         Finding("rows that failed", len(values["failed"]), limit=0),
         *(
             Finding(f"top-1 of {row['row']}, %", row["top1"], limit=CHANCE, least=True)
-            for row in compared.get("rows", [])
+            for row in (compared["rows"] if compared else [])
         ),
     ]
     if runs and site.scale.judged:
         chance = math.log(finished[0].recipe.batch_size)
         last = {run.folder.name: run.log[-1]["loss"] / chance for run in finished}
         findings += [Finding(f"last loss of {name}, of a guess's", loss, limit=LEARNT) for name, loss in last.items()]
-    return Found(findings, {**values, **compared}, skipped)
+    return PartResult(findings, {**values, **(compared or {})}, skipped)
 
 
 def unpacked(path: Path, folder: Path) -> Path:
-    """The folder of images that a path is, or that its archive holds. Raises ValueError where it holds none."""
+    """The folder of images that a path is, or that its archive holds. Raises SettingError where it holds none."""
     if path.is_dir():
         return path
     folder.mkdir(exist_ok=True)
@@ -91,10 +97,11 @@ def unpacked(path: Path, folder: Path) -> Path:
         with tarfile.open(path) as archive:
             archive.extractall(folder, filter="data")
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise ValueError(f"--cifar {path} is no folder, nor a tar archive that can be unpacked ({error})") from None
+        shown, reason = unmarked(str(path)), unmarked(str(error))
+        raise SettingError(f"`cifar` {shown} is no folder, nor a tar archive that can be unpacked ({reason})") from None
     inside = folder_names(str(folder))
-    alone = len(inside) == 1 and inside[0] != CIFAR
-    return folder / inside[0] if alone else folder
+    wrapped = len(inside) == 1 and inside[0] != CIFAR
+    return folder / inside[0] if wrapped else folder
 
 
 def _held(data: Data, size: int, site: Site) -> tuple[HeldImages, Data]:
@@ -118,7 +125,7 @@ def _epochs(site: Site, rows: int, seconds: float) -> int:
     return max(1, int(((site.left - AFTER) / (rows - 1 + ROOM) - BESIDES) / seconds))
 
 
-def _train(recipes: dict[str, Recipe], data: Data, values: dict[str, Any], site: Site) -> Found:
+def _train(recipes: dict[str, Recipe], data: Data, values: dict[str, Any], site: Site) -> PartResult:
     """Row after row for as long as there is time; what is there is saved after each."""
     done: list[Path] = []
     skipped: list[str] = []
@@ -141,7 +148,7 @@ def _train(recipes: dict[str, Recipe], data: Data, values: dict[str, Any], site:
         done.append(folder)
         slowest = max(slowest, time.time() - start)
         site.tell(f"{name}: {slowest:.0f} s at most a row, {len(done)} of {len(recipes)} done")
-        site.save(_found(done, values, skipped, site))
+        site.save(_result(done, values, skipped, site))
     if done:
 
         def draw() -> "Figure":
@@ -153,4 +160,4 @@ def _train(recipes: dict[str, Recipe], data: Data, values: dict[str, Any], site:
 
         if problem := save_picture(site.report / "cifar.png", draw):
             site.tell(problem)
-    return _found(done, values, skipped, site)
+    return _result(done, values, skipped, site)

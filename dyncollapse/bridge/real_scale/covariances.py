@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dyncollapse.bridge.real_scale.findings import Finding, Found, Site
+from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site
 from dyncollapse.bridge.real_scale.timing import peak_memory, seconds_per_call
 from dyncollapse.model._blocks import block_sizes
 from dyncollapse.model.covariance import blockwise_covariance, contrastive_covariance
@@ -15,22 +15,22 @@ OVER_PRODUCTS = 1.5  # the target
 AGREES = 1e-5
 
 
-def measure(site: Site) -> Found:
+def measure(site: Site) -> PartResult:
     """Times of the function and of its products alone, and its distance from the dense form in float64 on the CPU."""
     scale, device = site.scale, site.device
     problem = samples(scale.samples, scale.dim, scale.embedding_dim, device)
     peak = peak_memory(device, lambda: blockwise_covariance(*problem))
     seconds = seconds_per_call(lambda: blockwise_covariance(*problem), device, scale.seconds, warm=0)
     x, x_pos, z, z_pos = problem
-    alone = seconds_per_call(lambda: products(x, x_pos, z, z_pos), device, scale.seconds)
+    products_seconds = seconds_per_call(lambda: products(x, x_pos, z, z_pos), device, scale.seconds)
     part = [rows[: scale.dense_samples] for rows in problem]
     got, (x, x_pos, z, z_pos) = blockwise_covariance(*part), (rows.cpu().double() for rows in part)
     dense = contrastive_covariance(x, x_pos, infonce_weights(z, z_pos, z_pos), x_pos)
     size = f"{scale.samples} samples, {scale.dim} dimensions"
     findings = [
         Finding(f"Sigma0 and Sigma1, {size}, float32", seconds, "s"),
-        Finding("their matrix products alone", alone, "s"),
-        site.target("the first over the second", seconds / alone, OVER_PRODUCTS, least=False),
+        Finding("their matrix products alone", products_seconds, "s"),
+        site.target("the first over the second", seconds / products_seconds, OVER_PRODUCTS, least=False),
         *(
             Finding(f"{name} against the dense form in float64, {len(x)} samples, over its norm", error, limit=AGREES)
             for name, error in (
@@ -41,7 +41,7 @@ def measure(site: Site) -> Found:
     ]
     if peak is not None:
         findings.append(Finding("most memory, inputs included", peak / 2**30, "GiB"))
-    return Found(findings, {"seconds": seconds, "products_seconds": alone, "peak_bytes": peak})
+    return PartResult(findings, {"seconds": seconds, "products_seconds": products_seconds, "peak_bytes": peak})
 
 
 def samples(n: int, dim: int, embedding_dim: int, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:

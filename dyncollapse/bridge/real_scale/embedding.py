@@ -12,16 +12,17 @@ from torch import Tensor
 from dyncollapse.bridge.data.augmentations import stored_side
 from dyncollapse.bridge.data.batches import batches_in_order
 from dyncollapse.bridge.data.images import HeldImages
-from dyncollapse.bridge.evaluation.diagnose import diagnose_both
+from dyncollapse.bridge.evaluation.diagnose import diagnose_spaces
 from dyncollapse.bridge.evaluation.embed import BATCH, VIEWS_OF_LOSS, Embedded, embed, view_pair
-from dyncollapse.bridge.evaluation.load import Loaded, load_encoder
-from dyncollapse.bridge.models.encoders import build_encoder, embedding_dim, representation_dim
-from dyncollapse.bridge.real_scale.findings import Finding, Found, Site
+from dyncollapse.bridge.evaluation.load import LoadedEncoder, from_recipe, load_encoder
+from dyncollapse.bridge.models.backbones import representation_dim
+from dyncollapse.bridge.models.encoders import build_encoder, embedding_dim
+from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site
 from dyncollapse.bridge.real_scale.synthetic_images import images_in_memory
 from dyncollapse.bridge.real_scale.timing import timed
-from dyncollapse.bridge.recipe import Recipe, resolve
+from dyncollapse.bridge.recipe import resolve
 from dyncollapse.bridge.training.checkpoints import checkpoints
-from dyncollapse.bridge.training.collapse_monitor import SPACES, Watch
+from dyncollapse.bridge.training.collapse_monitor import SPACES, CollapseMonitor
 from dyncollapse.bridge.training.distributed import Process
 from dyncollapse.diagnostics.moments import Moments
 
@@ -34,29 +35,29 @@ PLAIN_AGREES, WARPED_AGREES = 1.5 / 255 / 0.22, 1e-2
 SPECTRUM_AGREES = 1e-10
 
 
-def measure(site: Site) -> Found:
+def measure(site: Site) -> PartResult:
     """How long all of it takes on the device, and how far it is from float64 on the CPU on a part."""
     scale, device = site.scale, site.device
-    loaded, skipped = _encoder(site)
-    recipe = loaded.recipe
-    images = images_in_memory(scale.embedded, stored_side(recipe.image_size), scale.classes, device)
+    pretrained, skipped = _encoder(site)
+    side = stored_side(pretrained.spec.image_size)
+    images = images_in_memory(scale.embedded, side, scale.classes, device)
     site.tell(f"embedding {len(images)} images, two views of each")
-    found: dict[str, Any] = {"images": len(images), "step": loaded.step}
-    embedded, found["embed_seconds"] = timed(
-        lambda: embed(loaded, images, site.folder, views=VIEWS_OF_LOSS, device=device), device
+    values: dict[str, Any] = {"images": len(images), "step": pretrained.step}
+    embedded, values["embed_seconds"] = timed(
+        lambda: embed(pretrained, images, site.folder, views=VIEWS_OF_LOSS, device=device), device
     )
     on_device = {space: tuple(rows.to(device) for rows in embedded[space]) for space in SPACES}
     findings = [
         Finding("images embedded, two views of each, float32, written to files", len(images)),
-        Finding("views embedded per second", 2 * len(images) / found["embed_seconds"], "1/s"),
+        Finding("views embedded per second", 2 * len(images) / values["embed_seconds"], "1/s"),
     ]
-    site.save(Found(findings, found, skipped))
-    found["spectra"] = {}
+    site.save(PartResult(findings, values, skipped))
+    values["spectra"] = {}
     for space in SPACES:
         rows, part = on_device[space][0], embedded[space][0][: scale.spectrum_part]
         error = _spectrum_error(part, device)  # first, for the device's library has to start, too
         spectrum, seconds = timed(partial(_spectrum, rows), device)
-        found["spectra"][space] = {"dim": rows.shape[1], "seconds": seconds, "eigenvalues": spectrum.tolist()}
+        values["spectra"][space] = {"dim": rows.shape[1], "seconds": seconds, "eigenvalues": spectrum.tolist()}
         findings += [
             Finding(f"spectrum of the {space}, {rows.shape[1]} dimensions, in float64", seconds, "s"),
             Finding(
@@ -65,28 +66,32 @@ def measure(site: Site) -> Found:
                 limit=SPECTRUM_AGREES,
             ),
         ]
-    findings += _agreement(loaded, images, embedded, site)
-    site.save(Found(findings, found, skipped))
+    findings += _agreement(pretrained, images, embedded, site)
+    site.save(PartResult(findings, values, skipped))
     site.tell("diagnosing both spaces")
-    both, found["diagnose_seconds"] = timed(
-        lambda: diagnose_both(Embedded(site.folder, on_device, embedded.labels, ""), loaded.encoder, VIEWS_OF_LOSS),
+    diagnosed, values["diagnose_seconds"] = timed(
+        lambda: diagnose_spaces(
+            Embedded(site.folder, on_device, embedded.labels, ""), pretrained.encoder, VIEWS_OF_LOSS
+        ),
         device,
     )
-    found["diagnosis"] = {space: report.verdict.sentence for space, report in both.reports.items()}
+    values["diagnosis"] = {space: report.verdict.sentence for space, report in diagnosed.reports.items()}
     findings.append(
-        Finding("report on both spaces, and the alignment of layers on the CPU", found["diagnose_seconds"], "s")
+        Finding("report on both spaces, and the alignment of layers on the CPU", values["diagnose_seconds"], "s")
     )
-    findings.append(Finding("report while training, its window of batches included", _watch_seconds(site, loaded), "s"))
-    return Found(findings, found, skipped)
+    findings.append(
+        Finding("report while training, its window of batches included", _monitor_seconds(site, pretrained), "s")
+    )
+    return PartResult(findings, values, skipped)
 
 
-def _encoder(site: Site) -> tuple[Loaded, list[str]]:
+def _encoder(site: Site) -> tuple[LoadedEncoder, list[str]]:
     """The encoder that part 1 trained and saved, or one at its start where that part did not get so far."""
     trained = checkpoints(site.folder)
     if trained:
         return load_encoder(trained[-1]), []
     recipe = resolve({**site.scale.recipe, "data": "generated", "device": "cpu"})
-    untrained = Loaded(build_encoder(recipe, 3).eval(), recipe, 3, site.folder, "", None, None)
+    untrained = from_recipe(build_encoder(recipe, 3), recipe, 3, site.folder)
     return untrained, ["part 1 left no checkpoint: the encoder is one at its start"]
 
 
@@ -103,33 +108,33 @@ def _spectrum_error(rows: Tensor, device: torch.device) -> float:
     return float(np.abs(ours - theirs).max() / theirs[0])
 
 
-def _watch_seconds(site: Site, loaded: Loaded) -> float:
+def _monitor_seconds(site: Site, pretrained: LoadedEncoder) -> float:
     """What one report of the monitor costs training: its window of batches, moments and spectra of both spaces."""
-    dims = representation_dim(loaded.encoder.backbone), embedding_dim(loaded.encoder)
-    assert isinstance(loaded.recipe, Recipe)  # part 1's, or one at its start
-    batch = loaded.recipe.batch_size
-    watch = Watch(every := 1560, batch, dims, Process(0, 1, site.device))
+    dims = representation_dim(pretrained.encoder.backbone), embedding_dim(pretrained.encoder)
+    assert pretrained.recipe is not None  # it is part 1's, or one at its start
+    batch = pretrained.recipe.batch_size
+    monitor = CollapseMonitor(every := 1560, batch, dims, Process(0, 1, site.device))
     generator = torch.Generator().manual_seed(0)
     views = {}
     for space, dim in zip(SPACES, dims, strict=True):
         z, noise = (torch.randn(batch, dim, generator=generator).to(site.device) for _ in range(2))
         views[space] = (z, z + noise / 10)
-    for step in range(every - watch.window + 1, every + 1):
-        watch.update(step, views)
-    return watch.seconds
+    for step in range(every - monitor.window + 1, every + 1):
+        monitor.update(step, views)
+    return monitor.seconds
 
 
-def _agreement(loaded: Loaded, images: HeldImages, embedded: Embedded, site: Site) -> list[Finding]:
+def _agreement(pretrained: LoadedEncoder, images: HeldImages, embedded: Embedded, site: Site) -> list[Finding]:
     """The first images once more through the network in float64, and images of another size on both devices."""
-    part, side = site.scale.embedded_part, stored_side(loaded.recipe.image_size)
-    (first, _), _ = _first_views(loaded, replace(images, pixels=images.pixels[:BATCH]), site, VIEWS_OF_LOSS)
-    encoder = copy.deepcopy(loaded.encoder).cpu().double()
+    part, side = site.scale.embedded_part, stored_side(pretrained.spec.image_size)
+    (first, _), _ = _first_views(pretrained, replace(images, pixels=images.pixels[:BATCH]), site, VIEWS_OF_LOSS)
+    encoder = copy.deepcopy(pretrained.encoder).cpu().double()
     with torch.inference_mode():
         exact = dict(zip(SPACES, encoder(first[:part].cpu().double()), strict=True))
     # These have to be resized, too.
     larger = images_in_memory(part, 3 * side // 2, 1, site.device)
-    resized, warped = _first_views(loaded, larger, site, "one-sided")[1]  # the plain image, and an augmented one
-    found = [
+    resized, warped = _first_views(pretrained, larger, site, "one-sided")[1]  # the plain image, and an augmented one
+    findings = [
         Finding("plain views made on the device and on the CPU, most they differ", resized, limit=PLAIN_AGREES),
         Finding("augmented views, mean of the same", warped, limit=WARPED_AGREES),
     ]
@@ -137,17 +142,17 @@ def _agreement(loaded: Loaded, images: HeldImages, embedded: Embedded, site: Sit
         rows = embedded[space][0][:part].double()
         error = float((rows - exact[space]).norm(dim=1).max() / exact[space].norm(dim=1).max())
         what = f"rows of the {space} against the network in float64 on the CPU, {len(rows)} images, over their norm"
-        found.append(Finding(what, error, limit=ROWS_AGREE))
-    return found
+        findings.append(Finding(what, error, limit=ROWS_AGREE))
+    return findings
 
 
 def _first_views(
-    loaded: Loaded, images: HeldImages, site: Site, views: str
+    pretrained: LoadedEncoder, images: HeldImages, site: Site, views: str
 ) -> tuple[tuple[Tensor, ...], tuple[float, float]]:
     """Both views of the first batch; how far the CPU's first is from the device's at most, the other on average."""
-    pair, size = view_pair(views, loaded.recipe.augment), loaded.recipe.image_size
+    pair, size = view_pair(views, pretrained.spec.augment), pretrained.spec.image_size
     on_cpu, cpu = replace(images, pixels=images.pixels.cpu()), torch.device("cpu")
-    here = next(batches_in_order(images, pair, size, BATCH, site.device, 0, 0)).views
-    there = next(batches_in_order(on_cpu, pair, size, BATCH, cpu, 0, 0)).views
+    here = next(batches_in_order(images, pair, size, batch_size=BATCH, device=site.device, workers=0, seed=0)).views
+    there = next(batches_in_order(on_cpu, pair, size, batch_size=BATCH, device=cpu, workers=0, seed=0)).views
     first, second = ((a.cpu() - b).abs() for a, b in zip(here, there, strict=True))
     return here, (float(first.max()), float(second.mean()))

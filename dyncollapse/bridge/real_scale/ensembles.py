@@ -1,9 +1,12 @@
 """Part 4: thousands of toy networks at once, against the CPU and against the arithmetic no program can leave out."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from dyncollapse.bridge.real_scale.findings import Finding, Found, Site
+from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site
 from dyncollapse.bridge.real_scale.timing import seconds_per_call
 from dyncollapse.dynamics.training import train
 from dyncollapse.dynamics.trajectory import Trajectory
@@ -19,16 +22,17 @@ OVER_FLOOR = 1.6  # the target
 AGREES = 1e-9
 
 
-def measure(site: Site) -> Found:
+def measure(site: Site) -> PartResult:
     """Run-steps per second on the device, on the CPU and of the device's floor; and whether both devices agree."""
     scale, cpu = site.scale, torch.device("cpu")
     rates = {}
-    for name, work, runs, device in (
+    tried: tuple[tuple[str, Callable[[int, int, torch.device], object], int, torch.device], ...] = (
         ("device", ensemble, scale.runs, site.device),
         ("floor", floor, scale.runs, site.device),
         ("cpu", ensemble, scale.cpu_runs, cpu),
-    ):
-        seconds = seconds_per_call(lambda w=work, r=runs, d=device: w(r, scale.steps, d), device, scale.seconds / 2)  # type: ignore[misc]
+    )
+    for name, work, runs, device in tried:
+        seconds = seconds_per_call(partial(work, runs, scale.steps, device), device, scale.seconds / 2)
         rates[name] = runs * scale.steps / seconds
         site.tell(f"{name}: {runs} runs at once, {rates[name]:.4g} run-steps/s")
     threads = torch.get_num_threads()
@@ -44,7 +48,7 @@ def measure(site: Site) -> Found:
             limit=AGREES,
         ),
     ]
-    return Found(findings, {"run_steps_per_second": rates, "runs": scale.runs, "steps": scale.steps})
+    return PartResult(findings, {"run_steps_per_second": rates, "runs": scale.runs, "steps": scale.steps})
 
 
 def ensemble(runs: int, steps: int, device: torch.device | str = "cpu") -> Trajectory:

@@ -1,4 +1,4 @@
-"""What a part of the real-scale check found: numbers, what they must be or should be, and what was left out."""
+"""The result of a part of the real-scale check: numbers, their limits and targets, and what was left out."""
 
 import math
 import time
@@ -50,11 +50,17 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Found:
-    """The findings of a part, the numbers behind them for figures and readers, and what it skipped, and why."""
+class PartResult:
+    """The result of a part.
+
+    Attributes:
+        findings: Numbers with their limits.
+        values: Plain JSON values behind them, for report.json and its pictures.
+        skipped: Sentences on what was left out, and why.
+    """
 
     findings: list[Finding]
-    values: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)  # of a shape of its own for each part
     skipped: list[str] = field(default_factory=list)
 
     @property
@@ -63,11 +69,23 @@ class Found:
         return any(finding.fails for finding in self.findings)
 
 
+def _ignore(_value: object) -> None:
+    """Do nothing with what a part says or saves, where nobody listens."""
+
+
 @dataclass(frozen=True)
 class Site:
-    """Where a part works: sizes, device, folders for what it needs and for what is kept, and a voice.
+    """Where a part works.
 
-    It has to end by `until`, in seconds of time.time(). What it gives to `save` is told even if the part fails later.
+    Attributes:
+        scale: Its sizes.
+        device: Where it computes.
+        folder: For what it needs meanwhile, shared by all parts.
+        report: For what is kept.
+        until: When it has to end, in seconds of time.time().
+        cifar: CIFAR-10, a folder or an archive.
+        tell: Called with a line on its progress.
+        save: Called with what there is of its result, which is reported even if the part fails later.
     """
 
     scale: Scale
@@ -76,8 +94,8 @@ class Site:
     report: Path
     until: float
     cifar: Path | None = None
-    tell: Callable[[str], object] = print
-    save: Callable[[Found], object] = id
+    tell: Callable[[str], object] = _ignore
+    save: Callable[[PartResult], object] = _ignore
 
     @property
     def left(self) -> float:

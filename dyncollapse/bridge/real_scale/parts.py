@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from dyncollapse.bridge.real_scale import cifar, covariances, embedding, ensembles, resumption, throughput
-from dyncollapse.bridge.real_scale.findings import Found, Site
-from dyncollapse.bridge.real_scale.subprocesses import Failure, run_alone
+from dyncollapse.bridge.real_scale.findings import PartResult, Site
+from dyncollapse.bridge.real_scale.subprocesses import Failure, run_in_subprocess
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Part:
 
     number: int
     title: str
-    measure: Callable[[Site], Found]
+    measure: Callable[[Site], PartResult]
     most: float
 
 
@@ -29,13 +29,15 @@ PARTS = (
 )
 
 
-def measure_part(part: Part, site: Site, tell: Callable[[str], object]) -> Found | Failure:
+def measure_part(part: Part, site: Site, tell: Callable[[str], object]) -> PartResult | Failure[PartResult]:
     """Do a part in a process of its own, until the site's end."""
-    outcome: Found | Failure = run_alone(partial(_measure, part.measure, site), site.until, tell)
-    return outcome
+    return run_in_subprocess(partial(_measure, part.measure, site), site.until, tell)
 
 
 def _measure(
-    measure: Callable[[Site], Found], site: Site, tell: Callable[[str], object], save: Callable[[Found], object]
-) -> Found:
+    measure: Callable[[Site], PartResult],
+    site: Site,
+    tell: Callable[[str], object],
+    save: Callable[[PartResult], object],
+) -> PartResult:
     return measure(replace(site, tell=tell, save=save))

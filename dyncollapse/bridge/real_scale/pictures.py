@@ -13,10 +13,10 @@ KINDS = {"bare": "network alone", "memory": "device memory", "mixed": "workers c
 def draw_report(report: Mapping[str, Any]) -> Figure:
     """Draw rates of training, spectra, toy ensembles and the losses of the killed run, as far as they are there."""
     figure = Figure(figsize=(10, 7), layout="constrained")
-    found = {part["number"]: part["values"] for part in report["parts"]}
+    parts = {part["number"]: part["values"] for part in report["parts"]}
     panels = ((1, plot_rates), (2, plot_spectra), (4, plot_ensembles), (5, plot_losses))
     for axes, (number, plot) in zip(figure.subplots(2, 2).flat, panels, strict=True):
-        if values := found.get(number):
+        if values := parts.get(number):
             plot(axes, values)
         else:
             axes.text(0.5, 0.5, f"part {number}: not measured", ha="center", transform=axes.transAxes)
@@ -41,12 +41,12 @@ def plot_rates(axes: Axes, values: Mapping[str, Any]) -> None:
 
 def plot_spectra(axes: Axes, values: Mapping[str, Any]) -> None:
     """Covariance eigenvalues of representation and embedding."""
-    for space, found in values["spectra"].items():
-        spectrum = np.asarray(found["eigenvalues"])
+    for space, measured in values["spectra"].items():
+        spectrum = np.asarray(measured["eigenvalues"])
         axes.plot(
             np.arange(1, len(spectrum) + 1),
             np.where(spectrum > 0, spectrum, np.nan),
-            label=f"{space}, {found['dim']} dimensions",
+            label=f"{space}, {measured['dim']} dimensions",
         )
     axes.set(xlabel="dimension, by variance", ylabel="covariance eigenvalue", yscale="log")
     axes.set_title(f"spectra of {values['images']} images", fontsize="medium")

@@ -1,4 +1,4 @@
-"""The report of the real-scale check: run the parts, and write what each found as soon as it is there."""
+"""The report of the real-scale check: run the parts, and write the result of each as soon as it is there."""
 
 import math
 import time
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dyncollapse.bridge.evaluation.paper_tables import as_markdown
-from dyncollapse.bridge.real_scale.findings import Found, Site
+from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site
 from dyncollapse.bridge.real_scale.parts import PARTS, Part, measure_part
 from dyncollapse.bridge.real_scale.scale import FULL, TINY
 from dyncollapse.bridge.real_scale.subprocesses import Failure
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 RESERVE = 20.0  # seconds that are kept for starting, writing and cleaning up
 LEAST = 5.0  # seconds with which no part is begun
-OPTIONAL = {"tensorboard": "the journals are not shown there, too"}
+OPTIONAL = {"tensorboard": "the logs are not shown there, too"}
 
 
 def run_parts(
@@ -41,11 +41,21 @@ def run_parts(
     minutes: float = 9.0,
     tell: Callable[[str], object] = print,
 ) -> dict[str, Any]:
-    """Do all parts, each in a process of its own, within `minutes`; the report as plain values.
+    """Do all parts, each in a process of its own.
 
-    Leaves in `folder` report.json, summary.md and report.png, written anew after each part, and of CIFAR-10 cifar.png
-    and cifar/, a folder of each run. A part that fails, hangs or finds no time left is told in the report, and the
-    others go on.
+    A part that fails, hangs or has no time left is in the report as FAILED, and the others go on.
+
+    Args:
+        folder: Where to leave report.json, summary.md and report.png, written anew after each part, and of CIFAR-10
+            cifar.png and cifar/, a folder of each run.
+        device: Where to compute.
+        tiny: Every part at toy size.
+        cifar: CIFAR-10, a folder or an archive.
+        minutes: For all of it.
+        tell: Called with lines on the progress.
+
+    Returns:
+        The report as plain JSON values.
     """
     started = time.time()
     missing = [f"{name} is not installed: {what}" for name, what in OPTIONAL.items() if find_spec(name) is None]
@@ -67,12 +77,12 @@ def run_parts(
             site = Site(TINY if tiny else FULL, device, scratch, folder, until, cifar)
             tell(f"{part.number}. {part.title}: {duration(max(0.0, until - now))} at most")
             if until - now < LEAST:
-                outcome: Found | Failure = Failure("no time was left for it; give more --minutes")
+                outcome: PartResult | Failure[PartResult] = Failure("no time was left for it; give more --minutes")
             else:
                 outcome = measure_part(part, site, lambda text: tell(f"   {text}"))
-            told = _part_values(part, outcome, time.time() - now)
-            tell("\n".join([f"   {told['status']}, {duration(told['seconds'])}", *told["details"].splitlines()]))
-            report["parts"] = sorted([*report["parts"], told], key=lambda values: values["number"])
+            values = _part_values(part, outcome, time.time() - now)
+            tell("\n".join([f"   {values['status']}, {duration(values['seconds'])}", *values["details"].splitlines()]))
+            report["parts"] = sorted([*report["parts"], values], key=lambda values: values["number"])
             report |= {"seconds": time.time() - started, "passed": _passed(report["parts"])}
             _write(report, folder, tell)
     finally:
@@ -84,24 +94,28 @@ def _passed(parts: list[dict[str, Any]]) -> bool:
     return all(part["status"] != "FAILED" for part in parts)
 
 
-def _part_values(part: Part, outcome: Found | Failure, seconds: float) -> dict[str, Any]:
-    failure, found = (outcome, outcome.saved or Found([])) if isinstance(outcome, Failure) else (None, outcome)
-    failed = failure is not None or found.failed
+def _part_values(part: Part, outcome: PartResult | Failure[PartResult], seconds: float) -> dict[str, Any]:
+    failure, result = (outcome, outcome.saved or PartResult([])) if isinstance(outcome, Failure) else (None, outcome)
+    failed = failure is not None or result.failed
     reasons = [failure.reason] if failure is not None else []
     return {
         "number": part.number,
         "title": part.title,
         "seconds": seconds,
-        "status": "FAILED" if failed else "ok" if found.findings else "skipped",
-        "reason": "; ".join(reasons + [finding.sentence for finding in found.findings if finding.fails]),
+        "status": "FAILED" if failed else "ok" if result.findings else "skipped",
+        "reason": "; ".join(reasons + [finding.sentence for finding in result.findings if finding.fails]),
         "details": "" if failure is None else failure.details,
-        "findings": [_plain(asdict(f) | {"holds": f.holds, "sentence": f.sentence}) for f in found.findings],
-        "skipped": found.skipped,
-        "values": _plain(found.values),
+        "findings": [_finding_values(finding) for finding in result.findings],
+        "skipped": result.skipped,
+        "values": _plain(result.values),
     }
 
 
-def _plain(value: Any) -> Any:
+def _finding_values(finding: Finding) -> object:
+    return _plain(asdict(finding) | {"holds": finding.holds, "sentence": finding.sentence})
+
+
+def _plain(value: object) -> object:
     """The value with None for what JSON does not have: NaN and infinity."""
     if isinstance(value, dict):
         return {name: _plain(inner) for name, inner in value.items()}

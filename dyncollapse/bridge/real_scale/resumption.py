@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from dyncollapse.bridge.real_scale.findings import Finding, Found, Site
+from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site
 from dyncollapse.bridge.real_scale.synthetic_images import write_jpegs
 from dyncollapse.bridge.recipe import Recipe, resolve
 from dyncollapse.bridge.training.checkpoints import checkpoints
 from dyncollapse.bridge.training.distributed import Process
-from dyncollapse.bridge.training.journal import read_journal
 from dyncollapse.bridge.training.pretraining import pretrain
+from dyncollapse.bridge.training.training_log import read_log
 
 LOOK = 0.01  # seconds between two looks for its first checkpoint
 # Relative difference of losses: with `--deterministic` none is expected, on a GPU neither. A state that was lost
@@ -24,7 +24,7 @@ LOOK = 0.01  # seconds between two looks for its first checkpoint
 AGREES = 1e-4
 
 
-def measure(site: Site) -> Found:
+def measure(site: Site) -> PartResult:
     """Train whole in this process; as a command that is killed after its first checkpoint, and its resumption."""
     classes = 4
     write_jpegs(site.folder / "small" / "train", classes, site.scale.killed_images // classes, ((64, 64),))
@@ -41,7 +41,7 @@ def measure(site: Site) -> Found:
         raise RuntimeError(f"--resume ended with {finished.returncode}: {_last_line(finished.stderr)}")
     if "going on from" not in finished.stderr:
         raise RuntimeError("--resume began anew, and not at the checkpoint")
-    expected, got = ([line["loss"] for line in read_journal(folder / "log.jsonl")] for folder in (whole, parts))
+    expected, got = ([line["loss"] for line in read_log(folder / "log.jsonl")] for folder in (whole, parts))
     differences = compare(expected, got)
     findings = [
         Finding(f"killed by SIGKILL at step, of {steps}", died_at, limit=steps - 1),
@@ -50,7 +50,7 @@ def measure(site: Site) -> Found:
         Finding("losses that are the same to the last bit, share", differences.count(0.0) / len(differences)),
     ]
     values = {"steps": steps, "died_at": died_at, "loss": expected, "resumed_loss": got, "recipe": recipe.as_dict()}
-    return Found(findings, values)
+    return PartResult(findings, values)
 
 
 def compare(expected: Sequence[float], got: Sequence[float]) -> list[float]:
@@ -92,7 +92,7 @@ def _killed(recipe: Recipe, folder: Path) -> int:
         process.communicate()
     if process.returncode != -signal.SIGKILL:
         raise RuntimeError(f"the run had ended with {process.returncode} before it could be killed; give it more steps")
-    return int(read_journal(folder / "log.jsonl")[-1]["step"])
+    return int(read_log(folder / "log.jsonl")[-1]["step"])
 
 
 def _last_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Work in a process of its own, with an end: a crash, a hang or a full GPU in it is told and harms nothing else."""
+"""Work in a process of its own, with a time limit: a crash, a hang or a full GPU is reported and harms nothing else."""
 
 import faulthandler
 import os
@@ -12,33 +12,53 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
+from typing import Generic, TypeVar
 
 PRELOADED = ["dyncollapse.runtime.parent_watchdog", "dyncollapse.bridge.real_scale.parts"]
 GRACE = 5.0  # seconds that a process has to end by itself
 
 
+ResultT = TypeVar("ResultT")
+Tell = Callable[[str], object]
+
+
 @dataclass(frozen=True)
-class Failure:
-    """Why work gave no result, in a line, where it was, and the last that it had given to `save`."""
+class Failure(Generic[ResultT]):
+    """Why work gave no result.
+
+    Attributes:
+        reason: One line.
+        details: Where it was, a traceback.
+        saved: The last that it had given to `save`.
+    """
 
     reason: str
     details: str = ""
-    saved: Any = None
+    saved: ResultT | None = None
 
 
-Work = Callable[[Callable[[str], object], Callable[[Any], object]], Any]
+def run_in_subprocess(
+    work: Callable[[Tell, Callable[[ResultT], object]], ResultT], until: float, tell: Tell
+) -> ResultT | Failure[ResultT]:
+    """Do work in another process, which has ended with all that it started when this returns.
 
+    Args:
+        work: Called there with functions `tell`, for lines on its progress, and `save`, for results so far.
+        until: When it has to be done, in seconds of time.time().
+        tell: Called here with each line.
 
-def run_alone(work: Work, until: float, tell: Callable[[str], object]) -> Any:
-    """What `work(tell, save)` returns in another process, or a Failure where it raises, dies or is not done by `until`.
-
-    `until` is in seconds of time.time(). The process and all that it started have ended when this returns.
+    Returns:
+        What the work returned, or a Failure where it raised, died or was not done in time.
     """
     # Forked from a server that has only imported: no copy of this process's CUDA, and no import again for each.
-    context: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
-    if hasattr(context, "set_forkserver_preload"):
+    context: ForkServerContext | SpawnContext
+    if "forkserver" in get_all_start_methods():
+        context = get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
+    else:
+        context = get_context("spawn")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(there, work, until))
     process.start()
@@ -51,8 +71,8 @@ def run_alone(work: Work, until: float, tell: Callable[[str], object]) -> Any:
         here.close()
 
 
-def _result(here: Connection, process: Any, until: float, tell: Callable[[str], object]) -> Any:
-    saved = None
+def _result(here: Connection, process: BaseProcess, until: float, tell: Tell) -> ResultT | Failure[ResultT]:
+    saved: ResultT | None = None
     while (left := until - time.time()) > 0:
         ready = wait([here, process.sentinel], timeout=left)
         if here in ready:
@@ -75,16 +95,18 @@ def _result(here: Connection, process: Any, until: float, tell: Callable[[str], 
     return Failure(f"its process died with exit code {process.exitcode}", saved=saved)
 
 
-def _child(there: Connection, work: Work, until: float) -> None:
+def _child(there: Connection, work: Callable[[Tell, Callable[[ResultT], object]], ResultT], until: float) -> None:
     """Send what `work` says, saves and returns, in a group of its own that ends together and that Ctrl-C spares."""
     with suppress(AttributeError, OSError):
         os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Where it hangs, stderr tells where.
+    # A hang leaves its traceback on stderr.
     faulthandler.dump_traceback_later(max(0.1, until - time.time() - 1))
     try:
-        result = work(lambda text: there.send(("told", text)), lambda value: there.send(("saved", value)))
-    except BaseException as error:  # whatever it is, the parent tells it
+        result: ResultT | Failure[ResultT] = work(
+            lambda text: there.send(("line", text)), lambda value: there.send(("saved", value))
+        )
+    except BaseException as error:  # whatever it is, the parent reports it
         lines = str(error).strip().splitlines() or [""]
         result = Failure(f"{type(error).__name__}: {lines[0]}", traceback.format_exc())
     there.send(("done", result))
@@ -97,8 +119,9 @@ def _end_with_parent() -> None:
         os.killpg(0, signal.SIGKILL)
 
 
-def _kill(process: Any) -> None:
+def _kill(process: BaseProcess) -> None:
     """End what the process started, a group by its number, and itself, should it not lead that group yet."""
-    with suppress(AttributeError, ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+    if process.pid is not None:
+        with suppress(AttributeError, ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
     process.kill()

@@ -1,16 +1,16 @@
 """Part 1: training steps at full size, from device memory and from a folder, against the network alone."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
 from dyncollapse.bridge.data.augmentations import PAIRS, View, batched_view, draw_views
 from dyncollapse.bridge.data.batches import CHUNK, Batch, Order, batches_from_memory, batches_from_workers
 from dyncollapse.bridge.data.images import HeldImages, Images, Skipped, hold, open_data, some_images
-from dyncollapse.bridge.real_scale.findings import Finding, Found, Site
+from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site
 from dyncollapse.bridge.real_scale.synthetic_images import write_jpegs
 from dyncollapse.bridge.real_scale.timing import peak_memory, seconds_per_call
 from dyncollapse.bridge.recipe import Recipe, resolve
@@ -38,7 +38,15 @@ ROOM_OF_TIME = 1.2  # a variant is begun where this much of what the slowest too
 PREFETCHED = 2  # chunks that each worker process has ready (torch's default)
 
 
-def measure(site: Site) -> Found:
+class Trial(TypedDict):
+    """The network's own rate and memory at one size of the batch."""
+
+    pairs: int
+    images_per_second: float
+    peak_bytes: int | None
+
+
+def measure(site: Site) -> PartResult:
     """Images per second of each variant, each an image with its two views, and the most memory that it took."""
     scale, device = site.scale, site.device
     folder = site.folder / "images"
@@ -47,7 +55,7 @@ def measure(site: Site) -> Found:
     workers = cores()
     common = {**scale.recipe, "data": str(folder), "device": str(device), "workers": workers, "tensorboard": False}
     images = open_data(str(folder)).train
-    found: dict[str, Any] = {"images": count, "mean_jpeg_bytes": size, "workers": workers}
+    values: dict[str, Any] = {"images": count, "mean_jpeg_bytes": size, "workers": workers}
     with chosen_kernels(resolve(common)):
         tried, pairs = _batches(resolve(common | {"batch_size": max(2, scale.batches[0])}), site)
         some = some_images(images, scale.held)
@@ -56,7 +64,7 @@ def measure(site: Site) -> Found:
         rows: dict[str, dict[str, Any]] = {}
         views, skipped = _views(held, pairs, resolve(common), site)
         slowest = 0.0
-        found |= {"batch": pairs, "batches": tried, "rates": rows, **views}
+        values |= {"batch": pairs, "batches": tried, "rates": rows, **views}
         for name, settings in VARIANTS.items():
             if ROOM_OF_TIME * slowest > site.left:
                 skipped.append(f"no time for {name}; give more --minutes")
@@ -73,31 +81,31 @@ def measure(site: Site) -> Found:
                 + ", ".join(f"{kind} {row[kind]:.4g}" for kind in ("bare", *PIPELINES) if kind in row)
             )
             findings += _findings(name, row, site)
-            site.save(Found(findings, found, skipped))
+            site.save(PartResult(findings, values, skipped))
             slowest = max(slowest, time.time() - start)
-    return Found(findings, found, skipped)
+    return PartResult(findings, values, skipped)
 
 
 def _findings(name: str, row: dict[str, Any], site: Site) -> list[Finding]:
-    found = [Finding(f"{name}, network alone, forwards and backwards", row["bare"], "images/s")]
+    findings = [Finding(f"{name}, network alone, forwards and backwards", row["bare"], "images/s")]
     for kind in PIPELINES:
         if kind not in row:
             continue
-        found.append(Finding(f"{name}, trained {TITLES[kind]}", row[kind], "images/s"))
+        findings.append(Finding(f"{name}, trained {TITLES[kind]}", row[kind], "images/s"))
         over = Finding(f"{name}, that over the network's own rate, {TITLES[kind]}", row[kind] / row["bare"])
-        found.append(site.target(over.what, over.value, FROM_MEMORY, least=True) if kind == "memory" else over)
-    found += [
+        findings.append(site.target(over.what, over.value, FROM_MEMORY, least=True) if kind == "memory" else over)
+    findings += [
         Finding(f"{name}, losses that are no numbers, in all", row["not_finite"], limit=0),
         Finding(f"{name}, weights that training moved, share", row["moved"], limit=0.5, least=True),
     ]
     if row["memory_peak_bytes"] is not None:
-        found.append(Finding(f"{name}, most memory, trained from memory", row["memory_peak_bytes"] / 2**30, "GiB"))
-    return found
+        findings.append(Finding(f"{name}, most memory, trained from memory", row["memory_peak_bytes"] / 2**30, "GiB"))
+    return findings
 
 
-def _batches(recipe: Recipe, site: Site) -> tuple[list[dict[str, Any]], int]:
+def _batches(recipe: Recipe, site: Site) -> tuple[list[Trial], int]:
     """The network's own rate and memory by the size of the batch, until it does not fit; and the size to take."""
-    tried: list[dict[str, Any]] = []
+    tried: list[Trial] = []
     trainer = build_trainer(recipe, Process(0, 1, site.device), recipe.batch_size, 3)
     total = torch.cuda.get_device_properties(site.device).total_memory if site.device.type == "cuda" else None
     for pairs in site.scale.batches:
@@ -105,7 +113,7 @@ def _batches(recipe: Recipe, site: Site) -> tuple[list[dict[str, Any]], int]:
             step = _bare_step(trainer, pairs)
             step()  # looks for the fastest kernels, in memory that training does not need
             peak = peak_memory(site.device, step)
-            # Looking for the batch needs less than the rates that are told.
+            # Looking for the batch needs less than the rates that are reported.
             rate = pairs / seconds_per_call(step, site.device, site.scale.seconds / 3)
         except torch.OutOfMemoryError:
             break
@@ -118,11 +126,11 @@ def _batches(recipe: Recipe, site: Site) -> tuple[list[dict[str, Any]], int]:
     return tried, chosen_batch(tried, total)
 
 
-def chosen_batch(tried: Sequence[Mapping[str, Any]], total: int | None) -> int:
+def chosen_batch(tried: Sequence[Trial], total: int | None) -> int:
     """The largest batch within 2 % of the fastest, of those that leave room in `total` bytes of memory."""
-    fit = [t for t in tried if total is None or t["peak_bytes"] < ROOM * total] or tried[:1]
-    best = max(t["images_per_second"] for t in fit)
-    return max(t["pairs"] for t in fit if t["images_per_second"] >= AS_FAST * best)
+    roomy = [trial for trial in tried if total is None or (trial["peak_bytes"] or 0) < ROOM * total] or tried[:1]
+    best = max(trial["images_per_second"] for trial in roomy)
+    return max(trial["pairs"] for trial in roomy if trial["images_per_second"] >= AS_FAST * best)
 
 
 def _bare_step(trainer: Trainer, pairs: int) -> Callable[[], None]:
@@ -154,7 +162,7 @@ def rates(
     trainer = build_trainer(recipe, Process(0, 1, device), len(held), 3)
     start = [parameter.detach().clone() for parameter in trainer.encoder.parameters()]
     seconds = seconds_per_call(_bare_step(trainer, pairs), device, site.scale.seconds, warm=2)
-    found: dict[str, Any] = {"bare": pairs / seconds}
+    values: dict[str, Any] = {"bare": pairs / seconds}
     trainer.optimiser.zero_grad(set_to_none=True)
     losses: list[torch.Tensor] = []
     for name in pipelines:
@@ -164,14 +172,14 @@ def rates(
             losses.append(trainer.step(len(losses), next(batches))[0])
 
         def rate(name: str = name, step: Callable[[], None] = step, warm: int = warm) -> None:
-            found[name] = pairs / seconds_per_call(step, device, site.scale.seconds, warm=warm)
+            values[name] = pairs / seconds_per_call(step, device, site.scale.seconds, warm=warm)
 
-        found[f"{name}_peak_bytes"] = peak_memory(device, rate)
-    found["not_finite"] = int((~torch.isfinite(torch.stack(losses))).sum())
-    found["steps"], found["loss"] = len(losses), float(losses[-1])
+        values[f"{name}_peak_bytes"] = peak_memory(device, rate)
+    values["not_finite"] = int((~torch.isfinite(torch.stack(losses))).sum())
+    values["steps"], values["loss"] = len(losses), float(losses[-1])
     moved = sum(int((p != q).sum()) for p, q in zip(trainer.encoder.parameters(), start, strict=True))
-    found["moved"] = moved / sum(p.numel() for p in start)
-    return found, trainer
+    values["moved"] = moved / sum(p.numel() for p in start)
+    return values, trainer
 
 
 def _pipeline(name: str, trainer: Trainer, images: Images, held: HeldImages) -> tuple[Iterator[Batch], int]:
@@ -179,10 +187,22 @@ def _pipeline(name: str, trainer: Trainer, images: Images, held: HeldImages) -> 
     recipe, device = trainer.recipe, trainer.process.device
     views, steps, rows = PAIRS[recipe.augment], (0, trainer.total), slice(0, recipe.batch_size)
     if name == "memory":
-        return batches_from_memory(held, views, recipe.image_size, trainer.order, steps, rows, device), 2
+        batches = batches_from_memory(
+            held, views, recipe.image_size, trainer.order, steps=steps, rows=rows, device=device
+        )
+        return batches, 2
     order = Order(len(images), recipe.batch_size, recipe.seed)
-    settings = images, views, recipe.image_size, order, steps, rows, device, recipe.workers
-    batches = batches_from_workers(*settings, mixed=name == "mixed")
+    batches = batches_from_workers(
+        images,
+        views,
+        recipe.image_size,
+        order,
+        steps=steps,
+        rows=rows,
+        device=device,
+        workers=recipe.workers,
+        mixed=name == "mixed",
+    )
     # What the workers have ready once the first batch is there is no measure of their pace.
     return batches, 1 + -(-recipe.workers * PREFETCHED * CHUNK // recipe.batch_size)
 
@@ -193,20 +213,20 @@ def _views(held: HeldImages, pairs: int, recipe: Recipe, site: Site) -> tuple[di
     generator = torch.Generator().manual_seed(0)
     shape = (held.channels, *images.shape[-2:], size)
 
-    def ours() -> None:
+    def by_us() -> None:
         for view in pair:
             batched_view(images, draw_views(view, len(images), generator, shape, slice(None)), view, size)
 
-    found = {"views_seconds": seconds_per_call(ours, site.device, site.scale.seconds / 5)}
+    values = {"views_seconds": seconds_per_call(by_us, site.device, site.scale.seconds / 5)}
     if find_spec("kornia") is None:
-        return found, ["kornia is not installed: the views are not compared with its"]
+        return values, ["kornia is not installed: the views are not compared with its"]
     transforms = [kornia_view(view, size).to(site.device) for view in pair]
 
-    def theirs() -> None:
+    def by_kornia() -> None:
         for transform in transforms:
             transform(images.float() / 255)
 
-    return found | {"kornia_seconds": seconds_per_call(theirs, site.device, site.scale.seconds / 5)}, []
+    return values | {"kornia_seconds": seconds_per_call(by_kornia, site.device, site.scale.seconds / 5)}, []
 
 
 def kornia_view(view: View, size: int) -> torch.nn.Module:

@@ -17,8 +17,9 @@ from dyncollapse.bridge.training.distributed import Process
 from dyncollapse.bridge.training.trainer import build_trainer
 from dyncollapse.simulation.footprint import check_room
 
-# Pairs per process at which memory is measured after there was too little of it, and the share to fill (ours).
-TRIAL_PAIRS, FILL = (4, 8), 0.9
+# Pairs per process at which memory is measured after there was too little of it: two small batches give a line.
+TRIAL_PAIRS = (4, 8)
+FILL = 0.9  # of the memory, a rule of thumb: the allocator's fragments and other processes take some
 
 
 def check_step_room(recipe: Recipe, encoder: Encoder, process: Process, channels: int) -> None:
@@ -60,13 +61,15 @@ def _outputs(backbone: nn.Module, shape: tuple[int, int, int, int]) -> list[int]
     sizes: list[int] = []
     meta = {name: tensor.to("meta") for name, tensor in (*backbone.named_parameters(), *backbone.named_buffers())}
     # What does not take such images is refused where they are first tried, with its reason.
-    with _watched(backbone, sizes), suppress(RuntimeError, AssertionError, ValueError), torch.no_grad():
+    with _sizes_noted(backbone, sizes), suppress(RuntimeError, AssertionError, ValueError), torch.no_grad():
         functional_call(backbone, meta, (torch.empty(shape, device="meta"),))
     return sizes
 
 
 @contextmanager
-def _watched(module: nn.Module, sizes: list[int]) -> Iterator[None]:
+def _sizes_noted(module: nn.Module, sizes: list[int]) -> Iterator[None]:
+    """Add to `sizes` what each convolution and linear layer puts out, as long as the context lasts."""
+
     def note(_layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         sizes.append(output.numel())
 
@@ -91,14 +94,14 @@ def batch_advice(recipe: Recipe, process: Process, channels: int) -> str:
     available = torch.cuda.get_device_properties(process.device).total_memory
     with suppress(torch.OutOfMemoryError):
         peaks = [_peak(recipe, process, channels, pairs) for pairs in TRIAL_PAIRS]
-        fits = fitting_batch(peaks, available) * process.count
+        fits = largest_batch(peaks, available) * process.count
         half = " (`precision` bfloat16 takes about half)" if recipe.precision == "float32" else ""
         if fits >= 2:
             return f"{given}; by the memory of smaller ones about {fits} would{half}"
     return f"{given}, nor do small ones; give smaller `image_size` or another `arch`"
 
 
-def fitting_batch(peaks: Sequence[int], available: int) -> int:
+def largest_batch(peaks: Sequence[int], available: int) -> int:
     """Pairs per process that fill FILL of the memory, from the peaks at TRIAL_PAIRS on a line; 0 where none do."""
     (few, more), (low, high) = TRIAL_PAIRS, peaks
     slope = max(1.0, (high - low) / (more - few))
@@ -108,8 +111,8 @@ def fitting_batch(peaks: Sequence[int], available: int) -> int:
 def _peak(recipe: Recipe, process: Process, channels: int, pairs: int) -> int:
     """Most memory of a step with so many pairs."""
     small = replace(recipe, batch_size=pairs, compile=False)
-    alone = Process(0, 1, process.device)
-    trainer = build_trainer(small, alone, pairs, channels)
+    single = Process(0, 1, process.device)
+    trainer = build_trainer(small, single, pairs, channels)
     side = recipe.image_size
     views = tuple(torch.zeros(pairs, channels, side, side, device=process.device) for _ in range(2))
     torch.cuda.reset_peak_memory_stats(process.device)

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
-from dyncollapse.bridge.models.encoders import build_encoder
+from dyncollapse.bridge.models.encoders import Encoder, build_encoder
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.formats.torch_files import read_pt
 from dyncollapse.runtime.files import printable, remove_partial, write_whole, writing
@@ -23,12 +23,26 @@ MOST_LETTERS = 200  # of what is said about a damaged file, which may repeat wha
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What a run needs to go on: after `step` steps, or just to be used: recipe, channels of its images and model."""
+    """The state of a run.
+
+    Attributes:
+        step: The steps that were taken.
+        recipe: The run's settings.
+        channels: Channels of its images.
+        states: `model`, and to go on also `optimiser`, `schedule` and `scaler`, and `random`: the generators' states
+            by process. These are torch's and timm's own state dicts, whose values are of any type.
+    """
 
     step: int
     recipe: Recipe
     channels: int
-    states: dict[str, Any]  # model; optimiser, schedule and scaler; random: per process, the generators' states
+    states: dict[str, Any]
+
+    def encoder(self) -> Encoder:
+        """Build the encoder with its weights. Raises ValueError as `build_encoder`."""
+        encoder = build_encoder(self.recipe, self.channels)
+        encoder.load_state_dict(self.states["model"])
+        return encoder
 
     def save(self, folder: Path, keep: int) -> Path:
         """Write into a run's folder, then remove all but the newest `keep`; CannotWrite leaves the earlier ones."""
@@ -56,10 +70,10 @@ def checkpoints(folder: Path) -> Sequence[Path]:
 
 def newest(folder: Path) -> Path:
     """The last checkpoint of a run. Raises ValueError where there is none."""
-    found = checkpoints(folder)
-    if not found:
+    paths = checkpoints(folder)
+    if not paths:
         raise ValueError(f"{printable(str(folder))} has no {FOLDER}/{NAMES}; give a checkpoint, or the folder of a run")
-    return found[-1]
+    return paths[-1]
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -140,6 +154,6 @@ def _check_model(recipe: Recipe, channels: int, model: dict[str, Any]) -> None:
             raise ValueError(f"{name} {has}, and its recipe says {tuple(tensor.shape)}, {tensor.dtype}")
 
 
-def is_ours(content: Any) -> bool:
-    """Whether a loaded file is a checkpoint that `Checkpoint.save` wrote."""
+def is_ours(content: object) -> TypeGuard[dict[str, Any]]:
+    """Whether a file's content is a checkpoint that `Checkpoint.save` wrote; its values are yet to be checked."""
     return isinstance(content, dict) and {"format", "step", "recipe", "channels", "model"} <= content.keys()

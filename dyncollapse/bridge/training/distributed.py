@@ -4,14 +4,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from dyncollapse.runtime.settings import SettingError
+
+ValueT = TypeVar("ValueT")
 
 
 @dataclass(frozen=True)
@@ -76,42 +79,42 @@ def gather(rows: Float[Tensor, "n d"], count: int) -> Float[Tensor, "m d"]:
 
 # torch.distributed.nn has these two, and says since 2.14 that it will not have them for long.
 class _Gather(torch.autograd.Function):
-    """Every process's rows to all; backwards each gets the sum of what all know of its own."""
+    """All-gather whose backward sums the gradients for the local rows over all processes."""
 
     @staticmethod
-    def forward(_context: Any, rows: Tensor) -> Tensor:
+    def forward(_context: FunctionCtx, rows: Tensor) -> Tensor:
         parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
     @staticmethod
-    def backward(_context: Any, gradient: Tensor) -> Tensor:
+    def backward(_context: FunctionCtx, gradient: Tensor) -> Tensor:
         gradient = gradient.contiguous().clone()
         dist.all_reduce(gradient)
         return gradient.chunk(dist.get_world_size())[dist.get_rank()]
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over processes, forwards of values and backwards of gradients."""
+    """All-reduce whose backward sums the gradients over all processes."""
 
     @staticmethod
-    def forward(_context: Any, values: Tensor) -> Tensor:
+    def forward(_context: FunctionCtx, values: Tensor) -> Tensor:
         values = values.clone()
         dist.all_reduce(values)
         return values
 
     @staticmethod
-    def backward(_context: Any, gradient: Tensor) -> Tensor:
+    def backward(_context: FunctionCtx, gradient: Tensor) -> Tensor:
         gradient = gradient.clone()
         dist.all_reduce(gradient)
         return gradient
 
 
-def gather_values(value: Any, count: int) -> list[Any]:
+def gather_values(value: ValueT, count: int) -> list[ValueT]:
     """A small Python value of every process, by rank."""
     if count == 1:
         return [value]
-    values: list[Any] = [None] * count
+    values = [value] * count
     dist.all_gather_object(values, value)
     return values
 
@@ -119,7 +122,15 @@ def gather_values(value: Any, count: int) -> list[Any]:
 def synchronise_norms(module: nn.Module, process: Process) -> nn.Module:
     """Let every BatchNorm use the statistics of the whole batch: torch's on CUDA, `GlobalBatchNorm` elsewhere.
 
-    Raises ValueError for a kind of BatchNorm that has no such form on the CPU.
+    Args:
+        module: The network, in which norms are replaced by such with the same parameters and statistics.
+        process: One of those that share a batch.
+
+    Returns:
+        The network, or what replaces it where it is a norm itself.
+
+    Raises:
+        ValueError: For a kind of BatchNorm that has no such form on the CPU.
     """
     if process.count == 1:
         return module
@@ -127,18 +138,32 @@ def synchronise_norms(module: nn.Module, process: Process) -> nn.Module:
         from timm.layers import convert_sync_batchnorm  # torch's, and timm's own norms with an activation
 
         return convert_sync_batchnorm(module)
-    for child in module.modules():
-        if type(child) in (nn.BatchNorm1d, nn.BatchNorm2d):
-            child.__class__ = GlobalBatchNorm
-        elif isinstance(child, nn.modules.batchnorm._BatchNorm):
+    return _with_global_norms(module)
+
+
+def _with_global_norms(module: nn.Module) -> nn.Module:
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if type(module) not in (nn.BatchNorm1d, nn.BatchNorm2d):
             raise ValueError(
-                f"a {type(child).__name__} cannot share its statistics between processes on the CPU; use one process"
+                f"a {type(module).__name__} cannot share its statistics between processes on the CPU; use one process"
             )
+        return GlobalBatchNorm.of(module)
+    for name, child in module.named_children():
+        module.add_module(name, _with_global_norms(child))
     return module
 
 
 class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """BatchNorm over the rows of all processes, where torch's SyncBatchNorm, for GPUs only, is not to be had."""
+    """BatchNorm over the rows of all processes, for CPUs, which torch's SyncBatchNorm does not support."""
+
+    @classmethod
+    def of(cls, norm: nn.modules.batchnorm._BatchNorm) -> "GlobalBatchNorm":
+        """Take over the parameters, statistics and settings of a norm of one process."""
+        shared = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        shared.weight, shared.bias = norm.weight, norm.bias
+        shared.running_mean, shared.running_var = norm.running_mean, norm.running_var
+        shared.num_batches_tracked = norm.num_batches_tracked
+        return shared.train(norm.training)
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 (torch's name)
         if input.ndim < 2:

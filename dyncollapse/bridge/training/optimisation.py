@@ -3,13 +3,16 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from dyncollapse.bridge.recipe import Recipe
+
+if TYPE_CHECKING:
+    from timm.scheduler import CosineLRScheduler
 
 
 def build_optimiser(recipe: Recipe, encoder: nn.Module) -> Optimizer:
@@ -24,7 +27,7 @@ def build_optimiser(recipe: Recipe, encoder: nn.Module) -> Optimizer:
     return create_optimizer_v2(encoder, name, recipe.lr, recipe.weight_decay, recipe.momentum)
 
 
-def build_schedule(recipe: Recipe, optimiser: Optimizer, steps_per_epoch: int) -> Any:
+def build_schedule(recipe: Recipe, optimiser: Optimizer, steps_per_epoch: int) -> "CosineLRScheduler":
     """Warm-up from 0 and a cosine to 0, by timm, in steps; `step_update(k)` sets the rate of step k."""
     from timm.scheduler import CosineLRScheduler
 

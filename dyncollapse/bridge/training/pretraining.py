@@ -1,33 +1,32 @@
 """Contrastive pretraining: from a recipe to a folder of curves and checkpoints, stopped and resumed at will."""
 
 import gc
-import math
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import torch
 
 from dyncollapse.bridge.data.augmentations import PAIRS
 from dyncollapse.bridge.data.batches import Batch, batches_from_memory, batches_from_workers
 from dyncollapse.bridge.data.images import Data, HeldImages, Images, Skipped, hold, open_data
-from dyncollapse.bridge.models.encoders import Encoder, embedding_dim, representation_dim
+from dyncollapse.bridge.models.backbones import representation_dim
+from dyncollapse.bridge.models.encoders import Encoder, embedding_dim
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.training.batch_size import batch_advice, check_step_room
 from dyncollapse.bridge.training.checkpoints import checkpoints, load_checkpoint
-from dyncollapse.bridge.training.collapse_monitor import Watch
-from dyncollapse.bridge.training.distributed import Process, gather_values
-from dyncollapse.bridge.training.journal import Journal
+from dyncollapse.bridge.training.collapse_monitor import CollapseMonitor
+from dyncollapse.bridge.training.distributed import Process
+from dyncollapse.bridge.training.loop import LossDiverged as LossDiverged
+from dyncollapse.bridge.training.loop import Outputs, Progress, take_steps
+from dyncollapse.bridge.training.loop import Stopped as Stopped
 from dyncollapse.bridge.training.optimisation import chosen_kernels
 from dyncollapse.bridge.training.run_folder import CONFIG, read_run
 from dyncollapse.bridge.training.trainer import Trainer, build_trainer
-from dyncollapse.runtime.files import remove_partial, write_json
+from dyncollapse.bridge.training.training_log import LOG, MONITOR, TrainingLog
+from dyncollapse.runtime.files import first_line, remove_partial, unmarked, write_json
 from dyncollapse.runtime.folders import held
+from dyncollapse.runtime.out_of_memory import OutOfMemory, out_of_memory_raised
 from dyncollapse.runtime.process import check_count
 from dyncollapse.runtime.settings import SettingError
 from dyncollapse.simulation.report import versions
@@ -44,40 +43,34 @@ FREE: tuple[str, ...] = (
     "tensorboard",
 )
 FREE += ("checkpoint_every", "keep", "data")  # data may move, and is compared by its size
-# The update after the last good loss may have been the bad one, and is in the newest checkpoint.
-LOWER = "lower --lr or raise --warmup-epochs in a new run; to look at this one, take the checkpoint before the newest"
-
-
-class Stopped(Exception):
-    """The run was asked to stop; its state is saved, and `--resume` goes on."""
-
-
-class LossDiverged(Exception):
-    """The loss or the weights are no numbers any more; no checkpoint holds such weights."""
 
 
 class TooBig(SettingError):
     """The batch does not fit into memory; the message says which would."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What a run tells on its way: a step's number of how many, and a sentence now and then."""
-
-    step: Callable[[int, int], object] = lambda _done, _total: None
-    tell: Callable[[str], object] = lambda _text: None
-
-
 def pretrain(
     recipe: Recipe, folder: Path, process: Process, progress: Progress | None = None, data: Data | None = None
 ) -> Encoder:
-    """Train, from the last checkpoint in `folder` where there is one, to the end of the recipe.
+    """Train an encoder, from the last checkpoint in `folder` where there is one, to the end of the recipe.
 
-    `data` is the recipe's where it is open already. Leaves in the folder config.json, log.jsonl (loss, rate, speed),
-    monitor.jsonl (spectra and ranks of both spaces) and checkpoints/. Raises ValueError for what cannot run and for a
-    folder that another process uses, Stopped after Ctrl-C or SIGTERM (the state is saved first), LossDiverged for a
-    loss that is NaN or infinite, TooBig where memory ran out, CannotWrite, an OSError, where a file cannot be written
-    (earlier checkpoints stay).
+    Args:
+        recipe: All settings.
+        folder: Gets config.json, log.jsonl (loss, rate, speed), monitor.jsonl (spectra and ranks of both spaces) and
+            checkpoints/.
+        process: This process, alone or one of several that train as one.
+        progress: Called on the way.
+        data: The recipe's images where they are open already.
+
+    Returns:
+        The encoder, in evaluation mode.
+
+    Raises:
+        SettingError: For settings that cannot run; `TooBig`, which says what would fit, where memory ran out.
+        ValueError: For images that cannot be read, and for a folder that another process uses.
+        Stopped: After Ctrl-C or SIGTERM; the state is saved first.
+        LossDiverged: For a loss or weights that are not finite.
+        CannotWrite: Where a file cannot be written; earlier checkpoints stay.
     """
     if process.first:
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,18 +84,16 @@ def train_in(
     """What `pretrain` does, in a folder that the first process holds already."""
     progress = progress or Progress()
     check_count("workers", recipe.workers, least=0)
-    found = data or open_data(recipe.data, progress.tell if process.first else lambda _text: None)
+    data = data or open_data(recipe.data, progress.tell if process.first else lambda _text: None)
     exhausted: TooBig | None = None
     try:
-        with chosen_kernels(recipe):
-            return _pretrain(recipe, folder, process, progress, found)
-    except RuntimeError as error:  # torch.OutOfMemoryError of a GPU, or the CPU's allocator
-        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
-            raise
-        exhausted = TooBig(str(error).splitlines()[0])
+        with chosen_kernels(recipe), out_of_memory_raised():
+            return _pretrain(recipe, folder, process, progress, data)
+    except OutOfMemory as error:
+        exhausted = TooBig(unmarked(str(error)))
     # Out of the handler: until then the traceback holds on to what filled the memory.
     gc.collect()
-    raise TooBig(batch_advice(recipe, process, found.train.channels)) from exhausted
+    raise TooBig(batch_advice(recipe, process, data.train.channels)) from exhausted
 
 
 def _pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress, data: Data) -> Encoder:
@@ -113,12 +104,8 @@ def _pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress
     if len(images) < recipe.batch_size and skipped.reasons:
         raise SettingError(f"`batch_size` is {recipe.batch_size}, but {skipped.sentence}; give at most {len(images)}")
     trainer = build_trainer(recipe, process, len(images), images.channels)
-    watch = Watch(
-        recipe.monitor_every,
-        recipe.batch_size,
-        (representation_dim(trainer.encoder.backbone), embedding_dim(trainer.encoder)),
-        process,
-    )
+    dims = representation_dim(trainer.encoder.backbone), embedding_dim(trainer.encoder)
+    monitor = CollapseMonitor(recipe.monitor_every, recipe.batch_size, dims, process)
     check_step_room(recipe, trainer.encoder, process, images.channels)
     _try(trainer, recipe)
     if process.first:
@@ -129,83 +116,32 @@ def _pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress
         trainer.restore(checkpoint)
         first = checkpoint.step
         tell(f"going on from {done[-1]}, step {first} of {trainer.total}")
-    journals = [Journal(folder / name) for name in ("log.jsonl", "monitor.jsonl")] if process.first else []
-    for journal in journals:
-        journal.cut(first)
-        if recipe.tensorboard:
-            journal.mirror(folder / "tensorboard", first)
     trainer.encoder.train()
-    try:
-        _loop(trainer, _batches(trainer, images, first), watch, journals, first, folder, skipped, progress)
-    finally:
-        for journal in journals:
-            journal.close()
+    with (
+        _log(folder / LOG, first, recipe, process) as log,
+        _log(folder / MONITOR, first, recipe, process) as report_log,
+    ):
+        outputs = Outputs(folder, log, report_log, monitor, skipped, progress)
+        take_steps(trainer, _batches(trainer, images, first), first, outputs)
     if skipped.sentence:
         tell(skipped.sentence)
     return trainer.encoder.eval()
 
 
-def _loop(
-    trainer: Trainer,
-    batches: Iterator[Batch],
-    watch: Watch,
-    journals: Sequence[Journal],
-    first: int,
-    folder: Path,
-    skipped: Skipped,
-    progress: Progress,
-) -> None:
-    recipe, total, per_epoch = trainer.recipe, trainer.total, trainer.order.steps_per_epoch
-    summed, summed_steps = torch.zeros((), device=trainer.process.device), 0
-    unread: list[tuple[int, str]] = []  # this process's, since the last line of the log
-    started = begun = time.perf_counter()
-    progress.step(first, total)
-    with stop_signals() as stop:
-        for step, batch in enumerate(batches, first + 1):
-            unread.extend(batch.failures)
-            if recipe.strict:
-                skipped.add(unread)
-            loss, views = trainer.step(step - 1, batch)
-            summed, summed_steps = summed + loss, summed_steps + 1
-            report = watch.update(step, views)
-            if report is not None:
-                for journal in journals[1:]:
-                    journal.write({"step": step, **report})
-            saving = step == total or step % recipe.checkpoint_every == 0
-            # Several processes agree on a stop at lines of the log; one alone stops at once.
-            alone = stop.is_set() and trainer.process.count == 1
-            stopping = False
-            if saving or alone or step % recipe.log_every == 0:
-                mean = float(summed) / summed_steps  # waits for the device
-                if not math.isfinite(mean):
-                    raise LossDiverged(f"the loss is {mean} at step {step}; {LOWER}")
-                for failures, asked in gather_values((unread, stop.is_set()), trainer.process.count):
-                    skipped.add(failures)
-                    skipped.check(step)
-                    stopping = stopping or asked
-                unread.clear()
-                seconds = time.perf_counter() - started
-                line = {
-                    "step": step,
-                    "epoch": step / per_epoch,
-                    "loss": mean,
-                    "lr": trainer.optimiser.param_groups[0]["lr"],
-                    "images_per_second": summed_steps * recipe.batch_size / seconds,
-                    "monitor_share": watch.seconds / (time.perf_counter() - begun),
-                    "skipped_images": len(skipped.reasons),
-                }
-                for journal in journals[:1]:
-                    journal.write(line)
-                summed, summed_steps, started = summed.zero_(), 0, time.perf_counter()
-            if saving or stopping:
-                if not trainer.finite:
-                    raise LossDiverged(f"the weights overflowed at step {step}; {LOWER}")
-                checkpoint = trainer.checkpoint(step)
-                if trainer.process.first:
-                    checkpoint.save(folder, recipe.keep)
-            progress.step(step, total)
-            if stopping and step < total:
-                raise Stopped(f"stopped at step {step} of {total}")
+@contextmanager
+def _log(path: Path, first: int, recipe: Recipe, process: Process) -> Iterator[TrainingLog | None]:
+    """A log that goes on after step `first`; None but in the first process."""
+    if not process.first:
+        yield None
+        return
+    log = TrainingLog(path)
+    log.cut(first)
+    if recipe.tensorboard:
+        log.mirror(path.parent / "tensorboard", first)
+    try:
+        yield log
+    finally:
+        log.close()
 
 
 def _try(trainer: Trainer, recipe: Recipe) -> None:
@@ -218,7 +154,7 @@ def _try(trainer: Trainer, recipe: Recipe) -> None:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = unmarked(first_line(error))
         raise SettingError(
             f"`arch` {recipe.arch} does not take views of `image_size` {recipe.image_size} ({reason}); give others"
         ) from None
@@ -259,40 +195,20 @@ def _stored(recipe: Recipe, images: Images, tell: Callable[[str], object]) -> tu
 def _batches(trainer: Trainer, images: Images, first: int) -> Iterator[Batch]:
     recipe, process = trainer.recipe, trainer.process
     views, steps, rows = PAIRS[recipe.augment], (first, trainer.total), process.share(recipe.batch_size)
+    size, device = recipe.image_size, process.device
     if isinstance(images, HeldImages) and recipe.pipeline == "memory":
-        return batches_from_memory(images, views, recipe.image_size, trainer.order, steps, rows, process.device)
+        return batches_from_memory(images, views, size, trainer.order, steps=steps, rows=rows, device=device)
     return batches_from_workers(
         images,
         views,
-        recipe.image_size,
+        size,
         trainer.order,
-        steps,
-        rows,
-        process.device,
-        recipe.workers,
+        steps=steps,
+        rows=rows,
+        device=device,
+        workers=recipe.workers,
         mixed=recipe.pipeline == "mixed",
     )
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets, for a step must not be cut in two; a second Ctrl-C interrupts at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # where signals cannot be set
-        yield asked
-        return
-
-    def ask(number: int, _frame: FrameType | None) -> None:
-        if asked.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def same_run(old: Recipe, new: Recipe) -> None:

@@ -3,31 +3,49 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 from dyncollapse.bridge.recipe import Recipe
-from dyncollapse.bridge.training.journal import read_journal
+from dyncollapse.bridge.training.schemas import (
+    Diagnosis,
+    Facts,
+    LogLine,
+    MeasureName,
+    Probe,
+    Probes,
+    Settings,
+    SpaceName,
+)
+from dyncollapse.bridge.training.training_log import LOG, read_log
 from dyncollapse.runtime.files import printable, read_json, write_json
 from dyncollapse.runtime.records import from_values
-from dyncollapse.runtime.schemas import Diagnosis, Facts, Probe, Probes, Settings, checked
+from dyncollapse.runtime.schemas import checked
 from dyncollapse.runtime.untrusted import check_folder
 
-CONFIG, PROBES, DIAGNOSIS, LOG = "config.json", "probes.json", "diagnosis.json", "log.jsonl"
+CONFIG, PROBES, DIAGNOSIS = "config.json", "probes.json", "diagnosis.json"
 WANTED = "give folders that bridge pretrain or check made"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: settings, sizes, probes and measures, as far as they are there."""
+    """One run, as far as it has come.
+
+    Attributes:
+        folder: Where it is.
+        recipe: Its settings.
+        facts: Sizes of its data and spaces, and its steps.
+        probes: Linear probes, oldest first.
+        diagnosis: The last diagnosis of both spaces.
+        log: Lines of its log.
+    """
 
     folder: Path
     recipe: Recipe
     facts: Facts
     probes: list[Probe]
     diagnosis: Diagnosis | None
-    log: list[dict[str, Any]]
+    log: list[LogLine]
 
     @property
     def finished(self) -> bool:
@@ -38,22 +56,23 @@ class Run:
         """The last probe at the run's last step, of the whole representation or of its first `dimensions`."""
         wanted = self.facts["representation_dim"] if dimensions is None else dimensions
         at = self.log[-1]["step"] if self.log else None
-        found = [probe for probe in self.probes if probe["dimensions"] == wanted and probe.get("step") == at]
-        return found[-1] if found else None
+        matching = [probe for probe in self.probes if probe["dimensions"] == wanted and probe.get("step") == at]
+        return matching[-1] if matching else None
 
     def top1(self, dimensions: int | None = None) -> float | None:
-        """What that probe found, in percent."""
-        found = self.probe(dimensions)
-        return None if found is None else found["top1"]
+        """Accuracy of that probe, in percent."""
+        probe = self.probe(dimensions)
+        return None if probe is None else probe["top1"]
 
-    def measure(self, space: str, name: str) -> float | None:
-        """A rank measure of the diagnosis."""
-        spaces: Any = self.diagnosis["spaces"] if self.diagnosis else {}
-        return spaces[space]["measures"][name] if space in spaces else None
+    def measure(self, space: SpaceName, name: MeasureName) -> float | None:
+        """A rank measure of the diagnosis, where there is one of the space."""
+        if self.diagnosis is None or space not in self.diagnosis["spaces"]:
+            return None
+        return self.diagnosis["spaces"][space]["measures"][name]
 
 
 def read_run(folder: Path) -> Run:
-    """A run's folder.
+    """Read a run's folder.
 
     Args:
         folder: What `bridge pretrain` or `bridge check` made.
@@ -77,7 +96,7 @@ def read_run(folder: Path) -> Run:
         name = DIAGNOSIS
         diagnosis = checked(read_json(folder / name), Diagnosis) if (folder / name).exists() else None
         name = LOG
-        log = read_journal(folder / name)
+        log = read_log(folder / name)
     except OSError as error:
         raise ValueError(f"{shown} cannot be read as a run ({name}: {error.strerror})") from None
     except ValueError as error:
@@ -85,7 +104,7 @@ def read_run(folder: Path) -> Run:
     return Run(folder, recipe, config["facts"], probes, diagnosis, log)
 
 
-def add_probe(folder: Path, probe: Mapping[str, Any]) -> None:
+def add_probe(folder: Path, probe: Mapping[str, object]) -> None:
     """Put a probe's result, with the `step` of its checkpoint, beside the others of a run."""
     path = folder / PROBES
     with FileLock(folder / ".probes.lock"):  # or of two that end at once, one would be lost
@@ -98,7 +117,7 @@ def add_probe(folder: Path, probe: Mapping[str, Any]) -> None:
 
 
 def find_runs(folders: Sequence[Path], tell: Callable[[str], object] | None = None) -> list[Run]:
-    """The runs that folders are, or hold.
+    """Read the runs that folders are, or hold.
 
     Args:
         folders: Runs, or folders that hold some.

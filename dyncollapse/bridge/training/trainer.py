@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,12 @@ from dyncollapse.bridge.training.restoring import restore_states
 from dyncollapse.model.losses import ntxent
 from dyncollapse.runtime.settings import SettingError
 
+if TYPE_CHECKING:
+    from timm.scheduler import CosineLRScheduler
+
+# The encoder, or what distributes or compiles it: images of both views to representations and embeddings.
+Network = Callable[[Float[Tensor, "n c h w"]], tuple[Float[Tensor, "n d"], Float[Tensor, "n m"]]]
+
 
 @dataclass(frozen=True, eq=False)
 class Trainer:
@@ -28,9 +34,9 @@ class Trainer:
     recipe: Recipe
     process: Process
     encoder: Encoder
-    network: Callable[..., Any]  # the encoder, or what distributes or compiles it
+    network: Network
     optimiser: torch.optim.Optimizer
-    schedule: Any
+    schedule: "CosineLRScheduler"
     scaler: torch.amp.GradScaler
     order: Order
     channels: int
@@ -84,7 +90,7 @@ class Trainer:
 
 
 def contrast(
-    network: Callable[..., Any],
+    network: Network,
     views: Sequence[Float[Tensor, "n c h w"]],
     recipe: Recipe,
     process: Process,

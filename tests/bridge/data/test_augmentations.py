@@ -11,7 +11,7 @@ from dyncollapse.bridge.data.augmentations import (
     PAIRS,
     View,
     batched_view,
-    crop_alone,
+    crop_only,
     draw_views,
     normalise,
     plain,
@@ -82,7 +82,7 @@ def test_view_of_the_whole_image_is_the_image_and_flips(generator):
 
 def test_cropped_images_keep_their_geometry(generator):
     pixels = torch.randint(0, 256, (4, 3, 9, 9), dtype=torch.uint8, generator=generator)
-    view = crop_alone(PAIRS["imagenet"][0])
+    view = crop_only(PAIRS["imagenet"][0])
     assert torch.equal(batched_view(pixels, draws(view, 4, 9, (3, 9, 9)), view, 9, cropped=True), pixels / 255)
 
 
@@ -150,7 +150,7 @@ def test_batched_views_are_distributed_as_torchvisions(augment, number, cropped,
         torch.manual_seed(0)
         theirs = torch.stack([worker_view(view, side)(image[0]) for _ in range(count)]) / 255
         if cropped:  # by torchvision, and the rest by ours
-            many = torch.stack([worker_view(crop_alone(view), side)(image[0]) for _ in range(count)])
+            many = torch.stack([worker_view(crop_only(view), side)(image[0]) for _ in range(count)])
     ours = batched_view(many, draws(view, count, side, image.shape[1:]), view, side, cropped=cropped)
     for statistic in (
         lambda x: x.mean((1, 2, 3)),

@@ -26,7 +26,7 @@ def opened(root, names=("cat/0000", "cat/0001", "dog/0000", "dog/0001")):
     assert found == list(names)
     assert len(lines) <= 1
     assert all("\n" not in line for line in lines)
-    return lines[0].removeprefix(f"--data {root}: skipped ") if lines else ""
+    return lines[0].removeprefix(f"`data` {root}: skipped ") if lines else ""
 
 
 def test_nothing_is_said_of_a_set_without_fault(root):
@@ -146,7 +146,7 @@ def test_names_that_are_no_text(root):
     (root / "e\nmpty").mkdir()
     lines = []
     data = open_data(str(root), lines.append)
-    assert lines == [f"--data {root}: skipped 1 folder without images (e\\nmpty)"]
+    assert lines == [f"`data` {root}: skipped 1 folder without images (e\\nmpty)"]
     assert data.train.read(3).shape == (3, 40, 30)
     assert data.train.name(3).endswith(r"d\udcff\x1b[2Jog/0001.jpg")
 
@@ -178,7 +178,7 @@ def test_flat_folder_has_images_without_classes(root):
     assert data.train.labels.tolist() == [-1, -1]
     assert data.classes == []
     assert lines[0].endswith("skipped 1 hidden or system file or folder (.DS_Store), 1 folder without images (later)")
-    with pytest.raises(ValueError, match=r"the training images of --data .* have no classes, which a probe needs"):
+    with pytest.raises(ValueError, match=r"the training images of data .* have no classes, which a probe needs"):
         data.check_labels()
 
 
@@ -249,7 +249,7 @@ def test_flat_test_images_beside_classes_as_in_the_imagenet_archives(splits):
     shutil.copy(splits / "train" / "cat" / "0000.jpg", splits / "val" / "ILSVRC2012_val_00000001.JPEG")
     data = open_data(str(splits))
     assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([0, 0, 1, 1], [-1])
-    with pytest.raises(ValueError, match=r"the test images of --data .* have no classes"):
+    with pytest.raises(ValueError, match=r"the test images of data .* have no classes"):
         data.check_labels()
 
 

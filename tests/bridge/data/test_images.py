@@ -111,7 +111,7 @@ def test_skipped_images_are_counted_once_and_fatal_when_strict(folder):
     assert told == ["skipped: cat/0001.jpg is broken"]
     assert skipped.sentence.startswith("1 of 12 images could not be read and were skipped: ")
     assert Skipped(images).sentence == ""
-    with pytest.raises(Unreadable, match="--strict"):
+    with pytest.raises(Unreadable, match="leave out strict"):
         Skipped(images, strict=True).add([(1, "broken")])
 
 
@@ -130,7 +130,7 @@ def test_images_are_held_in_one_size(folder):
     assert list(skipped.reasons) == [7]
     threaded = hold(images, 32, Skipped(images, tell=lambda _text: None), threads=3)
     assert torch.equal(held.pixels, threaded.pixels)
-    with pytest.raises(Unreadable, match="--strict"):
+    with pytest.raises(Unreadable, match="leave out strict"):
         hold(images, 32, Skipped(images, strict=True))
     assert held.labels.tolist() == [0] * 7 + [1] * 5
 
@@ -166,7 +166,11 @@ def test_views_do_not_depend_on_workers_nor_on_processes_nor_on_what_came_before
     images, order = open_data(str(folder)).train, Order(12, 4, 7)
 
     def made(rows, steps=(0, 6), workers=0):
-        return collect(batches_from_workers(images, CIFAR, 16, order, steps, rows, CPU, workers, mixed=mixed))
+        return collect(
+            batches_from_workers(
+                images, CIFAR, 16, order, steps=steps, rows=rows, device=CPU, workers=workers, mixed=mixed
+            )
+        )
 
     whole = made(slice(0, 4))
     assert len(whole) == 6
@@ -186,7 +190,11 @@ def test_batches_do_not_depend_on_the_chunks_that_workers_hand_over(mixed, folde
 
     def made(chunk):
         monkeypatch.setattr(loading, "CHUNK", chunk)
-        return collect(batches_from_workers(images, CIFAR, 16, order, (0, 4), slice(0, 6), CPU, 0, mixed=mixed))
+        return collect(
+            batches_from_workers(
+                images, CIFAR, 16, order, steps=(0, 4), rows=slice(0, 6), device=CPU, workers=0, mixed=mixed
+            )
+        )
 
     whole, parts = made(32), made(4)
     assert len(whole) == len(parts) == 4
@@ -198,7 +206,7 @@ def test_batches_do_not_depend_on_the_chunks_that_workers_hand_over(mixed, folde
 def test_reading_leaves_the_global_generator_alone(folder):
     images, order = open_data(str(folder)).train, Order(12, 4, 7)
     before = torch.get_rng_state()
-    collect(batches_from_workers(images, CIFAR, 16, order, (0, 2), slice(0, 4), CPU, 0))
+    collect(batches_from_workers(images, CIFAR, 16, order, steps=(0, 2), rows=slice(0, 4), device=CPU, workers=0))
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -206,7 +214,7 @@ def test_views_from_memory_do_not_depend_on_processes_nor_on_what_came_before():
     images, order = open_data("digits").train, Order(1297, 8, 1)
 
     def made(rows, steps=(0, 3)):
-        return collect(batches_from_memory(images, CIFAR, 8, order, steps, rows, CPU))
+        return collect(batches_from_memory(images, CIFAR, 8, order, steps=steps, rows=rows, device=CPU))
 
     whole, halves, last = made(slice(0, 8)), [made(slice(0, 4)), made(slice(4, 8))], made(slice(0, 8), (2, 3))
     for k, (views, _) in enumerate(whole):
@@ -217,10 +225,10 @@ def test_views_from_memory_do_not_depend_on_processes_nor_on_what_came_before():
 def test_damaged_image_is_replaced_in_training_and_left_out_in_order(folder):
     damage(folder / "train" / "cat" / "0001.jpg")
     images, order = open_data(str(folder)).train, Order(12, 12, 0)
-    (batch,) = batches_from_workers(images, CIFAR, 16, order, (0, 1), slice(0, 12), CPU, 0)
+    (batch,) = batches_from_workers(images, CIFAR, 16, order, steps=(0, 1), rows=slice(0, 12), device=CPU, workers=0)
     assert sorted(batch.indices.tolist()) == [0, 2, 2, *range(3, 12)]
     assert [index for index, _ in batch.failures] == [1]
-    batches = list(batches_in_order(images, (None, CIFAR[0]), 16, 5, CPU, 0, 0))
+    batches = list(batches_in_order(images, (None, CIFAR[0]), 16, batch_size=5, device=CPU, workers=0, seed=0))
     assert torch.cat([batch.indices for batch in batches]).tolist() == [0, *range(2, 12)]
     assert [batch.views[0].shape[0] for batch in batches] == [4, 5, 2]
     assert len(batches[0].failures) == 1
@@ -229,10 +237,10 @@ def test_damaged_image_is_replaced_in_training_and_left_out_in_order(folder):
 def test_batches_in_order_show_held_images_as_they_are():
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 3, 8, 8), dtype=np.uint8))
     images = HeldImages(pixels, torch.arange(5), "made")
-    first, second = batches_in_order(images, (None, CIFAR[0]), 8, 3, CPU, 0, 0)
+    first, second = batches_in_order(images, (None, CIFAR[0]), 8, batch_size=3, device=CPU, workers=0, seed=0)
     assert (len(first.indices), len(second.indices)) == (3, 2)
     assert first.views[1].shape == (3, 3, 8, 8)
-    again = next(batches_in_order(images, (None, CIFAR[0]), 8, 3, CPU, 0, 0))
+    again = next(batches_in_order(images, (None, CIFAR[0]), 8, batch_size=3, device=CPU, workers=0, seed=0))
     assert torch.equal(first.views[1], again.views[1])
 
 
@@ -246,9 +254,11 @@ def test_batches_that_are_kept_keep_no_file_open(training, folder, monkeypatch):
     monkeypatch.setattr(loading, "CHUNK", 1)
     images, kept, counts = open_data(str(folder)).train, [], []
     if training:
-        batches = batches_from_workers(images, CIFAR, 8, Order(12, 2, 0), (0, 12), slice(0, 2), CPU, 1)
+        batches = batches_from_workers(
+            images, CIFAR, 8, Order(12, 2, 0), steps=(0, 12), rows=slice(0, 2), device=CPU, workers=1
+        )
     else:
-        batches = batches_in_order(images, (None, CIFAR[0]), 8, 1, CPU, 1, 0)
+        batches = batches_in_order(images, (None, CIFAR[0]), 8, batch_size=1, device=CPU, workers=1, seed=0)
     for batch in batches:
         kept.append(batch)
         counts.append(open_files())
@@ -265,7 +275,9 @@ def test_a_batch_of_many_chunks_takes_few_open_files(folder, monkeypatch):
     images = open_data(str(folder)).train
     images = images.take(torch.arange(30) % 12)
     before = open_files()
-    (batch,) = batches_from_workers(images, CIFAR, 8, Order(30, 30, 0), (0, 1), slice(0, 30), CPU, 1)
+    (batch,) = batches_from_workers(
+        images, CIFAR, 8, Order(30, 30, 0), steps=(0, 1), rows=slice(0, 30), device=CPU, workers=1
+    )
     assert sorted(batch.indices.tolist()) == list(range(30))
     assert max(counts) < before + 30  # one a chunk and view would be 60
 
@@ -276,4 +288,8 @@ def test_training_ends_in_one_line_where_no_image_can_be_read(workers, folder):
         path.write_bytes(b"no image")
     images = open_data(str(folder)).train
     with pytest.raises(Unreadable, match="nor can 63 after it"):
-        next(batches_from_workers(images, CIFAR, 8, Order(12, 4, 0), (0, 1), slice(0, 4), CPU, workers))
+        next(
+            batches_from_workers(
+                images, CIFAR, 8, Order(12, 4, 0), steps=(0, 1), rows=slice(0, 4), device=CPU, workers=workers
+            )
+        )

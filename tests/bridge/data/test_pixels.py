@@ -215,8 +215,12 @@ def test_a_set_of_unknown_range_is_refused_by_every_reader(workers, tmp_path):
     images, cpu = open_data(str(tmp_path / "set")).train, torch.device("cpu")
     readers = (
         lambda: hold(images, 8, Skipped(images), threads=workers),
-        lambda: list(batches_in_order(images, (None,), 8, 2, cpu, workers, 0)),
-        lambda: list(batches_from_workers(images, CIFAR, 8, Order(3, 3, 0), (0, 1), slice(0, 3), cpu, workers)),
+        lambda: list(batches_in_order(images, (None,), 8, batch_size=2, device=cpu, workers=workers, seed=0)),
+        lambda: list(
+            batches_from_workers(
+                images, CIFAR, 8, Order(3, 3, 0), steps=(0, 1), rows=slice(0, 3), device=cpu, workers=workers
+            )
+        ),
     )
     for read in readers:
         with pytest.raises(UnknownRange, match="the range of such images is unknown") as error:

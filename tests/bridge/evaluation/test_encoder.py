@@ -20,7 +20,7 @@ from dyncollapse.bridge import (
     Unreadable,
     adjacent_layers,
     build_encoder,
-    diagnose_both,
+    diagnose_spaces,
     embed,
     load_encoder,
     logistic_probe,
@@ -30,7 +30,7 @@ from dyncollapse.bridge import (
 )
 from dyncollapse.bridge.data.augmentations import normalise
 from dyncollapse.bridge.evaluation.diagnose import is_linear, narrowest_input
-from dyncollapse.bridge.evaluation.load import Loaded
+from dyncollapse.bridge.evaluation.load import from_recipe
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def photos(tmp_path, **settings):
         preset="digits", data=str(write_images(tmp_path / "photos")), image_size=16, augment="cifar", **settings
     )
     encoder = build_encoder(recipe, 3).eval()
-    return Loaded(encoder, recipe, 3, tmp_path, "", None, None), open_data(recipe.data).train
+    return from_recipe(encoder, recipe, 3, tmp_path), open_data(recipe.data).train
 
 
 # --- Embeddings
@@ -105,7 +105,7 @@ def test_image_that_cannot_be_read_has_no_row(tmp_path):
     (reason,) = json.loads((tmp_path / "out" / "embed.json").read_text())["skipped"]
     assert "dog/0001.jpg" in reason
     assert np.load(tmp_path / "out" / "representation_pos.npy").shape == (11, 128)
-    with pytest.raises(Unreadable, match="--strict"):
+    with pytest.raises(Unreadable, match="leave out strict"):
         embed(loaded, images, tmp_path / "out", skipped=Skipped(images, strict=True))
     for path in (tmp_path / "photos").rglob("*.jpg"):
         path.write_bytes(b"broken")
@@ -230,7 +230,7 @@ def test_sgd_probe_reads_folders_and_skips_what_is_broken(tmp_path):
 
 def test_spaces_are_diagnosed_as_files_are(loaded, tmp_path):
     found = embed(loaded, open_data("digits").train, tmp_path, views="two-sided")
-    both = diagnose_both(found, loaded.encoder, "two-sided")
+    both = diagnose_spaces(found, loaded.encoder, "two-sided")
     assert list(both.reports) == ["representation", "embedding"]
     r, r_pos = found["representation"]
     alone = diagnose(r, r_pos, views="two-sided", space="representation")
@@ -239,7 +239,7 @@ def test_spaces_are_diagnosed_as_files_are(loaded, tmp_path):
     assert both.reports["embedding"].conventions["augmentation_space"] == "last layer's inputs"
     json.dumps(both.as_values(), allow_nan=False)
     clean = embed(loaded, open_data("digits").train, tmp_path)
-    assert diagnose_both(clean, loaded.encoder, "clean").reports["embedding"].ratios is None
+    assert diagnose_spaces(clean, loaded.encoder, "clean").reports["embedding"].ratios is None
 
 
 def test_planted_collapse_of_a_projector_is_seen_in_the_embedding_alone(tmp_path, generator):
@@ -251,14 +251,14 @@ def test_planted_collapse_of_a_projector_is_seen_in_the_embedding_alone(tmp_path
     with torch.no_grad():
         projector.weight.copy_(u @ torch.diag(torch.tensor([1.0] * 10 + [0.0] * 6)) @ v.T)
     recipe = small(preset="digits", data="digits", projector="linear")
-    loaded = Loaded(Encoder(backbone, projector), recipe, 1, tmp_path, "", None, None)
+    loaded = from_recipe(Encoder(backbone, projector), recipe, 1, tmp_path)
     images = HeldImages(
         torch.randint(0, 256, (3000, 1, 8, 8), dtype=torch.uint8, generator=generator),
         torch.zeros(3000).long(),
         "noise",
     )
     found = embed(loaded, images, tmp_path, views="two-sided")
-    both = diagnose_both(found, loaded.encoder, "two-sided")
+    both = diagnose_spaces(found, loaded.encoder, "two-sided")
     assert [report.collapsed for report in both.reports.values()] == [0, 6]
 
 

@@ -7,9 +7,10 @@ import pytest
 from click.testing import CliRunner
 from helpers.hostile_values import VALUES, refusal, shown_safely
 
-from dyncollapse.bridge.evaluation.load import SIDES, load_encoder
+from dyncollapse.bridge.evaluation.load import load_encoder
 from dyncollapse.bridge.evaluation.options import EncoderOptions
-from dyncollapse.bridge.models.foreign_rows import ACTIVATIONS, LAST
+from dyncollapse.bridge.models.foreign_checkpoints import SIDES
+from dyncollapse.bridge.models.foreign_layers import ACTIVATIONS, LAST
 from dyncollapse.commands.bridge import bridge
 from dyncollapse.commands.shared import record_options
 from dyncollapse.runtime.records import settings_of

@@ -8,7 +8,8 @@ from helpers.bridge import small
 
 from dyncollapse import ntxent
 from dyncollapse.bridge import Fixed, RandomSubVector, build_encoder, build_projector
-from dyncollapse.bridge.models.encoders import embedding_dim, representation_dim
+from dyncollapse.bridge.models.backbones import representation_dim
+from dyncollapse.bridge.models.encoders import embedding_dim
 from dyncollapse.bridge.recipe import PROJECTORS, SUBVECTORS
 
 
@@ -130,8 +131,8 @@ def test_stems_keep_small_images_whole():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"arch": "resnet5"}, "--arch is 'resnet5'; timm has "),
-        ({"arch": "vit_tiny_patch16_224"}, "--stem cifar replaces a ResNet's conv1"),
+        ({"arch": "resnet5"}, "arch is 'resnet5'; timm has "),
+        ({"arch": "vit_tiny_patch16_224"}, "stem cifar replaces a ResNet's conv1"),
     ],
 )
 def test_backbones_that_cannot_be_are_refused(given, words):

@@ -8,7 +8,7 @@ from helpers.real_scale import site
 from dyncollapse.bridge.evaluation.digits_check import table_recipes
 from dyncollapse.bridge.real_scale import cifar
 from dyncollapse.bridge.real_scale.scale import FULL
-from dyncollapse.bridge.training.pretraining import LossDiverged
+from dyncollapse.bridge.training.loop import LossDiverged
 
 
 def test_rows_that_fail_are_told_and_fail_their_part(tmp_path, archive, monkeypatch):

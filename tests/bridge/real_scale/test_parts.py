@@ -16,9 +16,9 @@ from dyncollapse.bridge.real_scale.synthetic_images import images_in_memory, wri
 from dyncollapse.bridge.real_scale.timing import seconds_per_call
 from dyncollapse.bridge.recipe import resolve
 from dyncollapse.bridge.training.checkpoints import checkpoints, load_checkpoint
-from dyncollapse.bridge.training.journal import read_journal
 from dyncollapse.bridge.training.optimisation import chosen_kernels
 from dyncollapse.bridge.training.pretraining import pretrain
+from dyncollapse.bridge.training.training_log import read_log
 
 # --- The parts
 
@@ -109,7 +109,7 @@ def test_a_state_that_was_lost_shows_in_the_losses(lost, tmp_path, monkeypatch):
     else:
         monkeypatch.setattr("timm.scheduler.CosineLRScheduler.step_update", lambda *_args: None)
     pretrain(recipe, killed, ALONE)
-    losses = ([line["loss"] for line in read_journal(folder / "log.jsonl")] for folder in (whole, killed))
+    losses = ([line["loss"] for line in read_log(folder / "log.jsonl")] for folder in (whole, killed))
     differences = resumption.compare(*losses)
     assert max(differences[: TINY.checkpoint_every]) == 0
     assert max(differences) > 100 * resumption.AGREES

@@ -17,8 +17,8 @@ from matplotlib.image import imread
 from dyncollapse.bridge.real_scale import cifar, covariances, embedding, ensembles, throughput
 from dyncollapse.bridge.training.checkpoints import newest
 from dyncollapse.bridge.training.distributed import Process
-from dyncollapse.bridge.training.journal import read_journal
 from dyncollapse.bridge.training.pretraining import pretrain
+from dyncollapse.bridge.training.training_log import read_log
 
 # --- The whole
 
@@ -70,7 +70,7 @@ def test_pretraining_and_its_resumption_keep_to_one_device(tmp_path):
         newest(tmp_path).unlink()  # the end's, so that there are steps left
         pretrain(recipe, tmp_path, Process(0, 1, device))
     pretrain(replace(recipe, device="cpu"), tmp_path / "cpu", ALONE)
-    here, there = (read_journal(folder / "log.jsonl")[-1]["loss"] for folder in (tmp_path, tmp_path / "cpu"))
+    here, there = (read_log(folder / "log.jsonl")[-1]["loss"] for folder in (tmp_path, tmp_path / "cpu"))
     assert here == there
 
 

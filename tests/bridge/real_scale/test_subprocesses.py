@@ -11,7 +11,7 @@ from helpers import bridge as parts
 from helpers.real_scale import CPU, ONE_THREAD, call, site
 
 from dyncollapse.bridge.real_scale import report
-from dyncollapse.bridge.real_scale.findings import Finding, Found
+from dyncollapse.bridge.real_scale.findings import Finding, PartResult
 from dyncollapse.bridge.real_scale.parts import PARTS, Part
 from dyncollapse.bridge.real_scale.scale import FULL
 
@@ -95,12 +95,12 @@ def test_findings_say_whether_they_hold():
         assert Finding("x", value, limit=0.9, least=least).holds is holds
     for missing in (None, float("nan")):
         assert Finding("x", missing, limit=0.9).holds is False
-        told = report._part_values(PARTS[0], Found([Finding("x", missing)], {"x": [missing]}), 1.0)
+        told = report._part_values(PARTS[0], PartResult([Finding("x", missing)], {"x": [missing]}), 1.0)
         assert told["findings"][0]["value"] is told["values"]["x"][0] is None
     assert Finding("x", 1.0).holds is None
     assert Finding("rate", 12345.6, "images/s").sentence == "rate: 12,346 images/s"
-    assert not Found([Finding("x", 2.0, limit=1.0, target=True)]).failed
-    assert Found([Finding("x", 2.0, limit=1.0)]).failed
+    assert not PartResult([Finding("x", 2.0, limit=1.0, target=True)]).failed
+    assert PartResult([Finding("x", 2.0, limit=1.0)]).failed
 
 
 def test_speeds_are_judged_at_full_size_only(tmp_path):
@@ -130,9 +130,9 @@ def test_a_command_that_is_killed_leaves_no_part_behind(tmp_path):
 import sys, time
 from helpers import bridge as bridge_helpers
 from functools import partial
-from dyncollapse.bridge.real_scale.subprocesses import run_alone
+from dyncollapse.bridge.real_scale.subprocesses import run_in_subprocess
 if __name__ == "__main__":
-    run_alone(partial(bridge_helpers.sleep_and_tell, sys.argv[1]), time.time() + 60, print)
+    run_in_subprocess(partial(bridge_helpers.sleep_and_tell, sys.argv[1]), time.time() + 60, print)
 """
     environment = {**ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "pid")], env=environment)

@@ -14,7 +14,7 @@ from helpers.bridge import ALONE, small, states
 
 from dyncollapse.bridge import build_encoder
 from dyncollapse.bridge.training.checkpoints import load_checkpoint, newest
-from dyncollapse.bridge.training.journal import read_journal
+from dyncollapse.bridge.training.training_log import read_log, read_monitor
 
 # --- Several processes
 
@@ -60,9 +60,9 @@ def test_two_processes_have_the_loss_gradients_and_statistics_of_one(tmp_path):
                 assert float(error) < 1e-6, name
             for name, value in one["state"].items():
                 torch.testing.assert_close(other["state"][name], value, rtol=1e-9, atol=1e-12)
-    logs = [read_journal(tmp_path / f"run-{count}" / "log.jsonl")[-1] for count in (1, 2)]
+    logs = [read_log(tmp_path / f"run-{count}" / "log.jsonl")[-1] for count in (1, 2)]
     assert logs[0]["loss"] == pytest.approx(logs[1]["loss"], rel=1e-4)
-    monitors = [read_journal(tmp_path / f"run-{count}" / "monitor.jsonl") for count in (1, 2)]
+    monitors = [read_monitor(tmp_path / f"run-{count}" / "monitor.jsonl") for count in (1, 2)]
     for one, other in zip(*monitors, strict=True):
         assert one["representation_samples"] == other["representation_samples"]
         assert one["representation_effective_rank"] == pytest.approx(other["representation_effective_rank"], rel=1e-2)

@@ -14,7 +14,7 @@ from helpers.programs import small_disk
 
 from dyncollapse.bridge import Progress, Stopped, pretrain, read_run
 from dyncollapse.bridge.training.checkpoints import checkpoints, load_checkpoint, newest
-from dyncollapse.bridge.training.journal import Journal, read_journal
+from dyncollapse.bridge.training.training_log import TrainingLog, read_log, read_monitor
 from dyncollapse.commands.main import main
 from dyncollapse.runtime.files import CannotWrite
 
@@ -44,9 +44,9 @@ def test_run_that_died_between_checkpoints_ends_as_if_it_had_not(head, tmp_path)
     pretrain(recipe, folders[1], ALONE, Progress(tell=told.append))
     assert told == [f"going on from {folders[1] / 'checkpoints' / 'step-00000006.pt'}, step 6 of 10"]
     assert equal(states(folders[0]), states(folders[1]))
-    logs = [read_journal(folder / "log.jsonl") for folder in folders]
+    logs = [read_log(folder / "log.jsonl") for folder in folders]
     assert [line["step"] for line in logs[1]] == [line["step"] for line in logs[0]]
-    monitors = [read_journal(folder / "monitor.jsonl") for folder in folders]
+    monitors = [read_monitor(folder / "monitor.jsonl") for folder in folders]
     assert [line["step"] for line in monitors[1]] == [4, 8]
 
 
@@ -167,13 +167,13 @@ def test_damaged_checkpoint_is_told(tmp_path):
         pretrain(small(batch_size=432), tmp_path, ALONE)
 
 
-def test_journal_drops_what_a_resumed_run_writes_again(tmp_path):
-    journal = Journal(tmp_path / "log.jsonl")
+def test_log_drops_what_a_resumed_run_writes_again(tmp_path):
+    log = TrainingLog(tmp_path / "log.jsonl")
     for step in (1, 2, 3):
-        journal.write({"step": step, "loss": 0.1 * step})
-    with journal.path.open("a") as file:
+        log.write({"step": step, "loss": 0.1 * step})
+    with log.path.open("a") as file:
         file.write('{"step": 4, "lo')  # cut by a kill
-    assert [line["step"] for line in read_journal(journal.path)] == [1, 2, 3]
-    journal.cut(2)
-    journal.write({"step": 3, "loss": 7.0})
-    assert [line["loss"] for line in read_journal(journal.path)] == [0.1, 0.2, 7.0]
+    assert [line["step"] for line in read_log(log.path)] == [1, 2, 3]
+    log.cut(2)
+    log.write({"step": 3, "loss": 7.0})
+    assert [line["loss"] for line in read_log(log.path)] == [0.1, 0.2, 7.0]

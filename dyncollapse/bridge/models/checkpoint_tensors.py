@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,8 @@ from dyncollapse.formats.arrays import SAFETENSORS_KINDS, read_safetensors
 from dyncollapse.formats.pickles import UnknownName
 from dyncollapse.formats.torch_files import read_pt
 from dyncollapse.formats.torch_names import Described
-from dyncollapse.runtime.files import printable
+from dyncollapse.runtime.files import printable, unmarked
+from dyncollapse.runtime.settings import SettingError
 from dyncollapse.runtime.untrusted import NoFile, Refused, regular
 
 # A file of a large model with its optimiser has ten thousand entries, and names of a hundred letters.
@@ -22,7 +22,7 @@ MOST_ENTRIES, DEEPEST, LONGEST = 2**15, 64, 1000
 MOST_COPIES, FREE = 8, 2**27
 
 
-def read_tensors(path: Path, *, trust: bool = False) -> Any:
+def read_tensors(path: Path, *, trust: bool = False) -> object:
     """A checkpoint's content, with every tensor in it dense and of a name that `flatten` gives.
 
     Args:
@@ -34,9 +34,10 @@ def read_tensors(path: Path, *, trust: bool = False) -> Any:
         list, tuple, number, string or tensor is refused, or known by its name alone.
 
     Raises:
-        ValueError: One line that begins with the path.
+        SettingError: Where the file needs `trust`; one line that begins with the path.
+        ValueError: Likewise, for a file that is damaged or gone.
     """
-    shown = printable(str(path))
+    shown = unmarked(str(path))
     try:
         content = _content(path, trust)
         flatten(content)
@@ -47,9 +48,9 @@ def read_tensors(path: Path, *, trust: bool = False) -> Any:
     except NoFile as error:
         raise ValueError(f"{shown} cannot be read: {error}") from None
     except UnknownName as error:
-        raise ValueError(
-            f"{shown} holds {printable(error.name)}, which is not loaded from an untrusted file; save its state_dict "
-            "alone, or, if you trust whoever made it with running code here, add --trust-checkpoint"
+        raise SettingError(
+            f"{shown} holds {unmarked(error.name)}, which is not loaded from an untrusted file; save its state_dict "
+            "alone, or, if you trust whoever made it with running code here, add `trust`"
         ) from None
     except Refused as refusal:
         raise ValueError(f"{shown} {refusal}") from None
@@ -60,15 +61,20 @@ def read_tensors(path: Path, *, trust: bool = False) -> Any:
     return content
 
 
-def _content(path: Path, trust: bool) -> Any:
+def _content(path: Path, trust: bool) -> object:
     regular(path)
     if path.suffix == ".safetensors":
         arrays = read_safetensors(path, mapped=False)
         known = SAFETENSORS_KINDS.values()
-        return {n: a.load() if a.kind in known else Described(a.kind, a.shape or ()) for n, a in arrays.items()}
+        return {
+            name: array.load() if array.kind in known else Described(array.kind, array.shape or ())
+            for name, array in arrays.items()
+        }
     if trust:
-        return torch.load(path, map_location="cpu", weights_only=False)
-    return read_pt(path, mapped=False)
+        unpickled: object = torch.load(path, map_location="cpu", weights_only=False)
+        return unpickled
+    content: object = read_pt(path, mapped=False)
+    return content
 
 
 def _what_is_not_here(error: ImportError | AttributeError) -> str:
@@ -87,7 +93,7 @@ def _what_is_not_here(error: ImportError | AttributeError) -> str:
     )
 
 
-def flatten(content: Any) -> Sequence[tuple[str, Tensor]]:
+def flatten(content: object) -> Sequence[tuple[str, Tensor]]:
     """All tensors in nested dicts, by their path in it, such as `model.module.conv1.weight`.
 
     Args:
@@ -104,7 +110,7 @@ def flatten(content: Any) -> Sequence[tuple[str, Tensor]]:
         >>> [(name, tuple(tensor.shape)) for name, tensor in flatten({"model": {"fc.weight": torch.ones(2, 3)}})]
         [('model.fc.weight', (2, 3))]
     """
-    found, entries = [], 0
+    tensors, entries = [], 0
     waiting = [("", 0, content)]
     while waiting:
         name, depth, value = waiting.pop()
@@ -113,7 +119,7 @@ def flatten(content: Any) -> Sequence[tuple[str, Tensor]]:
         elif isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
             value = torch.from_numpy(value)
         if isinstance(value, Tensor | Described):
-            found.append((name, _dense(name, value)))
+            tensors.append((name, _dense(name, value)))
         elif isinstance(value, Mapping):
             if depth == DEEPEST:
                 raise Refused(f"holds dicts {DEEPEST} deep, or a dict that holds itself; save its state_dict alone")
@@ -124,14 +130,14 @@ def flatten(content: Any) -> Sequence[tuple[str, Tensor]]:
             if longest := next((part for part, _, _ in parts if len(part) > LONGEST), None):
                 raise Refused(f"holds a name of {len(longest)} letters; save its state_dict alone")
             waiting += reversed(parts)
-    _refuse_copies(found)
-    return found
+    _refuse_copies(tensors)
+    return tensors
 
 
-def _refuse_copies(found: Sequence[tuple[str, Tensor]]) -> None:
+def _refuse_copies(tensors: Sequence[tuple[str, Tensor]]) -> None:
     """Refuse a few numbers under so many names that a network made of them takes gigabytes."""
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for _, tensor in found}
-    stored, named = sum(storages.values()), sum(tensor.numel() * tensor.itemsize for _, tensor in found)
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for _, tensor in tensors}
+    stored, named = sum(storages.values()), sum(tensor.numel() * tensor.itemsize for _, tensor in tensors)
     if named > MOST_COPIES * stored + FREE:
         raise Refused(f"holds {stored} bytes of numbers under names that take {named}; save every tensor once")
 

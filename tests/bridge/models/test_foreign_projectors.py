@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from dyncollapse.bridge.models.foreign_heads import CLASSIFIERS, Asked, find_head
+from dyncollapse.bridge.models.foreign_layers import ACTIVATIONS
 from dyncollapse.bridge.models.foreign_names import WRAPPERS, renamed, unwrapped
-from dyncollapse.bridge.models.foreign_rows import ACTIVATIONS
+from dyncollapse.bridge.models.foreign_projectors import CLASSIFIERS, ProjectorHints, find_projector
 from dyncollapse.bridge.models.projectors import UnitNorm
 
 DIM = 12
@@ -36,7 +36,7 @@ def mlp(between=None, path="projection_head"):
 
 
 def find(tensors, backbone="backbone.", at=None, **asked):
-    return find_head(tensors, backbone, DIM, Asked(at, **asked))
+    return find_projector(tensors, backbone, DIM, ProjectorHints(at, **asked))
 
 
 def assert_same(found, expected):
@@ -54,7 +54,7 @@ def test_activation_is_the_one_that_is_named(name):
     head, left_out = find(named("projection_head", expected), activation=name)
     assert_same(head, expected)
     assert head.layers == f"Linear 12-7, {name}, Linear 7-5"
-    assert f"projection_head has {name} between its layers 0 and 2, as --projector-activation says." in head.assumptions
+    assert f"projection_head has {name} between its layers 0 and 2, as `projector_activation` says." in head.assumptions
     assert left_out == []
 
 
@@ -65,7 +65,7 @@ def test_options_that_change_nothing_are_refused():
     with pytest.raises(ValueError, match=r"no place for one in projector"):
         find(lone, at="projector", activation="gelu")
     for asked, option in (({"activation": "gelu"}, "activation"), ({"last": "relu"}, "last")):
-        with pytest.raises(ValueError, match=f"--projector-{option} is given, but no projector is understood"):
+        with pytest.raises(ValueError, match=f"projector_{option} is given, but no projector is understood"):
             find({"queue": torch.ones(3)}, **asked)
 
 
@@ -74,9 +74,9 @@ def test_assumed_activation_is_announced():
     assert head.layers == "Linear 12-7, relu, Linear 7-5"
     (said,) = [text for text in head.assumptions if "between" in text]
     assert "relu between its layers 0 and 2; a state dict does not hold activations" in said
-    assert "--projector-activation" in said
+    assert "`projector_activation`" in said
     assert any(text.startswith("Nothing follows the last layer of projection_head") for text in head.assumptions)
-    with pytest.raises(ValueError, match="--projector-activation is 'swish'; choose one of relu, gelu"):
+    with pytest.raises(ValueError, match="projector_activation is 'swish'; choose one of relu, gelu"):
         find(mlp(), activation="swish")
 
 
@@ -127,10 +127,10 @@ def test_output_is_divided_by_its_length_where_asked():
     expected = filled(nn.Linear(DIM, 7), nn.ReLU(), nn.Linear(7, 5))
     head, _ = find(named("projector", expected), last="normalise")
     assert_same(head, lambda r: nn.functional.normalize(expected(r), dim=1))
-    assert "normalise follows the last layer of projector, as --projector-last says." in head.assumptions
+    assert "normalise follows the last layer of projector, as `projector_last` says." in head.assumptions
     expected.append(nn.ReLU())
     assert_same(find(named("projector", expected), last="relu")[0], expected)
-    with pytest.raises(ValueError, match="--projector-last is 'l2'; choose one of normalise, relu"):
+    with pytest.raises(ValueError, match="projector_last is 'l2'; choose one of normalise, relu"):
         find(mlp(), last="l2")
 
 
@@ -202,7 +202,7 @@ def test_lone_linear_layer_is_left_out_until_it_is_named(word, inner):
     head, (said,) = find(tensors)
     assert head is None
     assert f"{word}, one linear layer from 12 to 1000 dimensions, is left out" in said
-    assert f"--projector-prefix {word}" in said
+    assert f"`projector_prefix` {word}" in said
     assert_same(find(tensors, at=word)[0], layer)
 
 
@@ -221,7 +221,7 @@ def test_second_candidate_is_named():
         find(mlp(path="classifier"))[1],
     )
     assert head is None
-    assert "--projector-prefix classifier" in said
+    assert "`projector_prefix` classifier" in said
 
 
 def strange(**tensors):
@@ -257,7 +257,7 @@ def test_what_is_no_row_is_left_out_with_a_reason_and_refused_if_named(case):
     assert head is None
     assert said.startswith("projector is not understood as a projector: ")
     assert reason in said
-    with pytest.raises(ValueError, match="--projector-prefix is projector, which is not understood") as error:
+    with pytest.raises(ValueError, match="projector_prefix is projector, which is not understood") as error:
         find(tensors, at="projector")
     assert reason in str(error.value)
     assert time.perf_counter() - start < 1
@@ -296,5 +296,5 @@ def test_renames_ignore_wrappers():
     assert list(renamed(tensors, {"module.encoder.": "x."})) == ["x.w"]
     assert list(renamed(tensors, {"module.": ""})) == ["encoder.w"]
     assert list(renamed(tensors, {"module.": "x."})) == ["x.encoder.w"]
-    with pytest.raises(ValueError, match=r"--prefix-map module\.decoder\. begins no name"):
+    with pytest.raises(ValueError, match=r"renames module\.decoder\. begins no name"):
         renamed(tensors, {"module.decoder.": "x."})

@@ -1,0 +1,177 @@
+"""Backbones without classifier: timm's models, small and widened ResNets, and the size of images that each takes."""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from dyncollapse.runtime.files import printable
+from dyncollapse.runtime.settings import SettingError
+
+# Models that timm lacks, as arguments of its ResNet-18: a small one for digits, and one with one block per stage
+# (lightly's ResNet-9).
+SMALL: dict[str, dict[str, tuple[int, ...]]] = {
+    "resnet10-narrow": {"layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128)},
+    "resnet10": {"layers": (1, 1, 1, 1)},
+}
+# ResNets with every width multiplied, the first layer's too (SwAV, VICReg); torchvision's wide ones widen only the
+# middle of each block.
+WIDENED = re.compile(r"(resnet\d+)x([2-5])")
+STAGES, FIRST_WIDTH = (64, 128, 256, 512), 64
+STEM_PADDING = {"cifar": 1, "cifar-padding-2": 2}
+BATCH_COUNT = "num_batches_tracked"  # of BatchNorm: no weight, and missing in old files
+NEAR = 8  # models that a message lists
+MOST_LETTERS = 120  # of a library's message that is repeated
+
+
+def build_backbone(arch: str, stem: str, channels: int, image_size: int | None = None) -> nn.Module:
+    """Build a backbone without classifier, with random weights.
+
+    Args:
+        arch: A timm model, or one of SMALL, or a ResNet widened throughout, such as resnet50x2.
+        stem: One of `recipe.STEMS`: the model's own first layers, or a 3x3 convolution without pooling.
+        channels: Channels of the images.
+        image_size: Side of the images, in pixels, for models of a fixed size; models for any size ignore it.
+
+    Returns:
+        The backbone, which maps images (n, channels, side, side) to representations (n, R); see `representation_dim`.
+
+    Raises:
+        SettingError: For a model that timm does not know, for a small stem on a backbone without conv1, and for a size
+            that a model of fixed size cannot be built for.
+
+    Example:
+        >>> representation_dim(build_backbone("resnet10-narrow", "cifar", channels=1))
+        128
+    """
+    widened = WIDENED.fullmatch(arch)
+    if widened:
+        backbone = _widened(widened[1], int(widened[2]), channels)
+    else:
+        backbone = _create(arch, channels, image_size if has_fixed_size(arch) else None)
+    if stem != "imagenet":
+        conv = getattr(backbone, "conv1", None)
+        if not isinstance(conv, nn.Conv2d):
+            raise SettingError(
+                f"`stem` {stem} replaces a ResNet's conv1 and maxpool, which {arch} has not; use imagenet"
+            )
+        conv1 = nn.Conv2d(channels, conv.out_channels, 3, padding=STEM_PADDING[stem], bias=False)
+        nn.init.kaiming_normal_(conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm's ResNet
+        backbone.conv1, backbone.maxpool = conv1, nn.Identity()
+    return backbone
+
+
+def _create(
+    arch: str, channels: int, image_size: int | None = None, stages: tuple[int, ...] | None = None
+) -> nn.Module:
+    """A model by timm; `image_size` for models of a fixed size, `stages` for ResNets of other widths."""
+    import timm
+
+    name, settings = ("resnet18", SMALL[arch]) if arch in SMALL else (arch, {})
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name}*")[:NEAR] or timm.list_models("resnet*")[:NEAR]
+        raise SettingError(f"`arch` is {arch!r}; timm has {', '.join(near)}, ..., and here is {', '.join(SMALL)}")
+    arguments: dict[str, Any] = dict(settings)  # each model has its own
+    if image_size is not None:
+        arguments["img_size"] = image_size
+    if stages is not None:
+        arguments["channels"] = stages
+    try:
+        backbone: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **arguments)
+    except (AssertionError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        if image_size is None:
+            raise
+        raise SettingError(
+            f"`image_size` is {image_size}, for which timm cannot build {arch} ({_short(error)}); its usual "
+            f"size is {usual_size(arch, 'imagenet')}"
+        ) from None
+    return backbone
+
+
+def _widened(arch: str, factor: int, channels: int) -> nn.Module:
+    """A ResNet of `factor` times the channels everywhere."""
+    width = FIRST_WIDTH * factor
+    backbone = _create(arch, channels, stages=tuple(factor * stage for stage in STAGES))
+    block = backbone.get_submodule("layer1.0")
+    inner = block.get_submodule("conv1")
+    assert isinstance(inner, nn.Conv2d)
+    first = nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False)
+    kernel = inner.kernel_size[0]
+    second = nn.Conv2d(width, inner.out_channels, kernel, padding=kernel // 2, bias=False)
+    backbone.conv1, backbone.bn1, block.conv1 = first, nn.BatchNorm2d(width), second
+    if not hasattr(block, "conv3"):
+        block.register_module("downsample", None)  # a basic block of one width has nothing to project
+    else:
+        shortcut = block.get_submodule("downsample")
+        projection = shortcut.get_submodule("0")
+        assert isinstance(shortcut, nn.Sequential)
+        assert isinstance(projection, nn.Conv2d)
+        shortcut[0] = nn.Conv2d(width, projection.out_channels, 1, bias=False)
+    for conv in (first, second):
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return backbone
+
+
+@cache
+def backbone_shapes(arch: str, stem: str) -> Mapping[str, torch.Size]:
+    """Names and shapes of a backbone's tensors, for images of 3 channels, made without memory for them."""
+    with torch.device("meta"):
+        state = build_backbone(arch, stem, 3).state_dict()
+    return {name: tensor.shape for name, tensor in state.items() if not name.endswith(BATCH_COUNT)}
+
+
+def has_fixed_size(arch: str) -> bool:
+    """Whether a model is built for images of one size, as a vision transformer with a table of positions is."""
+    import timm
+
+    settings = timm.get_pretrained_cfg(arch) if timm.is_model(arch) else None
+    return settings is not None and bool(settings.fixed_input_size)
+
+
+def usual_size(arch: str, stem: str) -> int:
+    """Side of the images that a model usually takes, in pixels: 32 for small stems, else timm's or 224."""
+    import timm
+
+    if stem != "imagenet":
+        return 32
+    settings = timm.get_pretrained_cfg(arch) if has_fixed_size(arch) else None
+    return 224 if settings is None else int(settings.input_size[-1])
+
+
+def check_size(arch: str, stem: str, channels: int, image_size: int) -> None:
+    """Refuse a size of images that the model cannot take, without computing anything.
+
+    Raises:
+        SettingError: One line that names the model's usual size.
+    """
+    try:
+        with torch.device("meta"), torch.no_grad():
+            backbone = build_backbone(arch, stem, channels, image_size).eval()
+            backbone(torch.zeros(1, channels, image_size, image_size))
+    except NotImplementedError:  # an operation without a form for shapes alone: only real images can tell
+        return
+    except (AssertionError, RuntimeError, IndexError, ZeroDivisionError, TypeError) as error:
+        raise SettingError(
+            f"`image_size` is {image_size}, which {arch} cannot take ({_short(error)}); "
+            f"its usual size is {usual_size(arch, stem)}"
+        ) from None
+    patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
+    if has_fixed_size(arch) and isinstance(patch, tuple) and image_size % patch[0]:
+        raise SettingError(
+            f"`image_size` is {image_size}, but {arch} cuts images into patches of {patch[0]} pixels; give a multiple"
+        )
+
+
+def _short(error: Exception) -> str:
+    """The first line of a library's message, without marks of settings."""
+    lines = str(error).strip().splitlines()
+    return printable(lines[0][:MOST_LETTERS]).replace("`", "'") if lines else type(error).__name__
+
+
+def representation_dim(backbone: nn.Module) -> int:
+    """Dimension of the backbone's output."""
+    # Some backbones (MobileNetV3) widen their features once more before the classifier that was left out.
+    return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
