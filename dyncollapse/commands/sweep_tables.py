@@ -139,7 +139,7 @@ def _draw(
     return figure
 
 
-def _columns(rows: Sequence[Sequence[float | None]]) -> np.ndarray[Any, Any]:
+def _columns(rows: Sequence[Sequence[float | None]]) -> np.ndarray[Any, np.dtype[Any]]:
     """Rows of any length side by side, NaN where a value is missing or infinite."""
     found = np.full((len(rows), max(map(len, rows))), math.nan)
     for cells, row in zip(found, rows, strict=True):

@@ -45,7 +45,7 @@ def as_rows(values: Any, name: str = "embeddings") -> Shaped[Tensor, "..."]:
     return tensor
 
 
-def _as_array(values: Any, name: str) -> np.ndarray[Any, Any]:
+def _as_array(values: Any, name: str) -> np.ndarray[Any, np.dtype[Any]]:
     if isinstance(values, list | tuple) and any(isinstance(value, Tensor) for value in values):
         raise ValueError(
             f"{name} are a {type(values).__name__} of {len(values)} tensors; "
@@ -68,7 +68,7 @@ def _as_array(values: Any, name: str) -> np.ndarray[Any, Any]:
     return array
 
 
-def _from_numpy(array: np.ndarray[Any, Any], name: str) -> Tensor:
+def _from_numpy(array: np.ndarray[Any, np.dtype[Any]], name: str) -> Tensor:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if min(array.strides, default=0) < 0 or any(step % array.itemsize for step in array.strides):

@@ -108,12 +108,12 @@ def distance_logits(z: Float[Tensor, "*runs b m"], y: Float[Tensor, "*runs n m"]
 
 
 def add_product(
-    c: Float[Tensor, "*runs #b #n"],
-    a: Float[Tensor, "*runs b m"],
-    b: Float[Tensor, "*runs m n"],
+    c: Float[Tensor, "... #b #n"],
+    a: Float[Tensor, "... b m"],
+    b: Float[Tensor, "... m n"],
     beta: float,
     alpha: float,
-) -> Float[Tensor, "*runs b n"]:
+) -> Float[Tensor, "... b n"]:
     """Add up beta c + alpha a b, in one pass over the result where PyTorch has a kernel for it."""
     runs = a.shape[:-2]
     if inside_autocast() or not runs or runs != b.shape[:-2] or runs != c.shape[:-2]:
@@ -124,7 +124,7 @@ def add_product(
     return product.unflatten(0, runs) if len(runs) > 1 else product
 
 
-def matrix_product(a: Float[Tensor, "*runs b m"], b: Float[Tensor, "*runs m n"]) -> Float[Tensor, "*runs b n"]:
+def matrix_product(a: Float[Tensor, "... b m"], b: Float[Tensor, "... m n"]) -> Float[Tensor, "... b n"]:
     """A b, where possible without what matmul makes of shapes before it calls bmm: a tenth of a single run's step."""
     if a.ndim == b.ndim == 3 and a.shape[0] == b.shape[0] and not inside_autocast():
         return torch.bmm(a, b)

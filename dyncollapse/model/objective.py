@@ -124,7 +124,7 @@ def named_loss(objective: Objective) -> str:
 
 
 @outside_autocast
-def infonce_force(product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Float[Tensor, "*runs d d"]:
+def infonce_force(product: Float[Tensor, "... m d"], pairs: Pairs) -> Float[Tensor, "... d d"]:
     """X of Lemma 2 on one batch: dL/dP = -P X under Eq. 2, in float32 at least. Not to be differentiated."""
     if product.itemsize < 4:
         dtype = common_precision((product.dtype, pairs.anchor.dtype))
