@@ -1,7 +1,7 @@
 """Arrays of other libraries as tensors, without a copy where torch can see the same memory."""
 
 import warnings
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -10,8 +10,11 @@ from torch import Tensor
 
 TAKEN = "float16, bfloat16, float32, float64 and integers"
 
+# What `as_rows` takes, (n, d): a tensor, a NumPy array, or whatever NumPy makes one of.
+Rows: TypeAlias = Any
 
-def as_rows(values: Any, name: str = "embeddings") -> Shaped[Tensor, "..."]:
+
+def as_rows(values: Rows, name: str = "embeddings") -> Shaped[Tensor, "..."]:
     """An array as a tensor of real numbers; NumPy's other byte order and negative strides are copied into torch's.
 
     Args:

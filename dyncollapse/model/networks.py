@@ -55,10 +55,10 @@ def check_inputs(layer: Tensor, *views: Tensor) -> None:
 
 def forward(
     weights: Weights,
-    x: Float[Tensor, "*runs n d"],
+    x: Float[Tensor, "... n d"],
     activation: str = "linear",
     biases: Sequence[Tensor] = (),
-) -> Float[Tensor, "*runs n m"]:
+) -> Float[Tensor, "... n m"]:
     """Embed row batches: x (..., n, d) through layers (*runs, out, in), with `activation` between layers only.
 
     `biases`, when given, holds one (*runs, out) tensor per layer. Linear networks without biases are
