@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 from torch import Tensor
 
 from dyncollapse.diagnostics.conversion import Rows, as_rows
