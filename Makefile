@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install figures gallery test fuzz measured mutations bench kills gpu-check lint format types clean
+.PHONY: help install figures gallery test quick fuzz measured mutations bench kills gpu-check lint format types clean
 .DEFAULT_GOAL := help
 
 help: ## list every target
@@ -18,7 +18,10 @@ gallery: figures ## refresh the pictures that the README shows, their captions, 
 	$(BIN)/python tests/quotes.py --docs-only
 
 test: .venv/.developed lint types ## lint, check types and run all tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+quick: .venv/.developed ## run the tests that take less than three seconds each
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 fuzz: .venv/.developed ## try 2000 odd command lines and damaged files (TRIES=N for others); faults go to fuzz.json
 	cd tests && ../$(BIN)/python -m fuzz --tries $(or $(TRIES),2000) --minimise --json ../fuzz.json

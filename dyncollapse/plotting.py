@@ -74,7 +74,7 @@ def plot_ratios(ax: Axes, ratios: ArrayLike, **style: Any) -> None:
     _legend_above(ax)
 
 
-def _every(values: np.ndarray[Any, Any]) -> int:
+def _every(values: np.ndarray[Any, np.dtype[Any]]) -> int:
     """Of how many values one carries a marker: beyond some 128 they would only thicken the line."""
     return max(1, len(values) // 128)
 

@@ -1,21 +1,24 @@
 import os
+import signal
 import tarfile
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from helpers.bridge import write_images
-from helpers.diagnose_command import ALIVE, DIM
-from helpers.programs import SMALL
+from helpers.shapes import check_annotations
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
 
-from dyncollapse.commands.main import main
+pytest.register_assert_rewrite("helpers.monitor", "helpers.readers", "helpers.waiting")
+os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start beside each other
+check_annotations()  # before anything imports the package
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start beside each other
+from helpers.bridge import write_images  # noqa: E402
+from helpers.diagnose_command import ALIVE, DIM  # noqa: E402
+from helpers.programs import SMALL  # noqa: E402
 
-pytest.register_assert_rewrite("helpers.monitor", "helpers.readers")
+from dyncollapse.commands.main import main  # noqa: E402
 
 settings.register_profile("identities", derandomize=True, deadline=None, max_examples=25, database=None)
 settings.load_profile("identities")
@@ -24,10 +27,37 @@ settings.load_profile("identities")
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+    with threadpool_limits(1):  # BLAS has threads of its own
+        yield
 
 
-# Every test that draws random numbers through this fixture runs on three seeds.
-@pytest.fixture(params=(0, 1, 2), ids="seed{}".format)
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c():
+    """Hear Ctrl-C, here and in the processes that tests start: a shell's background jobs inherit that it is ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_lines_of_progress():
+    """Keep them off stderr, where a slow machine alone would print them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dyncollapse.runtime.progress.LOG_EVERY", 3600.0)
+        yield
+
+
+def pytest_generate_tests(metafunc):
+    """Draw one sample in each test that has a `generator`, and as many as its marker `seeds` asks for."""
+    if "generator" in metafunc.fixturenames:
+        asked = metafunc.definition.get_closest_marker("seeds")
+        count = asked.args[0] if asked else 1
+        metafunc.parametrize("generator", range(count), ids="seed{}".format, indirect=True)
+
+
+@pytest.fixture
 def generator(request):
     return torch.Generator().manual_seed(request.param)
 

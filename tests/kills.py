@@ -23,6 +23,7 @@ import click
 import numpy as np
 import torch
 from click.testing import CliRunner
+from helpers.waiting import ONE_THREAD, PATIENCE
 
 from dyncollapse.commands.main import main
 
@@ -51,7 +52,6 @@ finally:
     if last == 0:
         print("events", done, flush=True)
 """
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 TOY = ["--dim", "4", "--batch-size", "16", "--pool", "64", "--runs", "2"]
 
 
@@ -153,7 +153,7 @@ def start(command: tuple[str, ...], home: Path, last: int) -> subprocess.Popen[s
     return subprocess.Popen(
         [sys.executable, "-c", HOOK, str(last), *command],
         cwd=home,
-        env=ENVIRONMENT,
+        env=ONE_THREAD,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -172,7 +172,7 @@ def go_on(command: tuple[str, ...], home: Path) -> None:
     assert result.exit_code == 0, (command, result.stderr, result.exception)
 
 
-def group_ended(group: int, within: float = 5.0) -> bool:
+def group_ended(group: int, within: float = PATIENCE) -> bool:
     """Whether nothing of a killed command is alive so many seconds after it."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:

@@ -1,7 +1,7 @@
 """Arrays of other libraries as tensors, without a copy where torch can see the same memory."""
 
 import warnings
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -10,8 +10,11 @@ from torch import Tensor
 
 TAKEN = "float16, bfloat16, float32, float64 and integers"
 
+# What `as_rows` takes, (n, d): a tensor, a NumPy array, or whatever NumPy makes one of.
+Rows: TypeAlias = Any
 
-def as_rows(values: Any, name: str = "embeddings") -> Shaped[Tensor, "..."]:
+
+def as_rows(values: Rows, name: str = "embeddings") -> Shaped[Tensor, "..."]:
     """An array as a tensor of real numbers, copied only where its byte order or its strides are not torch's.
 
     Args:
@@ -45,7 +48,7 @@ def as_rows(values: Any, name: str = "embeddings") -> Shaped[Tensor, "..."]:
     return tensor
 
 
-def _as_array(values: Any, name: str) -> np.ndarray[Any, Any]:
+def _as_array(values: Any, name: str) -> np.ndarray[Any, np.dtype[Any]]:
     if isinstance(values, list | tuple) and any(isinstance(value, Tensor) for value in values):
         raise ValueError(
             f"{name} are a {type(values).__name__} of {len(values)} tensors; "
@@ -68,7 +71,7 @@ def _as_array(values: Any, name: str) -> np.ndarray[Any, Any]:
     return array
 
 
-def _from_numpy(array: np.ndarray[Any, Any], name: str) -> Tensor:
+def _from_numpy(array: np.ndarray[Any, np.dtype[Any]], name: str) -> Tensor:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if min(array.strides, default=0) < 0 or any(step % array.itemsize for step in array.strides):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from dyncollapse.diagnostics.moments import Moments
@@ -42,7 +42,7 @@ class Evidence:
     frame: Float[Tensor, "d c"] | None
     column_mean: Float[Tensor, " d"]
     column_variance: Float[Tensor, " d"]
-    rows: Float[Tensor, "r d"]
+    rows: Shaped[Tensor, "r d"]
     dtype: torch.dtype
     space: str = "embedding"
     views: str = "two-sided"
@@ -82,7 +82,7 @@ class Evidence:
         values, directions = self.direct
         return values, directions if self.frame is None else self.frame.mT @ directions
 
-    def coordinates(self, rows: Float[Tensor, "r d"]) -> Float[Tensor, "r c"]:
+    def coordinates(self, rows: Shaped[Tensor, "r d"]) -> Float[Tensor, "r c"]:
         """Rows less the mean of the first view, in the coordinates of all matrices."""
         centred = rows.to(torch.float64) - self.column_mean
         return centred if self.frame is None else centred @ self.frame
@@ -191,7 +191,7 @@ def format_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def stored_precision(rows: Float[Tensor, "r d"]) -> torch.dtype:
+def stored_precision(rows: Shaped[Tensor, "r d"]) -> torch.dtype:
     """The coarsest format that holds every number: values rounded to half stay so in a float32 file."""
     if not rows.is_floating_point() or bool((rows == rows.round()).all()):
         return rows.dtype
@@ -200,7 +200,7 @@ def stored_precision(rows: Float[Tensor, "r d"]) -> torch.dtype:
 
 
 @torch.no_grad()
-def principal_directions(z: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " k"], Float[Tensor, "d k"]]:
+def principal_directions(z: Shaped[Tensor, "n d"]) -> tuple[Float[Tensor, " k"], Float[Tensor, "d k"]]:
     """Covariance eigenvalues, descending, and their directions as columns, from the centred matrix itself in float64.
 
     Squared singular values over n keep digits of the tail that forming the covariance rounds away. There are

@@ -2,7 +2,7 @@
 
 import scipy.linalg
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from scipy.linalg.blas import dsyrk, ssyrk
 from torch import Tensor
 from torch.distributed import ProcessGroup
@@ -44,7 +44,7 @@ class Moments:
         self._reduced = False
 
     @torch.no_grad()
-    def update(self, rows: Float[Tensor, "n d"]) -> None:
+    def update(self, rows: Shaped[Tensor, "n d"]) -> None:
         """Add rows of any real dtype, from any device; none is a no-op.
 
         Raises ValueError for another shape than (n, dim), for complex rows, and after `all_reduce`; also for NaN and
@@ -180,7 +180,7 @@ class Moments:
             self._blocks = 0
 
 
-def _centre(rows: Float[Tensor, "n d"], out: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+def _centre(rows: Shaped[Tensor, "n d"], out: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
     """Write rows less their mean to `out`; the mean as a sum of two float64 vectors, large and small.
 
     The first row is taken off before anything is summed: near equal numbers differ without rounding.

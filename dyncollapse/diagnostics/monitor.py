@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 import torch.distributed
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
-from dyncollapse.diagnostics.conversion import as_rows
+from dyncollapse.diagnostics.conversion import Rows, as_rows
 from dyncollapse.diagnostics.evidence import Evidence, principal_directions
 from dyncollapse.diagnostics.finite import ADVICE, check_finite, nonfinite
 from dyncollapse.diagnostics.report import EmbeddingReport, examine
@@ -77,8 +77,8 @@ class Monitor:
 
     def update(
         self,
-        z: Float[Tensor, "n d"],
-        *others: Float[Tensor, "n d"],
+        z: Rows,
+        *others: Rows,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Add a batch, and other views of its samples.
@@ -243,11 +243,11 @@ class Monitor:
 
 
 def diagnose(
-    z: Float[Tensor, "n d"],
-    positives: Float[Tensor, "n d"] | Sequence[Float[Tensor, "n d"]] | None = None,
+    z: Rows,
+    positives: Rows | Sequence[Rows] | None = None,
     *,
-    inputs: Float[Tensor, "n k"] | None = None,
-    input_positives: Float[Tensor, "n k"] | None = None,
+    inputs: Rows | None = None,
+    input_positives: Rows | None = None,
     views: str = "two-sided",
     loss: str | None = None,
     temperature: float | None = None,
@@ -311,8 +311,8 @@ def diagnose(
 
 
 def _input_pair(
-    inputs: Any, input_positives: Any, samples: int, input_dim: int | None
-) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]] | None:
+    inputs: Rows | None, input_positives: Rows | None, samples: int, input_dim: int | None
+) -> tuple[Shaped[Tensor, "n k"], Shaped[Tensor, "n k"]] | None:
     """Both views of the last layer's inputs, checked; None without any."""
     if (inputs is None) != (input_positives is None):
         raise ValueError(
@@ -350,7 +350,7 @@ def _weighed(e: Evidence, x: Sequence[Tensor], z: Sequence[Tensor], **settings: 
     return replace(e, **_weighed_pairs([(first, x_pos, z[0], z_pos) for x_pos, z_pos in pairs], **settings))
 
 
-def _in_frame(e: Evidence, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
+def _in_frame(e: Evidence, rows: Shaped[Tensor, "n d"]) -> Shaped[Tensor, "n c"]:
     """Rows as all matrices of the evidence see them."""
     return rows if e.frame is None else e.coordinates(rows)
 

@@ -36,7 +36,7 @@ USE_OBJECTS = f"holds {OBJECTS}, which are never loaded; save a plain array with
 USE_EMBEDDINGS = "give the embeddings it computes, not the model"
 
 
-def read_rows(path: Path, key: str | None = None) -> Shaped[Tensor, "n d"]:
+def read_rows(path: str | Path, key: str | None = None) -> Shaped[Tensor, "n d"]:
     """The vectors in a .npy, .npz, .pt, .pth or .safetensors file, one row per sample.
 
     Nothing is unpickled. A .npy, .pt or .safetensors is mapped: its bytes are read when its rows are, and writing to

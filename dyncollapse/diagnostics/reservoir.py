@@ -2,7 +2,7 @@
 
 import torch
 import torch.distributed
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 
@@ -23,11 +23,11 @@ class Reservoir:
         self._buffer: Tensor | None = None
 
     @property
-    def rows(self) -> Float[Tensor, "r d"] | None:
+    def rows(self) -> Shaped[Tensor, "r d"] | None:
         """The rows kept, in order of arrival while all fit; None before any update."""
         return None if self._buffer is None else self._buffer[: len(self.keys)]
 
-    def update(self, rows: Float[Tensor, "n d"]) -> None:
+    def update(self, rows: Shaped[Tensor, "n d"]) -> None:
         """Offer rows; those that stay are copied."""
         self._keep(torch.rand(len(rows), generator=self.generator, dtype=torch.float64), rows)
 

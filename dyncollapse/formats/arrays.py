@@ -85,7 +85,7 @@ def read_npz(path: Path) -> dict[str, Array]:
     return arrays
 
 
-def load_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+def load_npz(path: Path) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
     """All arrays of a .npz by name, whatever numbers or text they are of. Raises as `read_npy`."""
     with open_archive(path) as archive:
         check_unpacked(archive.filelist)
@@ -102,12 +102,12 @@ def _load_member(path: Path, name: str) -> Tensor:
     return _as_tensor(load_member(path, name))
 
 
-def load_member(path: Path, name: str) -> np.ndarray[Any, Any]:
+def load_member(path: Path, name: str) -> np.ndarray[Any, np.dtype[Any]]:
     """One array of a .npz. Raises ValueError, also for one that unpacks to more than it should."""
     with open_archive(path) as archive:
         check_unpacked([archive.getinfo(name)])
         with archive.open(name) as file:
-            found: np.ndarray[Any, Any] = np.lib.format.read_array(file, allow_pickle=False)
+            found: np.ndarray[Any, np.dtype[Any]] = np.lib.format.read_array(file, allow_pickle=False)
             return found
 
 

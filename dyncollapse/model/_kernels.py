@@ -20,12 +20,12 @@ FEW_COLUMNS = 16
 
 
 def add_product(
-    base: Float[Tensor, "*runs #b #n"],
-    a: Float[Tensor, "*runs b m"],
-    b: Float[Tensor, "*runs m n"],
+    base: Float[Tensor, "... #b #n"],
+    a: Float[Tensor, "... b m"],
+    b: Float[Tensor, "... m n"],
     beta: float,
     alpha: float,
-) -> Float[Tensor, "*runs b n"]:
+) -> Float[Tensor, "... b n"]:
     """Return beta base + alpha a b, in one pass over the result where PyTorch has a kernel for it."""
     runs = a.shape[:-2]
     if inside_autocast() or not runs or runs != b.shape[:-2] or runs != base.shape[:-2]:
@@ -36,7 +36,7 @@ def add_product(
     return product.unflatten(0, runs) if len(runs) > 1 else product
 
 
-def matrix_product(a: Float[Tensor, "*runs b m"], b: Float[Tensor, "*runs m n"]) -> Float[Tensor, "*runs b n"]:
+def matrix_product(a: Float[Tensor, "... b m"], b: Float[Tensor, "... m n"]) -> Float[Tensor, "... b n"]:
     """Return a b, without matmul's work on shapes where bmm takes them: a tenth of a single run's step."""
     if a.ndim == b.ndim == 3 and a.shape[0] == b.shape[0] and not inside_autocast():
         return torch.bmm(a, b)

@@ -54,10 +54,10 @@ def check_inputs(layer: Tensor, *views: Tensor) -> None:
 
 def forward(
     weights: Weights,
-    x: Float[Tensor, "*runs n d"],
+    x: Float[Tensor, "... n d"],
     activation: str = "linear",
     biases: Sequence[Tensor] = (),
-) -> Float[Tensor, "*runs n m"]:
+) -> Float[Tensor, "... n m"]:
     """Embed a batch of rows: z = W_L act(... act(W_1 x)).
 
     Args:

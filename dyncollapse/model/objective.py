@@ -160,7 +160,7 @@ def named_loss(objective: Objective) -> str:
 
 
 @outside_autocast
-def infonce_force(product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Float[Tensor, "*batches d d"]:
+def infonce_force(product: Float[Tensor, "... m d"], pairs: Pairs) -> Float[Tensor, "... d d"]:
     """X of Lemma 2 on each batch, with dL/dP = -P X under Eq. 2.
 
     Args:

@@ -61,7 +61,7 @@ def common_precision(kinds: Iterable[torch.dtype]) -> torch.dtype:
     return torch.float64 if torch.float64 in kinds else torch.float32
 
 
-def exact_product(a: Float[Tensor, "*runs b m"], b: Float[Tensor, "*runs m n"]) -> Float[Tensor, "*runs b n"]:
+def exact_product(a: Float[Tensor, "... b m"], b: Float[Tensor, "... m n"]) -> Float[Tensor, "... b n"]:
     """A b, whose gradient is computed outside autocast as well, wherever `backward` is called."""
     return _Product.apply(a, b) if inside_autocast() else a @ b
 

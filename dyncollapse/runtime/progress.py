@@ -12,12 +12,15 @@ LOG_EVERY = 10.0  # seconds between lines in a log
 
 
 @contextmanager
-def progress_bars(names: tuple[str, ...]) -> Iterator[Callable[[str, float, float], None]]:
-    """One bar per dynamics on stderr, with the time left: call `advance(name, done, total)` now and then."""
+def progress_bars(names: tuple[str, ...], every: float | None = None) -> Iterator[Callable[[str, float, float], None]]:
+    """One bar per dynamics on stderr, with the time left: call `advance(name, done, total)` now and then.
+
+    In a log, a line every `every` seconds, LOG_EVERY unless given.
+    """
     console = Console(stderr=True, highlight=False, markup=False)
     if not console.is_terminal:
         pace = _Pace(names[0])
-        with _logged(console, pace.shares):
+        with _logged(console, pace.shares, every):
             yield pace.share
         return
     columns = (TextColumn("{task.description:>10}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
@@ -32,12 +35,15 @@ def progress_bars(names: tuple[str, ...]) -> Iterator[Callable[[str, float, floa
 
 
 @contextmanager
-def progress_line(unit: str = "points") -> Iterator[Callable[[int, int], None]]:
-    """How many of a unit are done, their rate and the time left: call `advance(done, total)` now and then."""
+def progress_line(unit: str = "points", every: float | None = None) -> Iterator[Callable[[int, int], None]]:
+    """How many of a unit are done, their rate and the time left: call `advance(done, total)` now and then.
+
+    In a log, a line every `every` seconds, LOG_EVERY unless given.
+    """
     console = Console(stderr=True, highlight=False, markup=False)
     pace = _Pace(unit)
     if not console.is_terminal:
-        with _logged(console, pace.counts):
+        with _logged(console, pace.counts, every):
             yield pace.note
         if pace.fresh and pace.done == pace.total:
             console.print(pace.counts(), soft_wrap=True)
@@ -53,12 +59,12 @@ def progress_line(unit: str = "points") -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def _logged(console: Console, line: Callable[[], str]) -> Iterator[None]:
-    """Print a line every LOG_EVERY seconds, from a thread: the work may report nothing for longer than that."""
-    ended = threading.Event()
+def _logged(console: Console, line: Callable[[], str], every: float | None) -> Iterator[None]:
+    """Print a line every so many seconds, from a thread: the work may report nothing for longer than that."""
+    ended, seconds = threading.Event(), LOG_EVERY if every is None else every
 
     def report() -> None:
-        while not ended.wait(LOG_EVERY):
+        while not ended.wait(seconds):
             with suppress(OSError, ValueError):  # nobody reads stderr any more
                 console.print(line(), soft_wrap=True)
 

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from contextlib import suppress
 from dataclasses import replace
 
@@ -16,6 +15,7 @@ from click.testing import CliRunner
 from filelock import FileLock
 from helpers.bridge import write_images
 from helpers.programs import messages, refused, small_disk
+from helpers.waiting import eventually
 
 from dyncollapse.bridge.data.images import open_data
 from dyncollapse.bridge.models.backbones import build_backbone
@@ -346,9 +346,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     out = tmp_path / "run"
 
     def press() -> None:
-        deadline = time.monotonic() + 120
-        while not (out / "log.jsonl").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        eventually((out / "log.jsonl").exists)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press, daemon=True).start()

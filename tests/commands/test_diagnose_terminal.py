@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from helpers.diagnose_command import SAVED
+from helpers.waiting import PATIENCE
 
 # -------------------------------------------------------------------------------------------------- around the terminal
 
@@ -22,7 +23,7 @@ def test_output_that_is_no_utf8_is_plain_and_nothing_crashes(folder):
     (folder / "a.npy").rename(folder / "Zürich ±.npy")
     env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
     process = start("Zürich ±.npy", "--out", "new", env=env, stdout=subprocess.PIPE)
-    shown, errors = process.communicate(timeout=60)
+    shown, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
     assert shown.isascii()
     assert rb"rich" in shown.splitlines()[0]
@@ -48,7 +49,7 @@ def test_columns_of_a_narrow_terminal_are_kept(folder):
             shown += part
     except OSError:  # Linux says so when the other end is closed
         pass
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
     lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
     blank = [number for number, line in enumerate(lines) if not line.strip()]
@@ -62,7 +63,7 @@ def test_columns_of_a_narrow_terminal_are_kept(folder):
 def test_full_disk_behind_stdout_is_one_line(folder):
     with open("/dev/full", "wb") as full:
         process = start("a.npy", stdout=full, cwd=folder)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert errors.decode().splitlines()[-1].startswith("dyncollapse: standard output could not be written")
     assert b"Traceback" not in errors
@@ -74,7 +75,7 @@ def test_reader_that_leaves_ends_the_command_quietly_after_saving(folder):
     process = start("a.npy", "--out", "new", stdout=writing, cwd=folder)
     os.close(reading)
     os.close(writing)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert errors == b""
     assert {path.name for path in (folder / "new").iterdir()} == SAVED
@@ -103,13 +104,11 @@ def test_ten_gigabytes_open_at_once_and_stop_at_ctrl_c(folder):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A suite that runs in the background hands down an ignored Ctrl-C; a user's terminal does not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         told = [process.stdout.readline().split() for _ in range(3)]
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     done = [int(count) for count, _ in told]

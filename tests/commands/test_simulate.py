@@ -1,13 +1,13 @@
 import json
 import os
+import re
 import signal
-import subprocess
 import sys
-import time
 
 import pytest
 from click.testing import CliRunner
 from helpers.programs import SMALL, messages, refused
+from helpers.waiting import PATIENCE, eventually, program
 
 from dyncollapse.commands.main import main
 from dyncollapse.simulation.report import report
@@ -137,28 +137,17 @@ def test_what_leaves_floating_point_has_a_report(simulate, tmp_path, options, co
 )
 def test_ctrl_c_saves_what_was_recorded(tmp_path, stage, number):
     sizes = {"sgd": ["--steps", "10000000"], "flow": ["--steps", "300", "--flow-batches", "20000"]}[stage]
-    command = [sys.executable, "-m", "dyncollapse", "simulate", *SMALL, *sizes, "--out", "mine"]
-    awaited = tmp_path / {"sgd": "mine", "flow": "mine/sgd.npz"}[stage]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-        # A suite that runs in the background hands down an ignored Ctrl-C; a user's terminal does not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    try:
-        while not awaited.exists():
-            time.sleep(0.1)
-            assert process.poll() is None
-        time.sleep(2)
+    code = "import dyncollapse.runtime.progress as progress; progress.LOG_EVERY = 0.1; "
+    code += "from dyncollapse.commands.main import main; main()"
+    begun = {"sgd": r"^sgd: \d+%, about", "flow": "^flow: "}[stage]
+    with program([sys.executable, "-c", code, "simulate", *SMALL, *sizes, "--out", "mine"], tmp_path) as (
+        process,
+        errors,
+    ):
+        eventually(lambda: re.search(begun, errors(), re.MULTILINE) or process.poll() is not None)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert "Interrupted. What was recorded until then is in mine/" in errors
+        assert process.wait(PATIENCE) == 130
+    assert "Interrupted. What was recorded until then is in mine/" in errors()
     run = json.loads((tmp_path / "mine/run.json").read_text())
     assert run["status"] == "interrupted"
     assert run["dynamics"]["sgd"]["time"] > 0

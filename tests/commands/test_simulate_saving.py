@@ -128,7 +128,7 @@ def test_counts_beyond_all_reason_and_empty_names_are_refused(simulate, tmp_path
 
 
 def test_long_run_says_beforehand_how_long_and_meanwhile_how_far(simulate, monkeypatch):
-    monkeypatch.setattr("dyncollapse.runtime.progress.LOG_EVERY", 0.05)
+    monkeypatch.setattr("dyncollapse.runtime.progress.LOG_EVERY", 0.001)
     monkeypatch.setattr("dyncollapse.commands.simulate.LONG", 0.0)
     result = simulate("--steps", 2000, "--json")
     assert result.exit_code == 0

@@ -6,11 +6,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from click.testing import CliRunner
 from helpers.programs import refused
+from helpers.waiting import PATIENCE, eventually, program
 
 from dyncollapse.commands.main import main
 from dyncollapse.runtime.progress import duration
@@ -236,32 +236,20 @@ def test_every_setting_is_an_option_of_sweep():
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_ctrl_c_tells_how_far_it_came_and_the_same_command_goes_on(tmp_path):
-    command = [sys.executable, "-m", "dyncollapse", "sweep", *SMALL, "--steps", "800", "--seed", "1:6:6"]
-    command += ["--pack", "2", "--workers", "2", "--out", "here"]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A suite that runs in the background hands down an ignored Ctrl-C; a user's terminal does not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    while not list(tmp_path.glob("here/points/[!.]*")):
-        time.sleep(0.05)
-        assert process.poll() is None
-    os.killpg(process.pid, signal.SIGINT)  # to the whole foreground, as a terminal does
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
-    line = errors.splitlines()[-1]  # on a slow machine, lines of progress stand before it
-    assert "Traceback" not in errors
-    done = int(re.search(r"Interrupted\. (\d+) of 6 points are done; the same command goes on", line)[1])
-    assert 1 <= done < 6
+    command = [sys.executable, "-m", "dyncollapse", "sweep", *SMALL, "--steps", "1500", "--seed", "1:8:8"]
+    command += ["--pack", "1", "--workers", "2", "--out", "here"]
+    with program(command, tmp_path, start_new_session=True) as (process, errors):
+        eventually(lambda: list(tmp_path.glob("here/points/[!.]*")) or process.poll() is not None)
+        os.killpg(process.pid, signal.SIGINT)  # to the whole foreground, as a terminal does
+        assert process.wait(PATIENCE) == 130
+    line = errors().splitlines()[-1]  # on a slow machine, lines of progress stand before it
+    assert "Traceback" not in errors()
+    done = int(re.search(r"Interrupted\. (\d+) of 8 points are done; the same command goes on", line)[1])
+    assert 1 <= done < 8
     assert len(list(tmp_path.glob("here/points/*/run.json"))) == done
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
-    assert "6 of 6 points are finished" in again.stdout
+    assert "8 of 8 points are finished" in again.stdout
 
 
 @pytest.mark.parametrize(

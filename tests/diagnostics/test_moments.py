@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import reference
 from helpers.reference import EPS, normal, rotation
+from helpers.waiting import PATIENCE
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -310,5 +311,5 @@ def test_all_processes_get_the_moments_of_all_rows(tmp_path):
         subprocess.Popen([*command, str(rank), str(tmp_path / "store")], stderr=subprocess.PIPE, text=True)
         for rank in range(2)
     ]
-    errors = [worker.communicate(timeout=120)[1] for worker in workers]
+    errors = [worker.communicate(timeout=PATIENCE)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], "\n".join(errors)

@@ -50,6 +50,7 @@ def test_diagnose_takes_one_positive_several_and_numpys():
 # --- Order
 
 
+@pytest.mark.seeds(3)
 def test_a_file_sorted_by_class_is_judged_as_a_shuffled_one(generator):
     # Ten classes that differ along directions of their own; strong augmentation along the last eight of 16.
     centres = normal(generator, 10, 16)

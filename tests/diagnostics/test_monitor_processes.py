@@ -4,6 +4,7 @@ import sys
 import pytest
 import torch
 from helpers.monitor import gaussian, watched
+from helpers.waiting import PATIENCE
 
 # --- Several processes
 
@@ -52,7 +53,7 @@ def test_processes_together_equal_one(tmp_path):
         subprocess.Popen([*command, str(rank), str(tmp_path / "meeting"), str(data), str(out)]) for rank in range(2)
     ]
     try:
-        assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+        assert [worker.wait(timeout=PATIENCE) for worker in workers] == [0, 0]
     finally:
         for worker in workers:
             worker.kill()
@@ -118,7 +119,7 @@ dist.destroy_process_group()
 def test_unlike_processes_are_told_on_all_and_draw_apart(tmp_path):
     arguments = [str(tmp_path / "meeting"), str(tmp_path / "out")]
     workers = [subprocess.Popen([sys.executable, "-c", UNLIKE, str(rank), *arguments]) for rank in range(2)]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    assert [worker.wait(timeout=PATIENCE) for worker in workers] == [0, 0]
     (told, keys), (other_told, other_keys) = (torch.load(f"{arguments[1]}{rank}") for rank in range(2))
     assert told == other_told
     assert told[0] == "process(es) [0] have seen no embeddings; update every monitor before all_reduce"

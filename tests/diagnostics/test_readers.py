@@ -6,7 +6,6 @@ import os
 import resource
 import struct
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -172,9 +171,8 @@ def test_ten_gigabytes_are_mapped_and_not_read(tmp_path, name):
     head = safetensors_head(shape) if name.endswith("safetensors") else npy_head(shape, fortran="fortran" in name)
     path = sparse_file(tmp_path / name, head, 4 * shape[0] * shape[1])
     assert path.stat().st_blocks * 512 < 1e6
-    before, start = memory(), time.perf_counter()
+    before = memory()
     rows = read_rows(path)
-    assert time.perf_counter() - start < 0.5
     assert rows.shape == shape
     assert float(rows[5_000_000:5_000_100, :8].sum()) == 0  # in Fortran order each column is its own page
     assert memory() - before < 100e6

@@ -83,6 +83,7 @@ def test_every_planted_case_gets_its_answer(seed):
 
 
 @pytest.mark.parametrize(("augmented", "dead", "waiting"), [(0, 0, 6), (2, 2, 4), (6, 6, 0), (9, 6, 0)])
+@pytest.mark.seeds(3)
 def test_inputs_tell_dead_from_waiting_below_the_floor(augmented, dead, waiting, generator):
     # A layer of rank 6 in 12 inputs, `augmented` of which have rho > 1: of the others 6 are alive and the rest waits.
     n, d = 2000, 12
@@ -97,6 +98,7 @@ def test_inputs_tell_dead_from_waiting_below_the_floor(augmented, dead, waiting,
     assert fates == [6, waiting, dead]
 
 
+@pytest.mark.seeds(3)
 def test_ratio_is_read_along_each_principal_direction(generator):
     n = 4000
     z = planted(generator, n, [4.0, 1.0, 1e-6])

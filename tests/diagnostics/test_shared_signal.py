@@ -44,6 +44,7 @@ def test_the_bound_reaches_the_truth_with_samples(n, least):
     assert least <= found <= 40
 
 
+@pytest.mark.seeds(3)
 def test_negative_correlations_are_no_signal(generator):
     z = normal(generator, 2000, 6)
     other = torch.cat([0.8 * z[:, :2], -0.8 * z[:, 2:4], 0 * z[:, 4:]], 1) + 0.6 * normal(generator, 2000, 6)

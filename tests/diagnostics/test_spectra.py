@@ -121,12 +121,17 @@ def test_null_directions_lie_below_the_noise_floor_and_not_far(kind, n, d, rank,
     moments = Moments(d, fast=fast)
     moments.update(planted(kind, n, d, rank, generator).to(dtype))
     values = torch.linalg.eigvalsh(moments.covariance)
-    floor = noise_floor(moments.second_moment.diagonal(), float(values[-1]), dtype, fast=fast)
+    floor, of_the_sums = (
+        noise_floor(moments.second_moment.diagonal(), float(values[-1]), stored, fast=fast)
+        for stored in (dtype, torch.int64)
+    )
     null = values[: d - rank].abs()
     assert float(null.max()) < floor
     assert float(moments.spectrum()[rank]) < floor
-    # Steep spectra and small columns leave less than the largest of them, which the floor goes by.
-    assert float(null.median()) > floor / (3e4 if kind in {"steep", "unequal columns"} else 300)
+    # What the sums' rounding leaves depends on the processor, and may be nothing; that of the stored values does not.
+    if floor > of_the_sums:
+        # Steep spectra and small columns leave less than the largest of them, which the floor goes by.
+        assert float(null.median()) > floor / (3e4 if kind in {"steep", "unequal columns"} else 300)
 
 
 @pytest.mark.parametrize("fast", [False, True])
@@ -140,6 +145,7 @@ def test_points_repeated_stay_below_the_noise_floor(fast, generator):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.seeds(3)
 def test_quantisation_has_the_variance_that_the_floor_assumes(dtype, generator):
     # Log-uniform over whole binades, as the derivation has it: a quarter of the floor is the variance itself.
     z = torch.exp2(8 * torch.rand(200_000, 1, generator=generator, dtype=torch.float64) - 4)
@@ -148,6 +154,7 @@ def test_quantisation_has_the_variance_that_the_floor_assumes(dtype, generator):
     assert float(error.square().mean()) == pytest.approx(floor / 4, rel=0.02, abs=0)
 
 
+@pytest.mark.seeds(3)
 def test_quantisation_below_the_normal_numbers_has_an_even_spacing(generator):
     z = 2.0**-16 * torch.rand(200_000, 1, generator=generator, dtype=torch.float64)
     error = z.to(torch.float16).double() - z

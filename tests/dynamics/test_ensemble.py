@@ -92,6 +92,7 @@ def test_a_stream_of_many_runs_leaves_its_generator_where_it_was(generator):
 
 
 @pytest.mark.usefixtures("small_parts")
+@pytest.mark.seeds(3)
 def test_draws_of_all_generators_have_the_covariance(generator):
     batches = listed(GaussianTask.block(DIM, 2, 0.7, 0.5).stream(N, generator, (RUNS,)), 199)
     pooled = torch.cat([batch.anchor.flatten(0, 1) for batch in batches])

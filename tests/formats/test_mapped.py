@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers.waiting import PATIENCE
 
 from dyncollapse.diagnostics.readers import read_rows
 from dyncollapse.formats.mapped import unchanged
@@ -49,6 +50,6 @@ def test_a_file_that_is_cut_ends_the_process_in_one_line(tmp_path, threads):
     np.save(tmp_path / "z.npy", np.ones((200_000, 8), "f4"))
     environment = os.environ | {"OMP_NUM_THREADS": threads}
     command = [sys.executable, "-c", CUT, str(tmp_path / "z.npy")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=PATIENCE)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "dyncollapse: a file was cut while it was read; give a copy that nothing writes to\n"

@@ -75,8 +75,9 @@ def dying_part(site):
 
 
 def hanging_part(site):
-    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
     (site.report / "sleeper").write_text(str(sleeper.pid))
+    site.tell("asleep")
     sleeper.wait()
 
 
@@ -87,4 +88,4 @@ def skipped_part(_site):
 def sleep_and_tell(path, _tell, _save):
     Path(f"{path}.partial").write_text(str(os.getpid()))
     os.rename(f"{path}.partial", path)
-    time.sleep(600)
+    time.sleep(3600)

@@ -23,6 +23,7 @@ def close_to_covariance(sample, expected):
 
 @pytest.mark.parametrize("views", VIEWS)
 @pytest.mark.parametrize("ranks", [(4, 4), (2, 4), (4, 1), (2, 3)])
+@pytest.mark.seeds(3)
 def test_samples_have_the_covariances_of_the_task(ranks, views, generator):
     s, a = (random_covariance(generator, 4, rank) for rank in ranks)
     pairs = GaussianTask(s, a, views).sample(20_000, generator)

@@ -126,6 +126,7 @@ def test_initialisers_give_chained_float64_layers(make, generator):
     check_weights(weights)
 
 
+@pytest.mark.seeds(3)
 def test_gaussian_init_has_its_scale(generator):
     (w,) = gaussian_init([100, 100], generator, scale=0.3)
     # 10^4 entries: the mean's standard error is 0.3 / 100, the standard deviation's 0.3 / sqrt(2 10^4); five of each.

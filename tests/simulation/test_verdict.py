@@ -43,6 +43,7 @@ def test_linear_dimensions_follow_the_right_singular_vectors(generator):
 
 
 @pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.seeds(3)
 def test_sampled_and_linear_dimensions_agree(views, generator):
     # Covariances that share P's right singular vectors, embedding variances p^2 (s + a) in the order of p.
     v, p = rotation(generator, 4), torch.tensor([4.0, 2.0, 0.8, 0.02], dtype=torch.float64)
@@ -198,6 +199,7 @@ def test_width_accounts_for_what_would_live_but_has_no_room(values, ratios, room
 
 
 @pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.seeds(3)
 def test_a_sampled_ratio_within_its_error_of_one_does_not_decide(views, generator):
     # ReLU or linear, a direction without data: rho = 1 exactly under two-sided views, 1 in expectation one-sided here.
     s = torch.tensor([1.0, 1.0, 0.0 if views == "two-sided" else 0.5], dtype=torch.float64)
@@ -218,6 +220,7 @@ def test_a_sampled_dimension_that_is_gone_to_the_last_digit_tells_no_cause(views
     assert judge(found).fates == ["alive", "alive", "unexplained"]
 
 
+@pytest.mark.seeds(3)
 def test_error_of_a_sampled_ratio_is_its_spread_over_samples(generator):
     task, weights = GaussianTask.block(3, 1, 0.4), (torch.diag(torch.tensor([1.0, 0.6, 0.3], dtype=torch.float64)),)
     found = [sampled_dimensions(weights, task.sample(1000, generator), "linear") for _ in range(200)]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.waiting import eventually
 
 from dyncollapse import Sweep, Trajectory, Workers, dask_workers, expand_grid, local_workers, slurm_workers
 from dyncollapse.simulation.build import build
@@ -173,9 +174,7 @@ def test_a_sweep_that_is_killed_goes_on_and_frees_its_folder(tmp_path):
     folder = tmp_path / "sweep"
     process = subprocess.Popen([sys.executable, tmp_path / "program.py", folder])
     try:
-        while len(list(folder.glob("points/[!.]*"))) < 1:
-            assert process.poll() is None
-            time.sleep(0.05)
+        eventually(lambda: list(folder.glob("points/[!.]*")) or process.poll() is not None)
         with pytest.raises(ValueError, match=f"in use by process {process.pid} on "):
             sweep(folder).run(HERE)
     finally:

@@ -48,6 +48,7 @@ def test_force_is_the_gradient_of_the_loss(m, objective, views, ranks, generator
 
 @pytest.mark.parametrize("views", VIEWS)
 @pytest.mark.parametrize("name", ["infonce", "dot", "spectral"])
+@pytest.mark.seeds(3)
 def test_sample_loss_and_force_tend_to_the_populations(name, views, generator):
     eye, n, batches = torch.eye(3, dtype=torch.float64), 1500, 8
     task = GaussianTask(eye + random_covariance(generator, 3), random_covariance(generator, 3) / 4, views)

@@ -35,6 +35,7 @@ def drawn(generator, cov, *shape):
 
 @pytest.mark.parametrize("views", VIEWS)
 @pytest.mark.parametrize("objective", [Objective(), Objective("dot", 0.5)], ids=lambda o: o.loss)
+@pytest.mark.seeds(3)
 def test_needed_is_the_mean_over_anchors_of_the_kernels_relative_second_moment(objective, views, generator):
     tau = objective.temperature
     # Light tails keep the Monte Carlo honest: the mean over anchors of the dot loss needs c^2 well below tau^2 / 2.
@@ -51,6 +52,7 @@ def test_needed_is_the_mean_over_anchors_of_the_kernels_relative_second_moment(o
     assert float(ratios.mean()) == pytest.approx(wanted, abs=5 * float(ratios.std()) / 2_000**0.5 + 0.02 * wanted)
 
 
+@pytest.mark.seeds(3)
 def test_an_anchor_at_the_centre_needs_fewest(generator):
     # What an anchor at the centre needs, prod (1 + c) / (1 + 2 c)^(1/2), is a lower bound and falls behind as c grows.
     task, p = problem(generator, "one-sided", 1.5)
@@ -63,6 +65,7 @@ def test_an_anchor_at_the_centre_needs_fewest(generator):
     assert float(negatives_needed(p, task)) > at_centre
 
 
+@pytest.mark.seeds(3)
 def test_the_log_partition_falls_short_by_half_of_needed_less_one_over_n(generator):
     n, anchors = 32, 100_000
     task, p = problem(generator, "one-sided", 1.0, m=2, d=2)

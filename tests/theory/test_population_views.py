@@ -37,6 +37,7 @@ def equal_modes(size, generator):
 
 
 @pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.seeds(3)
 def test_at_zero_a_batch_of_n_is_the_population_short_of_one_sample(views, generator):
     # alpha is 1/n everywhere: E[X] = (n-1)/n (2 S - A) one-sided and (n-1)/n (2 (S + A) - 2 A) two-sided.
     n, batches = 8, 20_000

@@ -138,6 +138,7 @@ def test_every_sample_of_a_batch_gets_its_own_view(generator):
 
 @pytest.mark.parametrize("cropped", [False, True])
 @pytest.mark.parametrize(("augment", "number"), [("imagenet", 0), ("imagenet", 1), ("cifar", 0), ("digits", 0)])
+@pytest.mark.seeds(3)
 def test_batched_views_are_distributed_as_torchvisions(augment, number, cropped, generator):
     # Two implementations: mean, spread and roughness of the pixels over many views of one smooth image.
     view, count, side = PAIRS[augment][number], 500, 24

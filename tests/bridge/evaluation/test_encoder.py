@@ -149,6 +149,7 @@ def clusters(generator, n=600, dim=8, classes=3, apart=3.0):
     return centres[labels] + torch.randn(n, dim, generator=generator), labels
 
 
+@pytest.mark.seeds(3)
 def test_logistic_probe_reaches_the_best_accuracy_there_is(generator):
     train, test = clusters(generator, 3000), clusters(generator, 3000)
     found = logistic_probe(train, test)

@@ -3,14 +3,13 @@
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 from helpers import bridge as parts
-from helpers.real_scale import CPU, ONE_THREAD, call, site
+from helpers.real_scale import CPU, Clock, call, site
+from helpers.waiting import ONE_THREAD, PATIENCE, alive, eventually
 
-from dyncollapse.bridge.real_scale import report
+from dyncollapse.bridge.real_scale import report, subprocesses
 from dyncollapse.bridge.real_scale.findings import Finding, PartResult
 from dyncollapse.bridge.real_scale.parts import PARTS, Part
 from dyncollapse.bridge.real_scale.scale import FULL
@@ -18,25 +17,12 @@ from dyncollapse.bridge.real_scale.scale import FULL
 # --- What runs the parts
 
 
-def ended(process):
-    state = Path(f"/proc/{process}/stat")
-    return not state.exists() or state.read_text().split()[2] == "Z"
-
-
-def eventually(holds, seconds=40.0):
-    """Whether it holds before so many seconds are over."""
-    end = time.time() + seconds
-    while not holds() and time.time() < end:
-        time.sleep(0.05)
-    return holds()
-
-
-def run(folder, monkeypatch, *measures, minutes=1.0, most=60.0):
-    chosen = tuple(Part(k, measure.__name__, measure, most) for k, measure in enumerate(measures, 7))
+def run(folder, monkeypatch, *measures, minutes=60.0, hear=lambda _text: None):
+    chosen = tuple(Part(k, measure.__name__, measure, PATIENCE) for k, measure in enumerate(measures, 7))
     monkeypatch.setattr(report, "PARTS", chosen)
     said = []
     folder.mkdir()
-    found = report.run_parts(folder, CPU, tiny=True, minutes=minutes, tell=said.append)
+    found = report.run_parts(folder, CPU, tiny=True, minutes=minutes, tell=lambda text: (said.append(text), hear(text)))
     return found, said
 
 
@@ -71,10 +57,19 @@ def test_parts_that_fail_are_told_and_the_others_go_on(tmp_path, monkeypatch):
 
 
 def test_part_that_hangs_is_ended_with_what_it_started(tmp_path, monkeypatch):
-    found, _ = run(tmp_path / "out", monkeypatch, parts.hanging_part, parts.good_part, most=12.0)
+    clock = Clock()
+    monkeypatch.setattr(report, "time", clock)
+    monkeypatch.setattr(subprocesses, "time", clock)
+    found, _ = run(
+        tmp_path / "out",
+        monkeypatch,
+        parts.hanging_part,
+        parts.good_part,
+        hear=lambda text: text == "   asleep" and clock.pass_by(PATIENCE),
+    )
     assert [part["status"] for part in found["parts"]] == ["FAILED", "ok"]
     assert found["parts"][0]["reason"] == "it was not done in the time for it, and was ended"
-    assert ended(int((tmp_path / "out" / "sleeper").read_text()))
+    assert not alive(int((tmp_path / "out" / "sleeper").read_text()))
 
 
 def test_parts_for_which_no_time_is_left_fail(tmp_path, monkeypatch):
@@ -83,7 +78,7 @@ def test_parts_for_which_no_time_is_left_fail(tmp_path, monkeypatch):
 
 
 def test_failed_part_ends_the_command_with_1(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "PARTS", (Part(7, "wrong", parts.wrong_part, 60.0),))
+    monkeypatch.setattr(report, "PARTS", (Part(7, "wrong", parts.wrong_part, PATIENCE),))
     result = call("--full", "--tiny", "--device", "cpu", "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == "dyncollapse: part 7: error: 0.5 (at most 0.1: FAILED)"
@@ -132,14 +127,14 @@ from helpers import bridge as bridge_helpers
 from functools import partial
 from dyncollapse.bridge.real_scale.subprocesses import run_in_subprocess
 if __name__ == "__main__":
-    run_in_subprocess(partial(bridge_helpers.sleep_and_tell, sys.argv[1]), time.time() + 60, print)
+    run_in_subprocess(partial(bridge_helpers.sleep_and_tell, sys.argv[1]), time.time() + 3600, print)
 """
     environment = {**ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "pid")], env=environment)
     try:
-        assert eventually((tmp_path / "pid").exists)
+        eventually((tmp_path / "pid").exists)
     finally:
         command.kill()
         command.wait()
     part = int((tmp_path / "pid").read_text())
-    assert eventually(lambda: ended(part))
+    eventually(lambda: not alive(part))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers import bridge_worker
 from helpers.bridge import ALONE, small, states
+from helpers.waiting import PATIENCE
 
 from dyncollapse.bridge import build_encoder
 from dyncollapse.bridge.training.checkpoints import load_checkpoint, newest
@@ -38,7 +39,7 @@ def launch(out, count, cases):
     ]
     try:
         for worker in workers:
-            _, errors = worker.communicate(timeout=200)
+            _, errors = worker.communicate(timeout=PATIENCE)
             assert worker.returncode == 0, errors
     finally:
         for worker in workers:

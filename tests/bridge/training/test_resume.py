@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 from helpers.bridge import ALONE, equal, small, states, write_images
 from helpers.programs import small_disk
+from helpers.waiting import eventually
 
 from dyncollapse.bridge import Progress, Stopped, pretrain, read_run
 from dyncollapse.bridge.training.checkpoints import checkpoints, load_checkpoint, newest
@@ -117,9 +117,7 @@ def test_killed_command_resumes_to_the_same_weights(tmp_path):
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 120
-    while len(checkpoints(out)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    eventually(lambda: len(checkpoints(out)) > 1)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     at = load_checkpoint(newest(out)).step

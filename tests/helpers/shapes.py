@@ -1,0 +1,31 @@
+"""Shapes and types in annotations, checked at every call of the wings that compute.
+
+`helpers.shapes` imports nothing of the package, so that conftest.py can install the hook before the package is there.
+"""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+from beartype import BeartypeConf, beartype
+from jaxtyping import install_import_hook
+
+CHECKED = tuple(f"dyncollapse.{wing}" for wing in ("model", "theory", "dynamics", "diagnostics", "simulation"))
+NUMBERS = BeartypeConf(is_pep484_tower=True)  # an int is a float
+
+
+def check_annotations() -> None:
+    """Check the annotations of all modules in CHECKED that are imported from now on."""
+    install_import_hook(CHECKED, "helpers.shapes.checked")
+
+
+def checked(stub: Callable[..., Any]) -> Callable[..., Any]:
+    """Check what a function returned, together with what it was given, and not before it has returned.
+
+    jaxtyping hands over two stubs per function: one with its arguments, called before it, and one with its result as
+    `ret0` as well, called after it. The first is let pass: a function may refuse what is wrong in words of its own.
+    """
+    if "ret0" not in stub.__code__.co_varnames:
+        return stub
+    hints = stub.__annotations__
+    stub.__annotations__ = {name: Any if hint in (Self, type[Self]) else hint for name, hint in hints.items()}
+    return beartype(stub, conf=NUMBERS)

@@ -1,0 +1,39 @@
+"""The examples in docstrings run as printed."""
+
+import ast
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+
+import dyncollapse
+
+PACKAGE = Path(dyncollapse.__file__).parent
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef
+
+
+def examples():
+    """Module, line and text of every docstring with an example."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        for node in ast.walk(ast.parse(path.read_text())):
+            text = ast.get_docstring(node) if isinstance(node, DOCUMENTED) else None
+            if text and ">>>" in text:
+                yield pytest.param(module, text, id=f"{module}.{getattr(node, 'name', '')}")
+
+
+def test_there_are_examples():
+    assert list(examples())
+
+
+@pytest.mark.parametrize(("module", "text"), list(examples()))
+def test_example_runs_as_printed(module, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = dict(vars(importlib.import_module(module)))
+    example = doctest.DocTestParser().get_doctest(text, names, module, None, None)
+    said = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    runner.run(example, out=said.append)
+    assert not runner.failures, "".join(said)
