@@ -10,72 +10,77 @@ from dyncollapse.diagnostics.evidence import HARD_EDGE, Evidence, format_name
 ONE_POINT = 1e-4
 
 
-def cautions(e: Evidence, ratios: Float[Tensor, " r"] | None) -> list[str]:
+def cautions(evidence: Evidence, ratios: Float[Tensor, " r"] | None) -> list[str]:
     """Warn of too few or repeated samples, columns that stand still, rounding, one point, and doubtful ratios."""
     return [
-        *_samples(e),
-        *_standing_columns(e),
-        *_rounding(e),
-        *_views(e),
-        *_one_point(e),
-        *_doubtful_ratios(e, ratios),
+        *_samples(evidence),
+        *_standing_columns(evidence),
+        *_rounding(evidence),
+        *_views(evidence),
+        *_one_point(evidence),
+        *_doubtful_ratios(evidence, ratios),
     ]
 
 
-def _samples(e: Evidence) -> list[str]:
-    n, d, found = e.samples, e.dim, []
+def _samples(evidence: Evidence) -> list[str]:
+    n, d, found = evidence.samples, evidence.dim, []
     if n <= d:
         found.append(f"{n} samples of {d} dimensions show at most {n - 1}; give more than {d}, better ten times that")
     elif n < 10 * d:
         found.append(f"{n} samples are fewer than 10 x {d}: rank measures and the smallest variances come out too low")
-    if e.seen < d and abs(n - 1 - d) <= HARD_EDGE * d:
-        found.append(f"as many samples as dimensions: the last {d - e.seen} variances are small by that alone")
-    if e.distinct < len(e.rows):
-        share = 1 - e.distinct / len(e.rows)
+    if evidence.seen < d and abs(n - 1 - d) <= HARD_EDGE * d:
+        found.append(f"as many samples as dimensions: the last {d - evidence.seen} variances are small by that alone")
+    if evidence.distinct < len(evidence.rows):
+        share = 1 - evidence.distinct / len(evidence.rows)
         found.append(
-            f"rows are repeated: {share:.2g} of the {len(e.rows)} sampled rows equal another; intervals are too narrow"
-            + ("" if e.distinct_known else ", and dimensions may be missing for lack of distinct samples")
+            f"rows are repeated: {share:.2g} of the {len(evidence.rows)} sampled rows equal another; "
+            "intervals are too narrow"
+            + ("" if evidence.distinct_known else ", and dimensions may be missing for lack of distinct samples")
         )
     return found
 
 
-def _still(e: Evidence) -> Tensor:
+def _still(evidence: Evidence) -> Tensor:
     """Which columns never move, up to what rounding adds to a constant."""
-    round_off = 100 * torch.finfo(torch.float64).eps * e.column_mean
-    return e.column_variance <= round_off.square()
+    round_off = 100 * torch.finfo(torch.float64).eps * evidence.column_mean
+    return evidence.column_variance <= round_off.square()
 
 
-def _standing_columns(e: Evidence) -> list[str]:
-    still = _still(e).nonzero().flatten().tolist()
+def _standing_columns(evidence: Evidence) -> list[str]:
+    still = _still(evidence).nonzero().flatten().tolist()
     named = ", ".join(map(str, still[:5])) + (", ..." if len(still) > 5 else "")
-    few = "with so few samples they may vary all the same" if e.seen < e.dim else "each is a collapsed dimension"
+    few = (
+        "with so few samples they may vary all the same"
+        if evidence.seen < evidence.dim
+        else "each is a collapsed dimension"
+    )
     found = f"{len(still)} column(s) are constant: {named} (counted from 0); {few}"
     return [found] if still else []
 
 
-def _rounding(e: Evidence) -> list[str]:
-    if e.precision not in (torch.float16, torch.bfloat16):
+def _rounding(evidence: Evidence) -> list[str]:
+    if evidence.precision not in (torch.float16, torch.bfloat16):
         return []
-    name, stored = format_name(e.precision), format_name(e.dtype)
+    name, stored = format_name(evidence.precision), format_name(evidence.dtype)
     origin = "" if name == stored else f", though the file is {stored}"
-    hidden = int((e.principal[0] <= e.noise_floor).sum())
+    hidden = int((evidence.principal[0] <= evidence.noise_floor).sum())
     lost = f", and {hidden} lie there" if hidden else ""
-    return [f"values are rounded to {name}{origin}: variances up to {e.noise_floor:.2g} are rounding{lost}"]
+    return [f"values are rounded to {name}{origin}: variances up to {evidence.noise_floor:.2g} are rounding{lost}"]
 
 
-def _views(e: Evidence) -> list[str]:
-    if e.pairs is None:
+def _views(evidence: Evidence) -> list[str]:
+    if evidence.pairs is None:
         return []
-    if e.unaugmented:
+    if evidence.unaugmented:
         return ["the other views equal the first up to rounding: there is no augmentation to compare data with"]
-    if e.other_precision == e.precision:
+    if evidence.other_precision == evidence.precision:
         return []
-    names = f"{format_name(e.precision)} and to {format_name(e.other_precision)}"
-    return [f"the views are rounded to {names}: below {e.ratio_floor:.2g} rho would be rounding"]
+    names = f"{format_name(evidence.precision)} and to {format_name(evidence.other_precision)}"
+    return [f"the views are rounded to {names}: below {evidence.ratio_floor:.2g} rho would be rounding"]
 
 
-def _one_point(e: Evidence) -> list[str]:
-    spread, away = float(e.column_variance.sum()), float(e.column_mean[~_still(e)].square().sum())
+def _one_point(evidence: Evidence) -> list[str]:
+    spread, away = float(evidence.column_variance.sum()), float(evidence.column_mean[~_still(evidence)].square().sum())
     if not 0 < spread < ONE_POINT * away:
         return []
     share = (spread / away) ** 0.5
@@ -93,14 +98,15 @@ def beyond_width(varying: int, room: int) -> str:
     )
 
 
-def _doubtful_ratios(e: Evidence, ratios: Tensor | None) -> list[str]:
+def _doubtful_ratios(evidence: Evidence, ratios: Tensor | None) -> list[str]:
     """Extreme generalised eigenvalues are off by (d/n)^(1/2); of interest where one-sided views have a threshold."""
-    if ratios is None or e.views == "two-sided":
+    if ratios is None or evidence.views == "two-sided":
         return []
-    band = 2 * (len(ratios) / e.samples) ** 0.5
+    band = 2 * (len(ratios) / evidence.samples) ** 0.5
     close = int(((ratios - 1).abs() < band).sum())
     if not close:
         return []
     return [
-        f"{close} generalised rho lie within {band:.2g} of 1, where {e.samples} samples may put them on either side"
+        f"{close} generalised rho lie within {band:.2g} of 1, "
+        f"where {evidence.samples} samples may put them on either side"
     ]

@@ -34,49 +34,49 @@ Measures = dict[str, float | None]
 Interval = tuple[float, float] | None
 
 
-def measures_with_intervals(e: Evidence, alive: int) -> tuple[Measures, dict[str, Interval], list[str]]:
+def measures_with_intervals(evidence: Evidence, alive: int) -> tuple[Measures, dict[str, Interval], list[str]]:
     """Every measure of DEFINITIONS, its 95 % interval, and a line for each that is not defined.
 
     Alpha is fitted up to the dimension `alive`; LiDAR and the signal rank, which is a bound itself, have no interval.
     """
     measures: Measures = dict.fromkeys(DEFINITIONS)
     intervals: dict[str, Interval] = dict.fromkeys(DEFINITIONS)
-    values, directions = e.principal
+    values, directions = evidence.principal
     if not values[0] > 0:
         return measures, intervals, ["no rank measure is defined: nothing varies"]
     missing = []
-    for name, (spectrum, coordinates, measure) in _wanted(e, values, directions, alive).items():
+    for name, (spectrum, coordinates, measure) in _wanted(evidence, values, directions, alive).items():
         try:
-            measures[name], intervals[name] = _with_interval(measure, spectrum, coordinates, e.samples)
+            measures[name], intervals[name] = _with_interval(measure, spectrum, coordinates, evidence.samples)
         except ValueError as reason:
             missing.append(f"{name} is not defined here: {reason}")
-    if e.lda is not None:
+    if evidence.lda is not None:
         try:
-            measures["lidar"] = float(lidar_from_covariances(*e.lda, LIDAR_DELTA))
+            measures["lidar"] = float(lidar_from_covariances(*evidence.lda, LIDAR_DELTA))
         except ValueError as reason:
             missing.append(f"lidar is not defined here: {reason}")
     return measures, intervals, missing
 
 
-def collapsed_interval(e: Evidence, threshold: float) -> Interval:
+def collapsed_interval(evidence: Evidence, threshold: float) -> Interval:
     """How many dimensions lie below the threshold when every eigenvalue moves by its 1.96 standard errors."""
-    if e.samples < FEWEST_FOR_ERRORS:
+    if evidence.samples < FEWEST_FOR_ERRORS:
         return None
-    values, directions = (part[..., : e.seen] for part in e.principal)
+    values, directions = (part[..., : evidence.seen] for part in evidence.principal)
     unit = float(values[0]) or 1.0  # or the squares of variances might overflow
-    squares = (e.centred @ directions).square() / unit
-    margin = NORMAL_95 * unit * squares.std(0) / e.samples**0.5
+    squares = (evidence.centred @ directions).square() / unit
+    margin = NORMAL_95 * unit * squares.std(0) / evidence.samples**0.5
     low, high = (int((values + sign * margin <= threshold).sum()) for sign in (1, -1))
     return low, high
 
 
 def _wanted(
-    e: Evidence, values: Tensor, directions: Tensor, alive: int
+    evidence: Evidence, values: Tensor, directions: Tensor, alive: int
 ) -> dict[str, tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]]:
     """Per measure the spectrum it takes, the sampled rows' coordinates along its directions, and the function."""
-    rows = e.centred + e.moments.mean
-    centred = e.centred @ directions
-    uncentred, uncentred_directions = descending(e.moments.second_moment)
+    rows = evidence.centred + evidence.moments.mean
+    centred = evidence.centred @ directions
+    uncentred, uncentred_directions = descending(evidence.moments.second_moment)
     squares = centred.square().sum(-1)
     squares = squares / squares.max().clamp_min(torch.finfo(torch.float64).tiny)  # or their squares might overflow
     # E|z - mean|^4 in units of the squared variance, from the sample: a correction of order 1/n in what needs it.
@@ -84,7 +84,7 @@ def _wanted(
     unit = float(values[0])
 
     def unbiased(v: Tensor) -> Tensor:
-        return participation_ratio_unbiased(v / unit, e.samples, tails * (v.detach() / unit).sum().square())
+        return participation_ratio_unbiased(v / unit, evidence.samples, tails * (v.detach() / unit).sum().square())
 
     def decay(v: Tensor) -> Tensor:
         if alive <= ALPHA_FIRST:

@@ -343,16 +343,16 @@ def _evidence_of(
         raise error from None
 
 
-def _weighed(e: Evidence, x: Sequence[Tensor], z: Sequence[Tensor], **settings: Any) -> Evidence:
+def _weighed(evidence: Evidence, x: Sequence[Tensor], z: Sequence[Tensor], **settings: Any) -> Evidence:
     """The evidence on views `x` with pairs weighed by the softmax of views `z`, the first of each with every other."""
-    first, *others = (_in_frame(e, view) for view in x)
+    first, *others = (_in_frame(evidence, view) for view in x)
     pairs = zip(others, z[1:], strict=True)
-    return replace(e, **_weighed_pairs([(first, x_pos, z[0], z_pos) for x_pos, z_pos in pairs], **settings))
+    return replace(evidence, **_weighed_pairs([(first, x_pos, z[0], z_pos) for x_pos, z_pos in pairs], **settings))
 
 
-def _in_frame(e: Evidence, rows: Shaped[Tensor, "n d"]) -> Shaped[Tensor, "n c"]:
+def _in_frame(evidence: Evidence, rows: Shaped[Tensor, "n d"]) -> Shaped[Tensor, "n c"]:
     """Rows as all matrices of the evidence see them."""
-    return rows if e.frame is None else e.coordinates(rows)
+    return rows if evidence.frame is None else evidence.coordinates(rows)
 
 
 def _weighed_pairs(

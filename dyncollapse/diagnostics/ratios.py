@@ -35,24 +35,28 @@ def ratio_along(directions: Float[Tensor, "d k"], pairs: ContrastiveCovariance) 
     return torch.where(augmentation > 0, augmentation / data, 0.0)
 
 
-def ratio_error(e: Evidence, directions: Float[Tensor, "c k"], ratio: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
+def ratio_error(
+    evidence: Evidence, directions: Float[Tensor, "c k"], ratio: Float[Tensor, " k"]
+) -> Float[Tensor, " k"]:
     """Standard error of rho along every column, by the linearised bootstrap of the sampled rows; infinite for few."""
-    if len(e.rows) < FEWEST_FOR_ERRORS or not len(ratio):
+    if len(evidence.rows) < FEWEST_FOR_ERRORS or not len(ratio):
         return torch.full_like(ratio, torch.inf)
-    spread, moved = _squares(e, directions)
-    if e.views == "two-sided":
-        spread = (spread + torch.stack([(other @ directions).square() for other in e.centred_others]).mean(0)) / 2
+    spread, moved = _squares(evidence, directions)
+    if evidence.views == "two-sided":
+        spread = (
+            spread + torch.stack([(other @ directions).square() for other in evidence.centred_others]).mean(0)
+        ) / 2
     influence = (moved - 2 * ratio * spread).std(0) / (2 * spread.mean(0))
-    return torch.nan_to_num(influence, nan=0.0, posinf=torch.inf) / e.samples**0.5
+    return torch.nan_to_num(influence, nan=0.0, posinf=torch.inf) / evidence.samples**0.5
 
 
-def generalised(e: Evidence, pairs: ContrastiveCovariance) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
+def generalised(evidence: Evidence, pairs: ContrastiveCovariance) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
     """Generalised eigenvalues of (Sigma1, Sigma0), ascending, and directions, where data spreads beyond rounding."""
     # Softmax weights leave Sigma0 small beside the terms that cancel in it, which are as large as the covariance.
-    return relative_modes(pairs.data, pairs.augmentation, 2 * e.ratio_floor)
+    return relative_modes(pairs.data, pairs.augmentation, 2 * evidence.ratio_floor)
 
 
-def cross_validated_ratios(e: Evidence) -> list[Crossed]:
+def cross_validated_ratios(evidence: Evidence) -> list[Crossed]:
     """Rho in each half of the samples, along the generalised directions of the other half.
 
     Generalised eigenvalues spread by (d/n)^(1/2) around the truth, the largest always upwards; these do not. Every
@@ -60,26 +64,28 @@ def cross_validated_ratios(e: Evidence) -> list[Crossed]:
     four samples have no halves.
     """
     found = []
-    for one, other in (e.halves, e.halves[::-1]) if e.halves else ():
-        directions = generalised(e, one)[1]
-        distance = _excess(*_sides(directions, other)) / excess_error(e, directions, e.samples / 2)
+    for one, other in (evidence.halves, evidence.halves[::-1]) if evidence.halves else ():
+        directions = generalised(evidence, one)[1]
+        distance = _excess(*_sides(directions, other)) / excess_error(evidence, directions, evidence.samples / 2)
         found.append(Crossed(ratio_along(directions, other), distance))
     return [crossed for crossed in found if len(crossed.rho)]
 
 
-def count_ratios(e: Evidence, crossed: list[Crossed]) -> tuple[int, int]:
+def count_ratios(evidence: Evidence, crossed: list[Crossed]) -> tuple[int, int]:
     """In how many directions one-sided rho is below 1, and in how many above, as far as sampling allows to count.
 
     The cross-validated rho are counted, mean over both halves. Directions of one half lean on those of small rho in the
     other, which pulls all rho down: no more count as growing than exceed, one after the other, what rho = 1 shows.
     """
-    if e.halves is None or len(e.rows) < FEWEST_FOR_ERRORS or not crossed:
+    if evidence.halves is None or len(evidence.rows) < FEWEST_FOR_ERRORS or not crossed:
         return 0, 0
     data, augmentation = (
-        torch.stack([getattr(half, side) for half in e.halves]).mean(0) for side in ("data", "augmentation")
+        torch.stack([getattr(half, side) for half in evidence.halves]).mean(0) for side in ("data", "augmentation")
     )
-    directions = generalised(e, ContrastiveCovariance(data, augmentation))[1]
-    most = count_positive(data + augmentation, data - augmentation, directions, e.samples, *_sum_and_difference(e))
+    directions = generalised(evidence, ContrastiveCovariance(data, augmentation))[1]
+    most = count_positive(
+        data + augmentation, data - augmentation, directions, evidence.samples, *_sum_and_difference(evidence)
+    )
     below, above = (fmean(_beyond(sign * c.distance[sign * c.distance > 0]) for c in crossed) for sign in (-1, 1))
     return min(most, round(below)), round(above)
 
@@ -100,7 +106,7 @@ def _beyond(distances: Float[Tensor, " r"]) -> int:
     return clear + (count if near <= 0.2 * count else max(0, round(count - near / 0.683)))
 
 
-def judged_ratios(e: Evidence, collapsed: list[int]) -> tuple[Float[Tensor, " q"], Float[Tensor, " q"]]:
+def judged_ratios(evidence: Evidence, collapsed: list[int]) -> tuple[Float[Tensor, " q"], Float[Tensor, " q"]]:
     """Rho for each of these principal directions, and on which side of 1 it surely lies: -1, 1, or 0 for open.
 
     Sample variances of q directions of nearly equal variance spread by (q/n)^(1/2), and rho along them the other way.
@@ -109,42 +115,48 @@ def judged_ratios(e: Evidence, collapsed: list[int]) -> tuple[Float[Tensor, " q"
     of both sides does not say which is the larger one. Softmax weights change both sides by what they change along
     the same directions over all samples.
     """
-    assert e.pairs is not None
-    rho, side = (e.covariance.new_full((len(collapsed),), value) for value in (torch.nan, 0.0))
-    if e.halves is None:
+    assert evidence.pairs is not None
+    rho, side = (evidence.covariance.new_full((len(collapsed),), value) for value in (torch.nan, 0.0))
+    if evidence.halves is None:
         return rho, side
-    larger = e.principal[1][:, : collapsed[0]]
+    larger = evidence.principal[1][:, : collapsed[0]]
     rest = torch.linalg.qr(larger, mode="complete").Q[:, collapsed[0] :]
-    chosen = [_without_preference(e, rest, half) for half in e.halves]
+    chosen = [_without_preference(evidence, rest, half) for half in evidence.halves]
     count = min(directions.shape[1] for directions in chosen)
     sampled, distance = rho.new_zeros(2, count)
     overlap = rho.new_zeros(len(collapsed), count)
-    for directions, other in zip(chosen, e.halves[::-1], strict=True):
+    for directions, other in zip(chosen, evidence.halves[::-1], strict=True):
         v = directions[:, :count]
-        data, augmentation, error = _without_leaning(e, other, larger, v)
-        if e.weights != "uniform":
-            alike = (torch.stack(sums).mean(0) for sums in zip(*(_sides(v, half) for half in e.halves), strict=True))
+        data, augmentation, error = _without_leaning(evidence, other, larger, v)
+        if evidence.weights != "uniform":
+            alike = (
+                torch.stack(sums).mean(0) for sums in zip(*(_sides(v, half) for half in evidence.halves), strict=True)
+            )
             data, augmentation = (
                 side * weighted / unweighted
-                for side, weighted, unweighted in zip((data, augmentation), _sides(v, e.pairs), alike, strict=True)
+                for side, weighted, unweighted in zip(
+                    (data, augmentation), _sides(v, evidence.pairs), alike, strict=True
+                )
             )
         sampled += augmentation / data / 2
         distance += _excess(data, augmentation) / error / 2**0.5
-        overlap += (e.principal[1][:, collapsed].mT @ v).square()
+        overlap += (evidence.principal[1][:, collapsed].mT @ v).square()
     known = torch.where(decided(distance), distance.sign(), 0.0)
     told, place = linear_sum_assignment(overlap.cpu().numpy(), maximize=True)
     rho[told], side[told] = sampled[place], known[place]
     return rho, side
 
 
-def _without_preference(e: Evidence, frame: Float[Tensor, "c k"], pairs: ContrastiveCovariance) -> Float[Tensor, "c q"]:
+def _without_preference(
+    evidence: Evidence, frame: Float[Tensor, "c k"], pairs: ContrastiveCovariance
+) -> Float[Tensor, "c q"]:
     """Eigenvectors of Sigma0 + Sigma1 in the span of `frame`, descending, as far as they are no rounding."""
     pooled, turn = descending(frame.mT @ (pairs.data + pairs.augmentation) @ frame)
-    return frame @ turn[:, pooled > 2 * e.cause_floor]
+    return frame @ turn[:, pooled > 2 * evidence.cause_floor]
 
 
 def _without_leaning(
-    e: Evidence,
+    evidence: Evidence,
     pairs: ContrastiveCovariance,
     larger: Float[Tensor, "c p"],
     directions: Float[Tensor, "c q"],
@@ -157,13 +169,13 @@ def _without_leaning(
     (MacKinnon and White 1985). It has gained the augmentation along them. `directions` were found beside each other
     from data and augmentation together, in one half of the samples, and have gained both in the other one.
     """
-    spread, moved = _squares(e, directions)
-    y = (e.centred @ larger).square()
+    spread, moved = _squares(evidence, directions)
+    y = (evidence.centred @ larger).square()
     variances = y.mean(0)
-    leverage = (y / variances).sum(1, keepdim=True) / e.samples
+    leverage = (y / variances).sum(1, keepdim=True) / evidence.samples
     unexplained = spread / (1 - leverage).clamp_min(torch.finfo(y.dtype).eps)
-    outer = unexplained.mT @ y / len(y) / variances.square() / e.samples
-    n = e.samples / 2
+    outer = unexplained.mT @ y / len(y) / variances.square() / evidence.samples
+    n = evidence.samples / 2
     pooled = (unexplained + moved / 2).mean(0)
     inner = (unexplained.mT @ unexplained + moved.mT @ moved / 4) / len(y) / pooled.square() / n
     inner = torch.where(pooled > LARGER * pooled.unsqueeze(1), inner, 0.0)
@@ -193,7 +205,7 @@ def decided(distances: Float[Tensor, " r"]) -> Bool[Tensor, " r"]:
     return (p <= LEVEL / next(sizes, 1)).to(distances.device)
 
 
-def excess_error(e: Evidence, directions: Float[Tensor, "c k"], samples: float) -> Float[Tensor, " k"]:
+def excess_error(evidence: Evidence, directions: Float[Tensor, "c k"], samples: float) -> Float[Tensor, " k"]:
     """Standard error of (rho - 1) / (rho + 1) along every column, as it is at rho = 1, for so many samples.
 
     With x the clean view and a = x' - x along a direction, rho = 1 says that d = a^2 / 2 - x^2 has the mean 0. The sum
@@ -204,7 +216,7 @@ def excess_error(e: Evidence, directions: Float[Tensor, "c k"], samples: float) 
     References:
         Efron 1969 (Student's t test under symmetry).
     """
-    spread, moved = _squares(e, directions)
+    spread, moved = _squares(evidence, directions)
     error = (moved / 2 - spread).square().mean(0).sqrt() / (moved / 2 + spread).mean(0)
     return torch.nan_to_num(error, nan=torch.inf) / samples**0.5
 
@@ -217,10 +229,12 @@ def _sides(
     return data, augmentation
 
 
-def _squares(e: Evidence, directions: Float[Tensor, "c k"]) -> tuple[Float[Tensor, "r k"], Float[Tensor, "r k"]]:
+def _squares(evidence: Evidence, directions: Float[Tensor, "c k"]) -> tuple[Float[Tensor, "r k"], Float[Tensor, "r k"]]:
     """Squares of x and of x' - x along every column, for the sampled rows, the latter's mean over the other views."""
-    moved = torch.stack([((other - e.centred) @ directions).square() for other in e.centred_others]).mean(0)
-    return (e.centred @ directions).square(), moved
+    moved = torch.stack([((other - evidence.centred) @ directions).square() for other in evidence.centred_others]).mean(
+        0
+    )
+    return (evidence.centred @ directions).square(), moved
 
 
 def _excess(data: Float[Tensor, " k"], augmentation: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
@@ -229,7 +243,7 @@ def _excess(data: Float[Tensor, " k"], augmentation: Float[Tensor, " k"]) -> Flo
     return torch.where(both > 0, (augmentation - data) / both, 0.0)
 
 
-def _sum_and_difference(e: Evidence) -> tuple[Float[Tensor, "r c"], Float[Tensor, "r c"]]:
+def _sum_and_difference(evidence: Evidence) -> tuple[Float[Tensor, "r c"], Float[Tensor, "r c"]]:
     """sqrt(2) x + (x' - x) and sqrt(2) x - (x' - x): correlated by (1 - rho) / (1 + rho) along a direction."""
-    apart = e.centred_other - e.centred
-    return 2**0.5 * e.centred + apart, 2**0.5 * e.centred - apart
+    apart = evidence.centred_other - evidence.centred
+    return 2**0.5 * evidence.centred + apart, 2**0.5 * evidence.centred - apart

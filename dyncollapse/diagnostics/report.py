@@ -122,49 +122,41 @@ class EmbeddingReport:
         return as_frame(self.rows())
 
 
-def examine(e: Evidence) -> EmbeddingReport:
+def examine(evidence: Evidence) -> EmbeddingReport:
     """Judge what was measured: threshold, collapsed dimensions and their causes, measures and how sure they are."""
-    values, directions = e.principal
-    spectrum = _padded(values, e.dim, 0.0)
-    level = collapse_level(values[: e.seen])
-    threshold = max(e.noise_floor, level)
-    source = e.inputs or e
-    compared = e.pairs is not None and not e.unaugmented
-    ratio = error = None
-    if e.pairs is not None and compared:
-        along = ratio_along(directions, e.pairs)
-        ratio, error = (_padded(part, e.dim, math.nan) for part in (along, ratio_error(e, directions, along)))
-    room = e.inputs.dim if e.inputs else e.input_dim
-    varying = int((values[: e.seen] > e.cause_floor).sum())
-    contradiction = [] if room is None or varying <= room else [beyond_width(varying, room)]
+    values, directions = evidence.principal
+    level = collapse_level(values[: evidence.seen])
+    source = evidence.inputs or evidence
+    ratio, error = _ratios_along(evidence, directions)
+    room, contradiction = _room(evidence, values)
     signal, unsigned = _signal(source)
     one_sided = source.pairs is not None and source.views == "one-sided"
     crossed = cross_validated_ratios(source) if one_sided else []
     verdict = judge_spectrum(
-        spectrum,
-        threshold,
-        e.cause_floor if compared else e.noise_floor,
-        e.seen,
-        room=None if contradiction else room,
-        tell=partial(tell, e) if compared else None,
-        counted=count_inputs(e.inputs, signal, crossed) if e.inputs and not contradiction else None,
-        views=e.views,
-        untold="the other views do not differ from the first" if e.pairs is not None else NO_VIEWS,
+        _padded(values, evidence.dim, 0.0),
+        max(evidence.noise_floor, level),
+        evidence.noise_floor if ratio is None else evidence.cause_floor,
+        evidence.seen,
+        room=room,
+        tell=None if ratio is None else partial(tell, evidence),
+        counted=count_inputs(evidence.inputs, signal, crossed) if evidence.inputs and not contradiction else None,
+        views=evidence.views,
+        untold=NO_VIEWS if evidence.pairs is None else "the other views do not differ from the first",
         ratios=_finite(ratio),
         ratio_errors=_finite(error),
     )
-    measures, intervals, missing = measures_with_intervals(e, verdict.fates.count(Fate.ALIVE))
-    own = signal if source is e else _signal(e)[0]
+    measures, intervals, missing = measures_with_intervals(evidence, verdict.fates.count(Fate.ALIVE))
+    own = signal if source is evidence else _signal(evidence)[0]
     measures["signal_rank"] = None if own is None else own.positive
-    intervals["collapsed"] = collapsed_interval(e, threshold)
+    intervals["collapsed"] = collapsed_interval(evidence, verdict.threshold)
     ratios = None if source.pairs is None else generalised(source, source.pairs)[0].flip(-1)
     return EmbeddingReport(
-        samples=e.samples,
-        dim=e.dim,
-        space=e.space,
-        conventions=_conventions(e, level),
-        spectrum=spectrum,
-        noise_floor=e.noise_floor,
+        samples=evidence.samples,
+        dim=evidence.dim,
+        space=evidence.space,
+        conventions=_conventions(evidence, level),
+        spectrum=_padded(values, evidence.dim, 0.0),
+        noise_floor=evidence.noise_floor,
         relative_level=level,
         measures=measures,
         intervals=intervals,
@@ -174,12 +166,30 @@ def examine(e: Evidence) -> EmbeddingReport:
         signal=signal,
         augmentation_share=_share_beaten(crossed, ratios) if one_sided else None,
         verdict=verdict,
-        warnings=(*cautions(e, ratios), *contradiction, *missing, *unsigned),
-        pairs=e.pairs,
-        input_pairs=e.inputs.pairs if e.inputs else None,
-        frame=e.frame,
-        input_frame=e.inputs.frame if e.inputs else None,
+        warnings=(*cautions(evidence, ratios), *contradiction, *missing, *unsigned),
+        pairs=evidence.pairs,
+        input_pairs=evidence.inputs.pairs if evidence.inputs else None,
+        frame=evidence.frame,
+        input_frame=evidence.inputs.frame if evidence.inputs else None,
     )
+
+
+def _ratios_along(
+    evidence: Evidence, directions: Float[Tensor, "d k"]
+) -> tuple[Float[Tensor, " d"] | None, Float[Tensor, " d"] | None]:
+    """Rho along each principal direction and its standard error; None where no other view differs from the first."""
+    if evidence.pairs is None or evidence.unaugmented:
+        return None, None
+    along = ratio_along(directions, evidence.pairs)
+    error = ratio_error(evidence, directions, along)
+    return _padded(along, evidence.dim, math.nan), _padded(error, evidence.dim, math.nan)
+
+
+def _room(evidence: Evidence, values: Float[Tensor, " k"]) -> tuple[int | None, list[str]]:
+    """How many dimensions the last layer's inputs leave room for, or why what is said of them cannot be true."""
+    room = evidence.inputs.dim if evidence.inputs else evidence.input_dim
+    varying = int((values[: evidence.seen] > evidence.cause_floor).sum())
+    return (room, []) if room is None or varying <= room else (None, [beyond_width(varying, room)])
 
 
 def _finite(values: Float[Tensor, " d"] | None) -> list[float | None]:
@@ -191,32 +201,32 @@ def _padded(values: Float[Tensor, " k"], dim: int, filling: float) -> Float[Tens
     return torch.nn.functional.pad(values, (0, dim - len(values)), value=filling)
 
 
-def _signal(e: Evidence) -> tuple[SharedSignal | None, list[str]]:
+def _signal(evidence: Evidence) -> tuple[SharedSignal | None, list[str]]:
     """The signal that the views share, or why it was not tested."""
-    if e.correlation is None or e.unaugmented:
+    if evidence.correlation is None or evidence.unaugmented:
         return None, []
-    if min(e.samples, len(e.rows)) < FEWEST_FOR_ERRORS:
+    if min(evidence.samples, len(evidence.rows)) < FEWEST_FOR_ERRORS:
         return None, [f"signal_rank is not defined here: it takes {FEWEST_FOR_ERRORS} sampled rows or more"]
-    return whole_signal(e), []
+    return whole_signal(evidence), []
 
 
-def _conventions(e: Evidence, level: float) -> dict[str, Any]:
-    compared = e.pairs is not None or e.inputs is not None
+def _conventions(evidence: Evidence, level: float) -> dict[str, Any]:
+    compared = evidence.pairs is not None or evidence.inputs is not None
     return {
         "spectrum": SPECTRUM,
         **DEFINITIONS,
         "intervals": INTERVALS,
-        "normalised": e.normalised,
-        "dtype": format_name(e.dtype),
-        "precision": format_name(e.precision),
-        "accumulation": "float32 blocks, summed in float64" if e.fast else "float64",
-        "tail": "squared singular values of the centred embeddings" if e.direct else "of the covariance",
-        "views": e.views if compared else None,
-        "weights": e.weights or (e.inputs.weights if e.inputs else None),
-        "augmentation_space": ("last layer's inputs" if e.inputs else e.space) if compared else None,
+        "normalised": evidence.normalised,
+        "dtype": format_name(evidence.dtype),
+        "precision": format_name(evidence.precision),
+        "accumulation": "float32 blocks, summed in float64" if evidence.fast else "float64",
+        "tail": "squared singular values of the centred embeddings" if evidence.direct else "of the covariance",
+        "views": evidence.views if compared else None,
+        "weights": evidence.weights or (evidence.inputs.weights if evidence.inputs else None),
+        "augmentation_space": ("last layer's inputs" if evidence.inputs else evidence.space) if compared else None,
         "relative_level": level,
         "collapsed_below": f"the noise floor, or {COLLAPSED_BELOW**2:g} of the geometric mean of all above",
-        "sample": len(e.rows),
+        "sample": len(evidence.rows),
     }
 
 

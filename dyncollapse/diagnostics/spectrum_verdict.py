@@ -81,7 +81,7 @@ def judge_spectrum(
             fates[k] = Fate.STRUCTURAL
     told = Told() if tell is None else tell([k for k in range(d) if fates[k] is Fate.UNEXPLAINED])
     for k, fate in told.fates.items():
-        fates[k] = Fate(fate)
+        fates[k] = fate
     explained = [told.explained] if Fate.SUPPRESSED in told.fates.values() else []
     if counted is not None and _tell_hidden(fates, counted):
         explained.append(counted.explained)

@@ -69,19 +69,21 @@ def mode_dimensions(weights: Weights, task: GaussianTask) -> Dimensions:
     survive; the others, which are arbitrary mixtures at depth 2 and more, share the places that are left.
     Raises ValueError for covariances that do not commute.
     """
-    product, m = end_to_end(weights), modes(task)
+    product, task_modes = end_to_end(weights), modes(task)
     _, sigma, vh = torch.linalg.svd(product)
     sigma = torch.nn.functional.pad(sigma, (0, task.dim - sigma.shape[-1]))
-    overlap = (vh @ m.directions).square()
-    for group in m.groups:
+    overlap = (vh @ task_modes.directions).square()
+    for group in task_modes.groups:
         overlap[..., group] = overlap[..., group].sum(-1, keepdim=True)
     values = torch.empty_like(sigma).reshape(-1, task.dim)
     for value, s, o in zip(values, sigma.reshape(-1, task.dim), overlap.reshape(-1, task.dim, task.dim), strict=True):
         ranks, places = linear_sum_assignment(o.cpu().numpy(), maximize=True)
         value[places] = s[ranks]
-        for group in m.groups:
+        for group in task_modes.groups:
             value[group] = value[group].sort(descending=True).values
-    data_var, aug_var, ratio = (variances.expand(sigma.shape) for variances in (m.data_var, m.aug_var, m.ratio))
+    data_var, aug_var, ratio = (
+        variances.expand(sigma.shape) for variances in (task_modes.data_var, task_modes.aug_var, task_modes.ratio)
+    )
     found = Dimensions(values.reshape(sigma.shape), data_var, aug_var, ratio, task.views)
     return _with_outputs(found, product.shape[-2])
 

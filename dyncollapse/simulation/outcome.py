@@ -57,10 +57,10 @@ def _judge_end(simulation: Simulation, name: str, trajectory: Trajectory, end: D
         escape = float(trajectory.time[-1]) + escape_times(simulation, values, growth)
     return judge(
         end,
-        natural_scale(simulation.task, simulation.objective),
-        rest,
-        escape,
-        time_per_step(simulation.configuration),
-        room(simulation),
-        simulation.weights[-1].shape[-2],
+        scale=natural_scale(simulation.task, simulation.objective),
+        rest=rest,
+        escape=escape,
+        time_per_step=time_per_step(simulation.configuration),
+        room=room(simulation),
+        outputs=simulation.weights[-1].shape[-2],
     )

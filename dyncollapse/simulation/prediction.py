@@ -43,12 +43,12 @@ def escape_times(
     force of finite batches goes on fading, and escapes come later than this says. The mean over runs is geometric,
     for escape times go with log p (one layer) or powers of it.
     """
-    rest, m = rest_values(simulation), modes(simulation.task)
+    rest, task_modes = rest_values(simulation), modes(simulation.task)
     assert rest is not None
     if growth is None:
         growth = growth_rates(simulation.task, simulation.configuration.loss, simulation.configuration.temperature)
     # An unbounded mode counts as escaped once its embedding variance reaches the kernel's width, 1.
-    target = torch.minimum(rest, m.data_var.rsqrt())
+    target = torch.minimum(rest, task_modes.data_var.rsqrt())
     start = values.reshape(-1, simulation.task.dim).log().mean(0).exp()
     depth = simulation.configuration.depth
     modewise = zip(start.tolist(), target.tolist(), growth.tolist(), strict=True)
@@ -69,12 +69,12 @@ def batch_growth(simulation: Simulation, product: Float[Tensor, "runs m d"]) -> 
         x[: MOST_PAIRS // n * n].unflatten(0, (-1, n)) for x in (simulation.probe.anchor, simulation.probe.positive)
     )
     pairs = Pairs(anchor, positive, simulation.task.views)
-    product, m = product.to(simulation.task.data_cov.dtype), modes(simulation.task)
+    product, task_modes = product.to(simulation.task.data_cov.dtype), modes(simulation.task)
     growth = product.new_empty(len(product), simulation.task.dim)
     for p, rates in zip(product, growth, strict=True):
         force = mean_force(p, pairs)
-        for group in m.groups:
-            frame = m.directions[:, group]
+        for group in task_modes.groups:
+            frame = task_modes.directions[:, group]
             v = frame @ torch.linalg.svd(p @ frame).Vh.T  # all of them, beyond P's rank too
             rates[group] = ((v.T @ force) * v.T).sum(-1)
     mean = growth.mean(0)

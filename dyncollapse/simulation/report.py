@@ -71,16 +71,16 @@ def recorded(folder: Path) -> dict[str, Trajectory]:
 
 def _prediction(simulation: Simulation) -> dict[str, Any]:
     configuration = simulation.configuration
-    m, rest = modes(simulation.task), rest_values(simulation)
+    task_modes, rest = modes(simulation.task), rest_values(simulation)
     columns: dict[str, list[Any]] = {
-        "data_var": m.data_var.tolist(),
-        "aug_var": m.aug_var.tolist(),
-        "rho": m.ratio.tolist(),
+        "data_var": task_modes.data_var.tolist(),
+        "aug_var": task_modes.aug_var.tolist(),
+        "rho": task_modes.ratio.tolist(),
         "rest_singular_value": [None] * simulation.task.dim,
         "escape_time": [None] * simulation.task.dim,
     }
     if rest is not None:
-        start = mode_singular_values(end_to_end(simulation.weights), m.directions, m.groups)
+        start = mode_singular_values(end_to_end(simulation.weights), task_modes.directions, task_modes.groups)
         columns["rest_singular_value"] = [_finite(value) for value in rest.tolist()]
         columns["escape_time"] = [_finite(time) for time in escape_times(simulation, start).tolist()]
     threshold = (
@@ -88,7 +88,7 @@ def _prediction(simulation: Simulation) -> dict[str, Any]:
     )
     return {
         "threshold": threshold,
-        "at_threshold": 0 if threshold is None else int(at_threshold(m.ratio).sum()),
+        "at_threshold": 0 if threshold is None else int(at_threshold(task_modes.ratio).sum()),
         "assumes": ["infinite batch", "no bias", "escape times: aligned layers near zero; at most these if unbalanced"],
         "modes": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
     }

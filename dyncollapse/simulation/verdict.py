@@ -16,6 +16,7 @@ from dyncollapse.theory.equilibria import at_threshold
 
 def judge(
     dimensions: Dimensions,
+    *,
     scale: float = 0.0,
     rest: Tensor | None = None,
     escape: Tensor | None = None,
