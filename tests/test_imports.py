@@ -63,6 +63,15 @@ def test_lists_of_commands_and_their_misuse_load_nothing_heavy(words, shown):
     assert shown in result.stdout + result.stderr
 
 
+def test_commands_load_nothing_that_may_be_missing_or_broken():
+    code = "from dyncollapse.commands import bridge, main\n"
+    code += "print(*main.main.commands.values(), *bridge.bridge.commands.values())"
+    packages, _ = loaded(code)
+    assert {"torch", "rich"} <= packages
+    # Options are listed and refused where an extra is not installed, or the user's settings of Matplotlib are broken.
+    assert not {"matplotlib", "timm", "torchvision", "sklearn", "pyarrow", "xarray", "dask", "submitit"} & packages
+
+
 def test_torchrun_starts_the_bridge():
     command = [sys.executable, "-m", "dyncollapse.bridge", "--help"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -175,3 +175,13 @@ def test_seed_repeats_the_sample(diagnose):
         return as_json(fine(diagnose("a.npy", *options)).stdout)["intervals"]["rankme"]
 
     assert interval(1) == interval(1) != interval(2)
+
+
+@pytest.mark.parametrize("form", ["--json", "--html"])
+def test_the_order_of_options_changes_no_byte(diagnose, form):
+    options = [("--positives", "b.npy"), ("--loss", "infonce"), ("--seed", 1), (form,)]
+    there, back = (
+        diagnose("a.npy", *(word for words in order for word in words)) for order in (options, options[::-1])
+    )
+    assert there.exit_code == 0, there.stderr
+    assert back.stdout == there.stdout
