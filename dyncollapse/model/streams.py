@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from dyncollapse.model._drawing import drawn_together
 from dyncollapse.model.pairs import Pairs
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """What a stream needs of its task; `GaussianTask` is one."""
 
