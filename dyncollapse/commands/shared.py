@@ -18,7 +18,16 @@ import click
 from dyncollapse.commands.help_pages import GroupedCommand, grouped_option, write_example
 from dyncollapse.runtime.files import CannotWrite, printable
 from dyncollapse.runtime.interrupts import stopped_as_by_ctrl_c
-from dyncollapse.runtime.records import LARGE, MOST_EPOCHS, MOST_SEED, MOST_WORKERS, SMALL, Setting, settings_of
+from dyncollapse.runtime.records import (
+    LARGE,
+    MOST_EPOCHS,
+    MOST_SEED,
+    MOST_WORKERS,
+    REQUIRED,
+    SMALL,
+    Setting,
+    settings_of,
+)
 from dyncollapse.runtime.settings import SettingError, option, quoted, renamed
 
 Command = Callable[..., Any]
@@ -204,7 +213,8 @@ def _option(setting: Setting, several: bool) -> Callable[[Command], Command]:
     if several:
         words = metavar or {int: "INTEGER", float: "FLOAT", str: "TEXT"}[setting.type]
         return add(name, metavar=f"{words},..")
-    return add(name, type=setting.type, metavar=metavar)
+    kind: Any = click.Path(path_type=Path) if setting.type is Path else setting.type
+    return add(name, type=kind, metavar=metavar, required=setting.default is REQUIRED)
 
 
 def _help(setting: Setting) -> str:
