@@ -220,7 +220,8 @@ def _option(setting: Setting, several: bool) -> Callable[[Command], Command]:
 def _help(setting: Setting) -> str:
     """What a setting is, its names where the option does not list them, and what it is where none is given."""
     names = f" One of {', '.join(setting.choices)}." if len(setting.choices) > FEW else ""
-    standard = f"  [{setting.standard}]" if setting.standard else ""
+    shown = setting.standard if setting.default is not REQUIRED else ""  # click itself adds [required]
+    standard = f"  [{shown}]" if shown else ""
     return renamed(setting.text + names + standard, option)
 
 
