@@ -1,6 +1,7 @@
 """The documents' tables of settings, made from the fields that the command line is made from."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.bridge.recipe import Recipe
@@ -41,7 +42,9 @@ def _values(setting: Setting) -> str:
         return ", ".join(setting.choices)
     if setting.range:
         return f"{setting.range} {setting.unit}".rstrip()
-    words = {bool: "yes or no", int: "a whole number", float: "a number", str: "text", tuple: "names"}[setting.type]
+    words = {bool: "yes or no", int: "a whole number", float: "a number", str: "text", tuple: "names", Path: "a path"}[
+        setting.type
+    ]
     return setting.must.removeprefix("write ") or words
 
 

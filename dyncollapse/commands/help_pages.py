@@ -47,7 +47,8 @@ class GroupedCommand(click.Command):
         """Write each group's options below its name, in the order of their first options; the rest comes last."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
-            if (words := parameter.get_help_record(ctx)) is not None:
+            words = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if words is not None:
                 groups.setdefault(getattr(parameter, "group", "") or self.rest, []).append(words)
         groups[self.rest] = groups.pop(self.rest)  # --help at least is there
         for group, rows in groups.items():

@@ -18,7 +18,16 @@ import click
 from dyncollapse.commands.help_pages import GroupedCommand, grouped_option, write_example
 from dyncollapse.runtime.files import CannotWrite, printable
 from dyncollapse.runtime.process import stopped_as_by_ctrl_c
-from dyncollapse.runtime.records import LARGE, MOST_EPOCHS, MOST_SEED, MOST_WORKERS, SMALL, Setting, settings_of
+from dyncollapse.runtime.records import (
+    LARGE,
+    MOST_EPOCHS,
+    MOST_SEED,
+    MOST_WORKERS,
+    REQUIRED,
+    SMALL,
+    Setting,
+    settings_of,
+)
 from dyncollapse.runtime.settings import SettingError, option, quoted, renamed
 
 Command = Callable[..., Any]
@@ -205,13 +214,15 @@ def _option(setting: Setting, several: bool) -> Callable[[Command], Command]:
     if several:
         words = metavar or {int: "INTEGER", float: "FLOAT", str: "TEXT"}[setting.type]
         return add(name, metavar=f"{words},..")
-    return add(name, type=setting.type, metavar=metavar)
+    kind: Any = click.Path(path_type=Path) if setting.type is Path else setting.type
+    return add(name, type=kind, metavar=metavar, required=setting.default is REQUIRED)
 
 
 def _help(setting: Setting) -> str:
     """What a setting is, its names where the option does not list them, and what it is where none is given."""
     names = f" One of {', '.join(setting.choices)}." if len(setting.choices) > FEW else ""
-    standard = f"  [{setting.standard}]" if setting.standard else ""
+    shown = setting.standard if setting.default is not REQUIRED else ""  # click itself adds [required]
+    standard = f"  [{shown}]" if shown else ""
     return renamed(setting.text + names + standard, option)
 
 

@@ -1,5 +1,8 @@
 """What a diagnosis may be asked: the options of `Monitor`, of `diagnose` and of the command line, in one record."""
 
+from dataclasses import asdict
+from typing import Any
+
 from dyncollapse.model.choices import AUTHORS_TEMPERATURE, Views, Weighing
 from dyncollapse.runtime.records import LARGE, MOST_SEED, SMALL, Number, Text, Whole, record, setting
 
@@ -50,3 +53,7 @@ class DiagnosisOptions:
         4096, "Rows kept for intervals and warnings.", group="precision", unit="rows", low=2, high=MOST_ROWS
     )
     seed: Whole = setting(0, "Seed of the choice of these rows.", group="precision", low=0, high=MOST_SEED)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All options as plain values for JSON."""
+        return asdict(self)

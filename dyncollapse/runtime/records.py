@@ -4,12 +4,13 @@ import math
 from collections.abc import Mapping
 from functools import cache, wraps
 from numbers import Integral, Real
+from pathlib import Path
 from types import MappingProxyType, NoneType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, dataclass_transform, get_args, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticUndefined
 
 from dyncollapse.runtime.settings import SettingError, quoted
 
@@ -19,7 +20,15 @@ MOST_TEXT = 4096
 SMALL, LARGE = 1e-15, 1e15
 # Ends of what PyTorch's generators take, of workers and threads, and of the passes over a set of images.
 MOST_SEED, MOST_WORKERS, MOST_EPOCHS = 2**63 - 1, 10**3, 10**6
-WORDS: dict[type, str] = {int: "whole numbers", float: "numbers", bool: "True or False", str: "text", tuple: "names"}
+WORDS: dict[type, str] = {
+    int: "whole numbers",
+    float: "numbers",
+    bool: "True or False",
+    str: "text",
+    tuple: "names",
+    Path: "a path",
+}
+REQUIRED = PydanticUndefined  # in place of a default
 RecordT = TypeVar("RecordT")
 
 
@@ -42,7 +51,7 @@ def setting(
     """A field of a record of settings; its annotation is its type, Literal for one of several names.
 
     Args:
-        default: Its value where none is given.
+        default: Its value where none is given; REQUIRED where one must be.
         text: What it is, a sentence for the command line's help, with other settings in backticks; empty for one that
             has no option.
         group: The heading in the help and in the documents under which it stands.
@@ -154,7 +163,7 @@ _CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class Setting(NamedTuple):
-    """What a field declares. `type` is int, float, bool, str or tuple, `choices` the names that it may hold."""
+    """What a field declares. `type` is int, float, bool, str, tuple or Path, `choices` the names that it may hold."""
 
     name: str
     type: type
@@ -185,8 +194,8 @@ class Setting(NamedTuple):
     def standard(self) -> str:
         """What it is where none is given, in words with other settings in backticks; empty where that is nothing."""
         value = self.default
-        if self.unset or value in (None, "", ()):
-            return self.unset
+        if self.unset or value in (None, "", (), REQUIRED):
+            return self.unset or "required" * (value is REQUIRED)
         if isinstance(value, bool):
             return ("no", "yes")[value]
         if isinstance(value, tuple):
@@ -198,14 +207,14 @@ class Setting(NamedTuple):
         """The error for a value that pydantic refuses with an error of this kind."""
         if kind == "long_text":
             told = f"it has {len(value)} letters, and {MOST_TEXT} are the most"
-        elif kind.endswith("_type"):
+        elif kind.endswith("_type") or not (self.must or self.choices or self.range):
             told = f"it takes {WORDS[self.type]}" + " or None" * self.optional
-        elif self.must:
-            told = self.must
-        elif self.choices:
-            told = f"choose one of {', '.join(self.choices)}"
         else:
-            told = f"it must be {self.range} {self.unit}".rstrip()
+            told = self.must or (
+                f"choose one of {', '.join(self.choices)}"
+                if self.choices
+                else f"it must be {self.range} {self.unit}".rstrip()
+            )
         given = _number(value) if self.type is float else value
         return SettingError(f"`{self.name}` is {quoted(given)}; {told}")
 
@@ -278,6 +287,8 @@ def _refusal(error: ValidationError, record: type, name: str | None = None) -> S
     name = name or str(first["loc"][0])
     if name not in settings:
         return SettingError(f"there is no setting {quoted(name)}; the settings are {', '.join(settings)}")
+    if first["type"] == "missing":
+        return SettingError(f"`{name}` is not given")
     return settings[name].refuse(first["input"], first["type"])
 
 

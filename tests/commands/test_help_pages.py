@@ -7,9 +7,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.commands.help_pages import EXAMPLES, GroupedCommand, grouped_option
 from dyncollapse.commands.main import main
+from dyncollapse.commands.shared import record_options
 from dyncollapse.runtime.records import settings_of
 from dyncollapse.runtime.settings import option, renamed
 from dyncollapse.simulation.configuration import Configuration
@@ -87,12 +89,16 @@ def test_examples_are_of_the_commands():
     assert EXAMPLES.keys() == PAGES.keys()
 
 
-def test_options_without_a_group_come_last():
+def test_options_without_a_group_come_last_and_arguments_nowhere():
     @click.command(cls=GroupedCommand, rest="other")
+    @click.argument("room")
+    @record_options(EncoderOptions, only=["checkpoint"])
     @click.option("--plain")
     @grouped_option("--late", group="water")
     @grouped_option("--wide", group="size")
     def bath(**_given):
         """A bath."""
 
-    assert headings(CliRunner().invoke(bath, ["--help"]).output) == ["Water", "Size", "Other"]
+    shown = CliRunner().invoke(bath, ["--help"]).output
+    assert headings(shown) == ["Encoder", "Water", "Size", "Other"]
+    assert shown.count("ROOM") == shown.count("[required]") == 1

@@ -1,6 +1,8 @@
 """How an encoder is read from a checkpoint, and its images with it: the options of embed, diagnose and probe."""
 
-from typing import Annotated, Literal
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -10,6 +12,7 @@ from dyncollapse.runtime.records import (
     DEVICE_WORDS,
     MOST_SEED,
     MOST_WORKERS,
+    REQUIRED,
     SEVERAL,
     Text,
     Whole,
@@ -30,10 +33,11 @@ class EncoderOptions:
         SettingError: One line for an option of another type or out of range.
 
     Example:
-        >>> EncoderOptions(prefix_map=("model=module", "neck=")).renames
+        >>> EncoderOptions(Path("resnet50.pth"), prefix_map=("model=module", "neck=")).renames
         {'model': 'module', 'neck': ''}
     """
 
+    checkpoint: Path = setting(REQUIRED, "A file, or a run's folder.", group="encoder")
     data: Text | None = setting(
         None, "Folder of images, or digits.", group="data", unset="the images that the run was trained on"
     )
@@ -104,3 +108,7 @@ class EncoderOptions:
     def renames(self) -> dict[str, str]:
         """Beginnings of tensors' names and what replaces them."""
         return {old: new for old, _, new in (text.partition("=") for text in self.prefix_map)}
+
+    def as_dict(self) -> dict[str, Any]:
+        """All options as plain values for JSON."""
+        return {**asdict(self), "checkpoint": str(self.checkpoint), "prefix_map": list(self.prefix_map)}

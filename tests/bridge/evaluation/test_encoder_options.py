@@ -1,6 +1,8 @@
 """One record says how an encoder is read from a file, and what else its commands take."""
 
 import inspect
+import json
+from pathlib import Path
 
 import click
 import pytest
@@ -17,14 +19,15 @@ from dyncollapse.runtime.records import settings_of
 from dyncollapse.runtime.settings import SettingError
 
 NAMES = settings_of(EncoderOptions)
+FILE = Path("z.pth")
 
 
 def test_names_and_ranges_are_those_of_the_reader():
     assert NAMES["projector_activation"].choices == tuple(ACTIVATIONS)
     assert NAMES["projector_last"].choices == tuple(LAST)
     assert (NAMES["image_size"].low, NAMES["image_size"].high) == SIDES
-    spelled = {"renames": "prefix_map", "trust": "trust_checkpoint"}
-    parameters = {spelled.get(name, name) for name in inspect.signature(load_encoder).parameters} - {"path"}
+    spelled = {"path": "checkpoint", "renames": "prefix_map", "trust": "trust_checkpoint"}
+    parameters = {spelled.get(name, name) for name in inspect.signature(load_encoder).parameters}
     assert parameters <= NAMES.keys()
 
 
@@ -42,15 +45,20 @@ def test_beginnings_of_names_are_repeated_options():
     def command(options):
         made.append(options)
 
-    assert CliRunner().invoke(command, ["--prefix-map", "a=b", "--prefix-map", "c=", "--strict"]).exit_code == 0
-    assert CliRunner().invoke(command, []).exit_code == 0
+    given = ["--checkpoint", "z.pth"]
+    assert CliRunner().invoke(command, [*given, "--prefix-map", "a=b", "--prefix-map", "c=", "--strict"]).exit_code == 0
+    assert CliRunner().invoke(command, given).exit_code == 0
     assert made[0].renames == {"a": "b", "c": ""}
-    assert made == [EncoderOptions(prefix_map=("a=b", "c="), strict=True), EncoderOptions()]
+    assert made == [EncoderOptions(FILE, prefix_map=("a=b", "c="), strict=True), EncoderOptions(FILE)]
+    assert json.loads(json.dumps(made[0].as_dict())) == made[0].as_dict()
+    missing = CliRunner().invoke(command, [])
+    assert (missing.exit_code, "Missing option '--checkpoint'" in missing.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
+        ({"checkpoint": "z.pth"}, "checkpoint is 'z.pth'; it takes a path"),
         ({"prefix_map": ["module"]}, "prefix_map is 'module'; write OLD=NEW"),
         ({"stem": "small"}, "stem is 'small'; choose one of imagenet, cifar, cifar-padding-2"),
         ({"projector_last": "softmax"}, "projector_last is 'softmax'; choose one of normalise, relu, gelu"),
@@ -62,12 +70,17 @@ def test_beginnings_of_names_are_repeated_options():
 )
 def test_what_is_out_of_range_is_told_in_one_line(given, words):
     with pytest.raises(SettingError, match=words):
-        EncoderOptions(**given)
+        EncoderOptions(**{"checkpoint": FILE, **given})
+
+
+def test_a_checkpoint_is_named():
+    with pytest.raises(SettingError, match=r"^checkpoint is not given$"):
+        EncoderOptions()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_hostile_values_are_refused_in_one_short_line(name):
-    told = [refusal(SettingError, EncoderOptions, **{name: value}) for value in VALUES.values()]
+    told = [refusal(SettingError, EncoderOptions, **{"checkpoint": FILE, name: value}) for value in VALUES.values()]
     assert any(told)
     for line in filter(None, told):
         assert line.startswith(f"{name} is ")
