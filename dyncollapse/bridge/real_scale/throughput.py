@@ -9,7 +9,9 @@ import torch
 
 from dyncollapse.bridge.data.augmentations import PAIRS, View, batched_view, draw_views
 from dyncollapse.bridge.data.batches import CHUNK, Batch, Order, batches_from_memory, batches_from_workers
-from dyncollapse.bridge.data.images import HeldImages, Images, Skipped, hold, open_data, some_images
+from dyncollapse.bridge.data.image_sets import HeldImages, Images
+from dyncollapse.bridge.data.images import hold, open_data, some_images
+from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site
 from dyncollapse.bridge.real_scale.synthetic_images import write_jpegs
 from dyncollapse.bridge.real_scale.timing import peak_memory, seconds_per_call

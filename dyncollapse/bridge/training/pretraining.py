@@ -9,7 +9,9 @@ import torch
 
 from dyncollapse.bridge.data.augmentations import PAIRS
 from dyncollapse.bridge.data.batches import Batch, batches_from_memory, batches_from_workers
-from dyncollapse.bridge.data.images import Data, HeldImages, Images, Skipped, hold, open_data
+from dyncollapse.bridge.data.image_sets import HeldImages, Images
+from dyncollapse.bridge.data.images import Data, hold, open_data
+from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.models.backbones import representation_dim
 from dyncollapse.bridge.models.encoders import Encoder, embedding_dim
 from dyncollapse.bridge.recipe import Recipe
