@@ -1,4 +1,4 @@
-"""Part 2: representations and embeddings of many images, their spectra and what the report makes of them."""
+"""Part 2: representations and embeddings of many images, their spectra and their diagnosis."""
 
 import copy
 from dataclasses import replace
