@@ -1,5 +1,8 @@
 from .data.augmentations import View, batched_view, draw_views, worker_view
-from .data.images import Data, FolderImages, HeldImages, Skipped, Unreadable, open_data
+from .data.image_sets import FolderImages, HeldImages
+from .data.images import Data, open_data
+from .data.pixels import Unreadable
+from .data.skipped import Skipped
 from .evaluation.diagnose import Adjacent, DiagnosedSpaces, adjacent_layers, diagnose_spaces
 from .evaluation.digits_check import check_recipes, finish_run, run_check
 from .evaluation.embed import Embedded, embed

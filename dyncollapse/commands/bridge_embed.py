@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from dyncollapse.bridge.data.images import labelled
+from dyncollapse.bridge.data.image_sets import labelled
 from dyncollapse.bridge.evaluation.embed import LABELS
 from dyncollapse.bridge.training.collapse_monitor import SPACES
 from dyncollapse.commands.bridge_encoder import (

@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
-from dyncollapse.bridge.data.images import Data, Images, Skipped, open_data
+from dyncollapse.bridge.data.image_sets import Images
+from dyncollapse.bridge.data.images import Data, open_data
+from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.evaluation.embed import VIEWS, Embedded, embed
 from dyncollapse.bridge.evaluation.load import LoadedEncoder, load_encoder
 from dyncollapse.bridge.recipe import WIDEST

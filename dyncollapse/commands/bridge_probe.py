@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import click
 from torch import Tensor
 
-from dyncollapse.bridge.data.images import Images
+from dyncollapse.bridge.data.image_sets import Images
 from dyncollapse.bridge.evaluation.probe import (
     METHODS,
     Probed,

@@ -14,7 +14,7 @@ from helpers.bridge import write_images
 from helpers.programs import refused
 from PIL import Image
 
-from dyncollapse.bridge.data.images import FolderImages
+from dyncollapse.bridge.data.image_sets import FolderImages
 from dyncollapse.bridge.data.pixels import Unreadable
 from dyncollapse.commands.main import main
 

@@ -19,10 +19,21 @@ GREY = (0.2989, 0.587, 0.114)  # luma of ITU-R BT.601, as in torchvision and Pil
 
 @dataclass(frozen=True)
 class View:
-    """How one view is made, in this order; probabilities and ranges as in torchvision's transforms.
+    """How one view is made, in the order of its settings, which are those of torchvision's transforms.
 
-    `scale` and `ratio` are the area and aspect of the crop that is resized to the view, `degrees` a rotation of up to
-    that, `jitter` ranges of brightness, contrast, saturation and hue, applied in random order.
+    Attributes:
+        scale: Area of the crop that is resized to the view, over the image's, from and to.
+        ratio: Aspect of the crop, width over height, from and to.
+        degrees: Largest rotation either way.
+        flip: Probability of a mirrored view.
+        jitter: Ranges of brightness, contrast, saturation and hue, applied in random order.
+        jitter_probability: Of all four.
+        grey: Probability of a view without colour.
+        blur: Probability of a Gaussian blur.
+        blur_size: Width of its kernel, in pixels.
+        blur_sigma: Its deviation, in pixels, from and to.
+        solarise: Probability that pixels at and above 128 of 255 are inverted.
+        noise: Deviation of Gaussian noise on pixels in [0, 1].
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -61,7 +72,15 @@ def crop_only(view: View) -> View:
 
 
 def worker_view(view: View, size: int) -> Callable[[UInt8[Tensor, "c h w"]], UInt8[Tensor, "c size size"]]:
-    """The view of one image of any size as a transform by torchvision, which draws from torch's global generator."""
+    """Make a view of one image by torchvision, as worker processes do.
+
+    Args:
+        view: The augmentation.
+        size: Side of the view, in pixels.
+
+    Returns:
+        A transform of an image of any size, which draws from torch's global generator.
+    """
     from torchvision.transforms import v2
 
     steps: list[nn.Module] = []

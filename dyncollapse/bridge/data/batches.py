@@ -23,8 +23,9 @@ from dyncollapse.bridge.data.augmentations import (
     plain,
     worker_view,
 )
-from dyncollapse.bridge.data.images import NEIGHBOURS, HeldImages, Images, read_near
+from dyncollapse.bridge.data.image_sets import HeldImages, Images
 from dyncollapse.bridge.data.pixels import UnknownRange, Unreadable, quiet_decoders
+from dyncollapse.bridge.data.skipped import NEIGHBOURS, read_near
 from dyncollapse.runtime.process import check_count, end_with_parent
 from dyncollapse.runtime.settings import SettingError
 

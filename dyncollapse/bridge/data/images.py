@@ -1,113 +1,26 @@
-"""Sets of labelled images: folders, whole or damaged, CIFAR-10 as torchvision keeps it, scikit-learn's digits."""
+"""Images opened by name: folders, whole or damaged, CIFAR-10 as torchvision keeps it, scikit-learn's digits."""
 
 import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
-from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from dyncollapse.bridge.data.augmentations import square, stored_side
 from dyncollapse.bridge.data.image_folders import ImageFolder, find_splits, in_words, some
-from dyncollapse.bridge.data.pixels import Unreadable, quiet_decoders, read_rgb
+from dyncollapse.bridge.data.image_sets import NO_CLASS, FolderImages, HeldImages, Images, labelled
+from dyncollapse.bridge.data.pixels import Unreadable, quiet_decoders
+from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.runtime.files import printable, unmarked
 from dyncollapse.runtime.settings import NAMED, SettingError
 
-NO_CLASS = -1  # the label of images without classes
 CIFAR = "cifar-10-batches-py"
 # Of 1797 digits the last 500 are for testing: later writers, whom the others do not hold (the set is in that order).
 DIGITS_TEST = 500
-NEIGHBOURS = 64  # unreadable images in a row: more than single damaged files explain, and few enough to wait for
-
-
-class Images(Protocol):
-    """Labelled images, each read when asked for."""
-
-    @property
-    def labels(self) -> Int[Tensor, " n"]:
-        """The class of each, -1 where there are no classes."""
-        ...
-
-    @property
-    def channels(self) -> int:
-        """Colours of each."""
-        ...
-
-    def __len__(self) -> int:
-        """How many."""
-        ...
-
-    def name(self, index: int) -> str:
-        """Path or number of an image."""
-        ...
-
-    def read(self, index: int) -> UInt8[Tensor, "c h w"]:
-        """The pixels of one image. Raises Unreadable."""
-        ...
-
-    def take(self, kept: Int[Tensor, " k"]) -> "Images":
-        """Those of these numbers, in their order."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class HeldImages:
-    """Images in memory, (n, c, h, w) of one size."""
-
-    pixels: UInt8[Tensor, "n c h w"]
-    labels: Int[Tensor, " n"]
-    title: str
-
-    @property
-    def channels(self) -> int:
-        """Colours of each."""
-        return int(self.pixels.shape[1])
-
-    def __len__(self) -> int:
-        """How many."""
-        return len(self.pixels)
-
-    def name(self, index: int) -> str:
-        """Its number."""
-        return f"{self.title} image {index}"
-
-    def read(self, index: int) -> UInt8[Tensor, "c h w"]:
-        """Its pixels."""
-        return self.pixels[index]
-
-    def take(self, kept: Int[Tensor, " k"]) -> "HeldImages":
-        """Those of these numbers, in their order."""
-        return HeldImages(self.pixels[kept], self.labels[kept], self.title)
-
-
-@dataclass(frozen=True, eq=False)
-class FolderImages:
-    """Image files, each decoded by Pillow to RGB when it is read."""
-
-    paths: Sequence[str]
-    labels: Int[Tensor, " n"]
-    channels: int = 3
-
-    def __len__(self) -> int:
-        """How many."""
-        return len(self.paths)
-
-    def name(self, index: int) -> str:
-        """Its path."""
-        return printable(self.paths[index])
-
-    def read(self, index: int) -> UInt8[Tensor, "3 h w"]:
-        """Its pixels by `read_rgb`, with what that raises."""
-        return torch.from_numpy(read_rgb(self.paths[index])).permute(2, 0, 1)
-
-    def take(self, kept: Int[Tensor, " k"]) -> "FolderImages":
-        """Those of these numbers, in their order."""
-        return FolderImages([self.paths[index] for index in kept.tolist()], self.labels[kept], self.channels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,11 +68,6 @@ class Data:
             raise SettingError(
                 f"`data` {shown} has test images of {names}, and no training images of it; is it only half copied?"
             )
-
-
-def labelled(images: Images) -> bool:
-    """Whether the images have classes."""
-    return bool((images.labels != NO_CLASS).all())
 
 
 def _to_stderr(text: str) -> None:
@@ -237,88 +145,6 @@ def _digits() -> Data:
     splits = slice(-DIGITS_TEST), slice(-DIGITS_TEST, None)
     parts = [HeldImages(pixels[split], labels[split], "digits") for split in splits]
     return Data(parts[0], parts[1], [str(digit) for digit in range(10)], "digits")
-
-
-class RefusedImage(Unreadable, SettingError):
-    """The first image that cannot be read, where `strict` asks to stop at it; the message names it."""
-
-
-@dataclass
-class Skipped:
-    """Images that could not be read, by number; with `strict` the first one is an error.
-
-    Attributes:
-        images: The whole set.
-        strict: Whether to stop at the first.
-        tell: Called with a line on each.
-        reasons: Why, by the image's number.
-    """
-
-    images: Images
-    strict: bool = False
-    tell: Callable[[str], object] = print
-    reasons: dict[int, str] = field(default_factory=dict)
-    _held: list[str] = field(default_factory=list)  # until an image could be read: all may be refused
-
-    def add(self, failures: Sequence[tuple[int, str]]) -> None:
-        """Note failures; the first of each image is reported once `check` has seen an image that can be read.
-
-        Raises RefusedImage if `strict`.
-        """
-        for index, reason in failures:
-            if self.strict:
-                raise RefusedImage(
-                    f"{unmarked(reason)}; repair or remove it, or leave out `strict` to skip such images"
-                )
-            if index not in self.reasons:
-                self.reasons[index] = reason
-                self._held.append(f"skipped: {reason}")
-
-    def check(self, read: int, ended: bool = False) -> None:
-        """Raise Unreadable where none of the first NEIGHBOURS images, or of all, could be read; else report them."""
-        if not read and (ended or len(self.reasons) >= NEIGHBOURS):
-            of = "" if ended else f"first {len(self.reasons)} of the "
-            raise Unreadable(
-                f"none of the {of}{len(self.images)} images can be read, the first: {self.reasons[min(self.reasons)]}"
-            )
-        if read:
-            for text in self._held:
-                self.tell(text)
-            self._held.clear()
-
-    @property
-    def sentence(self) -> str:
-        """How many, and which; empty where there are none."""
-        if not self.reasons:
-            return ""
-        names = [self.images.name(index) for index in sorted(self.reasons)]
-        return f"{len(names)} of {len(self.images)} images could not be read and were skipped: {some(names)}"
-
-
-def read_near(
-    images: Images, index: int, most: int = NEIGHBOURS
-) -> tuple[int, UInt8[Tensor, "c h w"], list[tuple[int, str]]]:
-    """Read an image, or the next one that can be read, so that a batch keeps its size, as every process needs.
-
-    Args:
-        images: n images.
-        index: Which to try first.
-        most: Images to try.
-
-    Returns:
-        The number of the image that was read, its pixels, and the failures on the way.
-
-    Raises:
-        Unreadable: After `most` failures, with the first reason.
-    """
-    failures: list[tuple[int, str]] = []
-    for offset in range(min(most, len(images))):
-        number = (index + offset) % len(images)
-        try:
-            return number, images.read(number), failures
-        except Unreadable as error:
-            failures.append((number, str(error)))
-    raise Unreadable(failures[0][1] + (f", nor can {most - 1} after it" if most > 1 else ""))
 
 
 def hold(images: Images, size: int, skipped: Skipped, threads: int = 1) -> HeldImages:

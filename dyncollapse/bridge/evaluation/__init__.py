@@ -1,1 +1,1 @@
-"""What a trained encoder is worth: loaded, embedded, diagnosed, probed, tabulated beside the paper, drawn."""
+"""Trained encoders: loaded, embedded, diagnosed, probed, tabulated beside the paper, drawn."""

@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from dyncollapse.bridge.data.images import Data, Images, open_data, some_images
+from dyncollapse.bridge.data.image_sets import Images
+from dyncollapse.bridge.data.images import Data, open_data, some_images
 from dyncollapse.bridge.evaluation.diagnose import diagnose_spaces
 from dyncollapse.bridge.evaluation.embed import VIEWS_OF_LOSS, embed
 from dyncollapse.bridge.evaluation.load import LoadedEncoder, from_recipe
@@ -35,9 +36,17 @@ PAUSE = 1.0  # seconds between two looks at the runs' logs
 
 
 def check_recipes(seeds: int = SEEDS, *, short: bool = False, epochs: int | None = None) -> dict[str, Recipe]:
-    """The runs of the check by the name of their folder; `short` leaves out the ablations of Table 2.
+    """Choose the runs of the check on digits.
 
     A linear projector with as many outputs as DirectCLR keeps dimensions is among them: the paper's have 128 and 360.
+
+    Args:
+        seeds: Runs of each projector.
+        short: Leave out the ablations of Table 2.
+        epochs: Of each run; None for EPOCHS, or SHORT_EPOCHS.
+
+    Returns:
+        Settings by the name of the run's folder.
     """
     epochs = epochs or (SHORT_EPOCHS if short else EPOCHS)
     common = {"data": "digits", "epochs": epochs, "monitor_every": 0, "tensorboard": False}

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dyncollapse.bridge.data.augmentations import PAIRS, View
 from dyncollapse.bridge.data.batches import Batch, batches_in_order
-from dyncollapse.bridge.data.images import Images, Skipped, labelled
+from dyncollapse.bridge.data.image_sets import Images, labelled
+from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.evaluation.load import LoadedEncoder
 from dyncollapse.bridge.evaluation.row_files import RowFiles
 from dyncollapse.bridge.models.encoders import Encoder

@@ -25,7 +25,13 @@ LOWEST = 1e-12  # of the largest eigenvalue, as far down as relative spectra are
 
 
 def plot_relative_spectra(ax: Axes, spectra: Mapping[str, ArrayLike], title: str = "") -> None:
-    """Draw covariance spectra, each over its largest eigenvalue and by the name of its projector, on a log axis."""
+    """Draw covariance spectra, each over its largest eigenvalue, on a log axis.
+
+    Args:
+        ax: Where to draw.
+        spectra: Eigenvalues, largest first, by the projector's name in NAMES.
+        title: Of the axes.
+    """
     for head, values in spectra.items():
         spectrum = np.asarray(values)
         relative = spectrum / spectrum[0]
@@ -44,7 +50,13 @@ def plot_relative_spectra(ax: Axes, spectra: Mapping[str, ArrayLike], title: str
 
 
 def plot_d0(ax: Axes, points: Sequence[tuple[int, float, float]], references: Mapping[str, float]) -> None:
-    """Draw top-1 (percent, with its standard error) of DirectCLR over d0, and of other projectors as lines."""
+    """Draw top-1 of DirectCLR over d0, and of other projectors as lines.
+
+    Args:
+        ax: Where to draw.
+        points: d0, top-1 and its standard error, both in percent.
+        references: Top-1 in percent by the projector's name in NAMES.
+    """
     d0, top1, error = (np.asarray(column) for column in zip(*sorted(points), strict=True))
     ax.errorbar(
         d0, top1, error, fmt="o-", color=COLOURS["low-rank-diagonal"], capsize=2, label=NAMES["low-rank-diagonal"]
@@ -58,7 +70,15 @@ def plot_d0(ax: Axes, points: Sequence[tuple[int, float, float]], references: Ma
 
 
 def draw_curves(log: Sequence[LogLine], monitor: Sequence[MonitorLine]) -> Figure:
-    """Draw a run's loss and, where they were monitored, effective ranks and the last spectra of both spaces."""
+    """Draw a run's loss and, where they were monitored, effective ranks and the last spectra of both spaces.
+
+    Args:
+        log: Lines of log.jsonl, by `read_log`.
+        monitor: Lines of monitor.jsonl, by `read_monitor`.
+
+    Returns:
+        A row of one or three axes.
+    """
     figure = Figure(figsize=(9 if monitor else 4, 3.2), layout="constrained")
     axes = figure.subplots(1, 3 if monitor else 1, squeeze=False)[0]
     axes[0].plot([line["step"] for line in log], [line["loss"] for line in log], ".-", markersize=3, linewidth=1)
@@ -82,7 +102,14 @@ def draw_curves(log: Sequence[LogLine], monitor: Sequence[MonitorLine]) -> Figur
 
 
 def draw_spaces(reports: Mapping[str, EmbeddingReport]) -> Figure:
-    """Draw the spectrum of each space and, where other views were given, rho and both sides of it, a row a space."""
+    """Draw the spectrum of each space and, where other views were given, rho and both sides of it.
+
+    Args:
+        reports: A report by the name of each space.
+
+    Returns:
+        A row of axes for each space.
+    """
     compared = any(report.ratios is not None for report in reports.values())
     figure = Figure(figsize=(11 if compared else 4.5, 3.3 * len(reports)), layout="constrained")
     grid = figure.subplots(len(reports), 3 if compared else 1, squeeze=False)
@@ -107,7 +134,14 @@ def draw_spaces(reports: Mapping[str, EmbeddingReport]) -> Figure:
 
 
 def draw_check(runs: Sequence[Run]) -> Figure:
-    """Draw small-scale versions of the paper's Figures 2, 7b, 9 and 12 from the first seed's runs of each projector."""
+    """Draw small-scale versions of the paper's Figures 2, 7b, 9 and 12.
+
+    Args:
+        runs: Runs of any projectors; of each the first seed is drawn.
+
+    Returns:
+        Four axes.
+    """
     firsts: dict[str, Run] = {}
     points = []
     for run in sorted(runs, key=lambda run: run.recipe.seed):

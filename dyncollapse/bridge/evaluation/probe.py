@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from dyncollapse.bridge.data.augmentations import PROBES, View
 from dyncollapse.bridge.data.batches import Batch, Order, batches_from_memory, batches_from_workers, batches_in_order
-from dyncollapse.bridge.data.images import HeldImages, Images, Skipped
+from dyncollapse.bridge.data.image_sets import HeldImages, Images
+from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.evaluation.load import LoadedEncoder
 from dyncollapse.bridge.models.backbones import representation_dim
 from dyncollapse.bridge.training.batch_size import check_batch_room

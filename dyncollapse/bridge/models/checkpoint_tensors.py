@@ -1,4 +1,4 @@
-"""What a checkpoint holds, by whomever it was saved: its tensors by name, each checked before it is believed."""
+"""The tensors of a checkpoint by name, each checked before it is used, whichever library saved it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ MOST_COPIES, FREE = 8, 2**27
 
 
 def read_tensors(path: Path, *, trust: bool = False) -> object:
-    """A checkpoint's content, with every tensor in it dense and of a name that `flatten` gives.
+    """Read a checkpoint, in which every tensor is dense and has a name that `flatten` gives.
 
     Args:
         path: A .safetensors, or what torch.save wrote.
@@ -94,7 +94,7 @@ def _what_is_not_here(error: ImportError | AttributeError) -> str:
 
 
 def flatten(content: object) -> Sequence[tuple[str, Tensor]]:
-    """All tensors in nested dicts, by their path in it, such as `model.module.conv1.weight`.
+    """List all tensors in nested dicts by their path, such as `model.module.conv1.weight`.
 
     Args:
         content: A tensor, a dict or, from a trusted file, a module.

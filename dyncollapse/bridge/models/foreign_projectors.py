@@ -1,4 +1,4 @@
-"""Which tensors of a file are the projector: the candidates beside the backbone, and what is left out for doubt."""
+"""Which tensors of a file are the projector: the candidates beside the backbone, and what is left out as doubtful."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -93,11 +93,20 @@ class UnitNorm(nn.Module):
 
 
 def build_projector(recipe: Recipe, dim: int) -> nn.Module:
-    """The recipe's projector for representations of dimension `dim`, drawn from torch's global generator.
+    """Build a recipe's projector, drawn from torch's global generator.
 
     Sizes that the recipe leaves open are the paper's for 2048: a sub-vector of 360, in proportion for other `dim`; an
-    output of 128, or `dim` where that is less; a hidden layer as wide as the representation. Raises ValueError for a d0
-    above `dim`.
+    output of 128, or `dim` where that is less; a hidden layer as wide as the representation.
+
+    Args:
+        recipe: Which projector, and its sizes.
+        dim: Dimension of the representations.
+
+    Returns:
+        The projector.
+
+    Raises:
+        SettingError: For a d0 above `dim`, and for sizes beyond the memory.
     """
     out, hidden = recipe.out_dim or min(PAPER_OUT, dim), recipe.hidden_dim or dim
     d0 = recipe.d0 or max(1, round(dim * PAPER_D0 / PAPER_REPRESENTATION))

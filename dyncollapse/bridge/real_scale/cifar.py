@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dyncollapse.bridge.data.image_folders import folder_names
-from dyncollapse.bridge.data.images import CIFAR, Data, HeldImages, Skipped, hold, open_data
+from dyncollapse.bridge.data.image_sets import HeldImages
+from dyncollapse.bridge.data.images import CIFAR, Data, hold, open_data
+from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.evaluation.digits_check import finish_run, table_recipes
 from dyncollapse.bridge.evaluation.paper_tables import compare
 from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site
@@ -51,13 +53,13 @@ def measure(site: Site) -> PartResult:
     data.check_labels()
     train, data = _held(data, first.image_size, site)
     with chosen_kernels(first):  # epochs enough for as many steps as a rate takes
-        row, _ = rates(replace(first, epochs=1000), train, train, ("memory",), site)
-    seconds = len(train) // first.batch_size * first.batch_size / row["memory"]
+        measured, _ = rates(replace(first, epochs=1000), train, train, ("memory",), site)
+    seconds = len(train) // first.batch_size * first.batch_size / measured.trained["memory"]
     epochs = _epochs(site, len(recipes), seconds)
-    site.tell(f"{row['memory']:.4g} images/s: {epochs} epoch(s) of each of {len(recipes)} rows")
+    site.tell(f"{measured.trained['memory']:.4g} images/s: {epochs} epoch(s) of each of {len(recipes)} rows")
     values: dict[str, Any] = {
-        "bare": row["bare"],
-        "rate": row["memory"],
+        "bare": measured.bare,
+        "rate": measured.trained["memory"],
         "epochs": epochs,
         "images": len(train),
         "failed": {},

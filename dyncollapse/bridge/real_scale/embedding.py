@@ -1,4 +1,4 @@
-"""Part 2: representations and embeddings of many images, their spectra and what the report makes of them."""
+"""Part 2: representations and embeddings of many images, their spectra and their diagnosis."""
 
 import copy
 from dataclasses import replace
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dyncollapse.bridge.data.augmentations import stored_side
 from dyncollapse.bridge.data.batches import batches_in_order
-from dyncollapse.bridge.data.images import HeldImages
+from dyncollapse.bridge.data.image_sets import HeldImages
 from dyncollapse.bridge.evaluation.diagnose import diagnose_spaces
 from dyncollapse.bridge.evaluation.embed import BATCH, VIEWS_OF_LOSS, Embedded, embed, view_pair
 from dyncollapse.bridge.evaluation.load import LoadedEncoder, from_recipe, load_encoder

@@ -25,7 +25,7 @@ AGREES = 1e-4
 
 
 def measure(site: Site) -> PartResult:
-    """Train whole in this process; as a command that is killed after its first checkpoint, and its resumption."""
+    """Compare a run without a break with one that is killed after its first checkpoint and resumed."""
     classes = 4
     write_jpegs(site.folder / "small" / "train", classes, site.scale.killed_images // classes, ((64, 64),))
     recipe, steps = _recipe(site), site.scale.killed_steps

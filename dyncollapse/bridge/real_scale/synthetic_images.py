@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from dyncollapse.bridge.data.images import HeldImages
+from dyncollapse.bridge.data.image_sets import HeldImages
 from dyncollapse.runtime.process import cores
 
 COARSE, GRAIN, QUALITY = 4, 10.0, 94  # side of a patch, noise, JPEG quality: about 110 kB, as ImageNet's

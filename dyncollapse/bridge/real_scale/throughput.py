@@ -1,7 +1,9 @@
 """Part 1: training steps at full size, from device memory and from a folder, against the network alone."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, TypedDict
 
@@ -9,7 +11,9 @@ import torch
 
 from dyncollapse.bridge.data.augmentations import PAIRS, View, batched_view, draw_views
 from dyncollapse.bridge.data.batches import CHUNK, Batch, Order, batches_from_memory, batches_from_workers
-from dyncollapse.bridge.data.images import HeldImages, Images, Skipped, hold, open_data, some_images
+from dyncollapse.bridge.data.image_sets import HeldImages, Images
+from dyncollapse.bridge.data.images import hold, open_data, some_images
+from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site
 from dyncollapse.bridge.real_scale.synthetic_images import write_jpegs
 from dyncollapse.bridge.real_scale.timing import peak_memory, seconds_per_call
@@ -38,6 +42,36 @@ ROOM_OF_TIME = 1.2  # a variant is begun where this much of what the slowest too
 PREFETCHED = 2  # chunks that each worker process has ready (torch's default)
 
 
+@dataclass
+class Rates:
+    """Images per second of one encoder, and what its training did.
+
+    Attributes:
+        bare: Of the network alone, forwards and backwards.
+        trained: By pipeline.
+        peaks: Most bytes in use by pipeline; None on a CPU.
+        losses: Of all steps.
+        moved: Share of the weights that training moved.
+    """
+
+    bare: float
+    trained: dict[str, float] = field(default_factory=dict)
+    peaks: dict[str, int | None] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+    moved: float = 0.0
+
+    @property
+    def not_finite(self) -> int:
+        """Losses that are no numbers."""
+        return sum(not math.isfinite(loss) for loss in self.losses)
+
+    def as_values(self) -> dict[str, object]:
+        """All of it as plain JSON values."""
+        peaks = {f"{name}_peak_bytes": peak for name, peak in self.peaks.items()}
+        values = {"not_finite": self.not_finite, "steps": len(self.losses), "loss": self.losses[-1]}
+        return {"bare": self.bare, **self.trained, **peaks, **values, "moved": self.moved}
+
+
 class Trial(TypedDict):
     """The network's own rate and memory at one size of the batch."""
 
@@ -61,7 +95,7 @@ def measure(site: Site) -> PartResult:
         some = some_images(images, scale.held)
         held = hold(some, resolve(common).image_size, Skipped(some, strict=True), workers)
         findings = [Finding("pairs in a batch, the largest within 2 % of the fastest", pairs)]
-        rows: dict[str, dict[str, Any]] = {}
+        rows: dict[str, dict[str, object]] = {}
         views, skipped = _views(held, pairs, resolve(common), site)
         slowest = 0.0
         values |= {"batch": pairs, "batches": tried, "rates": rows, **views}
@@ -71,35 +105,31 @@ def measure(site: Site) -> PartResult:
                 continue
             start = time.time()
             recipe = resolve({**common, **settings, "batch_size": pairs})
-            row, trainer = rates(recipe, images, held, PIPELINES if not rows else PIPELINES[:-1], site)
+            measured, trainer = rates(recipe, images, held, PIPELINES if not rows else PIPELINES[:-1], site)
             if not rows:
-                trainer.checkpoint(row["steps"]).save(site.folder, keep=1)  # for part 2
+                trainer.checkpoint(len(measured.losses)).save(site.folder, keep=1)  # for part 2
             del trainer  # or the next one's most memory would have it in it
-            rows[name] = row
-            site.tell(
-                f"{name}, images/s: "
-                + ", ".join(f"{kind} {row[kind]:.4g}" for kind in ("bare", *PIPELINES) if kind in row)
-            )
-            findings += _findings(name, row, site)
+            rows[name] = measured.as_values()
+            speeds = {"bare": measured.bare, **measured.trained}
+            site.tell(f"{name}, images/s: " + ", ".join(f"{kind} {speed:.4g}" for kind, speed in speeds.items()))
+            findings += _findings(name, measured, site)
             site.save(PartResult(findings, values, skipped))
             slowest = max(slowest, time.time() - start)
     return PartResult(findings, values, skipped)
 
 
-def _findings(name: str, row: dict[str, Any], site: Site) -> list[Finding]:
-    findings = [Finding(f"{name}, network alone, forwards and backwards", row["bare"], "images/s")]
-    for kind in PIPELINES:
-        if kind not in row:
-            continue
-        findings.append(Finding(f"{name}, trained {TITLES[kind]}", row[kind], "images/s"))
-        over = Finding(f"{name}, that over the network's own rate, {TITLES[kind]}", row[kind] / row["bare"])
+def _findings(name: str, measured: Rates, site: Site) -> list[Finding]:
+    findings = [Finding(f"{name}, network alone, forwards and backwards", measured.bare, "images/s")]
+    for kind, speed in measured.trained.items():
+        findings.append(Finding(f"{name}, trained {TITLES[kind]}", speed, "images/s"))
+        over = Finding(f"{name}, that over the network's own rate, {TITLES[kind]}", speed / measured.bare)
         findings.append(site.target(over.what, over.value, FROM_MEMORY, least=True) if kind == "memory" else over)
     findings += [
-        Finding(f"{name}, losses that are no numbers, in all", row["not_finite"], limit=0),
-        Finding(f"{name}, weights that training moved, share", row["moved"], limit=0.5, least=True),
+        Finding(f"{name}, losses that are no numbers, in all", measured.not_finite, limit=0),
+        Finding(f"{name}, weights that training moved, share", measured.moved, limit=0.5, least=True),
     ]
-    if row["memory_peak_bytes"] is not None:
-        findings.append(Finding(f"{name}, most memory, trained from memory", row["memory_peak_bytes"] / 2**30, "GiB"))
+    if (peak := measured.peaks["memory"]) is not None:
+        findings.append(Finding(f"{name}, most memory, trained from memory", peak / 2**30, "GiB"))
     return findings
 
 
@@ -156,13 +186,24 @@ def _bare_step(trainer: Trainer, pairs: int) -> Callable[[], None]:
 
 def rates(
     recipe: Recipe, images: Images, held: HeldImages, pipelines: Sequence[str], site: Site
-) -> tuple[dict[str, Any], Trainer]:
-    """Images per second of the network alone and of each pipeline, of one encoder that goes on training; and it."""
+) -> tuple[Rates, Trainer]:
+    """Measure the network alone and each pipeline, on one encoder that goes on training.
+
+    Args:
+        recipe: The run.
+        images: For the pipelines that read files.
+        held: For the one that holds images in memory.
+        pipelines: Which of PIPELINES.
+        site: Device, and seconds for each rate.
+
+    Returns:
+        The rates, and the trainer after all steps.
+    """
     device, pairs = site.device, recipe.batch_size
     trainer = build_trainer(recipe, Process(0, 1, device), len(held), 3)
     start = [parameter.detach().clone() for parameter in trainer.encoder.parameters()]
     seconds = seconds_per_call(_bare_step(trainer, pairs), device, site.scale.seconds, warm=2)
-    values: dict[str, Any] = {"bare": pairs / seconds}
+    measured = Rates(pairs / seconds)
     trainer.optimiser.zero_grad(set_to_none=True)
     losses: list[torch.Tensor] = []
     for name in pipelines:
@@ -172,14 +213,13 @@ def rates(
             losses.append(trainer.step(len(losses), next(batches))[0])
 
         def rate(name: str = name, step: Callable[[], None] = step, warm: int = warm) -> None:
-            values[name] = pairs / seconds_per_call(step, device, site.scale.seconds, warm=warm)
+            measured.trained[name] = pairs / seconds_per_call(step, device, site.scale.seconds, warm=warm)
 
-        values[f"{name}_peak_bytes"] = peak_memory(device, rate)
-    values["not_finite"] = int((~torch.isfinite(torch.stack(losses))).sum())
-    values["steps"], values["loss"] = len(losses), float(losses[-1])
-    moved = sum(int((p != q).sum()) for p, q in zip(trainer.encoder.parameters(), start, strict=True))
-    values["moved"] = moved / sum(p.numel() for p in start)
-    return values, trainer
+        measured.peaks[name] = peak_memory(device, rate)
+    measured.losses = torch.stack(losses).tolist()
+    moved = sum(int((end != begin).sum()) for end, begin in zip(trainer.encoder.parameters(), start, strict=True))
+    measured.moved = moved / sum(begin.numel() for begin in start)
+    return measured, trainer
 
 
 def _pipeline(name: str, trainer: Trainer, images: Images, held: HeldImages) -> tuple[Iterator[Batch], int]:

@@ -1,4 +1,4 @@
-"""Whether a batch fits into memory, asked before the first, and which would, asked when one did not."""
+"""Memory of a step: whether a batch fits, before the first step, and which batch would fit where one did not."""
 
 import gc
 import math
@@ -47,7 +47,13 @@ def check_step_room(recipe: Recipe, encoder: Encoder, process: Process, channels
 
 
 def check_batch_room(backbone: nn.Module, shape: tuple[int, int, int, int], views: int, device: torch.device) -> None:
-    """Refuse a batch of images (n, channels, side, side) in so many views that cannot be embedded in memory.
+    """Refuse a batch of images that cannot be embedded in memory.
+
+    Args:
+        backbone: The network.
+        shape: Of the batch: images, channels, height and width.
+        views: How many of each image.
+        device: Where it computes.
 
     Raises:
         SettingError: One line that says how much the batch would take and how much there is.
@@ -86,7 +92,7 @@ def _sizes_noted(module: nn.Module, sizes: list[int]) -> Iterator[None]:
 
 
 def batch_advice(recipe: Recipe, process: Process, channels: int) -> str:
-    """Say which batch would fit, by the memory of two small ones."""
+    """Say which batch would fit, by the memory of two small ones; the sentence names settings in backticks."""
     given = f"`batch_size` {recipe.batch_size} does not fit into memory"
     if process.device.type != "cuda":
         return f"{given}; halve it until it does"

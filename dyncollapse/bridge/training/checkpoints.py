@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole or not there, the newest few, and what goes on from them exactly as if never stopped."""
+"""Checkpoints of a run: each whole or not there, the newest few, from which it goes on as if it had never stopped."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ def newest(folder: Path) -> Path:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """A checkpoint that `Checkpoint.save` wrote, never unpickled.
+    """Read a checkpoint that `Checkpoint.save` wrote; nothing is unpickled.
 
     Args:
         path: One of `checkpoints`.
@@ -105,7 +105,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def as_checkpoint(content: dict[str, Any], shown: str) -> Checkpoint:
-    """What `is_ours` recognised, checked.
+    """Check what `is_ours` recognised.
 
     Args:
         content: What the file holds.

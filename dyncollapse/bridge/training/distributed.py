@@ -19,7 +19,13 @@ ValueT = TypeVar("ValueT")
 
 @dataclass(frozen=True)
 class Process:
-    """Which of how many processes this is, and the device it computes on."""
+    """One of the processes that train as one.
+
+    Attributes:
+        rank: Its number, from 0.
+        count: How many there are.
+        device: Where it computes.
+    """
 
     rank: int
     count: int
@@ -43,9 +49,17 @@ class Process:
 
 @contextmanager
 def join_processes(device: str) -> Iterator[Process]:
-    """This process, joined with the others where torchrun started it.
+    """Join this process with the others where torchrun started it.
 
-    Raises ValueError where there are more processes than GPUs.
+    Args:
+        device: cpu, cuda or cuda:N; of several processes each takes a GPU of its own.
+
+    Yields:
+        This process.
+
+    Raises:
+        SettingError: For one GPU that several processes would share.
+        ValueError: Where there are more processes than GPUs.
     """
     count, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", 1), ("RANK", 0)))
     local = int(os.environ.get("LOCAL_RANK", 0))
@@ -72,7 +86,15 @@ def join_processes(device: str) -> Iterator[Process]:
 
 
 def gather(rows: Float[Tensor, "n d"], count: int) -> Float[Tensor, "m d"]:
-    """The rows of all processes, in the order of their ranks, through which gradients flow back to each."""
+    """Gather the rows of all processes; gradients flow back to each.
+
+    Args:
+        rows: This process's.
+        count: Processes.
+
+    Returns:
+        All rows, in the order of ranks, m = n * count.
+    """
     gathered: Tensor = rows if count == 1 else _Gather.apply(rows)
     return gathered
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.bridge.data.batches import Batch
-from dyncollapse.bridge.data.images import Skipped
+from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.training.collapse_monitor import CollapseMonitor
 from dyncollapse.bridge.training.distributed import gather_values
 from dyncollapse.bridge.training.stop_signals import stop_signals

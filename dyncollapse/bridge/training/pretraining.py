@@ -9,7 +9,9 @@ import torch
 
 from dyncollapse.bridge.data.augmentations import PAIRS
 from dyncollapse.bridge.data.batches import Batch, batches_from_memory, batches_from_workers
-from dyncollapse.bridge.data.images import Data, HeldImages, Images, Skipped, hold, open_data
+from dyncollapse.bridge.data.image_sets import HeldImages, Images
+from dyncollapse.bridge.data.images import Data, hold, open_data
+from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.models.backbones import representation_dim
 from dyncollapse.bridge.models.encoders import Encoder, embedding_dim
 from dyncollapse.bridge.recipe import Recipe
@@ -107,10 +109,10 @@ def _pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress
     dims = representation_dim(trainer.encoder.backbone), embedding_dim(trainer.encoder)
     monitor = CollapseMonitor(recipe.monitor_every, recipe.batch_size, dims, process)
     check_step_room(recipe, trainer.encoder, process, images.channels)
-    _try(trainer, recipe)
+    _check_views(trainer, recipe)
     if process.first:
         remove_partial(folder)
-        _record(trainer, data, images, folder)
+        _write_config(trainer, data, images, folder)
     first = 0
     if checkpoint is not None:
         trainer.restore(checkpoint)
@@ -144,7 +146,7 @@ def _log(path: Path, first: int, recipe: Recipe, process: Process) -> Iterator[T
         log.close()
 
 
-def _try(trainer: Trainer, recipe: Recipe) -> None:
+def _check_views(trainer: Trainer, recipe: Recipe) -> None:
     """Raise ValueError where the backbone does not take such views, before anything is written."""
     trainer.encoder.eval()
     try:
@@ -160,7 +162,7 @@ def _try(trainer: Trainer, recipe: Recipe) -> None:
         ) from None
 
 
-def _record(trainer: Trainer, data: Data, images: Images, folder: Path) -> None:
+def _write_config(trainer: Trainer, data: Data, images: Images, folder: Path) -> None:
     """Say in config.json what this run is. Raises ValueError where it says already that it is another one."""
     facts = {
         "data": Path(data.title).resolve().name if data.title != "digits" else data.title,

@@ -105,7 +105,16 @@ def read_run(folder: Path) -> Run:
 
 
 def add_probe(folder: Path, probe: Mapping[str, object]) -> None:
-    """Put a probe's result, with the `step` of its checkpoint, beside the others of a run."""
+    """Put a probe's result beside the others of a run.
+
+    Args:
+        folder: The run's.
+        probe: Plain JSON values, as `Probed.as_dict` gives them, with the `step` of the checkpoint.
+
+    Raises:
+        ValueError: One line where the run's probes.json holds anything else.
+        CannotWrite: Where it cannot be written.
+    """
     path = folder / PROBES
     with FileLock(folder / ".probes.lock"):  # or of two that end at once, one would be lost
         try:

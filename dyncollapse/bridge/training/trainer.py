@@ -29,7 +29,19 @@ Network = Callable[[Float[Tensor, "n c h w"]], tuple[Float[Tensor, "n d"], Float
 
 @dataclass(frozen=True, eq=False)
 class Trainer:
-    """Everything that a step changes or needs."""
+    """Everything that a step changes or needs.
+
+    Attributes:
+        recipe: The run's settings.
+        process: This process.
+        encoder: The network.
+        network: The encoder, or what distributes or compiles it.
+        optimiser: Of its parameters.
+        schedule: Of the learning rate.
+        scaler: Of the loss, for float16.
+        order: Which images make up which step.
+        channels: Channels of the images.
+    """
 
     recipe: Recipe
     process: Process
@@ -95,11 +107,20 @@ def contrast(
     recipe: Recipe,
     process: Process,
 ) -> tuple[Float[Tensor, ""], dict[str, tuple[Tensor, Tensor]]]:
-    """NT-Xent over the whole batch, of all processes, and this process's views in both spaces.
+    """NT-Xent over the whole batch of all processes.
 
     Every process computes the whole loss; its gradient through the gathered embeddings, averaged over the processes as
     torch's DistributedDataParallel does, is the gradient of one process with the whole batch. Both views go through
     the network together, so that BatchNorm's statistics are those of both. The loss and its softmax are float32.
+
+    Args:
+        network: The encoder, or what distributes or compiles it.
+        views: This process's two views of the same images.
+        recipe: Temperature and precision.
+        process: This process.
+
+    Returns:
+        The loss; and by the name of each space this process's rows of both views, (n, d) and (n, m).
     """
     with autocast(recipe, process.device):
         r, z = network(torch.cat(tuple(views)).contiguous(memory_format=torch.channels_last))
@@ -109,7 +130,20 @@ def contrast(
 
 
 def build_trainer(recipe: Recipe, process: Process, images: int, channels: int) -> Trainer:
-    """Start a run. Raises ValueError for a batch that is larger than the data, or that processes cannot share."""
+    """Start a run.
+
+    Args:
+        recipe: Its settings.
+        process: This process.
+        images: How many there are to train on.
+        channels: Channels of the images.
+
+    Returns:
+        Network, optimiser and schedule before the first step.
+
+    Raises:
+        SettingError: For a batch that is larger than the data, or that processes cannot share; and as `build_encoder`.
+    """
     process.share(recipe.batch_size)
     if recipe.batch_size > images:
         raise SettingError(f"`batch_size` is {recipe.batch_size}, but there are {images} images; give at most {images}")

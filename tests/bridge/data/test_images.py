@@ -12,7 +12,8 @@ from dyncollapse.bridge import HeldImages, Skipped, Unreadable, open_data
 from dyncollapse.bridge.data import batches as loading
 from dyncollapse.bridge.data.augmentations import CIFAR
 from dyncollapse.bridge.data.batches import Order, batches_from_memory, batches_from_workers, batches_in_order, mix
-from dyncollapse.bridge.data.images import hold, read_near
+from dyncollapse.bridge.data.images import hold
+from dyncollapse.bridge.data.skipped import read_near
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,8 @@ import torch
 from helpers.bridge import write_images
 
 from dyncollapse.bridge.data.batches import LostWorker, batches_in_order, lost_workers
-from dyncollapse.bridge.data.images import FolderImages, open_data
+from dyncollapse.bridge.data.image_sets import FolderImages
+from dyncollapse.bridge.data.images import open_data
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="worker processes see this process's images where they are forked")

@@ -12,9 +12,11 @@ import torch
 from helpers import bridge_worker
 from helpers.bridge import ALONE, small, states
 from helpers.waiting import PATIENCE
+from torch import nn
 
-from dyncollapse.bridge import build_encoder
+from dyncollapse.bridge import GlobalBatchNorm, Process, build_encoder
 from dyncollapse.bridge.training.checkpoints import load_checkpoint, newest
+from dyncollapse.bridge.training.distributed import synchronise_norms
 from dyncollapse.bridge.training.training_log import read_log, read_monitor
 
 # --- Several processes
@@ -79,3 +81,25 @@ def test_processes_share_a_batch_evenly_or_not_at_all():
     assert [process.share(8) for process in two] == [slice(0, 4), slice(4, 8)]
     with pytest.raises(ValueError, match="batch_size is 9, which 2 processes cannot share evenly; try 8"):
         two[0].share(9)
+
+
+def test_shared_norms_keep_parameters_statistics_and_mode(generator):
+    network = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.BatchNorm1d(4, eps=1e-3, momentum=0.3), nn.ReLU()))
+    network(torch.randn(8, 3, generator=generator))
+    before, parameters = {n: v.clone() for n, v in network.state_dict().items()}, list(network.parameters())
+    frozen = network.eval()(torch.ones(2, 3))
+    shared = synchronise_norms(network, Process(0, 2, torch.device("cpu")))
+    (norm,) = (module for module in shared.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+    assert type(norm) is GlobalBatchNorm
+    assert (norm.eps, norm.momentum, norm.training) == (1e-3, 0.3, False)
+    assert all(one is other for one, other in zip(shared.parameters(), parameters, strict=True))
+    assert all(torch.equal(value, before[name]) for name, value in shared.state_dict().items())
+    assert torch.equal(shared(torch.ones(2, 3)), frozen)
+    assert type(synchronise_norms(nn.BatchNorm2d(3), Process(0, 2, torch.device("cpu")))) is GlobalBatchNorm
+    alone = nn.BatchNorm1d(3)
+    assert synchronise_norms(alone, ALONE) is alone
+
+
+def test_a_norm_without_a_shared_form_is_refused():
+    with pytest.raises(ValueError, match="a BatchNorm3d cannot share its statistics between processes on the CPU"):
+        synchronise_norms(nn.Sequential(nn.BatchNorm3d(2)), Process(0, 2, torch.device("cpu")))

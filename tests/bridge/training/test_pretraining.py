@@ -140,9 +140,16 @@ def test_digits_go_through_workers_where_that_is_asked_for(tmp_path):
     assert not any(equal(one, other) for one, other in itertools.combinations(models, 2))
 
 
-def test_out_of_memory_says_what_to_do(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_out_of_memory_says_what_to_do(error, tmp_path, monkeypatch):
     def exhausted(*_arguments):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore")
+        raise error
 
     monkeypatch.setattr(trainer_module, "contrast", exhausted)
     with pytest.raises(TooBig, match="batch_size 128 does not fit into memory; halve it until it does"):
