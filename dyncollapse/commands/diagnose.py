@@ -1,8 +1,8 @@
 """`dyncollapse diagnose`: the report on embeddings from files, on the terminal and as files."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ from rich.table import Table
 from torch import Tensor
 
 from dyncollapse.commands.console import open_console, open_table
-from dyncollapse.commands.help_pages import GroupedCommand
+from dyncollapse.commands.help_pages import GroupedCommand, grouped_option
 from dyncollapse.commands.json_option import AS_JSON
-from dyncollapse.commands.shared import OUT, SEEDS, TEMPERATURES, bad_input, fail, say_saved, warn
+from dyncollapse.commands.shared import OUT, bad_input, fail, say_saved, setting_options, taken, warn
 from dyncollapse.commands.spectrum_chart import spectrum_lines
 from dyncollapse.diagnostics import exports, monitor
+from dyncollapse.diagnostics.options import DiagnosisOptions
 from dyncollapse.diagnostics.readers import read_rows
 from dyncollapse.diagnostics.report import EmbeddingReport
 from dyncollapse.diagnostics.sentences import augmentation_sentence
@@ -35,18 +36,10 @@ class Request:
 
     file: Path
     positives: tuple[Path, ...]
-    key: str | None
-    input_dim: int | None
-    views: str
-    loss: str | None
-    temperature: float | None
-    space: str
-    svd: bool
-    fast: bool
-    sample: int
-    seed: int
     inputs: Path | None
     input_positives: Path | None
+    key: str | None
+    options: DiagnosisOptions
 
     @property
     def sources(self) -> list[Path]:
@@ -57,12 +50,19 @@ class Request:
     @property
     def steps(self) -> tuple[str, ...]:
         """The parts of the work whose progress is shown."""
-        return ("embeddings", *(["inputs"] if self.inputs else []), *(["pairs"] if self.loss else []))
+        return ("embeddings", *(["inputs"] if self.inputs else []), *(["pairs"] if self.options.loss else []))
 
     def as_config(self) -> dict[str, Any]:
         """All of it as plain JSON values, with the versions of what computes it."""
-        values = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
-        return values | {"positives": [str(path) for path in self.positives], "versions": versions()}
+        return {
+            "file": str(self.file),
+            "positives": [str(path) for path in self.positives],
+            "inputs": self.inputs and str(self.inputs),
+            "input_positives": self.input_positives and str(self.input_positives),
+            "key": self.key,
+            **self.options.as_dict(),
+            "versions": versions(),
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,45 +86,38 @@ class Diagnosis:
 
 @click.command(cls=GroupedCommand)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option(
+@grouped_option(
     "--positives",
+    group="views",
     multiple=True,
     type=click.Path(path_type=Path),
     help="Another view of the same samples, row by row; repeatable (LiDAR needs at least two).",
 )
-@click.option(
-    "--inputs", type=click.Path(path_type=Path), help="Inputs of the last linear layer, whose outputs FILE holds."
+@setting_options(DiagnosisOptions, only=("views", "loss", "temperature"))
+@grouped_option(
+    "--inputs",
+    group="inputs",
+    type=click.Path(path_type=Path),
+    help="Inputs of the last linear layer, whose outputs FILE holds.",
 )
-@click.option("--input-positives", type=click.Path(path_type=Path), help="Its inputs for the first --positives.")
-@click.option(
-    "--input-dim",
-    type=int,
-    help="Width of those inputs, where --inputs are not at hand: no more dimensions can vary.",
+@grouped_option(
+    "--input-positives",
+    group="inputs",
+    type=click.Path(path_type=Path),
+    help="Its inputs for the first --positives.",
 )
-@click.option("--key", help="Name of the array in files that hold several; FILE:KEY names one for one file.")
-@click.option(
-    "--views",
-    metavar="one-sided|two-sided",
-    help="one-sided: FILE is unaugmented; two-sided: all views are augmented.  [two-sided]",
+@setting_options(DiagnosisOptions, only=("input_dim",))
+@grouped_option(
+    "--key", group="inputs", help="Name of the array in files that hold several; FILE:KEY names one for one file."
 )
-@click.option("--loss", metavar="infonce|dot|ntxent", help="Weight negatives by this loss's softmax.  [uniform]")
-@click.option("--temperature", type=TEMPERATURES, help="Temperature of dot and ntxent.  [0.1]")
-@click.option("--space", default="embedding", help="Name of the space in the report.  [embedding]")
-@click.option(
-    "--svd", is_flag=True, help="Compute the spectrum by an SVD of the whole matrix in float64: a more exact tail."
-)
-@click.option("--fast", is_flag=True, help="Products in float32: about twice as fast, higher noise floor (reported).")
-@click.option(
-    "--sample", type=click.IntRange(2, 10**9), default=4096, help="Rows kept for intervals and warnings.  [4096]"
-)
-@click.option("--seed", type=SEEDS, default=0, help="Seed of the choice of these rows.  [0]", metavar="INTEGER")
+@setting_options(DiagnosisOptions, only=("svd", "fast", "sample", "seed", "space"))
 @click.option(
     "--out", type=OUT, help="Save all results (JSON, CSV, page, picture, arrays) in this folder, new or empty."
 )
 @AS_JSON
 @click.option("--csv", "as_csv", is_flag=True, help="Print one line per dimension on stdout, all else on stderr.")
 @click.option("--html", "as_html", is_flag=True, help="Print one self-contained page on stdout, all else on stderr.")
-def diagnose(out: Path | None, as_json: bool, as_csv: bool, as_html: bool, **given: Any) -> None:
+def diagnose(*, out: Path | None, as_json: bool, as_csv: bool, as_html: bool, **given: Any) -> None:
     """Say which dimensions of FILE's embeddings are collapsed, why, and how sure that is.
 
     FILE is .npy, .npz, .pt or .safetensors, one row per sample. The two mechanisms can only be distinguished with
@@ -146,11 +139,13 @@ def diagnose(out: Path | None, as_json: bool, as_csv: bool, as_html: bool, **giv
         say_saved(out, diagnosis.contents, to_stderr=bool(forms))
 
 
-def _requested(given: Mapping[str, Any]) -> Request:
+def _requested(given: dict[str, Any]) -> Request:
     """The options as a request; --views without other views is refused."""
     if given["views"] and not (given["positives"] or given["inputs"]):
         fail(2, "--views says how other views were made, and there are none; give --positives, or leave it out")
-    return Request(**{**given, "views": given["views"] or "two-sided"})
+    with bad_input():
+        options = taken(DiagnosisOptions, given)
+    return Request(**given, options=options)
 
 
 def _diagnose(request: Request, out: Path | None, forms: Sequence[str]) -> tuple[Diagnosis, str]:
@@ -206,15 +201,7 @@ def _examine(request: Request, rows: Rows, forms: Sequence[str]) -> Diagnosis:
             rows.positives or None,
             inputs=rows.inputs,
             input_positives=rows.input_positives,
-            input_dim=request.input_dim,
-            views=request.views,
-            loss=request.loss,
-            temperature=request.temperature,
-            space=request.space,
-            svd=request.svd,
-            fast=request.fast,
-            sample=request.sample,
-            seed=request.seed,
+            **request.options.as_dict(),
             progress=progress,
         )
     problems = list[str]()

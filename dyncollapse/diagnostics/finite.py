@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Real
 from torch import Tensor
 
 BLOCK = 4096  # rows looked at together
 ADVICE = "(counted from 0); drop such rows, or find out where they come from"
 
 
-def nonfinite(rows: Float[Tensor, "n d"]) -> tuple[int, tuple[int, int] | None]:
+def nonfinite(rows: Real[Tensor, "n d"]) -> tuple[int, tuple[int, int] | None]:
     """Count numbers that are NaN or infinite.
 
     Args:
@@ -33,7 +33,7 @@ def nonfinite(rows: Float[Tensor, "n d"]) -> tuple[int, tuple[int, int] | None]:
 
 
 @torch.no_grad()
-def check_finite(views: Sequence[Float[Tensor, "n d"]], start: int = 0) -> None:
+def check_finite(views: Sequence[Real[Tensor, "n d"]], start: int = 0) -> None:
     """Check that rows are finite, by their sum: only where that overflows does each number have to be looked at.
 
     Args:

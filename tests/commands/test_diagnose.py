@@ -122,7 +122,7 @@ def test_the_number_of_inputs_alone_tells_what_width_forbids(diagnose):
     found = as_json(fine(diagnose("a.npy", "--input-dim", ALIVE, "--json")).stdout)["verdict"]
     assert (found["mechanism"], found["fates"]) == ("width", ["alive"] * ALIVE + ["structural"] * (DIM - ALIVE))
     assert f"{DIM - ALIVE} for want of width (the last linear layer reads {ALIVE} units)" in found["sentence"]
-    assert "input_dim is 0; the last linear layer reads at least 1 unit" in refused(diagnose("a.npy", "--input-dim", 0))
+    assert "--input-dim is 0; it must be between 1 and 1000000 units" in refused(diagnose("a.npy", "--input-dim", 0))
 
 
 def test_inputs_of_the_last_layer_tell_why(diagnose):
