@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType, NoneType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, dataclass_transform, get_args, get_origin
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError, PydanticUndefined
 
@@ -30,6 +30,7 @@ WORDS: dict[type, str] = {
 }
 REQUIRED = PydanticUndefined  # in place of a default
 RecordT = TypeVar("RecordT")
+PartT = TypeVar("PartT")
 
 
 def setting(
@@ -116,7 +117,10 @@ def _short(text: str) -> str:
 Whole = Annotated[int, BeforeValidator(_whole)]
 Number = Annotated[float, BeforeValidator(_number)]
 Text = Annotated[str, AfterValidator(_short)]
-SEVERAL = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+# The first wrong one is told, and not looked beyond.
+Several = Annotated[
+    tuple[PartT, ...], FailFast(), BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+]
 # What the text of a setting named `device` matches, and that in words.
 DEVICE, DEVICE_WORDS = r"cpu|cuda(?::[0-9]{1,4})?", "write cpu, cuda or cuda:N"
 

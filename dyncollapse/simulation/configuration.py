@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from dyncollapse.model.choices import (
     AUTHORS_TEMPERATURE,
@@ -20,9 +20,9 @@ from dyncollapse.runtime.records import (
     LARGE,
     MOST_SEED,
     MOST_WORKERS,
-    SEVERAL,
     SMALL,
     Number,
+    Several,
     Text,
     Whole,
     check_value,
@@ -148,9 +148,7 @@ class Configuration:
         8, "Independent runs, all at once, from one seed.", group="training", unit="runs", low=1, high=MOST_RUNS
     )
     seed: Whole = setting(0, "Seed of everything random.", group="training", low=0, high=MOST_SEED)
-    dynamics: Annotated[tuple[Dynamics, ...], SEVERAL] = setting(
-        ("sgd", "flow"), "Any of sgd,flow,population, with commas.", group="flow"
-    )
+    dynamics: Several[Dynamics] = setting(("sgd", "flow"), "Any of sgd,flow,population, with commas.", group="flow")
     flow_batches: Whole = setting(
         8,
         "Fixed batches M that the flow's loss averages over.",

@@ -13,7 +13,7 @@ from dyncollapse.runtime.records import (
     MOST_SEED,
     MOST_WORKERS,
     REQUIRED,
-    SEVERAL,
+    Several,
     Text,
     Whole,
     record,
@@ -57,7 +57,7 @@ class EncoderOptions:
         None, "timm model of a checkpoint by others.", group="encoder", unset="detected among ResNets"
     )
     stem: Stem | None = setting(None, "Its first layers.", group="encoder", unset="detected")
-    prefix_map: Annotated[tuple[Renaming, ...], SEVERAL] = setting(
+    prefix_map: Several[Renaming] = setting(
         (),
         "Replace the beginning OLD of its tensors' names; repeatable.",
         group="encoder",
