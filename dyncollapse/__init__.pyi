@@ -58,22 +58,18 @@ from .theory.alignment import (
     alignment_matrix,
     alignment_report,
     block_alignment,
-    imbalance,
-    imbalance_drift,
-    isotropic_rest_layers,
     module_alignment,
 )
 from .theory.equilibria import (
     collapse_threshold,
     escape_time,
-    generalised_modes,
     growth_rates,
-    modes,
-    relative_modes,
     rest_gram,
     rest_singular_values,
     rest_variance,
 )
+from .theory.imbalance import imbalance, imbalance_drift, isotropic_rest_layers
+from .theory.modes import generalised_modes, modes, relative_modes
 from .theory.population import (
     POPULATION_FACTOR,
     negatives_needed,

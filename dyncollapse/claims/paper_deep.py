@@ -20,7 +20,8 @@ from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.initialisers import balanced_init, gaussian_init, uniform_init
 from dyncollapse.model.networks import Weights, end_to_end, forward, layer_gradients, singular_values
 from dyncollapse.model.objective import Objective
-from dyncollapse.theory.alignment import alignment_bound, alignment_matrix, imbalance
+from dyncollapse.theory.alignment import alignment_bound, alignment_matrix
+from dyncollapse.theory.imbalance import imbalance
 from dyncollapse.theory.population import population_force
 from dyncollapse.theory.velocities import (
     alignment_velocity,

@@ -19,7 +19,8 @@ from dyncollapse.diagnostics.shared_signal import (
     shared_signal,
 )
 from dyncollapse.model.covariance import ContrastiveCovariance
-from dyncollapse.theory.equilibria import relative_modes, rest_variance
+from dyncollapse.theory.equilibria import rest_variance
+from dyncollapse.theory.modes import relative_modes
 
 # Embedding variance at rest, in units of the kernel's, below which a dimension does not count: see COLLAPSED_BELOW.
 NEGLIGIBLE_AT_REST = 1e-4

@@ -14,7 +14,7 @@ from dyncollapse.model.networks import Weights, end_to_end, forward
 from dyncollapse.model.objective import Objective, named_loss
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.precision import outside_autocast
-from dyncollapse.theory.equilibria import at_threshold, augmentation_ratio, modes
+from dyncollapse.theory.modes import at_threshold, augmentation_ratio, modes
 
 # A dimension counts as collapsed below this share of the largest singular value: 1e-4 in variance, which figures of
 # the paper show as a clear gap, and far above what rounding and SGD's noise leave of a dead dimension.

@@ -14,7 +14,7 @@ from dyncollapse.formats.arrays import load_npz
 from dyncollapse.model.networks import Weights, end_to_end, singular_values
 from dyncollapse.model.precision import outside_autocast
 from dyncollapse.runtime.files import write_whole
-from dyncollapse.theory.alignment import imbalance_drift
+from dyncollapse.theory.imbalance import imbalance_drift
 
 
 @dataclass(frozen=True, eq=False)

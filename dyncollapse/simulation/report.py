@@ -27,7 +27,8 @@ from dyncollapse.simulation.run import (
     time_per_step,
     verdict,
 )
-from dyncollapse.theory.equilibria import at_threshold, collapse_threshold, modes
+from dyncollapse.theory.equilibria import collapse_threshold
+from dyncollapse.theory.modes import at_threshold, modes
 from dyncollapse.theory.population import negatives_needed, population_valid
 
 

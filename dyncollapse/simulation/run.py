@@ -29,7 +29,8 @@ from dyncollapse.model.pairs import Pairs, stack_pairs
 from dyncollapse.model.streams import JoinedStream, PairStream
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.footprint import check_room, simulation_bytes
-from dyncollapse.theory.equilibria import escape_time, growth_rates, modes, rest_singular_values
+from dyncollapse.theory.equilibria import escape_time, growth_rates, rest_singular_values
+from dyncollapse.theory.modes import modes
 
 Progress = Callable[[str, float, float], None]
 
