@@ -265,6 +265,6 @@ def _with_diagonal(logits: Float[Tensor, "*runs n n"], diagonal: Float[Tensor, "
 
 
 def _plus_diagonal(logits: Float[Tensor, "*runs n n"], diagonal: Float[Tensor, "*runs n"]) -> Tensor:
-    # A fifth of a step with autograd less than to replace the diagonal, whose gradient is then copied.
+    # Measured: gradients take a fifth less time than with a replaced diagonal, for which autograd copies n x n slopes.
     logits.diagonal(dim1=-2, dim2=-1).add_(diagonal)
     return logits

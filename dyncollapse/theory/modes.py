@@ -20,10 +20,13 @@ COVARIANCE_ROUND_OFF = 8
 class Modes:
     """Common eigenvectors of data and augmentation covariance, least augmented first.
 
-    `data_var` and `aug_var` are (d,), `directions` (d, d) with one unit vector per column, `groups` the index
-    lists of modes with equal variances, inside which no basis is special. `ratio` is rho = a_e / (2 s_e), the
-    ratio of augmentation to data spread that pairs see; Eq. 2 collapses a mode exactly when rho >= 1. It is exactly 1
-    `at_threshold`, that is within round-off of it, and on its own side of 1 elsewhere.
+    Attributes:
+        data_var: Data variance s of each mode (d,).
+        aug_var: Augmentation variance a of each mode (d,).
+        directions: One unit vector per column (d, d).
+        groups: Index lists of modes with equal variances, inside which no basis is special.
+        ratio: rho = a_e / (2 s_e), the ratio of augmentation to data spread that pairs see. Eq. 2 collapses a mode
+            exactly when rho >= 1. Within round-off of 1 it is exactly 1 (`at_threshold`), elsewhere on its own side.
     """
 
     data_var: Float[Tensor, " d"]
@@ -35,7 +38,24 @@ class Modes:
 
 @outside_autocast
 def modes(task: GaussianTask) -> Modes:
-    """Diagonalise both covariances at once. Raises ValueError when they do not commute."""
+    """Diagonalise both covariances at once.
+
+    Args:
+        task: Covariances and view convention.
+
+    Returns:
+        Their common eigenvectors, with variances and ratios.
+
+    Raises:
+        ValueError: When the covariances do not commute.
+
+    References:
+        docs/theory.md, sections 2 and 5c.
+
+    Example:
+        >>> modes(GaussianTask.block(2, 1, aug_strength=3.0, data_var=0.5)).ratio.tolist()
+        [0.0, 3.0]
+    """
     s, a = task.data_cov, task.aug_cov
     scale = float(torch.linalg.matrix_norm(s) * torch.linalg.matrix_norm(a))
     commutator = float(torch.linalg.matrix_norm(s @ a - a @ s))
@@ -65,10 +85,20 @@ def modes(task: GaussianTask) -> Modes:
 
 
 def augmentation_ratio(data_var: Tensor, aug_var: Tensor, views: str) -> Tensor:
-    """Rho = a_e / (2 s_e): a / (2 s) one-sided, a / (s + a) two-sided; 0 without noise, infinite without data.
+    """Augmentation ratio rho = a_e / (2 s_e): a / (2 s) one-sided, a / (s + a) two-sided.
 
-    Variances below 0 are round-off and count as 0. Two-sided rho is 1 exactly where there is no data, and below 1
-    elsewhere, however strong the noise.
+    Args:
+        data_var: s; values below 0 are round-off and count as 0.
+        aug_var: a, likewise.
+        views: The view convention.
+
+    Returns:
+        Rho: 0 without augmentation, one-sided infinite without data. Two-sided it is exactly 1 without data, and below
+        1 elsewhere, however strong the augmentation.
+
+    Example:
+        >>> augmentation_ratio(torch.tensor([1.0]), torch.tensor([3.0]), "two-sided").item()
+        0.75
     """
     data_var, aug_var = data_var.clamp_min(0), aug_var.clamp_min(0)
     s_e, a_e = as_seen(data_var, aug_var, views)
@@ -77,22 +107,45 @@ def augmentation_ratio(data_var: Tensor, aug_var: Tensor, views: str) -> Tensor:
 
 
 def at_threshold(ratio: Float[Tensor, "*any"], tolerance: Tensor | float = 0.0) -> Bool[Tensor, "*any"]:
-    """Whether rho is 1, up to `tolerance`: such a mode rests at zero, but decays by a power of time only.
+    """Whether rho is 1: such a mode rests at zero, but decays by a power of time only.
 
-    The ratios of `modes` and `generalised_modes` are settled already and need no tolerance. Theirs, for a direction u
-    with u^T S_e u = 1 and |.| entry by entry: 8 d eps |u|^T (|S| + |A| / 2) |u| one-sided. Two-sided, where
-    1 - rho = u^T S u, that is 0 up to 8 d eps |u|^T |S| |u|.
+    Args:
+        ratio: Rho. Those of `modes` and `generalised_modes` are exactly 1 already where round-off allows it: one-sided
+            within 8 d eps |u|^T (|S| + |A| / 2) |u| of 1, for a direction u with u^T S_e u = 1 and |.| entry by entry;
+            two-sided where 1 - rho = u^T S u is at most 8 d eps |u|^T |S| |u|.
+        tolerance: How far from 1 other ratios may be.
+
+    Returns:
+        Truth values in the shape of `ratio`.
+
+    Example:
+        >>> at_threshold(torch.tensor([0.5, 1.0])).tolist()
+        [False, True]
     """
     return (ratio - 1).abs() <= tolerance
 
 
 @outside_autocast
 def generalised_modes(task: GaussianTask) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
-    """Augmentation ratios rho, ascending, and the directions U that diagonalise any pair of covariances.
+    """Augmentation ratios and the directions that diagonalise any pair of covariances, commuting or not.
 
-    U^T S_e U = I and U^T A_e U = 2 diag(rho): the generalised eigenproblem A_e u = 2 rho S_e u. r is the rank of
-    S_e. Where S_e is singular, its kernel carries noise only; U then includes the combination of noise-only inputs
-    that cancels most of the augmentation (a Schur complement), as the network learns to. Rho is settled as in `Modes`.
+    U^T S_e U = I and U^T A_e U = 2 diag(rho): the generalised eigenproblem A_e u = 2 rho S_e u. Where S_e is singular,
+    its kernel carries noise only; U then includes the combination of noise-only inputs that cancels most of the
+    augmentation (a Schur complement), as the network learns to.
+
+    Args:
+        task: Covariances and view convention.
+
+    Returns:
+        Rho (r,), ascending and settled at 1 as in `Modes`, and U (d, r), where r is the rank of S_e.
+
+    References:
+        docs/theory.md, section 5b.
+
+    Example:
+        >>> task = GaussianTask(torch.eye(2), torch.tensor([[1.0, 1.0], [1.0, 1.0]]))
+        >>> [round(value, 4) for value in generalised_modes(task)[0].tolist()]
+        [0.0, 1.0]
     """
     s_e, a_e = task.seen
     round_off = 100 * task.dim * torch.finfo(s_e.dtype).eps * float(torch.linalg.matrix_norm(s_e, ord=2))
@@ -104,11 +157,21 @@ def generalised_modes(task: GaussianTask) -> tuple[Float[Tensor, " r"], Float[Te
 def relative_modes(
     data: Float[Tensor, "d d"], augmentation: Float[Tensor, "d d"], least: float
 ) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
-    """Solve augmentation u = ratio data u: ratios, ascending, and U with U^T data U = I.
+    """Solve the generalised eigenproblem: augmentation u = ratio data u.
 
-    Both are PSD; r is the rank of `data`, eigenvalues up to `least` counting as 0. In its kernel lies augmentation
-    only; U then includes the combination of those directions that cancels most of it (a Schur
-    complement).
+    Args:
+        data: A PSD matrix (d, d).
+        augmentation: A PSD matrix (d, d). In the kernel of `data` there is augmentation only, and U includes the
+            combination of those directions that cancels most of it (a Schur complement).
+        least: Eigenvalues of `data` up to this count as 0.
+
+    Returns:
+        The ratios (r,), ascending, and U (d, r) with U^T data U = I, where r is the rank of `data`.
+
+    Example:
+        >>> ratios, _ = relative_modes(2 * torch.eye(2), torch.diag(torch.tensor([1.0, 3.0])), 1e-6)
+        >>> [round(value, 4) for value in ratios.tolist()]
+        [0.5, 1.5]
     """
     variances, frame = torch.linalg.eigh(data)
     kept = variances > least
