@@ -40,7 +40,15 @@ from .dynamics.trajectory import Interrupted, Trajectory
 from .model.covariance import ContrastiveCovariance, blockwise_covariance, contrastive_covariance
 from .model.gaussian import GaussianTask
 from .model.initialisers import balanced_init, gaussian_init, spectrum_init, uniform_biases, uniform_init
-from .model.losses import dot_infonce, effective_negatives, infonce, infonce_weights, ntxent, spectral
+from .model.losses import (
+    dot_infonce,
+    effective_negatives,
+    infonce,
+    infonce_gradients,
+    infonce_weights,
+    ntxent,
+    spectral,
+)
 from .model.networks import end_to_end, forward, layer_gradients, layer_jacobian, singular_values
 from .model.objective import Objective
 from .model.pairs import Pairs, stack_pairs
@@ -139,6 +147,7 @@ __all__ = [
     "imbalance",
     "imbalance_drift",
     "infonce",
+    "infonce_gradients",
     "infonce_weights",
     "intrinsic_dimension",
     "isotropic_rest_layers",
