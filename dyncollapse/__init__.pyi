@@ -31,7 +31,15 @@ from .dynamics.trajectory import Interrupted, Trajectory
 from .model.covariance import ContrastiveCovariance, blockwise_covariance, contrastive_covariance
 from .model.gaussian import GaussianTask
 from .model.initialisers import balanced_init, gaussian_init, spectrum_init, uniform_biases, uniform_init
-from .model.losses import dot_infonce, effective_negatives, infonce, infonce_weights, ntxent, spectral
+from .model.losses import (
+    dot_infonce,
+    effective_negatives,
+    infonce,
+    infonce_gradients,
+    infonce_weights,
+    ntxent,
+    spectral,
+)
 from .model.networks import end_to_end, forward, layer_gradients, layer_jacobian, singular_values
 from .model.objective import Objective
 from .model.pairs import Pairs, stack_pairs
@@ -51,22 +59,18 @@ from .theory.alignment import (
     alignment_matrix,
     alignment_report,
     block_alignment,
-    imbalance,
-    imbalance_drift,
-    isotropic_rest_layers,
     module_alignment,
 )
 from .theory.equilibria import (
     collapse_threshold,
     escape_time,
-    generalised_modes,
     growth_rates,
-    modes,
-    relative_modes,
     rest_gram,
     rest_singular_values,
     rest_variance,
 )
+from .theory.imbalance import imbalance, imbalance_drift, isotropic_rest_layers
+from .theory.modes import generalised_modes, modes, relative_modes
 from .theory.population import (
     POPULATION_FACTOR,
     negatives_needed,
@@ -139,6 +143,7 @@ __all__ = [
     "imbalance",
     "imbalance_drift",
     "infonce",
+    "infonce_gradients",
     "infonce_weights",
     "intrinsic_dimension",
     "isotropic_rest_layers",

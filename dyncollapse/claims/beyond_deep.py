@@ -10,15 +10,9 @@ from dyncollapse.dynamics.flow import frozen_flow, population_flow, sample_flow
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.initialisers import balanced_init, gaussian_init
 from dyncollapse.model.networks import Weights, singular_values
-from dyncollapse.theory.alignment import (
-    alignment_bound,
-    alignment_matrix,
-    alignment_report,
-    block_alignment,
-    imbalance,
-    isotropic_rest_layers,
-)
+from dyncollapse.theory.alignment import alignment_bound, alignment_matrix, alignment_report, block_alignment
 from dyncollapse.theory.equilibria import rest_singular_values
+from dyncollapse.theory.imbalance import imbalance, isotropic_rest_layers
 
 
 @claim("theorem-2-isotropic", "not in the paper (theory.md 5e)", "largest difference of |A| and of singular values")

@@ -18,13 +18,8 @@ from dyncollapse.model.initialisers import balanced_init, gaussian_init
 from dyncollapse.model.networks import end_to_end, layer_gradients, layer_jacobian
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
-from dyncollapse.theory.equilibria import (
-    collapse_threshold,
-    generalised_modes,
-    growth_rates,
-    rest_gram,
-    rest_singular_values,
-)
+from dyncollapse.theory.equilibria import collapse_threshold, growth_rates, rest_gram, rest_singular_values
+from dyncollapse.theory.modes import generalised_modes
 from dyncollapse.theory.population import negatives_needed, population_force, population_jacobian, population_loss
 
 # Integrators at rtol 1e-10 agree with a rest point far better than this, once they are there.

@@ -22,7 +22,8 @@ from dyncollapse.model.networks import Weights, end_to_end, forward, layer_gradi
 from dyncollapse.model.objective import Objective
 from dyncollapse.simulation.dimensions import mode_dimensions
 from dyncollapse.simulation.verdict import judge
-from dyncollapse.theory.alignment import alignment_bound, alignment_matrix, imbalance
+from dyncollapse.theory.alignment import alignment_bound, alignment_matrix
+from dyncollapse.theory.imbalance import imbalance
 from dyncollapse.theory.population import population_force
 from dyncollapse.theory.velocities import (
     alignment_velocity,

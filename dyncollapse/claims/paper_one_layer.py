@@ -11,7 +11,7 @@ from dyncollapse.model.choices import VIEWS
 from dyncollapse.model.covariance import ContrastiveCovariance, contrastive_covariance
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.initialisers import gaussian_init
-from dyncollapse.model.losses import infonce, infonce_weights
+from dyncollapse.model.losses import infonce, infonce_gradients, infonce_weights
 from dyncollapse.model.networks import Weights, end_to_end
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
@@ -63,7 +63,7 @@ def _kernel(z: Tensor, z_pos: Tensor) -> Tensor:
 def lemma_1() -> Measured:
     """One linear layer under Eq. 2 moves by W' = -G with G = sum_i (g_{z_i} x_i^T + g_{z'_i} x'_i^T) / N.
 
-    The gradients on the embeddings are written out as the paper does: g_{z_i} = sum_{j!=i} alpha_ij (z_j - z'_i) +
+    The gradients on the embeddings are the paper's: g_{z_i} = sum_{j!=i} alpha_ij (z_j - z'_i) +
     sum_{j!=i} alpha_ji (z_j - z_i) and g_{z'_i} = sum_{j!=i} alpha_ij (z'_i - z_i). The sum is compared with
     automatic differentiation of Eq. 2 as it is printed, and with the gradient that training and the flow use. All
     three are exact, so only round-off separates them. The 1 / N is ours: the paper sums over the batch, we average.
@@ -75,12 +75,8 @@ def lemma_1() -> Measured:
     share = kernel / kernel.sum(1, keepdim=True)
     (expected,) = torch.autograd.grad(-share.diagonal().log().mean(), w)
     with torch.no_grad():
-        others = share - torch.diag(share.diagonal())
-        to_negatives = z - z.unsqueeze(1)  # [i, j]: z_j - z_i
-        g = torch.einsum("ij,ijm->im", others, z - z_pos.unsqueeze(1))
-        g += torch.einsum("ji,ijm->im", others, to_negatives)
-        g_pos = torch.einsum("ij,im->im", others, z_pos - z)
-        summed = (g.T @ pairs.anchor + g_pos.T @ pairs.positive) / len(z)
+        g, g_pos = infonce_gradients(z, z_pos)
+        summed = g.T @ pairs.anchor + g_pos.T @ pairs.positive
         (used,) = Objective().gradient((w,), pairs)
     return Measured(max(relative_error(summed, expected), relative_error(used, expected)), ROUND_OFF)
 

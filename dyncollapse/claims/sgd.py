@@ -18,8 +18,8 @@ from dyncollapse.model.initialisers import gaussian_init
 from dyncollapse.model.networks import Weights
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
-from dyncollapse.theory.alignment import imbalance
 from dyncollapse.theory.equilibria import rest_gram
+from dyncollapse.theory.imbalance import imbalance
 
 RATES = [2.0**-e for e in range(5, 9)]
 

@@ -12,7 +12,7 @@ from dyncollapse.diagnostics.view_moments import ViewMoments
 from dyncollapse.model.covariance import ContrastiveCovariance
 from dyncollapse.model.initialisers import gaussian_init
 from dyncollapse.model.networks import forward
-from dyncollapse.theory.equilibria import relative_modes
+from dyncollapse.theory.modes import relative_modes
 
 DIM = 8
 # Augmentations of images x (n, d): each draws one view of every image.

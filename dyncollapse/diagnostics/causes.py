@@ -8,7 +8,12 @@ from torch import Tensor
 
 from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence
 from dyncollapse.diagnostics.ratios import Crossed, count_ratios, judged_ratios
-from dyncollapse.diagnostics.shared_signal import SharedSignal, family_margin, largest_directions, shared_signal
+from dyncollapse.diagnostics.shared_signal import (
+    SharedSignal,
+    family_margin,
+    largest_directions,
+    shared_signal,
+)
 from dyncollapse.diagnostics.verdict import Fate
 from dyncollapse.theory.equilibria import rest_variance
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence, descending
 from dyncollapse.diagnostics.shared_signal import LEVEL, count_positive, family_margin
 from dyncollapse.model.covariance import ContrastiveCovariance
-from dyncollapse.theory.equilibria import relative_modes
+from dyncollapse.theory.modes import relative_modes
 
 # By what factor a variance has to exceed another for its direction to be told apart from that one's.
 LARGER = 10

@@ -1,4 +1,4 @@
-"""Trajectories on one time axis: how far apart they are, how that shrinks, and which limit it is owed to."""
+"""Trajectories on one time axis: how far apart they are, how that shrinks, and which limit accounts for it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +13,23 @@ from dyncollapse.dynamics.trajectory import Trajectory
 
 
 def relative_distance(a: Trajectory, b: Trajectory) -> tuple[Float[Tensor, " t"], Float[Tensor, "t *runs"]]:
-    """Times and |P_a(t) - P_b(t)|_F / |P_b(t)|_F at those of a's recorded times that b covers.
+    """Relative distance |P_a(t) - P_b(t)|_F / |P_b(t)|_F of two trajectories.
 
-    `b` is read off at its recorded times where they coincide with a's and by a cubic spline in t elsewhere.
-    Raises ValueError when the records share no time or their networks differ in shape.
+    Args:
+        a: Compared at its recorded times.
+        b: Read at its own recorded times where these are a's, by a cubic spline in t elsewhere.
+
+    Returns:
+        Those of a's times that b covers (t,), and the distances (t, *runs).
+
+    Raises:
+        ValueError: When the records share no time or their networks differ in shape.
+
+    Example:
+        >>> time = torch.tensor([0.0, 1.0])
+        >>> a, b = (Trajectory(time, (scale * torch.ones(2, 1, 1),), time) for scale in (1.5, 1.0))
+        >>> relative_distance(a, b)[1].tolist()
+        [0.5, 0.5]
     """
     if a.product.shape[1:] != b.product.shape[1:]:
         raise ValueError(
@@ -38,11 +51,13 @@ def relative_distance(a: Trajectory, b: Trajectory) -> tuple[Float[Tensor, " t"]
 
 @dataclass(frozen=True, eq=False)
 class LimitDistances:
-    """What separates SGD and a flow on few batches from the population flow, limit by limit, each (t,).
+    """What separates SGD and a flow on few batches from the population flow, limit by limit.
 
-    `learning_rate`: SGD on fresh batches of N, from the expected flow at N, its limit lr -> 0;
-    `batches`: the flow on M fixed batches of N, from the expected flow at N, its limit M -> infinity;
-    `samples`: the expected flow at N, from the population flow, its limit N -> infinity.
+    Attributes:
+        time: Flow times (t,).
+        learning_rate: Distance of SGD on fresh batches of N from the expected flow at N, its limit lr -> 0.
+        batches: Distance of the flow on M fixed batches of N from the expected flow at N, its limit M -> infinity.
+        samples: Distance of the expected flow at N from the population flow, its limit N -> infinity.
     """
 
     time: Float[Tensor, " t"]
@@ -59,13 +74,33 @@ class LimitDistances:
 
 
 def limit_distances(sgd: Trajectory, flow: Trajectory, expected: Trajectory, population: Trajectory) -> LimitDistances:
-    """Distances of each limit's two sides at SGD's recorded times that all cover: `relative_distance`, mean over runs.
+    """Distances between the two sides of each limit: `relative_distance`, averaged over the runs.
 
-    All start from the same weights. The expected flow at N follows the mean force of all batches of N, which no
-    finite record does: pass a sample flow on M' batches, many more than `flow` has and independent of them, or, where
+    All four start from the same weights. The expected flow at N follows the mean force of all batches of N, which no
+    finite record does. Pass a sample flow on M' batches, many more than `flow` has and independent of them, or, where
     all runs share one start, the mean of such flows over R runs. It is off by about sqrt(M / (R M')) of `batches`
-    itself, and distances below that are not resolved. Raises ValueError when the records share no time or their
-    networks differ in shape (ours).
+    itself; smaller distances are not resolved.
+
+    Args:
+        sgd: SGD on fresh batches of N.
+        flow: The sample flow on M fixed batches of N.
+        expected: The expected flow at N, approximated as above.
+        population: The population flow.
+
+    Returns:
+        The distances at those of SGD's recorded times that all cover.
+
+    Raises:
+        ValueError: When the records share no time or their networks differ in shape.
+
+    References:
+        docs/theory.md, section 2, names the three limits.
+
+    Example:
+        >>> time = torch.tensor([0.0, 1.0])
+        >>> paths = [Trajectory(time, (scale * torch.ones(2, 1, 1),), time) for scale in (1.5, 1.1, 1.0, 1.0)]
+        >>> limit_distances(*paths).largest
+        'learning rate'
     """
     others = (flow, expected, population)
     start, end = max(float(o.time[0]) for o in others), min(float(o.time[-1]) for o in others)
@@ -83,7 +118,22 @@ def limit_distances(sgd: Trajectory, flow: Trajectory, expected: Trajectory, pop
 
 
 def order_of_convergence(steps: Sequence[float], errors: Sequence[float]) -> float:
-    """Least-squares slope of log error against log step size. Raises ValueError for fewer than two or zero errors."""
+    """Least-squares slope of log error against log step size.
+
+    Args:
+        steps: Step sizes, two or more.
+        errors: The error at each of them.
+
+    Returns:
+        The order: errors shrink as step ** order.
+
+    Raises:
+        ValueError: For fewer than two pairs, and values that are not above 0.
+
+    Example:
+        >>> round(order_of_convergence([0.1, 0.2, 0.4], [0.01, 0.04, 0.16]), 6)
+        2.0
+    """
     steps_, errors_ = np.asarray(steps, dtype=float), np.asarray(errors, dtype=float)
     if steps_.shape != errors_.shape or steps_.size < 2 or not (steps_ > 0).all() or not (errors_ > 0).all():
         raise ValueError(f"steps {list(steps)} and errors {list(errors)} have no slope; give two or more, all above 0")

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.dynamics.solver import IMPLICIT, Progress, Time, check_times, integrate, run_by_run
+from dyncollapse.dynamics.runs import run_by_run
+from dyncollapse.dynamics.solver import IMPLICIT, Equation, Progress, Solver, Time, check_times, integrate
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.networks import Weights, check_inputs, check_weights, end_to_end, layer_gradients, layer_jacobian
@@ -29,19 +31,41 @@ def sample_flow(
     method: str | None = None,
     progress: Progress | None = None,
 ) -> Trajectory:
-    """Integrate dW/dt = -dL/dW with L averaged over fixed batches, from `weights` at t = 0 to the given time(s).
+    """Integrate dW/dt = -dL/dW with L averaged over fixed batches, from `weights` at t = 0 (Lemmas 1 to 3).
 
-    `pairs` holds one batch (*runs, n, d) or M of them (M, *runs, n, d). Everything is computed in float64.
-    `time` is a scalar or an increasing vector; states are returned at exactly these times. `meta` reports the
-    solver and the time from which it was at rest, or None; the record has the drift of the conserved C.
-    The solver keeps each weight's error per step below atol + rtol |w|. Without an atol that is round-off of the scale
-    the weight starts at, for ReLU 0.1 rtol of it (`absolute_tolerances`), so starts of any size escape on time. With
-    atol 0 the error is relative, and modes that die keep their digits down to 1e-290. One layer starts from 1e-290 or
-    more, L >= 2 from weights whose velocity does not underflow, |w|^(2L - 1) > 1e-300; smaller ones stay.
-    Linear networks: DOP853 at rtol 1e-8. ReLU networks: RK45 at rtol 1e-4, for their right-hand side jumps
-    whenever a sample crosses a kink, and the steps that a tighter rtol asks for grow as 1/rtol (measured).
-    `progress(t, t_end)` is called after every solver step. Raises ValueError for unusable times or shapes,
-    FlowFailed when the solver cannot go on, Interrupted on Ctrl-C.
+    Everything is computed in float64. One layer starts from 1e-290 or more, L >= 2 layers from weights whose velocity
+    does not underflow, |w|^(2L - 1) > 1e-300; smaller ones stay.
+
+    Args:
+        weights: One tensor (*runs, out, in) per layer.
+        pairs: One batch (*runs, n, d), or M of them (M, *runs, n, d).
+        time: Flow time, t = lr x steps of SGD: a scalar or an increasing vector.
+        objective: What is minimised; Eq. 2 unless given.
+        biases: One tensor (*runs, out) per layer, or none.
+        weight_decay: Times the weights it is subtracted from the velocity.
+        rtol: Relative tolerance: 1e-8 for linear networks. For ReLU 1e-4, since the velocity jumps whenever a sample
+            crosses a kink, and the steps that a tighter rtol asks for grow as 1 / rtol (measured).
+        atol: Absolute tolerance. The solver keeps each weight's error per step below atol + rtol |w|. Unless given it
+            is round-off of the scale that the weight starts at, for ReLU 0.1 rtol of it (`absolute_tolerances`), so
+            that starts of any size escape on time. With 0 the error is relative, and modes that die keep their digits
+            down to 1e-290.
+        method: Of SciPy's solve_ivp: DOP853 for linear networks, RK45 for ReLU.
+        progress: Called with (t, t_end) after every solver step.
+
+    Returns:
+        The states at exactly the given times. `meta` has the solver's settings and counts, and the time from which the
+        flow was at rest, or None.
+
+    Raises:
+        ValueError: For unusable times, shapes or settings.
+        FlowFailed: When the solver cannot go on.
+        Interrupted: On Ctrl-C, with what was recorded.
+
+    Example:
+        >>> pairs = GaussianTask.block(2, 1).sample(8, torch.Generator().manual_seed(0))
+        >>> path = sample_flow((0.1 * torch.eye(2),), pairs, [0.0, 1.0])
+        >>> bool(path.loss[1] < path.loss[0])
+        True
     """
     objective, pairs = objective or Objective(), pairs.to(torch.float64)
     objective.check_views(pairs.views)
@@ -54,7 +78,8 @@ def sample_flow(
     _check_weight_decay(weight_decay)
 
     def velocity(_t: float, parameters: Weights) -> list[Tensor]:
-        with torch.inference_mode(objective.closed_form(biases)):  # a tenth of a small network's time is autograd's
+        # Autograd's bookkeeping would be a tenth of a small network's time.
+        with torch.inference_mode(objective.closed_form(biases)):
             gradients = objective.gradient(parameters[:depth], pairs, parameters[depth:])
             return [-g - weight_decay * p for p, g in zip(parameters, gradients, strict=True)]
 
@@ -62,7 +87,8 @@ def sample_flow(
         return objective.value(parameters[:depth], pairs, parameters[depth:])
 
     meta = {"dynamics": "flow", "weight_decay": weight_decay}
-    return integrate(weights, biases, velocity, loss, time, meta, rtol, atol, method, progress, smooth=smooth)
+    equation, solver = Equation(velocity, loss, smooth=smooth), Solver(method, rtol, atol)
+    return integrate(weights, biases, equation, time, solver=solver, meta=meta, progress=progress)
 
 
 def population_flow(
@@ -77,11 +103,39 @@ def population_flow(
     method: str = "LSODA",
     progress: Progress | None = None,
 ) -> Trajectory:
-    """Integrate the flow of a linear network in the limit of infinitely many Gaussian samples; see `sample_flow`.
+    """Integrate the flow of a linear network in the limit of infinitely many Gaussian samples.
 
-    The flow is stiff once modes have separated, so the default is implicit, with the exact Jacobian; implicit
-    methods (LSODA, BDF, Radau) take the runs one by one. `meta["jacobians"]` counts Jacobian evaluations.
-    An explicit method (DOP853, RK45) takes all runs at once, which pays for short times.
+    The flow is stiff once modes have separated, so the default is implicit, with the exact Jacobian; implicit methods
+    (LSODA, BDF, Radau) take the runs one by one. An explicit method (DOP853, RK45) takes all runs at once, which pays
+    for short times.
+
+    Args:
+        weights: One tensor (*runs, out, in) per layer.
+        task: Covariances and view convention.
+        time: Flow time, a scalar or an increasing vector.
+        objective: "infonce" (unless given), "dot" or "spectral", with linear layers.
+        weight_decay: Times the weights it is subtracted from the velocity.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance, as in `sample_flow`.
+        method: Of SciPy's solve_ivp.
+        progress: Called with (t, t_end) after every solver step.
+
+    Returns:
+        The states at exactly the given times; `meta["jacobians"]` counts Jacobian evaluations.
+
+    Raises:
+        ValueError: For unusable times, shapes or settings, and losses without a population limit in closed form.
+        FlowFailed: When the solver cannot go on.
+        Interrupted: On Ctrl-C, with what was recorded.
+
+    References:
+        docs/theory.md, section 5a.
+
+    Example:
+        >>> task = GaussianTask.block(2, 1, aug_strength=2.0)  # beyond the threshold of 1
+        >>> path = population_flow((0.1 * torch.eye(2),), task, 50.0)
+        >>> bool(path.singular_values[-1, 1] < 1e-6)
+        True
     """
     objective, task = objective or Objective(), task.to(torch.float64)
     check_population(objective)
@@ -93,21 +147,17 @@ def population_flow(
         )
     _check_weight_decay(weight_decay)
     if method in IMPLICIT and weights[0].ndim > 2:
-
-        def flow(single: Weights, share: Progress | None) -> Trajectory:
-            return population_flow(
-                single,
-                task,
-                time,
-                objective=objective,
-                weight_decay=weight_decay,
-                rtol=rtol,
-                atol=atol,
-                method=method,
-                progress=share,
-            )
-
-        return run_by_run(flow, weights, progress)
+        alone = partial(
+            population_flow,
+            task=task,
+            time=time,
+            objective=objective,
+            weight_decay=weight_decay,
+            rtol=rtol,
+            atol=atol,
+            method=method,
+        )
+        return run_by_run(lambda run, share: alone(run, progress=share), weights, progress)
 
     def velocity(_t: float, layers: Weights) -> list[Tensor]:
         product = end_to_end(layers)
@@ -123,7 +173,8 @@ def population_flow(
         return population_loss(end_to_end(layers), task, objective)
 
     meta = {"dynamics": "population", "weight_decay": weight_decay}
-    return integrate(weights, (), velocity, loss, time, meta, rtol, atol, method, progress, jacobian)
+    equation, solver = Equation(velocity, loss, jacobian), Solver(method, rtol, atol)
+    return integrate(weights, (), equation, time, solver=solver, meta=meta, progress=progress)
 
 
 def frozen_flow(
@@ -135,10 +186,30 @@ def frozen_flow(
     atol: float | None = None,
     method: str = "DOP853",
 ) -> Trajectory:
-    """Integrate the flow with a constant force X, any depth; its loss is the potential -tr(P X P^T) / 2.
+    """Integrate the flow with a constant force X, any depth; its loss is the potential -tr(P X P^T) / 2 (Theorem 1).
 
-    One layer has the closed form of Theorem 1: `method="expm"` uses it instead of the solver.
-    Two layers and more reach infinity in finite time along positive eigenvalues of X: the `time` of FlowFailed.
+    Args:
+        weights: One tensor (*runs, out, in) per layer.
+        force: X, symmetric.
+        time: Flow time, a scalar or an increasing vector.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance, as in `sample_flow`.
+        method: Of SciPy's solve_ivp; "expm" takes one layer's closed form W(0) e^(X t) instead.
+
+    Returns:
+        The states at exactly the given times.
+
+    Raises:
+        ValueError: For unusable times or settings, "expm" with several layers, and where e^(X t) overflows.
+        FlowFailed: Where two layers or more reach infinity along positive eigenvalues of X, at its `time`.
+
+    References:
+        Jing et al. 2022, Theorem 1.
+
+    Example:
+        >>> path = frozen_flow((torch.ones(1, 1),), -torch.eye(1), 1.0, method="expm")
+        >>> round(float(path.product), 4)  # 1 / e
+        0.3679
     """
     force = force.to(torch.float64)
 
@@ -152,7 +223,8 @@ def frozen_flow(
     def velocity(_t: float, layers: Weights) -> list[Tensor]:
         return list(layer_gradients(layers, end_to_end(layers) @ force))
 
-    return integrate(weights, (), velocity, loss, time, {"dynamics": "frozen"}, rtol, atol, method, None)
+    solver = Solver(method, rtol, atol)
+    return integrate(weights, (), Equation(velocity, loss), time, solver=solver, meta={"dynamics": "frozen"})
 
 
 def mode_flow(
@@ -164,11 +236,32 @@ def mode_flow(
     atol: float | None = None,
     method: str = "DOP853",
 ) -> Trajectory:
-    """Integrate Theorem 3's ODE for the layers' singular values, one (*runs, k) tensor per layer.
+    """Integrate the flow of the layers' singular values (Theorem 3), which is exact for aligned layers.
 
-    ds_l/dt = x_k p_k^2 / s_l with p_k = prod_l s_l, so s1' = s1 s2^2 x for two layers; x_k = v_k^T X v_k is
-    constant or a function of t. Exact when adjacent layers are aligned. The trajectory's weights are the
-    diagonal matrices diag(s_l); its loss is -sum_k x_k p_k^2 / 2, a potential only for constant x.
+    ds_l/dt = x_k p_k^2 / s_l with p_k = prod_l s_l, so s1' = s1 s2^2 x for two layers.
+
+    Args:
+        layer_values: Singular values at t = 0, one tensor (*runs, k) per layer.
+        force: x_k = v_k^T X v_k (k,), constant or a function of flow time.
+        time: Flow time, a scalar or an increasing vector.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance, as in `sample_flow`.
+        method: Of SciPy's solve_ivp.
+
+    Returns:
+        Diagonal matrices diag(s_l) for weights; the loss is -sum_k x_k p_k^2 / 2, a potential only for constant x.
+
+    Raises:
+        ValueError: For unusable times or settings.
+        FlowFailed: Where a value reaches infinity, at its `time`.
+
+    References:
+        Jing et al. 2022, Theorem 3.
+
+    Example:
+        >>> path = mode_flow([torch.ones(1), torch.ones(1)], -torch.ones(1), 1.0)  # p' = -2 p^2 from p = 1
+        >>> round(float(path.product), 6)
+        0.333333
     """
     at = force if callable(force) else lambda _t: force
 
@@ -183,7 +276,8 @@ def mode_flow(
         return -(at(t) * p.square()).sum(-1) / 2
 
     weights = tuple(torch.diag_embed(s) for s in layer_values)
-    return integrate(weights, (), velocity, loss, time, {"dynamics": "mode"}, rtol, atol, method, None)
+    solver = Solver(method, rtol, atol)
+    return integrate(weights, (), Equation(velocity, loss), time, solver=solver, meta={"dynamics": "mode"})
 
 
 def _check_weight_decay(weight_decay: float) -> None:

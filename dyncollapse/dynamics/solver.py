@@ -4,6 +4,7 @@ import math
 import time as clock
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ Progress = Callable[[float, float], None]
 RightHandSide = Callable[[float, np.ndarray], np.ndarray]
 
 # A flow counts as at rest from the step on after which no weight moves by more than this many rtol of the largest in
-# a unit of time (ours): below that, the speed is the solver's own noise.
+# a unit of time: below that, the speed is the solver's own noise. A rule of thumb.
 REST_SPEED = 10
 
 # SciPy raises smaller rtol to this, with a warning: steps cannot be more exact than round-off.
@@ -48,49 +49,87 @@ class FlowFailed(RuntimeError):
         return type(self), (str(self), self.trajectory, self.time)
 
 
+@dataclass(frozen=True)
+class Equation:
+    """A gradient flow as an ordinary differential equation for the parameters, weights first and then biases.
+
+    Attributes:
+        velocity: Their velocities at flow time t.
+        loss: The loss at flow time t, one per run.
+        jacobian: Derivative of the velocity with respect to all parameters of one run, or None.
+        smooth: Whether the velocity is; ReLU's jumps.
+    """
+
+    velocity: Callable[[float, Weights], list[Tensor]]
+    loss: Callable[[float, Weights], Tensor]
+    jacobian: Callable[[float, Weights], Tensor] | None = None
+    smooth: bool = True
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A method of SciPy's solve_ivp and its accuracy: each weight's error per step stays below atol + rtol |w|.
+
+    Attributes:
+        method: One of METHODS.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance, or None for `absolute_tolerances`.
+    """
+
+    method: str
+    rtol: float
+    atol: float | None
+
+    def check(self) -> None:
+        """Raise ValueError for what SciPy would change or refuse."""
+        if self.method not in METHODS or not (
+            LEAST_RTOL <= self.rtol < 1 and (self.atol is None or 0 <= self.atol < math.inf)
+        ):
+            raise ValueError(
+                f"method, rtol and atol are {self.method!r}, {self.rtol}, {self.atol}; choose one of "
+                f"{', '.join(METHODS)}, rtol between {LEAST_RTOL:.2g} and 1, atol finite and at least 0"
+            )
+
+
 def integrate(
     weights: Weights,
     biases: Sequence[Tensor],
-    velocity: Callable[[float, Weights], list[Tensor]],
-    loss: Callable[[float, Weights], Tensor],
+    equation: Equation,
     time: Time,
-    meta: dict[str, Any],
-    rtol: float,
-    atol: float | None,
-    method: str,
-    progress: Progress | None,
-    jacobian: Callable[[float, Weights], Tensor] | None = None,
     *,
-    smooth: bool = True,
+    solver: Solver,
+    meta: dict[str, Any],
+    progress: Progress | None = None,
 ) -> Trajectory:
     """Hand the flow to solve_ivp and turn what it reached, all or part of the way, into a Trajectory.
 
-    `atol` and `rtol` bound each weight's error per step by atol + rtol |w|; `meta["atol"]` reports the smallest atol
-    of any weight, `meta["largest_atol"]` the largest. See `absolute_tolerances` for atol None, 0 and `smooth`.
-    With a Jacobian the solver sees tau = log(1 + t) for time: what is left of a stiff flow slows down as it goes,
-    and steps that are even in log time need fewer factorised matrices (measured: a quarter to a half fewer).
+    Args:
+        weights: Where it starts, one tensor (*runs, out, in) per layer.
+        biases: One tensor (*runs, out) per layer, or none.
+        equation: What moves them.
+        time: One flow time or an increasing vector of them.
+        solver: Method and tolerances.
+        meta: How the path is made. The record's own adds the solver's settings and counts: "atol" is the smallest
+            absolute tolerance of any weight, "largest_atol" the largest.
+        progress: Called with (t, t_end) after every step.
+
+    Returns:
+        The states at exactly these times.
+
+    Raises:
+        ValueError: For unusable times, weights or solver settings.
+        FlowFailed: When the solver cannot go on.
+        Interrupted: On Ctrl-C.
     """
     times, vector, started = check_times(time), _Vector(weights, biases), clock.perf_counter()
-    if method not in METHODS or not (LEAST_RTOL <= rtol < 1 and (atol is None or 0 <= atol < math.inf)):
-        raise ValueError(
-            f"method, rtol and atol are {method!r}, {rtol}, {atol}; choose one of {', '.join(METHODS)}, "
-            f"rtol between {LEAST_RTOL:.2g} and 1, atol finite and at least 0"
-        )
-    tolerances = vector.pack(absolute_tolerances(weights, biases, rtol, atol, smooth=smooth))
-    meta = meta | {"method": method, "rtol": rtol, "atol": float(tolerances.min())}
+    solver.check()
+    tolerances = vector.pack(absolute_tolerances(weights, biases, solver.rtol, solver.atol, smooth=equation.smooth))
+    meta = meta | {"method": solver.method, "rtol": solver.rtol, "atol": float(tolerances.min())}
     meta |= {"largest_atol": float(tolerances.max())}
-    logarithmic = jacobian is not None and method in IMPLICIT
-    # In linear time the end is between 1 and 2: SciPy's norms of velocities would underflow where t goes to 1e200.
-    unit = math.ldexp(1.0, math.frexp(times[-1])[1] - 1)
-    ticks, to_time = (np.log1p(times), math.expm1) if logarithmic else (times / unit, lambda tick: tick * unit)
-    watch = _Watch(vector.start, ticks, times[-1], to_time, REST_SPEED * rtol, progress)
-
-    def derivative(t: float, y: np.ndarray) -> np.ndarray:
-        return vector.pack(velocity(t, vector.unpack(y)))
 
     def trajectory(moments: np.ndarray, states: np.ndarray, **extra: Any) -> Trajectory:
         path = vector.unpack(states.reshape(-1, len(vector.start)))
-        losses = [loss(t, tuple(p[i] for p in path)) for i, t in enumerate(moments)]
+        losses = [equation.loss(t, tuple(p[i] for p in path)) for i, t in enumerate(moments)]
         record = {"seconds": clock.perf_counter() - started, **extra}
         recorded = torch.stack(losses) if losses else torch.empty(0)
         layers, shifts = path[: vector.depth], path[vector.depth :]
@@ -98,31 +137,12 @@ def integrate(
 
     if times[-1] == 0:
         return trajectory(times, vector.start[None], rest_time=None, evaluations=0)
-    if atol == 0:
-        _check_relative(vector.start, derivative(0.0, vector.start))
-
-    def by_tick(tick: float, y: np.ndarray) -> np.ndarray:
-        watch.evaluate()
-        return unit * derivative(tick * unit, y)
-
-    right_hand_side: RightHandSide = by_tick
-    options: dict[str, RightHandSide] = {}
-    if jacobian is not None and logarithmic:
-        right_hand_side, options["jac"] = _in_log_time(derivative, jacobian, vector)
+    problem = _Problem(equation, vector, times, solver.method)
+    if solver.atol == 0:
+        _check_relative(vector.start, problem.velocity(0.0, vector.start))
+    watch = _Watch(vector.start, problem.ticks, times[-1], problem.to_time, REST_SPEED * solver.rtol, progress)
     try:
-        # A blow-up, singular matrices and stalled iterations are reported below, in words.
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"), warnings.catch_warnings(action="ignore"):
-            solution = solve_ivp(
-                right_hand_side,
-                (0.0, ticks[-1]),
-                vector.start,
-                method,
-                t_eval=ticks,
-                rtol=rtol,
-                atol=tolerances,
-                events=watch,
-                **options,
-            )
+        solution = _solve(problem, watch, solver, tolerances)
     except KeyboardInterrupt:
         raise Interrupted(trajectory(*watch.record())) from None
     except (torch.linalg.LinAlgError, FloatingPointError):
@@ -134,61 +154,66 @@ def integrate(
         states[0] = vector.start  # LSODA's interpolant misses it by round-off
     if not solution.success:
         raise watch.failure(solution.message, trajectory(moments, states))
-    counts = {"evaluations": int(solution.nfev)} | ({"jacobians": int(solution.njev)} if logarithmic else {})
+    counts = {"evaluations": int(solution.nfev)}
+    counts |= {"jacobians": int(solution.njev)} if problem.logarithmic else {}
     return trajectory(moments, states, rest_time=watch.resting_since, **counts)
 
 
-def _in_log_time(
-    derivative: RightHandSide, jacobian: Callable[[float, Weights], Tensor], vector: "_Vector"
-) -> tuple[RightHandSide, RightHandSide]:
-    """Velocity dy / dtau and its Jacobian as functions of tau = log(1 + t) and y."""
+class _Problem:
+    """The flow as solve_ivp sees it: dy / dtick for one vector y of all parameters.
+
+    With a Jacobian ticks are tau = log(1 + t): what is left of a stiff flow slows down as it goes, and steps that are
+    even in log time need fewer factorised matrices (measured: a quarter to a half fewer). Else they are t over a unit
+    that puts the end between 1 and 2: SciPy's norms of velocities would underflow where t goes to 1e200.
+    """
+
+    def __init__(self, equation: Equation, vector: "_Vector", times: np.ndarray, method: str) -> None:
+        self.equation, self.vector = equation, vector
+        self.logarithmic = equation.jacobian is not None and method in IMPLICIT
+        self.unit = math.ldexp(1.0, math.frexp(times[-1])[1] - 1)
+        self.ticks = np.log1p(times) if self.logarithmic else times / self.unit
+
+    def to_time(self, tick: float) -> float:
+        return math.expm1(tick) if self.logarithmic else tick * self.unit
+
+    def velocity(self, t: float, y: np.ndarray) -> np.ndarray:
+        """Return dy / dt."""
+        return self.vector.pack(self.equation.velocity(t, self.vector.unpack(y)))
+
+    def by_tick(self, tick: float, y: np.ndarray) -> np.ndarray:
+        return self.unit * self.velocity(tick * self.unit, y)
 
     @torch.inference_mode()  # a tenth faster, and nothing here is differentiated automatically
-    def by_tick(tick: float, y: np.ndarray) -> np.ndarray:
-        return math.exp(tick) * derivative(math.expm1(tick), y)
+    def by_log_tick(self, tick: float, y: np.ndarray) -> np.ndarray:
+        return math.exp(tick) * self.velocity(math.expm1(tick), y)
 
     @torch.inference_mode()
-    def jacobian_by_tick(tick: float, y: np.ndarray) -> np.ndarray:
-        return jacobian(math.expm1(tick), vector.unpack(y)).mul_(math.exp(tick)).cpu().numpy()
-
-    return by_tick, jacobian_by_tick
-
-
-def run_by_run(
-    flow: Callable[[Weights, Progress | None], Trajectory], weights: Weights, progress: Progress | None
-) -> Trajectory:
-    """Integrate every run on its own and stack the records; what stops one of them keeps the finished ones."""
-    runs, done = weights[0].shape[:-2], []
-    singles = list(zip(*(w.flatten(0, -3) for w in weights), strict=True))
-    try:
-        for number, single in enumerate(singles):
-            share = None
-            if progress:
-
-                def share(t: float, end: float, number: int = number) -> None:
-                    progress((number + t / end) / len(singles) * end, end)
-
-            done.append(flow(single, share))
-    except (FlowFailed, Interrupted) as stop:
-        stop.trajectory = _stacked(done, (len(done),)) if done else _stacked([stop.trajectory], (1,))
-        raise
-    return _stacked(done, runs)
+    def jacobian_by_log_tick(self, tick: float, y: np.ndarray) -> np.ndarray:
+        assert self.equation.jacobian is not None
+        matrix = self.equation.jacobian(math.expm1(tick), self.vector.unpack(y))
+        return matrix.mul_(math.exp(tick)).cpu().numpy()
 
 
-def _stacked(done: list[Trajectory], runs: tuple[int, ...]) -> Trajectory:
-    """Join records of single runs, which share their times, into one with run axes."""
-    rests = [path.meta["rest_time"] for path in done if path.meta.get("rest_time") is not None]
-    totals = {
-        name: sum(path.meta[name] for path in done)
-        for name in ("seconds", "evaluations", "jacobians")
-        if name in done[0].meta
-    }
-    meta = done[0].meta | totals | {"rest_time": max(rests) if len(rests) == len(done) else None}
-    layers = tuple(
-        torch.stack(paths, dim=1).unflatten(1, runs) for paths in zip(*(path.weights for path in done), strict=True)
-    )
-    loss = torch.stack([path.loss for path in done], dim=1).unflatten(1, runs)
-    return Trajectory(done[0].time, layers, loss, (), meta)
+def _solve(problem: _Problem, watch: "_Watch", solver: Solver, tolerances: np.ndarray) -> Any:
+    def counted(tick: float, y: np.ndarray) -> np.ndarray:
+        watch.evaluate()
+        return problem.by_tick(tick, y)
+
+    right_hand_side: RightHandSide = problem.by_log_tick if problem.logarithmic else counted
+    options = {"jac": problem.jacobian_by_log_tick} if problem.logarithmic else {}
+    # A blow-up, singular matrices and stalled iterations are reported by `integrate`, in words.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"), warnings.catch_warnings(action="ignore"):
+        return solve_ivp(
+            right_hand_side,
+            (0.0, problem.ticks[-1]),
+            problem.vector.start,
+            solver.method,
+            t_eval=problem.ticks,
+            rtol=solver.rtol,
+            atol=tolerances,
+            events=watch,
+            **options,
+        )
 
 
 def _check_relative(start: np.ndarray, velocity: np.ndarray) -> None:

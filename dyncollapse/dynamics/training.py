@@ -13,15 +13,21 @@ from dyncollapse.model.networks import Weights, check_weights
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
 
-# Steps between two looks at whether the weights blow up (ours): each look waits for the device.
+# Steps between two looks at whether the weights blow up: each look waits for the device. A rule of thumb.
 LOOK = 64
 
 
 class Diverged(RuntimeError):
-    """SGD left every bound: `step` says when, `stable_lr` what passed the same data, `trajectory` what was recorded."""
+    """SGD left every bound.
+
+    Attributes:
+        trajectory: What was recorded before.
+        step: The first step at which a run had blown up.
+        stable_lr: A smaller learning rate that passed the same data, or None.
+    """
 
     def __init__(self, trajectory: Trajectory, lr: float, step: int, stable_lr: float | None, checked: int) -> None:
-        """Compose the one-line message that a user is shown."""
+        """Compose a message of one line; `checked` is the number of steps that `stable_lr` passed."""
         advice = (
             f"lr {stable_lr:.3g} passes the first {checked} steps on the same data"
             if stable_lr is not None
@@ -44,15 +50,37 @@ def train(
     records: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> Trajectory:
-    """Run SGD from `weights` (*runs, out, in) per layer, on a stream of batches or on one fixed set of pairs.
+    """Run SGD from `weights`, on a stream of batches or on one fixed set of pairs.
 
-    A stream must yield the same batches whenever it is iterated, as PairStream and JoinedStream do. On a CPU, runs with
-    generators of their own are shared out over as many threads as PyTorch has, which has fewer meanwhile.
+    Flow time is t = lr x steps, divided by (1 - momentum) for heavy-ball momentum. Plain SGD is the paper's. On a CPU,
+    runs with generators of their own are shared out over as many threads as PyTorch has, which has fewer meanwhile.
 
-    Flow time is t = lr x steps, divided by (1 - momentum) for heavy-ball momentum. Plain SGD is the paper's.
-    About `records` states are kept, evenly spaced in log step, with the loss on the batch at hand.
-    `progress(step, steps)` is called about 200 times. Raises ValueError for unusable settings, Diverged when the
-    weights blow up, Interrupted on Ctrl-C; the last two carry what was recorded.
+    Args:
+        weights: One tensor (*runs, out, in) per layer.
+        pairs: Batches (*runs, n, d). A stream must yield the same ones whenever it is iterated, as PairStream does.
+        lr: Learning rate.
+        steps: Number of steps.
+        objective: What is minimised; Eq. 2 unless given.
+        biases: One tensor (*runs, out) per layer, or none.
+        momentum: Heavy-ball momentum, as in torch.optim.SGD.
+        weight_decay: Times the parameter it is added to the gradient.
+        records: About how many states are kept, evenly spaced in log step.
+        progress: Called with (step, steps) about 200 times.
+
+    Returns:
+        The recorded states, with the loss on the batch at hand.
+
+    Raises:
+        ValueError: For unusable settings, shapes or batches.
+        Diverged: When the weights blow up, with what was recorded.
+        Interrupted: On Ctrl-C, with what was recorded.
+
+    Example:
+        >>> from dyncollapse import GaussianTask
+        >>> stream = GaussianTask.block(2, 1).stream(8, torch.Generator().manual_seed(0))
+        >>> path = train((0.1 * torch.eye(2, dtype=torch.float64),), stream, lr=0.1, steps=20)
+        >>> round(float(path.time[-1]), 6)  # lr x steps
+        2.0
     """
     check_weights(weights, biases)
     if isinstance(pairs, Iterator):
@@ -91,7 +119,19 @@ def train(
 
 
 def record_steps(steps: int, records: int = 64) -> list[int]:
-    """Steps 0 and `steps`, and about `records` - 2 between them, evenly spaced in log step."""
+    """Steps 0 and `steps`, and about `records` - 2 between them, evenly spaced in log step.
+
+    Args:
+        steps: The last step.
+        records: About how many steps are wanted.
+
+    Returns:
+        Ascending steps.
+
+    Example:
+        >>> record_steps(1000, 5)
+        [0, 1, 10, 100, 1000]
+    """
     spaced = np.geomspace(1, steps, max(records - 1, 1)).round().astype(int)
     return sorted({0, *spaced.tolist(), steps})
 

@@ -14,15 +14,24 @@ from dyncollapse.formats.arrays import load_npz
 from dyncollapse.model.networks import Weights, end_to_end, singular_values
 from dyncollapse.model.precision import outside_autocast
 from dyncollapse.runtime.files import write_whole
-from dyncollapse.theory.alignment import imbalance_drift
+from dyncollapse.theory.imbalance import imbalance_drift
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """A path of weights over flow time t (one SGD step of learning rate lr advances t by lr).
+    """A path of weights over flow time t: one SGD step of learning rate lr advances t by lr.
 
-    `time` is (t,), `weights` one (t, *runs, out, in) tensor per layer, `loss` (t, *runs), `biases` one
-    (t, *runs, out) tensor per layer or none; `meta` says how the path was made.
+    Attributes:
+        time: Recorded flow times (t,).
+        weights: One tensor (t, *runs, out, in) per layer.
+        loss: The loss at each time (t, *runs).
+        biases: One tensor (t, *runs, out) per layer, or none.
+        meta: How the path was made: dynamics, settings, seconds.
+
+    Example:
+        >>> path = Trajectory(torch.tensor([0.0, 1.0]), (torch.ones(2, 3, 3), torch.ones(2, 1, 3)), torch.zeros(2))
+        >>> path.product.shape
+        torch.Size([2, 1, 3])
     """
 
     time: Float[Tensor, " t"]
@@ -44,7 +53,7 @@ class Trajectory:
 
     @property
     def imbalance_drift(self) -> float | None:
-        """How far App. B.5's conserved C moved, relative to the layers' Gram matrices; None for one layer."""
+        """How far the conserved C of App. B.5 moved, relative to the layers' Gram matrices; None for one layer."""
         return imbalance_drift(self.weights)
 
     def final(self) -> Weights:
@@ -52,7 +61,11 @@ class Trajectory:
         return tuple(w[-1] for w in self.weights)
 
     def save(self, path: str | Path) -> None:
-        """Write the whole record to one .npz file, or nothing. Raises CannotWrite, an OSError, where that fails."""
+        """Write the whole record to one .npz file, or nothing.
+
+        Raises:
+            CannotWrite: Where that fails; it is an OSError.
+        """
         tensors = {"time": self.time, "loss": self.loss}
         tensors |= {f"weight_{i}": w for i, w in enumerate(self.weights, 1)}
         tensors |= {f"bias_{i}": b for i, b in enumerate(self.biases, 1)}
@@ -62,7 +75,12 @@ class Trajectory:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a record written by `save`; pickled content is refused. Raises ValueError for any other file."""
+        """Read a record written by `save`; pickled content is refused.
+
+        Raises:
+            ValueError: For any other file.
+            OSError: For a file that cannot be read.
+        """
         try:
             arrays = load_npz(Path(path))
             meta = json.loads(str(arrays.pop("meta")))

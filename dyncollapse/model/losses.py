@@ -75,6 +75,38 @@ def infonce_weights(
 
 
 @full_precision
+def infonce_gradients(
+    z: Float[Tensor, "*runs n m"], z_pos: Float[Tensor, "*runs n m"]
+) -> tuple[Float[Tensor, "*runs n m"], Float[Tensor, "*runs n m"]]:
+    """Gradients of one-sided Eq. 2 with respect to the embeddings (Lemma 1).
+
+    n g_i = sum_{j != i} alpha_ij (z_j - z'_i) + sum_{j != i} alpha_ji (z_j - z_i),
+    n g'_i = sum_{j != i} alpha_ij (z'_i - z_i).
+    One layer then moves by W' = -G with G = sum_i (g_i x_i^T + g'_i x'_i^T), which is -W X (Lemma 2).
+
+    Args:
+        z: Anchors (*runs, n, m), which are the negatives of each other.
+        z_pos: Positives z'.
+
+    Returns:
+        g and g' (*runs, n, m), of the loss's mean over the batch.
+
+    References:
+        Jing et al. 2022, Lemma 1, which sums over the batch.
+
+    Example:
+        >>> g, g_pos = infonce_gradients(torch.tensor([[0.0], [0.0]]), torch.tensor([[1.0], [1.0]]))
+        >>> bool(torch.allclose(g, -g_pos))  # anchors at one point only attract their positives
+        True
+    """
+    alpha = infonce_weights(z, z_pos)
+    b = alpha - torch.diag_embed(alpha.diagonal(dim1=-2, dim2=-1))
+    r, c = b.sum(-1).unsqueeze(-1), b.sum(-2).unsqueeze(-1)
+    g = exact_product(b, z) - r * z_pos + exact_product(b.mT, z) - c * z
+    return g / z.shape[-2], r * (z_pos - z) / z.shape[-2]
+
+
+@full_precision
 def infonce_logits(
     z: Float[Tensor, "*runs n m"],
     z_pos: Float[Tensor, "*runs n m"],
@@ -265,6 +297,6 @@ def _with_diagonal(logits: Float[Tensor, "*runs n n"], diagonal: Float[Tensor, "
 
 
 def _plus_diagonal(logits: Float[Tensor, "*runs n n"], diagonal: Float[Tensor, "*runs n"]) -> Tensor:
-    # A fifth of a step with autograd less than to replace the diagonal, whose gradient is then copied.
+    # Measured: gradients take a fifth less time than with a replaced diagonal, for which autograd copies n x n slopes.
     logits.diagonal(dim1=-2, dim2=-1).add_(diagonal)
     return logits

@@ -11,7 +11,7 @@ from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.networks import Weights, end_to_end, forward
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.precision import outside_autocast
-from dyncollapse.theory.equilibria import augmentation_ratio, modes
+from dyncollapse.theory.modes import augmentation_ratio, modes
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""How much memory work takes at least, and how much there is: asked before anything is allocated."""
+"""How much memory work takes at least, and how much there is, before anything is allocated."""
 
 import itertools
 import os
@@ -10,8 +10,8 @@ import torch
 from dyncollapse.runtime.settings import SettingError
 from dyncollapse.simulation.configuration import Configuration
 
-# What a process keeps of a simulation, in states: SGD's weights and gradients, the stages of DOP853 (SciPy's has 16
-# and its state); and of every dynamics its record, at most as many states as `training.record_steps` gives.
+# What a process keeps of a simulation, in states: SGD's weights and gradients; SciPy's DOP853 has 16 stages beside its
+# state; and of every dynamics its record, at most as many states as `training.record_steps` gives.
 SGD_STATES, FLOW_STATES, RECORDS = 2, 17, 64
 # Samples that a simulation is judged by (`simulation.PROBE_SAMPLES`), two views of each.
 PROBES = 2 * 20_000
@@ -76,24 +76,32 @@ def _reclaimable(group: Path) -> int:
     return 0
 
 
-def simulation_bytes(c: Configuration) -> float:
-    """Bytes that a simulation takes at least: samples, weights, softmax weights and records, the largest phase.
+def simulation_bytes(configuration: Configuration) -> float:
+    """Bytes that a simulation takes at least: samples, weights, softmax weights and records, in its largest phase.
+
+    Args:
+        configuration: Its settings.
+
+    Returns:
+        Bytes; a lower bound.
 
     Example:
         >>> simulation_bytes(Configuration(dim=10_000)) > 100 * 2**30
         True
     """
-    size = 4 if c.dtype == "float32" else 8
-    layers = c.runs * sum(a * b for a, b in itertools.pairwise(c.widths))
-    batch = c.runs * c.batch_size * max(c.widths)
-    common = size * (layers + PROBES * c.dim + 2 * c.dim**2)
+    runs, n, widths = configuration.runs, configuration.batch_size, configuration.widths
+    size = 4 if configuration.dtype == "float32" else 8
+    layers = runs * sum(a * b for a, b in itertools.pairwise(widths))
+    batch = runs * n * max(widths)
+    common = size * (layers + PROBES * configuration.dim + 2 * configuration.dim**2)
     # A CPU takes the softmax run by run where all of them are too large for a cache.
-    softmax = (1 if c.device == "cpu" else c.runs) * c.batch_size**2
+    softmax = (1 if configuration.device == "cpu" else runs) * n**2
     phases = {
-        "sgd": size * (SGD_STATES * layers + 2 * batch + softmax + c.runs * c.pool * c.dim),
-        "flow": 8 * (FLOW_STATES * layers + 2 * c.flow_batches * batch + softmax),
-        # Run by run, with the work array that LSODA has room for a Jacobian in.
-        "population": 8 * (layers / c.runs) ** 2,
+        "sgd": size * (SGD_STATES * layers + 2 * batch + softmax + runs * configuration.pool * configuration.dim),
+        "flow": 8 * (FLOW_STATES * layers + 2 * configuration.flow_batches * batch + softmax),
+        # Run by run, with the work array in which LSODA has room for a Jacobian.
+        "population": 8 * (layers / runs) ** 2,
     }
-    records = sum(RECORDS * layers * (size if name == "sgd" else 8) for name in c.dynamics if c.steps >= 2 * RECORDS)
-    return common + records + max(phases[name] for name in c.dynamics)
+    recorded = configuration.dynamics if configuration.steps >= 2 * RECORDS else ()
+    records = sum(RECORDS * layers * (size if name == "sgd" else 8) for name in recorded)
+    return common + records + max(phases[name] for name in configuration.dynamics)

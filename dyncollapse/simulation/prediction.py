@@ -8,7 +8,8 @@ from dyncollapse.model.objective import mean_force
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration
-from dyncollapse.theory.equilibria import escape_time, growth_rates, modes, rest_singular_values
+from dyncollapse.theory.equilibria import escape_time, growth_rates, rest_singular_values
+from dyncollapse.theory.modes import modes
 
 # Pairs of the probe, in batches, that the force is averaged over: a few per cent of it. Larger batches than that, whose
 # n x n weights would not fit, differ from infinitely many samples no more than one of this size does.

@@ -22,7 +22,8 @@ from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import MOST_PAIRS, escape_times, rest_values, time_per_step
-from dyncollapse.theory.equilibria import at_threshold, collapse_threshold, modes
+from dyncollapse.theory.equilibria import collapse_threshold
+from dyncollapse.theory.modes import at_threshold, modes
 from dyncollapse.theory.population import negatives_needed, population_valid
 
 

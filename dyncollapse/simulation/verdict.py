@@ -11,7 +11,7 @@ from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, DimensionVerdict, F
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.objective import Objective, named_loss
 from dyncollapse.simulation.dimensions import Dimensions
-from dyncollapse.theory.equilibria import at_threshold
+from dyncollapse.theory.modes import at_threshold
 
 
 def judge(

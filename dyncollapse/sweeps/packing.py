@@ -13,9 +13,9 @@ from dyncollapse.model.streams import join_streams, numbers_per_step
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration, setting_names
 
-# Numbers in a step at which a run costs about the least (measured, d = 16): 16 runs of 128 pairs, in float32 twice as
-# fast as one run and as fast as 64, or 128 runs of 16 pairs, six times as fast as one. Fewer and larger packs would
-# only share less evenly. A GPU takes more (ours).
+# Numbers in a step at which a run costs about the least (measured for d = 16, docs/results.md): 16 runs of 128 pairs,
+# in float32 twice as fast as one run and as fast as 64, or 128 runs of 16 pairs, six times as fast as one. Larger packs
+# would only share out less evenly. A GPU needs more to be filled; its value is a rule of thumb.
 CACHED, CACHED_GPU = 2**18, 2**24
 # Settings that only choose a run's initial weights and data, or that SGD does not read; all others fix its step.
 OWN = frozenset(
@@ -25,46 +25,67 @@ OWN = frozenset(
 
 
 def packs(configurations: Sequence[Configuration], most_runs: int) -> list[list[Configuration]]:
-    """Part the points into ensembles of at most `most_runs` runs; one point is never parted.
+    """Group points into ensembles; one point is never split.
 
-    Points without SGD gain nothing from company and stay alone.
+    Args:
+        configurations: The points.
+        most_runs: How many runs an ensemble holds at most, unless a single point has more.
+
+    Returns:
+        The ensembles. Points without SGD gain nothing from company and stay alone.
+
+    Example:
+        >>> points = [Configuration(runs=3, seed=seed) for seed in range(3)]
+        >>> [len(pack) for pack in packs(points, most_runs=6)]
+        [2, 1]
     """
     groups: dict[tuple[object, ...], list[list[Configuration]]] = {}
-    for c in configurations:
-        group = groups.setdefault(shape_of(c) if "sgd" in c.dynamics else (c,), [[]])
-        if group[-1] and sum(point.runs for point in group[-1]) + c.runs > most_runs:
+    for point in configurations:
+        group = groups.setdefault(shape_of(point) if "sgd" in point.dynamics else (point,), [[]])
+        if group[-1] and sum(other.runs for other in group[-1]) + point.runs > most_runs:
             group.append([])
-        group[-1].append(c)
+        group[-1].append(point)
     return [pack for group in groups.values() for pack in group]
 
 
 def shape_of(configuration: Configuration) -> tuple[object, ...]:
-    """The settings that points of an ensemble share."""
+    """Return the settings that all points of an ensemble have in common."""
     return tuple(getattr(configuration, name) for name in setting_names() if name not in OWN)
 
 
 def best_runs(configuration: Configuration) -> int:
-    """Runs whose step costs the least per run: more of them no longer fit a core's cache."""
+    """Return how many runs at once cost the least per run and step: more of them no longer fit a core's cache.
+
+    Example:
+        >>> best_runs(Configuration(batch_size=128, dim=16))
+        16
+    """
     cached = CACHED if configuration.device == "cpu" else CACHED_GPU
     return max(1, cached // numbers_per_step(configuration.batch_size, max(configuration.widths)))
 
 
 def train_together(simulations: Sequence[Simulation]) -> list[Trajectory]:
-    """SGD of several simulations in one ensemble; each has the weights and the batches that it has alone.
+    """Train several simulations by SGD in one ensemble; each has the weights and batches that it has alone.
 
-    The settings outside OWN must agree. `meta["seconds"]` is a point's share of the time. Raises Diverged when any
-    of the points leaves its bounds: each should then be trained alone, where it is told apart.
+    Args:
+        simulations: Their settings outside OWN must agree.
+
+    Returns:
+        A trajectory each; `meta["seconds"]` is its share of the time.
+
+    Raises:
+        Diverged: When any of the points leaves its bounds. Each should then be trained alone, which shows whose fault
+            it is.
     """
-    first = simulations[0]
-    c, runs = first.configuration, [s.configuration.runs for s in simulations]
+    shared, runs = simulations[0].configuration, [one.configuration.runs for one in simulations]
     path = train(
-        tuple(torch.cat(layers) for layers in zip(*(s.weights for s in simulations), strict=True)),
-        join_streams([s.stream for s in simulations]),
-        lr=c.lr,
-        steps=c.steps,
-        objective=first.objective,
-        biases=tuple(torch.cat(layers) for layers in zip(*(s.biases for s in simulations), strict=True)),
-        momentum=c.momentum,
+        tuple(torch.cat(layers) for layers in zip(*(one.weights for one in simulations), strict=True)),
+        join_streams([one.stream for one in simulations]),
+        lr=shared.lr,
+        steps=shared.steps,
+        objective=simulations[0].objective,
+        biases=tuple(torch.cat(layers) for layers in zip(*(one.biases for one in simulations), strict=True)),
+        momentum=shared.momentum,
     )
     weights, biases = ([layer.split(runs, 1) for layer in layers] for layers in (path.weights, path.biases))
     split = []
@@ -79,7 +100,7 @@ def train_together(simulations: Sequence[Simulation]) -> list[Trajectory]:
 
 
 def _check_bounds(simulation: Simulation, path: Trajectory) -> None:
-    """Hold a point to its own bound, for `train` took one for all from the largest weights and inputs among them."""
+    """Hold a point to its own bound: `train` took one for all, from the largest weights and inputs among them."""
     largest = end_to_end(path.weights).abs().amax((1, 2, 3))
     inputs = next(iter(simulation.stream)).anchor.abs().max()
     if not largest.max() <= blow_up_bound(float(inputs), float(largest[0])):

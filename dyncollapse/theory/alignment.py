@@ -1,4 +1,4 @@
-"""Alignment of adjacent layers, and the imbalance that the flow of a linear network conserves (App. B.5)."""
+"""Alignment of adjacent layers: measured, and bounded by the conserved imbalance (Theorem 2, corrected)."""
 
 import itertools
 import math
@@ -11,18 +11,36 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from dyncollapse.model.precision import full_precision, outside_autocast
+from dyncollapse.model.precision import full_precision
+from dyncollapse.theory.imbalance import imbalance
 
-# Share of |A|^2 above which a pattern counts as reached (ours).
+# Share of |A|^2 above which a pattern counts as reached. A rule of thumb; independent frames of width h have 1/h.
 CLEAR_PATTERN = 0.9
 
 
 @full_precision
 def alignment_matrix(w1: Float[Tensor, "*runs h d"], w2: Float[Tensor, "*runs m h"]) -> Float[Tensor, "*runs k l"]:
-    """A = V2^T U1 for W1 = U1 S1 V1^T below W2 = U2 S2 V2^T, singular values descending (Sec. 5.2).
+    """Alignment matrix A = V2^T U1 for W1 = U1 S1 V1^T below W2 = U2 S2 V2^T (Section 5.2).
 
-    Rows follow W2's right singular vectors, columns W1's left ones. Signs are arbitrary: look at |A|.
-    Within a group of equal singular values so is the basis: use `block_alignment` there.
+    Args:
+        w1: The lower layer (*runs, h, d).
+        w2: The upper layer (*runs, m, h).
+
+    Returns:
+        A: rows follow W2's right singular vectors, columns W1's left ones, both by descending singular value. Signs are
+        arbitrary, so look at |A|. Within a group of equal singular values the basis is arbitrary, too: use
+        `block_alignment` there.
+
+    Raises:
+        ValueError: For layers that are not adjacent.
+
+    References:
+        Jing et al. 2022, Section 5.2.
+
+    Example:
+        >>> w = torch.diag(torch.tensor([2.0, 1.0]))
+        >>> alignment_matrix(w, w).abs().tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
     """
     if w1.shape[-2] != w2.shape[-1]:
         raise ValueError(
@@ -36,11 +54,26 @@ def alignment_matrix(w1: Float[Tensor, "*runs h d"], w2: Float[Tensor, "*runs m 
 
 @full_precision
 def block_alignment(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: float = 1e-2) -> float:
-    """Share of W1's left singular frame that lies in the matching blocks of W2's right one, between 0 and 1.
+    """Share of W1's left singular frame that lies in the matching blocks of W2's right one.
 
-    Neighbouring indices fall into one block when either layer's singular values there differ by less than
-    `gap` times that layer's largest (ours): inside a block, individual vectors carry no meaning.
-    Blind to signs and to rotations within blocks; 1 exactly when A is block diagonal.
+    Neighbouring indices fall into one block when either layer's singular values there differ by less than `gap` times
+    that layer's largest: inside a block, individual vectors carry no meaning.
+
+    Args:
+        w1: The lower layer (h, d).
+        w2: The upper layer (m, h).
+        gap: At least 0 and below 1; the default is a rule of thumb.
+
+    Returns:
+        Between 0 and 1, whatever the signs and the rotations within blocks; 1 exactly when A is block diagonal.
+
+    Raises:
+        ValueError: For layers that are not adjacent and a gap out of range.
+
+    Example:
+        >>> w = torch.diag(torch.tensor([2.0, 1.0]))
+        >>> block_alignment(w, w), block_alignment(w, w.flip(0, 1))  # the same order, the opposite one
+        (1.0, 0.0)
     """
     a = alignment_matrix(w1, w2)
     k = min(a.shape)
@@ -49,39 +82,25 @@ def block_alignment(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: flo
     return float(inside) / k
 
 
-@full_precision
-def imbalance(w1: Float[Tensor, "*runs h d"], w2: Float[Tensor, "*runs m h"]) -> Float[Tensor, "*runs h h"]:
-    """C = W1 W1^T - W2^T W2, constant along the gradient flow of a linear network (App. B.5)."""
-    return w1 @ w1.mT - w2.mT @ w2
-
-
-@outside_autocast
-def imbalance_drift(weights: Sequence[Tensor]) -> float | None:
-    """Largest change of C along a path of weights (time, *runs, out, in), relative to the layers' Gram matrices.
-
-    max over time, runs and adjacent layers of |C(t) - C(0)|_F / max_t (|W1 W1^T|_F + |W2^T W2|_F).
-    The Gram matrices, not C itself, set the scale, for a balanced start has C = 0. None for one layer.
-    """
-    drifts = []
-    for w1, w2 in itertools.pairwise(weights):
-        c = imbalance(w1, w2)
-        scale = torch.linalg.matrix_norm(w1 @ w1.mT) + torch.linalg.matrix_norm(w2.mT @ w2)
-        drift = torch.linalg.matrix_norm(c - c[0]).amax(0)
-        drifts.append(float(torch.where(drift == 0, 0.0, drift / scale.amax(0)).max()))
-    return max(drifts, default=None)
-
-
 @dataclass(frozen=True, eq=False)
 class AlignmentReport:
     """How two adjacent layers are aligned, and what the conserved imbalance C and the product P alone say about it.
 
-    h is the hidden width; indices count singular values in descending order, missing ones are zeros.
-    `blocks` lists indices whose singular values are nearly equal in either layer; all else is blind to signs and to
-    rotations inside a block. Per block: `sines`, the sine of the largest angle between the spaces that W1's left
-    and W2's right singular vectors span, as measured, and `bounds`, what `alignment_bound` allows, infinite where
-    it certifies nothing. `permutation[k]` is the right singular vector of W2 that best matches the k-th left one
-    of W1 (ascending inside a block); `alignment` (`block_alignment`) and `permuted_alignment` are the shares of
-    |A|^2 on the identity and on that matching.
+    h is the hidden width; indices count singular values in descending order, missing ones are zeros. Nothing here
+    depends on signs or on rotations inside a block.
+
+    Attributes:
+        imbalance_spectrum: Eigenvalues of C (h,), descending.
+        imbalance_norm: The largest of their absolute values.
+        product_gaps: Differences of neighbouring singular values of P (h - 1,).
+        blocks: Lists of indices whose singular values are nearly equal in either layer.
+        sines: Per block, the sine of the largest angle between the spaces that W1's left and W2's right singular
+            vectors span, as measured.
+        bounds: Per block, what `alignment_bound` allows; infinite where it certifies nothing.
+        permutation: At k the right singular vector of W2 that best matches the k-th left one of W1, ascending inside a
+            block.
+        alignment: The share of |A|^2 on the identity (`block_alignment`).
+        permuted_alignment: The share of |A|^2 on that matching.
     """
 
     imbalance_spectrum: Float[Tensor, " h"]
@@ -96,18 +115,19 @@ class AlignmentReport:
 
     @property
     def certified(self) -> bool:
-        """Whether every bound lies below 1: no space of W1's can then be orthogonal to its partner of W2's.
+        """Whether every bound lies below 1: no space of W1 can then be orthogonal to its partner of W2.
 
-        Says nothing where all indices form one block (`pattern` "degenerate"), as in a network that is zero.
+        This says nothing where all indices form one block (`pattern` "degenerate"), as in a network that is zero.
         """
         return bool((self.bounds < 1).all())
 
     @property
     def pattern(self) -> Literal["degenerate", "aligned", "anti-aligned", "permuted", "mixed"]:
-        """Name what |A| looks like; "reached" means a share of at least CLEAR_PATTERN.
+        """What |A| looks like.
 
-        degenerate: all indices form one block, there is no order to look at; aligned: `alignment` has reached it;
-        anti-aligned, permuted: `permuted_alignment` has, on the reversed order or on another one; mixed: none has.
+        degenerate: all indices form one block, so there is no order to look at; aligned: `alignment` is at least
+        CLEAR_PATTERN; anti-aligned, permuted: `permuted_alignment` is, on the reversed order or on another one; mixed:
+        neither is.
         """
         h = len(self.permutation)
         if h > 1 and len(self.blocks) == 1:
@@ -123,9 +143,26 @@ class AlignmentReport:
 
 @full_precision
 def alignment_report(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: float = 1e-2) -> AlignmentReport:
-    """Measure how the layers are aligned and bound it from C and P; `gap` as in `block_alignment`.
+    """Measure how two layers are aligned, and bound it from C and P.
 
-    One run at a time. Raises ValueError for layers with run dimensions or that are not adjacent.
+    Args:
+        w1: The lower layer (h, d) of one run.
+        w2: The upper layer (m, h).
+        gap: As in `block_alignment`.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: For layers with run dimensions or that are not adjacent, and a gap out of range.
+
+    References:
+        docs/theory.md, section 5e.
+
+    Example:
+        >>> w = torch.diag(torch.tensor([2.0, 1.0]))
+        >>> alignment_report(w, w).pattern, alignment_report(w, w.flip(0, 1)).pattern
+        ('aligned', 'anti-aligned')
     """
     if w1.ndim != 2 or w2.ndim != 2:
         raise ValueError(
@@ -158,12 +195,28 @@ def alignment_report(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: fl
 
 
 def module_alignment(module: torch.nn.Module, first: str, second: str, gap: float = 1e-2) -> AlignmentReport:
-    """`alignment_report` of two linear layers of a torch module, named as in `module.named_modules()`.
+    """`alignment_report` of two linear layers of a torch module, in float64.
 
-    `second` reads what `first` puts out; weights of any shape that fit, computed in float64. What stands between the
-    two (an activation, a normalisation) is not seen: C is conserved, and the bound the theory's, where nothing does.
-    Raises ValueError for a name that is not a linear layer (the message lists those there are) or layers that do not
-    fit together.
+    Anything between the two, an activation or a normalisation, is ignored: C is conserved, and the bound holds, where
+    there is nothing.
+
+    Args:
+        module: Holds both layers.
+        first: Name of the lower layer, as in `module.named_modules()`.
+        second: Name of the layer that reads its outputs.
+        gap: As in `block_alignment`.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: For a name that is not a linear layer (the message lists those there are), and layers that do not
+            fit together.
+
+    Example:
+        >>> projector = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2))
+        >>> len(module_alignment(projector, "0", "1").permutation)
+        2
     """
     linear = {name: part for name, part in module.named_modules() if isinstance(part, torch.nn.Linear)}
     for name in (first, second):
@@ -181,18 +234,35 @@ def alignment_bound(
     imbalance_spectrum: Float[Tensor, "*runs h"],
     blocks: Sequence[Sequence[int]] | None = None,
 ) -> Float[Tensor, "*runs b"]:
-    """Bound the sine of the angle between W1's left and W2's right singular vectors from P and C alone (ours).
+    """Bound the sine of the angle between W1's left and W2's right singular vectors, from P and C alone.
 
-    Singular values of P = W2 W1 descend; `imbalance_spectrum` holds all h eigenvalues of C in any order. `blocks`
-    cuts 0, ..., h - 1 into runs of neighbours whose spaces are compared as wholes; None takes every index alone.
     With gamma = |C|_2 and g half the spread of C's spectrum, sin <= g / (distance - g), where distance is that of
-    q_k = sqrt(p_k^2 + gamma^2 / 4) to the nearest outside the block; infinite, certifying nothing, where
-    distance <= g. So 0 when C = lambda I, whatever P is, as long as P separates the block.
+    q_k = sqrt(p_k^2 + gamma^2 / 4) to the nearest q outside the block. So 0 when C = lambda I, whatever P is, as long
+    as P separates the block.
 
     Proof: P^T P has the spectrum of H2^(1/2) H1 H2^(1/2), H1 = W1 W1^T, H2 = W2^T W2, and c_min <= H1 - H2 <= c_max
     squeezes it between H2^2 + c_min H2 and H2^2 + c_max H2. Hence each eigenvalue of H2, and of H1 up to the
-    centre of C's spectrum, is known from p_k up to g; Davis-Kahan does the rest, for C less that centre times I
-    has norm g and moves no eigenvector. Raises ValueError for blocks that do not cut 0, ..., h - 1 in this order.
+    centre of C's spectrum, is known from p_k up to g. The rest is Davis-Kahan: C less that centre times I has norm g
+    and moves no eigenvector.
+
+    Args:
+        product_singular_values: Those of P = W2 W1 (*runs, k), descending.
+        imbalance_spectrum: All h eigenvalues of C (*runs, h), in any order.
+        blocks: Lists that cut 0, ..., h - 1 into runs of neighbours whose spaces are compared as wholes; every index
+            alone unless given.
+
+    Returns:
+        One bound per block (*runs, b); infinite, certifying nothing, where distance <= g.
+
+    Raises:
+        ValueError: For blocks that do not cut 0, ..., h - 1 in this order.
+
+    References:
+        Davis and Kahan 1970; docs/theory.md, section 5e.
+
+    Example:
+        >>> alignment_bound(torch.tensor([2.0, 1.0]), torch.zeros(2)).tolist()  # balanced layers are aligned
+        [0.0, 0.0]
     """
     c, h = imbalance_spectrum, imbalance_spectrum.shape[-1]
     blocks = [[k] for k in range(h)] if blocks is None else blocks
@@ -209,25 +279,6 @@ def alignment_bound(
     above, below = steps[..., [block[0] for block in blocks]], steps[..., [block[-1] + 1 for block in blocks]]
     separation = torch.minimum(above, below) - g
     return torch.where(separation > 0, g / separation, math.inf)
-
-
-def isotropic_rest_layers(
-    imbalance_spectrum: Float[Tensor, "*runs h"], product_value: float
-) -> tuple[Float[Tensor, "*runs h"], Float[Tensor, "*runs h"]]:
-    """Singular values (s1, s2) of two square layers at a rest point where P is p* times an orthogonal matrix (ours).
-
-    s1^2 = (c + sqrt(c^2 + 4 p*^2)) / 2 and s2^2 = (-c + sqrt(c^2 + 4 p*^2)) / 2 for each eigenvalue c of C, in the
-    order given; s1 s2 = p*. With c descending s1 descends and s2 ascends: W1 W1^T and W2^T W2 share eigenvectors in
-    opposite order, so |A| is the anti-diagonal permutation where c is distinct, against Theorem 2.
-    Raises ValueError for a product value below 0 or not finite.
-    """
-    if not 0 <= product_value < math.inf:
-        raise ValueError(f"product_value is {product_value}; it is a singular value, finite and at least 0")
-    c = imbalance_spectrum
-    larger = torch.sqrt((c.abs() + torch.sqrt(c.square() + 4 * product_value**2)) / 2)
-    # The smaller one from their product: the difference above it would cancel.
-    smaller = torch.where(larger > 0, product_value / larger, 0.0)
-    return torch.where(c >= 0, larger, smaller), torch.where(c >= 0, smaller, larger)
 
 
 def _blocks(s1: Tensor, s2: Tensor, gap: float) -> list[list[int]]:

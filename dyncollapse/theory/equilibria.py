@@ -1,128 +1,40 @@
-"""Closed forms of the population flow: modes, thresholds, rest points and escape times."""
+"""Closed forms of the population flow: thresholds, rest points, growth rates and escape times."""
 
-import itertools
 import math
 import sys
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.model.choices import LOSSES, VIEWS
 from dyncollapse.model.gaussian import GaussianTask, as_seen
 from dyncollapse.model.losses import loss_temperature
 from dyncollapse.model.precision import outside_autocast
-
-# Round-off of a covariance of d inputs, in d eps of |C|, its entries' absolute values: what matrix products and the
-# eigenvalue solver leave. Measured: at most 1 along any direction, for d of 2 to 128 in both precisions.
-COVARIANCE_ROUND_OFF = 8
-
-
-@dataclass(frozen=True, eq=False)
-class Modes:
-    """Common eigenvectors of data and augmentation covariance, least augmented first.
-
-    `data_var` and `aug_var` are (d,), `directions` (d, d) with one unit vector per column, `groups` the index
-    lists of modes with equal variances, inside which no basis is special. `ratio` is rho = a_e / (2 s_e), the
-    ratio of augmentation to data spread that pairs see; Eq. 2 collapses a mode exactly when rho >= 1. It is exactly 1
-    `at_threshold`, that is within round-off of it, and on its own side of 1 elsewhere.
-    """
-
-    data_var: Float[Tensor, " d"]
-    aug_var: Float[Tensor, " d"]
-    directions: Float[Tensor, "d d"]
-    groups: list[list[int]]
-    ratio: Float[Tensor, " d"]
-
-
-@outside_autocast
-def modes(task: GaussianTask) -> Modes:
-    """Diagonalise both covariances at once. Raises ValueError when they do not commute."""
-    s, a = task.data_cov, task.aug_cov
-    scale = float(torch.linalg.matrix_norm(s) * torch.linalg.matrix_norm(a))
-    commutator = float(torch.linalg.matrix_norm(s @ a - a @ s))
-    tolerance = 100 * task.dim * torch.finfo(s.dtype).eps
-    if commutator > tolerance * scale:
-        raise ValueError(
-            f"data and augmentation covariance do not commute (relative commutator {commutator / scale:.2g}) and have "
-            "no common modes; use generalised_modes and rest_gram, which need none"
-        )
-    # A generic combination separates every pair of distinct (s, a); sqrt(2) keeps the two from cancelling.
-    norm_s, norm_a = float(s.abs().max()) or 1.0, float(a.abs().max()) or 1.0
-    directions = torch.linalg.eigh(s / norm_s + math.sqrt(2) * a / norm_a).eigenvectors
-    data_var, aug_var = (
-        _merge_equal(((directions.T @ cov) * directions.T).sum(-1), tolerance * norm)
-        for cov, norm in ((s, norm_s), (a, norm_a))
-    )
-    s_e, _ = as_seen(data_var, aug_var, task.views)
-    scaled = directions * torch.where(s_e > 0, s_e.rsqrt(), 0.0)
-    ratio = _settled(augmentation_ratio(data_var, aug_var, task.views), scaled, task)
-    order = sorted(range(task.dim), key=lambda k: (float(ratio[k]), -float(data_var[k])))
-    data_var, aug_var, ratio, directions = data_var[order], aug_var[order], ratio[order], directions[:, order]
-    groups = [
-        list(group)
-        for _, group in itertools.groupby(range(task.dim), key=lambda k: (float(data_var[k]), float(aug_var[k])))
-    ]
-    return Modes(data_var, aug_var, directions, groups, ratio)
-
-
-def _merge_equal(values: Tensor, tolerance: float) -> Tensor:
-    """Give values that differ by round-off only one value, and those within it of zero exactly zero."""
-    merged = torch.where(values.abs() <= tolerance, 0.0, values)
-    ascending = merged.argsort()
-    for before, after in itertools.pairwise(ascending.tolist()):
-        if merged[after] - merged[before] <= tolerance:
-            merged[after] = merged[before]
-    return merged
-
-
-def augmentation_ratio(data_var: Tensor, aug_var: Tensor, views: str) -> Tensor:
-    """Rho = a_e / (2 s_e): a / (2 s) one-sided, a / (s + a) two-sided; 0 without noise, infinite without data.
-
-    Variances below 0 are round-off and count as 0. Two-sided rho is 1 exactly where there is no data, and below 1
-    elsewhere, however strong the noise.
-    """
-    data_var, aug_var = data_var.clamp_min(0), aug_var.clamp_min(0)
-    s_e, a_e = as_seen(data_var, aug_var, views)
-    ratio = torch.where(a_e > 0, a_e / (2 * s_e), 0.0)
-    return ratio if views == "one-sided" else torch.where(data_var > 0, _below_one(ratio), ratio)
-
-
-def at_threshold(ratio: Float[Tensor, "*any"], tolerance: Tensor | float = 0.0) -> Bool[Tensor, "*any"]:
-    """Whether rho is 1, up to `tolerance`: such a mode rests at zero, but decays by a power of time only.
-
-    The ratios of `modes` and `generalised_modes` are settled already and need no tolerance. Theirs, for a direction u
-    with u^T S_e u = 1 and |.| entry by entry: 8 d eps |u|^T (|S| + |A| / 2) |u| one-sided. Two-sided, where
-    1 - rho = u^T S u, that is 0 up to 8 d eps |u|^T |S| |u|.
-    """
-    return (ratio - 1).abs() <= tolerance
-
-
-def _settled(ratio: Tensor, directions: Tensor, task: GaussianTask) -> Tensor:
-    """Rho, exactly 1 where round-off cannot tell it from 1 and on its own side elsewhere.
-
-    `directions` are columns u with u^T S_e u = 1, or 0 where S_e vanishes.
-    """
-    u, s, a = directions.abs(), task.data_cov.abs(), task.aug_cov.abs()
-    unit = COVARIANCE_ROUND_OFF * task.dim * torch.finfo(ratio.dtype).eps
-    if task.views == "one-sided":
-        return torch.where(at_threshold(ratio, unit * ((u.T @ (s + a / 2)) * u.T).sum(-1)), 1.0, ratio)
-    signal = ((directions.T @ task.data_cov) * directions.T).sum(-1)
-    empty = (signal <= unit * ((u.T @ s) * u.T).sum(-1)) & (ratio > 0)
-    return torch.where(empty, 1.0, _below_one(ratio))
-
-
-def _below_one(ratio: Tensor) -> Tensor:
-    return ratio.clamp_max(1 - torch.finfo(ratio.dtype).eps / 2)
+from dyncollapse.theory.modes import at_threshold, generalised_modes, modes
 
 
 def collapse_threshold(data_var: float, views: str = "one-sided", loss: str = "infonce") -> float | None:
-    """Smallest augmentation variance at which a mode of this data variance rests at zero.
+    """Smallest augmentation variance at which a mode of this data variance rests at zero (Corollary 1).
 
-    2 s for Eq. 2 with one-sided views. None where additive noise cannot collapse a mode: two-sided views, and
-    the dot-product and spectral losses; ntxent has no closed form here and gives None as well.
-    Raises ValueError for unknown views or losses, and for a variance that is negative or not finite.
+    Args:
+        data_var: s, a variance.
+        views: The view convention.
+        loss: The loss by name.
+
+    Returns:
+        2 s for Eq. 2 with one-sided views. None where additive noise cannot collapse a mode: two-sided views, and the
+        dot-product and spectral losses. ntxent has no closed form here and gives None as well.
+
+    Raises:
+        ValueError: For unknown views or losses, and for a variance that is negative or not finite.
+
+    References:
+        docs/theory.md, section 5c.
+
+    Example:
+        >>> collapse_threshold(0.5)
+        1.0
     """
     for name, value, allowed in (("views", views, VIEWS), ("loss", loss, LOSSES)):
         if value not in allowed:
@@ -135,28 +47,62 @@ def collapse_threshold(data_var: float, views: str = "one-sided", loss: str = "i
 def rest_singular_values(
     task: GaussianTask, loss: str = "infonce", temperature: float | None = None
 ) -> Float[Tensor, " d"]:
-    """Singular value p* of each of `modes(task)` at the population flow's rest point, any depth.
+    """Singular value p* of each of `modes(task)` at the population flow's rest point, at any depth.
 
     infonce: p*^2 = (1/u - 1) / s_e with u = (-1 + sqrt(1 + 8 rho)) / 2, and 0 for rho >= 1; infinite at rho = 0,
-    where nothing stops the growth. dot: p*^2 = tau s / s_e^2; spectral: p*^2 = s / s_e^2.
-    Modes without data variance rest at 0. Raises ValueError for ntxent.
+    where nothing stops the growth. dot: p*^2 = tau s / s_e^2; spectral: p*^2 = s / s_e^2. Modes without data variance
+    rest at 0.
+
+    Args:
+        task: Covariances, which must commute, and view convention.
+        loss: The loss by name.
+        temperature: tau of the dot loss.
+
+    Returns:
+        p* (d,), in the order of `modes`.
+
+    Raises:
+        ValueError: For ntxent, for covariances that do not commute, and for dot without its temperature.
+
+    References:
+        docs/theory.md, section 5b.
+
+    Example:
+        >>> rest_singular_values(GaussianTask.block(2, 1, aug_strength=2.0)).tolist()  # not augmented; collapsed
+        [inf, 0.0]
     """
-    m = modes(task)
-    s_e, _ = as_seen(m.data_var, m.aug_var, task.views)
-    signal = torch.where(m.data_var > 0, m.data_var / s_e, 0.0)
+    common = modes(task)
+    s_e, _ = as_seen(common.data_var, common.aug_var, task.views)
+    signal = torch.where(common.data_var > 0, common.data_var / s_e, 0.0)
     gap = signal if task.views == "two-sided" else None
-    squared = torch.where(m.data_var > 0, rest_variance(m.ratio, signal, loss, temperature, gap) / s_e, 0.0)
+    squared = torch.where(common.data_var > 0, rest_variance(common.ratio, signal, loss, temperature, gap) / s_e, 0.0)
     return squared.sqrt()
 
 
 def rest_variance(
     ratio: Tensor, signal: Tensor, loss: str = "infonce", temperature: float | None = None, gap: Tensor | None = None
 ) -> Tensor:
-    """Embedding variance c* of a mode at the population flow's rest point, from rho and the share s / s_e of signal.
+    """Embedding variance c* of a mode at the population flow's rest point.
 
     infonce: c* = 1/u - 1 with u = (-1 + sqrt(1 + 8 rho)) / 2, 0 from rho = 1 on and infinite at rho = 0;
-    dot: tau s / s_e; spectral: s / s_e. `gap` is 1 - rho where that is known to more digits: two-sided it is the share
-    of signal, however close rho comes to 1. Raises ValueError for ntxent.
+    dot: tau s / s_e; spectral: s / s_e.
+
+    Args:
+        ratio: Rho.
+        signal: The share s / s_e of signal.
+        loss: The loss by name.
+        temperature: tau of the dot loss.
+        gap: 1 - rho where that is known to more digits: two-sided it is the share of signal, however close rho is to 1.
+
+    Returns:
+        c*, in the shape of `ratio`.
+
+    Raises:
+        ValueError: For ntxent, and for dot without its temperature.
+
+    Example:
+        >>> rest_variance(torch.tensor([3 / 8, 1.0]), torch.ones(2)).tolist()
+        [1.0, 0.0]
     """
     if loss == "infonce":
         loss_temperature(loss, temperature)
@@ -170,52 +116,32 @@ def rest_variance(
 
 
 @outside_autocast
-def generalised_modes(task: GaussianTask) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
-    """Augmentation ratios rho, ascending, and the directions U that diagonalise any pair of covariances.
-
-    U^T S_e U = I and U^T A_e U = 2 diag(rho): the generalised eigenproblem A_e u = 2 rho S_e u. r is the rank of
-    S_e. Where S_e is singular, its kernel carries noise only; U then includes the combination of noise-only inputs
-    that cancels most of the augmentation (a Schur complement), as the network learns to. Rho is settled as in `Modes`.
-    """
-    s_e, a_e = task.seen
-    round_off = 100 * task.dim * torch.finfo(s_e.dtype).eps * float(torch.linalg.matrix_norm(s_e, ord=2))
-    doubled, directions = relative_modes(s_e, a_e, round_off)
-    return _settled(doubled / 2, directions, task), directions
-
-
-@outside_autocast
-def relative_modes(
-    data: Float[Tensor, "d d"], augmentation: Float[Tensor, "d d"], least: float
-) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
-    """Solve augmentation u = ratio data u: ratios, ascending, and U with U^T data U = I.
-
-    Both are PSD; r is the rank of `data`, eigenvalues up to `least` counting as 0. In its kernel lies augmentation
-    only; U then includes the combination of those directions that cancels most of it (a Schur
-    complement).
-    """
-    variances, frame = torch.linalg.eigh(data)
-    kept = variances > least
-    lift, empty = frame[:, kept], frame[:, ~kept]
-    if empty.shape[1]:
-        # Directions without noise either hold round-off only, which must not be inverted.
-        round_off = least * torch.maximum(augmentation.abs().max() / variances[-1], variances.new_ones(()))
-        noise = torch.linalg.pinv(empty.T @ augmentation @ empty, atol=round_off, hermitian=True)
-        lift = lift - empty @ noise @ (empty.T @ augmentation @ lift)
-    white = lift / variances[kept].sqrt()
-    ratios, turn = torch.linalg.eigh(white.T @ augmentation @ white)
-    return ratios.clamp_min(0), white @ turn
-
-
-@outside_autocast
 def rest_gram(task: GaussianTask, loss: str = "infonce", temperature: float | None = None) -> Float[Tensor, "d d"]:
-    """P*^T P* at the population flow's rest point, for covariances that need not commute; P* is free up to rotation.
+    """P*^T P* at the population flow's rest point, for covariances that need not commute.
 
-    P X = 0 makes S_e^(1/2) P^T P S_e^(1/2) commute with the whitened augmentation, so that
-    P*^T P* = U diag(c*) U^T with U and rho of `generalised_modes` and c* of `rest_variance`: the only minimum, as
-    long as the network is at least as wide as the number of modes with c* > 0.
-    Inputs that carry neither data nor augmentation keep whatever they started with and are left out.
-    Raises ValueError where there is no rest point (infonce with rho = 0: the mode grows without bound) or where it
-    depends on the start (dot and spectral with singular S_e).
+    P X = 0 makes S_e^(1/2) P^T P S_e^(1/2) commute with the whitened augmentation, so that P*^T P* = U diag(c*) U^T
+    with U and rho of `generalised_modes` and c* of `rest_variance`: the only minimum, as long as the network is at
+    least as wide as the number of modes with c* > 0. P* itself is free up to a rotation.
+
+    Args:
+        task: Covariances and view convention.
+        loss: The loss by name.
+        temperature: tau of the dot loss.
+
+    Returns:
+        P*^T P* (d, d). Inputs that carry neither data nor augmentation keep whatever they started with and are left
+        out.
+
+    Raises:
+        ValueError: Where there is no rest point (infonce with rho = 0: the mode grows without bound) or where it
+            depends on the start (dot and spectral with singular S_e).
+
+    References:
+        docs/theory.md, section 5b.
+
+    Example:
+        >>> rest_gram(GaussianTask.block(2, 2, aug_strength=3 / 8, data_var=0.5)).round(decimals=9).diagonal().tolist()
+        [2.0, 2.0]
     """
     ratio, directions = generalised_modes(task)
     free = int((ratio <= 100 * task.dim * torch.finfo(ratio.dtype).eps * ratio[-1:].sum()).sum())
@@ -235,28 +161,62 @@ def rest_gram(task: GaussianTask, loss: str = "infonce", temperature: float | No
 
 
 def growth_rates(task: GaussianTask, loss: str = "infonce", temperature: float | None = None) -> Float[Tensor, " d"]:
-    """x0, the force on each mode at W = 0: 2 s_e (1 - rho) for infonce, 2 s / tau for dot, 4 s for spectral.
+    """Force x0 on each mode at W = 0: 2 s_e (1 - rho) for infonce, 2 s / tau for dot, 4 s for spectral.
 
-    Raises ValueError for covariances that do not commute, for ntxent, and for dot without its temperature.
+    Args:
+        task: Covariances, which must commute, and view convention.
+        loss: The loss by name.
+        temperature: tau of the dot loss.
+
+    Returns:
+        x0 (d,), in the order of `modes`: the rate at which one layer's mode grows from zero, or decays.
+
+    Raises:
+        ValueError: For covariances that do not commute, for ntxent, and for dot without its temperature.
+
+    References:
+        docs/theory.md, section 5f.
+
+    Example:
+        >>> growth_rates(GaussianTask.block(2, 1, aug_strength=3.0, data_var=0.5)).tolist()
+        [1.0, -2.0]
     """
-    m = modes(task)
+    common = modes(task)
     if loss == "infonce":
         loss_temperature(loss, temperature)
         # Two-sided 2 s_e - a_e = 2 s, without its cancellation.
-        pull = m.aug_var if task.views == "one-sided" else torch.zeros_like(m.aug_var)
-        return torch.where(at_threshold(m.ratio), 0.0, 2 * m.data_var - pull)
+        pull = common.aug_var if task.views == "one-sided" else torch.zeros_like(common.aug_var)
+        return torch.where(at_threshold(common.ratio), 0.0, 2 * common.data_var - pull)
     if loss in ("dot", "spectral"):
-        return (2 if loss == "dot" else 4) * m.data_var / bilinear_temperature(loss, temperature)
+        return (2 if loss == "dot" else 4) * common.data_var / bilinear_temperature(loss, temperature)
     raise ValueError(f"{loss} has no growth rate in closed form; choose infonce, dot or spectral")
 
 
 def escape_time(start: float, target: float, growth: float, depth: int = 1) -> float:
     """Flow time at which an aligned, balanced mode leaves the neighbourhood of zero.
 
-    One layer: log(target / start) / x0. L >= 2: start^-(2 - 2/L) / (2 (L - 1) x0), in which the target drops
-    out as long as it is well above the start. 0 when the start is at the target already, infinite when the
-    force x0 = `growth` does not push outwards or the start is exactly 0.
-    Raises ValueError for a depth that is no whole number from 1 on, a negative start or target, and NaN.
+    One layer: log(target / start) / x0. L >= 2: start^-(2 - 2/L) / (2 (L - 1) x0), which does not depend on the target
+    as long as that is well above the start.
+
+    Args:
+        start: Singular value p of the product at t = 0.
+        target: Value that it has to reach.
+        growth: The force x0, as from `growth_rates`.
+        depth: Number of layers L.
+
+    Returns:
+        The time: 0 when the start is at the target already, infinite when the force does not push outwards or the start
+        is exactly 0.
+
+    Raises:
+        ValueError: For a depth that is no whole number from 1 on, a negative start or target, and NaN.
+
+    References:
+        docs/theory.md, section 5f.
+
+    Example:
+        >>> round(escape_time(1e-4, 1.0, 1.0), 3), round(escape_time(1e-4, 1.0, 1.0, depth=2))
+        (9.21, 5000)
     """
     if depth < 1 or depth != int(depth):
         raise ValueError(f"depth is {depth}; a network has at least 1 layer")
@@ -273,7 +233,11 @@ def escape_time(start: float, target: float, growth: float, depth: int = 1) -> f
 
 
 def bilinear_temperature(loss: str, temperature: float | None) -> float:
-    """Return the temperature of the dot loss, 1 for the spectral one; ValueError where it is missing or unusable."""
+    """Temperature of the dot loss; 1 for the spectral one.
+
+    Raises:
+        ValueError: Where it is missing or unusable.
+    """
     if loss == "spectral":
         loss_temperature(loss, temperature)
         return 1.0

@@ -11,8 +11,9 @@ from dyncollapse.model.precision import outside_autocast
 POPULATION_LOSSES = ("infonce", "dot", "spectral")
 
 # With this many times `negatives_needed` pairs in a batch the expected flow rests at the population's p^2 up to one
-# part in this many (ours). Measured where 2 to 16 equal modes rest, rho from 0.1 to 0.6 and N from 32 to 512: p^2 is
-# within 5 % and, for Eq. 2, the rate of return within 10 %; with N = negatives_needed it can be half.
+# part in this many. A rule of thumb, measured in tests/theory/test_population_negatives.py where 2 to 16 equal modes
+# rest, rho from 0.1 to 0.6 and N from 32 to 512: p^2 is within 5 % and, for Eq. 2, the rate of return within 10 %; with
+# N = negatives_needed it can be half.
 POPULATION_FACTOR = 10
 
 
@@ -24,7 +25,24 @@ def population_loss(
 
     infonce: tr(P A_e P^T) / 2 - logdet(I + C) / 2 - tr((I + C)^-1 C) / 2 with C = P S_e P^T;
     dot: -tr(P S P^T) / tau + tr[(P S_e P^T)^2] / (2 tau^2); spectral: -2 tr(P S P^T) + tr[(P S_e P^T)^2].
-    Raises ValueError for ntxent, ReLU and objectives with a value of their own, which have no such closed form here.
+
+    Args:
+        product: P (*runs, m, d).
+        task: Covariances and view convention.
+        objective: The loss, with linear layers.
+
+    Returns:
+        One loss per run.
+
+    Raises:
+        ValueError: For ntxent, ReLU and objectives with a value of their own, which have no such closed form here.
+
+    References:
+        docs/theory.md, section 5a.
+
+    Example:
+        >>> population_loss(torch.zeros(2, 2), GaussianTask.block(2, 1, dtype=torch.float32), Objective()).item()
+        0.0
     """
     check_population(objective)
     s_e, a_e = task.seen
@@ -46,8 +64,28 @@ def population_force(
 ) -> Float[Tensor, "*runs d d"]:
     """X_pop with dL/dP = -P X_pop, the gradient of `population_loss`.
 
-    infonce: P X_pop = [(I + C)^-1 + (I + C)^-2] P S_e - P A_e, equal to the symmetric form
-    S_e^(1/2) [(I + K)^-1 + (I + K)^-2] S_e^(1/2) - A_e with K = S_e^(1/2) P^T P S_e^(1/2).
+    infonce: P X_pop = [(I + C)^-1 + (I + C)^-2] P S_e - P A_e with C = P S_e P^T, equal to the symmetric form
+    X_pop = S_e^(1/2) [(I + K)^-1 + (I + K)^-2] S_e^(1/2) - A_e with K = S_e^(1/2) P^T P S_e^(1/2).
+
+    Args:
+        product: P (*runs, m, d).
+        task: Covariances and view convention.
+        objective: The loss, with linear layers.
+
+    Returns:
+        X_pop (*runs, d, d), symmetric for infonce.
+
+    Raises:
+        ValueError: As `population_loss`.
+
+    References:
+        docs/theory.md, section 5a.
+
+    Example:
+        >>> task = GaussianTask.block(2, 1, aug_strength=1.0, data_var=0.5)
+        >>> force = population_force(torch.zeros(2, 2, dtype=torch.float64), task, Objective())
+        >>> force.diagonal().round(decimals=9).tolist()  # 2 s - a: the second mode is at its threshold
+        [1.0, 0.0]
     """
     return _force_and_kernels(product, task, objective)[0]
 
@@ -56,10 +94,27 @@ def population_force(
 def population_jacobian(
     product: Float[Tensor, "m d"], task: GaussianTask, objective: Objective
 ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d m d"]]:
-    """(P X_pop, its derivative with respect to P), of one run: entry [a, b, c, e] is d(P X)_ab / dP_ce.
+    """P X_pop and its derivative with respect to P.
 
     dX = -sum_i L_i (dP^T P + P^T dP) R_i with symmetric L_i, R_i: (N1, N1 + N2) and (N2, N1) for infonce, where
     N_q = S_e^(1/2) (I + K)^-q S_e^(1/2), and one multiple of (S_e, S_e) for the bilinear losses.
+
+    Args:
+        product: P (m, d) of one run.
+        task: Covariances and view convention.
+        objective: The loss, with linear layers.
+
+    Returns:
+        P X_pop (m, d), and the derivative, whose entry [a, b, c, e] is d(P X)_ab / dP_ce.
+
+    Raises:
+        ValueError: As `population_loss`.
+
+    Example:
+        >>> task = GaussianTask.block(1, 0, data_var=0.5)  # at P = 0, X = 2 s = 1
+        >>> pulled, derivative = population_jacobian(torch.zeros(1, 1, dtype=torch.float64), task, Objective())
+        >>> round(derivative.item(), 9)
+        1.0
     """
     force, *kernels = _force_and_kernels(product, task, objective)
     left, right = (torch.stack(matrices) for matrices in kernels)
@@ -79,11 +134,29 @@ def negatives_needed(
 ) -> Float[Tensor, "*runs"]:
     """How many negatives the population limit takes: E[k^2] / E[k]^2 of one negative's kernel k, mean over anchors.
 
-    To first order the loss of N pairs falls short of its limit by (this - 1) / 2N, besides the positive's own
-    term, of like size. infonce: prod_k (1 + c_k)^(3/2) / (1 + 3 c_k)^(1/2) over the eigenvalues c_k of
+    To first order the loss of N pairs falls short of its limit by (this - 1) / 2N, beside the positive's own term,
+    which is of similar size. infonce: prod_k (1 + c_k)^(3/2) / (1 + 3 c_k)^(1/2) over the eigenvalues c_k of
     C = P S_e P^T; an anchor at the centre alone would need prod_k (1 + c_k) / (1 + 2 c_k)^(1/2). dot:
-    det(I - 2 C^2 / tau^2)^(-1/2), infinite once 2 c_k^2 >= tau^2 for some k. spectral: 0, for its expectation is
-    the population's at every N. No objective means infonce. Raises ValueError for ntxent and ReLU (ours).
+    det(I - 2 C^2 / tau^2)^(-1/2), infinite once 2 c_k^2 >= tau^2 for some k. spectral: 0, since its expectation is the
+    population's at every N.
+
+    Args:
+        product: P (*runs, m, d).
+        task: Covariances and view convention.
+        objective: The loss; infonce unless given.
+
+    Returns:
+        One number per run.
+
+    Raises:
+        ValueError: For ntxent and ReLU.
+
+    References:
+        docs/theory.md, section 5h.
+
+    Example:
+        >>> negatives_needed(torch.zeros(2, 2, dtype=torch.float64), GaussianTask.block(2, 1)).item()
+        1.0
     """
     objective = objective or Objective()
     check_population(objective)
@@ -101,12 +174,29 @@ def negatives_needed(
 def population_valid(
     product: Float[Tensor, "*runs m d"], task: GaussianTask, batch_size: int, objective: Objective | None = None
 ) -> Bool[Tensor, "*runs"]:
-    """Whether batches of N = `batch_size` pairs behave as the population: N >= POPULATION_FACTOR negatives_needed."""
+    """Whether batches of N pairs behave as the population: N >= POPULATION_FACTOR negatives_needed.
+
+    Args:
+        product: P (*runs, m, d).
+        task: Covariances and view convention.
+        batch_size: N.
+        objective: The loss; infonce unless given.
+
+    Returns:
+        One truth value per run.
+
+    Raises:
+        ValueError: For ntxent and ReLU.
+
+    Example:
+        >>> population_valid(torch.zeros(2, 2, dtype=torch.float64), GaussianTask.block(2, 1), 32).item()
+        True
+    """
     return batch_size >= POPULATION_FACTOR * negatives_needed(product, task, objective)
 
 
 def check_population(objective: Objective) -> None:
-    """Raise ValueError for a loss, of any name, or activation without a population limit in closed form."""
+    """Raise ValueError for a loss or activation without a population limit in closed form."""
     if named_loss(objective) not in POPULATION_LOSSES or objective.activation != "linear":
         raise ValueError(
             f"the population flow of {objective.loss} with {objective.activation} layers has no closed form; "

@@ -17,12 +17,31 @@ def riccati_gram(
     loss: str = "dot",
     temperature: float | None = None,
 ) -> Float[Tensor, "d d"]:
-    """P^T P at flow time t of one layer started at `weight`, exactly, when S_e = sigma I (dot and spectral losses).
+    """P^T P of one layer at flow time t, exactly, for the dot-product and spectral losses when S_e = sigma I.
 
-    Q' = B Q + Q B - 2 g Q^2 with Q = P^T P, where B = 2 S / tau and g = 2 sigma^2 / tau^2 (dot), B = 4 S and
-    g = 4 sigma^2 (spectral). With M = W0 e^(Bt) and E = (1 - e^(-2Bt)) / 2B,
-    Q(t) = M^T (I + 2 g M E M^T)^-1 M. Entries of W0 below round-off of its norm count as zero in B's eigenbasis.
-    Raises ValueError for other losses and covariances.
+    Q = P^T P obeys Q' = B Q + Q B - 2 g Q^2, where B = 2 S / tau and g = 2 sigma^2 / tau^2 (dot), B = 4 S and
+    g = 4 sigma^2 (spectral). With M = W0 e^(Bt) and E = (1 - e^(-2Bt)) / 2B, Q(t) = M^T (I + 2 g M E M^T)^-1 M.
+
+    Args:
+        weight: W0 (m, d), the layer at t = 0. Entries below round-off of its norm count as zero in B's eigenbasis.
+        task: Covariances and view convention.
+        time: Flow time t, however late.
+        loss: "dot" or "spectral".
+        temperature: tau of the dot loss.
+
+    Returns:
+        Q (d, d), float64.
+
+    Raises:
+        ValueError: For other losses and covariances, a weight that does not fit, and a time below 0.
+
+    References:
+        docs/theory.md, section 5d.
+
+    Example:
+        >>> task = GaussianTask.block(2, 0, data_var=0.5)
+        >>> riccati_gram(0.1 * torch.eye(2), task, 100.0, "spectral").round(decimals=6).diagonal().tolist()  # s / s_e^2
+        [2.0, 2.0]
     """
     if weight.ndim != 2 or weight.shape[1] != task.dim or not torch.isfinite(weight).all():
         raise ValueError(f"the weight has shape {tuple(weight.shape)}; give one finite (m, {task.dim}) matrix")
@@ -38,8 +57,8 @@ def riccati_gram(
     attract, repel = (4.0, 4.0) if loss == "spectral" else (2 / tau, 2 / tau**2)
     rates, frame = torch.linalg.eigh(attract * task.data_cov.to(torch.float64))
     rates, frame = rates.clamp_min(0).flip(0), frame.flip(1)
-    # Q is blind to rotations of W0's rows. In echelon form row i starts at the column leads[i], the fastest that it
-    # holds, so that its growth exp(b_leads t) can be divided out: nothing overflows or drowns, however late.
+    # Rotations of W0's rows leave Q as it is. In echelon form row i starts at column leads[i], the fastest mode that it
+    # contains, so that its growth exp(b_leads t) can be divided out: nothing overflows or is lost, however late.
     rows, leads = _echelon(weight.to(torch.float64) @ frame)
     rows = rows * torch.exp((rates - rates[leads, None]).clamp_max(0) * time)
     # (1 - e^(-2 b t)) / (2 b), which is t at b = 0.

@@ -15,7 +15,7 @@ from dyncollapse import (
     rest_gram,
     rest_singular_values,
 )
-from dyncollapse.theory.equilibria import relative_modes
+from dyncollapse.theory.modes import relative_modes
 
 
 def noisy_task(generator, views="one-sided", d=4, strength=1.0):

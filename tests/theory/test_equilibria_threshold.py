@@ -18,7 +18,7 @@ from dyncollapse import (
     rest_gram,
     rest_singular_values,
 )
-from dyncollapse.theory.equilibria import at_threshold, augmentation_ratio
+from dyncollapse.theory.modes import at_threshold, augmentation_ratio
 
 PRECISIONS = (torch.float64, torch.float32)
 

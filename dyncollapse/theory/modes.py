@@ -1,0 +1,214 @@
+"""Directions in which data and augmentation are independent, and their augmentation ratios rho."""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dyncollapse.model.gaussian import GaussianTask, as_seen
+from dyncollapse.model.precision import outside_autocast
+
+# Round-off of a covariance of d inputs, in d eps of |C|, its entries' absolute values: what matrix products and the
+# eigenvalue solver leave. Measured: at most 1 along any direction, for d of 2 to 128 in both precisions.
+COVARIANCE_ROUND_OFF = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Modes:
+    """Common eigenvectors of data and augmentation covariance, least augmented first.
+
+    Attributes:
+        data_var: Data variance s of each mode (d,).
+        aug_var: Augmentation variance a of each mode (d,).
+        directions: One unit vector per column (d, d).
+        groups: Index lists of modes with equal variances, inside which no basis is special.
+        ratio: rho = a_e / (2 s_e), the ratio of augmentation to data spread that pairs see. Eq. 2 collapses a mode
+            exactly when rho >= 1. Within round-off of 1 it is exactly 1 (`at_threshold`), elsewhere on its own side.
+    """
+
+    data_var: Float[Tensor, " d"]
+    aug_var: Float[Tensor, " d"]
+    directions: Float[Tensor, "d d"]
+    groups: list[list[int]]
+    ratio: Float[Tensor, " d"]
+
+
+@outside_autocast
+def modes(task: GaussianTask) -> Modes:
+    """Diagonalise both covariances at once.
+
+    Args:
+        task: Covariances and view convention.
+
+    Returns:
+        Their common eigenvectors, with variances and ratios.
+
+    Raises:
+        ValueError: When the covariances do not commute.
+
+    References:
+        docs/theory.md, sections 2 and 5c.
+
+    Example:
+        >>> modes(GaussianTask.block(2, 1, aug_strength=3.0, data_var=0.5)).ratio.tolist()
+        [0.0, 3.0]
+    """
+    s, a = task.data_cov, task.aug_cov
+    scale = float(torch.linalg.matrix_norm(s) * torch.linalg.matrix_norm(a))
+    commutator = float(torch.linalg.matrix_norm(s @ a - a @ s))
+    tolerance = 100 * task.dim * torch.finfo(s.dtype).eps
+    if commutator > tolerance * scale:
+        raise ValueError(
+            f"data and augmentation covariance do not commute (relative commutator {commutator / scale:.2g}) and have "
+            "no common modes; use generalised_modes and rest_gram, which need none"
+        )
+    # A generic combination separates every pair of distinct (s, a); sqrt(2) keeps the two from cancelling.
+    norm_s, norm_a = float(s.abs().max()) or 1.0, float(a.abs().max()) or 1.0
+    directions = torch.linalg.eigh(s / norm_s + math.sqrt(2) * a / norm_a).eigenvectors
+    data_var, aug_var = (
+        _merge_equal(((directions.T @ cov) * directions.T).sum(-1), tolerance * norm)
+        for cov, norm in ((s, norm_s), (a, norm_a))
+    )
+    s_e, _ = as_seen(data_var, aug_var, task.views)
+    scaled = directions * torch.where(s_e > 0, s_e.rsqrt(), 0.0)
+    ratio = _settled(augmentation_ratio(data_var, aug_var, task.views), scaled, task)
+    order = sorted(range(task.dim), key=lambda k: (float(ratio[k]), -float(data_var[k])))
+    data_var, aug_var, ratio, directions = data_var[order], aug_var[order], ratio[order], directions[:, order]
+    groups = [
+        list(group)
+        for _, group in itertools.groupby(range(task.dim), key=lambda k: (float(data_var[k]), float(aug_var[k])))
+    ]
+    return Modes(data_var, aug_var, directions, groups, ratio)
+
+
+def augmentation_ratio(data_var: Tensor, aug_var: Tensor, views: str) -> Tensor:
+    """Augmentation ratio rho = a_e / (2 s_e): a / (2 s) one-sided, a / (s + a) two-sided.
+
+    Args:
+        data_var: s; values below 0 are round-off and count as 0.
+        aug_var: a, likewise.
+        views: The view convention.
+
+    Returns:
+        Rho: 0 without augmentation, one-sided infinite without data. Two-sided it is exactly 1 without data, and below
+        1 elsewhere, however strong the augmentation.
+
+    Example:
+        >>> augmentation_ratio(torch.tensor([1.0]), torch.tensor([3.0]), "two-sided").item()
+        0.75
+    """
+    data_var, aug_var = data_var.clamp_min(0), aug_var.clamp_min(0)
+    s_e, a_e = as_seen(data_var, aug_var, views)
+    ratio = torch.where(a_e > 0, a_e / (2 * s_e), 0.0)
+    return ratio if views == "one-sided" else torch.where(data_var > 0, _below_one(ratio), ratio)
+
+
+def at_threshold(ratio: Float[Tensor, "*any"], tolerance: Tensor | float = 0.0) -> Bool[Tensor, "*any"]:
+    """Whether rho is 1: such a mode rests at zero, but decays by a power of time only.
+
+    Args:
+        ratio: Rho. Those of `modes` and `generalised_modes` are exactly 1 already where round-off allows it: one-sided
+            within 8 d eps |u|^T (|S| + |A| / 2) |u| of 1, for a direction u with u^T S_e u = 1 and |.| entry by entry;
+            two-sided where 1 - rho = u^T S u is at most 8 d eps |u|^T |S| |u|.
+        tolerance: How far from 1 other ratios may be.
+
+    Returns:
+        Truth values in the shape of `ratio`.
+
+    Example:
+        >>> at_threshold(torch.tensor([0.5, 1.0])).tolist()
+        [False, True]
+    """
+    return (ratio - 1).abs() <= tolerance
+
+
+@outside_autocast
+def generalised_modes(task: GaussianTask) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
+    """Augmentation ratios and the directions that diagonalise any pair of covariances, commuting or not.
+
+    U^T S_e U = I and U^T A_e U = 2 diag(rho): the generalised eigenproblem A_e u = 2 rho S_e u. Where S_e is singular,
+    its kernel carries noise only; U then includes the combination of noise-only inputs that cancels most of the
+    augmentation (a Schur complement), as the network learns to.
+
+    Args:
+        task: Covariances and view convention.
+
+    Returns:
+        Rho (r,), ascending and settled at 1 as in `Modes`, and U (d, r), where r is the rank of S_e.
+
+    References:
+        docs/theory.md, section 5b.
+
+    Example:
+        >>> task = GaussianTask(torch.eye(2), torch.tensor([[1.0, 1.0], [1.0, 1.0]]))
+        >>> [round(value, 4) for value in generalised_modes(task)[0].tolist()]
+        [0.0, 1.0]
+    """
+    s_e, a_e = task.seen
+    round_off = 100 * task.dim * torch.finfo(s_e.dtype).eps * float(torch.linalg.matrix_norm(s_e, ord=2))
+    doubled, directions = relative_modes(s_e, a_e, round_off)
+    return _settled(doubled / 2, directions, task), directions
+
+
+@outside_autocast
+def relative_modes(
+    data: Float[Tensor, "d d"], augmentation: Float[Tensor, "d d"], least: float
+) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
+    """Solve the generalised eigenproblem: augmentation u = ratio data u.
+
+    Args:
+        data: A PSD matrix (d, d).
+        augmentation: A PSD matrix (d, d). In the kernel of `data` there is augmentation only, and U includes the
+            combination of those directions that cancels most of it (a Schur complement).
+        least: Eigenvalues of `data` up to this count as 0.
+
+    Returns:
+        The ratios (r,), ascending, and U (d, r) with U^T data U = I, where r is the rank of `data`.
+
+    Example:
+        >>> ratios, _ = relative_modes(2 * torch.eye(2), torch.diag(torch.tensor([1.0, 3.0])), 1e-6)
+        >>> [round(value, 4) for value in ratios.tolist()]
+        [0.5, 1.5]
+    """
+    variances, frame = torch.linalg.eigh(data)
+    kept = variances > least
+    lift, empty = frame[:, kept], frame[:, ~kept]
+    if empty.shape[1]:
+        # Directions without noise either hold round-off only, which must not be inverted.
+        round_off = least * torch.maximum(augmentation.abs().max() / variances[-1], variances.new_ones(()))
+        noise = torch.linalg.pinv(empty.T @ augmentation @ empty, atol=round_off, hermitian=True)
+        lift = lift - empty @ noise @ (empty.T @ augmentation @ lift)
+    white = lift / variances[kept].sqrt()
+    ratios, turn = torch.linalg.eigh(white.T @ augmentation @ white)
+    return ratios.clamp_min(0), white @ turn
+
+
+def _merge_equal(values: Tensor, tolerance: float) -> Tensor:
+    """Give values that differ by round-off only one value, and those within it of zero exactly zero."""
+    merged = torch.where(values.abs() <= tolerance, 0.0, values)
+    ascending = merged.argsort()
+    for before, after in itertools.pairwise(ascending.tolist()):
+        if merged[after] - merged[before] <= tolerance:
+            merged[after] = merged[before]
+    return merged
+
+
+def _settled(ratio: Tensor, directions: Tensor, task: GaussianTask) -> Tensor:
+    """Rho, exactly 1 where round-off cannot tell it from 1 and on its own side elsewhere.
+
+    `directions` are columns u with u^T S_e u = 1, or 0 where S_e vanishes.
+    """
+    u, s, a = directions.abs(), task.data_cov.abs(), task.aug_cov.abs()
+    unit = COVARIANCE_ROUND_OFF * task.dim * torch.finfo(ratio.dtype).eps
+    if task.views == "one-sided":
+        return torch.where(at_threshold(ratio, unit * ((u.T @ (s + a / 2)) * u.T).sum(-1)), 1.0, ratio)
+    signal = ((directions.T @ task.data_cov) * directions.T).sum(-1)
+    empty = (signal <= unit * ((u.T @ s) * u.T).sum(-1)) & (ratio > 0)
+    return torch.where(empty, 1.0, _below_one(ratio))
+
+
+def _below_one(ratio: Tensor) -> Tensor:
+    return ratio.clamp_max(1 - torch.finfo(ratio.dtype).eps / 2)
