@@ -65,12 +65,12 @@ def contrastive_covariance(
 
 
 def centred_force(
-    x: Float[Tensor, "*runs n d"],
-    shift: Float[Tensor, "*runs n d"],
-    b: Float[Tensor, "*runs n n"],
-    r: Float[Tensor, "*runs n 1"],
-    y: Float[Tensor, "*runs n d"],
-) -> Float[Tensor, "*runs d d"]:
+    x: Float[Tensor, "... n d"],
+    shift: Float[Tensor, "... n d"],
+    b: Float[Tensor, "... n n"],
+    r: Float[Tensor, "... n 1"],
+    y: Float[Tensor, "... n d"],
+) -> Float[Tensor, "... d d"]:
     """X = Sigma0 - Sigma1 of anchors x around 0, of `shift` = x' - x and of negatives y less the anchors' centre.
 
     b and r are `negative_weights`. Cheaper where y is x itself.

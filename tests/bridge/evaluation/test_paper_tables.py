@@ -19,10 +19,10 @@ from dyncollapse.bridge import (
     run_check,
 )
 from dyncollapse.bridge.evaluation.digits_check import SWEPT, is_done
-from dyncollapse.bridge.evaluation.paper_tables import ROWS
+from dyncollapse.bridge.evaluation.paper_tables import ROWS, as_markdown
 from dyncollapse.bridge.recipe import PROJECTORS
 from dyncollapse.bridge.training.run_folder import add_probe
-from dyncollapse.commands.bridge_tables import as_markdown, print_table
+from dyncollapse.commands.bridge_tables import print_table
 from dyncollapse.runtime.files import write_json
 
 FACTS = {"data": "photos", "images": 1000, "representation_dim": 512, "embedding_dim": 128, "steps": 10}
