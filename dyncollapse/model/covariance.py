@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from dyncollapse.model.losses import (
@@ -94,10 +94,10 @@ def _half_of_data(x: Tensor, b: Tensor, r: Tensor, y: Tensor) -> Tensor:
 @outside_autocast
 @torch.no_grad()
 def blockwise_covariance(
-    x: Float[Tensor, "n d"],
-    x_pos: Float[Tensor, "n d"],
-    z: Float[Tensor, "n m"],
-    z_pos: Float[Tensor, "n m"],
+    x: Real[Tensor, "n d"],
+    x_pos: Real[Tensor, "n d"],
+    z: Real[Tensor, "n m"],
+    z_pos: Real[Tensor, "n m"],
     *,
     loss: str = "infonce",
     temperature: float | None = None,

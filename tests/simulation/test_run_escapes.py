@@ -126,6 +126,7 @@ def test_the_population_flow_is_judged_by_its_own_force():
     assert verdict(population).escapes[2] < verdict(sgd).escapes[2]
 
 
+@pytest.mark.slow
 def test_forecast_escapes_come_true(escaping):
     s, path = escaping.simulation, escaping.trajectories["sgd"]
     end, half = float(path.time[-1]), float(rest_values(s)[0]) / 2
