@@ -20,7 +20,7 @@ gallery: figures ## refresh the pictures that the README shows, their captions, 
 test: .venv/.developed lint types ## lint, check types and run all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-quick: .venv/.developed ## run the tests that take less than three seconds each
+quick: .venv/.developed ## run the tests that take less than about three seconds each
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 fuzz: .venv/.developed ## try 2000 odd command lines and damaged files (TRIES=N for others); faults go to fuzz.json

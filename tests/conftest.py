@@ -1,4 +1,5 @@
 import os
+import random
 import signal
 import tarfile
 
@@ -39,6 +40,12 @@ def ctrl_c():
         signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def same_draws():
+    """Check the same element of a list in every run: of those in annotations beartype draws one."""
+    random.seed(0)
 
 
 @pytest.fixture(scope="session", autouse=True)

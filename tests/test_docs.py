@@ -53,6 +53,7 @@ class Recorder:
 
 
 @pytest.mark.usefixtures("lightning")
+@pytest.mark.slow
 def test_python_of_the_diagnostics_runs_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scope = {}
@@ -74,6 +75,7 @@ def test_python_of_the_diagnostics_runs_in_order(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", BRIDGE, re.DOTALL))
+@pytest.mark.slow
 def test_python_of_the_bridge_runs(code):
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, env=ENVIRONMENT)
 
@@ -94,6 +96,7 @@ def test_relative_links_lead_somewhere(document):
         assert (document.parent / link).exists(), link
 
 
+@pytest.mark.slow
 def test_table_of_the_diagnostics_is_the_figures(tmp_path):
     script = ROOT / "figures" / "beyond_diagnostics.py"
     subprocess.run(

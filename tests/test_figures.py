@@ -21,6 +21,7 @@ def test_all_figures_of_the_readme_are_found():
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+@pytest.mark.slow
 def test_figure_draws_what_it_claims(script, tmp_path):
     command = [sys.executable, "-W", "error", str(script), "--quick", "--out", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)

@@ -8,6 +8,7 @@ from kills import CASES, killed
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
 def test_a_killed_command_leaves_whole_files_and_is_gone_on_with(name):
     moments = list(killed(name, 2, seed=1))
     assert len(moments) == 2

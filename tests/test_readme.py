@@ -41,6 +41,7 @@ def test_readme_shows_commands_and_python():
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "dyncollapse" in c and c not in LONG])
+@pytest.mark.slow
 def test_command_runs_and_prints_what_the_readme_shows(command, tmp_path):
     if "z.npy" in command:
         run([sys.executable, "-c", EMBEDDINGS], tmp_path)

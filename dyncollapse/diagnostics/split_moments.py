@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
@@ -46,7 +46,7 @@ class SplitMoments:
             return sum(half.count for half in self._halves)
         return sum(len(heads) for _, heads in self._held or ())
 
-    def update(self, views: Sequence[Float[Tensor, "n d"]], heads: Bool[Tensor, " n"]) -> None:
+    def update(self, views: Sequence[Shaped[Tensor, "n d"]], heads: Bool[Tensor, " n"]) -> None:
         """Add samples, one tensor per view; `heads` marks those of the first half."""
         if self._held is not None:
             with torch.inference_mode(False):  # or what is held under inference mode could not be used outside of it

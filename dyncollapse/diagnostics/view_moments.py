@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
@@ -37,7 +37,7 @@ class ViewMoments:
         """Samples seen."""
         return self.each[0].count
 
-    def update(self, views: Sequence[Float[Tensor, "n d"]]) -> None:
+    def update(self, views: Sequence[Shaped[Tensor, "n d"]]) -> None:
         """Add samples, one tensor per view, row i of each a view of sample i. Raises ValueError for NaN."""
         for moments, view in zip(self.each, views, strict=True):
             moments.update(view)

@@ -16,7 +16,7 @@ from dyncollapse.dynamics.tolerances import absolute_tolerances
 from dyncollapse.dynamics.trajectory import Interrupted, Trajectory
 from dyncollapse.model.networks import Weights, check_weights
 
-Time = float | Sequence[float] | Tensor
+Time = float | Sequence[float] | Tensor | np.ndarray
 Progress = Callable[[float, float], None]
 RightHandSide = Callable[[float, np.ndarray], np.ndarray]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from dyncollapse.model._blocks import Rows, block_sizes, centring, slices, weights_by_blocks
@@ -87,10 +87,10 @@ def contrastive_covariance(
 @outside_autocast
 @torch.no_grad()
 def blockwise_covariance(
-    x: Float[Tensor, "n d"],
-    x_pos: Float[Tensor, "n d"],
-    z: Float[Tensor, "n m"],
-    z_pos: Float[Tensor, "n m"],
+    x: Real[Tensor, "n d"],
+    x_pos: Real[Tensor, "n d"],
+    z: Real[Tensor, "n m"],
+    z_pos: Real[Tensor, "n m"],
     *,
     loss: str = "infonce",
     temperature: float | None = None,

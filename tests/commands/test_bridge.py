@@ -56,6 +56,7 @@ def test_run_is_named_where_no_folder_is(tmp_path, monkeypatch):
     assert "Saved in runs/pretrain-0001/" in call("pretrain", *SHORT, "--batch-size", 1000).stdout
 
 
+@pytest.mark.slow
 def test_embed_diagnose_probe_and_table_go_together(run):
     out = run.parent / "embedded"
     result = call("embed", "--checkpoint", run, "--space", "embedding", "--views", "one-sided", "--out", out, "--json")
@@ -106,6 +107,7 @@ def test_embed_diagnose_probe_and_table_go_together(run):
     assert call("table", run, "--markdown").stdout.startswith("| projector | paper |")
 
 
+@pytest.mark.slow
 def test_diagnose_tells_json_and_keeps_embeddings(run):
     out = run.parent / "kept"
     result = call("diagnose", "--checkpoint", run, "--views", "one-sided", "--out", out, "--keep-embeddings", "--json")
@@ -144,6 +146,7 @@ def test_encoder_of_others_is_diagnosed_on_a_folder(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_small_check_runs_through(tmp_path, monkeypatch):
     from dyncollapse.bridge.evaluation import digits_check as check
 

@@ -235,6 +235,7 @@ def test_every_setting_is_an_option_of_sweep():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.slow
 def test_ctrl_c_tells_how_far_it_came_and_the_same_command_goes_on(tmp_path):
     command = [sys.executable, "-m", "dyncollapse", "sweep", *SMALL, "--steps", "1500", "--seed", "1:8:8"]
     command += ["--pack", "1", "--workers", "2", "--out", "here"]

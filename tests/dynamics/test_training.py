@@ -1,5 +1,4 @@
 import itertools
-from copy import copy
 from functools import partial
 
 import pytest
@@ -267,8 +266,6 @@ def test_bad_weights_are_refused(generator):
 
 ONE = GaussianTask.block(4, 2).sample(8, torch.Generator().manual_seed(0))
 NAN = torch.full((8, 4), float("nan"), dtype=torch.float64)
-VECTORS = copy(ONE)  # whose constructor would not have taken them
-vars(VECTORS).update(anchor=ONE.anchor[0], positive=ONE.positive[0])
 UNFIT = {
     "NaN in the anchors": (Pairs(NAN, ONE.positive), (), "first batch holds NaN, infinity"),
     "NaN in the positives": (Pairs(ONE.anchor, NAN), (), "first batch holds NaN, infinity"),
@@ -276,7 +273,7 @@ UNFIT = {
     "no pair": (Pairs(NAN[:0], NAN[:0]), (), "or fewer than two pairs"),
     "one pair": (Pairs(ONE.anchor[:1], ONE.positive[:1]), (), "or fewer than two pairs"),
     "a dimension less": (Pairs(ONE.anchor[:, 1:], ONE.positive[:, 1:]), (), r"batches are \(8, 3\) .* \(4, 4\) of"),
-    "one sample": (VECTORS, (), "batches are"),
+    "one sample": (Pairs(ONE.anchor[0], ONE.positive[0]), (), "batches are"),
     "three runs for two": (
         Pairs(NAN.expand(3, 8, 4), NAN.expand(3, 8, 4)),
         (2,),

@@ -11,6 +11,7 @@ TRIES = 120
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads what processes use from /proc")
+@pytest.mark.slow
 def test_no_try_violates_what_commands_promise(tmp_path):
     runner = Runner(tmp_path / "tries")
     try:

@@ -9,7 +9,7 @@ from typing import Any, Self
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
-CHECKED = tuple(f"dyncollapse.{wing}" for wing in ("model", "theory", "dynamics", "diagnostics", "simulation"))
+CHECKED = tuple(f"dyncollapse.{wing}" for wing in ("model", "theory", "dynamics", "diagnostics"))
 NUMBERS = BeartypeConf(is_pep484_tower=True)  # an int is a float
 
 
@@ -22,9 +22,10 @@ def checked(stub: Callable[..., Any]) -> Callable[..., Any]:
     """Check what a function returned, together with what it was given, and not before it has returned.
 
     jaxtyping hands over two stubs per function: one with its arguments, called before it, and one with its result as
-    `ret0` as well, called after it. The first is let pass: a function may refuse what is wrong in words of its own.
+    `ret0` as well, called after it. The first is let pass: a function may refuse what is wrong in words of its own. So
+    are constructors: what uses a record refuses what does not fit in it.
     """
-    if "ret0" not in stub.__code__.co_varnames:
+    if stub.__name__ == "__init__" or "ret0" not in stub.__code__.co_varnames:
         return stub
     hints = stub.__annotations__
     stub.__annotations__ = {name: Any if hint in (Self, type[Self]) else hint for name, hint in hints.items()}

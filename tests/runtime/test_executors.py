@@ -71,6 +71,7 @@ from dyncollapse import Sweep, expand_grid, local_workers
         ("program.py", "if True:", 'put its work under `if __name__ == "__main__":`'),
     ],
 )
+@pytest.mark.slow
 def test_program_that_workers_cannot_import_is_told_in_one_line(tmp_path, given, guard, words):
     code = PROGRAM.format(guard=guard)
     (tmp_path / "program.py").write_text(code)
@@ -197,7 +198,6 @@ def test_submitted_jobs_are_cancelled_with_their_context(submitted, monkeypatch)
     with submitted().start() as executor:
         future = executor.submit(time.sleep, 3600)
     assert future.cancelled()
-    assert not executor._running
 
 
 @pytest.mark.skipif(shutil.which("sinfo") is not None, reason="here is a Slurm")

@@ -138,6 +138,7 @@ def test_at_the_threshold_itself_augmentation_is_the_cause():
     ] * 2
 
 
+@pytest.mark.slow
 def test_a_mode_that_rests_low_is_not_said_to_wait():
     # Two-sided views have rho < 1, yet noise of variance 100 rests at sqrt(tau) / 101, below what counts.
     given = {"preset": "authors-code", "case": 1, "aug_strength": 100.0, "lr": 2e-5, "steps": 3000}

@@ -128,6 +128,7 @@ def test_the_population_flow_is_judged_by_its_own_force():
     assert population.verdict.escapes[2] < sgd.verdict.escapes[2]
 
 
+@pytest.mark.slow
 def test_forecast_escapes_come_true(escaping):
     s, path = escaping.simulation, escaping.trajectories["sgd"]
     end, half = float(path.time[-1]), float(rest_values(s)[0]) / 2

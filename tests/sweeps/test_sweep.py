@@ -69,6 +69,7 @@ def test_finished_points_are_not_run_again_and_another_grid_is_added(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["local", "dask", "submitit"])
+@pytest.mark.slow
 def test_every_executor_gives_the_same_results(kind, tmp_path):
     start = {
         "local": lambda: local_workers(2),
@@ -141,6 +142,7 @@ class Killing:
 
 
 @pytest.mark.parametrize("lives", [1, 99])
+@pytest.mark.slow
 def test_a_killed_worker_loses_nothing_else(lives, tmp_path, monkeypatch):
     found = sweep(tmp_path / "sweep", seed=[0, 1])
     monkeypatch.setattr("dyncollapse.sweeps.sweep.run_pack", Killing(tmp_path, lives))
@@ -169,6 +171,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_goes_on_and_frees_its_folder(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     folder = tmp_path / "sweep"

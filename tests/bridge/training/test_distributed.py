@@ -48,6 +48,7 @@ def launch(out, count, cases):
             worker.kill()
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_loss_gradients_and_statistics_of_one(tmp_path):
     cases = {head: {"projector": head, "batch_size": 64} for head in ("mlp", "linear", "random-subvector")}
     bridge_worker.work(tmp_path, cases)  # alone

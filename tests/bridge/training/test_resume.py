@@ -105,6 +105,7 @@ def test_stop_signal_ends_after_the_step_with_a_checkpoint(number, tmp_path):
     assert equal(states(whole)["model"], states(stopped)["model"])
 
 
+@pytest.mark.slow
 def test_killed_command_resumes_to_the_same_weights(tmp_path):
     # The real thing: another process, SIGKILL in the middle of whatever it does, and the command that goes on.
     options = ["--epochs", "4", "--batch-size", "256", "--checkpoint-every", "1", "--monitor-every", "5"]
