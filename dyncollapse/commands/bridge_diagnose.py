@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +11,11 @@ import click
 
 from dyncollapse.bridge.evaluation.diagnose import DiagnosedSpaces, diagnose_spaces
 from dyncollapse.bridge.evaluation.load import LoadedEncoder
+from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.bridge.evaluation.paper_tables import as_number
 from dyncollapse.bridge.training.collapse_monitor import SPACES
 from dyncollapse.bridge.training.run_folder import DIAGNOSIS
 from dyncollapse.commands.bridge_encoder import (
-    EncoderOptions,
     Opened,
     embed_images,
     encoder_options,
@@ -27,10 +26,11 @@ from dyncollapse.commands.bridge_shared import refusals
 from dyncollapse.commands.console import open_console, open_table
 from dyncollapse.commands.help_pages import GroupedCommand
 from dyncollapse.commands.json_option import AS_JSON
-from dyncollapse.commands.shared import OUT, TEMPERATURES, say_saved, warn
+from dyncollapse.commands.shared import OUT, record_options, say_saved, warn
 from dyncollapse.commands.spectrum_chart import spectrum_lines
 from dyncollapse.diagnostics import exports
 from dyncollapse.diagnostics.monitor import check_loss
+from dyncollapse.diagnostics.options import DiagnosisOptions
 from dyncollapse.diagnostics.sentences import augmentation_sentence
 from dyncollapse.runtime.canvas import save_picture
 from dyncollapse.runtime.files import partial_path, write_bytes, write_json
@@ -44,32 +44,10 @@ if TYPE_CHECKING:
 MEASURES = ("rankme", "effective_rank", "participation_ratio", "stable_rank", "alpha_req")
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """How the views of an image are compared: which views, and the loss whose softmax weighs negatives."""
-
-    views: str
-    loss: str | None
-    temperature: float | None
-
-    def check(self) -> None:
-        """Raise ValueError for what cannot be compared, before anything is read."""
-        if self.views == "clean":
-            raise ValueError("--views is 'clean'; choose one of one-sided, two-sided")
-        check_loss(self.loss, self.temperature, self.views, 1)
-
-
 @click.command(cls=GroupedCommand)
 @encoder_options
 @click.option("--split", metavar="train|test", help="Which images.  [test if there are any, else train]")
-@click.option(
-    "--views",
-    metavar="one-sided|two-sided",
-    default="two-sided",
-    help="Compare an unaugmented with an augmented view, or two augmented views.  [two-sided]",
-)
-@click.option("--loss", metavar="infonce|dot|ntxent", help="Weight negatives by this loss's softmax.  [uniform]")
-@click.option("--temperature", type=TEMPERATURES, help="Temperature of dot and ntxent.  [0.1]")
+@record_options(DiagnosisOptions, "comparison", only=("views", "loss", "temperature"))
 @click.option("--keep-embeddings", is_flag=True, help="Leave the .npy files in the folder.")
 @click.option(
     "--out",
@@ -80,10 +58,8 @@ class Comparison:
 def diagnose(
     options: EncoderOptions,
     *,
+    comparison: DiagnosisOptions,
     split: str | None,
-    views: str,
-    loss: str | None,
-    temperature: float | None,
     keep_embeddings: bool,
     out: Path | None,
     as_json: bool,
@@ -92,10 +68,9 @@ def diagnose(
 
     Also: the alignment of its last layers, and the augmentation's spectrum against the data's (Sigma1 against Sigma0).
     """
-    comparison = Comparison(views, loss, temperature)
     diagnosis: DiagnosedSpaces | None = None
     with refusals():
-        comparison.check()
+        check_loss(comparison.loss, comparison.temperature, comparison.views, 1)  # before anything is read
         opened = open_encoder(options, split)
 
         def show() -> None:
@@ -105,7 +80,13 @@ def diagnose(
         place = _place(opened.checkpoint, out)
         with saved_whole_or_not(show), place as (partial, folder), _emptied(partial / "embeddings") as temporary:
             diagnosis, skipped = _diagnose(opened, options, comparison, partial if keep_embeddings else temporary)
-            config = {"split": opened.split, "views": views, "loss": loss, "skipped": skipped, **options.as_values()}
+            config = {
+                "split": opened.split,
+                "views": comparison.views,
+                "loss": comparison.loss,
+                "skipped": skipped,
+                **options.as_dict(),
+            }
             names = _save(diagnosis, opened.checkpoint, partial, config)
     if as_json:
         values = {"folder": str(folder), "matched": opened.checkpoint.matched, **diagnosis.as_values()}
@@ -115,7 +96,7 @@ def diagnose(
 
 
 def _diagnose(
-    opened: Opened, options: EncoderOptions, comparison: Comparison, folder: Path
+    opened: Opened, options: EncoderOptions, comparison: DiagnosisOptions, folder: Path
 ) -> tuple[DiagnosedSpaces, str]:
     """Embed the images into a folder and diagnose them; also a sentence on the images that could not be read."""
     checkpoint = opened.checkpoint

@@ -7,9 +7,9 @@ import click
 
 from dyncollapse.bridge.data.image_sets import labelled
 from dyncollapse.bridge.evaluation.embed import LABELS
+from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.bridge.training.collapse_monitor import SPACES
 from dyncollapse.commands.bridge_encoder import (
-    EncoderOptions,
     embed_images,
     encoder_options,
     open_encoder,

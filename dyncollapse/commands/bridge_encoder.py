@@ -2,114 +2,22 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
-from functools import wraps
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import click
 
 from dyncollapse.bridge.data.image_sets import Images
 from dyncollapse.bridge.data.images import Data, open_data
 from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.evaluation.embed import VIEWS, Embedded, embed
 from dyncollapse.bridge.evaluation.load import LoadedEncoder, load_encoder
-from dyncollapse.bridge.recipe import WIDEST
+from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.commands.bridge_shared import in_options, note_in_options
-from dyncollapse.commands.shared import BATCHES, SEEDS, THREADS, WORKERS, Command, fail, use_machine
+from dyncollapse.commands.shared import fail, record_options, use_machine
 from dyncollapse.runtime.files import CannotWrite
 from dyncollapse.runtime.progress import progress_line
 
-OPTIONS = (
-    click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="A file, or a run's folder."),
-    click.option("--data", help="Folder of images, or digits.  [the images that the run was trained on]"),
-    click.option("--arch", help="timm model of a checkpoint by others.  [detected among ResNets]"),
-    click.option("--stem", metavar="imagenet|cifar|cifar-padding-2", help="Its first layers.  [detected]"),
-    click.option(
-        "--prefix-map", multiple=True, metavar="OLD=NEW", help="Replace the beginning OLD of its tensors' names."
-    ),
-    click.option(
-        "--d0",
-        type=click.IntRange(1, WIDEST),
-        help="Its embedding is the first d0 dimensions of the representation (DirectCLR).",
-    ),
-    click.option("--projector-prefix", metavar="NAME", help="Beginning of its projector's tensors' names.  [detected]"),
-    click.option(
-        "--projector-activation",
-        metavar="relu|gelu|tanh|identity|...",
-        help="Activation between the projector's layers.  [by its layout, or relu]",
-    ),
-    click.option(
-        "--projector-last",
-        metavar="normalise|relu|...",
-        help="What follows the projector's last layer: division by the norm, or an activation.  [nothing]",
-    ),
-    click.option(
-        "--image-size",
-        type=click.IntRange(4, 4096),
-        help="Side of its images, in pixels.  [its own; 224, or 32 for small stems]",
-    ),
-    click.option(
-        "--augment", metavar="imagenet|cifar|digits", help="Augmentations that it was trained with.  [by its stem]"
-    ),
-    click.option("--trust-checkpoint", is_flag=True, help="Unpickle the file, which runs any code in it."),
-    click.option("--device", default="cpu", help="cpu, cuda or cuda:N.  [cpu]"),
-    click.option("--threads", type=THREADS, default=1, help="CPU threads.  [1]"),
-    click.option(
-        "--workers", type=WORKERS, default=0, help="Worker processes that read images.  [0: this process reads them]"
-    ),
-    click.option("--batch-size", type=BATCHES, default=256, help="Images at a time.  [256]"),
-    click.option("--strict", is_flag=True, help="Stop at an image that cannot be read."),
-    click.option("--seed", type=SEEDS, default=0, help="Seed of the augmented views.  [0]"),
-)
-
-
-@dataclass(frozen=True)
-class EncoderOptions:
-    """The values of OPTIONS."""
-
-    checkpoint: Path
-    data: str | None
-    arch: str | None
-    stem: str | None
-    prefix_map: tuple[str, ...]
-    d0: int | None
-    projector_prefix: str | None
-    projector_activation: str | None
-    projector_last: str | None
-    image_size: int | None
-    augment: str | None
-    trust_checkpoint: bool
-    device: str
-    threads: int
-    workers: int
-    batch_size: int
-    strict: bool
-    seed: int
-
-    @property
-    def renames(self) -> dict[str, str]:
-        """The pairs of --prefix-map. Raises ValueError for one that is none."""
-        if wrong := next((text for text in self.prefix_map if "=" not in text), None):
-            raise ValueError(f"--prefix-map is {wrong!r}; write OLD=NEW")
-        return {old: new for old, _, new in (text.partition("=") for text in self.prefix_map)}
-
-    def as_values(self) -> dict[str, Any]:
-        """All of them as plain JSON values."""
-        return asdict(self) | {"checkpoint": str(self.checkpoint)}
-
-
-def encoder_options(command: Command) -> Command:
-    """Give a command the options that find an encoder and its images, as its first argument."""
-
-    @wraps(command)
-    def packed(**given: Any) -> None:
-        own = {field.name: given.pop(field.name) for field in fields(EncoderOptions)}
-        command(EncoderOptions(**own), **given)
-
-    for decorate in reversed(OPTIONS):
-        packed = decorate(packed)
-    return packed
+# Gives a command the options that find an encoder and its images, as the argument `options`.
+encoder_options = record_options(EncoderOptions)
 
 
 @dataclass(frozen=True, eq=False)

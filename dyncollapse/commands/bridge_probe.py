@@ -8,6 +8,7 @@ import click
 from torch import Tensor
 
 from dyncollapse.bridge.data.image_sets import Images
+from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.bridge.evaluation.probe import (
     METHODS,
     Probed,
@@ -20,7 +21,6 @@ from dyncollapse.bridge.models.backbones import representation_dim
 from dyncollapse.bridge.recipe import WIDEST
 from dyncollapse.bridge.training.run_folder import add_probe
 from dyncollapse.commands.bridge_encoder import (
-    EncoderOptions,
     Opened,
     embed_images,
     encoder_options,

@@ -19,12 +19,9 @@ from dyncollapse.commands.help_pages import GroupedCommand, grouped_option, writ
 from dyncollapse.runtime.files import CannotWrite, printable
 from dyncollapse.runtime.process import stopped_as_by_ctrl_c
 from dyncollapse.runtime.records import (
-    LARGE,
     MOST_EPOCHS,
-    MOST_SEED,
     MOST_WORKERS,
     REQUIRED,
-    SMALL,
     Setting,
     settings_of,
 )
@@ -124,8 +121,7 @@ class FiniteRange(click.FloatRange):
 
 
 # Ranges of options that are no setting of a record, as wide as those of the records' settings.
-THREADS, WORKERS, SEEDS = click.IntRange(1, MOST_WORKERS), click.IntRange(0, MOST_WORKERS), click.IntRange(0, MOST_SEED)
-BATCHES, EPOCHS, TEMPERATURES = click.IntRange(1, 10**9), click.IntRange(1, MOST_EPOCHS), FiniteRange(SMALL, LARGE)
+THREADS, EPOCHS = click.IntRange(1, MOST_WORKERS), click.IntRange(1, MOST_EPOCHS)
 # Names of a setting that its option still lists in place of NAME.
 FEW = 4
 # Settings of which a sweep has one value.

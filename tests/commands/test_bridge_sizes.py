@@ -76,8 +76,8 @@ def test_positions_are_resampled_by_timm(vit, dino):
     [
         (100, "cuts images into patches of 16 pixels; give a multiple"),
         (8, "which vit_tiny_patch16_224 cannot take"),
-        (0, "0 is not in the range 4<=x<=4096"),
-        (10**9, "1000000000 is not in the range 4<=x<=4096"),
+        (0, "--image-size is 0; it must be between 4 and 4096 pixels"),
+        (10**9, "--image-size is 1000000000; it must be between 4 and 4096 pixels"),
     ],
 )
 def test_size_that_cannot_be_is_refused_in_one_line(side, words, dino, tmp_path):
