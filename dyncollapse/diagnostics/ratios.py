@@ -6,8 +6,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from scipy.optimize import linear_sum_assignment
-from scipy.special import ndtr
-from scipy.stats import chi2
+from scipy.special import chdtrc, ndtr
 from torch import Tensor
 
 from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence, descending
@@ -100,7 +99,7 @@ def _beyond(distances: Float[Tensor, " r"]) -> int:
     """
     open_ = distances[distances <= family_margin(len(distances))]
     clear, count = len(distances) - len(open_), len(open_)
-    if not count or chi2.sf(float(open_.square().sum()), count) > LEVEL:
+    if not count or chdtrc(count, float(open_.square().sum())) > LEVEL:
         return clear
     near = int((open_ < 1).sum())
     return clear + (count if near <= 0.2 * count else max(0, round(count - near / 0.683)))

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from scipy.special import digamma, polygamma
-from scipy.stats import chi2
+from scipy.special import chdtrc, digamma, polygamma
 from torch import Tensor
 
 # Chance that the test counts a direction too many: small, so that a verdict does not turn with the seed.
@@ -225,7 +224,7 @@ def _chance(statistic: float, n: float, q: int) -> float:
     own, pooled = (n - place) / 2, (2 * n - place) / 2
     mean = 2 * float((digamma(pooled) - digamma(own)).sum()) - 2 * q * math.log(2)
     variance = 2 * float(polygamma(1, own).sum()) - 4 * float(polygamma(1, pooled).sum())
-    return float(chi2.sf(2 * statistic * mean / variance, 2 * mean**2 / variance))
+    return float(chdtrc(2 * mean**2 / variance, 2 * statistic * mean / variance))
 
 
 def noise_correlation(n: float, q: int) -> float:
