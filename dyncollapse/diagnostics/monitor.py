@@ -15,6 +15,7 @@ from torch import Tensor
 from dyncollapse.diagnostics.conversion import Rows, as_rows
 from dyncollapse.diagnostics.evidence import Evidence, principal_directions
 from dyncollapse.diagnostics.finite import ADVICE, check_finite, nonfinite
+from dyncollapse.diagnostics.options import DiagnosisOptions
 from dyncollapse.diagnostics.report import EmbeddingReport, examine
 from dyncollapse.diagnostics.reservoir import Reservoir
 from dyncollapse.diagnostics.split_moments import SplitMoments
@@ -51,13 +52,10 @@ class Monitor:
         sample: int = 4096,
         seed: int = 0,
     ) -> None:
-        """Start with nothing seen. Raises ValueError for unknown views, a sample below 2 rows and a bad seed."""
-        if views not in VIEWS:
-            raise ValueError(f"views are {views!r}; choose one of {', '.join(VIEWS)}")
-        for name, value in (("sample", sample), ("seed", seed)):
-            if not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name} is {value!r}; give a whole number from 0 on")
-        self.views, self.space, self.fast, self.sample, self.seed = views, space, fast, sample, seed
+        """Start with nothing seen. Raises SettingError for what `DiagnosisOptions` refuses."""
+        options = DiagnosisOptions(views=views, space=space, fast=fast, sample=sample, seed=seed)  # type: ignore[arg-type]
+        self.views, self.space, self.fast = options.views, options.space, options.fast
+        self.sample, self.seed = options.sample, options.seed
         self.reset()
 
     def reset(self) -> None:
@@ -283,13 +281,25 @@ def diagnose(
         The report.
 
     Raises:
-        ValueError: For shapes that do not fit, NaN or infinity (how many, and where first), and under two rows.
+        ValueError: For shapes that do not fit, NaN or infinity (how many, and where first), under two rows, and for
+            what `DiagnosisOptions` refuses.
 
     Example:
         >>> z = torch.randn(500, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0, 1.0, 1e-3])
         >>> diagnose(z).collapsed
         1
     """
+    DiagnosisOptions(
+        views=views,  # type: ignore[arg-type]
+        loss=loss,  # type: ignore[arg-type]
+        temperature=temperature,
+        input_dim=input_dim,
+        space=space,
+        svd=svd,
+        fast=fast,
+        sample=sample,
+        seed=seed,
+    )
     given = [] if positives is None else positives if isinstance(positives, list | tuple) else [positives]
     z, *others = (as_rows(view) for view in (z, *given))
     pair = _input_pair(inputs, input_positives, len(z), input_dim)
@@ -318,8 +328,6 @@ def _input_pair(
         raise ValueError(
             "inputs and input_positives go together; give both views of the last layer's inputs, or neither"
         )
-    if input_dim is not None and input_dim < 1:
-        raise ValueError(f"input_dim is {input_dim}; the last linear layer reads at least 1 unit")
     if inputs is None:
         return None
     if input_dim is not None:

@@ -70,9 +70,9 @@ def test_fewer_than_two_rows_have_no_spread(rows):
 
 def test_what_was_asked_is_checked_in_a_line():
     z, positive = gaussian(0, others=1)
-    with pytest.raises(ValueError, match="views are 'both'; choose one of one-sided, two-sided"):
+    with pytest.raises(ValueError, match="views is 'both'; choose one of one-sided, two-sided"):
         Monitor(views="both")
-    with pytest.raises(ValueError, match="keep at least 2 rows"):
+    with pytest.raises(ValueError, match="sample is 1; it must be between 2 and 1e9 rows"):
         Monitor(sample=1)
     for arguments, message in (
         ({"loss": "infonce"}, "give the other view of each sample as positives"),
