@@ -6,7 +6,8 @@ from torch import Tensor
 
 from dyncollapse.diagnostics.evidence import HARD_EDGE, Evidence, format_name
 
-# Variance over squared distance from the origin below which embeddings are nearly one point (ours).
+# Variance over squared distance from the origin below which embeddings are nearly one point: a spread of 1 % of the
+# distance, the share by which a dimension counts as collapsed (COLLAPSED_BELOW).
 ONE_POINT = 1e-4
 
 

@@ -22,9 +22,9 @@ from dyncollapse.diagnostics.split_moments import SplitMoments
 from dyncollapse.model.choices import VIEWS
 from dyncollapse.model.covariance import ContrastiveCovariance, blockwise_covariance, check_weighing
 
-# Bytes of a block of rows in float64: it is read for several sums, best from the processor's cache (ours).
+# Bytes of a block of rows in float64: several sums read it, from the cache where it is that small (a rule of thumb).
 BLOCK_BYTES = 1 << 25
-# Between the seeds of processes (ours): far from seeds that people choose.
+# Between the seeds of processes: a prime far from seeds that people choose.
 SEED_STRIDE = 1_000_003
 
 

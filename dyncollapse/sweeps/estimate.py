@@ -15,7 +15,8 @@ from dyncollapse.simulation.report import report
 from dyncollapse.simulation.run import run
 from dyncollapse.sweeps.packing import shape_of
 
-# Seconds that one dynamics of one shape is watched, its steps of SGD at most, and how many shapes are (ours).
+# Seconds that one dynamics of one shape is watched, its steps of SGD at most, and how many shapes are: rules of thumb,
+# by which an estimate takes at most a few seconds.
 WATCHED, STEPS, SHAPES = 0.4, 200, 8
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import xarray
 
 PLAN, POINTS, FAILURES = "sweep.json", "points", "failures.json"
-# Packs per worker that even out what takes longer and what shorter (ours).
+# Packs per worker, so that a worker whose packs are short takes another's: a rule of thumb.
 PACKS = 4
 MOST_PLAN = 2**28  # bytes of sweep.json: the largest grid takes about half of it
 # What a folder may hold that has lost its plan.
