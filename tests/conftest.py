@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from helpers.shapes import check_annotations
+from helpers.shapes import check_annotations, check_next_calls
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
@@ -43,9 +43,10 @@ def ctrl_c():
 
 
 @pytest.fixture(autouse=True)
-def same_draws():
-    """Check the same element of a list in every run: of those in annotations beartype draws one."""
+def checks_of_annotations():
+    """Check the first calls of every test, and the same element of a list in every run: beartype draws one."""
     random.seed(0)
+    check_next_calls()
 
 
 @pytest.fixture(scope="session", autouse=True)
