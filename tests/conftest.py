@@ -1,3 +1,4 @@
+import math
 import os
 import random
 import signal
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from helpers.shapes import check_annotations
+from helpers.shapes import check_annotations, check_next_calls
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
@@ -43,16 +44,18 @@ def ctrl_c():
 
 
 @pytest.fixture(autouse=True)
-def same_draws():
-    """Check the same element of a list in every run: of those in annotations beartype draws one."""
+def checks_of_annotations():
+    """Check the first calls of every test, and the same element of a list in every run: beartype draws one."""
     random.seed(0)
+    check_next_calls()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_lines_of_progress():
-    """Keep them off stderr, where a slow machine alone would print them."""
+    """Keep off stderr what only a slow machine prints: how far work is, and that it will take long."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dyncollapse.runtime.progress.LOG_EVERY", 3600.0)
+        patch.setattr("dyncollapse.commands.simulate.LONG", math.inf)
         yield
 
 

@@ -88,6 +88,8 @@ def test_ctrl_c_while_results_are_saved_loses_none(simulate, tmp_path, monkeypat
         os.kill(os.getpid(), signal.SIGINT)
         return report(outcome)
 
+    # The forecast of a process's first command simulates and reports, too.
+    monkeypatch.setattr("dyncollapse.sweeps.estimate.expected_seconds", lambda _configuration: 0.0)
     monkeypatch.setattr("dyncollapse.simulation.report.report", interrupted)
     result = simulate("--out", "mine", "--dynamics", "sgd")
     assert result.exit_code == 130

@@ -145,7 +145,7 @@ def test_blow_up_time_is_reported_from_any_start(start, depth):
     force = torch.full((1,), 0.7, dtype=torch.float64)
     flows = (
         lambda until: mode_flow(values, force, [0.5 * exact, until]),
-        lambda until: frozen_flow([torch.diag(v) for v in values], torch.diag(force), [0.5 * exact, until]),
+        lambda until: frozen_flow(tuple(torch.diag(v) for v in values), torch.diag(force), [0.5 * exact, until]),
     )
     for flow in flows:
         with pytest.raises(FlowFailed, match=r"beyond t = [\d.e+]+ of [\d.e+]+, where the largest") as failed:

@@ -4,18 +4,27 @@
 """
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, Self
 
 from beartype import BeartypeConf, beartype
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 CHECKED = tuple(f"dyncollapse.{wing}" for wing in ("model", "theory", "dynamics", "diagnostics"))
+CALLS = 300  # that are checked in each test: a loop does again what it did before
 NUMBERS = BeartypeConf(is_pep484_tower=True)  # an int is a float
 
 
 def check_annotations() -> None:
     """Check the annotations of all modules in CHECKED that are imported from now on."""
     install_import_hook(CHECKED, "helpers.shapes.checked")
+
+
+def check_next_calls() -> None:
+    """Check that many calls from here on."""
+    global _left
+    _left = CALLS
+    config.update("jaxtyping_disable", False)
 
 
 def checked(stub: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,4 +38,18 @@ def checked(stub: Callable[..., Any]) -> Callable[..., Any]:
         return stub
     hints = stub.__annotations__
     stub.__annotations__ = {name: Any if hint in (Self, type[Self]) else hint for name, hint in hints.items()}
-    return beartype(stub, conf=NUMBERS)
+    check = beartype(stub, conf=NUMBERS)
+
+    @wraps(stub)
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        global _left
+        _left -= 1
+        if _left < 0:
+            config.update("jaxtyping_disable", True)
+            return kwargs["ret0"]
+        return check(*args, **kwargs)
+
+    return counted
+
+
+_left = CALLS

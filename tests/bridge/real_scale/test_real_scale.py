@@ -12,6 +12,7 @@ from helpers.programs import refused
 from helpers.real_scale import call, site
 from matplotlib.image import imread
 
+from dyncollapse.bridge.evaluation.digits_check import table_recipes
 from dyncollapse.bridge.real_scale import cifar, covariances, embedding, ensembles, report, throughput
 from dyncollapse.bridge.training.checkpoints import newest
 from dyncollapse.bridge.training.distributed import Process
@@ -48,15 +49,22 @@ def test_command_does_every_part_and_leaves_a_report(tmp_path, archive, monkeypa
     assert "Warning" not in done.stderr + capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*pin_memory.*")
 @pytest.mark.parametrize("part", [throughput, embedding, covariances, ensembles, cifar], ids=lambda m: m.__name__)
-def test_part_keeps_to_one_device(part, tmp_path, archive):
+def test_part_keeps_to_one_device(part, tmp_path, archive, monkeypatch):
+    # Two of each: all projectors go to a device alike, and pretending is slow.
+    variants = {name: throughput.VARIANTS[name] for name in ("SimCLR-mlp", "DirectCLR")}
+    monkeypatch.setattr(throughput, "VARIANTS", variants)
+    monkeypatch.setattr(cifar, "ORDER", ("mlp", "linear"))
+    monkeypatch.setattr(cifar, "table_recipes", lambda common: table_recipes(common, ("mlp", "linear")))
     with pretend_cuda() as device:
         found = part.measure(site(tmp_path, device, cifar=archive))
     assert found.findings
     assert not found.failed
 
 
+@pytest.mark.slow
 def test_pretraining_and_its_resumption_keep_to_one_device(tmp_path):
     recipe = small(device="cuda", deterministic=True)
     with pretend_cuda() as device:
