@@ -347,6 +347,8 @@ def _evidence_of(
         return monitor.evidence()
     except ValueError as error:
         for number, array in enumerate(arrays):
+            if array.ndim != 2:
+                raise error from None
             _refuse_nonfinite(f"{name} (view {number + 1})" if number else name, array)
         raise error from None
 

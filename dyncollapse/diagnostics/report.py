@@ -92,16 +92,16 @@ class EmbeddingReport:
             "shared_signal": None if self.signal is None else self.signal.as_values(),
             "verdict": {
                 "collapsed": self.collapsed,
-                "fates": v.fates,
-                "mechanism": v.mechanism,
+                "fates": [fate.value for fate in v.fates],
+                "mechanism": v.mechanism.value,
                 "threshold": v.threshold,
                 "unseen_signal": v.unseen_signal,
                 "sentence": v.sentence,
                 "dimensions": [
                     {
                         "collapsed": one.fate.collapsed,
-                        "mechanism": one.fate.mechanism,
-                        "fate": one.fate,
+                        "mechanism": one.fate.mechanism.value,
+                        "fate": one.fate.value,
                         "rho": one.rho,
                         "rho_error": one.rho_error,
                     }
@@ -175,7 +175,7 @@ def examine(evidence: Evidence) -> EmbeddingReport:
 
 
 def _ratios_along(
-    evidence: Evidence, directions: Float[Tensor, "d k"]
+    evidence: Evidence, directions: Float[Tensor, "c k"]
 ) -> tuple[Float[Tensor, " d"] | None, Float[Tensor, " d"] | None]:
     """Rho along each principal direction and its standard error; None where no other view differs from the first."""
     if evidence.pairs is None or evidence.unaugmented:

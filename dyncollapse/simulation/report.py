@@ -103,7 +103,7 @@ def _verdict(outcome: Outcome) -> dict[str, Any] | None:
     return {
         "collapsed": verdict.count,
         "embedding_dim": verdict.dim,
-        "mechanism": verdict.mechanism,
+        "mechanism": verdict.mechanism.value,
         "threshold": verdict.threshold,
         "sentence": verdict.sentence,
         "dimensions": [_dimension(one, step) for one in verdict.dimensions],
@@ -114,8 +114,8 @@ def _dimension(judged: DimensionVerdict, step: float) -> dict[str, Any]:
     time = judged.escape_time
     return {
         "collapsed": judged.fate.collapsed,
-        "mechanism": judged.fate.mechanism,
-        "fate": judged.fate,
+        "mechanism": judged.fate.mechanism.value,
+        "fate": judged.fate.value,
         "escape_time": None if time is None else _finite(time),
         "escape_step": None if time is None or math.isinf(time) else round(time / step),
     }

@@ -186,7 +186,7 @@ def test_small_check_runs_through(tmp_path, monkeypatch):
         (["pretrain", "--resume", "--out", "/nowhere"], "/nowhere is no run"),
         (["embed", "--checkpoint", "/nowhere"], "/nowhere does not exist"),
         (["embed", "--checkpoint", "x", "--space", "latent"], "--space is 'latent'"),
-        (["table", "/nowhere"], "/nowhere is no run"),
+        (["table", "/nowhere"], "/nowhere is no folder"),
         (["table", "a", "--json", "--markdown"], "cannot share stdout"),
         (["check", "--seeds", "0"], "0 is not in the range"),
         (["train"], "No such command 'train'"),

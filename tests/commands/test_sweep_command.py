@@ -126,7 +126,7 @@ def test_names_of_folders_are_shown_and_not_interpreted(sweep, name, tmp_path):
 def test_a_folder_that_cannot_be_looked_into_is_told(sweep):
     line = refused(sweep("--seed", "0,1", "--dry-run", "--out", "a" * 300))
     assert line.endswith("cannot be used (File name too long); name another, or make it accessible")
-    assert "cannot be read (File name too long); name the folder of a sweep" in refused(collect("a" * 300))
+    assert "is no folder (File name too long); name the folder of a sweep" in refused(collect("a" * 300))
 
 
 def test_a_table_for_a_closed_stdout_is_refused(sweep, tmp_path):
@@ -219,7 +219,7 @@ def test_out_is_required():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["nowhere"], "holds no sweep.json"),
+        (["nowhere"], "nowhere is no folder (No such file or directory); name the folder of a sweep"),
         (["here", "--out", "table.xlsx"], "neither .csv nor .parquet"),
         (["here", "--out", "nowhere/table.csv"], "could not be written"),
     ],

@@ -67,7 +67,7 @@ def judged(**others):
     asked = {"threshold": 1e-4, "floor": 1e-10, "seen": 6} | others
     told, explained = asked.pop("told", None), asked.pop("explained", None)
     if told is not None:
-        asked["tell"] = lambda collapsed: Told({k: told[k] for k in collapsed}, explained)
+        asked["tell"] = lambda collapsed: Told({k: Fate(told[k]) for k in collapsed}, explained)
     return judge_spectrum(MEASURED, **asked)
 
 
@@ -120,7 +120,7 @@ def test_measured_dimensions_meet_their_fates(others, fates, mechanism):
 
 def test_exactly_the_threshold_is_collapsed_and_exactly_the_floor_is_lost():
     spectrum = spectrum_of([1.0, 1e-4, 1e-10])
-    verdict = judge_spectrum(spectrum, 1e-4, 1e-10, 3, tell=lambda collapsed: Told(dict.fromkeys(collapsed, "dead")))
+    verdict = judge_spectrum(spectrum, 1e-4, 1e-10, 3, tell=lambda collapsed: Told(dict.fromkeys(collapsed, Fate.DEAD)))
     assert verdict.fates == ["alive", "dead", "unresolved"]
 
 
@@ -190,7 +190,7 @@ def test_waiting_dimensions_take_the_places_that_the_inputs_leave():
             1e-4,
             1e-15,
             32,
-            tell=lambda collapsed: Told(dict.fromkeys(collapsed, "waiting")),
+            tell=lambda collapsed: Told(dict.fromkeys(collapsed, Fate.WAITING)),
             counted=InputCount(40, 40, growing, 8, 0),
         ).fates
         assert fates == ["alive"] * 16 + ["waiting"] * 8 + hidden

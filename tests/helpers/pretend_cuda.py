@@ -133,7 +133,12 @@ def pretend_cuda():
         "set_rng_state": lambda _state, _device=None: None,
     }
     with ExitStack() as stack:
-        for module in ("torch", "dyncollapse.model.gaussian"):
+        for module in (
+            "torch",
+            "dyncollapse.model._drawing",
+            "dyncollapse.model.gaussian",
+            "dyncollapse.model.streams",
+        ):
             stack.enter_context(mock.patch(f"{module}.Generator", Generator))
         stack.enter_context(mock.patch.multiple(torch.cuda, **offered))
         stack.enter_context(

@@ -327,8 +327,8 @@ def test_unusable_folders_are_told_in_one_line(tmp_path):
     assert names_in(tmp_path / "mine") == {"thesis.tex"}
     (tmp_path / "broken" / "sweep.json").unlink()
     assert sweep(tmp_path / "broken").run(HERE) == {}
-    for name in ("mine", "nowhere"):
-        with pytest.raises(ValueError, match=r"holds no sweep\.json"):
+    for name, words in (("mine", r"holds no sweep\.json"), ("nowhere", "is no folder")):
+        with pytest.raises(ValueError, match=words):
             Sweep.open(tmp_path / name)
 
 

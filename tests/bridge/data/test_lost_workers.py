@@ -18,7 +18,7 @@ def test_a_killed_worker_is_one_line_of_its_own_type(tmp_path, monkeypatch):
     monkeypatch.setattr(FolderImages, "read", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     images = open_data(str(write_images(tmp_path / "set", 2))).train
     with pytest.raises(LostWorker, match=r"^DataLoader worker \(pid.*$"), lost_workers():
-        list(batches_in_order(images, (None,), 8, 2, torch.device("cpu"), 1, 0))
+        list(batches_in_order(images, (None,), 8, batch_size=2, device=torch.device("cpu"), workers=1, seed=0))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), torch.OutOfMemoryError("memory"), ValueError("no")])
