@@ -51,7 +51,8 @@ def draw_sweep(panels: Sequence[Panel], axis: str, label: str) -> Figure:
     figure.supxlabel(label, fontsize=10)
     figure.supylabel("final singular value, mean over runs", fontsize=10)
     lines = {label: line for ax in grid.flat for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(lines.values(), lines, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    ncols = 3 if columns > 1 else 1  # one panel is too narrow for all side by side
+    figure.legend(lines.values(), lines, loc="outside upper center", ncols=ncols, frameon=False, fontsize=8)
     return figure
 
 
