@@ -49,7 +49,7 @@ class DigitsOptions:
 @click.option("--workers", type=THREADS, help="Runs at a time, on one core each.  [the number of cores]")
 @click.option("--full", is_flag=True, help="Check the real scale on one device instead, part by part.")
 @click.option("--tiny", is_flag=True, help="With --full: every part at toy size.")
-@click.option("--device", help="With --full: cuda, cuda:N or cpu.  [cuda]")
+@click.option("--device", help="With --full: cpu, cuda or cuda:N.  [cuda]")
 @click.option("--cifar", type=click.Path(path_type=Path), help="With --full: a folder of CIFAR-10, or its archive.")
 @click.option(
     "--minutes", type=FiniteRange(0, 10**4, min_open=True), help="With --full: time limit of all parts together.  [9]"

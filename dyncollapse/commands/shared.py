@@ -228,7 +228,7 @@ def use_machine(name: str, threads: int, workers: int = 0) -> None:
     Raises:
         SettingError: For a device that is not there, and for counts beyond the machine.
     """
-    import torch
+    import torch  # here, for pages of help do without
 
     from dyncollapse.runtime.process import check_count, recycle_freed_memory
 
