@@ -21,6 +21,7 @@ from dyncollapse.diagnostics.reservoir import Reservoir
 from dyncollapse.diagnostics.split_moments import SplitMoments
 from dyncollapse.model.choices import VIEWS
 from dyncollapse.model.covariance import ContrastiveCovariance, blockwise_covariance, check_weighing
+from dyncollapse.runtime.settings import SettingError
 
 # Bytes of a block of rows in float64: several sums read it, from the cache where it is that small (a rule of thumb).
 BLOCK_BYTES = 1 << 25
@@ -325,13 +326,13 @@ def _input_pair(
 ) -> tuple[Shaped[Tensor, "n k"], Shaped[Tensor, "n k"]] | None:
     """Both views of the last layer's inputs, checked; None without any."""
     if (inputs is None) != (input_positives is None):
-        raise ValueError(
-            "inputs and input_positives go together; give both views of the last layer's inputs, or neither"
+        raise SettingError(
+            "`inputs` and `input_positives` go together; give both views of the last layer's inputs, or neither"
         )
     if inputs is None:
         return None
     if input_dim is not None:
-        raise ValueError("input_dim says what inputs show by themselves; leave it out")
+        raise SettingError("`input_dim` says what `inputs` show by themselves; leave it out")
     x, x_pos = as_rows(inputs, "inputs"), as_rows(input_positives, "input_positives")
     if len(x) != samples:
         raise ValueError(f"there are {len(x)} inputs and {samples} embeddings; row i of both must be sample i")
@@ -382,7 +383,9 @@ def check_loss(loss: str | None, temperature: float | None, views: str, others: 
     """Refuse what `blockwise_covariance` would, before anything long is read."""
     if loss is None:
         if temperature is not None:
-            raise ValueError(f"temperature {temperature} belongs to a loss; name it, dot or ntxent, or leave it out")
+            raise SettingError(
+                f"`temperature` {temperature} belongs to a loss; name it, dot or ntxent, or leave it out"
+            )
         return
     check_weighing(loss, temperature, views)
     if not others:
