@@ -78,6 +78,14 @@ def test_torchrun_starts_the_bridge():
     assert result.stdout.startswith("Usage: dyncollapse bridge [OPTIONS] COMMAND [ARGS]...\n")
 
 
+def test_a_refusal_looks_for_no_compiler():
+    code = "import atexit, sys; atexit.register(lambda: print('torch.utils.cpp_extension' in sys.modules)); "
+    code += "from dyncollapse.commands.main import main; main(['bridge', 'check', '--seeds', '0'])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (2, "False\n")
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_computing_loads_nothing_that_draws():
     packages, _ = loaded("import dyncollapse; dyncollapse.diagnose; dyncollapse.train")
     assert "torch" in packages

@@ -6,7 +6,6 @@ from functools import partial
 from typing import TypeVar
 
 import torch
-from torch.utils.benchmark import Timer
 
 Result = TypeVar("Result")
 
@@ -48,6 +47,9 @@ def seconds_per_call(work: Callable[[], object], device: torch.device, seconds: 
         >>> 1e-3 < seconds_per_call(lambda: time.sleep(1e-3), torch.device("cpu"), 0.02) < 1
         True
     """
+    # Its import looks for a CUDA compiler and logs what it finds: only what measures may say so.
+    from torch.utils.benchmark import Timer
+
     for _ in range(warm):
         work()
     # The Timer's own defaults are one thread and the current device, whatever the program has set.
