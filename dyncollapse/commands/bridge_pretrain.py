@@ -19,13 +19,11 @@ from dyncollapse.bridge.training.training_log import read_log, read_monitor
 from dyncollapse.commands.bridge_shared import in_options, note_in_options, refusals
 from dyncollapse.commands.help_pages import GroupedCommand
 from dyncollapse.commands.json_option import AS_JSON
-from dyncollapse.commands.shared import OUT, fail, say, say_saved, setting_options, use_machine, warn
+from dyncollapse.commands.shared import OUT, as_options, fail, say, say_saved, setting_options, use_machine, warn
 from dyncollapse.runtime.canvas import save_picture
 from dyncollapse.runtime.files import CannotWrite, read_json
-from dyncollapse.runtime.folders import claimed_folder, empty, held, is_free
+from dyncollapse.runtime.folders import check_folder, claimed_folder, empty, held, is_free
 from dyncollapse.runtime.progress import progress_line
-from dyncollapse.runtime.settings import SettingError
-from dyncollapse.runtime.untrusted import check_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,12 +114,8 @@ def _taken_back(folder: Path, resume: bool, process: Process) -> Iterator[None]:
             if not checkpoints(folder):
                 empty(folder)
             elif isinstance(error, ValueError):
-                raise ValueError(f"{_in_options(error)}. {_again(folder)}") from None
+                raise ValueError(f"{as_options(error)}. {_again(folder)}") from None
         raise
-
-
-def _in_options(error: ValueError) -> str:
-    return error.as_options() if isinstance(error, SettingError) else str(error)
 
 
 def _again(folder: Path) -> str:

@@ -5,6 +5,7 @@ import itertools
 import os
 import platform
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -12,7 +13,16 @@ from time import strftime
 
 from filelock import FileLock, Timeout
 
-from dyncollapse.runtime.files import PARTIAL, CannotWrite, is_partial, partial_path, remove_partial, writing
+from dyncollapse.runtime.files import (
+    PARTIAL,
+    CannotWrite,
+    is_partial,
+    partial_path,
+    printable,
+    remove_partial,
+    writing,
+)
+from dyncollapse.runtime.untrusted import KINDS
 
 LOCK, HOLDER = ".lock", ".lock.holder"
 # Holds results that are whole and are on their way into the folder around it: the next process finishes that.
@@ -243,3 +253,29 @@ def _remove_empty(folders: Sequence[Path]) -> None:
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()
+
+
+def check_folder(path: str | Path, wanted: str) -> None:
+    """Refuse what is no folder, by what it is.
+
+    Args:
+        path: Links are followed.
+        wanted: What to do, as "name the folder of a sweep".
+
+    Raises:
+        ValueError: One line, for what is not there, cannot be reached or is of another kind.
+
+    Example:
+        >>> check_folder("/dev/null", "name a run")
+        Traceback (most recent call last):
+            ...
+        ValueError: /dev/null is a device, not a folder; name a run
+    """
+    shown = printable(os.fspath(path))
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise ValueError(f"{shown} is no folder ({error.strerror}); {wanted}") from None
+    if not stat.S_ISDIR(mode):
+        kind = "a file" if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "special")
+        raise ValueError(f"{shown} is {kind}, not a folder; {wanted}")

@@ -50,32 +50,6 @@ def regular(path: str | Path) -> os.stat_result:
     return _checked(os.stat(path))
 
 
-def check_folder(path: str | Path, wanted: str) -> None:
-    """Refuse what is no folder, by what it is.
-
-    Args:
-        path: Links are followed.
-        wanted: What to do, as "name the folder of a sweep".
-
-    Raises:
-        ValueError: One line, for what is not there, cannot be reached or is of another kind.
-
-    Example:
-        >>> check_folder("/dev/null", "name a run")
-        Traceback (most recent call last):
-            ...
-        ValueError: /dev/null is a device, not a folder; name a run
-    """
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fspath(path))
-    try:
-        mode = os.stat(path).st_mode
-    except OSError as error:
-        raise ValueError(f"{shown} is no folder ({error.strerror}); {wanted}") from None
-    if not stat.S_ISDIR(mode):
-        kind = "a file" if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "special")
-        raise ValueError(f"{shown} is {kind}, not a folder; {wanted}")
-
-
 def _checked(status: os.stat_result) -> os.stat_result:
     if not stat.S_ISREG(status.st_mode):
         raise NoFile(f"it is {KINDS.get(stat.S_IFMT(status.st_mode), 'special')}, not a regular file")

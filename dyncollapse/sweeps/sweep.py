@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 from dyncollapse.runtime.dispatch import Workers, dispatch
 from dyncollapse.runtime.executors import local_workers
 from dyncollapse.runtime.files import is_partial, printable, read_json, remove_partial, write_json, writing
-from dyncollapse.runtime.folders import HOLDER, LOCK, held
+from dyncollapse.runtime.folders import HOLDER, LOCK, check_folder, held
 from dyncollapse.runtime.schemas import checked
-from dyncollapse.runtime.untrusted import check_folder
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.report import versions
 from dyncollapse.sweeps.grid import axes_of

@@ -16,12 +16,11 @@ from dyncollapse.bridge.models.foreign_matching import MatchedBackbone, match_ba
 from dyncollapse.bridge.models.foreign_names import find_places, renamed, some, unwrapped
 from dyncollapse.bridge.models.foreign_projectors import ProjectorHints, find_projector
 from dyncollapse.bridge.models.projectors import SubVector
-from dyncollapse.bridge.recipe import AUGMENTATIONS, STEMS
+from dyncollapse.bridge.recipe import AUGMENTATIONS, NARROWEST_IMAGE, STEMS, WIDEST_IMAGE
 from dyncollapse.runtime.files import unmarked
 from dyncollapse.runtime.settings import SettingError, quoted
 
 GUESSES = ("resnet50", "resnet18", "resnet34", "resnet101", "resnet152", "resnet10")
-SIDES = 4, 4096  # of images, in pixels: one of the largest takes 200 MB as floats
 
 
 @dataclass(frozen=True)
@@ -51,9 +50,8 @@ class Hints:
         for name, value, allowed in (("stem", self.stem, STEMS), ("augment", self.augment, AUGMENTATIONS)):
             if value is not None and value not in allowed:
                 raise SettingError(f"`{name}` is {quoted(value)}; choose one of {', '.join(allowed)}")
-        least, most = SIDES
-        if self.image_size is not None and not least <= self.image_size <= most:
-            raise SettingError(f"`image_size` is {self.image_size}; give {least} to {most}")
+        if self.image_size is not None and not NARROWEST_IMAGE <= self.image_size <= WIDEST_IMAGE:
+            raise SettingError(f"`image_size` is {self.image_size}; give {NARROWEST_IMAGE} to {WIDEST_IMAGE}")
 
 
 @dataclass(frozen=True, eq=False)

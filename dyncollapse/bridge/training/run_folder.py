@@ -19,9 +19,9 @@ from dyncollapse.bridge.training.schemas import (
 )
 from dyncollapse.bridge.training.training_log import LOG, read_log
 from dyncollapse.runtime.files import printable, read_json, write_json
+from dyncollapse.runtime.folders import check_folder
 from dyncollapse.runtime.records import from_values
 from dyncollapse.runtime.schemas import checked
-from dyncollapse.runtime.untrusted import check_folder
 
 CONFIG, PROBES, DIAGNOSIS = "config.json", "probes.json", "diagnosis.json"
 WANTED = "give folders that bridge pretrain or check made"

@@ -11,7 +11,7 @@ from helpers.hostile_values import VALUES, refusal, shown_safely
 
 from dyncollapse.bridge.evaluation.load import load_encoder
 from dyncollapse.bridge.evaluation.options import EncoderOptions
-from dyncollapse.bridge.models.foreign_checkpoints import SIDES
+from dyncollapse.bridge.models.foreign_checkpoints import Hints
 from dyncollapse.bridge.models.foreign_layers import ACTIVATIONS, LAST
 from dyncollapse.commands.bridge import bridge
 from dyncollapse.commands.shared import record_options
@@ -25,7 +25,12 @@ FILE = Path("z.pth")
 def test_names_and_ranges_are_those_of_the_reader():
     assert NAMES["projector_activation"].choices == tuple(ACTIVATIONS)
     assert NAMES["projector_last"].choices == tuple(LAST)
-    assert (NAMES["image_size"].low, NAMES["image_size"].high) == SIDES
+    sides = NAMES["image_size"].low, NAMES["image_size"].high
+    assert sides == (4, 4096)
+    assert [Hints(image_size=side).image_size for side in sides] == [4, 4096]
+    for side in (3, 4097):
+        with pytest.raises(ValueError, match=f"image_size is {side}; give 4 to 4096"):
+            Hints(image_size=side)
     spelled = {"path": "checkpoint", "renames": "prefix_map", "trust": "trust_checkpoint"}
     parameters = {spelled.get(name, name) for name in inspect.signature(load_encoder).parameters}
     assert parameters <= NAMES.keys()
