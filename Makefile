@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install figures gallery test quick fuzz measured mutations bench kills gpu-check lint format types clean
+.PHONY: help install figures gallery test quick fuzz results docs mutations bench kills gpu-check lint format types clean
 .DEFAULT_GOAL := help
 
 help: ## list every target
@@ -26,8 +26,11 @@ quick: .venv/.developed ## run the tests that take less than about three seconds
 fuzz: .venv/.developed ## try 2000 odd command lines and damaged files (TRIES=N for others); faults go to fuzz.json
 	cd tests && ../$(BIN)/python -m fuzz --tries $(or $(TRIES),2000) --minimise --json ../fuzz.json
 
-measured: .venv/.developed ## measure all claims again, and bring the numbers that the docs quote up to date
+results: .venv/.developed ## measure all claims again, and rewrite the numbers that README and docs quote
 	$(BIN)/python tests/quotes.py
+
+docs: .venv/.developed ## build the documents' site into site/ (open site/index.html)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 mutations: .venv/.developed ## try wrong formulas on copies of the package: which claim catches each? (minutes)
 	$(BIN)/python tests/mutate.py --out docs/measured/mutations.json
@@ -47,6 +50,7 @@ lint: .venv/.developed ## check style, formatting and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/pydoclint --quiet dyncollapse
 
 format: .venv/.developed ## format the code and fix what can be fixed
 	$(BIN)/ruff check --fix .
@@ -56,7 +60,7 @@ types: .venv/.developed ## check types
 	$(BIN)/mypy
 
 clean: ## remove .venv, caches and drawn figures
-	rm -rf .venv figures/out benchmarks.json fuzz.json .pytest_cache .import_linter_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv site figures/out benchmarks.json fuzz.json .pytest_cache .import_linter_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -18,8 +18,8 @@ from dyncollapse.commands.bridge import bridge
 from dyncollapse.diagnostics.spectra import covariance_spectrum
 
 ROOT = Path(__file__).parent.parent
-DIAGNOSTICS = (ROOT / "docs" / "diagnostics.md").read_text()
-BRIDGE = (ROOT / "docs" / "bridge.md").read_text()
+DIAGNOSTICS = (ROOT / "docs" / "explanation" / "diagnostics.md").read_text()
+BRIDGE = (ROOT / "docs" / "explanation" / "bridge.md").read_text()
 # Commands that need data or a GPU are shown in blocks of sh; lines that end in a backslash go on.
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", BRIDGE + (ROOT / "README.md").read_text(), re.DOTALL)).replace(
     "\\\n", " "
@@ -90,7 +90,7 @@ def test_commands_that_need_data_have_the_options_that_are_shown(line):
     assert not left or words[0] == "table"
 
 
-@pytest.mark.parametrize("document", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("document", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.stem)
 def test_relative_links_lead_somewhere(document):
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text()):
         assert (document.parent / link).exists(), link

@@ -48,13 +48,13 @@ def test_results_quote_claims_mutations_and_figures():
 def test_recorded_claims_are_those_of_the_code():
     keys = ("name", "source", "statement", "quantity", "expected")
     recorded = [tuple(claim[key] for key in keys) for claim in measured("verify")]
-    assert recorded == [tuple(getattr(claim, key) for key in keys) for claim in CLAIMS], "run `make measured`"
+    assert recorded == [tuple(getattr(claim, key) for key in keys) for claim in CLAIMS], "run `make results`"
     assert all(claim["error"] is None and claim["holds"] is claim["expected"] for claim in measured("verify"))
 
 
 def test_recorded_texts_are_of_the_commands_and_blocks_in_the_documents():
     heads = {path.stem: path.read_text().split("\n")[0] for path in MEASURED.glob("*.txt")}
-    assert heads == {name: line for name, (line, _) in recorded().items()}, "run `make measured`"
+    assert heads == {name: line for name, (line, _) in recorded().items()}, "run `make results`"
     assert heads
 
 

@@ -8,7 +8,7 @@ from setting_tables import PREFIX, RECORDS, setting_table
 from dyncollapse.runtime.records import settings_of
 from dyncollapse.runtime.settings import option
 
-DOCUMENT = (Path(__file__).parent.parent / "docs" / "settings.md").read_text()
+DOCUMENT = (Path(__file__).parent.parent / "docs" / "reference" / "settings.md").read_text()
 
 
 @pytest.mark.parametrize("name", RECORDS)

@@ -131,7 +131,7 @@ def test_an_assumption_that_fails_stops_the_check():
     assert checked(check).error == "RuntimeError: not so in this run: the control moved"
 
 
-THEORY = Path(__file__).parent.parent.parent / "docs" / "theory.md"
+THEORY = Path(__file__).parent.parent.parent / "docs" / "explanation" / "theory.md"
 
 
 def test_theory_names_every_claim_and_no_other():

@@ -1,0 +1,117 @@
+"""A hook of MkDocs: write the pages of reference from the command line and from the public names."""
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from mkdocs.structure.files import File, Files
+
+from dyncollapse.commands.help_pages import EXAMPLES
+from dyncollapse.commands.main import main
+
+ROOT = Path(__file__).parent.parent.parent
+GALLERY = ROOT / "figures" / "gallery"
+PICTURE = re.compile(r"\((?:\.\./)+figures/gallery/([\w-]+\.png)\)")
+# The wings whose public names each page shows, and its first words.
+PAGES = {
+    "toy": (("model", "dynamics"), "Toy networks", "Gaussian data, networks, losses; SGD and gradient flows."),
+    "theory": (("theory",), "Theory", "Closed forms: rest points, thresholds, escape times, alignment, velocities."),
+    "simulation": (
+        ("simulation", "sweeps", "runtime"),
+        "Simulations and sweeps",
+        "Settings, verdicts, grids of simulations and where they run.",
+    ),
+    "diagnostics": (("diagnostics",), "Diagnostics", "Which dimensions of given embeddings collapsed, and why."),
+    "bridge": (("bridge",), "Bridge", "Real encoders: pretraining, embeddings, probes, other people's checkpoints."),
+}
+
+
+def public_names(package: Path) -> Iterator[tuple[str, str]]:
+    """Name and full path of everything that a package exports, as its stub lists it."""
+    parent = ".".join(package.relative_to(ROOT).parts)
+    for node in ast.parse((package / "__init__.pyi").read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield alias.name, f"{parent}.{node.module}.{alias.name}"
+
+
+def api_page(name: str) -> str:
+    """Page with the docstring of every public name in some wings, a heading for each module."""
+    wings, title, summary = PAGES[name]
+    package = "dyncollapse.bridge" if name == "bridge" else "dyncollapse"
+    lines = [f"# {title}", "", f"{summary} `from {package} import NAME` imports each of these names.", ""]
+    for _, path in sorted(_exported(wings), key=lambda pair: (pair[1].rpartition(".")[0], pair[0].lower())):
+        lines += [f"::: {path}", ""]
+    return "\n".join(lines)
+
+
+def _exported(wings: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    packages = [ROOT / "dyncollapse", ROOT / "dyncollapse" / "bridge"]
+    for package in packages:
+        for name, path in public_names(package):
+            if path.split(".")[1] in wings:
+                yield name, path
+
+
+def commands_page() -> str:
+    """Page of every command: the question that it answers, an example, its options by group."""
+    lines = ["# Commands", "", "What `--help` prints, as a page. [Settings](settings.md) has the ranges.", ""]
+    lines += [line for context in _contexts(click.Context(main, info_name="dyncollapse")) for line in _command(context)]
+    return "\n".join(lines)
+
+
+def _contexts(context: click.Context) -> Iterator[click.Context]:
+    command = context.command
+    if not isinstance(command, click.Group):
+        yield context
+        return
+    for name in command.list_commands(context):
+        below = command.get_command(context, name)
+        assert below is not None
+        yield from _contexts(click.Context(below, info_name=name, parent=context))
+
+
+def _command(context: click.Context) -> Iterator[str]:
+    command, path = context.command, context.command_path
+    yield from (f"## {path}", "", "```text", " ".join([path, *command.collect_usage_pieces(context)]), "```", "")
+    yield from (inspect.cleandoc(command.help or "").replace("\b\n", ""), "")
+    if example := EXAMPLES.get(path.removeprefix("dyncollapse ")):
+        yield from ("```sh", example, "```", "")
+    for group, rows in _groups(context).items():
+        yield from (f"**{group.capitalize()}**", "", "| option | what it says |", "|---|---|")
+        yield from (f"| <code>{_cell(names)}</code> | {_cell(text)} |" for names, text in rows)
+        yield ""
+
+
+def _groups(context: click.Context) -> dict[str, list[tuple[str, str]]]:
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for parameter in context.command.get_params(context):
+        record = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
+        if record:
+            group = getattr(parameter, "group", "") or getattr(context.command, "rest", "options")
+            groups.setdefault(group, []).append(record)
+    return groups
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def on_files(files: Files, config: Any, **_rest: Any) -> Files:
+    """Add the pages that are written from the code."""
+    written = {f"reference/{name}.md": api_page(name) for name in PAGES} | {"reference/commands.md": commands_page()}
+    for path, text in written.items():
+        files.append(File.generated(config, path, content=text))
+    for picture in sorted(GALLERY.glob("*.png")):
+        files.append(File.generated(config, f"figures/{picture.name}", abs_src_path=str(picture)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_rest: Any) -> str:
+    """Show the gallery's pictures, which stand outside the folder of the documents."""
+    up = "../" * page.file.src_uri.count("/")
+    return PICTURE.sub(rf"({up}figures/\1)", markdown)
