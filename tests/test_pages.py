@@ -8,17 +8,14 @@ import types
 
 import click
 import pytest
-from helpers.pages import ROOT, blocks, commands, compare, run_page, same
+from helpers.pages import MEASURED, blocks, commands, compare, pages, pages_that_run, replayed, run_page, same
 
 from dyncollapse.commands.main import main
 
-PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in sorted((ROOT / "docs").rglob("*.md"))}
-RUN = {"python", "console"}
-# Its blocks measure speeds, for minutes: they are compiled, and what they import has to be there.
-MEASURED = "docs/results.md"
+PAGES = pages()
 PARSED = [
     pytest.param(line, id=f"{name}:{line}"[:90])
-    for name, text in [*PAGES.items(), ("README.md", (ROOT / "README.md").read_text())]
+    for name, text in PAGES.items()
     for block in blocks(text)
     if block.language == "sh"
     for line in block.text.replace("\\\n", " ").splitlines()
@@ -37,9 +34,7 @@ def lightning(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("lightning")
-@pytest.mark.parametrize(
-    "name", [name for name, text in PAGES.items() if name != MEASURED and RUN & {b.language for b in blocks(text)}]
-)
+@pytest.mark.parametrize("name", pages_that_run())
 def test_page_runs_and_prints_what_it_shows(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run_page(PAGES[name], name)
@@ -82,8 +77,18 @@ def test_three_dots_stand_for_any_lines():
     with pytest.raises(AssertionError):
         compare("a\nb\nc\n", "a\n...\nd", "here")
     assert same("took 1.00 s", "took 1.1 s")
+    assert same("3.62 ± 0.02 dead", "3.5 ± 0.5 dead")
     assert not same("took 1.00 s", "takes 1.00 s")
+    assert not same("8 of 16", "7 of 16")
 
 
 def test_commands_are_read_with_their_output():
-    assert list(commands("$ a b \\\n  c\nout\n$ d\n")) == [("a b    c", "out\n"), ("d", "")]
+    text = "$ a b \\\n  c\nout\n$ d\n"
+    assert [(command, text[start:end]) for command, start, end in commands(text)] == [("a b    c", "out\n"), ("d", "")]
+
+
+def test_shown_output_is_rewritten_only_where_it_is_another():
+    page = "```python\nprint(1.0, 'a')\n```\n\n```text\n{}\n```\nEnd\n"
+    assert replayed(page.format("1.3 a"), "page") == page.format("1.0 a")
+    for kept in ("1.01 a", "..."):
+        assert replayed(page.format(kept), "page") == page.format(kept)
