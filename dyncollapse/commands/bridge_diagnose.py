@@ -29,7 +29,7 @@ from dyncollapse.commands.json_option import AS_JSON
 from dyncollapse.commands.shared import OUT, record_options, say_saved, warn
 from dyncollapse.commands.spectrum_chart import spectrum_lines
 from dyncollapse.diagnostics import exports
-from dyncollapse.diagnostics.monitor import check_loss
+from dyncollapse.diagnostics.embeddings import check_loss
 from dyncollapse.diagnostics.options import DiagnosisOptions
 from dyncollapse.diagnostics.sentences import augmentation_sentence
 from dyncollapse.runtime.canvas import save_picture

@@ -1,35 +1,87 @@
-"""Arrays of other libraries as tensors, without a copy where torch can see the same memory."""
+"""Arrays of other libraries as tensors, sharing memory where torch can."""
 
 import warnings
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 TAKEN = "float16, bfloat16, float32, float64 and integers"
 
-# What `as_rows` takes, (n, d): a tensor, a NumPy array, or whatever NumPy makes one of.
+# What `as_rows` takes, (n, d): a tensor, a NumPy array, or anything that NumPy can turn into one.
 Rows: TypeAlias = Any
+
+# What functions of spectra and matrices take.
+Numbers: TypeAlias = Tensor | np.ndarray[Any, np.dtype[Any]]
 
 
 def as_rows(values: Rows, name: str = "embeddings") -> Shaped[Tensor, "..."]:
-    """An array as a tensor of real numbers, copied only where its byte order or its strides are not torch's.
+    """Return an array as a tensor with at least one axis, as `as_tensor` does.
 
     Args:
-        values: A tensor, a NumPy array, or whatever NumPy makes one of: lists, data frames, arrays of other libraries.
-        name: What to call it in messages.
+        values: A tensor, a NumPy array, or anything that NumPy can turn into one: lists, data frames, arrays of other
+            libraries.
+        name: What messages call it.
 
     Returns:
-        The tensor, on the same memory where possible. It has at least one axis; its shape is not checked further.
+        The tensor, on the same memory where possible; its shape is not checked further.
+
+    Raises:
+        ValueError: As for `as_tensor`, and for a single number.
+
+    Example:
+        >>> as_rows([[1.0, 2.0]]).shape
+        torch.Size([1, 2])
+    """
+    tensor = as_tensor(values, name)
+    if not tensor.ndim:
+        raise ValueError(f"{name} have shape (); give one row per sample, (samples, dimensions)")
+    return tensor
+
+
+def as_floats(values: Rows, name: str) -> Float[Tensor, "..."]:
+    """Return an array as a tensor that functions of linear algebra accept.
+
+    Args:
+        values: As for `as_tensor`.
+        name: What messages call it.
+
+    Returns:
+        The tensor. Integers become float64, float16 and bfloat16 become float32, both without rounding (up to 2^53).
+
+    Raises:
+        ValueError: As for `as_tensor`.
+
+    Example:
+        >>> import numpy as np
+        >>> as_floats(np.array([3, 1]), "eigenvalues")
+        tensor([3., 1.], dtype=torch.float64)
+    """
+    tensor = as_tensor(values, name)
+    if not tensor.is_floating_point():
+        return tensor.to(torch.float64)
+    return tensor.float() if tensor.dtype.itemsize == 2 else tensor
+
+
+def as_tensor(values: Rows, name: str) -> Shaped[Tensor, "..."]:
+    """Return an array as a tensor of real numbers, copied only where torch cannot use its byte order or strides.
+
+    Args:
+        values: A tensor, a NumPy array, or anything that NumPy can turn into one: lists, data frames, arrays of other
+            libraries.
+        name: What messages call it.
+
+    Returns:
+        The tensor, on the same memory where possible.
 
     Raises:
         ValueError: One line, for anything but a dense array of real numbers, and for masked values.
 
     Example:
         >>> import numpy as np
-        >>> as_rows(np.arange(4.0).reshape(2, 2)[::-1])
+        >>> as_tensor(np.arange(4.0).reshape(2, 2)[::-1], "embeddings")
         tensor([[2., 3.],
                 [0., 1.]], dtype=torch.float64)
     """
@@ -38,13 +90,11 @@ def as_rows(values: Rows, name: str = "embeddings") -> Shaped[Tensor, "..."]:
         kind = "meta" if tensor.is_meta else "nested" if tensor.is_nested else str(tensor.layout)
         kind = "quantised" if tensor.is_quantized else kind.removeprefix("torch.")
         raise ValueError(f"{name} are a {kind} tensor; give a dense one of plain numbers")
-    if not tensor.ndim:
-        raise ValueError(f"{name} have shape (); give one row per sample, (samples, dimensions)")
     if tensor.is_complex():
         raise ValueError(f"{name} are complex; give real ones")
     if tensor.dtype == torch.bool or (tensor.dtype.itemsize == 1 and tensor.is_floating_point()):
         given = str(tensor.dtype).removeprefix("torch.")
-        raise ValueError(f"{name} are {given}; taken are {TAKEN}: convert them, as with .float()")
+        raise ValueError(f"{name} are {given}; allowed are {TAKEN}: convert them, for example with .float()")
     return tensor
 
 
@@ -60,14 +110,14 @@ def _as_array(values: Any, name: str) -> np.ndarray[Any, np.dtype[Any]]:
         values = values.data
     try:
         array = np.asarray(values)
-    except Exception as error:  # other libraries refuse in their own ways, as for arrays on a GPU
+    except Exception as error:  # each library raises its own errors, for example for arrays on a GPU
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ValueError(f"{name} cannot be taken as one array ({reason}); give (samples, dimensions)") from None
     if array.dtype.kind == "O":
         kind = type(values).__name__
-        raise ValueError(f"{name} are Python objects in a {kind}; give numbers of one type, as with .astype(float)")
+        raise ValueError(f"{name} are Python objects in a {kind}; give numbers of one type, as .astype(float) does")
     if array.dtype.kind not in "fiucb" or array.dtype.itemsize > (16 if array.dtype.kind == "c" else 8):
-        raise ValueError(f"{name} are {array.dtype.name}; taken are {TAKEN}: convert them")
+        raise ValueError(f"{name} are {array.dtype.name}; allowed are {TAKEN}: convert them")
     return array
 
 
@@ -75,10 +125,10 @@ def _from_numpy(array: np.ndarray[Any, np.dtype[Any]], name: str) -> Tensor:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if min(array.strides, default=0) < 0 or any(step % array.itemsize for step in array.strides):
-        array = array.copy()  # torch supports neither negative strides nor those that end between two numbers
+        array = array.copy()  # torch needs strides that are not negative and are multiples of the item size
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # we never write to it
         try:
             return torch.from_numpy(array)
         except TypeError:
-            raise ValueError(f"{name} are {array.dtype.name}; taken are {TAKEN}: convert them") from None
+            raise ValueError(f"{name} are {array.dtype.name}; allowed are {TAKEN}: convert them") from None

@@ -7,11 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence, descending
+from dyncollapse.diagnostics.lidar import lidar_from_covariances
 from dyncollapse.diagnostics.measures import (
     alpha_req,
     effective_rank,
     intrinsic_dimension,
-    lidar_from_covariances,
     participation_ratio,
     participation_ratio_unbiased,
     rankme_from_eigenvalues,

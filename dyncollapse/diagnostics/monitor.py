@@ -3,25 +3,19 @@
 import uuid
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import Any
 
 import torch
 import torch.distributed
-from jaxtyping import Shaped
 from torch import Tensor
 
 from dyncollapse.diagnostics.conversion import Rows, as_rows
-from dyncollapse.diagnostics.evidence import Evidence, principal_directions
-from dyncollapse.diagnostics.finite import ADVICE, check_finite, nonfinite
+from dyncollapse.diagnostics.evidence import Evidence
+from dyncollapse.diagnostics.finite import check_finite
 from dyncollapse.diagnostics.options import DiagnosisOptions
 from dyncollapse.diagnostics.report import EmbeddingReport, examine
 from dyncollapse.diagnostics.reservoir import Reservoir
 from dyncollapse.diagnostics.split_moments import SplitMoments
 from dyncollapse.model.choices import VIEWS
-from dyncollapse.model.covariance import ContrastiveCovariance, blockwise_covariance, check_weighing
-from dyncollapse.runtime.settings import SettingError
 
 # Bytes of a block of rows in float64: several sums read it, from the cache where it is that small (a rule of thumb).
 BLOCK_BYTES = 1 << 25
@@ -239,163 +233,3 @@ class Monitor:
         # One seed for all: the same rows of every view stay.
         self.reservoirs = [Reservoir(self.sample, self.seed + SEED_STRIDE * rank) for _ in range(1 + others)]
         self.sums = SplitMoments(dim, others, fast=self.fast, device=device)
-
-
-def diagnose(
-    z: Rows,
-    positives: Rows | Sequence[Rows] | None = None,
-    *,
-    inputs: Rows | None = None,
-    input_positives: Rows | None = None,
-    views: str = "two-sided",
-    loss: str | None = None,
-    temperature: float | None = None,
-    space: str = "embedding",
-    svd: bool = False,
-    fast: bool = False,
-    sample: int = 4096,
-    seed: int = 0,
-    input_dim: int | None = None,
-    progress: Callable[[str, float, float], None] | None = None,
-) -> EmbeddingReport:
-    """Report on embeddings that are all there: which dimensions collapsed, why, and how sure that is.
-
-    Args:
-        z: Embeddings, a row per sample; arrays and memory-mapped tensors are read in blocks.
-        positives: One or several other views of the same samples, row by row.
-        inputs: What the last linear layer made `z` from.
-        input_positives: What it made the first of `positives` from.
-        views: "two-sided" when all views are augmented, "one-sided" when `z` is clean.
-        loss: "infonce", "dot" or "ntxent" weighs negatives by that loss's softmax, in N^2 time, for each other view in
-            turn; without it every negative counts alike.
-        temperature: That of dot and ntxent.
-        space: What the report calls the place where `z` was taken.
-        svd: Take the spectrum from the centred matrix itself, held whole in float64, which keeps digits of the tail
-            that a covariance rounds away.
-        fast: Products in float32, with the higher noise floor that the report then shows.
-        sample: Rows kept for intervals and warnings, drawn with `seed`.
-        seed: Seed of everything random.
-        input_dim: How many units the last linear layer reads, where `inputs` are not at hand.
-        progress: Called with the name of the step, rows done and rows in all.
-
-    Returns:
-        The report.
-
-    Raises:
-        ValueError: For shapes that do not fit, NaN or infinity (how many, and where first), under two rows, and for
-            what `DiagnosisOptions` refuses.
-
-    Example:
-        >>> z = torch.randn(500, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0, 1.0, 1e-3])
-        >>> diagnose(z).collapsed
-        1
-    """
-    DiagnosisOptions(
-        views=views,  # type: ignore[arg-type]
-        loss=loss,  # type: ignore[arg-type]
-        temperature=temperature,
-        input_dim=input_dim,
-        space=space,
-        svd=svd,
-        fast=fast,
-        sample=sample,
-        seed=seed,
-    )
-    given = [] if positives is None else positives if isinstance(positives, list | tuple) else [positives]
-    z, *others = (as_rows(view) for view in (z, *given))
-    pair = _input_pair(inputs, input_positives, len(z), input_dim)
-    check_loss(loss, temperature, views, len(others))
-
-    def measured(name: str, *arrays: Tensor) -> Evidence:
-        monitor = Monitor(views=views, space=space, fast=fast, sample=min(sample, max(2, len(z))), seed=seed)
-        return _evidence_of(monitor, name, arrays, progress and partial(progress, name))
-
-    found = replace(measured("embeddings", z, *others), input_dim=input_dim)
-    source = measured("inputs", *pair) if pair else None
-    if loss is not None:
-        told = progress and partial(progress, "pairs")
-        weigh = partial(_weighed, loss=loss, temperature=temperature, views=views, progress=told)
-        found = replace(weigh(found, (z, *others), (z, *others)), weights=loss)
-        source = weigh(source, pair, (z, others[0])) if source and pair else None
-    direct = principal_directions(z) if svd else None
-    return examine(replace(found, inputs=source, direct=direct))
-
-
-def _input_pair(
-    inputs: Rows | None, input_positives: Rows | None, samples: int, input_dim: int | None
-) -> tuple[Shaped[Tensor, "n k"], Shaped[Tensor, "n k"]] | None:
-    """Both views of the last layer's inputs, checked; None without any."""
-    if (inputs is None) != (input_positives is None):
-        raise SettingError(
-            "`inputs` and `input_positives` go together; give both views of the last layer's inputs, or neither"
-        )
-    if inputs is None:
-        return None
-    if input_dim is not None:
-        raise SettingError("`input_dim` says what `inputs` show by themselves; leave it out")
-    x, x_pos = as_rows(inputs, "inputs"), as_rows(input_positives, "input_positives")
-    if len(x) != samples:
-        raise ValueError(f"there are {len(x)} inputs and {samples} embeddings; row i of both must be sample i")
-    return x, x_pos
-
-
-def _evidence_of(
-    monitor: Monitor, name: str, arrays: Sequence[Tensor], progress: Callable[[int, int], None] | None
-) -> Evidence:
-    """What a monitor measures on these views; a refusal says how many NaN or infinite numbers there are, and where."""
-    try:
-        monitor.update(*arrays, progress=progress)
-        return monitor.evidence()
-    except ValueError as error:
-        for number, array in enumerate(arrays):
-            if array.ndim != 2:
-                raise error from None
-            _refuse_nonfinite(f"{name} (view {number + 1})" if number else name, array)
-        raise error from None
-
-
-def _weighed(evidence: Evidence, x: Sequence[Tensor], z: Sequence[Tensor], **settings: Any) -> Evidence:
-    """The evidence on views `x` with pairs weighed by the softmax of views `z`, the first of each with every other."""
-    first, *others = (_in_frame(evidence, view) for view in x)
-    pairs = zip(others, z[1:], strict=True)
-    return replace(evidence, **_weighed_pairs([(first, x_pos, z[0], z_pos) for x_pos, z_pos in pairs], **settings))
-
-
-def _in_frame(evidence: Evidence, rows: Shaped[Tensor, "n d"]) -> Shaped[Tensor, "n c"]:
-    """Rows as all matrices of the evidence see them."""
-    return rows if evidence.frame is None else evidence.coordinates(rows)
-
-
-def _weighed_pairs(
-    tensors: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], *, loss: str, **settings: Any
-) -> dict[str, Any]:
-    """Softmax-weighted contrastive covariances, mean over (x, x_pos, z, z_pos), and the precision of their sums."""
-    found = [blockwise_covariance(*one, loss=loss, **settings) for one in tensors]
-    data, augmentation = (torch.stack([getattr(p, side) for p in found]).mean(0) for side in ("data", "augmentation"))
-    if not (torch.isfinite(data).all() and torch.isfinite(augmentation).all()):
-        raise ValueError(f"the {loss} weights of numbers this large overflow; give them in float64")
-    double = torch.float64 in {rows.dtype for one in tensors for rows in one}
-    eps = torch.finfo(torch.float64 if double else torch.float32).eps
-    return {"pairs": ContrastiveCovariance(data, augmentation), "pairs_eps": eps}
-
-
-def check_loss(loss: str | None, temperature: float | None, views: str, others: int) -> None:
-    """Refuse what `blockwise_covariance` would, before anything long is read."""
-    if loss is None:
-        if temperature is not None:
-            raise SettingError(
-                f"`temperature` {temperature} belongs to a loss; name it, dot or ntxent, or leave it out"
-            )
-        return
-    check_weighing(loss, temperature, views)
-    if not others:
-        raise ValueError(f"loss {loss!r} weighs pairs; give the other view of each sample as positives")
-
-
-def _refuse_nonfinite(name: str, rows: Tensor) -> None:
-    count, first = nonfinite(rows)
-    if first is not None:
-        raise ValueError(
-            f"the {name} hold {count} NaN or infinite number(s), "
-            f"the first in row {first[0]}, column {first[1]} {ADVICE}"
-        )
