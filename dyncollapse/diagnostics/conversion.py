@@ -65,6 +65,30 @@ def as_floats(values: Rows, name: str) -> Float[Tensor, "..."]:
     return tensor.float() if tensor.dtype.itemsize == 2 else tensor
 
 
+def as_dtype(dtype: torch.dtype | np.dtype[Any] | type[np.generic]) -> torch.dtype:
+    """Return the torch format that equals a NumPy one.
+
+    Args:
+        dtype: A format of torch, which is returned as it is, or of NumPy.
+
+    Returns:
+        The format of torch.
+
+    Raises:
+        ValueError: For a NumPy format that torch does not have.
+
+    Example:
+        >>> as_dtype(np.float32)
+        torch.float32
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    try:
+        return torch.from_numpy(np.empty(0, dtype)).dtype
+    except TypeError:
+        raise ValueError(f"{dtype} is no format of numbers that torch has; give {TAKEN}") from None
+
+
 def as_tensor(values: Rows, name: str) -> Shaped[Tensor, "..."]:
     """Return an array as a tensor of real numbers, copied only where torch cannot use its byte order or strides.
 

@@ -154,7 +154,7 @@ def participation_ratio_unbiased(
         >>> fourth = (z - z.mean(0)).square().sum(1).square().mean()
         >>> biased, unbiased = participation_ratio(eigenvalues), participation_ratio_unbiased(eigenvalues, 256, fourth)
         >>> [round(float(value)) for value in (biased, unbiased)]  # of 64
-        [51, 64]
+        [52, 65]
     """
     eigenvalues, fourth_moment = as_floats(eigenvalues, "eigenvalues"), as_floats(fourth_moment, "fourth moments")
     # A ratio without unit: rescaled, so that squares neither overflow nor vanish.

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.diagnostics.causes import count_inputs, tell, whole_signal
+from dyncollapse.diagnostics.causes import count_inputs, fates_from_views, whole_signal
 from dyncollapse.diagnostics.caveats import beyond_width, cautions
 from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence, format_name
 from dyncollapse.diagnostics.intervals import (
@@ -138,10 +138,10 @@ def examine(evidence: Evidence) -> EmbeddingReport:
         evidence.noise_floor if ratio is None else evidence.cause_floor,
         evidence.seen,
         room=room,
-        tell=None if ratio is None else partial(tell, evidence),
+        from_views=None if ratio is None else partial(fates_from_views, evidence),
         counted=count_inputs(evidence.inputs, signal, crossed) if evidence.inputs and not contradiction else None,
         views=evidence.views,
-        untold=NO_VIEWS if evidence.pairs is None else "the other views do not differ from the first",
+        no_cause=NO_VIEWS if evidence.pairs is None else "the other views do not differ from the first",
         ratios=_finite(ratio),
         ratio_errors=_finite(error),
     )
