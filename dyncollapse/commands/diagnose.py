@@ -206,7 +206,7 @@ def _examine(request: Request, rows: Rows, forms: Sequence[str]) -> Diagnosis:
         )
     problems = list[str]()
     # Without a form, `as_files` would make all of them.
-    contents = exports.as_files(report, request.as_config(), *forms, tell=problems.append) if forms else {}
+    contents = exports.as_files(report, request.as_config(), *forms, on_problem=problems.append) if forms else {}
     return Diagnosis(report, contents, problems)
 
 
