@@ -128,7 +128,7 @@ def mode_singular_values(
         >>> mode_singular_values(product, torch.eye(3), [[0, 1], [2]])
         tensor([4., 3., 1.])
     """
-    product, directions = as_floats(product, "product"), as_floats(directions, "directions")
+    product, directions = as_floats(product, "entries of the product"), as_floats(directions, "directions")
     kind = torch.promote_types(product.dtype, directions.dtype)
     product, directions = product.to(kind), directions.to(kind)
     values = product.new_zeros(*product.shape[:-2], directions.shape[-1])

@@ -41,7 +41,7 @@ def collapse_level(spectrum: Real[Numbers, " k"]) -> float:
         >>> (tail < collapse_level(tail)).sum()  # from 1 to 1e-6 without a cliff
         tensor(0)
     """
-    spectrum = as_floats(spectrum, "spectrum")
+    spectrum = as_floats(spectrum, "eigenvalues")
     logs = spectrum.clamp_min(0).log()
     share = 2 * math.log(COLLAPSED_BELOW)
     level = logs.cumsum(0) / torch.arange(1, len(logs) + 1, dtype=logs.dtype, device=logs.device) + share
@@ -97,7 +97,7 @@ def judge_spectrum(
         >>> [str(fate) for fate in verdict.fates]
         ['alive', 'alive', 'unexplained']
     """
-    spectrum = as_floats(spectrum, "spectrum")
+    spectrum = as_floats(spectrum, "eigenvalues")
     values, d = spectrum.tolist(), len(spectrum)
     # Collapsed dimensions start without a cause: other views may show it above the floor, the inputs below it.
     fates = [

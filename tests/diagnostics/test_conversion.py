@@ -82,7 +82,7 @@ def test_tensors_are_left_as_they_are():
 
 
 REFUSED = {
-    "truths": (ROWS > 0, "embeddings are bool; allowed are float16"),
+    "truths": (ROWS > 0, "embeddings are bool; taken are float16"),
     "complex": (ROWS + 0j, "are complex; give real ones"),
     "objects": (ROWS.astype(object), "Python objects in a ndarray; give numbers of one type"),
     "mixed frame": (Frame(np.array([["a", 1.0]], dtype=object)), "Python objects in a Frame"),
@@ -93,11 +93,11 @@ REFUSED = {
     "ragged": ([[1.0, 2.0], [3.0]], "cannot be taken as one array"),
     "list of tensors": ([torch.ones(2, 3)] * 4, "a list of 4 tensors; join batches with torch.cat, or rows with"),
     "dict": ({"z": ROWS}, "Python objects in a dict"),
-    "nothing": (None, "Python objects in a NoneType"),
+    "nothing": (None, "are None; give numbers"),
     "path": ("rows.npy", "are str"),
     "sparse": (torch.eye(3).to_sparse(), "are a sparse_coo tensor; give a dense one"),
     "meta": (torch.ones(3, 3, device="meta"), "are a meta tensor"),
-    "eight bits": (torch.ones(3, 3).to(torch.float8_e4m3fn), "are float8_e4m3fn; allowed are"),
+    "eight bits": (torch.ones(3, 3).to(torch.float8_e4m3fn), "are float8_e4m3fn; taken are"),
     "one number": (3.0, "have shape"),
     "one row": (ROWS[0], "have shape (3,); give one row per sample"),
     "three axes": (ROWS[None], "have shape (1, 40, 3)"),
@@ -129,5 +129,5 @@ def test_inputs_are_named():
 
 @pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="long double is double here")
 def test_long_doubles_are_refused():
-    with pytest.raises(ValueError, match=r"embeddings are (float|longdouble)\d*; allowed are"):
+    with pytest.raises(ValueError, match=r"embeddings are (float|longdouble)\d*; taken are"):
         diagnose(ROWS.astype(np.longdouble))

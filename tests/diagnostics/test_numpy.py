@@ -105,7 +105,7 @@ def test_other_formats_of_spectra_are_taken(dtype):
         ("lidar_from_covariances", [np.ones(3), np.ones(3)], "give two square ones of one shape"),
         ("signal_rank", [np.ones((9, 3)), np.ones((9, 2))], "give two of one shape"),
         ("noise_floor", [SPECTRUM, 1.0, "U3"], "is no format of numbers that torch has"),
-        ("collapse_level", [np.array(["a"])], "spectrum are str"),
+        ("collapse_level", [np.array(["a"])], "eigenvalues are str"),
     ],
 )
 def test_what_is_no_array_of_the_right_shape_is_refused_in_one_line(name, arguments, message):
