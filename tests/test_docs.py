@@ -19,13 +19,22 @@ from dyncollapse.diagnostics.spectra import covariance_spectrum
 
 ROOT = Path(__file__).parent.parent
 DIAGNOSTICS = (ROOT / "docs" / "diagnostics.md").read_text()
+LIMITS = (ROOT / "docs" / "explanation" / "when-not-to-trust.md").read_text()
+HOW_TO = ROOT / "docs" / "how-to"
 BRIDGE = (ROOT / "docs" / "bridge.md").read_text()
 # Commands that need data or a GPU are shown in blocks of sh; lines that end in a backslash go on.
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", BRIDGE + (ROOT / "README.md").read_text(), re.DOTALL)).replace(
     "\\\n", " "
 )
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-BLOCKS = re.findall(r"```python\n(.*?)```", DIAGNOSTICS, re.DOTALL)
+
+
+def run_blocks(document, name):
+    """Run the Python of a page in order, in one namespace, which is returned."""
+    scope = {}
+    for block in re.findall(r"```python\n(.*?)```", document, re.DOTALL):
+        exec(compile(block, name, "exec"), scope)
+    return scope
 
 
 @pytest.fixture
@@ -38,7 +47,7 @@ def lightning(monkeypatch):
 
 
 class Recorder:
-    """A trainer and a module that note what they are told."""
+    """A trainer and a module that record what is logged and printed."""
 
     world_size = 1
 
@@ -52,15 +61,34 @@ class Recorder:
         self.printed.append(text)
 
 
-@pytest.mark.usefixtures("lightning")
 @pytest.mark.slow
 def test_python_of_the_diagnostics_runs_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    scope = {}
-    for block in BLOCKS:
-        exec(compile(block, "docs/diagnostics.md", "exec"), scope)
+    scope = run_blocks(DIAGNOSTICS, "docs/diagnostics.md")
     assert scope["report"].verdict.mechanism == "both"
     assert scope["wrong"].verdict.mechanism == "implicit-regularization"
+
+
+@pytest.mark.slow
+def test_python_of_the_limits_shows_what_they_say():
+    scope = run_blocks(LIMITS, "docs/explanation/when-not-to-trust.md")
+    assert scope["wrong"].verdict.mechanism == "implicit-regularization"
+    assert scope["report"].collapsed == 0
+
+
+def test_python_of_the_collapsed_embedding_runs_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope = run_blocks((HOW_TO / "collapsed-embedding.md").read_text(), "docs/how-to/collapsed-embedding.md")
+    assert (scope["report"].collapsed, scope["report"].verdict.mechanism) == (8, "both")
+    weak = scope["diagnose"](*map(scope["read_rows"], ("weak.npy", "weak_pos.npy")))
+    assert (weak.collapsed, weak.verdict.mechanism) == (8, "implicit-regularization")
+
+
+@pytest.mark.usefixtures("lightning")
+@pytest.mark.slow
+def test_python_of_the_monitor_runs_in_order():
+    scope = run_blocks((HOW_TO / "monitor-training.md").read_text(), "docs/how-to/monitor-training.md")
+    assert scope["report"].samples == 20 * 128
     assert scope["aligned"].sines.max() <= 1
 
     recorder, callback = Recorder(), scope["CollapseMonitor"]()
@@ -131,4 +159,4 @@ def test_square_samples_show_a_cliff_that_is_none():
         shown.append(255 - int(cliff[0]) if len(cliff) else 0)
     assert max(shown) == 2
     count = sum(number > 0 for number in shown)
-    assert f"of 20 draws at $d = 256$, {count} showed one or two at $N = 257$" in DIAGNOSTICS
+    assert f"of 20 draws at $d = 256$, {count} showed one or two at $N = 257$" in LIMITS

@@ -52,7 +52,7 @@ def planted_cases(seed: int = 0, samples: int = 4000) -> list[Planted]:
         The cases, always in the same order.
 
     References:
-        docs/diagnostics.md, section 8 (the report beside the usual measures).
+        docs/diagnostics.md, section 6 (the report beside the usual measures).
 
     Example:
         >>> case = planted_cases(samples=1000)[0]
