@@ -26,6 +26,11 @@ class Moments:
     and means are kept as differences from the first row, so that a mean far larger than the spread costs no digits.
     Memory is O(d^2) plus one block, however many rows one call adds. Time is O(d^2) per row.
 
+    Attributes:
+        dim: Number of columns d.
+        fast: Whether products are computed in float32.
+        count: Number of rows so far.
+
     References:
         Chan, Golub and LeVeque 1983, Algorithms for computing the sample variance.
 

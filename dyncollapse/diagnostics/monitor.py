@@ -34,6 +34,17 @@ class Monitor:
     Cost: `update` takes O(n d^2) time for n rows. Memory is O(d^2) plus `sample` rows of each view, however many rows
     are added; until there are d rows, the rows themselves are held. `compute` takes O(d^3).
 
+    Attributes:
+        views: "two-sided" or "one-sided".
+        space: Name of the space in the report.
+        fast: Whether products are computed in float32.
+        sample: Number of rows of each view that are kept.
+        seed: Seed of their choice.
+        dtype: Format of the embeddings; None before the first batch.
+        reservoirs: The sampled rows of each view.
+        sums: Sums over all rows; None before the first batch.
+        coin: Generator that divides rows into two halves.
+
     References:
         docs/how-to/monitor-training.md (training loops, several processes, Lightning).
 

@@ -113,9 +113,9 @@ def judged_ratios(evidence: Evidence, collapsed: list[int]) -> tuple[Float[Tenso
 
     Sample variances of q directions of nearly equal variance spread by (q/n)^(1/2), and rho along them spreads the
     other way. So rho is measured in each half of the samples along eigenvectors of Sigma0 + Sigma1 in the other half,
-    which prefer neither side; they are taken in the complement of the directions of larger variance. Each eigenvector
-    stands for the principal direction that it overlaps with most. Softmax weights change both sides by the factor by
-    which they change them along the same directions over all samples.
+    which prefer neither side; they are taken in the complement of the directions of larger variance. Eigenvectors are
+    assigned to principal directions one to one, by the largest total overlap. Softmax weights multiply both sides by
+    the factors that they have along the same directions over all samples.
     """
     assert evidence.pairs is not None
     rho, side = (evidence.covariance.new_full((len(collapsed),), value) for value in (torch.nan, 0.0))
@@ -129,7 +129,7 @@ def judged_ratios(evidence: Evidence, collapsed: list[int]) -> tuple[Float[Tenso
     overlap = rho.new_zeros(len(collapsed), count)
     for directions, other in zip(chosen, evidence.halves[::-1], strict=True):
         v = directions[:, :count]
-        data, augmentation, error = _without_leaning(evidence, other, larger, v)
+        data, augmentation, error = _without_mixing(evidence, other, larger, v)
         if evidence.weights != "uniform":
             alike = (
                 torch.stack(sums).mean(0) for sums in zip(*(_sides(v, half) for half in evidence.halves), strict=True)
@@ -157,7 +157,7 @@ def _without_preference(
     return frame @ turn[:, pooled > 2 * evidence.cause_floor]
 
 
-def _without_leaning(
+def _without_mixing(
     evidence: Evidence,
     pairs: ContrastiveCovariance,
     larger: Float[Tensor, "c p"],

@@ -87,6 +87,9 @@ def noise_floor(
     Returns:
         A variance, in squared units of the embeddings.
 
+    Raises:
+        ValueError: For anything but real numbers, and for a format that torch does not have.
+
     References:
         docs/diagnostics.md, section 3; Marchenko and Pastur 1967 (the factor 4).
 
@@ -122,6 +125,9 @@ def mode_singular_values(
 
     Returns:
         One value per direction.
+
+    Raises:
+        ValueError: For anything but real numbers.
 
     Example:
         >>> product = torch.diag(torch.tensor([3.0, 4.0, 1.0]))
