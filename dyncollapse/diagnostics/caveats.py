@@ -36,7 +36,8 @@ def _samples(evidence: Evidence) -> list[str]:
     lines = []
     if n <= d:
         lines.append(
-            f"{n} samples of {d} dimensions show at most {n - 1}; give more than {d}, better ten times as many"
+            f"{n} samples of {d} dimensions show at most {n - 1}; give more than {d}, better ten times as many, or "
+            "transpose the array if its columns are the samples"
         )
     elif n < 10 * d:
         lines.append(f"{n} samples are fewer than 10 x {d}: rank measures and the smallest variances are biased low")
