@@ -1,12 +1,12 @@
 """Which dimensions of a contrastive embedding collapse, and why: trained, integrated and in closed form."""
 
+from .diagnostics.embeddings import diagnose
 from .diagnostics.evidence import principal_directions
+from .diagnostics.lidar import lidar, lidar_from_covariances
 from .diagnostics.measures import (
     alpha_req,
     effective_rank,
     intrinsic_dimension,
-    lidar,
-    lidar_from_covariances,
     participation_ratio,
     participation_ratio_unbiased,
     rankme,
@@ -15,7 +15,7 @@ from .diagnostics.measures import (
     unbiased_traces,
 )
 from .diagnostics.moments import Moments
-from .diagnostics.monitor import Monitor, diagnose
+from .diagnostics.monitor import Monitor
 from .diagnostics.planted import Planted, planted_cases
 from .diagnostics.readers import read_rows
 from .diagnostics.report import EmbeddingReport

@@ -1,4 +1,4 @@
-"""Pictures of spectra, paths and alignment: every function draws on a given Axes, none saves or computes."""
+"""Draw spectra, paths and alignment: every function draws on given axes, and none saves or computes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,12 +12,20 @@ from numpy.typing import ArrayLike
 
 
 def plot_spectrum(ax: Axes, values: ArrayLike, *, spread: ArrayLike | None = None, **style: Any) -> None:
-    """Draw values (k,) against their rank on a log axis, with +- `spread` (k,) as a band, or bars without a line."""
+    """Draw values against their rank, on a logarithmic axis if any is above 0.
+
+    Args:
+        ax: Axes to draw on.
+        values: Values (k,), for example singular values in descending order.
+        spread: Half widths (k,) of a band around them, for example standard deviations; drawn as bars if the style has
+            no line.
+        **style: Passed to `Axes.plot`.
+    """
     values = np.asarray(values)
     rank = np.arange(1, len(values) + 1)
     (line,) = ax.plot(rank, values, **style)
     if spread is not None:
-        # A band that reaches zero would pull a log axis down without end.
+        # A band that reaches zero would extend a logarithmic axis without bound.
         low, high = np.maximum(values - np.asarray(spread), values * 1e-3), values + np.asarray(spread)
         if line.get_linestyle() == "None":
             ax.vlines(rank, low, high, color=line.get_color(), linewidth=1)
@@ -31,9 +39,16 @@ def plot_spectrum(ax: Axes, values: ArrayLike, *, spread: ArrayLike | None = Non
 
 
 def plot_eigenvalues(ax: Axes, eigenvalues: ArrayLike, noise_floor: float, threshold: float, **style: Any) -> None:
-    """Draw a covariance spectrum (d,) on a log axis over the noise floor, shaded, with the collapse threshold.
+    """Draw a covariance spectrum on a logarithmic axis, with the noise floor shaded and the collapse threshold.
 
-    Eigenvalues of exactly 0 have no place on it and are drawn at its lower edge, hollow.
+    Eigenvalues of exactly 0 are drawn hollow, at the lower edge of the axis.
+
+    Args:
+        ax: Axes to draw on.
+        eigenvalues: Eigenvalues (d,) in descending order.
+        noise_floor: Variance below which an eigenvalue is rounding.
+        threshold: Variance up to which a dimension counts as collapsed.
+        **style: Passed to `Axes.plot`.
     """
     values = np.asarray(eigenvalues)
     levels = [level for level in (noise_floor, threshold, *values) if level > 0] or [1.0]
@@ -56,9 +71,14 @@ def plot_eigenvalues(ax: Axes, eigenvalues: ArrayLike, noise_floor: float, thres
 
 
 def plot_ratios(ax: Axes, ratios: ArrayLike, **style: Any) -> None:
-    """Draw generalised eigenvalues rho (r,) of (Sigma1, Sigma0) by rank, with the collapse threshold at 1.
+    """Draw generalised eigenvalues rho of (Sigma1, Sigma0) by rank, with the collapse threshold at 1.
 
-    Where any is above 10, the axis is linear up to 1 and logarithmic beyond.
+    If any is above 10, the axis is linear up to 1 and logarithmic above.
+
+    Args:
+        ax: Axes to draw on.
+        ratios: Generalised eigenvalues (r,) in descending order.
+        **style: Passed to `Axes.plot`.
     """
     values = np.asarray(ratios)
     rank, top = np.arange(1, len(values) + 1), values.max(initial=1.0)
@@ -75,12 +95,12 @@ def plot_ratios(ax: Axes, ratios: ArrayLike, **style: Any) -> None:
 
 
 def _every(values: np.ndarray[Any, np.dtype[Any]]) -> int:
-    """Of how many values one carries a marker: beyond some 128 they would only thicken the line."""
+    """Return the distance between markers: more than about 128 would only thicken the line."""
     return max(1, len(values) // 128)
 
 
 def _set_ranks(ax: Axes, count: int) -> None:
-    """Ticks at whole ranks from 1 on: there is no rank 0."""
+    """Set ticks at whole ranks from 1 on."""
     steps = [tick for tick in MaxNLocator(5, integer=True).tick_values(1, count) if 1 < tick <= count]
     ax.set_xticks([1, *(steps[1:] if steps and steps[0] - 1 < 0.08 * count else steps)])
     margin = max(0.3, 0.03 * count)
@@ -88,7 +108,7 @@ def _set_ranks(ax: Axes, count: int) -> None:
 
 
 def _legend_above(ax: Axes) -> None:
-    """Put the legend outside, where it can hide nothing."""
+    """Place the legend above the axes, where it hides nothing."""
     if labels := ax.get_legend_handles_labels()[1]:
         ax.legend(
             loc="lower left",
@@ -105,7 +125,15 @@ def _legend_above(ax: Axes) -> None:
 
 
 def plot_paths(ax: Axes, time: ArrayLike, values: ArrayLike, colors: Sequence[Any], **style: Any) -> None:
-    """Draw every column of values (t, k) over flow time t = lr x steps in its colour; the first carries the label."""
+    """Draw paths over flow time t = lr x steps, one line per column.
+
+    Args:
+        ax: Axes to draw on.
+        time: Flow times (t,).
+        values: Values (t, k).
+        colors: A colour for each of the k columns.
+        **style: Passed to `Axes.plot`; a label is given to the first column only.
+    """
     label = style.pop("label", None)
     for k, (column, color) in enumerate(zip(np.asarray(values).T, colors, strict=True)):
         ax.plot(time, column, color=color, label=label if k == 0 else None, **style)
@@ -115,10 +143,14 @@ def plot_paths(ax: Axes, time: ArrayLike, values: ArrayLike, colors: Sequence[An
 def plot_sweep(
     ax: Axes, x: ArrayLike, values: ArrayLike, *, rest: ArrayLike | None = None, threshold: float | None = None
 ) -> None:
-    """Draw values (n, k) over a setting x (n,) on a log axis, a line per rank from dark to light.
+    """Draw values over a setting on a logarithmic axis, one line per rank from dark to light.
 
-    `rest` (n, k) are values in closed form, drawn dashed where they are finite and above 0; from `threshold` on,
-    augmented dimensions die.
+    Args:
+        ax: Axes to draw on.
+        x: Values (n,) of the setting.
+        values: Values (n, k), by rank.
+        rest: The same (n, k) at rest in closed form, drawn dashed where they are finite and above 0.
+        threshold: Value of the setting above which augmented dimensions die.
     """
     x, values = np.asarray(x), np.asarray(values)
     colors = colormaps["viridis"](np.linspace(0, 0.85, values.shape[1]))
@@ -126,7 +158,7 @@ def plot_sweep(
         label = "by rank, first to last" if k == 0 else None
         ax.plot(x, column, ".-", color=color, linewidth=1, markersize=4, label=label)
     if rest is not None:
-        # In float32, equal modes are one line whatever they were rounded to.
+        # float32 makes modes equal that differ only by rounding, so each is drawn once.
         known = np.nan_to_num(np.asarray(rest, dtype=np.float32), posinf=0)
         for k, column in enumerate(np.unique(known[:, known.any(0)], axis=1).T):
             label = "at rest, in closed form" if k == 0 else None
@@ -139,7 +171,15 @@ def plot_sweep(
 
 
 def plot_alignment(ax: Axes, alignment: ArrayLike) -> AxesImage:
-    """Draw |A| (k, l) as an image with a fixed scale from 0 to 1, row 1 at the top."""
+    """Draw the magnitudes of an alignment matrix as an image with a fixed scale from 0 to 1, row 1 at the top.
+
+    Args:
+        ax: Axes to draw on.
+        alignment: The matrix A (k, l).
+
+    Returns:
+        The image, for a colour bar.
+    """
     magnitudes = np.abs(np.asarray(alignment))
     rows, columns = magnitudes.shape
     image = ax.imshow(magnitudes, vmin=0, vmax=1, cmap="viridis", extent=(0.5, columns + 0.5, rows + 0.5, 0.5))
@@ -151,10 +191,18 @@ def plot_alignment(ax: Axes, alignment: ArrayLike) -> AxesImage:
 
 
 def plot_order(ax: Axes, steps: ArrayLike, errors: ArrayLike, slope: float, **style: Any) -> None:
-    """Draw errors against step sizes on log axes, with the line of the given slope through their centre."""
+    """Draw errors against step sizes on logarithmic axes, with a line of the given slope through their centre.
+
+    Args:
+        ax: Axes to draw on.
+        steps: Step sizes (n,).
+        errors: Errors (n,).
+        slope: Slope of the line, in log error per log step.
+        **style: Passed to the points.
+    """
     log_steps, log_errors = np.log(np.asarray(steps)), np.log(np.asarray(errors))
     fitted = np.exp(log_errors.mean() + slope * (log_steps - log_steps.mean()))
     (points,) = ax.loglog(steps, errors, "o", **style)
     ax.loglog(steps, fitted, "-", color=points.get_color(), linewidth=1)
-    ax.set_xscale("log", base=2)  # rates are halved, as a rule
+    ax.set_xscale("log", base=2)  # learning rates are usually halved
     ax.set_xlabel("learning rate")

@@ -1,93 +1,22 @@
-"""The Python of the documents runs as printed, and their links and table lead somewhere."""
+"""Links of the documents lead somewhere, and their tables are those that figures and code give."""
 
 import csv
 import math
 import os
 import re
-import shlex
 import subprocess
 import sys
-import types
 from pathlib import Path
 
-import click
 import pytest
 import torch
 
-from dyncollapse.commands.bridge import bridge
 from dyncollapse.diagnostics.spectra import covariance_spectrum
 
 ROOT = Path(__file__).parent.parent
 DIAGNOSTICS = (ROOT / "docs" / "explanation" / "diagnostics.md").read_text()
-BRIDGE = (ROOT / "docs" / "explanation" / "bridge.md").read_text()
-# Commands that need data or a GPU are shown in blocks of sh; lines that end in a backslash go on.
-SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", BRIDGE + (ROOT / "README.md").read_text(), re.DOTALL)).replace(
-    "\\\n", " "
-)
+LIMITS = (ROOT / "docs" / "explanation" / "when-not-to-trust.md").read_text()
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-BLOCKS = re.findall(r"```python\n(.*?)```", DIAGNOSTICS, re.DOTALL)
-
-
-@pytest.fixture
-def lightning(monkeypatch):
-    """Stand in for Lightning, which is no dependency: a base class for callbacks."""
-    package, module = types.ModuleType("lightning"), types.ModuleType("lightning.pytorch")
-    package.pytorch, module.Callback = module, type("Callback", (), {})
-    monkeypatch.setitem(sys.modules, "lightning", package)
-    monkeypatch.setitem(sys.modules, "lightning.pytorch", module)
-
-
-class Recorder:
-    """A trainer and a module that note what they are told."""
-
-    world_size = 1
-
-    def __init__(self):
-        self.logged, self.printed = {}, []
-
-    def log(self, name, value, **_settings):
-        self.logged[name] = value
-
-    def print(self, text):
-        self.printed.append(text)
-
-
-@pytest.mark.usefixtures("lightning")
-@pytest.mark.slow
-def test_python_of_the_diagnostics_runs_in_order(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    scope = {}
-    for block in BLOCKS:
-        exec(compile(block, "docs/diagnostics.md", "exec"), scope)
-    assert scope["report"].verdict.mechanism == "both"
-    assert scope["wrong"].verdict.mechanism == "implicit-regularization"
-    assert scope["aligned"].sines.max() <= 1
-
-    recorder, callback = Recorder(), scope["CollapseMonitor"]()
-    callback.on_validation_epoch_start(recorder, recorder)
-    rank_two = torch.randn(2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for batch in range(3):
-        z = torch.randn(64, 2, generator=torch.Generator().manual_seed(batch), dtype=torch.float64) @ rank_two
-        callback.on_validation_batch_end(recorder, recorder, {"z": z, "z_pos": z + 0.1}, None, batch)
-    callback.on_validation_epoch_end(recorder, recorder)
-    assert recorder.logged == {"collapsed": 3.0}
-    assert len(recorder.printed) == 1
-
-
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", BRIDGE, re.DOTALL))
-@pytest.mark.slow
-def test_python_of_the_bridge_runs(code):
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, env=ENVIRONMENT)
-
-
-@pytest.mark.parametrize("line", [line for line in SHELL.splitlines() if re.search(r"dyncollapse[ .]bridge ", line)])
-def test_commands_that_need_data_have_the_options_that_are_shown(line):
-    words = shlex.split(re.split(r"dyncollapse[ .]bridge ", line)[1], comments=True)
-    command = bridge.commands[words[0]]
-    arguments = [word for word in words[1:] if word != "$resume"]
-    context = click.Context(command)
-    _, left, _ = command.make_parser(context).parse_args(arguments)
-    assert not left or words[0] == "table"
 
 
 @pytest.mark.parametrize("document", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.stem)
@@ -129,4 +58,4 @@ def test_square_samples_show_a_cliff_that_is_none():
         shown.append(255 - int(cliff[0]) if len(cliff) else 0)
     assert max(shown) == 2
     count = sum(number > 0 for number in shown)
-    assert f"of 20 draws at $d = 256$, {count} showed one or two at $N = 257$" in DIAGNOSTICS
+    assert f"of 20 draws at $d = 256$, {count} showed one or two at $N = 257$" in LIMITS

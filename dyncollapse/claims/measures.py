@@ -9,11 +9,11 @@ from torch import Tensor
 from dyncollapse.claims.check import Measured, assume, claim
 from dyncollapse.claims.paper_one_layer import ROUND_OFF, relative_error
 from dyncollapse.claims.sampling import SIGMAS, largest_deviation
+from dyncollapse.diagnostics.lidar import lidar
 from dyncollapse.diagnostics.measures import (
     alpha_req,
     effective_rank,
     intrinsic_dimension,
-    lidar,
     participation_ratio,
     participation_ratio_unbiased,
     rankme,

@@ -29,7 +29,7 @@ from dyncollapse.commands.json_option import AS_JSON
 from dyncollapse.commands.shared import OUT, record_options, say_saved, warn
 from dyncollapse.commands.spectrum_chart import spectrum_lines
 from dyncollapse.diagnostics import exports
-from dyncollapse.diagnostics.monitor import check_loss
+from dyncollapse.diagnostics.embeddings import check_loss
 from dyncollapse.diagnostics.options import DiagnosisOptions
 from dyncollapse.diagnostics.sentences import augmentation_sentence
 from dyncollapse.runtime.canvas import save_picture
@@ -147,7 +147,7 @@ def _save(diagnosis: DiagnosedSpaces, checkpoint: LoadedEncoder, folder: Path, c
     for space, report in diagnosis.reports.items():
         (folder / space).mkdir(exist_ok=True)
         of_space = {"file": f"{checkpoint.path} ({space})", "assumptions": list(diagnosis.assumptions), **config}
-        for name, content in exports.as_files(report, of_space, tell=warn).items():
+        for name, content in exports.as_files(report, of_space, on_problem=warn).items():
             write_bytes(folder / space / name, content)
     if problem := save_picture(folder / "spectra.png", draw):
         warn(problem)

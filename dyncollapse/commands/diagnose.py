@@ -15,7 +15,7 @@ from dyncollapse.commands.help_pages import GroupedCommand, grouped_option
 from dyncollapse.commands.json_option import AS_JSON
 from dyncollapse.commands.shared import OUT, bad_input, fail, say_saved, setting_options, taken, warn
 from dyncollapse.commands.spectrum_chart import spectrum_lines
-from dyncollapse.diagnostics import exports, monitor
+from dyncollapse.diagnostics import embeddings, exports
 from dyncollapse.diagnostics.options import DiagnosisOptions
 from dyncollapse.diagnostics.readers import read_rows
 from dyncollapse.diagnostics.report import EmbeddingReport
@@ -32,7 +32,7 @@ WIDTH_FOR_WORDS = 100  # columns from which on definitions have room beside the 
 
 @dataclass(frozen=True)
 class Request:
-    """What to diagnose, and how: the arguments of `monitor.diagnose`, with files in place of arrays."""
+    """What to diagnose, and how: the arguments of `embeddings.diagnose`, with files in place of arrays."""
 
     file: Path
     positives: tuple[Path, ...]
@@ -196,7 +196,7 @@ def _file_and_key(path: Path) -> tuple[Path, str | None]:
 def _examine(request: Request, rows: Rows, forms: Sequence[str]) -> Diagnosis:
     """Report on the rows, and make the files that `forms` name."""
     with unchanged(request.sources), progress_bars(request.steps) as progress:
-        report = monitor.diagnose(
+        report = embeddings.diagnose(
             rows.embeddings,
             rows.positives or None,
             inputs=rows.inputs,
@@ -206,7 +206,7 @@ def _examine(request: Request, rows: Rows, forms: Sequence[str]) -> Diagnosis:
         )
     problems = list[str]()
     # Without a form, `as_files` would make all of them.
-    contents = exports.as_files(report, request.as_config(), *forms, tell=problems.append) if forms else {}
+    contents = exports.as_files(report, request.as_config(), *forms, on_problem=problems.append) if forms else {}
     return Diagnosis(report, contents, problems)
 
 

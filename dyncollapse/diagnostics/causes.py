@@ -1,4 +1,4 @@
-"""Why measured dimensions collapsed: what other views and the last layer's inputs can tell, and how surely."""
+"""Why measured dimensions collapsed: causes from other views and from the last layer's inputs, with their errors."""
 
 from dataclasses import dataclass, field
 
@@ -17,16 +17,18 @@ from dyncollapse.diagnostics.shared_signal import (
 from dyncollapse.diagnostics.verdict import Fate
 from dyncollapse.theory.equilibria import rest_variance
 
-# Embedding variance at rest, in units of the kernel's, below which a dimension does not count: see COLLAPSED_BELOW.
+# Embedding variance at rest, in units of the kernel's, below which a dimension counts as collapsed: COLLAPSED_BELOW^2.
 NEGLIGIBLE_AT_REST = 1e-4
 
 
 @dataclass(frozen=True)
-class Told:
-    """Fates of collapsed principal directions that other views of the embeddings tell, and the test behind them.
+class ViewFates:
+    """Fates of collapsed principal directions by the evidence of other views.
 
-    `fates` maps the number of a direction to dead, suppressed, waiting or unexplained (within its error of the
-    threshold); `explained` is the correlation of two views that sampling alone reaches there, for two-sided ones.
+    Attributes:
+        fates: Number of each direction, and its fate: dead, suppressed, waiting, or unexplained if the samples leave it
+            open.
+        explained: For two-sided views, the correlation that sampling alone reaches in the suppressed directions.
     """
 
     fates: dict[int, Fate] = field(default_factory=dict)
@@ -35,11 +37,17 @@ class Told:
 
 @dataclass(frozen=True)
 class InputCount:
-    """In how many directions of the last layer's inputs a dimension could grow, must die, or has no signal to grow on.
+    """In how many directions of the last layer's inputs a dimension could grow, must die, or shares no signal.
 
-    `width` counts all input units, `varying` the directions in which they vary; those of them that the three counts
-    leave out are open. `explained` is the correlation of two views that sampling alone reaches where they have no
-    signal: a weaker one may have gone unseen there.
+    Directions that are in none of the three counts are undecided.
+
+    Attributes:
+        width: Number of input units.
+        varying: Number of directions in which the inputs vary.
+        growing: Number of directions in which a dimension can grow.
+        dying: Number of directions in which a dimension dies.
+        silent: Number of directions in which the views share no signal.
+        explained: Correlation that sampling alone reaches in the silent directions; a weaker one may be hidden.
     """
 
     width: int
@@ -50,43 +58,53 @@ class InputCount:
     explained: float | None = None
 
 
-def tell(evidence: Evidence, collapsed: list[int]) -> Told:
-    """Fates of these principal directions, whose variance lies above the noise floor of rho, by their other views."""
+def fates_from_views(evidence: Evidence, collapsed: list[int]) -> ViewFates:
+    """Decide the fates of collapsed directions whose variance lies above the noise floor of rho.
+
+    Args:
+        evidence: Measurements with other views.
+        collapsed: Numbers of these principal directions, ascending.
+
+    Returns:
+        One fate for each of them.
+    """
     if len(evidence.rows) < FEWEST_FOR_ERRORS:
-        return Told(dict.fromkeys(collapsed, Fate.UNEXPLAINED))
+        return ViewFates(dict.fromkeys(collapsed, Fate.UNEXPLAINED))
     if not collapsed:
-        return Told()
+        return ViewFates()
     return (
-        _tell_two_sided(evidence, collapsed) if evidence.views == "two-sided" else _tell_one_sided(evidence, collapsed)
+        _two_sided_fates(evidence, collapsed)
+        if evidence.views == "two-sided"
+        else _one_sided_fates(evidence, collapsed)
     )
 
 
-def _tell_one_sided(evidence: Evidence, collapsed: list[int]) -> Told:
-    """Compare rho along each direction with 1, and leave open those that sampling may have put on their side."""
+def _one_sided_fates(evidence: Evidence, collapsed: list[int]) -> ViewFates:
+    """Compare rho along each direction with 1; a direction within the sampling error of 1 stays unexplained."""
     fates = dict.fromkeys(collapsed, Fate.UNEXPLAINED)
     for k, rho, side in zip(collapsed, *judged_ratios(evidence, collapsed), strict=True):
         if side:
             resting = float(rest_variance(rho.clamp_max(1), torch.ones(())))
             fates[k] = Fate.DEAD if side > 0 else Fate.WAITING if resting > NEGLIGIBLE_AT_REST else Fate.SUPPRESSED
-    return Told(fates)
+    return ViewFates(fates)
 
 
-def _tell_two_sided(evidence: Evidence, collapsed: list[int]) -> Told:
-    """Count shared signal inside the span of these directions: there it waits, without it they are suppressed.
+def _two_sided_fates(evidence: Evidence, collapsed: list[int]) -> ViewFates:
+    """Count the correlations of the views in the span of these directions: positive ones wait, negative ones are dead.
 
-    Principal directions of nearly equal variance are arbitrary mixtures, so the span is tested as a whole and its
-    counts are given to the directions with the largest and the smallest correlation. Where it has too many
-    dimensions for a joint test, each direction is tested alone.
+    The other directions are suppressed. Principal directions of nearly equal variance are arbitrary mixtures, so the
+    span is tested as a whole, and its counts go to the directions with the largest and smallest correlations. If it has
+    too many dimensions for a joint test, each direction is tested alone.
     """
     assert evidence.correlation is not None
     directions = evidence.principal[1][:, collapsed]
     gamma, error = _correlation_along(evidence, directions)
     order = [collapsed[k] for k in gamma.argsort(descending=True).tolist()]
     if 2 * len(collapsed) <= evidence.samples:
-        found = _signal(evidence, directions)
-        resting = [float(rest_variance(1 - g, g)) for g in found.correlations if g > 0][: found.positive]
-        positive, negative = sum(c > NEGLIGIBLE_AT_REST for c in resting), found.negative
-        explained = found.explained
+        signal = _signal(evidence, directions)
+        resting = [float(rest_variance(1 - g, g)) for g in signal.correlations if g > 0][: signal.positive]
+        positive, negative = sum(c > NEGLIGIBLE_AT_REST for c in resting), signal.negative
+        explained = signal.explained
     else:
         margin = family_margin(len(collapsed)) * error
         positive, negative = int((gamma > margin).sum()), int((gamma < -margin).sum())
@@ -94,30 +112,36 @@ def _tell_two_sided(evidence: Evidence, collapsed: list[int]) -> Told:
     fates = dict.fromkeys(order, Fate.SUPPRESSED)
     fates |= dict.fromkeys(order[:positive], Fate.WAITING)
     fates |= dict.fromkeys(order[len(order) - negative :], Fate.DEAD)
-    return Told(fates, explained)
+    return ViewFates(fates, explained)
 
 
 def count_inputs(inputs: Evidence, signal: SharedSignal | None, crossed: list[Crossed]) -> InputCount | None:
-    """What the last layer's inputs leave for dimensions that are lost in rounding; None where nothing can be compared.
+    """Count the input directions that limit how many dimensions can live, die or stay suppressed.
 
-    At rest a linear layer passes on no more directions than those in which a dimension can grow. `signal` is
-    `whole_signal` of the inputs, None for too few samples; `crossed` are their `cross_validated_ratios`, for one-sided
-    views.
+    At rest the rank of a linear layer is at most the number of input directions in which a dimension can grow.
+
+    Args:
+        inputs: Measurements of the last layer's inputs.
+        signal: `whole_signal` of the inputs; None for too few samples.
+        crossed: `cross_validated_ratios` of the inputs, for one-sided views.
+
+    Returns:
+        The counts; None if there are no other views or they do not differ from the first.
     """
     if inputs.pairs is None or inputs.correlation is None or inputs.unaugmented:
         return None
     varying = inputs.varying.shape[1]
     if inputs.views == "two-sided":
-        found = signal or SharedSignal(inputs.varying.new_zeros(0), 0, 0, 1.0)
-        # What was left out of the test for lack of samples is open, not silent.
-        silent = found.tested - found.positive - found.negative if found.tested == varying else 0
-        return InputCount(inputs.dim, varying, found.positive, found.negative, silent, found.explained)
+        tested = signal or SharedSignal(inputs.varying.new_zeros(0), 0, 0, 1.0)
+        # Directions left out of the test for lack of samples are undecided, not silent.
+        silent = tested.tested - tested.positive - tested.negative if tested.tested == varying else 0
+        return InputCount(inputs.dim, varying, tested.positive, tested.negative, silent, tested.explained)
     growing, dying = count_ratios(inputs, crossed)
     return InputCount(inputs.dim, varying, growing, dying, 0)
 
 
 def whole_signal(evidence: Evidence) -> SharedSignal:
-    """The shared signal of two views in all directions that vary, or as many as so many samples can test."""
+    """Test the signal that two views share, in all directions that vary or as many as the samples can test."""
     return _signal(evidence, largest_directions(evidence.varying, evidence.samples))
 
 
@@ -130,7 +154,7 @@ def _signal(evidence: Evidence, directions: Float[Tensor, "c q"]) -> SharedSigna
 
 
 def _correlation_along(evidence: Evidence, directions: Float[Tensor, "c k"]) -> tuple[Tensor, Tensor]:
-    """Correlation of the views along every column, and its standard error where they are uncorrelated."""
+    """Return the correlation of the views along every column, and its standard error if they were uncorrelated."""
     assert evidence.correlation is not None
     view, cross = (((cov @ directions) * directions).sum(0) for cov in evidence.correlation)
     first = evidence.centred @ directions

@@ -1,4 +1,4 @@
-"""What was measured on embeddings, before any judgement, and what rounding and sampling can hide in it."""
+"""Measurements of embeddings before they are judged, and what rounding and sampling can hide in them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,35 +7,52 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from dyncollapse.diagnostics.conversion import Numbers, as_rows
 from dyncollapse.diagnostics.moments import Moments
 from dyncollapse.diagnostics.spectra import ROUNDINGS_OF_SUMS, noise_floor
+from dyncollapse.diagnostics.spectrum_checks import require_matrix
 from dyncollapse.model.covariance import ContrastiveCovariance
 
 FORMATS = (torch.bfloat16, torch.float16, torch.float32)
-# Where samples and dimensions are this near to each other, the smallest variances of isotropic data come close enough
-# to 0 to look collapsed, by (1 - (d/n)^(1/2))^2; a direction in as many is not looked at (ours, measured).
+# If n and d differ by less than this share of d, the smallest sample variances of isotropic data, (1 - (d/n)^(1/2))^2,
+# come so close to 0 that they look collapsed. Then this share of the directions is not judged. Measured in
+# docs/explanation/when-not-to-trust.md.
 HARD_EDGE = 0.03
-# Rounding of the arithmetic that made the embeddings, in variances that storing them rounds off: products in float32 of
-# 32 to 512 dimensions left up to 11 times these. It is independent in every view, and looks like augmentation.
+# Bound on the rounding of the arithmetic that computed the embeddings, in units of the rounding by storing them:
+# products in float32 of 32 to 512 dimensions left up to 11 times that. It is independent in every view, so it looks
+# like augmentation.
 ARITHMETIC = 100
-# Fewer samples than this give no standard error worth using.
+# Standard errors from fewer samples than this are too inaccurate to use.
 FEWEST_FOR_ERRORS = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Sums over embeddings, and an even sample of them.
+    """Sums over embeddings and a uniform sample of their rows.
 
-    All matrices are about coordinates in `frame` (d, c), orthonormal columns that span all rows; without one they are
-    about the d columns themselves. `column_mean` and `column_variance` are about the columns in any case.
-    `rows` is the sample (r, d), in its own format, `others` the same rows of each other view; `pairs` the contrastive
-    covariances, `weights` the softmax these were weighed by, `pairs_eps` the precision of their sums; `moved` the
-    largest mean square of a column of x' - x, however pairs were weighed; `correlation`
-    the covariances of a view and between views; `halves` the contrastive covariances of two halves of the samples,
-    with every negative alike; `lda` the covariances between and within samples over three views or more. `inputs` is
-    what was measured on the inputs of the last linear layer, with its pairs, and `input_dim` how many units that layer
-    reads, where that is known without them. `direct` holds eigenvalues and directions
-    (columns) by `principal_directions`, where that was asked for.
+    Matrices are about coordinates in `frame`, or about the d columns if there is none.
+
+    Attributes:
+        moments: Those of the first view.
+        frame: Orthonormal columns (d, c) that span all rows, if there are fewer rows than dimensions.
+        column_mean: Mean of each of the d columns.
+        column_variance: Variance of each of the d columns.
+        rows: The sampled rows (r, d), in their own format.
+        dtype: The format of the embeddings.
+        space: Name of the space in the report.
+        views: "one-sided" or "two-sided".
+        fast: Whether products were computed in float32.
+        pairs: Contrastive covariances Sigma0 and Sigma1, if there are other views.
+        moved: Largest mean square of a column of x' - x, for uniform weights.
+        correlation: Covariance of a view, and covariance between views.
+        halves: Contrastive covariances of two halves of the samples, with uniform weights.
+        weights: "uniform", or the loss whose softmax weights the pairs.
+        pairs_eps: Machine precision of the sums in `pairs`.
+        others: The sampled rows in each other view.
+        lda: Covariance between samples and within samples, for three views or more.
+        inputs: The same measurements of the inputs of the last linear layer.
+        input_dim: Number of units that this layer reads, if it was given without its inputs.
+        direct: Eigenvalues and directions by `principal_directions`, if requested.
     """
 
     moments: Moments
@@ -61,29 +78,29 @@ class Evidence:
 
     @property
     def samples(self) -> int:
-        """N."""
+        """Number of samples N."""
         return self.moments.count
 
     @property
     def dim(self) -> int:
-        """D."""
+        """Number of dimensions d."""
         return self.rows.shape[1]
 
     @cached_property
     def covariance(self) -> Float[Tensor, "c c"]:
-        """Centred, 1/N."""
+        """Covariance of the first view, centred, with 1/N."""
         return self.moments.covariance
 
     @cached_property
     def principal(self) -> tuple[Float[Tensor, " k"], Float[Tensor, "c k"]]:
-        """Covariance eigenvalues, descending, and their directions as columns; those left out are 0."""
+        """Covariance eigenvalues, descending, and their directions as columns; eigenvalues left out are 0."""
         if self.direct is None:
             return descending(self.covariance)
         values, directions = self.direct
         return values, directions if self.frame is None else self.frame.mT @ directions
 
     def coordinates(self, rows: Shaped[Tensor, "r d"]) -> Float[Tensor, "r c"]:
-        """Rows less the mean of the first view, in the coordinates of all matrices."""
+        """Centre rows by the mean of the first view, and express them in the coordinates of all matrices."""
         centred = rows.to(torch.float64) - self.column_mean
         return centred if self.frame is None else centred @ self.frame
 
@@ -94,17 +111,17 @@ class Evidence:
 
     @cached_property
     def centred_others(self) -> tuple[Float[Tensor, "r c"], ...]:
-        """The same rows of the other views, less the mean of the first."""
+        """The same rows in the other views, centred by the mean of the first view."""
         return tuple(map(self.coordinates, self.others))
 
     @cached_property
     def precision(self) -> torch.dtype:
-        """The format that the sampled rows went through, see `stored_precision`."""
+        """The coarsest format that the sampled rows were stored in: see `stored_precision`."""
         return stored_precision(self.rows)
 
     @cached_property
     def other_precision(self) -> torch.dtype:
-        """The coarsest format that any view went through."""
+        """The coarsest format that any view was stored in."""
         formats = [self.precision, *map(stored_precision, self.others)]
         return max(formats, key=lambda f: torch.finfo(f).eps if f.is_floating_point else 0.0)
 
@@ -117,28 +134,29 @@ class Evidence:
 
     @cached_property
     def distinct(self) -> int:
-        """How many of the sampled rows differ from each other, bit by bit."""
+        """Number of distinct rows in the sample, compared bit by bit."""
         as_bytes = self.rows.cpu().contiguous().view(torch.uint8).numpy()
         return len(set(map(bytes, as_bytes)))
 
     @cached_property
     def centred_other(self) -> Float[Tensor, "r c"]:
-        """The mean of the other views' rows, less the mean of the first."""
+        """The mean over the other views of their rows, centred by the mean of the first view."""
         return torch.stack(self.centred_others).mean(0)
 
     @property
     def distinct_known(self) -> bool:
-        """Whether the sample tells how many of all rows differ.
+        """Whether the number of distinct rows in the sample is that of all rows.
 
-        One that leaves rows out does only where each value comes eight times or more: it then misses e^-8 of them.
+        It is if the sample holds all rows, or each distinct row eight times on average: it then misses e^-8 of them.
         """
         return len(self.rows) == self.samples or 8 * self.distinct <= len(self.rows)
 
     @cached_property
     def seen(self) -> int:
-        """How many directions these samples can show: one less than there are distinct ones, and not the hard edge.
+        """Number of directions that these samples can show.
 
-        Where all rows are one, that is collapse, and no lack of samples.
+        It is one less than the number of distinct samples, at most d, and excludes the Marchenko-Pastur hard edge if
+        N is close to d. If all rows are equal, that is collapse rather than a lack of samples.
         """
         free = (self.distinct if self.distinct > 1 and self.distinct_known else self.samples) - 1
         if abs(free - self.dim) <= HARD_EDGE * self.dim:
@@ -149,31 +167,31 @@ class Evidence:
     def noise_floor(self) -> float:
         """Variance that rounding alone can show in a direction."""
         largest = float(self.principal[0][0])
-        # A singular value is off by eps of the largest, so its square by eps^2: the direct SVD has one more factor.
+        # The SVD is off by eps of the largest singular value, which is eps^2 of the largest eigenvalue.
         exact = torch.finfo(torch.float64).eps if self.direct else 1.0
         return self._floor(exact * largest, self.precision, fast=self.fast and not self.direct)
 
     @cached_property
     def unaugmented(self) -> bool:
-        """Whether there are other views, and none differs from the first by more than rounding."""
+        """Whether there are other views but none differs from the first by more than rounding."""
         return self.pairs is not None and self.moved <= self.ratio_floor
 
     @cached_property
     def ratio_floor(self) -> float:
-        """Variance below which rho is rounding, of any view: pairs are sums, whatever route the spectrum took."""
+        """Variance below which rho is rounding of any view; pairs are summed even if the spectrum is from an SVD."""
         largest = float(self.principal[0][0])
         sums = ROUNDINGS_OF_SUMS * self.pairs_eps * largest
         return max(self._floor(largest, self.other_precision, fast=self.fast), sums)
 
     @cached_property
     def cause_floor(self) -> float:
-        """Variance below which views tell no cause: whatever computed them rounded, each view by itself."""
+        """Variance below which views show no cause: the arithmetic behind them rounds each view independently."""
         stored = noise_floor(self._second_moments, 0.0, self.other_precision)
         return max(self.ratio_floor, ARITHMETIC * stored)
 
     @cached_property
     def varying(self) -> Float[Tensor, "c q"]:
-        """Directions in which a view varies beyond the noise floor of rho, ascending in variance."""
+        """Directions in which a view varies by more than `cause_floor`, ascending in variance."""
         assert self.correlation is not None
         variances, frame = torch.linalg.eigh(self.correlation[0])
         return frame[:, variances > self.cause_floor]
@@ -187,12 +205,12 @@ class Evidence:
 
 
 def format_name(dtype: torch.dtype) -> str:
-    """float32 for torch.float32."""
+    """Return the name of a format as NumPy writes it, such as float32 for torch.float32."""
     return str(dtype).removeprefix("torch.")
 
 
 def stored_precision(rows: Shaped[Tensor, "r d"]) -> torch.dtype:
-    """The coarsest format that holds every number: values rounded to half stay so in a float32 file."""
+    """Return the coarsest format that holds every number: values once rounded to bfloat16 stay so in a float32 file."""
     if not rows.is_floating_point() or bool((rows == rows.round()).all()):
         return rows.dtype
     coarser = (f for f in FORMATS if torch.finfo(f).eps > torch.finfo(rows.dtype).eps)
@@ -200,13 +218,33 @@ def stored_precision(rows: Shaped[Tensor, "r d"]) -> torch.dtype:
 
 
 @torch.no_grad()
-def principal_directions(z: Shaped[Tensor, "n d"]) -> tuple[Float[Tensor, " k"], Float[Tensor, "d k"]]:
-    """Covariance eigenvalues, descending, and their directions as columns, from the centred matrix itself in float64.
+def principal_directions(z: Shaped[Numbers, "n d"]) -> tuple[Float[Tensor, " k"], Float[Tensor, "d k"]]:
+    """Return the principal directions of embeddings and the variance along each, from the centred matrix itself.
 
-    Squared singular values over n keep digits of the tail that forming the covariance rounds away. There are
-    k = min(n, d) of them; all others are 0.
+    Squared singular values over n keep digits of the tail that forming the covariance rounds away. The computation is
+    in float64 and holds the whole matrix.
+
+    Args:
+        z: Embeddings, a row per sample.
+
+    Returns:
+        The k = min(n, d) largest eigenvalues of the covariance, descending, and unit vectors as columns, each up to its
+        sign. All other eigenvalues are 0.
+
+    Raises:
+        ValueError: For anything but a matrix of real numbers.
+
+    Example:
+        >>> z = torch.tensor([[3.0, 3.0], [-3.0, -3.0], [1.0, -1.0], [-1.0, 1.0]])
+        >>> variances, directions = principal_directions(z)
+        >>> [round(value, 4) for value in variances.tolist()]
+        [9.0, 1.0]
+        >>> directions[:, 0].abs()  # (1, 1) over the square root of 2
+        tensor([0.7071, 0.7071], dtype=torch.float64)
     """
-    rows = z.to(torch.float64)
+    rows = as_rows(z)
+    require_matrix(rows, "embeddings")
+    rows = rows.to(torch.float64)
     rows = rows - rows.mean(0)
     if len(rows) > rows.shape[1]:
         rows = torch.linalg.qr(rows, mode="r").R
@@ -215,6 +253,6 @@ def principal_directions(z: Shaped[Tensor, "n d"]) -> tuple[Float[Tensor, " k"],
 
 
 def descending(matrix: Float[Tensor, "d d"]) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
-    """Eigenvalues of a PSD matrix, descending, negative round-off as 0, and their vectors as columns."""
+    """Return the eigenvalues of a PSD matrix, descending, with negative round-off as 0, and vectors as columns."""
     values, directions = torch.linalg.eigh(matrix)
     return values.flip(-1).clamp_min(0), directions.flip(-1)

@@ -28,7 +28,7 @@ COLUMNS = ("dimension", "eigenvalue", "collapsed", "mechanism", "fate", "rho", "
 
 
 def draw(report: EmbeddingReport) -> "Figure":
-    """Draw the spectrum with its noise floor and threshold and, where other views were given, rho."""
+    """Draw the spectrum with its noise floor and threshold, and rho if there are other views."""
     from matplotlib.figure import Figure
 
     from dyncollapse.plotting import plot_eigenvalues, plot_ratios
@@ -44,7 +44,7 @@ def draw(report: EmbeddingReport) -> "Figure":
 
 
 def as_png(report: EmbeddingReport) -> bytes:
-    """The same figure as a PNG file."""
+    """Return the figure of `draw` as a PNG file."""
     return picture(lambda: draw(report))
 
 
@@ -52,18 +52,25 @@ def as_files(
     report: EmbeddingReport,
     config: Mapping[str, Any],
     *forms: str,
-    tell: Callable[[str], object] = lambda _text: None,
+    on_problem: Callable[[str], object] = lambda _text: None,
 ) -> dict[str, bytes]:
-    """The contents of the files that `forms` of FILES name, by file name; of all files where none is named.
+    """Return the contents of the files of a report.
 
-    A picture that cannot be drawn is left out, and `tell` gets the reason in a line.
+    Args:
+        report: The report.
+        config: The settings that it was made with.
+        *forms: Keys of FILES: the files to make; none for all of them.
+        on_problem: Called with one line if the picture cannot be drawn; it is then left out.
+
+    Returns:
+        Contents by file name.
     """
 
     def try_png() -> bytes | None:
         try:
             return as_png(report)
-        except Exception as error:  # Matplotlib and what it calls raise anything
-            tell(f"{FILES['png']} could not be drawn ({first_line(error)})")
+        except Exception as error:  # Matplotlib and its backends raise any error
+            on_problem(f"{FILES['png']} could not be drawn ({first_line(error)})")
             return None
 
     makers: dict[str, Callable[[], bytes | None]] = {
@@ -78,14 +85,14 @@ def as_files(
 
 
 def as_json(report: EmbeddingReport, config: Mapping[str, Any]) -> str:
-    """The report and the settings it was made with, as one line."""
+    """Return the report and the settings that it was made with as one line of JSON."""
     return json.dumps(report.as_values() | {"config": config}, allow_nan=False) + "\n"
 
 
 def as_npz(report: EmbeddingReport) -> bytes | None:
-    """Sigma0 and Sigma1, of the embeddings and of the last layer's inputs, where there are other views of them.
+    """Return Sigma0 and Sigma1 of the embeddings, and of the inputs of the last layer, as a .npz file.
 
-    With fewer rows than dimensions they are about coordinates in the columns of `frame`.
+    With fewer rows than dimensions the matrices are in coordinates of the columns of `frame`. None without other views.
     """
     arrays: dict[str, np.ndarray] = {}
     for prefix, pairs, frame in (
@@ -98,12 +105,12 @@ def as_npz(report: EmbeddingReport) -> bytes | None:
     if not arrays:
         return None
     file = io.BytesIO()
-    np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes every name for an option
+    np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub declares no array of any name
     return file.getvalue()
 
 
 def as_csv(report: EmbeddingReport) -> str:
-    """One line per dimension, largest variance first."""
+    """Return a table as CSV, one line per dimension in descending order of variance."""
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
@@ -112,10 +119,10 @@ def as_csv(report: EmbeddingReport) -> str:
 
 
 def as_html(report: EmbeddingReport, config: Mapping[str, Any]) -> str:
-    """One page that needs nothing else: verdict, pictures, measures with their definitions, warnings, settings.
+    """Return one self-contained page: verdict, pictures, measures with their definitions, warnings and settings.
 
-    It is all ASCII, so that it reads the same in whatever encoding it is printed. `report.html.jinja` is its template:
-    every text in it is escaped, so that neither a browser nor a terminal obeys what is in a name.
+    It is ASCII, so it is the same in every encoding. Its template, `report.html.jinja`, escapes every text, so that a
+    name can control neither a browser nor a terminal.
     """
     settings = {**report.conventions, **config}
     svg, problem = _as_svg(report)
@@ -148,17 +155,17 @@ def _template() -> Template:
 
 
 def _shown(value: object) -> object:
-    """A value as one line of text, which Jinja then escapes; the picture, which is HTML, as it is."""
+    """Return a value as one line of text, which Jinja then escapes; the picture, which is HTML, stays as it is."""
     if hasattr(value, "__html__"):
         return value
     return "" if value is None else printable(str(value))
 
 
 def _as_svg(report: EmbeddingReport) -> tuple[str, str]:
-    """The figure as an element of the page, and the reason why there is none."""
+    """Return the figure as an element of the page, and the reason if it cannot be drawn."""
     try:
         svg = picture(lambda: draw(report), "svg", {"svg.fonttype": "path", "svg.hashsalt": "dyncollapse"}).decode()
-    except Exception as error:  # Matplotlib and what it calls raise anything
+    except Exception as error:  # Matplotlib and its backends raise any error
         return "", first_line(error)
     return svg[svg.index("<svg") :], ""
 

@@ -1,4 +1,4 @@
-"""Rows without NaN and infinity: one sum says of nearly all that they have none."""
+"""Check rows for NaN and infinity, mostly by one sum per block."""
 
 from collections.abc import Sequence
 
@@ -6,18 +6,18 @@ import torch
 from jaxtyping import Real
 from torch import Tensor
 
-BLOCK = 4096  # rows looked at together
-ADVICE = "(counted from 0); drop such rows, or find out where they come from"
+BLOCK = 4096  # rows checked together
+ADVICE = "(counted from 0); leave such rows out, or find out where they come from"
 
 
 def nonfinite(rows: Real[Tensor, "n d"]) -> tuple[int, tuple[int, int] | None]:
     """Count numbers that are NaN or infinite.
 
     Args:
-        rows: Of any real format.
+        rows: Numbers of any real format.
 
     Returns:
-        How many there are, and the row and column of the first; None where there is none.
+        Their number, and the row and column of the first; None if there are none.
 
     Example:
         >>> nonfinite(torch.tensor([[1.0, 2.0], [float("nan"), float("inf")]]))
@@ -34,14 +34,14 @@ def nonfinite(rows: Real[Tensor, "n d"]) -> tuple[int, tuple[int, int] | None]:
 
 @torch.no_grad()
 def check_finite(views: Sequence[Real[Tensor, "n d"]], start: int = 0) -> None:
-    """Check that rows are finite, by their sum: only where that overflows does each number have to be looked at.
+    """Check that rows are finite by their sum; single numbers are checked only if the sum is not finite.
 
     Args:
         views: Arrays of equal shape.
-        start: What the first row's number is in messages.
+        start: Number of the first row, for messages.
 
     Raises:
-        ValueError: One line that names the first bad row, its column, and of several arrays which.
+        ValueError: One line that names the first bad row, its column and, of several arrays, the array.
     """
     sums = [view.sum(dtype=torch.promote_types(view.dtype, torch.float32)) for view in views if view.numel()]
     if not sums or bool(torch.isfinite(torch.stack(sums)).all()):

@@ -1,4 +1,4 @@
-"""Rank measures of measured embeddings, with their error bars."""
+"""Rank measures of measured embeddings, with 95 % intervals."""
 
 from collections.abc import Callable
 
@@ -7,11 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence, descending
+from dyncollapse.diagnostics.lidar import lidar_from_covariances
 from dyncollapse.diagnostics.measures import (
     alpha_req,
     effective_rank,
     intrinsic_dimension,
-    lidar_from_covariances,
     participation_ratio,
     participation_ratio_unbiased,
     rankme_from_eigenvalues,
@@ -35,9 +35,16 @@ Interval = tuple[float, float] | None
 
 
 def measures_with_intervals(evidence: Evidence, alive: int) -> tuple[Measures, dict[str, Interval], list[str]]:
-    """Every measure of DEFINITIONS, its 95 % interval, and a line for each that is not defined.
+    """Compute every measure of DEFINITIONS with its 95 % interval.
 
-    Alpha is fitted up to the dimension `alive`; LiDAR and the signal rank, which is a bound itself, have no interval.
+    LiDAR has no interval, and neither has the signal rank, which is a bound itself.
+
+    Args:
+        evidence: What was measured.
+        alive: Number of dimensions that are not collapsed; alpha-ReQ is fitted up to this rank.
+
+    Returns:
+        Values by name, intervals by name, and a line for each measure that is not defined here.
     """
     measures: Measures = dict.fromkeys(DEFINITIONS)
     intervals: dict[str, Interval] = dict.fromkeys(DEFINITIONS)
@@ -59,11 +66,19 @@ def measures_with_intervals(evidence: Evidence, alive: int) -> tuple[Measures, d
 
 
 def collapsed_interval(evidence: Evidence, threshold: float) -> Interval:
-    """How many dimensions lie below the threshold when every eigenvalue moves by its 1.96 standard errors."""
+    """Return how many dimensions are below the threshold if every eigenvalue changes by 1.96 standard errors.
+
+    Args:
+        evidence: What was measured.
+        threshold: Variance up to which a dimension counts as collapsed.
+
+    Returns:
+        The lowest and the highest count; None for too few samples.
+    """
     if evidence.samples < FEWEST_FOR_ERRORS:
         return None
     values, directions = (part[..., : evidence.seen] for part in evidence.principal)
-    unit = float(values[0]) or 1.0  # or the squares of variances might overflow
+    unit = float(values[0]) or 1.0  # squares of variances could overflow otherwise
     squares = (evidence.centred @ directions).square() / unit
     margin = NORMAL_95 * unit * squares.std(0) / evidence.samples**0.5
     low, high = (int((values + sign * margin <= threshold).sum()) for sign in (1, -1))
@@ -73,13 +88,15 @@ def collapsed_interval(evidence: Evidence, threshold: float) -> Interval:
 def _wanted(
     evidence: Evidence, values: Tensor, directions: Tensor, alive: int
 ) -> dict[str, tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]]:
-    """Per measure the spectrum it takes, the sampled rows' coordinates along its directions, and the function."""
+    """Return for each measure its spectrum, the coordinates of sampled rows along its directions, and its function."""
     rows = evidence.centred + evidence.moments.mean
     centred = evidence.centred @ directions
     uncentred, uncentred_directions = descending(evidence.moments.second_moment)
     squares = centred.square().sum(-1)
-    squares = squares / squares.max().clamp_min(torch.finfo(torch.float64).tiny)  # or their squares might overflow
-    # E|z - mean|^4 in units of the squared variance, from the sample: a correction of order 1/n in what needs it.
+    squares = squares / squares.max().clamp_min(
+        torch.finfo(torch.float64).tiny
+    )  # their squares could overflow otherwise
+    # E|z - mean|^4 in units of the squared variance, from the sample: it only corrects a bias of order 1/n.
     tails = float(squares.square().mean() / squares.mean().square()) if squares.any() else 1.0
     unit = float(values[0])
 
@@ -88,8 +105,10 @@ def _wanted(
 
     def decay(v: Tensor) -> Tensor:
         if alive <= ALPHA_FIRST:
-            raise ValueError(f"it is fitted from rank {ALPHA_FIRST} on, and {alive} dimension(s) are not collapsed")
-        return alpha_req(v, ALPHA_FIRST, min(ALPHA_LAST, alive))  # a cliff is no power law
+            raise ValueError(
+                f"it is fitted from rank {ALPHA_FIRST} on, but only {alive} dimension(s) are not collapsed"
+            )
+        return alpha_req(v, ALPHA_FIRST, min(ALPHA_LAST, alive))  # a fit across a cliff has no meaning
 
     return {
         "rankme": (uncentred, rows @ uncentred_directions, rankme_from_eigenvalues),
@@ -104,10 +123,10 @@ def _wanted(
 def _with_interval(
     measure: Callable[[Tensor], Tensor], spectrum: Float[Tensor, " d"], coordinates: Float[Tensor, "r d"], samples: int
 ) -> tuple[float, Interval]:
-    """A function f of a spectrum, and its value +- 1.96 standard errors.
+    """Return the value of a function f of a spectrum, and the value +- 1.96 standard errors.
 
-    One row with coordinates y along the eigenvectors pulls f by sum_k (df/dl_k) (y_k^2 - l_k) / N, its influence, so
-    the variance of f is that of these sums over N: the bootstrap's, linearised (Efron 1982, infinitesimal jackknife).
+    A row with coordinates y along the eigenvectors changes f by sum_k (df/dl_k) (y_k^2 - l_k) / N, its influence. The
+    variance of f is that of the influences, times N: the linearised bootstrap (infinitesimal jackknife, Efron 1982).
     """
     with torch.inference_mode(False), torch.enable_grad():
         variable = spectrum.detach().clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""Mean and covariance of any number of rows in constant memory: batch by batch, file by file, process by process."""
+"""Mean and covariance of any number of rows in constant memory, over batches, files and processes."""
 
 import scipy.linalg
 import torch
@@ -7,31 +7,56 @@ from scipy.linalg.blas import dsyrk, ssyrk
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from dyncollapse.diagnostics.conversion import Numbers, as_rows
 from dyncollapse.diagnostics.finite import check_finite
 
-# Ours, measured at d = 2048: large blocks, since torch's threads and those of BLAS get in each other's way at every
-# change between them (8 MB: 20% slower); fewer than 256 rows keep BLAS from full speed.
+# Measured at d = 2048: large blocks, since every switch between torch's threads and those of BLAS costs time (blocks of
+# 8 MB were 20 % slower), and since BLAS is slow on fewer than 256 rows.
 BLOCK_BYTES, FEWEST_ROWS, MOST_ROWS = 2**25, 256, 4096
 # K additions to a growing sum leave round-off of about 0.1 sqrt(K) eps of it. Adding 32 blocks to a partial sum first
-# keeps that below a few eps for any number of batches that a run can have.
+# keeps that below a few eps for any realistic number of batches.
 BLOCKS_PER_PARTIAL = 32
 
 
 class Moments:
-    """Count, mean and scatter of the rows seen so far, in float64 and mergeable (Chan, Golub and LeVeque 1983).
+    """Accumulates the count, mean and scatter of rows in float64, in one pass and mergeable.
 
     The scatter is S = sum_i (z_i - mean)(z_i - mean)^T. Joining n rows with m others, whose means differ by delta,
     adds n m / (n + m) delta delta^T to the sum of both scatters. Each block of rows is centred by its own mean first,
-    and means are kept as differences from the first row, so a mean far larger than the spread costs no digits.
-    Memory is O(d^2) plus one block, however many rows come in one call.
+    and means are kept as differences from the first row, so that a mean far larger than the spread costs no digits.
+    Memory is O(d^2) plus one block, however many rows one call adds. Time is O(d^2) per row.
 
-    dim: d. fast: products in float32, added up in float64 every few blocks, with the higher `noise_floor` that
-    spectra.py states for it. device: where the sums are kept; rows from elsewhere are moved there.
+    Attributes:
+        dim: Number of columns d.
+        fast: Whether products are computed in float32.
+        count: Number of rows so far.
+
+    References:
+        Chan, Golub and LeVeque 1983, Algorithms for computing the sample variance.
+
+    Example:
+        >>> moments = Moments(2)
+        >>> moments.update(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
+        >>> moments.update(torch.tensor([[2.0, 3.0]]))
+        >>> moments.count, moments.mean.tolist()
+        (3, [2.0, 1.0])
+        >>> moments.covariance.diagonal()
+        tensor([0.6667, 2.0000], dtype=torch.float64)
     """
 
-    @torch.inference_mode(False)  # or no later call could change the sums in place
+    @torch.inference_mode(False)  # tensors made in inference mode could not be changed in place outside it
     def __init__(self, dim: int, *, fast: bool = False, device: torch.device | str = "cpu") -> None:
-        """Start with no rows. Raises ValueError for a dimension below 1."""
+        """Start without rows.
+
+        Args:
+            dim: Number of columns d of the rows.
+            fast: Compute products in float32 and add them up in float64 every few blocks: about twice as fast, with the
+                higher `noise_floor` for `fast`.
+            device: Where the sums are kept; rows from other devices are moved there.
+
+        Raises:
+            ValueError: For a dimension below 1.
+        """
         if dim < 1:
             raise ValueError(f"rows need 1 dimension or more, got {dim}")
         self.dim, self.fast, self.count = dim, fast, 0
@@ -44,13 +69,19 @@ class Moments:
         self._reduced = False
 
     @torch.no_grad()
-    def update(self, rows: Shaped[Tensor, "n d"]) -> None:
-        """Add rows of any real dtype, from any device; none is a no-op.
+    def update(self, rows: Shaped[Numbers, "n d"]) -> None:
+        """Add rows. If a block of them (up to 4096) holds NaN or infinity, the blocks before it stay added.
 
-        Raises ValueError for another shape than (n, dim), for complex rows, and after `all_reduce`; also for NaN and
-        infinity, of which it names the first row: blocks of up to MOST_ROWS rows before that one's are then added.
+        Args:
+            rows: Real numbers of any format, on any device; n may be 0.
+
+        Raises:
+            ValueError: For another shape than (n, dim), complex rows, NaN and infinity (with the place of the first),
+                and after `all_reduce`.
         """
         self._require_own_rows("update")
+        if not isinstance(rows, Tensor):
+            rows = as_rows(rows, "rows")
         if rows.ndim != 2 or rows.shape[1] != self.dim or rows.is_complex():
             raise ValueError(f"rows are {rows.dtype} of shape {tuple(rows.shape)}; expected real (n, {self.dim})")
         size = min(max(FEWEST_ROWS, BLOCK_BYTES // (self._partial.element_size() * self.dim)), MOST_ROWS)
@@ -59,9 +90,9 @@ class Moments:
             part = rows[start : start + size]
             filled = block[: len(part) + 1]
             origin, offset = _centre(part, filled[:-1])
-            if not bool(torch.isfinite(offset).all()):  # the mean has what any row has
+            if not bool(torch.isfinite(offset).all()):  # a mean is not finite if any row is not
                 check_finite([part], start)
-            # One more row carries the term of the means, which saves a pass over the scatter.
+            # The term of the means is added as one more row, which saves a pass over the scatter.
             filled[-1] = self._join(len(part), origin, offset)
             _add_products(filled, self._partial)
             self._blocks += 1
@@ -70,9 +101,13 @@ class Moments:
 
     @torch.no_grad()
     def merge(self, other: "Moments") -> None:
-        """Add the rows that another of the same dimension has seen.
+        """Add the rows of other moments.
 
-        Raises ValueError for another dimension, for these moments themselves, and after `all_reduce`.
+        Args:
+            other: Moments of the same dimension, which stay as they are.
+
+        Raises:
+            ValueError: For another dimension, for these moments themselves, and after `all_reduce`.
         """
         self._require_own_rows("merge")
         if other is self:
@@ -89,17 +124,23 @@ class Moments:
 
     @torch.no_grad()
     def all_reduce(self, group: ProcessGroup | None = None) -> None:
-        """Give every process of the group the moments of all their rows; some may have none.
+        """Join the moments of all processes of a group: afterwards each one holds the moments of all rows.
 
-        Once, at the end: a second call would count every row again for each process, so it raises ValueError, as
-        `update` and `merge` do from then on. The state's device has to be one that the group's backend reaches, as CUDA
-        for NCCL.
+        Call it once, at the end, on every process; some may have no rows. The sums must be on a device that the group's
+        backend reaches, for example a GPU for NCCL.
+
+        Args:
+            group: The process group; None for the default one.
+
+        Raises:
+            ValueError: On a second call, which would count every row once per process. `update` and `merge` raise it
+                from then on, too.
         """
         self._require_own_rows("all_reduce")
         self._reduced = True
         self._settle()
         _, centre = _mean_over_processes(self.count, self.mean, group)
-        # Again for what rounding left, now that all are measured from one place.
+        # A second pass removes the rounding of the first, now that all means are differences from one place.
         own = self._origin - centre + self._offset
         total, rest = _mean_over_processes(self.count, own, group)
         self._scatter.addr_(own - rest, own - rest, alpha=self.count)
@@ -108,48 +149,57 @@ class Moments:
 
     @torch.no_grad()
     def translate(self, offset: Float[Tensor, " d"]) -> None:
-        """Move every row seen so far by the same vector: means change by it, covariances do not."""
+        """Add one vector to every row so far, which changes the mean but not the covariance.
+
+        Args:
+            offset: The vector.
+        """
         self._origin = self._origin + offset.to(self._origin)
 
     def _require_own_rows(self, action: str) -> None:
-        """Raise ValueError where the sums hold other processes' rows already, which any further sum would repeat."""
+        """Raise ValueError if the sums hold rows of other processes, which another sum would count again."""
         if self._reduced:
             raise ValueError(f"{action} after all_reduce would count rows of other processes again; start anew")
 
     @property
     def mean(self) -> Float[Tensor, " d"]:
-        """Mean of the rows, float64; 0 without any."""
+        """Mean of the rows (d,) in float64; 0 without rows."""
         return self._origin + self._offset
 
     @property
     def covariance(self) -> Float[Tensor, "d d"]:
-        """(1/n) sum_i (z_i - mean)(z_i - mean)^T, float64, exactly symmetric. Raises ValueError without any rows."""
+        """Covariance (1/n) sum_i (z_i - mean)(z_i - mean)^T in float64, exactly symmetric; ValueError without rows."""
         lower = self._lower() / self.count
         return lower.tril() + lower.tril(-1).mT
 
     @property
     def second_moment(self) -> Float[Tensor, "d d"]:
-        """(1/n) sum_i z_i z_i^T, not centred: covariance + mean mean^T. Raises ValueError without any rows."""
+        """Second moment (1/n) sum_i z_i z_i^T, which is covariance + mean mean^T; ValueError without rows."""
         return self.covariance.addr_(self.mean, self.mean)
 
     @property
     def finite(self) -> bool:
-        """Whether no square of the rows overflowed, in float32 where `fast`."""
+        """Whether no square of the rows overflowed: in float32 if `fast`, else in float64."""
         self._settle()
-        # |S_jk|^2 <= S_jj S_kk: the diagonal speaks for the rest.
+        # |S_jk|^2 <= S_jj S_kk, so a finite diagonal bounds all entries.
         return bool(torch.isfinite(self._scatter.diagonal() + self.mean.square()).all())
 
     def spectrum(self) -> Float[Tensor, " d"]:
-        """Eigenvalues of the covariance, descending, negative round-off set to 0.
+        """Compute the eigenvalues of the covariance, with negative round-off set to 0.
 
-        Round-off in the rows and the sums hides those below `noise_floor`. Raises ValueError without any rows and for
-        moments that are not `finite`.
+        Eigenvalues below `noise_floor` are round-off of the rows and the sums.
+
+        Returns:
+            The eigenvalues (d,) in float64, descending.
+
+        Raises:
+            ValueError: Without rows, and for moments that are not `finite`.
         """
         lower = self._lower()
         if not self.finite:
             raise ValueError("the rows hold numbers whose squares overflow; no spectrum is defined")
         if lower.device.type == "cpu":
-            # As fast as torch's and numpy's on one thread, and on the BLAS threads that are already awake on several.
+            # Uses the BLAS threads that `update` uses already, and is as fast as torch and NumPy on one thread.
             values = torch.from_numpy(scipy.linalg.eigvalsh((lower / self.count).numpy(), overwrite_a=True))
         else:
             values = torch.linalg.eigvalsh(lower / self.count)
@@ -162,7 +212,7 @@ class Moments:
         return self._scatter
 
     def _join(self, count: int, origin: Float[Tensor, " d"], offset: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
-        """Take the mean of `count` other rows into ours; sqrt(n m / (n + m)) delta, the root of what S gains."""
+        """Update the mean by `count` other rows; return sqrt(n m / (n + m)) delta, whose outer product S gains."""
         if not self.count:
             self._origin = origin
         delta = (origin - self._origin) + (offset - self._offset)
@@ -181,9 +231,9 @@ class Moments:
 
 
 def _centre(rows: Shaped[Tensor, "n d"], out: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
-    """Write rows less their mean to `out`; the mean as a sum of two float64 vectors, large and small.
+    """Write the centred rows to `out`; return their mean as a sum of two float64 vectors, one large and one small.
 
-    The first row is taken off before anything is summed: near equal numbers differ without rounding.
+    The first row is subtracted before anything is summed: nearly equal numbers are subtracted without rounding.
     """
     if out.dtype == torch.float32 and (rows.dtype == torch.float64 or not rows.is_floating_point()):
         origin = rows[0].to(out.device, torch.float64, copy=True)  # the caller may change its rows
@@ -199,14 +249,14 @@ def _centre(rows: Shaped[Tensor, "n d"], out: Float[Tensor, "n d"]) -> tuple[Flo
 
 
 def _add_products(block: Float[Tensor, "n d"], target: Float[Tensor, "d d"]) -> None:
-    """Add block^T block to the lower triangle of `target` at least, in place and without a copy of either."""
+    """Add block^T block to the lower triangle of `target`, and perhaps to the upper, in place and without copies."""
     if block.device.type == "cpu":
         product = dsyrk if block.dtype == torch.float64 else ssyrk
-        # Rows of torch are columns of Fortran: the transposed views are what BLAS wants, and its upper is our lower.
+        # BLAS expects Fortran order: it gets transposed views, and its upper triangle is the lower one here.
         product(1.0, block.numpy().T, 1.0, target.numpy().T, overwrite_c=1)
         return
     precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")  # TF32 would put the noise floor far above what we state
+    torch.set_float32_matmul_precision("highest")  # TF32 would raise the noise floor far above the stated one
     try:
         target.addmm_(block.mT, block)
     finally:

@@ -1,4 +1,4 @@
-"""What a diagnosis may be asked: the options of `Monitor`, of `diagnose` and of the command line, in one record."""
+"""Options of a diagnosis, shared by `Monitor`, `diagnose` and the command line."""
 
 from dataclasses import asdict
 from typing import Any
@@ -11,7 +11,7 @@ MOST_ROWS, WIDEST = 10**9, 10**6
 
 @record
 class DiagnosisOptions:
-    """How embeddings are examined.
+    """Options of a diagnosis of embeddings.
 
     Raises:
         SettingError: One line for an option of another type or out of range.
@@ -36,7 +36,7 @@ class DiagnosisOptions:
     )
     input_dim: Whole | None = setting(
         None,
-        "Width of the last linear layer's inputs, where `inputs` are not at hand: no more dimensions can vary.",
+        "Number of units that the last linear layer reads, if `inputs` are not at hand: no more dimensions can vary.",
         group="inputs",
         unit="units",
         low=1,
@@ -44,10 +44,14 @@ class DiagnosisOptions:
     )
     space: Text = setting("embedding", "Name of the space in the report.", group="report")
     svd: bool = setting(
-        False, "Compute the spectrum by an SVD of the whole matrix in float64: a more exact tail.", group="precision"
+        False,
+        "Compute the spectrum by an SVD of the whole matrix in float64, which keeps digits of small eigenvalues.",
+        group="precision",
     )
     fast: bool = setting(
-        False, "Products in float32: about twice as fast, higher noise floor (reported).", group="precision"
+        False,
+        "Compute products in float32: about twice as fast, with a higher noise floor (reported).",
+        group="precision",
     )
     sample: Whole = setting(
         4096, "Rows kept for intervals and warnings.", group="precision", unit="rows", low=2, high=MOST_ROWS
@@ -55,5 +59,5 @@ class DiagnosisOptions:
     seed: Whole = setting(0, "Seed of the choice of these rows.", group="precision", low=0, high=MOST_SEED)
 
     def as_dict(self) -> dict[str, Any]:
-        """All options as plain values for JSON."""
+        """Return all options as plain values for JSON."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""Synthetic embeddings with a known answer, which a diagnosis of collapse has to find."""
+"""Synthetic embeddings with a known answer, to test a diagnosis of collapse."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,15 +7,28 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-HALF = 0.5  # the data variance at which one-sided Eq. 2 collapses a mode from augmentation variance 1 on
+HALF = 0.5  # data variance for which one-sided Eq. 2 collapses a mode at an augmentation variance of 1
 
 
 @dataclass(frozen=True, eq=False)
 class Planted:
-    """A case: its arguments for `diagnose`, and the right answer.
+    """Embeddings with a known answer: arguments for `diagnose`, and what the report must say.
 
-    `z` (n, d) are embeddings; `others` are further arguments of `diagnose` (positives, inputs, views). The answer is
-    the number of collapsed dimensions, their `mechanism` (`Verdict.mechanism`), and the `fate` of the last dimension.
+    Attributes:
+        name: Name of the case.
+        remark: What is special about it.
+        z: Embeddings, a row per sample.
+        collapsed: Number of collapsed dimensions.
+        mechanism: Value of `Verdict.mechanism`.
+        fate: Value of the fate of the last dimension.
+        others: Further arguments of `diagnose`: positives, inputs, input_positives, views, input_dim.
+
+    Example:
+        >>> from dyncollapse import diagnose
+        >>> case = next(case for case in planted_cases(samples=1000) if case.name == "transient")
+        >>> report = diagnose(case.z, **case.others)
+        >>> report.collapsed == case.collapsed, report.verdict.mechanism == case.mechanism
+        (True, True)
     """
 
     name: str
@@ -28,15 +41,18 @@ class Planted:
 
 
 def planted_cases(seed: int = 0, samples: int = 4000) -> list[Planted]:
-    """Draw every case; each has a generator of its own, so that none depends on the others.
+    """Draw all cases; each has its own generator, so none depends on the others.
 
     Args:
-        seed: Of the draws; every case differs from one seed to another.
-        samples: Rows of each case, except of the cases about few samples. Fewer than about 600 do not suffice to
-            distinguish the mechanisms.
+        seed: Seed of the draws.
+        samples: Number of rows of each case, except of the cases about few samples. Below about 600 rows the mechanisms
+            cannot be distinguished.
 
     Returns:
-        The cases, in an order that does not change.
+        The cases, always in the same order.
+
+    References:
+        docs/diagnostics.md, section 6 (the report beside the usual measures).
 
     Example:
         >>> case = planted_cases(samples=1000)[0]
@@ -238,20 +254,20 @@ def _power_law(name: str, remark: str, g: Generator, n: int, exponent: float) ->
 
 
 def _beyond_threshold(g: Generator, n: int, blind: float) -> tuple[Tensor, tuple[Tensor, Tensor, str]]:
-    """Gains of a layer that is nearly blind to 48 of its 64 inputs, and views augmented there: rho = 2."""
+    """Return gains of a layer that is nearly blind to 48 of its 64 inputs, and views with rho = 2 along these."""
     gain, aug_var = torch.tensor([1.0] * 16 + [blind] * 48), torch.tensor([0.0] * 16 + [2.0] * 48)
     return gain, _views(g, n, aug_var)
 
 
 def _views(g: Generator, n: int, aug_var: Tensor, views: str = "one-sided") -> tuple[Tensor, Tensor, str]:
-    """Both views, and what they are called, of inputs N(0, I/2) under additive noise: one-sided rho = aug_var."""
+    """Return two views of inputs N(0, I/2) under additive noise, and their convention: one-sided rho = aug_var."""
     clean, d = HALF**0.5 * _normal(g, n, len(aug_var)), len(aug_var)
     noise = aug_var.double().sqrt() * _normal(g, 2, n, d)
     return clean + (noise[0] if views == "two-sided" else 0), clean + noise[1], views
 
 
 def _alike(g: Generator, n: int, signal: Tensor) -> tuple[Tensor, Tensor, str]:
-    """Two views drawn alike given the image: these standard deviations of signal under noise of variance 1."""
+    """Return two independent views of one distribution: signal of these standard deviations, noise of variance 1."""
     shared = signal.double() * _normal(g, n, len(signal))
     first, second = shared + _normal(g, 2, n, len(signal))
     return first, second, "two-sided"
@@ -269,7 +285,7 @@ def _layer(
     inputs: bool = True,
     outputs: int | None = None,
 ) -> Planted:
-    """Embeddings of one linear layer with these singular values, both views, and (`inputs`) what it made them of."""
+    """Return embeddings of one linear layer with these singular values, in both views, with its inputs if `inputs`."""
     inward, outward = _rotation(g, len(gain)), _rotation(g, outputs or len(gain))[: len(gain)]
     *pair, convention = views
     z, positives = ((view * gain @ outward).to(dtype) for view in pair)

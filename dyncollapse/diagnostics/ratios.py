@@ -1,4 +1,4 @@
-"""Rho of measured views, and how surely one-sided views put it on one side of 1."""
+"""Rho of measured views, and on which side of 1 it lies for one-sided views, beyond its sampling error."""
 
 from statistics import fmean
 from typing import NamedTuple
@@ -14,14 +14,16 @@ from dyncollapse.diagnostics.shared_signal import LEVEL, count_positive, family_
 from dyncollapse.model.covariance import ContrastiveCovariance
 from dyncollapse.theory.modes import relative_modes
 
-# By what factor a variance has to exceed another for its direction to be told apart from that one's.
+# Factor between two variances from which on their directions can be distinguished.
 LARGER = 10
 
 
 class Crossed(NamedTuple):
-    """Rho in one half of the samples along directions that the other half gave, and its distance from 1.
+    """Cross-validated rho: measured in one half of the samples along directions from the other half.
 
-    `distance` is that of (rho - 1) / (rho + 1) from 0, in standard errors.
+    Attributes:
+        rho: rho along each direction.
+        distance: Distance of (rho - 1) / (rho + 1) from 0, in standard errors.
     """
 
     rho: Float[Tensor, " r"]
@@ -29,7 +31,7 @@ class Crossed(NamedTuple):
 
 
 def ratio_along(directions: Float[Tensor, "d k"], pairs: ContrastiveCovariance) -> Float[Tensor, " k"]:
-    """Rho = v.Sigma1 v / v.Sigma0 v along every column v; 0 where neither moves (the pair criterion)."""
+    """Return rho = v.Sigma1 v / v.Sigma0 v along every column v (the pair criterion); 0 where both sides vanish."""
     data, augmentation = _sides(directions, pairs)
     return torch.where(augmentation > 0, augmentation / data, 0.0)
 
@@ -37,7 +39,7 @@ def ratio_along(directions: Float[Tensor, "d k"], pairs: ContrastiveCovariance) 
 def ratio_error(
     evidence: Evidence, directions: Float[Tensor, "c k"], ratio: Float[Tensor, " k"]
 ) -> Float[Tensor, " k"]:
-    """Standard error of rho along every column, by the linearised bootstrap of the sampled rows; infinite for few."""
+    """Return the standard error of rho along every column, by the linearised bootstrap; infinite for few rows."""
     if len(evidence.rows) < FEWEST_FOR_ERRORS or not len(ratio):
         return torch.full_like(ratio, torch.inf)
     spread, moved = _squares(evidence, directions)
@@ -50,31 +52,32 @@ def ratio_error(
 
 
 def generalised(evidence: Evidence, pairs: ContrastiveCovariance) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
-    """Generalised eigenvalues of (Sigma1, Sigma0), ascending, and directions, where data spreads beyond rounding."""
+    """Return generalised eigenvalues of (Sigma1, Sigma0), ascending, and directions, where data exceed rounding."""
     # Softmax weights leave Sigma0 small beside the terms that cancel in it, which are as large as the covariance.
     return relative_modes(pairs.data, pairs.augmentation, 2 * evidence.ratio_floor)
 
 
 def cross_validated_ratios(evidence: Evidence) -> list[Crossed]:
-    """Rho in each half of the samples, along the generalised directions of the other half.
+    """Measure rho in each half of the samples, along the generalised directions of the other half.
 
-    Generalised eigenvalues spread by (d/n)^(1/2) around the truth, the largest always upwards; these do not. Every
-    negative counts alike, as at W = 0: softmax weights at rest bring rho to 1 wherever a dimension is alive. Fewer than
-    four samples have no halves.
+    Sampled generalised eigenvalues spread by (d/n)^(1/2) around the true ones, the largest always upwards;
+    cross-validated ones do not. Weights are uniform, as at W = 0, since softmax weights at rest bring rho to 1 in every
+    alive dimension. Fewer than four samples have no halves, and give an empty list.
     """
-    found = []
+    crossed = []
     for one, other in (evidence.halves, evidence.halves[::-1]) if evidence.halves else ():
         directions = generalised(evidence, one)[1]
         distance = _excess(*_sides(directions, other)) / excess_error(evidence, directions, evidence.samples / 2)
-        found.append(Crossed(ratio_along(directions, other), distance))
-    return [crossed for crossed in found if len(crossed.rho)]
+        crossed.append(Crossed(ratio_along(directions, other), distance))
+    return [half for half in crossed if len(half.rho)]
 
 
 def count_ratios(evidence: Evidence, crossed: list[Crossed]) -> tuple[int, int]:
-    """In how many directions one-sided rho is below 1, and in how many above, as far as sampling allows to count.
+    """Count the directions in which one-sided rho is below 1, and those in which it is above, beyond sampling errors.
 
-    The cross-validated rho are counted, mean over both halves. Directions of one half lean on those of small rho in the
-    other, which pulls all rho down: no more count as growing than exceed, one after the other, what rho = 1 shows.
+    Both counts are of cross-validated rho, averaged over the halves. Directions from one half mix with directions of
+    small rho in the other, which lowers every rho. So the first count is bounded by `count_positive`, which assumes
+    rho = 1 for the directions that are left.
     """
     if evidence.halves is None or len(evidence.rows) < FEWEST_FOR_ERRORS or not crossed:
         return 0, 0
@@ -90,12 +93,12 @@ def count_ratios(evidence: Evidence, crossed: list[Crossed]) -> tuple[int, int]:
 
 
 def _beyond(distances: Float[Tensor, " r"]) -> int:
-    """How many of the directions on one side of rho = 1 belong there, from their distances in standard errors.
+    """Estimate how many of the directions on one side of rho = 1 truly lie there, from distances in standard errors.
 
-    Those that no direction at rho = 1 reaches, and of the others as many as the group shows together. None where all of
-    them may be at rho = 1: their squares then sum to a chi-square. Otherwise 68 % of those at rho = 1 lie within one
-    standard error, so that their number follows from how many do (Storey 2002). Fewer than 20 % say nothing: 16 % do of
-    a group that lies two errors away.
+    Directions beyond `family_margin` count. Of the others, none counts if all of them may be at rho = 1, where the
+    squares of their distances sum to a chi-square. Otherwise the number at rho = 1 follows from how many lie within one
+    standard error, since 68 % of those at rho = 1 do (Storey 2002). A share below 20 % is taken as none at rho = 1:
+    16 % of a group that is two errors away lie within one.
     """
     open_ = distances[distances <= family_margin(len(distances))]
     clear, count = len(distances) - len(open_), len(open_)
@@ -106,13 +109,13 @@ def _beyond(distances: Float[Tensor, " r"]) -> int:
 
 
 def judged_ratios(evidence: Evidence, collapsed: list[int]) -> tuple[Float[Tensor, " q"], Float[Tensor, " q"]]:
-    """Rho for each of these principal directions, and on which side of 1 it surely lies: -1, 1, or 0 for open.
+    """Return rho for each of these principal directions, and the side of 1 on which it lies: -1, 1, or 0 if undecided.
 
-    Sample variances of q directions of nearly equal variance spread by (q/n)^(1/2), and rho along them the other way.
-    So rho is measured in each half of the samples along eigenvectors of Sigma0 + Sigma1 in the other half, in all that
-    is not of larger variance than these directions; each eigenvector stands for the one that it overlaps with. A sum
-    of both sides does not say which is the larger one. Softmax weights change both sides by what they change along
-    the same directions over all samples.
+    Sample variances of q directions of nearly equal variance spread by (q/n)^(1/2), and rho along them spreads the
+    other way. So rho is measured in each half of the samples along eigenvectors of Sigma0 + Sigma1 in the other half,
+    which prefer neither side; they are taken in the complement of the directions of larger variance. Eigenvectors are
+    assigned to principal directions one to one, by the largest total overlap. Softmax weights multiply both sides by
+    the factors that they have along the same directions over all samples.
     """
     assert evidence.pairs is not None
     rho, side = (evidence.covariance.new_full((len(collapsed),), value) for value in (torch.nan, 0.0))
@@ -126,7 +129,7 @@ def judged_ratios(evidence: Evidence, collapsed: list[int]) -> tuple[Float[Tenso
     overlap = rho.new_zeros(len(collapsed), count)
     for directions, other in zip(chosen, evidence.halves[::-1], strict=True):
         v = directions[:, :count]
-        data, augmentation, error = _without_leaning(evidence, other, larger, v)
+        data, augmentation, error = _without_mixing(evidence, other, larger, v)
         if evidence.weights != "uniform":
             alike = (
                 torch.stack(sums).mean(0) for sums in zip(*(_sides(v, half) for half in evidence.halves), strict=True)
@@ -141,32 +144,33 @@ def judged_ratios(evidence: Evidence, collapsed: list[int]) -> tuple[Float[Tenso
         distance += _excess(data, augmentation) / error / 2**0.5
         overlap += (evidence.principal[1][:, collapsed].mT @ v).square()
     known = torch.where(decided(distance), distance.sign(), 0.0)
-    told, place = linear_sum_assignment(overlap.cpu().numpy(), maximize=True)
-    rho[told], side[told] = sampled[place], known[place]
+    assigned, place = linear_sum_assignment(overlap.cpu().numpy(), maximize=True)
+    rho[assigned], side[assigned] = sampled[place], known[place]
     return rho, side
 
 
 def _without_preference(
     evidence: Evidence, frame: Float[Tensor, "c k"], pairs: ContrastiveCovariance
 ) -> Float[Tensor, "c q"]:
-    """Eigenvectors of Sigma0 + Sigma1 in the span of `frame`, descending, as far as they are no rounding."""
+    """Return the eigenvectors of Sigma0 + Sigma1 in the span of `frame`, descending, whose values exceed rounding."""
     pooled, turn = descending(frame.mT @ (pairs.data + pairs.augmentation) @ frame)
     return frame @ turn[:, pooled > 2 * evidence.cause_floor]
 
 
-def _without_leaning(
+def _without_mixing(
     evidence: Evidence,
     pairs: ContrastiveCovariance,
     larger: Float[Tensor, "c p"],
     directions: Float[Tensor, "c q"],
 ) -> tuple[Float[Tensor, " q"], Float[Tensor, " q"], Float[Tensor, " q"]]:
-    """Sigma0 and Sigma1 along directions, had they been found without sampling error, and the error of their excess.
+    """Return Sigma0 and Sigma1 along directions, corrected for mixing with directions of larger variance, and an error.
 
-    Sampled eigenvectors lean on others of larger variance w by a random slope of variance E x^2 y^2 / (w^2 n), for
-    scores x and y along both. What leans on the p principal directions `larger` lacks the data that these explain in
-    the sample, a residual of p regressors: divided by 1 less each sample's leverage, its square is unbiased
-    (MacKinnon and White 1985). It has gained the augmentation along them. `directions` were found beside each other
-    from data and augmentation together, in one half of the samples, and have gained both in the other one.
+    Sampled eigenvectors mix with others of larger variance w by a random slope of variance E x^2 y^2 / (w^2 n), for
+    scores x and y along both. A direction that mixes with the p principal directions `larger` is the residual of a
+    regression on them: it lacks the data that they explain in the sample. Divided by 1 minus each sample's leverage,
+    its square is unbiased (MacKinnon and White 1985). Of the augmentation along them it has too much. `directions` also
+    mix with each other: they are from data and augmentation of one half of the samples, and so contain both of the
+    other half. The third result is the standard error of (rho - 1) / (rho + 1).
     """
     spread, moved = _squares(evidence, directions)
     y = (evidence.centred @ larger).square()
@@ -189,10 +193,16 @@ def _without_leaning(
 
 
 def decided(distances: Float[Tensor, " r"]) -> Bool[Tensor, " r"]:
-    """Which estimates do not lie at 0, given their distances in standard errors, with a chance of LEVEL for any error.
+    """Decide which estimates differ from 0, with a probability of LEVEL for any error among all of them.
 
-    Hommel's closed procedure: of p-values p, those up to LEVEL / h, where h is the size of the largest set that Simes'
-    test does not reject. It holds whichever of the estimates lie at 0.
+    Hommel's closed procedure: it takes p-values up to LEVEL / h, where h is the size of the largest set that Simes'
+    test does not reject. It holds for any set of estimates that are truly 0.
+
+    Args:
+        distances: Distances of the estimates from 0, in standard errors.
+
+    Returns:
+        Whether each one differs from 0.
 
     References:
         Hommel 1988 (the procedure).
@@ -205,12 +215,20 @@ def decided(distances: Float[Tensor, " r"]) -> Bool[Tensor, " r"]:
 
 
 def excess_error(evidence: Evidence, directions: Float[Tensor, "c k"], samples: float) -> Float[Tensor, " k"]:
-    """Standard error of (rho - 1) / (rho + 1) along every column, as it is at rho = 1, for so many samples.
+    """Return the standard error of (rho - 1) / (rho + 1) along every column if rho = 1.
 
-    With x the clean view and a = x' - x along a direction, rho = 1 says that d = a^2 / 2 - x^2 has the mean 0. The sum
-    of d over the root of the sum of d^2 is then standard normal for many samples; where sqrt(2) x and a are
-    exchangeable, d is symmetric, and the sum is sub-Gaussian for every number of samples, for any tails and for any
-    scale that a sample shares among its features.
+    With x the clean view and a = x' - x along a direction, rho = 1 means that d = a^2 / 2 - x^2 has the mean 0. The sum
+    of d over the root of the sum of d^2 is then standard normal for many samples. If sqrt(2) x and a are exchangeable,
+    d is symmetric, and the sum is sub-Gaussian for every number of samples, for any tails and for any scale that the
+    features of a sample share.
+
+    Args:
+        evidence: Measurements with other views.
+        directions: Unit vectors as columns.
+        samples: Number of samples of the estimate.
+
+    Returns:
+        One error per column; infinite where nothing moves.
 
     References:
         Efron 1969 (Student's t test under symmetry).
@@ -223,13 +241,13 @@ def excess_error(evidence: Evidence, directions: Float[Tensor, "c k"], samples: 
 def _sides(
     directions: Float[Tensor, "d k"], pairs: ContrastiveCovariance
 ) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
-    """v.Sigma0 v and v.Sigma1 v along every column v."""
+    """Return v.Sigma0 v and v.Sigma1 v along every column v."""
     data, augmentation = (((cov @ directions) * directions).sum(0) for cov in (pairs.data, pairs.augmentation))
     return data, augmentation
 
 
 def _squares(evidence: Evidence, directions: Float[Tensor, "c k"]) -> tuple[Float[Tensor, "r k"], Float[Tensor, "r k"]]:
-    """Squares of x and of x' - x along every column, for the sampled rows, the latter's mean over the other views."""
+    """Return the squares of x and of x' - x along every column for the sampled rows, averaged over the other views."""
     moved = torch.stack([((other - evidence.centred) @ directions).square() for other in evidence.centred_others]).mean(
         0
     )
@@ -237,12 +255,12 @@ def _squares(evidence: Evidence, directions: Float[Tensor, "c k"]) -> tuple[Floa
 
 
 def _excess(data: Float[Tensor, " k"], augmentation: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
-    """(rho - 1) / (rho + 1): between -1 and 1, and 0 where nothing moves."""
+    """Return (rho - 1) / (rho + 1), which is between -1 and 1, and 0 where nothing moves."""
     both = data + augmentation
     return torch.where(both > 0, (augmentation - data) / both, 0.0)
 
 
 def _sum_and_difference(evidence: Evidence) -> tuple[Float[Tensor, "r c"], Float[Tensor, "r c"]]:
-    """sqrt(2) x + (x' - x) and sqrt(2) x - (x' - x): correlated by (1 - rho) / (1 + rho) along a direction."""
+    """Return sqrt(2) x + (x' - x) and sqrt(2) x - (x' - x), whose correlation is (1 - rho) / (1 + rho)."""
     apart = evidence.centred_other - evidence.centred
     return 2**0.5 * evidence.centred + apart, 2**0.5 * evidence.centred - apart

@@ -1,4 +1,4 @@
-"""Embeddings from files: one row per sample, mapped where the format allows, nothing ever unpickled."""
+"""Read embeddings from files: one row per sample, mapped where the format allows, and never unpickled."""
 
 import os
 import stat
@@ -28,7 +28,7 @@ from dyncollapse.runtime.settings import SettingError
 from dyncollapse.runtime.untrusted import Refused, open_regular
 
 NPY_MAGIC = b"\x93NUMPY"
-ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")  # the second opens a zip of no files
+ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")  # the second is that of an empty zip
 PICKLE_MAGIC = b"\x80"
 LEGACY_PT_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.serialization.MAGIC_NUMBER, as pickled
 LISTED, MOST_LETTERS = 8, 100
@@ -37,22 +37,23 @@ USE_EMBEDDINGS = "give the embeddings it computes, not the model"
 
 
 def read_rows(path: str | Path, key: str | None = None) -> Shaped[Tensor, "n d"]:
-    """The vectors in a .npy, .npz, .pt, .pth or .safetensors file, one row per sample.
+    """Read embeddings from a .npy, .npz, .pt, .pth or .safetensors file, one row per sample.
 
-    Nothing is unpickled. A .npy, .pt or .safetensors is mapped: its bytes are read when its rows are, and writing to
-    the tensor changes no file. Read whole are a .npz, which is decompressed, a .pt saved before torch 1.6 or zipped
-    anew, and a .npy of the other byte order. Real and integer dtypes are kept as they are.
+    Nothing is unpickled, so files from strangers can be read. A .npy, .pt or .safetensors file is mapped into memory:
+    its bytes are read when its rows are used, so it may be larger than memory, and writing to the tensor does not
+    change the file. Some files are read whole: a .npz, which is decompressed; a .pt that was saved before torch 1.6 or
+    compressed later; and a .npy of the other byte order. Real and integer formats are kept.
 
     Args:
         path: The file.
-        key: The name of an array of a .npz, of a .pt dict, list or tuple (its top level; elements are "0", "1", ...)
-            or of a .safetensors. It can be left out where only one of them is two-dimensional and floating.
+        key: Name of an array in a .npz or .safetensors file, or in a .pt that holds a dict, list or tuple (elements are
+            "0", "1", ...). It can be left out if only one array is two-dimensional and floating.
 
     Returns:
-        The rows, (n, d), at least one of each.
+        The rows (n, d), with n and d at least 1.
 
     Raises:
-        ValueError: One line that starts with the path, for every other file.
+        ValueError: One line that starts with the path, for every file that cannot be read as rows.
 
     Example:
         >>> import numpy as np, tempfile
@@ -64,7 +65,7 @@ def read_rows(path: str | Path, key: str | None = None) -> Shaped[Tensor, "n d"]
     shown = unmarked(os.fspath(path))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # NumPy and torch warn of old or odd files, which are read or refused here
+            warnings.simplefilter("ignore")  # NumPy and torch warn of old files, which are read or refused here
             return _read(Path(path), key)
     except UnknownName:
         raise ValueError(f"{shown} {USE_OBJECTS} or one tensor with torch.save") from None
@@ -74,7 +75,7 @@ def read_rows(path: str | Path, key: str | None = None) -> Shaped[Tensor, "n d"]
         raise ValueError(f"{shown} does not exist; give a file, {_suffixes()}") from None
     except OSError as error:
         raise ValueError(f"{shown} cannot be read: {printable(error.strerror or str(error))}") from error
-    except Exception as error:  # parsers raise all kinds of errors on damaged files
+    except Exception as error:  # parsers raise any error on damaged files
         if isinstance(error, MemoryError) or "allocate memory" in str(error):
             raise ValueError(f"{shown} does not fit into memory; save a .npy, which is never read whole") from error
         raise ValueError(f"{shown} is damaged or truncated; copy it or save it again") from error
@@ -84,7 +85,7 @@ def _read(path: Path, key: str | None) -> Tensor:
     contents = READERS[_checked_format(path)](path)
     if isinstance(contents, Array):
         if key is not None:
-            raise Refused(f"is a single array without names; leave out `key` {_brief(key)}")
+            raise Refused(f"holds a single array without a name; leave out `key` {_brief(key)}")
         return _checked(contents).load()
     name = _only_name(contents) if key is None else key
     if name not in contents:
@@ -93,27 +94,27 @@ def _read(path: Path, key: str | None) -> Tensor:
 
 
 def _checked_format(path: Path) -> str:
-    """The suffix whose reader is for this file: what its name and its first bytes agree on."""
+    """Return the suffix of a file if its first bytes agree with it."""
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise Refused(f"is a directory; give a file, {_suffixes()}")
     if not stat.S_ISREG(status.st_mode):  # a pipe would block, and cannot be mapped
-        raise Refused(f"is no regular file; give a file, {_suffixes()}")
+        raise Refused(f"is not a regular file; give a file, {_suffixes()}")
     named = path.suffix.lower().replace(".pth", ".pt")
     if named not in READERS:
         ends = f"ends in {_brief(path.suffix)}" if path.suffix else "has no suffix"
         raise Refused(f"{ends}; give a file, {_suffixes()}")
     if status.st_size == 0:
         raise Refused("is an empty file (0 bytes); save it again")
-    found = _format_found(path)
-    if found is None:
-        raise Refused(f"does not start as a {named} file does: damaged, or another format; save it as {_suffixes()}")
-    if found != named:
-        raise Refused(f"is a {found} file by its content, not a {named}; rename it")
+    actual = _format_by_content(path)
+    if actual is None:
+        raise Refused(f"does not start like a {named} file: damaged, or another format; save it as {_suffixes()}")
+    if actual != named:
+        raise Refused(f"is a {actual} file by its content, not a {named}; rename it")
     return named
 
 
-def _format_found(path: Path) -> str | None:
+def _format_by_content(path: Path) -> str | None:
     with open_regular(path) as file:
         head = file.read(64)
     if head.startswith(NPY_MAGIC):
@@ -130,16 +131,16 @@ def _format_found(path: Path) -> str | None:
 
 
 def _inner_names(path: Path) -> set[str]:
-    """Names in a zip without their folders."""
+    """Return the names in a zip without their folders."""
     with open_archive(path) as archive:
         return {name.rpartition("/")[2] for name in archive.namelist()}
 
 
 def _only_name(contents: Mapping[str, Array]) -> str:
-    """The one array that is two-dimensional and floating, or the only array there is."""
+    """Return the name of the only two-dimensional floating array, or of the only array."""
     if any(array.kind == PARTS or name.endswith(("weight", "bias")) for name, array in contents.items()):
         keys = _shortened([_brief(name) for name in contents])
-        raise Refused(f"looks like a model, with keys {keys}; {USE_EMBEDDINGS} (`key` NAME if it is none)")
+        raise Refused(f"looks like a model, with keys {keys}; {USE_EMBEDDINGS}, or choose an array with `key` NAME")
     arrays = _arrays(contents)
     fitting = [name for name, array in arrays.items() if array.kind in FLOATS and len(array.shape or ()) == 2]
     names = fitting or list(arrays)
@@ -160,7 +161,7 @@ def _arrays(contents: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _checked(array: Array, which: str = "") -> Array:
-    """The array itself, if it holds numbers in rows and columns; `which` names it in the message beside the path."""
+    """Return the array if it holds numbers in rows and columns; messages name it `which`, after the path."""
     if array.kind == OBJECTS:
         raise Refused(f"{which}{USE_OBJECTS}")
     if array.kind not in FLOATS + INTEGERS or array.shape is None:
@@ -191,7 +192,7 @@ def _listed(arrays: Mapping[str, Array]) -> str:
 
 
 def _brief(text: str) -> str:
-    """A text from a file, as one short line."""
+    """Return a text from a file as one short line."""
     return unmarked(text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}...")
 
 

@@ -1,4 +1,4 @@
-"""The report on a set of embeddings: spectrum, rank measures with error bars, what collapsed, and why."""
+"""The report on a set of embeddings: spectrum, rank measures with intervals, what collapsed, and why."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.diagnostics.causes import count_inputs, tell, whole_signal
+from dyncollapse.diagnostics.causes import count_inputs, fates_from_views, whole_signal
 from dyncollapse.diagnostics.caveats import beyond_width, cautions
 from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence, format_name
 from dyncollapse.diagnostics.intervals import (
@@ -30,22 +30,48 @@ if TYPE_CHECKING:
     import pandas
 
 SPECTRUM = "eigenvalues of the centred covariance, 1/N, descending"
-INTERVALS = "95 %: 1.96 standard errors of the linearised bootstrap (infinitesimal jackknife); no bias in them"
+INTERVALS = "95 %: 1.96 standard errors of the linearised bootstrap (infinitesimal jackknife); bias is not included"
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingReport:
-    """Everything `dyncollapse diagnose` says; `as_values` is its JSON.
+    """Everything that `dyncollapse diagnose` reports on a set of embeddings.
 
-    `spectrum` descends; `noise_floor` is the variance that rounding alone can show in a direction, `relative_level`
-    the one below which a dimension is small beside the others (`collapse_level`); the verdict's threshold is the
-    larger. `intervals` has (low, high) per measure, and of the number of collapsed dimensions. `ratios` are the
-    generalised eigenvalues rho of (Sigma1, Sigma0), descending; `ratio` is rho along each principal direction and
-    `ratio_error` its standard error. `signal` is what the views share where `ratios` were measured. One-sided views
-    also have an `augmentation_share`: the share of directions in which augmentation beats data, rho >= 1, which the
-    extremes of `ratios` exaggerate; it is counted on one half of the samples along the directions that the other finds.
-    `pairs` and `input_pairs` are about coordinates in `frame` and `input_frame`, where there were fewer rows than
-    dimensions.
+    Attributes:
+        samples: Number of samples N.
+        dim: Number of dimensions d.
+        space: Name of the space that the embeddings are from.
+        conventions: Definitions of the measures, and how the embeddings were stored, summed and compared.
+        spectrum: Eigenvalues of the centred covariance with 1/N, descending, in squared units of the embeddings.
+        noise_floor: Variance that rounding alone can show in a direction.
+        relative_level: Variance below which a dimension is small beside the others (`collapse_level`). The larger of
+            this and `noise_floor` is `verdict.threshold`.
+        measures: Value of each rank measure by name; None if it is not defined here.
+        intervals: 95 % interval (low, high) of each measure, and of the number of collapsed dimensions ("collapsed").
+        ratios: Generalised eigenvalues rho of (Sigma1, Sigma0), descending; None without other views.
+        ratio: rho along each principal direction; NaN where it was not measured.
+        ratio_error: Standard error of `ratio`.
+        signal: In how many directions two views share signal; None without other views or with fewer than 10 rows.
+        augmentation_share: For one-sided views, the cross-validated share of directions with rho >= 1. The extremes of
+            `ratios` are biased, this share is not.
+        verdict: Fate of each principal direction, mechanism, threshold and sentence.
+        warnings: Reasons to doubt the report, one line each.
+        pairs: Contrastive covariances Sigma0 and Sigma1 of the embeddings; None without other views.
+        input_pairs: The same of the inputs of the last linear layer.
+        frame: Orthonormal columns in whose coordinates `pairs` are, if there were fewer rows than dimensions.
+        input_frame: The same for `input_pairs`.
+
+    References:
+        docs/diagnostics.md (every line of the report).
+
+    Example:
+        >>> from dyncollapse import diagnose
+        >>> z = torch.randn(500, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0, 1.0, 1e-3])
+        >>> report = diagnose(z)
+        >>> report.verdict.sentence[:44]
+        '1 of 4 dimensions collapsed (variance up to '
+        >>> round(report.measures["participation_ratio"])
+        3
     """
 
     samples: int
@@ -71,11 +97,15 @@ class EmbeddingReport:
 
     @property
     def collapsed(self) -> int:
-        """How many dimensions collapsed."""
+        """Number of collapsed dimensions."""
         return sum(self.verdict.collapsed)
 
     def as_values(self) -> dict[str, Any]:
-        """All of it as plain JSON values."""
+        """Return the report as plain JSON values: what `dyncollapse diagnose --json` prints, without its options.
+
+        Returns:
+            Names and values.
+        """
         v = self.verdict
         return {
             "samples": self.samples,
@@ -112,18 +142,36 @@ class EmbeddingReport:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per principal direction, largest variance first: its number, variance and part of the verdict."""
+        """Return one row per principal direction, in descending order of variance.
+
+        Returns:
+            Rows with the direction's number from 1 on, eigenvalue, collapsed, mechanism, fate, rho and rho_error.
+        """
         values = self.as_values()
-        found = zip(values["spectrum"], values["verdict"]["dimensions"], strict=True)
-        return [{"dimension": k, "eigenvalue": value, **dimension} for k, (value, dimension) in enumerate(found, 1)]
+        measured = zip(values["spectrum"], values["verdict"]["dimensions"], strict=True)
+        return [{"dimension": k, "eigenvalue": value, **dimension} for k, (value, dimension) in enumerate(measured, 1)]
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """The same rows as a data frame. Raises ValueError, one line, where pandas is not installed."""
+        """Return `rows` as a data frame.
+
+        Returns:
+            One row per principal direction.
+
+        Raises:
+            ValueError: If pandas is not installed; the extra `dyncollapse[tables]` installs it.
+        """
         return as_frame(self.rows())
 
 
 def examine(evidence: Evidence) -> EmbeddingReport:
-    """Judge what was measured: threshold, collapsed dimensions and their causes, measures and how sure they are."""
+    """Judge measurements of embeddings: threshold, collapsed dimensions with their causes, measures and intervals.
+
+    Args:
+        evidence: What was measured.
+
+    Returns:
+        The report.
+    """
     values, directions = evidence.principal
     level = collapse_level(values[: evidence.seen])
     source = evidence.inputs or evidence
@@ -138,10 +186,10 @@ def examine(evidence: Evidence) -> EmbeddingReport:
         evidence.noise_floor if ratio is None else evidence.cause_floor,
         evidence.seen,
         room=room,
-        tell=None if ratio is None else partial(tell, evidence),
+        from_views=None if ratio is None else partial(fates_from_views, evidence),
         counted=count_inputs(evidence.inputs, signal, crossed) if evidence.inputs and not contradiction else None,
         views=evidence.views,
-        untold=NO_VIEWS if evidence.pairs is None else "the other views do not differ from the first",
+        no_cause=NO_VIEWS if evidence.pairs is None else "the other views do not differ from the first",
         ratios=_finite(ratio),
         ratio_errors=_finite(error),
     )
@@ -177,7 +225,7 @@ def examine(evidence: Evidence) -> EmbeddingReport:
 def _ratios_along(
     evidence: Evidence, directions: Float[Tensor, "c k"]
 ) -> tuple[Float[Tensor, " d"] | None, Float[Tensor, " d"] | None]:
-    """Rho along each principal direction and its standard error; None where no other view differs from the first."""
+    """Return rho along each principal direction and its standard error; None if no view differs from the first."""
     if evidence.pairs is None or evidence.unaugmented:
         return None, None
     along = ratio_along(directions, evidence.pairs)
@@ -186,14 +234,14 @@ def _ratios_along(
 
 
 def _room(evidence: Evidence, values: Float[Tensor, " k"]) -> tuple[int | None, list[str]]:
-    """How many dimensions the last layer's inputs leave room for, or why what is said of them cannot be true."""
+    """Return how many dimensions the last layer can fill, or a warning if more than that vary."""
     room = evidence.inputs.dim if evidence.inputs else evidence.input_dim
     varying = int((values[: evidence.seen] > evidence.cause_floor).sum())
     return (room, []) if room is None or varying <= room else (None, [beyond_width(varying, room)])
 
 
 def _finite(values: Float[Tensor, " d"] | None) -> list[float | None]:
-    """Values for JSON, which has neither NaN nor infinity; none where none were measured."""
+    """Return values for JSON, with None for NaN and infinity; an empty list if none were measured."""
     return [] if values is None else [value if math.isfinite(value) else None for value in values.tolist()]
 
 
@@ -202,7 +250,7 @@ def _padded(values: Float[Tensor, " k"], dim: int, filling: float) -> Float[Tens
 
 
 def _signal(evidence: Evidence) -> tuple[SharedSignal | None, list[str]]:
-    """The signal that the views share, or why it was not tested."""
+    """Return the signal that the views share, or a warning if it could not be tested."""
     if evidence.correlation is None or evidence.unaugmented:
         return None, []
     if min(evidence.samples, len(evidence.rows)) < FEWEST_FOR_ERRORS:
@@ -231,7 +279,7 @@ def _conventions(evidence: Evidence, level: float) -> dict[str, Any]:
 
 
 def _share_beaten(crossed: list[Crossed], ratios: Float[Tensor, " r"] | None) -> float | None:
-    """In what share of directions augmentation beats data, for one-sided views; see `cross_validated_ratios`."""
+    """Return the share of directions with rho >= 1, for one-sided views; see `cross_validated_ratios`."""
     judged = [c.rho for c in crossed] or ([] if ratios is None else [ratios])
     total = sum(map(len, judged))
     return sum(float((rho >= 1).sum()) for rho in judged) / total if total else None

@@ -1,4 +1,4 @@
-"""A uniform sample of a stream's rows, in constant memory."""
+"""A uniform random sample of the rows of a stream, in constant memory."""
 
 import torch
 import torch.distributed
@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 class Reservoir:
-    """A uniform random sample of at most `size` of the rows seen so far; all rows while there are no more than that.
+    """A uniform random sample of at most `size` of the rows added so far.
 
-    Every row draws a key from the seed's generator, and the rows with the smallest keys stay (Efraimidis and
-    Spirakis 2006 with equal weights), so two reservoirs merge by keeping the smallest keys of both. Reservoirs that are
-    merged need different seeds: with one seed, rows at the same places of two streams get the same keys.
+    Every row draws a random key, and the rows with the smallest keys are kept (Efraimidis and Spirakis 2006, with equal
+    weights). So two reservoirs merge by keeping the smallest keys of both. They need different seeds: with one seed,
+    rows at the same places of two streams have the same keys.
     """
 
     def __init__(self, size: int, seed: int = 0) -> None:
-        """Start empty. Raises ValueError for a size below 2."""
+        """Start without rows; ValueError for a size below 2."""
         if size < 2:
             raise ValueError(f"the sample's size is {size}; keep at least 2 rows")
         self.size, self.generator = size, torch.Generator().manual_seed(seed)
@@ -24,15 +24,15 @@ class Reservoir:
 
     @property
     def rows(self) -> Shaped[Tensor, "r d"] | None:
-        """The rows kept, in order of arrival while all fit; None before any update."""
+        """The rows that are kept, in order of arrival while all fit; None before any update."""
         return None if self._buffer is None else self._buffer[: len(self.keys)]
 
     def update(self, rows: Shaped[Tensor, "n d"]) -> None:
-        """Offer rows; those that stay are copied."""
+        """Add rows to the stream; those that are kept are copied."""
         self._keep(torch.rand(len(rows), generator=self.generator, dtype=torch.float64), rows)
 
     def merge(self, other: "Reservoir") -> None:
-        """Become a sample of both streams. Raises ValueError for reservoirs of unlike size, and for this one itself."""
+        """Become a sample of both streams; ValueError for reservoirs of different sizes and for this one itself."""
         if other is self:
             raise ValueError("a sample does not merge with itself: that would keep every row twice")
         if other.size != self.size:
@@ -41,11 +41,11 @@ class Reservoir:
             self._keep(other.keys, other.rows)
 
     def all_reduce(self, group: torch.distributed.ProcessGroup | None = None) -> None:
-        """Become a sample of the streams of all processes, the same on each; all must have had an `update`."""
+        """Become one sample of the streams of all processes, equal on each; all must have had an `update`."""
         kept = self.rows
         assert kept is not None
         world = torch.distributed.get_world_size(group)
-        # Collectives need equal shapes: missing rows get keys that are never kept.
+        # Collectives need equal shapes: missing rows are filled in, with keys that are never kept.
         missing = self.size - len(self.keys)
         keys = torch.nn.functional.pad(self.keys, (0, missing), value=2.0).to(kept.device)
         rows = torch.nn.functional.pad(kept, (0, 0, 0, missing)).contiguous().view(torch.uint8)  # any format
@@ -59,7 +59,7 @@ class Reservoir:
 
     @torch.no_grad()
     def _keep(self, keys: Tensor, rows: Tensor) -> None:
-        with torch.inference_mode(False):  # a buffer made in inference mode could not be changed outside of it
+        with torch.inference_mode(False):  # a buffer made in inference mode could not be changed outside it
             if self._buffer is None:
                 self._buffer = rows.new_empty(self.size, rows.shape[1])
             held = len(self.keys)

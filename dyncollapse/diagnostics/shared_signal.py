@@ -1,4 +1,4 @@
-"""In how many directions two views of the same samples are correlated: their shared signal, with its sampling error.
+"""Count the directions in which two views of the same samples are correlated: their shared signal.
 
 The canonical correlations gamma of two views solve G v = gamma S v, with S the covariance of a view and G the
 symmetrised covariance between views. Two views drawn alike and independently given the image have gamma >= 0, and
@@ -11,14 +11,16 @@ from statistics import NormalDist
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from scipy.special import chdtrc, digamma, polygamma
 from torch import Tensor
 
-# Chance that the test counts a direction too many: small, so that a verdict does not turn with the seed.
+from dyncollapse.diagnostics.conversion import Numbers, as_rows
+
+# Probability that the test counts one direction too many: small, so that a verdict does not change with the seed.
 LEVEL = 1e-3
-# A test of q directions needs as many samples for its determinants; at four samples a direction it still has power
-# (24 of 40 correlations of 0.5 found with 400 samples of 100 dimensions).
+# A test of q directions needs q samples for its determinants. With four samples per direction it still has power: it
+# detects 24 of 40 correlations of 0.5 with 400 samples of 100 dimensions.
 SAMPLES_PER_DIRECTION = 4
 # 0.999 quantile of the Tracy-Widom law of order 1, whose tail is tabulated (Bejan 2005).
 TRACY_WIDOM_999 = 3.27
@@ -26,10 +28,13 @@ TRACY_WIDOM_999 = 3.27
 
 @dataclass(frozen=True, eq=False)
 class SharedSignal:
-    """Correlations of two views, largest magnitude first, and how many of them are not explained by sampling.
+    """Correlations of two views, and how many of them are not explained by sampling.
 
-    `positive` and `negative` are lower bounds at the confidence 1 - LEVEL; `tested` is the number of directions that
-    were tested; `explained` is the correlation that sampling alone reaches along the most correlated of the others.
+    Attributes:
+        correlations: Canonical correlations in the tested directions, in descending order of magnitude.
+        positive: Lower bound on the number of positive ones, at the confidence 1 - LEVEL.
+        negative: Lower bound on the number of negative ones.
+        explained: Correlation that sampling alone reaches along the most correlated of the other directions.
     """
 
     correlations: Float[Tensor, " q"]
@@ -39,32 +44,31 @@ class SharedSignal:
 
     @property
     def tested(self) -> int:
-        """How many directions the counts are about."""
+        """Number of tested directions."""
         return len(self.correlations)
 
     def as_values(self) -> dict[str, Any]:
-        """All of it as plain JSON values."""
+        """Return all fields as plain JSON values."""
         counts = {"tested": self.tested, "positive": self.positive, "negative": self.negative}
         return counts | {"explained": self.explained, "correlations": self.correlations.tolist()}
 
 
-def signal_rank(z: Float[Tensor, "n d"], z_pos: Float[Tensor, "n d"]) -> int:
-    """Lower bound on the number of directions in which two views of the same samples are positively correlated.
+def signal_rank(z: Real[Numbers, "n d"], z_pos: Real[Numbers, "n d"]) -> int:
+    """Return a lower bound on the number of directions in which two views are positively correlated.
 
-    Counts canonical correlations by a sequential likelihood-ratio test at the level 0.1 %: the strongest is taken away
-    until the rest may be zero. Where there are fewer than 4 d samples, the n / 4 directions of largest variance are
-    tested. Samples must be independent of each other; their distribution may have heavy tails, and a scale that both
-    views share.
+    It counts canonical correlations by a sequential likelihood-ratio test at the level 0.1 %: the strongest is removed
+    until the rest may be zero. With fewer than 4 d samples it tests the n / 4 directions of largest variance. Samples
+    must be independent of each other; they may have heavy tails, and a scale that both views share.
 
     Args:
         z: One view, a row per sample.
-        z_pos: The other view, row by row.
+        z_pos: The other view of the same samples, row by row.
 
     Returns:
-        A whole number from 0 to d. It grows with n towards the true number and exceeds it with a chance of 0.1 %.
+        A whole number from 0 to d. It grows with n towards the true number, and exceeds it with a probability of 0.1 %.
 
     Raises:
-        ValueError: For shapes that differ, fewer than 8 samples, or entries that are not finite.
+        ValueError: For shapes that differ, fewer than 8 samples, or entries that are not finite real numbers.
 
     References:
         Bartlett 1941 and Lawley 1959 (sequential tests of canonical correlations); Muirhead 1982, sections 8.2 and
@@ -77,15 +81,16 @@ def signal_rank(z: Float[Tensor, "n d"], z_pos: Float[Tensor, "n d"]) -> int:
         >>> signal_rank(*views)
         3
     """
+    z, z_pos = as_rows(z, "views"), as_rows(z_pos, "views")
     if z.ndim != 2 or z.shape != z_pos.shape:
-        raise ValueError(f"views have shapes {tuple(z.shape)} and {tuple(z_pos.shape)}; give two alike, (n, d)")
+        raise ValueError(f"views have shapes {tuple(z.shape)} and {tuple(z_pos.shape)}; give two of one shape, (n, d)")
     if len(z) < 2 * SAMPLES_PER_DIRECTION:
         raise ValueError(f"{len(z)} samples are too few to test a correlation; give at least 8")
     first, second = (view.to(torch.float64) - view.to(torch.float64).mean(0) for view in (z, z_pos))
     if not (torch.isfinite(first).all() and torch.isfinite(second).all()):
         raise ValueError("the views hold NaN or infinity")
     largest = float(max(first.abs().max(), second.abs().max())) or 1.0
-    first, second = first / largest, second / largest  # or squares of very small numbers vanish
+    first, second = first / largest, second / largest  # squares of very small numbers would vanish
     cov = (first.mT @ first + second.mT @ second) / (2 * len(z))
     cross = first.mT @ second / len(z)
     variances, frame = torch.linalg.eigh(cov)
@@ -97,7 +102,7 @@ def signal_rank(z: Float[Tensor, "n d"], z_pos: Float[Tensor, "n d"]) -> int:
 
 
 def largest_directions(frame: Float[Tensor, "d q"], samples: int) -> Float[Tensor, "d k"]:
-    """The last columns of `frame`, ascending in variance, as many as so many samples can test."""
+    """Return as many of the last columns of `frame`, which ascend in variance, as the samples can test."""
     return frame[:, max(0, frame.shape[1] - samples // SAMPLES_PER_DIRECTION) :]
 
 
@@ -145,20 +150,20 @@ def shared_signal(
 
 
 def _negative(gamma: Float[Tensor, " k"], tested: int, samples: int, inflation: Float[Tensor, " q"]) -> int:
-    """How many of the counted correlations are negative beyond what uncorrelated directions show.
+    """Count the correlations that are more negative than those of uncorrelated directions.
 
     Strong correlations push the others down, by 1 / (2 n gamma) each (second-order perturbation of sample canonical
-    correlations): what is left uncorrelated then differs from 0 without being negative.
+    correlations). An uncorrelated direction then has a sample correlation below 0.
     """
-    found = 0
+    count = 0
     for j, value in enumerate(gamma.tolist()):
         if value >= 0:
             continue
         stronger = gamma[gamma > -value]
         n = (samples - 1 - j) / float(inflation[j])
         shown = noise_correlation(n, max(1, tested - len(stronger))) + float((1 / stronger).sum()) / (2 * n)
-        found += value < -shown
-    return found
+        count += value < -shown
+    return count
 
 
 def count_positive(
@@ -169,10 +174,21 @@ def count_positive(
     first: Float[Tensor, "r d"],
     second: Float[Tensor, "r d"],
 ) -> int:
-    """How many correlations exceed, one after the other, what the directions left over would show without any.
+    """Count positive correlations one after the other, until the next may be that of an uncorrelated direction.
 
-    Arguments are those of `shared_signal`, which is about correlations that differ from 0; this one is about their
-    sign, and bounds the number of positive ones where many are negative.
+    `shared_signal` counts correlations that differ from 0. This count is about their sign, and bounds the number of
+    positive ones even if many are negative.
+
+    Args:
+        cov: S, the covariance of a view, averaged over both.
+        cross: G, the symmetrised covariance between the views.
+        frame: q independent columns whose span is tested; S must not vanish there.
+        samples: n, behind both covariances.
+        first: Rows of one view, centred, for the inflation; all or a sample of them.
+        second: The same rows of the other view.
+
+    Returns:
+        A lower bound.
     """
     gamma, canonical = _canonical(cov, cross, frame)
     inflation = _inflation(first @ canonical, second @ canonical)
@@ -185,7 +201,7 @@ def count_positive(
 def _canonical(
     cov: Float[Tensor, "d d"], cross: Float[Tensor, "d d"], frame: Float[Tensor, "d q"]
 ) -> tuple[Float[Tensor, " q"], Float[Tensor, "d q"]]:
-    """Correlations inside the span of a frame, descending, and their directions with variance 1."""
+    """Return the correlations inside the span of a frame, descending, and their directions with variance 1."""
     variances, turn = torch.linalg.eigh(frame.mT @ cov @ frame)
     white = frame @ turn / variances.sqrt()
     gamma, turn = torch.linalg.eigh(white.mT @ cross @ white)
@@ -193,12 +209,13 @@ def _canonical(
 
 
 def _inflation(first: Float[Tensor, "r q"], second: Float[Tensor, "r q"]) -> Float[Tensor, " q"]:
-    """By what factor the squared sampling error of correlations exceeds that of independent Gaussian scores.
+    """Return the factor by which squared sampling errors of correlations exceed those of independent Gaussian scores.
 
-    For every k, of the scores from the k-th on. Under independence E s_i^2 s'_j^2 = 1 for scores of variance 1,
-    whatever their tails. It is estimated over all i and j, where a scale common to all directions raises it, and over
-    i = j, less the 2 gamma^2 that a Gaussian correlation adds. The statistic sums squared errors over pairs i <= j of
-    directions: the factor is the root mean square over these pairs, for few large errors skew the sum.
+    There is one factor for every k, of the scores from the k-th on. Under independence E s_i^2 s'_j^2 = 1 for scores of
+    variance 1, whatever their tails. It is estimated over all i and j, where a scale common to all directions raises
+    it, and over i = j, minus the 2 gamma^2 that a Gaussian correlation adds. The statistic sums squared errors over
+    pairs i <= j of directions. The factor is the root mean square over these pairs, since a few large errors skew the
+    sum.
     """
 
     def from_each_on(values: Tensor) -> Tensor:
@@ -210,12 +227,12 @@ def _inflation(first: Float[Tensor, "r q"], second: Float[Tensor, "r q"]) -> Flo
     gamma_squared = (first * second).mean(0).square() / power
     own = (first * second).square().mean(0) / power - 2 * gamma_squared
     q = torch.arange(len(own), 0, -1, dtype=own.dtype, device=own.device)
-    found = (((from_each_on(own) / q).square() * 2 + overall.square() * (q - 1)) / (q + 1)).sqrt()
-    return torch.where(torch.isfinite(found), found, math.inf).clamp_min(1.0)
+    factor = (((from_each_on(own) / q).square() * 2 + overall.square() * (q - 1)) / (q + 1)).sqrt()
+    return torch.where(torch.isfinite(factor), factor, math.inf).clamp_min(1.0)
 
 
 def _chance(statistic: float, n: float, q: int) -> float:
-    """Chance that q uncorrelated directions and n samples show at least this -log det(1 - Gamma^2).
+    """Return the probability that n samples of q uncorrelated directions give at least this -log det(1 - Gamma^2).
 
     A gamma law with the exact mean and variance: log |W| of a Wishart matrix of m samples is a sum of independent
     log chi-squares, and the ratio is independent of the pooled covariance.
@@ -228,9 +245,19 @@ def _chance(statistic: float, n: float, q: int) -> float:
 
 
 def noise_correlation(n: float, q: int) -> float:
-    """The correlation that n samples of q uncorrelated directions exceed, along the best of them, in 0.1 % of draws.
+    """Return the largest correlation among q uncorrelated directions that n samples exceed in 0.1 % of draws.
 
-    (1 + gamma) / 2 is the largest root of a double Wishart problem with n samples on either side (Johnstone 2008).
+    (1 + gamma) / 2 is the largest root of a double Wishart problem with n samples on either side.
+
+    Args:
+        n: Number of samples, perhaps divided by an inflation.
+        q: Number of directions.
+
+    Returns:
+        The correlation; 1 if there are too few samples.
+
+    References:
+        Johnstone 2008 (Tracy-Widom limit of the largest root).
     """
     if n < q + 1:
         return 1.0
@@ -243,5 +270,5 @@ def noise_correlation(n: float, q: int) -> float:
 
 
 def family_margin(count: int) -> float:
-    """How many standard errors all of `count` estimates stay within, but for a chance of LEVEL."""
+    """Return the number of standard errors that none of `count` estimates exceeds, except with probability LEVEL."""
     return NormalDist().inv_cdf(1 - LEVEL / (2 * max(1, count)))

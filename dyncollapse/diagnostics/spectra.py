@@ -1,30 +1,53 @@
 """Spectra of embeddings and of the end-to-end product."""
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
+from dyncollapse.diagnostics.conversion import Numbers, as_dtype, as_floats
+from dyncollapse.diagnostics.spectrum_checks import require_matrix
 from dyncollapse.model.precision import full_precision
 
-# E[m^2] of a mantissa m that is log-uniform in [1, 2), as over the binades that data span; between 1 and 4 for any.
+# E[m^2] of a mantissa m that is log-uniform in [1, 2), as for data that span many powers of 2. Any law gives 1 to 4.
 SQUARE_MANTISSA = 3 / (2 * math.log(2))
 # Noise of variance q in every direction gives sample eigenvalues up to q (1 + sqrt(d/n))^2 (Marchenko and Pastur 1967).
 QUANTISATION_MARGIN = 4
-# Ours, in eps times the largest eigenvalue. Measured for d of 4 to 2048 and 16 to 2 000 000 rows, in batches of one to
-# all: up to 7 on flat and steep spectra of any rank, up to 12 on a few points repeated, whose rounding errors agree.
+# Round-off of the sums in eps times the largest eigenvalue. Measured for d of 4 to 2048 and 16 to 2 000 000 rows, in
+# batches of one row to all rows: up to 7 on flat and steep spectra of any rank, and up to 12 on a few repeated points,
+# whose rounding errors are equal.
 ROUNDINGS_OF_SUMS = 16
 
 
 @full_precision
-def covariance_spectrum(z: Float[Tensor, "*runs n m"]) -> Float[Tensor, "*runs m"]:
-    """Eigenvalues, descending, of the embedding covariance C = (1/n) sum_i (z_i - mean)(z_i - mean)^T (Eq. 1).
+def covariance_spectrum(z: Real[Numbers, "*runs n m"]) -> Float[Tensor, "*runs m"]:
+    """Return the eigenvalues of the embedding covariance C = (1/n) sum_i (z_i - mean)(z_i - mean)^T.
 
-    Computed as squared singular values of the centred embeddings over n, so that small ones keep their digits
-    and none is negative; dimensions beyond the number of samples are exactly 0.
-    Raises ValueError for fewer than two samples or for NaN or infinite entries.
+    They are squared singular values of the centred embeddings over n, so that small ones keep their digits and none is
+    negative. Gradients flow through it.
+
+    Args:
+        z: Embeddings, a row per sample.
+
+    Returns:
+        The eigenvalues in descending order. If there are fewer samples than dimensions, the rest is exactly 0.
+
+    Raises:
+        ValueError: For fewer than two samples, NaN or infinity, and for what is no matrix.
+
+    References:
+        Jing et al. 2022, Eq. 1, arXiv 2110.09348.
+
+    Example:
+        >>> z = torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> covariance_spectrum(z)
+        tensor([2.0000, 0.5000])
     """
+    z = as_floats(z, "embeddings")
+    require_matrix(z, "embeddings")
     n, m = z.shape[-2:]
     if n < 2:
         raise ValueError(f"the spectrum of {n} sample(s) is not defined; give at least 2")
@@ -35,23 +58,46 @@ def covariance_spectrum(z: Float[Tensor, "*runs n m"]) -> Float[Tensor, "*runs m
 
 
 def noise_floor(
-    second_moments: Float[Tensor, " d"], largest: float, dtype: torch.dtype, *, fast: bool = False
+    second_moments: Real[Numbers, " d"],
+    largest: float,
+    dtype: torch.dtype | np.dtype[Any] | type[np.generic],
+    *,
+    fast: bool = False,
 ) -> float:
-    """Variance below which an eigenvalue of the covariance in `Moments` is rounding: the larger of two noises.
+    """Return the variance below which an eigenvalue of a covariance is rounding: the larger of two noises.
 
     Stored values: a number z = m 2^e, m in [1, 2), of a format with machine precision eps is off by up to half the
     spacing u = eps 2^e; uniformly, with variance u^2 / 12. For log-uniform m, independent of e,
     E[z^2] = E[m^2] E[2^(2e)] with E[m^2] = 3 / (2 ln 2), so rounding adds q_k = (ln 2 / 18) eps^2 E[z_k^2] to the
     variance of column k, and (eps t)^2 / 12 below the smallest normal number t, where the spacing stays eps t. If
-    columns round independently, a unit vector v sees sum_k v_k^2 q_k <= max_k q_k; the floor is 4 times that, the most
-    that the spread of n >= d samples makes of it. (They do not where a single latent variable moves all columns by
-    about the spacing: 4.5 floors seen at d = 1024.)
-    Sums: 16 eps times the largest eigenvalue, eps of float64, or of float32 if `fast`; and in the eigenvalue solver,
-    sqrt(d) eps of float64 (LAPACK's without vectors: 6, 18 and 19 at d = 128, 512 and 1024); all measured, ours.
+    columns round independently, a unit vector v sees sum_k v_k^2 q_k <= max_k q_k. The floor is 4 times that, the
+    largest factor by which the sampling of n >= d rows spreads it. Columns do not round independently if a single
+    latent variable moves all of them by about the spacing: variances up to 4.5 floors were measured at d = 1024.
 
-    `second_moments` are E[z_k^2], not centred, `largest` is the largest eigenvalue of the covariance and `dtype` the
-    coarsest format that the embeddings went through; integers count as exact.
+    Sums: 16 eps times the largest eigenvalue, with eps of float64, or of float32 if `fast`; and sqrt(d) eps of float64
+    for the eigenvalue solver. Both were measured: LAPACK's solver without vectors is off by 6, 18 and 19 eps at
+    d = 128, 512 and 1024.
+
+    Args:
+        second_moments: E[z_k^2] of every column, not centred.
+        largest: Largest eigenvalue of the covariance.
+        dtype: Coarsest format that the embeddings were stored in, of torch or NumPy; integers count as exact.
+        fast: Whether products were computed in float32, as `Moments` does if `fast`.
+
+    Returns:
+        A variance, in squared units of the embeddings.
+
+    Raises:
+        ValueError: For anything but real numbers, and for a format that torch does not have.
+
+    References:
+        docs/diagnostics.md, section 3; Marchenko and Pastur 1967 (the factor 4).
+
+    Example:
+        >>> f"{noise_floor(torch.ones(64), 1.0, torch.bfloat16):.0e}"
+        '9e-06'
     """
+    second_moments, dtype = as_floats(second_moments, "second moments"), as_dtype(dtype)
     stored = 0.0
     if dtype.is_floating_point:
         info = torch.finfo(dtype)
@@ -64,14 +110,33 @@ def noise_floor(
 
 @full_precision
 def mode_singular_values(
-    product: Float[Tensor, "*runs m d"], directions: Float[Tensor, "d d"], groups: list[list[int]]
+    product: Real[Numbers, "*runs m d"], directions: Real[Numbers, "d d"], groups: list[list[int]]
 ) -> Float[Tensor, "*runs d"]:
-    """Singular values of P restricted to each group of input directions, one value per direction.
+    """Return the singular values of an end-to-end product P restricted to groups of input directions.
 
-    `directions` holds one unit vector per column; a group of q directions gets the singular values of
-    P @ directions[:, group] in descending order, padded with zeros beyond P's rank. Groups are
-    subspaces in which data and augmentation variance are equal, so that no basis inside them is special.
+    The directions of a group share their data and augmentation variance, so no basis inside their span is special.
+    A group of q directions gets the singular values of P @ directions[:, group], descending, with zeros beyond the rank
+    of P.
+
+    Args:
+        product: P, which maps d inputs to m outputs, one per run.
+        directions: Unit vectors as columns.
+        groups: Numbers of the directions of each group, every direction in one group.
+
+    Returns:
+        One value per direction.
+
+    Raises:
+        ValueError: For anything but real numbers.
+
+    Example:
+        >>> product = torch.diag(torch.tensor([3.0, 4.0, 1.0]))
+        >>> mode_singular_values(product, torch.eye(3), [[0, 1], [2]])
+        tensor([4., 3., 1.])
     """
+    product, directions = as_floats(product, "entries of the product"), as_floats(directions, "directions")
+    kind = torch.promote_types(product.dtype, directions.dtype)
+    product, directions = product.to(kind), directions.to(kind)
     values = product.new_zeros(*product.shape[:-2], directions.shape[-1])
     for group in groups:
         sigma = torch.linalg.svdvals(product @ directions[:, group])

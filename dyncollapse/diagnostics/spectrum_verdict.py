@@ -4,22 +4,44 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Real
 
-from dyncollapse.diagnostics.causes import InputCount, Told
+from dyncollapse.diagnostics.causes import InputCount, ViewFates
+from dyncollapse.diagnostics.conversion import Numbers, as_floats
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, DimensionVerdict, Fate, Verdict
 
-NO_VIEWS = "other views of the same samples would tell why"
+NO_VIEWS = "other views of the same samples would show the cause"
 
 
-def collapse_level(spectrum: Float[Tensor, " k"]) -> float:
-    """Variance below which a dimension counts as collapsed beside the others, from a descending covariance spectrum.
+def collapse_level(spectrum: Real[Numbers, " k"]) -> float:
+    """Return the variance below which a dimension is small beside the others: the level of the first cliff.
 
-    The first eigenvalue below COLLAPSED_BELOW^2 times the geometric mean of all above it makes a cliff; the level is
-    that share of their mean. A power law j^-alpha reaches exp(-alpha) of that mean, however long it is, so a
-    heavy tail is no cliff, while a share of the largest eigenvalue would cut any tail. Zero where nothing varies.
+    A cliff is an eigenvalue below 1e-4 (COLLAPSED_BELOW^2) of the geometric mean of all larger ones; the level is that
+    share of their mean. A heavy tail is no cliff: a power law j^-a stays above exp(-a) of that mean, however long it
+    is, while a fixed share of the largest eigenvalue would cut any tail.
+
+    Args:
+        spectrum: Covariance eigenvalues in descending order.
+
+    Returns:
+        The level, in the unit of the eigenvalues; below the smallest eigenvalue if there is no cliff, and 0 if nothing
+        varies.
+
+    Raises:
+        ValueError: For anything but real numbers.
+
+    References:
+        docs/diagnostics.md, section 3.
+
+    Example:
+        >>> spectrum = torch.tensor([1.0, 1.0, 1e-5, 1e-6])
+        >>> (spectrum < collapse_level(spectrum)).sum()  # a cliff behind the second
+        tensor(2)
+        >>> tail = torch.arange(1, 1001).double() ** -2
+        >>> (tail < collapse_level(tail)).sum()  # from 1 to 1e-6 without a cliff
+        tensor(0)
     """
+    spectrum = as_floats(spectrum, "eigenvalues")
     logs = spectrum.clamp_min(0).log()
     share = 2 * math.log(COLLAPSED_BELOW)
     level = logs.cumsum(0) / torch.arange(1, len(logs) + 1, dtype=logs.dtype, device=logs.device) + share
@@ -28,43 +50,56 @@ def collapse_level(spectrum: Float[Tensor, " k"]) -> float:
 
 
 def judge_spectrum(
-    spectrum: Float[Tensor, " d"],
+    spectrum: Real[Numbers, " d"],
     threshold: float,
     floor: float,
     seen: int,
     *,
     room: int | None = None,
-    tell: Callable[[list[int]], Told] | None = None,
+    from_views: Callable[[list[int]], ViewFates] | None = None,
     counted: InputCount | None = None,
     views: str = "two-sided",
-    untold: str = NO_VIEWS,
+    no_cause: str = NO_VIEWS,
     ratios: Sequence[float | None] = (),
     ratio_errors: Sequence[float | None] = (),
 ) -> Verdict:
-    """Judge measured embeddings: collapsed are variances up to `threshold` among the first `seen` of the spectrum.
+    """Give each dimension of measured embeddings its fate, and say in a sentence what collapsed and why.
 
-    What width forbids is counted first: of d dimensions at most `room` can vary. Other views tell the cause of those
-    left whose variance lies above `floor`. Below it only the last layer's inputs can, by counting: each alive or told
-    dimension uses up one of their directions of its kind, and what these leave over is given to the hidden ones.
+    Collapsed are variances up to `threshold` among the first `seen` of the spectrum. Of d dimensions at most `room` can
+    vary, so the others are structural before any other cause is asked for. Other views decide the cause of those above
+    `floor`. Below it only the inputs of the last layer can, by counting: each alive or decided dimension uses one of
+    their directions of its kind, and the remaining directions go to the dimensions below the floor.
 
     Args:
-        spectrum: Covariance eigenvalues, descending.
+        spectrum: Covariance eigenvalues in descending order.
         threshold: Variance up to which a dimension counts as collapsed.
-        floor: Variance below which rounding hides what other views could tell.
-        seen: How many dimensions the samples can show; the others are unseen, and not counted as collapsed.
-        room: How many units the last linear layer reads, where known.
-        tell: Gives the fates of collapsed directions, by number; None without other views.
-        counted: What the last layer's inputs leave.
-        views: How the views were made, for the words.
-        untold: What is said of collapsed dimensions that nothing tells the cause of.
-        ratios: rho along each principal direction, where it was measured.
-        ratio_errors: Their standard errors.
+        floor: Variance below which rounding hides the evidence of other views.
+        seen: Number of dimensions that the samples can show; the others are unseen, and not counted as collapsed.
+        room: Number of units that the last linear layer reads, if known.
+        from_views: Returns the fates of collapsed directions, given their numbers; None without other views.
+        counted: Counts of directions in the inputs of the last layer.
+        views: "one-sided" or "two-sided", for the words of the sentence.
+        no_cause: What the sentence says of collapsed dimensions above `floor` if no view decides their cause.
+        ratios: rho along each principal direction, if it was measured.
+        ratio_errors: Standard errors of `ratios`.
 
     Returns:
         The verdict, with one fate per dimension.
+
+    Raises:
+        ValueError: For anything but real numbers, and for `ratios` of another length than the spectrum.
+
+    References:
+        docs/diagnostics.md, sections 3 and 4.
+
+    Example:
+        >>> verdict = judge_spectrum(torch.tensor([1.0, 0.5, 1e-6]), threshold=1e-4, floor=1e-12, seen=3)
+        >>> [str(fate) for fate in verdict.fates]
+        ['alive', 'alive', 'unexplained']
     """
+    spectrum = as_floats(spectrum, "eigenvalues")
     values, d = spectrum.tolist(), len(spectrum)
-    # Collapsed until a cause is found: above the floor other views can tell it, below it only the inputs.
+    # Collapsed dimensions start without a cause: other views may show it above the floor, the inputs below it.
     fates = [
         Fate.UNSEEN
         if k >= seen
@@ -79,26 +114,27 @@ def judge_spectrum(
         forbidden = [k for k in reversed(range(d)) if fates[k] is not Fate.ALIVE][: max(0, d - room)]
         for k in forbidden:
             fates[k] = Fate.STRUCTURAL
-    told = Told() if tell is None else tell([k for k in range(d) if fates[k] is Fate.UNEXPLAINED])
-    for k, fate in told.fates.items():
+    asked = [k for k in range(d) if fates[k] is Fate.UNEXPLAINED]
+    by_views = ViewFates() if from_views is None else from_views(asked)
+    for k, fate in by_views.fates.items():
         fates[k] = fate
-    explained = [told.explained] if Fate.SUPPRESSED in told.fates.values() else []
-    if counted is not None and _tell_hidden(fates, counted):
+    explained = [by_views.explained] if Fate.SUPPRESSED in by_views.fates.values() else []
+    if counted is not None and _decide_hidden(fates, counted):
         explained.append(counted.explained)
     unseen_signal = max((value for value in explained if value is not None), default=None)
-    words = _words(views, room, told, counted, untold, unseen_signal)
+    words = _words(views, room, by_views, counted, no_cause, unseen_signal)
     measured = zip(fates, ratios or [None] * d, ratio_errors or [None] * d, strict=True)
     judged = tuple(DimensionVerdict(fate, rho=rho, rho_error=error) for fate, rho, error in measured)
     return Verdict(judged, threshold, _sentence(fates, threshold, words), unseen_signal=unseen_signal)
 
 
-def _tell_hidden(fates: list[Fate], counted: InputCount) -> bool:
-    """Give dimensions without a cause what the directions of the last layer's inputs leave over.
+def _decide_hidden(fates: list[Fate], counted: InputCount) -> bool:
+    """Give unresolved dimensions the fates of input directions that no other dimension uses.
 
     Returns whether any of them is suppressed.
     """
     hidden = [k for k, fate in enumerate(fates) if fate is Fate.UNRESOLVED]
-    told = fates.count(Fate.SUPPRESSED)
+    before = fates.count(Fate.SUPPRESSED)
     pools = {
         Fate.WAITING: counted.growing - fates.count(Fate.ALIVE) - fates.count(Fate.WAITING),
         Fate.DEAD: counted.dying - fates.count(Fate.DEAD),
@@ -108,30 +144,37 @@ def _tell_hidden(fates: list[Fate], counted: InputCount) -> bool:
         for k in hidden[: max(0, size)]:
             fates[k] = fate
         hidden = hidden[max(0, size) :]
-    return fates.count(Fate.SUPPRESSED) > told
+    return fates.count(Fate.SUPPRESSED) > before
 
 
 def _words(
-    views: str, room: int | None, told: Told, counted: InputCount | None, untold: str, unseen_signal: float | None
+    views: str,
+    room: int | None,
+    by_views: ViewFates,
+    counted: InputCount | None,
+    no_cause: str,
+    unseen_signal: float | None,
 ) -> dict[Fate, str]:
-    """What is said of each fate, in the order of the sentence."""
+    """Return the words for each fate, in the order of the sentence."""
     two_sided = views == "two-sided"
     beyond = f" beyond a correlation of {unseen_signal:.2g}, which sampling explains" if unseen_signal else ""
     silent = f"the views share no signal there{beyond}" if two_sided else "too low at rest"
     dead = "the views are negatively correlated there" if two_sided else "augmentation beats data there"
     waiting = "the views share signal there" if two_sided else "data beats augmentation there"
     open_ = "too few samples to compare the views" if two_sided else "rho is within its sampling error of 1"
-    inputs = "if a linear layer made them, its inputs can tell why"
+    inputs = "if they are outputs of a linear layer, its inputs can show the cause"
     if counted is not None:
-        inputs = "and the inputs leave the cause open"
+        inputs = "the inputs do not show the cause either"
         if counted.varying < counted.width:
-            inputs = f"the inputs vary in {counted.varying} directions only"
+            inputs = f"the inputs vary in only {counted.varying} directions"
     return {
         Fate.STRUCTURAL: f"for want of width (the last linear layer reads {room} units)",
         Fate.DEAD: f"by strong augmentation (dead: {dead})",
         Fate.SUPPRESSED: f"by strong augmentation (suppressed: {silent})",
         Fate.WAITING: f"by implicit regularization (waiting: {waiting})",
-        Fate.UNEXPLAINED: f"for a cause that is open ({open_})" if told.fates else f"above the noise floor; {untold}",
+        Fate.UNEXPLAINED: f"for a cause that is open ({open_})"
+        if by_views.fates
+        else f"above the noise floor; {no_cause}",
         Fate.UNRESOLVED: f"without variance clearly above rounding; {inputs}",
     }
 
@@ -141,6 +184,6 @@ def _sentence(fates: list[Fate], threshold: float, words: dict[Fate, str]) -> st
     total = len(fates) - unseen
     gone = total - fates.count(Fate.ALIVE)
     parts = [f"{fates.count(fate)} {text}" for fate, text in words.items() if fate in fates]
-    found = f"{gone} of {total} dimensions" if gone else f"No dimension of {total}"
-    found += " collapsed" + (f" (variance up to {threshold:.2g}): {', '.join(parts)}" if gone else "")
-    return found + (f"; {unseen} more cannot be seen with so few distinct samples." if unseen else ".")
+    sentence = f"{gone} of {total} dimensions" if gone else f"No dimension of {total}"
+    sentence += " collapsed" + (f" (variance up to {threshold:.2g}): {', '.join(parts)}" if gone else "")
+    return sentence + (f"; {unseen} more cannot be seen with so few distinct samples." if unseen else ".")

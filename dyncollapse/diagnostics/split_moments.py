@@ -1,4 +1,4 @@
-"""Sums over two random halves of the samples, in as many coordinates as the samples or the dimensions need."""
+"""Sums over two random halves of the samples, in the span of the rows if these are fewer than the dimensions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +13,15 @@ from dyncollapse.diagnostics.view_moments import ViewMoments
 
 @dataclass(frozen=True, eq=False)
 class Summed:
-    """Sums over all samples and over both halves, and of every column of the first view its mean and variance.
+    """Sums over all samples and over both halves.
 
-    `frame` (d, r) holds orthonormal columns that span all rows of all views, where these are fewer than the
-    dimensions: the sums are then about the r coordinates in it. None: they are about the d columns themselves.
+    Attributes:
+        total: Sums over all samples.
+        halves: Sums over each half.
+        frame: Orthonormal columns that span all rows of all views, if these are fewer than the dimensions: the sums
+            are then in coordinates of these columns. None if they are about the d columns themselves.
+        column_mean: Mean of each column of the first view.
+        column_variance: Variance of each column of the first view.
     """
 
     total: ViewMoments
@@ -27,29 +32,29 @@ class Summed:
 
 
 class SplitMoments:
-    """`ViewMoments` of both halves of a stream of samples, each of several views.
+    """`ViewMoments` of two halves of a stream of samples, each with several views.
 
-    Rows are held as they are until there are as many as dimensions, then summed: memory is O(rows x d) at first and
-    O(d^2) from then on, and so is the work.
+    Rows are held until there are as many as dimensions, then summed: memory is O(rows x d) at first and O(d^2) from
+    then on.
     """
 
     def __init__(self, dim: int, others: int, *, fast: bool, device: torch.device) -> None:
-        """Start empty, for rows of dimension `dim` and so many other views."""
+        """Start without samples, for rows of dimension `dim` and `others` views beside the first."""
         self.dim, self.others, self.fast, self.device = dim, others, fast, device
         self._held: list[tuple[list[Tensor], Tensor]] | None = []
         self._halves: tuple[ViewMoments, ViewMoments] | None = None
 
     @property
     def count(self) -> int:
-        """Samples seen."""
+        """Number of samples."""
         if self._halves is not None:
             return sum(half.count for half in self._halves)
         return sum(len(heads) for _, heads in self._held or ())
 
     def update(self, views: Sequence[Shaped[Tensor, "n d"]], heads: Bool[Tensor, " n"]) -> None:
-        """Add samples, one tensor per view; `heads` marks those of the first half."""
+        """Add samples, given as one tensor per view; `heads` marks those of the first half."""
         if self._held is not None:
-            with torch.inference_mode(False):  # or what is held under inference mode could not be used outside of it
+            with torch.inference_mode(False):  # tensors made in inference mode could not be used outside it
                 self._held.append(([view.detach().clone() for view in views], heads))
             if self.count * (1 + self.others) >= self.dim:
                 self._sum()
@@ -58,7 +63,7 @@ class SplitMoments:
         _split(views, heads, self._halves)
 
     def merge(self, other: "SplitMoments") -> None:
-        """Add the samples that another of the same dimension and number of views has seen."""
+        """Add the samples of another sum of the same dimension and number of views."""
         if self._held is not None and other._held is not None:
             self._held += other._held
             if self.count * (1 + self.others) < self.dim:
@@ -70,12 +75,12 @@ class SplitMoments:
             own.merge(added)
 
     def all_reduce(self, group: ProcessGroup | None = None) -> None:
-        """Give every process of the group the sums over all their samples; see `Moments.all_reduce`."""
+        """Join the sums of all processes of a group: see `Moments.all_reduce`."""
         for half in self._sum():
             half.all_reduce(group)
 
     def summed(self) -> Summed:
-        """What was summed; rows that are still held are summed in coordinates of their own span."""
+        """Return all sums; rows that are still held are summed in coordinates of their span."""
         if self._held is None:
             frame, halves = None, self._sum()
         else:
@@ -87,12 +92,12 @@ class SplitMoments:
             columns = total.each[0].mean, total.each[0].covariance.diagonal()
         else:
             rows = torch.cat([views[0].to(self.device, torch.float64) for views, _ in self._held or ()])
-            # The first row is taken off before anything is summed: near equal numbers differ without rounding.
+            # The first row is subtracted before summing, since nearly equal numbers are subtracted without rounding.
             columns = rows[0] + (rows - rows[0]).mean(0), (rows - rows[0]).var(0, correction=0)
         return Summed(total, halves, frame, *columns)
 
     def _sum(self) -> tuple[ViewMoments, ViewMoments]:
-        """Sum what is held, once and for all."""
+        """Sum the held rows, and hold none from then on."""
         if self._halves is None:
             self._halves, self._held = self._summed_rows(), None
         return self._halves
@@ -110,13 +115,13 @@ class SplitMoments:
     def _in_their_span(
         self, held: Sequence[tuple[list[Tensor], Tensor]]
     ) -> tuple[Float[Tensor, "d r"], tuple[ViewMoments, ViewMoments]]:
-        """An orthonormal frame of all rows, and the sums over their coordinates in it."""
+        """Return an orthonormal frame of all rows, and the sums over their coordinates in it."""
         blocks = [([view.to(self.device, torch.float64) for view in views], heads) for views, heads in held]
         first = next(views[0][:1] for views, heads in blocks if len(heads))
         apart = torch.cat([view - first for views, _ in blocks for view in views])
         if not bool(torch.isfinite(apart.square().sum(1)).all()):
             raise ValueError("the embeddings hold numbers whose squares overflow; give them in other units")
-        frame = torch.linalg.qr(torch.cat([first, apart[1:]]).mT).Q  # the first row is no distance from itself
+        frame = torch.linalg.qr(torch.cat([first, apart[1:]]).mT).Q  # apart[0] is the first row minus itself
         halves = self._empty(frame.shape[1])
         for views, heads in blocks:
             _split([(view - first) @ frame for view in views], heads, halves)
@@ -126,7 +131,7 @@ class SplitMoments:
 
 
 def _split(views: Sequence[Tensor], heads: Tensor, halves: tuple[ViewMoments, ViewMoments]) -> None:
-    """Give each sample to one half; all to the first where there is nothing to compare."""
+    """Add each sample to one half; a single view needs no halves and is added to the first."""
     if len(views) == 1:
         halves[0].update(views)
         return

@@ -1,16 +1,35 @@
-"""What a verdict on dimensions consists of: the fate of each, the mechanism behind it, and one sentence about all."""
+"""The parts of a verdict on dimensions: the fate of each, the mechanism behind it, and one sentence about all."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-# A dimension counts as collapsed below this share of the largest singular value: 1e-4 in variance, which figures of
-# the paper show as a clear gap, and far above what rounding and SGD's noise leave of a dead dimension.
 COLLAPSED_BELOW = 1e-2
+"""Share of the largest singular value below which a dimension counts as collapsed. In variance it is 1e-4.
+
+The paper's figures show a clear gap there, and it is far above what rounding and SGD's noise leave of a dead dimension.
+Spectra of measured embeddings use the geometric mean of all larger values in place of the largest: `collapse_level`.
+"""
 
 
 class Mechanism(StrEnum):
-    """Why dimensions collapsed: the paper's two mechanisms, both of them, want of width, an open cause, or none."""
+    """Why dimensions collapsed; the value is the word in tables and JSON.
+
+    Attributes:
+        NONE: Nothing collapsed.
+        STRONG: Augmentation exceeds data along the dimension, or removes all shared signal (strong augmentation).
+        IMPLICIT: The dimension would grow but has not yet (implicit regularization).
+        BOTH: The two mechanisms of the paper, in different dimensions.
+        WIDTH: A layer has too few units to fill the dimension.
+        UNKNOWN: The samples or the views given do not decide the cause.
+
+    References:
+        Jing et al. 2022, Sections 4 and 5, arXiv 2110.09348 (the two mechanisms).
+
+    Example:
+        >>> Mechanism("both") is Mechanism.BOTH, str(Mechanism.STRONG)
+        (True, 'strong-augmentation')
+    """
 
     NONE = "none"
     STRONG = "strong-augmentation"
@@ -21,16 +40,36 @@ class Mechanism(StrEnum):
 
 
 class Fate(StrEnum):
-    """What becomes of a dimension; its value is the word that tables and JSON say."""
+    """What happens to a dimension; the value is the word in tables and JSON.
+
+    Attributes:
+        ALIVE: Its variance lies above the threshold.
+        DEAD: It shrinks to zero and stays there (rho >= 1).
+        SUPPRESSED: Augmentation keeps it too small to count.
+        WAITING: It is small but would grow.
+        STRUCTURAL: The layers have too few units to fill it.
+        UNEXPLAINED: It is collapsed, and there is no other view, or rho is within its error of 1.
+        UNRESOLVED: It is collapsed below the noise floor, where rounding hides the cause.
+        UNSEEN: There are too few samples to show it; it does not count as collapsed.
+
+    References:
+        docs/theory.md, sections 5c (dead) and 5f (waiting).
+
+    Example:
+        >>> Fate.WAITING.collapsed, str(Fate.WAITING.mechanism)
+        (True, 'implicit-regularization')
+        >>> Fate.UNSEEN.collapsed
+        False
+    """
 
     ALIVE = "alive"
-    DEAD = "dead"  # rho >= 1: it never comes back
-    SUPPRESSED = "suppressed"  # augmentation keeps it too low to count
-    WAITING = "waiting"  # it would grow
-    STRUCTURAL = "structural"  # the layers have no room for it
-    UNEXPLAINED = "unexplained"  # no other view, or rho within its error of 1
-    UNRESOLVED = "unresolved"  # lost in rounding
-    UNSEEN = "unseen"  # too few samples show it: not counted as collapsed
+    DEAD = "dead"
+    SUPPRESSED = "suppressed"
+    WAITING = "waiting"
+    STRUCTURAL = "structural"
+    UNEXPLAINED = "unexplained"
+    UNRESOLVED = "unresolved"
+    UNSEEN = "unseen"
 
     @property
     def mechanism(self) -> Mechanism:
@@ -60,10 +99,15 @@ class DimensionVerdict:
     """The verdict on one dimension.
 
     Attributes:
-        fate: What becomes of it.
-        escape_time: Flow time by which a waiting one leaves zero, infinite for never; None where it is not known.
-        rho: Ratio of augmentation to data along it, None where it was not measured.
-        rho_error: Standard error of `rho`, None for an exact one.
+        fate: What happens to it.
+        escape_time: Flow time t = lr x steps at which a waiting dimension leaves zero: infinite if it never does, None
+            if it is not known.
+        rho: Ratio of augmentation to data along it; None if it was not measured.
+        rho_error: Standard error of `rho`; None if `rho` is exact.
+
+    Example:
+        >>> DimensionVerdict(Fate.DEAD, rho=1.5).fate.collapsed
+        True
     """
 
     fate: Fate
@@ -74,14 +118,22 @@ class DimensionVerdict:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which dimensions collapsed, why, and one sentence about all.
+    """Which dimensions collapsed and why.
 
     Attributes:
-        dimensions: The verdict on each, in the order of what was judged.
-        threshold: Singular value (of networks) or variance (of embeddings) up to which a dimension counts as collapsed.
-        sentence: What the verdict says, for people.
-        outputs: Dimensions of the embedding, where these are fewer than what was judged, the input modes.
-        unseen_signal: Correlation of sampled views up to which signal may have gone unseen in suppressed dimensions.
+        dimensions: The verdict on each dimension: by input mode for networks, by principal direction for embeddings.
+        threshold: Singular value (for networks) or variance (for embeddings) up to which a dimension counts as
+            collapsed.
+        sentence: The verdict in words.
+        outputs: Number of dimensions of the embedding, if it is less than the number of judged input modes.
+        unseen_signal: For two-sided views, the correlation up to which a shared signal may be hidden by sampling in
+            suppressed dimensions.
+
+    Example:
+        >>> dimensions = [DimensionVerdict(Fate.ALIVE), DimensionVerdict(Fate.DEAD), DimensionVerdict(Fate.WAITING)]
+        >>> verdict = Verdict(tuple(dimensions), threshold=1e-4, sentence="2 of 3 dimensions collapsed.")
+        >>> verdict.count, str(verdict.mechanism)
+        (2, 'both')
     """
 
     dimensions: tuple[DimensionVerdict, ...]
@@ -92,12 +144,12 @@ class Verdict:
 
     @property
     def dim(self) -> int:
-        """How many dimensions the embedding has."""
+        """Number of dimensions of the embedding."""
         return len(self.dimensions) if self.outputs is None else self.outputs
 
     @property
     def count(self) -> int:
-        """How many dimensions of the embedding collapsed: those that no living mode fills."""
+        """Number of collapsed dimensions of the embedding: those that no alive mode fills."""
         if self.outputs is None:
             return sum(self.collapsed)
         return max(0, self.outputs - self.fates.count(Fate.ALIVE))
@@ -114,7 +166,7 @@ class Verdict:
 
     @property
     def escapes(self) -> list[float | None]:
-        """Flow time by which each waiting dimension leaves zero; None for others and where it is not known."""
+        """Flow time at which each waiting dimension leaves zero; None for other dimensions and unknown times."""
         return [one.escape_time for one in self.dimensions]
 
     @property
@@ -124,25 +176,25 @@ class Verdict:
 
     @property
     def mechanism(self) -> Mechanism:
-        """The mechanism of all together."""
+        """The mechanism of all dimensions together: see `joint_mechanism`."""
         return joint_mechanism(self.mechanisms)
 
 
 def joint_mechanism(mechanisms: Iterable[Mechanism]) -> Mechanism:
-    """The paper's mechanism at work, or both of them; without these an open cause, want of width or none.
+    """Combine the mechanisms of dimensions: the paper's mechanisms come first, then an unknown cause, then width.
 
     Args:
-        mechanisms: Those behind single dimensions.
+        mechanisms: The mechanisms of single dimensions.
 
     Returns:
-        One for all of them.
+        BOTH if both mechanisms of the paper occur, else the one that occurs, else UNKNOWN, WIDTH or NONE.
 
     Example:
         >>> str(joint_mechanism([Mechanism.STRONG, Mechanism.WIDTH, Mechanism.NONE]))
         'strong-augmentation'
     """
-    there = set(mechanisms)
-    if {Mechanism.STRONG, Mechanism.IMPLICIT} <= there:
+    present = set(mechanisms)
+    if {Mechanism.STRONG, Mechanism.IMPLICIT} <= present:
         return Mechanism.BOTH
     order = (Mechanism.BOTH, Mechanism.STRONG, Mechanism.IMPLICIT, Mechanism.UNKNOWN, Mechanism.WIDTH)
-    return next((one for one in order if one in there), Mechanism.NONE)
+    return next((one for one in order if one in present), Mechanism.NONE)

@@ -1,4 +1,4 @@
-"""Sums over several views of the same samples, from which their contrastive covariances follow."""
+"""Sums over several views of the same samples, from which their contrastive covariances are computed."""
 
 from collections.abc import Sequence
 
@@ -13,15 +13,18 @@ from dyncollapse.model.covariance import ContrastiveCovariance
 
 
 class ViewMoments:
-    """`Moments` of every view, of what the other views add to the first, and from three views on of their mean.
+    """Moments of every view, of the differences to the first view, and of the mean of three views or more.
 
-    `each` holds every view's, the first one's in front; `shifts` those of every other view less the first, which would
-    drown if they were taken as differences of covariances; `centres` those of the views' mean and of that mean less
-    the first view.
+    Differences have their own sums, since differences of covariances would lose them in rounding.
+
+    Attributes:
+        each: Moments of every view, first view first.
+        shifts: Moments of x' - x for every other view x' and the first view x.
+        centres: For three views or more, the moments of their mean, and of that mean minus the first view.
     """
 
     def __init__(self, dim: int, others: int, *, fast: bool = False, device: torch.device | str = "cpu") -> None:
-        """Start empty, for rows of dimension `dim` and so many other views."""
+        """Start without samples, for rows of dimension `dim` and `others` views beside the first."""
         counts = (1 + others, others, 2 if others > 1 else 0)
         self.each, self.shifts, self.centres = (
             [Moments(dim, fast=fast, device=device) for _ in range(count)] for count in counts
@@ -29,16 +32,16 @@ class ViewMoments:
 
     @property
     def all(self) -> list[Moments]:
-        """Every sum kept."""
+        """All moments."""
         return [*self.each, *self.shifts, *self.centres]
 
     @property
     def count(self) -> int:
-        """Samples seen."""
+        """Number of samples."""
         return self.each[0].count
 
     def update(self, views: Sequence[Shaped[Tensor, "n d"]]) -> None:
-        """Add samples, one tensor per view, row i of each a view of sample i. Raises ValueError for NaN."""
+        """Add samples, given as one tensor per view, whose rows i are views of sample i; ValueError for NaN."""
         for moments, view in zip(self.each, views, strict=True):
             moments.update(view)
         if not self.shifts:
@@ -58,22 +61,22 @@ class ViewMoments:
             self.centres[1].update(drift)
 
     def translate(self, offset: Float[Tensor, " d"]) -> None:
-        """Move all views by the same vector; their differences stay."""
+        """Add one vector to all views, which leaves their differences as they are."""
         for moments in (*self.each, *self.centres[:1]):
             moments.translate(offset)
 
     def merge(self, other: "ViewMoments") -> None:
-        """Add the samples that another of the same dimension and number of views has seen."""
+        """Add the samples of another sum of the same dimension and number of views."""
         for own, added in zip(self.all, other.all, strict=True):
             own.merge(added)
 
     def all_reduce(self, group: ProcessGroup | None = None) -> None:
-        """Give every process of the group the sums over all their samples; see `Moments.all_reduce`."""
+        """Join the sums of all processes of a group: see `Moments.all_reduce`."""
         for moments in self.all:
             moments.all_reduce(group)
 
     def pairs(self, views: str) -> ContrastiveCovariance:
-        """Sigma0 and Sigma1 with alpha = 1 / N (`contrastive_covariance`), mean over the other views."""
+        """Return Sigma0 and Sigma1 for uniform weights alpha = 1/N (`contrastive_covariance`), averaged over views."""
         anchor, n = self.each[0], self.count
         shift = torch.stack([moments.second_moment for moments in self.shifts]).mean(0)
         data = 2 * anchor.covariance
@@ -84,9 +87,9 @@ class ViewMoments:
         return ContrastiveCovariance(data, (1 - 1 / n) * shift)
 
     def correlation(self) -> tuple[Float[Tensor, "d d"], Float[Tensor, "d d"]]:
-        """Covariance S of a view and covariance G between views, both symmetric, mean over the other views.
+        """Return the covariance S of a view and the covariance G between views, both symmetric, averaged over views.
 
-        Cov(x, x') + Cov(x', x) = Cov(x) + Cov(x') - Cov(x' - x), so that G comes without sums of its own.
+        G needs no sums of its own, since Cov(x, x') + Cov(x', x) = Cov(x) + Cov(x') - Cov(x' - x).
         """
         first, *others = [moments.covariance for moments in self.each]
         other = torch.stack(others).mean(0)
@@ -95,7 +98,7 @@ class ViewMoments:
         return view, view - apart / 2
 
     def lda(self) -> tuple[Float[Tensor, "d d"], Float[Tensor, "d d"]] | None:
-        """Covariance between the samples' mean views and within their views, from three views on."""
+        """Return the covariances between and within samples for three views or more, else None."""
         if not self.centres:
             return None
         means, drift = self.centres

@@ -1,4 +1,4 @@
-"""Files that strangers made, read as data: arrays, archives, pickles without running them, PyTorch files, mapped files.
+"""Read files from strangers as data: arrays, archives, pickles without running them, PyTorch files, mapped files.
 
-Every type, size and depth is checked before memory is taken for it.
+Every type, size and depth is checked before memory is allocated for it.
 """

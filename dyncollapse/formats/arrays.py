@@ -1,4 +1,4 @@
-"""What is in a file of arrays, format by format: names, dtypes and shapes first, numbers when they are asked for."""
+"""Read files of arrays, by format: names, formats and shapes first, numbers when they are loaded."""
 
 import io
 import json
@@ -24,7 +24,7 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 OBJECTS = "pickled objects"
 PARTS = "a dict of tensors"
-MOST_NPY_HEADER = 10_000  # bytes, as in NumPy, which reads the whole of a header before it measures it
+MOST_NPY_HEADER = 10_000  # bytes, as in NumPy, which reads a whole header before it checks the length
 MOST_SAFETENSORS_HEADER = 2**22  # bytes: thirty thousand tensors, read in a second
 SAFETENSORS_KINDS = {
     kind.replace("bfloat", "BF").replace("float", "F").replace("uint", "U").replace("int", "I"): kind
@@ -34,7 +34,13 @@ SAFETENSORS_KINDS = {
 
 @dataclass(frozen=True)
 class Array:
-    """What a file says of something it holds; `shape` is None for what is no array."""
+    """An array in a file, by its header.
+
+    Attributes:
+        kind: Format of its numbers, or what it is if it is no array.
+        shape: Its shape; None if it is no array.
+        load: Reads or maps the numbers.
+    """
 
     kind: str
     shape: tuple[int, ...] | None
@@ -42,17 +48,28 @@ class Array:
 
 
 def read_npy(path: Path) -> Array:
-    """The array of a .npy, mapped. Raises ValueError and OSError; damage can raise any Exception."""
+    """Open a .npy file, whose array is mapped when it is loaded.
+
+    Args:
+        path: A regular file.
+
+    Returns:
+        The array.
+
+    Raises:
+        OSError: For a file that cannot be read.
+        ValueError: For a file that is not sound; damage can raise any Exception.
+    """
     with open_regular(path) as file:
         dtype, shape, fortran = _npy_header(file, regular(path).st_size)
         offset = file.tell()
-    # Mode "c" copies a page that is written to: torch wants writable memory, the file stays as it is.
+    # torch needs writable memory. Mode "c" copies a page when it is written to, so the file does not change.
     mapped = partial(np.memmap, path, dtype, "c", offset, shape, "F" if fortran else "C")
     return Array(_kind(dtype), shape, lambda: _as_tensor(mapped()))
 
 
 def _npy_header(file: IO[bytes], size: int) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
-    """Dtype, shape, whether in Fortran order; leaves `file`, of `size` bytes, at the first number."""
+    """Read dtype, shape and whether the order is Fortran's; `file`, of `size` bytes, is then at the first number."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):  # 3.0 exists for field names that are not ASCII
         raise Refused(f"is a .npy of version {version[0]}.{version[1]}; save a plain array with numpy.save")
@@ -65,15 +82,22 @@ def _npy_header(file: IO[bytes], size: int) -> tuple[np.dtype[Any], tuple[int, .
         shape, fortran, dtype = read(header)
     except (MemoryError, RecursionError):  # Python's parser runs out of stack
         raise Refused("is damaged: its header is nested too deeply; save it again") from None
-    # Before any memory is asked for; what an array of objects takes is not in its header.
+    # Checked before memory is allocated. The size of an array of objects is not in its header.
     promised, there = math.prod(shape) * dtype.itemsize, size - file.tell()
     if min(shape, default=0) < 0 or (promised > there and not dtype.hasobject):
-        raise Refused(f"is truncated: {promised} bytes of numbers by its header, {there} in it; copy it again")
+        raise Refused(f"is truncated: its header states {promised} bytes of numbers, it has {there}; copy it again")
     return dtype, shape, fortran
 
 
 def read_npz(path: Path) -> dict[str, Array]:
-    """The arrays of a .npz by name, unpacked one by one. Raises as `read_npy`."""
+    """Open a .npz file, whose arrays are unpacked one by one when they are loaded.
+
+    Args:
+        path: A regular file.
+
+    Returns:
+        The arrays by name. Errors are those of `read_npy`.
+    """
     arrays = {}
     with open_archive(path) as archive:
         for member in archive.infolist():
@@ -86,16 +110,23 @@ def read_npz(path: Path) -> dict[str, Array]:
 
 
 def load_npz(path: Path) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
-    """All arrays of a .npz by name, whatever numbers or text they are of. Raises as `read_npy`."""
+    """Read all arrays of a .npz file, of numbers or text.
+
+    Args:
+        path: A regular file.
+
+    Returns:
+        The arrays by name. Errors are those of `read_npy`.
+    """
     with open_archive(path) as archive:
         check_unpacked(archive.filelist)
-        found = {}
+        arrays = {}
         for member in archive.filelist:
             with archive.open(member) as file:
                 _npy_header(file, member.file_size)
             with archive.open(member) as file:
-                found[member.filename.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
-        return found
+                arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
+        return arrays
 
 
 def _load_member(path: Path, name: str) -> Tensor:
@@ -103,18 +134,26 @@ def _load_member(path: Path, name: str) -> Tensor:
 
 
 def load_member(path: Path, name: str) -> np.ndarray[Any, np.dtype[Any]]:
-    """One array of a .npz. Raises ValueError, also for one that unpacks to more than it should."""
+    """Read one array of a .npz file.
+
+    Args:
+        path: A regular file.
+        name: Name of the array's member, with its suffix.
+
+    Returns:
+        The array. Errors are those of `read_npy`.
+    """
     with open_archive(path) as archive:
         check_unpacked([archive.getinfo(name)])
         with archive.open(name) as file:
-            found: np.ndarray[Any, np.dtype[Any]] = np.lib.format.read_array(file, allow_pickle=False)
-            return found
+            array: np.ndarray[Any, np.dtype[Any]] = np.lib.format.read_array(file, allow_pickle=False)
+            return array
 
 
 def _kind(dtype: np.dtype[Any]) -> str:
     if dtype.hasobject:
         return OBJECTS
-    if dtype.kind == "V":  # NumPy knows no bfloat16 and writes JAX's as two bytes of anything
+    if dtype.kind == "V":  # NumPy has no bfloat16 and writes that of JAX as two bytes without a type
         return "structured values" if dtype.names else f"{dtype.name} (bfloat16 can be in .pt and .safetensors only)"
     return str(dtype.name)
 
@@ -126,14 +165,19 @@ def _as_tensor(array: np.ndarray[Any, np.dtype[Any]]) -> Tensor:
 
 
 def read_torch(path: Path) -> Array | dict[str, Array]:
-    """The tensors at the top level of what torch.save wrote, mapped where they can be. Raises as `read_npy`.
+    """Open a file of torch.save, whose tensors are mapped if they are stored as they are.
 
-    The elements of a list or tuple have their numbers as names.
+    Args:
+        path: A regular file.
+
+    Returns:
+        The tensor, or the tensors at the top level by name; elements of a list or tuple are named by their numbers.
+        Errors are those of `read_npy`.
     """
-    found = read_pt(path, mapped=True)
-    if not isinstance(found, dict | list | tuple):
-        return _described(found)
-    named = found if isinstance(found, dict) else dict(enumerate(found))
+    content = read_pt(path, mapped=True)
+    if not isinstance(content, dict | list | tuple):
+        return _described(content)
+    named = content if isinstance(content, dict) else dict(enumerate(content))
     looked: dict[int, bool] = {}
     return {str(name): _described(value, looked) for name, value in named.items()}
 
@@ -147,14 +191,14 @@ def _described(value: object, looked: dict[int, bool] | None = None) -> Array:
     return Array(PARTS if parts else f"a Python {type(value).__name__}", None, Tensor)
 
 
-def _has_tensors(found: dict[Any, Any], looked: dict[int, bool]) -> bool:
-    """Whether there is a tensor in a dict, or in a dict in it.
+def _has_tensors(nested: dict[Any, Any], looked: dict[int, bool]) -> bool:
+    """Return whether there is a tensor in a dict, or in a dict inside it.
 
-    `looked` keeps what was found in each, for a file may hold one so often that a second look at it never ends.
+    `looked` remembers the answer for each dict: a file may hold one dict exponentially often.
     """
-    path = [(found, iter(found.values()))]
-    looked.setdefault(id(found), False)
-    while path and not looked[id(found)]:
+    path = [(nested, iter(nested.values()))]
+    looked.setdefault(id(nested), False)
+    while path and not looked[id(nested)]:
         _, values = path[-1]
         for value in values:
             inside = isinstance(value, dict)
@@ -167,13 +211,20 @@ def _has_tensors(found: dict[Any, Any], looked: dict[int, bool]) -> bool:
                 break
         else:
             path.pop()
-    return looked[id(found)]
+    return looked[id(nested)]
 
 
 def read_safetensors(path: Path, *, mapped: bool = True) -> dict[str, Array]:
-    """The tensors of a .safetensors by name, mapped, or read at once. Raises as `read_npy`.
+    """Open a .safetensors file.
 
-    Its own library takes 13 seconds for a header of a million tensors, and no path that is not UTF-8.
+    The safetensors library takes 13 seconds for a header of a million tensors, and refuses paths that are not UTF-8.
+
+    Args:
+        path: A regular file.
+        mapped: Map the tensors into memory; otherwise they are read at once.
+
+    Returns:
+        The tensors by name. Errors are those of `read_npy`.
     """
     with open_regular(path) as file:
         size = file.seek(0, io.SEEK_END)
@@ -196,14 +247,14 @@ def read_safetensors(path: Path, *, mapped: bool = True) -> dict[str, Array]:
 
 
 def _place(entry: dict[str, Any], there: int) -> tuple[str, tuple[int, ...], slice]:
-    """The dtype and shape that a header gives a tensor, and its bytes among the `there` behind the header."""
+    """Return the dtype and shape of a tensor by its header entry, and its place among the `there` bytes of numbers."""
     kind, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if not isinstance(kind, str) or not all(type(n) is int and 0 <= n < 2**63 for n in (*shape, start, end)):
-        raise Refused("is damaged: its shapes and offsets are no whole numbers; save it again")
+        raise Refused("is damaged: its shapes and offsets are not whole numbers; save it again")
     known = SAFETENSORS_KINDS.get(kind)
     takes = math.prod(shape) * getattr(torch, known).itemsize if known else end - start
     if not takes == end - start >= 0 or end > there:
-        raise Refused("is truncated, or its header does not fit to its numbers; copy it again")
+        raise Refused("is truncated, or its header does not fit its numbers; copy it again")
     return known or printable(kind[:20]), shape, slice(start, end)
 
 

@@ -1,4 +1,4 @@
-"""Mapped files in use: one that is written to meanwhile holds nobody's numbers, and one that is cut holds none."""
+"""Notice that a mapped file changes while it is in use."""
 
 import ctypes
 import os
@@ -15,17 +15,17 @@ ADVICE = "give a copy that nothing writes to"
 
 @contextmanager
 def unchanged(paths: Iterable[Path]) -> Iterator[None]:
-    """Use mapped files in the block, and say so where they are changed meanwhile.
+    """Check that mapped files do not change while the block uses them.
 
     Args:
         paths: The files.
 
     Yields:
-        Nothing. Where a file is cut, the system ends the process at the first number that is no longer there: it then
-        leaves one line on stderr and exit code 2.
+        Nothing. If a file becomes shorter, the system ends the process at the first number that is missing: with one
+        line on stderr and exit code 2.
 
     Raises:
-        ValueError: One line at the end of the block, for a file that was written to or replaced.
+        ValueError: At the end of the block, for a file that was written to or replaced.
     """
     before = {path: _state(path) for path in paths}
     with _ended_in_one_line(f"a file was cut while it was read; {ADVICE}"):
@@ -45,7 +45,7 @@ def _state(path: Path) -> tuple[int, ...]:
 
 @contextmanager
 def _ended_in_one_line(message: str) -> Iterator[None]:
-    """End the process where it reads beyond a file: Python's own handlers come too late, after the read is repeated."""
+    """End the process in one line if it reads beyond a file; handlers in Python would run only after the read."""
     if not hasattr(signal, "SIGBUS") or threading.current_thread() is not threading.main_thread():
         yield
         return

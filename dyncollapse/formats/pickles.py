@@ -1,7 +1,7 @@
-"""Pickles as data: dicts, lists and whatever a caller allows are built, and no code that a pickle names is run.
+"""Read pickles as data: dicts, lists and names that the caller allows are built, and no other code runs.
 
 Python's own unpickler cannot be bounded: thirty bytes make it allocate gigabytes, and a few more call any function.
-Here `pickletools` splits a pickle into its operations, and those that describe data are carried out.
+Here `pickletools` splits a pickle into its operations, and only operations that describe data are executed.
 """
 
 import pickletools
@@ -13,7 +13,7 @@ from dyncollapse.runtime.untrusted import Refused
 
 MOST_OPERATIONS = 3_000_000  # 5 seconds and 0.7 GB at most; the names of ImageNet's images take 2.6 million
 MOST_CALLS = 2**18  # a tensor takes 1 kB beside its numbers
-MOST_BITS = 60  # of an integer as a dict's key: larger ones can be chosen so that all have one hash
+MOST_BITS = 60  # of an integer key of a dict: larger integers can be chosen to have equal hashes
 
 _VALUES: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
@@ -22,7 +22,7 @@ _VALUES: dict[str, Callable[[], Any]] = {
     "EMPTY_LIST": list,
     "EMPTY_TUPLE": tuple,
     "EMPTY_DICT": dict,
-    "EMPTY_SET": list,  # a set hashes what is in it, which can be made slow
+    "EMPTY_SET": list,  # a set hashes its elements, which can be made slow
 }
 _LITERALS = frozenset(
     (
@@ -35,42 +35,42 @@ _SKIPPED = frozenset(("PROTO", "FRAME"))
 
 
 class UnknownName(Refused):
-    """A pickle holds something that only code could make."""
+    """A pickle names a class or function that is not allowed."""
 
     def __init__(self, name: str) -> None:
-        """Keep the name, as `module.class`."""
+        """Keep the name, in the form `module.class`."""
         self.name = name[:100]
         super().__init__(f"holds {self.name}, which is never loaded")
 
 
 @dataclass(frozen=True)
 class Call:
-    """A function that a pickle may name and call; it has to check its arguments."""
+    """A function that a pickle may call; it must check its arguments."""
 
     function: Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Opaque:
-    """Something that is known by its name alone."""
+    """Something that is known by its name only."""
 
     name: str
 
 
 def read_pickle(file: BinaryIO, names: Mapping[str, Any], load: Callable[[Any], Any]) -> Any:
-    """Read one pickle and leave `file` behind it.
+    """Read one pickle; `file` is then at its end.
 
     Args:
         file: Bytes that begin with a pickle.
         names: What each global name that is allowed stands for; a `Call` may be called.
-        load: Turns a persistent id, as torch gives it for a storage, into what stands for it.
+        load: Returns the object for a persistent id, by which torch names a storage.
 
     Returns:
-        What was pickled. Sets are lists. It may hold itself, and may hold one object exponentially often.
+        The pickled object, with sets as lists. It may contain itself, or one object exponentially often.
 
     Raises:
-        ValueError: `UnknownName` for one that is not allowed, `Refused` for more operations than `MOST_OPERATIONS` or
-            calls than `MOST_CALLS`; other words for what is no pickle. A damaged pickle can also raise IndexError,
+        ValueError: `UnknownName` for a name that is not allowed, `Refused` for more than `MOST_OPERATIONS` operations
+            or `MOST_CALLS` calls, and another for bytes that are no pickle. A damaged pickle can also raise IndexError,
             KeyError and TypeError.
 
     Example:
@@ -99,7 +99,7 @@ class _Machine:
         self.calls = 0
 
     def step(self, name: str, argument: Any) -> None:
-        """Carry out one operation."""
+        """Execute one operation."""
         if name in _LITERALS:
             self.stack.append(argument)
         elif name in _VALUES:
@@ -116,9 +116,9 @@ class _Machine:
 
     def _above_mark(self) -> list[Any]:
         mark = self.marks.pop()
-        found = self.stack[mark:]
+        above = self.stack[mark:]
         del self.stack[mark:]
-        return found
+        return above
 
     def _memoize(self) -> None:
         self.memo[len(self.memo)] = self.stack[-1]
@@ -199,14 +199,14 @@ class _Machine:
     _newobj = _reduce
 
     def _build(self) -> None:
-        self.stack.pop()  # attributes, as those of an OrderedDict: none is a tensor or a setting
+        self.stack.pop()  # attributes, for example of an OrderedDict: none is a tensor or a setting
 
     def _binpersid(self) -> None:
         self.stack.append(self.load(self.stack.pop()))
 
 
 def as_dict(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
-    """A dict of those pairs whose key is a string, or a number or bool that is quickly found again."""
+    """Return a dict of the pairs whose key is a string, None, a bool or a number with a fast hash."""
     return {key: value for key, value in pairs if _is_key(key)}
 
 
@@ -221,7 +221,7 @@ def _pairs(values: list[Any]) -> list[tuple[Any, Any]]:
 
 
 def _only(kind: type, value: Any) -> Any:
-    """The value, if it is exactly of that type: a pickle can apply any operation to anything."""
+    """Return the value if it is exactly of that type, since a pickle can apply any operation to any object."""
     if type(value) is not kind:
         raise TypeError(f"a pickle treats a {type(value).__name__} as a {kind.__name__}")
     return value

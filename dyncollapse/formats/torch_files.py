@@ -1,4 +1,4 @@
-"""Files of torch.save, read without unpickling: every tensor is checked against the bytes that are there."""
+"""Read files of torch.save without unpickling: every tensor is checked against the bytes in the file."""
 
 import io
 import mmap
@@ -19,26 +19,26 @@ from dyncollapse.formats.pickles import read_pickle
 from dyncollapse.formats.torch_names import NAMES, Storage
 from dyncollapse.runtime.untrusted import Refused, open_regular
 
-MOST_PICKLE = 2**26  # bytes: a million names of files
+MOST_PICKLE = 2**26  # bytes: enough for the names of a million files
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of files saved before torch 1.6
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
-COUNT = 8  # bytes before a storage in these, which say how many numbers it has
+COUNT = 8  # bytes before a storage in such files, with its number of numbers
 
 
 def read_pt(path: Path, *, mapped: bool) -> Any:
-    """What `torch.save` wrote: dicts, lists, tuples, numbers and strings, and tensors on the CPU.
+    """Read what `torch.save` wrote: dicts, lists, tuples, numbers and strings, and tensors on the CPU.
 
     Args:
         path: A regular file, zipped or from before torch 1.6.
-        mapped: Map tensors where they are stored as they are: bytes are read when they are used, and a file that is
-            cut while it is mapped ends the process. Otherwise they are read.
+        mapped: Map tensors that are stored without compression: bytes are read when they are used, and a file that
+            becomes shorter meanwhile ends the process. Otherwise all tensors are read at once.
 
     Returns:
-        The content. Sparse, quantised, meta and nested tensors are `Described`. It may hold itself.
+        The content, in which sparse, quantised, meta and nested tensors are `Described`. It may contain itself.
 
     Raises:
         OSError: For a file that cannot be read.
-        ValueError: `Refused` for whatever is not read; other words for what is no such file. Damage can raise any
+        ValueError: `Refused` for content that is not read, and another for files of other kinds. Damage can raise any
             Exception.
     """
     with open_regular(path) as file:
@@ -48,24 +48,26 @@ def read_pt(path: Path, *, mapped: bool) -> Any:
 
 @dataclass
 class _Bytes:
-    """Where the storages of a file are; each is read once."""
+    """The storages of a file, each of which is read once."""
 
-    load: Callable[[str], Bytes]  # all bytes of one
-    swapped: bool  # whether numbers are of the other byte order
+    load: Callable[[str], Bytes]  # returns all bytes of a storage
+    swapped: bool  # whether numbers have the other byte order
     known: dict[str, Bytes] = field(default_factory=dict)
 
     def storage(self, identity: Any) -> Storage:
-        """The storage that a persistent id of torch names."""
+        """Return the storage that a persistent id of torch names."""
         word, dtype, key, _location, count, *rest = identity
         if word != "storage" or not isinstance(key, str) or type(count) is not int or count < 0:
             raise ValueError("no storage has this name")
         if not isinstance(dtype, torch.dtype):
-            return Storage(None, dtype, count)  # quantised: known by its name alone
+            return Storage(None, dtype, count)  # quantised: known by its name only
         if key not in self.known:
             self.known[key] = self.load(key)
         content = self.known[key]
         if count * dtype.itemsize > len(content):
-            raise Refused(f"is truncated: a tensor takes {count * dtype.itemsize} bytes, and {len(content)} are there")
+            raise Refused(
+                f"is truncated: a tensor takes {count * dtype.itemsize} bytes, but only {len(content)} are there"
+            )
         numbers = as_numbers(content[: count * dtype.itemsize], dtype, swapped=self.swapped)
         if rest and rest[0] is not None:  # part of a storage, before torch 1.6
             _, start, length = rest[0]
@@ -74,8 +76,17 @@ class _Bytes:
 
 
 def as_numbers(content: Bytes, dtype: torch.dtype, *, swapped: bool = False) -> Tensor:
-    """Bytes as numbers in a row, wherever in memory they begin; `swapped` ones are of the other byte order."""
-    if not len(content):  # torch.frombuffer takes no empty buffer
+    """Return bytes as a row of numbers.
+
+    Args:
+        content: The bytes, at any address.
+        dtype: Format of the numbers.
+        swapped: Whether they have the other byte order.
+
+    Returns:
+        The numbers, on the same memory unless they are swapped.
+    """
+    if not len(content):  # torch.frombuffer refuses an empty buffer
         return torch.empty(0, dtype=dtype)
     size = dtype.itemsize // (2 if dtype.is_complex else 1)
     if swapped and size > 1:
@@ -88,7 +99,7 @@ def _read_zip(path: Path, mapped: bool) -> Any:
         members = archive.NameToInfo
         pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
         if len(pickles) != 1:
-            raise Refused("is a zip of something else than torch.save writes; save it again")
+            raise Refused("is a zip archive that torch.save did not write; save it again")
         folder = pickles[0].removesuffix("data.pkl")
         if f"{folder}constants.pkl" in members:
             raise Refused("is a TorchScript model; give the embeddings it computes, or to the bridge its state_dict")
@@ -110,7 +121,7 @@ def _byte_order(archive: zipfile.ZipFile, folder: str) -> str:
         return "little"
     order = bytes(read_member(archive, member)) if member.file_size < 10 else b""
     if order not in (b"little", b"big"):
-        raise Refused("is of a byte order that is neither little nor big; save it again")
+        raise Refused("has a byte order that is neither little nor big; save it again")
     return order.decode()
 
 
@@ -118,19 +129,21 @@ def _load_member(
     archive: zipfile.ZipFile, data: dict[str, zipfile.ZipInfo], folder: str, whole: Bytes | None, key: str
 ) -> Bytes:
     member = data[folder + key]
-    if whole is None or member.compress_type != STORED:  # torch's own reader maps packed bytes as if they were numbers
+    if (
+        whole is None or member.compress_type != STORED
+    ):  # torch's own reader maps compressed bytes as if they were numbers
         return np.frombuffer(read_member(archive, member), np.uint8)
     start = offset_in_file(whole, member)
     return whole[start : start + member.file_size]
 
 
 def map_bytes(number: int) -> Bytes:
-    """An open file's bytes; a page that is written to is copied first, and the file stays as it is."""
+    """Map the bytes of an open file; a page is copied when it is written to, so the file does not change."""
     return np.frombuffer(mmap.mmap(number, 0, access=mmap.ACCESS_COPY), np.uint8)
 
 
 def _read_legacy(path: Path, mapped: bool) -> Any:
-    """Files from before torch 1.6: three pickles of what wrote it, that of the content, the storages' names, bytes."""
+    """Read a file from before torch 1.6: three pickles about its writer, one of the content, names, and storages."""
     with open_regular(path) as file:
         pickles = io.BytesIO(file.read(MOST_PICKLE))
         magic, protocol, system = (read_pickle(pickles, {}, id) for _ in range(3))
@@ -150,7 +163,7 @@ def _read_legacy(path: Path, mapped: bool) -> Any:
 
 
 def _note(sizes: dict[str, int], identity: Any) -> Storage:
-    """Remember how many bytes a number of a storage takes, before the storages are reached."""
+    """Remember the size of a storage's numbers, since its bytes follow later in the file."""
     _, dtype, key, _, count, *_ = identity
     if not isinstance(key, str):
         raise TypeError("a storage is named by a string")
@@ -159,16 +172,16 @@ def _note(sizes: dict[str, int], identity: Any) -> Storage:
 
 
 def _places(file: BinaryIO, place: int, keys: Any, sizes: dict[str, int], order: str) -> dict[str, tuple[int, int]]:
-    """Where in the file each storage's bytes begin, and how many they are."""
-    size, found = file.seek(0, io.SEEK_END), {}
+    """Return the place of each storage's bytes in the file, and their number."""
+    size, places = file.seek(0, io.SEEK_END), {}
     for key in keys:
         file.seek(place)
         count = int.from_bytes(file.read(COUNT), "little" if order == "little" else "big", signed=True)
         length = count * sizes[key]
         if count < 0 or place + COUNT + length > size:
             raise Refused("is damaged or truncated; copy it or save it again")
-        found[key], place = (place + COUNT, length), place + COUNT + length
-    return found
+        places[key], place = (place + COUNT, length), place + COUNT + length
+    return places
 
 
 def _load_place(file: BinaryIO, places: dict[str, tuple[int, int]], whole: Bytes | None, key: str) -> Bytes:

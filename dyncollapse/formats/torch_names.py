@@ -1,4 +1,4 @@
-"""What the names in a file of torch.save stand for, and tensors made of their parts, each of which is checked."""
+"""The names that a file of torch.save may use, and tensors built from their parts, each of which is checked."""
 
 import math
 from collections.abc import Callable
@@ -11,13 +11,18 @@ from torch import Tensor
 from dyncollapse.formats.pickles import Call, Opaque, as_dict
 from dyncollapse.runtime.untrusted import Refused
 
-MOST_REPEATED = 2**24  # bytes that a tensor may claim beyond its storage, by a stride of 0
+MOST_REPEATED = 2**24  # bytes that a tensor may have beyond its storage, by a stride of 0
 MOST_DIMENSIONS = 64
 
 
 @dataclass(frozen=True)
 class Described:
-    """A tensor that is no dense array of numbers: what it is, and its shape."""
+    """A tensor that is not a dense array of numbers.
+
+    Attributes:
+        kind: What it is, for messages.
+        shape: Its shape.
+    """
 
     kind: str
     shape: tuple[int, ...]
@@ -25,7 +30,13 @@ class Described:
 
 @dataclass(frozen=True)
 class Storage:
-    """Numbers in a row; None for those that are known by their number alone, quantised ones among them."""
+    """A row of numbers in a file.
+
+    Attributes:
+        numbers: The numbers; None if they are not read, for example because they are quantised.
+        dtype: Their format.
+        count: How many there are.
+    """
 
     numbers: Tensor | None
     dtype: torch.dtype | Opaque
@@ -33,21 +44,21 @@ class Storage:
 
 
 def _sizes(values: Any) -> tuple[int, ...]:
-    found = tuple(values)
-    if len(found) > MOST_DIMENSIONS or not all(type(value) is int and 0 <= value < 2**63 for value in found):
+    sizes = tuple(values)
+    if len(sizes) > MOST_DIMENSIONS or not all(type(value) is int and 0 <= value < 2**63 for value in sizes):
         raise ValueError("a tensor's sizes, strides and offset are whole numbers from 0 to 2^63")
-    return found
+    return sizes
 
 
 def _tensor(storage: Storage, offset: Any, size: Any, stride: Any, *rest: Any) -> Tensor | Described:
-    """Numbers of a storage as a tensor. `rest`: whether it learns, hooks and lazy operations, of which none is kept."""
+    """Return a tensor on a storage. `rest` is whether it needs gradients, hooks and lazy operations: none is kept."""
     return _view(storage, offset, size, stride, rest[2] if len(rest) > 2 else None)
 
 
 def _tensor_of_bytes(
     storage: Storage, offset: Any, size: Any, stride: Any, _learns: Any, _hooks: Any, dtype: Any, lazy: Any = None
 ) -> Tensor | Described:
-    """As `_tensor`, of a dtype that no storage has."""
+    """Return a tensor of a dtype that no storage has, otherwise as `_tensor`."""
     if not isinstance(dtype, torch.dtype):
         raise TypeError("no dtype")
     if storage.numbers is None:
@@ -116,7 +127,7 @@ def _kind(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """A string: anything else could hold one object so often that to show it never ends."""
+    """Return a short string; other objects may contain one object so often that printing them never ends."""
     if not isinstance(value, str):
         raise TypeError("no text")
     return value[:100]
@@ -146,8 +157,8 @@ def _device(kind: Any, _index: Any = 0) -> str:
 
 
 def _names() -> dict[str, Any]:
-    """Every global name that a file may hold."""
-    found: dict[str, Any] = {
+    """Return every global name that a file may use."""
+    names: dict[str, Any] = {
         "collections.OrderedDict": Call(_ordered),
         "collections.Counter": Call(_ordered),
         "collections.defaultdict": Call(lambda *_: {}),
@@ -159,14 +170,14 @@ def _names() -> dict[str, Any]:
         "torch._tensor._rebuild_from_type_v2": Call(_from_type),
     }
     for module in ("builtins", "__builtin__"):  # as Python 3 and 2 call it
-        found |= {
+        names |= {
             f"{module}.set": Call(_members),
             f"{module}.frozenset": Call(_members),
             f"{module}.complex": Call(_complex),
         }
-    # What stands beside the tensors in many checkpoints: options, and scores as NumPy gives them.
+    # Many checkpoints hold options and NumPy scalars beside the tensors.
     beside = ("argparse.Namespace", "numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    found |= {name: Opaque(name) for name in (*beside, "torch.Tensor", "torch.nn.parameter.Parameter")}
+    names |= {name: Opaque(name) for name in (*beside, "torch.Tensor", "torch.nn.parameter.Parameter")}
     functions: dict[str, Callable[..., Any]] = {
         "tensor": _tensor,
         "tensor_v2": _tensor,
@@ -179,14 +190,14 @@ def _names() -> dict[str, Any]:
         "meta_tensor_no_storage": _meta,
         "nested_tensor": _nested,
     }
-    found |= {f"torch._utils._rebuild_{name}": Call(function) for name, function in functions.items()}
+    names |= {f"torch._utils._rebuild_{name}": Call(function) for name, function in functions.items()}
     values = vars(torch)
-    found |= {f"torch.{name}": value for name, value in values.items() if isinstance(value, torch.dtype)}
-    found |= {f"torch.{name}": Opaque(name) for name, value in values.items() if isinstance(value, torch.qscheme)}
+    names |= {f"torch.{name}": value for name, value in values.items() if isinstance(value, torch.dtype)}
+    names |= {f"torch.{name}": Opaque(name) for name, value in values.items() if isinstance(value, torch.qscheme)}
     for kind, dtype in STORAGES.items():
         for module in ("torch", "torch.cuda"):
-            found |= {f"{module}.{kind}Storage": dtype, f"{module}.{kind}Tensor": Opaque(f"torch.{kind}Tensor")}
-    return found
+            names |= {f"{module}.{kind}Storage": dtype, f"{module}.{kind}Tensor": Opaque(f"torch.{kind}Tensor")}
+    return names
 
 
 STORAGES: dict[str, torch.dtype | Opaque] = {

@@ -75,7 +75,7 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(diagnose, folder, monkeypatch):
     def interrupted(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dyncollapse.diagnostics.monitor.diagnose", interrupted)
+    monkeypatch.setattr("dyncollapse.diagnostics.embeddings.diagnose", interrupted)
     result = diagnose("a.npy", "--out", "new", "--json")
     assert result.exit_code == 130
     assert result.stdout == ""

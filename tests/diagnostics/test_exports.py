@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
+from dyncollapse.diagnostics.embeddings import diagnose
 from dyncollapse.diagnostics.exports import as_csv, as_html, as_png, draw
-from dyncollapse.diagnostics.monitor import diagnose
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 EVIL = "<script>alert('1') & \"2\"</script>"

@@ -11,11 +11,11 @@ from helpers.reference import EPS, covariance, normal, rotation, seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dyncollapse.diagnostics.lidar import lidar
 from dyncollapse.diagnostics.measures import (
     alpha_req,
     effective_rank,
     intrinsic_dimension,
-    lidar,
     participation_ratio,
     participation_ratio_unbiased,
     rankme,

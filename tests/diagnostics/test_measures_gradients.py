@@ -4,9 +4,9 @@ from helpers.measures import MEASURES, SEEDS, close, moments, plain_alpha, spect
 from helpers.reference import normal, seeded
 from hypothesis import given, settings
 
+from dyncollapse.diagnostics.lidar import lidar
 from dyncollapse.diagnostics.measures import (
     effective_rank,
-    lidar,
     participation_ratio,
     participation_ratio_unbiased,
     rankme,

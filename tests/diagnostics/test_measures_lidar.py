@@ -6,7 +6,8 @@ import torch
 from helpers.measures import SEEDS, close, slow_effective_rank, tensor
 from helpers.reference import normal, rotation, seeded
 
-from dyncollapse.diagnostics.measures import lidar, lidar_from_covariances, rankme
+from dyncollapse.diagnostics.lidar import lidar, lidar_from_covariances
+from dyncollapse.diagnostics.measures import rankme
 
 
 def slow_lidar(views, delta):
@@ -110,7 +111,7 @@ def test_lidar_refuses_what_it_cannot_tell_apart(generator):
     identity = torch.eye(2, dtype=torch.float64)
     with pytest.raises(ValueError, match="negative, and not by round-off"):
         lidar_from_covariances(-identity, identity)
-    with pytest.raises(ValueError, match=r"shape \(2, 2\) and \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"shapes \(2, 2\) and \(1, 2\)"):
         lidar_from_covariances(identity, identity[:1])
     with pytest.raises(ValueError, match="entries of the covariance within samples hold NaN"):
         lidar_from_covariances(identity, identity * math.nan)

@@ -237,7 +237,7 @@ def test_rows_of_one_source_are_not_merged_twice(generator):
     whole = watched([z]).compute()
     first.merge(second)
     for again in (first, second):
-        with pytest.raises(ValueError, match="hold rows of the same source already"):
+        with pytest.raises(ValueError, match="already share rows"):
             first.merge(again)
     assert_same(first.compute(), whole)
     second.reset()

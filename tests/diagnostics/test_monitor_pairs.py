@@ -4,7 +4,7 @@ from helpers.monitor import ROUND_OFF, assert_same, gaussian, watched
 from helpers.reference import VIEWS, normal
 
 from dyncollapse import Monitor, contrastive_covariance, diagnose
-from dyncollapse.diagnostics.measures import lidar
+from dyncollapse.diagnostics.lidar import lidar
 
 # --- Pairs and more views
 

@@ -197,7 +197,7 @@ def test_as_many_samples_as_dimensions_collapse_nothing(off):
 def test_complete_collapse_above_rounding_is_told():
     g = torch.Generator().manual_seed(0)
     found = diagnose(torch.randn(64, generator=g) + 1e-5 * torch.randn(4000, 64, generator=g))
-    assert any("around one point: complete collapse" in text for text in found.warnings)
+    assert any("origin: complete collapse" in text for text in found.warnings)
 
 
 @pytest.mark.parametrize("samples", [300, 600, 1000])

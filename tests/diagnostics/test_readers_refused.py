@@ -106,7 +106,7 @@ def test_missing_empty_and_other_than_files(tmp_path, suffix):
     assert "is a directory; give a file, .npy" in refusal(path)
     path.rmdir()
     os.mkfifo(path)  # would block whoever opens it
-    assert "is no regular file; give a file, .npy" in refusal(path)
+    assert "is not a regular file; give a file, .npy" in refusal(path)
     path.unlink()
     path.symlink_to(path)
     assert "cannot be read: " in refusal(path)
@@ -139,7 +139,7 @@ def test_unknown_suffix_lists_what_is_allowed(tmp_path, name, words):
 def test_garbage_is_refused(tmp_path, suffix, garbage):
     path = tmp_path / f"rows{suffix}"
     path.write_bytes(garbage)
-    assert f"does not start as a {suffix.replace('pth', 'pt')} file does" in refusal(path)
+    assert f"does not start like a {suffix.replace('pth', 'pt')} file" in refusal(path)
 
 
 @pytest.mark.parametrize("claimed", SUFFIXES)

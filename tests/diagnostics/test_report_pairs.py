@@ -62,7 +62,7 @@ def test_rounding_of_the_pairs_makes_no_ratio(loss, generator):
     assert report.signal.positive == 8
     # Eight directions grow, eight are alive: none is left to wait, and in the others the inputs do not vary.
     assert report.verdict.fates == ["alive"] * 8 + ["unresolved"] * 8
-    assert report.verdict.sentence.endswith("the inputs vary in 8 directions only.")
+    assert report.verdict.sentence.endswith("the inputs vary in only 8 directions.")
     assert diagnose(z, positive, loss=loss).verdict.fates == ["alive"] * 8 + ["unresolved"] * 8
 
 

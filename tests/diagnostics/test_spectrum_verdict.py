@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dyncollapse import COLLAPSED_BELOW
-from dyncollapse.diagnostics.causes import InputCount, Told
+from dyncollapse.diagnostics.causes import InputCount, ViewFates
 from dyncollapse.diagnostics.spectrum_verdict import collapse_level, judge_spectrum
 from dyncollapse.diagnostics.verdict import Fate, joint_mechanism
 
@@ -63,11 +63,11 @@ MEASURED = spectrum_of([1.0, 0.5, 1e-6, 1e-7, 1e-12, 1e-13])
 
 
 def judged(**others):
-    """The verdict on MEASURED; `told` are fates by direction, and only what is asked for may be used."""
+    """The verdict on MEASURED; `by_views` are fates by direction, and only what is asked for may be used."""
     asked = {"threshold": 1e-4, "floor": 1e-10, "seen": 6} | others
-    told, explained = asked.pop("told", None), asked.pop("explained", None)
-    if told is not None:
-        asked["tell"] = lambda collapsed: Told({k: Fate(told[k]) for k in collapsed}, explained)
+    by_views, explained = asked.pop("by_views", None), asked.pop("explained", None)
+    if by_views is not None:
+        asked["from_views"] = lambda collapsed: ViewFates({k: Fate(by_views[k]) for k in collapsed}, explained)
     return judge_spectrum(MEASURED, **asked)
 
 
@@ -79,23 +79,23 @@ FOUR_INPUTS = InputCount(width=6, varying=6, growing=4, dying=1, silent=1)
     ("others", "fates", "mechanism"),
     [
         ({}, ["unexplained"] * 2 + LOST, "unknown"),
-        ({"told": {2: "dead", 3: "dead"}}, ["dead"] * 2 + LOST, "strong-augmentation"),
-        ({"told": {2: "suppressed", 3: "suppressed"}}, ["suppressed"] * 2 + LOST, "strong-augmentation"),
-        ({"told": {2: "waiting", 3: "waiting"}}, ["waiting"] * 2 + LOST, "implicit-regularization"),
-        ({"told": {2: "dead", 3: "waiting"}}, ["dead", "waiting", *LOST], "both"),
-        ({"told": {2: "unexplained", 3: "waiting"}}, ["unexplained", "waiting", *LOST], "implicit-regularization"),
+        ({"by_views": {2: "dead", 3: "dead"}}, ["dead"] * 2 + LOST, "strong-augmentation"),
+        ({"by_views": {2: "suppressed", 3: "suppressed"}}, ["suppressed"] * 2 + LOST, "strong-augmentation"),
+        ({"by_views": {2: "waiting", 3: "waiting"}}, ["waiting"] * 2 + LOST, "implicit-regularization"),
+        ({"by_views": {2: "dead", 3: "waiting"}}, ["dead", "waiting", *LOST], "both"),
+        ({"by_views": {2: "unexplained", 3: "waiting"}}, ["unexplained", "waiting", *LOST], "implicit-regularization"),
         (
-            {"told": {2: "waiting", 3: "waiting"}, "counted": FOUR_INPUTS},
+            {"by_views": {2: "waiting", 3: "waiting"}, "counted": FOUR_INPUTS},
             ["waiting"] * 2 + ["dead", "suppressed"],
             "both",
         ),
         (
-            {"told": {2: "waiting", 3: "dead"}, "counted": FOUR_INPUTS},
+            {"by_views": {2: "waiting", 3: "dead"}, "counted": FOUR_INPUTS},
             ["waiting", "dead", "waiting", "suppressed"],
             "both",
         ),
         (
-            {"told": {2: "dead", 3: "suppressed"}, "counted": InputCount(6, 6, 0, 0, 0)},
+            {"by_views": {2: "dead", 3: "suppressed"}, "counted": InputCount(6, 6, 0, 0, 0)},
             ["dead", "suppressed", *LOST],
             "strong-augmentation",
         ),
@@ -105,7 +105,7 @@ FOUR_INPUTS = InputCount(width=6, varying=6, growing=4, dying=1, silent=1)
         ({"room": 6}, ["unexplained"] * 2 + LOST, "unknown"),
         ({"room": 2}, ["structural"] * 4, "width"),
         ({"room": 4, "seen": 4}, ["unexplained"] * 2 + ["structural"] * 2, "unknown"),
-        ({"room": 3, "told": {2: "dead"}}, ["dead"] + ["structural"] * 3, "strong-augmentation"),
+        ({"room": 3, "by_views": {2: "dead"}}, ["dead"] + ["structural"] * 3, "strong-augmentation"),
         ({"room": 1, "threshold": 1e-12}, ["alive"] * 2 + ["structural"] * 2, "width"),
     ],
 )
@@ -120,7 +120,9 @@ def test_measured_dimensions_meet_their_fates(others, fates, mechanism):
 
 def test_exactly_the_threshold_is_collapsed_and_exactly_the_floor_is_lost():
     spectrum = spectrum_of([1.0, 1e-4, 1e-10])
-    verdict = judge_spectrum(spectrum, 1e-4, 1e-10, 3, tell=lambda collapsed: Told(dict.fromkeys(collapsed, Fate.DEAD)))
+    verdict = judge_spectrum(
+        spectrum, 1e-4, 1e-10, 3, from_views=lambda collapsed: ViewFates(dict.fromkeys(collapsed, Fate.DEAD))
+    )
     assert verdict.fates == ["alive", "dead", "unresolved"]
 
 
@@ -141,7 +143,7 @@ COUNTED = "4 of 6 dimensions collapsed (variance up to 0.0001): "
 
 
 @pytest.mark.parametrize(
-    ("others", "told"),
+    ("others", "sentence"),
     [
         ({"threshold": 0.0}, "No dimension of 6 collapsed."),
         (
@@ -151,34 +153,35 @@ COUNTED = "4 of 6 dimensions collapsed (variance up to 0.0001): "
         (
             {"threshold": 5e-13},
             "1 of 6 dimensions collapsed (variance up to 5e-13): "
-            "1 without variance clearly above rounding; if a linear layer made them, its inputs can tell why.",
+            "1 without variance clearly above rounding; if they are outputs of a linear layer, its inputs can "
+            "show the cause.",
         ),
         (
             {"seen": 4},
             "2 of 4 dimensions collapsed (variance up to 0.0001): 2 above the noise floor; other views of the same "
-            "samples would tell why; 2 more cannot be seen with so few distinct samples.",
+            "samples would show the cause; 2 more cannot be seen with so few distinct samples.",
         ),
         (
-            {"told": {2: "dead", 3: "waiting"}, "counted": InputCount(6, 6, 0, 2, 0), "views": "one-sided"},
+            {"by_views": {2: "dead", 3: "waiting"}, "counted": InputCount(6, 6, 0, 2, 0), "views": "one-sided"},
             COUNTED + "2 by strong augmentation (dead: augmentation beats data there), "
             "1 by implicit regularization (waiting: data beats augmentation there), "
-            "1 without variance clearly above rounding; and the inputs leave the cause open.",
+            "1 without variance clearly above rounding; the inputs do not show the cause either.",
         ),
         (
-            {"told": {2: "suppressed", 3: "waiting"}, "counted": InputCount(6, 6, 0, 1, 2), "explained": 0.071},
+            {"by_views": {2: "suppressed", 3: "waiting"}, "counted": InputCount(6, 6, 0, 1, 2), "explained": 0.071},
             COUNTED + "1 by strong augmentation (dead: the views are negatively correlated there), "
             "2 by strong augmentation (suppressed: the views share no signal there beyond a correlation of 0.071, "
             "which sampling explains), 1 by implicit regularization (waiting: the views share signal there).",
         ),
         (
-            {"told": {2: "unexplained"}, "room": 3, "views": "one-sided"},
+            {"by_views": {2: "unexplained"}, "room": 3, "views": "one-sided"},
             COUNTED + "3 for want of width (the last linear layer reads 3 units), "
             "1 for a cause that is open (rho is within its sampling error of 1).",
         ),
     ],
 )
-def test_sentence_about_measured_dimensions(others, told):
-    assert judged(**others).sentence == told
+def test_sentence_about_measured_dimensions(others, sentence):
+    assert judged(**others).sentence == sentence
 
 
 def test_waiting_dimensions_take_the_places_that_the_inputs_leave():
@@ -190,7 +193,7 @@ def test_waiting_dimensions_take_the_places_that_the_inputs_leave():
             1e-4,
             1e-15,
             32,
-            tell=lambda collapsed: Told(dict.fromkeys(collapsed, Fate.WAITING)),
+            from_views=lambda collapsed: ViewFates(dict.fromkeys(collapsed, Fate.WAITING)),
             counted=InputCount(40, 40, growing, 8, 0),
         ).fates
         assert fates == ["alive"] * 16 + ["waiting"] * 8 + hidden

@@ -67,13 +67,12 @@ def blocks(document: str) -> list[Block]:
     return found
 
 
-def outputs(document: str, name: str) -> Iterator[Output]:
-    """Run the Python and console blocks of a page in order, in the current folder and one namespace.
+def outputs(document: str, name: str, scope: dict[str, object]) -> Iterator[Output]:
+    """Run the Python and console blocks of a page in order, in the current folder and one namespace, `scope`.
 
     A `text` block right after a `python` block is what that block prints. A `console` block holds commands after `$ `,
     each followed by what it prints, or by nothing where the output does not matter.
     """
-    scope: dict[str, object] = {"__name__": "page"}
     printed = None
     for block in blocks(document):
         if block.language == "python":
@@ -91,15 +90,17 @@ def outputs(document: str, name: str) -> Iterator[Output]:
         printed = None
 
 
-def run_page(document: str, name: str) -> None:
-    """Run a page, and compare what it prints with what it shows."""
-    for output in outputs(document, name):
+def run_page(document: str, name: str) -> dict[str, object]:
+    """Run a page, compare what it prints with what it shows, and return its namespace."""
+    scope: dict[str, object] = {"__name__": "page"}
+    for output in outputs(document, name, scope):
         compare(output.printed, document[output.start : output.end], output.where)
+    return scope
 
 
 def replayed(document: str, name: str) -> str:
     """Run a page, and write what it prints where it shows the whole of an output."""
-    for output in reversed(list(outputs(document, name))):
+    for output in reversed(list(outputs(document, name, {"__name__": "page"}))):
         shown = document[output.start : output.end]
         try:
             compare(output.printed, shown, output.where)

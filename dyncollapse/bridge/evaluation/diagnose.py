@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dyncollapse.bridge.evaluation.embed import Embedded
 from dyncollapse.bridge.models.encoders import Encoder
 from dyncollapse.bridge.models.projectors import Diagonal, Fixed
-from dyncollapse.diagnostics.monitor import diagnose
+from dyncollapse.diagnostics.embeddings import diagnose
 from dyncollapse.diagnostics.report import EmbeddingReport
 from dyncollapse.theory.alignment import AlignmentReport, alignment_report
 
