@@ -1,6 +1,6 @@
 """Numbers quoted in the documents, each with the file that it comes from, and how they are brought up to date.
 
-In README.md and docs/*.md a number is followed by an HTML comment, which readers do not see:
+In README.md and docs/**/*.md a number is followed by an HTML comment, which readers do not see:
 
     0.0115<!--= verify threshold-one-sided measured -->   a claim in docs/measured/verify.json, measured or bound
     68<!--= verify count -->                              all claims
@@ -38,7 +38,7 @@ from setting_tables import PREFIX, setting_table
 ROOT = Path(__file__).parent.parent
 MEASURED = ROOT / "docs" / "measured"
 CAPTIONS = ROOT / "figures" / "gallery"
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
 QUOTE = re.compile(rf"({NUMBER})<!--= (\S+) (.*?) -->")
 TABLE = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -19,11 +19,19 @@ from dyncollapse.diagnostics.spectra import covariance_spectrum
 
 ROOT = Path(__file__).parent.parent
 DIAGNOSTICS = (ROOT / "docs" / "diagnostics.md").read_text()
-BRIDGE = (ROOT / "docs" / "bridge.md").read_text()
+BRIDGE = {
+    name: (ROOT / "docs" / name).read_text()
+    for name in (
+        "explanation/bridge.md",
+        "how-to/train-encoders.md",
+        "how-to/diagnose-a-checkpoint.md",
+        "how-to/check-a-gpu.md",
+    )
+}
 # Commands that need data or a GPU are shown in blocks of sh; lines that end in a backslash go on.
-SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", BRIDGE + (ROOT / "README.md").read_text(), re.DOTALL)).replace(
-    "\\\n", " "
-)
+SHELL = "\n".join(
+    re.findall(r"```sh\n(.*?)```", "\n".join((*BRIDGE.values(), (ROOT / "README.md").read_text())), re.DOTALL)
+).replace("\\\n", " ")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 BLOCKS = re.findall(r"```python\n(.*?)```", DIAGNOSTICS, re.DOTALL)
 
@@ -74,10 +82,20 @@ def test_python_of_the_diagnostics_runs_in_order(tmp_path, monkeypatch):
     assert len(recorder.printed) == 1
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", BRIDGE, re.DOTALL))
+@pytest.mark.parametrize("name", [name for name, text in BRIDGE.items() if "```python" in text])
 @pytest.mark.slow
-def test_python_of_the_bridge_runs(code):
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, env=ENVIRONMENT)
+def test_python_of_the_bridge_runs_and_prints_what_is_shown(name, tmp_path):
+    code = "\n".join(re.findall(r"```python\n(.*?)```", BRIDGE[name], re.DOTALL))
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "".join(re.findall(r"```text\n(.*?)```", BRIDGE[name], re.DOTALL))
 
 
 @pytest.mark.parametrize("line", [line for line in SHELL.splitlines() if re.search(r"dyncollapse[ .]bridge ", line)])
@@ -90,7 +108,7 @@ def test_commands_that_need_data_have_the_options_that_are_shown(line):
     assert not left or words[0] == "table"
 
 
-@pytest.mark.parametrize("document", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("document", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.stem)
 def test_relative_links_lead_somewhere(document):
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text()):
         assert (document.parent / link).exists(), link

@@ -57,7 +57,9 @@ def test_training_that_stands_still_fails_its_part(tmp_path, monkeypatch):
     monkeypatch.setattr("timm.optim.lars.Lars.step", lambda *_args, **_kwargs: None)
     monkeypatch.setattr(throughput, "VARIANTS", {"SimCLR-none": {"projector": "none"}})
     found = throughput.measure(site(tmp_path))
-    assert [f.what for f in found.findings if f.holds is False] == ["SimCLR-none, share of weights that training changed"]
+    assert [f.what for f in found.findings if f.holds is False] == [
+        "SimCLR-none, share of weights that training changed"
+    ]
 
 
 def test_embeddings_of_another_network_fail_their_part(tmp_path, monkeypatch):
