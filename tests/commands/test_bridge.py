@@ -178,7 +178,7 @@ def test_small_check_runs_through(tmp_path, monkeypatch):
         (["pretrain", "--data", "digits", "--batch-size", "1"], "--batch-size is 1"),
         (["pretrain", "--data", "digits", "--batch-size", "1298"], "give at most 1297"),
         (["pretrain", "--data", "digits", "--method", "directclr", "--d0", "129"], "--d0 is 129, but resnet10-narrow"),
-        (["pretrain", "--data", "digits", "--method", "directclr", "--projector", "mlp"], "directclr has none"),
+        (["pretrain", "--data", "digits", "--method", "directclr", "--projector", "mlp"], "directclr fixes it"),
         (["pretrain", "--data", "digits", "--arch", "resnet0"], "--arch is 'resnet0'"),
         (["pretrain", "--data", "digits", "--config", "/nowhere.toml"], "--config /nowhere.toml cannot be read"),
         (["pretrain", "--data", "digits", "--lr", "fast"], "'fast' is not a valid float"),

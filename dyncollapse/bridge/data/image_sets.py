@@ -74,15 +74,36 @@ class HeldImages:
         return len(self.pixels)
 
     def name(self, index: int) -> str:
-        """The set's title and the image's number, for messages."""
+        """Name an image in messages.
+
+        Args:
+            index: Number of the image.
+
+        Returns:
+            The set's title and the number.
+        """
         return f"{self.title} image {index}"
 
     def read(self, index: int) -> UInt8[Tensor, "c h w"]:
-        """The pixels of one image."""
+        """Read one image.
+
+        Args:
+            index: Number of the image.
+
+        Returns:
+            Its pixels, from 0 to 255.
+        """
         return self.pixels[index]
 
     def take(self, kept: Int[Tensor, " k"]) -> "HeldImages":
-        """The images with these numbers, in this order."""
+        """Select images.
+
+        Args:
+            kept: Numbers of images.
+
+        Returns:
+            The images with these numbers, in this order.
+        """
         return HeldImages(self.pixels[kept], self.labels[kept], self.title)
 
 
@@ -112,15 +133,40 @@ class FolderImages:
         return len(self.paths)
 
     def name(self, index: int) -> str:
-        """The path of an image, for messages."""
+        """Name an image in messages.
+
+        Args:
+            index: Number of the image.
+
+        Returns:
+            The path.
+        """
         return printable(self.paths[index])
 
     def read(self, index: int) -> UInt8[Tensor, "3 h w"]:
-        """The pixels of one image. Raises Unreadable and UnknownRange, as `read_rgb`."""
+        """Read and decode one image.
+
+        Args:
+            index: Number of the image.
+
+        Returns:
+            Its pixels, from 0 to 255.
+
+        Raises:
+            Unreadable: If the file is damaged, too large or missing.
+            UnknownRange: If its values for black and white are unknown.
+        """
         return torch.from_numpy(read_rgb(self.paths[index])).permute(2, 0, 1)
 
     def take(self, kept: Int[Tensor, " k"]) -> "FolderImages":
-        """The images with these numbers, in this order."""
+        """Select images.
+
+        Args:
+            kept: Numbers of images.
+
+        Returns:
+            The images with these numbers, in this order.
+        """
         return FolderImages([self.paths[index] for index in kept.tolist()], self.labels[kept], self.channels)
 
 

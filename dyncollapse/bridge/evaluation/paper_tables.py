@@ -211,7 +211,7 @@ def table_values(runs: Sequence[Run]) -> list[RowValues]:
             RowValues(
                 row=row.name,
                 projector=row.row.head,
-                source="ours: matched output" if row.matched else row.row.source,
+                source="not in the paper: matched output" if row.matched else row.row.source,
                 paper_top1=None if row.note else row.row.paper,
                 top1=top1 and top1[0],
                 top1_spread=top1 and top1[1],

@@ -38,6 +38,10 @@ def spec_of(recipe: Recipe, channels: int) -> EncoderSpec:
 class Encoder(nn.Module):
     """A backbone and a projector: maps images to representations r and embeddings z.
 
+    Attributes:
+        backbone: Maps images (n, c, h, w) to representations (n, d).
+        projector: Maps representations to embeddings (n, m), on which the loss is computed.
+
     Example:
         >>> encoder = Encoder(build_backbone("resnet10-narrow", "cifar", 1), nn.Linear(128, 16))
         >>> r, z = encoder(torch.zeros(2, 1, 8, 8))
@@ -49,8 +53,8 @@ class Encoder(nn.Module):
         """Keep both parts as submodules.
 
         Args:
-            backbone: Maps images (n, c, h, w) to representations (n, d).
-            projector: Maps representations to embeddings (n, m), on which the loss is computed.
+            backbone: The network before the projector.
+            projector: The network between representation and loss.
         """
         super().__init__()
         self.backbone, self.projector = backbone, projector

@@ -15,6 +15,9 @@ PAPER_D0, PAPER_REPRESENTATION, PAPER_OUT = 360, 2048, 128
 class Diagonal(nn.Module):
     """A trainable diagonal projector: z = diag(w) r, with all w = 1 at the start.
 
+    Attributes:
+        gain: The weights w (d,).
+
     References:
         Jing et al. (2022), arXiv:2110.09348, Proposition 1 and Table 2.
 
@@ -36,7 +39,14 @@ class Diagonal(nn.Module):
         self.gain = nn.Parameter(torch.ones(dim))
 
     def forward(self, r: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        """Scale every dimension by its gain."""
+        """Scale every dimension by its gain.
+
+        Args:
+            r: Representations.
+
+        Returns:
+            Embeddings of the same dimension.
+        """
         return r * self.gain
 
 
@@ -49,6 +59,9 @@ class Fixed(nn.Module):
 
     With fewer rows this is the fixed low-rank projector. It gives the inner products of a matrix with `rows` singular
     values of 1 and the others 0 between fixed orthogonal matrices (Appendix F).
+
+    Attributes:
+        matrix: Q (k, d), a buffer.
 
     References:
         Jing et al. (2022), arXiv:2110.09348, Table 2 and Appendix F. Mezzadri (2007) for the Haar measure.
@@ -74,12 +87,22 @@ class Fixed(nn.Module):
         self.register_buffer("matrix", q[:rows].to(torch.float32))
 
     def forward(self, r: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
-        """Multiply by the matrix."""
+        """Multiply by the matrix.
+
+        Args:
+            r: Representations.
+
+        Returns:
+            Embeddings of dimension k = `rows`.
+        """
         return r @ self.matrix.mT.to(r.dtype)
 
 
 class SubVector(nn.Module):
     """DirectCLR's projector: the first d0 dimensions of the representation, z = r[0:d0].
+
+    Attributes:
+        d0: Dimension of the embedding.
 
     References:
         Jing et al. (2022), arXiv:2110.09348, Section 6.
@@ -99,7 +122,14 @@ class SubVector(nn.Module):
         self.d0 = d0
 
     def forward(self, r: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
-        """Keep the first d0 dimensions."""
+        """Keep the first d0 dimensions.
+
+        Args:
+            r: Representations.
+
+        Returns:
+            Embeddings of dimension k = d0.
+        """
         return r[..., : self.d0]
 
 
@@ -107,6 +137,12 @@ class RandomSubVector(nn.Module):
     """A projector that keeps d0 random dimensions of the representation, drawn anew at every training step.
 
     In evaluation it keeps the dimensions of the last `redraw`.
+
+    Attributes:
+        dim: Dimension of the representation.
+        d0: Dimension of the embedding.
+        seed: Seed of the draws.
+        coordinates: The kept dimensions (d0,), a buffer.
 
     References:
         Jing et al. (2022), arXiv:2110.09348, Appendix F.
@@ -136,12 +172,23 @@ class RandomSubVector(nn.Module):
 
     @torch.no_grad()
     def redraw(self, step: int) -> None:
-        """Draw the dimensions of a step, counted from 0; they are the same in every process."""
+        """Draw the dimensions of a step; they are the same in every process.
+
+        Args:
+            step: The training step, counted from 0.
+        """
         generator = torch.Generator().manual_seed(self.seed + step)
         self.coordinates.copy_(torch.randperm(self.dim, generator=generator)[: self.d0])
 
     def forward(self, r: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
-        """Keep the drawn dimensions."""
+        """Keep the drawn dimensions.
+
+        Args:
+            r: Representations.
+
+        Returns:
+            Embeddings of dimension k = d0.
+        """
         return r[..., self.coordinates]
 
 

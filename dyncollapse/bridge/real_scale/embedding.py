@@ -110,9 +110,9 @@ def _spectrum(rows: Tensor) -> Tensor:
 
 def _spectrum_error(rows: Tensor, device: torch.device) -> float:
     """Largest difference from numpy's eigenvalues of the covariance in float64, over the largest eigenvalue."""
-    ours = _spectrum(rows.to(device)).cpu().numpy()
-    theirs = np.linalg.eigvalsh(np.cov(rows.numpy().astype(np.float64), rowvar=False, bias=True))[::-1]
-    return float(np.abs(ours - theirs).max() / theirs[0])
+    here = _spectrum(rows.to(device)).cpu().numpy()
+    exact = np.linalg.eigvalsh(np.cov(rows.numpy().astype(np.float64), rowvar=False, bias=True))[::-1]
+    return float(np.abs(here - exact).max() / exact[0])
 
 
 def _monitor_seconds(site: Site, pretrained: LoadedEncoder) -> float:

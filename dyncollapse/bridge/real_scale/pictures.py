@@ -22,7 +22,7 @@ def draw_report(report: Mapping[str, Any]) -> Figure:
     Returns:
         A figure with four axes; those of parts without a result say so.
     """
-    figure = Figure(figsize=(10, 7), layout="constrained")
+    figure = Figure(figsize=(11, 7), layout="constrained")
     parts = {part["number"]: part["values"] for part in report["parts"]}
     panels = ((1, plot_rates), (2, plot_spectra), (4, plot_ensembles), (5, plot_losses))
     for axes, (number, plot) in zip(figure.subplots(2, 2).flat, panels, strict=True):

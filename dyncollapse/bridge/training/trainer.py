@@ -154,7 +154,7 @@ def contrast(
         The loss, and by space ("representation", "embedding") this process's rows of both views, (n, d) and (n, m).
 
     References:
-        docs/theory.md has the loss; Chen et al. (2020), arXiv:2002.05709.
+        Chen et al. (2020), arXiv:2002.05709. `dyncollapse.ntxent` is the loss.
 
     Example:
         >>> from dyncollapse.bridge import resolve

@@ -74,8 +74,8 @@ def test_embeddings_of_another_network_fail_their_part(tmp_path, monkeypatch):
     monkeypatch.setattr(embedding, "_encoder", another)
     found = embedding.measure(site(tmp_path))
     assert [f.what.split(" against")[0] for f in found.findings if f.holds is False] == [
-        "rows of the representation",
-        "rows of the embedding",
+        "relative error of 8 rows of the representation",
+        "relative error of 8 rows of the embedding",
     ]
     assert found.skipped == ["part 1 left no checkpoint: the encoder is untrained"]
 
