@@ -43,6 +43,9 @@ Precision = Literal["float32", "bfloat16", "float16"]
 PresetName = Literal["paper-imagenet", "cifar10", "digits"]
 PROJECTORS: tuple[str, ...] = get_args(Projector)
 STEMS: tuple[str, ...] = get_args(Stem)
+STEM_WORDS = (
+    "imagenet starts with 7x7 filters and pooling, cifar with 3x3 and no pooling; cifar-padding-2 is solo-learn's."
+)
 AUGMENTATIONS: tuple[str, ...] = get_args(Augmentation)
 PIPELINES: tuple[str, ...] = get_args(Pipeline)
 PRESETS: tuple[str, ...] = get_args(PresetName)
@@ -92,7 +95,8 @@ class Recipe:
     )
     pipeline: Pipeline = setting(
         "mixed",
-        "What makes the views: workers, the device from memory, or mixed (workers crop, the device does the rest).",
+        "workers: worker processes make the views; memory: the device makes them from images in its memory; "
+        "mixed: workers crop, the device does the rest.",
         group="data",
     )
     augment: Augmentation = setting("imagenet", "Augmentations of the two views.", group="augmentation")
@@ -102,7 +106,7 @@ class Recipe:
     arch: Text = setting(
         "resnet50", "Backbone: a timm model, or resnet10-narrow, a small one for digits.", group="encoder"
     )
-    stem: Stem = setting("imagenet", "First layers: 7x7 and pooling, or 3x3 without pooling.", group="encoder")
+    stem: Stem = setting("imagenet", STEM_WORDS, group="encoder")
     method: Method = setting(
         "simclr", "simclr, or directclr, which is simclr with the projector low-rank-diagonal.", group="projector"
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from dyncollapse.bridge.models.foreign_layers import Activation, Last
-from dyncollapse.bridge.recipe import NARROWEST_IMAGE, WIDEST, WIDEST_IMAGE, Augmentation, Stem
+from dyncollapse.bridge.recipe import NARROWEST_IMAGE, STEM_WORDS, WIDEST, WIDEST_IMAGE, Augmentation, Stem
 from dyncollapse.runtime.records import (
     DEVICE,
     DEVICE_WORDS,
@@ -55,9 +55,7 @@ class EncoderOptions:
     arch: Text | None = setting(
         None, "timm model of another library's checkpoint.", group="encoder", unset="detected among ResNets"
     )
-    stem: Stem | None = setting(
-        None, "First layers: 7x7 and pooling, or 3x3 without pooling.", group="encoder", unset="detected"
-    )
+    stem: Stem | None = setting(None, STEM_WORDS, group="encoder", unset="detected")
     prefix_map: Several[Renaming] = setting(
         (),
         "Replace OLD at the beginning of tensor names by NEW; repeatable.",
