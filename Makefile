@@ -40,7 +40,7 @@ bench: .venv/.developed ## time what the project promises against its peers: rat
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-json=benchmarks.json \
 	  --benchmark-group-by=param --benchmark-columns=median,min,max
 
-gpu-check: .venv/.installed ## prove the real scale on a CUDA GPU in nine minutes (CIFAR=PATH adds the paper's tables)
+gpu-check: .venv/.installed ## check results and speeds at full size on a CUDA GPU, not yet run on one (CIFAR=PATH: tables, too)
 	$(BIN)/python -m dyncollapse bridge check --device cuda --full $(if $(CIFAR),--cifar '$(CIFAR)')
 
 kills: .venv/.developed ## kill commands 20 times each at drawn moments, and count what is half-written, lost or blocked

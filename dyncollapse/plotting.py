@@ -64,7 +64,7 @@ def plot_eigenvalues(ax: Axes, eigenvalues: ArrayLike, noise_floor: float, thres
         ax.axhspan(lowest / 30, noise_floor, color="0.85", linewidth=0, label="noise floor")
     if threshold > 0:
         ax.axhline(threshold, color="0.4", linestyle=":", label="collapsed below")
-    _set_ranks(ax, len(values))
+    set_ranks(ax, len(values))
     ax.set_xlabel("dimension, by variance")
     ax.set_ylabel("covariance eigenvalue")
     _legend_above(ax)
@@ -88,7 +88,7 @@ def plot_ratios(ax: Axes, ratios: ArrayLike, **style: Any) -> None:
     if top > 10:
         ax.set_yscale("symlog", linthresh=1.0)
     ax.set_ylim(0, top * (2 if top > 10 else 1.1))
-    _set_ranks(ax, len(values))
+    set_ranks(ax, len(values))
     ax.set_xlabel("generalised mode")
     ax.set_ylabel(r"augmentation over data, $\rho$")
     _legend_above(ax)
@@ -99,8 +99,8 @@ def _every(values: np.ndarray[Any, np.dtype[Any]]) -> int:
     return max(1, len(values) // 128)
 
 
-def _set_ranks(ax: Axes, count: int) -> None:
-    """Set ticks at whole ranks from 1 on."""
+def set_ranks(ax: Axes, count: int) -> None:
+    """Set ticks at whole ranks from 1 on: there is no rank 0."""
     steps = [tick for tick in MaxNLocator(5, integer=True).tick_values(1, count) if 1 < tick <= count]
     ax.set_xticks([1, *(steps[1:] if steps and steps[0] - 1 < 0.08 * count else steps)])
     margin = max(0.3, 0.03 * count)

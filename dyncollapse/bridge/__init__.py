@@ -1,10 +1,10 @@
-"""The same diagnostics on real encoders: contrastive pretraining with the paper's projectors, embeddings, probes."""
+"""Real encoders: contrastive pretraining with the paper's projectors, embeddings, diagnoses and linear probes."""
 
 import lazy_loader
 
-# Public names and where they live are in __init__.pyi; each module is imported when a name of it is first used.
+# __init__.pyi lists the public names and their modules; a module is imported when one of its names is first used.
 _public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-# Names under which earlier versions had them.
+# Names of earlier versions, and today's.
 EARLIER = {"Both": "DiagnosedSpaces", "Loaded": "LoadedEncoder", "diagnose_both": "diagnose_spaces"}
 
 

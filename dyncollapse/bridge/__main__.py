@@ -1,4 +1,4 @@
-"""`python -m dyncollapse.bridge`: the bridge's commands alone, for torchrun."""
+"""`python -m dyncollapse.bridge`: the commands of `dyncollapse bridge`, for torchrun."""
 
 from dyncollapse.commands.bridge import bridge
 

@@ -1,4 +1,4 @@
-"""Every setting of a pretraining run in one immutable record: presets, files, defaults, validation."""
+"""All settings of a pretraining run in one immutable record: defaults, presets, TOML files, validation."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -43,27 +43,34 @@ Precision = Literal["float32", "bfloat16", "float16"]
 PresetName = Literal["paper-imagenet", "cifar10", "digits"]
 PROJECTORS: tuple[str, ...] = get_args(Projector)
 STEMS: tuple[str, ...] = get_args(Stem)
+STEM_WORDS = (
+    "imagenet starts with 7x7 filters and pooling, cifar with 3x3 and no pooling; cifar-padding-2 is solo-learn's."
+)
 AUGMENTATIONS: tuple[str, ...] = get_args(Augmentation)
 PIPELINES: tuple[str, ...] = get_args(Pipeline)
 PRESETS: tuple[str, ...] = get_args(PresetName)
-SUBVECTORS = ("low-rank", "low-rank-diagonal", "random-subvector")  # the loss sees d0 dimensions of the representation
-# Which projectors have which width.
+SUBVECTORS = ("low-rank", "low-rank-diagonal", "random-subvector")  # projectors with d0 outputs
+# Projectors that have each width.
 WIDTHS = {"d0": SUBVECTORS, "out_dim": ("mlp", "linear"), "hidden_dim": ("mlp",)}
 
-# Widths, sides of images in pixels and counts of steps beyond which a number is a slip: what they take is checked
-# besides. An image of the largest side takes 200 MB as floats.
+# Limits of widths, sides of images in pixels and counts of steps: larger numbers are typing errors. Memory is checked
+# separately; an image of the largest side takes 200 MB as floats.
 WIDEST, NARROWEST_IMAGE, WIDEST_IMAGE, MOST_STEPS = 10**6, 4, 4096, 10**12
 
 
 @record
 class Recipe:
-    """One pretraining run. The defaults are the paper's for ImageNet (Appendix D, Section 6) as far as it gives them.
+    """All settings of a pretraining run; docs/settings.md lists them with their ranges and units.
 
-    Sizes left at None follow from the representation's dimension R (`projectors.build_projector`).
+    The defaults are the paper's for ImageNet as far as it gives them (Section 6 and Appendix D). Sizes left at None
+    follow from the dimension of the representation, see `build_projector`. `resolve` applies a preset; this constructor
+    does not.
 
     Raises:
-        SettingError: One line for a setting of another type or out of range, and for settings that contradict
-            each other.
+        SettingError: If a setting has another type or is out of range, or if settings contradict each other. One line.
+
+    References:
+        Jing et al. (2022), arXiv:2110.09348.
 
     Example:
         >>> Recipe(data="digits", epochs=20).warmup
@@ -76,7 +83,7 @@ class Recipe:
 
     preset: PresetName = setting(
         "paper-imagenet",
-        "Sets the others; what you add changes it.",
+        "Named defaults for the other settings; any setting that is given overrides them.",
         group="data",
         unset="paper-imagenet; digits for `data` digits",
     )
@@ -88,19 +95,24 @@ class Recipe:
     )
     pipeline: Pipeline = setting(
         "mixed",
-        "Worker processes decode and crop, the device does the rest; or workers do all; or memory, the device all.",
+        "workers: worker processes make the views; memory: the device makes them from images in its memory; "
+        "mixed: workers crop, the device does the rest.",
         group="data",
     )
-    augment: Augmentation = setting("imagenet", "The two views' augmentations.", group="augmentation")
+    augment: Augmentation = setting("imagenet", "Augmentations of the two views.", group="augmentation")
     image_size: Whole = setting(
         224, "Side of a view.", group="augmentation", unit="pixels", low=NARROWEST_IMAGE, high=WIDEST_IMAGE
     )
     arch: Text = setting(
-        "resnet50", "Backbone, a timm model; resnet10-narrow is a small one for digits.", group="encoder"
+        "resnet50", "Backbone: a timm model, or resnet10-narrow, a small one for digits.", group="encoder"
     )
-    stem: Stem = setting("imagenet", "First layers: 7x7 and pooling, or 3x3 without for small images.", group="encoder")
-    method: Method = setting("simclr", "directclr is simclr with the projector low-rank-diagonal.", group="projector")
-    projector: Projector | None = setting(None, "Between representation and loss.", group="projector", unset="mlp")
+    stem: Stem = setting("imagenet", STEM_WORDS, group="encoder")
+    method: Method = setting(
+        "simclr", "simclr, or directclr, which is simclr with the projector low-rank-diagonal.", group="projector"
+    )
+    projector: Projector | None = setting(
+        None, "Projector between representation and loss.", group="projector", unset="mlp"
+    )
     d0: Whole | None = setting(
         None,
         "Dimensions that a sub-vector keeps.",
@@ -112,23 +124,23 @@ class Recipe:
     )
     hidden_dim: Whole | None = setting(
         None,
-        "Hidden width of mlp.",
+        "Hidden width of the projector mlp.",
         group="projector",
         unit="dimensions",
         low=1,
         high=WIDEST,
-        unset="R, the representation's",
+        unset="R, that of the representation",
     )
     out_dim: Whole | None = setting(
         None,
-        "Output of mlp and linear.",
+        "Outputs of the projectors mlp and linear.",
         group="projector",
         unit="dimensions",
         low=1,
         high=WIDEST,
         unset="128, or R if that is less",
     )
-    temperature: Number = setting(0.1, "Of the contrastive loss.", group="loss", low=SMALL, high=LARGE)
+    temperature: Number = setting(0.1, "Temperature of the contrastive loss.", group="loss", low=SMALL, high=LARGE)
     epochs: Whole = setting(100, "Passes over the data.", group="optimisation", unit="epochs", low=1, high=MOST_EPOCHS)
     batch_size: Whole = setting(
         4096,
@@ -139,67 +151,71 @@ class Recipe:
         high=10**9,
     )
     optimiser: Optimiser = setting(
-        "lars", "lars is timm's: norms and biases neither adapted nor decayed.", group="optimisation"
+        "lars", "Optimiser; timm's lars neither adapts nor decays norms and biases.", group="optimisation"
     )
     lr: Number = setting(4.8, "Peak learning rate, for the whole batch.", group="optimisation", low=SMALL, high=LARGE)
-    momentum: Number = setting(0.9, "Of lars and sgd.", group="optimisation", low=0, below=1)
-    weight_decay: Number = setting(1e-6, "Of matrices and filters.", group="optimisation", low=0, high=LARGE)
+    momentum: Number = setting(0.9, "Momentum of lars and sgd.", group="optimisation", low=0, below=1)
+    weight_decay: Number = setting(
+        1e-6, "Weight decay of matrices and filters.", group="optimisation", low=0, high=LARGE
+    )
     warmup_epochs: Number | None = setting(
         None,
-        "Linear rise of the learning rate; then a cosine to 0.",
+        "Linear warm-up of the learning rate, before a cosine to 0.",
         group="optimisation",
         unit="epochs",
         low=0,
         high=MOST_EPOCHS,
         unset="a tenth of the epochs",
     )
-    precision: Precision = setting("bfloat16", "Of the network; the loss is always float32.", group="run")
-    seed: Whole = setting(0, "Seed of the start, the batches and the views.", group="run", low=0, high=MOST_SEED)
+    precision: Precision = setting(
+        "bfloat16", "Precision of the network; the loss is always computed in float32.", group="run"
+    )
+    seed: Whole = setting(0, "Seed of weights, batches and views.", group="run", low=0, high=MOST_SEED)
     device: Text = setting(
         "cuda",
-        "cpu, cuda or cuda:N; under torchrun each process takes its own.",
+        "cpu, cuda or cuda:N; under torchrun each process takes its own GPU.",
         group="run",
         pattern=DEVICE,
         must=DEVICE_WORDS,
     )
     workers: Whole = setting(
         8,
-        "Worker processes that read images, for each process that trains; 0: that process reads them.",
+        "Worker processes that read images, per training process; 0 reads them in the training process.",
         group="run",
         unit="processes",
         low=0,
         high=MOST_WORKERS,
     )
     threads: Whole = setting(1, "CPU threads of each process.", group="run", unit="threads", low=1, high=MOST_WORKERS)
-    compile: bool = setting(False, "torch.compile the encoder.", group="run")
+    compile: bool = setting(False, "Compile the encoder with torch.compile.", group="run")
     deterministic: bool = setting(
-        False, "Only kernels that give the same bits each time, on a GPU too; slower.", group="run"
+        False, "Use only kernels that give the same bits every time, also on a GPU; slower.", group="run"
     )
-    strict: bool = setting(False, "Stop at an image that cannot be read, instead of leaving it out.", group="run")
+    strict: bool = setting(False, "Stop at the first image that cannot be read, instead of skipping it.", group="run")
     log_every: Whole = setting(
         50, "Steps between lines of log.jsonl.", group="run", unit="steps", low=1, high=MOST_STEPS
     )
     monitor_every: Whole = setting(
         1560, "Steps between lines of monitor.jsonl; 0 for none.", group="run", unit="steps", low=0, high=MOST_STEPS
     )
-    tensorboard: bool = setting(True, "Show the journals in TensorBoard, too, where it is installed.", group="run")
+    tensorboard: bool = setting(True, "Write the logs for TensorBoard, too, if it is installed.", group="run")
     checkpoint_every: Whole = setting(
         1000, "Steps between checkpoints.", group="run", unit="steps", low=1, high=MOST_STEPS
     )
-    keep: Whole = setting(2, "Checkpoints that are kept.", group="run", unit="files", low=1, high=10**6)
+    keep: Whole = setting(2, "Checkpoints to keep.", group="run", unit="files", low=1, high=10**6)
 
     def __post_init__(self) -> None:
-        """Check what the settings say together."""
+        """Check settings against each other."""
         _check_together(self)
 
     @property
     def head(self) -> str:
-        """The projector, with the method's name for it resolved."""
+        """The projector's name; low-rank-diagonal for the method directclr."""
         return _head(self.method, self.projector)
 
     @property
     def warmup(self) -> float:
-        """Epochs of warm-up: the paper's 10 of 100 in proportion, where they are not given."""
+        """Epochs of warm-up; if not given, a tenth of all epochs, as the paper's 10 of 100."""
         return self.epochs / 10 if self.warmup_epochs is None else self.warmup_epochs
 
     def as_dict(self) -> dict[str, Any]:
@@ -211,7 +227,7 @@ def _head(method: str, projector: str | None) -> str:
     return "low-rank-diagonal" if method == "directclr" else projector or "mlp"
 
 
-# What differs from the defaults; CIFAR-10's SGD at 0.06 per 256 pairs is that of MoCo's demonstration on it.
+# Settings that differ from the defaults. SGD at 0.06 per 256 pairs is from MoCo's CIFAR-10 demonstration.
 SETTINGS_OF_PRESETS: dict[str, dict[str, Any]] = {
     "paper-imagenet": {},
     "cifar10": {
@@ -253,10 +269,27 @@ SETTINGS_OF_PRESETS: dict[str, dict[str, Any]] = {
 
 
 def resolve(given: Mapping[str, Any], config: Path | None = None) -> Recipe:
-    """Settings as a recipe: the preset's, then those of a TOML file, then `given`; None counts as not given.
+    """Make a recipe from a preset, a TOML file and given settings; each overrides the one before.
 
-    Raises SettingError, one line, for unknown names, wrong types, and values that contradict each other. It names what
-    comes from the file by the file and its key.
+    Args:
+        given: Settings by name; None counts as not given. Without a preset, that of `data` is used: digits for
+            "digits", else paper-imagenet.
+        config: A TOML file with settings of the same names.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        SettingError: If a name is unknown, a value has a wrong type or is out of range, or values contradict each
+            other. One line; for a value from the file it names the file and the key.
+
+    Example:
+        >>> recipe = resolve({"data": "digits", "method": "directclr"})
+        >>> recipe.preset, recipe.head, recipe.optimiser
+        ('digits', 'low-rank-diagonal', 'sgd')
+        >>> _ = Path("run.toml").write_text("lr = 0.1")
+        >>> resolve({"data": "digits"}, Path("run.toml")).lr, resolve({"data": "digits", "lr": 0.2}).lr
+        (0.1, 0.2)
     """
     known = settings_of(Recipe)
     given = {name: value for name, value in given.items() if value is not None}
@@ -268,12 +301,12 @@ def resolve(given: Mapping[str, Any], config: Path | None = None) -> Recipe:
     preset = own.get("preset", "digits" if own.get("data") == "digits" else "paper-imagenet")
     settings = {"preset": preset, **SETTINGS_OF_PRESETS[preset], **own}
     head = _head(settings.get("method", "simclr"), settings.get("projector"))
-    # A preset's widths are for the projectors that have them.
+    # A preset's widths apply only to projectors that have them.
     settings |= {name: None for name, heads in WIDTHS.items() if head not in heads and name not in own}
     try:
         recipe = Recipe(**settings)
         if recipe.optimiser == "adamw" and "momentum" in own:
-            raise SettingError("`momentum` is of lars and sgd, not of adamw; drop it")
+            raise SettingError("`momentum` is for lars and sgd, not for adamw; drop it")
     except SettingError as error:
         if config is None:
             raise
@@ -287,11 +320,11 @@ def _check_together(recipe: Recipe) -> None:
         raise SettingError("`data` is not given; name a folder of images, or digits")
     if recipe.method == "directclr" and recipe.projector not in (None, "low-rank-diagonal"):
         raise SettingError(
-            f"`projector` is {recipe.projector!r}, but directclr has none: it is low-rank-diagonal; "
+            f"`projector` is {recipe.projector!r}, but directclr fixes it to low-rank-diagonal; "
             f"drop it or use `method` simclr"
         )
     if recipe.optimiser == "lars" and recipe.weight_decay == 0:
-        raise SettingError("`weight_decay` is 0, with which timm's lars adapts no rate; give a small one, as 1e-6")
+        raise SettingError("`weight_decay` is 0, with which timm's lars adapts no rate; give a small one, such as 1e-6")
     if recipe.warmup >= recipe.epochs:
         raise SettingError(f"`warmup_epochs` is {recipe.warmup_epochs} of `epochs` {recipe.epochs}; it must be less")
     for name, heads in WIDTHS.items():

@@ -40,7 +40,7 @@ def command(*arguments):
 
 # What the file holds, what a caller gives, what is given as options, and the line, whose {} are parameters or options.
 LINES = {
-    "unknown model": ({}, {"arch": "resnet5"}, ["--arch", "resnet5"], "{arch} is 'resnet5'; timm has "),
+    "unknown model": ({}, {"arch": "resnet5"}, ["--arch", "resnet5"], "{arch} is 'resnet5', which timm does not have"),
     "first layers": ({}, {"stem": "tiny"}, ["--stem", "tiny"], "{stem} is 'tiny'; choose one of imagenet, cifar"),
     "views": ({}, {"augment": "none"}, ["--augment", "none"], "{augment} is 'none'; choose one of imagenet"),
     "patches": (
@@ -78,7 +78,7 @@ LINES = {
         {},
         {"arch": ARCH, "projector_last": "relu"},
         ["--arch", ARCH, "--projector-last", "relu"],
-        "{projector_last} is given, but no projector is understood; name it by {projector_prefix}",
+        "{projector_last} is given, but no projector was recognised; name it by {projector_prefix}",
     ),
     "prefix": (
         mlp(),
@@ -86,7 +86,7 @@ LINES = {
         ["--arch", ARCH, "--projector-prefix", "predictor"],
         "{projector_prefix} is predictor, which begins no name beside the backbone",
     ),
-    "code": ({"config": Custom()}, {"arch": ARCH}, ["--arch", ARCH], "with running code here, add {trust}"),
+    "code": ({"config": Custom()}, {"arch": ARCH}, ["--arch", ARCH], "to run code on this machine, add {trust}"),
 }
 OTHERS = {"renames": "--prefix-map", "trust": "--trust-checkpoint"}
 

@@ -68,7 +68,7 @@ def test_missing_file_is_told(tmp_path):
         ({"data": ""}, "data is not given"),
         ({"preset": "paper"}, "preset is 'paper'"),
         ({"projector": "conv"}, "projector is 'conv'; choose one of mlp"),
-        ({"method": "directclr", "projector": "mlp"}, "directclr has none"),
+        ({"method": "directclr", "projector": "mlp"}, "directclr fixes it"),
         ({"batch_size": 1}, "batch_size is 1; it must be between 2 and"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"epochs": 0, "warmup_epochs": 0.0}, "epochs is 0"),
@@ -85,7 +85,7 @@ def test_missing_file_is_told(tmp_path):
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**63}, "between 0 and 2^63 - 1"),
         ({"optimiser": "lars", "weight_decay": 0.0}, "lars adapts no rate"),
-        ({"optimiser": "adamw", "momentum": 0.5}, "momentum is of lars and sgd"),
+        ({"optimiser": "adamw", "momentum": 0.5}, "momentum is for lars and sgd"),
     ],
 )
 def test_settings_that_contradict_are_refused(given, words):

@@ -142,7 +142,7 @@ def test_encoder_of_others_is_diagnosed_on_a_folder(tmp_path):
     assert "cat/0004.jpg" in result.stderr
     assert "--data is not given" in refused(call("embed", *arguments[:2]))
     line = refused(call("embed", *arguments[:4], "--out", tmp_path / "none"))
-    assert "has no projector that is understood; use --space representation" in line
+    assert "has no recognised projector; use --space representation" in line
     assert not (tmp_path / "none").exists()
 
 
@@ -178,7 +178,7 @@ def test_small_check_runs_through(tmp_path, monkeypatch):
         (["pretrain", "--data", "digits", "--batch-size", "1"], "--batch-size is 1"),
         (["pretrain", "--data", "digits", "--batch-size", "1298"], "give at most 1297"),
         (["pretrain", "--data", "digits", "--method", "directclr", "--d0", "129"], "--d0 is 129, but resnet10-narrow"),
-        (["pretrain", "--data", "digits", "--method", "directclr", "--projector", "mlp"], "directclr has none"),
+        (["pretrain", "--data", "digits", "--method", "directclr", "--projector", "mlp"], "directclr fixes it"),
         (["pretrain", "--data", "digits", "--arch", "resnet0"], "--arch is 'resnet0'"),
         (["pretrain", "--data", "digits", "--config", "/nowhere.toml"], "--config /nowhere.toml cannot be read"),
         (["pretrain", "--data", "digits", "--lr", "fast"], "'fast' is not a valid float"),
@@ -206,7 +206,7 @@ def test_bad_input_is_one_line(arguments, words, tmp_path, monkeypatch):
         (["embed", "--views", "three"], "--views is 'three'"),
         (["embed", "--split", "middle"], "--split is 'middle'"),
         (["embed", "--prefix-map", "x"], "--prefix-map is 'x'; write OLD=NEW"),
-        (["embed", "--arch", "resnet50"], "knows its own"),
+        (["embed", "--arch", "resnet50"], "stores its own settings"),
         (["embed", "--image-size", "16"], "--image-size: "),
         (["probe", "--method", "logistic", "--epochs", "3"], "--epochs is 3, but --method logistic has none"),
         (["diagnose", "--views", "clean"], "--views is 'clean'; choose one of one-sided, two-sided"),

@@ -52,7 +52,7 @@ def bridge(*arguments):
 def test_size_is_that_of_the_table_of_positions(vit, dino):
     loaded = load_encoder(dino, arch=VIT)
     assert loaded.spec.image_size == 224
-    assert any("224 x 224 pixels, the size of its table of positions" in text for text in loaded.assumptions)
+    assert any("224 x 224 pixels, the size of its position embeddings" in text for text in loaded.assumptions)
     with torch.no_grad():
         assert torch.equal(loaded.encoder.backbone(images(224)), vit(images(224)))
 

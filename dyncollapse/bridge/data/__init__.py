@@ -1,1 +1,1 @@
-"""Images into batches: folders and pixels read, augmentations drawn, batches loaded by seed and step alone."""
+"""From image files to batches of views: folders, pixels, augmentations, and loading that depends on seed and step."""

@@ -1,4 +1,4 @@
-"""Augmentations: what each view goes through, in worker processes or for whole batches on the device."""
+"""Augmentations: random views of images, made one by one in worker processes or batch by batch on the device."""
 
 import math
 from collections.abc import Callable
@@ -10,30 +10,39 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Mean and deviation by which pixels in [0, 1] are normalised: of three channels ImageNet's, as for the models of
-# torchvision and timm; of one channel 0.5 and 0.5, which maps them to [-1, 1].
+# Mean and standard deviation that normalise pixels in [0, 1]. For three channels they are ImageNet's, as in torchvision
+# and timm; for one channel they map pixels to [-1, 1].
 COLOURS = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.5,), (0.5,))}
-LONGEST = 16  # times its width, far beyond what photographs have
+LONGEST = 16  # largest ratio of an image's sides, far beyond that of photographs
 GREY = (0.2989, 0.587, 0.114)  # luma of ITU-R BT.601, as in torchvision and Pillow
 
 
 @dataclass(frozen=True)
 class View:
-    """How one view is made, in the order of its settings, which are those of torchvision's transforms.
+    """The settings of one augmentation pipeline; steps run in the order of the attributes.
+
+    The defaults are BYOL's, without blur and solarisation (Grill et al. 2020, Table 6). Each setting has the meaning
+    that it has in torchvision's transforms.
 
     Attributes:
-        scale: Area of the crop that is resized to the view, over the image's, from and to.
-        ratio: Aspect of the crop, width over height, from and to.
-        degrees: Largest rotation either way.
-        flip: Probability of a mirrored view.
-        jitter: Ranges of brightness, contrast, saturation and hue, applied in random order.
-        jitter_probability: Of all four.
-        grey: Probability of a view without colour.
+        scale: Smallest and largest area of the crop, as a fraction of the image's area.
+        ratio: Smallest and largest aspect ratio of the crop, width over height.
+        degrees: Largest rotation in either direction, in degrees.
+        flip: Probability of a horizontal flip.
+        jitter: Strengths of brightness, contrast, saturation and hue jitter, applied in random order.
+        jitter_probability: Probability that the four jitters are applied at all.
+        grey: Probability of a greyscale view.
         blur: Probability of a Gaussian blur.
-        blur_size: Width of its kernel, in pixels.
-        blur_sigma: Its deviation, in pixels, from and to.
-        solarise: Probability that pixels at and above 128 of 255 are inverted.
-        noise: Deviation of Gaussian noise on pixels in [0, 1].
+        blur_size: Width of the blur's kernel, in pixels.
+        blur_sigma: Smallest and largest standard deviation of the blur, in pixels.
+        solarise: Probability of solarisation, which inverts pixels of 128 and more (of 255).
+        noise: Standard deviation of the Gaussian noise that is added to pixels in [0, 1].
+
+    Example:
+        >>> crops = View(scale=(0.5, 1.0), jitter_probability=0.0, grey=0.0)
+        >>> image = torch.zeros(3, 40, 30, dtype=torch.uint8)
+        >>> worker_view(crops, size=16)(image).shape
+        torch.Size([3, 16, 16])
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -50,14 +59,15 @@ class View:
     noise: float = 0.0
 
 
-# The paper's two pipelines (its Appendix D.1; probabilities and ranges of BYOL, Grill et al. 2020, Table 6).
+# The paper's two pipelines (Appendix D.1), with BYOL's probabilities and ranges (Grill et al. 2020, Table 6).
 IMAGENET = (View(blur=1.0), View(blur=0.1, solarise=0.2))
-# Crops and colours as Chen et al. (2020) for CIFAR-10, where 32 pixels leave nothing to blur.
+# Crops and colours of Chen et al. (2020) for CIFAR-10, without blur: images of 32 pixels have little detail to remove.
 CIFAR = (View(scale=(0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.1)),) * 2
-# For digits the paper has no views. A digit that is mirrored or turned far is another digit, and has no colour.
+# The paper has no views for digits. No flips and only small rotations, which could turn a digit into another one; no
+# colour jitter, because digits are grey.
 DIGITS = (View(scale=(0.5, 1.0), degrees=15.0, flip=0.0, jitter=(0.4, 0.4, 0.0, 0.0), grey=0.0, noise=0.1),) * 2
 PAIRS = {"imagenet": IMAGENET, "cifar": CIFAR, "digits": DIGITS}
-# What a linear probe trains on: crops and flips, and crops alone where a mirrored image is another.
+# Views for a linear probe: crops and flips, or crops alone for digits, which a flip would change.
 PROBE = View(jitter_probability=0.0, grey=0.0)
 PROBES = {
     "imagenet": PROBE,
@@ -67,19 +77,24 @@ PROBES = {
 
 
 def crop_only(view: View) -> View:
-    """The geometry of a view: crop, flip and rotation, without colours, blur and noise."""
+    """Keep only the geometry of a view: crop, flip and rotation."""
     return replace(view, jitter_probability=0.0, grey=0.0, blur=0.0, solarise=0.0, noise=0.0)
 
 
 def worker_view(view: View, size: int) -> Callable[[UInt8[Tensor, "c h w"]], UInt8[Tensor, "c size size"]]:
-    """Make a view of one image by torchvision, as worker processes do.
+    """Build torchvision's transform for one view of one image, as worker processes use it.
 
     Args:
         view: The augmentation.
         size: Side of the view, in pixels.
 
     Returns:
-        A transform of an image of any size, which draws from torch's global generator.
+        A transform from an image of any size to its view. It draws from torch's global generator.
+
+    Example:
+        >>> transform = worker_view(IMAGENET[0], size=32)
+        >>> transform(torch.zeros(3, 60, 80, dtype=torch.uint8)).shape
+        torch.Size([3, 32, 32])
     """
     from torchvision.transforms import v2
 
@@ -93,7 +108,7 @@ def worker_view(view: View, size: int) -> Callable[[UInt8[Tensor, "c h w"]], UIn
     if view.grey:
         steps.append(v2.RandomGrayscale(view.grey))
     if view.blur:
-        taps = min(view.blur_size, 2 * size - 1)  # as far as a small image goes
+        taps = min(view.blur_size, 2 * size - 1)  # the padding has to be smaller than the image
         steps.append(v2.RandomApply([v2.GaussianBlur(taps, view.blur_sigma)], view.blur))
     if view.solarise:
         steps.append(v2.RandomSolarize(128, view.solarise))
@@ -104,24 +119,24 @@ def worker_view(view: View, size: int) -> Callable[[UInt8[Tensor, "c h w"]], UIn
 
 
 def plain(images: UInt8[Tensor, "*n c h w"], size: int) -> UInt8[Tensor, "*n c size size"]:
-    """Images without augmentation: the centre of what has its shorter side resized to `stored_side`."""
+    """Resize the shorter side of images to `stored_side(size)` and crop the centre, as evaluation does."""
     return square(images, stored_side(size), size)
 
 
 def stored_side(size: int) -> int:
-    """Side from which the centre is cut for views of `size`: 256 for 224, in proportion; small views are not cut."""
+    """Side in pixels to which images are resized before the centre is cropped: 256 for 224, `size` itself below 64."""
     return round(size * 256 / 224) if size >= 64 else size
 
 
 def square(images: UInt8[Tensor, "*n c h w"], shorter: int, size: int) -> UInt8[Tensor, "*n c size size"]:
-    """The central square of images whose shorter side is resized first."""
+    """Resize the shorter side of images to `shorter` pixels and crop the central `size` x `size` square."""
     from torchvision.transforms.v2 import functional as f
 
     height, width = images.shape[-2:]
     most = LONGEST * min(height, width)
     if max(height, width) > most:
-        # The ends of a strip are outside of the square: one of 1 x 80000 resized whole would take gigabytes.
-        most += (max(height, width) - most) % 2  # as much from both ends
+        # Crop very long images first: 1 x 80000 pixels, resized whole, would take gigabytes.
+        most += (max(height, width) - most) % 2  # so that both ends lose equally many pixels
         images = f.center_crop(images, [min(height, most), min(width, most)])
     if min(images.shape[-2:]) != shorter:
         images = f.resize(images, [shorter], f.InterpolationMode.BICUBIC, antialias=True)
@@ -129,7 +144,7 @@ def square(images: UInt8[Tensor, "*n c h w"], shorter: int, size: int) -> UInt8[
 
 
 def normalise(images: Shaped[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """Pixels, uint8 or floats in [0, 1], as the network reads them: less the mean of COLOURS, over their deviation."""
+    """Normalise pixels, uint8 or floats in [0, 1], by the mean and standard deviation in COLOURS."""
     mean, spread = (_constant(v, images.device) for v in COLOURS[images.shape[-3]])
     pixels = images if images.is_floating_point() else images.to(torch.float32) / 255
     return (pixels - mean) / spread
@@ -138,18 +153,18 @@ def normalise(images: Shaped[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 def batched_view(
     images: UInt8[Tensor, "n c h w"], draws: dict[str, Tensor], view: View, size: int, *, cropped: bool = False
 ) -> Float[Tensor, "n c size size"]:
-    """Make a view of each image of a batch at once, on its device.
+    """Make one view of every image of a batch at once, on the batch's device.
 
-    Operations are torchvision's, except that rotation, crop, flip and resizing are one bilinear resampling, without an
-    antialiasing filter: it serves crops that are not much larger than the view. The order of the four jitters is drawn
-    once for a batch.
+    The operations are torchvision's, with two differences. Rotation, crop, flip and resizing are a single bilinear
+    resampling without an antialiasing filter, which suits crops that are not much larger than the view. The order of
+    the four jitters is drawn once for the batch.
 
     Args:
         images: Pixels from 0 to 255.
-        draws: What is random, a row for each image, by `draw_views`.
+        draws: The random numbers from `draw_views`, a row for each image.
         view: The augmentation.
         size: Side of the view, in pixels.
-        cropped: Images have the view's size and geometry already (`crop_only`), and only the rest is done.
+        cropped: Whether the images have the view's size and geometry already (see `crop_only`).
 
     Returns:
         Pixels in [0, 1].
@@ -161,7 +176,7 @@ def batched_view(
         >>> batched_view(images, draws, IMAGENET[0], 16).shape
         torch.Size([2, 3, 16, 16])
     """
-    order = draws["order"].tolist()  # stays where it was drawn: reading it from a GPU would wait for the GPU
+    order = draws["order"].tolist()  # kept on the CPU: reading it from a GPU would wait for the GPU
     draws = {n: values.to(images.device, non_blocking=True) for n, values in draws.items() if n != "order"}
     x = images.to(torch.float32) / 255
     if not cropped:
@@ -189,24 +204,34 @@ def batched_view(
 def draw_views(
     view: View, count: int, generator: torch.Generator, shape: tuple[int, int, int, int], rows: slice
 ) -> dict[str, Tensor]:
-    """Draw what is random in the views of a batch, the same for every split of it over processes.
+    """Draw the random numbers for the views of a batch.
+
+    All processes draw for the whole batch and keep their own rows, so the views do not depend on how many processes
+    share the batch.
 
     Args:
         view: The augmentation.
         count: Images in the whole batch.
         generator: Source of randomness, on the CPU.
         shape: Channels, height and width of the images, and the side of the view, in pixels.
-        rows: One process's part of the batch.
+        rows: This process's rows of the batch.
 
     Returns:
-        What `batched_view` takes, for these rows.
+        The `draws` of `batched_view` for these rows: affine matrices (n, 2, 3), jitter factors (n, 4), and so on.
+
+    Example:
+        >>> shape = (3, 40, 30, 16)
+        >>> whole = draw_views(IMAGENET[0], 4, torch.Generator().manual_seed(0), shape, slice(None))
+        >>> half = draw_views(IMAGENET[0], 4, torch.Generator().manual_seed(0), shape, slice(2, 4))
+        >>> torch.equal(whole["affine"][2:], half["affine"])
+        True
     """
     channels, height, width, size = shape
 
     def uniform(low: float, high: float, columns: int = 1) -> Tensor:
         return low + (high - low) * torch.rand(count, columns, generator=generator).squeeze(1)
 
-    # A crop of this area and aspect; what would stick out is cut to the image, as torchvision does after ten tries.
+    # A crop of this area and aspect ratio, limited to the image. torchvision redraws such crops up to ten times first.
     area, aspect = (
         height * width * uniform(*view.scale),
         uniform(math.log(view.ratio[0]), math.log(view.ratio[1])).exp(),
@@ -214,7 +239,7 @@ def draw_views(
     w, h = (area * aspect).sqrt().clamp(max=width), (area / aspect).sqrt().clamp(max=height)
     left, top = uniform(0, 1) * (width - w), uniform(0, 1) * (height - h)
     mirrored = torch.where(uniform(0, 1) < view.flip, -1.0, 1.0)
-    # In affine_grid's units an image reaches from -1 to 1.
+    # affine_grid's coordinates run from -1 to 1 over the image.
     angle = uniform(-view.degrees, view.degrees).deg2rad()
     scale_x, scale_y = w / width, h / height
     shift_x, shift_y = (2 * left + w) / width - 1, (2 * top + h) / height - 1
@@ -245,25 +270,26 @@ def draw_views(
 
 
 def brighten(x: Float[Tensor, "n c h w"], factor: Float[Tensor, "n 1 1 1"]) -> Float[Tensor, "n c h w"]:
-    """Multiply by the factor."""
+    """Multiply the pixels of each image by its factor."""
     return (x * factor).clamp_(0, 1)
 
 
 def contrast(x: Float[Tensor, "n c h w"], factor: Float[Tensor, "n 1 1 1"]) -> Float[Tensor, "n c h w"]:
-    """Stretch around the mean grey of each image by the factor."""
+    """Scale the distance of each image's pixels from its mean grey by its factor."""
     mean = grey(x).mean((-3, -2, -1), keepdim=True)
     return torch.lerp(mean, x, factor).clamp_(0, 1)
 
 
 def saturate(x: Float[Tensor, "n 3 h w"], factor: Float[Tensor, "n 1 1 1"]) -> Float[Tensor, "n 3 h w"]:
-    """Stretch around each pixel's grey by the factor."""
+    """Scale the distance of each pixel from its own grey by the image's factor."""
     return torch.lerp(grey(x).expand_as(x), x, factor).clamp_(0, 1)
 
 
 def turn_hue(x: Float[Tensor, "n 3 h w"], turn: Float[Tensor, "n 1 1 1"]) -> Float[Tensor, "n 3 h w"]:
-    """Turn the hue by a part of a full turn, keeping the value and saturation of HSV.
+    """Shift the hue of each image by a fraction of a full turn; value and saturation (HSV) stay as they are.
 
-    In the formula f(n) = v - v s max(0, min(k, 4 - k, 1)), k = (n + 6 hue) mod 6, for red, green, blue n = 5, 3, 1.
+    Conversion back to RGB is f(n) = v - v s max(0, min(k, 4 - k, 1)) with k = (n + 6 hue) mod 6, where n is 5 for red,
+    3 for green and 1 for blue.
     """
     value, low = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
     chroma = value - low
@@ -279,14 +305,23 @@ def turn_hue(x: Float[Tensor, "n 3 h w"], turn: Float[Tensor, "n 1 1 1"]) -> Flo
 
 
 def grey(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 h w"]:
-    """The luma of each pixel; of one channel, itself."""
+    """The luma of each pixel; images of one channel stay as they are."""
     if x.shape[-3] == 1:
         return x
     return (x * _constant(GREY, x.device)).sum(-3, keepdim=True)
 
 
 def blur(x: Float[Tensor, "n c h w"], sigma: Float[Tensor, " n"], taps: int) -> Float[Tensor, "n c h w"]:
-    """Gaussian blur of each image by its own sigma, reflected at the edges, `taps` wide or as far as the image goes."""
+    """Blur each image by a Gaussian of its own sigma, with reflected edges.
+
+    Args:
+        x: Images.
+        sigma: Standard deviations, in pixels.
+        taps: Width of the kernel, in pixels; less where the image is too small for it.
+
+    Returns:
+        Blurred images.
+    """
     n, c, h, w = x.shape
     taps = min(taps, 2 * min(h, w) - 1)
     offsets = torch.arange(taps, dtype=x.dtype, device=x.device) - (taps - 1) / 2
@@ -300,7 +335,7 @@ def blur(x: Float[Tensor, "n c h w"], sigma: Float[Tensor, " n"], taps: int) -> 
 
 @cache
 def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Numbers by channel, made once: copying them to a GPU each time would wait for it."""
+    """Values by channel, cached per device: copying them to a GPU at every call would wait for the GPU."""
     with torch.inference_mode(False):
         return torch.tensor(values, device=device).view(-1, 1, 1)
 

@@ -29,23 +29,23 @@ from dyncollapse.bridge.data.skipped import NEIGHBOURS, read_near
 from dyncollapse.runtime.process import check_count, end_with_parent
 from dyncollapse.runtime.settings import SettingError
 
-# Views of an image, its number, the images that could not be read on the way to it, and what ends the whole reading.
+# Views of an image, its number, the failures before it could be read, and an error that ends the loading.
 _Item = tuple[list[Tensor], int, list[tuple[int, str]], ValueError | None]
 
-# Images that a worker process reads before it hands them over. Whole batches of hundreds would each take one worker
-# many seconds, and all workers together would hold gigabytes of them; single images would each cost a message.
+# Images per message from a worker process. Whole batches of hundreds would take one worker many seconds each, and all
+# workers together would hold gigabytes; single images would cost a message each.
 CHUNK = 32
 
 
 class LostWorker(RuntimeError):
-    """A process that reads images was killed."""
+    """A worker process that reads images was killed."""
 
 
 @contextmanager
 def lost_workers() -> Iterator[None]:
-    """Raise LostWorker, one line, where torch says that a worker process is gone.
+    """Turn torch's error for a dead worker process into LostWorker, with one line.
 
-    torch raises a plain RuntimeError for that, from a signal handler and thus at any line: only its words are left.
+    torch raises a plain RuntimeError from a signal handler, at any line, so only its text tells it from others.
     """
     try:
         yield
@@ -57,7 +57,13 @@ def lost_workers() -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One process's share of a step: views as the network reads them, on its device, and the images' numbers."""
+    """One process's share of a step's batch.
+
+    Attributes:
+        views: Normalised views of the same n images, on the process's device.
+        indices: The images' numbers in the data.
+        failures: Numbers of images that could not be read, each with the reason.
+    """
 
     views: tuple[Float[Tensor, "n c h w"], ...]
     indices: Int[Tensor, " n"]
@@ -66,7 +72,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Order:
-    """Which images make up which step: a new permutation every epoch, of which an incomplete last batch is left out."""
+    """The order of images: a new permutation for every epoch, without an incomplete last batch.
+
+    Attributes:
+        count: Number of images.
+        batch_size: Images in a whole batch, over all processes.
+        seed: Seed of the permutations.
+    """
 
     count: int
     batch_size: int
@@ -74,16 +86,16 @@ class Order:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in the data."""
+        """Number of whole batches in the data."""
         return self.count // self.batch_size
 
     def permutation(self, epoch: int) -> Int[Tensor, " n"]:
-        """The order of an epoch."""
+        """The image numbers in the order of an epoch, counted from 0."""
         generator = torch.Generator().manual_seed(mix(self.seed, epoch))
         return torch.randperm(self.count, generator=generator)
 
     def steps(self, first: int, end: int) -> Iterator[tuple[int, int, Int[Tensor, " b"]]]:
-        """Step, epoch and the images of the whole batch, for steps first, ..., end - 1."""
+        """Yield step, epoch and the image numbers of the whole batch, for steps first, ..., end - 1."""
         shuffled, of_epoch = torch.empty(0, dtype=torch.int64), -1
         for step in range(first, end):
             epoch, place = divmod(step, self.steps_per_epoch)
@@ -93,7 +105,7 @@ class Order:
 
 
 def mix(*numbers: int) -> int:
-    """One seed from several numbers, each of which changes all of it."""
+    """Hash several numbers into one 64-bit seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
@@ -107,7 +119,7 @@ def batches_from_memory(
     rows: slice,
     device: torch.device,
 ) -> Iterator[Batch]:
-    """Batches of images in memory, augmented on the device, which holds all pixels.
+    """Yield batches of images that are in memory, copied to the device once and augmented there.
 
     Args:
         images: n images of one size.
@@ -115,20 +127,20 @@ def batches_from_memory(
         size: Side of the views, in pixels.
         order: Which images make up which step.
         steps: The first step, and the one after the last.
-        rows: This process's part of each whole batch.
+        rows: This process's rows of each whole batch.
         device: Where pixels and views are.
 
     Yields:
         A batch for each step.
 
     Raises:
-        SettingError: Where the device has no room for the pixels.
+        SettingError: If the pixels do not fit into the device's memory.
     """
     try:
         pixels = images.pixels.to(device)
     except torch.OutOfMemoryError:
         room = f"{images.pixels.nbytes / 2**30:.3g} GiB"
-        raise SettingError(f"the images take {room}, which {device} has not free; use `pipeline` mixed") from None
+        raise SettingError(f"the images take {room}, more than {device} has free; use `pipeline` mixed") from None
     shape = (images.channels, *images.pixels.shape[-2:], size)
     for step, _, chosen in order.steps(*steps):
         draws = _draws(views, order, step, shape, rows)
@@ -141,7 +153,7 @@ def batches_from_memory(
 def _draws(
     views: Sequence[View], order: Order, step: int, shape: tuple[int, int, int, int], rows: slice
 ) -> list[dict[str, Tensor]]:
-    """What is random in the views of a step's whole batch, by the step alone; the `rows` of it."""
+    """Random numbers for the views of a step, from seed and step alone; only the `rows` of this process."""
     generator = torch.Generator().manual_seed(mix(order.seed, 1, step))
     return [draw_views(view, order.batch_size, generator, shape, rows) for view in views]
 
@@ -158,7 +170,7 @@ def batches_from_workers(
     workers: int,
     mixed: bool = False,
 ) -> Iterator[Batch]:
-    """Batches that worker processes read and augment.
+    """Yield batches that worker processes read and augment.
 
     Args:
         images: n images.
@@ -166,18 +178,18 @@ def batches_from_workers(
         size: Side of the views, in pixels.
         order: Which images make up which step.
         steps: The first step, and the one after the last.
-        rows: This process's part of each whole batch.
+        rows: This process's rows of each whole batch.
         device: Where the views go.
-        workers: Processes that read; 0 for this one.
-        mixed: Workers only decode and crop, a sixth of the work for JPEGs of ImageNet's size, and the device does the
-            rest.
+        workers: Number of worker processes; 0 to read in this process.
+        mixed: Whether workers only decode and crop (a sixth of the work for JPEGs of ImageNet's size, docs/results.md)
+            and the device makes the rest of the views.
 
     Yields:
         A batch for each step.
 
     Raises:
-        UnknownRange: For an image whose black and white are unknown.
-        Unreadable: Where no image near to one can be read.
+        UnknownRange: For an image whose values for black and white are unknown.
+        Unreadable: If an image and the next `NEIGHBOURS` - 1 cannot be read.
     """
     check_count("workers", workers, least=0)
     keys = _Keys(order, steps, rows)
@@ -188,7 +200,7 @@ def batches_from_workers(
         collate_fn=_collate,
         pin_memory=device.type == "cuda",
         worker_init_fn=_leave_signals,
-        generator=torch.Generator(),  # or starting it would draw from the global one
+        generator=torch.Generator(),  # the default would draw from torch's global generator
     )
     chunks = _delivered(loader)
     for step in range(*steps):
@@ -214,7 +226,7 @@ def batches_in_order(
     workers: int,
     seed: int,
 ) -> Iterator[Batch]:
-    """All images once, in order; what cannot be read is left out, and is among the batch's failures.
+    """Yield all images once, in order; images that cannot be read are left out and listed in the batch's failures.
 
     Args:
         images: n images.
@@ -222,14 +234,14 @@ def batches_in_order(
         size: Side of the views, in pixels.
         batch_size: Images at a time.
         device: Where the views go.
-        workers: Processes that read; 0 for this one.
-        seed: Seed of what is random in the views.
+        workers: Number of worker processes; 0 to read in this process.
+        seed: Seed of the augmentations.
 
     Yields:
         A batch for each `batch_size` images.
 
     Raises:
-        UnknownRange: For an image whose black and white are unknown.
+        UnknownRange: For an image whose values for black and white are unknown.
     """
     check_count("workers", workers, least=0)
     if isinstance(images, HeldImages):
@@ -261,21 +273,21 @@ def batches_in_order(
 
 
 def _leave_signals(_worker: int) -> None:
-    """Leave Ctrl-C and SIGTERM to the process that reads from this one, which ends its step first, and end with it."""
+    """Ignore Ctrl-C and SIGTERM, which the training process handles after its step, and end with that process."""
     end_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def _delivered(loader: "DataLoader[_Item]") -> Iterator[tuple[list[Tensor], Tensor, list[tuple[int, str]]]]:
-    """What a loader of `_Views` collates: views, numbers and failures.
+    """Yield views, image numbers and failures from a loader of `_Views`.
 
-    Each tensor of a worker is an open file while the tensor lives. Views are therefore copied here, chunk by chunk,
-    and numbers travel as integers. Raises UnknownRange, and Unreadable where no image near to one can be read.
+    A tensor from a worker holds an open file as long as it lives. So views are copied here, chunk by chunk, and image
+    numbers are sent as integers. Raises the error that ends the loading, UnknownRange or Unreadable.
     """
     copied = loader.num_workers == 0 or loader.pin_memory
     with warnings.catch_warnings():
-        # More processes than cores are asked for where disks are slow.
+        # More workers than cores are useful where the disk is slow.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         collated = iter(loader)
     try:
@@ -285,12 +297,12 @@ def _delivered(loader: "DataLoader[_Item]") -> Iterator[tuple[list[Tensor], Tens
             views = made if copied else [view.clone() for view in made]
             yield views, torch.tensor(indices, dtype=torch.int64), failures
     finally:
-        # Ends the workers now: a traceback would keep them, and they ignore the SIGTERM that Python sends at its exit.
+        # End the workers now: a traceback would keep them alive, and they ignore the SIGTERM that Python sends at exit.
         del collated
 
 
 class _Keys:
-    """Chunks of batches of keys (epoch, image), made as they are asked for: an ImageNet run has 128 million."""
+    """Keys (epoch, image) in chunks, generated on demand: an ImageNet run of 100 epochs has 128 million."""
 
     def __init__(self, order: Order, steps: tuple[int, int], rows: slice) -> None:
         self.order, self.steps, self.rows = order, steps, rows
@@ -306,7 +318,7 @@ class _Keys:
 
 
 class _Views(Dataset[_Item]):
-    """Views of images by key (epoch, image); one that cannot be read is replaced by the next, or by nothing."""
+    """Views of images by key (epoch, image); an unreadable image is replaced by the next one, or left out."""
 
     def __init__(
         self, images: Images, views: Sequence[View | None], size: int, seed: int, *, replace: bool = True
@@ -326,7 +338,7 @@ class _Views(Dataset[_Item]):
                 return [], index, [], error
             except Unreadable as error:
                 return [], index, [(index, str(error))], error if self.replace else None
-        # torchvision draws from the global generator: it is set for this image, and given back as it was.
+        # torchvision draws from the global generator: seed it for this image and restore it afterwards.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(self.seed, 2, epoch + 1, index))
             return [transform(image) for transform in self.transforms], number, failures, None

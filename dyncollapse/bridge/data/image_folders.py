@@ -1,4 +1,4 @@
-"""The images below a folder: what is an image there, of which class, and what is skipped and why."""
+"""Find the images below a folder and their classes; report what was skipped and why."""
 
 import os
 from collections import deque
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from dyncollapse.runtime.files import printable
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-# Beside names that begin with a dot: what macOS, Windows, file systems, network storage and Python leave in folders.
+# Names that macOS, Windows, file systems, network storage and Python leave in folders. Dot names are hidden as well.
 SYSTEM = {
     "__macosx",
     "@eadir",
@@ -23,12 +23,12 @@ SYSTEM = {
     "ehthumbs.db",
     "desktop.ini",
 }
-LISTED = 5
+LISTED = 5  # names in a message
 LONGEST = 200  # characters of a name in a message: a path may have 4096
 TRAIN = "train"
 TESTS = ("val", "test")
 
-# Kinds of what is skipped: one of them, several of them.
+# Reasons to skip an entry, in singular and plural.
 HIDDEN = "hidden or system file or folder", "hidden or system files and folders"
 LOOP = "link to a parent folder", "links to parent folders"
 REPEATED = "link to what is in the set already", "links to what is in the set already"
@@ -45,9 +45,9 @@ class ImageFolder:
 
     Attributes:
         paths: Their files.
-        names: The class of each; None where the images lie in the folder itself.
+        names: The class of each image; None if the images lie in the folder itself.
         empty: Class folders without images.
-        skipped: What else there is, by kind and relative to the folder.
+        skipped: Paths that were skipped, relative to the folder, by reason.
     """
 
     paths: list[str]
@@ -58,7 +58,7 @@ class ImageFolder:
 
 @dataclass
 class _Walk:
-    """The state of a walk through a folder; folders by their real path, so that none is read twice."""
+    """The state of a walk through a folder; it knows folders by their real paths and reads each once."""
 
     root: str
     files: list[tuple[str, str]] = field(default_factory=list)  # folder and name
@@ -73,17 +73,17 @@ class _Walk:
 
 
 def find_splits(name: str) -> dict[str, ImageFolder]:
-    """List the train and, where there are any, the test images of a folder.
+    """List the training images of a folder and, if it has any, the test images.
 
     Args:
         name: A folder with train/ and val/ or test/, or a folder of images.
 
     Returns:
-        Images by the names of the folders that hold them; by "" where there is no train/.
+        Images by the name of their folder: train, and val or test; "" if there is no train/.
 
     Raises:
-        ValueError: One line, as `find_images`; where train/ or the images of a class are missing; and where both are
-            one folder.
+        ValueError: As `find_images`; also if train/ or the images of a class are missing, or if train/ and val/ are
+            the same folder. One line.
     """
     tests = [split for split in TESTS if os.path.isdir(os.path.join(name, split))]
     train = os.path.join(name, TRAIN)
@@ -96,7 +96,7 @@ def find_splits(name: str) -> dict[str, ImageFolder]:
         return {"": find_images(name)}
     training = find_images(train)
     if not tests and training.names is None and any(other != TRAIN for other in folder_names(name)):
-        return {"": find_images(name)}  # it is a class of that name
+        return {"": find_images(name)}  # train/ is a class folder here
     if not tests:
         return {TRAIN: training}
     test = os.path.join(name, tests[0])
@@ -104,7 +104,7 @@ def find_splits(name: str) -> dict[str, ImageFolder]:
         raise ValueError(f"{printable(test)} is {printable(train)} by another name; it would test on the train images")
     splits = {TRAIN: training, tests[0]: find_images(test)}
     trained, tested = (split.names and set(split.names) for split in splits.values())
-    # A folder without images is skipped in both; one that is not there was forgotten.
+    # An empty class folder was reported as skipped; a missing one is an error.
     if (
         trained
         and tested
@@ -118,10 +118,11 @@ def find_splits(name: str) -> dict[str, ImageFolder]:
 
 
 def find_images(root: str) -> ImageFolder:
-    """List the images below a folder: by class, the folders in it, or else those that lie in it.
+    """List the images below a folder: those in its class folders or, without class folders, those in the folder itself.
 
-    Hidden and system names, links to parent folders and to what is in the set already, links to nothing, special
-    files and folders that cannot be read are skipped and counted. So every image appears once, and the search ends.
+    Skipped and counted are hidden and system names, links to parent folders, links to images that are in the set
+    already, dangling links, special files, and folders that cannot be read. Every image appears once, and link cycles
+    end.
 
     Args:
         root: The folder.
@@ -130,8 +131,8 @@ def find_images(root: str) -> ImageFolder:
         The images, and what was skipped.
 
     Raises:
-        ValueError: One line, for a folder that cannot be read, that holds no images, or mostly images beside its class
-            folders.
+        ValueError: For a folder that cannot be read, holds no images, or has at least as many images beside its class
+            folders as in them. One line.
     """
     walk = _Walk(root)
     _descend(walk, root, os.path.realpath(root))
@@ -148,7 +149,7 @@ def find_images(root: str) -> ImageFolder:
 
 
 def _descend(walk: _Walk, start: str, real: str) -> None:
-    """Visit a folder and those in it, leaving links to folders for later: what has two names goes by its own."""
+    """Visit a folder and its subfolders; links to folders wait, so that a folder is listed by its own path first."""
     waiting = [(start, real)]
     while waiting:
         path, real = waiting.pop()
@@ -169,7 +170,7 @@ def _descend(walk: _Walk, start: str, real: str) -> None:
 
 
 def _visit(walk: _Walk, folder: str, entry: os.DirEntry[str]) -> bool:
-    """Note an entry of a folder; True for a folder that is to be visited next."""
+    """Record an entry of a folder; return whether it is a folder to visit."""
     if _hidden(entry.name):
         walk.skip(HIDDEN, entry.path)
         return False
@@ -185,13 +186,13 @@ def _visit(walk: _Walk, folder: str, entry: os.DirEntry[str]) -> bool:
             walk.skip(DANGLING, entry.path)
         elif image:
             walk.skip(SPECIAL, entry.path)
-    except OSError:  # links that lead to each other
+    except OSError:  # a cycle of links
         walk.skip(DANGLING, entry.path)
     return False
 
 
 def _add_linked_files(walk: _Walk) -> None:
-    """Add linked images but for those that are in the set already, by another link or as they are."""
+    """Add linked images, except those that are in the set already."""
     if not walk.file_links:
         return
     known = {os.path.join(walk.real[folder], name) for folder, name in walk.files}
@@ -206,7 +207,7 @@ def _add_linked_files(walk: _Walk) -> None:
 
 
 def folder_names(root: str) -> list[str]:
-    """Names of the folders in a folder, without hidden and system ones. Raises OSError."""
+    """Names of the subfolders of a folder, without hidden and system ones. Raises OSError."""
     with os.scandir(root) as entries:
         return sorted(entry.name for entry in entries if not _hidden(entry.name) and os.path.isdir(entry.path))
 
@@ -216,7 +217,7 @@ def _hidden(name: str) -> bool:
 
 
 def _around(target: str, folder: str) -> bool:
-    """Whether real path `target` is `folder` or a folder around it."""
+    """Whether the real path `target` is `folder` or one of its parents."""
     return folder == target or folder.startswith(target.rstrip(os.sep) + os.sep)
 
 
@@ -249,13 +250,13 @@ def _by_class(walk: _Walk) -> ImageFolder:
 
 
 def in_words(skipped: dict[tuple[str, str], list[str]]) -> str:
-    """How many of each kind were skipped, and the first few names."""
+    """How many entries were skipped for each reason, with the first few names."""
     parts = (f"{len(names)} {kind[len(names) > 1]} ({some(names)})" for kind, names in skipped.items())
     return ", ".join(parts)
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
+    """The first few names, and the number of others."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(_shortened(printable(name)) for name in names[:LISTED]) + more
 

@@ -1,4 +1,4 @@
-"""Images opened by name: folders, whole or damaged, CIFAR-10 as torchvision keeps it, scikit-learn's digits."""
+"""Open a set of images by name: an image folder, torchvision's CIFAR-10, or scikit-learn's digits."""
 
 import os
 import sys
@@ -19,20 +19,25 @@ from dyncollapse.runtime.files import printable, unmarked
 from dyncollapse.runtime.settings import NAMED, SettingError
 
 CIFAR = "cifar-10-batches-py"
-# Of 1797 digits the last 500 are for testing: later writers, whom the others do not hold (the set is in that order).
+# The last 500 of the 1797 digits are for testing. The set is ordered by writer, so these are by other people.
 DIGITS_TEST = 500
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Images to train on and to test on.
+    """Training and test images.
 
     Attributes:
         train: Images to train on.
-        test: Others to test on, where there are any.
-        classes: The classes' names, by label.
-        title: What messages call them: the folder, or digits.
-        skipped: What of a folder is none of these, in words; empty where there is nothing.
+        test: Images to test on; None if there are none.
+        classes: Names of the classes, by label.
+        title: What messages call the data: the folder, or digits.
+        skipped: A sentence on what was skipped in a folder; empty if nothing was.
+
+    Example:
+        >>> digits = open_data("digits")
+        >>> digits.title, digits.classes[:3], digits.train.read(0).shape
+        ('digits', ['0', '1', '2'], torch.Size([1, 8, 8]))
     """
 
     train: Images
@@ -42,7 +47,17 @@ class Data:
     skipped: str = ""
 
     def split(self, name: str) -> Images:
-        """The train or the test images. Raises ValueError where there are none."""
+        """The images of a split.
+
+        Args:
+            name: "train" or "test".
+
+        Returns:
+            The images.
+
+        Raises:
+            SettingError: If there are no test images.
+        """
         if name == "train":
             return self.train
         if self.test is None:
@@ -51,7 +66,12 @@ class Data:
         return self.test
 
     def check_labels(self) -> None:
-        """Raise SettingError, one line, where a classifier cannot be trained on these images and tested."""
+        """Check that a classifier can be trained and tested on these images.
+
+        Raises:
+            SettingError: If images have no classes, if there are fewer than two classes to train on, or if a class of
+                the test images has no training images. One line.
+        """
         shown = unmarked(self.title)
         for part, split in (("training", "train"), ("test", "test")):
             if not labelled(self.split(split)):
@@ -78,18 +98,17 @@ def open_data(name: str, tell: Callable[[str], object] = _to_stderr) -> Data:
     """Open a set of images: scikit-learn's digits, a folder with torchvision's CIFAR-10, or an image folder.
 
     Args:
-        name: The word digits, or a folder. An image folder has one folder per class, or images without classes; or it
-            has train/ and val/ (or test/), each of which is such a folder.
-        tell: Called with one line, which names the setting `data` in backticks, where something in an image folder is
-            skipped (see `find_images`).
+        name: The word digits, or a folder. An image folder holds one folder per class, or images without classes; or
+            it holds train/ and val/ (or test/), each of which is such a folder.
+        tell: Called with one line if something in an image folder is skipped (see docs/how-to/train-encoders.md). The
+            line names the setting `data` in backticks.
 
     Returns:
-        Images to train on, and to test on where there are any.
+        Training images, and test images if there are any.
 
     Raises:
-        SettingError: For a name that is no folder.
-        ValueError: For a folder without images, and for classes of train/ that val/ has no folder for, or the other way
-            round.
+        SettingError: If `name` is no folder.
+        ValueError: If a folder holds no images, or if train/ and val/ have different classes.
 
     Example:
         >>> digits = open_data("digits")
@@ -121,7 +140,7 @@ def _labelled(part: ImageFolder, numbers: dict[str, int]) -> FolderImages:
 
 
 def _cifar(folder: Path) -> Data:
-    """CIFAR-10 by torchvision, which checks the files against their published checksums before it unpickles them."""
+    """CIFAR-10, read by torchvision, which checks the files' published checksums before it unpickles them."""
     from torchvision.datasets import CIFAR10
 
     try:
@@ -136,7 +155,7 @@ def _cifar(folder: Path) -> Data:
 
 
 def _digits() -> Data:
-    """The 1797 digits of 8 x 8 pixels that scikit-learn brings, values 0 to 16 made 0 to 255."""
+    """scikit-learn's 1797 digits of 8 x 8 pixels, with values 0 to 16 scaled to 0 to 255."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -148,21 +167,22 @@ def _digits() -> Data:
 
 
 def hold(images: Images, size: int, skipped: Skipped, threads: int = 1) -> HeldImages:
-    """Read all images into memory, but for those that cannot be read.
+    """Read all images that can be read into memory.
 
-    Images of one size are kept as they are; others are resized and cut to a square, 256/224 of the view's side.
+    Images are kept as they are if all have one small size. Otherwise they are resized and cropped to squares of
+    `stored_side(size)` pixels.
 
     Args:
         images: n images.
         size: Side of the views that will be made of them, in pixels.
-        skipped: Record of those that cannot be read.
-        threads: How many read and resize at once; both are done outside of Python's lock.
+        skipped: Record of images that cannot be read.
+        threads: Images that are read and resized at a time; both release Python's lock.
 
     Returns:
-        The images, of one size.
+        The images, all of one size.
 
     Raises:
-        Unreadable: Where none can be read, or with `strict` one cannot.
+        Unreadable: If no image can be read, or with `strict` if one cannot.
     """
     if isinstance(images, HeldImages):
         return images
@@ -177,7 +197,7 @@ def hold(images: Images, size: int, skipped: Skipped, threads: int = 1) -> HeldI
             image = images.read(index)
         except Unreadable as error:
             return error
-        first = first or tuple(image.shape)  # whichever thread is first: where shapes differ, all become squares
+        first = first or tuple(image.shape)  # of any thread: if shapes differ, all images become squares
         small = max(first[1:]) <= side * 2 and tuple(image.shape) == first
         return image if small else square(image, side, side)
 
@@ -200,5 +220,5 @@ def hold(images: Images, size: int, skipped: Skipped, threads: int = 1) -> HeldI
 
 
 def some_images(images: Images, most: int, seed: int = 0) -> Images:
-    """At most so many of the images, drawn without repetition, in random order."""
+    """At most `most` of the images, drawn without repetition, in random order."""
     return images.take(torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:most])

@@ -1,4 +1,4 @@
-"""Pixels of an image file as 8-bit RGB, whatever the file keeps: 1 to 32 bits, grey or colour, integers or floats."""
+"""Decode image files to 8-bit RGB, from 1 to 32 bits, grey or colour, integers or floats."""
 
 import os
 import stat
@@ -15,28 +15,38 @@ from dyncollapse.runtime.files import printable
 if TYPE_CHECKING:
     from PIL import Image
 
-# What Pillow may take a file for, by its content: its other formats are not for photographs, and one of them (EPS)
-# starts Ghostscript on the file.
+# The formats that Pillow may detect. Its other formats are not for photographs, and for one of them, EPS, it starts
+# Ghostscript on the file.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "GIF")
 TOP16, TOP12 = 65535, 4095
-HALF = 0.5 / 255  # half a level of 8 bits: floats this far outside of [0, 1] are there by rounding
+HALF = 0.5 / 255  # half a level of 8 bits: rounding puts floats this far outside of [0, 1]
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF
-BYTES_PER_PIXEL = 8  # of the largest kind, four channels of 16 bits; no valid file is much longer than its pixels
+BYTES_PER_PIXEL = 8  # four channels of 16 bits; no valid file is much longer than its pixels
 
 
 class Unreadable(ValueError):
-    """An image that cannot be read; the message names it."""
+    """Raised for an image that cannot be read; the message names it.
+
+    Example:
+        >>> from pathlib import Path
+        >>> Path("broken.jpg").write_bytes(b"no image")
+        8
+        >>> read_rgb("broken.jpg")
+        Traceback (most recent call last):
+            ...
+        dyncollapse.bridge.data.pixels.Unreadable: broken.jpg cannot be read as an image (cannot identify image file)
+    """
 
 
 class UnknownRange(ValueError):
-    """An image whose values for black and white are unknown, so that its whole set cannot be scaled alike."""
+    """Raised for an image whose values for black and white are unknown, so that its set has no common scale."""
 
 
 @contextmanager
 def quiet_decoders() -> Iterator[None]:
-    """Silence Pillow's warnings: what they are about is read, or refused by a message that names the file.
+    """Silence Pillow's warnings about files that are read all the same or refused with a message of our own.
 
-    Warning filters belong to the process, so this goes around threads and not into them.
+    Warning filters belong to the process, so enter this context before starting threads, not inside them.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -44,10 +54,17 @@ def quiet_decoders() -> Iterator[None]:
 
 
 def read_rgb(path: str) -> UInt8[np.ndarray, "h w 3"]:
-    """Decode an image file to 8-bit RGB; transparency and EXIF orientation are ignored, and so are further frames.
+    """Decode the first frame of an image file to 8-bit RGB, ignoring transparency and EXIF orientation.
 
-    Raises Unreadable for a file that is damaged, cut short, too large, no regular file or gone, and UnknownRange for
-    values whose black and white are unknown.
+    Args:
+        path: The file.
+
+    Returns:
+        Red, green and blue.
+
+    Raises:
+        Unreadable: If the file is damaged, cut short, too large, missing, or not a regular file.
+        UnknownRange: If its values for black and white are unknown.
     """
     from PIL import Image
 
@@ -72,19 +89,19 @@ def read_rgb(path: str) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def as_rgb(image: "Image.Image", name: str) -> UInt8[np.ndarray, "h w 3"]:
-    """The pixels of an open image, of any of Pillow's modes, black at 0 and white at 255.
+    """Convert an open image of any of Pillow's modes to 8-bit RGB, with black at 0 and white at 255.
 
     Args:
         image: An open image.
         name: What messages call it.
 
     Returns:
-        Red, green and blue. Grey of more than 8 bits is divided by its format's range (see `grey_levels`) and rounded;
-        all else is converted by Pillow.
+        Red, green and blue. Grey of more than 8 bits is scaled by its format's range (see `grey_levels`); Pillow
+        converts everything else.
 
     Raises:
-        UnknownRange: Integers of 32 bits or floats outside of the range that they are taken to have.
-        Unreadable: Floats among which there are NaN or infinite values.
+        UnknownRange: For 32-bit integers or floats outside of the range that `grey_levels` assumes.
+        Unreadable: For floats with NaN or infinite values.
 
     Example:
         >>> from PIL import Image
@@ -103,20 +120,21 @@ def as_rgb(image: "Image.Image", name: str) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def grey_levels(values: Num[np.ndarray, "h w"], name: str, top: int | None = None) -> UInt8[np.ndarray, "h w"]:
-    """Grey values as 8 bits, by the range of what they are kept in and never by that of one image.
+    """Scale grey values to 8 bits by the range of their format, not by that of one image.
 
     Args:
         values: Unsigned 16-bit integers, 32-bit integers, or floats.
         name: What messages call the image.
-        top: The value of white where the file's format fixes it. Without it floats go from 0 to 1, and integers from
-            0 to 65535: Pillow keeps 16-bit grey as 32-bit integers, so this is what such files hold.
+        top: The value of white, if the file's format fixes it. Without it, white is 1 for floats and 65535 for
+            integers, because Pillow keeps 16-bit grey as 32-bit integers.
 
     Returns:
         255 * values / white, rounded.
 
     Raises:
-        UnknownRange: Values outside of that range, and 32-bit integers up to 255 only, which may be 8-bit grey.
-        Unreadable: NaN or infinite values.
+        UnknownRange: For values outside of that range, and for 32-bit integers of which none exceeds 255: these may be
+            8-bit grey.
+        Unreadable: For NaN or infinite values.
     """
     low, high = values.min(), values.max()
     if values.dtype.kind == "f":
@@ -138,10 +156,10 @@ def grey_levels(values: Num[np.ndarray, "h w"], name: str, top: int | None = Non
 
 
 def _top(image: "Image.Image") -> int | None:
-    """The value of white in a grey image of more than 8 bits, where its format fixes it."""
+    """The value of white in a grey image of more than 8 bits, if its format fixes it."""
     if image.format == "TIFF" and _tag(image, BITS_PER_SAMPLE) == 12:
         return TOP12
-    # PNG and PGM have at most 16 bits, which Pillow scales to all of them and keeps, by its version, as 32.
+    # PNG and PGM have at most 16 bits. Pillow scales fewer bits up to 16, and some of its versions keep them as 32.
     return TOP16 if image.mode.startswith("I;16") or image.format in ("PNG", "PPM") else None
 
 

@@ -1,4 +1,4 @@
-"""Images that cannot be read: skipped and reported, or refused."""
+"""Images that cannot be read: skipped and reported, or refused with `strict`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,34 +12,47 @@ from dyncollapse.bridge.data.pixels import Unreadable
 from dyncollapse.runtime.files import unmarked
 from dyncollapse.runtime.settings import SettingError
 
-NEIGHBOURS = 64  # unreadable images in a row: more than single damaged files explain, and few enough to wait for
+NEIGHBOURS = 64  # more unreadable images in a row than single damaged files explain, and few enough to wait for
 
 
 class RefusedImage(Unreadable, SettingError):
-    """The first image that cannot be read, where `strict` asks to stop at it; the message names it."""
+    """Raised with `strict` for the first image that cannot be read; the message names it."""
 
 
 @dataclass
 class Skipped:
-    """Images that could not be read, by number; with `strict` the first one is an error.
+    """A record of images that could not be read; with `strict` the first one is an error.
 
     Attributes:
         images: The whole set.
-        strict: Whether to stop at the first.
-        tell: Called with a line on each.
-        reasons: Why, by the image's number.
+        strict: Whether to stop at the first image that cannot be read.
+        tell: Called with a line on each such image.
+        reasons: Why it could not be read, by the image's number.
+
+    Example:
+        >>> from dyncollapse.bridge import open_data
+        >>> skipped = Skipped(open_data("digits").test)
+        >>> skipped.add([(3, "digits image 3 is damaged")])
+        >>> skipped.check(read=1)
+        skipped: digits image 3 is damaged
+        >>> skipped.sentence
+        '1 of 500 images could not be read and were skipped: digits image 3'
     """
 
     images: Images
     strict: bool = False
     tell: Callable[[str], object] = print
     reasons: dict[int, str] = field(default_factory=dict)
-    _held: list[str] = field(default_factory=list)  # until an image could be read: all may be refused
+    _held: list[str] = field(default_factory=list)  # lines that wait until any image could be read
 
     def add(self, failures: Sequence[tuple[int, str]]) -> None:
-        """Note failures; the first of each image is reported once `check` has seen an image that can be read.
+        """Record failures; `check` reports them, each image once, after some image could be read.
 
-        Raises RefusedImage if `strict`.
+        Args:
+            failures: Numbers of images and the reasons why they could not be read.
+
+        Raises:
+            RefusedImage: If `strict`.
         """
         for index, reason in failures:
             if self.strict:
@@ -51,7 +64,15 @@ class Skipped:
                 self._held.append(f"skipped: {reason}")
 
     def check(self, read: int, ended: bool = False) -> None:
-        """Raise Unreadable where none of the first NEIGHBOURS images, or of all, could be read; else report them."""
+        """Report the recorded failures, or raise if nothing could be read.
+
+        Args:
+            read: Images that could be read so far.
+            ended: Whether all images have been tried.
+
+        Raises:
+            Unreadable: If none of the first NEIGHBOURS images, or at the end none at all, could be read.
+        """
         if not read and (ended or len(self.reasons) >= NEIGHBOURS):
             of = "" if ended else f"first {len(self.reasons)} of the "
             raise Unreadable(
@@ -64,7 +85,7 @@ class Skipped:
 
     @property
     def sentence(self) -> str:
-        """How many, and which; empty where there are none."""
+        """How many images were skipped, and the first few names; empty if none were."""
         if not self.reasons:
             return ""
         names = [self.images.name(index) for index in sorted(self.reasons)]
@@ -74,15 +95,15 @@ class Skipped:
 def read_near(
     images: Images, index: int, most: int = NEIGHBOURS
 ) -> tuple[int, UInt8[Tensor, "c h w"], list[tuple[int, str]]]:
-    """Read an image, or the next one that can be read, so that a batch keeps its size, as every process needs.
+    """Read an image or, if it cannot be read, the next one that can: every process needs batches of equal size.
 
     Args:
         images: n images.
-        index: Which to try first.
-        most: Images to try.
+        index: The image to try first.
+        most: Number of images to try.
 
     Returns:
-        The number of the image that was read, its pixels, and the failures on the way.
+        The number of the image that was read, its pixels, and the failures before it.
 
     Raises:
         Unreadable: After `most` failures, with the first reason.

@@ -1,1 +1,1 @@
-"""Trained encoders: loaded, embedded, diagnosed, probed, tabulated beside the paper, drawn."""
+"""What happens after training: load encoders, embed images, diagnose, probe, compare with the paper, draw."""

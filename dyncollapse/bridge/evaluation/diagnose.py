@@ -1,4 +1,4 @@
-"""One diagnosis of both spaces: what the projector makes of a representation, and whether its layers are aligned."""
+"""Diagnose representation and embedding together, and measure the alignment of the last layers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from dyncollapse.diagnostics.embeddings import diagnose
 from dyncollapse.diagnostics.report import EmbeddingReport
 from dyncollapse.theory.alignment import AlignmentReport, alignment_report
 
-# What does not change the rank of what it passes on, in evaluation mode.
+# Layers that keep the rank of their input in evaluation mode.
 AFFINE = (nn.BatchNorm1d, nn.Identity, nn.Dropout)
 
 
 class DiagnoseOptions(TypedDict, total=False):
-    """What `dyncollapse.diagnose` takes beside rows, views and spaces."""
+    """Options of `dyncollapse.diagnose` that `diagnose_spaces` passes on."""
 
     loss: str | None
     temperature: float | None
@@ -31,13 +31,20 @@ class DiagnoseOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, eq=False)
 class Adjacent:
-    """The alignment of two layers in a row.
+    """The alignment of two successive layers.
 
     Attributes:
         first: Name of the lower layer.
         second: Name of the upper layer.
-        between: What stands between them, in words; the theory of linear layers has nothing there.
-        alignment: How far the singular vectors of the two matrices agree.
+        between: What is between them (norms, activations), in words. The theory is of linear layers with nothing
+            between.
+        alignment: How far the left singular vectors of the lower matrix agree with the right ones of the upper.
+
+    Example:
+        >>> from dyncollapse.bridge import build_encoder, resolve
+        >>> layers = adjacent_layers(build_encoder(resolve({"data": "digits"}), channels=1))
+        >>> layers[1].first, layers[1].second, layers[1].between
+        ('projector.0', 'projector.3', 'BatchNorm1d, ReLU')
     """
 
     first: str
@@ -46,7 +53,7 @@ class Adjacent:
     alignment: AlignmentReport
 
     def as_values(self) -> dict[str, object]:
-        """The measures as plain JSON values."""
+        """The names and measures as plain JSON values."""
         report = self.alignment
         return {
             "first": self.first,
@@ -65,9 +72,17 @@ class DiagnosedSpaces:
     """A diagnosis of an encoder's representation and embedding.
 
     Attributes:
-        reports: One for each space that was embedded.
-        layers: The alignment of each two layers in a row.
-        assumptions: Sentences on what the file of an encoder by another library does not say.
+        reports: A report by the name of each embedded space.
+        layers: The alignment of each pair of successive layers.
+        assumptions: Sentences on what another library's file does not say and was assumed.
+
+    Example:
+        >>> from dyncollapse import diagnose
+        >>> r = torch.randn(300, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        >>> r[:, 3] = r[:, 0]
+        >>> diagnosed = DiagnosedSpaces({"representation": diagnose(r)}, layers=[])
+        >>> diagnosed.reports["representation"].collapsed
+        1
     """
 
     reports: dict[str, EmbeddingReport]
@@ -75,7 +90,7 @@ class DiagnosedSpaces:
     assumptions: tuple[str, ...] = ()
 
     def as_values(self) -> dict[str, object]:
-        """All of it as plain JSON values."""
+        """The whole diagnosis as plain JSON values."""
         spaces = {space: report.as_values() for space, report in self.reports.items()}
         layers = [layer.as_values() for layer in self.layers]
         return {"spaces": spaces, "layers": layers, "assumptions": list(self.assumptions)}
@@ -88,24 +103,38 @@ def diagnose_spaces(
     progress: Callable[[str, float, float], None] | None = None,
     **options: Unpack[DiagnoseOptions],
 ) -> DiagnosedSpaces:
-    """Diagnose every embedded space, with the other view where there is one.
+    """Diagnose every embedded space, and measure the alignment of the encoder's last layers.
 
-    Where the projector is one linear map, the representation is the layer's inputs in the embedding's report: they tell
-    why a dimension collapsed even where it is lost in rounding. Of other projectors the report takes how many units the
-    last linear layers read.
+    If the projector is a single linear layer, the embedding's report takes the representation as that layer's inputs:
+    these show why a dimension collapsed, even if its variance in the embedding is below rounding. For other projectors
+    the report takes the width of the narrowest input of the last linear layers, which bounds the embedding's rank.
 
     Args:
-        embedded: Rows of both spaces, (n, d) and (n, m), as `embed` returns them.
-        encoder: The encoder that they are of.
-        views: "one-sided" or "two-sided", as `embed` was given.
-        progress: Called with the name of the step, rows done and rows in all.
+        embedded: Rows of both spaces, (n, d) and (n, m), from `embed`.
+        encoder: The encoder that computed them.
+        views: "one-sided" or "two-sided", as given to `embed`.
+        progress: Called with the name of the step, rows done, and rows in all.
         **options: `loss`, `temperature`, `svd`, `fast`, `sample` and `seed` of `dyncollapse.diagnose`.
 
     Returns:
         A report on each space, and the alignment of layers.
 
     Raises:
-        ValueError: For rows that are not finite, and under two rows.
+        ValueError: If rows are not finite, or if there are fewer than two.
+
+    References:
+        Jing et al. (2022), arXiv:2110.09348, Sections 3 and 6.1.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from dyncollapse.bridge import build_encoder, embed, open_data, resolve
+        >>> from dyncollapse.bridge.evaluation.load import from_recipe
+        >>> recipe = resolve({"data": "digits", "projector": "linear"})
+        >>> encoder, images = build_encoder(recipe, channels=1), open_data("digits").train.take(torch.arange(200))
+        >>> embedded = embed(from_recipe(encoder, recipe, 1, Path("untrained")), images, Path("."), views="two-sided")
+        >>> diagnosed = diagnose_spaces(embedded, encoder, "two-sided")
+        >>> {space: report.dim for space, report in diagnosed.reports.items()}
+        {'representation': 128, 'embedding': 64}
     """
     reports = {}
     for space, (z, *others) in embedded.rows.items():
@@ -131,15 +160,19 @@ def diagnose_spaces(
 
 
 def is_linear(projector: nn.Module) -> bool:
-    """Whether the embedding is a trained matrix times the representation."""
+    """Whether a projector is a single linear layer."""
     parts = [part for part in projector.modules() if not list(part.children())]
     return len(parts) == 1 and isinstance(parts[0], nn.Linear)
 
 
 def narrowest_input(projector: nn.Module) -> int | None:
-    """The fewest units that one of the projector's last linear layers reads, which its outputs cannot exceed in rank.
+    """The narrowest input of a projector's last linear layers: a bound on the rank of its outputs.
 
-    Counted from its end up to what is not affine; None where it does not end in a matrix.
+    Args:
+        projector: Any projector.
+
+    Returns:
+        The fewest inputs of any linear layer after the last nonlinearity; None if the projector does not end in one.
     """
     fewest = None
     for part in reversed([part for part in projector.modules() if not list(part.children())]):
@@ -152,15 +185,24 @@ def narrowest_input(projector: nn.Module) -> int | None:
 
 
 def adjacent_layers(encoder: Encoder) -> list[Adjacent]:
-    """Compare each two layers in a row, from the backbone's last convolution on (the paper's Section 6.1).
+    """Measure the alignment of each pair of successive layers, from the backbone's last convolution on.
 
-    A convolution counts as the matrix of its output channels by all that each reads.
+    A convolution is taken as a matrix: output channels by the inputs that each output reads.
 
     Args:
         encoder: Backbone and projector.
 
     Returns:
-        A comparison of each two layers whose shapes fit together.
+        The alignment of each pair of layers whose shapes fit together.
+
+    References:
+        Jing et al. (2022), arXiv:2110.09348, Section 6.1.
+
+    Example:
+        >>> from dyncollapse.bridge import build_encoder, resolve
+        >>> encoder = build_encoder(resolve({"data": "digits", "projector": "linear"}), channels=1)
+        >>> [(pair.first, pair.second) for pair in adjacent_layers(encoder)]
+        [('backbone.layer4.0.conv2', 'projector')]
     """
     parts = encoder.backbone.named_modules()
     convolutions = [(n, p) for n, p in parts if isinstance(p, nn.Conv2d) and "downsample" not in n]
@@ -168,7 +210,7 @@ def adjacent_layers(encoder: Encoder) -> list[Adjacent]:
     inside: list[str] = []
     if convolutions:
         name, part = convolutions[-1]
-        last, inside = (f"backbone.{name}", part.weight.flatten(1)), ["what is left of the backbone"]
+        last, inside = (f"backbone.{name}", part.weight.flatten(1)), ["the rest of the backbone"]
     pairs = []
     for name, part in encoder.projector.named_modules(prefix="projector"):
         if list(part.children()):

@@ -1,4 +1,4 @@
-"""The bridge proved on a small machine: every projector trained on digits, probed, diagnosed, tabled and drawn."""
+"""The check on digits: train every projector, probe and diagnose each run, and compare them with the paper."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,26 +27,31 @@ from dyncollapse.runtime.executors import local_workers
 from dyncollapse.runtime.files import write_json
 from dyncollapse.runtime.process import recycle_freed_memory, torch_threads
 
-# Each projector of the tables, by seed; then, for Fig. 12, DirectCLR with other sub-vectors, by the first seed.
+# Epochs and seeds of each projector in the tables; then, for Fig. 12, sizes of DirectCLR's sub-vector, with one seed.
 EPOCHS, SEEDS = 30, 3
 SUBVECTORS = (4, 8, 64)
 SHORT_EPOCHS, SHORT_HEADS, SHORT_SUBVECTORS = 15, ("mlp", "linear", "none", "low-rank-diagonal"), (4, 64)
-SWEPT = "sweep-d0-"  # begins the names of these last
-PAUSE = 1.0  # seconds between two looks at the runs' logs
+SWEPT = "sweep-d0-"  # beginning of the names of the runs for Fig. 12
+PAUSE = 1.0  # seconds between two reads of the runs' logs
 
 
 def check_recipes(seeds: int = SEEDS, *, short: bool = False, epochs: int | None = None) -> dict[str, Recipe]:
     """Choose the runs of the check on digits.
 
-    A linear projector with as many outputs as DirectCLR keeps dimensions is among them: the paper's have 128 and 360.
+    Besides the paper's rows there is a linear projector with as many outputs as DirectCLR keeps dimensions. In the
+    paper these numbers differ, 128 and 360.
 
     Args:
         seeds: Runs of each projector.
-        short: Leave out the ablations of Table 2.
-        epochs: Of each run; None for EPOCHS, or SHORT_EPOCHS.
+        short: Whether to leave out the ablations of Table 2.
+        epochs: Epochs of each run; None for 30, or 15 if `short`.
 
     Returns:
         Settings by the name of the run's folder.
+
+    Example:
+        >>> list(check_recipes(seeds=1, short=True))
+        ['mlp-seed0', 'linear-seed0', 'none-seed0', 'low-rank-diagonal-seed0', 'sweep-d0-4', 'sweep-d0-64']
     """
     epochs = epochs or (SHORT_EPOCHS if short else EPOCHS)
     common = {"data": "digits", "epochs": epochs, "monitor_every": 0, "tensorboard": False}
@@ -60,10 +65,18 @@ def check_recipes(seeds: int = SEEDS, *, short: bool = False, epochs: int | None
 
 
 def table_recipes(common: Mapping[str, object], heads: Sequence[str] = PROJECTORS) -> dict[str, Recipe]:
-    """A recipe for each row of the tables, by its projector; beside all of them also the matched linear one."""
+    """Make a recipe for each row of the tables.
+
+    Args:
+        common: Settings that all of them share.
+        heads: Projectors. With all of PROJECTORS, the linear one that matches DirectCLR's d0 is added.
+
+    Returns:
+        Recipes by projector; the added one is "linear-matched".
+    """
     recipes = {head: resolve({**common, "projector": head}) for head in heads}
     if {"linear", "low-rank-diagonal"} <= recipes.keys() and len(heads) == len(PROJECTORS):
-        # With as many outputs as DirectCLR keeps: the channels of the images do not matter to that.
+        # As many outputs as DirectCLR keeps, which does not depend on the images' channels.
         d0 = embedding_dim(build_encoder(recipes["low-rank-diagonal"], 1))
         recipes["linear-matched"] = resolve({**common, "projector": "linear", "out_dim": d0})
     return recipes
@@ -75,21 +88,30 @@ def run_check(
     workers: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> dict[str, str]:
-    """Finish these runs, several at a time on one thread each.
+    """Train, diagnose and probe runs, several at a time on one thread each.
 
-    Finished runs are not done again, and begun ones go on from their last checkpoint.
+    Finished runs are skipped; unfinished ones continue from their last checkpoint.
 
     Args:
-        folder: Holds a folder of each run.
-        recipes: Settings by the name of the run's folder.
-        workers: Runs at a time; None for as many as there are cores.
-        progress: Called with the number of steps that are taken, and of all.
+        folder: Gets a folder for each run.
+        recipes: Settings by the name of the run's folder, as from `check_recipes`.
+        workers: Runs at a time; None for the number of cores.
+        progress: Called with the steps that were taken and the steps in all.
 
     Returns:
-        What went wrong, one line by the name of the run.
+        One line on each run that failed, by its name.
 
     Raises:
-        ValueError: Where `folder` holds a run of another recipe by one of these names.
+        ValueError: If `folder` holds a run of another recipe under one of these names.
+
+    Example:
+        >>> from dyncollapse.bridge import find_runs
+        >>> recipe = resolve({"data": "digits", "projector": "none", "epochs": 1, "batch_size": 648, "lr": 0.01})
+        >>> run_check(Path("runs"), {"none": recipe}, workers=1)
+        {}
+        >>> run, = find_runs([Path("runs")])
+        >>> run.finished, run.facts["steps"], run.top1() > 10
+        (True, 2, True)
     """
     for name, recipe in recipes.items():
         if (folder / name / CONFIG).exists():
@@ -100,7 +122,7 @@ def run_check(
     packs = [[(name, recipes[name], folder / name)] for name in left]
     at_hand = local_workers(workers)
     with _progress_reported(folder, recipes, total, progress):
-        # In this process where it is to be one at a time: nothing else has to start.
+        # One at a time needs no other process.
         results = ((pack, _finish(pack)) for pack in packs) if at_hand.count == 1 else dispatch(_finish, packs, at_hand)
         for pack, outcome in results:
             if outcome:
@@ -109,17 +131,23 @@ def run_check(
 
 
 def finish_run(recipe: Recipe, folder: Path, data: Data | None = None, most: int | None = None) -> None:
-    """Train, diagnose on training images and probe on test images, whatever of it is not done yet.
+    """Train a run, diagnose it on training images and probe it on test images; finished steps are skipped.
 
     Args:
-        recipe: The run.
-        folder: Its folder.
-        data: The recipe's images where they are open already.
-        most: How many training images diagnosis and probe see, drawn once; None for all.
+        recipe: The run's settings.
+        folder: The run's folder.
+        data: The recipe's images, if they are open already.
+        most: Number of training images for diagnosis and probe; None for all.
 
     Raises:
         ValueError: As `pretrain`, `embed` and `logistic_probe`.
         LossDiverged: As `pretrain`.
+
+    Example:
+        >>> recipe = resolve({"data": "digits", "method": "directclr", "epochs": 1, "batch_size": 648, "lr": 0.01})
+        >>> finish_run(recipe, Path("direct"), most=300)
+        >>> sorted(path.name for path in Path("direct").glob("*.json"))
+        ['config.json', 'diagnosis.json', 'probes.json']
     """
     data = data or open_data(recipe.data)
     encoder = pretrain(recipe, folder, Process(0, 1, torch.device(recipe.device)), data=data)
@@ -127,7 +155,7 @@ def finish_run(recipe: Recipe, folder: Path, data: Data | None = None, most: int
     with TemporaryDirectory(dir=folder) as temporary:
         scratch = Path(temporary)
         images = data.train if most is None else some_images(data.train, most)
-        # The loss saw two augmented views, and so does the diagnosis; the probe learns from images as they are.
+        # Diagnose two augmented views, as the loss saw them; probe plain images.
         if not (folder / DIAGNOSIS).exists():
             pairs = embed(pretrained, images, scratch, views=VIEWS_OF_LOSS, device=recipe.device)
             diagnosed = diagnose_spaces(pairs, encoder, VIEWS_OF_LOSS)
@@ -144,14 +172,14 @@ def finish_run(recipe: Recipe, folder: Path, data: Data | None = None, most: int
 
 
 def _representations(pretrained: LoadedEncoder, images: Images, scratch: Path) -> tuple[Tensor, Tensor]:
-    """Representations of plain images, in memory, and their classes."""
+    """Representations of plain images, copied into memory, and their classes."""
     assert pretrained.recipe is not None
     embedded = embed(pretrained, images, scratch, spaces=["representation"], device=pretrained.recipe.device)
     return embedded["representation"][0].clone(), embedded.labels
 
 
 def is_done(folder: Path) -> bool:
-    """Whether a run has its last step, its diagnosis and its probes."""
+    """Whether a run has taken its last step and has its diagnosis and probes."""
     if not (folder / PROBES).exists() or not (folder / DIAGNOSIS).exists():
         return False
     run = read_run(folder)
@@ -160,7 +188,7 @@ def is_done(folder: Path) -> bool:
 
 
 def _finish(pack: Sequence[tuple[str, Recipe, Path]]) -> str:
-    """Finish runs in a worker; one line on what went wrong, or nothing."""
+    """Finish runs in a worker; return one line on what went wrong, or an empty one."""
     recycle_freed_memory()
     try:
         with torch_threads(1):
@@ -179,7 +207,7 @@ def _steps(recipe: Recipe) -> int:
 def _progress_reported(
     folder: Path, recipes: dict[str, Recipe], total: int, progress: Callable[[int, int], object] | None
 ) -> Iterator[None]:
-    """Report how many steps all runs have taken, by their logs, until the context ends."""
+    """Report the steps of all runs from their logs until the context ends."""
     if progress is None:
         yield
         return
@@ -191,7 +219,7 @@ def _progress_reported(
 
     def report() -> None:
         while not ended.wait(PAUSE):
-            with suppress(OSError, ValueError):  # what is broken is reported by its run
+            with suppress(OSError, ValueError):  # a broken log is reported by its own run
                 progress(taken(), total)
 
     progress(taken(), total)

@@ -1,4 +1,4 @@
-"""Embeddings of a whole set of images as .npy files, float32, written through a memory map."""
+"""Embed a whole set of images into .npy files, float32, through memory maps."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,23 +23,29 @@ from dyncollapse.diagnostics.readers import read_rows
 from dyncollapse.runtime.files import unmarked, write_json, write_whole
 from dyncollapse.runtime.settings import SettingError
 
-# Which views are embedded: each image as it is, then with an augmented one beside it, or two of those.
+# Views to embed: the plain image; the plain image and an augmented view; two augmented views.
 VIEWS = ("clean", "one-sided", "two-sided")
-VIEWS_OF_LOSS = "two-sided"  # NT-Xent compares two augmented views, and so does a diagnosis of what it trained
+VIEWS_OF_LOSS = "two-sided"  # NT-Xent compares two augmented views, so the diagnosis of its encoders does, too
 BATCH = 256
 LABELS = "labels.npy"
 
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """Rows of some images, memory-mapped.
+    """Memory-mapped rows of the images that `embed` embedded.
 
     Attributes:
-        folder: Where the files are.
-        rows: Per space one array, or two with the other view of the same images.
-        labels: The images' classes.
-        skipped: A sentence on images that could not be read; empty where there are none.
-        assumptions: Sentences on the encoder, where another library trained it.
+        folder: The folder of the files.
+        rows: By space ("representation", "embedding"): one array, or two with the other view of the same images.
+        labels: The images' classes; -1 without classes.
+        skipped: A sentence on images that could not be read; empty if all could.
+        assumptions: Sentences on what another library's checkpoint does not say and was assumed.
+
+    Example:
+        >>> views = torch.zeros(5, 128), torch.ones(5, 128)
+        >>> embedded = Embedded(Path("z"), {"representation": views}, torch.arange(5), skipped="")
+        >>> [tuple(view.shape) for view in embedded["representation"]]
+        [(5, 128), (5, 128)]
     """
 
     folder: Path
@@ -49,18 +55,18 @@ class Embedded:
     assumptions: tuple[str, ...] = ()
 
     def __getitem__(self, space: str) -> tuple[Float[Tensor, "n d"], ...]:
-        """The views of a space."""
+        """The views of a space: one array, or two."""
         return self.rows[space]
 
 
 def view_pair(views: str, augment: str) -> tuple[View | None, ...]:
-    """The augmentations that `views` of VIEWS names; None leaves an image as it is."""
+    """The augmentations for `views`, one of VIEWS, and `augment`, one of AUGMENTATIONS; None is the plain image."""
     first, second = PAIRS[augment]
     return {"clean": (None,), "one-sided": (None, second), "two-sided": (first, second)}[views]
 
 
 def file_names(spaces: Sequence[str], views: str) -> dict[tuple[str, int], str]:
-    """File of each space and view."""
+    """The file name for each space and view (0, or 1 for the other view)."""
     count = 1 if views == "clean" else 2
     return {(space, k): f"{space}{'_pos' if k else ''}.npy" for space in spaces for k in range(count)}
 
@@ -81,30 +87,42 @@ def embed(
 ) -> Embedded:
     """Write an encoder's representations and embeddings of all images to .npy files.
 
-    The network is in evaluation mode and float32, whatever it was trained in. Images that cannot be read have no row in
-    any file; embed.json names them. Files are whole or not there.
+    The network runs in evaluation mode and float32, whatever it was trained in. Images that cannot be read have no row
+    in any file; embed.json names them. A file is written whole or not at all.
 
     Args:
         pretrained: The encoder.
-        images: n images; without classes they get no labels.npy.
-        folder: Where to write representation.npy (n, d) and embedding.npy (n, m), their _pos.npy with the other view,
+        images: n images. Without classes there is no labels.npy.
+        folder: Gets representation.npy (n, d) and embedding.npy (n, m), the same with _pos for the other view,
             labels.npy (n,) and embed.json.
-        spaces: Which of `SPACES`.
-        views: Which of VIEWS.
+        spaces: Any of "representation" and "embedding".
+        views: "clean" for plain images, "one-sided" for a plain and an augmented view, "two-sided" for two augmented
+            views.
         batch_size: Images at a time.
         device: Where the network computes.
-        workers: Processes that read images; 0 for this one.
+        workers: Worker processes that read images; 0 to read in this process.
         seed: Seed of the augmented views.
-        skipped: Record of images that cannot be read; one that says nothing where it is not given.
-        progress: Called with the number of images that are done, and of all.
+        skipped: Record of images that cannot be read; None for one that reports nothing.
+        progress: Called with the images that are done and the images in all.
 
     Returns:
-        The rows, mapped from the files.
+        The rows, memory-mapped from the files.
 
     Raises:
-        SettingError: For the embedding space of an encoder without projector, and for a batch beyond the memory.
-        ValueError: Where none of the first images can be read.
-        CannotWrite: Where the disk is full.
+        SettingError: If the embedding of an encoder without projector is asked for, or if a batch does not fit into
+            memory.
+        ValueError: If none of the first images can be read.
+        CannotWrite: If the disk is full.
+
+    Example:
+        >>> from dyncollapse.bridge import build_encoder, open_data, resolve
+        >>> from dyncollapse.bridge.evaluation.load import from_recipe
+        >>> recipe = resolve({"data": "digits"})
+        >>> untrained = from_recipe(build_encoder(recipe, channels=1), recipe, 1, Path("untrained"))
+        >>> embedded = embed(untrained, open_data("digits").test, Path("."), views="two-sided")
+        >>> r, r_pos = embedded["representation"]
+        >>> r.shape, r_pos.shape, np.load("embedding.npy").shape
+        (torch.Size([500, 128]), torch.Size([500, 128]), (500, 64))
     """
     _check_spaces(pretrained, spaces)
     device = torch.device(device)
@@ -136,12 +154,12 @@ def embed(
 
 
 def _check_spaces(pretrained: LoadedEncoder, spaces: Sequence[str]) -> None:
-    """Refuse the embedding space of an encoder without projector."""
+    """Raise SettingError for the embedding of an encoder without projector."""
     if "embedding" in spaces and not pretrained.has_embedding:
         left_out = "".join(f" {text}" for text in pretrained.left_out)
         raise SettingError(
-            f"{unmarked(str(pretrained.path))} has no projector that is understood; use `spaces` representation, or "
-            f"give `d0`.{left_out}"
+            f"{unmarked(str(pretrained.path))} has no recognised projector; use `spaces` representation, or give "
+            f"`d0`.{left_out}"
         )
 
 
@@ -153,7 +171,7 @@ def _write_rows(
     skipped: Skipped,
     progress: Callable[[int, int], None] | None,
 ) -> Int[Tensor, " n"]:
-    """Embed every batch; the numbers of the images that have a row."""
+    """Embed every batch; return the numbers of the images that have a row."""
     indices: list[Tensor] = []
     for batch in batches:
         skipped.add(batch.failures)

@@ -1,4 +1,4 @@
-"""An encoder from a file: a checkpoint of a run, the newest of a run's folder, or one of another library."""
+"""Load an encoder from a run's checkpoint, the newest one in a run's folder, or another library's checkpoint."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -21,16 +21,24 @@ class LoadedEncoder:
 
     Attributes:
         encoder: The network.
-        spec: The model and the images that it takes.
-        path: The file.
-        matched: A sentence on how many tensors were matched.
-        recipe: All settings of its run; None for a checkpoint of another library.
-        step: The steps that it was trained for; None where unknown.
-        run: The folder of the run whose newest checkpoint it is.
+        spec: Its model and the images that it takes: arch, stem, channels, image_size, augment.
+        path: The checkpoint's file.
+        matched: How many tensors were matched, as a sentence.
+        recipe: All settings of its run; None for another library's checkpoint.
+        step: Steps that it was trained for; None if unknown.
+        run: Folder of the run, if this is the run's newest checkpoint.
         has_embedding: Whether it has a projector.
-        assumptions: Sentences on what a file of another library does not say. They name this module's parameters in
-            backticks.
-        left_out: Likewise, on what else might be its projector.
+        assumptions: Sentences on what another library's file does not say and was assumed. They name parameters of
+            `load_encoder` in backticks.
+        left_out: Sentences on layers that may be the projector and were not used.
+
+    Example:
+        >>> from dyncollapse.bridge import build_encoder
+        >>> from dyncollapse.bridge.models.encoders import EncoderSpec
+        >>> spec = EncoderSpec("resnet10-narrow", "cifar", channels=1, image_size=8, augment="digits")
+        >>> loaded = LoadedEncoder(build_encoder(Recipe(data="digits", arch="resnet10-narrow"), 1), spec, Path("mine"))
+        >>> loaded.channels, loaded.data is None, loaded.as_record()["encoder"]["image_size"]
+        (1, True, 8)
     """
 
     encoder: Encoder
@@ -51,15 +59,22 @@ class LoadedEncoder:
 
     @property
     def data(self) -> str | None:
-        """The images that it was trained on, where they are known."""
+        """Name of the images that it was trained on; None if unknown."""
         return self.recipe.data if self.recipe else None
 
     def reworded(self, words: Callable[[str], str]) -> "LoadedEncoder":
-        """The same with every sentence as `words` says it, for an interface that has other names for parameters."""
+        """A copy with reworded sentences, for an interface that has other names for parameters.
+
+        Args:
+            words: Rewords one sentence.
+
+        Returns:
+            The copy.
+        """
         return replace(self, assumptions=tuple(map(words, self.assumptions)), left_out=tuple(map(words, self.left_out)))
 
     def as_record(self) -> dict[str, object]:
-        """What is known about it as plain JSON values; a checkpoint of another library has no recipe."""
+        """What is known about the encoder, as plain JSON values; `recipe` is None for another library's."""
         return {
             "checkpoint": str(self.path),
             "step": self.step,
@@ -84,29 +99,41 @@ def load_encoder(
     projector_last: str | None = None,
     trust: bool = False,
 ) -> LoadedEncoder:
-    """Load an encoder from a checkpoint, or from the newest one in a run's folder.
+    """Load an encoder from a checkpoint, or from the newest checkpoint in a run's folder.
 
-    All parameters but `path` and `trust` are for checkpoints of other libraries; those of a run know their own.
+    All parameters but `path` and `trust` are for checkpoints of other libraries. Checkpoints of `bridge pretrain` store
+    their own settings.
 
     Args:
         path: A file, or a run's folder.
-        arch: The timm model; found among ResNets where it is not given.
-        stem: Its first layers, one of `recipe.STEMS`; found where they are not given.
-        renames: Beginnings of tensors' names and what replaces them.
-        d0: The embedding is the first d0 dimensions of the representation (DirectCLR).
-        image_size: Side of the images, in pixels; found where it is not given.
-        augment: The views it was trained on, one of `recipe.AUGMENTATIONS`; by its stem where they are not given.
-        projector_prefix: Where its projector is in the file, as a name.
-        projector_activation: What stands between the projector's layers, one of `foreign_layers.ACTIVATIONS`.
-        projector_last: What follows the projector's last layer, one of `foreign_layers.LAST`.
-        trust: Unpickle the file, which may run any code.
+        arch: The timm model; None to detect a ResNet.
+        stem: First layers: "imagenet", "cifar" or "cifar-padding-2" (see `build_backbone`); None to detect them.
+        renames: Beginnings of tensor names and their replacements.
+        d0: Take the first d0 dimensions of the representation as the embedding (DirectCLR).
+        image_size: Side of the images, in pixels; None for the checkpoint's own or the model's usual one.
+        augment: The augmentations that the encoder was trained with: "imagenet", "cifar" or "digits"; None to follow
+            its stem.
+        projector_prefix: Beginning of the projector's tensor names; None to search for it.
+        projector_activation: Between the projector's layers: "relu", "gelu", "tanh", "silu", "leaky-relu", "elu",
+            "selu", "sigmoid" or "identity"; None for that of its library, or "relu".
+        projector_last: What follows the projector's last layer: an activation or "normalise"; None for nothing.
+        trust: Whether to unpickle the file, which may run any code in it.
 
     Returns:
-        The encoder, and what is known and assumed about it.
+        The encoder, with sentences on what was matched and assumed.
 
     Raises:
-        SettingError: One line, for parameters that do not fit the file, and for a backbone that is not whole.
-        ValueError: One line, for a file that holds no encoder.
+        SettingError: If a parameter does not fit the file, or if the backbone is incomplete. One line.
+        ValueError: If the file holds no encoder, or cannot be read. One line.
+
+    Example:
+        >>> import torch
+        >>> from dyncollapse.bridge import build_backbone
+        >>> weights = build_backbone("resnet10-narrow", "cifar", channels=3).state_dict()
+        >>> torch.save({f"encoder.{name}": tensor for name, tensor in weights.items()}, "other.pt")
+        >>> loaded = load_encoder(Path("other.pt"), arch="resnet10-narrow", d0=16)
+        >>> loaded.matched
+        '65 of 65 tensors matched (resnet10-narrow, stem cifar, prefix encoder.); projector: the first 16'
     """
     path = newest(path) if path.is_dir() else path
     shown = unmarked(str(path))
@@ -129,14 +156,14 @@ def load_encoder(
 
 
 def from_recipe(encoder: Encoder, recipe: Recipe, channels: int, path: Path, run: Path | None = None) -> LoadedEncoder:
-    """An encoder that is in memory already, as `load_encoder` would return it.
+    """Wrap an encoder in memory as `load_encoder` would return it.
 
     Args:
         encoder: The network of the recipe.
         recipe: All settings of its run.
         channels: Channels of its images.
         path: What messages call it.
-        run: The folder of its run.
+        run: Folder of its run.
 
     Returns:
         The encoder, in evaluation mode.
@@ -145,7 +172,7 @@ def from_recipe(encoder: Encoder, recipe: Recipe, channels: int, path: Path, run
 
 
 def _from_run(checkpoint: Checkpoint, path: Path) -> LoadedEncoder:
-    """The encoder of a run's checkpoint."""
+    """Build the encoder of a run's checkpoint."""
     recipe, count = checkpoint.recipe, len(checkpoint.states["model"])
     spec = spec_of(recipe, checkpoint.channels)
     folder = path.parent.parent
@@ -155,9 +182,11 @@ def _from_run(checkpoint: Checkpoint, path: Path) -> LoadedEncoder:
 
 
 def _refuse_hints(hints: Hints, shown: str) -> None:
-    """Refuse what is said about a checkpoint that knows it better."""
+    """Raise SettingError for hints on a checkpoint that stores its own settings."""
     given = {"arch": hints.arch, "stem": hints.stem, "renames": hints.renames or None, "d0": hints.d0}
     given |= {"image_size": hints.image_size, "augment": hints.augment}
     given |= {f"projector_{name}": value for name, value in asdict(hints.projector).items()}
     if wrong := [f"`{name}`" for name, value in given.items() if value is not None]:
-        raise SettingError(f"{', '.join(wrong)}: {shown} is of dyncollapse and knows its own; leave it out")
+        raise SettingError(
+            f"{', '.join(wrong)}: {shown} was saved by dyncollapse and stores its own settings; leave it out"
+        )

@@ -1,12 +1,13 @@
-"""How an encoder is read from a checkpoint, and its images with it: the options of embed, diagnose and probe."""
+"""The options of `bridge embed`, `diagnose` and `probe` that say how a checkpoint and its images are read."""
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from dyncollapse.bridge.recipe import NARROWEST_IMAGE, WIDEST, WIDEST_IMAGE, Augmentation, Stem
+from dyncollapse.bridge.models.foreign_layers import Activation, Last
+from dyncollapse.bridge.recipe import NARROWEST_IMAGE, STEM_WORDS, WIDEST, WIDEST_IMAGE, Augmentation, Stem
 from dyncollapse.runtime.records import (
     DEVICE,
     DEVICE_WORDS,
@@ -20,24 +21,22 @@ from dyncollapse.runtime.records import (
     setting,
 )
 
-Activation = Literal["relu", "gelu", "tanh", "silu", "leaky-relu", "elu", "selu", "sigmoid", "identity"]
-Last = Literal["normalise", "relu", "gelu", "tanh", "silu", "leaky-relu", "elu", "selu", "sigmoid", "identity"]
 Renaming = Annotated[Text, Field(pattern=r"(?s)^[^=]*=.*$")]
 
 
 @record
 class EncoderOptions:
-    """What the user says of a checkpoint and of the images that its encoder is given.
+    """How to read a checkpoint and which images to give to its encoder; each attribute is an option.
 
     Raises:
-        SettingError: One line for an option of another type or out of range.
+        SettingError: If an option has another type or is out of range. One line.
 
     Example:
         >>> EncoderOptions(Path("resnet50.pth"), prefix_map=("model=module", "neck=")).renames
         {'model': 'module', 'neck': ''}
     """
 
-    checkpoint: Path = setting(REQUIRED, "A file, or a run's folder.", group="encoder")
+    checkpoint: Path = setting(REQUIRED, "Checkpoint file, or a run's folder.", group="encoder")
     data: Text | None = setting(
         None, "Folder of images, or digits.", group="data", unset="the images that the run was trained on"
     )
@@ -51,24 +50,24 @@ class EncoderOptions:
         unit="pixels",
         low=NARROWEST_IMAGE,
         high=WIDEST_IMAGE,
-        unset="its own; 224, or 32 for small stems",
+        unset="the checkpoint's own; else 224, or 32 for the cifar stems",
     )
     arch: Text | None = setting(
-        None, "timm model of a checkpoint by others.", group="encoder", unset="detected among ResNets"
+        None, "timm model of another library's checkpoint.", group="encoder", unset="detected among ResNets"
     )
-    stem: Stem | None = setting(None, "Its first layers.", group="encoder", unset="detected")
+    stem: Stem | None = setting(None, STEM_WORDS, group="encoder", unset="detected")
     prefix_map: Several[Renaming] = setting(
         (),
-        "Replace the beginning OLD of its tensors' names; repeatable.",
+        "Replace OLD at the beginning of tensor names by NEW; repeatable.",
         group="encoder",
         must="write OLD=NEW",
         metavar="OLD=NEW",
         repeat=True,
     )
-    trust_checkpoint: bool = setting(False, "Unpickle the file, which runs any code in it.", group="encoder")
+    trust_checkpoint: bool = setting(False, "Unpickle the file, which may run any code in it.", group="encoder")
     d0: Whole | None = setting(
         None,
-        "Its embedding is the first d0 dimensions of the representation (DirectCLR).",
+        "Take the first d0 dimensions of the representation as the embedding (DirectCLR).",
         group="projector",
         unit="dimensions",
         low=1,
@@ -76,17 +75,17 @@ class EncoderOptions:
     )
     projector_prefix: Text | None = setting(
         None,
-        "Beginning of its projector's tensors' names, even of one linear layer named fc.",
+        "Beginning of the projector's tensor names; takes a single linear layer, too.",
         group="projector",
         metavar="NAME",
         unset="detected",
     )
     projector_activation: Activation | None = setting(
-        None, "Activation between the projector's layers.", group="projector", unset="by its layout, or relu"
+        None, "Activation between the projector's layers.", group="projector", unset="that of its library, or relu"
     )
     projector_last: Last | None = setting(
         None,
-        "What follows the projector's last layer: normalise, division by the norm, or an activation.",
+        "What follows the projector's last layer: an activation, or normalise (division by the norm).",
         group="projector",
         unset="nothing",
     )
@@ -94,21 +93,21 @@ class EncoderOptions:
     threads: Whole = setting(1, "CPU threads.", group="run", unit="threads", low=1, high=MOST_WORKERS)
     workers: Whole = setting(
         0,
-        "Worker processes that read images; 0: this process reads them.",
+        "Worker processes that read images; 0 reads them in this process.",
         group="run",
         unit="processes",
         low=0,
         high=MOST_WORKERS,
     )
     batch_size: Whole = setting(256, "Images at a time.", group="run", unit="images", low=1, high=10**9)
-    strict: bool = setting(False, "Stop at an image that cannot be read, instead of leaving it out.", group="run")
+    strict: bool = setting(False, "Stop at the first image that cannot be read, instead of skipping it.", group="run")
     seed: Whole = setting(0, "Seed of the augmented views.", group="run", low=0, high=MOST_SEED)
 
     @property
     def renames(self) -> dict[str, str]:
-        """Beginnings of tensors' names and what replaces them."""
+        """Beginnings of tensor names and their replacements."""
         return {old: new for old, _, new in (text.partition("=") for text in self.prefix_map)}
 
     def as_dict(self) -> dict[str, Any]:
-        """All options as plain values for JSON."""
+        """All options as plain JSON values."""
         return {**asdict(self), "checkpoint": str(self.checkpoint), "prefix_map": list(self.prefix_map)}

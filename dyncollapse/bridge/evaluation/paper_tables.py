@@ -1,4 +1,4 @@
-"""The rows of the paper's Tables 1 and 2 that runs give, beside the paper's numbers, and what differs."""
+"""Compare runs with the rows of the paper's Tables 1 and 2, and say what differs."""
 
 import json
 import math
@@ -18,7 +18,14 @@ DIRECT = "low-rank-diagonal"  # DirectCLR
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the paper's tables: which setting, its name there, and the paper's top-1 on ImageNet."""
+    """A row of the paper's tables.
+
+    Attributes:
+        head: The projector's name here.
+        name: The row's name in the paper.
+        paper: The paper's top-1 on ImageNet, in percent.
+        source: The table.
+    """
 
     head: str
     name: str
@@ -37,11 +44,11 @@ ROWS = (
     Row("orthogonal", "orthogonal", 52.2, "Table 2"),
     Row("random-subvector", "random sub-vector", 43.0, "Appendix F"),
 )
-PAPER_SUBVECTOR = 47.9  # DirectCLR, probed on the sub-vector only (Appendix F)
+PAPER_SUBVECTOR = 47.9  # top-1 of DirectCLR, probed on the sub-vector only (Appendix F)
 PAPER = {"arch": "resnet50", "epochs": 100, "batch_size": 4096}
 IMAGENET_IMAGES = 1281167
 IMAGENET = f"ImageNet ({IMAGENET_IMAGES} images)"
-# Settings in which the runs of one row may not differ, and what may.
+# Settings in which the runs of one row may differ.
 VARYING: tuple[str, ...] = (
     "seed",
     "preset",
@@ -58,13 +65,13 @@ VARYING += ("keep", "compile", "tensorboard", "pipeline", "method", "projector")
 
 @dataclass(frozen=True)
 class TableRow:
-    """Runs that differ in their seeds alone.
+    """Runs of one row that differ in their seeds only.
 
     Attributes:
         row: The paper's row that they belong to.
-        note: What distinguishes them from most runs of that row; empty where nothing does.
-        matched: Whether it is a linear projector with as many outputs as DirectCLR keeps dimensions, which the paper
-            has not.
+        note: What distinguishes them from most runs of that row; empty if nothing does.
+        matched: Whether it is the linear projector with as many outputs as DirectCLR keeps dimensions, which the paper
+            does not have.
         runs: The runs, by seed.
     """
 
@@ -75,17 +82,17 @@ class TableRow:
 
     @property
     def name(self) -> str:
-        """The row's, with its note."""
+        """The row's name, with the note."""
         return self.row.name + (f", {self.note}" if self.note else "")
 
     def mean_rank(self, space: SpaceName, name: MeasureName) -> float | None:
-        """Mean over seeds of a rank measure."""
+        """The mean over seeds of a rank measure of a space; None if nothing was measured."""
         spread = self.spread([run.measure(space, name) for run in self.runs])
         return spread and spread[0]
 
     @staticmethod
     def spread(values: Sequence[float | None]) -> tuple[float, float | None] | None:
-        """Mean and standard deviation over seeds (n - 1; None for one) of the values there are; None where none is."""
+        """Mean and sample standard deviation over seeds, without None; the latter is None for a single value."""
         there = [value for value in values if value is not None]
         if not there:
             return None
@@ -93,7 +100,7 @@ class TableRow:
 
 
 class RowValues(TypedDict):
-    """A row as plain JSON values: means over seeds, None where nothing was measured."""
+    """A row as plain JSON values: means over seeds, or None if nothing was measured."""
 
     row: str
     projector: str
@@ -120,7 +127,7 @@ class RowValues(TypedDict):
 
 
 class Comparison(TypedDict):
-    """The table's rows, and sentences on them."""
+    """The rows of the table, and sentences on them."""
 
     rows: list[RowValues]
     differences: list[str]
@@ -129,7 +136,7 @@ class Comparison(TypedDict):
 
 
 def table(runs: Sequence[Run]) -> list[TableRow]:
-    """Runs by row, in the order of ROWS; runs of a row that differ in more than the seed are rows of their own."""
+    """Group runs by row, in the order of ROWS; runs that differ in more than the seed form rows of their own."""
     kept = [run.facts["embedding_dim"] for run in runs if run.recipe.head == DIRECT]
     usual = max(kept, key=kept.count) if kept else None
     rows = []
@@ -138,7 +145,7 @@ def table(runs: Sequence[Run]) -> list[TableRow]:
         for run in sorted(runs, key=lambda run: (run.recipe.seed, str(run.folder))):
             if run.recipe.head == row.head:
                 groups.setdefault(json.dumps(_fixed(run) | {"facts": run.facts}, sort_keys=True), []).append(run)
-        common: dict[str, object] = {}  # the settings of most runs of the row, from which others differ
+        common: dict[str, object] = {}  # the settings of most runs of the row
         for matched, group in sorted(
             ((row.head == "linear" and runs[0].facts["embedding_dim"] == usual, runs) for runs in groups.values()),
             key=lambda pair: (pair[0], -len(pair[1])),
@@ -151,19 +158,34 @@ def table(runs: Sequence[Run]) -> list[TableRow]:
 
 
 def _fixed(run: Run) -> dict[str, object]:
-    """What runs of one row have in common."""
+    """The settings in which runs of one row agree."""
     return {name: value for name, value in run.recipe.as_dict().items() if name not in VARYING}
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
-    """Set runs beside the paper's Tables 1 and 2.
+    """Compare runs with the paper's Tables 1 and 2.
 
     Args:
         runs: Runs of any projectors and seeds.
 
     Returns:
-        Plain JSON values: `rows`, a dict for each row of the table, and lists of sentences: `differences` from the
-        paper, `contradictions` of it, and `unfinished` runs.
+        Plain JSON values: `rows`, a dict for each row of the table; and lists of sentences: `differences` in settings,
+        `contradictions` in the order of rows, and `unfinished` runs.
+
+    References:
+        Jing et al. (2022), arXiv:2110.09348, Tables 1 and 2, Appendix F.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from dyncollapse.bridge import Run, resolve
+        >>> facts = {"data": "digits", "images": 1297, "representation_dim": 128, "embedding_dim": 64, "steps": 600}
+        >>> probe = {"method": "logistic", "dimensions": 128, "top1": 94.0, "error": 1.1, "step": 600}
+        >>> run = Run(Path("mlp"), resolve({"data": "digits"}), facts, [probe], None, [{"step": 600, "loss": 4.1}])
+        >>> compared = compare([run])
+        >>> [(row["row"], row["paper_top1"], row["top1"]) for row in compared["rows"]]
+        [('nonlinear, 2 layers', 66.5, 94.0)]
+        >>> compared["differences"][0]
+        'data: digits (1297 images) here, ImageNet (1281167 images) in the paper'
     """
     rows = table_values(runs)
     return {
@@ -175,7 +197,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
 
 
 def table_values(runs: Sequence[Run]) -> list[RowValues]:
-    """The table as plain values, a dict a row."""
+    """The rows of the table as plain JSON values."""
     rows = []
     for row in table(runs):
         first = row.runs[0]
@@ -189,7 +211,7 @@ def table_values(runs: Sequence[Run]) -> list[RowValues]:
             RowValues(
                 row=row.name,
                 projector=row.row.head,
-                source="ours: matched output" if row.matched else row.row.source,
+                source="not in the paper: matched output" if row.matched else row.row.source,
                 paper_top1=None if row.note else row.row.paper,
                 top1=top1 and top1[0],
                 top1_spread=top1 and top1[1],
@@ -215,7 +237,7 @@ def table_values(runs: Sequence[Run]) -> list[RowValues]:
 
 
 def differences(runs: Sequence[Run]) -> list[str]:
-    """What of these runs is unlike the paper's, a sentence each."""
+    """Sentences on the settings in which runs differ from the paper's."""
     sentences = []
 
     def values(get: Callable[[Run], object]) -> str:
@@ -258,9 +280,16 @@ def _diagnosed(run: Run) -> str:
 
 
 def contradictions(values: Sequence[RowValues]) -> list[str]:
-    """Pairs of rows whose order here is the opposite of the paper's, beyond twice their uncertainty.
+    """Sentences on pairs of rows whose order is the opposite of the paper's, by more than twice their uncertainty.
 
-    That is the standard deviation over seeds, or for one seed the probe's standard error, which is the less of the two.
+    The uncertainty is the standard deviation over seeds; for one seed it is the probe's standard error, which does not
+    contain the spread over seeds.
+
+    Args:
+        values: Rows from `table_values`.
+
+    Returns:
+        The sentences.
     """
     sentences = []
     measured = [
@@ -279,7 +308,7 @@ def contradictions(values: Sequence[RowValues]) -> list[str]:
 
 
 class _Accuracies(NamedTuple):
-    """A row's top-1 in the paper and here, and its uncertainty here."""
+    """A row's top-1 in the paper and here, and the uncertainty here, all in percent."""
 
     name: str
     paper: float
@@ -288,7 +317,7 @@ class _Accuracies(NamedTuple):
 
 
 def unfinished(runs: Sequence[Run]) -> list[str]:
-    """Runs without their last step or without a probe, a sentence each."""
+    """Sentences on runs that lack their last step or a probe."""
     sentences = []
     for run in runs:
         if not run.finished:
@@ -301,7 +330,7 @@ def unfinished(runs: Sequence[Run]) -> list[str]:
 
 
 def as_markdown(values: Sequence[RowValues]) -> str:
-    """The table for a document."""
+    """The rows as a Markdown table."""
     head = "| projector | paper | top-1 here | seeds | outputs | RankMe r | effective rank r | effective rank z |"
     lines = [head, "|---|---|---|---|---|---|---|---|"]
     for row in values:
@@ -320,10 +349,10 @@ def as_markdown(values: Sequence[RowValues]) -> str:
 
 
 def as_top1(value: float | None, spread: float | None = None) -> str:
-    """An accuracy in per cent, with its spread over seeds where there is one; a dash where there is none."""
+    """Format an accuracy in percent, with its spread over seeds if there is one; a dash for None."""
     return "-" if value is None else f"{value:.1f}" + ("" if spread is None else f" ± {spread:.1f}")
 
 
 def as_number(value: float | None) -> str:
-    """Three digits, or a dash."""
+    """Format a number with three digits; a dash for None."""
     return "-" if value is None else f"{value:.3g}"

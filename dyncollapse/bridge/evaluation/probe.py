@@ -1,4 +1,4 @@
-"""Linear probes: how well one linear layer reads the classes from a frozen encoder's representation."""
+"""Linear probes: how well a linear classifier separates the classes in a frozen encoder's representation."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -21,12 +21,12 @@ from dyncollapse.bridge.training.optimisation import exact_float32
 from dyncollapse.runtime.settings import SettingError
 
 METHODS = ("logistic", "sgd")
-# The paper does not state its probe's settings. Epochs, batch, momentum and decay are those of Zbontar et al. (2021).
-# The learning rate is for features whose largest variance is 1, for which SGD on a softmax is stable up to a rate of 4
-# without momentum.
+# The paper does not state its probe's settings. Epochs, batch size, momentum and weight decay are those of Zbontar et
+# al. (2021). The learning rate is for features whose largest variance is 1, where SGD on a softmax without momentum is
+# stable up to a rate of 4.
 SGD = {"lr": 1.0, "momentum": 0.9, "weight_decay": 1e-6}
-SCALED_BY = 4096  # training images by which features are centred and scaled
-# logistic: scikit-learn's default regularisation, its fastest solver on such features, more steps than it takes.
+SCALED_BY = 4096  # training images whose mean and variance centre and scale the features
+# logistic: scikit-learn's default regularisation, its fastest solver on such features, and more steps than it needs.
 STRENGTH, SOLVER, ITERATIONS = 1.0, "newton-cg", 1000
 
 LARGEST_VARIANCE = "centred, over the root of their largest variance"
@@ -39,16 +39,22 @@ class Probed:
     """A linear probe's result.
 
     Attributes:
-        method: One of METHODS.
-        dimensions: How many dimensions of the representation it read.
-        of: How many there are.
+        method: "logistic" or "sgd".
+        dimensions: Dimensions of the representation that the probe used, from the first.
+        of: Dimensions of the representation.
         top1: Accuracy on the test images, in percent.
-        error: Its standard error by the number of test images, in percent.
+        error: Standard error of `top1` from the number of test images, in percent.
         train_top1: Accuracy on the training images, in percent.
         train: Number of training images.
         test: Number of test images that could be read.
-        seed: Seed of order and views.
-        settings: How it was trained.
+        seed: Seed of the order of images and of views.
+        settings: Training settings.
+
+    Example:
+        >>> r, labels = torch.eye(4), torch.tensor([0, 0, 1, 1])
+        >>> probed = logistic_probe((r, labels), (r, labels), subvector=3)
+        >>> probed.dimensions, probed.of, probed.as_dict()["test"]
+        (3, 4, 4)
     """
 
     method: str
@@ -63,7 +69,7 @@ class Probed:
     settings: dict[str, float | str]
 
     def as_dict(self) -> dict[str, object]:
-        """All of it as plain JSON values."""
+        """The result as plain JSON values."""
         return asdict(self)
 
 
@@ -74,20 +80,20 @@ def logistic_probe(
 ) -> Probed:
     """Fit scikit-learn's multinomial logistic regression (L2, C = 1) to representations of plain images.
 
-    Features are centred and divided by one number, the root of their mean variance, and not each by its own: collapsed
-    dimensions stay as small as they are, as for the paper's SGD.
+    Features are centred and divided by a single number, the root of their mean variance. Scaling each dimension by its
+    own standard deviation would enlarge collapsed dimensions.
 
     Args:
-        train: Representations to train on, and their classes.
-        test: Likewise to test on.
-        subvector: How many dimensions to read, from the first; None for all.
+        train: Representations and classes to train on.
+        test: Representations and classes to test on.
+        subvector: Dimensions to use, from the first; None for all.
 
     Returns:
         Accuracies and settings.
 
     Raises:
-        SettingError: For training images of one class, and for a `subvector` beyond the representation.
-        ValueError: Where the representations do not vary.
+        SettingError: If the training images have a single class, or if `subvector` exceeds the representation.
+        ValueError: If the representations do not vary or are not finite.
 
     Example:
         >>> r, labels = torch.tensor([[0.0, 1.0], [0.0, 2.0], [1.0, 1.0], [1.0, 2.0]]), torch.tensor([0, 0, 1, 1])
@@ -137,31 +143,42 @@ def sgd_probe(
     skipped: Skipped | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Probed:
-    """Train one linear layer by SGD on the frozen encoder's representations of crops and flips, drawn every epoch.
+    """Train a linear layer by SGD on the frozen encoder's representations of random crops and flips.
 
-    Features are centred and divided by one number, the root of their largest variance, so that neither lr nor weight
-    decay depends on the encoder's unit. Cosine from lr 1, momentum 0.9, weight decay 1e-6; tested on plain images.
+    Features are centred and divided by a single number, the root of their largest variance, so that learning rate and
+    weight decay do not depend on the scale of the representation. The rate falls from 1 to 0 as a cosine, with momentum
+    0.9 and weight decay 1e-6. The test uses plain images.
 
     Args:
         pretrained: The encoder.
         train: Images to train on, of at least two classes.
         test: Images to test on.
-        subvector: How many dimensions of the representation to read, from the first; None for all.
+        subvector: Dimensions of the representation to use, from the first; None for all.
         epochs: Passes over the training images.
-        batch_size: Images at a time, at most all of them.
+        batch_size: Images at a time; at most all of them.
         device: Where the network computes.
-        workers: Processes that read images; 0 for this one.
-        seed: Seed of order and views.
-        skipped: Record of training images that cannot be read; one that says nothing where it is not given.
-        progress: Called with the number of steps that are taken, and of all.
+        workers: Worker processes that read images; 0 to read in this process.
+        seed: Seed of the order of images and of views.
+        skipped: Record of training images that cannot be read; None for one that reports nothing.
+        progress: Called with the steps that were taken and the steps in all.
 
     Returns:
         Accuracies and settings.
 
     Raises:
-        SettingError: For training images of one class, for a `subvector` beyond the representation, and for a batch
-            beyond the memory.
-        ValueError: Where the representations do not vary, and where none of the first images can be read.
+        SettingError: If the training images have a single class, if `subvector` exceeds the representation, or if a
+            batch does not fit into memory.
+        ValueError: If the representations do not vary, or if none of the first images can be read.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from dyncollapse.bridge import build_encoder, open_data, resolve
+        >>> from dyncollapse.bridge.evaluation.load import from_recipe
+        >>> recipe, digits = resolve({"data": "digits"}), open_data("digits")
+        >>> untrained = from_recipe(build_encoder(recipe, channels=1), recipe, 1, Path("untrained"))
+        >>> probed = sgd_probe(untrained, digits.train, digits.test, epochs=1)
+        >>> probed.method, probed.test, probed.top1 > 10
+        ('sgd', 500, True)
     """
     device = torch.device(device)
     skipped = skipped or Skipped(train, tell=lambda _text: None)
@@ -199,7 +216,7 @@ def sgd_probe(
 
 @dataclass(frozen=True, eq=False)
 class _Features:
-    """The first `kept` dimensions of a frozen representation, centred and divided by one number."""
+    """The first `kept` dimensions of a frozen representation, centred and divided by a single number."""
 
     backbone: nn.Module
     kept: int
@@ -209,12 +226,12 @@ class _Features:
     def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         with exact_float32():
             r: Tensor = self.backbone(images.contiguous(memory_format=torch.channels_last))
-        r = r[:, : self.kept].clone()  # outside of inference mode, for the layer to learn from
+        r = r[:, : self.kept].clone()  # a copy outside of inference mode, which autograd accepts
         return (r - self.centre) / self.scale
 
 
 def _fit_features(backbone: nn.Module, kept: int, batches: Iterable[Batch], skipped: Skipped) -> _Features:
-    """Features centred at the mean of some images, and divided by the root of their largest variance."""
+    """Centre features at the mean of some images, and divide them by the root of their largest variance."""
     raw = _Features(backbone, kept)
     parts: list[Tensor] = []
     for batch in batches:
@@ -233,7 +250,7 @@ def _fit_features(backbone: nn.Module, kept: int, batches: Iterable[Batch], skip
 def _augmented_batches(
     train: Images, view: View, size: int, order: Order, *, epochs: int, device: torch.device, workers: int
 ) -> Iterator[Batch]:
-    """Views of every epoch's images, in random order."""
+    """Batches of augmented views for all epochs, in random order."""
     steps, rows = (0, epochs * order.steps_per_epoch), slice(0, order.batch_size)
     if isinstance(train, HeldImages):
         return batches_from_memory(train, (view,), size, order, steps=steps, rows=rows, device=device)
@@ -241,7 +258,7 @@ def _augmented_batches(
 
 
 def _zero_layer(inputs: int, classes: int, device: torch.device) -> nn.Linear:
-    """A linear layer that starts at 0: its loss is convex, and no start is better."""
+    """A linear layer that starts at 0; its loss is convex, so the start does not matter."""
     layer = nn.Linear(inputs, classes, device=device)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -258,7 +275,7 @@ def _train_layer(
     skipped: Skipped,
     progress: Callable[[int, int], None] | None,
 ) -> int:
-    """Train the layer for steps[0] steps, steps[1] an epoch; how many images of the last epoch it had right then."""
+    """Train for steps[0] steps, steps[1] per epoch; return how many images of the last epoch were classified right."""
     total, per_epoch = steps
     optimiser = torch.optim.SGD(layer.parameters(), SGD["lr"], SGD["momentum"], weight_decay=SGD["weight_decay"])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, total)
@@ -283,7 +300,7 @@ def _train_layer(
 def _test_layer(
     layer: nn.Linear, features: _Features, batches: Iterable[Batch], test: Images, skipped: Skipped
 ) -> tuple[int, int]:
-    """How many test images are classified right, of how many that can be read."""
+    """Count the test images that are classified right and those that can be read."""
     hits = count = 0
     for batch in batches:
         skipped.add(batch.failures)
@@ -297,18 +314,18 @@ def _test_layer(
 
 
 def check_classes(labels: Int[Tensor, " n"]) -> None:
-    """Raise SettingError unless the training images are of at least two classes."""
+    """Check that there are at least two classes. Raises SettingError."""
     if len(classes := labels.unique()) < 2:
         raise SettingError(f"`data` has training images of {len(classes)} class; a probe needs at least two")
 
 
 def kept_dimensions(subvector: int | None, dim: int) -> int:
-    """How many dimensions of the representation a probe reads. Raises ValueError for more than there are."""
+    """The number of dimensions that a probe uses. Raises SettingError if `subvector` exceeds `dim`."""
     if subvector is not None and not 1 <= subvector <= dim:
         raise SettingError(f"`subvector` is {subvector}, but the representation has {dim} dimensions; give 1 to {dim}")
     return subvector or dim
 
 
 def standard_error(top1: float, count: int) -> float:
-    """Standard error of an accuracy, both in percent, by the number of test images."""
+    """Standard error of an accuracy from the number of test images; both in percent."""
     return 100 * math.sqrt(top1 / 100 * (1 - top1 / 100) / count)

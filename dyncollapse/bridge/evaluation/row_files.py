@@ -1,4 +1,4 @@
-"""Rows of embeddings in .npy files that are filled batch by batch, and are whole or not there."""
+"""Write rows of embeddings to .npy files batch by batch; a file gets its name when it is complete."""
 
 import os
 from collections.abc import Mapping
@@ -12,37 +12,43 @@ from numpy.lib.format import open_memmap
 
 from dyncollapse.runtime.files import writing
 
-BLOCK = 4096  # rows moved at a time where a file is cut
+BLOCK = 4096  # rows copied at a time when a file is shortened
 View = tuple[str, int]  # a space, and 0 or 1 for the other view
 
 
 class RowFiles:
-    """The files of some spaces and views, float32, one row per image.
+    """The .npy files of some spaces and views: float32, one row per image.
 
-    As a context it removes what is not finished when it ends. Raises CannotWrite where the disk is full.
+    Use it as a context: its end removes unfinished files. Methods raise CannotWrite if the disk is full.
     """
 
     def __init__(self, folder: Path, names: Mapping[View, str], most: int) -> None:
-        """Prepare files by these names for at most `most` rows; nothing is written yet."""
+        """Prepare the files; nothing is written yet.
+
+        Args:
+            folder: The folder of the files.
+            names: File names by space and view.
+            most: Largest number of rows.
+        """
         self.most, self.rows = most, 0
         self.paths = {view: folder / name for view, name in names.items()}
         self.partial = {view: folder / f"{name}.partial" for view, name in names.items()}
         self.arrays: dict[View, np.memmap] = {}
 
     def __enter__(self) -> Self:
-        """Fill the files."""
+        """Begin to fill the files."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Remove what is not finished."""
+        """Remove unfinished files."""
         self.arrays.clear()
         for path in self.partial.values():
             path.unlink(missing_ok=True)
 
     def add(self, views: Mapping[View, Float32[np.ndarray, "n d"]]) -> None:
-        """Add the rows of a batch, as many for each view."""
+        """Add the rows of a batch, equally many for each view."""
         for view, values in views.items():
             if view not in self.arrays:
                 self.arrays[view] = _allocate(self.partial[view], (self.most, values.shape[1]))
@@ -50,7 +56,7 @@ class RowFiles:
         self.rows += max(map(len, views.values()), default=0)
 
     def finish(self) -> None:
-        """Give the files their names, cut to the rows that were added."""
+        """Shorten the files to the rows that were added and give them their names."""
         for view, array in self.arrays.items():
             array.flush()
             if self.rows < self.most:
@@ -59,7 +65,7 @@ class RowFiles:
 
 
 def _allocate(path: Path, shape: tuple[int, int]) -> np.memmap:
-    """A memory map whose room on the disk is there: a full disk is an error now, and not a crash at some row."""
+    """Create a memory map and reserve its disk space: otherwise a full disk would crash the process at some row."""
     with writing(path.with_suffix("")):
         array = open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
         if hasattr(os, "posix_fallocate"):
@@ -69,7 +75,7 @@ def _allocate(path: Path, shape: tuple[int, int]) -> np.memmap:
 
 
 def _shorten(path: Path, rows: int) -> None:
-    """Cut a .npy to its first rows, by a copy: its header holds the number."""
+    """Replace a .npy file by a copy of its first rows, because its header holds their number."""
     whole = np.load(path, mmap_mode="r")
     shorter = path.with_suffix(".shorter")
     try:

@@ -1,1 +1,1 @@
-"""Encoders and projectors, and checkpoints of other libraries matched to them by name and shape."""
+"""Encoders and projectors, and checkpoints of other libraries, matched by the names and shapes of their tensors."""

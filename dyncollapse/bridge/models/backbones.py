@@ -1,4 +1,4 @@
-"""Backbones without classifier: timm's models, small and widened ResNets, and the size of images that each takes."""
+"""Backbones without classifier: timm's models, small and widened ResNets, and the image size that each takes."""
 
 import re
 from collections.abc import Mapping
@@ -11,37 +11,38 @@ from torch import nn
 from dyncollapse.runtime.files import printable
 from dyncollapse.runtime.settings import SettingError
 
-# Models that timm lacks, as arguments of its ResNet-18: a small one for digits, and one with one block per stage
+# Models that timm lacks, as arguments of its ResNet-18: a narrow one for digits, and one with one block per stage
 # (lightly's ResNet-9).
 SMALL: dict[str, dict[str, tuple[int, ...]]] = {
     "resnet10-narrow": {"layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128)},
     "resnet10": {"layers": (1, 1, 1, 1)},
 }
-# ResNets with every width multiplied, the first layer's too (SwAV, VICReg); torchvision's wide ones widen only the
-# middle of each block.
+# ResNets with every width multiplied, including the first layer's (SwAV, VICReg). torchvision's wide ResNets widen only
+# the middle of each block.
 WIDENED = re.compile(r"(resnet\d+)x([2-5])")
 STAGES, FIRST_WIDTH = (64, 128, 256, 512), 64
 STEM_PADDING = {"cifar": 1, "cifar-padding-2": 2}
-BATCH_COUNT = "num_batches_tracked"  # of BatchNorm: no weight, and missing in old files
+BATCH_COUNT = "num_batches_tracked"  # a counter of BatchNorm, missing in old files
 NEAR = 8  # models that a message lists
-MOST_LETTERS = 120  # of a library's message that is repeated
+MOST_LETTERS = 120  # letters of a library's message that ours repeats
 
 
 def build_backbone(arch: str, stem: str, channels: int, image_size: int | None = None) -> nn.Module:
-    """Build a backbone without classifier, with random weights.
+    """Build a backbone without classifier and with random weights.
 
     Args:
-        arch: A timm model, or one of SMALL, or a ResNet widened throughout, such as resnet50x2.
-        stem: One of `recipe.STEMS`: the model's own first layers, or a 3x3 convolution without pooling.
+        arch: A timm model, resnet10-narrow, resnet10, or a ResNet widened throughout, such as resnet50x2.
+        stem: First layers: "imagenet" for the model's own, "cifar" for a 3x3 convolution without pooling,
+            "cifar-padding-2" for the same with solo-learn's padding.
         channels: Channels of the images.
-        image_size: Side of the images, in pixels, for models of a fixed size; models for any size ignore it.
+        image_size: Side of the images, in pixels. Only models of a fixed size, such as vision transformers, use it.
 
     Returns:
-        The backbone, which maps images (n, channels, side, side) to representations (n, R); see `representation_dim`.
+        The backbone. It maps images (n, channels, side, side) to representations (n, R).
 
     Raises:
-        SettingError: For a model that timm does not know, for a small stem on a backbone without conv1, and for a size
-            that a model of fixed size cannot be built for.
+        SettingError: If timm does not know the model, if the backbone has no first convolution to replace, or if it
+            cannot be built for this size.
 
     Example:
         >>> representation_dim(build_backbone("resnet10-narrow", "cifar", channels=1))
@@ -56,7 +57,7 @@ def build_backbone(arch: str, stem: str, channels: int, image_size: int | None =
         conv = getattr(backbone, "conv1", None)
         if not isinstance(conv, nn.Conv2d):
             raise SettingError(
-                f"`stem` {stem} replaces a ResNet's conv1 and maxpool, which {arch} has not; use imagenet"
+                f"`stem` {stem} replaces a ResNet's conv1 and maxpool, which {arch} does not have; use imagenet"
             )
         conv1 = nn.Conv2d(channels, conv.out_channels, 3, padding=STEM_PADDING[stem], bias=False)
         nn.init.kaiming_normal_(conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm's ResNet
@@ -67,14 +68,17 @@ def build_backbone(arch: str, stem: str, channels: int, image_size: int | None =
 def _create(
     arch: str, channels: int, image_size: int | None = None, stages: tuple[int, ...] | None = None
 ) -> nn.Module:
-    """A model by timm; `image_size` for models of a fixed size, `stages` for ResNets of other widths."""
+    """Create a model by timm, with an image size if it needs one, or with other widths of a ResNet's stages."""
     import timm
 
     name, settings = ("resnet18", SMALL[arch]) if arch in SMALL else (arch, {})
     if not timm.is_model(name):
         near = timm.list_models(f"*{name}*")[:NEAR] or timm.list_models("resnet*")[:NEAR]
-        raise SettingError(f"`arch` is {arch!r}; timm has {', '.join(near)}, ..., and here is {', '.join(SMALL)}")
-    arguments: dict[str, Any] = dict(settings)  # each model has its own
+        raise SettingError(
+            f"`arch` is {arch!r}, which timm does not have; its models are like {', '.join(near)}; "
+            f"also known are {', '.join(SMALL)}"
+        )
+    arguments: dict[str, Any] = dict(settings)  # models differ in their arguments
     if image_size is not None:
         arguments["img_size"] = image_size
     if stages is not None:
@@ -92,7 +96,7 @@ def _create(
 
 
 def _widened(arch: str, factor: int, channels: int) -> nn.Module:
-    """A ResNet of `factor` times the channels everywhere."""
+    """Build a ResNet with `factor` times the channels in every layer."""
     width = FIRST_WIDTH * factor
     backbone = _create(arch, channels, stages=tuple(factor * stage for stage in STAGES))
     block = backbone.get_submodule("layer1.0")
@@ -103,7 +107,7 @@ def _widened(arch: str, factor: int, channels: int) -> nn.Module:
     second = nn.Conv2d(width, inner.out_channels, kernel, padding=kernel // 2, bias=False)
     backbone.conv1, backbone.bn1, block.conv1 = first, nn.BatchNorm2d(width), second
     if not hasattr(block, "conv3"):
-        block.register_module("downsample", None)  # a basic block of one width has nothing to project
+        block.register_module("downsample", None)  # a basic block with equal widths needs no projection
     else:
         shortcut = block.get_submodule("downsample")
         projection = shortcut.get_submodule("0")
@@ -117,14 +121,14 @@ def _widened(arch: str, factor: int, channels: int) -> nn.Module:
 
 @cache
 def backbone_shapes(arch: str, stem: str) -> Mapping[str, torch.Size]:
-    """Names and shapes of a backbone's tensors, for images of 3 channels, made without memory for them."""
+    """Names and shapes of a backbone's tensors for images of 3 channels, found without allocating the weights."""
     with torch.device("meta"):
         state = build_backbone(arch, stem, 3).state_dict()
     return {name: tensor.shape for name, tensor in state.items() if not name.endswith(BATCH_COUNT)}
 
 
 def has_fixed_size(arch: str) -> bool:
-    """Whether a model is built for images of one size, as a vision transformer with a table of positions is."""
+    """Whether a model is built for one image size, like a vision transformer with position embeddings."""
     import timm
 
     settings = timm.get_pretrained_cfg(arch) if timm.is_model(arch) else None
@@ -132,7 +136,7 @@ def has_fixed_size(arch: str) -> bool:
 
 
 def usual_size(arch: str, stem: str) -> int:
-    """Side of the images that a model usually takes, in pixels: 32 for small stems, else timm's or 224."""
+    """The usual side of a model's images, in pixels: 32 for the CIFAR stems, else timm's, else 224."""
     import timm
 
     if stem != "imagenet":
@@ -142,16 +146,22 @@ def usual_size(arch: str, stem: str) -> int:
 
 
 def check_size(arch: str, stem: str, channels: int, image_size: int) -> None:
-    """Refuse a size of images that the model cannot take, without computing anything.
+    """Check that a model takes images of a size, from shapes alone.
+
+    Args:
+        arch: As for `build_backbone`.
+        stem: As for `build_backbone`.
+        channels: Channels of the images.
+        image_size: Side of the images, in pixels.
 
     Raises:
-        SettingError: One line that names the model's usual size.
+        SettingError: If it does not. One line, with the model's usual size.
     """
     try:
         with torch.device("meta"), torch.no_grad():
             backbone = build_backbone(arch, stem, channels, image_size).eval()
             backbone(torch.zeros(1, channels, image_size, image_size))
-    except NotImplementedError:  # an operation without a form for shapes alone: only real images can tell
+    except NotImplementedError:  # an operation that cannot run on shapes alone: only real images can tell
         return
     except (AssertionError, RuntimeError, IndexError, ZeroDivisionError, TypeError) as error:
         raise SettingError(
@@ -166,12 +176,12 @@ def check_size(arch: str, stem: str, channels: int, image_size: int) -> None:
 
 
 def _short(error: Exception) -> str:
-    """The first line of a library's message, without marks of settings."""
+    """The first line of a library's message, without backticks, which mark settings."""
     lines = str(error).strip().splitlines()
     return printable(lines[0][:MOST_LETTERS]).replace("`", "'") if lines else type(error).__name__
 
 
 def representation_dim(backbone: nn.Module) -> int:
-    """Dimension of the backbone's output."""
-    # Some backbones (MobileNetV3) widen their features once more before the classifier that was left out.
+    """The dimension R of a backbone's output."""
+    # Some backbones, such as MobileNetV3, have one more layer before the classifier.
     return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]

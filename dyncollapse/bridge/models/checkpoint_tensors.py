@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint by name, each checked before it is used, whichever library saved it."""
+"""The tensors of any library's checkpoint by name, each checked before it is used."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,26 +16,26 @@ from dyncollapse.runtime.files import printable, unmarked
 from dyncollapse.runtime.settings import SettingError
 from dyncollapse.runtime.untrusted import NoFile, Refused, regular
 
-# A file of a large model with its optimiser has ten thousand entries, and names of a hundred letters.
+# A checkpoint of a large model with its optimiser has ten thousand entries and names of a hundred letters.
 MOST_ENTRIES, DEEPEST, LONGEST = 2**15, 64, 1000
-# A teacher that is its student, or an average of weights, is the same tensor under two names.
+# A tensor may have several names, such as a teacher that shares its student's weights.
 MOST_COPIES, FREE = 8, 2**27
 
 
 def read_tensors(path: Path, *, trust: bool = False) -> object:
-    """Read a checkpoint, in which every tensor is dense and has a name that `flatten` gives.
+    """Read a checkpoint and check all its tensors.
 
     Args:
-        path: A .safetensors, or what torch.save wrote.
-        trust: Unpickle everything, which may run any code.
+        path: A .safetensors file, or one that torch.save wrote.
+        trust: Whether to unpickle the file, which may run any code in it.
 
     Returns:
-        The content: tensors by name, or dicts that hold them. Without `trust` nothing is unpickled: what is no dict,
-        list, tuple, number, string or tensor is refused, or known by its name alone.
+        Tensors by name, or nested dicts that hold them (see `flatten`). Without `trust` nothing is unpickled: the file
+        may hold dicts, lists, tuples, numbers, strings and tensors.
 
     Raises:
-        SettingError: Where the file needs `trust`; one line that begins with the path.
-        ValueError: Likewise, for a file that is damaged or gone.
+        SettingError: If the file needs `trust`. One line that begins with the path.
+        ValueError: If the file is damaged or missing. One line that begins with the path.
     """
     shown = unmarked(str(path))
     try:
@@ -50,14 +50,14 @@ def read_tensors(path: Path, *, trust: bool = False) -> object:
     except UnknownName as error:
         raise SettingError(
             f"{shown} holds {unmarked(error.name)}, which is not loaded from an untrusted file; save its state_dict "
-            "alone, or, if you trust whoever made it with running code here, add `trust`"
+            "alone or, if you trust its author to run code on this machine, add `trust`"
         ) from None
     except Refused as refusal:
         raise ValueError(f"{shown} {refusal}") from None
     except Exception as error:  # a damaged file can fail in any way
         if trust and isinstance(error, ImportError | AttributeError):
             raise ValueError(f"{shown} {_what_is_not_here(error)}") from None
-        raise ValueError(f"{shown} is damaged, or no checkpoint ({type(error).__name__}); copy it again") from None
+        raise ValueError(f"{shown} is damaged or not a checkpoint ({type(error).__name__}); copy it again") from None
     return content
 
 
@@ -78,7 +78,7 @@ def _content(path: Path, trust: bool) -> object:
 
 
 def _what_is_not_here(error: ImportError | AttributeError) -> str:
-    """What a file needs: a package, or a class of it."""
+    """Say which module or class a file needs."""
     lacking = re.search(r"attribute '?([\w.]+)'? (?:on|from) <?(?:module )?'?([\w.]+)", str(error))
     what = str(error)
     if isinstance(error, ImportError) and error.name:
@@ -88,8 +88,8 @@ def _what_is_not_here(error: ImportError | AttributeError) -> str:
     elif lacking:
         what = f"the class {lacking[1]} of the module {lacking[2]}"
     return (
-        f"needs code that is not here: {printable(what)}; where that code is, save the state_dict alone, which needs "
-        "none: torch.save(model.state_dict(), FILE)"
+        f"needs code that is not installed: {printable(what)}; where it is installed, save the state_dict alone, which "
+        "needs no code: torch.save(model.state_dict(), FILE)"
     )
 
 
@@ -103,8 +103,8 @@ def flatten(content: object) -> Sequence[tuple[str, Tensor]]:
         Names and tensors, in the order of the file.
 
     Raises:
-        ValueError: `Refused` for a tensor that is not dense, for dicts that hold themselves or hold others so often
-            that there is no end of names, and for few numbers under many names.
+        Refused: A ValueError, for a tensor that is not dense, for dicts that are nested too deeply or hold themselves,
+            and for a few numbers under so many names that a network made of them takes gigabytes.
 
     Example:
         >>> [(name, tuple(tensor.shape)) for name, tensor in flatten({"model": {"fc.weight": torch.ones(2, 3)}})]
@@ -114,7 +114,7 @@ def flatten(content: object) -> Sequence[tuple[str, Tensor]]:
     waiting = [("", 0, content)]
     while waiting:
         name, depth, value = waiting.pop()
-        if isinstance(value, nn.Module):  # as np.ndarray, only where pickles are trusted
+        if isinstance(value, nn.Module):  # modules and arrays come from trusted files only
             value = value.state_dict()
         elif isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
             value = torch.from_numpy(value)
@@ -135,7 +135,7 @@ def flatten(content: object) -> Sequence[tuple[str, Tensor]]:
 
 
 def _refuse_copies(tensors: Sequence[tuple[str, Tensor]]) -> None:
-    """Refuse a few numbers under so many names that a network made of them takes gigabytes."""
+    """Refuse a small file whose tensors share storage under so many names that a network of them takes gigabytes."""
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for _, tensor in tensors}
     stored, named = sum(storages.values()), sum(tensor.numel() * tensor.itemsize for _, tensor in tensors)
     if named > MOST_COPIES * stored + FREE:

@@ -1,4 +1,4 @@
-"""Encoders: a backbone, whose output is the representation r, and a projector, whose output is the embedding z."""
+"""Encoders: a backbone, which outputs the representation r, and a projector, which outputs the embedding z."""
 
 from dataclasses import dataclass
 
@@ -13,14 +13,14 @@ from dyncollapse.bridge.recipe import Recipe
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """The model of an encoder and the images that it takes, known of every encoder, whoever trained it.
+    """An encoder's model and the images that it takes, whichever library trained it.
 
     Attributes:
         arch: The timm model, or one of `backbones.SMALL`, or a widened ResNet.
-        stem: Its first layers, one of `recipe.STEMS`.
+        stem: First layers, one of `recipe.STEMS`.
         channels: Channels of the images.
         image_size: Side of the images, in pixels.
-        augment: The views it was trained on, one of `recipe.AUGMENTATIONS`.
+        augment: The augmentations it was trained with, one of `recipe.AUGMENTATIONS`.
     """
 
     arch: str
@@ -31,36 +31,65 @@ class EncoderSpec:
 
 
 def spec_of(recipe: Recipe, channels: int) -> EncoderSpec:
-    """The model and the images of a recipe's encoder."""
+    """The spec of a recipe's encoder for images with this number of channels."""
     return EncoderSpec(recipe.arch, recipe.stem, channels, recipe.image_size, recipe.augment)
 
 
 class Encoder(nn.Module):
-    """Images to representations and embeddings."""
+    """A backbone and a projector: maps images to representations r and embeddings z.
+
+    Attributes:
+        backbone: Maps images (n, c, h, w) to representations (n, d).
+        projector: Maps representations to embeddings (n, m), on which the loss is computed.
+
+    Example:
+        >>> encoder = Encoder(build_backbone("resnet10-narrow", "cifar", 1), nn.Linear(128, 16))
+        >>> r, z = encoder(torch.zeros(2, 1, 8, 8))
+        >>> r.shape, z.shape
+        (torch.Size([2, 128]), torch.Size([2, 16]))
+    """
 
     def __init__(self, backbone: nn.Module, projector: nn.Module) -> None:
-        """Put a projector behind a backbone."""
+        """Keep both parts as submodules.
+
+        Args:
+            backbone: The network before the projector.
+            projector: The network between representation and loss.
+        """
         super().__init__()
         self.backbone, self.projector = backbone, projector
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n m"]]:
-        """Return r and z."""
+        """Compute both outputs.
+
+        Args:
+            images: Normalised pixels.
+
+        Returns:
+            Representations r (n, d) and embeddings z (n, m).
+        """
         r = self.backbone(images)
         return r, self.projector(r)
 
 
 def build_encoder(recipe: Recipe, channels: int) -> Encoder:
-    """Build a recipe's encoder with random weights, which depend on its seed alone.
+    """Build a recipe's encoder with random weights that depend on the recipe's seed alone.
 
     Args:
-        recipe: Its model, stem, size of images, projector and seed.
+        recipe: Settings; used are the model, stem, image size, projector and seed.
         channels: Channels of the images.
 
     Returns:
         The encoder, on torch's default device.
 
     Raises:
-        SettingError: For a model, stem, size or projector that cannot be built.
+        SettingError: If the model, stem, image size or projector cannot be built.
+
+    Example:
+        >>> from dyncollapse.bridge import resolve
+        >>> encoder = build_encoder(resolve({"data": "digits", "projector": "linear"}), channels=1)
+        >>> encoder.projector
+        Linear(in_features=128, out_features=64, bias=False)
     """
     if has_fixed_size(recipe.arch):
         check_size(recipe.arch, recipe.stem, channels, recipe.image_size)
@@ -71,7 +100,7 @@ def build_encoder(recipe: Recipe, channels: int) -> Encoder:
 
 
 def embedding_dim(encoder: Encoder) -> int:
-    """Dimension of the projector's output."""
+    """The dimension of an encoder's embeddings, found by one forward pass of the projector."""
     dim = representation_dim(encoder.backbone)
     device = next(encoder.backbone.parameters()).device
     training = encoder.projector.training

@@ -1,8 +1,8 @@
-"""Checkpoints of other libraries: the backbone found by its tensors' names, wherever they are, and the projector.
+"""Find the backbone and the projector in checkpoints of other libraries, by the names of their tensors.
 
-A file is a tree of dicts; its tensors get the names of their path in it, such as `model.backbone.conv1.weight`.
-The prefix before the backbone's own names is whatever makes most of them match, so that no list of libraries has to be
-kept; the tests hold one synthetic file for each layout that is known.
+A file is a tree of dicts. A tensor's name is its path in the tree, such as `model.backbone.conv1.weight`. The prefix
+before the backbone's own names is the one under which most of them match, so no list of libraries is needed. The tests
+hold a synthetic file for each known layout.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,13 +28,13 @@ class Hints:
     """What the caller knows about a checkpoint of another library.
 
     Attributes:
-        arch: The timm model; None to find it among GUESSES.
-        stem: Its first layers, one of `recipe.STEMS`; None to find them.
-        renames: Beginnings of tensors' names and what replaces them, before anything else.
-        d0: Makes the projector DirectCLR's, which no file holds: the first d0 dimensions.
-        image_size: Side of the images, in pixels; None for that of the checkpoint.
-        augment: The views it was trained on, one of `recipe.AUGMENTATIONS`; None for those usual with its stem.
-        projector: What is known about the projector.
+        arch: The timm model; None to detect one of GUESSES.
+        stem: First layers, one of `recipe.STEMS`; None to detect them.
+        renames: Beginnings of tensor names and their replacements, applied before anything else.
+        d0: Dimensions that DirectCLR's embedding keeps; None for another projector.
+        image_size: Side of the images, in pixels; None for the checkpoint's own.
+        augment: The augmentations it was trained with, one of `recipe.AUGMENTATIONS`; None to follow its stem.
+        projector: What the caller knows about the projector.
     """
 
     arch: str | None = None
@@ -46,7 +46,7 @@ class Hints:
     projector: ProjectorHints = field(default_factory=ProjectorHints)
 
     def __post_init__(self) -> None:
-        """Refuse names and sizes that are not known."""
+        """Check names and sizes."""
         for name, value, allowed in (("stem", self.stem, STEMS), ("augment", self.augment, AUGMENTATIONS)):
             if value is not None and value not in allowed:
                 raise SettingError(f"`{name}` is {quoted(value)}; choose one of {', '.join(allowed)}")
@@ -59,12 +59,12 @@ class ForeignEncoder:
     """An encoder that another library trained.
 
     Attributes:
-        encoder: Backbone and projector; the identity where no projector was understood.
+        encoder: Backbone and projector; the projector is the identity if none was recognised.
         spec: The model and the images that it takes.
-        has_projector: Whether a projector was understood.
-        matched: A sentence on how many tensors were matched, and on the projector.
-        assumptions: Sentences on what the file does not say.
-        left_out: Sentences on what else might be the projector.
+        has_projector: Whether a projector was recognised.
+        matched: How many tensors were matched, and which projector was found.
+        assumptions: Sentences on what the file does not say and was assumed.
+        left_out: Sentences on layers that may be the projector and were not used.
     """
 
     encoder: Encoder
@@ -80,16 +80,15 @@ def find_encoder(named: Iterable[tuple[str, Tensor]], shown: str, hints: Hints) 
 
     Args:
         named: All tensors with their paths in the file.
-        shown: The file's name for messages.
-        hints: What the caller knows.
+        shown: The file's name, for messages.
+        hints: What the caller knows about the file.
 
     Returns:
         The encoder, in training mode.
 
     Raises:
-        SettingError: Where not all of the backbone's tensors are there, or more of them, or where one does not fit; and
-            as `find_projector` does.
-        ValueError: For weights that are not finite.
+        SettingError: If tensors of the backbone are missing, left over or of another shape; also as `find_projector`.
+        ValueError: If weights are not finite.
     """
     tensors = renamed(unwrapped(named), hints.renames)
     if not tensors:
@@ -119,7 +118,7 @@ def find_encoder(named: Iterable[tuple[str, Tensor]], shown: str, hints: Hints) 
 
 
 def _suggestion(tensors: Mapping[str, Tensor]) -> str:
-    """A model to try, where the tensors look like a vision transformer's."""
+    """A model to try, if the tensors look like a vision transformer's."""
     patches = [t for name, t in tensors.items() if name.endswith("patch_embed.proj.weight") and t.ndim == 4]
     names = {192: "tiny", 384: "small", 768: "base", 1024: "large"}
     if not patches or len(patches[0]) not in names:
@@ -131,10 +130,9 @@ def _suggestion(tensors: Mapping[str, Tensor]) -> str:
 def _projector(
     backbone: MatchedBackbone, beside: Mapping[str, Tensor], prefix: str, hints: Hints, shown: str
 ) -> tuple[nn.Module | None, str, list[str], list[str]]:
-    """The projector behind a backbone: DirectCLR's where d0 is given, else the one that is in the file.
+    """The projector behind a backbone: DirectCLR's if d0 is given, else the one in the file.
 
-    Returns:
-        The projector, it in words, sentences on what was assumed, and sentences on what was left out.
+    Also returned are its description, sentences on assumptions, and sentences on layers that were left out.
     """
     dim, d0 = representation_dim(backbone.backbone), hints.d0
     if d0 is not None and not 1 <= d0 <= dim:
@@ -152,7 +150,7 @@ def _projector(
             assumptions.append(f"{unmarked(projector.path)} ({projector.layers}) is left out, because `d0` is given.")
         return SubVector(d0), f"projector: the first {d0}", assumptions, left_out
     if projector is None:
-        return None, "no projector that is understood", [], left_out
+        return None, "no recognised projector", [], left_out
     own = ((name, tensor) for name, tensor in beside.items() if name.startswith(f"{projector.path}."))
     refuse_nan(own, shown)
     words = f"projector {unmarked(projector.path)}: {projector.layers}"

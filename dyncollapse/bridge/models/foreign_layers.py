@@ -1,13 +1,14 @@
-"""Projectors of other libraries: stacks of layers, built from the names and shapes of their tensors.
+"""Build projectors of other libraries, which are stacks of layers, from the names and shapes of their tensors.
 
-A state dict holds neither activations nor what follows the last layer. What stands between two layers is taken from the
-source of the library that uses these names, or assumed; either way a sentence in `assumptions` says so.
+A state dict holds neither activations nor what follows the last layer. The activation between two layers is that of the
+library that uses these names or, if unknown, ReLU. Either way a sentence in `assumptions` says so.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
@@ -15,37 +16,40 @@ from dyncollapse.bridge.models.backbones import BATCH_COUNT
 from dyncollapse.bridge.models.projectors import UnitNorm
 from dyncollapse.runtime.files import unmarked
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "tanh": nn.Tanh,
-    "silu": nn.SiLU,
-    "leaky-relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "selu": nn.SELU,
-    "sigmoid": nn.Sigmoid,
-    "identity": nn.Identity,
-}
-NORMALISE = "normalise"
-LAST: dict[str, type[nn.Module]] = {NORMALISE: UnitNorm, **ACTIVATIONS}  # what may follow the last layer
-# Numbers left out between layers: an activation, perhaps with dropout. Wider gaps mean that this is no projector.
+Activation = Literal["relu", "gelu", "tanh", "silu", "leaky-relu", "elu", "selu", "sigmoid", "identity"]
+Last = Literal["normalise", Activation]
+ACTIVATIONS: dict[str, type[nn.Module]] = dict(
+    zip(
+        get_args(Activation),
+        (nn.ReLU, nn.GELU, nn.Tanh, nn.SiLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.Sigmoid, nn.Identity),
+        strict=True,
+    )
+)
+LAST = dict(zip(get_args(Last), (UnitNorm, *ACTIVATIONS.values()), strict=True))  # what may follow the last layer
+# Largest gap in the numbers of layers, which an activation, perhaps with dropout, explains.
 WIDEST_GAP = 3
 DEEPEST = 4  # stacks inside stacks
 PARAMETERS = {"weight", "bias", "running_mean", "running_var"}
-# fc0, bn0, fc1, ... are a stack in this order, with room for an activation before the next fc.
+# fc0, bn0, fc1, ... are a stack in this order, with room for an activation before fc1.
 NUMBERED = re.compile(r"(?=.)(?P<word>[a-z]+)?_?(?P<number>\d{1,4})?")
 LINEAR_WORDS, NORM_WORDS = ("fc", "linear", "lin", "layer", "l", "dense"), ("bn", "norm", "ln", "batchnorm")
-PASSED = ("clf",)  # VISSL's heads follow each other as 0.clf.0, 1.clf.0
-LAST_LAYER = "last_layer"  # DINO's prototypes, behind a normalisation
+PASSED = ("clf",)  # a part of names without meaning here: VISSL's heads are 0.clf.0, 1.clf.0, ...
+LAST_LAYER = "last_layer"  # DINO's prototypes, which follow a normalisation
 
 
 class NotAProjector(ValueError):
-    """Tensors that are no stack of linear layers and norms; the message says why."""
+    """Raised for tensors that are no stack of linear layers and norms; the message says why."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The tensors of one layer, its name in the file, and its place in the stack."""
+    """One layer of a stack.
+
+    Attributes:
+        name: Its name below the stack's path.
+        place: Its place in the stack: its numbers, from the outermost stack inwards.
+        tensors: Its tensors, by the last part of their names.
+    """
 
     name: str
     place: tuple[int, ...]
@@ -53,13 +57,19 @@ class Layer:
 
     @property
     def is_linear(self) -> bool:
-        """Whether it has a matrix."""
+        """Whether its weight is a matrix."""
         return "weight" in self.tensors and self.tensors["weight"].ndim == 2
 
 
 @dataclass(frozen=True)
 class LayerStack:
-    """Layers in order, below a path in the file; `dino` where DINO's last layer is beside them."""
+    """Layers below a path in a file.
+
+    Attributes:
+        path: The path.
+        layers: The layers, in order.
+        dino: Whether DINO's last layer, which is not part of the stack, follows them in the file.
+    """
 
     path: str
     layers: Sequence[Layer]
@@ -67,20 +77,25 @@ class LayerStack:
 
     @property
     def lone(self) -> bool:
-        """Whether it is one linear layer alone."""
+        """Whether it is a single linear layer."""
         return len(self.layers) == 1 and self.layers[0].is_linear and not self.dino
 
     @property
     def width(self) -> int:
-        """Outputs of its last linear layer; 0 where there is none."""
+        """Outputs of its last linear layer; 0 without one."""
         return next((len(layer.tensors["weight"]) for layer in reversed(self.layers) if layer.is_linear), 0)
 
 
 @dataclass(frozen=True, eq=False)
 class ForeignProjector:
-    """A projector, its layers in words, and what was assumed about it.
+    """A projector of another library.
 
-    `has_activations` says whether there is room for activations between its layers.
+    Attributes:
+        path: Where it is in the file.
+        module: The projector with its weights.
+        layers: Its layers with their sizes, for messages.
+        assumptions: Sentences on what the file does not say and was assumed.
+        has_activations: Whether there is room for activations between its layers.
     """
 
     path: str
@@ -92,16 +107,34 @@ class ForeignProjector:
 
 @dataclass(frozen=True)
 class ActivationChoice:
-    """What stands between the layers of a stack, where that is known from, and what follows the last layer."""
+    """The activation between the layers of a stack, and what follows the last layer.
+
+    Attributes:
+        activation: Between the layers.
+        given: Whether the caller named it.
+        source: The library whose source has it; None if unknown.
+        last: What follows the last layer; None for nothing.
+    """
 
     activation: str = "relu"
-    given: bool = False  # by the caller
+    given: bool = False
     source: str | None = None
     last: str | None = None
 
 
 def read_stack(path: str, own: Mapping[str, Tensor]) -> LayerStack:
-    """The layers below a path, by the rest of their names. Raises NotAProjector, with the reason."""
+    """Order the layers below a path.
+
+    Args:
+        path: A path in the file.
+        own: The tensors below it, by the rest of their names.
+
+    Returns:
+        The layers in order.
+
+    Raises:
+        NotAProjector: If they are no stack of layers, with the reason.
+    """
     dino = any(name.startswith(LAST_LAYER) for name in own)
     rest = {n: t for n, t in own.items() if not n.endswith(BATCH_COUNT) and not n.startswith(LAST_LAYER)}
     while len(firsts := {name.partition(".")[0] for name in rest}) == 1:
@@ -127,7 +160,7 @@ def read_stack(path: str, own: Mapping[str, Tensor]) -> LayerStack:
 
 
 def _place(name: str) -> tuple[int, ...]:
-    """Where a layer stands: its numbers, from the outermost stack inwards."""
+    """The place of a layer: its numbers, from the outermost stack inwards."""
     parts = [part for part in name.split(".") if part not in PASSED]
     place = []
     for part in parts:
@@ -142,18 +175,18 @@ def _place(name: str) -> tuple[int, ...]:
 
 
 def build_projector(stack: LayerStack, dim: int, choice: ActivationChoice) -> ForeignProjector:
-    """The projector with a stack's layers.
+    """Build the projector of a stack of layers and load its weights.
 
     Args:
         stack: Layers in order.
-        dim: Dimension of the representations that it takes.
-        choice: What stands between the layers and what follows the last.
+        dim: Dimension of the representation.
+        choice: The activation between the layers, and what follows the last.
 
     Returns:
         The projector with its weights.
 
     Raises:
-        NotAProjector: Where layers do not fit together, or not to `dim`.
+        NotAProjector: If the layers fit neither each other nor `dim`.
     """
     modules: list[nn.Module] = []
     gaps = []
@@ -174,7 +207,8 @@ def build_projector(stack: LayerStack, dim: int, choice: ActivationChoice) -> Fo
 def _has_activation(stack: LayerStack, before: Layer, layer: Layer, given: bool) -> bool:
     """Whether an activation stands between two layers.
 
-    It does where a number is left out. Where no number is, it does only if the caller named an activation.
+    A gap in their numbers says so. Without any gap in the stack, an activation stands before each matrix only if the
+    caller named one.
     """
     gap = _gap(before, layer)
     if gap > WIDEST_GAP:
@@ -184,14 +218,14 @@ def _has_activation(stack: LayerStack, before: Layer, layer: Layer, given: bool)
 
 
 def _gap(before: Layer, layer: Layer) -> int:
-    """Numbers left out between two layers; the last layer of an inner stack may be one number before a matrix."""
+    """Numbers left out between two layers; one more if an inner stack ends before a matrix."""
     level = next((k for k, (a, b) in enumerate(zip(before.place, layer.place, strict=False)) if a != b), 0)
     ends = len(before.place) > level + 1 and layer.is_linear
     return layer.place[level] - before.place[level] - 1 + sum(layer.place[level + 1 :]) + ends
 
 
 def _in_words(modules: Sequence[nn.Module]) -> str:
-    """Layers with their sizes, for a message."""
+    """Describe layers with their sizes, for messages."""
     names = {kind: name for name, kind in LAST.items()}
     return ", ".join(
         f"Linear {module.in_features}-{module.out_features}"
@@ -202,7 +236,7 @@ def _in_words(modules: Sequence[nn.Module]) -> str:
 
 
 def _module(layer: Layer, dim: int) -> nn.Module:
-    """One layer with its tensors. Raises NotAProjector for one that does not take `dim` values."""
+    """Build one layer with its tensors. Raises NotAProjector if it does not take `dim` values."""
     tensors = dict(layer.tensors)
     weight = tensors.get("weight")
     where = f"its layer {unmarked(layer.name)}" if layer.name else "it"
@@ -230,7 +264,7 @@ def _module(layer: Layer, dim: int) -> nn.Module:
 def _assumptions(
     stack: LayerStack, modules: Sequence[nn.Module], gaps: Sequence[str], choice: ActivationChoice
 ) -> list[str]:
-    """What was taken for granted about a projector, in sentences."""
+    """Sentences on what was assumed about a projector."""
     sentences = []
     path, first = unmarked(stack.path), stack.layers[0]
     if gaps:
@@ -246,20 +280,20 @@ def _assumptions(
             "there by `projector_activation`."
         )
     if any(first.place) and not any(map(str.isalpha, first.name)):
-        sentences.append(f"{path} begins with {first.name}: what stands before it is taken to change nothing.")
+        sentences.append(f"{path} begins with {first.name}: what comes before it is assumed to be the identity.")
     if any(isinstance(module, nn.LayerNorm) for module in modules):
-        sentences.append(f"The norms of {path} that hold no running mean are taken for LayerNorm.")
+        sentences.append(f"The norms of {path} without a running mean are taken for LayerNorm.")
     if any(isinstance(module, nn.BatchNorm1d | nn.LayerNorm) for module in modules):
-        sentences.append(f"The norms of {path} add 1e-5 to the variance, as torch's do unless told otherwise.")
+        sentences.append(f"The norms of {path} add 1e-5 to the variance, torch's default.")
     if choice.last:
         sentences.append(f"{choice.last} follows the last layer of {path}, as `projector_last` says.")
     elif stack.dino:
         sentences.append(
             f"The embedding is what enters {path}'s last layer: DINO divides it by its length there (`projector_last` "
-            f"{NORMALISE}), and the last layer's outputs are scores of prototypes."
+            "normalise), and the last layer's outputs are scores of prototypes."
         )
     else:
         sentences.append(
-            f"Nothing follows the last layer of {path}; `projector_last` names an activation, or {NORMALISE}."
+            f"Nothing follows the last layer of {path}; `projector_last` names an activation, or normalise."
         )
     return sentences

@@ -1,4 +1,4 @@
-"""A backbone from the tensors of a file: its first layers, its size of images, its weights, and what was assumed."""
+"""Build a backbone from the tensors of a file: its first layers, image size and weights, and what was assumed."""
 
 import math
 import sys
@@ -33,12 +33,12 @@ class MatchedBackbone:
 
     Attributes:
         arch: The model.
-        stem: Its first layers, one of `recipe.STEMS`.
-        channels: Channels of its images.
-        image_size: Side of its images, in pixels.
+        stem: First layers, one of `recipe.STEMS`.
+        channels: Channels of the images.
+        image_size: Side of the images, in pixels.
         backbone: The network.
-        matched: A sentence on how many tensors were matched.
-        assumptions: Sentences on what the file does not say.
+        matched: How many tensors were matched, as a sentence.
+        assumptions: Sentences on what the file does not say and was assumed.
     """
 
     arch: str
@@ -53,20 +53,21 @@ class MatchedBackbone:
 def match_backbone(
     tensors: Mapping[str, Tensor], places: Sequence[Place], stem: str | None, image_size: int | None, shown: str
 ) -> MatchedBackbone:
-    """Build the backbone that is at the best of the places, and load its weights.
+    """Build the backbone at the best of the places and load its weights.
 
     Args:
-        tensors: All of the file's, by name.
+        tensors: All tensors of the file, by name.
         places: Where backbones may be, best first.
-        stem: The first layers; None to find them out.
-        image_size: Side of the images, in pixels; None for that of the checkpoint.
-        shown: The file's name for messages.
+        stem: First layers; None to detect them.
+        image_size: Side of the images, in pixels; None for the checkpoint's own.
+        shown: The file's name, for messages.
 
     Returns:
         The backbone.
 
     Raises:
-        SettingError: Unless all of the backbone's tensors are there, fit and are finite, and no more of them.
+        SettingError: If tensors of the backbone are missing, left over or of another shape.
+        ValueError: If weights are not finite, or if the images have an unknown number of channels.
     """
     place = places[0]
     first = tensors.get(place.names.get("conv1.weight", ""))
@@ -86,24 +87,24 @@ def match_backbone(
             f"{STEM_PADDING[chosen]}{', as in solo-learn' if '2' in chosen else ''}; `stem` names other first layers."
         )
     if image_size is None:
-        why = "the size of its table of positions" if own_side else "as is usual for this model"
+        why = "the size of its position embeddings" if own_side else "as is usual for this model"
         assumptions.append(f"Images have {side} x {side} pixels, {why}; `image_size` names another size.")
     return MatchedBackbone(arch, chosen, channels, side, backbone, matched, [*assumptions, *changes])
 
 
 def refuse_nan(named: Iterable[tuple[str, Tensor]], shown: str) -> None:
-    """Refuse weights that are not finite. Raises ValueError, which names the first such tensor."""
+    """Check that weights are finite. Raises ValueError with the name of the first tensor that is not."""
     for name, tensor in named:
         if not tensor.is_floating_point():
             continue
-        numbers = tensor.float() if tensor.element_size() == 1 else tensor  # torch tests no numbers of 8 bits
+        numbers = tensor.float() if tensor.element_size() == 1 else tensor  # isfinite takes no 8-bit floats
         if not bool(torch.isfinite(numbers).all()):
             kind = "NaN" if bool(torch.isnan(numbers).any()) else "infinity"
             raise ValueError(f"{shown}: {printable(name)} holds {kind}; take an earlier checkpoint")
 
 
 def _channels(place: Place, tensors: Mapping[str, Tensor], shown: str) -> int:
-    """Channels of the images, by the first filters. Raises ValueError for images that are not read here."""
+    """Channels of the images, from the first filters. Raises ValueError for other than 1 or 3."""
     first = next((name for name, shape in backbone_shapes(place.arch, "imagenet").items() if len(shape) == 4), "")
     filters = tensors.get(place.names.get(first, ""))
     channels = 3 if filters is None or filters.ndim != 4 else int(filters.shape[1])
@@ -114,14 +115,14 @@ def _channels(place: Place, tensors: Mapping[str, Tensor], shown: str) -> int:
 
 
 def _widened(arch: str, first: Tensor | None) -> str:
-    """The model with the width that its first filters have."""
+    """The name of the model with the width of its first filters, such as resnet50x2."""
     widened, rest = divmod(0 if first is None or first.ndim != 4 else len(first), FIRST_WIDTH)
     known = arch.removeprefix("resnet").isdigit() and arch not in SMALL
     return f"{arch}x{widened}" if known and not rest and 1 < widened <= WIDEST else arch
 
 
 def _stem(place: Place, first: Tensor | None, tensors: Mapping[str, Tensor]) -> str:
-    """The first layers by the first filter; solo-learn's pads by 2, which only the rest of its layout tells."""
+    """Detect the first layers from the first filters; solo-learn's padding of 2 shows in the rest of its layout."""
     usual = backbone_shapes(place.arch, "imagenet").get("conv1.weight")
     if first is None or first.ndim != 4 or first.shape[-1] != 3 or usual is None or usual[-1] == 3:
         return "imagenet"
@@ -130,7 +131,7 @@ def _stem(place: Place, first: Tensor | None, tensors: Mapping[str, Tensor]) -> 
 
 
 def _refuse_unpooled(place: Place, first: Tensor | None, shown: str) -> None:
-    """Refuse a list of children without the pooling behind a large first filter: no stem here is like that."""
+    """Refuse a ResNet with large first filters and no max-pooling behind them: no stem here has this form."""
     unpooled = place.names.get("layer1.0.conv1.weight") == f"{place.prefix}3.0.conv1.weight"
     if unpooled and first is not None and first.shape[-1] != 3:
         kernel = " x ".join(map(str, first.shape[2:]))
@@ -140,13 +141,13 @@ def _refuse_unpooled(place: Place, first: Tensor | None, shown: str) -> None:
 
 
 def _own_side(place: Place, tensors: Mapping[str, Tensor]) -> int | None:
-    """Side of the images for which a table of positions was made; None for models without one."""
+    """Side of the images that the position embeddings are for, in pixels; None for models without these."""
     if not has_fixed_size(place.arch):
         return None
     table, patches = (tensors.get(f"{place.prefix}{name}") for name in ("pos_embed", "patch_embed.proj.weight"))
     if table is None or table.ndim != 3 or patches is None or patches.ndim != 4:
         return None
-    for tokens in (1, 0, 2, 5):  # before the patches: a class token, none, two, or one and four registers
+    for tokens in (1, 0, 2, 5):  # tokens before the patches: class token, none, two, class token and four registers
         grid = math.isqrt(max(table.shape[1] - tokens, 0))
         if grid and grid * grid == table.shape[1] - tokens:
             return grid * int(patches.shape[-1])
@@ -154,7 +155,7 @@ def _own_side(place: Place, tensors: Mapping[str, Tensor]) -> int | None:
 
 
 def _assumptions_on_names(places: Sequence[Place]) -> list[str]:
-    """What was assumed about the backbone's names."""
+    """Sentences on what was assumed about the backbone's names."""
     place, assumptions = places[0], []
     copies = {other.prefix for other in places if other.rank[0] == 0 and other.arch == place.arch}
     if place.rank[0] == 0 and len(copies) > 1:
@@ -170,9 +171,9 @@ def _assumptions_on_names(places: Sequence[Place]) -> list[str]:
 def _load_weights(
     backbone: nn.Module, place: Place, tensors: Mapping[str, Tensor], where: str, shown: str
 ) -> tuple[str, list[str]]:
-    """Load the tensors; a sentence on how many there are, and others on what timm changed of them.
+    """Load the tensors; return how many were matched, as a sentence, and sentences on what timm changed.
 
-    Raises SettingError unless all are there, fit and belong to the backbone.
+    Raises SettingError if tensors are missing, left over or of another shape.
     """
     wanted = {name: tensor.shape for name, tensor in backbone.state_dict().items() if not name.endswith(BATCH_COUNT)}
     own = {name: tensors[other] for name, other in place.names.items()}
@@ -201,7 +202,7 @@ def _load_weights(
 
 
 def _read_by_timm(place: Place, tensors: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor] | None:
-    """The tensors as timm's reader for this model makes them: it knows older names, and resamples positions."""
+    """Convert tensors by timm's reader for this model, which knows older names and resamples position embeddings."""
     import timm
 
     if not timm.is_model(place.arch):
@@ -213,7 +214,7 @@ def _read_by_timm(place: Place, tensors: Mapping[str, Tensor], backbone: nn.Modu
     below = {name[len(place.prefix) :]: t for name, t in tensors.items() if name.startswith(place.prefix)}
     try:
         converted = convert(below, backbone)
-    except Exception:  # made for files of its own kind, it can fail on any other; then the mismatch is reported
+    except Exception:  # on files of another kind it may fail in any way; the mismatch is then reported
         return None
     if not isinstance(converted, Mapping):
         return None

@@ -1,4 +1,4 @@
-"""Where in a file's tensors a backbone is: words that wrappers add, prefixes, and other names for the same layers."""
+"""Find where a backbone is among a file's tensors: words of wrappers, prefixes, and other names of its layers."""
 
 import re
 from collections import Counter
@@ -12,7 +12,7 @@ from dyncollapse.bridge.models.backbones import BATCH_COUNT, backbone_shapes
 from dyncollapse.runtime.files import unmarked
 from dyncollapse.runtime.settings import SettingError
 
-# What torch.compile, DistributedDataParallel, activation checkpointing, FSDP, Lightning and Opacus add to names.
+# Words that torch.compile, DistributedDataParallel, activation checkpointing, FSDP, Lightning and Opacus add to names.
 WRAPPERS = frozenset(
     (
         "module",
@@ -24,7 +24,7 @@ WRAPPERS = frozenset(
     )
 )
 PARTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
-# A ResNet cut into a list of its children numbers them: all of them, without the max-pooling, or without activations.
+# A ResNet as a list of its children numbers them: all of them, without the max-pooling, or without activations too.
 CHILDREN: tuple[dict[str, str], ...] = (
     {},
     dict(zip(PARTS, "014567", strict=True)),
@@ -33,25 +33,25 @@ CHILDREN: tuple[dict[str, str], ...] = (
 )
 # The residual branch's projection: torchvision and timm name it downsample; lightly and SupContrast shortcut.
 SHORTCUTS = ("downsample", "shortcut")
-# The copy that training keeps for its own use, and the order in which a teacher goes before its student.
+# Words of the copies that only training uses; a prefix without them is preferred, so a teacher to its student.
 SECOND = ("encoder_k", "momentum", "target", "ema", "student", "anchor")
-# Constants that older versions of timm saved; they are made from the image's size alone.
+# Constants that older versions of timm saved; they follow from the image size.
 CONSTANTS = ("relative_position_index", "attn_mask", "relative_coords_table")
-MOST_PREFIXES = 32  # looked at for each model: far more than the copies in any training checkpoint
-MOST_PARTS = 32  # of a name, at either end: far more than any network nests
+MOST_PREFIXES = 32  # tried for each model: far more than the copies in a training checkpoint
+MOST_PARTS = 32  # parts of a name, at either end: far more than networks nest
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a backbone may be: its prefix, the name in the file of each of its tensors, and what does not match.
+    """Where in a file a backbone may be, and how well it matches there.
 
     Attributes:
         arch: The model.
-        prefix: What stands before its names.
-        names: The name in the file of each tensor that is there, by the model's own name.
-        missing: Tensors of the model that the file lacks.
-        extra: Names below the prefix that look like a larger model's.
-        by_order: Whether names say nothing, and tensors were matched by order and shape.
+        prefix: The beginning of its tensors' names in the file.
+        names: The names in the file, by the model's own names, of all tensors that were found.
+        missing: Number of the model's tensors that the file lacks.
+        extra: Names below the prefix that look like those of a larger model.
+        by_order: Whether tensors were matched by order and shape, because their names are unknown.
     """
 
     arch: str
@@ -63,17 +63,17 @@ class Place:
 
     @property
     def rank(self) -> tuple[int, int]:
-        """The fewer are missing or left over the better; of copies, the one that is meant for use."""
+        """Sort key: tensors that are missing or left over, then words of copies that only training uses."""
         return self.missing + len(self.extra), sum(word in self.prefix for word in SECOND)
 
 
 def without_wrappers(name: str) -> str:
-    """A name without the words that wrappers add, wherever they stand."""
+    """Remove the words that wrappers add from a name."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def unwrapped(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors by their names without wrappers; of two that would share a name, the second keeps its own."""
+    """Tensors by their names without wrappers' words; of two with the same short name the second keeps its long one."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in named:
         short = without_wrappers(name)
@@ -82,20 +82,20 @@ def unwrapped(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def renamed(tensors: dict[str, Tensor], renames: Mapping[str, str]) -> dict[str, Tensor]:
-    """Tensors with the beginnings of their names replaced, at whatever depth of the file these stand.
+    """Replace beginnings of tensor names, at any depth of the file.
 
     Args:
         tensors: Tensors by name, without wrappers.
-        renames: Beginnings of names and what replaces them; of several that fit, the first counts.
+        renames: Beginnings of names and their replacements; the first that fits is used.
 
     Returns:
         The tensors by their new names.
 
     Raises:
-        SettingError: Where no rename changes any name.
+        SettingError: If no name changes.
     """
     beginnings = {without_wrappers(old): new for old, new in renames.items()}
-    beginnings = {old: new for old, new in beginnings.items() if old or new}  # a lone wrapper's word is gone already
+    beginnings = {old: new for old, new in beginnings.items() if old or new}  # not a wrapper's word alone
     result = {}
     for name, tensor in tensors.items():
         for old, new in beginnings.items():
@@ -111,12 +111,21 @@ def renamed(tensors: dict[str, Tensor], renames: Mapping[str, str]) -> dict[str,
 
 
 def some(names: Iterable[str]) -> str:
-    """A few names, for a message."""
+    """The first three names, for messages."""
     return ", ".join(unmarked(name) for name, _ in zip(names, range(3), strict=False))
 
 
 def find_places(tensors: Mapping[str, Tensor], archs: Sequence[str], stem: str | None) -> list[Place]:
-    """Where backbones of these models may be, best first."""
+    """Find where backbones of these models may be in a file.
+
+    Args:
+        tensors: Tensors by name, without wrappers' words.
+        archs: Models to look for.
+        stem: First layers; None for the model's own.
+
+    Returns:
+        Places, best first.
+    """
     variants = [(arch, theirs) for arch in archs for theirs in _variants(tensors, arch, stem)]
     anchors = {anchor for _, theirs in variants for anchor in _anchors(theirs)}
     before: dict[str, list[str]] = {anchor: [] for anchor in anchors}
@@ -135,7 +144,15 @@ def find_places(tensors: Mapping[str, Tensor], archs: Sequence[str], stem: str |
 
 
 def below(tensors: Mapping[str, Tensor], paths: Iterable[str]) -> dict[str, dict[str, Tensor]]:
-    """Under each of these paths, what is there, by the rest of its name; paths with nothing are left out."""
+    """Group tensors by the paths they are below.
+
+    Args:
+        tensors: Tensors by name.
+        paths: Paths to look below.
+
+    Returns:
+        By path, the tensors below it by the rest of their names; paths with none are left out.
+    """
     wanted = dict.fromkeys(paths)
     grouped: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -146,13 +163,13 @@ def below(tensors: Mapping[str, Tensor], paths: Iterable[str]) -> dict[str, dict
 
 
 def _starts(name: str) -> list[int]:
-    """Where the parts of a name begin, the first and the last MOST_PARTS of them."""
+    """Positions where the parts of a name begin; of a long name the first and last MOST_PARTS."""
     starts = [0, *(match.end() for match in re.finditer(r"\.", name))]
     return starts if len(starts) <= 2 * MOST_PARTS else starts[:MOST_PARTS] + starts[-MOST_PARTS:]
 
 
 def _variants(tensors: Mapping[str, Tensor], arch: str, stem: str | None) -> list[dict[str, str]]:
-    """The names that a model's tensors may have in a file, by the model's own."""
+    """The names that a model's tensors may have in a file, by the model's own names."""
     names = list(backbone_shapes(arch, stem or "imagenet"))
     numberings = CHILDREN if set(PARTS) <= {name.split(".")[0] for name in names} else CHILDREN[:1]
     shortcuts = SHORTCUTS if any(".shortcut." in name for name in tensors) else SHORTCUTS[:1]
@@ -160,7 +177,7 @@ def _variants(tensors: Mapping[str, Tensor], arch: str, stem: str | None) -> lis
 
 
 def _anchors(theirs: Mapping[str, str]) -> set[str]:
-    """Names of the first, the middle and the last tensor: what stands before them is a prefix to try."""
+    """Names of the first, middle and last tensor; whatever precedes them in a file is a prefix to try."""
     others = list(theirs.values())
     return {others[k] for k in (0, len(others) // 2, -1)}
 
@@ -168,7 +185,7 @@ def _anchors(theirs: Mapping[str, str]) -> set[str]:
 def _place(tensors: Mapping[str, Tensor], arch: str, prefix: str, theirs: Mapping[str, str]) -> Place:
     names = {name: prefix + other for name, other in theirs.items() if prefix + other in tensors}
     missing, extra = len(theirs) - len(names), []
-    if missing < len(names):  # with less, what is left over does not matter
+    if missing < len(names):  # a worse match is not used, whatever is left over
         known = set(theirs.values())
         rest = [name[len(prefix) :] for name in tensors if name.startswith(prefix)]
         extra = left_over((name for name in rest if name not in known), theirs.values())
@@ -176,7 +193,15 @@ def _place(tensors: Mapping[str, Tensor], arch: str, prefix: str, theirs: Mappin
 
 
 def left_over(names: Iterable[str], wanted: Iterable[str]) -> list[str]:
-    """Of names that a model has not, those of its parts: they say that the file's model is a larger one."""
+    """Names that belong to a model's parts and that it does not have: signs of a larger model.
+
+    Args:
+        names: Names in a file that the model does not have.
+        wanted: The model's own names.
+
+    Returns:
+        The names in the model's parts, without classifiers and constants.
+    """
     parts = {name.split(".")[0] for name in wanted} - {"fc", "head"}  # where classifiers are
     constants = (BATCH_COUNT, *CONSTANTS)
     return [name for name in names if name.split(".")[0] in parts and name.rpartition(".")[2] not in constants]
@@ -188,10 +213,18 @@ def _theirs(name: str, numbers: Mapping[str, str], shortcut: str) -> str:
 
 
 def in_order(tensors: Mapping[str, Tensor], archs: Sequence[str], stem: str | None) -> list[Place]:
-    """ResNets under unknown names, whose tensors follow each other with the kinds and shapes that a model's do.
+    """Find ResNets under unknown names by the order, kinds and shapes of their tensors.
 
-    Only whole ones count, and each name has to end as the model's does (weight, running_mean, ...). timm's
-    `remap_state_dict` reads such files, too, but checks the number of values alone.
+    All tensors have to be there, and each name has to end as the model's does (weight, running_mean, ...). timm's
+    `remap_state_dict` reads such files, too, but compares only the numbers of values.
+
+    Args:
+        tensors: Tensors by name, in the order of the file.
+        archs: Models to try.
+        stem: First layers; None for the model's own.
+
+    Returns:
+        The places that match.
     """
     names = [name for name in tensors if not name.endswith(BATCH_COUNT)]
     shapes, kinds = [tensors[name].shape for name in names], [name.rpartition(".")[2] for name in names]
@@ -199,15 +232,15 @@ def in_order(tensors: Mapping[str, Tensor], archs: Sequence[str], stem: str | No
     for arch in archs:
         wanted = backbone_shapes(arch, stem or "imagenet")
         if not set(PARTS) <= {name.split(".")[0] for name in wanted}:
-            continue  # blocks that all look alike may be fewer than the file has
+            continue  # of a network of equal blocks, a part of a deeper one would match
         ends, sizes, length = [name.rpartition(".")[2] for name in wanted], list(wanted.values()), len(wanted)
         for start in range(len(names) - length + 1):
             end = start + length
             first, after = shapes[start], shapes[end] if end < len(names) else ()
-            # The first convolution may be another stem's: its kernel and the images' channels are left open.
+            # The first convolution may have another stem's kernel size and other channels.
             if len(first) != 4 or first[0] != sizes[0][0] or kinds[start:end] != ends:
                 continue
-            # A further convolution would be a block more than the model has, unless another copy begins with it.
+            # A convolution behind the last tensor means a deeper model, unless it begins another copy.
             if shapes[start + 1 : end] == sizes[1:] and (len(after) != 4 or after == first):
                 chosen = names[start:end]
                 columns = zip(*(name.split(".") for name in chosen), strict=False)

@@ -1,4 +1,4 @@
-"""Which tensors of a file are the projector: the candidates beside the backbone, and what is left out as doubtful."""
+"""Find the projector among the tensors beside the backbone, and list doubtful candidates that were left out."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ from dyncollapse.bridge.models.foreign_names import below, some, without_wrapper
 from dyncollapse.runtime.files import unmarked
 from dyncollapse.runtime.settings import SettingError, quoted
 
-# Names of projectors, the surest first.
+# Names of projectors, most certain first.
 WORDS = (
     "projector",
     "projection_head",
@@ -33,7 +33,7 @@ WORDS = (
     "mlp",
     "fc",
 )
-# One linear layer under such a name is a classifier more often than a projector.
+# A single linear layer under such a name is more often a classifier than a projector.
 CLASSIFIERS = ("head", "heads", "fc", "classifier", "linear", "online_head", "online_classifier")
 MOST_LISTED = 3  # candidates that a message lists
 
@@ -43,8 +43,8 @@ class ProjectorHints:
     """What the caller knows about the projector.
 
     Attributes:
-        prefix: Where it is in the file, as a name; None to search.
-        activation: What stands between its layers, one of ACTIVATIONS; None for that of the library, or relu.
+        prefix: Beginning of its tensors' names; None to search for it.
+        activation: Between its layers, one of ACTIVATIONS; None for that of its library, or relu.
         last: What follows its last layer, one of LAST; None for nothing.
     """
 
@@ -53,7 +53,7 @@ class ProjectorHints:
     last: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse names that are not known."""
+        """Check both names."""
         for name, value, known in (("activation", self.activation, ACTIVATIONS), ("last", self.last, LAST)):
             if value is not None and value not in known:
                 raise SettingError(f"`projector_{name}` is {quoted(value)}; choose one of {', '.join(known)}")
@@ -61,7 +61,15 @@ class ProjectorHints:
 
 @dataclass(frozen=True)
 class Library:
-    """A library's projectors: their path, the backbone's prefix, what else its files hold, and the activation."""
+    """How to recognise a library's projectors, and their activation.
+
+    Attributes:
+        name: What messages call them.
+        path: Pattern of the projector's path.
+        backbone: Pattern of the backbone's prefix.
+        beside: Beginning of another name in the file; empty if none is needed.
+        activation: Between the projector's layers, one of ACTIVATIONS.
+    """
 
     name: str
     path: str
@@ -70,7 +78,7 @@ class Library:
     activation: str = "relu"
 
 
-# As in the source of each: facebookresearch/dino, lightly 1.5, lightning-bolts, MMSelfSup 1.0, VISSL, MoCo, MoCo v3,
+# From the source of each: facebookresearch/dino, lightly 1.5, lightning-bolts, MMSelfSup 1.0, VISSL, MoCo, MoCo v3,
 # SimSiam, leftthomas/SimCLR, solo-learn, DirectCLR, Barlow Twins, VICReg, Spijkervet/SimCLR, SwAV, SupContrast and
 # sthalles/SimCLR.
 LIBRARIES = (
@@ -99,17 +107,17 @@ def find_projector(
     """Find the projector of a backbone.
 
     Args:
-        tensors: All that is in the file beside the backbone, by name.
-        prefix: What stands before the backbone's names.
+        tensors: All tensors beside the backbone, by name.
+        prefix: The beginning of the backbone's names.
         dim: Dimension of the representation.
-        hints: What the caller knows about it.
+        hints: What the caller knows about the projector.
 
     Returns:
-        The projector where one is sure enough, or None; and a sentence on each candidate that was left out.
+        The projector, or None if no candidate is certain enough; and a sentence on each candidate that was left out.
 
     Raises:
-        SettingError: For a projector named by `hints` that is not there or is no stack of linear layers and norms, and
-            for hints that change nothing.
+        SettingError: If the projector named by `hints` is missing or no stack of linear layers and norms, or if a hint
+            has no effect.
     """
     if hints.prefix is not None:
         return _named(tensors, prefix, dim, hints), []
@@ -133,7 +141,7 @@ def find_projector(
 
 
 def _left_out(stack: LayerStack, projector: ForeignProjector, dim: int) -> str:
-    """A sentence on layers that may be a projector and are not used as one."""
+    """A sentence on layers that may be a projector and were not used."""
     path = unmarked(stack.path)
     what = f"{path} ({projector.layers}) is left out"
     if stack.lone:
@@ -142,23 +150,23 @@ def _left_out(stack: LayerStack, projector: ForeignProjector, dim: int) -> str:
 
 
 def _refuse_unused(projector: ForeignProjector | None, hints: ProjectorHints) -> None:
-    """Refuse hints on a projector that change nothing."""
+    """Refuse hints that have no effect."""
     if projector is None and (hints.activation or hints.last):
         name = f"projector_{'activation' if hints.activation else 'last'}"
-        raise SettingError(f"`{name}` is given, but no projector is understood; name it by `projector_prefix`")
+        raise SettingError(f"`{name}` is given, but no projector was recognised; name it by `projector_prefix`")
     if projector is not None and hints.activation and not projector.has_activations:
         raise SettingError(
-            f"`projector_activation` is {hints.activation}, but there is no place for one in "
+            f"`projector_activation` is {hints.activation}, but there is no room for one in "
             f"{unmarked(projector.path)} ({projector.layers}); leave it out"
         )
 
 
 def _candidates(prefix: str) -> Iterator[tuple[str, str]]:
-    """Paths at which projectors may be, and their words: beside the backbone, or in the place of its classifier."""
+    """Yield paths where projectors may be, with their words: beside the backbone, or in place of its classifier."""
     base = prefix.rstrip(".")
     parent, _, name = base.rpartition(".")
     grand = parent.rpartition(".")[0]
-    # A teacher_backbone has a teacher_head, a backbone_momentum a projection_head_momentum.
+    # The projector of teacher_backbone is teacher_head; that of backbone_momentum is projection_head_momentum.
     own = re.fullmatch(r"(\w+_)?(?:backbone|encoder)(_\w+)?", name)
     forms = ["{}"] if own is None or not any(own.groups()) else [f"{own[1] or ''}{{}}{own[2] or ''}", "{}"]
     seen = set()
@@ -174,7 +182,7 @@ def _candidates(prefix: str) -> Iterator[tuple[str, str]]:
 def _choose_activation(
     stack: LayerStack, tensors: Mapping[str, Tensor], prefix: str, hints: ProjectorHints
 ) -> ActivationChoice:
-    """What stands between layers: what the caller says, or what the library has that uses these names."""
+    """The activation between layers: the caller's, or that of the library that uses these names."""
     if hints.activation:
         return ActivationChoice(hints.activation, True, None, hints.last)
     if stack.dino:
@@ -188,7 +196,7 @@ def _choose_activation(
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str, dim: int, hints: ProjectorHints) -> ForeignProjector:
-    """The projector that the caller names. Raises SettingError where it is not there, or not understood."""
+    """The projector that the caller names. Raises SettingError if it is missing or not a stack of layers."""
     assert hints.prefix is not None
     wanted = without_wrappers(hints.prefix.strip("."))
     given = f"`projector_prefix` is {unmarked(hints.prefix)}"

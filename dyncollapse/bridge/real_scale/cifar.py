@@ -1,4 +1,4 @@
-"""Part 6: the rows of the paper's Tables 1 and 2 on CIFAR-10, for as many epochs as there is time."""
+"""Part 6: the rows of the paper's Tables 1 and 2 on CIFAR-10, for as many epochs as the time allows."""
 
 import math
 import shutil
@@ -30,21 +30,28 @@ from dyncollapse.runtime.settings import SettingError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Table 1 first, for where the time ends before the rows do.
+# Table 1 first, in case the time ends before all rows are done.
 ORDER = ("mlp", "linear", "none", "low-rank-diagonal", "linear-matched")
-# Seconds that a row takes besides its steps, a guess for one GPU: start, two embeddings, a probe of 10 000 rows, a
-# report. Rows are begun by the time that earlier ones really took.
+# Seconds that a row takes besides its steps: start, two embeddings, a probe of 10 000 rows, a report. A guess for one
+# GPU; later rows are started by the time that earlier ones took.
 BESIDES = 12.0
-# Rules of thumb: a row is begun where this much of what the slowest took is left, and so many seconds for table and
-# picture.
+# Rules of thumb: a row is started if ROOM times the time of the slowest row and AFTER seconds for table and picture are
+# left.
 ROOM, AFTER = 1.2, 6.0
-CHANCE = 10.0  # top-1 in percent that a guess has: a representation that is read no better is none
-# Of log N, the loss of embeddings that know nothing of each other: a rule of thumb for a run that has learnt something.
+CHANCE = 10.0  # top-1 of a guess, in percent: a useful representation does better
+# Share of log N, the loss of unrelated embeddings: a rule of thumb for a run that has learned something.
 LEARNT = 0.95
 
 
 def measure(site: Site) -> PartResult:
-    """Train, probe and diagnose a run of each row, one after the other, and set them beside the paper."""
+    """Train, probe and diagnose a run of each row, one after the other, and compare them with the paper.
+
+    Args:
+        site: Where to work, with CIFAR-10.
+
+    Returns:
+        Numbers, limits and the table; only a reason if CIFAR-10 was not given.
+    """
     if site.cifar is None:
         return PartResult([], {}, ["CIFAR-10 was not given (--cifar PATH): no rows of Tables 1 and 2"])
     recipes = _recipes(site)
@@ -52,7 +59,7 @@ def measure(site: Site) -> PartResult:
     data = open_data(str(unpacked(site.cifar, site.folder / "cifar")), site.tell)
     data.check_labels()
     train, data = _held(data, first.image_size, site)
-    with chosen_kernels(first):  # epochs enough for as many steps as a rate takes
+    with chosen_kernels(first):  # more epochs than measuring a rate takes
         measured, _ = rates(replace(first, epochs=1000), train, train, ("memory",), site)
     seconds = len(train) // first.batch_size * first.batch_size / measured.trained["memory"]
     epochs = _epochs(site, len(recipes), seconds)
@@ -68,13 +75,13 @@ def measure(site: Site) -> PartResult:
 
 
 def _result(runs: Sequence[Path], values: dict[str, Any], skipped: list[str], site: Site) -> PartResult:
-    """The table of the rows that there are, and whether each learned."""
+    """The table of the finished rows, and whether each run learned."""
     finished = find_runs(runs) if runs else []
     compared = compare(finished) if runs else None
     findings = [
         Finding("network alone", values["bare"], "images/s"),
         Finding("trained from device memory", values["rate"], "images/s"),
-        Finding("that is of the network's own rate", values["rate"] / values["bare"]),
+        Finding("share of the network's own rate", values["rate"] / values["bare"]),
         Finding("epochs of each row", values["epochs"]),
         Finding("rows of the tables", len(runs), limit=1, least=True),
         Finding("rows that failed", len(values["failed"]), limit=0),
@@ -86,12 +93,25 @@ def _result(runs: Sequence[Path], values: dict[str, Any], skipped: list[str], si
     if runs and site.scale.judged:
         chance = math.log(finished[0].recipe.batch_size)
         last = {run.folder.name: run.log[-1]["loss"] / chance for run in finished}
-        findings += [Finding(f"last loss of {name}, of a guess's", loss, limit=LEARNT) for name, loss in last.items()]
+        findings += [
+            Finding(f"last loss of {name}, over that of a guess", loss, limit=LEARNT) for name, loss in last.items()
+        ]
     return PartResult(findings, {**values, **(compared or {})}, skipped)
 
 
 def unpacked(path: Path, folder: Path) -> Path:
-    """The folder of images that a path is, or that its archive holds. Raises SettingError where it holds none."""
+    """Unpack CIFAR-10 if it is an archive.
+
+    Args:
+        path: A folder of images, or a tar archive of one.
+        folder: Where to unpack the archive.
+
+    Returns:
+        The folder of images.
+
+    Raises:
+        SettingError: If the archive cannot be unpacked.
+    """
     if path.is_dir():
         return path
     folder.mkdir(exist_ok=True)
@@ -107,28 +127,28 @@ def unpacked(path: Path, folder: Path) -> Path:
 
 
 def _held(data: Data, size: int, site: Site) -> tuple[HeldImages, Data]:
-    """The training images in memory, and the data with all images there: every row reads them anew otherwise."""
+    """Read all images into memory, so that rows do not read them again; return training images and data."""
     site.tell(f"reading {len(data.train)} images")
     train, test = (hold(part, size, Skipped(part, strict=True), cores()) for part in (data.train, data.split("test")))
     return train, replace(data, train=train, test=test)
 
 
 def _recipes(site: Site) -> dict[str, Recipe]:
-    """A recipe for each row, Table 1 first, whose epochs are still to be found."""
+    """A recipe for each row, Table 1 first, with epochs to be set later."""
     common = {**site.scale.cifar, "data": str(site.cifar), "device": str(site.device), "epochs": 1}
     recipes = table_recipes({**common, "tensorboard": False, "keep": 1})
     return {name: recipes[name] for name in (*ORDER, *(name for name in recipes if name not in ORDER))}
 
 
 def _epochs(site: Site, rows: int, seconds: float) -> int:
-    """Epochs of each row that fit into what is left, at so many seconds each; at least one."""
+    """Epochs of each row that fit into the time that is left, at least one."""
     if site.scale.most_epochs is not None:
         return site.scale.most_epochs
     return max(1, int(((site.left - AFTER) / (rows - 1 + ROOM) - BESIDES) / seconds))
 
 
 def _train(recipes: dict[str, Recipe], data: Data, values: dict[str, Any], site: Site) -> PartResult:
-    """Row after row for as long as there is time; what is there is saved after each."""
+    """Train row after row while there is time, and save the result after each."""
     done: list[Path] = []
     skipped: list[str] = []
     slowest = 0.0
@@ -146,7 +166,7 @@ def _train(recipes: dict[str, Recipe], data: Data, values: dict[str, Any], site:
             site.tell(f"{name} failed: {error}")
             continue
         finally:
-            shutil.rmtree(folder / FOLDER, ignore_errors=True)  # a report is to be kept, and nine networks are large
+            shutil.rmtree(folder / FOLDER, ignore_errors=True)  # the report is kept, and nine networks are large
         done.append(folder)
         slowest = max(slowest, time.time() - start)
         site.tell(f"{name}: {slowest:.0f} s at most a row, {len(done)} of {len(recipes)} done")
@@ -155,7 +175,7 @@ def _train(recipes: dict[str, Recipe], data: Data, values: dict[str, Any], site:
 
         def draw() -> "Figure":
             from dyncollapse.bridge.evaluation.pictures import (
-                draw_check,  # which imports Matplotlib, where that is possible
+                draw_check,  # imports Matplotlib, which may fail
             )
 
             return draw_check(find_runs(done))

@@ -1,4 +1,4 @@
-"""Part 2: representations and embeddings of many images, their spectra and their diagnosis."""
+"""Part 2: embed many images; compute spectra and the diagnosis of both spaces."""
 
 import copy
 from dataclasses import replace
@@ -26,17 +26,24 @@ from dyncollapse.bridge.training.collapse_monitor import SPACES, CollapseMonitor
 from dyncollapse.bridge.training.distributed import Process
 from dyncollapse.diagnostics.moments import Moments
 
-# Rows by float32 against float64, over their norm: the rounding of some fifty layers (measured: 4e-7 on CPUs).
+# Relative error of rows in float32 against float64, after some fifty layers (measured on CPUs: 4e-7).
 ROWS_AGREE = 1e-4
-# Views made on the device against the CPU's, of pixels in [0, 1] over a deviation of 0.22: the plain one is resized in
-# whole numbers there and in floats here, a level of 255 apart now and then; a warped one may differ where colours wrap.
+# Views made on the device against the CPU's, for pixels in [0, 1] divided by 0.22. Plain views are resized in integers
+# on the CPU and in floats on a GPU, so some pixels differ by one level of 255; augmented views, where hues wrap.
 PLAIN_AGREES, WARPED_AGREES = 1.5 / 255 / 0.22, 1e-2
-# Eigenvalues over the largest, both from sums in float64 of the same rows (measured: 1e-15 on CPUs).
+# Eigenvalues relative to the largest, both from float64 sums of the same rows (measured on CPUs: 1e-15).
 SPECTRUM_AGREES = 1e-10
 
 
 def measure(site: Site) -> PartResult:
-    """How long all of it takes on the device, and how far it is from float64 on the CPU on a part."""
+    """Time embedding, spectra and diagnosis on the device, and compare a part with float64 on the CPU.
+
+    Args:
+        site: Where to work; it may hold part 1's checkpoint.
+
+    Returns:
+        Times and errors.
+    """
     scale, device = site.scale, site.device
     pretrained, skipped = _encoder(site)
     side = stored_side(pretrained.spec.image_size)
@@ -61,7 +68,7 @@ def measure(site: Site) -> PartResult:
         findings += [
             Finding(f"spectrum of the {space}, {rows.shape[1]} dimensions, in float64", seconds, "s"),
             Finding(
-                f"largest error of an eigenvalue against numpy on the CPU, {len(part)} rows, over the largest",
+                f"largest error of an eigenvalue against numpy on the CPU, over the largest one, {len(part)} rows",
                 error,
                 limit=SPECTRUM_AGREES,
             ),
@@ -86,13 +93,13 @@ def measure(site: Site) -> PartResult:
 
 
 def _encoder(site: Site) -> tuple[LoadedEncoder, list[str]]:
-    """The encoder that part 1 trained and saved, or one at its start where that part did not get so far."""
+    """The encoder that part 1 trained and saved; an untrained one if there is none."""
     trained = checkpoints(site.folder)
     if trained:
         return load_encoder(trained[-1]), []
     recipe = resolve({**site.scale.recipe, "data": "generated", "device": "cpu"})
     untrained = from_recipe(build_encoder(recipe, 3), recipe, 3, site.folder)
-    return untrained, ["part 1 left no checkpoint: the encoder is one at its start"]
+    return untrained, ["part 1 left no checkpoint: the encoder is untrained"]
 
 
 def _spectrum(rows: Tensor) -> Tensor:
@@ -102,16 +109,16 @@ def _spectrum(rows: Tensor) -> Tensor:
 
 
 def _spectrum_error(rows: Tensor, device: torch.device) -> float:
-    """Largest difference from numpy's eigenvalues of the covariance in float64, over the largest."""
-    ours = _spectrum(rows.to(device)).cpu().numpy()
-    theirs = np.linalg.eigvalsh(np.cov(rows.numpy().astype(np.float64), rowvar=False, bias=True))[::-1]
-    return float(np.abs(ours - theirs).max() / theirs[0])
+    """Largest difference from numpy's eigenvalues of the covariance in float64, over the largest eigenvalue."""
+    here = _spectrum(rows.to(device)).cpu().numpy()
+    exact = np.linalg.eigvalsh(np.cov(rows.numpy().astype(np.float64), rowvar=False, bias=True))[::-1]
+    return float(np.abs(here - exact).max() / exact[0])
 
 
 def _monitor_seconds(site: Site, pretrained: LoadedEncoder) -> float:
-    """What one report of the monitor costs training: its window of batches, moments and spectra of both spaces."""
+    """Seconds of one report of the monitor: the moments of its window of batches, and the spectra of both spaces."""
     dims = representation_dim(pretrained.encoder.backbone), embedding_dim(pretrained.encoder)
-    assert pretrained.recipe is not None  # it is part 1's, or one at its start
+    assert pretrained.recipe is not None  # `_encoder` gives one with a recipe
     batch = pretrained.recipe.batch_size
     monitor = CollapseMonitor(every := 1560, batch, dims, Process(0, 1, site.device))
     generator = torch.Generator().manual_seed(0)
@@ -125,23 +132,23 @@ def _monitor_seconds(site: Site, pretrained: LoadedEncoder) -> float:
 
 
 def _agreement(pretrained: LoadedEncoder, images: HeldImages, embedded: Embedded, site: Site) -> list[Finding]:
-    """The first images once more through the network in float64, and images of another size on both devices."""
+    """Compare the first rows with the network in float64, and views of resized images between device and CPU."""
     part, side = site.scale.embedded_part, stored_side(pretrained.spec.image_size)
     (first, _), _ = _first_views(pretrained, replace(images, pixels=images.pixels[:BATCH]), site, VIEWS_OF_LOSS)
     encoder = copy.deepcopy(pretrained.encoder).cpu().double()
     with torch.inference_mode():
         exact = dict(zip(SPACES, encoder(first[:part].cpu().double()), strict=True))
-    # These have to be resized, too.
+    # Images of another size, which have to be resized.
     larger = images_in_memory(part, 3 * side // 2, 1, site.device)
     resized, warped = _first_views(pretrained, larger, site, "one-sided")[1]  # the plain image, and an augmented one
     findings = [
-        Finding("plain views made on the device and on the CPU, most they differ", resized, limit=PLAIN_AGREES),
-        Finding("augmented views, mean of the same", warped, limit=WARPED_AGREES),
+        Finding("largest difference of plain views between device and CPU", resized, limit=PLAIN_AGREES),
+        Finding("mean difference of augmented views between device and CPU", warped, limit=WARPED_AGREES),
     ]
     for space in SPACES:
         rows = embedded[space][0][:part].double()
         error = float((rows - exact[space]).norm(dim=1).max() / exact[space].norm(dim=1).max())
-        what = f"rows of the {space} against the network in float64 on the CPU, {len(rows)} images, over their norm"
+        what = f"relative error of {len(rows)} rows of the {space} against the network in float64 on the CPU"
         findings.append(Finding(what, error, limit=ROWS_AGREE))
     return findings
 
@@ -149,7 +156,7 @@ def _agreement(pretrained: LoadedEncoder, images: HeldImages, embedded: Embedded
 def _first_views(
     pretrained: LoadedEncoder, images: HeldImages, site: Site, views: str
 ) -> tuple[tuple[Tensor, ...], tuple[float, float]]:
-    """Both views of the first batch; how far the CPU's first is from the device's at most, the other on average."""
+    """Both views of the first batch; their differences from the CPU's, largest for the first, mean for the second."""
     pair, size = view_pair(views, pretrained.spec.augment), pretrained.spec.image_size
     on_cpu, cpu = replace(images, pixels=images.pixels.cpu()), torch.device("cpu")
     here = next(batches_in_order(images, pair, size, batch_size=BATCH, device=site.device, workers=0, seed=0)).views

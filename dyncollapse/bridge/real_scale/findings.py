@@ -1,4 +1,4 @@
-"""The result of a part of the real-scale check: numbers, their limits and targets, and what was left out."""
+"""Results of a part of the real-scale check: numbers with limits and targets, and what was left out."""
 
 import math
 import time
@@ -14,7 +14,16 @@ from dyncollapse.bridge.real_scale.scale import Scale
 
 @dataclass(frozen=True)
 class Finding:
-    """One number. With `limit` it must be at most that, or at least that if `least`; a `target` only should be."""
+    """One measured number.
+
+    Attributes:
+        what: What was measured.
+        value: The number; None if it is missing.
+        unit: Its unit.
+        limit: Largest allowed value, or smallest if `least`; None for no limit.
+        least: Whether `limit` is a lower bound.
+        target: Whether the limit is only a target: missing it is reported and is no failure.
+    """
 
     what: str
     value: float | None
@@ -25,7 +34,7 @@ class Finding:
 
     @property
     def holds(self) -> bool | None:
-        """Whether it keeps its limit; None where it has none. A number that is missing or NaN keeps none."""
+        """Whether it respects its limit; None without one. A missing number or NaN does not."""
         if self.limit is None:
             return None
         if self.value is None or math.isnan(self.value):
@@ -34,7 +43,7 @@ class Finding:
 
     @property
     def fails(self) -> bool:
-        """Whether it is not what it must be; to miss a target is no failure."""
+        """Whether it violates its limit; a missed target is no failure."""
         return self.holds is False and not self.target
 
     @property
@@ -55,22 +64,22 @@ class PartResult:
 
     Attributes:
         findings: Numbers with their limits.
-        values: Plain JSON values behind them, for report.json and its pictures.
-        skipped: Sentences on what was left out, and why.
+        values: The data behind them as plain JSON values, for report.json and pictures.
+        skipped: Sentences on what was left out and why.
     """
 
     findings: list[Finding]
-    values: dict[str, Any] = field(default_factory=dict)  # of a shape of its own for each part
+    values: dict[str, Any] = field(default_factory=dict)  # each part has its own keys
     skipped: list[str] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
-        """Whether a number is not what it must be."""
+        """Whether a number violates its limit."""
         return any(finding.fails for finding in self.findings)
 
 
 def _ignore(_value: object) -> None:
-    """Do nothing with what a part says or saves, where nobody listens."""
+    """The default for `tell` and `save`: do nothing."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +87,14 @@ class Site:
     """Where a part works.
 
     Attributes:
-        scale: Its sizes.
-        device: Where it computes.
-        folder: For what it needs meanwhile, shared by all parts.
-        report: For what is kept.
-        until: When it has to end, in seconds of time.time().
-        cifar: CIFAR-10, a folder or an archive.
-        tell: Called with a line on its progress.
-        save: Called with what there is of its result, which is reported even if the part fails later.
+        scale: Sizes of all parts.
+        device: Where the part computes.
+        folder: Temporary folder, shared by all parts.
+        report: Folder of files that are kept.
+        until: When the part has to end, in seconds of time.time().
+        cifar: CIFAR-10, a folder or an archive; None to leave it out.
+        tell: Called with lines on the progress.
+        save: Called with partial results, which are reported even if the part fails later.
     """
 
     scale: Scale
@@ -99,9 +108,20 @@ class Site:
 
     @property
     def left(self) -> float:
-        """Seconds until it has to end."""
+        """Seconds until the part has to end."""
         return self.until - time.time()
 
     def target(self, what: str, value: float | None, limit: float, *, least: bool, unit: str = "") -> Finding:
-        """A speed with its target, which at toy sizes means nothing and is left out."""
+        """Make a finding with a target; at toy sizes, where targets mean nothing, without it.
+
+        Args:
+            what: What was measured.
+            value: The number.
+            limit: The target.
+            least: Whether the target is a lower bound.
+            unit: Unit of the number.
+
+        Returns:
+            The finding.
+        """
         return Finding(what, value, unit, limit if self.scale.judged else None, least, target=True)

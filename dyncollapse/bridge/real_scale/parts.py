@@ -1,4 +1,4 @@
-"""The parts of the real-scale check, in the order in which they run: the short ones first."""
+"""The parts of the real-scale check in the order in which they run, short ones first."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,7 +11,14 @@ from dyncollapse.bridge.real_scale.subprocesses import Failure, run_in_subproces
 
 @dataclass(frozen=True)
 class Part:
-    """A part by its number in the report, what it is about, and how many seconds it may take at most."""
+    """A part of the check.
+
+    Attributes:
+        number: Its number in the report.
+        title: Its subject.
+        measure: Does it.
+        most: Time limit, in seconds.
+    """
 
     number: int
     title: str
@@ -30,7 +37,7 @@ PARTS = (
 
 
 def measure_part(part: Part, site: Site, tell: Callable[[str], object]) -> PartResult | Failure[PartResult]:
-    """Do a part in a process of its own, until the site's end."""
+    """Run a part in a process of its own, until `site.until`."""
     return run_in_subprocess(partial(_measure, part.measure, site), site.until, tell)
 
 

@@ -1,4 +1,4 @@
-"""The report of the real-scale check: run the parts, and write the result of each as soon as it is there."""
+"""Run the parts of the real-scale check, and update the report after each."""
 
 import math
 import time
@@ -27,9 +27,9 @@ from dyncollapse.simulation.report import versions
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RESERVE = 20.0  # seconds that are kept for starting, writing and cleaning up
-LEAST = 5.0  # seconds with which no part is begun
-OPTIONAL = {"tensorboard": "the logs are not shown there, too"}
+RESERVE = 20.0  # seconds for starting, writing and cleaning up
+LEAST = 5.0  # with less than these seconds left, no part is started
+OPTIONAL = {"tensorboard": "its logs are not written"}
 
 
 def run_parts(
@@ -41,17 +41,17 @@ def run_parts(
     minutes: float = 9.0,
     tell: Callable[[str], object] = print,
 ) -> dict[str, Any]:
-    """Do all parts, each in a process of its own.
+    """Run all parts, each in a process of its own.
 
-    A part that fails, hangs or has no time left is in the report as FAILED, and the others go on.
+    A part that fails, hangs or has no time left is reported as FAILED, and the others go on.
 
     Args:
-        folder: Where to leave report.json, summary.md and report.png, written anew after each part, and of CIFAR-10
-            cifar.png and cifar/, a folder of each run.
+        folder: Gets report.json, summary.md and report.png, updated after each part; with CIFAR-10 also cifar.png and
+            cifar/, a folder for each run.
         device: Where to compute.
-        tiny: Every part at toy size.
-        cifar: CIFAR-10, a folder or an archive.
-        minutes: For all of it.
+        tiny: Whether to run every part at toy size.
+        cifar: CIFAR-10, a folder or an archive; None to leave it out.
+        minutes: Time limit for all parts together.
         tell: Called with lines on the progress.
 
     Returns:
@@ -116,7 +116,7 @@ def _finding_values(finding: Finding) -> object:
 
 
 def _plain(value: object) -> object:
-    """The value with None for what JSON does not have: NaN and infinity."""
+    """The value with None in place of NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {name: _plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -130,7 +130,7 @@ def _write(report: dict[str, Any], folder: Path, tell: Callable[[str], object]) 
 
     def draw() -> "Figure":
         from dyncollapse.bridge.real_scale.pictures import (
-            draw_report,  # which imports Matplotlib, where that is possible
+            draw_report,  # imports Matplotlib, which may fail
         )
 
         return draw_report(report)
@@ -140,7 +140,7 @@ def _write(report: dict[str, Any], folder: Path, tell: Callable[[str], object]) 
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether a folder that no process holds was left by one that was killed before all parts were done."""
+    """Whether a folder holds the report of a check that was killed before all parts were done."""
     try:
         return len(read_json(folder / "report.json")["parts"]) < len(PARTS)
     except (OSError, ValueError, KeyError, TypeError):
@@ -148,7 +148,7 @@ def is_unfinished(folder: Path) -> bool:
 
 
 def summary(report: dict[str, Any]) -> str:
-    """The report for a reader, as Markdown."""
+    """The report as Markdown."""
     verdict = "passed" if report["passed"] else "FAILED"
     if len(report["parts"]) < len(PARTS):
         verdict = f"unfinished, {len(report['parts'])} of {len(PARTS)} parts {verdict}"

@@ -1,4 +1,4 @@
-"""Part 5: a run that is killed and resumed has the losses of one that was not."""
+"""Part 5: check that a run that is killed and resumed has the losses of an uninterrupted one."""
 
 import json
 import signal
@@ -18,21 +18,28 @@ from dyncollapse.bridge.training.distributed import Process
 from dyncollapse.bridge.training.pretraining import pretrain
 from dyncollapse.bridge.training.training_log import read_log
 
-LOOK = 0.01  # seconds between two looks for its first checkpoint
-# Relative difference of losses: with `--deterministic` none is expected, on a GPU neither. A state that was lost
-# (momentum, rate, order) moves them by 1e-2 and more (measured on a CPU, tests/bridge/real_scale/test_parts.py).
+LOOK = 0.01  # seconds between two checks for the first checkpoint
+# Relative difference of losses. With `--deterministic` it should be 0, also on a GPU, where it has not been measured. A
+# lost state (momentum, rate, order) changes losses by 1e-2 and more (on a CPU, tests/bridge/real_scale/test_parts.py).
 AGREES = 1e-4
 
 
 def measure(site: Site) -> PartResult:
-    """Compare a run without a break with one that is killed after its first checkpoint and resumed."""
+    """Compare an uninterrupted run with one that is killed after its first checkpoint and resumed.
+
+    Args:
+        site: Where to work.
+
+    Returns:
+        Differences of the losses.
+    """
     classes = 4
     write_jpegs(site.folder / "small" / "train", classes, site.scale.killed_images // classes, ((64, 64),))
     recipe, steps = _recipe(site), site.scale.killed_steps
     whole, parts = site.folder / "whole", site.folder / "killed"
     torch.set_num_threads(recipe.threads)  # as the command does
     pretrain(recipe, whole, Process(0, 1, site.device))
-    site.tell(f"{steps} steps without a break; now the same, killed after its first checkpoint")
+    site.tell(f"{steps} steps without interruption; now the same run, killed after its first checkpoint")
     died_at = _killed(recipe, parts)
     site.tell(f"killed at step {died_at}; resuming")
     resume = _command("--resume", "--out", str(parts))
@@ -40,21 +47,21 @@ def measure(site: Site) -> PartResult:
     if finished.returncode:
         raise RuntimeError(f"--resume ended with {finished.returncode}: {_last_line(finished.stderr)}")
     if "going on from" not in finished.stderr:
-        raise RuntimeError("--resume began anew, and not at the checkpoint")
+        raise RuntimeError("--resume started from the beginning instead of the checkpoint")
     expected, got = ([line["loss"] for line in read_log(folder / "log.jsonl")] for folder in (whole, parts))
     differences = compare(expected, got)
     findings = [
-        Finding(f"killed by SIGKILL at step, of {steps}", died_at, limit=steps - 1),
-        Finding("losses, one a step, of the resumed run", len(got), limit=steps, least=True),
-        Finding("largest relative difference of its losses from those without a break", max(differences), limit=AGREES),
-        Finding("losses that are the same to the last bit, share", differences.count(0.0) / len(differences)),
+        Finding(f"step of the SIGKILL, of {steps}", died_at, limit=steps - 1),
+        Finding("losses of the resumed run, one per step", len(got), limit=steps, least=True),
+        Finding("largest relative difference from the uninterrupted run's losses", max(differences), limit=AGREES),
+        Finding("share of losses that agree to the last bit", differences.count(0.0) / len(differences)),
     ]
     values = {"steps": steps, "died_at": died_at, "loss": expected, "resumed_loss": got, "recipe": recipe.as_dict()}
     return PartResult(findings, values)
 
 
 def compare(expected: Sequence[float], got: Sequence[float]) -> list[float]:
-    """Relative differences, step by step; infinite where one has more losses than the other."""
+    """Relative differences by step; infinite if the numbers of losses differ."""
     if len(expected) != len(got) or not got:
         return [float("inf")]
     return [abs(a - b) / abs(b) for a, b in zip(got, expected, strict=True)]
@@ -74,7 +81,7 @@ def _command(*arguments: str) -> list[str]:
 
 
 def _killed(recipe: Recipe, folder: Path) -> int:
-    """Run the command until it has a checkpoint, kill it, and say after which step it died."""
+    """Run the command until it has a checkpoint and kill it; return its last step."""
     config = folder.with_suffix(".toml")
     settings = {name: value for name, value in recipe.as_dict().items() if value is not None}
     config.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()))

@@ -1,4 +1,4 @@
-"""How large the real-scale check is: the full size for a GPU, and a toy size of every part for any machine."""
+"""Sizes of the real-scale check: full size for a GPU, and toy size for any machine."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,18 +6,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Scale:
-    """Sizes of every part; `judged` says whether speeds are held against their targets."""
+    """Sizes of all parts; `judged` says whether speeds are compared with their targets."""
 
     judged: bool
-    seconds: float  # that a rate is measured for, at least
-    # Parts 1, 2: the network, and the images that are made for it, JPEGs in a folder of classes.
+    seconds: float  # shortest time to measure a rate
+    # Parts 1 and 2: the network, and generated images, JPEGs in a folder of classes.
     recipe: dict[str, Any]
     classes: int
     per_class: int
-    jpeg_sides: tuple[tuple[int, int], ...]  # height and width, by turns
-    batches: tuple[int, ...]  # pairs, from which the fastest is taken
+    jpeg_sides: tuple[tuple[int, int], ...]  # heights and widths, in turn
+    batches: tuple[int, ...]  # pairs, to choose from
     held: int  # images of the folder that are read into memory
-    embedded: int  # images, of which the first `embedded_part` are done again in float64
+    embedded: int  # images, of which the first `embedded_part` are embedded again in float64
     embedded_part: int
     spectrum_part: int
     # Part 3: samples, dimensions of representation and embedding, and samples of the dense form.
@@ -25,20 +25,20 @@ class Scale:
     dim: int
     embedding_dim: int
     dense_samples: int
-    # Part 4: toy runs at once, on the CPU, in the comparison of both, and steps.
+    # Part 4: toy runs at once on the device, on the CPU, in their comparison; and steps.
     runs: int
     cpu_runs: int
     compared_runs: int
     steps: int
-    # Part 5: pretraining that is killed.
+    # Part 5: the run that is killed.
     killed: dict[str, Any]
     killed_images: int
     killed_steps: int
     checkpoint_every: int
-    # Part 6: CIFAR-10, by rows of the paper's tables.
+    # Part 6: CIFAR-10, rows of the paper's tables.
     cifar: dict[str, Any]
-    probed: int  # training images that each probe reads
-    most_epochs: int | None  # None: as many as there is time for
+    probed: int  # training images of each probe
+    most_epochs: int | None  # None: as many as the time allows
 
 
 FULL = Scale(

@@ -1,4 +1,4 @@
-"""Work in a process of its own, with a time limit: a crash, a hang or a full GPU is reported and harms nothing else."""
+"""Run work in a process of its own with a time limit, so that a crash, a hang or a full GPU is only reported."""
 
 import faulthandler
 import os
@@ -19,7 +19,6 @@ from typing import Generic, TypeVar
 PRELOADED = ["dyncollapse.runtime.parent_watchdog", "dyncollapse.bridge.real_scale.parts"]
 GRACE = 5.0  # seconds that a process has to end by itself
 
-
 ResultT = TypeVar("ResultT")
 Tell = Callable[[str], object]
 
@@ -30,8 +29,8 @@ class Failure(Generic[ResultT]):
 
     Attributes:
         reason: One line.
-        details: Where it was, a traceback.
-        saved: The last that it had given to `save`.
+        details: The traceback.
+        saved: The last partial result that the work saved.
     """
 
     reason: str
@@ -42,17 +41,18 @@ class Failure(Generic[ResultT]):
 def run_in_subprocess(
     work: Callable[[Tell, Callable[[ResultT], object]], ResultT], until: float, tell: Tell
 ) -> ResultT | Failure[ResultT]:
-    """Do work in another process, which has ended with all that it started when this returns.
+    """Do work in another process; that process and all that it started have ended when this returns.
 
     Args:
-        work: Called there with functions `tell`, for lines on its progress, and `save`, for results so far.
-        until: When it has to be done, in seconds of time.time().
-        tell: Called here with each line.
+        work: Called in the other process with two functions: `tell` for lines on its progress, `save` for partial
+            results.
+        until: When it has to end, in seconds of time.time().
+        tell: Called in this process with each line.
 
     Returns:
-        What the work returned, or a Failure where it raised, died or was not done in time.
+        What the work returned, or a Failure if it raised, died or did not end in time.
     """
-    # Forked from a server that has only imported: no copy of this process's CUDA, and no import again for each.
+    # Fork from a server that has only imported modules: no copy of this process's CUDA state, no repeated imports.
     context: ForkServerContext | SpawnContext
     if "forkserver" in get_all_start_methods():
         context = get_context("forkserver")
@@ -81,7 +81,7 @@ def _result(here: Connection, process: BaseProcess, until: float, tell: Tell) ->
             except (EOFError, OSError, pickle.UnpicklingError):
                 break
             if kind == "done":
-                process.join(GRACE)  # to give back what the system keeps for it
+                process.join(GRACE)  # frees the system's entry for it
                 return replace(content, saved=saved) if isinstance(content, Failure) else content
             if kind == "saved":
                 saved = content
@@ -90,13 +90,13 @@ def _result(here: Connection, process: BaseProcess, until: float, tell: Tell) ->
         elif ready:
             break
     else:
-        return Failure("it was not done in the time for it, and was ended", saved=saved)
+        return Failure("it did not end in time and was stopped", saved=saved)
     process.join(GRACE)
     return Failure(f"its process died with exit code {process.exitcode}", saved=saved)
 
 
 def _child(there: Connection, work: Callable[[Tell, Callable[[ResultT], object]], ResultT], until: float) -> None:
-    """Send what `work` says, saves and returns, in a group of its own that ends together and that Ctrl-C spares."""
+    """Run `work` in a process group of its own, which Ctrl-C does not reach, and send what it tells, saves, returns."""
     with suppress(AttributeError, OSError):
         os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -113,14 +113,14 @@ def _child(there: Connection, work: Callable[[Tell, Callable[[ResultT], object]]
 
 
 def _end_with_parent() -> None:
-    """End the whole group when the command has died and cannot do it."""
+    """Kill the whole process group if the command has died and cannot do it."""
     if (parent := parent_process()) is not None:
         parent.join()
         os.killpg(0, signal.SIGKILL)
 
 
 def _kill(process: BaseProcess) -> None:
-    """End what the process started, a group by its number, and itself, should it not lead that group yet."""
+    """Kill the process group, and the process itself in case it does not lead the group yet."""
     if process.pid is not None:
         with suppress(AttributeError, ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -29,7 +29,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     "SimCLR-none": {"projector": "none"},
     "DirectCLR": {"method": "directclr"},
 }
-# The last is measured once: the projector does not change what processors do.
+# The last one is measured once: it is limited by the CPUs, which do not depend on the projector.
 PIPELINES = ("memory", "mixed", "workers")
 TITLES = {
     "memory": "from device memory",
@@ -37,21 +37,21 @@ TITLES = {
     "workers": "from a folder, all by workers",
 }
 FROM_MEMORY = 0.9  # of the network's own rate: the target
-AS_FAST, ROOM = 0.98, 0.85  # the largest batch within 2 % of the fastest, that leaves room for the optimiser and views
-ROOM_OF_TIME = 1.2  # a variant is begun where this much of what the slowest took is left
-PREFETCHED = 2  # chunks that each worker process has ready (torch's default)
+AS_FAST, ROOM = 0.98, 0.85  # choose the largest batch within 2 % of the fastest that takes at most 85 % of the memory
+ROOM_OF_TIME = 1.2  # a variant is started if 1.2 times the time of the slowest is left
+PREFETCHED = 2  # chunks that each worker process keeps ready (torch's default)
 
 
 @dataclass
 class Rates:
-    """Images per second of one encoder, and what its training did.
+    """Images per second of one encoder, and signs that it trained.
 
     Attributes:
-        bare: Of the network alone, forwards and backwards.
-        trained: By pipeline.
-        peaks: Most bytes in use by pipeline; None on a CPU.
-        losses: Of all steps.
-        moved: Share of the weights that training moved.
+        bare: Images per second of the network alone, forwards and backwards.
+        trained: Images per second of training, by pipeline.
+        peaks: Peak memory in bytes, by pipeline; None on a CPU.
+        losses: Losses of all steps.
+        moved: Share of the weights that training changed.
     """
 
     bare: float
@@ -62,18 +62,18 @@ class Rates:
 
     @property
     def not_finite(self) -> int:
-        """Losses that are no numbers."""
+        """Number of losses that are not finite."""
         return sum(not math.isfinite(loss) for loss in self.losses)
 
     def as_values(self) -> dict[str, object]:
-        """All of it as plain JSON values."""
+        """All numbers as plain JSON values."""
         peaks = {f"{name}_peak_bytes": peak for name, peak in self.peaks.items()}
         values = {"not_finite": self.not_finite, "steps": len(self.losses), "loss": self.losses[-1]}
         return {"bare": self.bare, **self.trained, **peaks, **values, "moved": self.moved}
 
 
 class Trial(TypedDict):
-    """The network's own rate and memory at one size of the batch."""
+    """The network's own rate and memory at one batch size."""
 
     pairs: int
     images_per_second: float
@@ -81,7 +81,14 @@ class Trial(TypedDict):
 
 
 def measure(site: Site) -> PartResult:
-    """Images per second of each variant, each an image with its two views, and the most memory that it took."""
+    """Measure images per second, each as two views, and peak memory of each variant.
+
+    Args:
+        site: Where to work; gets the checkpoint for part 2.
+
+    Returns:
+        Rates and memory.
+    """
     scale, device = site.scale, site.device
     folder = site.folder / "images"
     site.tell(f"writing {scale.classes * scale.per_class} JPEGs of {scale.classes} classes")
@@ -108,7 +115,7 @@ def measure(site: Site) -> PartResult:
             measured, trainer = rates(recipe, images, held, PIPELINES if not rows else PIPELINES[:-1], site)
             if not rows:
                 trainer.checkpoint(len(measured.losses)).save(site.folder, keep=1)  # for part 2
-            del trainer  # or the next one's most memory would have it in it
+            del trainer  # otherwise the next variant's peak memory would include it
             rows[name] = measured.as_values()
             speeds = {"bare": measured.bare, **measured.trained}
             site.tell(f"{name}, images/s: " + ", ".join(f"{kind} {speed:.4g}" for kind, speed in speeds.items()))
@@ -122,28 +129,28 @@ def _findings(name: str, measured: Rates, site: Site) -> list[Finding]:
     findings = [Finding(f"{name}, network alone, forwards and backwards", measured.bare, "images/s")]
     for kind, speed in measured.trained.items():
         findings.append(Finding(f"{name}, trained {TITLES[kind]}", speed, "images/s"))
-        over = Finding(f"{name}, that over the network's own rate, {TITLES[kind]}", speed / measured.bare)
+        over = Finding(f"{name}, share of the network's own rate, {TITLES[kind]}", speed / measured.bare)
         findings.append(site.target(over.what, over.value, FROM_MEMORY, least=True) if kind == "memory" else over)
     findings += [
-        Finding(f"{name}, losses that are no numbers, in all", measured.not_finite, limit=0),
-        Finding(f"{name}, weights that training moved, share", measured.moved, limit=0.5, least=True),
+        Finding(f"{name}, losses that are not finite", measured.not_finite, limit=0),
+        Finding(f"{name}, share of weights that training changed", measured.moved, limit=0.5, least=True),
     ]
     if (peak := measured.peaks["memory"]) is not None:
-        findings.append(Finding(f"{name}, most memory, trained from memory", peak / 2**30, "GiB"))
+        findings.append(Finding(f"{name}, peak memory, trained from device memory", peak / 2**30, "GiB"))
     return findings
 
 
 def _batches(recipe: Recipe, site: Site) -> tuple[list[Trial], int]:
-    """The network's own rate and memory by the size of the batch, until it does not fit; and the size to take."""
+    """Measure the network's own rate and memory for growing batches that fit, and choose one."""
     tried: list[Trial] = []
     trainer = build_trainer(recipe, Process(0, 1, site.device), recipe.batch_size, 3)
     total = torch.cuda.get_device_properties(site.device).total_memory if site.device.type == "cuda" else None
     for pairs in site.scale.batches:
         try:
             step = _bare_step(trainer, pairs)
-            step()  # looks for the fastest kernels, in memory that training does not need
+            step()  # searches the fastest kernels, which takes more memory than training
             peak = peak_memory(site.device, step)
-            # Looking for the batch needs less than the rates that are reported.
+            # A third of the time is enough to choose a batch.
             rate = pairs / seconds_per_call(step, site.device, site.scale.seconds / 3)
         except torch.OutOfMemoryError:
             break
@@ -157,14 +164,22 @@ def _batches(recipe: Recipe, site: Site) -> tuple[list[Trial], int]:
 
 
 def chosen_batch(tried: Sequence[Trial], total: int | None) -> int:
-    """The largest batch within 2 % of the fastest, of those that leave room in `total` bytes of memory."""
+    """Choose the largest batch within 2 % of the fastest, of those that leave room in memory.
+
+    Args:
+        tried: Rates and memory by batch size.
+        total: Memory of the device, in bytes; None for no limit.
+
+    Returns:
+        Pairs in the batch.
+    """
     roomy = [trial for trial in tried if total is None or (trial["peak_bytes"] or 0) < ROOM * total] or tried[:1]
     best = max(trial["images_per_second"] for trial in roomy)
     return max(trial["pairs"] for trial in roomy if trial["images_per_second"] >= AS_FAST * best)
 
 
 def _bare_step(trainer: Trainer, pairs: int) -> Callable[[], None]:
-    """The network alone on views that are there, forwards and backwards: no loss, no optimiser, no images."""
+    """One forward and backward pass of the network on given views, without loss, optimiser and loading."""
     recipe, device = trainer.recipe, trainer.process.device
     side = recipe.image_size
     views = torch.randn(2 * pairs, trainer.channels, side, side, device=device)
@@ -190,11 +205,11 @@ def rates(
     """Measure the network alone and each pipeline, on one encoder that goes on training.
 
     Args:
-        recipe: The run.
-        images: For the pipelines that read files.
-        held: For the one that holds images in memory.
-        pipelines: Which of PIPELINES.
-        site: Device, and seconds for each rate.
+        recipe: The run's settings.
+        images: Images for the pipelines that read files.
+        held: Images for the pipeline from memory.
+        pipelines: Any of PIPELINES.
+        site: Gives the device, and the seconds for each rate.
 
     Returns:
         The rates, and the trainer after all steps.
@@ -223,7 +238,7 @@ def rates(
 
 
 def _pipeline(name: str, trainer: Trainer, images: Images, held: HeldImages) -> tuple[Iterator[Batch], int]:
-    """Batches as training gets them, and how many to let pass before the clock starts."""
+    """Batches as in training, and how many to skip before the clock starts."""
     recipe, device = trainer.recipe, trainer.process.device
     views, steps, rows = PAIRS[recipe.augment], (0, trainer.total), slice(0, recipe.batch_size)
     if name == "memory":
@@ -243,23 +258,23 @@ def _pipeline(name: str, trainer: Trainer, images: Images, held: HeldImages) -> 
         workers=recipe.workers,
         mixed=name == "mixed",
     )
-    # What the workers have ready once the first batch is there is no measure of their pace.
+    # Batches that the workers have prepared before the first one arrives say nothing about their speed.
     return batches, 1 + -(-recipe.workers * PREFETCHED * CHUNK // recipe.batch_size)
 
 
 def _views(held: HeldImages, pairs: int, recipe: Recipe, site: Site) -> tuple[dict[str, float], list[str]]:
-    """Seconds in which a batch's two views are made on the device, by ours and, where it is installed, by kornia."""
+    """Seconds to make a batch's two views on the device, by `batched_view` and, if installed, by kornia."""
     images, size, pair = held.pixels[:pairs].to(site.device), recipe.image_size, PAIRS[recipe.augment]
     generator = torch.Generator().manual_seed(0)
     shape = (held.channels, *images.shape[-2:], size)
 
-    def by_us() -> None:
+    def by_batched_view() -> None:
         for view in pair:
             batched_view(images, draw_views(view, len(images), generator, shape, slice(None)), view, size)
 
-    values = {"views_seconds": seconds_per_call(by_us, site.device, site.scale.seconds / 5)}
+    values = {"views_seconds": seconds_per_call(by_batched_view, site.device, site.scale.seconds / 5)}
     if find_spec("kornia") is None:
-        return values, ["kornia is not installed: the views are not compared with its"]
+        return values, ["kornia is not installed: the time of the views is not compared with it"]
     transforms = [kornia_view(view, size).to(site.device) for view in pair]
 
     def by_kornia() -> None:
@@ -270,7 +285,7 @@ def _views(held: HeldImages, pairs: int, recipe: Recipe, site: Site) -> tuple[di
 
 
 def kornia_view(view: View, size: int) -> torch.nn.Module:
-    """View of a batch by kornia's augmentations, as near to ours as they come."""
+    """The augmentations of kornia that come closest to `batched_view`."""
     import kornia.augmentation as k
 
     steps = [

@@ -1,1 +1,1 @@
-"""Contrastive pretraining: the trainer and its optimiser, processes, checkpoints, run folders, the collapse monitor."""
+"""Contrastive pretraining: trainer, optimiser, distributed processes, checkpoints, run folders, collapse monitor."""

@@ -1,4 +1,4 @@
-"""Memory of a step: whether a batch fits, before the first step, and which batch would fit where one did not."""
+"""Memory of a training step: check that a batch fits before the first step, and say which batch would fit."""
 
 import gc
 import math
@@ -17,25 +17,25 @@ from dyncollapse.bridge.training.distributed import Process
 from dyncollapse.bridge.training.trainer import build_trainer
 from dyncollapse.simulation.footprint import check_room
 
-# Pairs per process at which memory is measured after there was too little of it: two small batches give a line.
+# Pairs per process whose memory is measured after it ran out: two small batches determine a line.
 TRIAL_PAIRS = (4, 8)
-FILL = 0.9  # of the memory, a rule of thumb: the allocator's fragments and other processes take some
+FILL = 0.9  # usable share of the memory, a rule of thumb: fragmentation and other processes take the rest
 
 
 def check_step_room(recipe: Recipe, encoder: Encoder, process: Process, channels: int) -> None:
-    """Refuse a run whose steps cannot fit into memory.
+    """Check that a training step fits into memory.
 
-    Counted are weights, gradients and one momentum, both views of a process's share of the batch, what convolutions
-    and linear layers put out, which the way back needs, and the logits of the whole batch.
+    The estimate counts weights, gradients and one momentum; both views of the process's share of the batch; the outputs
+    of convolutions and linear layers, kept for the backward pass; and the logits of the whole batch.
 
     Args:
-        recipe: The run.
-        encoder: Its network.
+        recipe: The run's settings.
+        encoder: The network.
         process: This process, which holds a share of every batch.
-        channels: Of the images.
+        channels: Channels of the images.
 
     Raises:
-        SettingError: One line that says how much a step would take and how much there is.
+        SettingError: If it does not fit. One line with the memory that a step takes and the memory that is free.
     """
     share = 2 * recipe.batch_size // process.count
     shape = (share, channels, recipe.image_size, recipe.image_size)
@@ -47,26 +47,26 @@ def check_step_room(recipe: Recipe, encoder: Encoder, process: Process, channels
 
 
 def check_batch_room(backbone: nn.Module, shape: tuple[int, int, int, int], views: int, device: torch.device) -> None:
-    """Refuse a batch of images that cannot be embedded in memory.
+    """Check that a batch of images can be embedded in memory.
 
     Args:
         backbone: The network.
-        shape: Of the batch: images, channels, height and width.
-        views: How many of each image.
-        device: Where it computes.
+        shape: Shape of the batch: images, channels, height and width.
+        views: Views of each image.
+        device: Where the network computes.
 
     Raises:
-        SettingError: One line that says how much the batch would take and how much there is.
+        SettingError: If it cannot. One line with the memory that the batch takes and the memory that is free.
     """
     needed = 4 * (views * math.prod(shape) + max(_outputs(backbone, shape), default=0))
     check_room(needed, device, f"a batch of {shape[0]} images", "lower `batch_size` or `image_size`")
 
 
 def _outputs(backbone: nn.Module, shape: tuple[int, int, int, int]) -> list[int]:
-    """Numbers that each convolution and linear layer puts out, by shapes alone: nothing is computed."""
+    """Sizes of the outputs of all convolutions and linear layers, from shapes alone."""
     sizes: list[int] = []
     meta = {name: tensor.to("meta") for name, tensor in (*backbone.named_parameters(), *backbone.named_buffers())}
-    # What does not take such images is refused where they are first tried, with its reason.
+    # A backbone that does not take such images is refused elsewhere, with the reason.
     with _sizes_noted(backbone, sizes), suppress(RuntimeError, AssertionError, ValueError), torch.no_grad():
         functional_call(backbone, meta, (torch.empty(shape, device="meta"),))
     return sizes
@@ -74,7 +74,7 @@ def _outputs(backbone: nn.Module, shape: tuple[int, int, int, int]) -> list[int]
 
 @contextmanager
 def _sizes_noted(module: nn.Module, sizes: list[int]) -> Iterator[None]:
-    """Add to `sizes` what each convolution and linear layer puts out, as long as the context lasts."""
+    """Record in `sizes` the output sizes of all convolutions and linear layers while the context lasts."""
 
     def note(_layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         sizes.append(output.numel())
@@ -92,7 +92,16 @@ def _sizes_noted(module: nn.Module, sizes: list[int]) -> Iterator[None]:
 
 
 def batch_advice(recipe: Recipe, process: Process, channels: int) -> str:
-    """Say which batch would fit, by the memory of two small ones; the sentence names settings in backticks."""
+    """Say which batch would fit, extrapolated from the memory of two small ones.
+
+    Args:
+        recipe: The run's settings.
+        process: This process.
+        channels: Channels of the images.
+
+    Returns:
+        A sentence that names settings in backticks.
+    """
     given = f"`batch_size` {recipe.batch_size} does not fit into memory"
     if process.device.type != "cuda":
         return f"{given}; halve it until it does"
@@ -103,19 +112,19 @@ def batch_advice(recipe: Recipe, process: Process, channels: int) -> str:
         fits = largest_batch(peaks, available) * process.count
         half = " (`precision` bfloat16 takes about half)" if recipe.precision == "float32" else ""
         if fits >= 2:
-            return f"{given}; by the memory of smaller ones about {fits} would{half}"
+            return f"{given}; judged by smaller ones, about {fits} would{half}"
     return f"{given}, nor do small ones; give smaller `image_size` or another `arch`"
 
 
 def largest_batch(peaks: Sequence[int], available: int) -> int:
-    """Pairs per process that fill FILL of the memory, from the peaks at TRIAL_PAIRS on a line; 0 where none do."""
+    """Pairs per process that fill FILL of the available bytes, on the line through the peaks at TRIAL_PAIRS."""
     (few, more), (low, high) = TRIAL_PAIRS, peaks
     slope = max(1.0, (high - low) / (more - few))
     return max(0, int((FILL * available - low) / slope) + few)
 
 
 def _peak(recipe: Recipe, process: Process, channels: int, pairs: int) -> int:
-    """Most memory of a step with so many pairs."""
+    """Peak memory of a step with this many pairs, in bytes."""
     small = replace(recipe, batch_size=pairs, compile=False)
     single = Process(0, 1, process.device)
     trainer = build_trainer(small, single, pairs, channels)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: each whole or not there, the newest few, from which it goes on as if it had never stopped."""
+"""Checkpoints of a run: written whole or not at all, the newest few kept; a run resumes from the last one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from dyncollapse.runtime.untrusted import NoFile
 FOLDER, FORMAT = "checkpoints", 1
 NAMES = "step-*.pt"
 STATES = {"model": dict, "optimiser": dict, "schedule": dict, "scaler": dict, "random": list}
-MOST_LETTERS = 200  # of what is said about a damaged file, which may repeat what it holds
+MOST_LETTERS = 200  # letters of a message about a damaged file, which may repeat the file's content
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +26,11 @@ class Checkpoint:
     """The state of a run.
 
     Attributes:
-        step: The steps that were taken.
+        step: Steps that were taken.
         recipe: The run's settings.
         channels: Channels of its images.
-        states: `model`, and to go on also `optimiser`, `schedule` and `scaler`, and `random`: the generators' states
-            by process. These are torch's and timm's own state dicts, whose values are of any type.
+        states: State dicts of torch and timm: `model` and, to resume, `optimiser`, `schedule`, `scaler`, and `random`,
+            the states of the random generators by process.
     """
 
     step: int
@@ -45,7 +45,18 @@ class Checkpoint:
         return encoder
 
     def save(self, folder: Path, keep: int) -> Path:
-        """Write into a run's folder, then remove all but the newest `keep`; CannotWrite leaves the earlier ones."""
+        """Write the checkpoint into a run's folder, then remove all but the newest.
+
+        Args:
+            folder: The run's folder.
+            keep: Checkpoints to keep.
+
+        Returns:
+            The new file.
+
+        Raises:
+            CannotWrite: If it cannot be written; earlier checkpoints stay.
+        """
         path = folder / FOLDER / f"step-{self.step:08d}.pt"
         with writing(path.parent):
             path.parent.mkdir(exist_ok=True)
@@ -69,7 +80,7 @@ def checkpoints(folder: Path) -> Sequence[Path]:
 
 
 def newest(folder: Path) -> Path:
-    """The last checkpoint of a run. Raises ValueError where there is none."""
+    """The newest checkpoint in a run's folder. Raises ValueError if there is none."""
     paths = checkpoints(folder)
     if not paths:
         raise ValueError(f"{printable(str(folder))} has no {FOLDER}/{NAMES}; give a checkpoint, or the folder of a run")
@@ -77,16 +88,16 @@ def newest(folder: Path) -> Path:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint that `Checkpoint.save` wrote; nothing is unpickled.
+    """Read a checkpoint that `Checkpoint.save` wrote, without unpickling.
 
     Args:
-        path: One of `checkpoints`.
+        path: A file, one of `checkpoints`.
 
     Returns:
-        The checkpoint; its states are of the right kinds, and its model is its recipe's.
+        The checkpoint; types of its states and shapes of its model have been checked.
 
     Raises:
-        ValueError: One line, for any other file.
+        ValueError: For any other file. One line.
     """
     shown = printable(str(path))
     try:
@@ -97,15 +108,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"{shown} cannot be read: {error}") from None
     except Exception as error:  # a damaged zip or pickle can fail in any way
         raise ValueError(
-            f"{shown} is no checkpoint, or damaged ({type(error).__name__}); take an earlier one"
+            f"{shown} is damaged or not a checkpoint ({type(error).__name__}); take an earlier one"
         ) from None
     if not is_ours(content):
-        raise ValueError(f"{shown} is no checkpoint of dyncollapse bridge pretrain")
+        raise ValueError(f"{shown} was not saved by dyncollapse bridge pretrain")
     return as_checkpoint(content, shown)
 
 
 def as_checkpoint(content: dict[str, Any], shown: str) -> Checkpoint:
-    """Check what `is_ours` recognised.
+    """Check the content of a file that `is_ours` recognised.
 
     Args:
         content: What the file holds.
@@ -115,8 +126,8 @@ def as_checkpoint(content: dict[str, Any], shown: str) -> Checkpoint:
         The checkpoint.
 
     Raises:
-        ValueError: One line, for one that another version wrote, for one whose parts are of other kinds, and for one
-            whose model is not its recipe's.
+        ValueError: If another version wrote it, if a part has another type, or if the model is not its recipe's. One
+            line.
     """
     if content["format"] != FORMAT:
         version = content["format"] if isinstance(content["format"], int) else "of another kind"
@@ -140,13 +151,13 @@ def as_checkpoint(content: dict[str, Any], shown: str) -> Checkpoint:
 
 
 def _check_model(recipe: Recipe, channels: int, model: dict[str, Any]) -> None:
-    """Refuse a model that is not the recipe's before memory is taken for either: a recipe can ask for any width."""
+    """Check that a model is its recipe's, from shapes alone, because a recipe can ask for any width."""
     if channels not in (1, 3):
         raise ValueError(f"it is for images of {channels} channels; 1 and 3 are read")
     with torch.device("meta"):
         expected = build_encoder(recipe, channels).state_dict()
     if odd := next((name for name in (*expected, *model) if name not in expected or name not in model), None):
-        raise ValueError(f"{odd} is in its recipe's model or in its weights, and not in both")
+        raise ValueError(f"its recipe and its weights do not both have {odd}")
     for name, tensor in expected.items():
         there = model[name]
         if not isinstance(there, Tensor) or (there.shape, there.dtype) != (tensor.shape, tensor.dtype):
@@ -155,5 +166,5 @@ def _check_model(recipe: Recipe, channels: int, model: dict[str, Any]) -> None:
 
 
 def is_ours(content: object) -> TypeGuard[dict[str, Any]]:
-    """Whether a file's content is a checkpoint that `Checkpoint.save` wrote; its values are yet to be checked."""
+    """Whether a file's content has the keys that `Checkpoint.save` writes; `as_checkpoint` checks the values."""
     return isinstance(content, dict) and {"format", "step", "recipe", "channels", "model"} <= content.keys()

@@ -1,4 +1,4 @@
-"""The diagnostics during training: spectra of representation and embedding in windows of steps."""
+"""Monitor collapse during training: spectra of representation and embedding over windows of steps."""
 
 import time
 
@@ -11,41 +11,56 @@ from dyncollapse.bridge.training.schemas import MonitorLine
 from dyncollapse.diagnostics.monitor import Monitor
 
 SPACES = ("representation", "embedding")
-# Samples per dimension in a window. By the Marchenko-Pastur law, isotropic data then show an effective rank of 0.95 and
-# a participation ratio of 1 / (1 + 1/10) = 0.91 of their dimension: what is far below that is no effect of the window.
+# Samples per dimension in a window. By the Marchenko-Pastur law, isotropic data then have an effective rank of 0.95 d
+# and a participation ratio of d / (1 + 1/10) = 0.91 d. Values far below are not an effect of the window.
 SAMPLES_PER_DIMENSION = 10
 MEASURES = ("rankme", "effective_rank", "participation_ratio", "stable_rank", "alpha_req")
 
 
 class CollapseMonitor:
-    """Diagnoses both spaces during training, over the last steps before every `every`-th step, on two augmented views.
+    """Diagnoses both spaces during training, from the two augmented views of the last steps before every k-th step.
 
-    The network is in training mode: BatchNorm uses the batch's statistics, and weights change within a window.
-    `diagnose_spaces` looks at a checkpoint in evaluation mode.
+    The network is in training mode: BatchNorm uses the batch's statistics, and weights change within a window. For a
+    checkpoint in evaluation mode use `diagnose_spaces`.
     """
 
     def __init__(self, every: int, batch_size: int, dims: tuple[int, int], process: Process) -> None:
-        """Use windows of as many steps as give SAMPLES_PER_DIMENSION, `every` at most; 0 monitors nothing."""
+        """Choose the window: as many steps as give SAMPLES_PER_DIMENSION, but at most `every`.
+
+        Args:
+            every: Steps between reports; 0 for none.
+            batch_size: Pairs in a batch, over all processes.
+            dims: Dimensions of representation and embedding.
+            process: This process.
+        """
         self.every, self.process = every, process
         needed = -(-SAMPLES_PER_DIMENSION * max(dims) // batch_size)
         self.window = min(every, needed)
         self.monitors = {space: Monitor(space=space, fast=True, sample=1024) for space in SPACES}
-        self.errors: dict[str, str] = {}  # of a window, by space
+        self.errors: dict[str, str] = {}  # in the current window, by space
         self.seconds = 0.0
 
     def update(
         self, step: int, views: dict[str, tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]]
     ) -> MonitorLine | None:
-        """Take the views of both spaces at a step, counted from 1; a report at the end of a window."""
+        """Add the views of a step, and report at the end of a window.
+
+        Args:
+            step: The step, counted from 1.
+            views: This process's rows of both views, by space.
+
+        Returns:
+            Measures and spectra at the end of a window, else None.
+        """
         if not self.every or (-step) % self.every >= self.window:
             return None
         if self.process.device.type == "cuda":
-            torch.cuda.synchronize()  # what is still queued of the step is not the monitor's time
+            torch.cuda.synchronize()  # work that the step has queued is not the monitor's time
         start = time.perf_counter()
         for space, monitor in self.monitors.items():
             try:
                 monitor.update(*(view.detach().float() for view in views[space]))
-            except ValueError as error:  # a diverged run: the others may not have to wait for this process
+            except ValueError as error:  # diverged: report it later, so that the other processes do not wait
                 self.errors.setdefault(space, f"at step {step}, {error}")
         line = self._report() if step % self.every == 0 else None
         self.seconds += time.perf_counter() - start
@@ -64,7 +79,7 @@ class CollapseMonitor:
                 if self.process.count > 1:
                     monitor.all_reduce()
                 report = monitor.compute()
-            except ValueError as error:  # a collapse so total that nothing varies: say so, go on
+            except ValueError as error:  # nothing varies at all: say so and go on
                 line[f"{space}_error"] = str(error)
                 continue
             finally:

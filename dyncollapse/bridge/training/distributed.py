@@ -1,4 +1,4 @@
-"""One process, or several under torchrun that train as one: the same batch, statistics, loss and gradients."""
+"""Train in one process, or in several under torchrun that share batch, statistics, loss and gradients."""
 
 import os
 from collections.abc import Iterator
@@ -19,12 +19,17 @@ ValueT = TypeVar("ValueT")
 
 @dataclass(frozen=True)
 class Process:
-    """One of the processes that train as one.
+    """One of the processes that train together.
 
     Attributes:
-        rank: Its number, from 0.
-        count: How many there are.
-        device: Where it computes.
+        rank: Number of this process, from 0.
+        count: Number of processes.
+        device: Where this process computes.
+
+    Example:
+        >>> second = Process(rank=1, count=4, device=torch.device("cpu"))
+        >>> second.first, second.share(128)
+        (False, slice(32, 64, None))
     """
 
     rank: int
@@ -33,11 +38,21 @@ class Process:
 
     @property
     def first(self) -> bool:
-        """Whether it is the one that writes and talks."""
+        """Whether this is the process that writes files and reports."""
         return self.rank == 0
 
     def share(self, batch_size: int) -> slice:
-        """Its rows of a whole batch. Raises ValueError where the processes cannot share it evenly."""
+        """This process's rows of a whole batch.
+
+        Args:
+            batch_size: Pairs in the whole batch.
+
+        Returns:
+            The rows.
+
+        Raises:
+            SettingError: If the processes cannot share the batch evenly.
+        """
         if batch_size % self.count:
             near = max(1, batch_size // self.count) * self.count
             raise SettingError(
@@ -49,17 +64,22 @@ class Process:
 
 @contextmanager
 def join_processes(device: str) -> Iterator[Process]:
-    """Join this process with the others where torchrun started it.
+    """Join the process group if torchrun started this process; leave it when the context ends.
 
     Args:
-        device: cpu, cuda or cuda:N; of several processes each takes a GPU of its own.
+        device: "cpu", "cuda" or "cuda:N". With several processes each takes a GPU of its own.
 
     Yields:
-        This process.
+        This process; without torchrun the only one.
 
     Raises:
-        SettingError: For one GPU that several processes would share.
-        ValueError: Where there are more processes than GPUs.
+        SettingError: If several processes would share one GPU.
+        ValueError: If there are more processes than GPUs.
+
+    Example:
+        >>> with join_processes("cpu") as process:
+        ...     process.count, process.first
+        (1, True)
     """
     count, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", 1), ("RANK", 0)))
     local = int(os.environ.get("LOCAL_RANK", 0))
@@ -86,20 +106,25 @@ def join_processes(device: str) -> Iterator[Process]:
 
 
 def gather(rows: Float[Tensor, "n d"], count: int) -> Float[Tensor, "m d"]:
-    """Gather the rows of all processes; gradients flow back to each.
+    """Gather the rows of all processes, with gradients for the local rows.
 
     Args:
-        rows: This process's.
-        count: Processes.
+        rows: Rows of this process.
+        count: Number of processes.
 
     Returns:
-        All rows, in the order of ranks, m = n * count.
+        All rows in the order of ranks, m = n * count.
+
+    Example:
+        >>> rows = torch.ones(3, 2)
+        >>> gather(rows, count=1).shape
+        torch.Size([3, 2])
     """
     gathered: Tensor = rows if count == 1 else _Gather.apply(rows)
     return gathered
 
 
-# torch.distributed.nn has these two, and says since 2.14 that it will not have them for long.
+# torch.distributed.nn has these two functions, but deprecates them since torch 2.14.
 class _Gather(torch.autograd.Function):
     """All-gather whose backward sums the gradients for the local rows over all processes."""
 
@@ -133,7 +158,7 @@ class _Sum(torch.autograd.Function):
 
 
 def gather_values(value: ValueT, count: int) -> list[ValueT]:
-    """A small Python value of every process, by rank."""
+    """Gather a small Python value from every process, by rank."""
     if count == 1:
         return [value]
     values = [value] * count
@@ -142,17 +167,17 @@ def gather_values(value: ValueT, count: int) -> list[ValueT]:
 
 
 def synchronise_norms(module: nn.Module, process: Process) -> nn.Module:
-    """Let every BatchNorm use the statistics of the whole batch: torch's on CUDA, `GlobalBatchNorm` elsewhere.
+    """Replace every BatchNorm by one over the batch of all processes: torch's on CUDA, else `GlobalBatchNorm`.
 
     Args:
-        module: The network, in which norms are replaced by such with the same parameters and statistics.
-        process: One of those that share a batch.
+        module: The network, changed in place; parameters and statistics stay the same.
+        process: This process.
 
     Returns:
-        The network, or what replaces it where it is a norm itself.
+        The network, or the new norm if the network is a norm itself.
 
     Raises:
-        ValueError: For a kind of BatchNorm that has no such form on the CPU.
+        ValueError: For a kind of BatchNorm without such a form on the CPU.
     """
     if process.count == 1:
         return module
@@ -176,11 +201,27 @@ def _with_global_norms(module: nn.Module) -> nn.Module:
 
 
 class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """BatchNorm over the rows of all processes, for CPUs, which torch's SyncBatchNorm does not support."""
+    """BatchNorm over the rows of all processes, on CPUs, which torch's SyncBatchNorm does not support.
+
+    Training requires a process group, see `join_processes`. In evaluation mode it is torch's BatchNorm.
+
+    Example:
+        >>> norm = nn.BatchNorm1d(2).eval()
+        >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> torch.equal(GlobalBatchNorm.of(norm)(rows), norm(rows))
+        True
+    """
 
     @classmethod
     def of(cls, norm: nn.modules.batchnorm._BatchNorm) -> "GlobalBatchNorm":
-        """Take over the parameters, statistics and settings of a norm of one process."""
+        """Make one from a BatchNorm of a single process.
+
+        Args:
+            norm: The norm, whose parameters, statistics and settings are shared.
+
+        Returns:
+            The new norm.
+        """
         shared = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         shared.weight, shared.bias = norm.weight, norm.bias
         shared.running_mean, shared.running_var = norm.running_mean, norm.running_var
@@ -192,7 +233,14 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
             raise ValueError(f"expected rows with channels, got shape {tuple(input.shape)}")
 
     def forward(self, input: Float[Tensor, "n c *rest"]) -> Float[Tensor, "n c *rest"]:  # noqa: A002 (torch's name)
-        """Normalise by the mean and variance over all processes; in evaluation as BatchNorm does."""
+        """Normalise by mean and variance over all processes; in evaluation mode by the running statistics.
+
+        Args:
+            input: Rows of this process.
+
+        Returns:
+            Normalised rows.
+        """
         if not self.training:
             return super().forward(input)
         dtype, input = input.dtype, input.float() if input.dtype.itemsize < 4 else input  # noqa: A001

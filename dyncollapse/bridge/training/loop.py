@@ -1,4 +1,4 @@
-"""The steps of a run: losses logged, spaces monitored, checkpoints saved, and a stop between two steps."""
+"""The training loop: take steps, log losses, monitor spaces, save checkpoints, stop between steps on request."""
 
 import math
 import time
@@ -19,34 +19,57 @@ from dyncollapse.bridge.training.trainer import Trainer
 from dyncollapse.bridge.training.training_log import TrainingLog
 from dyncollapse.runtime.settings import NAMED
 
-# The update after the last good loss may have been the bad one, and is in the newest checkpoint.
+# The newest checkpoint may contain the update that made the loss diverge.
 ADVICE = "lower `lr` or raise `warmup_epochs` in a new run; to look at this one, take the checkpoint before the newest"
 
 
 class Stopped(Exception):
-    """The run was asked to stop; its state is saved, and it can be resumed."""
+    """Raised after Ctrl-C or SIGTERM, once the state is saved; the run can be resumed.
+
+    Example:
+        >>> try:
+        ...     raise Stopped("stopped at step 40 of 600")  # as `pretrain` does
+        ... except Stopped as stopped:
+        ...     print(f"{stopped}; call pretrain with the same folder to go on")
+        stopped at step 40 of 600; call pretrain with the same folder to go on
+    """
 
 
 class LossDiverged(Exception):
-    """The loss or the weights are no numbers any more; no checkpoint holds such weights.
+    """Raised if the loss or the weights are not finite; no checkpoint holds such weights.
 
-    Args:
-        text: One line that names settings in backticks; `text` keeps these, and `str` drops them.
+    Attributes:
+        text: The message with the names of settings in backticks, which `str` drops.
+
+    Example:
+        >>> str(LossDiverged("the loss is nan at step 7; lower `lr`"))
+        'the loss is nan at step 7; lower lr'
     """
 
     def __init__(self, text: str) -> None:
-        """Keep the text with its marks."""
+        """Keep the text with its marks.
+
+        Args:
+            text: One line that names settings in backticks.
+        """
         super().__init__(NAMED.sub(r"\1", text))
         self.text = text
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run reports on its way.
+    """Callbacks through which a run reports its progress.
 
     Attributes:
-        step: Called with the steps that were taken, and with all.
-        tell: Called with a sentence now and then.
+        step: Called with the steps that were taken and the steps in all.
+        tell: Called with a sentence on what happens, such as "going on from ...".
+
+    Example:
+        >>> lines = []
+        >>> progress = Progress(step=lambda done, total: lines.append(f"{done}/{total}"))
+        >>> _ = progress.step(1, 600)
+        >>> lines
+        ['1/600']
     """
 
     step: Callable[[int, int], object] = lambda _done, _total: None
@@ -55,15 +78,15 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """Where the steps of a run leave what they find.
+    """Where the training loop writes and reports.
 
     Attributes:
         folder: The run's folder, for checkpoints.
-        log: For losses; None but in the first process.
-        monitor_log: For the monitor's reports; likewise.
-        monitor: Diagnoses both spaces.
+        log: The log of losses; None except in the first process.
+        monitor_log: The log of the monitor's reports; None except in the first process.
+        monitor: The monitor of both spaces.
         skipped: Record of images that cannot be read.
-        progress: Called after each step.
+        progress: Callbacks after each step.
     """
 
     folder: Path
@@ -80,11 +103,11 @@ class _Window:
 
     loss: Float[Tensor, ""]
     steps: int = 0
-    unread: list[tuple[int, str]] = field(default_factory=list)  # this process's
+    unread: list[tuple[int, str]] = field(default_factory=list)  # of this process
     started: float = field(default_factory=time.perf_counter)
 
     def restart(self) -> None:
-        """Begin the next one."""
+        """Begin the next window."""
         self.loss, self.steps, self.started = self.loss.zero_(), 0, time.perf_counter()
         self.unread.clear()
 
@@ -93,16 +116,16 @@ def take_steps(trainer: Trainer, batches: Iterable[Batch], first: int, outputs: 
     """Train to the end of a run.
 
     Args:
-        trainer: Its state, which changes.
-        batches: Those of steps first, first + 1, ...
+        trainer: The state, which changes.
+        batches: Batches of steps first, first + 1, ...
         first: Steps that were taken before.
         outputs: Where losses, reports and checkpoints go.
 
     Raises:
-        Stopped: After Ctrl-C or SIGTERM; the state is saved first.
-        LossDiverged: For a loss or weights that are not finite.
-        Unreadable: Where none of the first images can be read, or with `strict` one cannot.
-        CannotWrite: Where a file cannot be written.
+        Stopped: After Ctrl-C or SIGTERM, once the state is saved.
+        LossDiverged: If the loss or the weights are not finite.
+        Unreadable: If none of the first images can be read, or with `strict` if one cannot.
+        CannotWrite: If a file cannot be written.
     """
     recipe, total = trainer.recipe, trainer.total
     window = _Window(torch.zeros((), device=trainer.process.device))
@@ -112,7 +135,7 @@ def take_steps(trainer: Trainer, batches: Iterable[Batch], first: int, outputs: 
         for step, batch in enumerate(batches, first + 1):
             _take_step(trainer, step, batch, window, outputs)
             saving = step == total or step % recipe.checkpoint_every == 0
-            # Several processes agree on a stop at lines of the log; a single one stops at once.
+            # Several processes agree to stop when they write a line of the log; a single one stops at once.
             stop_now = stop.is_set() and trainer.process.count == 1
             stopping = False
             if saving or stop_now or step % recipe.log_every == 0:
@@ -125,7 +148,7 @@ def take_steps(trainer: Trainer, batches: Iterable[Batch], first: int, outputs: 
 
 
 def _take_step(trainer: Trainer, step: int, batch: Batch, window: _Window, outputs: Outputs) -> None:
-    """Take step `step`, counted from 1, and let the monitor see its views."""
+    """Take step `step`, counted from 1, and pass its views to the monitor."""
     window.unread.extend(batch.failures)
     if trainer.recipe.strict:
         outputs.skipped.add(window.unread)
@@ -137,7 +160,7 @@ def _take_step(trainer: Trainer, step: int, batch: Batch, window: _Window, outpu
 
 
 def _close_window(trainer: Trainer, step: int, window: _Window, outputs: Outputs, *, begun: float, stop: bool) -> bool:
-    """Write a line of the log; whether any process was asked to stop."""
+    """Write a line of the log; return whether any process was asked to stop."""
     mean = float(window.loss) / window.steps  # waits for the device
     if not math.isfinite(mean):
         raise LossDiverged(f"the loss is {mean} at step {step}; {ADVICE}")

@@ -1,4 +1,4 @@
-"""Optimisers and the learning rate's schedule, all of timm and torch."""
+"""Optimisers and learning rate schedules of timm and torch, kernels and precision."""
 
 import os
 from collections.abc import Iterator
@@ -16,10 +16,17 @@ if TYPE_CHECKING:
 
 
 def build_optimiser(recipe: Recipe, encoder: nn.Module) -> Optimizer:
-    """The recipe's optimiser over the encoder's parameters; vectors (biases, norms, gains) are not decayed.
+    """Build the recipe's optimiser; vectors (biases, norms, gains) are not decayed.
 
-    lars is timm's: trust ratio 0.001 |w| / (|g| + wd |w|), for decayed parameters only; the gradient's decay is added
-    after the norms are taken, momentum after the ratio.
+    timm's lars has the trust ratio 0.001 |w| / (|g| + wd |w|) and applies it to decayed parameters only. It adds the
+    decay to the gradient after taking the norms, and momentum after applying the ratio.
+
+    Args:
+        recipe: The run's settings.
+        encoder: The network.
+
+    Returns:
+        The optimiser of the encoder's parameters.
     """
     from timm.optim import create_optimizer_v2
 
@@ -28,7 +35,16 @@ def build_optimiser(recipe: Recipe, encoder: nn.Module) -> Optimizer:
 
 
 def build_schedule(recipe: Recipe, optimiser: Optimizer, steps_per_epoch: int) -> "CosineLRScheduler":
-    """Warm-up from 0 and a cosine to 0, by timm, in steps; `step_update(k)` sets the rate of step k."""
+    """Build timm's schedule: a linear warm-up from 0, then a cosine to 0, in steps.
+
+    Args:
+        recipe: The run's settings.
+        optimiser: The optimiser whose rate it sets.
+        steps_per_epoch: Steps in an epoch.
+
+    Returns:
+        The schedule; `step_update(k)` sets the rate of step k.
+    """
     from timm.scheduler import CosineLRScheduler
 
     warmup = min(round(recipe.warmup * steps_per_epoch), recipe.epochs * steps_per_epoch - 1)
@@ -44,13 +60,13 @@ def build_schedule(recipe: Recipe, optimiser: Optimizer, steps_per_epoch: int) -
 
 @contextmanager
 def chosen_kernels(recipe: Recipe) -> Iterator[None]:
-    """Convolutions by the fastest kernels, tried at the first step, or with `deterministic` by those that repeat.
+    """Use cuDNN's fastest kernels, found at the first step, or with `deterministic` only deterministic ones.
 
-    What has no kernel that repeats is warned of, by torch.
+    torch warns of operations without a deterministic kernel.
     """
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if recipe.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts; without it, it may vary
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
         torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         with torch.backends.cudnn.flags(
@@ -63,12 +79,12 @@ def chosen_kernels(recipe: Recipe) -> Iterator[None]:
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Inference whose rounding is float32's, as its noise floor says: TF32 convolutions round to 11 bits."""
+    """Inference in full float32, which the noise floor assumes: TF32 convolutions would round to 11 bits."""
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """Mixed precision where the recipe asks for it."""
+    """Mixed precision if the recipe asks for it."""
     dtype = getattr(torch, recipe.precision)
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)

@@ -1,4 +1,4 @@
-"""Contrastive pretraining: from a recipe to a folder of curves and checkpoints, stopped and resumed at will."""
+"""Contrastive pretraining: from a recipe to a run's folder of logs and checkpoints; runs can be stopped and resumed."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ from dyncollapse.runtime.process import check_count
 from dyncollapse.runtime.settings import SettingError
 from dyncollapse.simulation.report import versions
 
-# What may change between the parts of one run: nothing that its weights depend on.
+# Settings that a resumed run may change: the weights do not depend on them.
 FREE: tuple[str, ...] = (
     "device",
     "workers",
@@ -44,35 +44,54 @@ FREE: tuple[str, ...] = (
     "monitor_every",
     "tensorboard",
 )
-FREE += ("checkpoint_every", "keep", "data")  # data may move, and is compared by its size
+FREE += ("checkpoint_every", "keep", "data")  # data may have moved; its sizes are compared
 
 
 class TooBig(SettingError):
-    """The batch does not fit into memory; the message says which would."""
+    """Raised if a step runs out of memory; the message says which batch size would fit.
+
+    On a GPU the size is extrapolated from the memory of two small batches.
+
+    Example:
+        >>> raise TooBig("`batch_size` 4096 does not fit into memory; halve it until it does")
+        Traceback (most recent call last):
+            ...
+        dyncollapse.bridge.training.pretraining.TooBig: batch_size 4096 does not fit into memory; halve it until it does
+    """
 
 
 def pretrain(
     recipe: Recipe, folder: Path, process: Process, progress: Progress | None = None, data: Data | None = None
 ) -> Encoder:
-    """Train an encoder, from the last checkpoint in `folder` where there is one, to the end of the recipe.
+    """Train an encoder to the end of the recipe, from the newest checkpoint in `folder` if there is one.
 
     Args:
-        recipe: All settings.
-        folder: Gets config.json, log.jsonl (loss, rate, speed), monitor.jsonl (spectra and ranks of both spaces) and
-            checkpoints/.
-        process: This process, alone or one of several that train as one.
-        progress: Called on the way.
-        data: The recipe's images where they are open already.
+        recipe: All settings of the run.
+        folder: The run's folder. Gets config.json, log.jsonl (loss, learning rate, speed), monitor.jsonl (spectra and
+            ranks of both spaces) and checkpoints/.
+        process: This process, alone or one of several that train together.
+        progress: Callbacks for progress; None for none.
+        data: The recipe's images, if they are open already.
 
     Returns:
         The encoder, in evaluation mode.
 
     Raises:
-        SettingError: For settings that cannot run; `TooBig`, which says what would fit, where memory ran out.
-        ValueError: For images that cannot be read, and for a folder that another process uses.
-        Stopped: After Ctrl-C or SIGTERM; the state is saved first.
-        LossDiverged: For a loss or weights that are not finite.
-        CannotWrite: Where a file cannot be written; earlier checkpoints stay.
+        SettingError: If the run cannot work with these settings; `TooBig` if memory ran out.
+        ValueError: If images cannot be read, or if another process uses the folder.
+        Stopped: After Ctrl-C or SIGTERM, once the state is saved.
+        LossDiverged: If the loss or the weights are not finite.
+        CannotWrite: If a file cannot be written; earlier checkpoints stay.
+
+    References:
+        Jing et al. (2022), arXiv:2110.09348, Section 6 and Appendix D.
+
+    Example:
+        >>> from dyncollapse.bridge import Process, load_encoder, resolve
+        >>> recipe = resolve({"data": "digits", "method": "directclr", "epochs": 1, "batch_size": 648})
+        >>> encoder = pretrain(recipe, Path("direct"), Process(0, 1, torch.device("cpu")))
+        >>> encoder.projector.d0, load_encoder(Path("direct")).step
+        (22, 2)
     """
     if process.first:
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +102,18 @@ def pretrain(
 def train_in(
     folder: Path, recipe: Recipe, process: Process, progress: Progress | None = None, data: Data | None = None
 ) -> Encoder:
-    """What `pretrain` does, in a folder that the first process holds already."""
+    """Do what `pretrain` does, in a folder that the first process has locked already.
+
+    Args:
+        folder: As for `pretrain`.
+        recipe: As for `pretrain`.
+        process: As for `pretrain`.
+        progress: As for `pretrain`.
+        data: As for `pretrain`.
+
+    Returns:
+        The encoder, in evaluation mode.
+    """
     progress = progress or Progress()
     check_count("workers", recipe.workers, least=0)
     data = data or open_data(recipe.data, progress.tell if process.first else lambda _text: None)
@@ -93,7 +123,7 @@ def train_in(
             return _pretrain(recipe, folder, process, progress, data)
     except OutOfMemory as error:
         exhausted = TooBig(unmarked(str(error)))
-    # Out of the handler: until then the traceback holds on to what filled the memory.
+    # Outside of the handler: inside, the traceback would keep alive what filled the memory.
     gc.collect()
     raise TooBig(batch_advice(recipe, process, data.train.channels)) from exhausted
 
@@ -132,7 +162,7 @@ def _pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress
 
 @contextmanager
 def _log(path: Path, first: int, recipe: Recipe, process: Process) -> Iterator[TrainingLog | None]:
-    """A log that goes on after step `first`; None but in the first process."""
+    """Open a log that continues after step `first`; None except in the first process."""
     if not process.first:
         yield None
         return
@@ -147,7 +177,7 @@ def _log(path: Path, first: int, recipe: Recipe, process: Process) -> Iterator[T
 
 
 def _check_views(trainer: Trainer, recipe: Recipe) -> None:
-    """Raise ValueError where the backbone does not take such views, before anything is written."""
+    """Check that the backbone takes such views, before anything is written. Raises SettingError."""
     trainer.encoder.eval()
     try:
         with torch.no_grad():
@@ -163,7 +193,7 @@ def _check_views(trainer: Trainer, recipe: Recipe) -> None:
 
 
 def _write_config(trainer: Trainer, data: Data, images: Images, folder: Path) -> None:
-    """Say in config.json what this run is. Raises ValueError where it says already that it is another one."""
+    """Write config.json. Raises SettingError if the folder holds the config.json of another run."""
     facts = {
         "data": Path(data.title).resolve().name if data.title != "digits" else data.title,
         "images": len(images),
@@ -185,7 +215,7 @@ def _write_config(trainer: Trainer, data: Data, images: Images, folder: Path) ->
 
 
 def _stored(recipe: Recipe, images: Images, tell: Callable[[str], object]) -> tuple[Images, Skipped]:
-    """The images as the recipe's pipeline wants them, and the record of those that cannot be read."""
+    """Prepare the images for the recipe's pipeline; also return the record of images that cannot be read."""
     skipped = Skipped(images, recipe.strict, tell)
     if recipe.pipeline == "memory":
         if not isinstance(images, HeldImages):
@@ -214,7 +244,15 @@ def _batches(trainer: Trainer, images: Images, first: int) -> Iterator[Batch]:
 
 
 def same_run(old: Recipe, new: Recipe) -> None:
-    """Raise ValueError where `new` would not go on with what `old` began."""
+    """Check that a run begun with one recipe can be resumed with another.
+
+    Args:
+        old: The recipe that the run began with.
+        new: The recipe to resume it with.
+
+    Raises:
+        SettingError: If they differ in a setting that the weights depend on.
+    """
     changed = {name: value for name, value in old.as_dict().items() if name not in FREE}
     for name, value in changed.items():
         if getattr(new, name) != value:

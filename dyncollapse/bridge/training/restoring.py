@@ -1,4 +1,4 @@
-"""What a checkpoint says of optimiser, schedule and scaler, checked against those of a run that has just begun."""
+"""Restore optimiser, schedule and scaler from a checkpoint, checked against those of a run that has just begun."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,28 +11,28 @@ from torch.optim import Optimizer
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.training.optimisation import build_optimiser
 
-# What changes from step to step; everything else is as the recipe made it.
+# Entries that change from step to step; the recipe determines all others.
 RATE, SCALE, GROWTH = "lr", "scale", "_growth_tracker"
 
 
 def restore_states(
     states: Mapping[str, Any], recipe: Recipe, optimiser: Optimizer, schedule: Any, scaler: GradScaler
 ) -> None:
-    """Load states from a file, checked before: torch and timm take any value, and fail steps later.
+    """Check states from a file and load them. torch and timm would accept any value and fail steps later.
 
     Args:
-        states: `optimiser`, `schedule` and `scaler` of a checkpoint, by these names.
-        recipe: The run's.
-        optimiser: The run's own, as it begins.
-        schedule: Likewise.
-        scaler: Likewise.
+        states: State dicts `optimiser`, `schedule` and `scaler` of a checkpoint.
+        recipe: The run's settings.
+        optimiser: The run's new optimiser.
+        schedule: The run's new schedule.
+        scaler: The run's new scaler.
 
     Raises:
-        ValueError: Where they are not of this run; it names the first that is not.
+        ValueError: If a state does not belong to this run; the message names the first.
     """
     begun = optimiser.state_dict()
     for own, found in zip(begun["param_groups"], states["optimiser"]["param_groups"], strict=True):
-        # Other versions of torch have other settings; the rate is the schedule's.
+        # Versions of torch differ in their settings; the schedule sets the rate.
         common = own.keys() & found.keys() - {RATE}
         _require(_alike(*({name: group[name] for name in common} for group in (found, own))), "optimiser's settings")
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
@@ -55,7 +55,7 @@ def restore_states(
 
 
 def _kinds(recipe: Recipe) -> dict[str, bool]:
-    """What the recipe's optimiser keeps of each parameter, and whether that has the parameter's shape."""
+    """The entries of the optimiser's state per parameter, and whether each has the parameter's shape."""
     layer = nn.Linear(2, 3, bias=False)
     optimiser = build_optimiser(recipe, layer)
     layer.weight.grad = torch.zeros_like(layer.weight)
@@ -65,7 +65,7 @@ def _kinds(recipe: Recipe) -> dict[str, bool]:
 
 
 def _alike(found: Any, own: Any) -> bool:
-    """Whether two nests of plain values are of equal kinds and values."""
+    """Whether two nested plain values are equal in types and values."""
     if type(found) is not type(own):
         return False
     if isinstance(own, dict):
@@ -81,4 +81,4 @@ def _is_number(value: Any) -> bool:
 
 def _require(sound: bool, what: str) -> None:
     if not sound:
-        raise ValueError(f"the {what} is another")
+        raise ValueError(f"the {what} does not belong to this run")

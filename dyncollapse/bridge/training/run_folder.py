@@ -1,4 +1,4 @@
-"""Runs as data: what the folder of one holds."""
+"""Read and extend a run's folder."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,15 +29,23 @@ WANTED = "give folders that bridge pretrain or check made"
 
 @dataclass(frozen=True)
 class Run:
-    """One run, as far as it has come.
+    """The content of a run's folder, finished or not.
 
     Attributes:
-        folder: Where it is.
+        folder: The run's folder.
         recipe: Its settings.
-        facts: Sizes of its data and spaces, and its steps.
-        probes: Linear probes, oldest first.
-        diagnosis: The last diagnosis of both spaces.
-        log: Lines of its log.
+        facts: Sizes of its data and spaces, and its steps in all.
+        probes: Results of linear probes, oldest first.
+        diagnosis: The last diagnosis of both spaces; None if there is none.
+        log: Lines of log.jsonl.
+
+    Example:
+        >>> from dyncollapse.bridge import resolve
+        >>> facts = {"data": "digits", "images": 1297, "representation_dim": 128, "embedding_dim": 64, "steps": 600}
+        >>> probe = {"method": "logistic", "dimensions": 128, "top1": 94.0, "error": 1.1, "step": 600}
+        >>> run = Run(Path("mlp"), resolve({"data": "digits"}), facts, [probe], None, [{"step": 600, "loss": 4.1}])
+        >>> run.finished, run.top1(), run.measure("representation", "rankme")
+        (True, 94.0, None)
     """
 
     folder: Path
@@ -49,23 +57,45 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether it has taken its last step."""
+        """Whether the run has taken its last step."""
         return bool(self.log) and self.log[-1]["step"] >= self.facts["steps"]
 
     def probe(self, dimensions: int | None = None) -> Probe | None:
-        """The last probe at the run's last step, of the whole representation or of its first `dimensions`."""
+        """The last probe of the run's last logged step.
+
+        Args:
+            dimensions: Dimensions that the probe used; None for the whole representation.
+
+        Returns:
+            The probe's values in probes.json; None if there is no such probe.
+        """
         wanted = self.facts["representation_dim"] if dimensions is None else dimensions
         at = self.log[-1]["step"] if self.log else None
         matching = [probe for probe in self.probes if probe["dimensions"] == wanted and probe.get("step") == at]
         return matching[-1] if matching else None
 
     def top1(self, dimensions: int | None = None) -> float | None:
-        """Accuracy of that probe, in percent."""
+        """The accuracy of `probe(dimensions)`.
+
+        Args:
+            dimensions: Dimensions that the probe used; None for the whole representation.
+
+        Returns:
+            Top-1 in percent; None if there is no such probe.
+        """
         probe = self.probe(dimensions)
         return None if probe is None else probe["top1"]
 
     def measure(self, space: SpaceName, name: MeasureName) -> float | None:
-        """A rank measure of the diagnosis, where there is one of the space."""
+        """A rank measure from the last diagnosis.
+
+        Args:
+            space: "representation" or "embedding".
+            name: "rankme", "effective_rank" or "participation_ratio".
+
+        Returns:
+            The measure; None if the space was not diagnosed.
+        """
         if self.diagnosis is None or space not in self.diagnosis["spaces"]:
             return None
         return self.diagnosis["spaces"][space]["measures"][name]
@@ -75,13 +105,22 @@ def read_run(folder: Path) -> Run:
     """Read a run's folder.
 
     Args:
-        folder: What `bridge pretrain` or `bridge check` made.
+        folder: A folder that `bridge pretrain` or `bridge check` made.
 
     Returns:
-        The run, as far as it has come.
+        The run, finished or not.
 
     Raises:
-        ValueError: One line where the folder is none of a run, or a file of it has another shape.
+        ValueError: If the folder is not a run's, or if one of its files has another form. One line.
+
+    Example:
+        >>> import torch
+        >>> from dyncollapse.bridge import Process, pretrain, resolve
+        >>> recipe = resolve({"data": "digits", "projector": "none", "epochs": 1, "batch_size": 648})
+        >>> _ = pretrain(recipe, Path("none"), Process(0, 1, torch.device("cpu")))
+        >>> run = read_run(Path("none"))
+        >>> run.recipe == recipe, run.log[-1]["step"], run.facts["embedding_dim"]
+        (True, 2, 128)
     """
     shown = printable(str(folder))
     check_folder(folder, WANTED)
@@ -105,18 +144,24 @@ def read_run(folder: Path) -> Run:
 
 
 def add_probe(folder: Path, probe: Mapping[str, object]) -> None:
-    """Put a probe's result beside the others of a run.
+    """Append a probe's result to a run's probes.json.
 
     Args:
-        folder: The run's.
-        probe: Plain JSON values, as `Probed.as_dict` gives them, with the `step` of the checkpoint.
+        folder: The run's folder.
+        probe: Plain JSON values from `Probed.as_dict`, and the `step` of the checkpoint.
 
     Raises:
-        ValueError: One line where the run's probes.json holds anything else.
-        CannotWrite: Where it cannot be written.
+        ValueError: If the run's probes.json has another form. One line.
+        CannotWrite: If it cannot be written.
+
+    Example:
+        >>> probe = {"method": "logistic", "dimensions": 128, "top1": 94.0, "error": 1.1, "step": 600}
+        >>> add_probe(Path("."), probe)
+        >>> read_json(Path("probes.json"))[0]["top1"]
+        94.0
     """
     path = folder / PROBES
-    with FileLock(folder / ".probes.lock"):  # or of two that end at once, one would be lost
+    with FileLock(folder / ".probes.lock"):  # without it, one of two probes that end at once would be lost
         try:
             earlier = read_json(path) if path.exists() else []
             checked(earlier, Probes)
@@ -126,17 +171,26 @@ def add_probe(folder: Path, probe: Mapping[str, object]) -> None:
 
 
 def find_runs(folders: Sequence[Path], tell: Callable[[str], object] | None = None) -> list[Run]:
-    """Read the runs that folders are, or hold.
+    """Read the runs in folders.
 
     Args:
-        folders: Runs, or folders that hold some.
-        tell: Called with one line for a run that cannot be read, where others can; without it that is an error.
+        folders: Folders of runs, or folders that hold such.
+        tell: Called with one line on each run that cannot be read; None to raise instead.
 
     Returns:
         The runs, in order.
 
     Raises:
-        ValueError: One line for a folder without any run, and for the first that cannot be read where none can.
+        ValueError: If a folder holds no run, or if no run can be read. One line.
+
+    Example:
+        >>> import torch
+        >>> from dyncollapse.bridge import Process, pretrain, resolve
+        >>> for head in ("linear", "none"):
+        ...     recipe = resolve({"data": "digits", "projector": head, "epochs": 1, "batch_size": 648})
+        ...     _ = pretrain(recipe, Path("runs") / head, Process(0, 1, torch.device("cpu")))
+        >>> [(run.recipe.head, run.finished) for run in find_runs([Path("runs")])]
+        [('linear', True), ('none', True)]
     """
     runs, broken = list[Run](), list[str]()
     for folder in folders:

@@ -1,4 +1,4 @@
-"""Shapes of a training run's files: config.json, probes.json, diagnosis.json, log.jsonl and monitor.jsonl."""
+"""Schemas of the files in a run's folder: config.json, probes.json, diagnosis.json, log.jsonl, monitor.jsonl."""
 
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
@@ -11,14 +11,14 @@ MeasureName = Literal["rankme", "effective_rank", "participation_ratio"]
 
 
 class Settings(TypedDict):
-    """config.json of a run of the bridge."""
+    """config.json of a run."""
 
     recipe: dict[str, Any]
     facts: "Facts"
 
 
 class Facts(TypedDict):
-    """Sizes of a run; those that a table does not need may be missing."""
+    """Sizes of a run; those that no table needs may be missing."""
 
     data: Name
     images: Count
@@ -54,14 +54,14 @@ class Diagnosis(TypedDict):
 
 
 class DiagnosisConfig(TypedDict):
-    """Which images and views it is of."""
+    """The images and views that were diagnosed."""
 
     split: Name
     views: Name
 
 
 class Space(TypedDict):
-    """One space's measures and verdict, and the spectrum that pictures draw."""
+    """Measures and verdict of a space, and the spectrum that pictures draw."""
 
     measures: "Measures"
     verdict: "SpaceVerdict"
@@ -79,7 +79,7 @@ class Measures(TypedDict):
 
 
 class SpaceVerdict(TypedDict):
-    """How many dimensions collapsed, and how."""
+    """How many dimensions collapsed, and by which mechanism."""
 
     collapsed: Count
     mechanism: Name
@@ -98,12 +98,12 @@ class LogLine(TypedDict):
     skipped_images: NotRequired[Count]
 
 
-# A line of monitor.jsonl, whose measures may be others one day, and what a picture reads of it.
+# A line of monitor.jsonl; versions may differ in their measures.
 MonitorLine = dict[Name, int | Number | Text | Column | None]
 
 
 class PlottedMonitorLine(TypedDict):
-    """What a picture reads of a line of monitor.jsonl."""
+    """The entries of a line of monitor.jsonl that pictures draw."""
 
     step: Count
     representation_effective_rank: NotRequired[Number | None]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request: a step must not be cut in two."""
+"""Ctrl-C and SIGTERM as requests to stop, so that a training step is not interrupted."""
 
 import signal
 import threading
@@ -9,9 +9,9 @@ from types import FrameType
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets as long as the context lasts; a second Ctrl-C interrupts at once."""
+    """Yield an event that Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts at once."""
     requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # where signals cannot be set
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can set signal handlers
         yield requested
         return
 

@@ -1,4 +1,4 @@
-"""One step of contrastive training, and all the state that it changes."""
+"""One step of contrastive training, and the state that it changes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,24 +23,33 @@ from dyncollapse.runtime.settings import SettingError
 if TYPE_CHECKING:
     from timm.scheduler import CosineLRScheduler
 
-# The encoder, or what distributes or compiles it: images of both views to representations and embeddings.
+# The encoder, or its distributed or compiled wrapper: maps images to representations and embeddings.
 Network = Callable[[Float[Tensor, "n c h w"]], tuple[Float[Tensor, "n d"], Float[Tensor, "n m"]]]
 
 
 @dataclass(frozen=True, eq=False)
 class Trainer:
-    """Everything that a step changes or needs.
+    """The state of a run in memory: everything that a step needs or changes.
 
     Attributes:
         recipe: The run's settings.
         process: This process.
         encoder: The network.
-        network: The encoder, or what distributes or compiles it.
-        optimiser: Of its parameters.
-        schedule: Of the learning rate.
-        scaler: Of the loss, for float16.
+        network: The encoder, or its distributed or compiled wrapper.
+        optimiser: Optimiser of the encoder's parameters.
+        schedule: Schedule of the learning rate.
+        scaler: Scaler of the loss, for float16.
         order: Which images make up which step.
         channels: Channels of the images.
+
+    Example:
+        >>> from dyncollapse.bridge import resolve
+        >>> recipe = resolve({"data": "digits", "batch_size": 4})
+        >>> trainer = build_trainer(recipe, Process(0, 1, torch.device("cpu")), images=4, channels=1)
+        >>> views = tuple(torch.randn(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
+        >>> loss, spaces = trainer.step(0, Batch(views, torch.arange(4)))
+        >>> loss.shape, [view.shape[1] for view in spaces["representation"]]
+        (torch.Size([]), [128, 128])
     """
 
     recipe: Recipe
@@ -60,11 +69,19 @@ class Trainer:
 
     @property
     def finite(self) -> bool:
-        """Whether all weights are numbers."""
+        """Whether all weights are finite."""
         return all(bool(torch.isfinite(parameter).all()) for parameter in self.encoder.parameters())
 
     def step(self, number: int, batch: Batch) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
-        """Take step `number`, counted from 0; the loss and this process's views of both spaces."""
+        """Take a training step.
+
+        Args:
+            number: The step, counted from 0; it sets the learning rate.
+            batch: This process's share of the step's batch.
+
+        Returns:
+            The loss, and by space this process's rows of both views, (n, d) and (n, m).
+        """
         self.schedule.step_update(number)
         if isinstance(self.encoder.projector, RandomSubVector):
             self.encoder.projector.redraw(number)
@@ -76,7 +93,14 @@ class Trainer:
         return loss.detach(), views
 
     def checkpoint(self, step: int) -> Checkpoint:
-        """The state after `step` steps."""
+        """Collect the state for a checkpoint; all processes have to call it.
+
+        Args:
+            step: Steps that were taken.
+
+        Returns:
+            The state.
+        """
         states = {
             "model": self.encoder.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -87,7 +111,14 @@ class Trainer:
         return Checkpoint(step, self.recipe, self.channels, states)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to a checkpoint's state. Raises ValueError where that is none of this encoder and optimiser."""
+        """Restore the state of a checkpoint.
+
+        Args:
+            checkpoint: A checkpoint of the same run.
+
+        Raises:
+            ValueError: If it does not belong to this encoder and optimiser.
+        """
         try:
             restore_states(checkpoint.states, self.recipe, self.optimiser, self.schedule, self.scaler)
             self.encoder.load_state_dict(checkpoint.states["model"])
@@ -96,7 +127,7 @@ class Trainer:
                 _set_generators(states[self.process.rank], self.process.device)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ValueError(
-                f"the checkpoint of step {checkpoint.step} does not fit to this run ({type(error).__name__}); "
+                f"the checkpoint of step {checkpoint.step} does not fit this run ({type(error).__name__}); "
                 "remove it to go on from an earlier one"
             ) from None
 
@@ -107,20 +138,31 @@ def contrast(
     recipe: Recipe,
     process: Process,
 ) -> tuple[Float[Tensor, ""], dict[str, tuple[Tensor, Tensor]]]:
-    """NT-Xent over the whole batch of all processes.
+    """Compute NT-Xent over the whole batch of all processes.
 
-    Every process computes the whole loss; its gradient through the gathered embeddings, averaged over the processes as
-    torch's DistributedDataParallel does, is the gradient of one process with the whole batch. Both views go through
-    the network together, so that BatchNorm's statistics are those of both. The loss and its softmax are float32.
+    Every process computes the whole loss from the gathered embeddings. Averaged over processes, as torch's
+    DistributedDataParallel does, the gradients are those of a single process with the whole batch. Both views pass the
+    network together, so BatchNorm's statistics are over both. The loss is computed in float32.
 
     Args:
-        network: The encoder, or what distributes or compiles it.
+        network: The encoder, or its distributed or compiled wrapper.
         views: This process's two views of the same images.
-        recipe: Temperature and precision.
+        recipe: Settings; used are temperature and precision.
         process: This process.
 
     Returns:
-        The loss; and by the name of each space this process's rows of both views, (n, d) and (n, m).
+        The loss, and by space ("representation", "embedding") this process's rows of both views, (n, d) and (n, m).
+
+    References:
+        Chen et al. (2020), arXiv:2002.05709. `dyncollapse.ntxent` is the loss.
+
+    Example:
+        >>> from dyncollapse.bridge import resolve
+        >>> recipe, process = resolve({"data": "digits", "batch_size": 8}), Process(0, 1, torch.device("cpu"))
+        >>> views = torch.randn(2, 8, 1, 8, 8).unbind()
+        >>> loss, spaces = contrast(build_encoder(recipe, channels=1), views, recipe, process)
+        >>> loss.requires_grad, [tuple(view.shape) for view in spaces["embedding"]]
+        (True, [(8, 64), (8, 64)])
     """
     with autocast(recipe, process.device):
         r, z = network(torch.cat(tuple(views)).contiguous(memory_format=torch.channels_last))
@@ -130,19 +172,26 @@ def contrast(
 
 
 def build_trainer(recipe: Recipe, process: Process, images: int, channels: int) -> Trainer:
-    """Start a run.
+    """Build network, optimiser and schedule of a run.
 
     Args:
-        recipe: Its settings.
+        recipe: The run's settings.
         process: This process.
-        images: How many there are to train on.
+        images: Number of training images.
         channels: Channels of the images.
 
     Returns:
-        Network, optimiser and schedule before the first step.
+        The state before the first step.
 
     Raises:
-        SettingError: For a batch that is larger than the data, or that processes cannot share; and as `build_encoder`.
+        SettingError: If the batch is larger than the data or cannot be shared evenly by the processes; also as
+            `build_encoder`.
+
+    Example:
+        >>> from dyncollapse.bridge import resolve
+        >>> trainer = build_trainer(resolve({"data": "digits"}), Process(0, 1, torch.device("cpu")), 1297, channels=1)
+        >>> trainer.order.steps_per_epoch, trainer.total
+        (10, 600)
     """
     process.share(recipe.batch_size)
     if recipe.batch_size > images:

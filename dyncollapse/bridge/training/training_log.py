@@ -1,4 +1,4 @@
-"""The logs of a run, one JSON object a line, which a resumed run continues without a gap or a repetition."""
+"""The logs of a run, one JSON object per line; a resumed run continues them without gaps or repetitions."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,12 +12,12 @@ from dyncollapse.runtime.schemas import checked
 from dyncollapse.runtime.untrusted import read_text
 
 LOG, MONITOR = "log.jsonl", "monitor.jsonl"
-MOST_BYTES = 2**28  # of a log: a million lines
+MOST_BYTES = 2**28  # bytes of a log, enough for a million lines
 ParsedT = TypeVar("ParsedT")
 
 
 class _Board(Protocol):
-    """What is used of TensorBoard's SummaryWriter."""
+    """The methods of TensorBoard's SummaryWriter that are used."""
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None: ...
 
@@ -25,15 +25,24 @@ class _Board(Protocol):
 
 
 class TrainingLog:
-    """A file to which lines are added, written through at once: a killed run loses none that were finished."""
+    """A log file; each line is written at once, so a killed run keeps all complete lines."""
 
     def __init__(self, path: Path) -> None:
-        """Append to LOG or MONITOR in a run's folder; the file need not be there."""
+        """Append to a file.
+
+        Args:
+            path: LOG or MONITOR in a run's folder; the file need not exist.
+        """
         self.path = path
         self.board: _Board | None = None
 
     def mirror(self, folder: Path, step: int) -> None:
-        """Show every number in TensorBoard, too, where it is installed; what it holds of later steps is dropped."""
+        """Also write every number for TensorBoard, if it is installed.
+
+        Args:
+            folder: TensorBoard's folder.
+            step: TensorBoard's entries of later steps are dropped.
+        """
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -42,13 +51,13 @@ class TrainingLog:
             self.board = SummaryWriter(str(folder), purge_step=step + 1)
 
     def write(self, line: Mapping[str, object]) -> None:
-        """Add a line with its `step`. Raises CannotWrite, an OSError, where that fails."""
+        """Add a line, which has a `step`. Raises CannotWrite, an OSError, if that fails."""
         with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
         if self.board is not None:
             try:
                 self._show(self.board, line)
-            except OSError:  # a copy for the eye only: the run ends where its own files cannot be written
+            except OSError:  # only a copy: the run itself fails if its own files cannot be written
                 self.board = None
 
     def _show(self, board: _Board, line: Mapping[str, object]) -> None:
@@ -59,41 +68,41 @@ class TrainingLog:
                 board.add_scalar(f"{self.path.stem}/{name}", value, step)
 
     def cut(self, step: int) -> None:
-        """Drop the lines of steps after `step`, which will come again."""
+        """Drop the lines of steps after `step`, which will be taken again."""
         if self.path.exists():
             lines = _lines(self.path, _monitor_step if self.path.name == MONITOR else _log_step)
             write_bytes(self.path, "".join(f"{text}\n" for text, taken in lines if taken <= step).encode())
 
     def close(self) -> None:
-        """Let TensorBoard write what it holds."""
+        """Flush and close TensorBoard's files."""
         if self.board is not None:
-            with suppress(OSError):  # TensorBoard shows what the log has
+            with suppress(OSError):  # only a copy of the log
                 self.board.close()
 
 
 def read_log(path: Path) -> list[LogLine]:
-    """All whole lines of log.jsonl; the last one may be cut by a kill.
+    """Read all complete lines of log.jsonl; a kill may have cut the last one.
 
     Args:
-        path: The file, which need not be there.
+        path: The file, which need not exist.
 
     Returns:
         The lines, each with its step and loss.
 
     Raises:
-        OSError: For a file that cannot be read.
-        ValueError: One line for a file that holds anything else.
+        OSError: If the file cannot be read.
+        ValueError: If the file has another form. One line.
     """
     return [line for _, line in _lines(path, _log_line)]
 
 
 def read_monitor(path: Path) -> list[MonitorLine]:
-    """All whole lines of monitor.jsonl, as `read_log`."""
+    """Read all complete lines of monitor.jsonl, as `read_log` does."""
     return [line for _, line in _lines(path, _monitor_line)]
 
 
 def _lines(path: Path, parse: Callable[[str], ParsedT]) -> list[tuple[str, ParsedT]]:
-    """The texts of a file's lines, and what each was parsed to."""
+    """The lines of a file, each as text and parsed."""
     texts = read_text(path, MOST_BYTES).splitlines() if path.exists() else []
     lines = []
     for number, text in enumerate(texts, 1):

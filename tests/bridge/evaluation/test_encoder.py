@@ -134,7 +134,7 @@ def test_embeddings_are_float32_whatever_the_run_was_trained_in(loaded, tmp_path
 
 
 def test_encoder_without_projector_has_no_embedding(loaded, tmp_path):
-    with pytest.raises(ValueError, match="has no projector that is understood"):
+    with pytest.raises(ValueError, match="has no recognised projector"):
         embed(replace(loaded, has_embedding=False), open_data("digits").test, tmp_path)
 
 

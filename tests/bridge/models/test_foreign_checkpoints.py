@@ -46,7 +46,7 @@ def test_backbone_is_found_out_and_safetensors_are_read(tmp_path):
     assert (loaded.spec.arch, loaded.spec.image_size, loaded.spec.augment) == (ARCH, 224, "imagenet")
     assert not loaded.has_embedding
     assert "prefix trunk." in loaded.matched
-    assert "no projector that is understood" in loaded.matched
+    assert "no recognised projector" in loaded.matched
 
 
 def test_small_stems_say_how_large_their_images_are(tmp_path):
@@ -137,10 +137,10 @@ def test_code_that_is_not_here_is_named_and_the_file_not_blamed(tmp_path, monkey
     content = {"model": under("", backbone()), "settings": package.Settings()}
     torch.save(content, tmp_path / "odd.pth")
     monkeypatch.delitem(sys.modules, "somepkg")
-    with pytest.raises(ValueError, match=r"needs code that is not here: the module somepkg; .* save the state_dict"):
+    with pytest.raises(ValueError, match=r"not installed: the module somepkg; .* save the state_dict"):
         load_encoder(tmp_path / "odd.pth", trust=True)
     monkeypatch.setitem(sys.modules, "somepkg", types.ModuleType("somepkg"))
-    with pytest.raises(ValueError, match=r"the class Settings of the module somepkg; where that code is") as error:
+    with pytest.raises(ValueError, match=r"the class Settings of the module somepkg; where it is installed") as error:
         load_encoder(tmp_path / "odd.pth", trust=True)
     assert "damaged" not in str(error.value)
     assert "torch.save(model.state_dict(), FILE)" in str(error.value)
@@ -244,7 +244,7 @@ def test_ours_know_their_own(tmp_path):
     assert all(torch.equal(value, state[name]) for name, value in encoder.state_dict().items())
     file = next((tmp_path / "checkpoints").iterdir())
     assert load_encoder(file).run == tmp_path
-    with pytest.raises(ValueError, match=r"arch: .* is of dyncollapse and knows its own"):
+    with pytest.raises(ValueError, match=r"arch: .* was saved by dyncollapse and stores its own settings"):
         load_encoder(file, arch=ARCH)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="has no checkpoints/"):

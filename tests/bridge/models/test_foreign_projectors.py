@@ -59,12 +59,12 @@ def test_activation_is_the_one_that_is_named(name):
 
 def test_options_that_change_nothing_are_refused():
     lone = named("projector", filled(nn.Linear(DIM, 5))[0])
-    with pytest.raises(ValueError, match=r"no place for one in projector \(Linear 12-5\); leave it out"):
+    with pytest.raises(ValueError, match=r"no room for one in projector \(Linear 12-5\); leave it out"):
         find(lone, activation="gelu")
-    with pytest.raises(ValueError, match=r"no place for one in projector"):
+    with pytest.raises(ValueError, match=r"no room for one in projector"):
         find(lone, at="projector", activation="gelu")
     for asked, option in (({"activation": "gelu"}, "activation"), ({"last": "relu"}, "last")):
-        with pytest.raises(ValueError, match=f"projector_{option} is given, but no projector is understood"):
+        with pytest.raises(ValueError, match=f"projector_{option} is given, but no projector was recognised"):
             find({"queue": torch.ones(3)}, **asked)
 
 

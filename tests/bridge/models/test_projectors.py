@@ -131,7 +131,7 @@ def test_stems_keep_small_images_whole():
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"arch": "resnet5"}, "arch is 'resnet5'; timm has "),
+        ({"arch": "resnet5"}, "arch is 'resnet5', which timm does not have"),
         ({"arch": "vit_tiny_patch16_224"}, "stem cifar replaces a ResNet's conv1"),
     ],
 )

@@ -57,7 +57,9 @@ def test_training_that_stands_still_fails_its_part(tmp_path, monkeypatch):
     monkeypatch.setattr("timm.optim.lars.Lars.step", lambda *_args, **_kwargs: None)
     monkeypatch.setattr(throughput, "VARIANTS", {"SimCLR-none": {"projector": "none"}})
     found = throughput.measure(site(tmp_path))
-    assert [f.what for f in found.findings if f.holds is False] == ["SimCLR-none, weights that training moved, share"]
+    assert [f.what for f in found.findings if f.holds is False] == [
+        "SimCLR-none, share of weights that training changed"
+    ]
 
 
 def test_embeddings_of_another_network_fail_their_part(tmp_path, monkeypatch):
@@ -72,10 +74,10 @@ def test_embeddings_of_another_network_fail_their_part(tmp_path, monkeypatch):
     monkeypatch.setattr(embedding, "_encoder", another)
     found = embedding.measure(site(tmp_path))
     assert [f.what.split(" against")[0] for f in found.findings if f.holds is False] == [
-        "rows of the representation",
-        "rows of the embedding",
+        "relative error of 8 rows of the representation",
+        "relative error of 8 rows of the embedding",
     ]
-    assert found.skipped == ["part 1 left no checkpoint: the encoder is one at its start"]
+    assert found.skipped == ["part 1 left no checkpoint: the encoder is untrained"]
 
 
 def test_wrong_weights_fail_the_covariances(tmp_path, monkeypatch):

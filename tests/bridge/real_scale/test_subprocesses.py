@@ -68,7 +68,7 @@ def test_part_that_hangs_is_ended_with_what_it_started(tmp_path, monkeypatch):
         hear=lambda text: text == "   asleep" and clock.pass_by(PATIENCE),
     )
     assert [part["status"] for part in found["parts"]] == ["FAILED", "ok"]
-    assert found["parts"][0]["reason"] == "it was not done in the time for it, and was ended"
+    assert found["parts"][0]["reason"] == "it did not end in time and was stopped"
     assert not alive(int((tmp_path / "out" / "sleeper").read_text()))
 
 

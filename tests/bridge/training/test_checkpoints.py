@@ -136,7 +136,7 @@ def test_states_that_do_not_fit_are_told_when_the_run_goes_on(saved, name):
     checkpoint = Checkpoint(saved["step"], small(batch_size=432), 1, {n: content[n] for n in ("model", *PARTS)})
     trainer = build_trainer(checkpoint.recipe, ALONE, 1297, 1)
     before = copy.deepcopy(trainer.encoder.state_dict())
-    with pytest.raises(ValueError, match=r"the checkpoint of step \d+ does not fit to this run"):
+    with pytest.raises(ValueError, match=r"the checkpoint of step \d+ does not fit this run"):
         trainer.restore(checkpoint)
     if name != "generators":  # read last
         assert all(torch.equal(tensor, before[n]) for n, tensor in trainer.encoder.state_dict().items())
