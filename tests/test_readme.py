@@ -1,4 +1,4 @@
-"""What README and CONTRIBUTING name is there: make targets, links, the paper's numbers. tests/test_pages.py runs them."""
+"""Make targets and links in README and CONTRIBUTING are there; tests/test_pages.py runs their blocks."""
 
 import re
 import subprocess
