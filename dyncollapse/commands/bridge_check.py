@@ -14,9 +14,7 @@ from dyncollapse.bridge.training.run_folder import find_runs
 from dyncollapse.commands.bridge_real_scale import RealScaleOptions, check_real_scale
 from dyncollapse.commands.bridge_shared import refusals
 from dyncollapse.commands.bridge_table import print_table
-from dyncollapse.commands.help_pages import GroupedCommand
-from dyncollapse.commands.json_option import AS_JSON
-from dyncollapse.commands.shared import EPOCHS, OUT, THREADS, FiniteRange, fail, say_saved, warn
+from dyncollapse.commands.shared import fail, say_saved, warn
 from dyncollapse.runtime.canvas import save_picture
 from dyncollapse.runtime.files import CannotWrite, write_bytes, write_json
 from dyncollapse.runtime.folders import claimed_folder
@@ -42,20 +40,6 @@ class DigitsOptions:
         return [name for name, value in given.items() if value]
 
 
-@click.command(cls=GroupedCommand)
-@click.option("--seeds", type=click.IntRange(1, 100), help="Runs of each projector.  [3]")
-@click.option("--epochs", type=EPOCHS, help="Epochs of each run.  [30; 15 with --short]")
-@click.option("--short", is_flag=True, help="Only the projectors of Table 1, and fewer sub-vectors.")
-@click.option("--workers", type=THREADS, help="Runs at a time, on one core each.  [the number of cores]")
-@click.option("--full", is_flag=True, help="Check the real scale on one device instead, part by part.")
-@click.option("--tiny", is_flag=True, help="With --full: every part at toy size.")
-@click.option("--device", help="With --full: cpu, cuda or cuda:N.  [cuda]")
-@click.option("--cifar", type=click.Path(path_type=Path), help="With --full: a folder of CIFAR-10, or its archive.")
-@click.option(
-    "--minutes", type=FiniteRange(0, 10**4, min_open=True), help="With --full: time limit of all parts together.  [9]"
-)
-@click.option("--out", type=OUT, help="Folder, new or of an earlier check.  [runs/check-NNNN]")
-@AS_JSON
 def check(
     *,
     seeds: int | None,
@@ -70,15 +54,7 @@ def check(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Train a small ResNet on digits under every projector, probe and diagnose each, and set it beside the paper.
-
-    Needs no data and no GPU, and about ten minutes on two cores. Leaves a run's folder for each, table.json, table.md
-    and figures.png, small versions of the paper's Figures 2, 7b, 9 and 12. The same command goes on after Ctrl-C.
-
-    --full is another check: whether, and how fast, ResNet-50 at 224 x 224, 50 000 embeddings, their covariances, 4096
-    toy networks, resumption and, given CIFAR-10, the tables' rows run on one GPU. It leaves report.json, summary.md
-    and pictures, and exits with 1 where a part failed.
-    """
+    """Check the projectors on digits or, with `full`, the full size on one device."""
     on_digits = DigitsOptions(seeds, epochs, short, workers)
     at_real_scale = RealScaleOptions(tiny, device, cifar, minutes)
     full = full or tiny

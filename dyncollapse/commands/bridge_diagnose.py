@@ -11,22 +11,19 @@ import click
 
 from dyncollapse.bridge.evaluation.diagnose import DiagnosedSpaces, diagnose_spaces
 from dyncollapse.bridge.evaluation.load import LoadedEncoder
-from dyncollapse.bridge.evaluation.options import EncoderOptions
+from dyncollapse.bridge.evaluation.options import EmbedOptions, EncoderOptions
 from dyncollapse.bridge.evaluation.paper_tables import as_number
-from dyncollapse.bridge.training.collapse_monitor import SPACES
+from dyncollapse.bridge.recipe import SPACES
 from dyncollapse.bridge.training.run_folder import DIAGNOSIS
 from dyncollapse.commands.bridge_encoder import (
     Opened,
     embed_images,
-    encoder_options,
     open_encoder,
     saved_whole_or_not,
 )
 from dyncollapse.commands.bridge_shared import refusals
 from dyncollapse.commands.console import open_console, open_table
-from dyncollapse.commands.help_pages import GroupedCommand
-from dyncollapse.commands.json_option import AS_JSON
-from dyncollapse.commands.shared import OUT, record_options, say_saved, warn
+from dyncollapse.commands.shared import say_saved, warn
 from dyncollapse.commands.spectrum_chart import spectrum_lines
 from dyncollapse.diagnostics import exports
 from dyncollapse.diagnostics.monitor import check_loss
@@ -44,34 +41,20 @@ if TYPE_CHECKING:
 MEASURES = ("rankme", "effective_rank", "participation_ratio", "stable_rank", "alpha_req")
 
 
-@click.command(cls=GroupedCommand)
-@encoder_options
-@click.option("--split", metavar="train|test", help="Which images.  [test if there are any, else train]")
-@record_options(DiagnosisOptions, "comparison", only=("views", "loss", "temperature"))
-@click.option("--keep-embeddings", is_flag=True, help="Leave the .npy files in the folder.")
-@click.option(
-    "--out",
-    type=OUT,
-    help="Folder, new or empty.  [diagnosis/ of the run; else runs/diagnose-NNNN]",
-)
-@AS_JSON
 def diagnose(
     options: EncoderOptions,
     *,
     comparison: DiagnosisOptions,
-    split: str | None,
+    wanted: EmbedOptions,
     keep_embeddings: bool,
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Say which dimensions of an encoder's representation and embedding collapsed, and why, side by side.
-
-    Also: the alignment of its last layers, and the augmentation's spectrum against the data's (Sigma1 against Sigma0).
-    """
+    """Embed the images, diagnose both spaces, and print and save the reports."""
     diagnosis: DiagnosedSpaces | None = None
     with refusals():
         check_loss(comparison.loss, comparison.temperature, comparison.views, 1)  # before anything is read
-        opened = open_encoder(options, split)
+        opened = open_encoder(options, wanted.split)
 
         def show() -> None:
             if diagnosis is not None:

@@ -8,16 +8,13 @@ from pathlib import Path
 from dyncollapse.bridge.data.image_sets import Images
 from dyncollapse.bridge.data.images import Data, open_data
 from dyncollapse.bridge.data.skipped import Skipped
-from dyncollapse.bridge.evaluation.embed import VIEWS, Embedded, embed
+from dyncollapse.bridge.evaluation.embed import Embedded, embed
 from dyncollapse.bridge.evaluation.load import LoadedEncoder, load_encoder
 from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.commands.bridge_shared import in_options, note_in_options
-from dyncollapse.commands.shared import fail, record_options, use_machine
+from dyncollapse.commands.shared import fail, use_machine
 from dyncollapse.runtime.files import CannotWrite
 from dyncollapse.runtime.progress import progress_line
-
-# Gives a command the options that find an encoder and its images, as the argument `options`.
-encoder_options = record_options(EncoderOptions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +53,6 @@ def open_encoder(options: EncoderOptions, split: str | None) -> Opened:
         raise ValueError(f"--data is not given, and {checkpoint.path} does not say which images; name a folder")
     data = open_data(name, note_in_options)
     split = split or ("train" if data.test is None else "test")
-    if split not in ("train", "test"):
-        raise ValueError(f"--split is {split!r}; choose one of train, test")
     images = data.split(split)
     if images.channels != checkpoint.channels:
         raise ValueError(
@@ -78,9 +73,7 @@ def embed_images(
     spaces: Sequence[str],
     views: str,
 ) -> Embedded:
-    """Embed images into a folder, with progress on stderr. Raises ValueError for unknown views."""
-    if views not in VIEWS:
-        raise ValueError(f"--views is {views!r}; choose one of {', '.join(VIEWS)}")
+    """Embed images into a folder, with progress on stderr."""
     with progress_line("images") as advance:
         return embed(
             checkpoint,

@@ -17,9 +17,7 @@ from dyncollapse.bridge.training.pretraining import Progress, same_run, train_in
 from dyncollapse.bridge.training.run_folder import CONFIG, read_run
 from dyncollapse.bridge.training.training_log import read_log, read_monitor
 from dyncollapse.commands.bridge_shared import in_options, note_in_options, refusals
-from dyncollapse.commands.help_pages import GroupedCommand
-from dyncollapse.commands.json_option import AS_JSON
-from dyncollapse.commands.shared import OUT, as_options, fail, say, say_saved, setting_options, use_machine, warn
+from dyncollapse.commands.shared import as_options, fail, say, say_saved, use_machine, warn
 from dyncollapse.runtime.canvas import save_picture
 from dyncollapse.runtime.files import CannotWrite, read_json
 from dyncollapse.runtime.folders import check_folder, claimed_folder, empty, held, is_free
@@ -29,20 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@click.command(cls=GroupedCommand, rest="run")
-@setting_options(Recipe)
-@click.option(
-    "--config", type=click.Path(path_type=Path), help="TOML file of settings, by these names; options take precedence."
-)
-@click.option("--out", type=OUT, help="Run folder, new or empty.  [runs/pretrain-NNNN]")
-@click.option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint.")
-@AS_JSON
 def pretrain(config: Path | None, out: Path | None, resume: bool, as_json: bool, **settings: Any) -> None:
-    """Train an encoder by contrastive learning: SimCLR with any of the paper's projectors, or DirectCLR.
-
-    Under torchrun (torchrun --nproc-per-node 8 -m dyncollapse.bridge pretrain ...) all processes train as one. Ctrl-C
-    saves a checkpoint; --resume --out DIR goes on. With one seed a resumed run ends where an uninterrupted one does.
-    """
+    """Train the encoder of a recipe, or continue its run."""
     with refusals():
         recipe = _resumed(out, settings) if resume else resolve(settings, config)
         if resume and config:

@@ -11,23 +11,14 @@ from dyncollapse.bridge.evaluation.paper_tables import as_markdown, as_number, a
 from dyncollapse.bridge.training.run_folder import find_runs
 from dyncollapse.commands.bridge_shared import refusals
 from dyncollapse.commands.console import open_console, open_table
-from dyncollapse.commands.help_pages import GroupedCommand
-from dyncollapse.commands.json_option import AS_JSON
 from dyncollapse.commands.shared import fail, note, say
 
 SHORT = {"strong-augmentation": "augm.", "implicit-regularization": "regul."}  # as the last column has room for
 WIDTH_OF_ALL = 110  # columns of the whole table; on fewer, ranks and verdicts are left to --json
 
 
-@click.command(cls=GroupedCommand)
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--markdown", is_flag=True, help="Print the table for a document.")
-@AS_JSON
 def table(folders: tuple[Path, ...], markdown: bool, as_json: bool) -> None:
-    """Set runs beside the paper's Tables 1 and 2, mean and standard deviation over seeds, and say what differs.
-
-    FOLDERS are runs of `bridge pretrain`, or folders that hold some.
-    """
+    """Print runs beside the paper's tables."""
     if markdown and as_json:
         fail(2, "--markdown and --json cannot share stdout; choose one")
     with refusals():

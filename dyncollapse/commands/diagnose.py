@@ -11,9 +11,8 @@ from rich.table import Table
 from torch import Tensor
 
 from dyncollapse.commands.console import open_console, open_table
-from dyncollapse.commands.help_pages import GroupedCommand, grouped_option
-from dyncollapse.commands.json_option import AS_JSON
-from dyncollapse.commands.shared import OUT, bad_input, fail, say_saved, setting_options, taken, warn
+from dyncollapse.commands.options import taken
+from dyncollapse.commands.shared import bad_input, fail, say_saved, warn
 from dyncollapse.commands.spectrum_chart import spectrum_lines
 from dyncollapse.diagnostics import exports, monitor
 from dyncollapse.diagnostics.options import DiagnosisOptions
@@ -84,45 +83,8 @@ class Diagnosis:
     problems: list[str]
 
 
-@click.command(cls=GroupedCommand)
-@click.argument("file", type=click.Path(path_type=Path))
-@grouped_option(
-    "--positives",
-    group="views",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Another view of the same samples, row by row; repeatable (LiDAR needs at least two).",
-)
-@setting_options(DiagnosisOptions, only=("views", "loss", "temperature"))
-@grouped_option(
-    "--inputs",
-    group="inputs",
-    type=click.Path(path_type=Path),
-    help="Inputs of the last linear layer, whose outputs FILE holds.",
-)
-@grouped_option(
-    "--input-positives",
-    group="inputs",
-    type=click.Path(path_type=Path),
-    help="Its inputs for the first --positives.",
-)
-@setting_options(DiagnosisOptions, only=("input_dim",))
-@grouped_option(
-    "--key", group="inputs", help="Name of the array in files that hold several; FILE:KEY names one for one file."
-)
-@setting_options(DiagnosisOptions, only=("svd", "fast", "sample", "seed", "space"))
-@click.option(
-    "--out", type=OUT, help="Save all results (JSON, CSV, page, picture, arrays) in this folder, new or empty."
-)
-@AS_JSON
-@click.option("--csv", "as_csv", is_flag=True, help="Print one line per dimension on stdout, all else on stderr.")
-@click.option("--html", "as_html", is_flag=True, help="Print one self-contained page on stdout, all else on stderr.")
 def diagnose(*, out: Path | None, as_json: bool, as_csv: bool, as_html: bool, **given: Any) -> None:
-    """Say which dimensions of FILE's embeddings are collapsed, why, and how sure that is.
-
-    FILE is .npy, .npz, .pt or .safetensors, one row per sample. The two mechanisms can only be distinguished with
-    other views of the same samples (--positives).
-    """
+    """Diagnose the embeddings of a file, and print or save the report."""
     forms = [form for form, wanted in (("json", as_json), ("csv", as_csv), ("html", as_html)) if wanted]
     if len(forms) > 1:
         fail(2, f"--{' and --'.join(forms)} cannot share stdout; choose one, or save all of them with --out")

@@ -1,59 +1,31 @@
-"""What the commands share: settings as options, pages of help, and how errors are told."""
+"""How all commands end where something is wrong, and what they print beside their results."""
 
 import io
 import logging
-import math
 import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial, wraps
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import click
 
-from dyncollapse.commands.help_pages import GroupedCommand, grouped_option, write_example
+from dyncollapse.commands.help_pages import GroupedCommand, HelpPage
 from dyncollapse.runtime.files import CannotWrite, printable
 from dyncollapse.runtime.process import stopped_as_by_ctrl_c
-from dyncollapse.runtime.records import (
-    MOST_EPOCHS,
-    MOST_WORKERS,
-    REQUIRED,
-    Setting,
-    settings_of,
-)
 from dyncollapse.runtime.settings import SettingError, option, quoted, renamed
 
-Command = Callable[..., Any]
-RecordT = TypeVar("RecordT")
 
-
-class _Target(click.Path):
-    """Where results go: a path with a name, for an empty one would mean the folder in which the user is."""
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
-        if not os.fspath(value):
-            self.fail("it is empty; name a folder or file, or leave it out", parameter, context)
-        return super().convert(value, parameter, context)
-
-
-OUT = _Target(path_type=Path)
-
-
-class OneLineErrors(click.Group):
+class OneLineErrors(HelpPage, click.Group):
     """A group that reports misuse in one line and exits with 2, and leaves Ctrl-C as one word and 130."""
 
     command_class = GroupedCommand
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write an example of one of its commands."""
-        write_example(ctx, formatter)
-
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command line as click does, except for how errors are told."""
+        """Run the command line as click does, but report errors in one line."""
         kwargs["standalone_mode"] = False
         for stream in (sys.stdout, sys.stderr):  # in a locale without them, ± and names of files are escaped
             if isinstance(stream, io.TextIOWrapper):
@@ -103,123 +75,6 @@ def _quiet_libraries() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    return None if value is None else tuple(name.strip() for name in value.split(",") if name.strip())
-
-
-class FiniteRange(click.FloatRange):
-    """Numbers between two ends; NaN, which is neither below nor above them, is refused."""
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
-        """The number."""
-        number = super().convert(value, parameter, context)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not finite", parameter, context)
-        return number
-
-
-# Ranges of options that are no setting of a record, as wide as those of the records' settings.
-THREADS, EPOCHS = click.IntRange(1, MOST_WORKERS), click.IntRange(1, MOST_EPOCHS)
-# Names of a setting that its option still lists in place of NAME.
-FEW = 4
-# Settings of which a sweep has one value.
-SINGLE = ("preset", "case", "bias", "dynamics", "threads")
-
-
-def setting_options(
-    record: type, *, lists: bool = False, only: Iterable[str] | None = None
-) -> Callable[[Command], Command]:
-    """Give a command an option for each setting of a record. What is not given arrives as None: see `taken`.
-
-    Args:
-        record: Its fields say name, type, unit, default, group and help.
-        lists: Whether an option may have several values, which the command reads itself; those of SINGLE never do.
-        only: Names of the settings that the command has, where it has not all of them.
-
-    Returns:
-        The decorator.
-    """
-    known = settings_of(record)
-    chosen = [known[name] for name in (known if only is None else only)]
-
-    def decorate(command: Command) -> Command:
-        for setting in reversed(chosen):
-            if setting.text:
-                command = _option(setting, lists and setting.name not in SINGLE)(command)
-        return command
-
-    return decorate
-
-
-def record_options(
-    record: type, name: str = "options", *, only: Iterable[str] | None = None
-) -> Callable[[Command], Command]:
-    """Give a command the options of a record's settings, and the record that is made of them as an argument.
-
-    Args:
-        record: As for `setting_options`.
-        name: The argument.
-        only: As for `setting_options`; the record has its defaults for the others.
-
-    Returns:
-        The decorator.
-    """
-
-    def decorate(command: Command) -> Command:
-        @wraps(command)
-        def packed(**given: Any) -> Any:
-            with bad_input():
-                made: Any = taken(record, given)
-            return command(**{name: made}, **given)
-
-        return setting_options(record, only=only)(packed)
-
-    return decorate
-
-
-def taken(record: type[RecordT], given: dict[str, Any]) -> RecordT:
-    """Make a record of what a command was given by the options of `setting_options`.
-
-    Args:
-        record: The same class.
-        given: The command's values by name; the record's settings are taken out of it.
-
-    Returns:
-        The record, with its defaults for what is None.
-
-    Raises:
-        SettingError: For the first value that it refuses.
-    """
-    values = {name: given.pop(name) for name in settings_of(record) if name in given}  # type: ignore[arg-type]
-    return record(**{name: value for name, value in values.items() if value is not None})
-
-
-def _option(setting: Setting, several: bool) -> Callable[[Command], Command]:
-    add = partial(grouped_option, group=setting.group, help=_help(setting))
-    name, choices = option(setting.name), setting.choices
-    if setting.type is bool:
-        return add(f"{name}/--no-{name[2:]}", default=None)
-    if setting.type is tuple and not setting.repeat:
-        return add(name, callback=_names)
-    names = None if not choices else "|".join(choices) if len(choices) <= FEW else "NAME"
-    metavar = setting.metavar or names
-    if setting.repeat:
-        return add(name, multiple=True, metavar=metavar)
-    if several:
-        words = metavar or {int: "INTEGER", float: "FLOAT", str: "TEXT"}[setting.type]
-        return add(name, metavar=f"{words},..")
-    kind: Any = click.Path(path_type=Path) if setting.type is Path else setting.type
-    return add(name, type=kind, metavar=metavar, required=setting.default is REQUIRED)
-
-
-def _help(setting: Setting) -> str:
-    """What a setting is, its names where the option does not list them, and what it is where none is given."""
-    names = f" One of {', '.join(setting.choices)}." if len(setting.choices) > FEW else ""
-    shown = setting.standard if setting.default is not REQUIRED else ""  # click itself adds [required]
-    standard = f"  [{shown}]" if shown else ""
-    return renamed(setting.text + names + standard, option)
 
 
 def use_machine(name: str, threads: int, workers: int = 0) -> None:

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyncollapse.commands.console import open_console, open_table
-from dyncollapse.commands.help_pages import GroupedCommand
-from dyncollapse.commands.json_option import AS_JSON
-from dyncollapse.commands.shared import OUT, bad_input, fail, say_saved, setting_options, use_machine, warn
+from dyncollapse.commands.shared import bad_input, fail, say_saved, use_machine, warn
 from dyncollapse.diagnostics.verdict import Verdict
 from dyncollapse.dynamics.solver import FlowFailed
 from dyncollapse.dynamics.training import Diverged
@@ -23,7 +21,7 @@ from dyncollapse.runtime.folders import claimed_folder, is_free
 from dyncollapse.runtime.process import uninterrupted
 from dyncollapse.runtime.progress import duration, progress_bars
 from dyncollapse.simulation.build import Simulation, build
-from dyncollapse.simulation.configuration import Configuration, resolve
+from dyncollapse.simulation.configuration import resolve
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import time_per_step
 from dyncollapse.simulation.report import recorded, save, was_killed
@@ -38,18 +36,8 @@ if TYPE_CHECKING:
 LONG = 30.0  # seconds from which on a simulation says beforehand what it will take
 
 
-@click.command(cls=GroupedCommand)
-@setting_options(Configuration)
-@click.option("--out", type=OUT, help="Run folder, new or empty.  [runs/simulate-NNNN]")
-@AS_JSON
 def simulate(out: Path | None, as_json: bool, **settings: Any) -> None:
-    """Train toy networks by SGD, integrate their gradient flow from the same start, and compare.
-
-    With no options: the paper's one-layer toy with augmentation beyond the collapse threshold.
-    A --preset sets several options at once; options that you add change its sizes, never its loss or views.
-    Strengths are variances, not standard deviations: the paper's threshold is --aug-strength 1. The same command
-    continues a run that was killed.
-    """
+    """Run one simulation, save it in its folder, and print its table and verdict."""
     with bad_input():
         configuration = resolve({name: value for name, value in settings.items() if value is not None})
         use_machine(configuration.device, configuration.threads)

@@ -3,27 +3,14 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dyncollapse.commands.console import open_console, open_table
-from dyncollapse.commands.help_pages import GroupedCommand, grouped_option
-from dyncollapse.commands.json_option import AS_JSON
-from dyncollapse.commands.shared import (
-    OUT,
-    SINGLE,
-    THREADS,
-    bad_input,
-    fail,
-    note,
-    say_saved,
-    setting_options,
-    use_machine,
-    warn,
-)
+from dyncollapse.commands.options import SINGLE
+from dyncollapse.commands.shared import bad_input, fail, note, say_saved, use_machine, warn
 from dyncollapse.runtime.canvas import save_picture
 from dyncollapse.runtime.dispatch import Workers
 from dyncollapse.runtime.executors import dask_workers, local_workers, slurm_workers
@@ -34,27 +21,16 @@ from dyncollapse.runtime.settings import option
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.sweeps.estimate import Estimate, estimate
 from dyncollapse.sweeps.grid import as_options, expand_grid, parse_grid, shown
+from dyncollapse.sweeps.options import WorkerOptions
 from dyncollapse.sweeps.schemas import Report
 from dyncollapse.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-EXECUTORS = ("local", "dask", "slurm")
-running = partial(grouped_option, group="running")
 SHOWN = 8  # digits of a point's name in the table: enough to find its folder
 # Rows of the table that a person reads through, and panels of the picture that fit on a page: 3 rows of 4.
 ROWS, PANELS = 60, 12
-
-
-@dataclass(frozen=True)
-class WorkerOptions:
-    """The options that say where points run."""
-
-    executor: str
-    count: int | None
-    scheduler: str | None
-    slurm: str | None
 
 
 @dataclass(frozen=True)
@@ -68,50 +44,30 @@ class Plan:
     estimate: Estimate
 
 
-@click.command(cls=GroupedCommand)
-@setting_options(Configuration, lists=True)
-@click.option("--out", type=OUT, required=True, help="Folder of the sweep, new or a sweep's.")
-@running("--executor", metavar="|".join(EXECUTORS), default="local", help="Where points run.  [local]")
-@running("--workers", type=THREADS, help="Packs run at a time.  [cores / --threads; on a cluster, as many as it has]")
-@running("--pack", "most_runs", type=click.IntRange(1, 10**6), help="Most runs in one ensemble.  [the fastest number]")
-@running("--scheduler", metavar="ADDRESS", help="Dask scheduler, tcp://...  [one that is started on this machine]")
-@running("--slurm", metavar="KEY=VALUE,..", help="Options of sbatch: partition, account, time in minutes, mem, ...")
-@running("--dry-run", is_flag=True, help="Print points, packing and a rough estimate; write nothing.")
-@AS_JSON
 def sweep(
     *,
     out: Path,
-    executor: str,
-    workers: int | None,
-    most_runs: int | None,
-    scheduler: str | None,
-    slurm: str | None,
+    where: WorkerOptions,
     dry_run: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Run a grid of simulations, and resume it: what is finished in --out is not run again.
-
-    Every setting takes several values: 1,2,3, or first:last:count with both ends, or first:last:count:log, or a
-    mixture; the grid has all combinations. Points that differ only in start and data train as one ensemble (a pack),
-    each as it would alone. --bias, --dynamics, --preset, --case and --threads (per worker) are one for all.
-    """
-    options = WorkerOptions(executor, workers, scheduler, slurm)
+    """Run a grid of simulations, or print its plan."""
     with bad_input():
         asked = Sweep(out, _grid(settings))
         threads = max(point.threads for point in asked.points.values())  # of SINGLE: the same for all
-        chosen = _workers(options, threads, out / "slurm")
-        if executor == "local":
+        chosen = _workers(where, threads, out / "slurm")
+        if where.executor == "local":
             for device in {point.device for point in asked.points.values()}:
                 use_machine(device, threads)
     if dry_run:
         with bad_input():
-            plan = _plan(asked, chosen, most_runs)
+            plan = _plan(asked, chosen, where.pack)
         if as_json:
             click.echo(json.dumps(_as_values(plan) | {"workers": chosen.count, **plan.estimate._asdict()}))
         print_plan(plan, to_stderr=as_json)
     else:
-        _run(asked, chosen, most_runs, as_json)
+        _run(asked, chosen, where.pack, as_json)
 
 
 def _grid(settings: Mapping[str, Any]) -> list[Configuration]:
@@ -121,21 +77,13 @@ def _grid(settings: Mapping[str, Any]) -> list[Configuration]:
     return expand_grid({name: lists.get(name, value) for name, value in given.items()})
 
 
-def _workers(options: WorkerOptions, threads: int, logs: Path) -> Workers:
+def _workers(where: WorkerOptions, threads: int, logs: Path) -> Workers:
     """Where points run, each on so many threads; Slurm's own files go into the folder `logs`."""
-    if options.executor not in EXECUTORS:
-        raise ValueError(f"--executor is {options.executor!r}; choose one of {', '.join(EXECUTORS)}")
-    for name, value, needed in (("--scheduler", options.scheduler, "dask"), ("--slurm", options.slurm, "slurm")):
-        if value is not None and options.executor != needed:
-            raise ValueError(f"{name} belongs to --executor {needed}; add it or drop {name}")
-    if options.executor == "dask":
-        return dask_workers(options.count, threads, options.scheduler)
-    if options.executor == "slurm":
-        pairs = [part.partition("=") for part in (options.slurm or "").split(",") if part]
-        if wrong := next(("".join(pair) for pair in pairs if not (pair[0] and pair[2])), None):
-            raise ValueError(f"--slurm holds {wrong!r}; write key=value,key=value")
-        return slurm_workers(logs, options.count, threads, {key.strip(): value for key, _, value in pairs})
-    return local_workers(options.count, threads)
+    if where.executor == "dask":
+        return dask_workers(where.workers, threads, where.scheduler)
+    if where.executor == "slurm":
+        return slurm_workers(logs, where.workers, threads, where.sbatch)
+    return local_workers(where.workers, threads)
 
 
 def _run(asked: Sweep, workers: Workers, most_runs: int | None, as_json: bool) -> None:

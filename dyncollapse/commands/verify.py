@@ -8,23 +8,12 @@ import click
 
 from dyncollapse.claims import CLAIMS, Checked, as_values, run_check
 from dyncollapse.commands.console import open_console, open_table
-from dyncollapse.commands.help_pages import GroupedCommand
-from dyncollapse.commands.json_option import AS_JSON
 from dyncollapse.commands.shared import fail, use_machine
 from dyncollapse.runtime.progress import progress_bars
 
 
-@click.command(cls=GroupedCommand)
-@click.option(
-    "--claim", "names", multiple=True, metavar="NAME", help="Check this claim only and explain it; repeatable."
-)
-@AS_JSON
 def verify(names: tuple[str, ...], as_json: bool) -> None:
-    """Measure every lemma, theorem and corollary of the paper, and every statement beyond it.
-
-    Each check returns a number and the bound it must respect. Theorem 2 as printed is wrong, so its check is
-    expected to fail. Exit code 1 when any claim behaves unlike what is expected of it.
-    """
+    """Check the claims of these names, or all, and print what each one measured."""
     known = {claim.name: claim for claim in CLAIMS}
     if unknown := [name for name in names if name not in known]:
         fail(2, f"--claim is {', '.join(unknown)}; the claims are {', '.join(known)}")

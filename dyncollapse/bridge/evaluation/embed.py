@@ -16,15 +16,13 @@ from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.evaluation.load import LoadedEncoder
 from dyncollapse.bridge.evaluation.row_files import RowFiles
 from dyncollapse.bridge.models.encoders import Encoder
+from dyncollapse.bridge.recipe import SPACES
 from dyncollapse.bridge.training.batch_size import check_batch_room
-from dyncollapse.bridge.training.collapse_monitor import SPACES
 from dyncollapse.bridge.training.optimisation import exact_float32
 from dyncollapse.diagnostics.readers import read_rows
 from dyncollapse.runtime.files import unmarked, write_json, write_whole
 from dyncollapse.runtime.settings import SettingError
 
-# Which views are embedded: each image as it is, then with an augmented one beside it, or two of those.
-VIEWS = ("clean", "one-sided", "two-sided")
 VIEWS_OF_LOSS = "two-sided"  # NT-Xent compares two augmented views, and so does a diagnosis of what it trained
 BATCH = 256
 LABELS = "labels.npy"

@@ -20,7 +20,6 @@ from dyncollapse.bridge.training.batch_size import check_batch_room
 from dyncollapse.bridge.training.optimisation import exact_float32
 from dyncollapse.runtime.settings import SettingError
 
-METHODS = ("logistic", "sgd")
 # The paper does not state its probe's settings. Epochs, batch, momentum and decay are those of Zbontar et al. (2021).
 # The learning rate is for features whose largest variance is 1, for which SGD on a softmax is stable up to a rate of 4
 # without momentum.
@@ -39,7 +38,7 @@ class Probed:
     """A linear probe's result.
 
     Attributes:
-        method: One of METHODS.
+        method: How it was trained, logistic or sgd.
         dimensions: How many dimensions of the representation it read.
         of: How many there are.
         top1: Accuracy on the test images, in percent.
