@@ -59,7 +59,8 @@ def check(
     at_real_scale = RealScaleOptions(tiny, device, cifar, minutes)
     full = full or tiny
     if wrong := (on_digits if full else at_real_scale).named():
-        fail(2, f"{', '.join(wrong)}: not {'with' if full else 'without'} --full; drop it, or change that")
+        here = "only for the check on digits; drop it, or --full and --tiny"
+        fail(2, f"{', '.join(wrong)}: {here if full else 'only with --full; add that, or drop it'}")
     if full:
         check_real_scale(at_real_scale, out, as_json=as_json)
     else:

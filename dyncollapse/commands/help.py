@@ -2,13 +2,12 @@
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 
 import click
 
 from dyncollapse.commands.shared import fail
 from dyncollapse.commands.topics import topic_names, topic_text, topic_title
-from dyncollapse.runtime.files import printable
+from dyncollapse.runtime.settings import did_you_mean, quoted
 
 WIDTH = 80
 
@@ -24,9 +23,8 @@ def help_(words: Sequence[str]) -> None:
         click.echo(page)
     else:
         known = [*topic_names(), *_command_names(root.command)]
-        near = get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-        meant = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(topic_names())}"
-        fail(2, f"there is no topic or command {printable(name)!r}; {meant} (dyncollapse help lists all)")
+        meant = did_you_mean(name.lower(), known, f"choose one of {', '.join(topic_names())}")
+        fail(2, f"there is no topic or command {quoted(name)}; {meant} (dyncollapse help lists all)")
 
 
 def _overview(root: click.Command) -> Iterator[str]:

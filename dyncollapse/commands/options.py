@@ -5,14 +5,14 @@ import os
 from collections.abc import Callable, Iterable
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
 from dyncollapse.commands.help_pages import grouped_option
 from dyncollapse.commands.shared import as_options, fail
 from dyncollapse.runtime.records import MOST_EPOCHS, MOST_WORKERS, REQUIRED, Setting, settings_of
-from dyncollapse.runtime.settings import SettingError, option, renamed
+from dyncollapse.runtime.settings import SettingError, option, quoted, renamed
 
 Command = Callable[..., Any]
 RecordT = TypeVar("RecordT")
@@ -49,6 +49,36 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+def _refuse_text(parameter: click.Parameter | None, value: Any, words: str, context: click.Context | None) -> NoReturn:
+    """Refuse text that is no number as the records' settings do."""
+    several = ""
+    if context is not None and context.command.name == "simulate" and set(",:") & set(str(value)):
+        several = "; dyncollapse sweep takes several"
+    name = "" if parameter is None else max(parameter.opts, key=len)
+    raise click.UsageError(f"{name} is {quoted(value)}; it takes {words}{several}", context)
+
+
+class _Number(click.types.FloatParamType):
+    """A number, refused in plain words."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        try:
+            return super().convert(value, parameter, context)
+        except click.BadParameter:
+            _refuse_text(parameter, value, "a number", context)
+
+
+class _WholeNumber(click.types.IntParamType):
+    """A whole number, refused in plain words."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        try:
+            return super().convert(value, parameter, context)
+        except click.BadParameter:
+            _refuse_text(parameter, value, "a whole number", context)
+
+
+TYPES: dict[type, click.ParamType] = {int: _WholeNumber(), float: _Number(), Path: click.Path(path_type=Path)}
 # Ranges of options that are no setting of a record, as wide as those of the records' settings.
 THREADS, EPOCHS = click.IntRange(1, MOST_WORKERS), click.IntRange(1, MOST_EPOCHS)
 # Names of a setting that its option still lists in place of NAME.
@@ -144,8 +174,7 @@ def _option(setting: Setting, several: bool) -> Callable[[Command], Command]:
     if several:
         words = metavar or {int: "INTEGER", float: "FLOAT", str: "TEXT"}[setting.type]
         return add(name, metavar=f"{words},..")
-    kind: Any = click.Path(path_type=Path) if setting.type is Path else setting.type
-    return add(name, type=kind, metavar=metavar, required=setting.default is REQUIRED)
+    return add(name, type=TYPES.get(setting.type, setting.type), metavar=metavar, required=setting.default is REQUIRED)
 
 
 def _help(setting: Setting) -> str:

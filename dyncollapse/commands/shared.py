@@ -37,6 +37,8 @@ class OneLineErrors(HelpPage, click.Group):
             except click.exceptions.NoArgsIsHelpError as error:
                 error.show()
                 sys.exit(error.exit_code)
+            except click.UsageError as error:
+                fail(error.exit_code, _misuse(error))
             except click.ClickException as error:
                 fail(error.exit_code, " ".join(error.format_message().splitlines()))
             except click.exceptions.Abort:
@@ -47,6 +49,14 @@ class OneLineErrors(HelpPage, click.Group):
                 if error.filename is not None:
                     fail(2, f"{error.filename} cannot be used ({error.strerror}); name another, or make it accessible")
                 fail(1, f"standard output could not be written ({error.strerror})")
+
+
+def _misuse(error: click.UsageError) -> str:
+    """What was wrong with a command line, and where it says what is right."""
+    text = " ".join(error.format_message().splitlines())
+    if error.ctx is None or text.endswith("?"):  # a name that was meant
+        return text
+    return f"{text.rstrip('.')}; {error.ctx.command_path} --help shows what it takes"
 
 
 @contextmanager
@@ -90,7 +100,8 @@ def use_machine(name: str, threads: int, workers: int = 0) -> None:
     offered = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     offered += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     if name not in offered:
-        raise SettingError(f"`device` is {quoted(name)}; this machine offers {', '.join(offered)}")
+        choose = "choose one of these" if offered[1:] else "give `device` cpu"
+        raise SettingError(f"`device` is {quoted(name)}; this machine offers {', '.join(offered)}; {choose}")
     check_count("threads", threads)
     check_count("workers", workers, least=0)
     torch.set_num_threads(threads)

@@ -10,13 +10,15 @@ from dyncollapse.claims import CLAIMS, Checked, as_values, run_check
 from dyncollapse.commands.console import open_console, open_table
 from dyncollapse.commands.shared import fail, use_machine
 from dyncollapse.runtime.progress import progress_bars
+from dyncollapse.runtime.settings import did_you_mean
 
 
 def verify(names: tuple[str, ...], as_json: bool) -> None:
     """Check the claims of these names, or all, and print what each one measured."""
     known = {claim.name: claim for claim in CLAIMS}
     if unknown := [name for name in names if name not in known]:
-        fail(2, f"--claim is {', '.join(unknown)}; the claims are {', '.join(known)}")
+        told = did_you_mean(unknown[0], known, f"the claims are {', '.join(known)}")
+        fail(2, f"--claim is {', '.join(unknown)}; {told}")
     use_machine("cpu", 1)  # the same bits everywhere, and small matrices gain nothing from more threads
     chosen, checked = [known[name] for name in dict.fromkeys(names)] or list(CLAIMS), list[Checked]()
     try:

@@ -26,7 +26,10 @@ def cautions(evidence: Evidence, ratios: Float[Tensor, " r"] | None) -> list[str
 def _samples(evidence: Evidence) -> list[str]:
     n, d, found = evidence.samples, evidence.dim, []
     if n <= d:
-        found.append(f"{n} samples of {d} dimensions show at most {n - 1}; give more than {d}, better ten times that")
+        found.append(
+            f"{n} samples of {d} dimensions show at most {n - 1}; give more than {d}, better ten times that, or "
+            "transpose the array if its columns are the samples"
+        )
     elif n < 10 * d:
         found.append(f"{n} samples are fewer than 10 x {d}: rank measures and the smallest variances come out too low")
     if evidence.seen < d and abs(n - 1 - d) <= HARD_EDGE * d:

@@ -181,7 +181,7 @@ def test_small_check_runs_through(tmp_path, monkeypatch):
         (["pretrain", "--data", "digits", "--method", "directclr", "--projector", "mlp"], "directclr has none"),
         (["pretrain", "--data", "digits", "--arch", "resnet0"], "--arch is 'resnet0'"),
         (["pretrain", "--data", "digits", "--config", "/nowhere.toml"], "--config /nowhere.toml cannot be read"),
-        (["pretrain", "--data", "digits", "--lr", "fast"], "'fast' is not a valid float"),
+        (["pretrain", "--data", "digits", "--lr", "fast"], "--lr is 'fast'; it takes a number"),
         (["pretrain", "--resume"], "--resume goes on with a run; name its folder with --out"),
         (["pretrain", "--resume", "--out", "/nowhere"], "/nowhere is no run"),
         (["embed", "--checkpoint", "/nowhere"], "/nowhere does not exist"),

@@ -96,7 +96,7 @@ def refuse(options, words):
         refuse(["a.npy", "--positives", "b.npy", "--loss", "infonce", "--temperature", "1"], "infonce loss has none"),
         refuse(["a.npy", "--positives", "b.npy", "--loss", "ntxent", "--views", "one-sided"], "needs two-sided views"),
         refuse(["a.npy", "--sample", "1"], "--sample is 1; it must be between 2 and 1e9 rows"),
-        refuse(["a.npy", "--sample", "many"], "'many' is not a valid integer"),
+        refuse(["a.npy", "--sample", "many"], "--sample is 'many'; it takes a whole number"),
         refuse(["a.npy", "--seed", "99999999999999999999"], "--seed"),
         refuse(["a.npy", "--key", "z"], "leave out --key"),
         refuse(["two.npz"], "choose one with --key"),

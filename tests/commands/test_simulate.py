@@ -35,7 +35,7 @@ def test_json_is_alone_on_stdout(simulate, tmp_path):
     [
         (["--aug-strength", "-1"], "--aug-strength is -1.0"),
         (["--aug-strength", "nan"], "--aug-strength is nan"),
-        (["--aug-strength", "much"], "'much' is not a valid float"),
+        (["--aug-strength", "much"], "--aug-strength is 'much'; it takes a number"),
         (["--aug-dim", "5"], "between 0 and --dim 4"),
         (["--batch-size", "65"], "--pool is 64 with --batch-size 65"),
         (["--steps", "0"], "--steps is 0"),
