@@ -1,4 +1,4 @@
-"""`dyncollapse bridge check`: every projector on digits, beside the paper's tables."""
+"""Run `dyncollapse bridge check`: every projector on digits, compared with the paper's tables."""
 
 import json
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class DigitsOptions:
     workers: int | None
 
     def named(self) -> list[str]:
-        """Those that are given."""
+        """The names of the options that were given."""
         given = {"--seeds": self.seeds, "--epochs": self.epochs, "--short": self.short, "--workers": self.workers}
         return [name for name, value in given.items() if value]
 
@@ -68,20 +68,20 @@ def check(
 
 
 def _check_on_digits(options: DigitsOptions, out: Path | None, *, as_json: bool) -> None:
-    """Do all runs, print the table and leave with 1 where one failed."""
+    """Run all recipes, print the table, and exit with 1 if one failed."""
     with refusals():
         if options.workers is not None:
             check_count("workers", options.workers)
         recipes = check_recipes(options.seeds or SEEDS, short=options.short, epochs=options.epochs)
-        # A check that was killed at its start has left folders of runs, and nothing in them.
+        # A check that was killed early leaves empty folders of runs: the same command may continue it.
         with claimed_folder(out, "check", lambda folder: any((folder / name).is_dir() for name in recipes)) as folder:
-            again = f"dyncollapse bridge check --out {folder} with the same options goes on"
+            again = f"dyncollapse bridge check --out {folder} with the same options continues"
             try:
                 with progress_line("steps") as advance:
                     failures = run_check(folder, recipes, options.workers, advance)
                 compared = _save(folder) | {"failures": failures}
             except (KeyboardInterrupt, Stopped):
-                fail(130, f"Interrupted; what was saved until then is in {folder}/, and {again}")
+                fail(130, f"Interrupted; the results so far are in {folder}/, and {again}")
             except CannotWrite as error:
                 fail(1, f"{error.filename} could not be written ({error.strerror}); {again}")
     if as_json:
@@ -94,10 +94,10 @@ def _check_on_digits(options: DigitsOptions, out: Path | None, *, as_json: bool)
 
 
 def _save(folder: Path) -> dict[str, Any]:
-    """Compare what there is with the paper, and save table and figures."""
+    """Compare the finished runs with the paper, and save table and figures."""
 
     def draw() -> "Figure":
-        # Imports Matplotlib, which fails where the user's settings of it are broken.
+        # Here, not above: importing Matplotlib fails when the user's settings of it are broken.
         from dyncollapse.bridge.evaluation.pictures import draw_check
 
         return draw_check(runs)

@@ -1,4 +1,4 @@
-"""`dyncollapse bridge diagnose`: both spaces of an encoder, diagnosed side by side."""
+"""Run `dyncollapse bridge diagnose`: both spaces of an encoder, diagnosed side by side."""
 
 import json
 import shutil
@@ -81,7 +81,7 @@ def diagnose(
 def _diagnose(
     opened: Opened, options: EncoderOptions, comparison: DiagnosisOptions, folder: Path
 ) -> tuple[DiagnosedSpaces, str]:
-    """Embed the images into a folder and diagnose them; also a sentence on the images that could not be read."""
+    """Embed the images into a folder and diagnose them; the diagnosis, and a sentence on unreadable images."""
     checkpoint = opened.checkpoint
     spaces = SPACES if checkpoint.has_embedding else SPACES[:1]
     embedded = embed_images(checkpoint, opened.images, folder, options, spaces=spaces, views=comparison.views)
@@ -99,7 +99,7 @@ def _diagnose(
 
 
 def _place(checkpoint: LoadedEncoder, out: Path | None) -> AbstractContextManager[tuple[Path, Path]]:
-    """Where results go, for now and in the end: `out`, or the run that the checkpoint is of, or a new folder."""
+    """The folder to fill and its final place: `out`, or diagnosis/ of the checkpoint's run, or a new folder."""
     if checkpoint.run and out is None:
         return replaced_folder(checkpoint.run / "diagnosis")
     return whole_folder(out, "diagnose")
@@ -107,7 +107,7 @@ def _place(checkpoint: LoadedEncoder, out: Path | None) -> AbstractContextManage
 
 @contextmanager
 def _emptied(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside the results, for what is too large for the system's own."""
+    """A temporary folder beside the results, for files that may be too large for the system's own one."""
     path = partial_path(folder)
     path.mkdir()
     try:
@@ -117,10 +117,10 @@ def _emptied(folder: Path) -> Iterator[Path]:
 
 
 def _save(diagnosis: DiagnosedSpaces, checkpoint: LoadedEncoder, folder: Path, config: dict[str, Any]) -> list[str]:
-    """Write a folder of each space, the picture and diagnosis.json; the names of what was saved."""
+    """Write a folder per space, the picture and diagnosis.json; return the names of what was saved."""
 
     def draw() -> "Figure":
-        # Imports Matplotlib, which fails where the user's settings of it are broken.
+        # Here, not above: importing Matplotlib fails when the user's settings of it are broken.
         from dyncollapse.bridge.evaluation.pictures import draw_spaces
 
         return draw_spaces(diagnosis.reports)
@@ -142,7 +142,7 @@ def _save(diagnosis: DiagnosedSpaces, checkpoint: LoadedEncoder, folder: Path, c
 
 
 def print_spaces(diagnosis: DiagnosedSpaces, title: str, *, to_stderr: bool) -> None:
-    """Print both spaces' spectra, their measures side by side, the layers' alignment and the verdicts."""
+    """Print spectra, measures side by side, the alignment of the last layers, and the verdicts."""
     console, reports = open_console(to_stderr), diagnosis.reports
     plain = not console.encoding.lower().startswith("utf")
     console.print(title, soft_wrap=True)
@@ -167,8 +167,8 @@ def print_spaces(diagnosis: DiagnosedSpaces, title: str, *, to_stderr: bool) -> 
         aligned = layer.alignment
         console.print(
             f"alignment of {layer.first} and {layer.second}: {aligned.pattern}, share {aligned.alignment:.2f} of |A|^2 "
-            f"in order, {aligned.permuted_alignment:.2f} on the best matching of {len(aligned.blocks)} groups of "
-            f"singular values that are told apart; between them: {layer.between}",
+            f"in order, {aligned.permuted_alignment:.2f} under the best matching of {len(aligned.blocks)} "
+            f"distinguishable groups of singular values; between these layers: {layer.between}",
             soft_wrap=True,
         )
     for space, report in reports.items():

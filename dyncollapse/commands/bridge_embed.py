@@ -1,4 +1,4 @@
-"""`dyncollapse bridge embed`: an encoder's representations and embeddings as .npy files."""
+"""Run `dyncollapse bridge embed`: an encoder's representations and embeddings as .npy files."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What `bridge embed`, `diagnose` and `probe` share: the options that find an encoder and its images, and embedding."""
+"""What `bridge embed`, `diagnose` and `probe` share: opening an encoder and its images, and embedding these."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from dyncollapse.runtime.progress import progress_line
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """An encoder on its device, the images that `split` names, and all images of the data that these are from."""
+    """An encoder, the images of one split, and the data that they are from."""
 
     checkpoint: LoadedEncoder
     images: Images
@@ -28,12 +28,12 @@ class Opened:
 
     @property
     def title(self) -> str:
-        """Which file it is, and how its tensors were matched."""
+        """The file's name, and how many of its tensors were matched."""
         return f"{self.checkpoint.path}: {self.checkpoint.matched}"
 
 
 def open_encoder(options: EncoderOptions, split: str | None) -> Opened:
-    """Open what --checkpoint, --data and --split name. Raises ValueError where these do not fit together."""
+    """Open the encoder and the images. Raises ValueError when they do not fit together."""
     use_machine(options.device, options.threads, options.workers)
     checkpoint = load_encoder(
         options.checkpoint,
@@ -60,7 +60,7 @@ def open_encoder(options: EncoderOptions, split: str | None) -> Opened:
             "give others"
         )
     if options.data not in (None, checkpoint.data):
-        checkpoint = replace(checkpoint, run=None)  # what other images say is no result of the run
+        checkpoint = replace(checkpoint, run=None)  # results on other images do not belong to the run
     return Opened(checkpoint, images, split, data)
 
 
@@ -97,7 +97,7 @@ def skipped_images(images: Images, options: EncoderOptions) -> Skipped:
 
 @contextmanager
 def saved_whole_or_not(show: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Say after Ctrl-C and where a file cannot be written that nothing was saved; `show` results before the latter."""
+    """Report that nothing was saved, after Ctrl-C or a file that cannot be written; after the latter, `show` first."""
     try:
         yield
     except KeyboardInterrupt:

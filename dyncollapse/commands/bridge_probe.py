@@ -1,4 +1,4 @@
-"""`dyncollapse bridge probe`: a linear probe of an encoder, and its place beside the run."""
+"""Run `dyncollapse bridge probe`: a linear probe of an encoder."""
 
 import json
 from pathlib import Path
@@ -58,7 +58,7 @@ def probe(options: EncoderOptions, *, wanted: ProbeOptions, as_json: bool) -> No
 def _by_logistic_regression(opened: Opened, test: Images, options: EncoderOptions, subvector: int | None) -> Probed:
     def embed(images: Images, folder: Path) -> tuple[Tensor, Tensor]:
         embedded = embed_images(opened.checkpoint, images, folder, options, spaces=("representation",), views="clean")
-        return embedded["representation"][0].clone(), embedded.labels  # a copy, for the next ones take its file
+        return embedded["representation"][0].clone(), embedded.labels  # a copy: the file is reused
 
     with TemporaryDirectory() as temporary:
         train_rows, test_rows = (embed(images, Path(temporary)) for images in (opened.images, test))

@@ -1,4 +1,4 @@
-"""`dyncollapse bridge table`: runs beside the paper's tables."""
+"""Run `dyncollapse bridge table`: runs beside the paper's tables."""
 
 import json
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from dyncollapse.commands.bridge_shared import refusals
 from dyncollapse.commands.console import open_console, open_table
 from dyncollapse.commands.shared import fail, note, say
 
-SHORT = {"strong-augmentation": "augm.", "implicit-regularization": "regul."}  # as the last column has room for
+SHORT = {"strong-augmentation": "augm.", "implicit-regularization": "regul."}  # what fits into the last column
 WIDTH_OF_ALL = 110  # columns of the whole table; on fewer, ranks and verdicts are left to --json
 
 
 def table(folders: tuple[Path, ...], markdown: bool, as_json: bool) -> None:
-    """Print runs beside the paper's tables."""
+    """Compare runs with the paper's tables, and print the comparison."""
     if markdown and as_json:
         fail(2, "--markdown and --json cannot share stdout; choose one")
     with refusals():
@@ -32,7 +32,7 @@ def table(folders: tuple[Path, ...], markdown: bool, as_json: bool) -> None:
 
 
 def print_table(compared: Mapping[str, Any], *, to_stderr: bool) -> None:
-    """Print the paper's Tables 1 and 2 beside what runs gave, and what differs: what `compare` returns."""
+    """Print the result of `compare`: runs beside the paper's Tables 1 and 2, and what differs."""
     console = open_console(to_stderr)
     wide = console.width >= WIDTH_OF_ALL
     more = ("RankMe r", "erank r", "erank z", "collapsed r", "by") if wide else ()
@@ -52,7 +52,7 @@ def print_table(compared: Mapping[str, Any], *, to_stderr: bool) -> None:
 
 
 def _ranks(row: Mapping[str, Any]) -> list[str]:
-    """The cells of a row's ranks, collapsed dimensions and mechanisms."""
+    """The cells of a row for ranks, collapsed dimensions and mechanisms."""
     ranks = ("representation_rankme", "representation_effective_rank", "embedding_effective_rank")
     collapsed = row["collapsed"]
     mechanisms = (row["mechanism"] or "none").split("/")

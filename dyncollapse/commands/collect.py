@@ -1,4 +1,4 @@
-"""`dyncollapse collect`: the results of a sweep as one table."""
+"""Run `dyncollapse collect`: the results of a sweep as one table."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from dyncollapse.sweeps.tables import check_table, write_csv, write_table
 
 
 def collect(folder: Path, out: Path | None) -> None:
-    """Print or save the results of the sweep in a folder as one table."""
+    """Print the results of a sweep as CSV, or save them as one table."""
     with bad_input():
         if out is not None:
             check_table(out)
@@ -32,4 +32,4 @@ def collect(folder: Path, out: Path | None) -> None:
         say(f"{problem}; the next sweep runs it again", err=True)
     print_failures(sweep, {name: text for name, text in sweep.failures().items() if name not in reports})
     if missing := len(sweep.points) - len(rows):
-        say(f"{missing} of {len(sweep.points)} points are not finished; the sweep's command goes on", err=True)
+        say(f"{missing} of {len(sweep.points)} points are not finished; the sweep's command continues it", err=True)

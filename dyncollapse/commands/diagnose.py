@@ -1,4 +1,4 @@
-"""`dyncollapse diagnose`: the report on embeddings from files, on the terminal and as files."""
+"""Run `dyncollapse diagnose`: the report on embeddings from files, on the terminal and as files."""
 
 import re
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ WIDTH_FOR_WORDS = 100  # columns from which on definitions have room beside the 
 
 @dataclass(frozen=True)
 class Request:
-    """What to diagnose, and how: the arguments of `monitor.diagnose`, with files in place of arrays."""
+    """The arguments of `monitor.diagnose`, with files in place of arrays."""
 
     file: Path
     positives: tuple[Path, ...]
@@ -48,11 +48,11 @@ class Request:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The parts of the work whose progress is shown."""
+        """The parts of the work that show progress."""
         return ("embeddings", *(["inputs"] if self.inputs else []), *(["pairs"] if self.options.loss else []))
 
     def as_config(self) -> dict[str, Any]:
-        """All of it as plain JSON values, with the versions of what computes it."""
+        """The request as plain JSON values, with the versions of the libraries."""
         return {
             "file": str(self.file),
             "positives": [str(path) for path in self.positives],
@@ -76,7 +76,7 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """A report, the contents of its files by name, and lines on the files that could not be made."""
+    """A report, the contents of its files by name, and a line for each file that could not be made."""
 
     report: EmbeddingReport
     contents: dict[str, bytes]
@@ -102,7 +102,7 @@ def diagnose(*, out: Path | None, as_json: bool, as_csv: bool, as_html: bool, **
 
 
 def _requested(given: dict[str, Any]) -> Request:
-    """The options as a request; --views without other views is refused."""
+    """The options as a request. Refuses --views when there are no other views."""
     if given["views"] and not (given["positives"] or given["inputs"]):
         fail(2, "--views says how other views were made, and there are none; give --positives, or leave it out")
     with bad_input():
@@ -111,7 +111,7 @@ def _requested(given: dict[str, Any]) -> Request:
 
 
 def _diagnose(request: Request, out: Path | None, forms: Sequence[str]) -> tuple[Diagnosis, str]:
-    """The diagnosis, saved in `out` where that is given, and in one line why it could not be saved."""
+    """The diagnosis, saved in `out` if that is given, and one line on why it could not be saved."""
     diagnosis: Diagnosis | None = None
     try:
         with bad_input(TOO_BIG):
@@ -135,7 +135,7 @@ def _diagnose(request: Request, out: Path | None, forms: Sequence[str]) -> tuple
 
 
 def _read(request: Request) -> Rows:
-    """Open the files of a request."""
+    """Read the files of a request."""
 
     def read(path: Path) -> Tensor:
         path, key = _file_and_key(path)
@@ -150,13 +150,13 @@ def _read(request: Request) -> Rows:
 
 
 def _file_and_key(path: Path) -> tuple[Path, str | None]:
-    """The file that FILE or FILE:KEY names, and the array's name where there is one."""
+    """The path of FILE or FILE:KEY, and the name of the array if there is one."""
     name, colon, key = str(path).rpartition(":")
     return (Path(name), key) if colon and not path.exists() else (path, None)
 
 
 def _examine(request: Request, rows: Rows, forms: Sequence[str]) -> Diagnosis:
-    """Report on the rows, and make the files that `forms` name."""
+    """Diagnose the rows, and make the contents of the files that `forms` name."""
     with unchanged(request.sources), progress_bars(request.steps) as progress:
         report = monitor.diagnose(
             rows.embeddings,
@@ -167,13 +167,13 @@ def _examine(request: Request, rows: Rows, forms: Sequence[str]) -> Diagnosis:
             progress=progress,
         )
     problems = list[str]()
-    # Without a form, `as_files` would make all of them.
+    # Without names of forms, `as_files` makes all files.
     contents = exports.as_files(report, request.as_config(), *forms, tell=problems.append) if forms else {}
     return Diagnosis(report, contents, problems)
 
 
 def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> None:
-    """Print size, spectrum, measures with their intervals and definitions, warnings and the verdict."""
+    """Print the size, the spectrum, the measures, warnings and the verdict."""
     console, conventions = open_console(to_stderr), report.conventions
     kind = "normalised" if conventions["normalised"] else "not normalised"
     precision = conventions["precision"]
@@ -182,7 +182,7 @@ def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> 
     console.print(facts, soft_wrap=True)
     console.print()
     plain = not console.encoding.lower().startswith("utf")
-    width = max(16, min(64, console.width - 24))  # beside the chart stand numbers and names
+    width = max(16, min(64, console.width - 24))  # numbers and names stand beside the chart
     lines = spectrum_lines(
         report.spectrum.tolist(), report.noise_floor, report.verdict.threshold, plain=plain, width=width
     )
@@ -205,14 +205,14 @@ def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> 
 
 
 def _measures(report: EmbeddingReport, *, with_words: bool) -> Table:
-    """The measures with their intervals, and with their definitions where there is room for words."""
+    """The measures with their intervals and, if there is room, their definitions."""
     table = open_table("measure", "value", "95 % interval", left=1)
     if with_words:
-        table.add_column("definition")  # the only one that may be wrapped: words give way, numbers never
+        table.add_column("definition")  # the only column that may wrap, so that numbers never do
     for name, value in report.measures.items():
         bar = report.intervals[name]
         interval = "" if bar is None else f"{bar[0]:.4g} .. {bar[1]:.4g}"
-        definition = re.sub(r" \([^()]*\d{4}\)$", "", report.conventions[name])  # JSON and page keep the sources
+        definition = re.sub(r" \([^()]*\d{4}\)$", "", report.conventions[name])  # without the source
         cells = (name, "-" if value is None else f"{value:.4g}", interval, definition)
         table.add_row(*cells[: len(table.columns)])
     return table

@@ -9,17 +9,17 @@ import click
 
 
 class GroupedOption(click.Option):
-    """An option that stands under a heading of its command's page of help.
-
-    Args:
-        names: As for `click.Option`.
-        group: The heading; without one the option stands under the command's last.
-        former: An earlier name of the option, which is taken but not shown.
-        settings: As for `click.Option`.
-    """
+    """An option under a heading of its command's page of help."""
 
     def __init__(self, *names: Any, group: str = "", former: str = "", **settings: Any) -> None:
-        """Keep the heading and the earlier name."""
+        """Keep the heading and the earlier name.
+
+        Args:
+            *names: As for `click.Option`.
+            group: The heading; without one the option stands under the command's last.
+            former: An earlier name of the option, which is taken but not shown.
+            **settings: As for `click.Option`.
+        """
         if former:
             names = ([*names[0], former], *names[1:])
         super().__init__(*names, **settings)
@@ -35,17 +35,17 @@ grouped_option = partial(click.option, cls=GroupedOption)
 
 
 class HelpPage(click.Command):
-    """A command whose page of help ends with an example and the topics to read on.
-
-    Args:
-        values: As for `click.Command`.
-        example: A command line that works.
-        topics: Names of topics of `dyncollapse help`.
-        settings: As for `click.Command`.
-    """
+    """A command whose page of help ends with an example and the topics to read on."""
 
     def __init__(self, *values: Any, example: str = "", topics: Sequence[str] = (), **settings: Any) -> None:
-        """Keep the example and the topics."""
+        """Keep the example and the topics.
+
+        Args:
+            *values: As for `click.Command`.
+            example: A command line that works.
+            topics: Names of topics of `dyncollapse help`.
+            **settings: As for `click.Command`.
+        """
         super().__init__(*values, **settings)
         self.example, self.topics = example, tuple(topics)
 
@@ -61,17 +61,17 @@ class HelpPage(click.Command):
 
 
 class GroupedCommand(HelpPage):
-    """A command whose page of help shows its options by group.
-
-    Args:
-        values: As for `HelpPage`.
-        rest: Heading of the options that have no group, where others have one.
-        runs: What it runs, as `page` has it.
-        settings: As for `HelpPage`.
-    """
+    """A command whose page of help shows its options by group."""
 
     def __init__(self, *values: Any, rest: str = "output", runs: str = "", **settings: Any) -> None:
-        """Keep the heading and the name of what it runs."""
+        """Keep the heading and the name of what it runs.
+
+        Args:
+            *values: As for `HelpPage`.
+            rest: Heading of the options that have no group, where others have one.
+            runs: What it runs, as `page` has it.
+            **settings: As for `HelpPage`.
+        """
         super().__init__(*values, **settings)
         self.rest, self.runs = rest, runs
 
@@ -82,22 +82,22 @@ class GroupedCommand(HelpPage):
             words = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if words is not None:
                 groups.setdefault(getattr(parameter, "group", "") or self.rest, []).append(words)
-        groups[self.rest] = groups.pop(self.rest)  # --help at least is there
+        groups[self.rest] = groups.pop(self.rest)  # never empty: --help is in it
         for group, rows in groups.items():
             with formatter.section("Options" if groups.keys() == {self.rest} else group.capitalize()):
                 formatter.write_dl(rows)
 
 
 def page(runs: str, words: str, *options: Callable[[Any], Any], **settings: Any) -> GroupedCommand:
-    """Make a command from its page of help; the module of the function that it runs is imported when it is called.
+    """Make a command from its page of help; the function that it runs is imported when it is called.
 
-    Pages of help, lists of commands and refused options so start without PyTorch.
+    So pages of help, lists of commands and refused options start without PyTorch.
 
     Args:
         runs: The function, as "module:function"; it takes the values of the options by name.
         words: The help: a question in one sentence, then paragraphs.
-        options: Decorators that add the options, as those of click.
-        settings: `example`, `topics` and `rest` of the page, and what else `click.Command` takes.
+        *options: Decorators that add the options, as those of click.
+        **settings: `example`, `topics` and `rest` of the page, and what else `click.Command` takes.
 
     Returns:
         The command, named as the function without a final underscore.

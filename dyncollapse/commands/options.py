@@ -19,7 +19,7 @@ RecordT = TypeVar("RecordT")
 
 
 class _Target(click.Path):
-    """Where results go: a path with a name, for an empty one would mean the folder in which the user is."""
+    """A path for results; it may not be empty, which would mean the current folder."""
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
         if not os.fspath(value):
@@ -28,7 +28,7 @@ class _Target(click.Path):
 
 
 OUT = _Target(path_type=Path)
-# The option that every command has which prints a result.
+# Every command that prints a result has this option.
 AS_JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout; all else goes to stderr."
 )
@@ -39,10 +39,10 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str | No
 
 
 class FiniteRange(click.FloatRange):
-    """Numbers between two ends; NaN, which is neither below nor above them, is refused."""
+    """A number between two ends; NaN, which compares with neither, is refused."""
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
-        """The number."""
+        """Return the number."""
         number = super().convert(value, parameter, context)
         if not math.isfinite(number):
             self.fail(f"{value} is not finite", parameter, context)
@@ -50,7 +50,7 @@ class FiniteRange(click.FloatRange):
 
 
 def _refuse_text(parameter: click.Parameter | None, value: Any, words: str, context: click.Context | None) -> NoReturn:
-    """Refuse text that is no number as the records' settings do."""
+    """Refuse text that is no number, in the words of the records' settings."""
     several = ""
     if context is not None and context.command.name == "simulate" and set(",:") & set(str(value)):
         several = "; dyncollapse sweep takes several"
@@ -58,44 +58,44 @@ def _refuse_text(parameter: click.Parameter | None, value: Any, words: str, cont
     raise click.UsageError(f"{name} is {quoted(value)}; it takes {words}{several}", context)
 
 
-class _Number(click.types.FloatParamType):
-    """A number, refused in plain words."""
+class _PlainWords(click.ParamType):
+    """A number of click's, which refuses text in plain words."""
+
+    words: str
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
         try:
             return super().convert(value, parameter, context)
         except click.BadParameter:
-            _refuse_text(parameter, value, "a number", context)
+            _refuse_text(parameter, value, self.words, context)
 
 
-class _WholeNumber(click.types.IntParamType):
-    """A whole number, refused in plain words."""
+class _Number(_PlainWords, click.types.FloatParamType):
+    words = "a number"
 
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
-        try:
-            return super().convert(value, parameter, context)
-        except click.BadParameter:
-            _refuse_text(parameter, value, "a whole number", context)
+
+class _WholeNumber(_PlainWords, click.types.IntParamType):
+    words = "a whole number"
 
 
 TYPES: dict[type, click.ParamType] = {int: _WholeNumber(), float: _Number(), Path: click.Path(path_type=Path)}
-# Ranges of options that are no setting of a record, as wide as those of the records' settings.
+# Ranges of options outside of records, equal to those of the records' settings.
 THREADS, EPOCHS = click.IntRange(1, MOST_WORKERS), click.IntRange(1, MOST_EPOCHS)
-# Names of a setting that its option still lists in place of NAME.
+# With at most so many choices, an option shows them in place of NAME.
 FEW = 4
-# Settings of which a sweep has one value.
+# Settings that have one value in a sweep.
 SINGLE = ("preset", "case", "bias", "dynamics", "threads")
 
 
 def setting_options(
     record: type, *, lists: bool = False, only: Iterable[str] | None = None
 ) -> Callable[[Command], Command]:
-    """Give a command an option for each setting of a record. What is not given arrives as None: see `taken`.
+    """Give a command an option for each setting of a record; options that are not given are None.
 
     Args:
-        record: Its fields say name, type, unit, default, group and help.
-        lists: Whether an option may have several values, which the command reads itself; those of SINGLE never do.
-        only: Names of the settings that the command has, where it has not all of them.
+        record: A class of `runtime.records`; its fields have type, unit, default, group and help.
+        lists: Whether options take several values as text, which the command parses; those of SINGLE never do.
+        only: Names of the settings to take; by default all.
 
     Returns:
         The decorator.
@@ -115,12 +115,12 @@ def setting_options(
 def record_options(
     record: type, name: str = "options", *, only: Iterable[str] | None = None
 ) -> Callable[[Command], Command]:
-    """Give a command the options of a record's settings, and the record that is made of them as an argument.
+    """Give a command the options of a record, and pass it the record that they make.
 
     Args:
         record: As for `setting_options`.
-        name: The argument.
-        only: As for `setting_options`; the record has its defaults for the others.
+        name: The parameter of the command that takes the record.
+        only: As for `setting_options`; the other settings keep their defaults.
 
     Returns:
         The decorator.
@@ -141,18 +141,18 @@ def record_options(
 
 
 def taken(record: type[RecordT], given: dict[str, Any], only: Iterable[str] | None = None) -> RecordT:
-    """Make a record of what a command was given by the options of `setting_options`.
+    """Make a record from the values of the options that `setting_options` added.
 
     Args:
-        record: The same class.
-        given: The command's values by name; the record's settings are taken out of it.
-        only: As for `setting_options`: options of these names are the record's, others of its names are another's.
+        record: The class of the record.
+        given: The values of the command's options by name; those of the record are removed from it.
+        only: As for `setting_options`; another record of the command may have options of the other names.
 
     Returns:
-        The record, with its defaults for what is None.
+        The record; settings that are None have their defaults.
 
     Raises:
-        SettingError: For the first value that it refuses.
+        SettingError: One line, for the first value that the record refuses.
     """
     names = settings_of(record) if only is None else only  # type: ignore[arg-type]
     values = {name: given.pop(name) for name in names if name in given}
@@ -178,7 +178,7 @@ def _option(setting: Setting, several: bool) -> Callable[[Command], Command]:
 
 
 def _help(setting: Setting) -> str:
-    """What a setting is, its names where the option does not list them, and what it is where none is given."""
+    """The help of a setting: its sentence, its choices unless the option shows them, and its default."""
     names = f" One of {', '.join(setting.choices)}." if len(setting.choices) > FEW else ""
     shown = setting.standard if setting.default is not REQUIRED else ""  # click itself adds [required]
     standard = f"  [{shown}]" if shown else ""

@@ -1,4 +1,4 @@
-"""`dyncollapse sweep`: a grid of simulations, its plan, its table, its failures and its picture."""
+"""Run `dyncollapse sweep`: a grid of simulations, its plan, its table, its failures and its picture."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -28,14 +28,14 @@ from dyncollapse.sweeps.sweep import Sweep
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHOWN = 8  # digits of a point's name in the table: enough to find its folder
-# Rows of the table that a person reads through, and panels of the picture that fit on a page: 3 rows of 4.
+SHOWN = 8  # letters of a point's name in the table, enough to find its folder
+# Rows of a table that a person reads, and panels that fit on a page: 3 rows of 4.
 ROWS, PANELS = 60, 12
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep would do: how many points are finished, the packs of the others, and what these take."""
+    """What a sweep will do: the number of finished points, the packs of the others, and an estimate of these."""
 
     sweep: Sweep
     finished: int
@@ -55,7 +55,7 @@ def sweep(
     """Run a grid of simulations, or print its plan."""
     with bad_input():
         asked = Sweep(out, _grid(settings))
-        threads = max(point.threads for point in asked.points.values())  # of SINGLE: the same for all
+        threads = max(point.threads for point in asked.points.values())  # the same for all points, see SINGLE
         chosen = _workers(where, threads, out / "slurm")
         if where.executor == "local":
             for device in {point.device for point in asked.points.values()}:
@@ -71,14 +71,14 @@ def sweep(
 
 
 def _grid(settings: Mapping[str, Any]) -> list[Configuration]:
-    """The points of the grid that the options describe."""
+    """The points of the grid."""
     given = {name: value for name, value in settings.items() if value is not None}
     lists = parse_grid({name: text for name, text in given.items() if name not in SINGLE})
     return expand_grid({name: lists.get(name, value) for name, value in given.items()})
 
 
 def _workers(where: WorkerOptions, threads: int, logs: Path) -> Workers:
-    """Where points run, each on so many threads; Slurm's own files go into the folder `logs`."""
+    """The workers for the points, each with so many threads; Slurm writes its files into the folder `logs`."""
     if where.executor == "dask":
         return dask_workers(where.workers, threads, where.scheduler)
     if where.executor == "slurm":
@@ -87,17 +87,17 @@ def _workers(where: WorkerOptions, threads: int, logs: Path) -> Workers:
 
 
 def _run(asked: Sweep, workers: Workers, most_runs: int | None, as_json: bool) -> None:
-    """Run what is not finished, and show and save all that the folder then holds."""
+    """Run the unfinished points; print, draw and save the results of all."""
     try:
         with bad_input(), progress_line() as progress:
             failures = asked.run(workers, most_runs=most_runs, progress=progress, tell=note)
         table, pictures, problem = _gather(asked)
     except KeyboardInterrupt:
         done = len(asked.reports()[0])
-        fail(130, f"Interrupted. {done} of {len(asked.points)} points are done; the same command goes on.")
+        fail(130, f"Interrupted. {done} of {len(asked.points)} points are done; the same command continues.")
     except OSError as error:
         reason = f"{error.filename or asked.folder} cannot be written ({error.strerror})"
-        fail(1 if error.errno in DISK else 2, f"{reason}; the same command goes on, where it can write")
+        fail(1 if error.errno in DISK else 2, f"{reason}; make room or access, and give the same command again")
     if as_json:
         lost = [{"point": n, "failure": text, "config": asked.points[n].as_dict()} for n, text in failures.items()]
         values = {"folder": str(asked.folder), "points": len(asked.points), "table": table, "failures": lost}
@@ -112,12 +112,12 @@ def _run(asked: Sweep, workers: Workers, most_runs: int | None, as_json: bool) -
 
 
 def _gather(asked: Sweep) -> tuple[list[dict[str, Any]], list[str], str]:
-    """The table, the pictures of the whole folder, other grids' too, and why those failed, which hides no row."""
+    """The table of this grid, the names of the pictures of the whole folder, and one line on why these failed."""
     try:
         everything = Sweep.open(asked.folder)
     except ValueError as error:
         return asked.table(), [], f"sweep.png could not be drawn ({error})"
-    reports = everything.reports()[0]  # read once for both
+    reports = everything.reports()[0]  # read once for picture and table
     pictures, problem = _save_picture(everything, reports)
     return asked.table({name: reports[name] for name in asked.points if name in reports}), pictures, problem
 
@@ -125,8 +125,8 @@ def _gather(asked: Sweep) -> tuple[list[dict[str, Any]], list[str], str]:
 def _save_picture(everything: Sweep, reports: Mapping[str, Report]) -> tuple[list[str], str]:
     """Draw the final singular values over the numeric axis with most values into sweep.png.
 
-    Every combination of the other axes has a panel, of which the first PANELS are drawn. Returns the names of what was
-    drawn, and in one line why that failed.
+    Each combination of the other axes has a panel; the first PANELS are drawn. Returns the names of what was drawn,
+    and one line on why that failed.
     """
     axes = everything.axes
     numeric = [name for name, values in axes.items() if all(isinstance(value, int | float) for value in values)]
@@ -142,7 +142,7 @@ def _save_picture(everything: Sweep, reports: Mapping[str, Report]) -> tuple[lis
     left_out = f" (first {PANELS} of {len(panels)} panels)" if len(panels) > PANELS else ""
 
     def draw() -> "Figure":
-        # Imports Matplotlib, which fails where the user's settings of it are broken.
+        # Here, not above: importing Matplotlib fails when the user's settings of it are broken.
         from dyncollapse.commands.pictures import Panel, draw_sweep
 
         drawn = [
@@ -175,12 +175,12 @@ def print_sweep(asked: Sweep, table: Sequence[Mapping[str, Any]], *, to_stderr: 
 
 
 def _short(value: Any) -> str:
-    """A setting's value in a cell or title."""
+    """A setting's value, short enough for a cell or a title."""
     return f"{value:.6g}" if isinstance(value, float) else shown(value)
 
 
 def print_failures(asked: Sweep, failures: Mapping[str, str]) -> None:
-    """Print on stderr what went wrong with which point, and the command that runs it alone."""
+    """Print each failed point on stderr, with its error and the command that runs it alone."""
     console = open_console(to_stderr=True)
     for name, text in failures.items():
         console.print(f"failed: {name}: {text}", style="red", soft_wrap=True)
@@ -196,13 +196,13 @@ def _plan(asked: Sweep, workers: Workers, most_runs: int | None) -> Plan:
 
 
 def _as_values(plan: Plan) -> dict[str, Any]:
-    """The size of the work as plain JSON values."""
+    """The plan as plain JSON values."""
     sizes = [{"points": len(pack), "runs": sum(point.runs for point in pack)} for pack in plan.packs]
     return {"points": len(plan.sweep.points), "finished": plan.finished, "packs": sizes}
 
 
 def print_plan(plan: Plan, *, to_stderr: bool) -> None:
-    """Print points, packs and what they will roughly take."""
+    """Print the numbers of points and packs, and a rough time."""
     console, points = open_console(to_stderr), len(plan.sweep.points)
     axes = [f"{len(values)} {option(name)}" for name, values in plan.sweep.axes.items()]
     console.print(f"{points} points: {' x '.join(axes) or 'one setting'}; {plan.finished} finished", soft_wrap=True)

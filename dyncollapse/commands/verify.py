@@ -1,4 +1,4 @@
-"""`dyncollapse verify`: the paper's claims as measured checks, and what each one found."""
+"""Run `dyncollapse verify`: the paper's claims as measured checks."""
 
 import json
 import textwrap
@@ -19,7 +19,7 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
     if unknown := [name for name in names if name not in known]:
         told = did_you_mean(unknown[0], known, f"the claims are {', '.join(known)}")
         fail(2, f"--claim is {', '.join(unknown)}; {told}")
-    use_machine("cpu", 1)  # the same bits everywhere, and small matrices gain nothing from more threads
+    use_machine("cpu", 1)  # sums in one order on every machine; small matrices gain nothing from threads
     chosen, checked = [known[name] for name in dict.fromkeys(names)] or list(CLAIMS), list[Checked]()
     try:
         with progress_bars(("claims",)) as progress:
@@ -69,7 +69,7 @@ def print_claims(checked: Sequence[Checked], *, to_stderr: bool) -> None:
 
 
 def print_explanation(checked: Sequence[Checked], *, to_stderr: bool) -> None:
-    """Print of each claim what it says, what is measured and why the bound is what it is."""
+    """Print each claim: its statement, what is measured, and the reason for the bound."""
     console = open_console(to_stderr)
     for result in checked:
         claim = result.claim

@@ -75,7 +75,15 @@ def quoted(value: Any) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
-    """The question whether a word was meant as one of the known names, or what to say where none is near.
+    """Suggest the known names that are spelled like a word.
+
+    Args:
+        word: What was given.
+        known: The names that are allowed.
+        otherwise: What to say when none is near.
+
+    Returns:
+        The end of a message.
 
     Example:
         >>> did_you_mean("epoch", ["epochs", "lr"], "see the help")

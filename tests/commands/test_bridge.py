@@ -182,7 +182,7 @@ def test_small_check_runs_through(tmp_path, monkeypatch):
         (["pretrain", "--data", "digits", "--arch", "resnet0"], "--arch is 'resnet0'"),
         (["pretrain", "--data", "digits", "--config", "/nowhere.toml"], "--config /nowhere.toml cannot be read"),
         (["pretrain", "--data", "digits", "--lr", "fast"], "--lr is 'fast'; it takes a number"),
-        (["pretrain", "--resume"], "--resume goes on with a run; name its folder with --out"),
+        (["pretrain", "--resume"], "--resume continues a run; name its folder with --out"),
         (["pretrain", "--resume", "--out", "/nowhere"], "/nowhere is no run"),
         (["embed", "--checkpoint", "/nowhere"], "/nowhere does not exist"),
         (["embed", "--checkpoint", "x", "--space", "latent"], "--space is 'latent'"),

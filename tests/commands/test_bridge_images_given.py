@@ -195,7 +195,7 @@ def test_strict_training_that_is_refused_after_a_checkpoint_says_how_it_goes_on(
     out = tmp_path / "run"
     given = ("--data", damaged, "--pipeline", "mixed", "--workers", 0, "--epochs", 3, "--checkpoint-every", 1)
     line = refused(call("pretrain", *TRAINING, *given, "--strict", "--out", out))
-    assert line.endswith(f"To go on: dyncollapse bridge pretrain --resume --out {out}")
+    assert line.endswith(f"To continue: dyncollapse bridge pretrain --resume --out {out}")
     assert (out / "checkpoints" / "step-00000003.pt").exists()
     monkeypatch.setattr(FolderImages, "read", read)
     result = call("pretrain", "--resume", "--out", out)

@@ -93,7 +93,7 @@ def test_ctrl_c_while_results_are_saved_loses_none(simulate, tmp_path, monkeypat
     monkeypatch.setattr("dyncollapse.simulation.report.report", interrupted)
     result = simulate("--out", "mine", "--dynamics", "sgd")
     assert result.exit_code == 130
-    assert result.stderr.endswith("Interrupted. What was recorded until then is in mine/\n")
+    assert result.stderr.endswith("Interrupted. The results so far are in mine/\n")
     assert json.loads((tmp_path / "mine/run.json").read_text())["status"] == "finished"
 
 
@@ -150,7 +150,7 @@ def test_ctrl_c_saves_what_was_recorded(tmp_path, stage, number):
         eventually(lambda: re.search(begun, errors(), re.MULTILINE) or process.poll() is not None)
         process.send_signal(number)
         assert process.wait(PATIENCE) == 130
-    assert "Interrupted. What was recorded until then is in mine/" in errors()
+    assert "Interrupted. The results so far are in mine/" in errors()
     run = json.loads((tmp_path / "mine/run.json").read_text())
     assert run["status"] == "interrupted"
     assert run["dynamics"]["sgd"]["time"] > 0
