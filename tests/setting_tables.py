@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from dyncollapse.bridge.evaluation.options import EmbedOptions, EncoderOptions, ProbeOptions
+from dyncollapse.bridge.evaluation.embed_options import EmbedOptions
+from dyncollapse.bridge.evaluation.options import EncoderOptions
+from dyncollapse.bridge.evaluation.probe_options import ProbeOptions
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.diagnostics.options import DiagnosisOptions
 from dyncollapse.runtime.records import Setting, settings_of

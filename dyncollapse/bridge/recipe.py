@@ -41,13 +41,11 @@ Pipeline = Literal["mixed", "workers", "memory"]
 Optimiser = Literal["lars", "sgd", "adamw"]
 Precision = Literal["float32", "bfloat16", "float16"]
 PresetName = Literal["paper-imagenet", "cifar10", "digits"]
-Space = Literal["representation", "embedding"]  # before and after the projector
 PROJECTORS: tuple[str, ...] = get_args(Projector)
 STEMS: tuple[str, ...] = get_args(Stem)
 AUGMENTATIONS: tuple[str, ...] = get_args(Augmentation)
 PIPELINES: tuple[str, ...] = get_args(Pipeline)
 PRESETS: tuple[str, ...] = get_args(PresetName)
-SPACES: tuple[str, ...] = get_args(Space)
 SUBVECTORS = ("low-rank", "low-rank-diagonal", "random-subvector")  # the loss sees d0 dimensions of the representation
 # Which projectors have which width.
 WIDTHS = {"d0": SUBVECTORS, "out_dim": ("mlp", "linear"), "hidden_dim": ("mlp",)}

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyncollapse.bridge.evaluation.diagnose import DiagnosedSpaces, diagnose_spaces
+from dyncollapse.bridge.evaluation.embed_options import EmbedOptions
 from dyncollapse.bridge.evaluation.load import LoadedEncoder
-from dyncollapse.bridge.evaluation.options import EmbedOptions, EncoderOptions
+from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.bridge.evaluation.paper_tables import as_number
-from dyncollapse.bridge.recipe import SPACES
+from dyncollapse.bridge.spaces import SPACES
 from dyncollapse.bridge.training.run_folder import DIAGNOSIS
 from dyncollapse.commands.bridge_encoder import (
     Opened,

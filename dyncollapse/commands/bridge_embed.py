@@ -7,7 +7,8 @@ import click
 
 from dyncollapse.bridge.data.image_sets import labelled
 from dyncollapse.bridge.evaluation.embed import LABELS
-from dyncollapse.bridge.evaluation.options import EmbedOptions, EncoderOptions
+from dyncollapse.bridge.evaluation.embed_options import EmbedOptions
+from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.commands.bridge_encoder import (
     embed_images,
     open_encoder,

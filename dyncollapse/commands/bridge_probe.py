@@ -8,7 +8,7 @@ import click
 from torch import Tensor
 
 from dyncollapse.bridge.data.image_sets import Images
-from dyncollapse.bridge.evaluation.options import SGD_EPOCHS, EncoderOptions, ProbeOptions
+from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.bridge.evaluation.probe import (
     Probed,
     check_classes,
@@ -16,6 +16,7 @@ from dyncollapse.bridge.evaluation.probe import (
     logistic_probe,
     sgd_probe,
 )
+from dyncollapse.bridge.evaluation.probe_options import SGD_EPOCHS, ProbeOptions
 from dyncollapse.bridge.models.backbones import representation_dim
 from dyncollapse.bridge.training.run_folder import add_probe
 from dyncollapse.commands.bridge_encoder import (

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from rich.table import Table
@@ -20,7 +20,7 @@ from dyncollapse.diagnostics.readers import read_rows
 from dyncollapse.diagnostics.report import EmbeddingReport
 from dyncollapse.diagnostics.sentences import augmentation_sentence
 from dyncollapse.formats.mapped import unchanged
-from dyncollapse.runtime.files import CannotWrite, printable, write_bytes
+from dyncollapse.runtime.files import CannotWrite, printable, unmarked, write_bytes
 from dyncollapse.runtime.folders import whole_folder
 from dyncollapse.runtime.progress import progress_bars
 from dyncollapse.simulation.report import versions
@@ -31,7 +31,7 @@ WIDTH_FOR_WORDS = 100  # columns from which on definitions have room beside the 
 
 @dataclass(frozen=True)
 class Request:
-    """The arguments of `monitor.diagnose`, with files in place of arrays."""
+    """What to diagnose, and how: the arguments of `monitor.diagnose`, with files in place of arrays."""
 
     file: Path
     positives: tuple[Path, ...]
@@ -141,12 +141,22 @@ def _read(request: Request) -> Rows:
         path, key = _file_and_key(path)
         return read_rows(path, request.key if key is None else key)
 
-    return Rows(
+    rows = Rows(
         read(request.file),
         [read(path) for path in request.positives],
         None if request.inputs is None else read(request.inputs),
         None if request.input_positives is None else read(request.input_positives),
     )
+    for path, view in zip(request.positives, rows.positives, strict=True):
+        if view.shape != rows.embeddings.shape:
+            _refuse_view(path, tuple(view.shape), request.file, tuple(rows.embeddings.shape))
+    return rows
+
+
+def _refuse_view(path: Path, shape: tuple[int, ...], file: Path, wanted: tuple[int, ...]) -> NoReturn:
+    """Name the files of two views that do not belong together, as the library, which has arrays, cannot."""
+    advice = "transpose it" if shape == wanted[::-1] else "give the same samples in each, in the same order"
+    raise ValueError(f"{unmarked(str(path))} has shape {shape}, and {unmarked(str(file))} {wanted}; {advice}")
 
 
 def _file_and_key(path: Path) -> tuple[Path, str | None]:
@@ -167,7 +177,7 @@ def _examine(request: Request, rows: Rows, forms: Sequence[str]) -> Diagnosis:
             progress=progress,
         )
     problems = list[str]()
-    # Without names of forms, `as_files` makes all files.
+    # Without a form, `as_files` would make all of them.
     contents = exports.as_files(report, request.as_config(), *forms, tell=problems.append) if forms else {}
     return Diagnosis(report, contents, problems)
 

@@ -2,9 +2,10 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -88,7 +89,11 @@ SINGLE = ("preset", "case", "bias", "dynamics", "threads")
 
 
 def setting_options(
-    record: type, *, lists: bool = False, only: Iterable[str] | None = None
+    record: type,
+    *,
+    lists: bool = False,
+    only: Iterable[str] | None = None,
+    former: Mapping[str, str] = MappingProxyType({}),
 ) -> Callable[[Command], Command]:
     """Give a command an option for each setting of a record; options that are not given are None.
 
@@ -96,6 +101,7 @@ def setting_options(
         record: A class of `runtime.records`; its fields have type, unit, default, group and help.
         lists: Whether options take several values as text, which the command parses; those of SINGLE never do.
         only: Names of the settings to take; by default all.
+        former: For names of settings, an earlier name of the option, which is taken but not shown.
 
     Returns:
         The decorator.
@@ -106,14 +112,18 @@ def setting_options(
     def decorate(command: Command) -> Command:
         for setting in reversed(chosen):
             if setting.text:
-                command = _option(setting, lists and setting.name not in SINGLE)(command)
+                command = _option(setting, lists and setting.name not in SINGLE, former.get(setting.name, ""))(command)
         return command
 
     return decorate
 
 
 def record_options(
-    record: type, name: str = "options", *, only: Iterable[str] | None = None
+    record: type,
+    name: str = "options",
+    *,
+    only: Iterable[str] | None = None,
+    former: Mapping[str, str] = MappingProxyType({}),
 ) -> Callable[[Command], Command]:
     """Give a command the options of a record, and pass it the record that they make.
 
@@ -121,6 +131,7 @@ def record_options(
         record: As for `setting_options`.
         name: The parameter of the command that takes the record.
         only: As for `setting_options`; the other settings keep their defaults.
+        former: As for `setting_options`.
 
     Returns:
         The decorator.
@@ -135,7 +146,7 @@ def record_options(
                 fail(2, as_options(error))
             return command(**{name: made}, **given)
 
-        return setting_options(record, only=only)(packed)
+        return setting_options(record, only=only, former=former)(packed)
 
     return decorate
 
@@ -159,8 +170,7 @@ def taken(record: type[RecordT], given: dict[str, Any], only: Iterable[str] | No
     return record(**{name: value for name, value in values.items() if value is not None})
 
 
-def _option(setting: Setting, several: bool) -> Callable[[Command], Command]:
-    former = option(setting.former) if setting.former else ""
+def _option(setting: Setting, several: bool, former: str) -> Callable[[Command], Command]:
     add = partial(grouped_option, group=setting.group, help=_help(setting), former=former)
     name, choices = option(setting.name), setting.choices
     if setting.type is bool:

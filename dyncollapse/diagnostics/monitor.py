@@ -221,7 +221,7 @@ class Monitor:
             if other.shape != z.shape:
                 raise ValueError(
                     f"views have shapes {tuple(z.shape)} and {tuple(other.shape)}; "
-                    "give the same samples in each, one row per sample, in the same order"
+                    "row i of each must be a view of the same sample i"
                 )
         if self.dtype is not None and (z.shape[1], len(others)) != self._layout():
             dim, earlier = self._layout()
@@ -335,7 +335,7 @@ def _input_pair(
         raise SettingError("`input_dim` says what `inputs` show by themselves; leave it out")
     x, x_pos = as_rows(inputs, "inputs"), as_rows(input_positives, "input_positives")
     if len(x) != samples:
-        raise ValueError(f"there are {len(x)} inputs and {samples} embeddings; give both of the same samples, in order")
+        raise ValueError(f"there are {len(x)} inputs and {samples} embeddings; row i of both must be sample i")
     return x, x_pos
 
 

@@ -48,7 +48,6 @@ def setting(
     unset: str = "",
     metavar: str = "",
     repeat: bool = False,
-    former: str = "",
 ) -> Any:
     """A field of a record of settings; its annotation is its type, Literal for one of several names.
 
@@ -67,7 +66,6 @@ def setting(
         unset: Where the default follows from other settings, how, in place of the default in help and documents.
         metavar: What stands for its value in the help, where its type and its names do not say it.
         repeat: Whether the option of a tuple is repeated for each of its texts, and not one list with commas.
-        former: A name that its option had before; the command line takes it, and no help shows it.
 
     Returns:
         The field.
@@ -87,7 +85,6 @@ def setting(
             "unset": unset,
             "metavar": metavar,
             "repeat": repeat,
-            "former": former,
         },
     )
 
@@ -183,7 +180,6 @@ class Setting(NamedTuple):
     unset: str
     metavar: str
     repeat: bool
-    former: str
     choices: tuple[str, ...]
     low: float | None
     high: float | None

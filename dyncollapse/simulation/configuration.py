@@ -102,9 +102,9 @@ class Configuration:
     data_var: Number = setting(0.5, "Data variance s of every input.", group="data", low=SMALL, high=LARGE)
     views: Views = setting(
         "one-sided",
-        "Which views are augmented: one-sided, the second alone; two-sided, both.",
+        "Which views are augmented: one, as the paper analyses, or both, as its code trains.",
         group="data",
-        unset="one-sided, as the paper's theory; two-sided for `loss` ntxent",
+        unset="one-sided; two-sided for `loss` ntxent",
     )
     loss: Loss = setting("infonce", "Loss; infonce is the paper's Eq. 2.", group="training")
     temperature: Number | None = setting(

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from helpers.hostile_values import ESCAPES, shown_safely
 from helpers.programs import refused
 
-from dyncollapse.bridge.evaluation.options import EmbedOptions
+from dyncollapse.bridge.evaluation.embed_options import EmbedOptions
 from dyncollapse.commands.options import record_options
 from dyncollapse.commands.shared import as_options, bad_input
 from dyncollapse.diagnostics.options import DiagnosisOptions

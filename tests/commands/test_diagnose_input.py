@@ -79,8 +79,14 @@ def refuse(options, words):
             ["a.npy", "--positives", "nan12.npy"], "hold 1 NaN or infinite number(s), the first in row 399, column 11"
         ),
         refuse(["overflow.npy"], "squares overflow"),
-        refuse(["a.npy", "--positives", "small.npy"], "(400, 12) and (50, 2)"),
-        refuse(["a.npy", "--positives", "b.npy", "--positives", "small.npy"], "(400, 12) and (50, 2)"),
+        refuse(
+            ["a.npy", "--positives", "small.npy"],
+            "small.npy has shape (50, 2), and a.npy (400, 12); give the same samples",
+        ),
+        refuse(
+            ["a.npy", "--positives", "b.npy", "--positives", "small.npy"],
+            "small.npy has shape (50, 2), and a.npy (400, 12); give the same samples",
+        ),
         refuse(["a.npy", "--positives", "missing.npy"], "missing.npy does not exist"),
         refuse(["a.npy", "--inputs", "a.npy"], "--inputs and --input-positives go together"),
         refuse(["a.npy", "--input-positives", "a.npy"], "--inputs and --input-positives go together"),

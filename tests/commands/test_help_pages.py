@@ -6,7 +6,7 @@ import shlex
 import click
 import pytest
 from click.testing import CliRunner
-from helpers.pages import PAGES
+from helpers.commands import PAGES
 
 from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.bridge.recipe import Recipe

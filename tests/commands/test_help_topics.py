@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from helpers.pages import PAGES
+from helpers.commands import PAGES
 from helpers.programs import refused
 
 from dyncollapse.commands.help_pages import HelpPage

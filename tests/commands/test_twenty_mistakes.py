@@ -52,9 +52,12 @@ MISTAKES = {
     "NaN": ("diagnose nan.npy", "the first in row 3, column 2 (counted from 0); drop such rows, or"),
     "positives of other samples": (
         "diagnose z.npy --positives other.npy",
-        "give the same samples in each",
+        "(150, 8), and z.npy (200, 8); give the same samples",
     ),
-    "transposed positives": ("diagnose z.npy --positives columns.npy", "one row per sample, in the same order"),
+    "transposed positives": (
+        "diagnose z.npy --positives columns.npy",
+        "(8, 200), and z.npy (200, 8); transpose it",
+    ),
     "views without positives": ("diagnose z.npy --views one-sided", "give --positives, or leave it out"),
     "no file": ("diagnose", "Missing argument 'FILE'; dyncollapse diagnose --help shows what it takes"),
     "a slip in a command": ("simulat", "Did you mean 'simulate'?"),

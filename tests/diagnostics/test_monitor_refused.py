@@ -14,8 +14,8 @@ def one_line(error):
 @pytest.mark.parametrize(
     ("batches", "message"),
     [
-        ([(torch.zeros(3, 2), torch.zeros(3, 3))], r"shapes \(3, 2\) and \(3, 3\); give the same samples"),
-        ([(torch.zeros(3, 2), torch.zeros(4, 2))], r"shapes \(3, 2\) and \(4, 2\); give the same samples"),
+        ([(torch.zeros(3, 2), torch.zeros(3, 3))], r"shapes \(3, 2\) and \(3, 3\); row i"),
+        ([(torch.zeros(3, 2), torch.zeros(4, 2))], r"shapes \(3, 2\) and \(4, 2\); row i"),
         ([(torch.zeros(3),)], r"shape \(3,\); give one row per sample"),
         ([(torch.zeros(3, 0),)], r"shape \(3, 0\); give one row per sample"),
         ([(torch.zeros(2, 3, 4),)], r"shape \(2, 3, 4\); give one row per sample"),

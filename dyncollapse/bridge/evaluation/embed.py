@@ -16,7 +16,7 @@ from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.evaluation.load import LoadedEncoder
 from dyncollapse.bridge.evaluation.row_files import RowFiles
 from dyncollapse.bridge.models.encoders import Encoder
-from dyncollapse.bridge.recipe import SPACES
+from dyncollapse.bridge.spaces import SPACES
 from dyncollapse.bridge.training.batch_size import check_batch_room
 from dyncollapse.bridge.training.optimisation import exact_float32
 from dyncollapse.diagnostics.readers import read_rows
@@ -52,7 +52,7 @@ class Embedded:
 
 
 def view_pair(views: str, augment: str) -> tuple[View | None, ...]:
-    """The augmentations that `views` of VIEWS names; None leaves an image as it is."""
+    """The augmentations of `views`, clean, one-sided or two-sided; None leaves an image as it is."""
     first, second = PAIRS[augment]
     return {"clean": (None,), "one-sided": (None, second), "two-sided": (first, second)}[views]
 
@@ -88,7 +88,7 @@ def embed(
         folder: Where to write representation.npy (n, d) and embedding.npy (n, m), their _pos.npy with the other view,
             labels.npy (n,) and embed.json.
         spaces: Which of `SPACES`.
-        views: Which of VIEWS.
+        views: clean, one-sided or two-sided.
         batch_size: Images at a time.
         device: Where the network computes.
         workers: Processes that read images; 0 for this one.

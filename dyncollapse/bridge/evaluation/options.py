@@ -1,16 +1,15 @@
-"""How an encoder is read from a checkpoint, which images it is given, and what is made of them."""
+"""How an encoder is read from a checkpoint, and its images with it: the options of embed, diagnose and probe."""
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from dyncollapse.bridge.recipe import NARROWEST_IMAGE, SPACES, WIDEST, WIDEST_IMAGE, Augmentation, Stem
+from dyncollapse.bridge.recipe import NARROWEST_IMAGE, WIDEST, WIDEST_IMAGE, Augmentation, Stem
 from dyncollapse.runtime.records import (
     DEVICE,
     DEVICE_WORDS,
-    MOST_EPOCHS,
     MOST_SEED,
     MOST_WORKERS,
     REQUIRED,
@@ -20,19 +19,9 @@ from dyncollapse.runtime.records import (
     record,
     setting,
 )
-from dyncollapse.runtime.settings import SettingError
 
 Activation = Literal["relu", "gelu", "tanh", "silu", "leaky-relu", "elu", "selu", "sigmoid", "identity"]
 Last = Literal["normalise", "relu", "gelu", "tanh", "silu", "leaky-relu", "elu", "selu", "sigmoid", "identity"]
-Split = Literal["train", "test"]
-EmbeddedViews = Literal["clean", "one-sided", "two-sided"]
-Saved = Literal["representation", "embedding", "both"]
-Classifier = Literal["logistic", "sgd"]
-VIEWS: tuple[str, ...] = get_args(EmbeddedViews)
-# Training images up to which the probe is by logistic regression, unless asked for otherwise: all features are held
-# in memory, 2048 of them 1.6 GB in float64.
-LOGISTIC_MOST = 100_000
-SGD_EPOCHS = 100
 Renaming = Annotated[Text, Field(pattern=r"(?s)^[^=]*=.*$")]
 
 
@@ -123,77 +112,3 @@ class EncoderOptions:
     def as_dict(self) -> dict[str, Any]:
         """All options as plain values for JSON."""
         return {**asdict(self), "checkpoint": str(self.checkpoint), "prefix_map": list(self.prefix_map)}
-
-
-@record
-class EmbedOptions:
-    """Which of an encoder's spaces and views are saved, and of which images.
-
-    Raises:
-        SettingError: One line for an option of another type or out of range.
-
-    Example:
-        >>> EmbedOptions(space="embedding").spaces, EmbedOptions().spaces
-        (('embedding',), ('representation', 'embedding'))
-    """
-
-    space: Saved = setting(
-        "both",
-        "Which space to save: representation, before the projector; embedding, after it; or both.",
-        group="embeddings",
-    )
-    split: Split | None = setting(None, "Which images.", group="data", unset="test if there are any, else train")
-    views: EmbeddedViews = setting(
-        "clean",
-        "clean: the plain images; one-sided: an augmented view of each besides; two-sided: two augmented views.",
-        group="embeddings",
-        unset="clean: one view is enough to count dimensions",
-    )
-
-    @property
-    def spaces(self) -> tuple[str, ...]:
-        """The spaces by name."""
-        return SPACES if self.space == "both" else (self.space,)
-
-
-@record
-class ProbeOptions:
-    """How a linear probe is trained, and on which dimensions.
-
-    Raises:
-        SettingError: One line for an option of another type or out of range, and for epochs of logistic regression.
-
-    Example:
-        >>> ProbeOptions(epochs=5).choose(images=1000), ProbeOptions().choose(images=1000)
-        ('sgd', 'logistic')
-    """
-
-    classifier: Classifier | None = setting(
-        None,
-        "logistic: regression on stored representations of plain images; sgd: trained on new crops and flips.",
-        group="probe",
-        unset=f"logistic up to {LOGISTIC_MOST} images, sgd beyond",
-        former="method",
-    )
-    subvector: Whole | None = setting(
-        None,
-        "Probe the first N dimensions only.",
-        group="probe",
-        unit="dimensions",
-        low=1,
-        high=WIDEST,
-        unset="all",
-        metavar="N",
-    )
-    epochs: Whole | None = setting(
-        None, "Epochs of sgd.", group="probe", unit="epochs", low=1, high=MOST_EPOCHS, unset=f"{SGD_EPOCHS} epochs"
-    )
-
-    def __post_init__(self) -> None:
-        """Check what the options say together."""
-        if self.classifier == "logistic" and self.epochs is not None:
-            raise SettingError(f"`epochs` is {self.epochs}, but `classifier` logistic has none; drop one of them")
-
-    def choose(self, images: int) -> str:
-        """The classifier for so many training images."""
-        return self.classifier or ("logistic" if images <= LOGISTIC_MOST and self.epochs is None else "sgd")

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.bridge.recipe import SPACES
+from dyncollapse.bridge.spaces import SPACES
 from dyncollapse.bridge.training.distributed import Process, gather_values
 from dyncollapse.bridge.training.schemas import MonitorLine
 from dyncollapse.diagnostics.monitor import Monitor

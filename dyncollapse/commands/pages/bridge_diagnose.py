@@ -2,7 +2,8 @@
 
 import click
 
-from dyncollapse.bridge.evaluation.options import EmbedOptions, EncoderOptions
+from dyncollapse.bridge.evaluation.embed_options import EmbedOptions
+from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.commands.help_pages import grouped_option, page
 from dyncollapse.commands.options import AS_JSON, OUT, record_options
 from dyncollapse.diagnostics.options import DiagnosisOptions

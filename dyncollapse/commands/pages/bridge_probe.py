@@ -1,6 +1,7 @@
 """The page of `dyncollapse bridge probe`."""
 
-from dyncollapse.bridge.evaluation.options import EncoderOptions, ProbeOptions
+from dyncollapse.bridge.evaluation.options import EncoderOptions
+from dyncollapse.bridge.evaluation.probe_options import ProbeOptions
 from dyncollapse.commands.help_pages import page
 from dyncollapse.commands.options import AS_JSON, record_options
 
@@ -12,7 +13,7 @@ probe = page(
     images. The result of a run's checkpoint is added to the run's probes.json, which dyncollapse bridge table reads.
     """,
     record_options(EncoderOptions),
-    record_options(ProbeOptions, "wanted"),
+    record_options(ProbeOptions, "wanted", former={"classifier": "--method"}),
     AS_JSON,
     example="dyncollapse bridge probe --checkpoint runs/mlp",
     topics=("checkpoints", "folders"),

@@ -8,7 +8,7 @@ from importlib import import_module
 import click
 import pytest
 from click.testing import CliRunner
-from helpers.pages import PAGES
+from helpers.commands import PAGES
 
 from dyncollapse.commands.help_pages import grouped_option, page
 from dyncollapse.commands.main import main
