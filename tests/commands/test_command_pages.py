@@ -1,6 +1,8 @@
 """Commands are known by their pages; what they run is imported when it is called."""
 
+import inspect
 import re
+import shlex
 import subprocess
 import sys
 from importlib import import_module
@@ -41,13 +43,16 @@ def test_no_page_of_help_imports_torch():
 
 
 @pytest.mark.parametrize("words", [words for words, one in PAGES.items() if not isinstance(one, click.Group)])
-def test_the_function_of_a_page_is_there_and_takes_its_options(words):
-    runs = PAGES[words].runs
-    module, _, name = runs.partition(":")
-    function = getattr(import_module(module), name)
+def test_the_function_of_a_page_is_there_and_takes_its_options(words, monkeypatch):
+    module, _, name = PAGES[words].runs.partition(":")
+    function, given = getattr(import_module(module), name), {}
     assert function.__doc__
     assert name.rstrip("_") == words.split()[-1]
-    assert import_module(function.__module__).__file__.endswith(module.rpartition(".")[2] + ".py")
+    monkeypatch.setattr(f"{module}.{name}", given.update)
+    result = CliRunner().invoke(main, shlex.split(PAGES[words].example)[1:])
+    assert result.exit_code == 0, result.output
+    assert given
+    inspect.signature(function).bind(**given)
 
 
 def test_a_function_is_imported_when_its_command_is_called(tmp_path, monkeypatch):
