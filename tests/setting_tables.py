@@ -3,14 +3,25 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from dyncollapse.bridge.evaluation.embed_options import EmbedOptions
 from dyncollapse.bridge.evaluation.options import EncoderOptions
+from dyncollapse.bridge.evaluation.probe_options import ProbeOptions
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.diagnostics.options import DiagnosisOptions
 from dyncollapse.runtime.records import Setting, settings_of
 from dyncollapse.runtime.settings import option, renamed
 from dyncollapse.simulation.configuration import Configuration
+from dyncollapse.sweeps.options import WorkerOptions
 
-RECORDS = {"simulate": Configuration, "pretrain": Recipe, "diagnose": DiagnosisOptions, "encoder": EncoderOptions}
+RECORDS = {
+    "simulate": Configuration,
+    "workers": WorkerOptions,
+    "pretrain": Recipe,
+    "diagnose": DiagnosisOptions,
+    "encoder": EncoderOptions,
+    "embed": EmbedOptions,
+    "probe": ProbeOptions,
+}
 PREFIX = "settings_"
 
 

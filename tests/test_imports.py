@@ -63,13 +63,13 @@ def test_lists_of_commands_and_their_misuse_load_nothing_heavy(words, shown):
     assert shown in result.stdout + result.stderr
 
 
-def test_commands_load_nothing_that_may_be_missing_or_broken():
+def test_commands_load_nothing_heavy_missing_or_broken_before_they_are_called():
     code = "from dyncollapse.commands import bridge, main\n"
     code += "print(*main.main.commands.values(), *bridge.bridge.commands.values())"
     packages, _ = loaded(code)
-    assert {"torch", "rich"} <= packages
+    assert "click" in packages
     # Options are listed and refused where an extra is not installed, or the user's settings of Matplotlib are broken.
-    assert not {"matplotlib", "timm", "torchvision", "sklearn", "pyarrow", "xarray", "dask", "submitit"} & packages
+    assert not (HEAVY | {"numpy", "pyarrow", "xarray", "dask", "submitit"}) & packages
 
 
 def test_torchrun_starts_the_bridge():

@@ -1,4 +1,4 @@
-"""The command line, one file per command: options, calls into the library, tables on the terminal, exit codes.
+"""The command line: a page of help and options per command, and a file that runs it, prints tables and exits.
 
 Nothing imports it but `python -m dyncollapse`.
 """

@@ -1,4 +1,4 @@
-"""`dyncollapse bridge diagnose`: both spaces of an encoder, diagnosed side by side."""
+"""Run `dyncollapse bridge diagnose`: both spaces of an encoder, diagnosed side by side."""
 
 import json
 import shutil
@@ -10,23 +10,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyncollapse.bridge.evaluation.diagnose import DiagnosedSpaces, diagnose_spaces
+from dyncollapse.bridge.evaluation.embed_options import EmbedOptions
 from dyncollapse.bridge.evaluation.load import LoadedEncoder
 from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.bridge.evaluation.paper_tables import as_number
-from dyncollapse.bridge.training.collapse_monitor import SPACES
+from dyncollapse.bridge.spaces import SPACES
 from dyncollapse.bridge.training.run_folder import DIAGNOSIS
 from dyncollapse.commands.bridge_encoder import (
     Opened,
     embed_images,
-    encoder_options,
     open_encoder,
     saved_whole_or_not,
 )
 from dyncollapse.commands.bridge_shared import refusals
 from dyncollapse.commands.console import open_console, open_table
-from dyncollapse.commands.help_pages import GroupedCommand
-from dyncollapse.commands.json_option import AS_JSON
-from dyncollapse.commands.shared import OUT, record_options, say_saved, warn
+from dyncollapse.commands.shared import say_saved, warn
 from dyncollapse.commands.spectrum_chart import spectrum_lines
 from dyncollapse.diagnostics import exports
 from dyncollapse.diagnostics.embeddings import check_loss
@@ -44,34 +42,20 @@ if TYPE_CHECKING:
 MEASURES = ("rankme", "effective_rank", "participation_ratio", "stable_rank", "alpha_req")
 
 
-@click.command(cls=GroupedCommand)
-@encoder_options
-@click.option("--split", metavar="train|test", help="Which images.  [test if there are any, else train]")
-@record_options(DiagnosisOptions, "comparison", only=("views", "loss", "temperature"))
-@click.option("--keep-embeddings", is_flag=True, help="Leave the .npy files in the folder.")
-@click.option(
-    "--out",
-    type=OUT,
-    help="Folder, new or empty.  [diagnosis/ of the run; else runs/diagnose-NNNN]",
-)
-@AS_JSON
 def diagnose(
     options: EncoderOptions,
     *,
     comparison: DiagnosisOptions,
-    split: str | None,
+    wanted: EmbedOptions,
     keep_embeddings: bool,
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Say which dimensions of an encoder's representation and embedding collapsed, and why, side by side.
-
-    Also: the alignment of its last layers, and the augmentation's spectrum against the data's (Sigma1 against Sigma0).
-    """
+    """Embed the images, diagnose both spaces, and print and save the reports."""
     diagnosis: DiagnosedSpaces | None = None
     with refusals():
         check_loss(comparison.loss, comparison.temperature, comparison.views, 1)  # before anything is read
-        opened = open_encoder(options, split)
+        opened = open_encoder(options, wanted.split)
 
         def show() -> None:
             if diagnosis is not None:
@@ -98,7 +82,7 @@ def diagnose(
 def _diagnose(
     opened: Opened, options: EncoderOptions, comparison: DiagnosisOptions, folder: Path
 ) -> tuple[DiagnosedSpaces, str]:
-    """Embed the images into a folder and diagnose them; also a sentence on the images that could not be read."""
+    """Embed the images into a folder and diagnose them; the diagnosis, and a sentence on unreadable images."""
     checkpoint = opened.checkpoint
     spaces = SPACES if checkpoint.has_embedding else SPACES[:1]
     embedded = embed_images(checkpoint, opened.images, folder, options, spaces=spaces, views=comparison.views)
@@ -116,7 +100,7 @@ def _diagnose(
 
 
 def _place(checkpoint: LoadedEncoder, out: Path | None) -> AbstractContextManager[tuple[Path, Path]]:
-    """Where results go, for now and in the end: `out`, or the run that the checkpoint is of, or a new folder."""
+    """The folder to fill and its final place: `out`, or diagnosis/ of the checkpoint's run, or a new folder."""
     if checkpoint.run and out is None:
         return replaced_folder(checkpoint.run / "diagnosis")
     return whole_folder(out, "diagnose")
@@ -124,7 +108,7 @@ def _place(checkpoint: LoadedEncoder, out: Path | None) -> AbstractContextManage
 
 @contextmanager
 def _emptied(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside the results, for what is too large for the system's own."""
+    """A temporary folder beside the results, for files that may be too large for the system's own one."""
     path = partial_path(folder)
     path.mkdir()
     try:
@@ -134,10 +118,10 @@ def _emptied(folder: Path) -> Iterator[Path]:
 
 
 def _save(diagnosis: DiagnosedSpaces, checkpoint: LoadedEncoder, folder: Path, config: dict[str, Any]) -> list[str]:
-    """Write a folder of each space, the picture and diagnosis.json; the names of what was saved."""
+    """Write a folder per space, the picture and diagnosis.json; return the names of what was saved."""
 
     def draw() -> "Figure":
-        # Imports Matplotlib, which fails where the user's settings of it are broken.
+        # Here, not above: importing Matplotlib fails when the user's settings of it are broken.
         from dyncollapse.bridge.evaluation.pictures import draw_spaces
 
         return draw_spaces(diagnosis.reports)
@@ -159,7 +143,7 @@ def _save(diagnosis: DiagnosedSpaces, checkpoint: LoadedEncoder, folder: Path, c
 
 
 def print_spaces(diagnosis: DiagnosedSpaces, title: str, *, to_stderr: bool) -> None:
-    """Print both spaces' spectra, their measures side by side, the layers' alignment and the verdicts."""
+    """Print spectra, measures side by side, the alignment of the last layers, and the verdicts."""
     console, reports = open_console(to_stderr), diagnosis.reports
     plain = not console.encoding.lower().startswith("utf")
     console.print(title, soft_wrap=True)
@@ -184,8 +168,8 @@ def print_spaces(diagnosis: DiagnosedSpaces, title: str, *, to_stderr: bool) -> 
         aligned = layer.alignment
         console.print(
             f"alignment of {layer.first} and {layer.second}: {aligned.pattern}, share {aligned.alignment:.2f} of |A|^2 "
-            f"in order, {aligned.permuted_alignment:.2f} on the best matching of {len(aligned.blocks)} groups of "
-            f"singular values that are told apart; between them: {layer.between}",
+            f"in order, {aligned.permuted_alignment:.2f} under the best matching of {len(aligned.blocks)} "
+            f"distinguishable groups of singular values; between these layers: {layer.between}",
             soft_wrap=True,
         )
     for space, report in reports.items():

@@ -1,4 +1,4 @@
-"""What `bridge embed`, `diagnose` and `probe` share: the options that find an encoder and its images, and embedding."""
+"""What `bridge embed`, `diagnose` and `probe` share: opening an encoder and its images, and embedding these."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,21 +8,18 @@ from pathlib import Path
 from dyncollapse.bridge.data.image_sets import Images
 from dyncollapse.bridge.data.images import Data, open_data
 from dyncollapse.bridge.data.skipped import Skipped
-from dyncollapse.bridge.evaluation.embed import VIEWS, Embedded, embed
+from dyncollapse.bridge.evaluation.embed import Embedded, embed
 from dyncollapse.bridge.evaluation.load import LoadedEncoder, load_encoder
 from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.commands.bridge_shared import in_options, note_in_options
-from dyncollapse.commands.shared import fail, record_options, use_machine
+from dyncollapse.commands.shared import fail, use_machine
 from dyncollapse.runtime.files import CannotWrite
 from dyncollapse.runtime.progress import progress_line
-
-# Gives a command the options that find an encoder and its images, as the argument `options`.
-encoder_options = record_options(EncoderOptions)
 
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """An encoder on its device, the images that `split` names, and all images of the data that these are from."""
+    """An encoder, the images of one split, and the data that they are from."""
 
     checkpoint: LoadedEncoder
     images: Images
@@ -31,12 +28,12 @@ class Opened:
 
     @property
     def title(self) -> str:
-        """Which file it is, and how its tensors were matched."""
+        """The file's name, and how many of its tensors were matched."""
         return f"{self.checkpoint.path}: {self.checkpoint.matched}"
 
 
 def open_encoder(options: EncoderOptions, split: str | None) -> Opened:
-    """Open what --checkpoint, --data and --split name. Raises ValueError where these do not fit together."""
+    """Open the encoder and the images. Raises ValueError when they do not fit together."""
     use_machine(options.device, options.threads, options.workers)
     checkpoint = load_encoder(
         options.checkpoint,
@@ -56,8 +53,6 @@ def open_encoder(options: EncoderOptions, split: str | None) -> Opened:
         raise ValueError(f"--data is not given, and {checkpoint.path} does not say which images; name a folder")
     data = open_data(name, note_in_options)
     split = split or ("train" if data.test is None else "test")
-    if split not in ("train", "test"):
-        raise ValueError(f"--split is {split!r}; choose one of train, test")
     images = data.split(split)
     if images.channels != checkpoint.channels:
         raise ValueError(
@@ -65,7 +60,7 @@ def open_encoder(options: EncoderOptions, split: str | None) -> Opened:
             "give others"
         )
     if options.data not in (None, checkpoint.data):
-        checkpoint = replace(checkpoint, run=None)  # what other images say is no result of the run
+        checkpoint = replace(checkpoint, run=None)  # results on other images do not belong to the run
     return Opened(checkpoint, images, split, data)
 
 
@@ -78,9 +73,7 @@ def embed_images(
     spaces: Sequence[str],
     views: str,
 ) -> Embedded:
-    """Embed images into a folder, with progress on stderr. Raises ValueError for unknown views."""
-    if views not in VIEWS:
-        raise ValueError(f"--views is {views!r}; choose one of {', '.join(VIEWS)}")
+    """Embed images into a folder, with progress on stderr."""
     with progress_line("images") as advance:
         return embed(
             checkpoint,
@@ -104,7 +97,7 @@ def skipped_images(images: Images, options: EncoderOptions) -> Skipped:
 
 @contextmanager
 def saved_whole_or_not(show: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Say after Ctrl-C and where a file cannot be written that nothing was saved; `show` results before the latter."""
+    """Report that nothing was saved, after Ctrl-C or a file that cannot be written; after the latter, `show` first."""
     try:
         yield
     except KeyboardInterrupt:

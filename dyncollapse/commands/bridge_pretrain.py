@@ -1,4 +1,4 @@
-"""`dyncollapse bridge pretrain`: a run from its options, begun or resumed."""
+"""Run `dyncollapse bridge pretrain`: begin a run, or resume one."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -17,9 +17,7 @@ from dyncollapse.bridge.training.pretraining import Progress, same_run, train_in
 from dyncollapse.bridge.training.run_folder import CONFIG, read_run
 from dyncollapse.bridge.training.training_log import read_log, read_monitor
 from dyncollapse.commands.bridge_shared import in_options, note_in_options, refusals
-from dyncollapse.commands.help_pages import GroupedCommand
-from dyncollapse.commands.json_option import AS_JSON
-from dyncollapse.commands.shared import OUT, as_options, fail, say, say_saved, setting_options, use_machine, warn
+from dyncollapse.commands.shared import as_options, fail, say, say_saved, use_machine, warn
 from dyncollapse.runtime.canvas import save_picture
 from dyncollapse.runtime.files import CannotWrite, read_json
 from dyncollapse.runtime.folders import check_folder, claimed_folder, empty, held, is_free
@@ -29,20 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@click.command(cls=GroupedCommand, rest="run")
-@setting_options(Recipe)
-@click.option(
-    "--config", type=click.Path(path_type=Path), help="TOML file of settings, by these names; options take precedence."
-)
-@click.option("--out", type=OUT, help="Run folder, new or empty.  [runs/pretrain-NNNN]")
-@click.option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint.")
-@AS_JSON
 def pretrain(config: Path | None, out: Path | None, resume: bool, as_json: bool, **settings: Any) -> None:
-    """Train an encoder by contrastive learning: SimCLR with any of the paper's projectors, or DirectCLR.
-
-    Under torchrun (torchrun --nproc-per-node 8 -m dyncollapse.bridge pretrain ...) all processes train as one. Ctrl-C
-    saves a checkpoint; --resume --out DIR goes on. With one seed a resumed run ends where an uninterrupted one does.
-    """
+    """Train the encoder of a recipe, or continue its run."""
     with refusals():
         recipe = _resumed(out, settings) if resume else resolve(settings, config)
         if resume and config:
@@ -57,9 +43,9 @@ def pretrain(config: Path | None, out: Path | None, resume: bool, as_json: bool,
 
 
 def _resumed(out: Path | None, settings: Mapping[str, Any]) -> Recipe:
-    """The recipe of the run in `out`, with what may change of it. Raises ValueError where that is no run."""
+    """The recipe of the run in `out`, with the settings that may change. Raises ValueError if there is no run."""
     if out is None:
-        raise ValueError("--resume goes on with a run; name its folder with --out")
+        raise ValueError("--resume continues a run; name its folder with --out")
     if out.exists():
         check_folder(out, "name the folder of a run")
     if not out.exists() or is_free(out):
@@ -72,7 +58,7 @@ def _resumed(out: Path | None, settings: Mapping[str, Any]) -> Recipe:
 
 @contextmanager
 def _run_folder(out: Path | None, resume: bool, process: Process) -> Iterator[Path]:
-    """The folder that the first process holds, for all."""
+    """The folder of the run, which the first process claims for all processes."""
     with ExitStack() as stack:
         folder: Path | Exception | None = None
         if process.first:
@@ -83,7 +69,7 @@ def _run_folder(out: Path | None, resume: bool, process: Process) -> Iterator[Pa
         shared = gather_values(folder, process.count)[0]
         if isinstance(shared, Exception):
             raise shared
-        assert shared is not None  # the first process has one or the other
+        assert shared is not None  # the first process shares a folder or an error
         yield shared
 
 
@@ -102,10 +88,9 @@ def _held_folder(out: Path | None, resume: bool) -> Iterator[Path]:
 
 @contextmanager
 def _taken_back(folder: Path, resume: bool, process: Process) -> Iterator[None]:
-    """Remove a run that this command began and that is refused before its first checkpoint, as at a damaged image.
+    """Empty the folder of a new run that fails before its first checkpoint, for example at a damaged image.
 
-    Its folder is then as it was, and the same command can be given again. After a checkpoint, the refusal says how to
-    go on.
+    The same command can then be given again. After a checkpoint, the message says how to continue.
     """
     try:
         yield
@@ -119,22 +104,22 @@ def _taken_back(folder: Path, resume: bool, process: Process) -> Iterator[None]:
 
 
 def _again(folder: Path) -> str:
-    return f"To go on: dyncollapse bridge pretrain --resume --out {folder}"
+    return f"To continue: dyncollapse bridge pretrain --resume --out {folder}"
 
 
 def _train(recipe: Recipe, folder: Path, process: Process) -> None:
-    """Train to the end of the recipe; where that fails, say what is saved, and how to go on."""
+    """Train to the end of the recipe; if that fails, report what is saved and how to continue."""
     again = _again(folder)
     try:
         with progress_line("steps") if process.first else _silent() as advance:
             train_in(folder, recipe, process, Progress(advance, note_in_options))
     except Stopped as stopped:
         if not process.first:
-            raise SystemExit(130) from None  # the first one reports it for all
+            raise SystemExit(130) from None  # the first process reports it for all
         _save_curves(folder)
         fail(130, f"{stopped}; its checkpoint is saved. {again}")
     except KeyboardInterrupt:
-        kept = "Nothing was saved." if is_free(folder) else f"What was saved until then is in {folder}/. {again}"
+        kept = "Nothing was saved." if is_free(folder) else f"The results so far are in {folder}/. {again}"
         fail(130, f"Interrupted. {kept}")
     except LossDiverged as error:
         kept = f"Earlier checkpoints are in {folder}/"
@@ -145,9 +130,9 @@ def _train(recipe: Recipe, folder: Path, process: Process) -> None:
 
 
 def _show(folder: Path, as_json: bool) -> None:
-    """Draw the curves of a run that has ended, and print its last loss and where everything is."""
+    """Draw the curves of a finished run, and print its last loss and where the files are."""
     pictures = _save_curves(folder)
-    last = next(reversed(read_log(folder / "log.jsonl")), None)  # none where a finished run has lost its journal
+    last = next(reversed(read_log(folder / "log.jsonl")), None)  # None when log.jsonl of a finished run was deleted
     journals = [name for name in ("log.jsonl", "monitor.jsonl") if (folder / name).exists()]
     if as_json:
         click.echo(json.dumps({"folder": str(folder), **read_json(folder / "config.json"), "last": last}))
@@ -159,13 +144,13 @@ def _show(folder: Path, as_json: bool) -> None:
 
 
 def _save_curves(folder: Path) -> list[str]:
-    """Draw the journals, and warn where that fails; the names of what was drawn."""
+    """Draw the logs, and warn if that fails; return the names of what was drawn."""
     log, monitor = read_log(folder / "log.jsonl"), read_monitor(folder / "monitor.jsonl")
     if not log:
         return []
 
     def draw() -> "Figure":
-        # Imports Matplotlib, which fails where the user's settings of it are broken.
+        # Here, not above: importing Matplotlib fails when the user's settings of it are broken.
         from dyncollapse.bridge.evaluation.pictures import draw_curves
 
         return draw_curves(log, monitor)

@@ -1,4 +1,4 @@
-"""`dyncollapse bridge check --full`: the real-scale check of one device, part by part, with a report."""
+"""Run `dyncollapse bridge check --full`: the full-size check of one device, part by part, with a report."""
 
 import json
 import tarfile
@@ -26,13 +26,13 @@ class RealScaleOptions:
     minutes: float | None
 
     def named(self) -> list[str]:
-        """Those that are given."""
+        """The names of the options that were given."""
         given = {"--tiny": self.tiny, "--device": self.device, "--cifar": self.cifar, "--minutes": self.minutes}
         return [name for name, value in given.items() if value]
 
 
 def check_real_scale(options: RealScaleOptions, out: Path | None, *, as_json: bool) -> None:
-    """Run all parts, print the summary and leave with 1 where a part failed."""
+    """Run all parts, print the summary, and exit with 1 if a part failed."""
     device = options.device or "cuda"
     with refusals():
         if options.cifar is not None:
@@ -64,10 +64,10 @@ def check_real_scale(options: RealScaleOptions, out: Path | None, *, as_json: bo
 
 
 def _check_cifar(path: Path) -> None:
-    """Raise ValueError now for what would fail in the last part, minutes later."""
+    """Raise ValueError before the first part for a path that would fail in the last, minutes later."""
     if not path.exists():
         raise ValueError(f"--cifar {path} is not there; give a folder of CIFAR-10, or its archive")
     if path.is_dir():
-        open_data(str(path), lambda _text: None).check_labels()  # its part reports what is skipped
+        open_data(str(path), lambda _text: None).check_labels()  # the part that reads it reports what is skipped
     elif not tarfile.is_tarfile(path):
         raise ValueError(f"--cifar {path} is no folder and no tar archive; give CIFAR-10 as one of these")

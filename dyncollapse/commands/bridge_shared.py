@@ -1,4 +1,4 @@
-"""How all of the bridge's commands end where something is wrong: one line and an exit code."""
+"""How the bridge's commands fail: one line and an exit code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +12,12 @@ TOO_BIG = "this does not fit into memory; lower --batch-size"
 NEEDED = ("timm", "torchvision", "sklearn")
 
 
-# Parameters of the bridge's functions whose options have other names.
+# Parameters of the bridge's functions, and the options of other names that set them.
 OPTION_NAMES = {"renames": "prefix_map", "spaces": "space", "trust": "trust_checkpoint"}
 
 
 def in_options(text: str) -> str:
-    """A sentence of the bridge as the command line says it: its parameters, in backticks, as options."""
+    """A message of the bridge with its parameters, which stand in backticks, spelled as options."""
     return as_options(SettingError(_with_option_names(text)))
 
 
@@ -26,13 +26,13 @@ def _with_option_names(text: str) -> str:
 
 
 def note_in_options(text: str) -> None:
-    """Note on stderr what the bridge reports on its way."""
+    """Print a message of the bridge on stderr, with its parameters spelled as options."""
     note(in_options(text))
 
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Turn bad input, files that fail and what is missing of the extra `bridge` into one line and exit code 2."""
+    """Turn bad input, unusable files and missing libraries of the extra `bridge` into one line and an exit code."""
     try:
         with lost_workers(), bad_input(TOO_BIG):
             try:

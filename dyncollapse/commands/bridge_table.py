@@ -1,4 +1,4 @@
-"""`dyncollapse bridge table`: runs beside the paper's tables."""
+"""Run `dyncollapse bridge table`: runs beside the paper's tables."""
 
 import json
 from collections.abc import Mapping
@@ -11,23 +11,14 @@ from dyncollapse.bridge.evaluation.paper_tables import as_markdown, as_number, a
 from dyncollapse.bridge.training.run_folder import find_runs
 from dyncollapse.commands.bridge_shared import refusals
 from dyncollapse.commands.console import open_console, open_table
-from dyncollapse.commands.help_pages import GroupedCommand
-from dyncollapse.commands.json_option import AS_JSON
 from dyncollapse.commands.shared import fail, note, say
 
-SHORT = {"strong-augmentation": "augm.", "implicit-regularization": "regul."}  # as the last column has room for
+SHORT = {"strong-augmentation": "augm.", "implicit-regularization": "regul."}  # what fits into the last column
 WIDTH_OF_ALL = 110  # columns of the whole table; on fewer, ranks and verdicts are left to --json
 
 
-@click.command(cls=GroupedCommand)
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--markdown", is_flag=True, help="Print the table for a document.")
-@AS_JSON
 def table(folders: tuple[Path, ...], markdown: bool, as_json: bool) -> None:
-    """Set runs beside the paper's Tables 1 and 2, mean and standard deviation over seeds, and say what differs.
-
-    FOLDERS are runs of `bridge pretrain`, or folders that hold some.
-    """
+    """Compare runs with the paper's tables, and print the comparison."""
     if markdown and as_json:
         fail(2, "--markdown and --json cannot share stdout; choose one")
     with refusals():
@@ -41,7 +32,7 @@ def table(folders: tuple[Path, ...], markdown: bool, as_json: bool) -> None:
 
 
 def print_table(compared: Mapping[str, Any], *, to_stderr: bool) -> None:
-    """Print the paper's Tables 1 and 2 beside what runs gave, and what differs: what `compare` returns."""
+    """Print the result of `compare`: runs beside the paper's Tables 1 and 2, and what differs."""
     console = open_console(to_stderr)
     wide = console.width >= WIDTH_OF_ALL
     more = ("RankMe r", "erank r", "erank z", "collapsed r", "by") if wide else ()
@@ -61,7 +52,7 @@ def print_table(compared: Mapping[str, Any], *, to_stderr: bool) -> None:
 
 
 def _ranks(row: Mapping[str, Any]) -> list[str]:
-    """The cells of a row's ranks, collapsed dimensions and mechanisms."""
+    """The cells of a row for ranks, collapsed dimensions and mechanisms."""
     ranks = ("representation_rankme", "representation_effective_rank", "embedding_effective_rank")
     collapsed = row["collapsed"]
     mechanisms = (row["mechanism"] or "none").split("/")

@@ -1,26 +1,17 @@
-"""`dyncollapse collect`: the results of a sweep as one table."""
+"""Run `dyncollapse collect`: the results of a sweep as one table."""
 
 import sys
 from pathlib import Path
 
-import click
-
-from dyncollapse.commands.help_pages import GroupedCommand
-from dyncollapse.commands.shared import OUT, bad_input, fail, say
+from dyncollapse.commands.shared import bad_input, fail, say
 from dyncollapse.commands.sweep import print_failures
 from dyncollapse.runtime.folders import DISK
 from dyncollapse.sweeps.sweep import Sweep
 from dyncollapse.sweeps.tables import check_table, write_csv, write_table
 
 
-@click.command(cls=GroupedCommand)
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--out", type=OUT, help="A .csv or .parquet file.  [CSV on stdout]")
 def collect(folder: Path, out: Path | None) -> None:
-    """Put the results of the sweep in FOLDER into one table, a row per finished point.
-
-    Settings, verdict, losses and final singular values (mean over runs). What is not finished is reported on stderr.
-    """
+    """Print the results of a sweep as CSV, or save them as one table."""
     with bad_input():
         if out is not None:
             check_table(out)
@@ -41,4 +32,4 @@ def collect(folder: Path, out: Path | None) -> None:
         say(f"{problem}; the next sweep runs it again", err=True)
     print_failures(sweep, {name: text for name, text in sweep.failures().items() if name not in reports})
     if missing := len(sweep.points) - len(rows):
-        say(f"{missing} of {len(sweep.points)} points are not finished; the sweep's command goes on", err=True)
+        say(f"{missing} of {len(sweep.points)} points are not finished; the sweep's command continues it", err=True)

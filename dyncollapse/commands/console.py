@@ -1,4 +1,4 @@
-"""The terminal: tables and lines whose text is shown as it is."""
+"""Tables and lines on the terminal; control codes in their text are shown and not obeyed."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ WIDTH_OF_FILES = 140  # columns: a file or a pipe has no width of its own
 
 
 def open_console(to_stderr: bool) -> Console:
-    """The terminal, or a file or pipe that is wide enough for tables. Square brackets are no markup."""
+    """A console on stdout or stderr, wide enough for tables in files and pipes, without markup in brackets."""
     console = _Console(stderr=to_stderr, highlight=False, markup=False)
     if not console.is_terminal:
         console.width = WIDTH_OF_FILES
@@ -27,14 +27,14 @@ def open_table(*columns: str, left: int = 0) -> Table:
 
 
 class _Console(Console):
-    """A console that prints each text as one line, whatever is in it."""
+    """A console that escapes control codes in text."""
 
     def print(self, *objects: Any, **style: Any) -> None:
         super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **style)
 
 
 class _Table(Table):
-    """A table whose cells are shown as they are: terminal codes in them do nothing."""
+    """A table that escapes control codes in its cells."""
 
     def add_row(self, *cells: Any, **style: Any) -> None:
         super().add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in cells), **style)

@@ -1,19 +1,18 @@
-"""`dyncollapse diagnose`: the report on embeddings from files, on the terminal and as files."""
+"""Run `dyncollapse diagnose`: the report on embeddings from files, on the terminal and as files."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from rich.table import Table
 from torch import Tensor
 
 from dyncollapse.commands.console import open_console, open_table
-from dyncollapse.commands.help_pages import GroupedCommand, grouped_option
-from dyncollapse.commands.json_option import AS_JSON
-from dyncollapse.commands.shared import OUT, bad_input, fail, say_saved, setting_options, taken, warn
+from dyncollapse.commands.options import taken
+from dyncollapse.commands.shared import bad_input, fail, say_saved, warn
 from dyncollapse.commands.spectrum_chart import spectrum_lines
 from dyncollapse.diagnostics import embeddings, exports
 from dyncollapse.diagnostics.options import DiagnosisOptions
@@ -21,7 +20,7 @@ from dyncollapse.diagnostics.readers import read_rows
 from dyncollapse.diagnostics.report import EmbeddingReport
 from dyncollapse.diagnostics.sentences import augmentation_sentence
 from dyncollapse.formats.mapped import unchanged
-from dyncollapse.runtime.files import CannotWrite, printable, write_bytes
+from dyncollapse.runtime.files import CannotWrite, printable, unmarked, write_bytes
 from dyncollapse.runtime.folders import whole_folder
 from dyncollapse.runtime.progress import progress_bars
 from dyncollapse.simulation.report import versions
@@ -49,11 +48,11 @@ class Request:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The parts of the work whose progress is shown."""
+        """The parts of the work that show progress."""
         return ("embeddings", *(["inputs"] if self.inputs else []), *(["pairs"] if self.options.loss else []))
 
     def as_config(self) -> dict[str, Any]:
-        """All of it as plain JSON values, with the versions of what computes it."""
+        """The request as plain JSON values, with the versions of the libraries."""
         return {
             "file": str(self.file),
             "positives": [str(path) for path in self.positives],
@@ -77,52 +76,15 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """A report, the contents of its files by name, and lines on the files that could not be made."""
+    """A report, the contents of its files by name, and a line for each file that could not be made."""
 
     report: EmbeddingReport
     contents: dict[str, bytes]
     problems: list[str]
 
 
-@click.command(cls=GroupedCommand)
-@click.argument("file", type=click.Path(path_type=Path))
-@grouped_option(
-    "--positives",
-    group="views",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Another view of the same samples, row by row; repeatable (LiDAR needs at least two).",
-)
-@setting_options(DiagnosisOptions, only=("views", "loss", "temperature"))
-@grouped_option(
-    "--inputs",
-    group="inputs",
-    type=click.Path(path_type=Path),
-    help="Inputs of the last linear layer, whose outputs FILE holds.",
-)
-@grouped_option(
-    "--input-positives",
-    group="inputs",
-    type=click.Path(path_type=Path),
-    help="Its inputs for the first --positives.",
-)
-@setting_options(DiagnosisOptions, only=("input_dim",))
-@grouped_option(
-    "--key", group="inputs", help="Name of the array in files that hold several; FILE:KEY names one for one file."
-)
-@setting_options(DiagnosisOptions, only=("svd", "fast", "sample", "seed", "space"))
-@click.option(
-    "--out", type=OUT, help="Save all results (JSON, CSV, page, picture, arrays) in this folder, new or empty."
-)
-@AS_JSON
-@click.option("--csv", "as_csv", is_flag=True, help="Print one line per dimension on stdout, all else on stderr.")
-@click.option("--html", "as_html", is_flag=True, help="Print one self-contained page on stdout, all else on stderr.")
 def diagnose(*, out: Path | None, as_json: bool, as_csv: bool, as_html: bool, **given: Any) -> None:
-    """Say which dimensions of FILE's embeddings are collapsed, why, and how sure that is.
-
-    FILE is .npy, .npz, .pt or .safetensors, one row per sample. The two mechanisms can only be distinguished with
-    other views of the same samples (--positives).
-    """
+    """Diagnose the embeddings of a file, and print or save the report."""
     forms = [form for form, wanted in (("json", as_json), ("csv", as_csv), ("html", as_html)) if wanted]
     if len(forms) > 1:
         fail(2, f"--{' and --'.join(forms)} cannot share stdout; choose one, or save all of them with --out")
@@ -140,7 +102,7 @@ def diagnose(*, out: Path | None, as_json: bool, as_csv: bool, as_html: bool, **
 
 
 def _requested(given: dict[str, Any]) -> Request:
-    """The options as a request; --views without other views is refused."""
+    """The options as a request. Refuses --views when there are no other views."""
     if given["views"] and not (given["positives"] or given["inputs"]):
         fail(2, "--views says how other views were made, and there are none; give --positives, or leave it out")
     with bad_input():
@@ -149,7 +111,7 @@ def _requested(given: dict[str, Any]) -> Request:
 
 
 def _diagnose(request: Request, out: Path | None, forms: Sequence[str]) -> tuple[Diagnosis, str]:
-    """The diagnosis, saved in `out` where that is given, and in one line why it could not be saved."""
+    """The diagnosis, saved in `out` if that is given, and one line on why it could not be saved."""
     diagnosis: Diagnosis | None = None
     try:
         with bad_input(TOO_BIG):
@@ -173,28 +135,38 @@ def _diagnose(request: Request, out: Path | None, forms: Sequence[str]) -> tuple
 
 
 def _read(request: Request) -> Rows:
-    """Open the files of a request."""
+    """Read the files of a request."""
 
     def read(path: Path) -> Tensor:
         path, key = _file_and_key(path)
         return read_rows(path, request.key if key is None else key)
 
-    return Rows(
+    rows = Rows(
         read(request.file),
         [read(path) for path in request.positives],
         None if request.inputs is None else read(request.inputs),
         None if request.input_positives is None else read(request.input_positives),
     )
+    for path, view in zip(request.positives, rows.positives, strict=True):
+        if view.shape != rows.embeddings.shape:
+            _refuse_view(path, tuple(view.shape), request.file, tuple(rows.embeddings.shape))
+    return rows
+
+
+def _refuse_view(path: Path, shape: tuple[int, ...], file: Path, wanted: tuple[int, ...]) -> NoReturn:
+    """Name the files of two views that do not belong together, as the library, which has arrays, cannot."""
+    advice = "transpose it" if shape == wanted[::-1] else "give the same samples in each, in the same order"
+    raise ValueError(f"{unmarked(str(path))} has shape {shape}, and {unmarked(str(file))} {wanted}; {advice}")
 
 
 def _file_and_key(path: Path) -> tuple[Path, str | None]:
-    """The file that FILE or FILE:KEY names, and the array's name where there is one."""
+    """The path of FILE or FILE:KEY, and the name of the array if there is one."""
     name, colon, key = str(path).rpartition(":")
     return (Path(name), key) if colon and not path.exists() else (path, None)
 
 
 def _examine(request: Request, rows: Rows, forms: Sequence[str]) -> Diagnosis:
-    """Report on the rows, and make the files that `forms` name."""
+    """Diagnose the rows, and make the contents of the files that `forms` name."""
     with unchanged(request.sources), progress_bars(request.steps) as progress:
         report = embeddings.diagnose(
             rows.embeddings,
@@ -211,7 +183,7 @@ def _examine(request: Request, rows: Rows, forms: Sequence[str]) -> Diagnosis:
 
 
 def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> None:
-    """Print size, spectrum, measures with their intervals and definitions, warnings and the verdict."""
+    """Print the size, the spectrum, the measures, warnings and the verdict."""
     console, conventions = open_console(to_stderr), report.conventions
     kind = "normalised" if conventions["normalised"] else "not normalised"
     precision = conventions["precision"]
@@ -220,7 +192,7 @@ def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> 
     console.print(facts, soft_wrap=True)
     console.print()
     plain = not console.encoding.lower().startswith("utf")
-    width = max(16, min(64, console.width - 24))  # beside the chart stand numbers and names
+    width = max(16, min(64, console.width - 24))  # numbers and names stand beside the chart
     lines = spectrum_lines(
         report.spectrum.tolist(), report.noise_floor, report.verdict.threshold, plain=plain, width=width
     )
@@ -243,14 +215,14 @@ def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> 
 
 
 def _measures(report: EmbeddingReport, *, with_words: bool) -> Table:
-    """The measures with their intervals, and with their definitions where there is room for words."""
+    """The measures with their intervals and, if there is room, their definitions."""
     table = open_table("measure", "value", "95 % interval", left=1)
     if with_words:
-        table.add_column("definition")  # the only one that may be wrapped: words give way, numbers never
+        table.add_column("definition")  # the only column that may wrap, so that numbers never do
     for name, value in report.measures.items():
         bar = report.intervals[name]
         interval = "" if bar is None else f"{bar[0]:.4g} .. {bar[1]:.4g}"
-        definition = re.sub(r" \([^()]*\d{4}\)$", "", report.conventions[name])  # JSON and page keep the sources
+        definition = re.sub(r" \([^()]*\d{4}\)$", "", report.conventions[name])  # without the source
         cells = (name, "-" if value is None else f"{value:.4g}", interval, definition)
         table.add_row(*cells[: len(table.columns)])
     return table

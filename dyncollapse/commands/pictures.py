@@ -1,4 +1,4 @@
-"""The pictures of a simulation and of a sweep. Matplotlib is imported with them: import this when drawing."""
+"""The pictures of a simulation and of a sweep. This module imports Matplotlib: import it when drawing."""
 
 import math
 from collections.abc import Sequence
@@ -32,14 +32,14 @@ def draw_spectrum(outcome: Outcome, threshold: float) -> Figure:
 
 
 class Panel(NamedTuple):
-    """One panel of a sweep's picture: what its points have in common, and each one's value on the axis and report."""
+    """One panel of a sweep's picture: its title, and the value on the axis and the report of each point."""
 
     title: str
     points: Sequence[tuple[float, Report]]
 
 
 def draw_sweep(panels: Sequence[Panel], axis: str, label: str) -> Figure:
-    """Draw final singular values over the setting `axis`, one panel beside the other; `label` names the axis."""
+    """Draw final singular values over the setting `axis`, a panel per combination of the others."""
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(2 + 2.8 * columns, 1 + 2.6 * rows), layout="constrained")
@@ -51,7 +51,7 @@ def draw_sweep(panels: Sequence[Panel], axis: str, label: str) -> Figure:
     figure.supxlabel(label, fontsize=10)
     figure.supylabel("final singular value, mean over runs", fontsize=10)
     lines = {label: line for ax in grid.flat for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    ncols = 3 if columns > 1 else 1  # one panel is too narrow for all side by side
+    ncols = 3 if columns > 1 else 1  # a single panel is too narrow for all labels side by side
     figure.legend(lines.values(), lines, loc="outside upper center", ncols=ncols, frameon=False, fontsize=8)
     return figure
 
@@ -67,7 +67,7 @@ def _draw_panel(ax: Axes, panel: Panel, *, with_threshold: bool) -> None:
 
 
 def _columns(rows: Sequence[Sequence[float | None]]) -> Float[np.ndarray, "n k"]:
-    """Rows of any length side by side, NaN where a value is missing or infinite."""
+    """Rows of any length as one array, NaN where a value is missing or infinite."""
     columns = np.full((len(rows), max(map(len, rows))), math.nan)
     for cells, row in zip(columns, rows, strict=True):
         cells[: len(row)] = [math.nan if value is None else value for value in row]

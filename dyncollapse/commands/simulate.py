@@ -1,4 +1,4 @@
-"""`dyncollapse simulate`: one toy simulation, its table, its verdict and its folder."""
+"""Run `dyncollapse simulate`: one toy simulation, its table, its verdict and its folder."""
 
 import json
 import math
@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyncollapse.commands.console import open_console, open_table
-from dyncollapse.commands.help_pages import GroupedCommand
-from dyncollapse.commands.json_option import AS_JSON
-from dyncollapse.commands.shared import OUT, bad_input, fail, say_saved, setting_options, use_machine, warn
+from dyncollapse.commands.shared import bad_input, fail, say_saved, use_machine, warn
 from dyncollapse.diagnostics.verdict import Verdict
 from dyncollapse.dynamics.solver import FlowFailed
 from dyncollapse.dynamics.training import Diverged
@@ -23,7 +21,7 @@ from dyncollapse.runtime.folders import claimed_folder, is_free
 from dyncollapse.runtime.process import uninterrupted
 from dyncollapse.runtime.progress import duration, progress_bars
 from dyncollapse.simulation.build import Simulation, build
-from dyncollapse.simulation.configuration import Configuration, resolve
+from dyncollapse.simulation.configuration import resolve
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import time_per_step
 from dyncollapse.simulation.report import recorded, save, was_killed
@@ -35,25 +33,15 @@ from dyncollapse.theory.population import POPULATION_FACTOR
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LONG = 30.0  # seconds from which on a simulation says beforehand what it will take
+LONG = 30.0  # seconds from which on a simulation says first how long it will take
 
 
-@click.command(cls=GroupedCommand)
-@setting_options(Configuration)
-@click.option("--out", type=OUT, help="Run folder, new or empty.  [runs/simulate-NNNN]")
-@AS_JSON
 def simulate(out: Path | None, as_json: bool, **settings: Any) -> None:
-    """Train toy networks by SGD, integrate their gradient flow from the same start, and compare.
-
-    With no options: the paper's one-layer toy with augmentation beyond the collapse threshold.
-    A --preset sets several options at once; options that you add change its sizes, never its loss or views.
-    Strengths are variances, not standard deviations: the paper's threshold is --aug-strength 1. The same command
-    continues a run that was killed.
-    """
+    """Run one simulation, save it in its folder, and print its table and verdict."""
     with bad_input():
         configuration = resolve({name: value for name, value in settings.items() if value is not None})
         use_machine(configuration.device, configuration.threads)
-        simulation = build(configuration)  # whatever can be refused is refused before a folder is made
+        simulation = build(configuration)  # bad settings are refused before a folder is made
         with claimed_folder(out, "simulate", partial(was_killed, configuration=configuration)) as folder:
             outcome, report = _run(simulation, folder)
             problem = _save_spectrum(outcome, report, folder)
@@ -68,24 +56,24 @@ def simulate(out: Path | None, as_json: bool, **settings: Any) -> None:
 
 
 def _run(simulation: Simulation, folder: Path) -> tuple[Outcome, dict[str, Any]]:
-    """Run it, or what a killed run has left of it, and save each dynamics when it has ended.
+    """Run the simulation, or the rest of a killed one, and save each dynamics when it has ended.
 
-    Returns the outcome, and what run.json says of it.
+    Returns the outcome, and the content of run.json.
     """
     configuration, report = replace(simulation.configuration, out=str(folder)), dict[str, Any]()
 
     def keep(so_far: Outcome) -> None:
-        # To judge and save it may take seconds, and training may have taken hours.
-        with uninterrupted("\nSaving what is there; Ctrl-C again ends without.\n"):
+        # Judging and saving take seconds, and training may have taken hours: one Ctrl-C must not lose it.
+        with uninterrupted("\nSaving the results; Ctrl-C again stops without saving.\n"):
             report.update(save(so_far, folder))
 
     def kept() -> str:
-        return "Nothing was recorded." if is_free(folder) else f"What was recorded until then is in {folder}/"
+        return "Nothing was recorded." if is_free(folder) else f"The results so far are in {folder}/"
 
     try:
         known = {} if is_free(folder) else recorded(folder)
         if known:
-            click.echo(f"Going on with a run that was killed: {', '.join(known)} done", err=True)
+            click.echo(f"Continuing a run that was killed: {', '.join(known)} done", err=True)
         left = tuple(name for name in configuration.dynamics if name not in known)
         seconds = expected_seconds(replace(configuration, dynamics=left)) if left else 0.0
         if seconds > LONG:
@@ -128,15 +116,15 @@ def print_outcome(outcome: Outcome, report: Mapping[str, Any], *, to_stderr: boo
         console.print(_population_limit(report), soft_wrap=True)
     if count := report["prediction"]["at_threshold"]:
         console.print(
-            f"Modes at the threshold: {count} of {outcome.simulation.task.dim} have rho = 1 up to round-off. They rest "
-            "at zero, but decay by a power of time only.",
+            f"Modes at the threshold: {count} of {outcome.simulation.task.dim} have rho = 1 up to round-off. They "
+            "decay to zero, but only as a power of time.",
             soft_wrap=True,
         )
     console.print(judged.sentence, style="bold", soft_wrap=True)
 
 
 def _fates(judged: Verdict, step: float) -> list[str]:
-    """Whether each dimension collapsed, how, and until when; `step` is the flow time of one SGD step."""
+    """The last column: each dimension's fate and, if it waits, until when; `step` is the flow time of an SGD step."""
     cells = []
     for one in judged.dimensions:
         escape = None if one.escape_time is None else moment(one.escape_time, step)
@@ -146,12 +134,12 @@ def _fates(judged: Verdict, step: float) -> list[str]:
 
 
 def _population_limit(report: Mapping[str, Any]) -> str:
-    """Say whether the population flow may be compared with what ran on finite batches."""
+    """One sentence on whether the population flow may be compared with dynamics on finite batches."""
     name = next(name for name in ("sgd", "flow", "population") if name in report["dynamics"])
     limit, batch_size = report["dynamics"][name]["population_limit"], report["config"]["batch_size"]
     needed, effective = limit["negatives_needed"], limit["effective_negatives"]
     if needed == 0:
-        return "Population limit: the expected flow at every N; what differs is the noise of SGD and of fixed batches."
+        return "Population limit: equal to the expected flow at every N; only the noise of the batches differs."
     least = "more than any" if needed is None else f"N >= {POPULATION_FACTOR * needed:.3g}"
     counts = "" if effective is None else f", effectively {effective:.3g} negatives"
     return (
@@ -161,17 +149,17 @@ def _population_limit(report: Mapping[str, Any]) -> str:
 
 
 def _column(values: list[float]) -> list[str]:
-    """Three decimals for all, unless the largest has too few or too many digits for that; a dash for NaN."""
+    """Values with three decimals, or in scientific notation if the largest is too small or too large; NaN as a dash."""
     known = [value for value in values if not math.isnan(value)]
     fixed = 0.01 <= max(known, default=0.0) < 1e4
     return ["-" if math.isnan(v) else f"{v:.3f}" if fixed or v == 0 else f"{v:.1e}" for v in values]
 
 
 def _save_spectrum(outcome: Outcome, report: Mapping[str, Any], folder: Path) -> str:
-    """Draw `spectrum.png` into the run folder, and say in one line why that failed."""
+    """Draw `spectrum.png` into the run folder; one line on why that failed, empty if it did not."""
 
     def draw() -> "Figure":
-        # Imports Matplotlib, which fails where the user's settings of it are broken.
+        # Here, not above: importing Matplotlib fails when the user's settings of it are broken.
         from dyncollapse.commands.pictures import draw_spectrum
 
         return draw_spectrum(outcome, report["verdict"]["threshold"])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 def spectrum_lines(
     values: Sequence[float], floor: float, threshold: float, *, plain: bool = False, width: int = 64, height: int = 12
 ) -> list[str]:
-    """A descending spectrum as lines of text: log10 variance over rank, noise floor and threshold as lines.
+    """A descending spectrum as lines of text: log10 variance over rank, with lines at noise floor and threshold.
 
     A column is the mean log of its ranks, or a rank has several columns and its dot in the middle of them; values of 0
     are drawn on the lowest line. `plain` keeps to ASCII.

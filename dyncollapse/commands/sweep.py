@@ -1,29 +1,16 @@
-"""`dyncollapse sweep`: a grid of simulations, its plan, its table, its failures and its picture."""
+"""Run `dyncollapse sweep`: a grid of simulations, its plan, its table, its failures and its picture."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dyncollapse.commands.console import open_console, open_table
-from dyncollapse.commands.help_pages import GroupedCommand, grouped_option
-from dyncollapse.commands.json_option import AS_JSON
-from dyncollapse.commands.shared import (
-    OUT,
-    SINGLE,
-    THREADS,
-    bad_input,
-    fail,
-    note,
-    say_saved,
-    setting_options,
-    use_machine,
-    warn,
-)
+from dyncollapse.commands.options import SINGLE
+from dyncollapse.commands.shared import bad_input, fail, note, say_saved, use_machine, warn
 from dyncollapse.runtime.canvas import save_picture
 from dyncollapse.runtime.dispatch import Workers
 from dyncollapse.runtime.executors import dask_workers, local_workers, slurm_workers
@@ -34,32 +21,21 @@ from dyncollapse.runtime.settings import option
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.sweeps.estimate import Estimate, estimate
 from dyncollapse.sweeps.grid import as_options, expand_grid, parse_grid, shown
+from dyncollapse.sweeps.options import WorkerOptions
 from dyncollapse.sweeps.schemas import Report
 from dyncollapse.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-EXECUTORS = ("local", "dask", "slurm")
-running = partial(grouped_option, group="running")
-SHOWN = 8  # digits of a point's name in the table: enough to find its folder
-# Rows of the table that a person reads through, and panels of the picture that fit on a page: 3 rows of 4.
+SHOWN = 8  # letters of a point's name in the table, enough to find its folder
+# Rows of a table that a person reads, and panels that fit on a page: 3 rows of 4.
 ROWS, PANELS = 60, 12
 
 
 @dataclass(frozen=True)
-class WorkerOptions:
-    """The options that say where points run."""
-
-    executor: str
-    count: int | None
-    scheduler: str | None
-    slurm: str | None
-
-
-@dataclass(frozen=True)
 class Plan:
-    """What a sweep would do: how many points are finished, the packs of the others, and what these take."""
+    """What a sweep will do: the number of finished points, the packs of the others, and an estimate of these."""
 
     sweep: Sweep
     finished: int
@@ -68,88 +44,60 @@ class Plan:
     estimate: Estimate
 
 
-@click.command(cls=GroupedCommand)
-@setting_options(Configuration, lists=True)
-@click.option("--out", type=OUT, required=True, help="Folder of the sweep, new or a sweep's.")
-@running("--executor", metavar="|".join(EXECUTORS), default="local", help="Where points run.  [local]")
-@running("--workers", type=THREADS, help="Packs run at a time.  [cores / --threads; on a cluster, as many as it has]")
-@running("--pack", "most_runs", type=click.IntRange(1, 10**6), help="Most runs in one ensemble.  [the fastest number]")
-@running("--scheduler", metavar="ADDRESS", help="Dask scheduler, tcp://...  [one that is started on this machine]")
-@running("--slurm", metavar="KEY=VALUE,..", help="Options of sbatch: partition, account, time in minutes, mem, ...")
-@running("--dry-run", is_flag=True, help="Print points, packing and a rough estimate; write nothing.")
-@AS_JSON
 def sweep(
     *,
     out: Path,
-    executor: str,
-    workers: int | None,
-    most_runs: int | None,
-    scheduler: str | None,
-    slurm: str | None,
+    where: WorkerOptions,
     dry_run: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Run a grid of simulations, and resume it: what is finished in --out is not run again.
-
-    Every setting takes several values: 1,2,3, or first:last:count with both ends, or first:last:count:log, or a
-    mixture; the grid has all combinations. Points that differ only in start and data train as one ensemble (a pack),
-    each as it would alone. --bias, --dynamics, --preset, --case and --threads (per worker) are one for all.
-    """
-    options = WorkerOptions(executor, workers, scheduler, slurm)
+    """Run a grid of simulations, or print its plan."""
     with bad_input():
         asked = Sweep(out, _grid(settings))
-        threads = max(point.threads for point in asked.points.values())  # of SINGLE: the same for all
-        chosen = _workers(options, threads, out / "slurm")
-        if executor == "local":
+        threads = max(point.threads for point in asked.points.values())  # the same for all points, see SINGLE
+        chosen = _workers(where, threads, out / "slurm")
+        if where.executor == "local":
             for device in {point.device for point in asked.points.values()}:
                 use_machine(device, threads)
     if dry_run:
         with bad_input():
-            plan = _plan(asked, chosen, most_runs)
+            plan = _plan(asked, chosen, where.pack)
         if as_json:
             click.echo(json.dumps(_as_values(plan) | {"workers": chosen.count, **plan.estimate._asdict()}))
         print_plan(plan, to_stderr=as_json)
     else:
-        _run(asked, chosen, most_runs, as_json)
+        _run(asked, chosen, where.pack, as_json)
 
 
 def _grid(settings: Mapping[str, Any]) -> list[Configuration]:
-    """The points of the grid that the options describe."""
+    """The points of the grid."""
     given = {name: value for name, value in settings.items() if value is not None}
     lists = parse_grid({name: text for name, text in given.items() if name not in SINGLE})
     return expand_grid({name: lists.get(name, value) for name, value in given.items()})
 
 
-def _workers(options: WorkerOptions, threads: int, logs: Path) -> Workers:
-    """Where points run, each on so many threads; Slurm's own files go into the folder `logs`."""
-    if options.executor not in EXECUTORS:
-        raise ValueError(f"--executor is {options.executor!r}; choose one of {', '.join(EXECUTORS)}")
-    for name, value, needed in (("--scheduler", options.scheduler, "dask"), ("--slurm", options.slurm, "slurm")):
-        if value is not None and options.executor != needed:
-            raise ValueError(f"{name} belongs to --executor {needed}; add it or drop {name}")
-    if options.executor == "dask":
-        return dask_workers(options.count, threads, options.scheduler)
-    if options.executor == "slurm":
-        pairs = [part.partition("=") for part in (options.slurm or "").split(",") if part]
-        if wrong := next(("".join(pair) for pair in pairs if not (pair[0] and pair[2])), None):
-            raise ValueError(f"--slurm holds {wrong!r}; write key=value,key=value")
-        return slurm_workers(logs, options.count, threads, {key.strip(): value for key, _, value in pairs})
-    return local_workers(options.count, threads)
+def _workers(where: WorkerOptions, threads: int, logs: Path) -> Workers:
+    """The workers for the points, each with so many threads; Slurm writes its files into the folder `logs`."""
+    if where.executor == "dask":
+        return dask_workers(where.workers, threads, where.scheduler)
+    if where.executor == "slurm":
+        return slurm_workers(logs, where.workers, threads, where.sbatch)
+    return local_workers(where.workers, threads)
 
 
 def _run(asked: Sweep, workers: Workers, most_runs: int | None, as_json: bool) -> None:
-    """Run what is not finished, and show and save all that the folder then holds."""
+    """Run the unfinished points; print, draw and save the results of all."""
     try:
         with bad_input(), progress_line() as progress:
             failures = asked.run(workers, most_runs=most_runs, progress=progress, tell=note)
         table, pictures, problem = _gather(asked)
     except KeyboardInterrupt:
         done = len(asked.reports()[0])
-        fail(130, f"Interrupted. {done} of {len(asked.points)} points are done; the same command goes on.")
+        fail(130, f"Interrupted. {done} of {len(asked.points)} points are done; the same command continues.")
     except OSError as error:
         reason = f"{error.filename or asked.folder} cannot be written ({error.strerror})"
-        fail(1 if error.errno in DISK else 2, f"{reason}; the same command goes on, where it can write")
+        fail(1 if error.errno in DISK else 2, f"{reason}; make room or access, and give the same command again")
     if as_json:
         lost = [{"point": n, "failure": text, "config": asked.points[n].as_dict()} for n, text in failures.items()]
         values = {"folder": str(asked.folder), "points": len(asked.points), "table": table, "failures": lost}
@@ -164,12 +112,12 @@ def _run(asked: Sweep, workers: Workers, most_runs: int | None, as_json: bool) -
 
 
 def _gather(asked: Sweep) -> tuple[list[dict[str, Any]], list[str], str]:
-    """The table, the pictures of the whole folder, other grids' too, and why those failed, which hides no row."""
+    """The table of this grid, the names of the pictures of the whole folder, and one line on why these failed."""
     try:
         everything = Sweep.open(asked.folder)
     except ValueError as error:
         return asked.table(), [], f"sweep.png could not be drawn ({error})"
-    reports = everything.reports()[0]  # read once for both
+    reports = everything.reports()[0]  # read once for picture and table
     pictures, problem = _save_picture(everything, reports)
     return asked.table({name: reports[name] for name in asked.points if name in reports}), pictures, problem
 
@@ -177,8 +125,8 @@ def _gather(asked: Sweep) -> tuple[list[dict[str, Any]], list[str], str]:
 def _save_picture(everything: Sweep, reports: Mapping[str, Report]) -> tuple[list[str], str]:
     """Draw the final singular values over the numeric axis with most values into sweep.png.
 
-    Every combination of the other axes has a panel, of which the first PANELS are drawn. Returns the names of what was
-    drawn, and in one line why that failed.
+    Each combination of the other axes has a panel; the first PANELS are drawn. Returns the names of what was drawn,
+    and one line on why that failed.
     """
     axes = everything.axes
     numeric = [name for name, values in axes.items() if all(isinstance(value, int | float) for value in values)]
@@ -194,7 +142,7 @@ def _save_picture(everything: Sweep, reports: Mapping[str, Report]) -> tuple[lis
     left_out = f" (first {PANELS} of {len(panels)} panels)" if len(panels) > PANELS else ""
 
     def draw() -> "Figure":
-        # Imports Matplotlib, which fails where the user's settings of it are broken.
+        # Here, not above: importing Matplotlib fails when the user's settings of it are broken.
         from dyncollapse.commands.pictures import Panel, draw_sweep
 
         drawn = [
@@ -227,12 +175,12 @@ def print_sweep(asked: Sweep, table: Sequence[Mapping[str, Any]], *, to_stderr: 
 
 
 def _short(value: Any) -> str:
-    """A setting's value in a cell or title."""
+    """A setting's value, short enough for a cell or a title."""
     return f"{value:.6g}" if isinstance(value, float) else shown(value)
 
 
 def print_failures(asked: Sweep, failures: Mapping[str, str]) -> None:
-    """Print on stderr what went wrong with which point, and the command that runs it alone."""
+    """Print each failed point on stderr, with its error and the command that runs it alone."""
     console = open_console(to_stderr=True)
     for name, text in failures.items():
         console.print(f"failed: {name}: {text}", style="red", soft_wrap=True)
@@ -248,13 +196,13 @@ def _plan(asked: Sweep, workers: Workers, most_runs: int | None) -> Plan:
 
 
 def _as_values(plan: Plan) -> dict[str, Any]:
-    """The size of the work as plain JSON values."""
+    """The plan as plain JSON values."""
     sizes = [{"points": len(pack), "runs": sum(point.runs for point in pack)} for pack in plan.packs]
     return {"points": len(plan.sweep.points), "finished": plan.finished, "packs": sizes}
 
 
 def print_plan(plan: Plan, *, to_stderr: bool) -> None:
-    """Print points, packs and what they will roughly take."""
+    """Print the numbers of points and packs, and a rough time."""
     console, points = open_console(to_stderr), len(plan.sweep.points)
     axes = [f"{len(values)} {option(name)}" for name, values in plan.sweep.axes.items()]
     console.print(f"{points} points: {' x '.join(axes) or 'one setting'}; {plan.finished} finished", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`dyncollapse verify`: the paper's claims as measured checks, and what each one found."""
+"""Run `dyncollapse verify`: the paper's claims as measured checks."""
 
 import json
 import textwrap
@@ -8,27 +8,18 @@ import click
 
 from dyncollapse.claims import CLAIMS, Checked, as_values, run_check
 from dyncollapse.commands.console import open_console, open_table
-from dyncollapse.commands.help_pages import GroupedCommand
-from dyncollapse.commands.json_option import AS_JSON
 from dyncollapse.commands.shared import fail, use_machine
 from dyncollapse.runtime.progress import progress_bars
+from dyncollapse.runtime.settings import did_you_mean
 
 
-@click.command(cls=GroupedCommand)
-@click.option(
-    "--claim", "names", multiple=True, metavar="NAME", help="Check this claim only and explain it; repeatable."
-)
-@AS_JSON
 def verify(names: tuple[str, ...], as_json: bool) -> None:
-    """Measure every lemma, theorem and corollary of the paper, and every statement beyond it.
-
-    Each check returns a number and the bound it must respect. Theorem 2 as printed is wrong, so its check is
-    expected to fail. Exit code 1 when any claim behaves unlike what is expected of it.
-    """
+    """Check the claims of these names, or all, and print what each one measured."""
     known = {claim.name: claim for claim in CLAIMS}
     if unknown := [name for name in names if name not in known]:
-        fail(2, f"--claim is {', '.join(unknown)}; the claims are {', '.join(known)}")
-    use_machine("cpu", 1)  # the same bits everywhere, and small matrices gain nothing from more threads
+        told = did_you_mean(unknown[0], known, f"the claims are {', '.join(known)}")
+        fail(2, f"--claim is {', '.join(unknown)}; {told}")
+    use_machine("cpu", 1)  # sums in one order on every machine; small matrices gain nothing from threads
     chosen, checked = [known[name] for name in dict.fromkeys(names)] or list(CLAIMS), list[Checked]()
     try:
         with progress_bars(("claims",)) as progress:
@@ -78,7 +69,7 @@ def print_claims(checked: Sequence[Checked], *, to_stderr: bool) -> None:
 
 
 def print_explanation(checked: Sequence[Checked], *, to_stderr: bool) -> None:
-    """Print of each claim what it says, what is measured and why the bound is what it is."""
+    """Print each claim: its statement, what is measured, and the reason for the bound."""
     console = open_console(to_stderr)
     for result in checked:
         claim = result.claim

@@ -27,8 +27,9 @@ class DiagnosisOptions:
 
     views: Views = setting(
         "two-sided",
-        "one-sided: the first view is unaugmented; two-sided, as SimCLR trains: all views are augmented.",
+        "Which views are augmented: one-sided, all but the first; two-sided, all.",
         group="views",
+        unset="two-sided, as SimCLR trains",
     )
     loss: Weighing | None = setting(None, "Weight negatives by this loss's softmax.", group="views", unset="uniform")
     temperature: Number | None = setting(
@@ -42,7 +43,9 @@ class DiagnosisOptions:
         low=1,
         high=WIDEST,
     )
-    space: Text = setting("embedding", "Name of the space in the report.", group="report")
+    space: Text = setting(
+        "embedding", "Where the embeddings were taken: a name for the report, which changes no number.", group="report"
+    )
     svd: bool = setting(
         False,
         "Compute the spectrum by an SVD of the whole matrix in float64, which keeps digits of small eigenvalues.",

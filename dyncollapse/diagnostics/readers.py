@@ -167,7 +167,10 @@ def _checked(array: Array, which: str = "") -> Array:
     if array.kind not in FLOATS + INTEGERS or array.shape is None:
         raise Refused(f"{which}holds {array.kind}; allowed are {', '.join(FLOATS)} and integers, dense; convert it")
     if len(array.shape) != 2:
-        raise Refused(f"{which}has shape {_brief(str(array.shape))}; give one row per sample, (samples, dimensions)")
+        labels = ", as labels have" if len(array.shape) == 1 and array.kind in INTEGERS else ""
+        raise Refused(
+            f"{which}has shape {_brief(str(array.shape))}{labels}; give one row per sample, (samples, dimensions)"
+        )
     if 0 in array.shape:
         raise Refused(
             f"{which}is empty, of shape {_brief(str(array.shape))}; give one row per sample, (samples, dimensions)"

@@ -130,7 +130,10 @@ def _dask(count: int | None, scheduler: str | None) -> Iterator[Executor]:
             client = Client(address, timeout=CONNECT)
         except (OSError, ValueError, TypeError) as error:
             reason = unmarked(first_line(error))
-            raise SettingError(f"`scheduler` {unmarked(str(scheduler))} does not answer ({reason})") from None
+            raise SettingError(
+                f"`scheduler` {unmarked(str(scheduler))} does not answer ({reason}); start it, and give the address "
+                "that it prints"
+            ) from None
         with client:
             # A pack that is tried again is run again: its first try left no result to reuse.
             executor = client.get_executor(pure=False)
@@ -171,7 +174,8 @@ def slurm_workers(
 
 
 def _refused_by_slurm(error: Exception) -> SettingError:
-    return SettingError(f"`executor` slurm: {unmarked(first_line(error))}")
+    reason = unmarked(first_line(error)).rstrip("?.")
+    return SettingError(f"`executor` slurm: {reason}; run where Slurm is, with options it takes, or use local")
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 import re
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import Any, Self
 
 from dyncollapse.runtime.files import printable
@@ -71,3 +72,24 @@ def quoted(value: Any) -> str:
     short.maxlevel = 2
     text = printable(short.repr(value)).replace("`", "'")
     return text if len(text) <= 2 * MOST_LETTERS else f"{text[: 2 * MOST_LETTERS]}..."
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """Suggest the known names that are spelled like a word.
+
+    Args:
+        word: What was given.
+        known: The names that are allowed.
+        otherwise: What to say when none is near.
+
+    Returns:
+        The end of a message.
+
+    Example:
+        >>> did_you_mean("epoch", ["epochs", "lr"], "see the help")
+        'did you mean epochs?'
+        >>> did_you_mean("colour", ["epochs", "lr"], "see the help")
+        'see the help'
+    """
+    near = get_close_matches(word, list(known), n=3)
+    return f"did you mean {' or '.join(near)}?" if near else otherwise

@@ -7,7 +7,7 @@ from typing import Any
 
 from dyncollapse.runtime.files import printable
 from dyncollapse.runtime.records import check_value, settings_of
-from dyncollapse.runtime.settings import SettingError, option, quoted, renamed
+from dyncollapse.runtime.settings import SettingError, did_you_mean, option, quoted, renamed
 from dyncollapse.runtime.untrusted import read_text
 
 MOST_TOML = 2**14  # bytes: tomllib takes 0.5 seconds for a dotted key of this length, and 14 for one 4 times as long
@@ -31,16 +31,20 @@ def read_toml(record: type, path: Path) -> dict[str, tuple[str, Any]]:
     try:
         found = tomllib.loads(read_text(path, MOST_TOML))
     except OSError as error:
-        raise SettingError(f"{shown} cannot be read ({error.strerror})") from None
+        raise SettingError(f"{shown} cannot be read ({error.strerror}); name a TOML file of settings") from None
     except RecursionError:
         raise SettingError(f"{shown} is no TOML of settings (it is nested too deeply)") from None
     except ValueError as error:  # of TOML, of UTF-8, or a number of too many digits
-        raise SettingError(f"{shown} is no TOML ({_plain(str(error).splitlines()[0])})") from None
+        reason = _plain(str(error).splitlines()[0])
+        raise SettingError(f'{shown} is no TOML ({reason}); write lines as epochs = 5 and data = "digits"') from None
     settings: dict[str, tuple[str, Any]] = {}
     for key, value in found.items():
         name = key.replace("-", "_")
         if name not in known:
-            raise SettingError(f"{shown} has {quoted(key)}; settings are {', '.join(known)}, at the top level")
+            told = did_you_mean(name, known, f"settings are {', '.join(known)}")
+            if isinstance(value, dict):
+                told = f"this is a table; write its settings at the top level, without [{_plain(key)}]"
+            raise SettingError(f"{shown} has {quoted(key)}; {told}")
         if name in settings:
             raise SettingError(f"{shown} has {name} twice, as {option(name)[2:]} and {name}; keep one of them")
         try:

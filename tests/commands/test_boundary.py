@@ -6,7 +6,9 @@ from click.testing import CliRunner
 from helpers.hostile_values import ESCAPES, shown_safely
 from helpers.programs import refused
 
-from dyncollapse.commands.shared import as_options, bad_input, record_options
+from dyncollapse.bridge.evaluation.embed_options import EmbedOptions
+from dyncollapse.commands.options import record_options
+from dyncollapse.commands.shared import as_options, bad_input
 from dyncollapse.diagnostics.options import DiagnosisOptions
 from dyncollapse.runtime.settings import SettingError, quoted
 
@@ -88,6 +90,20 @@ def test_a_record_is_made_of_the_options_given(ask):
         views="one-sided", sample=9, fast=True
     )
     assert ask("--loss", "dot", only=("views", "loss")) == DiagnosisOptions(loss="dot")
+
+
+def test_two_records_of_one_command_take_their_own_options():
+    made = []
+
+    @click.command()
+    @record_options(EmbedOptions, "first", only=("split",))
+    @record_options(DiagnosisOptions, "second", only=("views", "space"))
+    def command(first, second):
+        made.extend([first, second])
+
+    given = ["--split", "train", "--views", "one-sided", "--space", "r"]
+    assert CliRunner().invoke(command, given).exit_code == 0
+    assert made == [EmbedOptions(split="train"), DiagnosisOptions(views="one-sided", space="r")]
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_embed_diagnose_probe_and_table_go_together(run):
     for options, words in (
         ([], "linear probe (logistic): top-1 "),
         (["--subvector", 16], "the first 16 of 128 dimensions only"),
-        (["--method", "sgd", "--epochs", 1], "linear probe (sgd): top-1 "),
+        (["--classifier", "sgd", "--epochs", 1], "linear probe (sgd): top-1 "),
     ):
         result = call("probe", "--checkpoint", run, *options)
         assert result.exit_code == 0, result.stderr
@@ -181,8 +181,8 @@ def test_small_check_runs_through(tmp_path, monkeypatch):
         (["pretrain", "--data", "digits", "--method", "directclr", "--projector", "mlp"], "directclr fixes it"),
         (["pretrain", "--data", "digits", "--arch", "resnet0"], "--arch is 'resnet0'"),
         (["pretrain", "--data", "digits", "--config", "/nowhere.toml"], "--config /nowhere.toml cannot be read"),
-        (["pretrain", "--data", "digits", "--lr", "fast"], "'fast' is not a valid float"),
-        (["pretrain", "--resume"], "--resume goes on with a run; name its folder with --out"),
+        (["pretrain", "--data", "digits", "--lr", "fast"], "--lr is 'fast'; it takes a number"),
+        (["pretrain", "--resume"], "--resume continues a run; name its folder with --out"),
         (["pretrain", "--resume", "--out", "/nowhere"], "/nowhere is no run"),
         (["embed", "--checkpoint", "/nowhere"], "/nowhere does not exist"),
         (["embed", "--checkpoint", "x", "--space", "latent"], "--space is 'latent'"),
@@ -208,10 +208,10 @@ def test_bad_input_is_one_line(arguments, words, tmp_path, monkeypatch):
         (["embed", "--prefix-map", "x"], "--prefix-map is 'x'; write OLD=NEW"),
         (["embed", "--arch", "resnet50"], "stores its own settings"),
         (["embed", "--image-size", "16"], "--image-size: "),
-        (["probe", "--method", "logistic", "--epochs", "3"], "--epochs is 3, but --method logistic has none"),
+        (["probe", "--classifier", "logistic", "--epochs", "3"], "--epochs is 3, but --classifier logistic has none"),
         (["diagnose", "--views", "clean"], "--views is 'clean'; choose one of one-sided, two-sided"),
         (["diagnose", "--loss", "hinge"], "loss is 'hinge'"),
-        (["probe", "--method", "svm"], "--method is 'svm'"),
+        (["probe", "--method", "svm"], "--classifier is 'svm'"),
         (["probe", "--subvector", "129"], "--subvector is 129"),
     ],
 )
@@ -233,7 +233,7 @@ def test_a_probe_of_one_class_is_refused_before_anything_is_embedded(method, run
     alike = replace(digits, train=replace(digits.train, labels=torch.zeros_like(digits.train.labels)))
     monkeypatch.setattr("dyncollapse.commands.bridge_encoder.open_data", lambda *_: alike)
     monkeypatch.setattr("dyncollapse.commands.bridge_probe.embed_images", lambda *_: pytest.fail("it embeds"))
-    line = refused(call("probe", "--checkpoint", run, "--method", method))
+    line = refused(call("probe", "--checkpoint", run, "--classifier", method))
     assert "has training images of one class only; a probe needs two" in line
 
 

@@ -126,7 +126,7 @@ def test_probe_without_images_that_can_be_read(method, damaged, encoder, tmp_pat
         write_images(tmp_path / split, 2)
     for path in (tmp_path / damaged).rglob("*.jpg"):
         path.write_bytes(b"no image")
-    last = refused(call("probe", *encoder, "--data", tmp_path, "--method", method))
+    last = refused(call("probe", *encoder, "--data", tmp_path, "--classifier", method))
     assert "none of the 4 images can be read, the first: " in last
 
 
@@ -158,7 +158,7 @@ def test_strict_ends_at_an_unreadable_image_in_one_line_and_leaves_nothing(comma
         for split in ("train", "val"):
             (tmp_path / "both" / split).symlink_to(damaged if split == "train" else write_images(tmp_path / "val", 2))
         damaged = tmp_path / "both"
-    place = ("--method", *(method or ["logistic"])) if command == "probe" else ("--out", tmp_path / "new" / "out")
+    place = ("--classifier", *(method or ["logistic"])) if command == "probe" else ("--out", tmp_path / "new" / "out")
     given = {"embed": ("--space", "representation")}.get(command, ())
     line = refused(call(command, *encoder, "--data", damaged, "--strict", *place, *given))
     assert "repair or remove it, or leave out --strict" in line
@@ -195,7 +195,7 @@ def test_strict_training_that_is_refused_after_a_checkpoint_says_how_it_goes_on(
     out = tmp_path / "run"
     given = ("--data", damaged, "--pipeline", "mixed", "--workers", 0, "--epochs", 3, "--checkpoint-every", 1)
     line = refused(call("pretrain", *TRAINING, *given, "--strict", "--out", out))
-    assert line.endswith(f"To go on: dyncollapse bridge pretrain --resume --out {out}")
+    assert line.endswith(f"To continue: dyncollapse bridge pretrain --resume --out {out}")
     assert (out / "checkpoints" / "step-00000003.pt").exists()
     monkeypatch.setattr(FolderImages, "read", read)
     result = call("pretrain", "--resume", "--out", out)

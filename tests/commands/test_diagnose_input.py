@@ -79,8 +79,14 @@ def refuse(options, words):
             ["a.npy", "--positives", "nan12.npy"], "hold 1 NaN or infinite number(s), the first in row 399, column 11"
         ),
         refuse(["overflow.npy"], "squares overflow"),
-        refuse(["a.npy", "--positives", "small.npy"], "(400, 12) and (50, 2)"),
-        refuse(["a.npy", "--positives", "b.npy", "--positives", "small.npy"], "(400, 12) and (50, 2)"),
+        refuse(
+            ["a.npy", "--positives", "small.npy"],
+            "small.npy has shape (50, 2), and a.npy (400, 12); give the same samples",
+        ),
+        refuse(
+            ["a.npy", "--positives", "b.npy", "--positives", "small.npy"],
+            "small.npy has shape (50, 2), and a.npy (400, 12); give the same samples",
+        ),
         refuse(["a.npy", "--positives", "missing.npy"], "missing.npy does not exist"),
         refuse(["a.npy", "--inputs", "a.npy"], "--inputs and --input-positives go together"),
         refuse(["a.npy", "--input-positives", "a.npy"], "--inputs and --input-positives go together"),
@@ -96,7 +102,7 @@ def refuse(options, words):
         refuse(["a.npy", "--positives", "b.npy", "--loss", "infonce", "--temperature", "1"], "infonce loss has none"),
         refuse(["a.npy", "--positives", "b.npy", "--loss", "ntxent", "--views", "one-sided"], "needs two-sided views"),
         refuse(["a.npy", "--sample", "1"], "--sample is 1; it must be between 2 and 1e9 rows"),
-        refuse(["a.npy", "--sample", "many"], "'many' is not a valid integer"),
+        refuse(["a.npy", "--sample", "many"], "--sample is 'many'; it takes a whole number"),
         refuse(["a.npy", "--seed", "99999999999999999999"], "--seed"),
         refuse(["a.npy", "--key", "z"], "leave out --key"),
         refuse(["two.npz"], "choose one with --key"),

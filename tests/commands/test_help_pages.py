@@ -1,4 +1,4 @@
-"""Pages of help: options below headings, units and defaults, an example that the command takes."""
+"""Pages of help: a question, options below headings with units and defaults, an example, and topics."""
 
 import re
 import shlex
@@ -6,27 +6,17 @@ import shlex
 import click
 import pytest
 from click.testing import CliRunner
+from helpers.commands import PAGES
 
 from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.bridge.recipe import Recipe
-from dyncollapse.commands.help_pages import EXAMPLES, GroupedCommand, grouped_option
+from dyncollapse.commands.help_pages import GroupedCommand, grouped_option
 from dyncollapse.commands.main import main
-from dyncollapse.commands.shared import record_options
+from dyncollapse.commands.options import record_options
+from dyncollapse.commands.topics import topic_names
 from dyncollapse.runtime.records import settings_of
 from dyncollapse.runtime.settings import option, renamed
 from dyncollapse.simulation.configuration import Configuration
-
-
-def pages(command=main, words=()):
-    """Every command and group by its words."""
-    yield " ".join(words), command
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for name in command.list_commands(context):
-            yield from pages(command.get_command(context, name), (*words, name))
-
-
-PAGES = dict(pages())
 
 
 def page(words, width=400):
@@ -39,14 +29,18 @@ def headings(text):
     return [line.removesuffix(":") for line in text.splitlines() if re.fullmatch(r"[A-Z][a-z]+:", line)]
 
 
+LAST = ["Example", "More"]
+
+
 def test_headings_are_the_groups_of_the_settings():
-    assert headings(page("simulate")) == ["Data", "Network", "Training", "Flow", "Output", "Example"]
-    assert headings(page("sweep")) == ["Data", "Network", "Training", "Flow", "Running", "Output", "Example"]
+    assert headings(page("simulate")) == ["Data", "Network", "Training", "Flow", "Output", *LAST]
+    assert headings(page("sweep")) == ["Data", "Network", "Training", "Flow", "Running", "Output", *LAST]
     assert headings(page("bridge pretrain")) == [
-        *("Data", "Augmentation", "Encoder", "Projector", "Loss", "Optimisation", "Run", "Example")
+        *("Data", "Augmentation", "Encoder", "Projector", "Loss", "Optimisation", "Run", *LAST)
     ]
-    assert headings(page("collect")) == ["Options", "Example"]
-    assert headings(page("")) == ["Options", "Commands", "Example"]
+    assert headings(page("bridge check")) == ["Digits", "Scale", "Output", *LAST]
+    assert headings(page("collect")) == ["Options", *LAST]
+    assert headings(page("")) == ["Options", "Commands", *LAST]
 
 
 @pytest.mark.parametrize(("words", "record"), [("simulate", Configuration), ("bridge pretrain", Recipe)])
@@ -68,11 +62,28 @@ def test_every_setting_is_shown_once_below_its_group_with_its_default_and_unit(w
 
 
 @pytest.mark.parametrize("words", PAGES)
-def test_every_page_ends_with_an_example_that_its_command_takes(words):
-    lines = page(words, width=80).splitlines()
-    assert lines[-2:] == ["Example:", f"  {EXAMPLES[words]}"]
-    assert len(lines[-1]) <= 80
-    program, *arguments = shlex.split(EXAMPLES[words])
+def test_every_page_begins_with_a_question_that_its_group_lists_whole(words):
+    question, *rest = PAGES[words].help.split("\n\n")
+    assert re.fullmatch(r"(Which|How|What|Does|Do) [^.?]*\?", question)
+    assert len(question) <= 62  # beside the commands' names on a terminal of 80 columns
+    assert page(words, width=80).splitlines()[2] == f"  {question}"
+    assert rest or not words
+    group, _, name = words.rpartition(" ")
+    if words:
+        assert re.search(rf"^  {name} +{re.escape(question)}$", page(group, width=80), re.MULTILINE)
+
+
+@pytest.mark.parametrize("words", PAGES)
+def test_every_page_ends_with_an_example_that_its_command_takes_and_topics_that_exist(words):
+    text, example = page(words, width=80), PAGES[words].example
+    assert all(len(line) <= 80 for line in text.splitlines())
+    shown, _, topics = text.partition("Example:\n")[2].partition("\n\nMore:\n")
+    assert shown == f"  {example}"
+    told = " ".join(topics.split())
+    assert told == f"dyncollapse help TOPIC explains {', '.join(PAGES[words].topics)}."
+    assert PAGES[words].topics
+    assert set(PAGES[words].topics) <= set(topic_names())
+    program, *arguments = shlex.split(example)
     assert program == "dyncollapse"
     command = main
     while isinstance(command, click.Group):
@@ -81,10 +92,6 @@ def test_every_page_ends_with_an_example_that_its_command_takes(words):
     if not isinstance(PAGES[words], click.Group):
         assert command is PAGES[words]
     command.make_context(command.name, arguments)
-
-
-def test_examples_are_of_the_commands():
-    assert EXAMPLES.keys() == PAGES.keys()
 
 
 def test_options_without_a_group_come_last_and_arguments_nowhere():

@@ -35,7 +35,7 @@ def test_json_is_alone_on_stdout(simulate, tmp_path):
     [
         (["--aug-strength", "-1"], "--aug-strength is -1.0"),
         (["--aug-strength", "nan"], "--aug-strength is nan"),
-        (["--aug-strength", "much"], "'much' is not a valid float"),
+        (["--aug-strength", "much"], "--aug-strength is 'much'; it takes a number"),
         (["--aug-dim", "5"], "between 0 and --dim 4"),
         (["--batch-size", "65"], "--pool is 64 with --batch-size 65"),
         (["--steps", "0"], "--steps is 0"),
@@ -93,7 +93,7 @@ def test_ctrl_c_while_results_are_saved_loses_none(simulate, tmp_path, monkeypat
     monkeypatch.setattr("dyncollapse.simulation.report.report", interrupted)
     result = simulate("--out", "mine", "--dynamics", "sgd")
     assert result.exit_code == 130
-    assert result.stderr.endswith("Interrupted. What was recorded until then is in mine/\n")
+    assert result.stderr.endswith("Interrupted. The results so far are in mine/\n")
     assert json.loads((tmp_path / "mine/run.json").read_text())["status"] == "finished"
 
 
@@ -150,7 +150,7 @@ def test_ctrl_c_saves_what_was_recorded(tmp_path, stage, number):
         eventually(lambda: re.search(begun, errors(), re.MULTILINE) or process.poll() is not None)
         process.send_signal(number)
         assert process.wait(PATIENCE) == 130
-    assert "Interrupted. What was recorded until then is in mine/" in errors()
+    assert "Interrupted. The results so far are in mine/" in errors()
     run = json.loads((tmp_path / "mine/run.json").read_text())
     assert run["status"] == "interrupted"
     assert run["dynamics"]["sgd"]["time"] > 0

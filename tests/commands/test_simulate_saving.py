@@ -41,7 +41,7 @@ def test_disk_that_fills_up_between_dynamics_leaves_the_first_whole(simulate, tm
         result = simulate("--out", "mine", "--json")
     assert (result.exit_code, result.stdout) == (1, "")
     assert messages(result.stderr) == [
-        "dyncollapse: mine/sgd.npz could not be written (File too large). What was recorded until then is in mine/"
+        "dyncollapse: mine/sgd.npz could not be written (File too large). The results so far are in mine/"
     ]
     assert {path.name for path in (tmp_path / "mine").iterdir()} == {"run.json", "sgd.npz"}
     assert Trajectory.load(tmp_path / "mine/sgd.npz").time[-1] > 0
@@ -68,7 +68,7 @@ def test_killed_run_is_continued_by_the_same_command(simulate, tmp_path):
     assert "mine already holds files" in refused(simulate("--seed", 4, "--out", "mine"))
     result = simulate(*options)
     assert result.exit_code == 0, result.stderr
-    assert messages(result.stderr) == ["Going on with a run that was killed: sgd done"]
+    assert messages(result.stderr) == ["Continuing a run that was killed: sgd done"]
     assert {path.name for path in (tmp_path / "mine").iterdir()} == {"run.json", "sgd.npz", "flow.npz", "spectrum.png"}
     assert simulate("--seed", 3, "--out", "whole").exit_code == 0
     mine, whole = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("mine", "whole"))

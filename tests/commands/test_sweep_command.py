@@ -245,7 +245,7 @@ def test_ctrl_c_tells_how_far_it_came_and_the_same_command_goes_on(tmp_path):
         assert process.wait(PATIENCE) == 130
     line = errors().splitlines()[-1]  # on a slow machine, lines of progress stand before it
     assert "Traceback" not in errors()
-    done = int(re.search(r"Interrupted\. (\d+) of 8 points are done; the same command goes on", line)[1])
+    done = int(re.search(r"Interrupted\. (\d+) of 8 points are done; the same command continues", line)[1])
     assert 1 <= done < 8
     assert len(list(tmp_path.glob("here/points/*/run.json"))) == done
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -54,7 +54,6 @@ class Count:
 def strategies(runner: Runner) -> dict[str, st.SearchStrategy[Try]]:
     """The tries of each class."""
     points = tuple(sorted(path.name for path in (runner.world / "grid" / "points").iterdir()))
-    dict(options.commands(main))  # imports them: what draws may not, for their imports draw random numbers
     return {
         "options": options.option_tries(main),
         "arrays": files.array_tries(),

@@ -158,7 +158,8 @@ def option_tries(draw: Any, root: click.Group, words: tuple[str, ...] | None = N
     words = words or draw(st.sampled_from(sorted(listed)))
     options = [p for p in listed[words].params if isinstance(p, click.Option)]
     base, needs = BASES.get(words, ((), ()))
-    chosen = draw(st.lists(st.sampled_from(options), min_size=1, max_size=4, unique_by=lambda option: option.name))
+    choice = st.lists(st.sampled_from(options), min_size=1, max_size=4, unique_by=lambda option: option.name)
+    chosen = draw(choice) if options else []
     added = [draw(option_words(option)) for option in chosen]
     arguments = [*words, *base, *(word for words_ in added for word in words_)]
     odd = draw(st.integers(0, 19))

@@ -26,6 +26,7 @@ EARLIER, LAST = "run/checkpoints/step-00000002.pt", "run/checkpoints/step-000000
 BASES: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[str, ...]]] = {
     ("simulate",): ((*TOY, "--out", "out"), ()),
     ("verify",): (("--claim", "lemma-1"), ()),
+    ("help",): (("collapse",), ()),
     ("diagnose",): (("a.npy", "--positives", "b.npy"), ("a.npy", "b.npy")),
     ("sweep",): ((*TOY, "--out", "grid", "--dry-run"), ("grid",)),
     ("collect",): (("grid",), ("grid",)),

@@ -234,7 +234,9 @@ def test_refused_submission_is_told_in_one_line(submitted, monkeypatch):
     monkeypatch.setattr("submitit.AutoExecutor.submit", refuse)
     with (
         submitted().start() as executor,
-        pytest.raises(ValueError, match=r"^executor slurm: sbatch: error: invalid partition specified: none$"),
+        pytest.raises(
+            ValueError, match=r"^executor slurm: sbatch: error: invalid partition specified: none; run where"
+        ),
     ):
         executor.submit(math.factorial, 3)
 

@@ -39,7 +39,9 @@ def test_keys_are_read_with_hyphens_or_underscores(write):
         ("warmup-epochs = 5", {"epochs": 5}, "warmup-epochs is 5.0 of --epochs 5; it must be less"),
         ("momentum = 0.5", {"optimiser": "adamw"}, "momentum is of lars and sgd, not of adamw; drop it"),
         ("batch-size = 3\nbatch_size = 3", {}, " has batch_size twice, as batch-size and batch_size; keep one of them"),
-        ("batch__size = 3", {}, " has 'batch__size'; settings are preset, data"),
+        ("colour = 3", {}, " has 'colour'; settings are preset, data"),
+        ("[run]\nlr = 3", {}, " has 'run'; this is a table; write its settings at the top level, without [run]"),
+        ("batch__size = 3", {}, " has 'batch__size'; did you mean batch_size?"),
     ],
 )
 def test_what_a_file_says_wrongly_is_told_by_its_keys(write, text, given, told):

@@ -245,8 +245,9 @@ def _by_class(walk: _Walk) -> ImageFolder:
         return ImageFolder(paths, [name for name, _, _ in sorted_files], empty, walk.skipped)
     if loose:
         return ImageFolder([os.path.join(root, name) for name in loose], None, empty, walk.skipped)
+    ends = f"these end in {', '.join(SUFFIXES[:3])}, ..."
     besides = f"; skipped: {in_words(walk.skipped)}" if walk.skipped else ""
-    raise ValueError(f"{shown} holds no images (these end in {', '.join(SUFFIXES[:3])}, ...){besides}")
+    raise ValueError(f"{shown} holds no images ({ends}){besides}; name another folder")
 
 
 def in_words(skipped: dict[tuple[str, str], list[str]]) -> str:

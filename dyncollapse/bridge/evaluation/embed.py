@@ -16,15 +16,13 @@ from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.evaluation.load import LoadedEncoder
 from dyncollapse.bridge.evaluation.row_files import RowFiles
 from dyncollapse.bridge.models.encoders import Encoder
+from dyncollapse.bridge.spaces import SPACES
 from dyncollapse.bridge.training.batch_size import check_batch_room
-from dyncollapse.bridge.training.collapse_monitor import SPACES
 from dyncollapse.bridge.training.optimisation import exact_float32
 from dyncollapse.diagnostics.readers import read_rows
 from dyncollapse.runtime.files import unmarked, write_json, write_whole
 from dyncollapse.runtime.settings import SettingError
 
-# Views to embed: the plain image; the plain image and an augmented view; two augmented views.
-VIEWS = ("clean", "one-sided", "two-sided")
 VIEWS_OF_LOSS = "two-sided"  # NT-Xent compares two augmented views, so the diagnosis of its encoders does, too
 BATCH = 256
 LABELS = "labels.npy"
@@ -60,7 +58,7 @@ class Embedded:
 
 
 def view_pair(views: str, augment: str) -> tuple[View | None, ...]:
-    """The augmentations for `views`, one of VIEWS, and `augment`, one of AUGMENTATIONS; None is the plain image."""
+    """The augmentations for `views` and `augment`, one of AUGMENTATIONS; None is the plain image."""
     first, second = PAIRS[augment]
     return {"clean": (None,), "one-sided": (None, second), "two-sided": (first, second)}[views]
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from dyncollapse.bridge.models.foreign_layers import Activation, Last
+from dyncollapse.bridge.models.activations import Activation, Last
 from dyncollapse.bridge.recipe import NARROWEST_IMAGE, STEM_WORDS, WIDEST, WIDEST_IMAGE, Augmentation, Stem
 from dyncollapse.runtime.records import (
     DEVICE,

@@ -20,7 +20,6 @@ from dyncollapse.bridge.training.batch_size import check_batch_room
 from dyncollapse.bridge.training.optimisation import exact_float32
 from dyncollapse.runtime.settings import SettingError
 
-METHODS = ("logistic", "sgd")
 # The paper does not state its probe's settings. Epochs, batch size, momentum and weight decay are those of Zbontar et
 # al. (2021). The learning rate is for features whose largest variance is 1, where SGD on a softmax without momentum is
 # stable up to a rate of 4.

@@ -57,7 +57,10 @@ def read_tensors(path: Path, *, trust: bool = False) -> object:
     except Exception as error:  # a damaged file can fail in any way
         if trust and isinstance(error, ImportError | AttributeError):
             raise ValueError(f"{shown} {_what_is_not_here(error)}") from None
-        raise ValueError(f"{shown} is damaged or not a checkpoint ({type(error).__name__}); copy it again") from None
+        raise ValueError(
+            f"{shown} is no checkpoint, or is damaged ({type(error).__name__}); give a file of torch.save or "
+            ".safetensors, or copy it again"
+        ) from None
     return content
 
 

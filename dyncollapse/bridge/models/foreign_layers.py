@@ -8,16 +8,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import get_args
 
 from torch import Tensor, nn
 
+from dyncollapse.bridge.models.activations import Activation, Last
 from dyncollapse.bridge.models.backbones import BATCH_COUNT
 from dyncollapse.bridge.models.projectors import UnitNorm
 from dyncollapse.runtime.files import unmarked
 
-Activation = Literal["relu", "gelu", "tanh", "silu", "leaky-relu", "elu", "selu", "sigmoid", "identity"]
-Last = Literal["normalise", Activation]
 ACTIVATIONS: dict[str, type[nn.Module]] = dict(
     zip(
         get_args(Activation),

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dyncollapse.bridge.spaces import SPACES
 from dyncollapse.bridge.training.distributed import Process, gather_values
 from dyncollapse.bridge.training.schemas import MonitorLine
 from dyncollapse.diagnostics.monitor import Monitor
 
-SPACES = ("representation", "embedding")
 # Samples per dimension in a window. By the Marchenko-Pastur law, isotropic data then have an effective rank of 0.95 d
 # and a participation ratio of d / (1 + 1/10) = 0.91 d. Values far below are not an effect of the window.
 SAMPLES_PER_DIMENSION = 10

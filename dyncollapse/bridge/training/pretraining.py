@@ -209,7 +209,10 @@ def _write_config(trainer: Trainer, data: Data, images: Images, folder: Path) ->
         same_run(begun.recipe, trainer.recipe)
         for name in ("images", "classes", "channels", "steps"):
             if (before := dict(begun.facts).get(name)) != facts[name]:
-                raise SettingError(f"`data` has {facts[name]} {name}, but this run began with {before}")
+                raise SettingError(
+                    f"`data` has {facts[name]} {name}, but this run began with {before}; name its images, or begin "
+                    "another run"
+                )
     content = {"recipe": trainer.recipe.as_dict(), "facts": facts, "processes": trainer.process.count}
     write_json(folder / CONFIG, content | {"versions": versions("timm", "torchvision", "scikit-learn")})
 
@@ -257,6 +260,7 @@ def same_run(old: Recipe, new: Recipe) -> None:
     for name, value in changed.items():
         if getattr(new, name) != value:
             raise SettingError(
-                f"`{name}` is {getattr(new, name)!r}, but this run began with {value!r}; drop it, or "
+                f"`{name}` is {getattr(new, name)!r}, but this run began "
+                f"{'without it' if value is None else f'with {value!r}'}; drop it, or "
                 f"begin another run (a resumed one may change {', '.join(FREE)})"
             )

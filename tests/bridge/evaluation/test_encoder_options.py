@@ -14,7 +14,7 @@ from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.bridge.models.foreign_checkpoints import Hints
 from dyncollapse.bridge.models.foreign_layers import ACTIVATIONS, LAST
 from dyncollapse.commands.bridge import bridge
-from dyncollapse.commands.shared import record_options
+from dyncollapse.commands.options import record_options
 from dyncollapse.runtime.records import settings_of
 from dyncollapse.runtime.settings import SettingError
 

@@ -1,0 +1,41 @@
+"""Which of an encoder's spaces and views are saved, and of which images: options of `bridge embed`."""
+
+from typing import Literal
+
+from dyncollapse.bridge.spaces import SPACES
+from dyncollapse.runtime.records import record, setting
+
+Split = Literal["train", "test"]
+EmbeddedViews = Literal["clean", "one-sided", "two-sided"]
+Saved = Literal["representation", "embedding", "both"]
+
+
+@record
+class EmbedOptions:
+    """Which of an encoder's spaces and views are saved, and of which images.
+
+    Raises:
+        SettingError: One line for an option of another type or out of range.
+
+    Example:
+        >>> EmbedOptions(space="embedding").spaces, EmbedOptions().spaces
+        (('embedding',), ('representation', 'embedding'))
+    """
+
+    space: Saved = setting(
+        "both",
+        "Which space to save: representation, before the projector; embedding, after it; or both.",
+        group="embeddings",
+    )
+    split: Split | None = setting(None, "Which images.", group="data", unset="test if there are any, else train")
+    views: EmbeddedViews = setting(
+        "clean",
+        "clean: the plain images; one-sided: an augmented view of each besides; two-sided: two augmented views.",
+        group="embeddings",
+        unset="clean: one view is enough to count dimensions",
+    )
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """The spaces by name."""
+        return SPACES if self.space == "both" else (self.space,)

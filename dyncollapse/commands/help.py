@@ -1,0 +1,63 @@
+"""`dyncollapse help`: a topic, a command's page, or the list of both."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+import click
+
+from dyncollapse.commands.shared import fail
+from dyncollapse.commands.topics import topic_names, topic_text, topic_title
+from dyncollapse.runtime.settings import did_you_mean, quoted
+
+WIDTH = 80
+
+
+def help_(words: Sequence[str]) -> None:
+    """Print the topic or the command's page that the words name; without words, list both."""
+    root, name = click.get_current_context().find_root(), " ".join(words)
+    if not words:
+        click.echo("\n".join(_overview(root.command)))
+    elif name in topic_names():
+        click.echo(topic_text(name), nl=False)
+    elif (page := _page(root, words)) is not None:
+        click.echo(page)
+    else:
+        known = [*topic_names(), *_command_names(root.command)]
+        meant = did_you_mean(name.lower(), known, f"choose one of {', '.join(topic_names())}")
+        fail(2, f"there is no topic or command {quoted(name)}; {meant} (dyncollapse help lists all)")
+
+
+def _overview(root: click.Command) -> Iterator[str]:
+    """The lines that list topics and commands."""
+    commands = {name: command.get_short_help_str(WIDTH) for name, command in _commands(root)}
+    topics = {name: topic_title(name) for name in topic_names()}
+    column = max(map(len, (*commands, *topics))) + 2
+    for heading, entries in (("Topics, dyncollapse help TOPIC:", topics), ("Commands:", commands)):
+        yield heading
+        for name, words in entries.items():
+            yield from textwrap.wrap(
+                f"  {name:{column}}{words}", WIDTH, subsequent_indent=" " * (column + 2), drop_whitespace=True
+            )
+        if entries is topics:
+            yield ""
+
+
+def _commands(group: click.Command, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command below a group, with its words."""
+    for name, command in group.commands.items() if isinstance(group, click.Group) else ():
+        yield f"{before}{name}", command
+        yield from _commands(command, f"{before}{name} ")
+
+
+def _command_names(root: click.Command) -> list[str]:
+    return [name for name, _ in _commands(root)]
+
+
+def _page(context: click.Context, words: Sequence[str]) -> str | None:
+    """The page of the command that the words name, None where there is none."""
+    for word in words:
+        command = context.command.get_command(context, word) if isinstance(context.command, click.Group) else None
+        if command is None:
+            return None
+        context = click.Context(command, parent=context, info_name=word)
+    return context.get_help()

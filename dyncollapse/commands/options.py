@@ -1,0 +1,195 @@
+"""Settings of records as options of commands, and the types that options share."""
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial, wraps
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from dyncollapse.commands.help_pages import grouped_option
+from dyncollapse.commands.shared import as_options, fail
+from dyncollapse.runtime.records import MOST_EPOCHS, MOST_WORKERS, REQUIRED, Setting, settings_of
+from dyncollapse.runtime.settings import SettingError, option, quoted, renamed
+
+Command = Callable[..., Any]
+RecordT = TypeVar("RecordT")
+
+
+class _Target(click.Path):
+    """A path for results; it may not be empty, which would mean the current folder."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        if not os.fspath(value):
+            self.fail("it is empty; name a folder or file, or leave it out", parameter, context)
+        return super().convert(value, parameter, context)
+
+
+OUT = _Target(path_type=Path)
+# Every command that prints a result has this option.
+AS_JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout; all else goes to stderr."
+)
+
+
+def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(name.strip() for name in value.split(",") if name.strip())
+
+
+class FiniteRange(click.FloatRange):
+    """A number between two ends; NaN, which compares with neither, is refused."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Return the number."""
+        number = super().convert(value, parameter, context)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not finite", parameter, context)
+        return number
+
+
+def _refuse_text(parameter: click.Parameter | None, value: Any, words: str, context: click.Context | None) -> NoReturn:
+    """Refuse text that is no number, in the words of the records' settings."""
+    several = ""
+    if context is not None and context.command.name == "simulate" and set(",:") & set(str(value)):
+        several = "; dyncollapse sweep takes several"
+    name = "" if parameter is None else max(parameter.opts, key=len)
+    raise click.UsageError(f"{name} is {quoted(value)}; it takes {words}{several}", context)
+
+
+class _PlainWords(click.ParamType):
+    """A number of click's, which refuses text in plain words."""
+
+    words: str
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        try:
+            return super().convert(value, parameter, context)
+        except click.BadParameter:
+            _refuse_text(parameter, value, self.words, context)
+
+
+class _Number(_PlainWords, click.types.FloatParamType):
+    words = "a number"
+
+
+class _WholeNumber(_PlainWords, click.types.IntParamType):
+    words = "a whole number"
+
+
+TYPES: dict[type, click.ParamType] = {int: _WholeNumber(), float: _Number(), Path: click.Path(path_type=Path)}
+# Ranges of options outside of records, equal to those of the records' settings.
+THREADS, EPOCHS = click.IntRange(1, MOST_WORKERS), click.IntRange(1, MOST_EPOCHS)
+# With at most so many choices, an option shows them in place of NAME.
+FEW = 4
+# Settings that have one value in a sweep.
+SINGLE = ("preset", "case", "bias", "dynamics", "threads")
+
+
+def setting_options(
+    record: type,
+    *,
+    lists: bool = False,
+    only: Iterable[str] | None = None,
+    former: Mapping[str, str] = MappingProxyType({}),
+) -> Callable[[Command], Command]:
+    """Give a command an option for each setting of a record; options that are not given are None.
+
+    Args:
+        record: A class of `runtime.records`; its fields have type, unit, default, group and help.
+        lists: Whether options take several values as text, which the command parses; those of SINGLE never do.
+        only: Names of the settings to take; by default all.
+        former: For names of settings, an earlier name of the option, which is taken but not shown.
+
+    Returns:
+        The decorator.
+    """
+    known = settings_of(record)
+    chosen = [known[name] for name in (known if only is None else only)]
+
+    def decorate(command: Command) -> Command:
+        for setting in reversed(chosen):
+            if setting.text:
+                command = _option(setting, lists and setting.name not in SINGLE, former.get(setting.name, ""))(command)
+        return command
+
+    return decorate
+
+
+def record_options(
+    record: type,
+    name: str = "options",
+    *,
+    only: Iterable[str] | None = None,
+    former: Mapping[str, str] = MappingProxyType({}),
+) -> Callable[[Command], Command]:
+    """Give a command the options of a record, and pass it the record that they make.
+
+    Args:
+        record: As for `setting_options`.
+        name: The parameter of the command that takes the record.
+        only: As for `setting_options`; the other settings keep their defaults.
+        former: As for `setting_options`.
+
+    Returns:
+        The decorator.
+    """
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def packed(**given: Any) -> Any:
+            try:
+                made: Any = taken(record, given, only)
+            except SettingError as error:
+                fail(2, as_options(error))
+            return command(**{name: made}, **given)
+
+        return setting_options(record, only=only, former=former)(packed)
+
+    return decorate
+
+
+def taken(record: type[RecordT], given: dict[str, Any], only: Iterable[str] | None = None) -> RecordT:
+    """Make a record from the values of the options that `setting_options` added.
+
+    Args:
+        record: The class of the record.
+        given: The values of the command's options by name; those of the record are removed from it.
+        only: As for `setting_options`; another record of the command may have options of the other names.
+
+    Returns:
+        The record; settings that are None have their defaults.
+
+    Raises:
+        SettingError: One line, for the first value that the record refuses.
+    """
+    names = settings_of(record) if only is None else only  # type: ignore[arg-type]
+    values = {name: given.pop(name) for name in names if name in given}
+    return record(**{name: value for name, value in values.items() if value is not None})
+
+
+def _option(setting: Setting, several: bool, former: str) -> Callable[[Command], Command]:
+    add = partial(grouped_option, group=setting.group, help=_help(setting), former=former)
+    name, choices = option(setting.name), setting.choices
+    if setting.type is bool:
+        return add(f"{name}/--no-{name[2:]}", default=None)
+    if setting.type is tuple and not setting.repeat:
+        return add(name, callback=_names)
+    names = None if not choices else "|".join(choices) if len(choices) <= FEW else "NAME"
+    metavar = setting.metavar or names
+    if setting.repeat:
+        return add(name, multiple=True, metavar=metavar)
+    if several:
+        words = metavar or {int: "INTEGER", float: "FLOAT", str: "TEXT"}[setting.type]
+        return add(name, metavar=f"{words},..")
+    return add(name, type=TYPES.get(setting.type, setting.type), metavar=metavar, required=setting.default is REQUIRED)
+
+
+def _help(setting: Setting) -> str:
+    """The help of a setting: its sentence, its choices unless the option shows them, and its default."""
+    names = f" One of {', '.join(setting.choices)}." if len(setting.choices) > FEW else ""
+    shown = setting.standard if setting.default is not REQUIRED else ""  # click itself adds [required]
+    standard = f"  [{shown}]" if shown else ""
+    return renamed(setting.text + names + standard, option)

@@ -1,0 +1,46 @@
+"""The page of `dyncollapse bridge check`."""
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from dyncollapse.commands.help_pages import grouped_option, page
+from dyncollapse.commands.options import AS_JSON, EPOCHS, OUT, THREADS, FiniteRange
+
+on_digits = partial(grouped_option, group="digits")
+at_scale = partial(grouped_option, group="scale")
+
+check = page(
+    "dyncollapse.commands.bridge_check:check",
+    """Does the paper's comparison of projectors hold on digits?
+
+    Trains a small ResNet on digits under every projector, probes and diagnoses each, and prints the results beside
+    the paper's. It needs no data and no GPU, and takes about ten minutes on two cores. It saves a folder per run,
+    table.json, table.md and figures.png, small versions of the paper's Figures 2, 7b, 9 and 12. The same command
+    continues after Ctrl-C.
+
+    --full asks another question: do the full-size computations run on one GPU, and how fast? It runs ResNet-50 at
+    224 x 224, 50 000 embeddings and their covariances, 4096 toy networks, a resumed run and, given CIFAR-10, the
+    rows of the tables. It saves report.json, summary.md and pictures, and exits with 1 when a part fails.
+    """,
+    on_digits("--seeds", type=click.IntRange(1, 100), help="Runs of each projector.  [3]"),
+    on_digits("--epochs", type=EPOCHS, help="Epochs of each run.  [30; 15 with --short]"),
+    on_digits("--short", is_flag=True, help="Only the projectors of Table 1, and fewer sub-vectors."),
+    on_digits("--workers", type=THREADS, help="Runs at a time, on one core each.  [the number of cores]"),
+    at_scale("--full", is_flag=True, help="Check the full size on one device instead, part by part."),
+    at_scale("--tiny", is_flag=True, help="With --full: every part at toy size, about a minute on a CPU."),
+    at_scale("--device", help="With --full: cpu, cuda or cuda:N.  [cuda]"),
+    at_scale(
+        "--cifar", type=click.Path(path_type=Path), help="With --full: a folder of CIFAR-10, or its archive.  [none]"
+    ),
+    at_scale(
+        "--minutes",
+        type=FiniteRange(0, 10**4, min_open=True),
+        help="With --full: time limit of all parts together.  [9 minutes]",
+    ),
+    click.option("--out", type=OUT, help="Folder, new or of an earlier check.  [runs/check-NNNN]"),
+    AS_JSON,
+    example="dyncollapse bridge check --seeds 1 --out runs/check",
+    topics=("collapse", "measures", "folders"),
+)

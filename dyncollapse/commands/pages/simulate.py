@@ -1,0 +1,25 @@
+"""The page of `dyncollapse simulate`."""
+
+import click
+
+from dyncollapse.commands.help_pages import page
+from dyncollapse.commands.options import AS_JSON, OUT, setting_options
+from dyncollapse.simulation.configuration import Configuration
+
+simulate = page(
+    "dyncollapse.commands.simulate:simulate",
+    """Which dimensions of a toy network collapse, and why?
+
+    Trains linear or ReLU networks on Gaussian data by SGD, integrates the gradient flow from the same start, and
+    compares both. Without options: the paper's one-layer network, augmented beyond the collapse threshold.
+
+    Augmentation strengths are variances, not standard deviations: the paper's threshold is --aug-strength 1. A
+    --preset sets several options at once; your options change its sizes, never its loss or views. The same command
+    continues a run that was killed.
+    """,
+    setting_options(Configuration),
+    click.option("--out", type=OUT, help="Folder for the results, new or empty.  [runs/simulate-NNNN]"),
+    AS_JSON,
+    example="dyncollapse simulate --depth 3 --aug-dim 16 --aug-strength 0.3",
+    topics=("collapse", "rho", "views", "time", "presets", "folders"),
+)

@@ -1,0 +1,26 @@
+"""The page of `dyncollapse verify`."""
+
+import click
+
+from dyncollapse.commands.help_pages import page
+from dyncollapse.commands.options import AS_JSON
+
+verify = page(
+    "dyncollapse.commands.verify:verify",
+    """Does the paper's theory hold?
+
+    Measures every lemma, theorem and corollary of the paper, and every statement beyond it: a number, and the bound
+    that it must respect. Theorem 2 is wrong as printed, so its check is expected to fail. The exit code is 1 when a
+    claim holds that should fail, or fails that should hold. All claims take about half a minute.
+    """,
+    click.option(
+        "--claim",
+        "names",
+        multiple=True,
+        metavar="NAME",
+        help="Check this claim only, and explain it; repeatable.  [all claims]",
+    ),
+    AS_JSON,
+    example="dyncollapse verify --claim theorem-2-as-stated",
+    topics=("collapse", "rho"),
+)
