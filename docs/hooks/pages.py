@@ -10,10 +10,10 @@ from typing import Any
 import click
 from mkdocs.structure.files import File, Files
 
-from dyncollapse.commands.help_pages import EXAMPLES
 from dyncollapse.commands.main import main
 
 ROOT = Path(__file__).parent.parent.parent
+TOPICS = ROOT / "dyncollapse" / "commands" / "topics"
 GALLERY = ROOT / "figures" / "gallery"
 PICTURE = re.compile(r"\((?:\.\./)+figures/gallery/([\w-]+\.png)\)")
 # The wings whose public names each page shows, and its first words.
@@ -64,6 +64,16 @@ def commands_page() -> str:
     return "\n".join(lines)
 
 
+def topics_page() -> str:
+    """Page of the topics of `dyncollapse help`, as they are printed."""
+    lines = ["# Terms", "", "What `dyncollapse help TOPIC` prints.", ""]
+    for path in sorted(TOPICS.glob("*.md")):
+        text = path.read_text().strip()
+        title, _, rest = text.partition("\n")
+        lines += [f"## {path.stem}", "", f"**{title.removeprefix('# ')}**", "", "```text", rest.strip(), "```", ""]
+    return "\n".join(lines)
+
+
 def _contexts(context: click.Context) -> Iterator[click.Context]:
     command = context.command
     if not isinstance(command, click.Group):
@@ -79,8 +89,11 @@ def _command(context: click.Context) -> Iterator[str]:
     command, path = context.command, context.command_path
     yield from (f"## {path}", "", "```text", " ".join([path, *command.collect_usage_pieces(context)]), "```", "")
     yield from (inspect.cleandoc(command.help or "").replace("\b\n", ""), "")
-    if example := EXAMPLES.get(path.removeprefix("dyncollapse ")):
+    if example := getattr(command, "example", ""):
         yield from ("```sh", example, "```", "")
+    if topics := getattr(command, "topics", ()):
+        links = ", ".join(f"[{topic}](topics.md#{topic})" for topic in topics)
+        yield from (f"Terms: {links}.", "")
     for group, rows in _groups(context).items():
         yield from (f"**{group.capitalize()}**", "", "| option | what it says |", "|---|---|")
         yield from (f"| <code>{_cell(names)}</code> | {_cell(text)} |" for names, text in rows)
@@ -103,7 +116,8 @@ def _cell(text: str) -> str:
 
 def on_files(files: Files, config: Any, **_rest: Any) -> Files:
     """Add the pages that are written from the code."""
-    written = {f"reference/{name}.md": api_page(name) for name in PAGES} | {"reference/commands.md": commands_page()}
+    written = {f"reference/{name}.md": api_page(name) for name in PAGES}
+    written |= {"reference/commands.md": commands_page(), "reference/topics.md": topics_page()}
     for path, text in written.items():
         files.append(File.generated(config, path, content=text))
     for picture in sorted(GALLERY.glob("*.png")):
