@@ -15,6 +15,7 @@ from dyncollapse.commands.main import main
 ROOT = Path(__file__).parent.parent.parent
 TOPICS = ROOT / "dyncollapse" / "commands" / "topics"
 GALLERY = ROOT / "figures" / "gallery"
+DOCUMENT = re.compile(r"\bdocs/((?:explanation|how-to|reference)/[\w-]+|results|design|tutorial)\.md\b")
 PICTURE = re.compile(r"\((?:\.\./)+figures/gallery/([\w-]+\.png)\)")
 # The wings whose public names each page shows, and its first words.
 PAGES = {
@@ -123,6 +124,14 @@ def on_files(files: Files, config: Any, **_rest: Any) -> Files:
     for picture in sorted(GALLERY.glob("*.png")):
         files.append(File.generated(config, f"figures/{picture.name}", abs_src_path=str(picture)))
     return files
+
+
+def on_page_content(content: str, page: Any, **_rest: Any) -> str:
+    """Make links of the documents that docstrings and terms name by their path in the repository."""
+    up = "../" * page.file.src_uri.count("/")
+    parts = re.split(r"(<[^>]*>)", content)  # tags stand at odd places
+    parts[::2] = [DOCUMENT.sub(rf'<a href="{up}\1.html">docs/\1.md</a>', text) for text in parts[::2]]
+    return "".join(parts)
 
 
 def on_page_markdown(markdown: str, page: Any, **_rest: Any) -> str:
