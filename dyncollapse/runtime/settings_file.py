@@ -1,4 +1,4 @@
-"""Settings from a TOML file, and errors that name the file and its keys instead of parameters."""
+"""Settings from a TOML file, with errors that name the file and its keys."""
 
 import tomllib
 from collections.abc import Mapping
@@ -14,18 +14,18 @@ MOST_TOML = 2**14  # bytes: tomllib takes 0.5 seconds for a dotted key of this l
 
 
 def read_toml(record: type, path: Path) -> dict[str, tuple[str, Any]]:
-    """Read settings of a record from the top level of a TOML file, where a hyphen may stand for an underscore.
+    """Read settings from the top level of a TOML file; keys may be written with hyphens or underscores.
 
     Args:
-        record: The class, whose fields say what each may be.
-        path: The file, that of the parameter `config`.
+        record: The class of settings, whose fields say what each may be.
+        path: The file, the value of the parameter `config`.
 
     Returns:
-        Of every setting in the file, by its name: its key as written, and its value.
+        For the name of each setting in the file: its key as written, and its value.
 
     Raises:
-        SettingError: One line for a file that cannot be read or is no TOML, for a key that is no setting or stands
-            there twice, and for a value that the record would refuse.
+        SettingError: For a file that cannot be read or is not TOML, for a key that is no setting or occurs twice, and
+            for a value that the record would refuse.
     """
     shown, known = _shown(path), settings_of(record)
     try:
@@ -34,7 +34,7 @@ def read_toml(record: type, path: Path) -> dict[str, tuple[str, Any]]:
         raise SettingError(f"{shown} cannot be read ({error.strerror})") from None
     except RecursionError:
         raise SettingError(f"{shown} is no TOML of settings (it is nested too deeply)") from None
-    except ValueError as error:  # of TOML, of UTF-8, or a number of too many digits
+    except ValueError as error:  # bad TOML, bad UTF-8, or a number with too many digits
         raise SettingError(f"{shown} is no TOML ({_plain(str(error).splitlines()[0])})") from None
     settings: dict[str, tuple[str, Any]] = {}
     for key, value in found.items():
@@ -51,15 +51,15 @@ def read_toml(record: type, path: Path) -> dict[str, tuple[str, Any]]:
 
 
 def by_keys(error: SettingError, path: Path, keys: Mapping[str, str]) -> SettingError:
-    """Name the settings that come from a file by their keys, and the file; other settings keep their names.
+    """Let an error name the file and the keys of the settings that came from it; other settings keep their names.
 
     Args:
-        error: What was refused.
+        error: The error.
         path: The file.
-        keys: Of the settings that come from it, by name, the keys as written.
+        keys: For the name of each setting that came from the file, its key as written.
 
     Returns:
-        The error itself where it names none of these.
+        The new error; the same one where it names no setting of the file.
 
     Example:
         >>> by_keys(SettingError("`d0` is 8; drop it or `projector`"), Path("run.toml"), {"d0": "d0"}).as_options()
@@ -74,5 +74,5 @@ def _shown(path: Path) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text of a user, in which nothing may pass for the name of a setting."""
+    """Text from the user without backticks, so that nothing in it is taken for the name of a setting."""
     return printable(text).replace("`", "'")

@@ -1,5 +1,6 @@
-"""Fields of records: what each declares, and how pydantic's refusals are told."""
+"""Fields of records: what each declares, how a docstring lists it, and how refusals are reported."""
 
+import inspect
 import math
 import time
 from dataclasses import FrozenInstanceError, replace
@@ -155,3 +156,42 @@ def test_a_file_holds_every_setting_and_no_other():
         from_values(Bath, {name: value for name, value in values.items() if name != "heat"})
     with pytest.raises(SettingError, match="there is no setting 'rim'"):
         from_values(Bath, values | {"rim": 1})
+
+
+def test_the_docstring_lists_fields_with_help_range_and_default():
+    doc = " ".join(inspect.getdoc(Bath).split())
+    assert doc.startswith("A bath. Attributes: depth: Depth. [between 1 and 80 inches; default: 2 inches]")
+    assert "heat: Heat. [at least 0 and below 100 degrees; default: as `depth`]" in doc
+    assert "foam: Foam. [default: yes]" in doc
+    assert "code: Code. [default: a1]" in doc
+
+
+def test_fields_come_before_the_sections_that_a_docstring_has():
+    @record
+    class Cup:
+        """A cup.
+
+        Raises:
+            SettingError: For a cup that is too large.
+
+        Example:
+            >>> Cup().volume
+            1.0
+        """
+
+        volume: Number = setting(1.0, "Volume.", low=0)
+        note: Text | None = setting(None, "")
+
+    expected = """A cup.
+
+        Attributes:
+            volume: Volume. [at least 0; default: 1.0]
+
+        Raises:
+            SettingError: For a cup that is too large.
+
+        Example:
+            >>> Cup().volume
+            1.0
+        """
+    assert inspect.getdoc(Cup) == inspect.cleandoc(expected)
