@@ -100,7 +100,7 @@ def _check_program() -> None:
     file = getattr(program, "__file__", None)
     if getattr(program, "__spec__", None) is None and file is not None and not os.path.exists(file):
         raise ValueError(
-            f"worker processes import the program that starts them, and {file} is no file; put the program in a file"
+            f"worker processes import the program that starts them, and {file} is not a file; save the program in one"
         )
 
 

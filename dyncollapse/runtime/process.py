@@ -145,7 +145,7 @@ def check_count(name: str, count: int, least: int = 1) -> None:
     most = PER_CORE * cores()
     if not least <= count <= most:
         raise SettingError(
-            f"`{name}` is {count}; it must be between {least} and {most}, {PER_CORE} for each core that may be used"
+            f"`{name}` is {count}; it must be between {least} and {most}, {PER_CORE} for each usable core"
         )
 
 

@@ -230,7 +230,7 @@ class Setting(NamedTuple):
     def refuse(self, value: Any, kind: str) -> SettingError:
         """The error for a value that pydantic refuses; `kind` is the type of pydantic's error."""
         if kind == "long_text":
-            advice = f"it has {len(value)} letters, and {MOST_TEXT} are the most"
+            advice = f"it has {len(value)} characters, and at most {MOST_TEXT} are allowed"
         elif kind.endswith("_type") or not (self.must or self.choices or self.range):
             advice = f"it takes {WORDS[self.type]}" + " or None" * self.optional
         else:
@@ -342,10 +342,14 @@ def from_values(record: type[RecordT], values: Any) -> RecordT:
         SettingError: For anything but a mapping, for an unknown or missing setting, and for a value out of range.
     """
     if not isinstance(values, Mapping):
-        raise SettingError(f"settings are {quoted(values)}, which is no table of names and values")
+        raise SettingError(f"settings are {quoted(values)}, which is not a table of names and values")
     known = settings_of(record)  # type: ignore[arg-type]
     if unknown := [name for name in values if name not in known]:
-        raise SettingError(f"there is no setting {quoted(unknown[0])}; it was written by another version, or changed")
+        raise SettingError(
+            f"there is no setting {quoted(unknown[0])}; the file was written by another version, or edited"
+        )
     if missing := [name for name in known if name not in values]:
-        raise SettingError(f"the setting `{missing[0]}` is missing; it was written by another version, or cut short")
+        raise SettingError(
+            f"the setting `{missing[0]}` is missing; the file was written by another version, or cut short"
+        )
     return record(**values)

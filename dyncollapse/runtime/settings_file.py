@@ -33,14 +33,16 @@ def read_toml(record: type, path: Path) -> dict[str, tuple[str, Any]]:
     except OSError as error:
         raise SettingError(f"{shown} cannot be read ({error.strerror})") from None
     except RecursionError:
-        raise SettingError(f"{shown} is no TOML of settings (it is nested too deeply)") from None
+        raise SettingError(f"{shown} is not a TOML file of settings (it is nested too deeply)") from None
     except ValueError as error:  # bad TOML, bad UTF-8, or a number with too many digits
-        raise SettingError(f"{shown} is no TOML ({_plain(str(error).splitlines()[0])})") from None
+        raise SettingError(f"{shown} is not valid TOML ({_plain(str(error).splitlines()[0])})") from None
     settings: dict[str, tuple[str, Any]] = {}
     for key, value in found.items():
         name = key.replace("-", "_")
         if name not in known:
-            raise SettingError(f"{shown} has {quoted(key)}; settings are {', '.join(known)}, at the top level")
+            raise SettingError(
+                f"{shown} has {quoted(key)}, which is no setting; the settings are {', '.join(known)}, at the top level"
+            )
         if name in settings:
             raise SettingError(f"{shown} has {name} twice, as {option(name)[2:]} and {name}; keep one of them")
         try:

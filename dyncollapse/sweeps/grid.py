@@ -48,7 +48,9 @@ def parse_grid(texts: Mapping[str, str]) -> dict[str, list[Any]]:
 
 def _check_points(points: int) -> None:
     if points > MOST_POINTS:
-        raise SettingError(f"the grid has {quoted(points)} points, and {MOST_POINTS} are the most; give fewer values")
+        raise SettingError(
+            f"the grid has {quoted(points)} points, and at most {MOST_POINTS} are allowed; give fewer values"
+        )
 
 
 def parse_values(name: str, text: str) -> list[Any]:
@@ -95,7 +97,7 @@ def _count(name: str, text: str) -> int:
 def _range_count(name: str, part: str) -> int:
     fields = part.split(":")
     if len(fields) not in (3, 4) or fields[3:] not in ([], ["log"]):
-        raise SettingError(f"`{name}` {quoted(part)} is no range; write first:last:count or first:last:count:log")
+        raise SettingError(f"`{name}` {quoted(part)} is not a range; write first:last:count or first:last:count:log")
     count = _fraction(name, fields[2])
     if count.denominator != 1 or not 2 <= count <= MOST_POINTS:
         raise SettingError(f"`{name}` {part}: the count is {fields[2]}; it must be whole, from 2 to {MOST_POINTS}")
@@ -125,7 +127,7 @@ def _fraction(name: str, text: str) -> Fraction:
     except InvalidOperation:
         number = None
     if number is None:
-        raise SettingError(f"`{name}` is {quoted(text)}, which is no number of at most {MOST_DIGITS} digits")
+        raise SettingError(f"`{name}` is {quoted(text)}, which is not a number of at most {MOST_DIGITS} digits")
     if not number.is_finite() or abs(number.adjusted()) > 300:
         raise SettingError(f"`{name}` is {text}; give finite numbers")
     return Fraction(number)

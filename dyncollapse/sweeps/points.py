@@ -110,7 +110,7 @@ def _run_point(point: Point, trained: tuple[Simulation, Trajectory] | None, fold
             save_point(point.name, run(simulation, lambda *_: None, lambda _: None, known), folder)
     except FileNotFoundError:
         return (
-            f"{folder} is not there on {platform.node()}; the folder of a sweep must be on a file system "
+            f"{folder} does not exist on {platform.node()}; the folder of a sweep must be on a file system "
             "that all workers share"
         )
     except OSError as error:
@@ -166,7 +166,7 @@ def read_point(path: Path) -> Report:
         if (name := point_hash(configuration)) != path.name:
             raise ValueError(f"it holds the point {name}")
         if list(found["dynamics"]) != list(configuration.dynamics):
-            raise ValueError("its dynamics are others than it was asked for")
+            raise ValueError("its dynamics are not those of its settings")
     except OSError as error:
         raise ValueError(f"{_shown(path)} cannot be read ({error.strerror})") from None
     except ValueError as error:

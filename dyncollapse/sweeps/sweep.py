@@ -195,11 +195,13 @@ class Sweep:
             ValueError: Where it holds other files, or is no folder.
         """
         if self.folder.exists():
-            check_folder(self.folder, "name a new folder or a sweep's")
+            check_folder(self.folder, "name a new folder or that of a sweep")
         if self.folder.exists() and not (self.folder / PLAN).exists():
             foreign = sorted(p.name for p in self.folder.iterdir() if p.name not in OWN_NAMES and not is_partial(p))
             if foreign:
-                raise ValueError(f"{self.folder} holds {foreign[0]} and no {PLAN}; name a new folder or a sweep's")
+                raise ValueError(
+                    f"{self.folder} holds {foreign[0]} and no {PLAN}; name a new folder or that of a sweep"
+                )
 
     def table(self, reports: Mapping[str, Report] | None = None) -> list[dict[str, Any]]:
         """Put the results into rows, one per finished point.

@@ -138,7 +138,9 @@ def as_dataset(
     shape = tuple(map(len, axes.values()))
     if math.prod(shape) != len(points):
         names = ", ".join(f"{len(values)} {name}" for name, values in axes.items())
-        raise ValueError(f"{len(points)} points are no full grid of {names}; use table(), which needs none")
+        raise ValueError(
+            f"{len(points)} points are not every combination of {names}; use table(), which takes any points"
+        )
     places = {name: [axes[axis].index(getattr(c, axis)) for axis in axes] for name, c in points.items()}
     order = sorted(points, key=places.__getitem__)
     settings = vars(next(iter(points.values())))

@@ -68,7 +68,7 @@ class Bath:
         ({"shape": 3}, "shape is 3; choose one of oval, round"),
         ({"shape": "\udc80"}, r"shape is '\udc80'; choose one of oval, round"),
         ({"name": b"x"}, "name is b'x'; it takes text"),
-        ({"name": "x" * (MOST_TEXT + 1)}, f"it has {MOST_TEXT + 1} letters, and {MOST_TEXT} are the most"),
+        ({"name": "x" * (MOST_TEXT + 1)}, f"it has {MOST_TEXT + 1} characters, and at most {MOST_TEXT} are allowed"),
         ({"code": "a"}, "code is 'a'; write a letter and a digit"),
         ({"code": "a1\n"}, r"code is 'a1\n'; write a letter and a digit"),
         ({"depht": 3}, "there is no setting 'depht'; the settings are depth, heat, salt"),
@@ -113,13 +113,13 @@ def test_values_are_kept_as_their_type(given, kept):
 @pytest.mark.parametrize("name", settings_of(Bath))
 def test_one_value_is_judged_as_in_the_record(name):
     for value in (*VALUES.values(), ESCAPES, "duck", "oval", "a1", False, 0, 1, 2.0, ["duck"], ("boat", "boat")):
-        told = refusal(SettingError, Bath, **{name: value})
-        assert refusal(SettingError, check_value, Bath, name, value) == told
-        assert told is None or shown_safely(told)
-        assert told or check_value(Bath, name, value) == getattr(Bath(**{name: value}), name)
+        message = refusal(SettingError, Bath, **{name: value})
+        assert refusal(SettingError, check_value, Bath, name, value) == message
+        assert message is None or shown_safely(message)
+        assert message or check_value(Bath, name, value) == getattr(Bath(**{name: value}), name)
 
 
-def test_of_many_wrong_parts_the_first_is_told_at_once():
+def test_of_many_wrong_parts_the_first_is_reported_at_once():
     begun = time.process_time()
     with pytest.raises(SettingError, match="toys is 'whale'; choose one of duck, boat"):
         Bath(toys=["duck"] * 10**6 + ["whale"] * 10**6)
