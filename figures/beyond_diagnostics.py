@@ -65,7 +65,7 @@ def draw(quick: bool) -> Result:
         rows,
         f"""What the report on embeddings and four usual monitors say about {len(cases)} planted cases (`planted_cases`, seed {SEED}, {samples} samples where the
 case does not fix them). Spectra: covariance eigenvalues over the largest, on a log axis from {LOWEST:g} (smaller ones are drawn at that edge)
-to {HIGHEST:g}, against rank / d; filled: alive, open: collapsed, grey ticks: unseen, for want of samples; shaded: noise floor; dotted: threshold.
+to {HIGHEST:g}, against rank / d; filled: alive, open: collapsed, grey ticks: unseen in so few samples; shaded: noise floor; dotted: threshold.
 Planted: collapsed dimensions and their cause, "unknown" where the input of the report does not decide it. Monitors: the standard deviation of normalised embeddings, mean over columns, times sqrt(d), read as collapse below {HEALTHY:g} (the best threshold in hindsight,
 {cut:.3f}, still errs in {fewest}); d less RankMe (singular values, not centred); d less the participation ratio of covariance eigenvalues; the
 number of eigenvalues below {SHARE:g} of the largest. These three are marked as wrong where they miss the planted count by more than
