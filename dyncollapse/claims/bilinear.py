@@ -113,8 +113,8 @@ def authors_loss_rest() -> Measured:
 def spectral_loss_rest() -> Measured:
     """The spectral loss rests at p^2 = s / (s + a)^2 > 0 with two-sided views: no noise collapses a mode.
 
-    Measured as `authors-loss-rest`. The spectral loss is unbiased at every N, so the bound is five standard errors over
-    the runs.
+    As in `authors-loss-rest`. The spectral loss is unbiased at every N, so the bound is five standard errors over the
+    runs.
     """
     return _rests(Objective("spectral"), 3.0, 1e-2)
 

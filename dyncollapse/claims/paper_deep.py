@@ -100,10 +100,10 @@ def lemma_4() -> Measured:
 def lemma_5() -> Measured:
     """The singular vectors move by U' = U (H o [U^T W' V S + S V^T W'^T U]), V' = V (H o [V^T W'^T U S + S U^T W' V]).
 
-    H_kl = 1 / (s_l^2 - s_k^2) off the diagonal and 0 on it, so that vectors of close singular values turn fast.
-    Measured along the same flow as Lemma 4, with the same bound. Signs of singular vectors are arbitrary: along the
-    path each vector has the sign that makes its overlap with the vector at t = 1/2 positive. Erratum: the paper's
-    second formula and its proof drop the transpose of W'.
+    H_kl = 1 / (s_l^2 - s_k^2) off the diagonal and 0 on it, so that vectors of close singular values turn fast. The
+    flow and the bound are those of Lemma 4. Signs of singular vectors are arbitrary: along the path each vector has the
+    sign that makes its overlap with the vector at t = 1/2 positive. Erratum: the paper's second formula and its proof
+    drop the transpose of W'.
     """
     path, velocities, _ = _moving_layers()
     errors = []

@@ -112,7 +112,7 @@ def lemma_2() -> Measured:
 def lemma_2_psd() -> Measured:
     """Both sides of the contrastive covariance, Sigma0 and Sigma1, are positive semi-definite.
 
-    Measured for almost coinciding to well separated embeddings (weights of 0.1, 0.5 and 2) and for both view
+    The smallest over almost coinciding to well separated embeddings (weights of 0.1, 0.5 and 2) and for both view
     conventions. The augmentation acts on only three of five dimensions, so that Sigma1 has eigenvalues that are exactly
     zero. Round-off gives them either sign, and the bound allows for no more than that.
     """
@@ -165,10 +165,10 @@ def _augmented_share(strength: float) -> tuple[float, float]:
 def corollary_1() -> Measured:
     """Strong augmentation makes the embedding covariance of one layer low-rank.
 
-    The paper's block task with half of the d = 8 dimensions augmented. With variance k = 1.5, above the threshold k =
-    1, the singular values of the augmented dimensions vanish. The ratio is measured at t = 200 for SGD on fresh batches
-    of 32 and for the flow on infinitely many samples, and the larger of the two is reported. A dimension counts as
-    collapsed below a hundredth of the others, which is the bound. Control: at k = 0.5 both ratios must stay above it.
+    The paper's block task with half of the d = 8 dimensions augmented. At k = 1.5, above the threshold 1, the singular
+    values of the augmented dimensions vanish. The ratio is measured at t = 200 for SGD on fresh batches of 32 and for
+    the flow on infinitely many samples, and the larger of the two is reported. A dimension counts as collapsed below a
+    hundredth of the others, which is the bound. Control: at k = 0.5 both ratios must stay above it.
     """
     assume(min(_augmented_share(0.5)) > COLLAPSED_BELOW, "no dimension collapses at k = 0.5")
     return Measured(max(_augmented_share(1.5)), COLLAPSED_BELOW)

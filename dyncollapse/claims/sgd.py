@@ -84,7 +84,7 @@ def sgd_imbalance_drift() -> Measured:
 def sgd_momentum() -> Measured:
     """With heavy-ball momentum m SGD follows the same flow, in the time t = lr steps / (1 - m), at first order.
 
-    Measured as `sgd-first-order`, with its bound, for two layers, m = 0.5 and 0.9, and effective rates lr / (1 - m) of
+    As in `sgd-first-order`, with the same bound, for two layers, m = 0.5 and 0.9, and effective rates lr / (1 - m) of
     1/256 to 1/2048. The rates are smaller there because momentum adds terms in lr m / (1 - m)^2. Control: the flow at
     another time must be far off.
     """
