@@ -112,7 +112,7 @@ def lemma_2() -> Measured:
 def lemma_2_psd() -> Measured:
     """Both sides of the contrastive covariance, Sigma0 and Sigma1, are positive semi-definite.
 
-    The smallest over almost coinciding to well separated embeddings (weights of 0.1, 0.5 and 2) and for both view
+    Taken over almost coinciding to well separated embeddings (weights of 0.1, 0.5 and 2) and over both view
     conventions. The augmentation acts on only three of five dimensions, so that Sigma1 has eigenvalues that are exactly
     zero. Round-off gives them either sign, and the bound allows for no more than that.
     """
