@@ -13,12 +13,12 @@ HERE = Path(__file__).parent
 
 
 def scripts() -> list[Path]:
-    """List the figure scripts: one per figure of the paper (figNN_*), then our own (beyond_*)."""
+    """List the figure scripts: one per figure of the paper (figNN_*), then those that go beyond it (beyond_*)."""
     return [*sorted(HERE.glob("fig[0-9]*.py")), *sorted(HERE.glob("beyond_*.py"))]
 
 
 def draw_all(arguments: list[str]) -> int:
-    """Run all scripts with the given arguments; report each, and return 1 when one has failed."""
+    """Run all scripts with the given arguments and report on each; return 1 when one failed, else 0."""
     console = Console()
     failed = []
     columns = (

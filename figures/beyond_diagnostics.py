@@ -1,4 +1,4 @@
-"""Ours: embeddings with a known answer, what the report says of them, and where the usual monitors are wrong."""
+"""Beyond the paper: embeddings with a known answer, the report on them, and where usual monitors are wrong."""
 
 import textwrap
 
@@ -21,7 +21,7 @@ COLUMNS = (
     ("participation", "$d-$PR", "centred", 0.834, 0.08),
     ("share", r"$\lambda < 10^{-4} \lambda_1$", "count", 0.92, 0.08),
 )
-# Where each monitor has to be wrong for the figure to stand, at both sizes.
+# Cases in which each monitor has to be wrong, with --quick and without.
 UNSEEN = {"few samples", "barely enough samples", "repeated rows"}
 EXPECTED = {
     "std": {"normalised, rank 16", "hard collapse", "transient", "bfloat16 floor", "one dominates", "large mean"},
@@ -40,7 +40,7 @@ def draw(quick: bool) -> Result:
     reports = [diagnose(case.z, **case.others) for case in cases]
     read = [monitors(case.z, report) for case, report in zip(cases, reports, strict=True)]
     rows = [judged(*row) for row in zip(cases, reports, read, strict=True)]
-    # Nor would another reading of the standard deviation help: the fewest errors that any threshold makes here.
+    # No other threshold for the standard deviation would help: this is the one with the fewest errors here.
     values, bad = np.array([found["std"] for found in read]), np.array([case.collapsed > 0 for case in cases])
     cut, fewest = min(((t, int(((values <= t) != bad).sum())) for t in values), key=lambda pair: pair[1])
     claim(fewest >= 5, f"no threshold for the standard deviation errs in fewer than 5 cases; {cut:.3f} in {fewest}")
@@ -55,7 +55,7 @@ def draw(quick: bool) -> Result:
         claim(expected <= set(wrong[name]), f"{name} is wrong in {sorted(expected)} at least; it is in {wrong[name]}")
 
     figure = plt.figure(figsize=(7.6, 0.37 * len(cases) + 1.15))
-    figure.set_layout_engine("none")  # every place is given
+    figure.set_layout_engine("none")  # all positions are set by hand
     table = figure.add_axes((0.015, 0.02, 0.97, 0.96))
     tabulate(figure, table, rows, cases, reports)
     asserted = "".join(f"\n{name} is wrong in: {', '.join(sorted(expected))};" for name, expected in EXPECTED.items())
@@ -63,13 +63,13 @@ def draw(quick: bool) -> Result:
     return Result(
         figure,
         rows,
-        f"""What a report on embeddings and four usual monitors say of {len(cases)} planted cases (`planted_cases`, seed {SEED}, {samples} samples where the
-case does not fix them). Spectra: covariance eigenvalues over the largest, on a log axis from {LOWEST:g} (drawn there: also what lies below)
-to {HIGHEST:g}, against rank / d; filled: alive, open: collapsed, grey ticks: beyond what the samples show, as the report says; shaded: noise floor; dotted: threshold.
-Planted: collapsed dimensions and their cause, "unknown" where nothing given to the report can tell. Monitors: the standard deviation of normalised embeddings, mean over columns, times sqrt(d), read as collapse below {HEALTHY:g} (the best threshold in hindsight,
+        f"""What the report on embeddings and four usual monitors say about {len(cases)} planted cases (`planted_cases`, seed {SEED}, {samples} samples where the
+case does not fix them). Spectra: covariance eigenvalues over the largest, on a log axis from {LOWEST:g} (smaller ones are drawn at that edge)
+to {HIGHEST:g}, against rank / d; filled: alive, open: collapsed, grey ticks: unseen in so few samples; shaded: noise floor; dotted: threshold.
+Planted: collapsed dimensions and their cause, "unknown" where the input of the report does not decide it. Monitors: the standard deviation of normalised embeddings, mean over columns, times sqrt(d), read as collapse below {HEALTHY:g} (the best threshold in hindsight,
 {cut:.3f}, still errs in {fewest}); d less RankMe (singular values, not centred); d less the participation ratio of covariance eigenvalues; the
 number of eigenvalues below {SHARE:g} of the largest. These three are marked as wrong where they miss the planted count by more than
-{TOLERANCE:g} d, the report where count, mechanism or the fate of the last dimension is not exactly as planted. None but the report tells a mechanism.
+{TOLERANCE:g} d, the report where count, mechanism or the fate of the last dimension is not exactly as planted. Only the report names a mechanism.
 Wrong, of {len(cases)}: {counts}.
 Asserted: the report is right in all; no threshold for std errs in fewer than 5; std x sqrt(d) exceeds 0.95 with 112 of 128 dimensions
 gone and is below 0.1 with none gone;{asserted[:-1]}.""",
@@ -77,7 +77,7 @@ gone and is below 0.1 with none gone;{asserted[:-1]}.""",
 
 
 def monitors(z: torch.Tensor, report: EmbeddingReport) -> dict[str, float]:
-    """What the usual monitors show: a standard deviation, and three counts of missing dimensions."""
+    """The values of the usual monitors: a standard deviation, and three counts of missing dimensions."""
     unit = torch.nn.functional.normalize(z.double(), dim=1)
     rankme, ratio = report.measures["rankme"], report.measures["participation_ratio"]
     assert rankme is not None
@@ -91,7 +91,7 @@ def monitors(z: torch.Tensor, report: EmbeddingReport) -> dict[str, float]:
 
 
 def judged(case: Planted, report: EmbeddingReport, read: dict[str, float]) -> dict[str, object]:
-    """One line of the table: the planted answer, what each one says, and whether it is right."""
+    """One row of the table: the planted answer, what each monitor says, and whether it is right."""
     v, slack = report.verdict, TOLERANCE * report.dim
     return {
         "case": case.name,
@@ -117,7 +117,7 @@ def tabulate(
     cases: list[Planted],
     reports: list[EmbeddingReport],
 ) -> None:
-    """One row per case: name and remark, spectrum, planted answer, and what everyone says; a count of errors below."""
+    """Draw a row per case: name and remark, spectrum, planted answer, all monitors; the last row counts errors."""
     last = len(rows)
     table.set(xlim=(0, 1), ylim=(last + 1.3, -1.3))
     table.axis("off")
@@ -194,7 +194,7 @@ def tabulate(
 
 
 def said(collapsed: int, mechanism: str) -> str:
-    """Count and cause in short."""
+    """A count and its cause in short."""
     return f"{collapsed} {SHORT.get(mechanism, mechanism)}".strip()
 
 

@@ -1,4 +1,4 @@
-"""Ours: depth makes a mode wait, the closed form says for how long, and strong augmentation kills at any depth."""
+"""Beyond the paper: depth makes modes wait, for a time in closed form; strong augmentation kills at any depth."""
 
 import math
 from fractions import Fraction
@@ -22,10 +22,11 @@ from dyncollapse import (
 from dyncollapse.plotting import plot_paths
 
 RATIOS, DATA_VAR, START, END, RTOL, SEED = (0.2, 0.4, 0.6, 0.8, 1.2, 2.0), 0.5, 0.02, 400.0, 1e-6, 0
-# Factors in time, and a relative tolerance. One layer saturates while it escapes; SGD's rate of growth is noisy.
+# Tolerances: factors in time, and a relative one for exponents. One layer saturates while it escapes, and SGD's
+# growth rate is noisy.
 FLOW_FACTOR, SGD_FACTOR, EXPONENT = 1.25, 1.6, 0.05
 FLOOR = 3e-3  # of panels (a) to (c)
-RHO, SMALLEST, LARGEST = 0.5, 1e-4, 1e-2  # panel (d): its one mode, and between what it starts
+RHO, SMALLEST, LARGEST = 0.5, 1e-4, 1e-2  # panel (d): rho of its mode, smallest and largest start
 
 
 def draw(quick: bool) -> Result:
@@ -46,7 +47,7 @@ def draw(quick: bool) -> Result:
         sgd = train(weights, stream, lr=lr, steps=round(END / lr), records=240)
         valid = population_valid(sgd.product, task, batch)
         claim(bool(valid.all()), f"depth {depth}: {batch} pairs are enough for the population limit")
-        # The flow keeps the modes apart; SGD mixes them a little, and its singular values have to be told apart.
+        # The flow keeps the modes apart. SGD mixes them a little, so that its singular values have to be assigned.
         values = {"flow": path.product.diagonal(dim1=-2, dim2=-1)}
         values["SGD"] = mode_dimensions(sgd.weights, task).singular_value
         plot_paths(ax, path.time, values["flow"][:, :alive], colors[:alive])
@@ -96,10 +97,10 @@ def draw(quick: bool) -> Result:
         rows,
         f"""(a) to (c) Singular values of the product P of 1, 2 and 3 linear layers, balanced and diagonal, all p(0) = {START}, under Eq. 2 with
 one-sided views, d = {len(RATIOS)}, data covariance s I with s = {DATA_VAR}, augmentation variance 2 s rho, rho = {", ".join(f"{r:g}" for r in RATIOS)}. Lines: population flow
-(relative tolerance {RTOL:g}; dashed: rho >= 1). Dots: SGD on fresh batches of {batch}, learning rate {lr}, seed {SEED}, singular values told
-apart mode by mode. Dotted and black bars: the closed form of the time by which a mode passes half its rest value p*,
-log(p*/2p(0))/x0 for one layer and p(0)^-(2-2/L)/(2(L-1)x0) for L >= 2, x0 = 2s(1-rho): the deeper the later, from the same start
-and with the same force. Modes pass p*/2 at {spans["flow"]} (flow) and {spans["SGD"]} (SGD) times it, and end within
+(relative tolerance {RTOL:g}; dashed: rho >= 1). Dots: SGD on fresh batches of {batch}, learning rate {lr}, seed {SEED}, singular values
+assigned to modes. Dotted lines and black bars: the closed form of the time at which a mode passes half its rest value p*,
+log(p*/2p(0))/x0 for one layer and p(0)^-(2-2/L)/(2(L-1)x0) for L >= 2, x0 = 2s(1-rho): deeper networks escape later, from the same start
+and under the same force. Modes pass p*/2 at {spans["flow"]} (flow) and {spans["SGD"]} (SGD) times that time, and end within
 {gap["flow"]:.1e} (flow) and {gap["SGD"]:.2f} (SGD) of p*; those with rho >= 1 only fall. (d) The time at which the population flow of one
 mode, rho = {RHO}, s = {DATA_VAR}, passes p*/2, against its start, for 1 to 5 layers (dots), and the closed form (lines). Exponents by
 least squares over {points} starts from {SMALLEST:g} to {LARGEST:g}: {", ".join(f"{slope:.3f}" for slope in slopes[1:])}; one layer waits {slopes[0]:.4f} log(p0)/x0 with x0 = {rate:g}.
@@ -156,7 +157,7 @@ def aligned_layers(start: torch.Tensor, depth: int) -> tuple[torch.Tensor, ...]:
 
 
 def passing_time(time: torch.Tensor, values: torch.Tensor, level: float) -> float:
-    """When the values first reach the level, between two records log-linear in both; infinite when they never do."""
+    """When values first reach a level, interpolated linearly in both logarithms; infinite when they never do."""
     above = (values >= level).nonzero()
     if not len(above):
         return math.inf

@@ -1,4 +1,4 @@
-"""Ours: what lies between SGD and the population flow, limit by limit: learning rate, batches, samples."""
+"""Beyond the paper: from SGD to the population flow, limit by limit: learning rate, batches, samples."""
 
 import itertools
 from dataclasses import replace
@@ -36,7 +36,7 @@ def draw(quick: bool) -> Result:
 
     def flow(batch: int, batches: int, runs: int) -> Trajectory:
         drawn = task.sample(batch, torch.Generator().manual_seed(next(seeds)), (batches, runs))
-        # Far below every distance here, and RK45 gets there with the fewest evaluations.
+        # An error far below every distance here, which RK45 reaches with the fewest evaluations.
         return sample_flow((start.expand(runs, DIM, DIM),), drawn, TIME, rtol=1e-4, method="RK45")
 
     def sgd(rate: float, runs: int) -> Trajectory:
@@ -94,13 +94,13 @@ def draw(quick: bool) -> Result:
 covariance I/2, augmentation variance {AUG} in all directions, all from one start of singular values {START} and {START * 2.718281828**-0.35:.2f};
 seeds {SEED} to {next(seeds) - 1}. Lines: least squares; bars: one standard error. (a) SGD on fresh batches of N = {BATCH} against the
 expected flow at that N, mean of the distance over {many} runs ({few} at the smallest rate); and the bias of the mean over
-{many} runs, twice its step when the rate is halved. (b) The flow on M fixed batches of {BATCH}, mean of the distance over
+{many} runs, estimated as twice its change when the rate is halved. (b) The flow on M fixed batches of {BATCH}, mean of the distance over
 {few} draws. (c) The expected flow at N against the population flow. The expected flow is the mean over {few} flows on
 {AVERAGED} batches each in (a) and (b), and over flows on 32 batches ({", ".join(f"{total} pairs for N = {size}" for size, total in pairs.items())}) in (c).
 Slopes: {"; ".join(found)}.
-The limits taken apart for learning rate {RATES[1]}, M = {BATCH} and N = {BATCH}: learning rate {float(example.learning_rate[-1]):.3f}, batches
-{float(example.batches[-1]):.3f}, samples {float(example.samples[-1]):.3f}; the largest is owed to the {example.largest}. At the population's end the limit
-needs {float(negatives_needed(population, task)):.1f} negatives, and a batch of 256 counts effectively {alive:.0f} (1 is none).
+The three distances for learning rate {RATES[1]}, M = {BATCH} and N = {BATCH}: learning rate {float(example.learning_rate[-1]):.3f}, batches
+{float(example.batches[-1]):.3f}, samples {float(example.samples[-1]):.3f}; the largest comes from the {example.largest}. At the end of the population flow that limit
+needs {float(negatives_needed(population, task)):.1f} negatives, and a batch of 256 has effectively {alive:.0f} (1 would mean none).
 Asserted: the slopes, within the tolerances beside them.""",
     )
 

@@ -1,4 +1,4 @@
-"""Ours: SGD on a fixed batch converges to the gradient flow at first order in the learning rate."""
+"""Beyond the paper: SGD on a fixed batch converges to the gradient flow at first order in the learning rate."""
 
 import torch
 from figure import Result, claim, main, plt

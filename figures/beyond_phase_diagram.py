@@ -1,4 +1,4 @@
-"""Ours: where strong augmentation collapses a mode, and when: one-sided and two-sided views side by side."""
+"""Beyond the paper: where strong augmentation collapses a mode, and when, one-sided and two-sided."""
 
 import math
 
@@ -19,8 +19,8 @@ from dyncollapse import (
 )
 
 DIM, DATA_VAR, BATCH, START, LR, SEED = 2, 0.5, 64, 0.01, 0.05, 0
-# Cells this close to a boundary, as a factor, may fall on either side of it: in a/s for the noise of SGD, in time
-# because modes saturate while the escape time is that of one that does not.
+# Cells within these factors of a boundary may fall on either side of it: in a/s because of SGD's noise, in time
+# because modes saturate, which the escape time neglects.
 MARGIN_STRENGTH, MARGIN_TIME = 1.15, 1.5
 FLOOR = 0.004  # of panel (c), below the start
 
@@ -98,8 +98,8 @@ log(p*/2p(0))/x0, until which a mode that will grow to its rest point p* waits. 
 form (lines); dotted: the start; open triangles: below the axis. Two-sided views have no threshold (rho = a/(s+a) < 1); they suppress p like 1/(s+a).
 Survivors end within {100 * farthest:.0f} % of p* (SGD's noise is largest at the strongest augmentation).
 Asserted: for the {judged} of {len(rows)} cells further than a factor {MARGIN_STRENGTH} in a/s and {MARGIN_TIME} in t from a boundary: at a > 2s one-sided,
-every singular value is below its start; everywhere else, and always two-sided, above it; more than p*/2 after the
-escape time and less before; at the end, survivors are within 15 % of p*.""",
+every singular value is below its start. In all other cells it is above its start, more than p*/2 after the
+escape time and less before it, and at the end survivors are within 15 % of p*.""",
     )
 
 
@@ -112,7 +112,7 @@ def closed_form(strength: float, views: str) -> tuple[GaussianTask, float, float
 def check_cell(
     views: str, strength: float, excess: float, t: float, values: torch.Tensor, size: float, rest: float, escape: float
 ) -> bool:
-    """Claim what the closed forms say of a cell; False where it is too close to a boundary to say everything."""
+    """Assert what the closed forms predict for a cell; False where it is too close to a boundary for all of that."""
     where = f"{views}, a/s = {strength:.3g}, t = {t:.3g}: singular values {values.tolist()}"
     if views == "one-sided" and 1 / MARGIN_STRENGTH < excess < MARGIN_STRENGTH:
         return False

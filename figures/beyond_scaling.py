@@ -1,4 +1,4 @@
-"""Ours: what an SGD step costs, in time and memory, against batch size, dimension, depth and number of runs."""
+"""Beyond the paper: time and memory of an SGD step against batch size, dimension, depth and runs."""
 
 import time
 import weakref
@@ -15,18 +15,18 @@ from dyncollapse import GaussianTask, Objective, gaussian_init
 
 SEED, REPEATS = 0, 5
 BASE = {"batch size": 128, "dimension": 16, "depth": 1, "runs": 8}
-# What each may grow with at most, by its matrix products: N^2 d + N d^2 + depth d^3 for time, N^2 + N d + depth d^2 for
-# memory, both times the runs.
+# Largest exponents of time and memory allowed for each size. The matrix products take N^2 d + N d^2 + depth d^3 in time
+# and N^2 + N d + depth d^2 in memory, both times the runs.
 MOST = {"batch size": (2, 2), "dimension": (3, 2), "depth": (1, 1), "runs": (1, 1)}
 LABELS = {"batch size": "batch size $N$", "dimension": "dimension $d$", "depth": "layers", "runs": "runs at once"}
 
 
 def draw(quick: bool) -> Result:
-    """Draw time, arithmetic and peak memory of one step against each size, the others held."""
+    """Draw time, arithmetic and peak memory of one step against each size, with the others fixed."""
     last = {"batch size": 9, "dimension": 8, "depth": 5, "runs": 7} if quick else {"batch size": 11, "dimension": 9, "depth": 6, "runs": 9}  # fmt: skip
     first = {"batch size": 4, "dimension": 3, "depth": 0, "runs": 0}
     figure, axes = plt.subplots(2, 4, figsize=(7.2, 3.8), sharey="row")
-    rows, told = [], []
+    rows, exponents = [], []
     for column, name in enumerate(BASE):
         sizes = [2**e for e in range(first[name], last[name] + 1)]
         measured = []
@@ -46,7 +46,7 @@ def draw(quick: bool) -> Result:
         claim(
             memory_slope < most_memory + 0.02, f"{name}: memory grows with exponent {memory_slope:.2f} <= {most_memory}"
         )
-        told.append(f"{name} {time_slope:.2f} / {flop_slope:.2f} / {memory_slope:.2f}")
+        exponents.append(f"{name} {time_slope:.2f} / {flop_slope:.2f} / {memory_slope:.2f}")
         upper, lower = axes[:, column]
         upper.loglog(sizes, 1e3 * spent, "o-", label=f"time: {time_slope:.2f}")
         upper.loglog(sizes, 1e3 * spent[-1] * flops / flops[-1], "k--", label=f"arithmetic: {flop_slope:.2f}")
@@ -64,11 +64,11 @@ def draw(quick: bool) -> Result:
         figure,
         rows,
         f"""One SGD step under Eq. 2 (draw a fresh batch, differentiate in closed form) on one core in float32, seed {SEED}: best of
-{REPEATS} times, matrix-product arithmetic as counted, scaled to meet the last time, and peak memory of all that PyTorch
+{REPEATS} times; the arithmetic of its matrix products, scaled to the time of the largest size; and the peak memory of all that PyTorch
 holds beside parameters. One size varies, the others are {base}. Exponents are fitted to
-the upper half of the sizes; time / arithmetic / memory: {"; ".join(told)}.
-Small steps cost their calls, whose number grows with depth only; runs beyond a cache's worth are taken some at a time,
-so that memory levels off. Times are measured where the figure is drawn, and not asserted. Asserted: the exponents of arithmetic and memory are at most those of
+the upper half of the sizes; time / arithmetic / memory: {"; ".join(exponents)}.
+Small steps take the time of their calls, whose number grows only with depth. Runs that do not fit into a cache together are taken a few
+at a time, so that memory levels off. Times are measured where the figure is drawn, and not asserted. Asserted: the exponents of arithmetic and memory are at most those of
 N^2 d + N d^2 + depth d^3 and N^2 + N d + depth d^2, times the runs.""",
     )
 

@@ -1,4 +1,4 @@
-"""Ours: what decides alignment is the conserved imbalance C against the gaps of P, and the spread of C, not its size."""
+"""Beyond the paper: alignment depends on the spread of the conserved imbalance C, compared with the gaps of P."""
 
 import math
 
@@ -49,7 +49,7 @@ def draw(quick: bool) -> Result:
     rows, last, final, worst = [], {}, {}, {}
     for (name, (title, path)), picture, ax in zip(columns.items(), *axes, strict=True):
         time, (same, opposite, bound, ordered) = path.time, _angles(path)
-        # Each picture shows the last moment at which the order of the singular values means something.
+        # Each picture shows the last time at which the order of the singular values is above the solver's noise.
         last[name] = int(ordered.nonzero().max())
         final[name] = [float(x[last[name]].max()) for x in (same, opposite, bound)]
         worst[name] = float(same[: last[name] + 1].max())
@@ -84,7 +84,7 @@ def draw(quick: bool) -> Result:
     for ax in axes[:, 1:].flat:
         ax.set_ylabel("")
     axes[1, 0].set_ylabel("sine of the largest angle")
-    axes[1, 0].set_ylim(8e-3, 1.4)  # the same quantity as beside it, close up
+    axes[1, 0].set_ylim(8e-3, 1.4)  # a close-up of the quantity beside it
     axes[1, 0].set_yticks([0.01, 0.1, 1])
     figure.colorbar(image, ax=axes[0], label="$|A|$", shrink=0.9)
     handles = axes[1, 0].get_legend_handles_labels()
@@ -119,8 +119,8 @@ geometric steps, augmentation {2 * RHO:g} times each, start of standard deviatio
 of standard deviation {LARGE}, |C| <= {norm["anti-aligned"]:.2g}: P tends to a multiple of an orthogonal matrix, no gap is left, and the layers align in
 opposite order (sin <= {final["anti-aligned"][1]:.1e}), with the closed form's singular values (error {rest_error:.1e}). Right: the same data and the same
 largest |C|, but C = lambda I with lambda = {lam:.2g}: aligned at all times (sin <= {worst["balanced"]:.1e} before the grey area, where the order of a
-layer's singular values, less than {ORDERED:g} of the largest apart, is the solver's noise). So not the size of C but its spread
-against the gaps of P decides. Asserted: no angle above its bound at any time; patterns aligned, anti-aligned, aligned in every run;
+layer's singular values, less than {ORDERED:g} of the largest apart, is the solver's noise). What decides is therefore not the size of C but its spread,
+compared with the gaps of P. Asserted: no angle above its bound at any time; patterns aligned, anti-aligned, aligned in every run;
 left bound < 0.8; middle bound infinite, opposite ranks < 1e-5, closed form < 1e-6; right < 1e-6.""",
     )
 

@@ -87,9 +87,9 @@ inputs augmented with variance k. Left: singular values of W at flow time t = {L
 batches of {BATCH} from a pool of {POOL}, {runs} runs of seed {SEED}, band: one standard deviation) and the gradient flow
 averaged over {batches} fixed batches of {BATCH} (lines). Right: the same against k, with the threshold k = 1 and the rest point
 that a single augmented mode has with infinitely many negatives.
-Singular values are given to input modes by the overlap of their right singular vectors; smallest of the unaugmented
+Singular values are assigned to input modes by the overlap of their right singular vectors. Smallest of the unaugmented
 block over largest of the augmented one (SGD, flow): {measured}.
-Asserted: at k >= 1.5 above 100 (SGD) and 8 (flow, whose fixed batches can be overfitted), at k <= 0.5 below 10, growing with k.""",
+Asserted: this ratio is above 100 (SGD) and 8 (flow, which can overfit its fixed batches) at k >= 1.5 and below 10 at k <= 0.5, and grows with k.""",
     )
 
 

@@ -1,4 +1,4 @@
-"""Fig. 6: singular values of both layers and of their product over time, SGD on the flow's lines."""
+"""Fig. 6: singular values of both layers and of their product over time, by SGD and by the flow."""
 
 from itertools import islice
 
@@ -13,7 +13,7 @@ DIM, BATCH, AUG, LR, SEED = 16, 128, 0.01, 0.02, 0
 
 def draw(quick: bool) -> Result:
     """Draw the singular values of W1, W2 and W2 W1 against flow time for SGD and for the gradient flow."""
-    # A mode that still grows differs most, by the noise of so many batches in its rate: up to 0.25 and 0.13 over seeds.
+    # Modes that still grow differ most, by the noise of the batches in their rates: up to 0.25 and 0.13 over seeds.
     batches, steps, limit = (16, 1_500, 0.3) if quick else (64, 5_000, 0.15)
     task = GaussianTask.block(DIM, DIM, AUG)
     generator = torch.Generator().manual_seed(SEED)

@@ -57,7 +57,7 @@ def draw(quick: bool) -> Result:
 evaluation mode; linear probe by logistic regression, top-1 on the last 500 (bars: its standard error).
 As Fig. 2: covariance eigenvalues of SimCLR's embedding. As Fig. 7b: of the representation with a nonlinear projector and
 without one. As Fig. 9: of the representation under DirectCLR and SimCLR's projectors. As Fig. 12: top-1 against d0.
-Unlike in the paper, the representation collapses more with a projector than without one at this scale, and is read worse.
+Unlike in the paper, the representation collapses more with a projector than without one at this scale, and its probe is worse.
 Effective rank of the representation, top-1: {measured}.
 Asserted: the representation's effective rank without a projector at least 1.5 times that with either trained projector;
 that it grows with d0, by 1.3 at least from 4 to 64; and that under DirectCLR it exceeds that of the sub-vector.""",

@@ -56,7 +56,7 @@ and with ReLU between layers (b), after SGD on Eq. 2 (one-sided views, data cova
 in all directions, batches of {BATCH} from a pool of {POOL}, learning rate {LR}, {steps} steps), from the uniform start of
 torch.nn.Linear. Lines: geometric mean over {runs} runs of seed {SEED}; bands: one standard deviation. A dimension
 counts as collapsed below {COLLAPSED_BELOW**2:g} of the largest eigenvalue: {found[0]} (linear), {found[1]} (ReLU) on average.
-Asserted: the mean count rises with every layer. Augmentation is far below its threshold, so what collapses in (a) only waits (implicit regularisation).""",
+Asserted: the mean count rises with every layer. Augmentation is far below its threshold, so that the collapsed dimensions in (a) only wait (implicit regularisation).""",
     )
 
 

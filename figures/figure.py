@@ -1,4 +1,4 @@
-"""What every figure script shares: its command line, the style, and where results go."""
+"""Shared by all figure scripts: the command line, the style, and the files of results."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ import torch
 from dyncollapse import recycle_freed_memory
 from dyncollapse.runtime.files import write_bytes, write_whole
 
-os.environ["MPLBACKEND"] = "agg"  # before Matplotlib is imported, which a notebook's backend may prevent
+os.environ["MPLBACKEND"] = "agg"  # before Matplotlib is imported: a notebook's backend may fail here
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -35,14 +35,14 @@ class Result:
 def main(name: str, draw: Callable[[bool], Result]) -> None:
     """Parse --quick and --out, draw in the common style, and write name.png, .pdf, .csv and .txt.
 
-    `draw(quick)` computes, asserts its claims and returns a Result; `quick` asks for the same claims on a
+    `draw(quick)` computes, asserts its claims and returns a Result; with `quick` it asserts the same claims on a
     smaller problem.
     """
     parser = ArgumentParser(description=draw.__doc__)
     parser.add_argument("--quick", action="store_true", help="a smaller problem with the same assertions")
     parser.add_argument("--out", type=Path, default=HERE / "out", help="folder for the results (default: figures/out)")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)  # the same bits everywhere; scripts run side by side instead
+    torch.set_num_threads(1)  # for the same bits everywhere; scripts run in parallel instead
     recycle_freed_memory()
     matplotlib.rcdefaults()  # the user's settings may ask for LaTeX
     plt.style.use(HERE / "paper.mplstyle")
@@ -57,7 +57,7 @@ def main(name: str, draw: Callable[[bool], Result]) -> None:
 
 
 def claim(holds: bool, statement: str) -> None:
-    """Fail the figure, loudly and also under python -O, when what it claims is not what it shows."""
+    """Stop with a message, also under python -O, when the figure does not show what it claims."""
     if not holds:
         raise SystemExit(f"the figure's claim does not hold: {statement}")
 

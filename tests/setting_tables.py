@@ -1,4 +1,4 @@
-"""The documents' tables of settings, made from the fields that the command line is made from."""
+"""The documents' tables of settings, made from the same fields as the command line's options."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,14 +26,14 @@ PREFIX = "settings_"
 
 
 def setting_table(name: str) -> str:
-    """The lines of the table settings_RECORD, or of settings_RECORD_GROUP for one group of its settings."""
+    """The lines of the table settings_RECORD, or of settings_RECORD_GROUP with one group of settings only."""
     record, _, wanted = name.removeprefix(PREFIX).partition("_")
     groups: dict[str, list[Setting]] = {}
     for setting in settings_of(RECORDS[record]).values():
         if setting.text:
             groups.setdefault(setting.group, []).append(setting)
     chosen = {wanted: groups[wanted]} if wanted else groups
-    lines = ["| option | values | default | what it says |", "|---|---|---|---|"]
+    lines = ["| option | values | default | meaning |", "|---|---|---|---|"]
     for group, settings in chosen.items():
         lines += [] if wanted else [f"| **{group}** | | | |"]
         lines += [f"| {' | '.join(_escaped(cell) for cell in _cells(setting))} |" for setting in settings]

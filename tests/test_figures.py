@@ -1,7 +1,9 @@
 """Every figure script, found by glob, runs in its quick form with the assertions that it makes in full."""
 
+import ast
 import csv
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +39,16 @@ def test_figure_draws_what_it_claims(script, tmp_path):
     caption = (tmp_path / f"{script.stem}.txt").read_text()
     assert "Asserted:" in caption
     assert "seed" in caption
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_gallery_has_the_caption_that_the_script_writes(script):
+    results = [node for node in ast.walk(ast.parse(script.read_text())) if isinstance(node, ast.Call)]
+    (result,) = [node for node in results if isinstance(node.func, ast.Name) and node.func.id == "Result"]
+    parts = result.args[2].values  # of the f-string
+    pattern = "".join(re.escape(part.value) if isinstance(part, ast.Constant) else "(?s:.*?)" for part in parts)
+    shown = (FIGURES / "gallery" / f"{script.stem}.txt").read_text()
+    assert re.fullmatch(pattern, shown.strip())
 
 
 def test_a_claim_that_does_not_hold_fails_the_figure(tmp_path):

@@ -1,6 +1,6 @@
-"""The executable paper: every lemma, theorem and corollary, and what goes beyond them, as a measured check.
+"""The executable paper: every lemma, theorem and corollary, and results that go beyond them, as measured checks.
 
-Each module holds claims of one subject; a claim says what it measures, its bound and what it expects.
+Each module holds the claims on one subject. A claim says what it measures, what the bound is and whether it must hold.
 """
 
 from dyncollapse.claims import (

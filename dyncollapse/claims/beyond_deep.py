@@ -17,12 +17,12 @@ from dyncollapse.theory.imbalance import imbalance, isotropic_rest_layers
 
 @claim("theorem-2-isotropic", "not in the paper (theory.md 5e)", "largest difference of |A| and of singular values")
 def theorem_2_isotropic() -> Measured:
-    """On isotropic data |A| becomes the anti-diagonal permutation, s1^2, s2^2 = (+-c + sqrt(c^2 + 4 p*^2)) / 2.
+    """On isotropic data |A| becomes the anti-diagonal permutation, and s1^2, s2^2 = (+-c + sqrt(c^2 + 4 p*^2)) / 2.
 
-    c runs through the eigenvalues of the conserved C and p* is the rest value of every mode. Two layers, S = I,
-    A = 0.6 I, infinitely many samples, from a Gaussian start to t = 1000, where nothing moves any more: |A| is
-    compared with the permutation and both layers' singular values with the closed form, which knows the start only
-    through C. What is left over is the solver's at rtol 1e-11.
+    c runs through the eigenvalues of the conserved C, and p* is the rest value that all modes share. Two layers, S = I,
+    A = 0.6 I, infinitely many samples, from a Gaussian start to t = 1000, when they are at rest. |A| is compared with
+    the permutation, and the singular values of both layers with the closed form, into which the start enters only
+    through C. The remaining difference is the solver's error at rtol 1e-11.
     """
     task = GaussianTask.block(4, 4, 0.6, data_var=1.0)
     weights = gaussian_init([4] * 3, torch.Generator().manual_seed(0), scale=0.2)
@@ -41,11 +41,11 @@ def theorem_2_isotropic() -> Measured:
 def theorem_2_fixed_force() -> Measured:
     """Even a fixed X > 0, under which the layers grow to infinity, need not align more than the leading direction.
 
-    All that the proof of Theorem 2 asks for holds: X = diag(1, 0.9, 0.8, 0.7) for all time, |W| goes to infinity, in
-    finite time, and singular values end distinct. Three Gaussian starts of 0.5. With m = |W1|^2 + |W2|^2 the norm
-    obeys m' <= m^2 max(X), so half of 1 / m is a time to go on without passing the blow-up; 40 such steps let P grow a
-    millionfold. By then |A_11| = 1 up to 1e-6 and A no longer moves, which the check requires. The bound is the middle
-    between alignment and none, 1/2: the theorem wants 0.
+    All that the proof of Theorem 2 uses holds here: X = diag(1, 0.9, 0.8, 0.7) for all time, |W| goes to infinity (in
+    finite time), and singular values end distinct. There are three Gaussian starts of 0.5. The norm m = |W1|^2 + |W2|^2
+    obeys m' <= m^2 max(X), so that a step of 1 / (2 m) cannot pass the blow-up; 40 such steps let P grow a millionfold.
+    By then |A_11| = 1 up to 1e-6 and A no longer moves, as the check requires. The bound is 1/2, midway between
+    alignment and none; the theorem demands 0.
     """
     force, worst = torch.diag(torch.tensor([1.0, 0.9, 0.8, 0.7], dtype=torch.float64)), 0.0
     for seed in range(3):
@@ -93,11 +93,11 @@ def _hardest_layers() -> list[Weights]:
 def theorem_2_certificate() -> Measured:
     """Where the gaps of P exceed C, the layers' vectors differ by no more than Davis and Kahan's bound from P and C.
 
-    Flows of two layers from Gaussian starts of 0.02 to 0.2 (four seeds each) on distinct variances, at t = 100: the
-    sine of the angle between W1's left and W2's right singular spaces over the bound, wherever there is one. At
-    least one bound has to be finite per start of 0.05 and less, and one below a tenth. And layers of two modes whose C
-    is turned to move their vectors as far as its size can, some with a large multiple of I in C. At the worst of them
-    the sine exceeds 0.95 of the bound, as the check requires: a bound a little smaller would be wrong.
+    The sine is that of the angle between W1's left and W2's right singular spaces, compared wherever the bound is
+    finite. First, flows of two layers on distinct variances at t = 100, from Gaussian starts of 0.02, 0.05 and 0.2 with
+    four seeds each: every start of at most 0.05 must have a finite bound, and one bound must be below a tenth. Second,
+    layers of two modes with C rotated so that it moves their vectors as far as its size can, some with a large multiple
+    of I in C. The largest sine must exceed 0.95 of its bound, so that a slightly smaller bound would be wrong.
     """
     variances = 0.25 * 16 ** torch.linspace(1, 0, 4, dtype=torch.float64)
     task = GaussianTask(torch.diag(variances), torch.diag(0.1 * variances))
@@ -119,14 +119,15 @@ def theorem_2_certificate() -> Measured:
     return Measured(max(ratios), 1.0)
 
 
-@claim("theorem-2-separation", "not in the paper (theory.md 5e)", "largest separation promised, over the actual one")
+@claim("theorem-2-separation", "not in the paper (theory.md 5e)", "largest guaranteed gap over the actual one")
 def theorem_2_separation() -> Measured:
-    """P and C alone separate the eigenvalues of W1 W1^T, less C's centre, from other eigenvalues of W2^T W2.
+    """P and C alone guarantee a gap between eigenvalues of W1 W1^T, less C's centre, and other ones of W2^T W2.
 
-    By q_j - q_k - g, q = sqrt(p^2 + |C|^2 / 4) and g half the spread of C: what Davis and Kahan's theorem divides by,
-    g over `alignment_bound`. Compared with the actual separation in both directions, for the layers of two modes of
-    `theorem-2-certificate`. The bound is 1 and round-off of the small differences; the largest ratio exceeds 0.99, as
-    the check requires. The sine alone would not do: it stays below g / (q_j - q_k) in all pairs that we tried.
+    The gap is q_j - q_k - g with q = sqrt(p^2 + |C|^2 / 4) and g half the spread of C's spectrum. Davis and Kahan's
+    theorem divides by it; it is g over `alignment_bound`. It is compared with the actual separation in both directions,
+    for the layers of two modes of `theorem-2-certificate`. The bound is 1, up to round-off of small differences, and
+    the largest ratio must exceed 0.99. The sine of `theorem-2-certificate` could not test this formula: in all pairs
+    that were tried it stays below g / (q_j - q_k), too.
     """
     ratios = []
     for w1, w2 in _hardest_layers():
@@ -145,9 +146,9 @@ def theorem_2_separation() -> Measured:
 def theorem_2_balanced() -> Measured:
     """Layers that start with C = lambda I are aligned for all time, whatever the data.
 
-    C is conserved, and W2^T W2 = W1 W1^T - lambda I has the eigenvectors of W1 W1^T in the same order. Two layers,
-    lambda = 0, 0.3 and -0.3, along the flow of one batch; the share of |A|^2 on matching blocks is measured at 30
-    times. The control: the same data from a Gaussian start is not aligned.
+    C is conserved, so that W2^T W2 = W1 W1^T - lambda I has the eigenvectors of W1 W1^T in the same order. For two
+    layers with lambda = 0, 0.3 and -0.3, along the flow of one batch, the alignment is the share of |A|^2 on matching
+    blocks, at 30 times. Control: from a Gaussian start the same data must not be aligned.
     """
     _, pairs = small_network(depth=2)
     times = torch.linspace(0, 3, 30, dtype=torch.float64)

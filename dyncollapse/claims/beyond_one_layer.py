@@ -32,11 +32,12 @@ OBJECTIVES = (Objective(), Objective("dot", 0.5), Objective("spectral"))
 def population_limit() -> Measured:
     """For N -> infinity X tends to S_e^(1/2) [(I+K)^-1 + (I+K)^-2] S_e^(1/2) - A_e with K = S_e^(1/2) P^T P S_e^(1/2).
 
-    S_e = S and A_e = A for one-sided views, S + A and 2 A for two-sided ones. The mean of X over 100 batches of 500
-    Gaussian pairs is compared entry by entry, for random covariances without common axes and embedding variances up
-    to 0.3, and their mean loss less log N with the limit of the loss (see `population-loss`). A finite batch is biased
-    by about `negatives_needed` / N of X, and of 1 in the loss, which is added to each standard error.
-    The control: with A_e = A the two-sided formula is refused.
+    S_e = S and A_e = A for one-sided views, S_e = S + A and A_e = 2 A for two-sided ones. For random covariances
+    without common eigenvectors, and embedding variances up to 0.3, the mean of X over 100 batches of 500 Gaussian pairs
+    is compared with its limit entry by entry, and the mean loss less log N with the limit of the loss (see
+    `population-loss`). Finite batches shift X by about `negatives_needed` / N of its largest entry, and the loss by
+    about `negatives_needed` / N; five standard errors are widened by these. Control: two-sided, the formula with A_e =
+    A must be rejected.
     """
     deviations = []
     for views in VIEWS:
@@ -54,7 +55,7 @@ def population_limit() -> Measured:
         deviations.append(largest_deviation(losses - math.log(n), population_loss(p, task, Objective()), spread))
         if views == "two-sided":
             wrong = largest_deviation(force, limit + task.aug_cov, bias)
-            assume(wrong > SIGMAS, "a single A is told from 2 A")
+            assume(wrong > SIGMAS, "a single A in place of 2 A is rejected")
     return Measured(max(deviations), SIGMAS)
 
 
@@ -62,9 +63,9 @@ def population_limit() -> Measured:
 def population_loss_gradient() -> Measured:
     """The population limit of Eq. 2 is tr(P A_e P^T)/2 - logdet(I+C)/2 - tr((I+C)^-1 C)/2 + log N with C = P S_e P^T.
 
-    Its gradient, by automatic differentiation, is compared with -P X_pop of the check above, for both view
-    conventions and covariances without common axes; so are those of the dot-product and the spectral loss. Both sides
-    are exact: the bound is round-off.
+    Its gradient by automatic differentiation is compared with -P X of `population-limit`, for both view conventions and
+    covariances without common eigenvectors; likewise for the dot-product and the spectral loss. Both sides are exact:
+    the bound is round-off.
     """
     errors = []
     for objective in OBJECTIVES:
@@ -81,9 +82,9 @@ def population_loss_gradient() -> Measured:
 def population_jacobian_exact() -> Measured:
     """The implicit solver's Jacobian of the population flow is the derivative of the layers' velocities.
 
-    For Eq. 2, dot products and the spectral loss, one and two layers and both view conventions, against automatic
-    differentiation of Lemma 3 with the population force. Both are exact: the bound is round-off. A wrong Jacobian
-    would change the solver's time and not its results, so that no other claim sees it.
+    Compared with automatic differentiation of Lemma 3 with the population force: for Eq. 2, the dot-product and the
+    spectral loss, one and two layers, and both view conventions. Both are exact: the bound is round-off. A wrong
+    Jacobian would change the time that the solver takes but not its results, so that no other claim would notice it.
     """
     errors = []
     for objective, views, depth in itertools.product(OBJECTIVES, VIEWS, (1, 2)):
@@ -107,9 +108,9 @@ def population_jacobian_exact() -> Measured:
 def population_rest() -> Measured:
     """A mode of Eq. 2's population flow rests at c* = 1/u - 1, u = (-1 + sqrt(1 + 8 rho))/2, and at 0 if rho >= 1.
 
-    Here c = p^2 s_e is the mode's embedding variance and rho = a_e / (2 s_e). Flows of one and of two layers on
-    three modes, rho = 0.2 to 0.6 and, for one layer, one of rho = 1.5, are integrated until nothing moves and their
-    singular values compared with the closed form. What is left over is the solver's.
+    Here c = p^2 s_e is the mode's embedding variance and rho = a_e / (2 s_e). Flows on three modes, with rho = 0.2, 0.4
+    and 1.5 for one layer and rho = 0.2, 0.4 and 0.6 for two, are integrated until they rest. Their singular values are
+    compared with the closed form. The remaining difference is the solver's error.
     """
     worst = 0.0
     for depth, ratios in ((1, (0.2, 0.4, 1.5)), (2, (0.2, 0.4, 0.6))):
@@ -126,11 +127,11 @@ def population_rest() -> Measured:
 def rest_any_covariances() -> Measured:
     """For any two covariances P^T P rests at U diag(c*) U^T, where A_e u = 2 rho S_e u, U^T S_e U = I.
 
-    At rest X vanishes on the rows of P, which forces K to commute with the whitened augmentation: the generalised
-    eigenvectors take the place of common ones. Flows of one and of two layers for random covariances without common
-    axes, both view conventions, are integrated until nothing moves; one-sided, some rho exceed 1 and their
-    directions die. So are flows of the dot-product and the spectral loss, which rest at tau S_e^-1 S S_e^-1. What is
-    left over is the solver's.
+    At rest X vanishes on the rows of P, which forces K = S_e^(1/2) P^T P S_e^(1/2) to commute with the whitened
+    augmentation: generalised eigenvectors take the place of common ones. Flows of one and of two layers are integrated
+    until they rest, for random covariances without common eigenvectors and both view conventions. With one-sided views
+    some rho exceed 1, and their directions die. The dot-product and the spectral loss are included; they rest at tau
+    S_e^-1 S S_e^-1, with tau = 1 for the spectral loss. The remaining difference is the solver's error.
     """
     worst, dead = 0.0, 0
     for objective in OBJECTIVES:
@@ -161,12 +162,13 @@ def _growth_exponent(task: GaussianTask, batch: int) -> tuple[float, float]:
 
 @claim("threshold-one-sided", "not in the paper (theory.md 5c)", "distance of the threshold a / s from 2")
 def threshold_one_sided() -> Measured:
-    """With one-sided views a mode of Eq. 2 collapses exactly when a >= 2 s, k >= 1 in the paper's convention S = I/2.
+    """With one-sided views a mode of Eq. 2 collapses exactly when a >= 2 s: k >= 1 in the paper's convention S = I/2.
 
-    SGD on fresh batches of 128 starts at 1e-4, where the law is linear, with augmentation 1.8 and 2.2 times the
-    data variance. The rate of growth must be positive below and negative above; the line through the two rates
-    crosses zero at the measured threshold. The bound is five standard errors over 16 runs, small enough to tell the
-    paper's k = 1 from any threshold 5 % away. Finite batches share it: see finite-batch-threshold.
+    SGD on fresh batches of 128 starts at 1e-4, where modes grow exponentially, with augmentation of 1.8 and of 2.2
+    times the data variance. The growth rate must be positive below the threshold and negative above it; the straight
+    line through the two rates crosses zero at the measured threshold. The bound is five standard errors over 16 runs,
+    and must be small enough to tell the paper's k = 1 from any threshold 5 % away. Finite batches have the same
+    threshold: see `finite-batch-threshold`.
     """
     s = 0.5
     (low, low_error), (high, high_error) = (
@@ -181,10 +183,10 @@ def threshold_one_sided() -> Measured:
 
 @claim("rest-one-sided-sgd", "not in the paper (theory.md 5c)", "relative deviation of p^2 from the closed form")
 def rest_one_sided_sgd() -> Measured:
-    """Below the threshold SGD on finite batches rests where the population does, within `negatives_needed` / N.
+    """Below the threshold SGD on finite batches rests at the population's p^2, up to a share `negatives_needed` / N.
 
-    One-sided views, augmentation equal to the data variance (rho = 1/2), fresh batches of 128, 16 runs. Beside the
-    shift by finite batches the bound allows for five standard errors.
+    One-sided views, augmentation equal to the data variance (rho = 1/2), fresh batches of 128, 16 runs. The bound is
+    that shift by finite batches plus five standard errors.
     """
     deviation, band = resting_square(GaussianTask.block(2, 2, 0.5, 0.5), Objective(), 25.0, 0.0625)
     assume(band < 0.2, "the band is narrow")
@@ -196,9 +198,9 @@ def no_threshold_two_sided() -> Measured:
     """With two-sided views additive noise never collapses a mode: rho = a / (s + a) < 1 for every a.
 
     At a = 3 s, 8 s and 24 s, up to twelve times the one-sided threshold, SGD on fresh batches of 128 starts at 0.7 of
-    the rest value of the closed form, which is above 0, and must rest there: within the shift of finite batches and
-    five standard errors of 16 runs. The worst of the three is reported. The control: with one-sided views and the same
-    noise the force at zero points inwards.
+    the closed form's rest value, which is above 0, and must rest at that value. The bound is the shift by finite
+    batches plus five standard errors over 16 runs; the worst of the three strengths is reported. Control: with
+    one-sided views and the same augmentation the growth rate at zero must be negative.
     """
     s, worst = 0.5, Measured(0.0, 1.0)
     for ratio in (3, 8, 24):
@@ -216,8 +218,9 @@ def no_threshold_two_sided() -> Measured:
 def two_sided_suppression() -> Measured:
     """Strong two-sided noise only suppresses a mode: p^2 tends to (2/3) s / (s + a)^2.
 
-    The flow of infinitely many samples, at rest, for noise a = 1000 s. What p^2 has beyond the limit is (8/9) s / a of
-    it, by expanding 2 rho = u + u^2 to second order at u = 1; the factor is measured to the third order, a few s / a.
+    The flow of infinitely many samples, at rest, for noise a = 1000 s. Expanding 2 rho = u + u^2 to second order at u =
+    1, p^2 exceeds the limit by a share (8/9) s / a. The factor 8/9 is measured; the bound allows for the third order, a
+    few s / a.
     """
     s, ratio = 0.5, 1000.0
     a = s * ratio
@@ -231,11 +234,12 @@ def two_sided_suppression() -> Measured:
 def pair_criterion() -> Measured:
     """Near zero a row along v shrinks iff E(v.(x - x+))^2 > E(v.(x - x-))^2 over positive and negative pairs.
 
-    It needs no Gaussian and no particular augmentation: uniform data in four dimensions, two-sided views x + n and
-    x - n, so negatively correlated that they pass the threshold which independent noise cannot reach. A layer
-    started at 1e-5 I follows the flow of Eq. 2 for a unit of time; v.(log W)v is its rate of growth along the
-    generalised eigenvectors v of both pair covariances, which have to be (N - 1)/N (1 - rho), of either sign, and
-    must not mix. The solver errs by 1e-8, and the start is small enough to be linear to 1e-9.
+    The criterion needs no Gaussian and no particular augmentation. Here the data are uniform in four dimensions, and
+    the two-sided views x + n and x - n are so negatively correlated that they pass the threshold, which independent
+    noise cannot reach. A layer that starts at 1e-5 I follows the flow of Eq. 2 for one unit of time, and v.(log W)v is
+    its growth rate along the generalised eigenvectors v of the two pair covariances. The rates must be (N - 1)/N (1 -
+    rho), some positive and some negative, and the directions must not mix. The solver errs by 1e-8, and the start is
+    small enough to be linear to 1e-9.
     """
     n, d, generator = 300, 4, torch.Generator().manual_seed(0)
     x, noise = (torch.rand(n, d, generator=generator, dtype=torch.float64) - 0.5 for _ in range(2))
@@ -254,12 +258,12 @@ def pair_criterion() -> Measured:
 
 @claim("noise-only-inputs", "not in the paper (theory.md 5b)", "relative difference of P^T P at rest")
 def noise_only_inputs() -> Measured:
-    """Inputs without data are used to cancel noise in the others: the Schur complement takes the place of A.
+    """Inputs without data serve to cancel noise in the others: the Schur complement takes the place of A.
 
-    One-sided views, five inputs of which two carry noise only, correlated with the noise on the three others. Flows of
-    one and of two layers are integrated until nothing moves and P^T P compared with the closed form, which minimises
-    over the columns of these inputs. The control: without the correlations the rest point is another, by a tenth and
-    more. What is left over is the solver's.
+    One-sided views of five inputs, two of which carry only noise, which is correlated with the noise of the other
+    three. Flows of one and of two layers are integrated until they rest, and P^T P is compared with the closed form,
+    which minimises over the columns of these two inputs. Control: without the correlations the rest point must differ
+    by a tenth or more. The remaining difference is the solver's error.
     """
     generator, worst = torch.Generator().manual_seed(0), 0.0
     root = torch.randn(5, 5, generator=generator, dtype=torch.float64)

@@ -30,13 +30,14 @@ def _losses_and_pulls(objective: Objective, task: GaussianTask, p: Tensor, n: in
     "bilinear-limit", "not in the paper (theory.md 5d)", "largest deviation of P X and of the loss, in standard errors"
 )
 def bilinear_limit() -> Measured:
-    """For N -> infinity both losses are -a tr(P S P^T) + b tr[(P S_e P^T)^2], and X = 2 a S - 4 b S_e P^T P S_e.
+    """For N -> infinity dot and spectral loss are -a tr(P S P^T) + b tr[(P S_e P^T)^2]; X = 2 a S - 4 b S_e P^T P S_e.
 
-    a = 1 / tau and b = 1 / (2 tau^2) for dot products, whose log N is taken off; a = 2 and b = 1 for the spectral loss.
-    Loss and force of 200 batches of 200 pairs are averaged, for random covariances without common axes and both view
-    conventions, and compared with the package's limits. The spectral loss is unbiased at every N; for dot products
-    `negatives_needed` / N of the attraction, up to which finite batches shift either term, is added to each standard
-    error. The controls: half the attraction or half the repulsion is refused.
+    a = 1 / tau and b = 1 / (2 tau^2) for dot products, whose log N is subtracted; a = 2 and b = 1 for the spectral
+    loss. For random covariances without common eigenvectors and both view conventions, loss and force are averaged over
+    200 batches of 200 pairs and compared with the package's limits. The spectral loss is unbiased at every N. For dot
+    products finite batches shift the force by up to `negatives_needed` / N of its attraction, and the loss by up to
+    `negatives_needed` / N; five standard errors are widened by these. Controls: with half the attraction, or with half
+    the repulsion, the limit must be rejected.
     """
     deviations, n, batches = [], 200, 200
     for objective in LOSSES:
@@ -65,9 +66,9 @@ def bilinear_limit() -> Measured:
 def bilinear_growth() -> Measured:
     """Near zero a mode grows at the rate 2 s / tau under the authors' toy loss and at 4 s under the spectral loss.
 
-    -dL/dP at P = 1e-4 I, over 1e-4, is averaged over 2000 batches of 50 pairs of a diagonal task and compared with
-    `growth_rates` of its modes, for both view conventions. A batch of N holds (N - 1)/N of the rate of the
-    dot-product loss, exactly, and all of the spectral one's. The next order in P is 1e-8 of it.
+    -dL/dP at P = 1e-4 I, divided by 1e-4, is averaged over 2000 batches of 50 pairs of a diagonal task and compared
+    with `growth_rates` of its modes, for both view conventions. A batch of N has exactly (N - 1)/N of the rate under
+    the dot-product loss, and all of it under the spectral loss. The next order in P is 1e-8 of the rate.
     """
     s, a = (torch.tensor(values, dtype=torch.float64) for values in ([1.5, 1.0, 0.5], [0.1, 0.3, 0.5]))
     deviations, n, small = [], 50, 1e-4 * torch.eye(3, dtype=torch.float64)
@@ -82,7 +83,7 @@ def bilinear_growth() -> Measured:
 
 
 def _rests(objective: Objective, time: float, lr: float) -> Measured:
-    """How far SGD rests from the closed form at noise 1, 3 and 9 times the data variance: the worst of three."""
+    """The relative distance at which SGD rests from the closed form: the worst of noise 1, 3 and 9 times s."""
     s, worst = 0.5, Measured(0.0, 1.0)
     for ratio in (1, 3, 9):
         task = GaussianTask.block(2, 2, ratio * s, s, "two-sided")
@@ -100,10 +101,10 @@ def _rests(objective: Objective, time: float, lr: float) -> Measured:
 def authors_loss_rest() -> Measured:
     """The loss of the authors' toy code rests at p^2 = tau s / (s + a)^2 > 0: no noise collapses a mode.
 
-    It is an InfoNCE on unnormalised dot products, two-sided, and not the paper's Eq. 2. SGD on fresh batches of 128
-    at the authors' tau = 0.1, 16 runs from 0.7 of that value, must rest there: within the shift of finite batches
-    and five standard errors. Noise of 1, 3 and 9 times the data variance, for far
-    stronger noise drowns the force of a batch; the worst of the three is reported.
+    This loss is InfoNCE on unnormalised dot products with two-sided views, and not the paper's Eq. 2. SGD on fresh
+    batches of 128 at the authors' tau = 0.1 starts 16 runs at 0.7 of the rest value and must rest at that value. The
+    bound is the shift by finite batches plus five standard errors. The noise is 1, 3 and 9 times the data variance,
+    since far stronger noise would drown the force of a batch; the worst of the three is reported.
     """
     return _rests(Objective("dot", 0.1), 0.6, 2e-3)
 
@@ -112,18 +113,18 @@ def authors_loss_rest() -> Measured:
 def spectral_loss_rest() -> Measured:
     """The spectral loss rests at p^2 = s / (s + a)^2 > 0 with two-sided views: no noise collapses a mode.
 
-    As `authors-loss-rest`. This loss is unbiased at every N, so five standard errors over the runs are the bound.
+    As in `authors-loss-rest`. The spectral loss is unbiased at every N, so the bound is five standard errors over the
+    runs.
     """
     return _rests(Objective("spectral"), 3.0, 1e-2)
 
 
-@claim("riccati", "not in the paper (theory.md 5d)", "largest difference of P^T P, relative")
+@claim("riccati", "not in the paper (theory.md 5d)", "largest relative difference of P^T P")
 def riccati() -> Measured:
-    """For S + A = I the flows of both losses are matrix Riccati equations with an exact solution.
+    """For S + A = I the flows of the dot and spectral losses are matrix Riccati equations with an exact solution.
 
-    Q = P^T P at t = 0.3, 1.3 and 5 from a random start, by the closed form and by two solvers, the explicit and the
-    implicit one: a golden test, since the closed form knows nothing of either. At rtol 1e-12 they err by 1e-13 per
-    step.
+    Q = P^T P at t = 0.3, 1.3 and 5 from a random start, in closed form and by two solvers, one explicit and one
+    implicit. The closed form is independent of both. At rtol 1e-12 the solvers err by 1e-13 per step.
     """
     generator, s = torch.Generator().manual_seed(0), torch.tensor([0.9, 0.5, 0.2], dtype=torch.float64)
     task = GaussianTask(torch.diag(s), torch.diag(1 - s), "two-sided")

@@ -1,4 +1,4 @@
-"""What a claim is: a statement, its source, and a check that measures it."""
+"""Claims: a statement of the theory, its source, and a check that measures it."""
 
 import inspect
 import math
@@ -10,7 +10,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Measured:
-    """A measured number and the bound that it has to respect; NaN respects none."""
+    """A measured number and the bound that it has to respect.
+
+    Attributes:
+        value: The number; NaN respects no bound.
+        bound: The bound.
+        relation: "<=" or ">=", how `value` has to compare with `bound`.
+    """
 
     value: float
     bound: float
@@ -24,10 +30,16 @@ class Measured:
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of the theory and the check that measures it.
+    """A statement of the theory and the check that measures it.
 
-    `expected` is False for a statement that is wrong as printed: its check must fail. `quantity` names what is
-    measured, `explanation` says in a paragraph what is done and why the bound is what it is.
+    Attributes:
+        name: The name for `dyncollapse verify --claim`.
+        source: Where it stands in the paper, in docs/theory.md or elsewhere.
+        statement: The statement, in one sentence.
+        quantity: What is measured.
+        explanation: How it is measured, and why the bound is what it is, in one paragraph.
+        expected: False for a statement that is wrong as printed, whose check must fail.
+        check: Measures it.
     """
 
     name: str
@@ -41,7 +53,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Checked:
-    """A claim after its check: what was measured, or the error that stopped it, and how long it took."""
+    """The result of a claim's check.
+
+    Attributes:
+        claim: The claim.
+        measured: The measured number; None where the check broke down.
+        error: Why the check broke down, or measured nothing; None otherwise.
+        seconds: How long it took.
+    """
 
     claim: Claim
     measured: Measured | None
@@ -55,12 +74,23 @@ class Checked:
 
     @property
     def surprising(self) -> bool:
-        """Whether the claim behaves unlike what is expected of it, or could not be checked at all."""
+        """Whether the claim does not behave as expected, or could not be checked."""
         return self.error is not None or self.holds != self.claim.expected
 
 
 def claim(name: str, source: str, quantity: str, *, expected: bool = True) -> Callable[[Callable[[], Measured]], Claim]:
-    """Turn a check into a Claim: its docstring's first paragraph is the statement, the rest the explanation."""
+    """Turn a check into a Claim.
+
+    Args:
+        name: As in `Claim`.
+        source: As in `Claim`.
+        quantity: As in `Claim`.
+        expected: As in `Claim`.
+
+    Returns:
+        A decorator of the check. The first paragraph of the check's docstring becomes the statement, the rest the
+        explanation.
+    """
 
     def decorate(check: Callable[[], Measured]) -> Claim:
         statement, _, explanation = (inspect.getdoc(check) or "").partition("\n\n")
@@ -72,13 +102,28 @@ def claim(name: str, source: str, quantity: str, *, expected: bool = True) -> Ca
 
 
 def assume(held: bool, what: str) -> None:
-    """Raise RuntimeError when a control or an assumption did not hold: the measured number would then mean nothing."""
+    """Stop a check whose measured number would mean nothing.
+
+    Args:
+        held: Whether a control or an assumption of the check holds.
+        what: The assumption in words.
+
+    Raises:
+        RuntimeError: Where it does not hold.
+    """
     if not held:
         raise RuntimeError(f"not so in this run: {what}")
 
 
 def run_check(claim: Claim) -> Checked:
-    """Measure one claim. An exception becomes part of the result, so that one broken check hides no other."""
+    """Measure one claim.
+
+    Args:
+        claim: The claim.
+
+    Returns:
+        The result. An exception becomes part of it, so that one broken check hides no other.
+    """
     started = clock.perf_counter()
     try:
         measured, error = claim.check(), None
@@ -90,7 +135,7 @@ def run_check(claim: Claim) -> Checked:
 
 
 def as_values(checked: Checked) -> dict[str, Any]:
-    """Turn a checked claim into plain JSON values; numbers of a check that broke down are null."""
+    """Turn a result into plain values for JSON; the numbers of a check that broke down are None."""
     claim, measured = checked.claim, checked.measured if checked.error is None else None
     return {
         "name": claim.name,

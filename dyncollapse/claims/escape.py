@@ -16,7 +16,7 @@ from dyncollapse.simulation.dimensions import mode_dimensions
 from dyncollapse.simulation.verdict import judge
 from dyncollapse.theory.equilibria import escape_time, growth_rates, rest_singular_values
 
-# Two modes that data of variance 1 and 1/2 pull at different rates, rho = 0.3 each.
+# Two modes with data variances 1 and 1/2, which grow at different rates; rho = 0.3 for both.
 _ESCAPING = GaussianTask(torch.diag(torch.tensor([1.0, 0.5])).double(), torch.diag(torch.tensor([0.6, 0.3])).double())
 
 
@@ -28,9 +28,9 @@ def _predicted(layers: Weights) -> Tensor:
 
 
 def _measured(layers: Weights) -> Tensor:
-    """When each mode of diagonal layers passes half its rest value, with infinitely many samples.
+    """The time at which each mode of diagonal layers passes half its rest value, with infinitely many samples.
 
-    A coarse grid of times brackets the moment and a fine one is interpolated, so that it is as exact as the solver.
+    A coarse grid of times brackets it, and a fine one is interpolated, so that it is as exact as the solver.
     """
 
     def log_values(times: Tensor) -> Tensor:
@@ -51,14 +51,14 @@ def _balanced(p0: float, depth: int) -> Weights:
 
 
 def _error_of_difference(depth: int) -> float:
-    """Relative error of the difference that `escape_time` states between two starts, the worse of two modes."""
+    """Relative error of the difference between the escape times of two starts, for the worse of two modes."""
     slow, fast = (_balanced(p0, depth) for p0 in (1e-3, 1e-2))
     predicted, measured = _predicted(slow) - _predicted(fast), _measured(slow) - _measured(fast)
     return float((measured / predicted - 1).abs().max())
 
 
-# Between a start of 1e-2 and a smaller one the law leaves out terms of order p0^2 = 1e-4 of the time itself, times a
-# coefficient below 1 where s_e is at most 1.
+# For the larger start, 1e-2, the law neglects terms of order p0^2 = 1e-4 of the time, with a coefficient below 1 where
+# s_e is at most 1.
 NEXT_ORDER = 1e-4
 
 
@@ -66,10 +66,11 @@ NEXT_ORDER = 1e-4
 def escape_one_layer() -> Measured:
     """One layer's mode leaves zero after log(p* / p0) / x0, with x0 = 2 s_e (1 - rho).
 
-    The time at which a mode passes half its rest value is measured from 1e-2 and from 1e-3, for two modes with
-    different rates, and the difference compared with that of `escape_time`. The time itself is longer by a constant,
-    whatever the start, since the force fades on the way (less than a tenth of it from 1e-3, which the check requires).
-    The difference has no such constant. What it leaves out is of order p0^2 = 1e-4, and the solver's error is smaller.
+    The time at which a mode passes half its rest value is measured from starts of 1e-2 and 1e-3, for two modes with
+    different rates, and the difference of the two times is compared with that of `escape_time`. The time itself is
+    longer by a constant that does not depend on the start, because the force fades on the way; from 1e-3 this must be
+    less than a tenth of the time. The difference is free of that constant. It is exact up to terms of order p0^2 =
+    1e-4, which is the bound; the solver's error is smaller.
     """
     late, law = _measured(_balanced(1e-3, 1)), _predicted(_balanced(1e-3, 1))
     assume(float((late / law - 1).abs().max()) < 0.1, "the time itself is within a tenth")
@@ -80,20 +81,20 @@ def escape_one_layer() -> Measured:
 def escape_deep() -> Measured:
     """A mode of L >= 2 layers leaves zero after p0^-(2 - 2/L) / (2 (L - 1) x0): a power of its start, not a log.
 
-    Balanced layers of depth 2 to 5, two modes, from 1e-2 and from 1e-3, measured and bounded as `escape-one-layer`:
-    the difference of the two times against that of `escape_time`. Implicit regularisation is this waiting.
+    Balanced layers of depth 2 to 5 with two modes, from starts of 1e-2 and 1e-3: the difference of the two times is
+    measured and bounded as in `escape-one-layer`. This waiting is the implicit regularisation.
     """
     return Measured(max(_error_of_difference(depth) for depth in (2, 3, 4, 5)), NEXT_ORDER)
 
 
-@claim("escape-bound", "not in the paper (theory.md 5f)", "longest escape time over the balanced layers'")
+@claim("escape-bound", "not in the paper (theory.md 5f)", "longest escape time over that of balanced layers")
 def escape_bound() -> Measured:
-    """Among aligned layers with the same product balanced ones escape last: their escape time bounds all others.
+    """Among aligned layers with the same product, balanced ones escape last: their escape time bounds all others.
 
-    p'/p = x sum_l (p / s_l)^2 is at least x L p^(2-2/L), the mean of L numbers being no less than their geometric
-    mean. Layers of depth 2 to 4 with p0 = 1e-3 and singular values up to a factor of 2 and of 10 apart, infinitely
-    many samples: the time at which a mode passes half its rest value, over that of balanced layers. The control:
-    balanced layers take the closed form's time, within half a percent.
+    p'/p = x sum_l (p / s_l)^2 is at least x L p^(2-2/L), because the mean of L numbers is no less than their geometric
+    mean. Layers of depth 2 to 4 with p0 = 1e-3 have singular values that differ by factors of up to 2 and up to 10;
+    there are infinitely many samples. The time at which a mode passes half its rest value is divided by that of
+    balanced layers. Control: balanced layers must take the closed form's time within half a percent.
     """
     p0, ratios = 1e-3, []
     for depth in (2, 3, 4):
@@ -107,13 +108,14 @@ def escape_bound() -> Measured:
     return Measured(max(ratios), 1.0)
 
 
-@claim("dead-or-waiting", "not in the paper (theory.md 5f)", "dimensions whose fate differs from their rho")
+@claim("dead-or-waiting", "not in the paper (theory.md 5f)", "dimensions whose fate contradicts their rho")
 def dead_or_waiting() -> Measured:
     """A collapsed dimension with rho < 1 escapes by its escape time; one with rho >= 1 never does.
 
-    Two layers in four modes, rho = 0.2, 0.5, 1.5, 3, infinitely many samples, Gaussian start of 0.01. At t = 10 all
-    count as collapsed; the closed form then gives the two with rho < 1 an escape time. By twice the later one they
-    must have passed half their rest values, and a hundred times later still the other two must not have grown.
+    Two layers with four modes, rho = 0.2, 0.5, 1.5 and 3, infinitely many samples and a Gaussian start of 0.01. At t =
+    10 all four count as collapsed, and the closed form gives the two with rho < 1 an escape time. By twice the later of
+    these times both must have passed half their rest values. At a hundred times that, the other two must not have
+    grown.
     """
     variances, rho = torch.ones(4, dtype=torch.float64), torch.tensor([0.2, 0.5, 1.5, 3.0], dtype=torch.float64)
     task = GaussianTask(torch.diag(variances), torch.diag(2 * rho * variances))

@@ -1,4 +1,4 @@
-"""Not in the paper: what batches of finite size change, and what they do not."""
+"""Not in the paper: the effects of finite batches."""
 
 import torch
 
@@ -14,11 +14,11 @@ from dyncollapse.theory.population import negatives_needed
 
 @claim("finite-batch-threshold", "not in the paper (theory.md 5h)", "largest deviation of X, in standard errors")
 def finite_batch_threshold() -> Measured:
-    """At W = 0 a batch of N has E[X] = (N - 1)/N (2 S_e - A_e): small batches move the rate, not the threshold.
+    """At W = 0 a batch of N has E[X] = (N - 1)/N (2 S_e - A_e): small batches change the rate, not the threshold.
 
-    All weights alpha are 1/N there. The mean of X over 20000 batches of 8 is compared entry by entry, for random
-    covariances and both view conventions; two-sided, 2 S_e - A_e = 2 S. The control: without the factor
-    (N - 1)/N the measurement refuses the formula.
+    All softmax weights alpha are 1/N at W = 0. The mean of X over 20000 batches of 8 is compared entry by entry, for
+    random covariances and both view conventions; two-sided, 2 S_e - A_e = 2 S. Control: without the factor (N - 1)/N
+    the formula must be rejected.
     """
     n, batches, deviations = 8, 20_000, []
     for views in VIEWS:
@@ -31,23 +31,23 @@ def finite_batch_threshold() -> Measured:
     return Measured(max(deviations), SIGMAS)
 
 
-@claim("finite-batches", "not in the paper (theory.md 5h)", "distance of N times the shortfall from its law")
+@claim("finite-batches", "not in the paper (theory.md 5h)", "difference of N times the shortfall from its law")
 def finite_batches() -> Measured:
-    """N negatives leave log Z short of its limit by (E[k^2]/E[k]^2 - 1)/(2 N), k one negative's kernel.
+    """With N negatives log Z falls short of its limit by (E[k^2]/E[k]^2 - 1)/(2 N), k being one negative's kernel.
 
-    So the population limit takes N well above `negatives_needed`, the mean of E[k^2]/E[k]^2 over anchors. For 50000
-    anchors with Gaussian negatives, c = 0.8 and 0.4 (Eq. 2) or 0.35 tau and 0.25 tau (dot products), Z is compared with
-    the Gaussian integral. With delta = Z / E[Z] - 1, whose mean is 0, the shortfall is the mean of
-    delta - log(1 + delta): nearly all of the noise cancels. N times it is measured at N = 32 and 64 and extrapolated to
-    1 / N = 0, which leaves an error of order (needed / N)^2. The bound is five standard errors and this; the law is
-    more than eight times as large. The loss that is closer to its bound is reported.
+    The population limit therefore needs N well above `negatives_needed`, the mean of E[k^2]/E[k]^2 over anchors. For
+    50000 anchors with Gaussian negatives of embedding variances 0.8 and 0.4 (Eq. 2), or 0.35 tau and 0.25 tau (dot
+    products), Z is compared with the Gaussian integral. With delta = Z / E[Z] - 1, whose mean is 0, the shortfall is
+    the mean of delta - log(1 + delta), in which nearly all of the noise cancels. N times the shortfall is measured at N
+    = 32 and 64 and extrapolated to 1 / N = 0, with an error of order (needed / N)^2. The bound is five standard errors
+    plus this error; the law is more than eight times as large. The loss that is closer to its bound is reported.
     """
     measured = [_shortfall(Objective(), [0.8, 0.4]), _shortfall(Objective("dot", 1.0), [0.35, 0.25])]
     return max(measured, key=lambda one: one.value / one.bound)
 
 
 def _shortfall(objective: Objective, variances: list[float]) -> Measured:
-    """N times what log Z is short of its limit, less the law, for embeddings of these variances."""
+    """N times the shortfall of log Z from its limit, less the law, for embeddings with these variances."""
     anchors, generator, c = 50_000, torch.Generator().manual_seed(0), torch.tensor(variances, dtype=torch.float64)
     task, p = GaussianTask(torch.diag(c), torch.diag(c)), torch.eye(2, dtype=torch.float64)
     z, y = (c.sqrt() * torch.randn(anchors, *shape, 2, generator=generator, dtype=c.dtype) for shape in ((), (64,)))
@@ -66,13 +66,13 @@ def _shortfall(objective: Objective, variances: list[float]) -> Measured:
     return Measured(abs(float(extrapolated.mean()) - law), bound)
 
 
-@claim("separated-embeddings-freeze", "not in the paper (theory.md 5h)", "largest 1 - alpha_ii, separated")
+@claim("separated-embeddings-freeze", "not in the paper (theory.md 5h)", "largest 1 - alpha_ii of separated embeddings")
 def separated_embeddings_freeze() -> Measured:
-    """Finite batches freeze: once embeddings separate, alpha_ii tends to 1 and every force with 1 - alpha_ii to 0.
+    """Finite batches freeze: once embeddings separate, alpha_ii tends to 1, and every force vanishes with 1 - alpha_ii.
 
-    128 pairs without augmentation in 16 dimensions, each of embedding variance 4. The negatives' share of the
-    softmax has vanished (a thousandth counts as that), where infinitely many samples would still hold it at the order
-    of 1. The control: at embedding variance 0.01 the negatives hold nearly everything.
+    128 pairs without augmentation in 16 dimensions, each with embedding variance 4. The share 1 - alpha_ii that the
+    softmax leaves to the negatives has vanished, that is fallen below a thousandth, where infinitely many samples would
+    still keep it of order 1. Control: at embedding variance 0.01 the negatives must hold nearly everything.
     """
     task = GaussianTask.block(16, 0, 0.0, 1.0)
     pairs = task.sample(128, torch.Generator().manual_seed(0))
@@ -85,8 +85,8 @@ def separated_embeddings_freeze() -> Measured:
 def effective_negatives_counted() -> Measured:
     """The effective number of candidates of a softmax row is the exponential of its entropy.
 
-    Rows that share their weight evenly among k of 12 candidates, k = 1 to 12, count as k, and a mean over rows as the
-    mean of such numbers, 6.5. Only round-off separates them.
+    Rows that share their weight evenly among k of 12 candidates, k = 1 to 12, must count as k, and the mean over these
+    rows as 6.5, the mean of k. The bound is round-off.
     """
     counts = torch.arange(1, 13, dtype=torch.float64)
     alpha = torch.ones(12, 12, dtype=torch.float64).tril() / counts.unsqueeze(-1)

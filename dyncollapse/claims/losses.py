@@ -1,4 +1,4 @@
-"""The losses as they are printed: sums over pairs of rows, written out in plain Python numbers."""
+"""The losses as printed in their papers: sums over pairs of rows, written out in plain Python numbers."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -86,7 +86,7 @@ def _slow_value(slow: Slow, weights: Weights, pairs: Pairs, activation: str) -> 
 
 
 def _printed(name: str) -> list[tuple[Objective, Slow]]:
-    """The objectives of a loss, linear and ReLU, at every temperature that is tried, each with its printed formula."""
+    """The objectives of a loss, linear and ReLU, at each of TEMPERATURES, with the printed formula of each."""
     choices: dict[str, list[tuple[float | None, Slow]]] = {
         "infonce": [(None, _infonce)],
         "dot": [(tau, _dot_product(tau)) for tau in TEMPERATURES],
@@ -110,10 +110,10 @@ def _error_of_value(name: str) -> Measured:
 
 @claim("loss-infonce", "Eq. 2", "relative error of the loss")
 def loss_infonce() -> Measured:
-    """InfoNCE is the mean over i of |z_i - z'_i|^2 / 2 + log Z_i, the negatives' distances and the positive's in Z_i.
+    """InfoNCE is the mean over i of |z_i - z'_i|^2 / 2 + log Z_i, where Z_i sums over the positive and the negatives.
 
     The loss that training and flows use is compared with the sums of Eq. 2, written out pair by pair, for linear and
-    ReLU networks of two layers and both view conventions. Only round-off separates them.
+    ReLU networks of two layers and both view conventions. The bound is round-off.
     """
     return _error_of_value("infonce")
 
@@ -122,26 +122,26 @@ def loss_infonce() -> Measured:
 def loss_dot() -> Measured:
     """The loss of the authors' toy code is InfoNCE on unnormalised dot products z_i . y_j / tau.
 
-    As `loss-infonce`, at tau = 0.1, the authors', and at 0.5.
+    Compared as `loss-infonce`, at the authors' tau = 0.1 and at 0.5.
     """
     return _error_of_value("dot")
 
 
 @claim("loss-ntxent", "Chen et al. 2020 (Eq. 1, across views)", "relative error of the loss")
 def loss_ntxent() -> Measured:
-    """NT-Xent across views is InfoNCE on cosines over tau, from either view to the other, and the mean of both.
+    """NT-Xent across views is InfoNCE on cosines over tau, averaged over the two directions between the views.
 
-    Negatives are the other view's rows, as in the authors' DirectCLR; SimCLR's own have both views' rows. As
-    `loss-infonce`, at tau = 0.1 and 0.5, for two-sided views, which this loss needs.
+    The negatives are the other view's rows, as in the authors' DirectCLR; SimCLR itself uses the rows of both views.
+    Compared as `loss-infonce`, at tau = 0.1 and 0.5, for two-sided views, which this loss requires.
     """
     return _error_of_value("ntxent")
 
 
 @claim("loss-spectral", "HaoChen et al. 2021 (Eq. 6)", "relative error of the loss")
 def loss_spectral() -> Measured:
-    """The spectral contrastive loss is -2 E(z . z') + E((z . y)^2), over positive pairs and over other rows.
+    """The spectral contrastive loss is -2 E(z . z') + E((z . y)^2), over positive pairs and over negative pairs.
 
-    As `loss-infonce`.
+    Compared as `loss-infonce`.
     """
     return _error_of_value("spectral")
 
@@ -151,9 +151,9 @@ def loss_gradients() -> Measured:
     """The gradients that training and flows follow are those of the printed losses.
 
     For each of the four losses, linear and ReLU, the derivative along a random direction of all weights is compared
-    with difference quotients of the printed loss over h = 1/1000 and half of it, extrapolated to fourth order: that
-    leaves h^4 = 1e-12 times a fifth derivative, of order tau^-5 = 1e5, and round-off of 1e-16 / h. No ReLU crosses its
-    kink within h, or its quotient would be off by far more.
+    with difference quotients of the printed loss over h = 1/1000 and half of it, extrapolated to fourth order. Their
+    error is h^4 = 1e-12 times a fifth derivative of order tau^-5 = 1e5, plus round-off of 1e-16 / h. No ReLU crosses
+    its kink within h, or its quotient would be off by far more.
     """
     errors, step = [], 1e-3
     for name in ("infonce", "dot", "ntxent", "spectral"):
@@ -196,10 +196,11 @@ def _printed_sums(loss: str, pairs: Pairs, weight: Tensor) -> tuple[Tensor, Tens
 
 @claim("contrastive-sums", "Lemma 2", "relative error of Sigma0 and Sigma1")
 def contrastive_sums() -> Measured:
-    """Sigma0 and Sigma1 are the sums of Lemma 2 over pairs, weighed by the softmax of the loss at hand.
+    """Sigma0 and Sigma1 are the sums of Lemma 2 over pairs, weighted by the softmax of the loss.
 
-    `blockwise_covariance`, which reports use, in blocks of two rows, against outer products summed pair by pair: Eq. 2,
-    dot products and NT-Xent at tau = 0.1, both view conventions where the loss has them. Only round-off separates them.
+    `blockwise_covariance`, which reports use, in blocks of two rows, is compared with outer products that are summed
+    pair by pair: for Eq. 2, and for dot products and NT-Xent at tau = 0.1, with both view conventions where the loss
+    has them. The bound is round-off.
     """
     errors = []
     for loss in WEIGHINGS:

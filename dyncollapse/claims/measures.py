@@ -24,7 +24,7 @@ from dyncollapse.diagnostics.measures import (
 from dyncollapse.diagnostics.spectra import covariance_spectrum
 from dyncollapse.diagnostics.view_moments import ViewMoments
 
-# A geometric spectrum 1, q, q^2, ... of so many values: sums, sums of squares and entropy are elementary.
+# Length and quotients of geometric spectra 1, q, q^2, ..., whose sums, sums of squares and entropy are elementary.
 LENGTH, QUOTIENTS = 12, (0.3, 0.7, 0.95)
 
 
@@ -40,7 +40,7 @@ def _geometric_rank(q: float) -> float:
 
 
 def _matrix(values: Tensor, rows: int, generator: torch.Generator) -> Tensor:
-    """A matrix of that many rows with these singular values, in random directions."""
+    """A matrix with these singular values in random directions."""
     shapes = ((rows, len(values)), (len(values), len(values)))
     u, v = (torch.linalg.qr(torch.randn(shape, generator=generator, dtype=torch.float64))[0] for shape in shapes)
     return u * values @ v.T
@@ -48,10 +48,10 @@ def _matrix(values: Tensor, rows: int, generator: torch.Generator) -> Tensor:
 
 @claim("effective-rank", "Roy and Vetterli 2007", "largest relative error")
 def effective_rank_known() -> Measured:
-    """The effective rank of a spectrum is the exponential of the entropy of its shares.
+    """The effective rank of a spectrum is the exponential of the entropy of its normalised values.
 
-    Geometric spectra of 12 values with quotients 0.3 to 0.95 and their entropy in closed form, and a flat spectrum of
-    12, whose rank is 12, before 5 zeros, which add nothing. Only round-off separates them.
+    Geometric spectra of 12 values with quotients 0.3, 0.7 and 0.95 are compared with their entropy in closed form. A
+    flat spectrum of 12 values followed by 5 zeros, which add nothing, must have the rank 12. The bound is round-off.
     """
     errors = [abs(float(effective_rank(_geometric(q))) / _geometric_rank(q) - 1) for q in QUOTIENTS]
     flat = torch.cat([torch.ones(LENGTH), torch.zeros(5)]).to(torch.float64)
@@ -60,11 +60,12 @@ def effective_rank_known() -> Measured:
 
 @claim("rankme", "Garrido et al. 2023 (Eq. 1)", "largest relative error")
 def rankme_known() -> Measured:
-    """RankMe is the effective rank of the singular values of the embeddings, not centred.
+    """RankMe is the effective rank of the singular values of the embeddings, which are not centred.
 
-    50 embeddings in 12 dimensions with geometric singular values in random directions, by the embeddings and by the
-    eigenvalues of their second moment, against the entropy in closed form. Only round-off separates them. The control:
-    with a common offset the centred embeddings have another rank. The published epsilon of 1e-7 is left out.
+    50 embeddings in 12 dimensions with geometric singular values in random directions. RankMe, computed from the
+    embeddings and from the eigenvalues of their second moment, is compared with the entropy in closed form. The bound
+    is round-off. Control: with a common offset the centred embeddings must have another rank. The published epsilon of
+    1e-7 is left out.
     """
     generator, errors = torch.Generator().manual_seed(0), []
     for q in QUOTIENTS:
@@ -81,7 +82,7 @@ def rankme_known() -> Measured:
 def participation_ratio_known() -> Measured:
     """The participation ratio of a geometric spectrum is (1 - q^n)(1 + q) / ((1 - q)(1 + q^n)).
 
-    Spectra as for `effective-rank`. Only round-off separates them.
+    Spectra as for `effective-rank`. The bound is round-off.
     """
     n, errors = LENGTH, []
     for q in QUOTIENTS:
@@ -92,11 +93,11 @@ def participation_ratio_known() -> Measured:
 
 @claim("participation-unbiased", "Himeno and Yamada 2014", "largest deviation of a mean, in standard errors")
 def participation_unbiased() -> Measured:
-    """From n samples of any distribution (tr Sigma)^2 and tr Sigma^2 are estimated without bias.
+    """(tr Sigma)^2 and tr Sigma^2 are estimated without bias from n samples of any distribution.
 
-    20000 draws of 6 samples in 3 dimensions, from a skewed distribution of unknown mean (exponential, mixed): the mean
-    of both estimates is compared with the true values. The control: those of the sample covariance itself are refused.
-    `participation_ratio_unbiased` has to be the first over the second.
+    20000 draws of 6 samples in 3 dimensions from a skewed distribution of unknown mean (mixtures of exponential
+    variables): the means of both estimates are compared with the true values. Control: the same two expressions of the
+    sample covariance must be rejected. `participation_ratio_unbiased` must be the first estimate over the second.
     """
     n, draws, generator = 6, 20_000, torch.Generator().manual_seed(0)
     mix = torch.randn(3, 3, generator=generator, dtype=torch.float64)
@@ -117,8 +118,8 @@ def participation_unbiased() -> Measured:
 def stable_rank_known() -> Measured:
     """The stable rank of a matrix is |W|_F^2 / |W|_2^2: (1 - q^2n) / (1 - q^2) for geometric singular values.
 
-    Matrices of 20 rows in random directions; the intrinsic dimension of their Gram matrices, tr C / |C|_2, is the same
-    number. Only round-off separates them.
+    Matrices of 20 rows in random directions. The intrinsic dimension of their Gram matrices, tr C / |C|_2, must be the
+    same number. The bound is round-off.
     """
     generator, errors = torch.Generator().manual_seed(0), []
     for q in QUOTIENTS:
@@ -131,11 +132,10 @@ def stable_rank_known() -> Measured:
 
 @claim("alpha-req", "Agrawal et al. 2022", "largest difference of exponents")
 def alpha_req_known() -> Measured:
-    """The exponent of alpha-ReQ is minus the slope of log l_j against log j from rank 6 to 100, weights 1 / j.
+    """The exponent of alpha-ReQ is minus the slope of log l_j against log j from rank 6 to 100, with weights 1 / j.
 
-    An exact power law of exponent 1.3, and one with a random factor in each of 120 eigenvalues, for which NumPy's
-    weighted `polyfit` gives the slope. The control: without weights that slope is another. Only round-off separates
-    them.
+    An exact power law of exponent 1.3, and one with a random factor in each of its 120 eigenvalues, for which NumPy's
+    weighted `polyfit` gives the slope. Control: without weights that slope must be another. The bound is round-off.
     """
     ranks = torch.arange(1, 121, dtype=torch.float64)
     exact, generator = ranks**-1.3, torch.Generator().manual_seed(0)
@@ -150,11 +150,11 @@ def alpha_req_known() -> Measured:
 
 @claim("lidar", "Thilak et al. 2024", "largest relative error")
 def lidar_known() -> Measured:
-    """LiDAR is the effective rank of W^(-1/2) B W^(-1/2), B between and W within samples of several views, W + delta I.
+    """LiDAR is the effective rank of W^(-1/2) B W^(-1/2): B between samples, W within a sample's views plus delta I.
 
-    Two views mu_i + e_i and mu_i - e_i of 60 samples, mu and e orthogonal to each other and to constants, so that
-    B and W are diagonal in one frame and B / (W + delta) is geometric: its rank is known. Only round-off separates
-    them, ten times that of the other measures, for W has to be inverted.
+    Two views mu_i + e_i and mu_i - e_i of 60 samples, with mu and e orthogonal to each other and to constants: both
+    covariances are then diagonal in one frame, and the ratio of B to W is geometric, so that its rank is known. The
+    bound is ten times the round-off of the other measures, because W has to be inverted.
     """
     generator, errors, delta, n = torch.Generator().manual_seed(0), [], 1e-4, 60
     for q in QUOTIENTS:
@@ -172,10 +172,11 @@ def lidar_known() -> Measured:
 
 @claim("covariance-eigenvalues", "convention (theory.md 5i)", "relative difference")
 def covariance_eigenvalues() -> Measured:
-    """Eigenvalues of the embedding covariance are sigma^2 / N, sigma the singular values of the centred embeddings.
+    """Eigenvalues of the embedding covariance are sigma^2 / N, sigma being singular values of the centred embeddings.
 
-    The paper's spectra show the logarithm of the former, most rank measures are defined on the latter; their slopes
-    differ by a factor of two. Both routes are computed for 200 correlated embeddings: only round-off separates them.
+    The paper's spectra show the logarithm of the eigenvalues, while most rank measures are defined on the singular
+    values; the slopes differ by a factor of two. Both routes are computed for 200 correlated embeddings. The bound is
+    round-off.
     """
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(200, 6, generator=generator, dtype=torch.float64) @ torch.randn(
@@ -189,8 +190,9 @@ def covariance_eigenvalues() -> Measured:
 def streamed_moments() -> Measured:
     """Sums over batches, merged, give the covariances of all rows: of a view, of pairs, between and within samples.
 
-    Three views of 90 samples with a mean a hundred times their spread, in two accumulators, batches of 40 and 20 in one
-    and the rest in the other, against the definitions on all rows. Centring costs the mean's two digits at most.
+    Three views of 90 samples, whose mean is a hundred times their spread, go into two accumulators: batches of 40 and
+    20 into one and the rest into the other. Merged, they are compared with the definitions on all rows. Centring costs
+    at most the two digits of the mean.
     """
     generator = torch.Generator().manual_seed(0)
     centres = 100 + torch.randn(90, 4, generator=generator, dtype=torch.float64)

@@ -42,9 +42,9 @@ QUOTIENT_ERROR = 1e-7
 def lemma_3() -> Measured:
     """Two linear layers move by W1' = W2^T W2 W1 X and W2' = W2 W1 X W1^T.
 
-    For any depth: W_l' = (W_L ... W_{l+1})^T P X (W_{l-1} ... W_1)^T with P = W_L ... W_1. Checked for two, three
-    and four layers against automatic differentiation of Eq. 2 with the batch sent through one layer after the
-    other. Both sides are exact: the bound is round-off.
+    For any depth, W_l' = (W_L ... W_{l+1})^T P X (W_{l-1} ... W_1)^T with P = W_L ... W_1. Checked for two, three and
+    four layers against automatic differentiation of Eq. 2, with the batch sent through one layer after the other. Both
+    sides are exact: the bound is round-off.
     """
     errors = []
     for depth in (2, 3, 4):
@@ -83,10 +83,10 @@ def _slope(path: Tensor) -> Tensor:
 def lemma_4() -> Measured:
     """The singular values of W = U S V^T move by s_k' = u_k^T W' v_k.
 
-    Both layers of a network follow the gradient flow of one batch; W' is what automatic differentiation gives at
-    t = 1/2. The formula is compared with difference quotients of the singular values a step h = 1/256 before and
-    after, extrapolated to fourth order. What that leaves over, h^4 = 2e-10 times a derivative, and the solver's
-    1e-12 / h make the bound, with room for derivatives of some hundred.
+    Both layers of a network follow the gradient flow of one batch, and W' at t = 1/2 is computed by automatic
+    differentiation. The formula is compared with difference quotients of the singular values over h = 1/256 before and
+    after, extrapolated to fourth order. The bound covers the error of the extrapolation, h^4 = 2e-10 times a derivative
+    of up to some hundred, and the solver's error of 1e-12 / h.
     """
     path, velocities, _ = _moving_layers()
     errors = [
@@ -100,10 +100,10 @@ def lemma_4() -> Measured:
 def lemma_5() -> Measured:
     """The singular vectors move by U' = U (H o [U^T W' V S + S V^T W'^T U]), V' = V (H o [V^T W'^T U S + S U^T W' V]).
 
-    H_kl = 1 / (s_l^2 - s_k^2) off the diagonal and 0 on it, so a pair of close singular values turns fast. Measured
-    as Lemma 4 is, along the same flow and to the same bound. Signs of singular vectors are arbitrary; along the
-    path each is the one that overlaps with the vector in the middle. Erratum: the second formula, and its proof,
-    drop the transpose of W' in the paper.
+    H_kl = 1 / (s_l^2 - s_k^2) off the diagonal and 0 on it, so that vectors of close singular values turn fast. The
+    flow and the bound are those of Lemma 4. Signs of singular vectors are arbitrary: along the path each vector has the
+    sign that makes its overlap with the vector at t = 1/2 positive. Erratum: the paper's second formula and its proof
+    drop the transpose of W'.
     """
     path, velocities, _ = _moving_layers()
     errors = []
@@ -118,10 +118,10 @@ def lemma_5() -> Measured:
 def lemma_6() -> Measured:
     """The alignment A = V2^T U1 obeys A' = A (H1 o [A^T F + F^T A]) - (H2 o [A F^T + F A^T]) A.
 
-    Here F = S2 U2^T P X V1 S1, and H1, H2 are the H of Lemma 5 for either layer; the paper writes it with the
-    gradient -P X in place of P X, which turns the signs. Compared with the difference quotient of V2^T U1 along the
-    flow of Lemmas 4 and 5, with signs fixed in the same way and the same bound; |A| itself with `alignment_matrix`.
-    Theorem 2 is an attempt to read its limit off.
+    Here F = S2 U2^T P X V1 S1, and H1, H2 are the H of Lemma 5 for the two layers. The paper writes F with the gradient
+    -P X in place of P X, which turns the signs. The formula is compared with the difference quotient of V2^T U1 along
+    the flow of Lemmas 4 and 5, with signs fixed in the same way and the same bound; `alignment_matrix` is compared with
+    |A|. Theorem 2 attempts to derive the limit of A from this equation.
     """
     (w1, w2), _, pull = _moving_layers()
     a = _frames(w2)[2].mT @ _frames(w1)[0]
@@ -136,9 +136,8 @@ def lemma_6() -> Measured:
 def lemma_7() -> Measured:
     """Without alignment, s1_k' = sum_l A_lk s2_l (u2_l^T P X v1_k) and s2_k' = sum_l A_kl s1_l (u2_k^T P X v1_l).
 
-    Each singular value is pulled by all of the other layer's, as far as the alignment matrix A lets them; with
-    A = I this is Theorem 3. The layers are those of Lemmas 4 to 6, far from aligned, and so are the difference
-    quotients and the bound.
+    Every singular value of the other layer pulls, as much as the alignment matrix A lets it; with A = I this is Theorem
+    3. The layers are those of Lemmas 4 to 6, far from aligned, and so are the difference quotients and the bound.
     """
     path, _, pull = _moving_layers()
     got = layer_value_velocities(path[0][2], path[1][2], pull)
@@ -151,9 +150,9 @@ def conserved_imbalance() -> Measured:
     """The gradient flow conserves C = W1 W1^T - W2^T W2 of every two adjacent linear layers.
 
     The flow of one batch is integrated for two and for three layers, from starts that are not balanced. The solver
-    keeps its error below 1e-8 per step and knows nothing of C, so its drift shows how well the flow was integrated;
-    the bound leaves two digits of room. SGD does not conserve C: every step of rate lr adds a term in lr^2.
-    Erratum: after (s1)^2 = (s2)^2 + C the paper's next line should read (s1)^2 - C.
+    keeps its error below 1e-8 per step and makes no use of C, so the drift of C shows how accurate the integration is;
+    the bound leaves two digits of room. SGD does not conserve C: every step of rate lr adds a term in lr^2. Erratum:
+    after (s1)^2 = (s2)^2 + C the paper's next line should read (s1)^2 - C.
     """
     drifts = []
     for depth in (2, 3):
@@ -186,13 +185,13 @@ def _two_layers(variances: Tensor, rho: float, time: float) -> tuple[GaussianTas
 def theorem_2_as_stated() -> Measured:
     """If P never vanishes, X > 0 for all t and each layer's final singular values are distinct, A = V2^T U1 tends to I.
 
-    Wrong as printed. On isotropic data (S = I, A = 0.6 I, infinitely many samples, d = 4) all of this holds, which
-    the check verifies: P keeps full rank, X, of order 1 at the start and tending to 0, has no eigenvalue below
-    -1e-5 (a singular value of P that reaches its rest value stops there, so anything below 0 is the solver's), and
-    each layer's singular values end 1e-3 or more apart. But P comes to rest at a multiple of an orthogonal matrix
-    while C = W1 W1^T - W2^T W2 is conserved. So W1 W1^T and W2^T W2 share their eigenvectors in opposite order, and
-    A becomes the anti-diagonal permutation: the measured number is 1 where the theorem wants 0, and any bound in
-    between shows it. The gap in the proof: a norm of W that grows need not grow without bound.
+    Wrong as printed. On isotropic data (S = I, A = 0.6 I, d = 4, infinitely many samples) all assumptions hold, as the
+    check verifies. P keeps full rank. X, of order 1 at the start and tending to 0, has no eigenvalue below -1e-5; since
+    a singular value of P stops at its rest value, anything below 0 is the solver's error. Each layer's singular values
+    end at least 1e-3 apart. But P comes to rest at a multiple of an orthogonal matrix, while C = W1 W1^T - W2^T W2 is
+    conserved. W1 W1^T and W2^T W2 therefore share their eigenvectors in opposite order, and A becomes the anti-diagonal
+    permutation: the measured number is 1 where the theorem demands 0, and any bound in between shows it. The gap in the
+    proof: a norm of W that grows need not grow without bound.
     """
     task, path = _two_layers(torch.ones(4, dtype=torch.float64), rho=0.3, time=300.0)
     force = torch.linalg.eigvalsh(population_force(path.product, task, Objective()))
@@ -207,11 +206,11 @@ def theorem_2_as_stated() -> Measured:
 def theorem_2_with_gaps() -> Measured:
     """Two layers align, A = V2^T U1 close to I, when the gaps of P's spectrum dominate the conserved C.
 
-    What remains of Theorem 2. Data variances 4 to 1/4 (d = 4, rho = 0.05) let P rest with distinct singular values
-    that lie far apart compared with C. Then W1 W1^T and W2^T W2, which differ by C, have nearly the same
-    eigenvectors: the bound is 1 - cos of the angle that Davis and Kahan's theorem allows at the P and C of the end.
-    The layers start from the same weights as in the check above, without alignment. A reaches I only as far as C
-    allows.
+    This is what remains of Theorem 2. With data variances from 4 to 1/4 (d = 4, rho = 0.05), P comes to rest with
+    distinct singular values that are far apart compared with C. W1 W1^T and W2^T W2, which differ by C, then have
+    nearly the same eigenvectors. The bound is 1 - cos of the angle that Davis and Kahan's theorem allows for the final
+    P and C. The layers start from the same weights as in `theorem-2-as-stated`, without alignment. A approaches I only
+    as far as C allows.
     """
     variances = 0.25 * 16 ** torch.linspace(1, 0, 4, dtype=torch.float64)
     _, path = _two_layers(variances, rho=0.05, time=200.0)
@@ -226,10 +225,10 @@ def theorem_2_with_gaps() -> Measured:
 def theorem_3() -> Measured:
     """Aligned layers' singular values obey s1_k' = s1_k s2_k^2 (v1_k^T X v1_k) and s2_k' = s2_k s1_k^2 (v1_k^T X v1_k).
 
-    Two layers start aligned and balanced (C = 0), which keeps them so, and follow the flow of one batch. Along it
-    x_k = v1_k^T X v1_k is recorded at 401 moments and joined by a cubic spline; the two equations per mode are then
-    integrated on their own and compared with the singular values of the full flow. The spline errs by the fourth
-    power of 1 / 200 and the solver by 1e-10 per step: below the bound with room. Erratum: "V2 = U1^T" should be
+    Two layers start aligned and balanced (C = 0), which the flow preserves, and follow the flow of one batch. Along it
+    x_k = v1_k^T X v1_k is recorded at 401 times and interpolated by a cubic spline. The two equations of each mode are
+    then integrated on their own and compared with the singular values of the full flow. The error of the spline is of
+    order (1 / 200)^4 and that of the solver 1e-10 per step, both well below the bound. Erratum: "V2 = U1^T" should be
     V2 = U1.
     """
     _, pairs = small_network(depth=2)
@@ -246,13 +245,13 @@ def theorem_3() -> Measured:
 
 @claim("corollary-2", "Corollary 2", "dimensions collapsed with two layers, of 8")
 def corollary_2() -> Measured:
-    """With small augmentation two linear layers still make the embedding covariance low-rank.
+    """Two linear layers make the embedding covariance low-rank even under small augmentation.
 
-    All of 8 dimensions are augmented with a tenth of the threshold variance (rho = 0.1), so none is kept down. With
-    infinitely many samples and a Gaussian start of 0.05, those still below a hundredth of the largest singular
-    value at t = 50 are counted; one is enough for the claim, and one layer, the control, must have none. It is true
-    up to an escape time only: a mode of two layers leaves zero at a rate proportional to its own size, so small
-    ones wait, yet with rho < 1 all of them come in the end.
+    All 8 dimensions are augmented with a tenth of the threshold variance (rho = 0.1), so that augmentation kills none.
+    With infinitely many samples and a Gaussian start of 0.05, those that are still below a hundredth of the largest
+    singular value at t = 50 are counted. One is enough for the claim; one layer, the control, must have none. The claim
+    is true only up to an escape time: a mode of two layers leaves zero at a rate proportional to its own size, so that
+    small modes wait, but with rho < 1 all of them escape in the end.
     """
     collapsed = []
     for depth in (1, 2):
@@ -264,9 +263,9 @@ def corollary_2() -> Measured:
 
 
 def _least_addition(activation: str) -> Measured:
-    """Collapsed dimensions that one more layer adds on average, from 1 to 4 layers by SGD, and SIGMAS standard errors.
+    """Collapsed dimensions that one more layer adds on average, for 1 to 4 layers trained by SGD.
 
-    Of the layer whose addition is the fewest standard errors.
+    Returned for the layer that adds the fewest standard errors, with SIGMAS standard errors as the bound.
     """
     dim, runs, objective = 16, 32, Objective(activation=activation)
     task = GaussianTask.block(dim, dim, 0.01)
@@ -285,22 +284,23 @@ def _least_addition(activation: str) -> Measured:
     return min(additions, key=lambda addition: addition.value / addition.bound)
 
 
-@claim("appendix-c", "App. C, Fig. 11", "fewest collapsed dimensions that a layer adds")
+@claim("appendix-c", "App. C, Fig. 11", "smallest number of collapsed dimensions that a layer adds")
 def appendix_c() -> Measured:
     """Deeper linear networks collapse more dimensions.
 
-    Networks of one to four layers of width 16, from the default start of torch.nn.Linear, after 250 steps of SGD
-    (t = 50) on weakly augmented data (k = 0.01). A dimension counts as collapsed when its embedding variance is
-    below 1e-4 of the largest. Counts are averaged over 32 runs. Every layer must add to them by five standard errors:
-    the layer that comes closest to that is reported.
+    Networks of one to four layers of width 16 start like torch.nn.Linear and train for 250 steps of SGD (t = 50) on
+    weakly augmented data (k = 0.01). A dimension counts as collapsed when its embedding variance is below 1e-4 of the
+    largest; counts are averaged over 32 runs. Every added layer must raise the count by five standard errors, which is
+    the bound. The layer that comes closest to missing it is reported.
     """
     return _least_addition("linear")
 
 
-@claim("appendix-c-relu", "App. C, Fig. 11", "fewest collapsed dimensions that a layer adds")
+@claim("appendix-c-relu", "App. C, Fig. 11", "smallest number of collapsed dimensions that a layer adds")
 def appendix_c_relu() -> Measured:
     """Deeper networks with ReLU between the layers collapse more dimensions, too.
 
-    The same measurement and the same bound for networks that no theorem of the paper covers.
+    The same measurement and the same kind of bound as for `appendix-c`, for networks that no theorem of the paper
+    covers.
     """
     return _least_addition("relu")

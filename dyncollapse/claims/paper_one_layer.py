@@ -22,7 +22,16 @@ ROUND_OFF = 1e-12
 
 
 def small_network(depth: int, *, views: str = "one-sided", scale: float = 0.5) -> tuple[Weights, Pairs]:
-    """Weights and one batch of order 1, data and a rank-3 augmentation without common axes: no special case."""
+    """A network and a batch without special structure: numbers of order 1, a rank-3 augmentation along its own axes.
+
+    Args:
+        depth: Layers, all of width 5.
+        views: The view convention.
+        scale: Standard deviation of the weights.
+
+    Returns:
+        The layers, and a batch of 24 pairs.
+    """
     dim, generator = 5, torch.Generator().manual_seed(0)
     roots = (torch.randn(dim, rank, generator=generator, dtype=torch.float64) for rank in (dim, 3))
     data_cov, aug_cov = (root @ root.T for root in roots)
@@ -63,10 +72,10 @@ def _kernel(z: Tensor, z_pos: Tensor) -> Tensor:
 def lemma_1() -> Measured:
     """One linear layer under Eq. 2 moves by W' = -G with G = sum_i (g_{z_i} x_i^T + g_{z'_i} x'_i^T) / N.
 
-    The gradients on the embeddings are the paper's: g_{z_i} = sum_{j!=i} alpha_ij (z_j - z'_i) +
-    sum_{j!=i} alpha_ji (z_j - z_i) and g_{z'_i} = sum_{j!=i} alpha_ij (z'_i - z_i). The sum is compared with
-    automatic differentiation of Eq. 2 as it is printed, and with the gradient that training and the flow use. All
-    three are exact, so only round-off separates them. The 1 / N is ours: the paper sums over the batch, we average.
+    The gradients with respect to the embeddings are the paper's: g_{z_i} = sum_{j!=i} alpha_ij (z_j - z'_i) +
+    sum_{j!=i} alpha_ji (z_j - z_i) and g_{z'_i} = sum_{j!=i} alpha_ij (z'_i - z_i). The sum is compared with automatic
+    differentiation of Eq. 2 as printed, and with the gradient that training and flows use. All three are exact, so the
+    bound is round-off. The factor 1 / N is a convention: the paper sums over the batch, the package averages.
     """
     (weight,), pairs = small_network(depth=1)
     w = weight.requires_grad_()
@@ -83,13 +92,13 @@ def lemma_1() -> Measured:
 
 @claim("lemma-2", "Lemma 2", "relative error of -W X")
 def lemma_2() -> Measured:
-    """The gradient is G = -W X, where X = Sigma0 - Sigma1 is a data minus an augmentation covariance.
+    """The gradient is G = -W X, where X = Sigma0 - Sigma1 is a data covariance minus an augmentation covariance.
 
-    Sigma0 weighs the differences x_i - y_j to the negatives by the softmax weights alpha_ij, Sigma1 the differences
-    x'_i - x_i by 1 - alpha_ii. The product is compared with automatic differentiation of Eq. 2, for the paper's
-    one-sided views (y = x) and for two-sided ones (y = x'), where it holds just as well. Both sides are exact: the
-    bound is round-off. Erratum: the paper's Eq. 6 prints X with a stray leading minus, its App. B.2 has the sign
-    right.
+    Sigma0 sums the outer products of the differences x_i - y_j to the negatives, weighted by the softmax weights
+    alpha_ij; Sigma1 sums those of the differences x'_i - x_i, weighted by 1 - alpha_ii. The product is compared with
+    automatic differentiation of Eq. 2 for the paper's one-sided views (y = x), and for two-sided views (y = x'), for
+    which the lemma holds as well. Both sides are exact: the bound is round-off. Erratum: the paper's Eq. 6 prints X
+    with a stray leading minus sign; its App. B.2 has the sign right.
     """
     errors = []
     for views in VIEWS:
@@ -99,13 +108,13 @@ def lemma_2() -> Measured:
     return Measured(max(errors), ROUND_OFF)
 
 
-@claim("lemma-2-psd", "Lemma 2", "smallest eigenvalue, relative to the largest")
+@claim("lemma-2-psd", "Lemma 2", "smallest eigenvalue over the largest")
 def lemma_2_psd() -> Measured:
     """Both sides of the contrastive covariance, Sigma0 and Sigma1, are positive semi-definite.
 
-    Measured from almost coinciding to well separated embeddings (weights of 0.1, 0.5 and 2) and under both view
-    conventions. The augmentation spans only three of five dimensions, so Sigma1 has eigenvalues that are exactly
-    zero; they are computed as zero up to round-off of either sign, and that is all the bound allows for.
+    Taken over almost coinciding to well separated embeddings (weights of 0.1, 0.5 and 2) and over both view
+    conventions. The augmentation acts on only three of five dimensions, so that Sigma1 has eigenvalues that are exactly
+    zero. Round-off gives them either sign, and the bound allows for no more than that.
     """
     smallest = []
     for views in VIEWS:
@@ -121,11 +130,11 @@ def lemma_2_psd() -> Measured:
 def theorem_1() -> Measured:
     """With a fixed X one linear layer moves as W(t) = W(0) exp(X t).
 
-    So a negative eigenvalue of X, the work of strong augmentation, makes W vanish along its eigenvector q. X is
-    taken from one batch and has eigenvalues of both signs. The flow W' = W X is integrated by the ODE solver up to
-    t = 2, and by the matrix exponential, and compared with W(0) q exp(lambda t) for each eigenvector on its own, so
-    that a vanishing direction counts as much as one that by then is a million times larger. The solver errs by
-    1e-12 of the whole matrix per step, which this factor turns into a bound of 1e-6 for the smallest direction.
+    A negative eigenvalue of X, the effect of strong augmentation, thus makes W vanish along its eigenvector q. X is
+    taken from one batch and has eigenvalues of both signs. The flow W' = W X up to t = 2 is computed by the ODE solver
+    and by the matrix exponential, and compared with W(0) q exp(lambda t) for each eigenvector separately, so that a
+    vanishing direction counts as much as one that has become a million times larger. The solver errs by 1e-12 of the
+    whole matrix per step. Relative to the smallest direction that is a million times more, which is the bound of 1e-6.
     """
     weights, pairs = small_network(depth=1)
     rates, vectors = torch.linalg.eigh(covariance_at(weights, pairs).force)
@@ -152,15 +161,14 @@ def _augmented_share(strength: float) -> tuple[float, float]:
     return sgd, flow
 
 
-@claim("corollary-1", "Corollary 1", "largest augmented over smallest other singular value")
+@claim("corollary-1", "Corollary 1", "largest augmented over smallest unaugmented singular value")
 def corollary_1() -> Measured:
     """Strong augmentation makes the embedding covariance of one layer low-rank.
 
-    The paper's block task with half of the dimensions augmented, d = 8: with variance k = 1.5, above the threshold
-    k = 1, their singular values vanish. The larger of two ratios is measured: by SGD on fresh batches of 32 and by
-    the flow on infinitely many samples, both at t = 200. A dimension counts as collapsed below a hundredth of the
-    others, and that is the bound. The control belongs to the check: at k = 0.5 the same ratios have to stay above
-    it.
+    The paper's block task with half of the d = 8 dimensions augmented. At k = 1.5, above the threshold 1, the singular
+    values of the augmented dimensions vanish. The ratio is measured at t = 200 for SGD on fresh batches of 32 and for
+    the flow on infinitely many samples, and the larger of the two is reported. A dimension counts as collapsed below a
+    hundredth of the others, which is the bound. Control: at k = 0.5 both ratios must stay above it.
     """
     assume(min(_augmented_share(0.5)) > COLLAPSED_BELOW, "no dimension collapses at k = 0.5")
     return Measured(max(_augmented_share(1.5)), COLLAPSED_BELOW)

@@ -1,4 +1,4 @@
-"""What claims about samples share: tasks without special axes, means over batches, SGD at rest, standard errors."""
+"""Shared by claims about samples: tasks without special axes, means over batches, SGD at rest, standard errors."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from dyncollapse.model.objective import Objective, infonce_force
 from dyncollapse.theory.equilibria import rest_singular_values
 from dyncollapse.theory.population import negatives_needed
 
-# Statistical bounds are this many standard errors wide: a correct statement fails once in two million draws.
+# Width of statistical bounds in standard errors: a correct statement then fails once in two million draws.
 SIGMAS = 5
 
 
@@ -27,9 +27,15 @@ def force_of_batches(task: GaussianTask, product: Tensor, n: int, batches: int, 
 
 
 def largest_deviation(samples: Tensor, expected: Tensor, bias: float = 0.0) -> float:
-    """Largest distance of the mean of samples (n, ...) from what is expected, in standard errors of each entry.
+    """Largest deviation of a mean from its expected value, in standard errors of each entry.
 
-    `bias` is a known shift of the mean, up to which SIGMAS standard errors are widened.
+    Args:
+        samples: (n, ...): what is averaged over the first axis.
+        expected: (...): the expected mean.
+        bias: A known shift of the mean, by which SIGMAS standard errors are widened.
+
+    Returns:
+        The largest deviation over the entries.
     """
     error = samples.std(0) / len(samples) ** 0.5 + bias / SIGMAS
     return float(((samples.mean(0) - expected).abs() / error).max())
@@ -38,10 +44,21 @@ def largest_deviation(samples: Tensor, expected: Tensor, bias: float = 0.0) -> f
 def resting_square(
     task: GaussianTask, objective: Objective, time: float, lr: float, batch: int = 128
 ) -> tuple[float, float]:
-    """SGD's p^2 over the closed form's, less 1, over the second half of the time; and the band for finite batches.
+    """Where SGD rests, relative to the closed form, and how far finite batches may shift that.
 
-    16 runs start at 0.7 of the rest value. The band: `negatives_needed` / N, up to which finite batches shift the
-    rest point (measured in tests/theory/test_population_views.py), and SIGMAS standard errors over the runs.
+    16 runs start at 0.7 of the rest value; p^2 is averaged over the second half of the time.
+
+    Args:
+        task: Data and augmentation, equal in all directions.
+        objective: The loss.
+        time: Flow time of the runs.
+        lr: Learning rate.
+        batch: Batch size N.
+
+    Returns:
+        The relative deviation of p^2 from the closed form, and its bound: `negatives_needed` / N, by which finite
+        batches shift the rest point at most (measured in tests/theory/test_population_views.py), plus SIGMAS standard
+        errors over the runs.
     """
     runs, generator = 16, torch.Generator().manual_seed(0)
     rest = rest_singular_values(task, objective.loss, objective.temperature)

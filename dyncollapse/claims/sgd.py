@@ -1,4 +1,4 @@
-"""Not in the paper: what SGD adds to the flow, momentum, and weight decay."""
+"""Not in the paper: how SGD differs from the flow; momentum and weight decay."""
 
 import itertools
 
@@ -28,9 +28,10 @@ RATES = [2.0**-e for e in range(5, 9)]
 def sgd_first_order() -> Measured:
     """On one fixed batch SGD converges to the gradient flow at first order in the learning rate.
 
-    Gradient descent with rates 1/128 to 1/1024 and the flow of the same batch, t = 2, one and two layers: the slope of
-    the log distance against the log rate. At 1/32 terms of second order still show (measured: slopes up to 1.17); at
-    these rates they are a quarter of that, and the bound allows for twice as much.
+    Gradient descent at rates 1/128 to 1/1024 and the flow of the same batch are compared at t = 2, for one and two
+    layers. The order is the slope of the log distance against the log rate. At a rate of 1/32 terms of second order
+    still show, with measured slopes up to 1.17. At the rates used they are a quarter of that, and the bound allows for
+    twice as much.
     """
     slopes, rates = [], [rate / 4 for rate in RATES]
     for depth in (1, 2):
@@ -45,9 +46,9 @@ def sgd_first_order() -> Measured:
 def sgd_imbalance_step() -> Measured:
     """One SGD step of rate lr changes C = W1 W1^T - W2^T W2 by exactly lr^2 (G1 G1^T - G2^T G2).
 
-    G1, G2 are the layers' gradients on that batch; what is of first order cancels batch by batch, for the identity
-    behind B.5 holds for every batch. One step with lr = 0.1; round-off of C itself, over its small change, is the
-    bound.
+    G1 and G2 are the layers' gradients on the batch of that step. The change of first order in lr cancels on every
+    batch, because the identity behind App. B.5 holds for every batch. One step with lr = 0.1; the bound is the
+    round-off of C, relative to its small change.
     """
     weights, pairs = small_network(depth=2)
     g1, g2 = Objective().gradient(weights, pairs)
@@ -61,9 +62,10 @@ def sgd_imbalance_step() -> Measured:
 def sgd_imbalance_drift() -> Measured:
     """SGD's drift of C over a fixed flow time is of first order in the learning rate, fresh batches or not.
 
-    Each step adds a term in lr^2 and there are t / lr of them. 16 runs of two layers on fresh batches of 32 to
-    t = 8, rates 1/32 to 1/256: the slope of the log drift against the log rate, averaged over runs. The bound is five
-    standard errors, and terms of second order, as large as the middle rate where modes grow at rates below 1.
+    Each step adds a term in lr^2, and there are t / lr steps. 16 runs of two layers train on fresh batches of 32 to t =
+    8, at rates 1/32 to 1/256. The order is the slope of the log drift against the log rate, averaged over the runs. The
+    bound is five standard errors, plus terms of second order, which are as large as the middle rate because the modes
+    grow at rates below 1.
     """
     runs, task = 16, GaussianTask.block(4, 4, 0.5)
     drifts = torch.empty(len(RATES), runs, dtype=torch.float64)
@@ -82,9 +84,9 @@ def sgd_imbalance_drift() -> Measured:
 def sgd_momentum() -> Measured:
     """With heavy-ball momentum m SGD follows the same flow, in the time t = lr steps / (1 - m), at first order.
 
-    As `sgd-first-order`, two layers, m = 0.5 and 0.9, effective rates lr / (1 - m) of 1/256 to 1/2048: finer, for
-    momentum adds terms in lr m / (1 - m)^2. The bound is that of `sgd-first-order`. The control: at another time the
-    flow is far off.
+    As in `sgd-first-order`, with the same bound, for two layers, m = 0.5 and 0.9, and effective rates lr / (1 - m) of
+    1/256 to 1/2048. The rates are smaller there because momentum adds terms in lr m / (1 - m)^2. Control: the flow at
+    another time must be far off.
     """
     weights, pairs = small_network(depth=2)
     flow, slopes, rates = sample_flow(weights, pairs, [1.0, 2.0], rtol=1e-10), [], [rate / 8 for rate in RATES]
@@ -120,9 +122,9 @@ def _by_torch(weights: Weights, pairs: Pairs, steps: int, lr: float, momentum: f
 def sgd_is_torch() -> Measured:
     """SGD, heavy-ball momentum and weight decay are those of torch.optim.SGD.
 
-    Two layers, 20 steps of rate 0.05 on one batch of Eq. 2, with momentum 0 and 0.9 and weight decay 0 and 0.1, for
-    both view conventions, against PyTorch's optimiser and automatic differentiation of the pairwise sums. Only
-    round-off separates them.
+    Two layers train for 20 steps of rate 0.05 on one batch of Eq. 2, with momentum 0 and 0.9, weight decay 0 and 0.1,
+    and both view conventions. They are compared with PyTorch's optimiser and automatic differentiation of the pairwise
+    sums. The bound is round-off.
     """
     errors = []
     for views in VIEWS:
@@ -160,8 +162,8 @@ def _error_of_imbalance(path: Trajectory, decay: float) -> float:
 def weight_decay() -> Measured:
     """With weight decay w the imbalance shrinks as C(t) = exp(-2 w t) C(0): decay balances the layers.
 
-    Two and three layers along the flow of one batch and along that of infinitely many samples, w = 0.2, up to t = 5,
-    where a factor of 7 is left. The solvers err by 1e-8 and 1e-10 per step.
+    Two and three layers, along the flow of one batch and along that of infinitely many samples, with w = 0.2 up to t =
+    5, when C has shrunk by a factor of 7. The solvers err by 1e-8 and 1e-10 per step.
     """
     w, times, errors = 0.2, [0.0, 1.0, 5.0], []
     task = random_task(5, "one-sided", torch.Generator().manual_seed(0))
@@ -176,10 +178,11 @@ def weight_decay() -> Measured:
 def weight_decay_rest() -> Measured:
     """Weight decay w acts on one layer as augmentation of variance w in every direction: A_e becomes A_e + w I.
 
-    So two-sided views have a sharp threshold, too: a mode dies when w >= 2 S along it. The population flow for random
-    covariances without common axes, both view conventions and w = 0.5, is integrated until nothing moves; P^T P is
-    compared with the closed form for A_e + w I. Two-sided, decay of twice the largest eigenvalue of S and 1 % more
-    leaves nothing, and 1 % less leaves something, as the check requires. What is left over is the solver's.
+    Two-sided views therefore have a sharp threshold, too: a mode dies when w >= 2 s. The population flow for random
+    covariances without common eigenvectors and both view conventions is integrated until it rests, and P^T P is
+    compared with the closed form for A_e + w I. w is 0.5, and 1 % less and 1 % more than twice the largest eigenvalue
+    of S. Two-sided, the last must leave nothing and the one before something. The remaining difference is the solver's
+    error.
     """
     worst = 0.0
     for views in VIEWS:

@@ -1,4 +1,4 @@
-"""Not in the paper: what two views drawn alike can do, and cannot, for any augmentation and encoder."""
+"""Not in the paper: two views drawn alike never have rho above 1, for any augmentation and encoder."""
 
 from collections.abc import Callable
 
@@ -53,20 +53,20 @@ def _encoders(generator: torch.Generator) -> list[Callable[[Tensor], Tensor]]:
 
 
 def _images(n: int, generator: torch.Generator) -> Tensor:
-    """Skewed, correlated pixels without any Gaussian in them."""
+    """Skewed, correlated pixels that are far from Gaussian."""
     mix = torch.eye(DIM, dtype=torch.float64) + 0.3 * torch.rand(DIM, DIM, generator=generator, dtype=torch.float64)
     return torch.rand(n, DIM, generator=generator, dtype=torch.float64).pow(3) @ mix.T - 0.2
 
 
 def _pairs(first: Tensor, second: Tensor) -> ContrastiveCovariance:
-    """Difference covariances of negative and of positive pairs, as the reports have them."""
+    """Difference covariances of negative and of positive pairs, as reports compute them."""
     moments = ViewMoments(first.shape[1], 1)
     moments.update((first, second))
     return moments.pairs("two-sided")
 
 
 def _ratios(covariance: ContrastiveCovariance) -> tuple[Tensor, Tensor]:
-    """rho, ascending, and its directions, in the directions that the embeddings fill."""
+    """Rho in ascending order and its directions, within the subspace of the embeddings."""
     least = 1e-10 * float(torch.linalg.matrix_norm(covariance.data, ord=2))
     return relative_modes(covariance.data, covariance.augmentation, least)
 
@@ -75,11 +75,12 @@ def _ratios(covariance: ContrastiveCovariance) -> tuple[Tensor, Tensor]:
 def iid_views() -> Measured:
     """Two views drawn independently from one distribution given the image never have rho above 1, in any space.
 
-    The cross-covariance of the views is the covariance of E[view | image], which is positive semi-definite. Exactly:
-    30 images, each with six equally likely views, drawn once by additive noise, gains of either sign, masks, cyclic
-    shifts or permutations of pixels; all 36 pairs of views of every image are enumerated, in pixels, a linear encoder
-    and a ReLU network. So gamma = 1 - rho lies in [0, 1]. The bound is round-off. The controls: with every cyclic
-    shift enumerated, directions that lose all signal have rho = 1, and with views paired by antithesis rho exceeds 1.
+    The cross-covariance of the views is the covariance of E[view | image], which is positive semi-definite, so that
+    gamma = 1 - rho lies in [0, 1]. This is checked exactly. 30 images have six equally likely views each, drawn once by
+    additive noise, gains of either sign, masks, cyclic shifts or permutations of pixels. All 36 pairs of views of every
+    image are enumerated, in pixels, behind a linear encoder and behind a ReLU network. The bound is round-off.
+    Controls: with every cyclic shift enumerated, directions that lose all signal must have rho = 1; with antithetic
+    views x + n and x - n, rho must exceed 1.
     """
     generator, kinds = torch.Generator().manual_seed(0), 6
     images, encoders, largest = _images(30, generator), _encoders(generator), []
@@ -103,9 +104,9 @@ def iid_views() -> Measured:
 
 
 def _least_gamma(first: Tensor, second: Tensor) -> tuple[float, float]:
-    """Smallest gamma along directions that one half of the samples finds, measured on the other, in standard errors.
+    """The smallest gamma in standard errors, cross-validated between two halves, and the largest rho of all samples.
 
-    And the largest rho of all samples, as a comparison with 1 would see it.
+    One half of the samples gives the directions and the other gamma along them.
     """
     half = len(first) // 2
     _, directions = _ratios(_pairs(first[:half], second[:half]))
@@ -117,12 +118,12 @@ def _least_gamma(first: Tensor, second: Tensor) -> tuple[float, float]:
 
 @claim("iid-views-sampled", "not in the paper (theory.md 5c)", "smallest gamma, in standard errors")
 def iid_views_sampled() -> Measured:
-    """Sampled, views drawn alike show gamma = 1 - rho below 0 by its sampling error only.
+    """In samples of views drawn alike, gamma = 1 - rho falls below 0 by no more than its sampling error.
 
-    4000 images, two fresh views of each by the five augmentations and three encoders of `iid-views`. Directions come
-    from one half of the samples and gamma from the other, with its standard error. A sampled rho
-    compared with 1 is a coin toss where a direction has lost its signal, and some are above 1, as the check requires.
-    The control: for antithetic views x + n and x - n the same number is far below the bound.
+    4000 images with two fresh views each, for the five augmentations and three encoders of `iid-views`. One half of the
+    samples gives the directions, and the other gives gamma with its standard error. Along a direction that has lost its
+    signal a sampled rho falls on either side of 1 by chance; some must be above 1. Control: for antithetic views x + n
+    and x - n the measured number must be far below the bound.
     """
     generator = torch.Generator().manual_seed(0)
     images, encoders = _images(4_000, generator), _encoders(generator)
@@ -135,5 +136,5 @@ def iid_views_sampled() -> Measured:
             ratios.append(ratio)
     assume(max(ratios) > 1, "some sampled rho exceeds 1")
     noise = torch.randn(images.shape, generator=generator, dtype=images.dtype)
-    assume(_least_gamma(images + noise, images - noise)[0] < -2 * SIGMAS, "antithetic views are told apart")
+    assume(_least_gamma(images + noise, images - noise)[0] < -2 * SIGMAS, "antithetic views have rho above 1")
     return Measured(min(scores), -SIGMAS, ">=")

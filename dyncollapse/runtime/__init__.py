@@ -1,4 +1,4 @@
-"""What any program needs: files written whole, folders claimed, signals, threads, workers, progress, settings.
+"""What any program needs: atomic files, locked folders, signals, threads, workers, progress and checked settings.
 
 Nothing here knows what collapse is.
 """

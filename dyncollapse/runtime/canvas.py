@@ -1,4 +1,4 @@
-"""Pictures as files, in one style whatever the user's settings of Matplotlib."""
+"""Figures as files, in one style whatever the user's Matplotlib configuration says."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping
@@ -11,14 +11,18 @@ from dyncollapse.runtime.files import CannotWrite, first_line, write_bytes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Matplotlib is imported when something is drawn: where the user's settings of it are broken, that fails, too.
+# Matplotlib is imported only to draw: the import itself fails where the user's matplotlibrc is broken.
 
 DPI = 150
 
 
 @contextmanager
 def own_style(settings: Mapping[Any, Any] | None = None) -> Iterator[None]:
-    """Use Matplotlib's defaults and these settings, not the user's matplotlibrc, which may ask for LaTeX or fonts."""
+    """Use Matplotlib's defaults and these settings; the user's matplotlibrc may ask for LaTeX or missing fonts.
+
+    Args:
+        settings: Entries of `matplotlib.rcParams`, on top of the defaults.
+    """
     import matplotlib
 
     with matplotlib.rc_context():
@@ -28,7 +32,15 @@ def own_style(settings: Mapping[Any, Any] | None = None) -> Iterator[None]:
 
 
 def picture(draw: Callable[[], "Figure"], form: str = "png", settings: Mapping[Any, Any] | None = None) -> bytes:
-    r"""Draw a figure and return the content of a .png or .svg file, which holds no date and no version.
+    r"""Draw a figure and return the bytes of an image file, which holds neither date nor version.
+
+    Args:
+        draw: Makes the figure; called with Matplotlib in our style.
+        form: "png" or "svg".
+        settings: As for `own_style`.
+
+    Returns:
+        The content of the file.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -43,7 +55,15 @@ def picture(draw: Callable[[], "Figure"], form: str = "png", settings: Mapping[A
 
 
 def save_picture(path: Path, draw: Callable[[], "Figure"]) -> str:
-    """Draw a picture and write it, whole or not at all; return in one line why that failed instead of raising it."""
+    """Draw a picture and write it atomically; a failure is returned, not raised, so that it costs no results.
+
+    Args:
+        path: Where the PNG file goes.
+        draw: Makes the figure.
+
+    Returns:
+        One line that says why there is no picture; empty when there is one.
+    """
     try:
         write_bytes(path, picture(draw))
     except CannotWrite as error:

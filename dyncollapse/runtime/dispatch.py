@@ -1,4 +1,4 @@
-"""Packs of work over an Executor: a bounded number at once; what dies is tried again, and nothing else is lost."""
+"""Packs of work on an Executor: a bounded number at once, and a worker that dies loses only what kills workers."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -10,17 +10,28 @@ from typing import TypeVar
 Item = TypeVar("Item", bound=Hashable)
 Result = TypeVar("Result")
 
-# Packs that a cluster of unknown size is given at once; its own scheduler decides when each runs. A rule of thumb: more
-# than most clusters run at a time, and less than the jobs that they commonly let one user submit.
+# Packs that are submitted at once to a cluster of unknown size; its own scheduler decides when each runs. A rule of
+# thumb: more than most clusters run at a time, and fewer than the jobs that most of them let one user submit.
 QUEUE = 1000
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How to start an Executor, and how many of its workers run at once.
+    """How to start the workers of a sweep, and how many packs they run at once.
 
-    `start` returns a context that ends the executor and whatever it still runs. `count` is None where only a cluster's
-    scheduler knows.
+    `local_workers`, `dask_workers` and `slurm_workers` make one; any other `concurrent.futures.Executor` works, too.
+
+    Attributes:
+        start: A function without arguments that returns a context manager. Entering it gives an Executor; leaving it
+            ends the executor and whatever it still runs.
+        count: Packs that run at the same time; None where only the scheduler of a cluster knows.
+
+    Example:
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> workers = Workers(start=lambda: ThreadPoolExecutor(2), count=2)
+        >>> with workers.start() as executor:
+        ...     executor.submit(pow, 2, 10).result()
+        1024
     """
 
     start: Callable[[], AbstractContextManager[Executor]]
@@ -30,11 +41,20 @@ class Workers:
 def dispatch(
     work: Callable[[list[Item]], Result], packs: Iterable[list[Item]], workers: Workers
 ) -> Iterator[tuple[list[Item], Result | Exception]]:
-    """Yield every pack with what `work` returned for it, in the order in which packs end.
+    """Run `work` on every pack, and yield each pack with its result in the order in which packs finish.
 
-    `work` raises nothing, so an exception means that its worker died. Whatever ran at that time is suspected and,
-    when all else is done, tried again one by one; a pack that dies alone is split into its items; an item that dies
-    alone twice is yielded with the exception. Work may run more than once and must be idempotent.
+    `work` reports failures in its result, so an exception means that its worker died. All packs that ran at that
+    moment are suspects: they are tried again, one at a time, when everything else is done. A pack that dies alone is
+    split into its items. An item that dies alone twice is yielded with the exception. Work may therefore run more than
+    once and must be idempotent.
+
+    Args:
+        work: Called with a pack in a worker; workers that are processes need it to be picklable.
+        packs: Lists of items.
+        workers: Where the packs run.
+
+    Yields:
+        A pack with its result, or with the exception that its worker's death left.
     """
     waiting, suspects, deaths = deque(packs), deque[list[Item]](), Counter[Item]()
     while waiting or suspects:
@@ -62,7 +82,7 @@ def _until_broken(
     start: Callable[[], AbstractContextManager[Executor]],
     width: int,
 ) -> Iterator[tuple[list[Item], Result | Exception]]:
-    """Take packs from the left and yield each with its outcome, until none is left or the executor has broken."""
+    """Take packs from the left and yield each with its outcome, until none is left or the executor breaks."""
     running: dict[Future[Result], list[Item]] = {}
     broken = False
     with start() as executor:
@@ -70,7 +90,7 @@ def _until_broken(
             while packs and not broken and len(running) < width:
                 try:
                     future = executor.submit(work, packs[0])
-                except BrokenExecutor:  # between two packs: none of them is to blame
+                except BrokenExecutor:  # it broke between two packs: neither of them is a suspect
                     broken = True
                 else:
                     running[future] = packs.popleft()

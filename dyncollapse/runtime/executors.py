@@ -22,21 +22,37 @@ from dyncollapse.runtime.files import first_line, unmarked
 from dyncollapse.runtime.process import PARENT, check_count, children_ignore_interrupts, cores, start_tracker_quietly
 from dyncollapse.runtime.settings import SettingError
 
-# A Dask scheduler that runs answers within milliseconds; 10 s, a rule of thumb, allow for one that is starting.
+# A running Dask scheduler answers within milliseconds; 10 s, a rule of thumb, leave time for one that is starting.
 CONNECT = "10s"
-# Minutes of a Slurm job whose time the options do not say: a day, which the default partitions of many clusters allow
-# (a rule of thumb). submitit's own 5 minutes would end most packs.
+# Time limit of a Slurm job, in minutes, where the options set none: a day, which the default partitions of many
+# clusters allow (a rule of thumb). submitit's default of 5 minutes would end most packs.
 SLURM_MINUTES = 24 * 60
-# Seconds, rules of thumb: between two looks at the files of submitted jobs, a few system calls each; that cancelled
-# jobs have to end; and between two questions to Slurm's controller, which serves all users of a cluster.
+# Seconds, all rules of thumb: between two looks at the files of submitted jobs, which take a few system calls each;
+# until cancelled jobs must have ended; and between two questions to Slurm's controller, which serves all users.
 LOOK_AT_JOBS, GRACE, ASK_QUEUE = 0.5, 10.0, 20.0
 
 
 def local_workers(count: int | None = None, threads: int = 1) -> Workers:
-    """Processes on this machine, by default as many as its cores allow with `threads` each.
+    """Worker processes on this machine.
 
-    A script that uses them runs its own work under `if __name__ == "__main__":`, for every process imports it. Raises
-    ValueError for more than this machine can use; at the start, where the processes cannot import the script.
+    Each process imports the script that starts it, so a script puts its own work under `if __name__ == "__main__":`.
+    Nothing is started before `Sweep.run`.
+
+    Args:
+        count: Processes, each of which runs one pack at a time; by default the number of cores over `threads`.
+        threads: CPU threads of each process, as `Configuration.threads` sets them; only the default of `count`
+            depends on it.
+
+    Returns:
+        The workers.
+
+    Raises:
+        ValueError: For fewer than one process or thread, and for more than this machine can use; for a program on
+            standard input, which processes cannot import. `Sweep.run` raises it where the processes die at their start.
+
+    Example:
+        >>> local_workers(count=2).count
+        2
     """
     _check_program()
     check_count("threads", threads)
@@ -47,7 +63,7 @@ def local_workers(count: int | None = None, threads: int = 1) -> Workers:
 
 @contextmanager
 def _processes(count: int) -> Iterator[Executor]:
-    # Processes are forked from one that has only imported, for a fork of a program with threads may hang.
+    # Workers are forked from a server that has only imported: forking a program that has threads may hang.
     server = "forkserver" in get_all_start_methods()
     context: Any = get_context("forkserver" if server else "spawn")
     if server:
@@ -60,36 +76,36 @@ def _processes(count: int) -> Iterator[Executor]:
     try:
         os.environ[PARENT] = str(os.getpid())
         try:
-            with children_ignore_interrupts():  # the server and its first worker, whose imports take seconds
+            with children_ignore_interrupts():  # the server and its first worker import for seconds
                 pool.submit(os.getpid).result()
         except BrokenExecutor:
             raise ValueError(
-                "the worker processes died at their start: memory ran out, or they import the script, "
-                'which then starts workers itself; put its work under `if __name__ == "__main__":`'
+                "the worker processes died at their start: memory ran out, or the script that they import "
+                'starts workers itself; put its work under `if __name__ == "__main__":`'
             ) from None
         finally:
             os.environ.pop(PARENT, None)
         yield pool
-    finally:  # without waiting for work: it has all been returned, or is not wanted any more
+    finally:  # without waiting: all work has been returned, or is no longer wanted
         own_end.close()
         pool.shutdown(cancel_futures=True)
         workers_end.close()
 
 
 def _check_program() -> None:
-    """Raise ValueError, one line, for a program that workers cannot import; end quietly in a worker that imports it."""
-    if getattr(current_process(), "_inheriting", False):  # the parent will say why its workers died
+    """Raise ValueError for a program that workers cannot import; end quietly in a worker that is importing it."""
+    if getattr(current_process(), "_inheriting", False):  # the parent reports why its workers died
         raise SystemExit(1)
     program = sys.modules["__main__"]
     file = getattr(program, "__file__", None)
     if getattr(program, "__spec__", None) is None and file is not None and not os.path.exists(file):
         raise ValueError(
-            f"worker processes import the program that starts them, and {file} is no file; put the program in a file"
+            f"worker processes import the program that starts them, and {file} is not a file; save the program in one"
         )
 
 
 def _watch_parent(workers_end: Connection) -> None:
-    """End this process as soon as its parent closes the pipe: after the work, on Ctrl-C, and when it is killed."""
+    """End this process as soon as its parent closes the pipe: after the work, on Ctrl-C, or when killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
@@ -100,9 +116,23 @@ def _watch_parent(workers_end: Connection) -> None:
 
 
 def dask_workers(count: int | None = None, threads: int = 1, scheduler: str | None = None) -> Workers:
-    """Dask: a LocalCluster of `count` processes, or the workers of the scheduler at an address.
+    """Workers of a Dask cluster: one that is started on this machine, or an existing one.
 
-    Raises ValueError, one line, where Dask is missing or, at the start, where no scheduler answers.
+    Args:
+        count: Packs that run at the same time. On this machine, the processes of the new cluster, by default as in
+            `local_workers`; with a scheduler, by default as many as its cluster has room for.
+        threads: As in `local_workers`.
+        scheduler: Address of the existing cluster's scheduler, as "tcp://host:8786"; None starts a LocalCluster.
+
+    Returns:
+        The workers.
+
+    Raises:
+        SettingError: Where Dask is not installed; `Sweep.run` raises it where no scheduler answers. It is a ValueError.
+
+    Example:
+        >>> dask_workers(scheduler="tcp://login-node:8786").count is None  # the scheduler decides
+        True
     """
     need("distributed", "cluster", "`executor` dask needs the extra")
     if scheduler is None:
@@ -116,7 +146,7 @@ def _dask(count: int | None, scheduler: str | None) -> Iterator[Executor]:
 
     from distributed import Client, LocalCluster
 
-    # A worker that dies is reported at the end of the sweep, with its point; Dask would log every step of it.
+    # The sweep reports a worker that dies at its end, with the point; Dask would log every step of that death.
     cluster: Any = nullcontext(scheduler)
     if scheduler is None:
         if os.name == "posix":
@@ -135,7 +165,7 @@ def _dask(count: int | None, scheduler: str | None) -> Iterator[Executor]:
                 "that it prints"
             ) from None
         with client:
-            # A pack that is tried again is run again: its first try left no result to reuse.
+            # Not pure: a pack that is tried again must run again, as its first try left no result to reuse.
             executor = client.get_executor(pure=False)
             try:
                 yield executor
@@ -150,18 +180,32 @@ def slurm_workers(
     options: Mapping[str, str] | None = None,
     cluster: str = "slurm",
 ) -> Workers:
-    """One Slurm job per pack, submitted by submitit, which keeps its files in `folder`; at most `count` at once.
+    """Slurm jobs, one per pack, submitted by submitit.
 
-    `options` are sbatch's, as submitit names them (partition, time in minutes, mem, ...); `cluster="local"` runs the
-    jobs on this machine without Slurm. Raises ValueError, one line, where submitit or Slurm is missing or an option
-    is unknown.
+    Args:
+        folder: Where submitit keeps its job scripts, logs and pickled results; all nodes must see it.
+        count: Jobs in the queue at the same time; None submits up to a thousand and leaves the rest to Slurm.
+        threads: CPUs of each job, as `Configuration.threads` uses them.
+        options: Options of sbatch as submitit names them: partition, account, mem, time (in minutes), ...
+        cluster: "slurm", or "local" to run the jobs on this machine without Slurm, for tests.
+
+    Returns:
+        The workers.
+
+    Raises:
+        SettingError: Where submitit is not installed, Slurm is not on this machine, or an option is unknown;
+            `Sweep.run` raises it where sbatch refuses a job. It is a ValueError.
+
+    Example:
+        >>> slurm_workers(Path("slurm"), 50, options={"partition": "short", "time": "60"}, cluster="local").count
+        50
     """
     need("submitit", "cluster", "`executor` slurm needs the extra")
     import logging
 
     import submitit
 
-    # Its warnings are that sacct does not answer, once every few seconds.
+    # Where sacct does not answer, submitit would warn of that every few seconds.
     logging.getLogger("submitit").setLevel(logging.ERROR)
     try:
         jobs = submitit.AutoExecutor(folder=folder, cluster=cluster)
@@ -188,7 +232,7 @@ def _jobs(jobs: Any) -> Iterator[Executor]:
 
 
 class _JobExecutor(Executor):
-    """submitit's jobs as the futures of the standard library: one thread looks at all of them."""
+    """submitit's jobs as futures of the standard library; one thread watches all of them."""
 
     def __init__(self, jobs: Any) -> None:
         self._jobs = jobs
@@ -200,7 +244,7 @@ class _JobExecutor(Executor):
         future: Future[Any] = Future()
         try:
             self._running[future] = self._jobs.submit(work, *args, **kwargs)
-        except Exception as error:  # sbatch refuses, as it will refuse all others: a partition, a limit, memory
+        except Exception as error:  # what sbatch refuses (a partition, a limit, memory) it would refuse for all packs
             raise _refused_by_slurm(error) from None
         if self._looking is None:
             self._looking = threading.Thread(target=self._look, daemon=True)
@@ -222,7 +266,7 @@ class _JobExecutor(Executor):
         while not self._closed.wait(LOOK_AT_JOBS):
             dead = set[str]()
             if self._jobs.cluster == "slurm" and time.monotonic() - asked > ASK_QUEUE:
-                # What misses twice has had the time to write its result.
+                # A job that is missing twice in a row has had time to write its result.
                 missing = _ended({job.job_id for job in self._running.values()})
                 asked, dead, lost = time.monotonic(), missing & lost, missing
             for future, job in list(self._running.items()):
@@ -234,7 +278,7 @@ class _JobExecutor(Executor):
 
 
 def _ended(jobs: set[str]) -> set[str]:
-    """Those that neither wait nor run. submitit asks sacct for jobs that died, which many clusters do not have."""
+    """The jobs that left the queue, by squeue: submitit asks sacct, which many clusters do not have."""
     asked = subprocess.run(["squeue", "--me", "--noheader", "--format=%A"], capture_output=True, text=True, check=False)
     return jobs - set(asked.stdout.split()) if asked.returncode == 0 else set()
 

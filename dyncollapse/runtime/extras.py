@@ -1,4 +1,4 @@
-"""What libraries that are not always installed do: data frames here, and one line where a library is missing."""
+"""Optional libraries: one line of advice where one is missing, and data frames by pandas."""
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -11,7 +11,15 @@ if TYPE_CHECKING:
 
 
 def need(module: str, extra: str, what: str) -> None:
-    """Raise SettingError, one line that starts with `what`, unless a module of an extra is installed.
+    """Refuse, in one line, what needs an optional library that is not installed.
+
+    Args:
+        module: The module that must be importable.
+        extra: The extra of dyncollapse that installs it.
+        what: Who needs it, the beginning of the message.
+
+    Raises:
+        SettingError: Where the module is missing; the message says what to install.
 
     Example:
         >>> need("numpy", "tables", "to_pandas needs numpy")
@@ -25,14 +33,14 @@ def need(module: str, extra: str, what: str) -> None:
 
 
 def as_frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> "pandas.DataFrame":
-    """Rows as a data frame; what a row does not have is NaN.
+    """Make a pandas data frame from rows; a value that a row lacks is NaN.
 
     Args:
         rows: Each a mapping from column to value.
-        columns: The columns in order; by default those of the first row, and then what others have besides.
+        columns: The columns in order; by default those of the first row, then those that later rows add.
 
     Returns:
-        The data frame, with rows in their order.
+        The data frame, in the order of the rows.
 
     Raises:
         SettingError: Where pandas is not installed.

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and how they are named."""
+"""Files that are written whole or not at all, and text that is safe to print."""
 
 import io
 import json
@@ -15,17 +15,17 @@ from dyncollapse.runtime.untrusted import MOST_TEXT, read_text
 
 T = TypeVar("T")
 
-# Hidden names that end so are of what is not whole yet, or never became so: their process was killed.
+# Ends the hidden name of a file or folder that is being written, or was when its process was killed.
 PARTIAL = ".partial"
 
 
 class CannotWrite(OSError):
-    """Something could not be written: `filename` names it, `strerror` says why."""
+    """A file or folder that could not be written: `filename` names it, `strerror` says why."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raise what the system refuses in the block as CannotWrite of `path`."""
+    """Turn an OSError in the block into CannotWrite with the name `path`."""
     try:
         yield
     except CannotWrite:
@@ -35,10 +35,14 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a temporary file beside `path` and rename it: no reader ever sees half a file.
+    """Let `write` fill a temporary file beside `path`, then rename it: no reader ever sees half a file.
 
-    When `write` fails, the temporary file is removed, an earlier file at `path` stays, and the error passes on. Raises
-    CannotWrite where the system refuses a write, also where the library that writes reports that as another error.
+    Args:
+        path: The file; an earlier one stays as it is when `write` fails.
+        write: Called with the open temporary file. What it raises passes on.
+
+    Raises:
+        CannotWrite: Where the system refuses a write, even if the library that writes reports it as another error.
     """
     partial = partial_path(path)
     with writing(path):
@@ -52,27 +56,27 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write these bytes, whole or not at all."""
+    """Write bytes to a file atomically. Raises CannotWrite."""
     write_whole(path, lambda file: file.write(content))
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write plain values, whole or not at all. Raises ValueError for NaN and infinity, which JSON has not."""
+    """Write plain values as JSON, atomically. Raises CannotWrite, and ValueError for NaN and infinity."""
     write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 def partial_path(path: Path) -> Path:
-    """A name beside `path` that nobody else uses, for what will be renamed to it; long names are cut."""
+    """A new hidden name beside `path` for what will be renamed to it; a long name is shortened."""
     return path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex[:12]}{PARTIAL}")
 
 
 def is_partial(path: Path) -> bool:
-    """Whether a file or folder is, by its name, one that never became whole."""
+    """Whether a name is that of an unfinished file or folder."""
     return path.name.startswith(".") and path.name.endswith(PARTIAL)
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what killed processes left in a folder that no other process writes to."""
+    """Remove the unfinished files that killed processes left in a folder; no other process may be writing there."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if is_partial(path):
             if path.is_dir() and not path.is_symlink():
@@ -82,7 +86,7 @@ def remove_partial(folder: Path) -> None:
 
 
 class _Output(io.BufferedIOBase):
-    """A file that remembers why a write failed: torch, for one, reports a full disk as an error of its own."""
+    """A file that remembers why a write failed, since torch reports a full disk as a RuntimeError of its own."""
 
     def __init__(self, path: Path) -> None:
         self.name, self.failure = str(path), cast(OSError | None, None)
@@ -132,25 +136,34 @@ def _fill(file: _Output, write: Callable[[BinaryIO], object]) -> None:
 
 
 def printable(text: str) -> str:
-    """One line, whatever is in a name: line breaks and terminal codes are shown, not sent."""
+    """Text as one printable line: line breaks and terminal codes are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def unmarked(text: str) -> str:
-    """One line as by `printable`, without backticks: in messages these mark the names of settings."""
+    """Text as by `printable`, without backticks, which mark the names of settings in messages."""
     return printable(text).replace("`", "'")
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in a line; its kind where it says nothing."""
+    """The first line of an error's message; the name of its type where it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def read_json(path: Path, most: int = MOST_TEXT) -> Any:
-    """Read plain values from a regular file of at most `most` bytes.
+    """Read plain values from a JSON file that anyone may have written.
 
-    Raises OSError, and ValueError for what is no such file and no JSON: NaN, infinity and numbers too large for a float
-    are none.
+    Args:
+        path: A regular file.
+        most: Bytes that it may have.
+
+    Returns:
+        The values.
+
+    Raises:
+        OSError: For a file that does not exist or cannot be read.
+        ValueError: For a file that is not regular or too large, and for anything but strict JSON: NaN, infinity,
+            numbers beyond a float and deep nesting are refused.
     """
 
     def refuse(constant: str) -> NoReturn:

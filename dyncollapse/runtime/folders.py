@@ -1,4 +1,4 @@
-"""Folders for results: held by one process at a time, and filled whole or left as they were."""
+"""Folders for results: locked by one process at a time, and replaced whole or left as they were."""
 
 import errno
 import itertools
@@ -25,11 +25,11 @@ from dyncollapse.runtime.files import (
 from dyncollapse.runtime.untrusted import KINDS
 
 LOCK, HOLDER = ".lock", ".lock.holder"
-# Holds results that are whole and are on their way into the folder around it: the next process finishes that.
+# A folder of complete results that are being moved into the folder around it; the next process finishes the move.
 MOVING = ".moving"
-# End hidden names beside a folder: what will replace it while it is filled, and once it is whole.
+# Ends of the hidden names beside a folder of what will replace it: while it is being filled, and once it is complete.
 FILLING, WHOLE = ".filling", ".whole"
-# A disk that is full or broken, not a folder that was named wrongly.
+# Errors of a full or broken disk, as opposed to those of a wrong name.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
@@ -39,9 +39,14 @@ class InUse(ValueError):
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold a folder against other processes. The lock goes with the process, however that ends.
+    """Lock a folder against other processes within the block; the lock ends with the process, even by a kill.
 
-    Raises InUse, one line, where another process holds it; OSError where the lock cannot be written.
+    Args:
+        folder: It must exist.
+
+    Raises:
+        InUse: Where another process holds it; the message says which.
+        OSError: Where the lock file cannot be written.
     """
     holder, lock = folder / HOLDER, FileLock(folder / LOCK)
     try:
@@ -52,7 +57,7 @@ def held(folder: Path) -> Iterator[None]:
             who = holder.read_text(errors="replace").strip()[:200] or who
         raise InUse(f"{folder} is in use by {who}; wait for its end, or name another folder") from None
     try:
-        with suppress(OSError):  # advice for who is refused
+        with suppress(OSError):  # only a hint for the process that is refused
             holder.write_text(f"process {os.getpid()} on {platform.node()}, since {strftime('%Y-%m-%d %H:%M:%S')}\n")
         yield
     finally:
@@ -61,9 +66,9 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def _let_go(folder: Path) -> None:
-    """Remove what `held` wrote, while the lock is still held: who waits for it will notice, and start over."""
+    """Remove the files of `held` while the lock is still held; a process that waits for it notices and starts over."""
     for name in (HOLDER, LOCK):
-        with suppress(OSError):  # Windows keeps open files; the next process finds it free and uses it
+        with suppress(OSError):  # Windows keeps open files; the next process can lock the one that stays
             (folder / name).unlink(missing_ok=True)
 
 
@@ -71,12 +76,22 @@ def _let_go(folder: Path) -> None:
 def claimed_folder(
     out: Path | None, name: str, goes_on: Callable[[Path], bool] = lambda _folder: False
 ) -> Iterator[Path]:
-    """The run folder, held until the end of the block: `out`, new or empty, or the next free runs/NAME-NNNN.
+    """Lock a run folder within the block; unfinished files of a killed process are removed from it.
 
-    What a killed process left unfinished in it is removed. A folder with content is refused, unless `goes_on` says of
-    it, while it is held, that the command continues what a killed one began. Where nothing was saved in the block,
-    what was created for it is removed again. Raises ValueError, one line, where the folder is taken, holds files or
-    cannot be written; CannotWrite where the disk is full.
+    A folder in which nothing was saved is removed at the end, together with the parents that were made for it.
+
+    Args:
+        out: The folder, new or empty; None for the next free runs/NAME-NNNN.
+        name: NAME.
+        goes_on: Called with a locked folder that holds files: True where the command continues what a killed one
+            began there.
+
+    Yields:
+        The folder.
+
+    Raises:
+        ValueError: Where the folder is in use, holds files or cannot be written.
+        CannotWrite: Where the disk is full.
     """
     with ExitStack() as stack:
         yield _claim_next(name, stack) if out is None else _claim(out, goes_on, stack)
@@ -84,15 +99,25 @@ def claimed_folder(
 
 @contextmanager
 def whole_folder(out: Path | None, name: str) -> Iterator[tuple[Path, Path]]:
-    """A temporary folder to fill, which replaces the claimed one at the end of the block, and the claimed one.
+    """Lock a run folder, as `claimed_folder` does, and fill it all at once at the end of the block.
 
-    Whenever the process is killed, the claimed folder holds all of the results or none of them. Raises what
-    `claimed_folder` does.
+    Whenever the process is killed, the run folder holds all of the results or none of them.
+
+    Args:
+        out: As for `claimed_folder`.
+        name: As for `claimed_folder`.
+
+    Yields:
+        A temporary folder to fill, and the run folder that it replaces.
+
+    Raises:
+        ValueError: As `claimed_folder`.
+        CannotWrite: As `claimed_folder`.
     """
     with claimed_folder(out, name) as folder:
         home = folder.resolve()
         beside = home.with_name(f".{home.name}{PARTIAL}")
-        # A mount point, or where the user's shell stands, cannot be replaced: it is filled from within.
+        # A mount point and the current folder cannot be replaced: they are filled from a folder inside them.
         within = home.is_mount() or home == Path.cwd() or not os.access(home.parent, os.W_OK)
         partial = partial_path(home / name) if within else beside
         shutil.rmtree(partial, ignore_errors=True)
@@ -109,21 +134,21 @@ def whole_folder(out: Path | None, name: str) -> Iterator[tuple[Path, Path]]:
 
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """A temporary folder to fill, which takes the place of `folder` and of all that it holds at the end of the block.
+    """Replace a folder and all that it holds at the end of the block by one that the block fills.
 
-    Whenever the process is killed, the folder holds all of the earlier results or all of the new ones, but for the
-    moment between two renames: then it is not there, and the next process puts the new ones there. Where the block
-    fails, the earlier ones stay.
+    Whenever the process is killed, the folder holds all of the earlier results or all of the new ones. The one
+    exception is a kill between two renames: the folder is then missing, and the next process puts the new results
+    there. Where the block fails, the earlier results stay.
 
     Args:
-        folder: It need not be there, but the folder around it must.
+        folder: It need not exist, but its parent must.
 
     Yields:
-        The temporary folder, and `folder`.
+        A temporary folder to fill, and `folder`.
 
     Raises:
-        InUse: Where another process is about to replace it.
-        ValueError: Where it cannot be written, and where a file has its name.
+        InUse: Where another process is replacing it.
+        ValueError: Where it cannot be written, or is a file.
         CannotWrite: Where the disk is full.
     """
     home = folder.resolve()
@@ -157,7 +182,7 @@ def replaced_folder(folder: Path) -> Iterator[tuple[Path, Path]]:
 
 @contextmanager
 def _named(folder: Path, partial: Path) -> Iterator[None]:
-    """Raise CannotWrite of a file in `partial`, a name that the user has never heard of, as of one in `folder`."""
+    """Let CannotWrite name the file's place in `folder`, not in `partial`, which the user has never seen."""
     try:
         yield
     except CannotWrite as error:
@@ -187,7 +212,7 @@ def _claim(folder: Path, goes_on: Callable[[Path], bool], stack: ExitStack) -> P
         with ExitStack() as own:
             new = [path for path in (folder, *folder.parents) if not path.exists()]
             if not (new or is_free(folder) or goes_on(folder) or (folder / MOVING).is_dir()):
-                raise taken  # before anything is written into it
+                raise taken  # before anything is written
             own.callback(_remove_empty, new)
             folder.mkdir(parents=True, exist_ok=True)
             own.enter_context(held(folder))
@@ -205,16 +230,16 @@ def _claim(folder: Path, goes_on: Callable[[Path], bool], stack: ExitStack) -> P
 
 
 class _Taken(ValueError):
-    """The folder holds files."""
+    """The folder holds files of its user."""
 
 
 def is_free(folder: Path) -> bool:
-    """Whether a folder holds nothing but what a killed process leaves."""
+    """Whether a folder holds nothing but what a killed process may leave."""
     return all(is_partial(path) or path.name in (LOCK, HOLDER) for path in folder.iterdir())
 
 
 def empty(folder: Path) -> None:
-    """Remove what is in a folder that is held, but for the lock."""
+    """Remove all but the lock from a locked folder."""
     for path in folder.iterdir():
         if path.name not in (LOCK, HOLDER):
             if path.is_dir() and not path.is_symlink():
@@ -224,7 +249,7 @@ def empty(folder: Path) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what a killed process left in a folder that is held, or finish what it had only to move."""
+    """Remove a killed process's unfinished files from a locked folder, or finish moving its complete ones."""
     if (folder / MOVING).is_dir():
         _move_up(folder)
     remove_partial(folder)
@@ -232,9 +257,9 @@ def _clear(folder: Path) -> None:
 
 def _replace(partial: Path, folder: Path) -> None:
     _let_go(folder)
-    if os.name == "nt":  # where a folder cannot be renamed to an empty one
+    if os.name == "nt":  # Windows renames to no existing folder, not even an empty one
         folder.rmdir()
-    os.rename(partial, folder)  # over an empty folder only: one in which another process writes is refused
+    os.rename(partial, folder)  # works on an empty folder only, so that no other process's files are lost
 
 
 def _fill_from(partial: Path, folder: Path) -> None:
@@ -249,21 +274,21 @@ def _move_up(folder: Path) -> None:
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:
-    """Remove folders, the innermost first, until one is not empty."""
+    """Remove empty folders, innermost first, up to the first that is not empty."""
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()
 
 
 def check_folder(path: str | Path, wanted: str) -> None:
-    """Refuse what is no folder, by what it is.
+    """Refuse a path that is no folder, in a message that says what it is.
 
     Args:
         path: Links are followed.
-        wanted: What to do, as "name the folder of a sweep".
+        wanted: The advice at the end of the message, as "name the folder of a sweep".
 
     Raises:
-        ValueError: One line, for what is not there, cannot be reached or is of another kind.
+        ValueError: For a path that does not exist, cannot be reached or is no folder.
 
     Example:
         >>> check_folder("/dev/null", "name a run")

@@ -1,4 +1,4 @@
-"""Memory that ran out, as one type of error, whichever allocator refused it."""
+"""One error for memory that ran out, whichever allocator refused it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ import torch
 
 from dyncollapse.runtime.files import first_line
 
-CPU_ALLOCATOR = "DefaultCPUAllocator"  # begins what torch says of a CPU's memory, for which it has no type
+CPU_ALLOCATOR = "DefaultCPUAllocator"  # in torch's message for CPU memory, which has no error type of its own
 
 
 class OutOfMemory(MemoryError):
@@ -16,10 +16,10 @@ class OutOfMemory(MemoryError):
 
 @contextmanager
 def out_of_memory_raised() -> Iterator[None]:
-    """Raise OutOfMemory where torch finds no memory for a tensor.
+    """Turn torch's errors about memory in the block into OutOfMemory.
 
     Raises:
-        OutOfMemory: One line. Its traceback holds on to what filled the memory, as long as the error is held.
+        OutOfMemory: In one line. Its traceback keeps the tensors that filled the memory alive as long as it lives.
 
     Example:
         >>> with out_of_memory_raised():

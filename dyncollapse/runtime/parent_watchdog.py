@@ -1,6 +1,6 @@
-"""Imported first by the server from which workers are forked: Linux then ends it together with its program.
+"""The first import of the server that forks workers: from then on Linux ends the server together with its program.
 
-The server goes on importing for seconds before it would notice by itself that its program has ended.
+By itself the server would notice that its program has ended only after seconds of further imports.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""What belongs to the whole process: how it handles signals and ends, its threads and its memory.
+"""What belongs to the whole process: signals, its end, threads and memory.
 
-The server of worker processes imports this before anything that takes long; nothing heavy is imported here.
+The server of worker processes imports this module first, so it imports nothing slow.
 """
 
 import ctypes
@@ -18,19 +18,19 @@ from typing import Any
 from dyncollapse.runtime.settings import SettingError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-PARENT = "DYNCOLLAPSE_PARENT"  # in the environment of a server of workers: the process that starts it
+PARENT = "DYNCOLLAPSE_PARENT"  # environment variable that tells a server of workers which process starts it
 PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
-# Most threads or processes for each core that may be used. More only wait for each other, and thousands exhaust the
-# system's limit; 16 is a rule of thumb that leaves room for work that waits for disks.
+# Most threads or processes per usable core. More of them only wait for each other, and thousands exhaust the system's
+# limits. 16 is a rule of thumb that leaves room for processes that wait for disks.
 PER_CORE = 16
-# Names of glibc's malloc.h, and what they are set to here: 32 MB is the most that it allows for the second.
+# Parameters of glibc's malloc.h and the values that they get: 32 MB is the most that glibc allows for the second.
 M_TRIM_THRESHOLD, KEPT = -1, 2**28
 M_MMAP_THRESHOLD, LARGEST = -3, 2**25
 
 
 @contextmanager
 def stopped_as_by_ctrl_c() -> Iterator[None]:
-    """Handle SIGTERM, by which batch systems end a program, as Ctrl-C: what was recorded is kept."""
+    """Treat SIGTERM, with which batch systems end a program, like Ctrl-C, so that recorded results are kept."""
     before = _handlers(signal.SIGTERM)
     _handle(dict.fromkeys(before, signal.default_int_handler))
     try:
@@ -41,13 +41,20 @@ def stopped_as_by_ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted(message: str = "") -> Iterator[None]:
-    """Delay Ctrl-C to the end of the block, and write `message` to stderr when it comes; a second one acts at once."""
+    """Delay Ctrl-C until the end of the block; a second Ctrl-C acts at once.
+
+    Args:
+        message: Written to stderr at the first Ctrl-C.
+
+    Raises:
+        KeyboardInterrupt: At the end of the block, when Ctrl-C was pressed within it.
+    """
     pressed, before = [], _handlers(*SIGNALS)
 
     def later(*_: object) -> None:
         _handle(before)
         pressed.append(True)
-        os.write(2, message.encode())  # a handler must not wait for a stream that it interrupted
+        os.write(2, message.encode())  # not by sys.stderr, whose write this handler may have interrupted
 
     _handle(dict.fromkeys(before, later))
     try:
@@ -60,9 +67,9 @@ def uninterrupted(message: str = "") -> Iterator[None]:
 
 @contextmanager
 def children_ignore_interrupts() -> Iterator[None]:
-    """Start processes in the block that ignore Ctrl-C, which this one delays meanwhile.
+    """Let processes that are started in the block ignore Ctrl-C; this process delays it until the end of the block.
 
-    A terminal sends Ctrl-C to all of them: each would print a traceback.
+    A terminal sends Ctrl-C to all processes of a program, and each would print a traceback.
     """
     with uninterrupted():
         if not hasattr(signal, "pthread_sigmask"):
@@ -79,8 +86,8 @@ def end_with_parent(parent: int | None = None) -> None:
     """Have Linux kill this process when the thread that started it ends, however that happens.
 
     Args:
-        parent: The process of that thread, where it is known. If it has ended already, this process ends at once,
-            since Linux would not notice.
+        parent: Number of the process of that thread, where known. If it has ended already, this process ends at once:
+            Linux reports no deaths that came before the request.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -89,9 +96,10 @@ def end_with_parent(parent: int | None = None) -> None:
 
 
 def start_tracker_quietly() -> None:
-    """Start multiprocessing's tracker of semaphores, unless it runs, so that it removes what a kill leaves silently.
+    """Start multiprocessing's resource tracker, if it is not running, without its warnings.
 
-    It outlives the killed program by a moment, and would warn on a terminal that shows the next prompt already.
+    The tracker outlives a killed program for a moment and removes its semaphores; its warning about them would appear
+    after the terminal's next prompt.
     """
     name = "PYTHONWARNINGS"
     before = os.environ.get(name)
@@ -106,7 +114,7 @@ def start_tracker_quietly() -> None:
 
 
 def _handlers(*numbers: signal.Signals) -> dict[signal.Signals, Any]:
-    """The handlers of these signals, except ignored ones (a job in the background); empty where none can be set."""
+    """The handlers of these signals, without ignored ones (as in a background job); empty where none can be set."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     found = {number: signal.getsignal(number) for number in numbers}
@@ -119,24 +127,37 @@ def _handle(handlers: dict[signal.Signals, Any]) -> None:
 
 
 def cores() -> int:
-    """Processor cores that this process may use; 1 where the system does not say."""
+    """Number of processor cores that this process may use; 1 where the system does not say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def check_count(name: str, count: int, least: int = 1) -> None:
-    """Raise SettingError, one line, for more threads or processes than this machine can use."""
+    """Refuse a number of threads or processes that this machine cannot use.
+
+    Args:
+        name: The setting that gave it.
+        count: The number.
+        least: The smallest number that is allowed.
+
+    Raises:
+        SettingError: Below `least`, and above PER_CORE for each usable core.
+    """
     most = PER_CORE * cores()
     if not least <= count <= most:
         raise SettingError(
-            f"`{name}` is {count}; it must be between {least} and {most}, {PER_CORE} for each core that may be used"
+            f"`{name}` is {count}; it must be between {least} and {most}, {PER_CORE} for each usable core"
         )
 
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Let PyTorch use `count` threads on the CPU within the block.
+    """Let PyTorch use `count` CPU threads within the block.
 
-    The number belongs to the whole process: of blocks that overlap in several Python threads, the last to end decides.
+    The number belongs to the whole process: where blocks of several Python threads overlap, the last to end restores
+    the number that it found.
+
+    Args:
+        count: Threads.
     """
     import torch
 
@@ -150,15 +171,15 @@ def torch_threads(count: int) -> Iterator[None]:
 
 @cache
 def recycle_freed_memory() -> None:
-    """Let glibc use freed memory again, instead of giving it back and mapping it anew at every step.
+    """Let glibc reuse freed memory instead of returning it to the system: up to twice as fast on a CPU.
 
-    By default it does so for every block beyond 128 kB, at a page fault per 4 kB. Measured: half of the time of an
-    SGD step on 64 runs, a sixth of an exact Jacobian. It is a setting of the whole process, which then keeps up to
-    256 MB that it does not use: for programs and workers, never for library functions. The command line calls it; call
-    it once at the start of a script of your own. Other C libraries are left as they are.
+    By default glibc maps every block beyond 128 kB anew, at one page fault per 4 kB. Measured, that is half of the
+    time of an SGD step on 64 runs, and a sixth of that of an exact Jacobian. The setting holds for the whole process,
+    which may then keep up to 256 MB that it does not use. The command line and its workers call this function, library
+    functions never do: call it once at the start of a script of your own. It does nothing on other C libraries.
 
     Example:
-        >>> recycle_freed_memory()
+        >>> recycle_freed_memory()  # once, at the start; later calls do nothing
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, LARGEST)
@@ -166,7 +187,7 @@ def recycle_freed_memory() -> None:
 
 
 def available_memory() -> int | None:
-    """Bytes that this process can still take without swapping; None where the system does not say."""
+    """Bytes of memory that this process can still take without swapping; None where the system does not say."""
     try:
         fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         return 1024 * int(fields["MemAvailable"].split()[0])

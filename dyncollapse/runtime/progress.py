@@ -13,9 +13,14 @@ LOG_EVERY = 10.0  # seconds between lines in a log
 
 @contextmanager
 def progress_bars(names: tuple[str, ...], every: float | None = None) -> Iterator[Callable[[str, float, float], None]]:
-    """One bar per dynamics on stderr, with the time left: call `advance(name, done, total)` now and then.
+    """Show a bar per name on stderr, with the time left; in a log, a line every few seconds.
 
-    In a log, a line every `every` seconds, LOG_EVERY unless given.
+    Args:
+        names: The parts of the work, in their order.
+        every: Seconds between lines in a log; LOG_EVERY by default.
+
+    Yields:
+        `advance(name, done, total)`, to be called whenever progress was made.
     """
     console = Console(stderr=True, highlight=False, markup=False)
     if not console.is_terminal:
@@ -36,9 +41,14 @@ def progress_bars(names: tuple[str, ...], every: float | None = None) -> Iterato
 
 @contextmanager
 def progress_line(unit: str = "points", every: float | None = None) -> Iterator[Callable[[int, int], None]]:
-    """How many of a unit are done, their rate and the time left: call `advance(done, total)` now and then.
+    """Show on stderr how many units are done, their rate and the time left; in a log, a line every few seconds.
 
-    In a log, a line every `every` seconds, LOG_EVERY unless given.
+    Args:
+        unit: What is counted, in the plural.
+        every: Seconds between lines in a log; LOG_EVERY by default.
+
+    Yields:
+        `advance(done, total)`, to be called whenever progress was made.
     """
     console = Console(stderr=True, highlight=False, markup=False)
     pace = _Pace(unit)
@@ -60,12 +70,12 @@ def progress_line(unit: str = "points", every: float | None = None) -> Iterator[
 
 @contextmanager
 def _logged(console: Console, line: Callable[[], str], every: float | None) -> Iterator[None]:
-    """Print a line every so many seconds, from a thread: the work may report nothing for longer than that."""
+    """Print a line every few seconds, from a thread, since the work may report nothing for longer than that."""
     ended, seconds = threading.Event(), LOG_EVERY if every is None else every
 
     def report() -> None:
         while not ended.wait(seconds):
-            with suppress(OSError, ValueError):  # nobody reads stderr any more
+            with suppress(OSError, ValueError):  # stderr has been closed
                 console.print(line(), soft_wrap=True)
 
     thread = threading.Thread(target=report, daemon=True)
@@ -78,7 +88,7 @@ def _logged(console: Console, line: Callable[[], str], every: float | None) -> I
 
 
 class _Pace:
-    """The work in progress, how much of it is done, and how long the rest takes at the pace so far."""
+    """Progress of one piece of work: how much is done, and how long the rest takes at the pace so far."""
 
     def __init__(self, name: str) -> None:
         self.name, self.started = name, clock.monotonic()
@@ -86,14 +96,14 @@ class _Pace:
         self.known = False
 
     def share(self, name: str, done: float, total: float) -> None:
-        """Note how much of the work `name` is done; another name than before starts a new pace."""
+        """Note how much of the work `name` is done; a new name starts a new pace."""
         if name != self.name:
             self.name, self.known = name, False
         self.note(done, total)
 
     def note(self, done: float, total: float) -> None:
         """Note how much is done."""
-        if not self.known:  # what was done before says nothing about the pace
+        if not self.known:  # work that was done before the first note says nothing about the pace
             self.first, self.started, self.known = done, clock.monotonic(), True
         self.done, self.total = done, total
 
@@ -103,14 +113,14 @@ class _Pace:
         return self.done - self.first if self.known else 0.0
 
     def shares(self) -> str:
-        """The share that is done, and the time left."""
+        """The share that is done and the time left, as a line."""
         seconds = clock.monotonic() - self.started
         if not (self.fresh and self.total):
             return f"{self.name}: under way for {duration(seconds)}"
         return f"{self.name}: {self.done / self.total:.0%}, about {duration(self._left(seconds))} left"
 
     def counts(self) -> str:
-        """How many are done of how many, the rate and the time left."""
+        """How many units are done, the rate and the time left, as a line."""
         seconds = clock.monotonic() - self.started
         if not self.known:
             return f"{self.name}: under way for {duration(seconds)}"
@@ -129,7 +139,13 @@ YEAR = 365 * 86400.0
 
 
 def duration(seconds: float) -> str:
-    """A time in words, with two digits.
+    """A duration in words, to two digits.
+
+    Args:
+        seconds: The duration.
+
+    Returns:
+        A number with its unit.
 
     Example:
         >>> duration(5400.0)

@@ -1,10 +1,13 @@
-"""Settings as fields of a record: default, range, unit, group and words of each in one place, checked by pydantic."""
+"""Records of settings: a field declares default, range, unit, group and help text once, and pydantic checks it."""
 
 import math
+import re
 from collections.abc import Mapping
 from functools import cache, wraps
+from inspect import cleandoc
 from numbers import Integral, Real
 from pathlib import Path
+from textwrap import fill
 from types import MappingProxyType, NoneType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, dataclass_transform, get_args, get_origin
 
@@ -14,11 +17,11 @@ from pydantic_core import PydanticCustomError, PydanticUndefined
 
 from dyncollapse.runtime.settings import SettingError, quoted
 
-# Letters of a setting: as many as a path has on common systems.
+# Most characters of a text setting: as many as a path may have on common systems.
 MOST_TEXT = 4096
-# Beyond these, squares leave the range of float32.
+# Squares of numbers beyond these leave the range of float32.
 SMALL, LARGE = 1e-15, 1e15
-# Ends of what PyTorch's generators take, of workers and threads, and of the passes over a set of images.
+# Upper ends: the largest seed of PyTorch's generators, workers or threads, and passes over a set of images.
 MOST_SEED, MOST_WORKERS, MOST_EPOCHS = 2**63 - 1, 10**3, 10**6
 WORDS: dict[type, str] = {
     int: "whole numbers",
@@ -28,6 +31,7 @@ WORDS: dict[type, str] = {
     tuple: "names",
     Path: "a path",
 }
+SECTION = re.compile(r"^ *((?:Raises|References|Example):)$", re.MULTILINE)  # of a docstring
 REQUIRED = PydanticUndefined  # in place of a default
 RecordT = TypeVar("RecordT")
 PartT = TypeVar("PartT")
@@ -49,23 +53,23 @@ def setting(
     metavar: str = "",
     repeat: bool = False,
 ) -> Any:
-    """A field of a record of settings; its annotation is its type, Literal for one of several names.
+    """Declare a field of a record of settings; its annotation is its type, a Literal for one of several names.
 
     Args:
-        default: Its value where none is given; REQUIRED where one must be.
-        text: What it is, a sentence for the command line's help, with other settings in backticks; empty for one that
-            has no option.
-        group: The heading in the help and in the documents under which it stands.
-        unit: Of its numbers, as "pixels".
-        low: Least number it may be.
-        high: Largest number it may be.
-        above: Number that it must exceed.
-        below: Number that it must stay below.
-        pattern: Regular expression that the whole of its text matches.
-        must: What a message says where the range or the pattern is not plain enough, as "write OLD=NEW".
-        unset: Where the default follows from other settings, how, in place of the default in help and documents.
-        metavar: What stands for its value in the help, where its type and its names do not say it.
-        repeat: Whether the option of a tuple is repeated for each of its texts, and not one list with commas.
+        default: The value where none is given; REQUIRED where one must be given.
+        text: The sentence in the command line's help, with other settings in backticks; empty for a setting without
+            an option.
+        group: The heading under which the help and the documents list it.
+        unit: The unit of its numbers, as "pixels".
+        low: The smallest number allowed.
+        high: The largest number allowed.
+        above: A bound that the number must exceed.
+        below: A bound that the number must stay below.
+        pattern: A regular expression that its whole text must match.
+        must: What a message asks for where range and pattern are not plain enough, as "write OLD=NEW".
+        unset: Where the default follows from other settings: how, in words that help and documents show instead.
+        metavar: The placeholder for its value in the help, where the type does not give a good one.
+        repeat: Whether the option of a tuple is given once for each value, instead of one list with commas.
 
     Returns:
         The field.
@@ -90,7 +94,7 @@ def setting(
 
 
 def _whole(value: Any) -> Any:
-    """1.0 as 1, for they are one number; anything else as it is."""
+    """Turn 1.0 into 1, which is the same number; leave anything else as it is."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return value
     if isinstance(value, Integral):
@@ -99,7 +103,7 @@ def _whole(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """1 as 1.0, for they are one number; anything else as it is."""
+    """Turn 1 into 1.0, which is the same number; leave anything else as it is."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return value
     try:
@@ -117,26 +121,27 @@ def _short(text: str) -> str:
 Whole = Annotated[int, BeforeValidator(_whole)]
 Number = Annotated[float, BeforeValidator(_number)]
 Text = Annotated[str, AfterValidator(_short)]
-# The first wrong one is told, and not looked beyond.
+# FailFast: checking ends at the first wrong part, which the message names.
 Several = Annotated[
     tuple[PartT, ...], FailFast(), BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 ]
-# What the text of a setting named `device` matches, and that in words.
+# What a setting named `device` may be: as a regular expression and in words.
 DEVICE, DEVICE_WORDS = r"cpu|cuda(?::[0-9]{1,4})?", "write cpu, cuda or cuda:N"
 
 
 @dataclass_transform(frozen_default=True)
 def record(cls: type[RecordT]) -> type[RecordT]:
-    """Make a class of `setting` fields a frozen pydantic dataclass that raises SettingError, one line.
+    """Make a class of `setting` fields a frozen, checked dataclass that raises SettingError in one line.
 
-    Types are strict, but 1 and 1.0 are one number in the fields `Whole` and `Number`. `dataclasses.replace` checks
-    again. A `__post_init__` may raise SettingError for settings that contradict each other.
+    Types are strict, except that fields `Whole` and `Number` take both 1 and 1.0. `dataclasses.replace` checks again.
+    A `__post_init__` may raise SettingError for settings that contradict each other. The docstring gets a list of the
+    fields with their help texts.
 
     Args:
         cls: The class; every field has an annotation and a `setting`.
 
     Returns:
-        The record's class.
+        The record's class, a pydantic dataclass.
 
     Example:
         >>> @record
@@ -160,14 +165,29 @@ def record(cls: type[RecordT]) -> type[RecordT]:
             raise _refusal(error, made) from None
 
     made.__init__ = __init__
+    if cls.__doc__:
+        made.__doc__ = _with_fields(cls.__doc__, settings_of(made))
     return made
+
+
+def _with_fields(doc: str, settings: Mapping[str, "Setting"]) -> str:
+    """Add a section of attributes to a class's docstring, before the first section that it has."""
+    lines = ["Attributes:"]
+    for one in settings.values():
+        span = f"{one.range} {one.unit}".strip() if one.range else ""
+        default = one.standard if one.default is REQUIRED or not one.standard else f"default: {one.standard}"
+        facts = "; ".join(filter(None, (span, default)))
+        line = f"    {one.name}: {one.text}" + (f" [{facts}]" if facts else "")
+        lines += [fill(line, 100, subsequent_indent=" " * 8, break_on_hyphens=False)] if one.text else []
+    head, first, rest = SECTION.split(cleandoc(doc), maxsplit=1) if SECTION.search(doc) else (doc, "", "")
+    return f"{head.rstrip()}\n\n" + "\n".join(lines) + f"\n\n{first}{rest}".rstrip() + "\n"
 
 
 _CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class Setting(NamedTuple):
-    """What a field declares. `type` is int, float, bool, str, tuple or Path, `choices` the names that it may hold."""
+    """A setting as its field declares it; `type` is one of the keys of WORDS, `choices` holds its allowed names."""
 
     name: str
     type: type
@@ -188,7 +208,7 @@ class Setting(NamedTuple):
 
     @property
     def range(self) -> str:
-        """The numbers that it may be, in words; empty where it has no ends."""
+        """The allowed range in words; empty where there is none."""
         if None not in (self.low, self.high):
             return f"between {_plain(self.low)} and {_plain(self.high)}"
         named = (("at least", self.low), ("above", self.above), ("at most", self.high), ("below", self.below))
@@ -196,7 +216,7 @@ class Setting(NamedTuple):
 
     @property
     def standard(self) -> str:
-        """What it is where none is given, in words with other settings in backticks; empty where that is nothing."""
+        """The default in words, with other settings in backticks; empty where it is None or empty."""
         value = self.default
         if self.unset or value in (None, "", (), REQUIRED):
             return self.unset or "required" * (value is REQUIRED)
@@ -208,23 +228,23 @@ class Setting(NamedTuple):
         return f"{value:g} {unit}".rstrip() if value == 0 else f"{value} {unit}".rstrip()
 
     def refuse(self, value: Any, kind: str) -> SettingError:
-        """The error for a value that pydantic refuses with an error of this kind."""
+        """The error for a value that pydantic refuses; `kind` is the type of pydantic's error."""
         if kind == "long_text":
-            told = f"it has {len(value)} letters, and {MOST_TEXT} are the most"
+            advice = f"it has {len(value)} characters, and at most {MOST_TEXT} are allowed"
         elif kind.endswith("_type") or not (self.must or self.choices or self.range):
-            told = f"it takes {WORDS[self.type]}" + " or None" * self.optional
+            advice = f"it takes {WORDS[self.type]}" + " or None" * self.optional
         else:
-            told = self.must or (
+            advice = self.must or (
                 f"choose one of {', '.join(self.choices)}"
                 if self.choices
                 else f"it must be {self.range} {self.unit}".rstrip()
             )
         given = _number(value) if self.type is float else value
-        return SettingError(f"`{self.name}` is {quoted(given)}; {told}")
+        return SettingError(f"`{self.name}` is {quoted(given)}; {advice}")
 
 
 def _one(unit: str) -> str:
-    """A unit of one: "process" of processes, "layer" of layers."""
+    """The singular of a unit: "process" for "processes", "layer" for "layers"."""
     return unit.removesuffix("es" if unit.endswith(("ches", "sses")) else "s")
 
 
@@ -263,12 +283,24 @@ def _setting(name: str, info: Any) -> Setting:
 
 
 def _bare(hint: Any) -> Any:
-    """A type without what Annotated adds to it."""
+    """A type without its Annotated metadata."""
     return get_args(hint)[0] if get_origin(hint) is Annotated else hint
 
 
 def check_value(record: type, name: str, value: Any) -> Any:
-    """One setting's value as the record would hold it. Raises SettingError, one line, for one that it would refuse."""
+    """Check one value and return it as the record would hold it.
+
+    Args:
+        record: The class of settings.
+        name: The setting.
+        value: What was given.
+
+    Returns:
+        The value, in the field's type.
+
+    Raises:
+        SettingError: For a value that the record would refuse.
+    """
     try:
         return _validator(record, name).validate_python(value)
     except ValidationError as error:
@@ -283,7 +315,7 @@ def _validator(record: type, name: str) -> TypeAdapter[Any]:
 
 
 def _refusal(error: ValidationError, record: type, name: str | None = None) -> SettingError:
-    """The first of pydantic's errors in our words."""
+    """The first of pydantic's errors as a SettingError."""
     first = error.errors(include_url=False)[0]
     if isinstance(raised := first.get("ctx", {}).get("error"), SettingError):  # by __post_init__
         return raised
@@ -300,20 +332,24 @@ def from_values(record: type[RecordT], values: Any) -> RecordT:
     """Make a record of settings from what a file holds.
 
     Args:
-        record: The class, `Configuration` or `Recipe`.
-        values: Whatever was read; only a mapping with exactly its settings is one.
+        record: The class, as `Configuration`.
+        values: What was read; it must be a mapping with exactly the settings of the record.
 
     Returns:
         The record.
 
     Raises:
-        SettingError: One line for what is no mapping, for a name too many or too few, and for values out of range.
+        SettingError: For anything but a mapping, for an unknown or missing setting, and for a value out of range.
     """
     if not isinstance(values, Mapping):
-        raise SettingError(f"settings are {quoted(values)}, which is no table of names and values")
+        raise SettingError(f"settings are {quoted(values)}, which is not a table of names and values")
     known = settings_of(record)  # type: ignore[arg-type]
     if unknown := [name for name in values if name not in known]:
-        raise SettingError(f"there is no setting {quoted(unknown[0])}; it was written by another version, or changed")
+        raise SettingError(
+            f"there is no setting {quoted(unknown[0])}; the file was written by another version, or edited"
+        )
     if missing := [name for name in known if name not in values]:
-        raise SettingError(f"the setting `{missing[0]}` is missing; it was written by another version, or cut short")
+        raise SettingError(
+            f"the setting `{missing[0]}` is missing; the file was written by another version, or cut short"
+        )
     return record(**values)

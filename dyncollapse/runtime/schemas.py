@@ -1,4 +1,4 @@
-"""Checks of what is read back from a file: types, names and sizes, before anything is made of what it holds."""
+"""Checks of the types, names and sizes of what was read from a file, before it is used."""
 
 from typing import Annotated, Any, TypeVar
 
@@ -8,12 +8,12 @@ from msgspec import Meta
 from dyncollapse.runtime.files import printable
 
 SchemaT = TypeVar("SchemaT")
-# Letters of a complaint, for it may repeat what was read.
+# Most characters of a message, which may repeat what was read.
 MOST_LETTERS = 200
 
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Size = Annotated[int, Meta(ge=1, le=10**7)]
-# JSON has no NaN; these bounds leave out infinity, which numbers such as 1e999 become.
+# These bounds exclude infinity, which is what 1e999 is read as; JSON has no NaN.
 Number = Annotated[float, Meta(ge=-1.7e308, le=1.7e308)]
 Name = Annotated[str, Meta(max_length=4096)]
 Text = Annotated[str, Meta(max_length=10**5)]
@@ -22,17 +22,17 @@ Spectrum = Annotated[list[Number], Meta(min_length=1, max_length=10**6)]
 
 
 def checked(values: Any, schema: type[SchemaT]) -> SchemaT:
-    """What was read from a file, when it has the shape of `schema`.
+    """Check that values have the structure of `schema`.
 
     Args:
-        values: Plain values, as `files.read_json` gives them.
-        schema: A type that msgspec knows; of a `TypedDict` only the keys that it names are kept.
+        values: Plain values, as `files.read_json` returns them.
+        schema: A type that msgspec understands; keys that a `TypedDict` does not name are dropped.
 
     Returns:
         The values as that type.
 
     Raises:
-        ValueError: One line that says where the shape differs.
+        ValueError: In one line that says where the structure differs.
 
     Example:
         >>> checked([1, 2], list[Count])

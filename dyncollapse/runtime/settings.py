@@ -1,4 +1,4 @@
-"""How a setting that is refused is told: by its parameter in Python, by its option on the command line."""
+"""Errors about settings, which name the parameter in Python and the option on the command line."""
 
 import re
 import reprlib
@@ -9,15 +9,18 @@ from typing import Any, Self
 from dyncollapse.runtime.files import printable
 
 NAMED = re.compile(r"`([a-z]\w*)`")
-# Longest number that a message repeats, and letters of a text that it does.
+# Longest number, and most characters of a text, that a message repeats.
 MOST_BITS, MOST_LETTERS = 128, 60
 
 
 class SettingError(ValueError):
-    """A setting out of range. Its text names parameters; `as_options` names the command line's options instead.
+    """A setting of the wrong type, out of range or in contradiction to another; a ValueError of one line.
 
-    Args:
-        text: One line that holds the names of settings in backticks.
+    The message names parameters (`batch_size`). `as_options` gives it with the command line's options instead
+    (`--batch-size`).
+
+    Attributes:
+        text: The message with the names of settings in backticks.
 
     Example:
         >>> error = SettingError("`batch_size` is 1; it must be at least 2")
@@ -26,21 +29,36 @@ class SettingError(ValueError):
     """
 
     def __init__(self, text: str) -> None:
-        """Keep the text with its marks."""
+        """Make an error.
+
+        Args:
+            text: One line with the names of settings in backticks.
+        """
         super().__init__(renamed(text, str))
         self.text = text
 
     def __reduce__(self) -> tuple[type[Self], tuple[str]]:
-        """Keep the marks on the way to another process, too."""
+        """Pickle the text with its backticks, so that the error survives the way from a worker process."""
         return type(self), (self.text,)
 
     def as_options(self) -> str:
-        """The text as the command line spells it."""
+        """The message as the command line prints it.
+
+        Returns:
+            One line that names options.
+        """
         return renamed(self.text, option)
 
 
 def renamed(text: str, spell: Callable[[str], str]) -> str:
-    """The text with every name in backticks as `spell` writes it.
+    """Replace every name in backticks.
+
+    Args:
+        text: Text with names of settings in backticks.
+        spell: Turns a name into what replaces it and its backticks.
+
+    Returns:
+        The text without backticks.
 
     Example:
         >>> renamed("lower `dim` or `out_dim`", option)
@@ -50,12 +68,18 @@ def renamed(text: str, spell: Callable[[str], str]) -> str:
 
 
 def option(name: str) -> str:
-    """Spell a setting as the command line does."""
+    """The command line's option for a setting."""
     return "--" + name.replace("_", "-")
 
 
 def quoted(value: Any) -> str:
-    r"""A value from anywhere as one short line, whatever its size or depth.
+    r"""Show any value as one short printable line, however long, deep or strange it is.
+
+    Args:
+        value: The value.
+
+    Returns:
+        At most about 120 characters, without backticks.
 
     Example:
         >>> print(quoted("red" + chr(27) + "[31m"))

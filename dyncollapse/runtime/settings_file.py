@@ -1,4 +1,4 @@
-"""Settings from a TOML file, and errors that name the file and its keys instead of parameters."""
+"""Settings from a TOML file, with errors that name the file and its keys."""
 
 import tomllib
 from collections.abc import Mapping
@@ -14,18 +14,18 @@ MOST_TOML = 2**14  # bytes: tomllib takes 0.5 seconds for a dotted key of this l
 
 
 def read_toml(record: type, path: Path) -> dict[str, tuple[str, Any]]:
-    """Read settings of a record from the top level of a TOML file, where a hyphen may stand for an underscore.
+    """Read settings from the top level of a TOML file; keys may be written with hyphens or underscores.
 
     Args:
-        record: The class, whose fields say what each may be.
-        path: The file, that of the parameter `config`.
+        record: The class of settings, whose fields say what each may be.
+        path: The file, the value of the parameter `config`.
 
     Returns:
-        Of every setting in the file, by its name: its key as written, and its value.
+        For the name of each setting in the file: its key as written, and its value.
 
     Raises:
-        SettingError: One line for a file that cannot be read or is no TOML, for a key that is no setting or stands
-            there twice, and for a value that the record would refuse.
+        SettingError: For a file that cannot be read or is not TOML, for a key that is no setting or occurs twice, and
+            for a value that the record would refuse.
     """
     shown, known = _shown(path), settings_of(record)
     try:
@@ -41,10 +41,10 @@ def read_toml(record: type, path: Path) -> dict[str, tuple[str, Any]]:
     for key, value in found.items():
         name = key.replace("-", "_")
         if name not in known:
-            told = did_you_mean(name, known, f"settings are {', '.join(known)}")
+            advice = did_you_mean(name, known, f"settings are {', '.join(known)}")
             if isinstance(value, dict):
-                told = f"this is a table; write its settings at the top level, without [{_plain(key)}]"
-            raise SettingError(f"{shown} has {quoted(key)}; {told}")
+                advice = f"this is a table; write its settings at the top level, without [{_plain(key)}]"
+            raise SettingError(f"{shown} has {quoted(key)}; {advice}")
         if name in settings:
             raise SettingError(f"{shown} has {name} twice, as {option(name)[2:]} and {name}; keep one of them")
         try:
@@ -55,15 +55,15 @@ def read_toml(record: type, path: Path) -> dict[str, tuple[str, Any]]:
 
 
 def by_keys(error: SettingError, path: Path, keys: Mapping[str, str]) -> SettingError:
-    """Name the settings that come from a file by their keys, and the file; other settings keep their names.
+    """Let an error name the file and the keys of the settings that came from it; other settings keep their names.
 
     Args:
-        error: What was refused.
+        error: The error.
         path: The file.
-        keys: Of the settings that come from it, by name, the keys as written.
+        keys: For the name of each setting that came from the file, its key as written.
 
     Returns:
-        The error itself where it names none of these.
+        The new error; the same one where it names no setting of the file.
 
     Example:
         >>> by_keys(SettingError("`d0` is 8; drop it or `projector`"), Path("run.toml"), {"d0": "d0"}).as_options()
@@ -78,5 +78,5 @@ def _shown(path: Path) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text of a user, in which nothing may pass for the name of a setting."""
+    """Text from the user without backticks, so that nothing in it is taken for the name of a setting."""
     return printable(text).replace("`", "'")

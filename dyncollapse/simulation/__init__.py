@@ -1,4 +1,4 @@
-"""One toy run from its settings to its verdict: configuration, run, verdict and the saved report.
+"""One toy simulation from its settings to its verdict: configuration, run, verdict and saved report.
 
-Sweeps and commands run it; it knows the dynamics and the closed forms that it compares.
+Sweeps and commands run it; it compares the dynamics with each other and with the closed forms.
 """

@@ -1,4 +1,4 @@
-"""A configuration turned into what the dynamics need: task, objective, initial weights, batches."""
+"""From a configuration to what the dynamics need: task, objective, initial weights and batches."""
 
 from dataclasses import dataclass
 
@@ -14,13 +14,23 @@ from dyncollapse.model.streams import JoinedStream, PairStream
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.footprint import check_room, simulation_bytes
 
-# Samples for the embedding spectrum and for the verdict on ReLU networks: 1 % accuracy of a variance needs 2e4.
+# Samples for the embedding spectrum and for the verdict on ReLU networks: a variance to 1 % takes 2e4 of them.
 PROBE_SAMPLES = 20_000
 
 
 @dataclass(frozen=True, eq=False)
 class Simulation:
-    """A configuration turned into the objects that the dynamics need; every run shares `objective` and `task`."""
+    """What the dynamics of a configuration need.
+
+    Attributes:
+        configuration: The settings.
+        task: The distribution of data and augmentation, shared by all runs.
+        objective: The loss and the activation, shared by all runs.
+        weights: Initial weights, one tensor (runs, out, in) per layer.
+        biases: Initial biases, one tensor (runs, out) per layer, or none.
+        stream: The batches of all runs.
+        probe: PROBE_SAMPLES further pairs, by which the end of a simulation is judged.
+    """
 
     configuration: Configuration
     task: GaussianTask
@@ -32,7 +42,21 @@ class Simulation:
 
 
 def build(configuration: Configuration) -> Simulation:
-    """Make task, objective, initial weights and batches. Raises SettingError for what does not fit into memory."""
+    """Draw initial weights and set up task, objective and batches, from the configuration's seed.
+
+    Args:
+        configuration: The settings.
+
+    Returns:
+        The simulation, ready for `run`.
+
+    Raises:
+        SettingError: Where it would not fit into memory.
+
+    Example:
+        >>> build(Configuration(dim=4, aug_dim=2, depth=2, runs=3, pool=0)).weights[0].shape
+        torch.Size([3, 4, 4])
+    """
     advice = "lower `dim`, `depth`, `batch_size`, `pool` or `runs`"
     check_room(simulation_bytes(configuration), configuration.device, "this simulation", advice)
     device, dtype = torch.device(configuration.device), getattr(torch, configuration.dtype)

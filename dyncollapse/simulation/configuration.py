@@ -1,4 +1,4 @@
-"""Every setting of a simulation in one immutable record: presets, resolution of defaults, validation."""
+"""All settings of a simulation in one immutable record: presets, derived defaults and checks."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -34,27 +34,35 @@ from dyncollapse.runtime.settings import SettingError, quoted
 
 PresetName = Literal["paper", "authors-code"]
 PRESETS = get_args(PresetName)
-# Starts that are not given: see `resolve`.
+# Defaults of `init_scale` for gaussian and of `init_rate`; `resolve` says when.
 SMALL_START, AUTHORS_RATE = 0.1, 0.35
-# Sizes beyond which a number is a slip: what they take is checked besides.
+# Larger sizes are taken for typing errors; whether smaller ones fit into memory is checked in `build`.
 WIDEST, DEEPEST = 10**4, 10**3
 MOST_SAMPLES, MOST_STEPS, MOST_RUNS = 10**9, 10**12, 10**6
 
 
 @record
 class Configuration:
-    """A toy simulation, fully resolved. Variances, not standard deviations; time is lr x steps / (1 - momentum).
+    """All settings of a toy simulation, checked and immutable.
 
-    The defaults are the paper's setting (Eq. 2, one-sided, S = I/2). The paper does not give a learning rate, an
-    initialisation or a number of steps for it; the ones here show both mechanisms of collapse within seconds.
+    Strengths of data and augmentation are variances, not standard deviations. Flow time is lr x steps / (1 - momentum).
+    The defaults are the paper's setting (Eq. 2, one-sided views, S = I/2). The paper gives no learning rate,
+    initialisation or number of steps for it; those here show both mechanisms of collapse within seconds.
+
+    The class takes every field as it is. Presets, and defaults that follow from other settings, are the work of
+    `expand_grid` and of the command line: `expand_grid({"dim": 4})[0]` has `aug_dim` 2, while `Configuration(dim=4)`
+    is refused, because `aug_dim` stays 8.
 
     Raises:
-        SettingError: One line for a setting of another type or out of range, and for settings that contradict
-            each other.
+        SettingError: For a setting of another type or out of range, and for settings that contradict each other. It
+            is a ValueError of one line.
+
+    References:
+        docs/theory.md, section 2, defines the setting; docs/settings.md lists the settings as options.
 
     Example:
-        >>> Configuration(dim=4, aug_dim=2).lr
-        0.1
+        >>> Configuration(dim=4, aug_dim=2).widths
+        [4, 4]
         >>> Configuration(lr=-3)
         Traceback (most recent call last):
             ...
@@ -62,11 +70,14 @@ class Configuration:
     """
 
     preset: PresetName | None = setting(
-        None, "Eq. 2 as the paper analyses it, or the loss its code trains.", group="data", unset="none"
+        None,
+        "paper: the loss and views of its Eq. 2; authors-code: those of the authors' toy code.",
+        group="data",
+        unset="none",
     )
     case: Whole | None = setting(
         None,
-        "Which of the authors' two toy settings: 1 (strong augmentation) or 2 (deep).",
+        "Experiment of the authors' toy code: 1, strong augmentation of one layer; 2, weak augmentation of two.",
         group="data",
         low=1,
         high=2,
@@ -74,11 +85,11 @@ class Configuration:
         unset="1 for `preset` authors-code",
     )
     aug_strength: Number = setting(
-        1.5, "Augmentation variance k on the last `aug_dim` inputs.", group="data", low=0, high=LARGE
+        1.5, "Augmentation variance k of the last `aug_dim` inputs.", group="data", low=0, high=LARGE
     )
     dim: Whole = setting(
         16,
-        "Input dimension, and that of all layers where no other is given.",
+        "Input dimension, and width of every layer whose width is not given.",
         group="data",
         unit="dimensions",
         low=1,
@@ -86,7 +97,7 @@ class Configuration:
     )
     hidden_dim: Whole | None = setting(
         None,
-        "Width of the layers between.",
+        "Width of the hidden layers.",
         group="network",
         unit="dimensions",
         low=1,
@@ -102,21 +113,30 @@ class Configuration:
     data_var: Number = setting(0.5, "Data variance s of every input.", group="data", low=SMALL, high=LARGE)
     views: Views = setting(
         "one-sided",
-        "Which views are augmented: one, as the paper analyses, or both, as its code trains.",
+        "Augmented views: one-sided, only the positive, as in the paper's analysis; two-sided, all, as in its code.",
         group="data",
         unset="one-sided; two-sided for `loss` ntxent",
     )
-    loss: Loss = setting("infonce", "Loss; infonce is the paper's Eq. 2.", group="training")
+    loss: Loss = setting(
+        "infonce", "infonce, the paper's Eq. 2; dot, that of the authors' toy code; ntxent; spectral.", group="training"
+    )
     temperature: Number | None = setting(
-        None, "Temperature of dot and ntxent.", group="training", low=SMALL, high=LARGE, unset=f"{AUTHORS_TEMPERATURE}"
+        None,
+        "Temperature of the losses dot and ntxent.",
+        group="training",
+        low=SMALL,
+        high=LARGE,
+        unset=f"{AUTHORS_TEMPERATURE}",
     )
     depth: Whole = setting(1, "Number of layers.", group="network", unit="layers", low=1, high=DEEPEST)
-    activation: Activation = setting("linear", "Between layers.", group="network")
-    bias: bool = setting(False, "Give every layer a bias, started as torch's Linear.", group="network")
-    init: Initialiser = setting("gaussian", "Initialiser.", group="network")
+    activation: Activation = setting("linear", "Activation between layers.", group="network")
+    bias: bool = setting(False, "Give every layer a bias, initialised as in torch.nn.Linear.", group="network")
+    init: Initialiser = setting(
+        "gaussian", "Initial weights: gaussian, uniform as in torch.nn.Linear, or of a given spectrum.", group="network"
+    )
     init_scale: Number = setting(
         0.1,
-        "Standard deviation of gaussian, factor of the other initialisers.",
+        "Standard deviation of gaussian weights; a factor for the other initialisers.",
         group="network",
         low=SMALL,
         high=LARGE,
@@ -124,7 +144,7 @@ class Configuration:
     )
     init_rate: Number | None = setting(
         None,
-        "Of the initialiser spectrum: singular values exp(-rate k).",
+        "Decay rate of the initialiser spectrum: singular values exp(-rate k), k = 0, 1, ...",
         group="network",
         low=0,
         high=LARGE,
@@ -133,25 +153,31 @@ class Configuration:
     batch_size: Whole = setting(128, "Pairs in a batch, N.", group="training", unit="pairs", low=2, high=MOST_SAMPLES)
     pool: Whole = setting(
         10_000,
-        "Samples per run to draw batches from; 0 draws fresh ones.",
+        "Samples per run from which batches are drawn; 0 for fresh samples in every batch.",
         group="training",
         unit="samples",
         low=0,
         high=MOST_SAMPLES,
     )
     lr: Number = setting(
-        0.1, "Learning rate; a step advances flow time by it.", group="training", low=SMALL, high=LARGE
+        0.1,
+        "Learning rate; a step advances flow time by lr / (1 - momentum).",
+        group="training",
+        low=SMALL,
+        high=LARGE,
     )
     steps: Whole = setting(3_000, "SGD steps.", group="training", unit="steps", low=1, high=MOST_STEPS)
     momentum: Number = setting(0.0, "Heavy-ball momentum.", group="training", low=0, below=1)
     runs: Whole = setting(
-        8, "Independent runs, all at once, from one seed.", group="training", unit="runs", low=1, high=MOST_RUNS
+        8, "Independent runs, each with its own start and data.", group="training", unit="runs", low=1, high=MOST_RUNS
     )
     seed: Whole = setting(0, "Seed of everything random.", group="training", low=0, high=MOST_SEED)
-    dynamics: Several[Dynamics] = setting(("sgd", "flow"), "Any of sgd,flow,population, with commas.", group="flow")
+    dynamics: Several[Dynamics] = setting(
+        ("sgd", "flow"), "What to run: any of sgd,flow,population, separated by commas.", group="flow"
+    )
     flow_batches: Whole = setting(
         8,
-        "Fixed batches M that the flow's loss averages over.",
+        "Fixed batches M over which the flow averages its loss.",
         group="flow",
         unit="batches",
         low=1,
@@ -160,32 +186,36 @@ class Configuration:
     device: Text = setting("cpu", "cpu, cuda or cuda:N.", group="training", pattern=DEVICE, must=DEVICE_WORDS)
     threads: Whole = setting(
         1,
-        "CPU threads; more than one pays for many `runs` only.",
+        "CPU threads; more than one pays only with many `runs`.",
         group="training",
         unit="threads",
         low=1,
         high=MOST_WORKERS,
     )
-    dtype: Dtype = setting("float64", "Of SGD; flows are always float64.", group="training")
+    dtype: Dtype = setting("float64", "Floating-point type of SGD; flows always use float64.", group="training")
     out: Text | None = setting(None, "", group="output")
 
     def __post_init__(self) -> None:
-        """Check what the settings say together."""
+        """Refuse settings that contradict each other."""
         _check_together(self)
 
     @property
     def widths(self) -> list[int]:
-        """Dimensions from the inputs to the embedding, one more than there are layers."""
+        """Width of the inputs, of each hidden layer and of the embedding: one more number than there are layers."""
         return [self.dim, *[self.hidden_dim or self.dim] * (self.depth - 1), self.out_dim or self.dim]
 
     def as_dict(self) -> dict[str, Any]:
-        """All settings as plain values for JSON."""
+        """All settings by name, as plain values for JSON.
+
+        Returns:
+            A new dictionary, in the order in which the settings are declared.
+        """
         return {**asdict(self), "dynamics": list(self.dynamics)}
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings that come as one: `pinned` ones define the preset, `suggested` ones are its defaults."""
+    """A named set of settings: those in `pinned` cannot be changed, those in `suggested` are its defaults."""
 
     pinned: dict[str, Any]
     suggested: dict[str, Any]
@@ -214,9 +244,20 @@ AUTHORS_CASES = {
 
 
 def resolve(given: Mapping[str, Any]) -> Configuration:
-    """Fill in what was not given: from the preset, then from what the given settings imply, then from the defaults.
+    """Fill in the settings that were not given: from the preset, then from given settings, then from the defaults.
 
-    Raises SettingError, one line each, for a setting out of range or one that contradicts the preset.
+    Args:
+        given: Settings by name.
+
+    Returns:
+        The complete configuration.
+
+    Raises:
+        SettingError: For an unknown setting, one out of range, and one that contradicts the preset or another.
+
+    Example:
+        >>> resolve({"preset": "authors-code", "case": 2}).init
+        'spectrum'
     """
     known = settings_of(Configuration)
     if unknown := given.keys() - known.keys():
@@ -236,11 +277,11 @@ def resolve(given: Mapping[str, Any]) -> Configuration:
         suggested = {**chosen.suggested, **chosen.pinned}
     settings = {**suggested, **given, "case": case}
     if settings.get("loss") == "ntxent":
-        settings.setdefault("views", "two-sided")  # the only views that loss is defined on
+        settings.setdefault("views", "two-sided")  # the only views for which this loss is defined
     if settings.get("loss") in ("dot", "ntxent"):
         settings.setdefault("temperature", AUTHORS_TEMPERATURE)
     init = settings.get("init", "gaussian")
-    # ntxent knows no scale, and its gradient grows as 1 / |W|: a small start would only make it stiff.
+    # ntxent is invariant to the scale of W, and its gradient grows as 1 / |W|: a small start would only be stiff.
     small = init == "gaussian" and settings.get("loss") != "ntxent"
     settings.setdefault("init_scale", SMALL_START if small else 1.0)
     if init == "spectrum":
@@ -257,7 +298,7 @@ def _check_together(c: Configuration) -> None:
     if c.aug_dim > c.dim:
         raise SettingError(f"`aug_dim` is {c.aug_dim}; it must be between 0 and `dim` {c.dim}")
     if c.hidden_dim is not None and c.depth == 1:
-        raise SettingError(f"`hidden_dim` is {c.hidden_dim}, but `depth` 1 has no layer between; drop one of them")
+        raise SettingError(f"`hidden_dim` is {c.hidden_dim}, but `depth` 1 has no hidden layer; drop one of them")
     if c.pool != 0 and c.pool < c.batch_size:
         raise SettingError(
             f"`pool` is {c.pool} with `batch_size` {c.batch_size}; "
@@ -277,7 +318,7 @@ def _check_together(c: Configuration) -> None:
 
 
 def _check_objective(c: Configuration) -> None:
-    # Imported here, for torch comes with them, and options are made of the fields alone.
+    # Imported here, because these import torch, and the command line's options need only the fields.
     from dyncollapse.model.objective import Objective
     from dyncollapse.theory.population import check_population
 
@@ -295,5 +336,5 @@ def _shown(value: Any) -> str:
 
 
 def setting_names() -> tuple[str, ...]:
-    """Names of all settings, in the order in which they are declared."""
+    """The names of all settings, in the order in which they are declared."""
     return tuple(settings_of(Configuration))

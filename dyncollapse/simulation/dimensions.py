@@ -1,4 +1,4 @@
-"""A network's dimensions: singular values, and what data and augmentation do along each."""
+"""A network's dimensions: their singular values, and the variances of data and augmentation along each."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,30 @@ from dyncollapse.theory.modes import augmentation_ratio, modes
 
 @dataclass(frozen=True, eq=False)
 class Dimensions:
-    """The embedding's dimensions, each (*runs, k), in the order that the function which made them states.
+    """The dimensions of an embedding, and what data and augmentation do along each.
 
-    `singular_value` is P's (linear) or the standard deviation of the embedding along a principal direction (ReLU);
-    `data_var` and `aug_var` are variances of data and augmentation along the same input direction (linear) or
-    embedding direction (ReLU); `ratio` is rho there, NaN for outputs beyond the number of inputs, which no direction
-    feeds. `ratio_error` is the standard error of a rho that was sampled, None for an exact one.
+    `linear_dimensions`, `mode_dimensions` and `sampled_dimensions` make one; each states its order. `judge` says which
+    of the dimensions collapsed.
+
+    Attributes:
+        singular_value: (*runs, k): singular values of P for a linear network; for a ReLU network the standard
+            deviations of the embedding along its principal directions.
+        data_var: (*runs, k): variance of the data along the same direction, which is one of the inputs for a linear
+            network and one of the embedding for a ReLU network.
+        aug_var: (*runs, k): variance of the augmentation along that direction.
+        ratio: (*runs, k): rho along that direction; NaN for outputs beyond the number of inputs, to which no input
+            direction leads.
+        views: The view convention, "one-sided" or "two-sided".
+        ratio_error: (*runs, k): standard error of a sampled rho; None where rho is exact.
+
+    References:
+        docs/theory.md, section 2, defines rho.
+
+    Example:
+        >>> weights = (torch.diag(torch.tensor([2.0, 0.1], dtype=torch.float64)),)
+        >>> found = linear_dimensions(weights, GaussianTask.block(2, 1, aug_strength=1.5))
+        >>> found.singular_value.tolist(), found.ratio.tolist()
+        ([2.0, 0.1], [0.0, 1.5])
     """
 
     singular_value: Float[Tensor, "*runs k"]
@@ -34,11 +52,26 @@ class Dimensions:
 
 @outside_autocast
 def linear_dimensions(weights: Weights, task: GaussianTask) -> Dimensions:
-    """Singular values of P, largest first, and the variances along its right singular vectors.
+    """Singular values of P, largest first, with the variances along its right singular vectors.
 
-    One per output: those beyond the number of inputs are 0, and their ratio is NaN. Among nearly equal or nearly
-    vanishing singular values these vectors mix: where data and augmentation have common eigenvectors,
-    `mode_dimensions` keeps the modes apart.
+    There is one dimension per output; those beyond the number of inputs have the singular value 0 and the ratio NaN.
+    Singular vectors of nearly equal or nearly vanishing singular values are arbitrary mixtures. Where data and
+    augmentation have common eigenvectors, prefer `mode_dimensions`, which keeps the modes apart.
+
+    Args:
+        weights: One tensor (*runs, out, in) per layer of a linear network.
+        task: Covariances and view convention.
+
+    Returns:
+        The dimensions (*runs, outputs).
+
+    References:
+        docs/theory.md, section 2.
+
+    Example:
+        >>> found = linear_dimensions((torch.eye(3, 2, dtype=torch.float64),), GaussianTask.block(2, 1, 1.5))
+        >>> found.singular_value.tolist(), found.ratio.tolist()  # three outputs of two inputs
+        ([1.0, 1.0, 0.0], [0.0, 1.5, nan])
     """
     product = end_to_end(weights)
     _, sigma, vh = torch.linalg.svd(product, full_matrices=False)
@@ -48,7 +81,7 @@ def linear_dimensions(weights: Weights, task: GaussianTask) -> Dimensions:
 
 
 def _with_outputs(found: Dimensions, outputs: int) -> Dimensions:
-    """Add the outputs that no input direction feeds."""
+    """Add the outputs to which no input direction leads."""
     missing = max(0, outputs - found.singular_value.shape[-1])
     if not missing:
         return found
@@ -61,13 +94,31 @@ def _with_outputs(found: Dimensions, outputs: int) -> Dimensions:
 
 @outside_autocast
 def mode_dimensions(weights: Weights, task: GaussianTask) -> Dimensions:
-    """Singular values of P, each given to one of `modes(task)`, with that mode's exact variances and rho.
+    """Assign each singular value of P to one of `modes(task)`, with that mode's exact variances and rho.
 
-    Modes beyond the number of outputs get 0; outputs beyond the number of modes come last, with 0 and a ratio of NaN.
-    Every singular value goes to one mode, so that the overlaps of right singular vectors with the subspaces of
-    equal modes are largest in sum. The vectors of surviving dimensions are sharp and settle which modes
-    survive; the others, which are arbitrary mixtures at depth 2 and more, share the places that are left.
-    Raises ValueError for covariances that do not commute.
+    The assignment maximises the sum of the squared overlaps between right singular vectors and the subspaces of equal
+    modes. The vectors of dimensions that survive are sharp and decide which modes survive. The others are arbitrary
+    mixtures from two layers on, and share the modes that are left.
+
+    Args:
+        weights: One tensor (*runs, out, in) per layer of a linear network.
+        task: Covariances, which must commute, and view convention.
+
+    Returns:
+        The dimensions in the order of `modes`; modes beyond the number of outputs have the singular value 0. Outputs
+        beyond the number of modes come last, with the singular value 0 and the ratio NaN.
+
+    Raises:
+        ValueError: For covariances that do not commute.
+
+    References:
+        docs/theory.md, section 2.
+
+    Example:
+        >>> weights = (torch.tensor([[0.0, 0.1], [2.0, 0.0]], dtype=torch.float64),)
+        >>> found = mode_dimensions(weights, GaussianTask.block(2, 1, aug_strength=1.5))
+        >>> found.ratio.tolist(), [round(value, 6) for value in found.singular_value.tolist()]
+        ([0.0, 1.5], [2.0, 0.1])
     """
     product, task_modes = end_to_end(weights), modes(task)
     _, sigma, vh = torch.linalg.svd(product)
@@ -90,20 +141,41 @@ def mode_dimensions(weights: Weights, task: GaussianTask) -> Dimensions:
 
 @outside_autocast
 def sampled_dimensions(weights: Weights, pairs: Pairs, activation: str, biases: tuple[Tensor, ...] = ()) -> Dimensions:
-    """Dimensions of any network from a large batch: principal directions u of the embedding of the negatives.
+    """Estimate the dimensions of any network from many pairs, along the principal directions u of its embeddings.
 
-    The augmentation variance is that of u.(z' - z); rho = E(u.(z' - z))^2 / E(u.(z - z_j))^2, which for a linear
-    network equals the ratio of input variances along u's input direction.
+    rho = E(u.(z' - z))^2 / E(u.(z - z_j))^2 over positive pairs (z, z') and negatives z_j. For a linear network this
+    is the ratio of input variances along the input direction that u belongs to.
+
+    Args:
+        weights: One tensor (out, in) per layer.
+        pairs: A batch of n pairs of inputs; n well above the embedding dimension.
+        activation: "linear" or "relu", between the layers.
+        biases: One tensor (out,) per layer, or none.
+
+    Returns:
+        The dimensions, largest standard deviation first, with the standard error of each rho.
+
+    Raises:
+        ValueError: For an unknown activation.
+
+    References:
+        docs/theory.md, section 5c, the criterion on pairs.
+
+    Example:
+        >>> pairs = GaussianTask.block(2, 1, aug_strength=1.0).sample(20_000, torch.Generator().manual_seed(0))
+        >>> weights = (torch.diag(torch.tensor([1.0, 0.5], dtype=torch.float64)),)
+        >>> [round(rho, 1) for rho in sampled_dimensions(weights, pairs, "linear").ratio.tolist()]
+        [0.0, 1.0]
     """
     z, z_pos, y = (forward(weights, x, activation, biases) for x in (pairs.anchor, pairs.positive, pairs.negatives))
     centred = y - y.mean(-2, keepdim=True)
     _, sigma, vh = torch.linalg.svd(centred / centred.shape[-2] ** 0.5, full_matrices=False)
     moves, scores = ((z_pos - z) @ vh.mT).square(), (centred @ vh.mT).square()
     moved, spread = moves.mean(-2), sigma.square()
-    # A direction that is gone to the last digit has round-off over round-off for a ratio, which tells nothing.
+    # Along a direction that has vanished up to round-off, the ratio would be that of two round-off errors.
     alive = sigma > z.shape[-1] * torch.finfo(z.dtype).eps * sigma.amax(-1, keepdim=True)
     ratio = torch.where(alive & (moved > 0), moved / (2 * spread), 0.0)
-    # One sample pulls rho = E a / (2 E s) by (a - 2 rho s) / (2 E s) over the number of samples.
+    # Delta method: one of n samples changes rho = E a / (2 E s) by (a - 2 rho s) / (2 E s) / n.
     error = (moves - 2 * ratio.unsqueeze(-2) * scores).std(-2) / (2 * spread) / y.shape[-2] ** 0.5
     error = torch.where(alive, error, torch.inf)
     one_sided = pairs.views == "one-sided"

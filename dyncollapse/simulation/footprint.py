@@ -1,4 +1,4 @@
-"""How much memory work takes at least, and how much there is, before anything is allocated."""
+"""How much memory a simulation takes at least, and how much is free, before anything is allocated."""
 
 import itertools
 import os
@@ -10,13 +10,13 @@ import torch
 from dyncollapse.runtime.settings import SettingError
 from dyncollapse.simulation.configuration import Configuration
 
-# What a process keeps of a simulation, in states: SGD's weights and gradients; SciPy's DOP853 has 16 stages beside its
-# state; and of every dynamics its record, at most as many states as `training.record_steps` gives.
+# Memory of the dynamics, in units of one set of weights. SGD: weights and gradients. Flow: the state and 16 stages of
+# SciPy's DOP853. Every dynamics: its record, as many sets as `training.record_steps` gives at most.
 SGD_STATES, FLOW_STATES, RECORDS = 2, 17, 64
-# Samples that a simulation is judged by (`simulation.PROBE_SAMPLES`), two views of each.
+# Two views of each sample by which a simulation is judged (`build.PROBE_SAMPLES`).
 PROBES = 2 * 20_000
 MEMINFO = Path("/proc/meminfo")
-# Limits of a container, and what it has used: of control groups of version 2 and of version 1.
+# Limit of a container and its usage, in control groups of version 2 and of version 1.
 LIMITS = (
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
     (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
@@ -24,16 +24,16 @@ LIMITS = (
 
 
 def check_room(needed: float, device: torch.device | str, what: str, advice: str) -> None:
-    """Refuse what cannot fit, before it is tried.
+    """Refuse work that cannot fit into memory, before it starts.
 
     Args:
         needed: Bytes that it takes at least.
-        device: Where they would be.
-        what: What takes them, as the subject of a sentence.
+        device: Where it would run.
+        what: What needs the memory, the subject of the message.
         advice: What to do, with names of settings in backticks.
 
     Raises:
-        SettingError: One line that says how much it would take and how much there is.
+        SettingError: Where less memory is free; the message says how much is needed and free.
 
     Example:
         >>> check_room(2.0**80, "cpu", "this grid", "lower `dim`")  # doctest: +ELLIPSIS
@@ -69,7 +69,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def _reclaimable(group: Path) -> int:
-    """Bytes of cached files, which a container counts as used and gives up when asked."""
+    """Bytes of cached files, which a container counts as used although it frees them on demand."""
     with suppress(OSError, ValueError):
         words = (group / "memory.stat").read_text().split()
         return sum(int(words[words.index(name) + 1]) for name in ("active_file", "inactive_file"))
@@ -77,13 +77,13 @@ def _reclaimable(group: Path) -> int:
 
 
 def simulation_bytes(configuration: Configuration) -> float:
-    """Bytes that a simulation takes at least: samples, weights, softmax weights and records, in its largest phase.
+    """A lower bound on the memory of a simulation: samples, weights, softmax weights and records.
 
     Args:
-        configuration: Its settings.
+        configuration: The settings.
 
     Returns:
-        Bytes; a lower bound.
+        Bytes in the largest of its phases.
 
     Example:
         >>> simulation_bytes(Configuration(dim=10_000)) > 100 * 2**30
@@ -94,12 +94,12 @@ def simulation_bytes(configuration: Configuration) -> float:
     layers = runs * sum(a * b for a, b in itertools.pairwise(widths))
     batch = runs * n * max(widths)
     common = size * (layers + PROBES * configuration.dim + 2 * configuration.dim**2)
-    # A CPU takes the softmax run by run where all of them are too large for a cache.
+    # On a CPU the softmax is computed run by run where that of all runs would not fit into a cache.
     softmax = (1 if configuration.device == "cpu" else runs) * n**2
     phases = {
         "sgd": size * (SGD_STATES * layers + 2 * batch + softmax + runs * configuration.pool * configuration.dim),
         "flow": 8 * (FLOW_STATES * layers + 2 * configuration.flow_batches * batch + softmax),
-        # Run by run, with the work array in which LSODA has room for a Jacobian.
+        # Run by run; LSODA's work array holds a Jacobian.
         "population": 8 * (layers / runs) ** 2,
     }
     recorded = configuration.dynamics if configuration.steps >= 2 * RECORDS else ()

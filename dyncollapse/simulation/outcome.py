@@ -1,4 +1,4 @@
-"""What a simulation has recorded, with the dimensions at the end of each dynamics and the verdict on them."""
+"""The outcome of a simulation: its records, the dimensions at the end of each, and the verdict."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,9 +18,9 @@ class Outcome:
     """What a simulation has recorded so far, and what became of its dimensions.
 
     Attributes:
-        simulation: What was run.
+        simulation: The simulation.
         trajectories: The record of each dynamics by name, in the order in which they ran.
-        status: running, finished, diverged, failed or interrupted.
+        status: "running", "finished", "diverged", "failed" or "interrupted".
     """
 
     simulation: Simulation
@@ -34,13 +34,13 @@ class Outcome:
 
     @cached_property
     def verdict(self) -> Verdict | None:
-        """The verdict on SGD's end if SGD was run, else on the first flow's; None when nothing has been recorded."""
+        """The verdict on the end of SGD, or of the first flow where there is no SGD; None without any record."""
         name = next((n for n in ("sgd", "flow", "population") if n in self.trajectories), None)
         return None if name is None else _judge_end(self.simulation, name, self.trajectories[name], self.ends[name])
 
 
 def dimensions(simulation: Simulation, trajectory: Trajectory) -> Dimensions:
-    """Dimensions of the network at the trajectory's end: mode by mode for linear ones, from probe samples for ReLU."""
+    """The dimensions at a trajectory's end: mode by mode for a linear network, from the probe samples for ReLU."""
     weights = tuple(w.to(simulation.task.data_cov.dtype) for w in trajectory.final())
     if simulation.objective.activation == "linear":
         return mode_dimensions(weights, simulation.task)
@@ -51,7 +51,7 @@ def dimensions(simulation: Simulation, trajectory: Trajectory) -> Dimensions:
 def _judge_end(simulation: Simulation, name: str, trajectory: Trajectory, end: Dimensions) -> Verdict:
     rest, escape = rest_values(simulation), None
     if rest is not None:
-        # Where it stands now, not where it started, tells how long a dimension still waits; so does what pulls it now.
+        # How long a dimension still waits follows from its value and its force now, not from those at the start.
         growth = None if name == "population" else batch_growth(simulation, end_to_end(trajectory.final()))
         values = end.singular_value[..., : simulation.task.dim]
         escape = float(trajectory.time[-1]) + escape_times(simulation, values, growth)

@@ -1,4 +1,4 @@
-"""What the closed forms say of a simulation: rest values, times of escape, and how many dimensions have room."""
+"""What the closed forms predict for a simulation: rest values, escape times and the number of possible dimensions."""
 
 import torch
 from jaxtyping import Float
@@ -11,16 +11,16 @@ from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.theory.equilibria import escape_time, growth_rates, rest_singular_values
 from dyncollapse.theory.modes import modes
 
-# Pairs of the probe, in batches, that the force is averaged over: a few per cent of it. Larger batches than that, whose
-# n x n weights would not fit, differ from infinitely many samples no more than one of this size does.
+# Pairs of the probe over which the force is averaged, in batches: enough for a few per cent. A batch size above this is
+# cut to it, since its n x n weights would not fit, and one of this size is as close to infinitely many samples.
 MOST_PAIRS = 4096
 
 
 def room(simulation: Simulation) -> int:
-    """How many dimensions the layers can pass on: the width of the narrowest.
+    """The largest number of dimensions that the layers can represent: the width of the narrowest one.
 
-    What a nonlinearity makes of the inputs may have more dimensions than these, so that only the widths behind it
-    count.
+    Behind a nonlinearity there may be more dimensions than inputs, so the input dimension counts for linear networks
+    only.
     """
     outputs = [w.shape[-2] for w in simulation.weights]
     linear = simulation.objective.activation == "linear" or len(simulation.weights) == 1
@@ -28,7 +28,7 @@ def room(simulation: Simulation) -> int:
 
 
 def rest_values(simulation: Simulation) -> Tensor | None:
-    """Rest values in closed form, or None where there is none: ntxent and ReLU networks."""
+    """Rest values (d,) of the modes in closed form; None for ntxent and for ReLU networks, which have none."""
     if simulation.objective.loss == "ntxent" or simulation.objective.activation != "linear":
         return None
     return rest_singular_values(simulation.task, simulation.configuration.loss, simulation.configuration.temperature)
@@ -37,12 +37,22 @@ def rest_values(simulation: Simulation) -> Tensor | None:
 def escape_times(
     simulation: Simulation, values: Float[Tensor, "*runs d"], growth: Float[Tensor, " d"] | None = None
 ) -> Float[Tensor, " d"]:
-    """Flow time by which each mode escapes from the given singular values, for linear networks.
+    """Flow time until each mode of a linear network escapes from its present singular value.
 
-    Assumes aligned layers under a constant force `growth`, by default that of infinitely many samples at W = 0:
-    balanced layers then take this long, all others less. While other modes still grow, or grow without bound, the
-    force of finite batches goes on fading, and escapes come later than this says. The mean over runs is geometric,
-    for escape times go with log p (one layer) or powers of it.
+    The closed form assumes aligned layers and a constant force. Balanced layers take exactly this long and all others
+    less. The force of finite batches fades further while other modes grow; escapes then come later than predicted.
+
+    Args:
+        simulation: The simulation.
+        values: Present singular value of each mode; the runs are averaged geometrically, because an escape time
+            depends on log p (one layer) or on a power of p.
+        growth: Rate of each mode; by default that of infinitely many samples at W = 0.
+
+    Returns:
+        A time per mode from now on, infinite for one that never escapes.
+
+    References:
+        docs/theory.md, section 5f.
     """
     rest, task_modes = rest_values(simulation), modes(simulation.task)
     assert rest is not None
@@ -57,11 +67,19 @@ def escape_times(
 
 
 def batch_growth(simulation: Simulation, product: Float[Tensor, "runs m d"]) -> Float[Tensor, " d"] | None:
-    """v^T X v on batches of the configured size, mean over runs, for the direction v of each of `modes`.
+    """Present growth rate v^T X v of each mode on batches of the configured size, averaged over the runs.
 
-    Once unaugmented modes separate the embeddings, the softmax of a finite batch has little weight left for its
-    negatives and every force fades: infinitely many samples would say nothing about how long a dimension waits.
-    Among equal modes the directions are P's own. None for losses other than Eq. 2, and beyond floating point.
+    Once unaugmented modes have separated the embeddings, the softmax of a finite batch leaves its negatives little
+    weight, and every force fades. Rates of infinitely many samples would then say nothing about how long a dimension
+    waits.
+
+    Args:
+        simulation: The simulation.
+        product: P of every run.
+
+    Returns:
+        A rate per mode, along P's own directions v among equal modes; None for losses other than Eq. 2, and where the
+        rates overflow.
     """
     if simulation.objective.loss != "infonce":
         return None
@@ -76,12 +94,12 @@ def batch_growth(simulation: Simulation, product: Float[Tensor, "runs m d"]) -> 
         force = mean_force(p, pairs)
         for group in task_modes.groups:
             frame = task_modes.directions[:, group]
-            v = frame @ torch.linalg.svd(p @ frame).Vh.T  # all of them, beyond P's rank too
+            v = frame @ torch.linalg.svd(p @ frame).Vh.T  # all directions, also those beyond the rank of P
             rates[group] = ((v.T @ force) * v.T).sum(-1)
     mean = growth.mean(0)
     return mean if mean.isfinite().all() else None
 
 
 def time_per_step(configuration: Configuration) -> float:
-    """Flow time that one SGD step covers."""
+    """Flow time that one SGD step covers: lr / (1 - momentum)."""
     return configuration.lr / (1 - configuration.momentum)

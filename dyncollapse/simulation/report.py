@@ -1,4 +1,4 @@
-"""A simulation's outcome as plain values and files: the JSON report and what is saved in the run folder."""
+"""A simulation's outcome as plain values and as the files of a run folder."""
 
 import math
 import platform
@@ -28,7 +28,14 @@ from dyncollapse.theory.population import negatives_needed, population_valid
 
 
 def report(outcome: Outcome) -> dict[str, Any]:
-    """Everything about an outcome as plain JSON values; what is infinite or does not exist is null."""
+    """The report of an outcome as plain JSON values: settings, predictions, ends of the dynamics, verdict.
+
+    Args:
+        outcome: The outcome.
+
+    Returns:
+        What run.json holds; infinite and undefined numbers are None.
+    """
     simulation = outcome.simulation
     return {
         "config": {**simulation.configuration.as_dict(), "versions": versions()},
@@ -42,8 +49,19 @@ def report(outcome: Outcome) -> dict[str, Any]:
 
 
 def save(outcome: Outcome, folder: Path) -> dict[str, Any]:
-    """Write run.json and one .npz per trajectory, each whole or not at all, and return what run.json says."""
-    settings = {"config": outcome.simulation.configuration.as_dict()}  # the seed goes with every file
+    """Write run.json and one .npz file per trajectory, each atomically.
+
+    Args:
+        outcome: The outcome.
+        folder: The run folder; it must exist.
+
+    Returns:
+        The content of run.json.
+
+    Raises:
+        CannotWrite: Where a file cannot be written.
+    """
+    settings = {"config": outcome.simulation.configuration.as_dict()}  # so that every file has its seed
     for name, trajectory in outcome.trajectories.items():
         replace(trajectory, meta=trajectory.meta | settings).save(folder / f"{name}.npz")
     values = report(outcome)
@@ -52,7 +70,7 @@ def save(outcome: Outcome, folder: Path) -> dict[str, Any]:
 
 
 def was_killed(folder: Path, configuration: Configuration) -> bool:
-    """Whether a folder that no process holds was left by one that was killed while it ran this configuration."""
+    """Whether an unlocked folder was left by a process that was killed while it ran this configuration."""
     try:
         found = read_json(folder / "run.json")
         settings = {name: found["config"][name] for name in configuration.as_dict()}
@@ -62,10 +80,10 @@ def was_killed(folder: Path, configuration: Configuration) -> bool:
 
 
 def recorded(folder: Path) -> dict[str, Trajectory]:
-    """The trajectories that a killed run had saved: those of the dynamics that had ended."""
+    """The trajectories that a killed run had saved, one for each dynamics that had ended."""
     found = {}
     for name in read_json(folder / "run.json")["dynamics"]:
-        with suppress(OSError, ValueError):  # what cannot be read is run again
+        with suppress(OSError, ValueError):  # a dynamics whose file cannot be read is run again
             found[name] = Trajectory.load(folder / f"{name}.npz")
     return found
 
@@ -186,7 +204,14 @@ def _distance(outcome: Outcome, other: str) -> dict[str, Any] | None:
 
 
 def versions(*others: str) -> dict[str, str]:
-    """Of this package, Python, what the numbers depend on, and `others` that are installed."""
+    """Versions of this package, of Python and of the libraries on which the numbers depend.
+
+    Args:
+        *others: Further packages; those that are not installed are left out.
+
+    Returns:
+        Versions by name.
+    """
     try:
         own = version("dyncollapse")
     except PackageNotFoundError:  # run from a checkout that was not installed

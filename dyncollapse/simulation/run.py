@@ -1,4 +1,4 @@
-"""Run one toy simulation: the dynamics that its configuration asks for, from the same start."""
+"""Run one toy simulation: each dynamics of its configuration, all from the same start."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -25,10 +25,21 @@ def run(
     keep: Callable[[Outcome], None],
     known: Mapping[str, Trajectory] | None = None,
 ) -> Outcome:
-    """Run each of the configuration's dynamics from the same start; `keep` is called whenever one has ended.
+    """Run each of the configuration's dynamics from the same start.
 
-    Dynamics in `known` have been run already and are not run again. Diverged, FlowFailed and Ctrl-C pass through after
-    what they carry has been added to the outcome and handed to `keep`.
+    Args:
+        simulation: The simulation.
+        progress: Called as progress(name of the dynamics, done, total).
+        keep: Called with the outcome so far whenever a dynamics has ended, also by an error.
+        known: Records of dynamics that need not run again, by name.
+
+    Returns:
+        The outcome.
+
+    Raises:
+        Diverged: Where SGD leaves its bounds; its record is in the outcome that `keep` got.
+        FlowFailed: Where a solver gives up; likewise.
+        KeyboardInterrupt: On Ctrl-C; likewise.
     """
     outcome = Outcome(simulation)
     names = simulation.configuration.dynamics

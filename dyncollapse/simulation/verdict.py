@@ -1,4 +1,4 @@
-"""From a network's dimensions to a verdict: which collapsed, by augmentation, by waiting or for want of width."""
+"""From a network's dimensions to a verdict: which collapsed, and whether by augmentation, by waiting or by width."""
 
 import math
 from collections.abc import Sequence
@@ -24,30 +24,47 @@ def judge(
     room: int | None = None,
     outputs: int | None = None,
 ) -> Verdict:
-    """Judge the mean over runs: which dimensions collapsed, by augmentation, by waiting or for want of width.
+    """Judge which dimensions collapsed, and why, from the mean over runs.
 
-    A dimension collapsed below COLLAPSED_BELOW of the largest value. With rho >= 1, or when it has reached its
-    predicted rest value or that is negligible, it is kept down by strong augmentation; a sampled rho within its error
-    of 1 is suppressed under two-sided views, where it cannot exceed 1 if both views are drawn alike, and unexplained
-    under one-sided ones. Of those left no more than `room` can be alive at once: the others are
-    structural. All else only grows too slowly (implicit regularisation).
+    A dimension is alive while its singular value exceeds COLLAPSED_BELOW times the largest one, or times `scale` where
+    that is larger. A dimension that is not alive has collapsed. It is the first of these that applies:
+
+    - structural, where no input direction leads to it (rho is NaN);
+    - dead, where rho >= 1: strong augmentation lets it rest at zero only;
+    - suppressed, where strong augmentation lets it rest only at a value too small to count, or at one that it has
+      reached. Under two-sided views a sampled rho within its error of 1 counts as this, since views that are drawn
+      alike never have rho above 1;
+    - unexplained, where a sampled rho is within its error of 1 under one-sided views;
+    - waiting: it has rho < 1 and grows, only slowly (implicit regularisation).
+
+    No more than `room` dimensions can be alive at once. Of the waiting and unexplained ones beyond that number, those
+    with the largest rho (for a sampled rho: the smallest singular value) are structural instead.
 
     Args:
-        dimensions: Singular values and ratios, (*runs, k).
-        scale: Singular value at which the loss begins to see a dimension, where it has one: if all are far below it,
-            all have collapsed. So has a network that is zero.
-        rest: Predicted rest values (k,) of the first k dimensions.
-        escape: Flow time (k,) until which each would wait, infinite for never.
-        time_per_step: Turns flow time into SGD steps in the sentence.
+        dimensions: Singular values and rho, (*runs, k).
+        scale: Singular value from which on the loss sees a dimension, see `natural_scale`. A network whose dimensions
+            are all far below it, or zero, has collapsed altogether.
+        rest: Predicted rest values (j,) of the first j dimensions.
+        escape: Flow time (j,) at which each of these escapes if it waits; infinite for never.
+        time_per_step: Flow time per SGD step; the sentence then names steps as well.
         room: Width of the narrowest layer.
-        outputs: Dimensions of the embedding, where `dimensions` are the input modes and these are more: the sentence
-            is then about the embedding's.
+        outputs: Embedding dimension where it is less than k, the number of input modes: the sentence then counts
+            dimensions of the embedding.
 
     Returns:
         The verdict, with one fate per dimension.
 
     Raises:
         ValueError: For singular values that are not finite.
+
+    References:
+        docs/theory.md, sections 5b, 5c and 5f.
+
+    Example:
+        >>> rho = torch.tensor([0.2, 0.4, 1.5])
+        >>> found = Dimensions(torch.tensor([1.0, 1e-3, 1e-3]), torch.full((3,), 0.5), aug_var=rho, ratio=rho)
+        >>> [str(one.fate) for one in judge(found).dimensions]
+        ['alive', 'waiting', 'dead']
     """
     k = dimensions.singular_value.shape[-1]
     sigma = dimensions.singular_value.reshape(-1, k).mean(0)
@@ -57,7 +74,7 @@ def judge(
     threshold = COLLAPSED_BELOW * max(float(sigma.max()), scale)
     low = torch.zeros(k, dtype=torch.bool)
     if rest is not None:
-        # Unaugmented dimensions grow without bound, and the threshold with them: that alone suppresses nothing.
+        # Unaugmented dimensions grow without bound and take the threshold along; that alone suppresses no dimension.
         bounded = max([scale, *rest[torch.isfinite(rest)].tolist()])
         at_rest = sigma[: len(rest)] >= rest / 2
         low[: len(rest)] = (rest <= COLLAPSED_BELOW * bounded) | ((rest <= threshold) & at_rest)
@@ -85,7 +102,7 @@ def judge(
 
 
 def _fate(rho: float, error: float, rests_low: bool, views: str) -> Fate:
-    """What becomes of a collapsed dimension, while layers have room for it."""
+    """The fate of a collapsed dimension, before the layers' widths are considered."""
     if math.isnan(rho):
         return Fate.STRUCTURAL
     if rho - error >= 1:
@@ -96,7 +113,7 @@ def _fate(rho: float, error: float, rests_low: bool, views: str) -> Fate:
 
 
 def _give_room(fates: list[Fate], room: int, order: Tensor) -> None:
-    """Call structural what would live but has no room, those of the least `order` first."""
+    """Turn waiting and unexplained dimensions beyond `room` into structural ones, those of least `order` first."""
     would_live = [k for k, fate in enumerate(fates) if fate in (Fate.ALIVE, Fate.WAITING, Fate.UNEXPLAINED)]
     waiting = sorted((k for k in would_live if fates[k] is not Fate.ALIVE), key=lambda k: float(order[k]))
     for k in waiting[: max(0, len(would_live) - room)]:
@@ -104,10 +121,26 @@ def _give_room(fates: list[Fate], room: int, order: Tensor) -> None:
 
 
 def natural_scale(task: GaussianTask, objective: Objective) -> float:
-    """Value in `Dimensions.singular_value` at which embeddings reach the loss's own scale.
+    """The value of `Dimensions.singular_value` at which embeddings reach the scale of the loss.
 
-    That scale is the kernel's width 1 for infonce, the root of the temperature for dot, 1 for spectral and 0
-    for ntxent, which has none; for linear networks it is divided by the data's largest standard deviation.
+    Embeddings reach it at a standard deviation of 1 for infonce, the width of its kernel; of the square root of the
+    temperature for dot; and of 1 for spectral. ntxent has no scale. For linear networks the result is that standard
+    deviation over the largest one of the data.
+
+    Args:
+        task: The covariances.
+        objective: Loss, temperature and activation.
+
+    Returns:
+        A singular value of P for linear networks, a standard deviation of the embedding for ReLU networks; 0 for
+        ntxent.
+
+    Raises:
+        ValueError: For an objective with a value of its own, whose scale is unknown.
+
+    Example:
+        >>> natural_scale(GaussianTask.block(2, 1, aug_strength=1.0, data_var=4.0), Objective())
+        0.5
     """
     widths = {"infonce": 1.0, "dot": (objective.temperature or 0.0) ** 0.5, "spectral": 1.0, "ntxent": 0.0}
     width = widths[named_loss(objective)]
@@ -116,7 +149,15 @@ def natural_scale(task: GaussianTask, objective: Objective) -> float:
 
 
 def moment(time: float, time_per_step: float | None = None) -> str:
-    """Say a flow time to three digits, with the SGD step it belongs to; "never" for infinity."""
+    """A flow time in words, to three digits.
+
+    Args:
+        time: The flow time.
+        time_per_step: Flow time per SGD step; the words then name the step as well.
+
+    Returns:
+        As "t = 30 (step 300)"; "never" for infinity.
+    """
     if time == float("inf"):
         return "never"
     three = (f"{float(f'{number:.3g}'):g}" for number in (time, time / (time_per_step or 1.0)))
@@ -129,11 +170,12 @@ def _sentence(fates: Sequence[Fate], on_threshold: int, waits: str, room: int | 
     dead, low = counts[Fate.DEAD], counts[Fate.SUPPRESSED]
     lost = dead + low
     if outputs is not None:
-        # Any mode may fill any dimension of the embedding. What no living or waiting one fills is lost to augmentation.
+        # Any mode may fill any dimension of the embedding. Those that no alive or waiting mode fills are lost to
+        # augmentation.
         passed = min(outputs, room or outputs)
         total, counts[Fate.STRUCTURAL] = outputs, outputs - passed
         left = passed
-        for fate in (Fate.ALIVE, Fate.WAITING, Fate.UNEXPLAINED):  # in the mean over runs more may be alive
+        for fate in (Fate.ALIVE, Fate.WAITING, Fate.UNEXPLAINED):  # more may be alive in the mean over runs
             counts[fate] = min(counts[fate], left)
             left -= counts[fate]
         lost, on_threshold = left, 0
@@ -164,7 +206,7 @@ def _sentence(fates: Sequence[Fate], on_threshold: int, waits: str, room: int | 
 
 
 def _ends(moments: list[str]) -> str:
-    """Say when waiting dimensions escape, from the moments of all in order."""
+    """When the waiting dimensions escape, from all their moments in order."""
     never = moments.count("never")
     known = moments[: len(moments) - never]
     if not known:

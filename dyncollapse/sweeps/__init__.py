@@ -1,4 +1,4 @@
-"""Many toy runs: a grid of settings, packed into ensembles, run by workers, resumed, and collected into tables.
+"""Many toy simulations: a grid of settings, packed into ensembles, run by workers, resumed and collected into tables.
 
-Points are folders of their own, so a killed sweep loses nothing that was recorded.
+Each point of the grid has its own folder, so that a killed sweep loses nothing that was finished.
 """

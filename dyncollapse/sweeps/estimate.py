@@ -1,4 +1,4 @@
-"""What a sweep will take, from a few steps of every shape that it has: rough, and said to be."""
+"""A rough estimate of a sweep's time and memory, from a few steps of each shape of pack."""
 
 import math
 import sys
@@ -15,24 +15,35 @@ from dyncollapse.simulation.report import report
 from dyncollapse.simulation.run import run
 from dyncollapse.sweeps.packing import shape_of
 
-# Seconds that one dynamics of one shape is watched, its steps of SGD at most, and how many shapes are: rules of thumb,
-# by which an estimate takes at most a few seconds.
+# Seconds for which each dynamics of a shape is watched, most SGD steps of that, and most shapes that are watched: rules
+# of thumb that keep an estimate within a few seconds.
 WATCHED, STEPS, SHAPES = 0.4, 200, 8
-
-
-# Seconds that each dynamics of a single simulation is watched before it starts.
+# Seconds for which each dynamics of a single simulation is watched before it starts.
 GLANCE = 0.15
 
 
 class Estimate(NamedTuple):
-    """Seconds of the whole sweep and bytes per worker, None where the system does not tell."""
+    """Rough time and memory of a sweep.
+
+    Attributes:
+        seconds: Time of the whole sweep.
+        memory: Bytes per worker; None where the system does not report memory.
+    """
 
     seconds: float
     memory: int | None
 
 
 def estimate(packs: Sequence[Sequence[Configuration]], workers: int) -> Estimate:
-    """Time some steps of each shape of pack, of at most SHAPES, and share the sum of all packs among the workers."""
+    """Estimate what a sweep takes, by timing a few steps of each shape of pack, of SHAPES of them at most.
+
+    Args:
+        packs: The sweep's packs.
+        workers: How many of them run at the same time.
+
+    Returns:
+        Time and memory.
+    """
     of_shape: dict[tuple[object, ...], list[Sequence[Configuration]]] = {}
     for pack in packs:
         of_shape.setdefault((*shape_of(pack[0]), sum(c.runs for c in pack)), []).append(pack)
@@ -49,20 +60,20 @@ def estimate(packs: Sequence[Sequence[Configuration]], workers: int) -> Estimate
 
 
 def expected_seconds(configuration: Configuration) -> float:
-    """Roughly what a simulation will take, from a glance at each of its dynamics."""
+    """Roughly the seconds that a simulation will take, from the first moments of each of its dynamics."""
     return _seconds([configuration], GLANCE)
 
 
-# A flow that hardly advances is watched so many times as long, and then taken to have advanced by this share.
+# A flow that hardly advances is watched PATIENCE times as long, and then counted as advanced by LEAST_SHARE.
 PATIENCE, LEAST_SHARE = 10, 1e-9
 
 
 class _Seen(Exception):
-    """Enough of a simulation has been watched."""
+    """The simulation has been watched for long enough."""
 
 
 def _seconds(pack: Sequence[Configuration], watched: float = WATCHED) -> float:
-    """Of one pack: SGD of all its runs at once, flows point by point."""
+    """Seconds of one pack: SGD of all its runs at once, flows point by point."""
     first = replace(pack[0], pool=min(pack[0].pool, 4 * pack[0].batch_size))  # a short look needs few samples
     together = replace(first, runs=sum(c.runs for c in pack), steps=min(STEPS, first.steps), dynamics=("sgd",))
     with torch_threads(first.threads):
@@ -79,7 +90,7 @@ def _report_seconds(configuration: Configuration) -> float:
     simulation = build(replace(configuration, steps=1, dynamics=("sgd",)))
     try:
         outcome = run(simulation, lambda *_: None, lambda _: None)
-    except Diverged:  # and so will the point, which then reports nothing
+    except Diverged:  # the point itself will diverge, too, and then writes no report
         return 0.0
     started = clock.perf_counter()
     report(outcome)
@@ -87,10 +98,10 @@ def _report_seconds(configuration: Configuration) -> float:
 
 
 def _watch(configuration: Configuration, watched: float, times: float = 1.0) -> float:
-    """Seconds of one dynamics that goes on for so many times as long, from what it does in `watched` of them.
+    """Seconds of one dynamics, from how far it comes in `watched` seconds; SGD goes on for `times` as many steps.
 
-    A flow's solver takes about equal steps in log(1 + t): it is extrapolated in that (measured: within a factor of 2
-    for depth 1 to 3).
+    The solvers of flows take about equal steps in log(1 + t), so flows are extrapolated in log(1 + t): measured, this
+    is within a factor of 2 for depths 1 to 3.
     """
     (name,), began = configuration.dynamics, clock.perf_counter()
     simulation = build(configuration)
@@ -114,13 +125,13 @@ def _watch(configuration: Configuration, watched: float, times: float = 1.0) -> 
         share = 1.0
     except _Seen:
         pass
-    except Exception:  # what diverges or fails will say so in its own time; until then it costs what it cost
+    except Exception:  # a failure is reported when the sweep runs; here it counts for the time until it happened
         share = share or 1.0
     return started - began + times * (clock.perf_counter() - started) / max(share, LEAST_SHARE)
 
 
 def _peak_memory(more: int) -> int | None:
-    """This process at its largest, which has done what a worker does, with `more` bytes beside that."""
+    """The peak memory of this process, which has just done the work of a worker, plus `more` bytes."""
     if sys.platform == "win32":
         return None
     import resource

@@ -1,4 +1,4 @@
-"""Grids of simulations: option text into values, values into configurations, and a name for each of these."""
+"""Grids of simulations: values from the text of options, configurations from values, and a name for each of these."""
 
 import hashlib
 import itertools
@@ -14,22 +14,32 @@ from dyncollapse.runtime.records import settings_of
 from dyncollapse.runtime.settings import SettingError, option, quoted
 from dyncollapse.simulation.configuration import Configuration, resolve
 
-# Each point takes 0.06 ms to resolve and 640 bytes of sweep.json: more would make a plan beyond 128 MB.
+# A point takes 0.06 ms to resolve and 640 bytes of sweep.json: a larger grid would need more than 128 MB for its plan.
 MOST_POINTS = 2 * 10**5
-# Letters of a number: exact arithmetic takes longer the more digits there are.
+# Most characters of a number: exact arithmetic slows down with every digit.
 MOST_DIGITS = 100
-# Settings that say where and how fast something runs, not what comes out.
+# Settings that do not change the results, only where and how fast they are computed.
 NOT_HASHED = ("out", "threads")
-# What `resolve` derives from other settings; as an axis of a grid these give way to what they follow from.
+# Settings that `resolve` derives from others; those others are preferred as axes of a grid.
 IMPLIED = ("aug_dim", "views", "temperature", "init_scale", "init_rate")
 KINDS = settings_of(Configuration)
 
 
 def parse_grid(texts: Mapping[str, str]) -> dict[str, list[Any]]:
-    """Read the values of several settings, as `parse_values` does, when all of them together are a grid of this size.
+    """Read the values of several settings as `parse_values` does, once their grid is known to be small enough.
 
-    The points are counted before any range is expanded. Raises SettingError, one line, for more than MOST_POINTS, and
-    for text that is no list.
+    Args:
+        texts: Lists of values as text, by setting.
+
+    Returns:
+        The values of each setting.
+
+    Raises:
+        SettingError: For more than MOST_POINTS points, before any range is expanded, and for text that is no list.
+
+    Example:
+        >>> parse_grid({"depth": "1,2", "aug_strength": "0:1:3"})
+        {'depth': [1, 2], 'aug_strength': [0.0, 0.5, 1.0]}
     """
     points = math.prod(_count(name, text) for name, text in texts.items())
     _check_points(points)
@@ -38,14 +48,30 @@ def parse_grid(texts: Mapping[str, str]) -> dict[str, list[Any]]:
 
 def _check_points(points: int) -> None:
     if points > MOST_POINTS:
-        raise SettingError(f"the grid has {quoted(points)} points, and {MOST_POINTS} are the most; give fewer values")
+        raise SettingError(
+            f"the grid has {quoted(points)} points, and at most {MOST_POINTS} are allowed; give fewer values"
+        )
 
 
 def parse_values(name: str, text: str) -> list[Any]:
     """Read the values of one setting: `1,2,3`, `first:last:count`, `first:last:count:log`, or a mixture of these.
 
-    Ranges hold both ends; a value given twice counts once. Decimal fractions are exact: 0.1:3:30 holds 0.3 as typed.
-    Raises SettingError, one line, for text that is no such list, and for more than MOST_POINTS values.
+    Ranges include both ends, and a value that is given twice counts once. Decimal fractions are exact: 0.1:3:30 holds
+    0.3, not 0.30000000000000004.
+
+    Args:
+        name: The setting.
+        text: The list.
+
+    Returns:
+        The values, in the order of the text.
+
+    Raises:
+        SettingError: For text that is no such list, and for more than MOST_POINTS values.
+
+    Example:
+        >>> parse_values("lr", "0.01:1:3:log,0.5")
+        [0.01, 0.1, 1.0, 0.5]
     """
     _check_points(_count(name, text))
     parts = _parts(name, text)
@@ -62,7 +88,7 @@ def _parts(name: str, text: str) -> list[str]:
 
 
 def _count(name: str, text: str) -> int:
-    """How many values a text gives, those given twice counted twice."""
+    """How many values a text gives; one that is given twice counts twice."""
     parts = _parts(name, text)
     ranges = KINDS[name].type is not str
     return sum(_range_count(name, part) if ranges and ":" in part else 1 for part in parts)
@@ -71,7 +97,7 @@ def _count(name: str, text: str) -> int:
 def _range_count(name: str, part: str) -> int:
     fields = part.split(":")
     if len(fields) not in (3, 4) or fields[3:] not in ([], ["log"]):
-        raise SettingError(f"`{name}` {quoted(part)} is no range; write first:last:count or first:last:count:log")
+        raise SettingError(f"`{name}` {quoted(part)} is not a range; write first:last:count or first:last:count:log")
     count = _fraction(name, fields[2])
     if count.denominator != 1 or not 2 <= count <= MOST_POINTS:
         raise SettingError(f"`{name}` {part}: the count is {fields[2]}; it must be whole, from 2 to {MOST_POINTS}")
@@ -89,7 +115,7 @@ def _numbers(name: str, part: str) -> Iterable[Any]:
     if min(first, last) <= 0:
         raise SettingError(f"`{name}` {part}: a range with :log needs both ends above 0")
     logs = [math.log(first) + (math.log(last) - math.log(first)) * i / steps for i in range(1, steps)]
-    # Twelve digits, so that 0.01:100:5:log holds 0.1 and not what a logarithm rounds it to.
+    # Rounded to twelve digits, so that 0.01:100:5:log holds 0.1 without the error of its logarithm.
     inner = [Fraction(f"{math.exp(log):.12g}") for log in logs]
     return [_exactly(name, value, part) for value in (first, *inner, last)]
 
@@ -119,10 +145,23 @@ def _exactly(name: str, value: Fraction, part: str) -> int | float:
 
 
 def expand_grid(given: Mapping[str, Any]) -> list[Configuration]:
-    """Resolve every combination of the given values: a list, range or array is an axis, all else a single value.
+    """Make the configurations of a grid: every combination of the given values, completed by presets and defaults.
 
-    Combinations that resolve to one configuration count once. Raises SettingError, one line, for unknown settings,
-    axes without values, grids beyond MOST_POINTS, and for the first invalid combination, which it names.
+    Args:
+        given: For each setting a single value, or the axis of the grid as a list, range, array or tensor. A tuple is
+            one value, of `dynamics`.
+
+    Returns:
+        The configurations, the last axis varying fastest; combinations that give the same configuration count once.
+
+    Raises:
+        SettingError: For an unknown setting, an axis without values, more than MOST_POINTS points, and an invalid
+            combination, which the message names. It is a ValueError of one line.
+
+    Example:
+        >>> points = expand_grid({"depth": [1, 2], "aug_strength": [0.5, 1.5], "dynamics": ("sgd",)})
+        >>> [(point.depth, point.aug_strength) for point in points]
+        [(1, 0.5), (1, 1.5), (2, 0.5), (2, 1.5)]
     """
     listed = {name: _listed(name, value) for name, value in given.items()}
     _check_points(math.prod(map(len, listed.values())))
@@ -144,7 +183,7 @@ def _listed(name: str, given: Any) -> Sequence[Any]:
         raise SettingError(f"there is no setting {quoted(name)}; the settings are {', '.join(KINDS)}")
     given = given.tolist() if hasattr(given, "tolist") else given
     values = given if isinstance(given, list | range) else [given]
-    if isinstance(values, range) and values[MOST_POINTS:]:  # whose length may be beyond what Python counts
+    if isinstance(values, range) and values[MOST_POINTS:]:  # len() fails for the longest ranges
         raise SettingError(f"`{name}` has more than {MOST_POINTS} values; give fewer")
     if not values:
         raise SettingError(f"`{name}` has no values; give at least one")
@@ -152,7 +191,7 @@ def _listed(name: str, given: Any) -> Sequence[Any]:
 
 
 def _typed(name: str, value: Any) -> Any:
-    """`value`, with 1 and 0 as True and False where its setting takes these, for 1 and True are one point."""
+    """`value`, with 1 and 0 as True and False for a switch, so that 1 and True are the same point."""
     truth = KINDS[name].type is bool and isinstance(value, int | float) and value in (0, 1)
     return bool(value) if truth else value
 
@@ -162,15 +201,15 @@ def _brief(value: Any) -> str:
 
 
 def point_hash(configuration: Configuration) -> str:
-    """16 hexadecimal digits that name a resolved configuration; where it runs and is saved does not matter."""
+    """The name of a configuration in a sweep: 16 hexadecimal digits, independent of where it runs and is saved."""
     settings = {name: value for name, value in configuration.as_dict().items() if name not in NOT_HASHED}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def axes_of(configurations: Sequence[Configuration]) -> dict[str, list[Any]]:
-    """The settings that vary, each with its values in order; one that follows from the others is not among them."""
+    """The axes of a grid: the settings that vary independently, each with its values in ascending or given order."""
     names = [name for name in KINDS if name not in NOT_HASHED]
-    names.sort(key=IMPLIED.__contains__)  # stable: implied ones last
+    names.sort(key=IMPLIED.__contains__)  # stable: derived settings come last
     columns = {name: [getattr(c, name) for c in configurations] for name in names}
     axes: dict[str, list[Any]] = {}
     distinct = 1
@@ -184,7 +223,7 @@ def axes_of(configurations: Sequence[Configuration]) -> dict[str, list[Any]]:
 
 
 def as_options(configuration: Configuration) -> str:
-    """The configuration as options of `dyncollapse simulate`, those that its defaults do not give anyway."""
+    """The options of `dyncollapse simulate` that give this configuration; those that are defaults are left out."""
     settings = {name: value for name, value in vars(configuration).items() if value is not None and name != "out"}
     defaults = vars(resolve({}))
     given = {name: value for name, value in settings.items() if value != defaults[name]}
@@ -203,7 +242,7 @@ def _as_words(settings: Mapping[str, Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A setting's value as the command line spells it, to the last digit."""
+    """A setting's value as the command line takes it, to the last digit."""
     if isinstance(value, tuple):
         return ",".join(value)
     return "-" if value is None else printable(str(value)).removesuffix(".0")

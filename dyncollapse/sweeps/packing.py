@@ -1,4 +1,4 @@
-"""Points of a sweep that train as one ensemble: which may, and how each keeps the result that it has alone."""
+"""Points of a sweep that train together as one ensemble (a pack), each with the result that it has alone."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,11 +13,11 @@ from dyncollapse.model.streams import join_streams, numbers_per_step
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration, setting_names
 
-# Numbers in a step at which a run costs about the least (measured for d = 16, docs/results.md): 16 runs of 128 pairs,
-# in float32 twice as fast as one run and as fast as 64, or 128 runs of 16 pairs, six times as fast as one. Larger packs
-# would only share out less evenly. A GPU needs more to be filled; its value is a rule of thumb.
+# Numbers per step at which a run is about cheapest (measured for d = 16, docs/results.md): 16 runs of 128 pairs, twice
+# as fast per run as a single one in float32 and as fast as 64; or 128 runs of 16 pairs, six times as fast as one.
+# Larger packs would only be shared less evenly among workers. A GPU needs more; its value is a rule of thumb.
 CACHED, CACHED_GPU = 2**18, 2**24
-# Settings that only choose a run's initial weights and data, or that SGD does not read; all others fix its step.
+# Settings in which the points of a pack may differ: they choose initial weights and data, or do not concern SGD.
 OWN = frozenset(
     {"aug_strength", "aug_dim", "data_var", "pool", "init", "init_scale", "init_rate", "runs", "seed"}
     | {"preset", "case", "flow_batches", "out"}
@@ -25,14 +25,14 @@ OWN = frozenset(
 
 
 def packs(configurations: Sequence[Configuration], most_runs: int) -> list[list[Configuration]]:
-    """Group points into ensembles; one point is never split.
+    """Group points into ensembles; a point is never split.
 
     Args:
         configurations: The points.
-        most_runs: How many runs an ensemble holds at most, unless a single point has more.
+        most_runs: Most runs in an ensemble; a single point may have more.
 
     Returns:
-        The ensembles. Points without SGD gain nothing from company and stay alone.
+        The ensembles. A point without SGD gains nothing from an ensemble and stays alone.
 
     Example:
         >>> points = [Configuration(runs=3, seed=seed) for seed in range(3)]
@@ -49,12 +49,18 @@ def packs(configurations: Sequence[Configuration], most_runs: int) -> list[list[
 
 
 def shape_of(configuration: Configuration) -> tuple[object, ...]:
-    """Return the settings that all points of an ensemble have in common."""
+    """Return the values of the settings in which all points of an ensemble agree."""
     return tuple(getattr(configuration, name) for name in setting_names() if name not in OWN)
 
 
 def best_runs(configuration: Configuration) -> int:
-    """Return how many runs at once cost the least per run and step: more of them no longer fit a core's cache.
+    """Return the number of runs at which a run is cheapest in an ensemble; more would not fit into a core's cache.
+
+    Args:
+        configuration: Settings with the size of a step.
+
+    Returns:
+        Runs, at least 1.
 
     Example:
         >>> best_runs(Configuration(batch_size=128, dim=16))
@@ -65,17 +71,16 @@ def best_runs(configuration: Configuration) -> int:
 
 
 def train_together(simulations: Sequence[Simulation]) -> list[Trajectory]:
-    """Train several simulations by SGD in one ensemble; each has the weights and batches that it has alone.
+    """Train several simulations by SGD in one ensemble, each with the weights and batches that it has alone.
 
     Args:
-        simulations: Their settings outside OWN must agree.
+        simulations: They may differ only in the settings of OWN.
 
     Returns:
-        A trajectory each; `meta["seconds"]` is its share of the time.
+        A trajectory for each; `meta["seconds"]` is its share of the time.
 
     Raises:
-        Diverged: When any of the points leaves its bounds. Each should then be trained alone, which shows whose fault
-            it is.
+        Diverged: When any of the points leaves its bounds. Training each alone then shows which.
     """
     shared, runs = simulations[0].configuration, [one.configuration.runs for one in simulations]
     path = train(
@@ -100,7 +105,7 @@ def train_together(simulations: Sequence[Simulation]) -> list[Trajectory]:
 
 
 def _check_bounds(simulation: Simulation, path: Trajectory) -> None:
-    """Hold a point to its own bound: `train` took one for all, from the largest weights and inputs among them."""
+    """Hold a point to its own bound; `train` used one for all, from the largest weights and inputs among them."""
     largest = end_to_end(path.weights).abs().amax((1, 2, 3))
     inputs = next(iter(simulation.stream)).anchor.abs().max()
     if not largest.max() <= blow_up_bound(float(inputs), float(largest[0])):

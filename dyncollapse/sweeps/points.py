@@ -1,4 +1,4 @@
-"""Points of a sweep on disk, and the work of one worker: a folder per point, there when finished and not before."""
+"""The points of a sweep on disk, and the work of one worker: a point's folder appears when the point is finished."""
 
 import platform
 import shutil
@@ -28,35 +28,59 @@ from dyncollapse.sweeps.schemas import Report
 
 
 class Point(NamedTuple):
-    """A configuration, and the name by which its results are found on disk."""
+    """A point of a sweep.
+
+    Attributes:
+        name: The name of its folder.
+        configuration: Its settings.
+    """
 
     name: str
     configuration: Configuration
 
     @classmethod
     def of(cls, configuration: Configuration) -> Self:
-        """The point of a configuration; its name is the hash of the settings that its results depend on."""
+        """Make the point of a configuration, named by a hash of the settings that its results depend on.
+
+        Args:
+            configuration: The settings.
+
+        Returns:
+            The point.
+        """
         return cls(point_hash(configuration), configuration)
 
 
 class PointResult(NamedTuple):
-    """What a worker reports of a point: `failure` is one line, or None when its folder is there."""
+    """What a worker reports about a point.
+
+    Attributes:
+        name: The point.
+        failure: Why it failed, in one line; None where its folder is there.
+    """
 
     name: str
     failure: str | None
 
 
 def run_pack(points: Sequence[Point], folder: Path) -> list[PointResult]:
-    """Run the points that `folder` does not hold yet, their SGD as one ensemble, and save each when it is finished.
+    """Run the points of a pack that are not finished, their SGD as one ensemble, and save each when it is finished.
 
-    What goes wrong with a point is its own failure and spares the others; nothing is raised.
+    Nothing is raised: a point that fails reports why, and the others go on.
+
+    Args:
+        points: The pack; all have the same `threads`.
+        folder: Holds the folders of finished points.
+
+    Returns:
+        A result for each point.
     """
     threads = points[0].configuration.threads
     try:
         check_count("threads", threads)
     except ValueError as error:
         return [PointResult(point.name, str(error)) for point in points]
-    torch.set_num_threads(threads)  # the process is the sweep's own
+    torch.set_num_threads(threads)  # allowed: this process belongs to the sweep
     recycle_freed_memory()
     waiting = [point for point in points if not (folder / point.name).exists()]
     trained = _train(waiting)
@@ -65,28 +89,28 @@ def run_pack(points: Sequence[Point], folder: Path) -> list[PointResult]:
 
 
 def _train(points: Sequence[Point]) -> dict[str, tuple[Simulation, Trajectory]]:
-    """Simulation and SGD of each point by name, or nothing where they cannot be trained together."""
+    """Simulation and SGD record of each point by name; empty where the points cannot be trained together."""
     if len(points) < 2:
         return {}
     try:
         simulations = [build(point.configuration) for point in points]
         trained = zip(simulations, train_together(simulations), strict=True)
         return {point.name: pair for point, pair in zip(points, trained, strict=True)}
-    except Exception:  # one by one, the point that is to blame will say so, and the others will not notice
+    except Exception:  # they then run one by one: the point that caused this reports it, and the others succeed
         return {}
 
 
 def _run_point(point: Point, trained: tuple[Simulation, Trajectory] | None, folder: Path) -> str | None:
-    """Finish and save one point; return what prevented that, in one line, or None."""
+    """Finish and save one point; return why that failed, in one line, or None."""
     try:
         with out_of_memory_raised():
-            # A flow is integrated for its point alone: neighbours in one system of equations would share its steps.
+            # A flow is integrated for its point alone, since the points of one system of equations share their steps.
             simulation, path = trained or (build(point.configuration), None)
             known = {} if path is None else {"sgd": path}
             save_point(point.name, run(simulation, lambda *_: None, lambda _: None, known), folder)
     except FileNotFoundError:
         return (
-            f"{folder} is not there on {platform.node()}; the folder of a sweep must be on a file system "
+            f"{folder} does not exist on {platform.node()}; the folder of a sweep must be on a file system "
             "that all workers share"
         )
     except OSError as error:
@@ -101,7 +125,16 @@ def _run_point(point: Point, trained: tuple[Simulation, Trajectory] | None, fold
 
 
 def save_point(name: str, outcome: Outcome, folder: Path) -> None:
-    """Write a point under a temporary name and rename the folder: whoever finds it finds all of it."""
+    """Write a point into a temporary folder and rename that, so that no reader finds an unfinished point.
+
+    Args:
+        name: The point.
+        outcome: What it recorded.
+        folder: Holds the folders of finished points.
+
+    Raises:
+        OSError: Where it cannot be written.
+    """
     partial = folder / f".{name}.{uuid.uuid4().hex}.partial"
     partial.mkdir()
     try:
@@ -109,7 +142,7 @@ def save_point(name: str, outcome: Outcome, folder: Path) -> None:
         try:
             partial.rename(folder / name)
         except OSError:
-            if not (folder / name / "run.json").exists():  # else another worker was first, with the same result
+            if not (folder / name / "run.json").exists():  # otherwise another worker has saved the same result
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -122,10 +155,10 @@ def read_point(path: Path) -> Report:
         path: The point's folder.
 
     Returns:
-        What run.json says.
+        The content of run.json.
 
     Raises:
-        ValueError: One line where it is missing, broken or unfinished, or of another point.
+        ValueError: Where it is missing, broken, unfinished or that of another point.
     """
     try:
         found = checked(read_json(path / "run.json"), Report)
@@ -133,7 +166,7 @@ def read_point(path: Path) -> Report:
         if (name := point_hash(configuration)) != path.name:
             raise ValueError(f"it holds the point {name}")
         if list(found["dynamics"]) != list(configuration.dynamics):
-            raise ValueError("its dynamics are others than it was asked for")
+            raise ValueError("its dynamics are not those of its settings")
     except OSError as error:
         raise ValueError(f"{_shown(path)} cannot be read ({error.strerror})") from None
     except ValueError as error:
@@ -146,8 +179,15 @@ def _shown(path: Path) -> str:
 
 
 def as_configuration(values: Mapping[str, Any]) -> Configuration:
-    """The configuration that `Configuration.as_dict` gave, read from JSON; versions are left out.
+    """Make a configuration from the output of `Configuration.as_dict` that was read from JSON.
 
-    Raises ValueError, one line, for anything else.
+    Args:
+        values: Settings by name; "versions" may stand among them.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ValueError: For anything else.
     """
     return from_values(Configuration, {name: value for name, value in values.items() if name != "versions"})

@@ -1,4 +1,4 @@
-"""Shapes of a sweep's files: sweep.json, failures.json and each point's run.json."""
+"""The structure of a sweep's files: sweep.json, failures.json and the run.json of each point."""
 
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
@@ -8,13 +8,13 @@ from dyncollapse.runtime.schemas import Column, Count, Name, Number, Text
 
 
 class Plan(TypedDict):
-    """sweep.json: every point that a folder was ever asked for."""
+    """sweep.json: every point that was ever requested in the folder."""
 
     points: Annotated[list["PlannedPoint"], Meta(max_length=10**7)]
 
 
 class PlannedPoint(TypedDict):
-    """One of them."""
+    """A point in sweep.json."""
 
     config: dict[str, Any]
 
@@ -23,7 +23,7 @@ Failures = dict[Name, Text]
 
 
 class Report(TypedDict):
-    """run.json of a finished point, as far as tables and pictures read it."""
+    """run.json of a finished point: the keys that tables and pictures use."""
 
     status: Literal["finished"]
     config: dict[str, Any]
@@ -35,7 +35,7 @@ class Report(TypedDict):
 
 
 class Prediction(TypedDict):
-    """The closed forms."""
+    """The predictions of the closed forms."""
 
     threshold: Number | None
     modes: Annotated[list["Mode"], Meta(min_length=1, max_length=10**6)]
@@ -43,13 +43,13 @@ class Prediction(TypedDict):
 
 
 class Mode(TypedDict):
-    """One mode's rest point."""
+    """The prediction for one mode."""
 
     rest_singular_value: Number | None
 
 
 class Summary(TypedDict):
-    """Where one dynamics ended."""
+    """The end of one dynamics."""
 
     loss: Number | None
     time: Number
@@ -58,13 +58,13 @@ class Summary(TypedDict):
 
 
 class Distance(TypedDict):
-    """How far two dynamics are apart."""
+    """The distance between two dynamics."""
 
     relative_distance: Number | None
 
 
 class Judged(TypedDict):
-    """What became of the dimensions."""
+    """The verdict."""
 
     collapsed: Count
     mechanism: Name

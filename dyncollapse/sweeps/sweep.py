@@ -1,4 +1,4 @@
-"""A grid of simulations in one folder: run over any Executor, resumed where it stopped, read as one table."""
+"""A grid of simulations in one folder: run on any Executor, resumed where it stopped, read as one table."""
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,23 +25,44 @@ if TYPE_CHECKING:
     import xarray
 
 PLAN, POINTS, FAILURES = "sweep.json", "points", "failures.json"
-# Packs per worker, so that a worker whose packs are short takes another's: a rule of thumb.
+# Packs per worker, so that a worker whose packs are quick can take more of them: a rule of thumb.
 PACKS = 4
 MOST_PLAN = 2**28  # bytes of sweep.json: the largest grid takes about half of it
-# What a folder may hold that has lost its plan.
+# What the folder of a sweep may hold without sweep.json.
 OWN_NAMES = {POINTS, FAILURES, LOCK, HOLDER, "slurm", "sweep.png"}
 
 
 class Sweep:
-    """Simulations whose results share a folder; `points` maps each one's name, a hash, to its configuration.
+    """Simulations whose results share a folder, which `run` fills and resumes.
 
-    The folder holds `points/NAME/` for each finished one, as `dyncollapse simulate --out` writes it, `sweep.json`
-    with all that it was ever asked for, and `failures.json`. Nothing is written before `run`. Raises ValueError, one
-    line, for no points at all and for settings that do not fit together.
+    Each finished point has a folder points/NAME/ as `dyncollapse simulate --out` writes it. sweep.json lists every
+    point that was ever requested in the folder, and failures.json what failed last. Nothing is written before `run`.
+
+    Attributes:
+        folder: The folder.
+        points: The configuration of each point by its name, a hash of its settings.
+
+    Example:
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> from dyncollapse import Sweep, Workers, expand_grid
+        >>> grid = {"dim": 4, "runs": 1, "dynamics": ("population",), "aug_strength": [0.5, 1.5]}
+        >>> sweep = Sweep("runs/threshold", expand_grid(grid))
+        >>> sweep.run(Workers(lambda: ThreadPoolExecutor(1), count=1))  # no failures; a script leaves the workers out
+        {}
+        >>> [(row["aug_strength"], row["collapsed"], row["mechanism"]) for row in sweep.table()]
+        [(0.5, 0, 'none'), (1.5, 2, 'strong-augmentation')]
     """
 
     def __init__(self, folder: str | Path, configurations: Sequence[Configuration]) -> None:
-        """Take the points, as `expand_grid` gives them."""
+        """Name the points of a sweep.
+
+        Args:
+            folder: A new or empty folder, or that of an earlier sweep, whose finished points are then kept.
+            configurations: The points, as `expand_grid` returns them.
+
+        Raises:
+            ValueError: Where there are no points.
+        """
         if not configurations:
             raise ValueError("a sweep needs at least one point")
         self.folder = Path(folder)
@@ -49,16 +70,31 @@ class Sweep:
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
-        """All points that the sweep in this folder was ever asked for. Raises ValueError where there is none."""
+        """Open the sweep in a folder, with all points that were ever requested there.
+
+        Args:
+            folder: The folder.
+
+        Returns:
+            The sweep.
+
+        Raises:
+            ValueError: Where the folder holds no sweep, or its sweep.json is broken.
+        """
         return cls(folder, _read_plan(Path(folder)))
 
     @property
     def axes(self) -> dict[str, list[Any]]:
-        """The settings that vary, each with its values."""
+        """The settings that vary independently, each with its values."""
         return axes_of(list(self.points.values()))
 
     def reports(self) -> tuple[dict[str, Report], dict[str, str]]:
-        """What run.json says of each finished point, and of each folder that is broken what is wrong with it."""
+        """Read the reports of all finished points.
+
+        Returns:
+            The content of run.json for each finished point, and for each broken folder what is wrong with it; both by
+            the point's name.
+        """
         found, broken = {}, {}
         for name in self.points:
             if (path := self.folder / POINTS / name).exists():
@@ -69,19 +105,29 @@ class Sweep:
         return found, broken
 
     def failures(self) -> dict[str, str]:
-        """What went wrong with the points that were tried last and are not finished."""
+        """Read why points failed when they were last tried.
+
+        Returns:
+            The reason in one line, by the point's name; empty where failures.json is missing or broken.
+        """
         try:
-            told = checked(read_json(self.folder / FAILURES), Failures)
-        except (OSError, ValueError):  # advice for the reader only: the next run finds out again
+            known = checked(read_json(self.folder / FAILURES), Failures)
+        except (OSError, ValueError):  # only a hint: the next run tries these points again
             return {}
-        return {name: told[name] for name in self.points if name in told}
+        return {name: known[name] for name in self.points if name in known}
 
     def packs(
         self, done: Iterable[str] = (), *, workers: int | None = None, most_runs: int | None = None
     ) -> list[list[Configuration]]:
-        """Ensembles of the points that are not `done`, of at most `most_runs` runs.
+        """Group the points into ensembles that train together, as `run` does.
 
-        By default as many as are fastest, or fewer where `workers` would else have less than PACKS each.
+        Args:
+            done: Names of points to leave out.
+            workers: Workers that share the packs; each then gets at least four where there are enough points.
+            most_runs: Most runs in a pack; by default the number at which a run is cheapest.
+
+        Returns:
+            The packs. A point is never split.
         """
         finished = set(done)
         waiting = [c for name, c in self.points.items() if name not in finished]
@@ -99,10 +145,23 @@ class Sweep:
         progress: Callable[[int, int], None] = lambda _done, _total: None,
         tell: Callable[[str], None] = lambda _text: None,
     ) -> dict[str, str]:
-        """Run the points that are not finished, by default on all local cores, and return what failed: name, reason.
+        """Run the points that are not finished; other points in the folder stay.
 
-        Points of another grid in the folder stay. `progress(done, total)` counts failures as done. Raises ValueError,
-        one line, when another sweep holds the folder or it is none of a sweep; OSError when it cannot be written.
+        Each point is saved when it is finished. After an interruption, or a kill, call `run` again to go on.
+
+        Args:
+            workers: Where the points run; all cores of this machine by default. A script then puts its own work under
+                `if __name__ == "__main__":`.
+            most_runs: Most runs in an ensemble; by default the number at which a run is cheapest.
+            progress: Called as progress(done, total); failed points count as done.
+            tell: Called with one line for each broken folder, whose point runs again.
+
+        Returns:
+            Why points failed, in one line each, by name; empty where all points are finished.
+
+        Raises:
+            ValueError: Where another process runs a sweep in the folder, or the folder holds other files.
+            OSError: Where it cannot be written.
         """
         workers = workers or local_workers()
         self.check_folder()
@@ -130,32 +189,60 @@ class Sweep:
         return failed
 
     def check_folder(self) -> None:
-        """Raise ValueError, one line, unless the folder is new, empty or a sweep's."""
+        """Refuse a folder that is neither new nor empty nor that of a sweep.
+
+        Raises:
+            ValueError: Where it holds other files, or is no folder.
+        """
         if self.folder.exists():
-            check_folder(self.folder, "name a new folder or a sweep's")
+            check_folder(self.folder, "name a new folder or that of a sweep")
         if self.folder.exists() and not (self.folder / PLAN).exists():
             foreign = sorted(p.name for p in self.folder.iterdir() if p.name not in OWN_NAMES and not is_partial(p))
             if foreign:
-                raise ValueError(f"{self.folder} holds {foreign[0]} and no {PLAN}; name a new folder or a sweep's")
+                raise ValueError(
+                    f"{self.folder} holds {foreign[0]} and no {PLAN}; name a new folder or that of a sweep"
+                )
 
     def table(self, reports: Mapping[str, Report] | None = None) -> list[dict[str, Any]]:
-        """One row per finished point, its settings and what was found; of `reports` where they have been read."""
+        """Put the results into rows, one per finished point.
+
+        Args:
+            reports: Reports that `reports` has read; by default they are read now.
+
+        Returns:
+            Each row maps columns to values: the point's name, its settings, status and verdict, distances between the
+            dynamics, and for each dynamics its last loss, flow time, seconds and singular values of P (mean over
+            runs), as "sgd_loss" and "sgd_sigma_1".
+        """
         reports = self.reports()[0] if reports is None else reports
         return [as_row(name, self.points[name], report) for name, report in reports.items()]
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """The table as a data frame, NaN where a point has no such result; needs pandas."""
+        """Put the results into a pandas data frame, one row per finished point.
+
+        Returns:
+            The rows of `table`; NaN where a point lacks a result.
+
+        Raises:
+            SettingError: Where pandas is not installed.
+        """
         return to_frame(self.table())
 
     def to_xarray(self) -> "xarray.Dataset":
-        """Results over the axes of the grid, NaN where a point is not finished; needs xarray.
+        """Arrange the results over the axes of the grid.
 
-        Raises ValueError where the points are no full grid.
+        Returns:
+            A data set with a dimension per axis, and "rank" for singular values; NaN where a point is not finished.
+            Settings that all points share are its attributes.
+
+        Raises:
+            SettingError: Where xarray is not installed.
+            ValueError: Where the points are not every combination of the values of the axes.
         """
         return as_dataset(self.points, self.axes, self.table())
 
     def _prepare(self, tell: Callable[[str], None]) -> tuple[list[str], dict[str, str]]:
-        """Write the plan and remove what killed workers and broken disks left; what is finished, and known failures."""
+        """Write the plan and remove unfinished and broken points; return finished points and earlier failures."""
         known = _read_plan(self.folder) if (self.folder / PLAN).exists() else []
         everything = Sweep(self.folder, [*known, *self.points.values()])
         write_json(self.folder / PLAN, everything._as_plan())
@@ -173,7 +260,7 @@ class Sweep:
         return list(found), everything.failures()
 
     def _record(self, failures: dict[str, str]) -> None:
-        with suppress(OSError):  # a full disk, as a rule: what failed is returned all the same
+        with suppress(OSError):  # most likely a full disk; the failures are returned in any case
             write_json(self.folder / FAILURES, failures)
 
     def _as_plan(self) -> dict[str, Any]:
@@ -182,7 +269,7 @@ class Sweep:
 
 
 def _results(pack: Sequence[Point], outcome: Any, home: Path) -> Iterator[PointResult]:
-    """What became of a pack's points, also of one whose worker died and of those that were saved elsewhere."""
+    """The results of a pack's points, also where its worker died or saved them on another file system."""
     if isinstance(outcome, Exception):
         reason = f"its worker died twice: out of memory or killed ({type(outcome).__name__})"
         yield from (PointResult(point.name, reason) for point in pack)

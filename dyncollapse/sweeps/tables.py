@@ -1,4 +1,4 @@
-"""What the points of a sweep found, as rows, as a CSV or Parquet file and over the axes of their grid."""
+"""The results of a sweep as rows, as a CSV or Parquet file, and over the axes of the grid."""
 
 import csv
 import io
@@ -17,22 +17,29 @@ if TYPE_CHECKING:
     import pandas
     import xarray
 
-# Between the name of a dynamics and a singular value's rank.
+# In a column's name, between a dynamics and the rank of a singular value.
 SIGMA = "_sigma_"
 
 
 def as_row(name: str, configuration: Configuration, report: Mapping[str, Any]) -> dict[str, Any]:
     """A point's settings and results as one flat row.
 
-    `collapse_threshold` is of the augmentation, in closed form; `at_threshold` counts the modes for which it is exactly
-    that, up to round-off.
+    Args:
+        name: The point.
+        configuration: Its settings.
+        report: The content of its run.json.
+
+    Returns:
+        Values by column. `collapse_threshold` is the closed form's smallest augmentation variance that collapses a
+        mode; `at_threshold` counts the modes with exactly that variance, up to round-off; `collapsed_below` is the
+        singular value below which a dimension counts as collapsed.
     """
     row = {"point": name} | {key: value for key, value in vars(configuration).items() if key not in NOT_HASHED}
     verdict = report["verdict"]
     row |= {"dynamics": ",".join(configuration.dynamics), "status": report["status"]}
     row |= {key: verdict[key] for key in ("collapsed", "mechanism")}
     row |= {"collapsed_below": verdict["threshold"], "collapse_threshold": report["prediction"]["threshold"]}
-    row["at_threshold"] = report["prediction"].get("at_threshold")  # runs of earlier versions do not say
+    row["at_threshold"] = report["prediction"].get("at_threshold")  # missing in runs of earlier versions
     for other in ("sgd_vs_flow", "sgd_vs_population"):
         row[other] = (report[other] or {}).get("relative_distance")
     for dynamics, found in report["dynamics"].items():
@@ -42,22 +49,25 @@ def as_row(name: str, configuration: Configuration, report: Mapping[str, Any]) -
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Every column that any row has, singular values last and in order."""
+    """All columns of the rows; singular values come last, by dynamics and rank."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     ranks = {name: (parts[0], int(parts[1])) for name in names if len(parts := name.split(SIGMA)) > 1}
     return [name for name in names if name not in ranks] + sorted(ranks, key=ranks.__getitem__)
 
 
 def to_frame(rows: Sequence[Mapping[str, Any]]) -> "pandas.DataFrame":
-    """The rows as a data frame; what a row does not have is NaN."""
+    """The rows as a data frame; NaN where a row lacks a column."""
     return as_frame(rows, columns_of(rows) or ["point"])
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], file: TextIO) -> None:
-    """Write the rows with a header; what a row does not have is empty.
+    """Write the rows as CSV with a header; a cell is empty where a row lacks the column.
 
-    By the standard library, which is always there: pandas would turn whole numbers with a gap in their column into
-    fractions.
+    This uses the standard library: pandas would turn whole numbers into floats in a column with an empty cell.
+
+    Args:
+        rows: The rows.
+        file: Open for writing text.
     """
     writer = csv.DictWriter(file, columns_of(rows), restval="", lineterminator="\n")
     writer.writeheader()
@@ -65,7 +75,16 @@ def write_csv(rows: Sequence[Mapping[str, Any]], file: TextIO) -> None:
 
 
 def write_table(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
-    """Write a .csv or .parquet file, whole or not at all. Raises SettingError, one line, for other names."""
+    """Write the rows to a .csv or .parquet file, atomically.
+
+    Args:
+        rows: The rows.
+        out: The file.
+
+    Raises:
+        SettingError: As `check_table`.
+        CannotWrite: Where the file cannot be written.
+    """
     check_table(out)
     if out.suffix == ".csv":
         text = io.StringIO()
@@ -75,13 +94,20 @@ def write_table(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    # Not by way of pandas, in which a whole number beside a gap becomes a fraction.
+    # Not through pandas, which would turn whole numbers into floats in a column with an empty cell.
     table = pyarrow.table({name: [row.get(name) for row in rows] for name in columns_of(rows)})
     write_whole(out, lambda file: parquet.write_table(table, file))
 
 
 def check_table(out: Path) -> None:
-    """Raise SettingError, one line, where `write_table` would: nothing is read for what cannot be written."""
+    """Refuse a file that `write_table` could not write, before results are read for it.
+
+    Args:
+        out: The file.
+
+    Raises:
+        SettingError: For another ending than .csv or .parquet, and for .parquet where pyarrow is not installed.
+    """
     given = f"`out` {unmarked(str(out))}"
     if out.suffix not in (".csv", ".parquet"):
         raise SettingError(f"{given} is neither .csv nor .parquet; name one of these")
@@ -92,9 +118,19 @@ def check_table(out: Path) -> None:
 def as_dataset(
     points: Mapping[str, Configuration], axes: Mapping[str, Sequence[Any]], rows: Sequence[Mapping[str, Any]]
 ) -> "xarray.Dataset":
-    """Results over the axes, and singular values over `rank` besides; what is missing is NaN, settings are attributes.
+    """Arrange rows over the axes of a grid, as `Sweep.to_xarray` describes.
 
-    Raises ValueError unless the points are every combination of the axes' values.
+    Args:
+        points: Configurations by the point's name.
+        axes: The values of each axis.
+        rows: The rows of `as_row`, one per finished point.
+
+    Returns:
+        The data set.
+
+    Raises:
+        SettingError: Where xarray is not installed.
+        ValueError: Where the points are not every combination of the values of the axes.
     """
     need("xarray", "tables", "to_xarray needs xarray")
     import xarray
@@ -102,7 +138,9 @@ def as_dataset(
     shape = tuple(map(len, axes.values()))
     if math.prod(shape) != len(points):
         names = ", ".join(f"{len(values)} {name}" for name, values in axes.items())
-        raise ValueError(f"{len(points)} points are no full grid of {names}; use table(), which needs none")
+        raise ValueError(
+            f"{len(points)} points are not every combination of {names}; use table(), which takes any points"
+        )
     places = {name: [axes[axis].index(getattr(c, axis)) for axis in axes] for name, c in points.items()}
     order = sorted(points, key=places.__getitem__)
     settings = vars(next(iter(points.values())))
@@ -121,7 +159,7 @@ def as_dataset(
 
 
 def _fixed(configurations: Iterable[Configuration]) -> dict[str, Any]:
-    """The settings that all have in common, without those that are None."""
+    """The settings that all configurations share, without those that are None."""
     columns = {key: {getattr(c, key) for c in configurations} for key in KINDS if key not in NOT_HASHED}
     fixed = {key: values.pop() for key, values in columns.items() if len(values) == 1}
     plain = {key: ",".join(value) if isinstance(value, tuple) else value for key, value in fixed.items()}

@@ -10,11 +10,14 @@ from dyncollapse.model.precision import outside_autocast
 
 POPULATION_LOSSES = ("infonce", "dot", "spectral")
 
-# With this many times `negatives_needed` pairs in a batch the expected flow rests at the population's p^2 up to one
-# part in this many. A rule of thumb, measured in tests/theory/test_population_negatives.py where 2 to 16 equal modes
-# rest, rho from 0.1 to 0.6 and N from 32 to 512: p^2 is within 5 % and, for Eq. 2, the rate of return within 10 %; with
-# N = negatives_needed it can be half.
 POPULATION_FACTOR = 10
+"""Batches of at least POPULATION_FACTOR x `negatives_needed` pairs count as infinitely many samples.
+
+A rule of thumb: the expected flow of such batches then rests at the population's p^2 up to about one part in
+POPULATION_FACTOR. Measured in tests/theory/test_population_negatives.py for 2 to 16 equal modes, rho from 0.1 to 0.6
+and N from 32 to 512: p^2 is within 5 % and, for Eq. 2, the rate of return within 10 %. With N = `negatives_needed`
+p^2 can be half of it. `population_valid` applies the rule.
+"""
 
 
 @outside_autocast

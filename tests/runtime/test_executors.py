@@ -52,7 +52,7 @@ def test_local_workers_share_the_cores():
 @pytest.mark.parametrize("count", [0, -1, 10**5])
 def test_counts_beyond_all_reason_are_refused(count):
     for start in (lambda: local_workers(count), lambda: local_workers(1, count), lambda: dask_workers(count)):
-        with pytest.raises(ValueError, match=rf" is {count}; it must be between 1 and \d+, 16 for each core"):
+        with pytest.raises(ValueError, match=rf" is {count}; it must be between 1 and \d+, 16 for each usable core"):
             start()
 
 
@@ -67,12 +67,12 @@ from dyncollapse import Sweep, expand_grid, local_workers
 @pytest.mark.parametrize(
     ("given", "guard", "words"),
     [
-        ("-", 'if __name__ == "__main__":', "<stdin> is no file; put the program in a file"),
+        ("-", 'if __name__ == "__main__":', "<stdin> is not a file; save the program in one"),
         ("program.py", "if True:", 'put its work under `if __name__ == "__main__":`'),
     ],
 )
 @pytest.mark.slow
-def test_program_that_workers_cannot_import_is_told_in_one_line(tmp_path, given, guard, words):
+def test_program_that_workers_cannot_import_is_reported_in_one_line(tmp_path, given, guard, words):
     code = PROGRAM.format(guard=guard)
     (tmp_path / "program.py").write_text(code)
     command = [sys.executable, given]
@@ -153,15 +153,15 @@ def test_local_processes_end_with_a_program_that_is_killed(tmp_path):
         "        executor.submit(tell).result()\n"
     )
     (tmp_path / "program.py").write_text(code)
-    told = tmp_path / "pid"
+    pid_file = tmp_path / "pid"
     # The worker imports `tell` from the program, which reads its arguments as the program does.
-    program = subprocess.Popen([sys.executable, tmp_path / "program.py", told])
+    program = subprocess.Popen([sys.executable, tmp_path / "program.py", pid_file])
     try:
-        eventually(told.exists)
+        eventually(pid_file.exists)
     finally:
         program.kill()
         program.wait()
-    worker = int(told.read_text())
+    worker = int(pid_file.read_text())
     eventually(lambda: not alive(worker))
 
 
@@ -175,7 +175,7 @@ def test_dask_cluster_of_two_returns_results_and_repeats_what_is_asked_again():
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere://1"])
-def test_scheduler_that_does_not_answer_is_told_in_one_line(address, monkeypatch):
+def test_scheduler_that_does_not_answer_is_reported_in_one_line(address, monkeypatch):
     monkeypatch.setattr("dyncollapse.runtime.executors.CONNECT", "1s")
     with pytest.raises(ValueError, match=f"^scheduler {address} does not answer") as caught:
         dask_workers(scheduler=address).start().__enter__()
@@ -201,14 +201,14 @@ def test_submitted_jobs_are_cancelled_with_their_context(submitted, monkeypatch)
 
 
 @pytest.mark.skipif(shutil.which("sinfo") is not None, reason="here is a Slurm")
-def test_missing_slurm_is_told_in_one_line(tmp_path):
+def test_missing_slurm_is_reported_in_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"^executor slurm: ") as caught:
         slurm_workers(tmp_path)
     assert "\n" not in str(caught.value)
     assert caught.value.as_options().startswith("--executor slurm: ")
 
 
-def test_unknown_option_of_slurm_is_told_in_one_line(submitted):
+def test_unknown_option_of_slurm_is_reported_in_one_line(submitted):
     with pytest.raises(ValueError, match="Unknown argument 'colour'") as caught:
         submitted(options={"colour": "red"})
     assert "\n" not in str(caught.value)
@@ -225,7 +225,7 @@ def test_slurm_returns_results_and_what_killed_them(tmp_path, monkeypatch):
         assert bad.exception(timeout=PATIENCE) is not None
 
 
-def test_refused_submission_is_told_in_one_line(submitted, monkeypatch):
+def test_refused_submission_is_reported_in_one_line(submitted, monkeypatch):
     def refuse(*_args, **_kwargs):
         raise RuntimeError(
             "sbatch: error: invalid partition specified: none\nsbatch: error: Batch job submission failed"
@@ -242,7 +242,7 @@ def test_refused_submission_is_told_in_one_line(submitted, monkeypatch):
 
 
 @pytest.mark.parametrize(("module", "start"), [("distributed", dask_workers), ("submitit", slurm_workers)])
-def test_missing_extra_is_told_in_one_line(module, start, tmp_path, monkeypatch):
+def test_missing_extra_is_reported_in_one_line(module, start, tmp_path, monkeypatch):
     monkeypatch.setattr("dyncollapse.runtime.extras.find_spec", lambda name: None if name == module else 1)
     with pytest.raises(ValueError, match=r"needs the extra: pip install 'dyncollapse\[cluster\]'"):
         start(tmp_path)

@@ -106,8 +106,8 @@ def test_counts_are_bounded_by_the_cores_and_named_as_parameters():
     for name, count, least in (("threads", 0, 1), ("threads", most + 1, 1), ("workers", -1, 0)):
         with pytest.raises(SettingError) as caught:
             check_count(name, count, least)
-        told = f"{name} is {count}; it must be between {least} and {most}, {PER_CORE} for each core that may be used"
-        assert (str(caught.value), caught.value.as_options()) == (told, f"--{told}")
+        expected = f"{name} is {count}; it must be between {least} and {most}, {PER_CORE} for each usable core"
+        assert (str(caught.value), caught.value.as_options()) == (expected, f"--{expected}")
 
 
 def test_threads_of_torch_come_back_when_the_block_fails():

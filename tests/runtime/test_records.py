@@ -1,5 +1,6 @@
-"""Fields of records: what each declares, and how pydantic's refusals are told."""
+"""Fields of records: what each declares, how a docstring lists it, and how refusals are reported."""
 
+import inspect
 import math
 import time
 from dataclasses import FrozenInstanceError, replace
@@ -67,7 +68,7 @@ class Bath:
         ({"shape": 3}, "shape is 3; choose one of oval, round"),
         ({"shape": "\udc80"}, r"shape is '\udc80'; choose one of oval, round"),
         ({"name": b"x"}, "name is b'x'; it takes text"),
-        ({"name": "x" * (MOST_TEXT + 1)}, f"it has {MOST_TEXT + 1} letters, and {MOST_TEXT} are the most"),
+        ({"name": "x" * (MOST_TEXT + 1)}, f"it has {MOST_TEXT + 1} characters, and at most {MOST_TEXT} are allowed"),
         ({"code": "a"}, "code is 'a'; write a letter and a digit"),
         ({"code": "a1\n"}, r"code is 'a1\n'; write a letter and a digit"),
         ({"depht": 3}, "there is no setting 'depht'; the settings are depth, heat, salt"),
@@ -112,13 +113,13 @@ def test_values_are_kept_as_their_type(given, kept):
 @pytest.mark.parametrize("name", settings_of(Bath))
 def test_one_value_is_judged_as_in_the_record(name):
     for value in (*VALUES.values(), ESCAPES, "duck", "oval", "a1", False, 0, 1, 2.0, ["duck"], ("boat", "boat")):
-        told = refusal(SettingError, Bath, **{name: value})
-        assert refusal(SettingError, check_value, Bath, name, value) == told
-        assert told is None or shown_safely(told)
-        assert told or check_value(Bath, name, value) == getattr(Bath(**{name: value}), name)
+        message = refusal(SettingError, Bath, **{name: value})
+        assert refusal(SettingError, check_value, Bath, name, value) == message
+        assert message is None or shown_safely(message)
+        assert message or check_value(Bath, name, value) == getattr(Bath(**{name: value}), name)
 
 
-def test_of_many_wrong_parts_the_first_is_told_at_once():
+def test_of_many_wrong_parts_the_first_is_reported_at_once():
     begun = time.process_time()
     with pytest.raises(SettingError, match="toys is 'whale'; choose one of duck, boat"):
         Bath(toys=["duck"] * 10**6 + ["whale"] * 10**6)
@@ -155,3 +156,42 @@ def test_a_file_holds_every_setting_and_no_other():
         from_values(Bath, {name: value for name, value in values.items() if name != "heat"})
     with pytest.raises(SettingError, match="there is no setting 'rim'"):
         from_values(Bath, values | {"rim": 1})
+
+
+def test_the_docstring_lists_fields_with_help_range_and_default():
+    doc = " ".join(inspect.getdoc(Bath).split())
+    assert doc.startswith("A bath. Attributes: depth: Depth. [between 1 and 80 inches; default: 2 inches]")
+    assert "heat: Heat. [at least 0 and below 100 degrees; default: as `depth`]" in doc
+    assert "foam: Foam. [default: yes]" in doc
+    assert "code: Code. [default: a1]" in doc
+
+
+def test_fields_come_before_the_sections_that_a_docstring_has():
+    @record
+    class Cup:
+        """A cup.
+
+        Raises:
+            SettingError: For a cup that is too large.
+
+        Example:
+            >>> Cup().volume
+            1.0
+        """
+
+        volume: Number = setting(1.0, "Volume.", low=0)
+        note: Text | None = setting(None, "")
+
+    expected = """A cup.
+
+        Attributes:
+            volume: Volume. [at least 0; default: 1.0]
+
+        Raises:
+            SettingError: For a cup that is too large.
+
+        Example:
+            >>> Cup().volume
+            1.0
+        """
+    assert inspect.getdoc(Cup) == inspect.cleandoc(expected)

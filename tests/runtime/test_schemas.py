@@ -64,10 +64,10 @@ def use(folder, changed):
 
 
 def one_safe_line(error):
-    told = str(error)
-    assert len(told) < 1000
-    assert shown_safely(told)
-    assert "\n" not in told
+    message = str(error)
+    assert len(message) < 1000
+    assert shown_safely(message)
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("name", [*CONTENT, "log.jsonl"])
@@ -217,5 +217,5 @@ def test_grids_are_counted_before_they_are_expanded():
         assert "the grid has" in refusal("--lr", ",".join(["1:2:200000"] * 2000))
         with pytest.raises(ValueError, match="more than 200000 values"):
             expand_grid({"seed": range(10**30)})
-        assert "no number of at most" in refusal("--lr", "0." + "3" * 100_000 + ":1:9")
+        assert "not a number of at most" in refusal("--lr", "0." + "3" * 100_000 + ":1:9")
     assert not Path("x").exists()

@@ -45,11 +45,11 @@ def test_other_types_and_sizes_are_refused_in_one_short_line(record):
     for name, value in [(name, value) for owner, name, value in WRONG if owner is record]:
         with pytest.raises(SettingError) as caught:
             replace(RECORDS[record], **{name: VALUES[value]})
-        told = str(caught.value)
-        assert told.startswith(f"{name} is "), (name, value)
-        assert len(told) < 400, (name, value)
-        assert shown_safely(told), (name, value)
-        assert "\n" not in told, (name, value)
+        message = str(caught.value)
+        assert message.startswith(f"{name} is "), (name, value)
+        assert len(message) < 400, (name, value)
+        assert shown_safely(message), (name, value)
+        assert "\n" not in message, (name, value)
 
 
 @pytest.mark.parametrize(("record", "name"), NUMBERS)
@@ -61,8 +61,8 @@ def test_numbers_beyond_their_range_are_refused_alike_in_python_and_on_the_comma
             replace(RECORDS[record], **{name: value})
         assert str(caught.value).startswith(f"{name} is ")
         assert caught.value.as_options().startswith(f"{option(name)} is ")
-        told = refused(CliRunner().invoke(main, [*command, option(name), str(value)]))
-        assert told == f"dyncollapse: {caught.value.as_options()}"
+        message = refused(CliRunner().invoke(main, [*command, option(name), str(value)]))
+        assert message == f"dyncollapse: {caught.value.as_options()}"
 
 
 # What a setting's ends need beside them.
@@ -104,8 +104,8 @@ def test_records_come_back_from_their_values(record):
     for wrong, words in (
         ({**values, ESCAPES: 1}, "there is no setting 'red"),
         ({name: value for name, value in values.items() if name != "lr"}, "the setting lr is missing"),
-        ([values], "no table of names and values"),
-        (None, "no table of names and values"),
+        ([values], "not a table of names and values"),
+        (None, "not a table of names and values"),
         ({**values, "lr": "fast"}, "lr is 'fast'; it takes numbers"),
         ({**values, 7: 1}, "there is no setting 7"),
     ):

@@ -29,7 +29,7 @@ def test_keys_are_read_with_hyphens_or_underscores(write):
 
 
 @pytest.mark.parametrize(
-    ("text", "given", "told"),
+    ("text", "given", "message"),
     [
         ("batch-size = 1", {}, "batch-size is 1; it must be between 2 and 1e9 pairs"),
         ("batch_size = 1", {}, "batch_size is 1; it must be between 2 and 1e9 pairs"),
@@ -44,16 +44,16 @@ def test_keys_are_read_with_hyphens_or_underscores(write):
         ("batch__size = 3", {}, " has 'batch__size'; did you mean batch_size?"),
     ],
 )
-def test_what_a_file_says_wrongly_is_told_by_its_keys(write, text, given, told):
+def test_what_a_file_says_wrongly_is_reported_by_its_keys(write, text, given, message):
     path = write(text)
     with pytest.raises(SettingError) as caught:
         resolve({"data": "digits", **given}, path)
     assert caught.value.as_options().startswith(f"--config {path}")
-    assert told in caught.value.as_options()
+    assert message in caught.value.as_options()
     assert "\n" not in str(caught.value)
 
 
-def test_what_an_option_says_wrongly_is_told_by_the_option_alone(write):
+def test_what_an_option_says_wrongly_is_reported_by_the_option_alone(write):
     with pytest.raises(SettingError) as caught:
         resolve({"data": "digits", "warmup_epochs": 5.0}, write("epochs = 5\nlr = 0.1"))
     assert "--warmup-epochs is 5.0 of epochs 5" in caught.value.as_options()

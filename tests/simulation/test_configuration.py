@@ -67,7 +67,7 @@ def test_sizes_of_a_preset_can_be_changed():
         ({"dynamics": ("population",), "bias": True}, "drop one of them"),
     ],
 )
-def test_bad_settings_are_told_in_one_line(given, message):
+def test_bad_settings_are_reported_in_one_line(given, message):
     with pytest.raises(ValueError, match=message) as caught:
         resolve(given)
     assert "\n" not in str(caught.value)

@@ -121,7 +121,7 @@ DEEP = {
 }
 
 
-def test_mixed_dead_and_waiting_modes_of_a_deep_network_are_told_apart():
+def test_mixed_dead_and_waiting_modes_of_a_deep_network_are_distinguished():
     # Small singular vectors of a deep product mix clean and augmented inputs; the modes must not.
     verdict = report(simulate(**DEEP, aug_dim=8, aug_strength=1.2))["verdict"]
     mechanisms = [dimension["mechanism"] for dimension in verdict["dimensions"]]

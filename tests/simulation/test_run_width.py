@@ -1,4 +1,4 @@
-"""Networks that are narrower or wider than their inputs: what has no room is told apart from both mechanisms."""
+"""Networks that are narrower or wider than their inputs: want of width is distinguished from both mechanisms."""
 
 import pytest
 from helpers.simulation import simulate
@@ -38,7 +38,7 @@ def test_width_is_a_cause_of_its_own(settings, expected):
 def test_layers_have_the_widths_that_are_asked_for():
     assert Configuration(dim=5, aug_dim=2).widths == [5, 5]
     assert Configuration(dim=5, aug_dim=2, depth=3, hidden_dim=7, out_dim=2).widths == [5, 7, 7, 2]
-    with pytest.raises(ValueError, match="hidden_dim is 3, but depth 1 has no layer between; drop one of them"):
+    with pytest.raises(ValueError, match="hidden_dim is 3, but depth 1 has no hidden layer; drop one of them"):
         Configuration(hidden_dim=3)
 
 

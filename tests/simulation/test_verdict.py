@@ -239,7 +239,7 @@ FATES = {
 }
 
 
-def test_fates_are_told_apart():
+def test_fates_are_distinguished():
     verdict = judge(dimensions(FATES["values"], FATES["ratios"]), rest=FATES["rest"], escape=FATES["escape"])
     # Alive is what is large, whatever its rho; the one that rests exactly at the threshold counts as too low.
     assert verdict.fates == ["alive", "dead", "suppressed", "waiting"]

@@ -14,7 +14,7 @@ def test_sentence_counts_each_mechanism():
 
 
 @pytest.mark.parametrize(
-    ("time", "per_step", "told"),
+    ("time", "per_step", "words"),
     [
         (12.3456, None, "t = 12.3"),
         (12.3456, 0.1, "t = 12.3 (step 123)"),
@@ -25,15 +25,15 @@ def test_sentence_counts_each_mechanism():
         (float("inf"), 0.1, "never"),
     ],
 )
-def test_moment_has_three_digits_and_the_step(time, per_step, told):
-    assert moment(time, per_step) == told
+def test_moment_has_three_digits_and_the_step(time, per_step, words):
+    assert moment(time, per_step) == words
 
 
 INF = float("inf")
 
 
 @pytest.mark.parametrize(
-    ("escape", "per_step", "told"),
+    ("escape", "per_step", "words"),
     [
         ([50.0], None, "waiting, to escape by t = 50 at the present force)"),
         ([50.0], 0.1, "waiting, to escape by t = 50 (step 500) at the present force)"),
@@ -49,29 +49,29 @@ INF = float("inf")
         ),
     ],
 )
-def test_sentence_says_when_waiting_dimensions_escape(escape, per_step, told):
+def test_sentence_says_when_waiting_dimensions_escape(escape, per_step, words):
     k = len(escape)
     found = dimensions([1.0] + [0.0] * k, [0.5] * (k + 1))
     verdict = judge(found, rest=torch.ones(k + 1), escape=torch.tensor([7.0, *escape]), time_per_step=per_step)
     assert verdict.escapes == [None, *torch.tensor(escape).tolist()]
     assert verdict.sentence == (
-        f"{k} of {k + 1} dimensions collapsed: {k} by implicit regularization (data beats augmentation there: {told}."
+        f"{k} of {k + 1} dimensions collapsed: {k} by implicit regularization (data beats augmentation there: {words}."
     )
 
 
 @pytest.mark.parametrize(
-    ("ratios", "rest", "told"),
+    ("ratios", "rest", "words"),
     [
         ([0.0, 2.0, 2.0], [1.0, 0.0, 0.0], "2 by strong augmentation (dead)."),
         ([0.0, 0.9, 0.9], [1.0, 1e-3, 1e-3], "2 by strong augmentation (too low at rest)."),
         ([0.0, 0.9, 2.0], [1.0, 1e-3, 0.0], "2 by strong augmentation (1 dead, 1 too low at rest)."),
     ],
 )
-def test_sentence_tells_the_dead_from_those_at_rest(ratios, rest, told):
+def test_sentence_tells_the_dead_from_those_at_rest(ratios, rest, words):
     found = dimensions([1.0, 0.0, 0.0], ratios)
     for per_step in (None, 0.1):
         verdict = judge(found, rest=torch.tensor(rest), escape=torch.full((3,), 9.0), time_per_step=per_step)
-        assert verdict.sentence == f"2 of 3 dimensions collapsed: {told}"
+        assert verdict.sentence == f"2 of 3 dimensions collapsed: {words}"
         assert verdict.escapes == [None] * 3
 
 

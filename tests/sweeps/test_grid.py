@@ -41,7 +41,7 @@ def test_types_are_those_of_the_setting():
         ("dim", "2:5:3:log", "takes whole numbers"),
         ("depth", "1,,2", "empty value"),
         ("depth", "", "empty value"),
-        ("depth", "two", "is 'two', which is no number"),
+        ("depth", "two", "is 'two', which is not a number"),
         ("aug_strength", "nan", "finite"),
         ("aug_strength", "0:inf:3", "finite"),
         ("aug_strength", "1e999999999", "finite"),
@@ -53,10 +53,10 @@ def test_types_are_those_of_the_setting():
         ("aug_strength", "1:2:2.5", "whole"),
         ("aug_strength", "1:2:1e9", "from 2 to 200000"),
         ("aug_strength", "0:2:3:log", "above 0"),
-        ("aug_strength", "1::3", "no number"),
+        ("aug_strength", "1::3", "not a number"),
     ],
 )
-def test_text_that_is_no_list_is_told_in_one_line(name, text, words):
+def test_text_that_is_no_list_is_reported_in_one_line(name, text, words):
     with pytest.raises(ValueError, match=words) as caught:
         parse_values(name, text)
     assert "\n" not in str(caught.value)
@@ -77,19 +77,19 @@ def test_grid_has_every_combination_once():
         ({"lr": ["fast"]}, "takes numbers"),
         ({"seed": None}, "seed is None; it takes whole numbers"),
         ({"bias": 2}, "bias is 2; it takes True or False"),
-        ({"seed": range(2000), "steps": range(1, 1000)}, f"and {MOST_POINTS} are the most"),
+        ({"seed": range(2000), "steps": range(1, 1000)}, f"and at most {MOST_POINTS} are allowed"),
         ({"dim": [2, 8], "aug_dim": [1, 4]}, r"aug_dim is 4; .* \(in dim 2, aug_dim 4\)"),
         ({"dim": 2, "aug_dim": 4}, r"between 0 and dim 2$"),
     ],
 )
-def test_unusable_grids_are_told_in_one_line(given, words):
+def test_unusable_grids_are_reported_in_one_line(given, words):
     with pytest.raises(ValueError, match=words) as caught:
         expand_grid(given)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["dim", "lr", "loss", "dynamics", "case", "preset", "bias"])
-def test_values_that_no_setting_takes_are_told_shortly(name):
+def test_values_that_no_setting_takes_are_reported_shortly(name):
     for value in (10**5000, -(10**5000), "x" * 10**6, ESCAPES, [1], {}, b"x", ("sgd",) * 10**5, math.nan):
         with pytest.raises(SettingError) as caught:
             expand_grid({"preset": "authors-code"} | {name: [value, value]})

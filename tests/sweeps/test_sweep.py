@@ -246,11 +246,11 @@ def test_a_broken_point_is_run_again_with_a_word(wrong, tmp_path):
     report.write_text(wrong)
     assert len(found.table()) == 2
     assert list(found.reports()[1]) == [name]
-    told = []
-    assert found.run(HERE, tell=told.append) == {}
-    assert len(told) == 1
-    assert str(report) in told[0]
-    assert "run again" in told[0]
+    notes = []
+    assert found.run(HERE, tell=notes.append) == {}
+    assert len(notes) == 1
+    assert str(report) in notes[0]
+    assert "run again" in notes[0]
     assert read_point(report.parent)["status"] == "finished"
 
 
@@ -300,14 +300,14 @@ def test_what_stands_in_the_place_of_a_point_is_removed(kind, tmp_path):
     assert names_in(tmp_path / "elsewhere") == {"kept"}
 
 
-@pytest.mark.parametrize("told", ["null", "5", '["x"]', "{", "[" * 100_000])
-def test_failures_that_cannot_be_read_are_none(told, tmp_path):
+@pytest.mark.parametrize("content", ["null", "5", '["x"]', "{", "[" * 100_000])
+def test_failures_that_cannot_be_read_are_none(content, tmp_path):
     found = sweep(tmp_path)
-    tmp_path.joinpath("failures.json").write_text(told)
+    tmp_path.joinpath("failures.json").write_text(content)
     assert found.failures() == {}
 
 
-def test_unusable_folders_are_told_in_one_line(tmp_path):
+def test_unusable_folders_are_reported_in_one_line(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
@@ -423,7 +423,7 @@ def test_xarray_has_the_axes_of_the_grid_and_nan_where_nothing_is_finished(tmp_p
 def test_points_that_are_no_grid_are_not_forced_into_one(tmp_path):
     points = expand_grid({**SMALL, "seed": [0, 1], "depth": [1, 2]})[:3]
     found = Sweep(tmp_path, points)
-    with pytest.raises(ValueError, match="3 points are no full grid of 2 depth, 2 seed; use table"):
+    with pytest.raises(ValueError, match="3 points are not every combination of 2 depth, 2 seed; use table"):
         as_dataset(found.points, found.axes, [])
 
 
@@ -435,7 +435,7 @@ MISSING = {
 
 
 @pytest.mark.parametrize("module", MISSING)
-def test_missing_extra_is_told_in_one_line(module, tmp_path, monkeypatch):
+def test_missing_extra_is_reported_in_one_line(module, tmp_path, monkeypatch):
     monkeypatch.setattr("dyncollapse.runtime.extras.find_spec", lambda name: None if name == module else 1)
     with pytest.raises(ValueError, match=rf"needs {module}: pip install 'dyncollapse\[tables\]'"):
         MISSING[module](sweep(tmp_path))
