@@ -96,7 +96,7 @@ def _command(context: click.Context) -> Iterator[str]:
         links = ", ".join(f"[{topic}](topics.md#{topic})" for topic in topics)
         yield from (f"Terms: {links}.", "")
     for group, rows in _groups(context).items():
-        yield from (f"**{group.capitalize()}**", "", "| option | what it says |", "|---|---|")
+        yield from (f"**{group.capitalize()}**", "", "| option | meaning |", "|---|---|")
         yield from (f"| <code>{_cell(names)}</code> | {_cell(text)} |" for names, text in rows)
         yield ""
 

@@ -41,7 +41,7 @@ def test_claim_behaves_as_expected(candidate):
     assert not result.surprising, result.measured
     assert math.isfinite(result.measured.value)
     assert math.isfinite(result.measured.bound)
-    # What the documents quote is what the code gives, up to another processor's rounding; else `make measured`.
+    # What the documents quote is what the code gives, up to another processor's rounding; else `make results`.
     recorded = RECORDED[candidate.name]
     assert result.measured.relation == recorded["relation"]
     assert result.measured.bound == pytest.approx(recorded["bound"], rel=0.2)
