@@ -53,12 +53,15 @@ def thin_product(b: Float[Tensor, "*runs n k"], y: Float[Tensor, "*runs k d"]) -
     return exact_product(y.mT, b.mT).mT
 
 
-def distance_logits(z: Float[Tensor, "*runs b m"], y: Float[Tensor, "*runs n m"]) -> Float[Tensor, "*runs b n"]:
+def distance_logits(
+    z: Float[Tensor, "*runs b m"], y: Float[Tensor, "*runs n m"], squares: Float[Tensor, "*runs n"] | None = None
+) -> Float[Tensor, "*runs b n"]:
     """Logits -|z_i - y_j|^2 / 2 up to the row constant |z_i|^2 / 2, from one matrix product.
 
-    Round-off is of the order eps max|z|^2; rows should be centred.
+    Round-off is of the order eps max|z|^2; rows should be centred. `squares` are |y_j|^2, where they are known.
     """
-    return add_product(y.square().sum(-1).unsqueeze(-2), z, y.mT, -0.5, 1)
+    squares = y.square().sum(-1) if squares is None else squares
+    return add_product(squares.unsqueeze(-2), z, y.mT, -0.5, 1)
 
 
 def force_logits(
@@ -66,7 +69,7 @@ def force_logits(
 ) -> Float[Tensor, "*runs n n"]:
     """`losses.infonce_logits` of centred anchors, z' - z and negatives less the anchors' centre."""
     squares, shifts = z.square().sum(-1), shift.square().sum(-1)
-    logits = distance_logits(z, y)
+    logits = distance_logits(z, y, squares if y is z else None)
     if y is z:  # the product has |z_i|^2 / 2 on its diagonal already
         logits.diagonal(dim1=-2, dim2=-1).sub_(shifts, alpha=0.5)
     else:

@@ -126,7 +126,7 @@ class Objective:
         if self.closed_form(biases):
             product = end_to_end(weights)
             force = mean_force(product, pairs)
-            return layer_gradients(weights, matrix_product(product, -force))
+            return layer_gradients(weights, matrix_product(product, force).neg_())
         return self._by_autograd(weights, pairs, biases)
 
     def _by_autograd(self, weights: Weights, pairs: Pairs, biases: Sequence[Tensor]) -> tuple[Tensor, ...]:
