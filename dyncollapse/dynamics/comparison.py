@@ -10,6 +10,7 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from dyncollapse.dynamics.trajectory import Trajectory
+from dyncollapse.model.array_arguments import array_fields
 
 
 def relative_distance(a: Trajectory, b: Trajectory) -> tuple[Float[Tensor, " t"], Float[Tensor, "t *runs"]]:
@@ -49,6 +50,7 @@ def relative_distance(a: Trajectory, b: Trajectory) -> tuple[Float[Tensor, " t"]
     return times, torch.where(gap == 0, 0.0, gap / scale)
 
 
+@array_fields
 @dataclass(frozen=True, eq=False)
 class LimitDistances:
     """What separates SGD and a flow on few batches from the population flow, limit by limit.

@@ -11,6 +11,7 @@ from torch import Tensor
 from dyncollapse.dynamics.runs import run_by_run
 from dyncollapse.dynamics.solver import IMPLICIT, Equation, Progress, Solver, Time, check_times, integrate
 from dyncollapse.dynamics.trajectory import Trajectory
+from dyncollapse.formats.conversion import as_tensor
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.networks import Weights, check_inputs, check_weights, end_to_end, layer_gradients, layer_jacobian
 from dyncollapse.model.objective import Objective
@@ -263,7 +264,9 @@ def mode_flow(
         >>> round(float(path.product), 6)
         0.333333
     """
-    at = force if callable(force) else lambda _t: force
+
+    def at(t: float) -> Tensor:
+        return as_tensor(force(t), "force") if callable(force) else force
 
     def velocity(t: float, layers: Weights) -> list[Tensor]:
         s = [w.diagonal(dim1=-2, dim2=-1) for w in layers]

@@ -227,10 +227,15 @@ def _check_relative(start: np.ndarray, velocity: np.ndarray) -> None:
 
 def check_times(time: Time) -> np.ndarray:
     """Turn one time or an increasing vector of them into an array. Raises ValueError for anything else."""
-    times = np.atleast_1d(np.asarray(time, dtype=float))
+    given = time.detach().cpu() if isinstance(time, Tensor) else time
+    try:
+        times = np.empty(0) if np.iscomplexobj(given) else np.atleast_1d(np.asarray(given, dtype=float))
+    except (TypeError, ValueError):
+        times = np.empty(0)
     increasing = times.ndim == 1 and len(times) > 0 and bool((np.diff(times) > 0).all())
     if not (increasing and np.isfinite(times).all() and times[0] >= 0):
-        raise ValueError(f"times are {time}; give one finite number or an increasing vector, none below 0")
+        shown = " ".join(str(time).split())[:100]
+        raise ValueError(f"times are {shown}; give one finite number or an increasing vector, none below 0")
     return times
 
 

@@ -11,12 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.formats.arrays import load_npz
+from dyncollapse.model.array_arguments import array_fields
 from dyncollapse.model.networks import Weights, end_to_end, singular_values
 from dyncollapse.model.precision import outside_autocast
 from dyncollapse.runtime.files import write_whole
 from dyncollapse.theory.imbalance import imbalance_drift
 
 
+@array_fields
 @dataclass(frozen=True, eq=False)
 class Trajectory:
     """A path of weights over flow time t: one SGD step of learning rate lr advances t by lr.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from dyncollapse.model._kernels import negative_weights
@@ -52,7 +52,7 @@ class Rows:
         return total
 
 
-def centring(rows: Float[Tensor, "n d"], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+def centring(rows: Real[Tensor, "n d"], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     """Return what subtracts the rows' mean, which is taken a tile at a time.
 
     A sum in half precision would overflow, and a conversion of all rows would copy them.

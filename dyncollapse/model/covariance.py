@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dyncollapse.model._blocks import Rows, block_sizes, centring, slices, weights_by_blocks
 from dyncollapse.model._kernels import distance_logits, thin_product
+from dyncollapse.model.array_arguments import array_fields
 from dyncollapse.model.losses import check_loss_views, dot_logits, loss_temperature, normalised
 from dyncollapse.model.precision import common_precision, exact_product, full_precision, outside_autocast
 
@@ -18,6 +19,7 @@ __all__ = ["WEIGHINGS", "ContrastiveCovariance", "block_sizes", "blockwise_covar
 WEIGHINGS = ("infonce", "dot", "ntxent")  # losses whose negatives carry softmax weights
 
 
+@array_fields
 @dataclass(frozen=True, eq=False)
 class ContrastiveCovariance:
     """The two sides of the contrastive covariance, both PSD.

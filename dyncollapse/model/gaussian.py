@@ -9,10 +9,12 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from dyncollapse.model._drawing import Factor, split_generators, symmetric_root
+from dyncollapse.model.array_arguments import array_fields, takes_arrays
 from dyncollapse.model.pairs import Pairs, check_views
 from dyncollapse.model.streams import JoinedStream, PairStream
 
 
+@array_fields
 @dataclass(frozen=True, eq=False)
 class GaussianTask:
     """Samples x ~ N(0, S) and their views x + n with n ~ N(0, A).
@@ -119,6 +121,7 @@ class GaussianTask:
         """Draw clean samples x ~ N(0, S), of shape (*shape, d)."""
         return self._data_factor.normal(shape, generator)
 
+    @takes_arrays
     def augment(self, clean: Float[Tensor, "*runs n d"], generator: Generator) -> Pairs:
         """Draw both views x + n, n ~ N(0, A), of the given clean samples; one-sided anchors stay clean."""
         noise = partial(self._aug_factor.normal, clean.shape[:-1], generator)

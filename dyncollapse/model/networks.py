@@ -39,7 +39,7 @@ def check_inputs(layer: Tensor, *views: Tensor) -> None:
     """Raise ValueError unless a first layer (*runs, out, d) can read each view (*batches, *runs, n, d)."""
     for x in views:
         own = x.shape[max(0, x.ndim - layer.ndim) : -2]
-        alike = x.ndim > 1 and (x.dtype, x.device, x.shape[-1]) == (layer.dtype, layer.device, layer.shape[-1])
+        alike = (x.dtype, x.device, x.shape[-1]) == (layer.dtype, layer.device, layer.shape[-1])
         # Axes of size 1 are shared by all runs, and missing ones are in front.
         if not alike or any(a not in (1, b) for a, b in zip(own[::-1], layer.shape[-3::-1], strict=False)):
             raise ValueError(

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.model._kernels import batch_groups, infonce_forces, matrix_product, mean_over_batches
+from dyncollapse.model.array_arguments import takes_arrays
 from dyncollapse.model.choices import ACTIVATIONS, LOSSES
 from dyncollapse.model.covariance import contrastive_covariance
 from dyncollapse.model.losses import (
@@ -64,6 +66,7 @@ class Objective:
         """Raise ValueError when the loss is not defined under this view convention."""
         check_loss_views(self.loss, views)
 
+    @takes_arrays
     @outside_autocast
     def value(self, weights: Weights, pairs: Pairs, biases: Sequence[Tensor] = ()) -> Float[Tensor, "*runs"]:
         """Loss of every run, averaged over the batch and over any batch axes in front of the runs'.
@@ -97,11 +100,12 @@ class Objective:
             loss = spectral(z, z_pos, negatives)
         return mean_over_batches(loss, weights[0].ndim - 2)
 
-    def closed_form(self, biases: Sequence[Tensor] = ()) -> bool:
+    def closed_form(self, biases: Sequence[Any] = ()) -> bool:
         """Whether `gradient` does without autograd: under Eq. 2, for linear networks without biases."""
         eq_2 = self.loss == "infonce" and type(self).value is Objective.value
         return eq_2 and self.activation == "linear" and not biases
 
+    @takes_arrays
     @outside_autocast
     def gradient(self, weights: Weights, pairs: Pairs, biases: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
         """Gradient with respect to every weight matrix, then every bias.

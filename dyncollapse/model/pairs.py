@@ -7,9 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dyncollapse.model.array_arguments import array_fields
 from dyncollapse.model.choices import VIEWS
 
 
+@array_fields
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """A batch of positive pairs and the view convention it was drawn under.

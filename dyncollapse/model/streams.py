@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Generator, Tensor
 
 from dyncollapse.model._drawing import drawn_together
+from dyncollapse.model.array_arguments import array_fields
 from dyncollapse.model.pairs import Pairs
 
 
@@ -39,6 +40,7 @@ class Sampler(Protocol):
         """Draw n fresh pairs for each run."""
 
 
+@array_fields
 @dataclass(frozen=True, eq=False)
 class PairStream:
     """An endless, restartable stream of batches: every iteration starts again from the same generator state.
@@ -70,7 +72,7 @@ class PairStream:
     runs: tuple[int, ...]
     pool: int | None
     device: torch.device
-    generator_state: Tensor
+    generator_state: UInt8[Tensor, " bytes"]
 
     def __post_init__(self) -> None:
         """Check the batch size against the pool."""

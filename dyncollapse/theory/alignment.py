@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from dyncollapse.model.array_arguments import array_fields
 from dyncollapse.model.precision import full_precision
 from dyncollapse.theory.imbalance import imbalance
 
@@ -82,6 +83,7 @@ def block_alignment(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: flo
     return float(inside) / k
 
 
+@array_fields
 @dataclass(frozen=True, eq=False)
 class AlignmentReport:
     """How two adjacent layers are aligned, and what the conserved imbalance C and the product P alone say about it.
@@ -265,9 +267,9 @@ def alignment_bound(
         [0.0, 0.0]
     """
     c, h = imbalance_spectrum, imbalance_spectrum.shape[-1]
-    blocks = [[k] for k in range(h)] if blocks is None else blocks
+    blocks = [[k] for k in range(h)] if blocks is None else [[int(k) for k in block] for block in blocks]
     if [k for block in blocks for k in block] != list(range(h)) or not all(blocks):
-        raise ValueError(f"blocks are {[list(b) for b in blocks]}; they must cut 0, ..., {h - 1} into runs, in order")
+        raise ValueError(f"blocks are {blocks}; they must cut 0, ..., {h - 1} into runs, in order")
     p = _pad(product_singular_values, h)
     gamma, g = c.abs().amax(-1, keepdim=True), (c.amax(-1, keepdim=True) - c.amin(-1, keepdim=True)) / 2
     q = torch.sqrt(p.square() + gamma.square() / 4)

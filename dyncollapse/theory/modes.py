@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dyncollapse.model.array_arguments import array_fields
 from dyncollapse.model.gaussian import GaussianTask, as_seen
 from dyncollapse.model.precision import outside_autocast
 
@@ -16,6 +17,7 @@ from dyncollapse.model.precision import outside_autocast
 COVARIANCE_ROUND_OFF = 8
 
 
+@array_fields
 @dataclass(frozen=True, eq=False)
 class Modes:
     """Common eigenvectors of data and augmentation covariance, least augmented first.

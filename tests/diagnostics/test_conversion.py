@@ -93,7 +93,7 @@ REFUSED = {
     "ragged": ([[1.0, 2.0], [3.0]], "cannot be taken as one array"),
     "list of tensors": ([torch.ones(2, 3)] * 4, "a list of 4 tensors; join batches with torch.cat, or rows with"),
     "dict": ({"z": ROWS}, "Python objects in a dict"),
-    "nothing": (None, "Python objects in a NoneType"),
+    "nothing": (None, "are None; give numbers"),
     "path": ("rows.npy", "are str"),
     "sparse": (torch.eye(3).to_sparse(), "are a sparse_coo tensor; give a dense one"),
     "meta": (torch.ones(3, 3, device="meta"), "are a meta tensor"),
