@@ -130,7 +130,7 @@ def population_flow(
         Interrupted: On Ctrl-C, with what was recorded.
 
     References:
-        docs/theory.md, section 5a.
+        docs/beyond-the-paper.md, section 5a.
 
     Example:
         >>> task = GaussianTask.block(2, 1, aug_strength=2.0)  # beyond the threshold of 1

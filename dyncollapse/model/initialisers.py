@@ -123,7 +123,7 @@ def balanced_init(
     """Build aligned layers W_l = Q_l diag(s_l) Q_{l-1}^T, Q_l random orthonormal columns, with C = lambda I.
 
     Neighbours share singular vectors, so A = I, and the flow of a linear network keeps it so for all t, whatever the
-    data (docs/theory.md, section 5e). At lambda = 0 layers share their singular values too: the start from which
+    data (docs/beyond-the-paper.md, section 5e). At lambda = 0 layers share their singular values too: the start from which
     Theorem 3 is exact.
 
     Args:

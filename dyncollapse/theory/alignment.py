@@ -159,7 +159,7 @@ def alignment_report(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: fl
         ValueError: For layers with run dimensions or that are not adjacent, and a gap out of range.
 
     References:
-        docs/theory.md, section 5e.
+        docs/beyond-the-paper.md, section 5e.
 
     Example:
         >>> w = torch.diag(torch.tensor([2.0, 1.0]))
@@ -260,7 +260,7 @@ def alignment_bound(
         ValueError: For blocks that do not cut 0, ..., h - 1 in this order.
 
     References:
-        Davis and Kahan 1970; docs/theory.md, section 5e.
+        Davis and Kahan 1970; docs/beyond-the-paper.md, section 5e.
 
     Example:
         >>> alignment_bound(torch.tensor([2.0, 1.0]), torch.zeros(2)).tolist()  # balanced layers are aligned

@@ -30,7 +30,7 @@ def collapse_threshold(data_var: float, views: str = "one-sided", loss: str = "i
         ValueError: For unknown views or losses, and for a variance that is negative or not finite.
 
     References:
-        docs/theory.md, section 5c.
+        docs/beyond-the-paper.md, section 5c.
 
     Example:
         >>> collapse_threshold(0.5)
@@ -65,7 +65,7 @@ def rest_singular_values(
         ValueError: For ntxent, for covariances that do not commute, and for dot without its temperature.
 
     References:
-        docs/theory.md, section 5b.
+        docs/beyond-the-paper.md, section 5b.
 
     Example:
         >>> rest_singular_values(GaussianTask.block(2, 1, aug_strength=2.0)).tolist()  # not augmented; collapsed
@@ -137,7 +137,7 @@ def rest_gram(task: GaussianTask, loss: str = "infonce", temperature: float | No
             depends on the start (dot and spectral with singular S_e).
 
     References:
-        docs/theory.md, section 5b.
+        docs/beyond-the-paper.md, section 5b.
 
     Example:
         >>> rest_gram(GaussianTask.block(2, 2, aug_strength=3 / 8, data_var=0.5)).round(decimals=9).diagonal().tolist()
@@ -175,7 +175,7 @@ def growth_rates(task: GaussianTask, loss: str = "infonce", temperature: float |
         ValueError: For covariances that do not commute, for ntxent, and for dot without its temperature.
 
     References:
-        docs/theory.md, section 5f.
+        docs/beyond-the-paper.md, section 5f.
 
     Example:
         >>> growth_rates(GaussianTask.block(2, 1, aug_strength=3.0, data_var=0.5)).tolist()
@@ -212,7 +212,7 @@ def escape_time(start: float, target: float, growth: float, depth: int = 1) -> f
         ValueError: For a depth that is no whole number from 1 on, a negative start or target, and NaN.
 
     References:
-        docs/theory.md, section 5f.
+        docs/beyond-the-paper.md, section 5f.
 
     Example:
         >>> round(escape_time(1e-4, 1.0, 1.0), 3), round(escape_time(1e-4, 1.0, 1.0, depth=2))

@@ -79,7 +79,7 @@ def isotropic_rest_layers(
         ValueError: For a product value below 0 or not finite.
 
     References:
-        docs/theory.md, section 5e.
+        docs/beyond-the-paper.md, section 5e.
 
     Example:
         >>> s1, s2 = isotropic_rest_layers(torch.tensor([1.5, 0.0]), 1.0)

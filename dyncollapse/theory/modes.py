@@ -52,7 +52,7 @@ def modes(task: GaussianTask) -> Modes:
         ValueError: When the covariances do not commute.
 
     References:
-        docs/theory.md, sections 2 and 5c.
+        docs/theory.md, section 2; docs/beyond-the-paper.md, section 5c.
 
     Example:
         >>> modes(GaussianTask.block(2, 1, aug_strength=3.0, data_var=0.5)).ratio.tolist()
@@ -142,7 +142,7 @@ def generalised_modes(task: GaussianTask) -> tuple[Float[Tensor, " r"], Float[Te
         Rho (r,), ascending and settled at 1 as in `Modes`, and U (d, r), where r is the rank of S_e.
 
     References:
-        docs/theory.md, section 5b.
+        docs/beyond-the-paper.md, section 5b.
 
     Example:
         >>> task = GaussianTask(torch.eye(2), torch.tensor([[1.0, 1.0], [1.0, 1.0]]))

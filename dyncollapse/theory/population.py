@@ -38,7 +38,7 @@ def population_loss(
         ValueError: For ntxent, ReLU and objectives with a value of their own, which have no such closed form here.
 
     References:
-        docs/theory.md, section 5a.
+        docs/beyond-the-paper.md, section 5a.
 
     Example:
         >>> population_loss(torch.zeros(2, 2), GaussianTask.block(2, 1, dtype=torch.float32), Objective()).item()
@@ -79,7 +79,7 @@ def population_force(
         ValueError: As `population_loss`.
 
     References:
-        docs/theory.md, section 5a.
+        docs/beyond-the-paper.md, section 5a.
 
     Example:
         >>> task = GaussianTask.block(2, 1, aug_strength=1.0, data_var=0.5)
@@ -152,7 +152,7 @@ def negatives_needed(
         ValueError: For ntxent and ReLU.
 
     References:
-        docs/theory.md, section 5h.
+        docs/beyond-the-paper.md, section 5h.
 
     Example:
         >>> negatives_needed(torch.zeros(2, 2, dtype=torch.float64), GaussianTask.block(2, 1)).item()

@@ -36,7 +36,7 @@ def riccati_gram(
         ValueError: For other losses and covariances, a weight that does not fit, and a time below 0.
 
     References:
-        docs/theory.md, section 5d.
+        docs/beyond-the-paper.md, section 5d.
 
     Example:
         >>> task = GaussianTask.block(2, 0, data_var=0.5)
