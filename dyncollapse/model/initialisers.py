@@ -123,8 +123,7 @@ def balanced_init(
     """Build aligned layers W_l = Q_l diag(s_l) Q_{l-1}^T, Q_l random orthonormal columns, with C = lambda I.
 
     Neighbours share singular vectors, so A = I, and the flow of a linear network keeps it so for all t, whatever the
-    data (docs/beyond-the-paper.md, section 5e). At lambda = 0 layers share their singular values too: the start from which
-    Theorem 3 is exact.
+    data. At lambda = 0 layers share their singular values too: the start from which Theorem 3 is exact.
 
     Args:
         widths: (d, ..., m): input width, hidden widths, output width.
@@ -140,6 +139,9 @@ def balanced_init(
 
     Raises:
         ValueError: For a lambda that is not finite, and for a hidden layer wider than the rank at lambda != 0.
+
+    References:
+        Jing et al. 2022, Theorem 3; docs/beyond-the-paper.md, section 5e.
 
     Example:
         >>> w1, w2 = balanced_init([3, 3, 3], torch.Generator(), imbalance=0.5)

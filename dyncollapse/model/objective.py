@@ -87,23 +87,42 @@ class Objective:
         self.check_views(pairs.views)
         z = forward(weights, pairs.anchor, self.activation, biases)
         z_pos = forward(weights, pairs.positive, self.activation, biases)
-        negatives = None if pairs.views == "one-sided" else z_pos
+        return mean_over_batches(self.embedding_loss(z, z_pos, pairs.views), weights[0].ndim - 2)
+
+    @takes_arrays
+    def embedding_loss(
+        self, z: Float[Tensor, "*any n m"], z_pos: Float[Tensor, "*any n m"], views: str = "two-sided"
+    ) -> Float[Tensor, "*any"]:
+        """Loss of every batch from its embeddings: the method that a loss of your own overrides.
+
+        Args:
+            z: Embeddings of the anchors (*any, n, m), with any axes for batches and runs.
+            z_pos: Embeddings of the positives.
+            views: The view convention of the pairs, "one-sided" or "two-sided".
+
+        Returns:
+            One loss per batch, a mean over its n pairs.
+
+        Example:
+            >>> z = torch.zeros(4, 2)
+            >>> round(Objective().embedding_loss(z, z).item(), 4)  # log 4: nothing tells the positive from three others
+            1.3863
+        """
+        negatives = None if views == "one-sided" else z_pos
         if self.loss == "infonce":
-            loss = infonce(z, z_pos, negatives)
-        elif self.loss == "dot":
-            assert self.temperature is not None
-            loss = dot_infonce(z, z_pos, negatives, self.temperature)
-        elif self.loss == "ntxent":
-            assert self.temperature is not None
-            loss = ntxent(z, z_pos, self.temperature)
-        else:
-            loss = spectral(z, z_pos, negatives)
-        return mean_over_batches(loss, weights[0].ndim - 2)
+            return infonce(z, z_pos, negatives)
+        if self.loss == "spectral":
+            return spectral(z, z_pos, negatives)
+        assert self.temperature is not None
+        if self.loss == "dot":
+            return dot_infonce(z, z_pos, negatives, self.temperature)
+        return ntxent(z, z_pos, self.temperature)
 
     def closed_form(self, biases: Sequence[Any] = ()) -> bool:
         """Whether `gradient` does without autograd: under Eq. 2, for linear networks without biases."""
-        eq_2 = self.loss == "infonce" and type(self).value is Objective.value
-        return eq_2 and self.activation == "linear" and not biases
+        kind = type(self)
+        eq_2 = kind.value is Objective.value and kind.embedding_loss is Objective.embedding_loss
+        return eq_2 and self.loss == "infonce" and self.activation == "linear" and not biases
 
     @takes_arrays
     @outside_autocast
@@ -154,7 +173,9 @@ def named_loss(objective: Objective) -> str:
     kind = type(objective)
     if not isinstance(objective, Objective):
         raise ValueError(f"the objective is of type {kind.__name__}; closed forms are known for Objective only")
-    own = [name for name in ("value", "gradient") if getattr(kind, name) is not getattr(Objective, name)]
+    own = [
+        name for name in ("value", "embedding_loss", "gradient") if getattr(kind, name) is not getattr(Objective, name)
+    ]
     if own:
         raise ValueError(
             f"{kind.__name__} computes its {' and '.join(own)} by itself, so the closed forms of {objective.loss} do "

@@ -51,6 +51,7 @@ def arguments(make, dtype=torch.float64):
         "GaussianTask": {"data_cov": cov, "aug_cov": make(AUGMENTATION)},
         "GaussianTask.augment": {"self": task, "clean": z, "generator": torch.Generator().manual_seed(0)},
         "LimitDistances": {"time": time, "learning_rate": time, "batches": time, "samples": time},
+        "Objective.embedding_loss": {"self": objective, "z": z, "z_pos": z_pos},
         "Objective.gradient": {"self": objective, "weights": layers, "pairs": drawn, "biases": [make([1, 2, 3])] * 2},
         "Objective.value": {"self": objective, "weights": layers, "pairs": drawn, "biases": [make([1, 2, 3])] * 2},
         "PairStream": {

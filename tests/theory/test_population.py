@@ -179,6 +179,13 @@ class Doubled(Objective):
         return 2 * super().value(weights, pairs, biases)
 
 
+class Squared(Objective):
+    """A loss on embeddings of a user's own, under the name of a known one."""
+
+    def embedding_loss(self, z, z_pos, views="two-sided"):
+        return super().embedding_loss(z, z_pos, views).square()
+
+
 class Clipped(Objective):
     """A known loss whose gradient a user bounds."""
 
@@ -214,7 +221,7 @@ POPULATION_USES = [
 @pytest.mark.parametrize("loss", ["infonce", "dot", "spectral"])
 def test_objectives_of_ones_own_are_refused_by_what_they_are(use, loss, generator):
     w, task = normal(generator, 3, 3), GaussianTask.block(3, 3, 0.5, views="two-sided")
-    for kind, what in ((Doubled, "value"), (Clipped, "gradient")):
+    for kind, what in ((Doubled, "value"), (Squared, "embedding_loss"), (Clipped, "gradient")):
         with pytest.raises(ValueError, match=f"{kind.__name__} computes its {what} by itself, so the closed forms of"):
             use(w, task, kind(loss))
     with pytest.raises(ValueError, match="of type Stranger; closed forms are known for Objective only"):
