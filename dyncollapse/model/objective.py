@@ -159,6 +159,11 @@ class Objective:
             with torch.enable_grad():
                 group = Pairs(x, x_pos, pairs.views)
                 loss = self.value(tuple(parameters[: len(weights)]), group, parameters[len(weights) :])
+            if loss.shape != (runs := weights[0].shape[:-2]):
+                raise ValueError(
+                    f"{type(self).__name__}.value has shape {tuple(loss.shape)}; "
+                    f"it must be one loss per run, {tuple(runs)}: average over other axes"
+                )
             for total, gradient in zip(totals, torch.autograd.grad(loss.sum(), parameters), strict=True):
                 total.add_(gradient, alpha=share)
         return tuple(totals)

@@ -172,7 +172,7 @@ class Variances(Objective):
 @pytest.mark.parametrize("runs", [(), (3,)])
 def test_a_loss_of_ones_own_is_averaged_over_batches_and_followed(runs, activation, generator):
     task, objective = GaussianTask.block(4, 2, views="two-sided"), Variances(activation=activation)
-    weights = gaussian_init([4, 3, 2], generator, runs, 0.6)
+    weights = gaussian_init([4, 3, 2], generator, runs, 0.3)
     batches = [task.sample(8, generator, runs) for _ in range(3)]
     together = objective.gradient(weights, stack_pairs(batches))
     alone = zip(*(objective.gradient(weights, batch) for batch in batches), strict=True)
@@ -181,7 +181,18 @@ def test_a_loss_of_ones_own_is_averaged_over_batches_and_followed(runs, activati
     assert not torch.allclose(together[0], Objective(activation=activation).gradient(weights, stack_pairs(batches))[0])
     # Euler's method: half the rate, half the distance.
     pairs = stack_pairs(batches)
-    end = sample_flow(weights, pairs, 0.2, objective=objective, method="DOP853", rtol=1e-8).product[-1]
-    ends = [train(weights, pairs, lr=lr, steps=round(0.2 / lr), objective=objective).product[-1] for lr in (4e-3, 2e-3)]
+    end = sample_flow(weights, pairs, 0.1, objective=objective, method="DOP853", rtol=1e-8).product[-1]
+    ends = [train(weights, pairs, lr=lr, steps=round(0.1 / lr), objective=objective).product[-1] for lr in (1e-3, 5e-4)]
     far, near = ((one - end).norm().item() for one in ends)
     assert far / near == pytest.approx(2, abs=0.1)
+
+
+def test_a_value_that_is_not_one_per_run_is_refused(generator):
+    class PerBatch(Objective):
+        def value(self, weights, pairs, biases=()):  # noqa: ARG002
+            return (pairs.anchor @ weights[0].mT).square().mean((-2, -1))
+
+    weights, _, pairs = draw(generator, "one-sided", 1)
+    PerBatch().gradient(weights, pairs)
+    with pytest.raises(ValueError, match=r"PerBatch.value has shape \(2,\); it must be one loss per run, \(\)"):
+        PerBatch().gradient(weights, stack_pairs([pairs, pairs]))
