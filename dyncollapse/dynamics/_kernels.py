@@ -23,8 +23,8 @@ def shares(pairs: Pairs | Iterable[Pairs], runs: torch.Size) -> list[tuple[slice
         runs: Shape of the runs.
 
     Returns:
-        The rows of each share along the first run axis, and its batches. The number of threads has no say in it, so
-        that results do not depend on that.
+        The rows of each share along the first run axis, and its batches. They depend on the shapes alone, so that
+        results do not depend on the number of threads.
     """
     streams = pairs.streams if isinstance(pairs, JoinedStream) else ()
     edges = [0, *itertools.accumulate(stream.runs[0] for stream in streams)]
@@ -45,6 +45,9 @@ def thread_counts(parts: int, numbers: int, available: int) -> tuple[int, int]:
         parts: Shares of the runs that are stepped by themselves.
         numbers: Numbers that a step on all of them goes through.
         available: Threads that PyTorch has.
+
+    Returns:
+        Threads of Python, and threads of PyTorch for each of them.
     """
     # A worker for each thread, but one for each part where a part left over would step alone in a second round.
     workers = parts if parts < 2 * available else available

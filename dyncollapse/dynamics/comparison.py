@@ -18,7 +18,7 @@ def relative_distance(a: Trajectory, b: Trajectory) -> tuple[Float[Tensor, " t"]
 
     Args:
         a: Compared at its recorded times.
-        b: Read at its own recorded times where these are a's, by a cubic spline in t elsewhere.
+        b: Evaluated at a's times: exactly where both recorded the same times, by a cubic spline in t otherwise.
 
     Returns:
         Those of a's times that b covers (t,), and the distances (t, *runs).
@@ -60,6 +60,14 @@ class LimitDistances:
         learning_rate: Distance of SGD on fresh batches of N from the expected flow at N, its limit lr -> 0.
         batches: Distance of the flow on M fixed batches of N from the expected flow at N, its limit M -> infinity.
         samples: Distance of the expected flow at N from the population flow, its limit N -> infinity.
+
+    References:
+        docs/theory.md, section 2.
+
+    Example:
+        >>> time, far, near = torch.tensor([1.0, 2.0]), torch.tensor([0.1, 0.3]), torch.tensor([0.1, 0.1])
+        >>> LimitDistances(time, learning_rate=near, batches=far, samples=near).largest
+        'batches'
     """
 
     time: Float[Tensor, " t"]
@@ -78,10 +86,10 @@ class LimitDistances:
 def limit_distances(sgd: Trajectory, flow: Trajectory, expected: Trajectory, population: Trajectory) -> LimitDistances:
     """Distances between the two sides of each limit: `relative_distance`, averaged over the runs.
 
-    All four start from the same weights. The expected flow at N follows the mean force of all batches of N, which no
-    finite record does. Pass a sample flow on M' batches, many more than `flow` has and independent of them, or, where
-    all runs share one start, the mean of such flows over R runs. It is off by about sqrt(M / (R M')) of `batches`
-    itself; smaller distances are not resolved.
+    All four start from the same weights. The expected flow at N follows the mean force of all batches of N, so it has
+    to be approximated. Pass a sample flow on M' batches, many more than `flow` has and independent of them. Where all
+    runs share one start, pass the mean of such flows over R runs. The error is about sqrt(M / (R M')) times `batches`;
+    smaller distances are not resolved.
 
     Args:
         sgd: SGD on fresh batches of N.

@@ -32,6 +32,9 @@ def blow_up_bound(inputs: float, start: float) -> float:
         inputs: The largest entry of its inputs.
         start: The largest entry of the end-to-end matrix that it starts from.
 
+    Returns:
+        The bound.
+
     Example:
         >>> blow_up_bound(10.0, 0.5)
         500000.0
@@ -118,10 +121,13 @@ class Ensemble:
         self._context.close()
 
     def advance(self, steps: int) -> None:
-        """Take so many steps.
+        """Take some steps.
+
+        Args:
+            steps: How many.
 
         Raises:
-            ValueError: Where the stream of batches ends before.
+            ValueError: When the stream of batches ends early.
         """
         list(self._map(lambda part: part.advance(steps), self._parts))
         self.step += steps

@@ -34,18 +34,29 @@ METHODS = ("DOP853", "RK45", "RK23", *IMPLICIT)
 
 
 class FlowFailed(RuntimeError):
-    """The solver could not go on beyond flow time `time`; `trajectory` holds what was recorded before.
+    """The solver could not go on beyond a flow time.
 
-    Where a weight reaches infinity in finite time, `time` is that moment, up to the solver's tolerance.
+    Attributes:
+        trajectory: What was recorded until then.
+        time: The last flow time that was reached. Where a weight reaches infinity in finite time it is that moment, up
+            to the solver's tolerance.
+
+    Example:
+        >>> from dyncollapse import frozen_flow
+        >>> try:  # s' = s^3 for two equal layers: s = 1 reaches infinity at t = 1 / 2
+        ...     frozen_flow((torch.ones(1, 1), torch.ones(1, 1)), torch.ones(1, 1), 1.0)
+        ... except FlowFailed as failure:
+        ...     round(failure.time, 4)
+        0.5
     """
 
     def __init__(self, message: str, trajectory: Trajectory, time: float) -> None:
-        """Keep the partial record and the moment."""
+        """Keep the partial record and the time that was reached."""
         super().__init__(message)
         self.trajectory, self.time = trajectory, time
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let other processes raise it, too."""
+        """Allow pickling, so that worker processes can raise it."""
         return type(self), (str(self), self.trajectory, self.time)
 
 
@@ -114,7 +125,7 @@ def integrate(
         progress: Called with (t, t_end) after every step.
 
     Returns:
-        The states at exactly these times.
+        The states at exactly the given times.
 
     Raises:
         ValueError: For unusable times, weights or solver settings.
@@ -308,7 +319,7 @@ class _Watch:
             f"{np.abs(state).max():.3g}: {reason} A weight that reaches infinity in finite time "
             "does this, and a change that takes less time than round-off of t",
             partial,
-            t,
+            float(t),
         )
 
     def record(self) -> tuple[np.ndarray, np.ndarray]:

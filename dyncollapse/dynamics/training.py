@@ -18,16 +18,25 @@ LOOK = 64
 
 
 class Diverged(RuntimeError):
-    """SGD left every bound.
+    """SGD diverged: the network mapped its data a million times beyond its start.
 
     Attributes:
         trajectory: What was recorded before.
-        step: The first step at which a run had blown up.
-        stable_lr: A smaller learning rate that passed the same data, or None.
+        step: The first step at which a run had diverged.
+        stable_lr: A smaller learning rate that stays bounded on the same data, or None if none was found.
+
+    Example:
+        >>> from dyncollapse import GaussianTask
+        >>> pairs = GaussianTask.block(2, 2, 8.0).sample(64, torch.Generator().manual_seed(0))
+        >>> try:
+        ...     train((torch.eye(2, dtype=torch.float64),), pairs, lr=1.0, steps=100)
+        ... except Diverged as failure:
+        ...     failure.stable_lr
+        0.125
     """
 
     def __init__(self, trajectory: Trajectory, lr: float, step: int, stable_lr: float | None, checked: int) -> None:
-        """Compose a message of one line; `checked` is the number of steps that `stable_lr` passed."""
+        """Write the message; `checked` is the number of steps for which `stable_lr` stayed bounded."""
         advice = (
             f"lr {stable_lr:.3g} passes the first {checked} steps on the same data"
             if stable_lr is not None
@@ -52,12 +61,13 @@ def train(
 ) -> Trajectory:
     """Run SGD from `weights`, on a stream of batches or on one fixed set of pairs.
 
-    Flow time is t = lr x steps, divided by (1 - momentum) for heavy-ball momentum. Plain SGD is the paper's. On a CPU,
-    runs with generators of their own are shared out over as many threads as PyTorch has, which has fewer meanwhile.
+    Flow time is t = lr x steps, divided by (1 - momentum) for heavy-ball momentum. The paper uses plain SGD. On a CPU,
+    runs with generators of their own are shared out over as many threads as PyTorch has; single operations have fewer
+    threads meanwhile.
 
     Args:
         weights: One tensor (*runs, out, in) per layer.
-        pairs: Batches (*runs, n, d). A stream must yield the same ones whenever it is iterated, as PairStream does.
+        pairs: Batches (*runs, n, d). A stream must yield the same batches each time it is iterated, as PairStream does.
         lr: Learning rate.
         steps: Number of steps.
         objective: What is minimised; Eq. 2 unless given.
@@ -68,19 +78,23 @@ def train(
         progress: Called with (step, steps) about 200 times.
 
     Returns:
-        The recorded states, with the loss on the batch at hand.
+        The recorded states, each with the loss on the batch of its step.
 
     Raises:
         ValueError: For unusable settings, shapes or batches.
         Diverged: When the weights blow up, with what was recorded.
         Interrupted: On Ctrl-C, with what was recorded.
 
+    References:
+        Jing et al. 2022, Section 4; docs/beyond-the-paper.md, section 5g for momentum and weight decay.
+
     Example:
         >>> from dyncollapse import GaussianTask
-        >>> stream = GaussianTask.block(2, 1).stream(8, torch.Generator().manual_seed(0))
-        >>> path = train((0.1 * torch.eye(2, dtype=torch.float64),), stream, lr=0.1, steps=20)
-        >>> round(float(path.time[-1]), 6)  # lr x steps
-        2.0
+        >>> task = GaussianTask.block(2, 1, aug_strength=4.0)  # the second input is augmented beyond the threshold of 1
+        >>> stream = task.stream(64, torch.Generator().manual_seed(0))
+        >>> path = train((0.1 * torch.eye(2, dtype=torch.float64),), stream, lr=0.05, steps=400)
+        >>> round(float(path.time[-1]), 6), (path.singular_values[-1] > 0.1).tolist()
+        (20.0, [True, False])
     """
     check_weights(weights, biases)
     if isinstance(pairs, Iterator):
@@ -123,7 +137,7 @@ def record_steps(steps: int, records: int = 64) -> list[int]:
 
     Args:
         steps: The last step.
-        records: About how many steps are wanted.
+        records: About how many steps to return.
 
     Returns:
         Ascending steps.

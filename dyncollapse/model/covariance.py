@@ -22,15 +22,19 @@ WEIGHINGS = ("infonce", "dot", "ntxent")  # losses whose negatives carry softmax
 @array_fields
 @dataclass(frozen=True, eq=False)
 class ContrastiveCovariance:
-    """The two sides of the contrastive covariance, both PSD.
+    """The two sides of the contrastive covariance X = Sigma0 - Sigma1, both PSD.
 
     Attributes:
         data: Sigma0 (*runs, d, d), from the differences of negative pairs.
         augmentation: Sigma1 (*runs, d, d), from the differences of positive pairs.
 
+    References:
+        Jing et al. 2022, Lemma 2.
+
     Example:
-        >>> ContrastiveCovariance(3 * torch.eye(2), torch.eye(2)).force.diagonal().tolist()
-        [2.0, 2.0]
+        >>> both = ContrastiveCovariance(torch.eye(2), torch.diag(torch.tensor([0.5, 3.0])))
+        >>> both.force.diagonal().tolist()  # the first direction grows, the second collapses
+        [0.5, -2.0]
     """
 
     data: Float[Tensor, "*runs d d"]
@@ -57,12 +61,12 @@ def contrastive_covariance(
     Args:
         x: Inputs of the anchors (*runs, n, d).
         x_pos: Inputs of the positives.
-        alpha: Softmax weights (*runs, n, n), as from `infonce_weights`. With those of another loss (NT-Xent, say) the
-            two sums are a diagnostic, not that loss's exact force.
+        alpha: Softmax weights (*runs, n, n), as from `infonce_weights`. With the weights of NT-Xent the two sums are a
+            diagnostic, and not that loss's exact force.
         negatives: Inputs y of the negatives, x unless given; pass `x_pos` for two-sided views.
 
     Returns:
-        Both sides, in the widest precision of the inputs, float32 at least. Memory stays at alpha's n x n.
+        Both sides, in the widest precision of the inputs, float32 at least. No array is larger than alpha.
 
     References:
         Jing et al. 2022, Lemma 2.
@@ -103,14 +107,14 @@ def blockwise_covariance(
     """`contrastive_covariance` of x under the softmax weights of z, without an n x n array (Lemma 2).
 
     Args:
-        x: Inputs of the anchors (n, d); like the others perhaps memory-mapped.
+        x: Inputs of the anchors (n, d). Like the others it may be memory-mapped, and of any real type.
         x_pos: Inputs of the positives.
         z: Embeddings of the anchors (n, m).
         z_pos: Embeddings of the positives.
         loss: Logits are -|z_i - y_j|^2 / 2 ("infonce"), z_i . y_j / temperature ("dot") or their cosine / temperature
             ("ntxent", two-sided only), with the positive's in place of j = i. Under "ntxent" the two sums are a
-            diagnostic, not the exact force: that also has terms from the normalisation and from the loss's other
-            direction (z' against z).
+            diagnostic, and not the exact force, which has further terms from the normalisation and from the loss's
+            other direction (z' against z).
         temperature: Of "dot" and "ntxent", 0.1 unless given.
         views: Negatives are the anchors ("one-sided") or the positives of the other samples ("two-sided").
         block: Rows of weights held at a time beside a few d x d arrays; 128 MB of them unless given, 1 GB on a GPU.
@@ -123,10 +127,16 @@ def blockwise_covariance(
         ValueError: For unknown names, shapes that do not fit, fewer than two rows, a temperature not above 0 or that
             the loss does not have, and a block below 1.
 
+    References:
+        Jing et al. 2022, Lemma 2.
+
     Example:
-        >>> x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
-        >>> blockwise_covariance(x, x, x, x, block=2).augmentation.count_nonzero().item()  # both views are one
-        0
+        >>> from dyncollapse import infonce_weights
+        >>> x, x_pos = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        >>> blocks = blockwise_covariance(x, x_pos, x, x_pos, block=2)  # 2 x 6 weights at a time
+        >>> whole = contrastive_covariance(x, x_pos, infonce_weights(x, x_pos, x_pos), x_pos)
+        >>> torch.allclose(blocks.force, whole.force)
+        True
     """
     temperature = check_weighing(loss, temperature, views)
     _check(x, x_pos, z, z_pos, block)
@@ -159,10 +169,18 @@ def blockwise_covariance(
 
 
 def check_weighing(loss: str, temperature: float | None, views: str) -> float | None:
-    """Temperature that `blockwise_covariance` uses.
+    """Check the options of `blockwise_covariance` that need no data.
+
+    Args:
+        loss: A name in WEIGHINGS.
+        temperature: Of "dot" and "ntxent", or None.
+        views: The view convention.
+
+    Returns:
+        The temperature: the default where it has one and none is given.
 
     Raises:
-        ValueError: For names and temperatures that it refuses before it looks at any number.
+        ValueError: For unknown names, and a temperature not above 0 or that the loss does not have.
     """
     for name, value, allowed in (("loss", loss, WEIGHINGS), ("views", views, ("one-sided", "two-sided"))):
         if value not in allowed:

@@ -79,8 +79,14 @@ class GaussianTask:
             views: As in `GaussianTask`.
             dtype: Precision of both covariances.
 
+        Returns:
+            The task, with diagonal covariances.
+
         Raises:
             ValueError: For values out of range.
+
+        References:
+            Jing et al. 2022, Section 4.3 and Fig. 3.
 
         Example:
             >>> GaussianTask.block(3, 1, 2.0).aug_cov.diagonal().tolist()
@@ -101,7 +107,7 @@ class GaussianTask:
         return self.data_cov.shape[-1]
 
     def to(self, dtype: torch.dtype, device: torch.device | None = None) -> Self:
-        """Return the same task in another precision, on another device when one is named."""
+        """Return the same task in another precision, and on another device if one is given."""
         return type(self)(self.data_cov.to(device, dtype), self.aug_cov.to(device, dtype), self.views)
 
     def sample(self, n: int, generator: Generator, runs: tuple[int, ...] = ()) -> Pairs:
@@ -114,16 +120,43 @@ class GaussianTask:
 
         Returns:
             Views (*runs, n, d).
+
+        Example:
+            >>> pairs = GaussianTask.block(3, 1, 4.0).sample(10_000, torch.Generator().manual_seed(0))
+            >>> [round(v, 1) for v in (pairs.positive - pairs.anchor).var(0).tolist()]  # A's diagonal
+            [0.0, 0.0, 4.0]
         """
         return self.augment(self.clean((*runs, n), generator), generator)
 
     def clean(self, shape: tuple[int, ...], generator: Generator) -> Float[Tensor, "*runs n d"]:
-        """Draw clean samples x ~ N(0, S), of shape (*shape, d)."""
+        """Draw clean samples x ~ N(0, S).
+
+        Args:
+            shape: How many samples, in any axes.
+            generator: Draws them.
+
+        Returns:
+            Samples (*shape, d).
+        """
         return self._data_factor.normal(shape, generator)
 
     @takes_arrays
     def augment(self, clean: Float[Tensor, "*runs n d"], generator: Generator) -> Pairs:
-        """Draw both views x + n, n ~ N(0, A), of the given clean samples; one-sided anchors stay clean."""
+        """Draw both views x + n, n ~ N(0, A), of the given clean samples; one-sided anchors stay clean.
+
+        Args:
+            clean: Samples x (*runs, n, d), in the task's precision.
+            generator: Draws the noise.
+
+        Returns:
+            Views (*runs, n, d).
+
+        Example:
+            >>> clean = torch.zeros(5, 2, dtype=torch.float64)
+            >>> pairs = GaussianTask.block(2, 2).augment(clean, torch.Generator().manual_seed(0))
+            >>> torch.equal(pairs.anchor, clean), torch.equal(pairs.positive, clean)
+            (True, False)
+        """
         noise = partial(self._aug_factor.normal, clean.shape[:-1], generator)
         anchor = clean if self.views == "one-sided" else clean + noise()
         return Pairs(anchor, clean + noise(), self.views)
@@ -133,8 +166,8 @@ class GaussianTask:
     ) -> PairStream | JoinedStream:
         """Describe an endless stream of batches.
 
-        On a CPU, many runs become streams of a few runs each, side by side, with generators that `generator` seeds: one
-        generator draws on one thread only. Shapes alone decide how many.
+        One generator draws on one thread only. On a CPU, many runs are therefore split into streams of a few runs each,
+        with generators that `generator` seeds. How many depends on the shapes alone, and not on the threads.
 
         Args:
             batch_size: Pairs in a batch, n.

@@ -139,15 +139,18 @@ def infonce_logits(
 def effective_negatives(alpha: Float[Tensor, "*runs n n"]) -> Float[Tensor, "*runs"]:
     """Effective number of candidates in the softmax: exp(entropy) of each row of alpha, averaged over the rows.
 
-    n for uniform rows, 1 for one-hot ones; 0 log 0 = 0. The positive's place belongs to its row: where it takes all the
-    weight, the negatives exert no force, however evenly they share the rest. A batch in which this is far below n does
-    not behave as the population limit; `population_valid` says which batches do.
+    It is n for uniform rows and 1 for one-hot ones. The positive counts as a candidate: where it takes all the weight,
+    the negatives exert no force, however evenly they share the rest. A batch in which this number is far below n does
+    not behave as the population limit does; see `population_valid`.
 
     Args:
         alpha: Softmax weights (*runs, n, n) whose rows sum to 1.
 
     Returns:
         One number per run, between 1 and n.
+
+    References:
+        docs/beyond-the-paper.md, section 5h.
 
     Example:
         >>> round(float(effective_negatives(torch.full((8, 8), 1 / 8))), 4)
@@ -264,7 +267,14 @@ def normalised(z: Float[Tensor, "*runs n m"]) -> Float[Tensor, "*runs n m"]:
 
 
 def loss_temperature(loss: str, temperature: float | None = None) -> float | None:
-    """Temperature of dot and ntxent, the authors' 0.1 unless given; None for a loss without one.
+    """Temperature that a loss uses.
+
+    Args:
+        loss: A loss by name.
+        temperature: Of dot and ntxent, or None.
+
+    Returns:
+        The given one, the authors' 0.1 for dot and ntxent without one, and None for other losses.
 
     Raises:
         ValueError: For a temperature that is not finite and above 0, or that the loss does not have.

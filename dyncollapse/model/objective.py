@@ -30,9 +30,9 @@ from dyncollapse.model.precision import common_precision, outside_autocast
 class Objective:
     """What a toy network minimises: a loss by name, its temperature and the network's activation.
 
-    Pairs may carry batch axes in front of the runs' axes: value and gradient are averaged over them.
-    A subclass with a `value` of its own is trained and integrated on that, by autograd; closed forms refuse it
-    (`named_loss`).
+    Pairs may carry batch axes in front of the runs' axes: value and gradient are averaged over them. For a loss of your
+    own, override `embedding_loss`: SGD and sample flows then use it, by automatic differentiation. Closed forms refuse
+    such a subclass.
 
     Attributes:
         loss: "infonce" (the paper's Eq. 2), "dot" (the authors' toy code), "ntxent" (SimCLR) or "spectral".
@@ -43,9 +43,12 @@ class Objective:
         ValueError: For unknown names and a temperature that the loss does not have; when used, for ntxent on one-sided
             pairs, on which that loss is not defined.
 
+    References:
+        docs/theory.md, section 2; docs/how-to/add-a-loss.md for a loss of your own.
+
     Example:
-        >>> Objective("dot").temperature
-        0.1
+        >>> Objective("dot")
+        Objective(loss='dot', temperature=0.1, activation='linear')
     """
 
     loss: str = "infonce"
@@ -78,6 +81,9 @@ class Objective:
 
         Returns:
             One loss per run.
+
+        Raises:
+            ValueError: For ntxent on one-sided pairs.
 
         Example:
             >>> pairs = Pairs(torch.eye(2), torch.eye(2))
@@ -119,7 +125,7 @@ class Objective:
         return ntxent(z, z_pos, self.temperature)
 
     def closed_form(self, biases: Sequence[Any] = ()) -> bool:
-        """Whether `gradient` does without autograd: under Eq. 2, for linear networks without biases."""
+        """Whether `gradient` needs no automatic differentiation: under Eq. 2, for linear networks without biases."""
         kind = type(self)
         eq_2 = kind.value is Objective.value and kind.embedding_loss is Objective.embedding_loss
         return eq_2 and self.loss == "infonce" and self.activation == "linear" and not biases
@@ -129,8 +135,8 @@ class Objective:
     def gradient(self, weights: Weights, pairs: Pairs, biases: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
         """Gradient with respect to every weight matrix, then every bias.
 
-        Under Eq. 2 and for linear networks it is dL/dP = -P X (Lemma 2), pulled back to the layers (Lemma 3); elsewhere
-        autograd of `value`.
+        Under Eq. 2 and for linear networks it is dL/dP = -P X (Lemma 2), pulled back to the layers (Lemma 3). Elsewhere
+        it is automatic differentiation of `value`.
 
         Args:
             weights: One tensor (*runs, out, in) per layer.
@@ -140,11 +146,17 @@ class Objective:
         Returns:
             One tensor per weight matrix and bias, in their shapes.
 
+        Raises:
+            ValueError: For ntxent on one-sided pairs, and for a `value` of a subclass that is not one loss per run.
+
+        References:
+            Jing et al. 2022, Lemmas 2 and 3.
+
         Example:
             >>> pairs = Pairs(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [3.0]]))
-            >>> (slope,) = Objective().gradient((torch.zeros(1, 1),), pairs)  # P = 0 is a rest point
-            >>> slope.abs().item()
-            0.0
+            >>> (slope,) = Objective().gradient((0.01 * torch.ones(1, 1),), pairs)
+            >>> round(slope.item() / -0.01, 2)  # X near P = 0: 2 from the data less 0.5 from the augmentation
+            1.5
         """
         if self.closed_form(biases):
             product = end_to_end(weights)
@@ -170,10 +182,17 @@ class Objective:
 
 
 def named_loss(objective: Objective) -> str:
-    """Loss whose formulas hold for this objective, decided by what computes it and not by its name alone.
+    """Name of the loss whose formulas hold for this objective.
 
-    Raises ValueError for anything but an Objective and for a subclass that computes value or gradient by itself: no
-    closed form is known for those.
+    Args:
+        objective: An Objective, or a subclass that changes neither loss nor gradient.
+
+    Returns:
+        Its `loss`.
+
+    Raises:
+        ValueError: For anything but an Objective, and for a subclass that computes its loss or gradient by itself: no
+            closed form is known for those, whatever the name.
     """
     kind = type(objective)
     if not isinstance(objective, Objective):

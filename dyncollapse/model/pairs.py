@@ -65,11 +65,17 @@ def stack_pairs(batches: list[Pairs]) -> Pairs:
     Returns:
         Pairs (M, *runs, n, d).
 
+    Raises:
+        ValueError: For no batches, and batches that differ in shape or view convention.
+
     Example:
         >>> batch = Pairs(torch.zeros(4, 2), torch.ones(4, 2))
         >>> stack_pairs([batch] * 3).anchor.shape
         torch.Size([3, 4, 2])
     """
+    if len({(batch.anchor.shape, batch.views) for batch in batches}) != 1:
+        kinds = ", ".join(sorted({f"{tuple(batch.anchor.shape)} {batch.views}" for batch in batches})) or "none"
+        raise ValueError(f"batches are {kinds}; give one or more of one shape and one view convention")
     anchors, positives = zip(*((batch.anchor, batch.positive) for batch in batches), strict=True)
     return Pairs(torch.stack(anchors), torch.stack(positives), batches[0].views)
 

@@ -20,7 +20,7 @@ class Sampler(Protocol):
 
     @property
     def data_cov(self) -> Float[Tensor, "d d"]:
-        """Covariance of the clean samples, in their precision."""
+        """Covariance (d, d) of the clean samples, in their precision."""
 
     @property
     def views(self) -> str:
@@ -108,7 +108,18 @@ class PairStream:
 
 @dataclass(frozen=True, eq=False)
 class JoinedStream:
-    """Streams side by side along the first run axis; the runs of each draw what they draw alone."""
+    """Streams side by side along the first run axis; the runs of each draw what they draw alone.
+
+    Attributes:
+        streams: The streams, in the order of their runs; as made by `join_streams`.
+
+    Example:
+        >>> from dyncollapse import GaussianTask
+        >>> parts = [GaussianTask.block(3, 1).stream(8, torch.Generator().manual_seed(s), (1,)) for s in (0, 1)]
+        >>> joined, alone = next(iter(JoinedStream(tuple(parts)))), next(iter(parts[1]))
+        >>> torch.equal(joined.anchor[1], alone.anchor[0])
+        True
+    """
 
     streams: tuple[PairStream, ...]
 

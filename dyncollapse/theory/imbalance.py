@@ -36,8 +36,8 @@ def imbalance(w1: Float[Tensor, "*runs h d"], w2: Float[Tensor, "*runs m h"]) ->
 def imbalance_drift(weights: Sequence[Tensor]) -> float | None:
     """Largest change of C along a path of weights, relative to the layers' Gram matrices.
 
-    max over time, runs and adjacent layers of |C(t) - C(0)|_F / max_t (|W1 W1^T|_F + |W2^T W2|_F). The Gram matrices
-    set the scale, and not C itself, since a balanced start has C = 0.
+    It is the maximum over time, runs and adjacent layers of |C(t) - C(0)|_F / max_t (|W1 W1^T|_F + |W2^T W2|_F). The
+    Gram matrices set the scale, because C itself is 0 for a balanced start.
 
     Args:
         weights: One tensor (time, *runs, out, in) per layer.
@@ -45,10 +45,13 @@ def imbalance_drift(weights: Sequence[Tensor]) -> float | None:
     Returns:
         The change; None for one layer.
 
+    References:
+        Jing et al. 2022, App. B.5; docs/beyond-the-paper.md, section 5g for SGD.
+
     Example:
         >>> w1 = torch.stack([torch.eye(1), 2 * torch.eye(1)])
-        >>> imbalance_drift((w1, torch.ones(2, 1, 1)))  # C from 0 to 3, Gram matrices of 4 and 1
-        0.6000000238418579
+        >>> round(imbalance_drift((w1, torch.ones(2, 1, 1))), 6)  # C from 0 to 3, Gram matrices of 4 and 1
+        0.6
     """
     drifts = []
     for w1, w2 in itertools.pairwise(weights):
@@ -65,8 +68,8 @@ def isotropic_rest_layers(
     """Singular values of two square layers at a rest point where P is p* times an orthogonal matrix.
 
     s1^2 = (c + sqrt(c^2 + 4 p*^2)) / 2 and s2^2 = (-c + sqrt(c^2 + 4 p*^2)) / 2 for each eigenvalue c of C, so that
-    s1 s2 = p*. With c descending s1 descends and s2 ascends: W1 W1^T and W2^T W2 share eigenvectors in opposite order,
-    so |A| is the anti-diagonal permutation where c is distinct, contrary to Theorem 2.
+    s1 s2 = p*. As c descends, s1 descends and s2 ascends: W1 W1^T and W2^T W2 share eigenvectors in opposite order. For
+    distinct c, |A| is therefore the anti-diagonal permutation, contrary to Theorem 2.
 
     Args:
         imbalance_spectrum: Eigenvalues c of C (*runs, h).

@@ -12,8 +12,8 @@ from dyncollapse.model.array_arguments import array_fields
 from dyncollapse.model.gaussian import GaussianTask, as_seen
 from dyncollapse.model.precision import outside_autocast
 
-# Round-off of a covariance of d inputs, in d eps of |C|, its entries' absolute values: what matrix products and the
-# eigenvalue solver leave. Measured: at most 1 along any direction, for d of 2 to 128 in both precisions.
+# Round-off of a covariance C of d inputs, in units of d eps |C| (|C| entry by entry), after matrix products and the
+# eigenvalue solver. It was measured to be at most 1 along any direction, for d from 2 to 128 in both precisions.
 COVARIANCE_ROUND_OFF = 8
 
 
@@ -27,8 +27,11 @@ class Modes:
         aug_var: Augmentation variance a of each mode (d,).
         directions: One unit vector per column (d, d).
         groups: Index lists of modes with equal variances, inside which no basis is special.
-        ratio: rho = a_e / (2 s_e), the ratio of augmentation to data spread that pairs see. Eq. 2 collapses a mode
-            exactly when rho >= 1. Within round-off of 1 it is exactly 1 (`at_threshold`), elsewhere on its own side.
+        ratio: rho = a_e / (2 s_e), the spread of positive pairs over that of negative pairs. Eq. 2 collapses a mode
+            exactly when rho >= 1. Within round-off of 1 it is set to exactly 1 (`at_threshold`).
+
+    References:
+        docs/theory.md, section 2.
     """
 
     data_var: Float[Tensor, " d"]
@@ -40,7 +43,7 @@ class Modes:
 
 @outside_autocast
 def modes(task: GaussianTask) -> Modes:
-    """Diagonalise both covariances at once.
+    """Diagonalise both covariances at once: the directions whose collapse can be followed one by one.
 
     Args:
         task: Covariances and view convention.
@@ -95,8 +98,8 @@ def augmentation_ratio(data_var: Tensor, aug_var: Tensor, views: str) -> Tensor:
         views: The view convention.
 
     Returns:
-        Rho: 0 without augmentation, one-sided infinite without data. Two-sided it is exactly 1 without data, and below
-        1 elsewhere, however strong the augmentation.
+        Rho. It is 0 without augmentation. Without data it is infinite one-sided and exactly 1 two-sided. With data and
+        two-sided views it is below 1, however strong the augmentation.
 
     Example:
         >>> augmentation_ratio(torch.tensor([1.0]), torch.tensor([3.0]), "two-sided").item()
@@ -139,7 +142,7 @@ def generalised_modes(task: GaussianTask) -> tuple[Float[Tensor, " r"], Float[Te
         task: Covariances and view convention.
 
     Returns:
-        Rho (r,), ascending and settled at 1 as in `Modes`, and U (d, r), where r is the rank of S_e.
+        Rho (r,), ascending and exactly 1 within round-off of 1, and U (d, r), where r is the rank of S_e.
 
     References:
         docs/beyond-the-paper.md, section 5b.
@@ -170,6 +173,9 @@ def relative_modes(
     Returns:
         The ratios (r,), ascending, and U (d, r) with U^T data U = I, where r is the rank of `data`.
 
+    References:
+        docs/beyond-the-paper.md, section 5b.
+
     Example:
         >>> ratios, _ = relative_modes(2 * torch.eye(2), torch.diag(torch.tensor([1.0, 3.0])), 1e-6)
         >>> [round(value, 4) for value in ratios.tolist()]
@@ -189,7 +195,7 @@ def relative_modes(
 
 
 def _merge_equal(values: Tensor, tolerance: float) -> Tensor:
-    """Give values that differ by round-off only one value, and those within it of zero exactly zero."""
+    """Set values that differ only by round-off to one value, and values that round-off cannot tell from 0 to 0."""
     merged = torch.where(values.abs() <= tolerance, 0.0, values)
     ascending = merged.argsort()
     for before, after in itertools.pairwise(ascending.tolist()):
@@ -199,7 +205,7 @@ def _merge_equal(values: Tensor, tolerance: float) -> Tensor:
 
 
 def _settled(ratio: Tensor, directions: Tensor, task: GaussianTask) -> Tensor:
-    """Rho, exactly 1 where round-off cannot tell it from 1 and on its own side elsewhere.
+    """Rho, set to 1 where round-off cannot tell it from 1, and kept on its side of 1 elsewhere.
 
     `directions` are columns u with u^T S_e u = 1, or 0 where S_e vanishes.
     """

@@ -10,10 +10,10 @@ from dyncollapse.model.precision import outside_autocast
 
 POPULATION_LOSSES = ("infonce", "dot", "spectral")
 
-# With this many times `negatives_needed` pairs in a batch the expected flow rests at the population's p^2 up to one
-# part in this many. A rule of thumb, measured in tests/theory/test_population_negatives.py where 2 to 16 equal modes
-# rest, rho from 0.1 to 0.6 and N from 32 to 512: p^2 is within 5 % and, for Eq. 2, the rate of return within 10 %; with
-# N = negatives_needed it can be half.
+# With at least 10 times `negatives_needed` pairs in a batch, the expected flow rests at the population's p^2 up to a
+# tenth. tests/theory/test_population_negatives.py measures this at the rest point of 2 to 16 equal modes, for rho from
+# 0.1 to 0.6 and N from 32 to 512: p^2 is within 5 % and, for Eq. 2, the rate of return within 10 %. With
+# N = negatives_needed, p^2 can be half.
 POPULATION_FACTOR = 10
 
 
@@ -110,6 +110,9 @@ def population_jacobian(
     Raises:
         ValueError: As `population_loss`.
 
+    References:
+        docs/beyond-the-paper.md, section 5a.
+
     Example:
         >>> task = GaussianTask.block(1, 0, data_var=0.5)  # at P = 0, X = 2 s = 1
         >>> pulled, derivative = population_jacobian(torch.zeros(1, 1, dtype=torch.float64), task, Objective())
@@ -132,13 +135,12 @@ def population_jacobian(
 def negatives_needed(
     product: Float[Tensor, "*runs m d"], task: GaussianTask, objective: Objective | None = None
 ) -> Float[Tensor, "*runs"]:
-    """How many negatives the population limit takes: E[k^2] / E[k]^2 of one negative's kernel k, mean over anchors.
+    """How many negatives the population limit needs: E[k^2] / E[k]^2 of one negative's kernel k, mean over anchors.
 
-    To first order the loss of N pairs falls short of its limit by (this - 1) / 2N, beside the positive's own term,
-    which is of similar size. infonce: prod_k (1 + c_k)^(3/2) / (1 + 3 c_k)^(1/2) over the eigenvalues c_k of
-    C = P S_e P^T; an anchor at the centre alone would need prod_k (1 + c_k) / (1 + 2 c_k)^(1/2). dot:
-    det(I - 2 C^2 / tau^2)^(-1/2), infinite once 2 c_k^2 >= tau^2 for some k. spectral: 0, since its expectation is the
-    population's at every N.
+    To first order the loss of N pairs falls short of its limit by (this - 1) / 2N, and by the positive's own term,
+    which is of similar size. For infonce it is prod_k (1 + c_k)^(3/2) / (1 + 3 c_k)^(1/2) over the eigenvalues c_k of
+    C = P S_e P^T. dot: det(I - 2 C^2 / tau^2)^(-1/2), infinite once 2 c_k^2 >= tau^2 for some k. spectral: 0, since that loss has the
+    population's expectation at every N.
 
     Args:
         product: P (*runs, m, d).
@@ -155,8 +157,9 @@ def negatives_needed(
         docs/beyond-the-paper.md, section 5h.
 
     Example:
-        >>> negatives_needed(torch.zeros(2, 2, dtype=torch.float64), GaussianTask.block(2, 1)).item()
-        1.0
+        >>> task, grown = GaussianTask.block(16, 8), 4 * torch.eye(16, dtype=torch.float64)
+        >>> negatives_needed(0 * grown, task).item(), f"{negatives_needed(grown, task):.0e}"  # at zero, and grown
+        (1.0, '5e+11')
     """
     objective = objective or Objective()
     check_population(objective)
@@ -188,9 +191,14 @@ def population_valid(
     Raises:
         ValueError: For ntxent and ReLU.
 
+    References:
+        docs/beyond-the-paper.md, section 5h.
+
     Example:
-        >>> population_valid(torch.zeros(2, 2, dtype=torch.float64), GaussianTask.block(2, 1), 32).item()
-        True
+        >>> sizes = torch.tensor([0.0, 1.0, 4.0], dtype=torch.float64)  # of P, one per run
+        >>> products = sizes[:, None, None] * torch.eye(4, dtype=torch.float64)
+        >>> population_valid(products, GaussianTask.block(4, 2), 128).tolist()
+        [True, True, False]
     """
     return batch_size >= POPULATION_FACTOR * negatives_needed(product, task, objective)
 

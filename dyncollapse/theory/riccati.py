@@ -23,7 +23,7 @@ def riccati_gram(
     g = 4 sigma^2 (spectral). With M = W0 e^(Bt) and E = (1 - e^(-2Bt)) / 2B, Q(t) = M^T (I + 2 g M E M^T)^-1 M.
 
     Args:
-        weight: W0 (m, d), the layer at t = 0. Entries below round-off of its norm count as zero in B's eigenbasis.
+        weight: W0 (m, d), the layer at t = 0. In B's eigenbasis entries below round-off of its norm count as zero.
         task: Covariances and view convention.
         time: Flow time t, however late.
         loss: "dot" or "spectral".

@@ -19,7 +19,7 @@ def singular_value_velocities(
 
     Returns:
         s' (*runs, k) with k = min(m, d), in descending order of s. Inside a group of equal singular values the numbers
-        depend on the basis that the decomposition happens to return.
+        depend on the basis that the decomposition returns, which is arbitrary.
 
     Raises:
         ValueError: When the two shapes differ.
@@ -98,7 +98,7 @@ def alignment_velocity(
 
     Example:
         >>> w1, w2 = torch.diag(torch.tensor([2.0, 1.0])), torch.diag(torch.tensor([3.0, 1.0]))
-        >>> alignment_velocity(w1, w2, w2 @ w1).abs().max().item()  # aligned layers stay so
+        >>> alignment_velocity(w1, w2, w2 @ w1).abs().max().item()  # aligned layers stay aligned
         0.0
     """
     _check_pull(w1, w2, pull)

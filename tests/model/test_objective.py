@@ -196,3 +196,14 @@ def test_a_value_that_is_not_one_per_run_is_refused(generator):
     PerBatch().gradient(weights, pairs)
     with pytest.raises(ValueError, match=r"PerBatch.value has shape \(2,\); it must be one loss per run, \(\)"):
         PerBatch().gradient(weights, stack_pairs([pairs, pairs]))
+
+
+def test_batches_that_differ_are_not_stacked(generator):
+    one, two = (GaussianTask.block(3, 1, views=views).sample(4, generator) for views in ("one-sided", "two-sided"))
+    for batches, found in (
+        ([one, two], r"\(4, 3\) one-sided, \(4, 3\) two-sided"),
+        ([one, type(one)(one.anchor[:2], one.positive[:2])], r"\(2, 3\) one-sided, \(4, 3\) one-sided"),
+        ([], "none"),
+    ):
+        with pytest.raises(ValueError, match=f"^batches are {found}; give one or more of one shape"):
+            stack_pairs(batches)
