@@ -16,7 +16,7 @@ ALL = slice(None)
 
 
 def shares(pairs: Pairs | Iterable[Pairs], runs: torch.Size) -> list[tuple[slice, Pairs | Iterable[Pairs]]]:
-    """Split runs where generators change, into shares that are worth a thread of Python.
+    """Split runs where generators change, into shares large enough for a thread of Python each.
 
     Args:
         pairs: A fixed batch or a stream of batches.
@@ -43,7 +43,7 @@ def thread_counts(parts: int, numbers: int, available: int) -> tuple[int, int]:
 
     Args:
         parts: Shares of the runs that are stepped by themselves.
-        numbers: Numbers that a step on all of them goes through.
+        numbers: The cost of a step on all of them, as from `streams.numbers_per_step`.
         available: Threads that PyTorch has.
 
     Returns:

@@ -49,8 +49,8 @@ class Rule:
     Attributes:
         lr: Learning rate; one step advances flow time by lr / (1 - momentum).
         objective: What is minimised.
-        momentum: Of heavy-ball momentum, as torch.optim.SGD has it.
-        weight_decay: Times the parameter it is added to the gradient.
+        momentum: Heavy-ball momentum, as in torch.optim.SGD.
+        weight_decay: Its product with the parameter is added to the gradient.
     """
 
     lr: float
@@ -84,10 +84,10 @@ def sgd_step(
 
 
 class Ensemble:
-    """All runs at one step of their training, in a context in which they may be stepped.
+    """All runs of a training at one step. They are advanced inside its `with` block, which holds the threads.
 
-    On a CPU the streams of a JoinedStream are shared out over as many threads as PyTorch has. Each steps its runs by
-    itself: splitting single operations across threads costs more than it saves. Inside, PyTorch has fewer threads.
+    On a CPU the streams of a JoinedStream are shared out over as many threads as PyTorch has, and each thread steps its
+    own runs: splitting single operations across threads costs more than it saves. PyTorch has fewer threads meanwhile.
     """
 
     def __init__(self, weights: Weights, biases: Sequence[Tensor], pairs: Pairs | Iterable[Pairs], rule: Rule) -> None:
@@ -137,7 +137,7 @@ class Ensemble:
         return [torch.cat(values) for values in zip(*(part.parameters for part in self._parts), strict=True)]
 
     def loss(self) -> Float[Tensor, "*runs"]:
-        """Loss of every run on the batch at hand."""
+        """Loss of every run on the current batch."""
         losses = list(self._map(_Part.loss, self._parts))
         return losses[0] if len(losses) == 1 else torch.cat(losses)
 
@@ -190,7 +190,7 @@ class _Part:
                 self.batch = self._draw()
 
     def loss(self) -> Tensor:
-        """Loss of every run on the batch at hand."""
+        """Loss of every run on the current batch."""
         return self._rule.objective.value(self.weights, self.batch, self.biases)
 
     def _draw(self) -> Pairs:

@@ -43,7 +43,7 @@ def sample_flow(
         time: Flow time, t = lr x steps of SGD: a scalar or an increasing vector.
         objective: What is minimised; Eq. 2 unless given.
         biases: One tensor (*runs, out) per layer, or none.
-        weight_decay: Times the weights it is subtracted from the velocity.
+        weight_decay: Its product with the weights is subtracted from the velocity.
         rtol: Relative tolerance: 1e-8 for linear networks, 1e-4 for ReLU. There the velocity jumps whenever a sample
             crosses a kink, and the number of steps was measured to grow as 1 / rtol.
         atol: Absolute tolerance. The solver keeps each weight's error per step below atol + rtol |w|. The default is
@@ -117,7 +117,7 @@ def population_flow(
         task: Covariances and view convention.
         time: Flow time, a scalar or an increasing vector.
         objective: "infonce" (unless given), "dot" or "spectral", with linear layers.
-        weight_decay: Times the weights it is subtracted from the velocity.
+        weight_decay: Its product with the weights is subtracted from the velocity.
         rtol: Relative tolerance.
         atol: Absolute tolerance, as in `sample_flow`.
         method: Of SciPy's solve_ivp.

@@ -28,7 +28,7 @@ REST_SPEED = 10
 LEAST_RTOL = 100 * float(np.finfo(float).eps)
 
 IMPLICIT = ("LSODA", "BDF", "Radau")
-# A step that is refused is tried again at a fifth of its size at worst: these reach from 1 to round-off of 0.
+# A refused step is tried again at a fifth of its size or more. After so many trials a step of 1 is below round-off.
 MOST_TRIED = 100
 METHODS = ("DOP853", "RK45", "RK23", *IMPLICIT)
 
@@ -112,7 +112,7 @@ def integrate(
     meta: dict[str, Any],
     progress: Progress | None = None,
 ) -> Trajectory:
-    """Hand the flow to solve_ivp and turn what it reached, all or part of the way, into a Trajectory.
+    """Integrate a flow with solve_ivp and return the states that it reached.
 
     Args:
         weights: Where it starts, one tensor (*runs, out, in) per layer.
@@ -120,8 +120,8 @@ def integrate(
         equation: What moves them.
         time: One flow time or an increasing vector of them.
         solver: Method and tolerances.
-        meta: How the path is made. The record's own adds the solver's settings and counts: "atol" is the smallest
-            absolute tolerance of any weight, "largest_atol" the largest.
+        meta: How the path is made. The solver's settings and counts are added: "atol" is the smallest absolute
+            tolerance of any weight, "largest_atol" the largest.
         progress: Called with (t, t_end) after every step.
 
     Returns:
@@ -173,9 +173,9 @@ def integrate(
 class _Problem:
     """The flow as solve_ivp sees it: dy / dtick for one vector y of all parameters.
 
-    With a Jacobian ticks are tau = log(1 + t): what is left of a stiff flow slows down as it goes, and steps that are
-    even in log time need fewer factorised matrices (measured: a quarter to a half fewer). Else they are t over a unit
-    that puts the end between 1 and 2: SciPy's norms of velocities would underflow where t goes to 1e200.
+    With a Jacobian, ticks are tau = log(1 + t). A stiff flow slows down as it goes, and with steps that are even in log
+    time a quarter to a half fewer matrices were factorised. Without one, ticks are t over a unit that puts the end
+    between 1 and 2: SciPy's norms of velocities would underflow where t goes to 1e200.
     """
 
     def __init__(self, equation: Equation, vector: "_Vector", times: np.ndarray, method: str) -> None:
@@ -271,7 +271,7 @@ class _Vector:
 
 
 class _Watch:
-    """An event function: solve_ivp calls it once per accepted step, so it keeps what is reached and sees rest begin."""
+    """An event function, which solve_ivp calls once per accepted step. It records states and detects rest."""
 
     def __init__(
         self,
@@ -312,12 +312,12 @@ class _Watch:
         return 1.0  # never crosses zero: there is nothing to look for
 
     def failure(self, reason: str, partial: Trajectory) -> FlowFailed:
-        """Say after which step the flow could not go on."""
+        """Make the error, with the last step that was reached."""
         t, state = self.last or (0.0, self.start)
         return FlowFailed(
             f"the flow cannot be continued beyond t = {t:.9g} of {self.end:.6g}, where the largest weight is "
-            f"{np.abs(state).max():.3g}: {reason} A weight that reaches infinity in finite time "
-            "does this, and a change that takes less time than round-off of t",
+            f"{np.abs(state).max():.3g}: {reason} Causes are a weight that reaches infinity in finite time, "
+            "and a change faster than the round-off of t",
             partial,
             float(t),
         )

@@ -73,7 +73,7 @@ def train(
         objective: What is minimised; Eq. 2 unless given.
         biases: One tensor (*runs, out) per layer, or none.
         momentum: Heavy-ball momentum, as in torch.optim.SGD.
-        weight_decay: Times the parameter it is added to the gradient.
+        weight_decay: Its product with the parameter is added to the gradient.
         records: About how many states are kept, evenly spaced in log step.
         progress: Called with (step, steps) about 200 times.
 

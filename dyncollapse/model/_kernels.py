@@ -12,8 +12,8 @@ from torch import Tensor
 from dyncollapse.model.precision import common_precision, exact_product, inside_autocast, outside_autocast
 
 LOG2_E = 1 / math.log(2)
-# Bytes of softmax weights that one call works on: 64 batches or runs of 128 pairs in float32. Measured: per run and
-# step 64 such runs take as long as 16, and half as long as one (docs/results.md).
+# Bytes of softmax weights in one call, as in 64 batches or runs of 128 pairs in float32. Measured per run and step, 64
+# such runs take as long as 16, and half as long as one (docs/results.md).
 MOST_BYTES = 2**22
 # Columns from which float32 products are as fast with few columns as with few rows (docs/results.md).
 FEW_COLUMNS = 16
@@ -37,7 +37,7 @@ def add_product(
 
 
 def matrix_product(a: Float[Tensor, "... b m"], b: Float[Tensor, "... m n"]) -> Float[Tensor, "... b n"]:
-    """Return a b, without matmul's work on shapes where bmm takes them: a tenth of a single run's step."""
+    """Return a b by bmm where it applies: matmul's handling of shapes would be a tenth of a single run's step."""
     if a.ndim == b.ndim == 3 and a.shape[0] == b.shape[0] and not inside_autocast():
         return torch.bmm(a, b)
     return exact_product(a, b)
@@ -46,7 +46,7 @@ def matrix_product(a: Float[Tensor, "... b m"], b: Float[Tensor, "... m n"]) -> 
 def thin_product(b: Float[Tensor, "*runs n k"], y: Float[Tensor, "*runs k d"]) -> Float[Tensor, "*runs n d"]:
     """Return b y for a large b and few columns.
 
-    A CPU multiplies few rows up to 2.5 times as fast as few columns, but for float32 in FEW_COLUMNS or more.
+    A CPU multiplies few rows up to 2.5 times as fast as few columns. The exception is float32 with FEW_COLUMNS or more.
     """
     if y.dtype == torch.float32 and y.shape[-1] >= FEW_COLUMNS:
         return exact_product(b, y)

@@ -19,8 +19,8 @@ from dyncollapse.model.streams import JoinedStream, PairStream
 class GaussianTask:
     """Samples x ~ N(0, S) and their views x + n with n ~ N(0, A).
 
-    White noise is drawn in float32 and converted, so both precisions see the same numbers; on a CPU they end at 5.8
-    standard deviations.
+    White noise is drawn in float32 and converted, so both precisions use the same numbers. On a CPU none of them lies
+    beyond 5.8 standard deviations.
 
     Attributes:
         data_cov: S (d, d), PSD.

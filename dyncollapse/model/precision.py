@@ -1,4 +1,4 @@
-"""Precision that autocast and half-precision inputs must not lower: float32, or the widest input's."""
+"""Computations in float32 or wider, inside autocast and for half-precision inputs as well."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ _inside = threading.local()  # autocast, too, is a thread's own
 
 
 def outside_autocast(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Decorate a function to compute in the precision of its inputs inside `torch.autocast`, too."""
+    """Decorate a function to compute in the precision of its inputs, even inside `torch.autocast`."""
 
     @wraps(function)
     def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -41,7 +41,7 @@ def outside_autocast(function: Callable[Arguments, Result]) -> Callable[Argument
 def full_precision(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Decorate a function to compute outside autocast, on tensors in their common precision, at least float32.
 
-    That is the precision of what it returns. Gradients come in each input's own.
+    Its results have that precision. Gradients have the precision of each input.
     """
     outside = outside_autocast(function)
 

@@ -86,7 +86,7 @@ class PairStream:
 
     @property
     def numbers_per_step(self) -> int:
-        """Numbers that a step on all runs goes through."""
+        """Cost of a step on all runs, see `numbers_per_step`."""
         return math.prod(self.runs) * numbers_per_step(self.batch_size, self.task.dim)
 
     def __iter__(self) -> Iterator[Pairs]:
@@ -158,7 +158,7 @@ def join_streams(streams: Sequence[PairStream | JoinedStream]) -> JoinedStream:
 
 
 def numbers_per_step(n: int, dim: int) -> int:
-    """Numbers that a step of one run goes through: n x n weights or eight n x d arrays, whichever are more.
+    """Cost of a step of one run, in numbers read and written: n x n weights or eight n x d arrays, whichever are more.
 
     A rule of thumb for sharing out work: a step of Eq. 2 reads and writes about eight arrays as large as a view.
     """

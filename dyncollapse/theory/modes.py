@@ -115,10 +115,11 @@ def at_threshold(ratio: Float[Tensor, "*any"], tolerance: Tensor | float = 0.0) 
     """Whether rho is 1: such a mode rests at zero, but decays by a power of time only.
 
     Args:
-        ratio: Rho. Those of `modes` and `generalised_modes` are exactly 1 already where round-off allows it: one-sided
-            within 8 d eps |u|^T (|S| + |A| / 2) |u| of 1, for a direction u with u^T S_e u = 1 and |.| entry by entry;
-            two-sided where 1 - rho = u^T S u is at most 8 d eps |u|^T |S| |u|.
-        tolerance: How far from 1 other ratios may be.
+        ratio: Rho. `modes` and `generalised_modes` set it to exactly 1 where round-off cannot tell it from 1. For a
+            direction u with u^T S_e u = 1 and absolute values entry by entry, that is within
+            8 d eps |u|^T (|S| + |A| / 2) |u| of 1 for one-sided views, and where 1 - rho = u^T S u is at most
+            8 d eps |u|^T |S| |u| for two-sided ones.
+        tolerance: How far from 1 ratios of another origin may be.
 
     Returns:
         Truth values in the shape of `ratio`.

@@ -139,8 +139,8 @@ def negatives_needed(
 
     To first order the loss of N pairs falls short of its limit by (this - 1) / 2N, and by the positive's own term,
     which is of similar size. For infonce it is prod_k (1 + c_k)^(3/2) / (1 + 3 c_k)^(1/2) over the eigenvalues c_k of
-    C = P S_e P^T. dot: det(I - 2 C^2 / tau^2)^(-1/2), infinite once 2 c_k^2 >= tau^2 for some k. spectral: 0, since that loss has the
-    population's expectation at every N.
+    C = P S_e P^T. For dot it is det(I - 2 C^2 / tau^2)^(-1/2), infinite once 2 c_k^2 >= tau^2 for some k. For spectral
+    it is 0, since that loss has the population's expectation at every N.
 
     Args:
         product: P (*runs, m, d).
