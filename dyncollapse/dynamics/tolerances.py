@@ -25,8 +25,8 @@ def absolute_tolerances(
     The scale of a weight is the smaller of two numbers: the largest |w| in its row, and in its column. The scale of a
     bias is the largest |b| in its layer. Rows and columns of zeros take the smallest scale in their run, and runs of
     zeros the scale 1. The tolerance is the round-off of the scale, and at most 1e-2 rtol. Starts of any size then
-    escape from zero on time, and modes that die are followed down to 1e-16 of their start. One tolerance for all weights
-    would hide every start below it.
+    escape from zero on time, and modes that die are followed down to 1e-16 of their start. One tolerance for all
+    weights would hide every start below it.
 
     Args:
         weights: One tensor (*runs, out, in) per layer.

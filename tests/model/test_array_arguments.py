@@ -280,6 +280,7 @@ def test_public_functions_are_pickled_and_signed_as_before():
         assert inspect.signature(function) == inspect.signature(inspect.unwrap(function))
 
 
+@pytest.mark.slow
 def test_names_that_are_imported_at_once_take_arrays_too():
     code = "import numpy as np, dyncollapse; print(dyncollapse.singular_values(np.eye(2)).tolist())"
     environment = {**os.environ, "EAGER_IMPORT": "1"}
