@@ -35,7 +35,8 @@ def population_loss(
         One loss per run.
 
     Raises:
-        ValueError: For ntxent, ReLU and objectives with a value of their own, which have no such closed form here.
+        ValueError: For ntxent, ReLU and objectives with a loss of their own, which have no such closed form here, and
+            for a product that differs from the task in inputs or precision.
 
     References:
         docs/beyond-the-paper.md, section 5a.
@@ -45,6 +46,7 @@ def population_loss(
         0.0
     """
     check_population(objective)
+    _check_product(product, task)
     s_e, a_e = task.seen
     c = product @ s_e @ product.mT
     if objective.loss == "infonce":
@@ -151,7 +153,7 @@ def negatives_needed(
         One number per run.
 
     Raises:
-        ValueError: For ntxent and ReLU.
+        ValueError: As `population_loss`.
 
     References:
         docs/beyond-the-paper.md, section 5h.
@@ -163,6 +165,7 @@ def negatives_needed(
     """
     objective = objective or Objective()
     check_population(objective)
+    _check_product(product, task)
     s_e, _ = task.seen
     c = torch.linalg.eigvalsh(product @ s_e @ product.mT).clamp_min(0)
     if objective.loss == "infonce":
@@ -189,7 +192,7 @@ def population_valid(
         One truth value per run.
 
     Raises:
-        ValueError: For ntxent and ReLU.
+        ValueError: As `population_loss`.
 
     References:
         docs/beyond-the-paper.md, section 5h.
@@ -212,6 +215,15 @@ def check_population(objective: Objective) -> None:
         )
 
 
+def _check_product(product: Tensor, task: GaussianTask) -> None:
+    cov = task.data_cov
+    if product.shape[-1] != task.dim or product.dtype != cov.dtype:
+        raise ValueError(
+            f"the product is {tuple(product.shape)} of {product.dtype}, the task has {task.dim} inputs of {cov.dtype}; "
+            "give a product (*runs, m, d) with the task's inputs and precision"
+        )
+
+
 def _bilinear_rates(objective: Objective) -> tuple[float, float]:
     """(a, b) of the loss -a tr(P S P^T) + b tr[(P S_e P^T)^2]."""
     if objective.loss == "spectral":
@@ -229,6 +241,7 @@ def _force_and_kernels(
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """X, and the L_i and R_i of its derivative; see `population_jacobian`."""
     check_population(objective)
+    _check_product(product, task)
     s_e, a_e = task.seen
     if objective.loss != "infonce":
         attract, repel = _bilinear_rates(objective)
