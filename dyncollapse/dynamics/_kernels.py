@@ -8,9 +8,9 @@ import torch
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.streams import JoinedStream
 
-# Numbers in a step that are worth one more of PyTorch's threads, as in 4 runs of 128 pairs: waking it for fewer takes
-# longer than it saves. And one more of Python's threads, as in 16 such runs: smaller shares are dominated by contention
-# for the interpreter lock. Both measured on two cores (docs/results.md).
+# Cost of a step, in numbers, for which one more thread of PyTorch pays: that of 4 runs of 128 pairs. For less, waking
+# the thread takes longer than it saves. One more thread of Python pays from 16 such runs on: smaller shares are
+# dominated by contention for the interpreter lock. Both were measured on two cores (docs/results.md).
 WORTH_A_THREAD, WORTH_A_SHARE = 2**16, 2**18
 ALL = slice(None)
 
@@ -49,7 +49,7 @@ def thread_counts(parts: int, numbers: int, available: int) -> tuple[int, int]:
     Returns:
         Threads of Python, and threads of PyTorch for each of them.
     """
-    # A worker for each thread, but one for each part where a part left over would step alone in a second round.
+    # One worker per thread. With less than two parts per thread, one per part: no part then waits for a second round.
     workers = parts if parts < 2 * available else available
     useful = max(1, numbers // WORTH_A_THREAD)
     return workers, max(1, min(available, useful) // workers)

@@ -20,8 +20,8 @@ from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.streams import numbers_per_step
 from dyncollapse.runtime.process import torch_threads
 
-# Contrastive losses act on embeddings of order 1 (a kernel width, a temperature): a network that maps its data this
-# many times beyond that, or beyond its start, is on its way to infinity. A rule of thumb.
+# Contrastive losses act on embeddings of order 1, the width of their kernel or their temperature. A network has
+# diverged when its embeddings exceed that, or those at its start, by this factor. A rule of thumb.
 BLOW_UP = 1e6
 
 
@@ -180,7 +180,7 @@ class _Part:
     def advance(self, steps: int) -> None:
         """Take so many steps, fewer when the ensemble is stopped."""
         rule = self._rule
-        # Where nothing is differentiated automatically, a tenth of a single run's step would be autograd's bookkeeping.
+        # Without automatic differentiation its bookkeeping is switched off: a tenth of a single run's step.
         with torch.inference_mode(self._closed_form):
             for _ in range(steps):
                 if self._stopped.is_set():

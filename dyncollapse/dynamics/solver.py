@@ -20,11 +20,11 @@ Time = float | Sequence[float] | Tensor | np.ndarray
 Progress = Callable[[float, float], None]
 RightHandSide = Callable[[float, np.ndarray], np.ndarray]
 
-# A flow counts as at rest from the step on after which no weight moves by more than this many rtol of the largest in
-# a unit of time: below that, the speed is the solver's own noise. A rule of thumb.
+# A flow is at rest once no weight moves, per unit of time, by more than this many rtol of the largest weight. Below
+# that the speed is noise of the solver. A rule of thumb.
 REST_SPEED = 10
 
-# SciPy raises smaller rtol to this, with a warning: steps cannot be more exact than round-off.
+# The smallest rtol that SciPy accepts: steps cannot be more exact than round-off.
 LEAST_RTOL = 100 * float(np.finfo(float).eps)
 
 IMPLICIT = ("LSODA", "BDF", "Radau")
@@ -162,7 +162,7 @@ def integrate(
         ) from None
     moments, states = times[: len(solution.t)], np.asarray(solution.y, dtype=float).T
     if len(moments) and moments[0] == 0:
-        states[0] = vector.start  # LSODA's interpolant misses it by round-off
+        states[0] = vector.start  # from which LSODA's interpolant differs by round-off
     if not solution.success:
         raise watch.failure(solution.message, trajectory(moments, states))
     counts = {"evaluations": int(solution.nfev)}
@@ -212,7 +212,7 @@ def _solve(problem: _Problem, watch: "_Watch", solver: Solver, tolerances: np.nd
 
     right_hand_side: RightHandSide = problem.by_log_tick if problem.logarithmic else counted
     options = {"jac": problem.jacobian_by_log_tick} if problem.logarithmic else {}
-    # A blow-up, singular matrices and stalled iterations are reported by `integrate`, in words.
+    # `integrate` reports a blow-up, a singular matrix or a stalled iteration by an exception with one line.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"), warnings.catch_warnings(action="ignore"):
         return solve_ivp(
             right_hand_side,
@@ -287,7 +287,7 @@ class _Watch:
         self.reached: list[tuple[float, np.ndarray]] = []
         self.last: tuple[float, np.ndarray] | None = None
         self.resting_since: float | None = None
-        # Evaluations since a step was accepted: a Jacobian by differences takes one for each weight.
+        # Evaluations since the last accepted step. A Jacobian by differences takes one for each weight.
         self.tried, self.most_tried = 0, MOST_TRIED * (len(start) + MOST_TRIED)
 
     def evaluate(self) -> None:

@@ -13,7 +13,7 @@ from dyncollapse.model.networks import Weights, check_weights
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
 
-# Steps between two looks at whether the weights blow up: each look waits for the device. A rule of thumb.
+# Steps between two checks whether the weights have diverged: each check waits for the device. A rule of thumb.
 LOOK = 64
 
 
@@ -162,7 +162,7 @@ def _bounded(ensemble: Ensemble, stops: Iterable[int]) -> Iterator[int]:
 def _stable_learning_rate(start: Callable[[float], Ensemble], lr: float, checked: int) -> float | None:
     """Halve the rate until it and the one before both survive `checked` steps: stable, with a factor 2 to spare."""
     survived = False
-    for halvings in range(1, 200):  # a hopeless rate fails at once, so the way down is short
+    for halvings in range(1, 200):  # a rate that is far too large fails within a few steps
         trial = lr / 2**halvings
         with start(trial) as ensemble:
             before, survived = survived, checked in _bounded(ensemble, [*range(0, checked, LOOK), checked])

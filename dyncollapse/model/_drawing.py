@@ -16,7 +16,7 @@ SHARED = 2**19
 # Small batches are drawn several at a time, up to this many numbers, because each call costs more than its numbers. A
 # rule of thumb.
 DRAWN = 2**15
-# Samples are drawn in float32, whose range ends at 1e-38 and 3e38: smallest standard deviation, and 1 / the largest.
+# Smallest standard deviation of samples drawn in float32, and 1 / the largest: its range ends at 1e-38 and 3e38.
 SMALLEST = 1e-30
 
 
@@ -47,7 +47,7 @@ class Factor:
     @outside_autocast
     def normal(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         """Draw samples (*shape, d) from N(0, cov): F times white noise."""
-        # In float32 whatever the precision: a CPU draws that five times as fast, and both see the same numbers.
+        # Always in float32: a CPU draws it five times as fast, and both precisions then use the same numbers.
         d, rank = self.matrix.shape
         white = torch.empty((*shape, rank), dtype=torch.float32, device=self.matrix.device)
         white = white.normal_(std=1.0 if self.std is None else self.std, generator=generator).to(self.matrix.dtype)

@@ -190,7 +190,7 @@ class GaussianTask:
         parts = split_generators(runs, stream.numbers_per_step, generator)
         if not parts:
             return stream
-        # Room for all pools at once, or none: drawn one by one they would fill the memory first.
+        # Fail now if all pools together do not fit: drawn one by one, they would fill the memory first.
         torch.empty(*runs, pool or 0, self.dim, dtype=self.data_cov.dtype)
         return JoinedStream(
             tuple(replace(stream, runs=(count, *runs[1:]), generator_state=state) for count, state in parts)
@@ -230,7 +230,7 @@ def _check_covariance(name: str, cov: Tensor) -> None:
         raise ValueError(f"{name} has numbers of type {cov.dtype}; give float32 or float64")
     if not torch.isfinite(cov).all():
         raise ValueError(f"{name} holds NaN or infinity; give finite numbers")
-    # A covariance that a user assembled by matrix products is symmetric and PSD only up to round-off.
+    # A covariance computed by matrix products is symmetric and PSD only up to round-off.
     tolerance = float(cov.shape[0] * torch.finfo(cov.dtype).eps * cov.abs().max())
     asymmetry = float((cov - cov.T).abs().max())
     if asymmetry > 8 * tolerance:

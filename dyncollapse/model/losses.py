@@ -124,14 +124,14 @@ def infonce_logits(
     Returns:
         Logits (*runs, n, n).
     """
-    # Only differences matter, and centring keeps a common offset from drowning them.
+    # Only differences matter. Without centring they would lose digits to a common offset.
     centre, shift = z.mean(dim=-2, keepdim=True), z_pos - z
     z = z - centre
     y = z if negatives is None else negatives - centre
-    # -|z_i - y_j|^2 / 2 = z_i . y_j - |y_j|^2 / 2 - |z_i|^2 / 2, and no softmax over j sees the last term.
+    # -|z_i - y_j|^2 / 2 = z_i . y_j - |y_j|^2 / 2 - |z_i|^2 / 2. The last term does not change a softmax over j.
     negative, own = distance_logits(z, y), shift.square().sum(-1) / 2
     if negatives is None:
-        return _plus_diagonal(negative, -own)  # which holds the distance 0 from an anchor to itself
+        return _plus_diagonal(negative, -own)  # whose diagonal holds the distance 0 of an anchor to itself
     return _with_diagonal(negative, z.square().sum(-1) / 2 - own)
 
 
@@ -259,7 +259,7 @@ def dot_logits(
 
 def normalised(z: Float[Tensor, "*runs n m"]) -> Float[Tensor, "*runs n m"]:
     """Rows of unit length; a zero row stays zero."""
-    # Dividing by the largest entry first keeps squares of very large or small entries in range, without an epsilon.
+    # Divided by its largest entry first, a row of very large or small entries has squares in range without an epsilon.
     largest = z.abs().amax(-1, keepdim=True)
     z = z / torch.where(largest > 0, largest, 1.0)
     norm = z.norm(dim=-1, keepdim=True)

@@ -40,7 +40,7 @@ def check_inputs(layer: Tensor, *views: Tensor) -> None:
     for x in views:
         own = x.shape[max(0, x.ndim - layer.ndim) : -2]
         alike = (x.dtype, x.device, x.shape[-1]) == (layer.dtype, layer.device, layer.shape[-1])
-        # Axes of size 1 are shared by all runs, and missing ones are in front.
+        # Views may have axes of size 1, which all runs share, and fewer axes than the layer.
         if not alike or any(a not in (1, b) for a, b in zip(own[::-1], layer.shape[-3::-1], strict=False)):
             raise ValueError(
                 f"batches are {tuple(x.shape)} of {x.dtype} on {x.device}, the first layer is {tuple(layer.shape)} "

@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 DEVICES = ("cpu", "cuda")
 
-_inside = threading.local()  # autocast, too, is a thread's own
+_inside = threading.local()  # per thread, like autocast itself
 
 
 def outside_autocast(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -85,6 +85,6 @@ class _Product(torch.autograd.Function):
     @outside_autocast
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor]:
         a, b = ctx.saved_tensors
-        # Through itself, so that second derivatives are exact, too.
+        # By this function again, so that second derivatives are exact as well.
         slopes = _Product.apply(slope, b.mT), _Product.apply(a.mT, slope)
         return slopes[0].sum_to_size(a.shape), slopes[1].sum_to_size(b.shape)

@@ -15,7 +15,7 @@ from dyncollapse.model.array_arguments import array_fields
 from dyncollapse.model.precision import full_precision
 from dyncollapse.theory.imbalance import imbalance
 
-# Share of |A|^2 above which a pattern counts as reached. A rule of thumb; independent frames of width h have 1/h.
+# Share of |A|^2 above which a pattern counts as reached. A rule of thumb: for independent frames of width h it is 1/h.
 CLEAR_PATTERN = 0.9
 
 
@@ -185,8 +185,8 @@ def alignment_report(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: fl
             f"layers have shapes {tuple(w1.shape)} and {tuple(w2.shape)}; report on one run (two matrices) at a time"
         )
     alignment, h = block_alignment(w1, w2, gap), w1.shape[0]
-    # Full frames: outside a layer's range its missing singular values are zeros with vectors of their own.
-    # The frames of the width between the layers are complete; those of wider outer sides are not needed.
+    # Both frames of the hidden space are completed, since missing singular values are zeros with vectors of their own.
+    # The outer frames are not needed in full.
     u1, s1, _ = torch.linalg.svd(w1, full_matrices=w1.shape[1] < w1.shape[0])
     _, s2, v2h = torch.linalg.svd(w2, full_matrices=w2.shape[0] < w2.shape[1])
     blocks, a2 = _blocks(_pad(s1, h), _pad(s2, h), gap), v2h @ u1
@@ -291,7 +291,7 @@ def alignment_bound(
     q = torch.sqrt(p.square() + gamma.square() / 4)
     # q_k - q_{k+1}, by the difference of squares: q itself has lost the digits of p when gamma is large.
     steps = (p[..., :-1] - p[..., 1:]) * (p[..., :-1] + p[..., 1:]) / (q[..., :-1] + q[..., 1:])
-    steps = torch.where(p[..., :-1] > p[..., 1:], steps, 0.0)  # 0 / 0 where two values vanish without imbalance
+    steps = torch.where(p[..., :-1] > p[..., 1:], steps, 0.0)  # and not 0 / 0 where two values and C are 0
     edge = torch.full_like(g, math.inf)
     steps = torch.cat([edge, steps, edge], dim=-1)
     above, below = steps[..., [block[0] for block in blocks]], steps[..., [block[-1] + 1 for block in blocks]]
@@ -314,7 +314,7 @@ def _block_labels(blocks: list[list[int]]) -> list[int]:
 
 def _matching(squares: Tensor, blocks: list[list[int]]) -> tuple[list[int], float]:
     """Best row of A for each column, and the share of |A|^2 on it, both blind to rotations inside blocks."""
-    # Pairs between two blocks share the mass there equally; at most min(sizes) of them can be matched.
+    # The mass between two blocks is spread evenly over the pairs that can be matched there, at most min(sizes).
     score = torch.empty_like(squares)
     for rows in blocks:
         for columns in blocks:

@@ -110,7 +110,7 @@ def rest_variance(
     if loss == "infonce":
         loss_temperature(loss, temperature)
         gap = 1 - ratio if gap is None else gap
-        u = 4 * ratio / (1 + torch.sqrt(1 + 8 * ratio))  # (sqrt(1 + 8 rho) - 1) / 2 without its cancellation
+        u = 4 * ratio / (1 + torch.sqrt(1 + 8 * ratio))  # (sqrt(1 + 8 rho) - 1) / 2 without cancellation
         v = 4 * gap / (3 + torch.sqrt((1 + 8 * (1 - gap)).clamp_min(0)))  # 1 - u, likewise
         return torch.where(ratio < 1, torch.where(ratio < 0.5, 1 / u - 1, v / (1 - v)), 0.0)
     if loss in ("dot", "spectral"):
@@ -186,7 +186,7 @@ def growth_rates(task: GaussianTask, loss: str = "infonce", temperature: float |
     common = modes(task)
     if loss == "infonce":
         loss_temperature(loss, temperature)
-        # Two-sided 2 s_e - a_e = 2 s, without its cancellation.
+        # Two-sided, 2 s_e - a_e = 2 s is computed as such, without cancellation.
         pull = common.aug_var if task.views == "one-sided" else torch.zeros_like(common.aug_var)
         return torch.where(at_threshold(common.ratio), 0.0, 2 * common.data_var - pull)
     if loss in ("dot", "spectral"):

@@ -93,6 +93,6 @@ def isotropic_rest_layers(
         raise ValueError(f"product_value is {product_value}; it is a singular value, finite and at least 0")
     c = imbalance_spectrum
     larger = torch.sqrt((c.abs() + torch.sqrt(c.square() + 4 * product_value**2)) / 2)
-    # The smaller one from their product: the difference above it would cancel.
+    # The smaller one follows from the product p*; computed like the larger one it would be lost to cancellation.
     smaller = torch.where(larger > 0, product_value / larger, 0.0)
     return torch.where(c >= 0, larger, smaller), torch.where(c >= 0, smaller, larger)

@@ -70,7 +70,8 @@ def modes(task: GaussianTask) -> Modes:
             f"data and augmentation covariance do not commute (relative commutator {commutator / scale:.2g}) and have "
             "no common modes; use generalised_modes and rest_gram, which need none"
         )
-    # A generic combination separates every pair of distinct (s, a); sqrt(2) keeps the two from cancelling.
+    # Eigenvectors of a generic combination are common ones. The factor sqrt(2) makes it unlikely that two distinct
+    # pairs (s, a) give the same eigenvalue.
     norm_s, norm_a = float(s.abs().max()) or 1.0, float(a.abs().max()) or 1.0
     directions = torch.linalg.eigh(s / norm_s + math.sqrt(2) * a / norm_a).eigenvectors
     data_var, aug_var = (
@@ -186,7 +187,7 @@ def relative_modes(
     kept = variances > least
     lift, empty = frame[:, kept], frame[:, ~kept]
     if empty.shape[1]:
-        # Directions without noise either hold round-off only, which must not be inverted.
+        # In directions that carry no noise either, entries are round-off, which must not be inverted.
         round_off = least * torch.maximum(augmentation.abs().max() / variances[-1], variances.new_ones(()))
         noise = torch.linalg.pinv(empty.T @ augmentation @ empty, atol=round_off, hermitian=True)
         lift = lift - empty @ noise @ (empty.T @ augmentation @ lift)

@@ -57,8 +57,8 @@ def riccati_gram(
     attract, repel = (4.0, 4.0) if loss == "spectral" else (2 / tau, 2 / tau**2)
     rates, frame = torch.linalg.eigh(attract * task.data_cov.to(torch.float64))
     rates, frame = rates.clamp_min(0).flip(0), frame.flip(1)
-    # Rotations of W0's rows leave Q as it is. In echelon form row i starts at column leads[i], the fastest mode that it
-    # contains, so that its growth exp(b_leads t) can be divided out: nothing overflows or is lost, however late.
+    # Rotations of W0's rows do not change Q. In echelon form row i starts at column leads[i], the fastest mode that it
+    # contains. Its growth exp(b_leads t) is divided out, so that nothing overflows or is lost at late times.
     rows, leads = _echelon(weight.to(torch.float64) @ frame)
     rows = rows * torch.exp((rates - rates[leads, None]).clamp_max(0) * time)
     # (1 - e^(-2 b t)) / (2 b), which is t at b = 0.
