@@ -13,7 +13,7 @@ _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 # Functions of these wings call each other with tensors, some in every step of a training. They are wrapped here, so
 # that only callers from outside pay for the look at every argument: half a microsecond each.
-_TENSORS_ONLY = ("dyncollapse.model.", "dyncollapse.theory.", "dyncollapse.dynamics.")
+_TENSORS_ONLY = ("dyncollapse.model.", "dyncollapse.theory.", "dyncollapse.dynamics.", "dyncollapse.simulation.")
 
 
 def __getattr__(name: str) -> Any:

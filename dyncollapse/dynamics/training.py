@@ -18,7 +18,7 @@ LOOK = 64
 
 
 class Diverged(RuntimeError):
-    """SGD diverged: the network mapped its data a million times beyond its start.
+    """SGD diverged: embeddings grew a million times beyond order 1, or beyond their start.
 
     Attributes:
         trajectory: What was recorded before.

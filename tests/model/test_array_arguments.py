@@ -15,10 +15,10 @@ from jaxtyping import Real
 from torch import Tensor
 
 import dyncollapse
-from dyncollapse import GaussianTask, Objective, Pairs
+from dyncollapse import GaussianTask, Objective, Pairs, mode_dimensions
 from dyncollapse.model.array_arguments import takes_arrays
 
-WINGS = ("dyncollapse.model.", "dyncollapse.theory.", "dyncollapse.dynamics.")
+WINGS = ("dyncollapse.model.", "dyncollapse.theory.", "dyncollapse.dynamics.", "dyncollapse.simulation.")
 AS_STORED = ("blockwise_covariance",)  # keeps integers, and computes in float32 where nothing is float64
 
 # Whole numbers, so that every type holds them: two layers, their velocities, rows, covariances.
@@ -81,6 +81,9 @@ def arguments(make, dtype=torch.float64):
         "layer_gradients": {"weights": layers, "product_gradient": moved},
         "layer_jacobian": {"weights": layers, "pulled": moved, "derivative": make(JACOBIAN)},
         "layer_value_velocities": {"w1": w1, "w2": w2, "pull": moved},
+        "judge": {"dimensions": mode_dimensions((as_torch(LOWER),), isotropic), "rest": make([4, 4, 4])},
+        "linear_dimensions": {"weights": layers, "task": task},
+        "mode_dimensions": {"weights": layers, "task": isotropic if dtype == torch.float64 else isotropic.to(dtype)},
         "mode_flow": {"layer_values": [spectrum, spectrum], "force": make([-1, -2, -3]), "time": time},
         "negatives_needed": population,
         "ntxent": {"z": z, "z_pos": z_pos},
@@ -93,6 +96,9 @@ def arguments(make, dtype=torch.float64):
         "rest_variance": {"ratio": make([0, 1, 2]), "signal": make([1, 1, 1]), "gap": make([1, 0, -1])},
         "riccati_gram": {"weight": w1, "task": isotropic, "time": 1.0, "loss": "spectral"},
         "sample_flow": {**flow, "pairs": drawn},
+        "sampled_dimensions": {
+            **{"weights": layers, "pairs": drawn, "activation": "relu", "biases": [make([1, 2, 3])] * 2},
+        },
         "singular_value_velocities": {"w": w1, "w_dot": moved},
         "singular_values": {"matrix": w1},
         "singular_vector_velocities": {"w": w1, "w_dot": moved},
@@ -102,10 +108,11 @@ def arguments(make, dtype=torch.float64):
 
 
 def public():
-    """The public functions, records and methods of the wings that have a tensor in their signature."""
+    """What takes tensors: public functions, and the records and methods of the wings below the simulation."""
     for name in dyncollapse.__all__:
         value = getattr(dyncollapse, name)
-        if callable(value) and inspect.unwrap(value).__module__.startswith(WINGS):
+        wings = WINGS[:3] if inspect.isclass(value) else WINGS
+        if callable(value) and inspect.unwrap(value).__module__.startswith(wings):
             own = vars(value).items() if inspect.isclass(value) else ()
             methods = {f"{name}.{m}": f for m, f in own if inspect.isfunction(f) and m[0] != "_"}
             for which, function in {name: value, **methods}.items():
