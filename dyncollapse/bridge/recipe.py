@@ -60,7 +60,7 @@ WIDEST, NARROWEST_IMAGE, WIDEST_IMAGE, MOST_STEPS = 10**6, 4, 4096, 10**12
 
 @record
 class Recipe:
-    """All settings of a pretraining run; docs/settings.md lists them with their ranges and units.
+    """All settings of a pretraining run; docs/reference/settings.md lists them with their ranges and units.
 
     The defaults are the paper's for ImageNet as far as it gives them (Section 6 and Appendix D). Sizes left at None
     follow from the dimension of the representation, see `build_projector`. `resolve` applies a preset; this constructor
@@ -72,7 +72,7 @@ class Recipe:
     References:
         Jing et al. (2022), arXiv:2110.09348.
 
-    Example:
+    Examples:
         >>> Recipe(data="digits", epochs=20).warmup
         2.0
         >>> Recipe(data="digits", lr=0)
@@ -283,7 +283,7 @@ def resolve(given: Mapping[str, Any], config: Path | None = None) -> Recipe:
         SettingError: If a name is unknown, a value has a wrong type or is out of range, or values contradict each
             other. One line; for a value from the file it names the file and the key.
 
-    Example:
+    Examples:
         >>> recipe = resolve({"data": "digits", "method": "directclr"})
         >>> recipe.preset, recipe.head, recipe.optimiser
         ('digits', 'low-rank-diagonal', 'sgd')

@@ -34,7 +34,7 @@ class Claim:
 
     Attributes:
         name: The name for `dyncollapse verify --claim`.
-        source: Where it stands in the paper, in docs/theory.md or elsewhere.
+        source: Where it stands in the paper, in docs/explanation/theory.md or elsewhere.
         statement: The statement, in one sentence.
         quantity: What is measured.
         explanation: How it is measured, and why the bound is what it is, in one paragraph.

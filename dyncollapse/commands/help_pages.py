@@ -102,7 +102,7 @@ def page(runs: str, words: str, *options: Callable[[Any], Any], **settings: Any)
     Returns:
         The command, named as the function without a final underscore.
 
-    Example:
+    Examples:
         >>> page("math:dist", "How far is it?", click.argument("end")).name
         'dist'
     """

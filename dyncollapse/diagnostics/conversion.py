@@ -29,7 +29,7 @@ def as_rows(values: Rows, name: str = "embeddings") -> Shaped[Tensor, "..."]:
     Raises:
         ValueError: One line, for anything but a dense array of real numbers, and for masked values.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> as_rows(np.arange(4.0).reshape(2, 2)[::-1])
         tensor([[2., 3.],
@@ -54,7 +54,7 @@ def as_floats(values: Rows, name: str) -> Float[Tensor, "..."]:
     Raises:
         ValueError: One line, for anything but a dense array of real numbers, and for masked values.
 
-    Example:
+    Examples:
         >>> as_floats(np.array([3, 1]), "eigenvalues")
         tensor([3., 1.], dtype=torch.float64)
     """
@@ -76,7 +76,7 @@ def as_dtype(dtype: torch.dtype | np.dtype[Any] | type[np.generic]) -> torch.dty
     Raises:
         ValueError: For a NumPy format that torch does not have.
 
-    Example:
+    Examples:
         >>> as_dtype(np.float32)
         torch.float32
     """

@@ -69,9 +69,9 @@ def diagnose(
             and values whose squares overflow or vanish.
 
     References:
-        docs/theory.md, section 5c (the pair criterion); docs/diagnostics.md (every line of the report).
+        docs/explanation/theory.md, section 5c (the pair criterion); docs/explanation/diagnostics.md (every line of the report).
 
-    Example:
+    Examples:
         >>> g = torch.Generator().manual_seed(0)
         >>> x = torch.randn(2000, 4, generator=g)  # clean; the positives are augmented, most along the last input
         >>> x_pos = x + torch.randn(2000, 4, generator=g) * torch.tensor([0.5, 0.5, 0.5, 2.0])

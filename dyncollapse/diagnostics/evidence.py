@@ -234,7 +234,7 @@ def principal_directions(z: Shaped[Numbers, "n d"]) -> tuple[Float[Tensor, " k"]
     Raises:
         ValueError: For anything but a matrix of real numbers.
 
-    Example:
+    Examples:
         >>> z = torch.tensor([[3.0, 3.0], [-3.0, -3.0], [1.0, -1.0], [-1.0, 1.0]])
         >>> variances, directions = principal_directions(z)
         >>> [round(value, 4) for value in variances.tolist()]

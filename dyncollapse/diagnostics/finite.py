@@ -19,7 +19,7 @@ def nonfinite(rows: Real[Tensor, "n d"]) -> tuple[int, tuple[int, int] | None]:
     Returns:
         Their number, and the row and column of the first; None if there are none.
 
-    Example:
+    Examples:
         >>> nonfinite(torch.tensor([[1.0, 2.0], [float("nan"), float("inf")]]))
         (2, (1, 0))
     """

@@ -31,7 +31,7 @@ def lidar(views: Real[Numbers, "*runs v n d"], delta: float = 1e-4) -> Float[Ten
         Thilak et al. 2024, LiDAR: sensing linear probing performance in joint embedding SSL architectures,
         arXiv 2312.04000.
 
-    Example:
+    Examples:
         >>> g = torch.Generator().manual_seed(0)
         >>> signal = torch.randn(500, 8, generator=g) * torch.tensor([1.0] * 3 + [0.0] * 5)
         >>> views = signal + 0.01 * torch.randn(10, 500, 8, generator=g)  # 3 of 8 directions differ between samples
@@ -81,7 +81,7 @@ def lidar_from_covariances(
         Thilak et al. 2024, LiDAR: sensing linear probing performance in joint embedding SSL architectures,
         arXiv 2312.04000.
 
-    Example:
+    Examples:
         >>> between = torch.diag(torch.tensor([1.0, 1.0, 0.0]))
         >>> round(float(lidar_from_covariances(between, 0.1 * torch.eye(3))), 4)
         2.0

@@ -38,7 +38,7 @@ def effective_rank(spectrum: Real[Numbers, "*runs k"]) -> Float[Tensor, "*runs"]
     References:
         Roy and Vetterli 2007, The effective rank: a measure of effective dimensionality, EUSIPCO.
 
-    Example:
+    Examples:
         >>> round(float(effective_rank(torch.tensor([2.0, 2.0, 2.0, 0.0]))), 4)
         3.0
     """
@@ -67,7 +67,7 @@ def rankme(z: Real[Numbers, "*runs n d"]) -> Float[Tensor, "*runs"]:
     References:
         Garrido et al. 2023, RankMe, Eq. 1, arXiv 2210.02885.
 
-    Example:
+    Examples:
         >>> round(float(rankme(torch.eye(3, 5))), 4)
         3.0
     """
@@ -95,7 +95,7 @@ def rankme_from_eigenvalues(eigenvalues: Real[Numbers, "*runs d"]) -> Float[Tens
     References:
         Garrido et al. 2023, RankMe, Eq. 1, arXiv 2210.02885.
 
-    Example:
+    Examples:
         >>> z = torch.randn(100, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         >>> streamed = rankme_from_eigenvalues(torch.linalg.eigvalsh(z.T @ z / 100))
         >>> torch.allclose(streamed, rankme(z))
@@ -120,7 +120,7 @@ def participation_ratio(eigenvalues: Real[Numbers, "*runs d"]) -> Float[Tensor, 
     Raises:
         ValueError: For a spectrum that is empty, all zero, not finite, or negative beyond round-off.
 
-    Example:
+    Examples:
         >>> float(participation_ratio(torch.tensor([2.0, 1.0, 1.0])))  # 4^2 / (4 + 1 + 1)
         2.6666667461395264
     """
@@ -148,7 +148,7 @@ def participation_ratio_unbiased(
     References:
         Himeno and Yamada 2014, Estimations for some functions of covariance matrix in high dimension.
 
-    Example:
+    Examples:
         >>> z = torch.randn(256, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         >>> eigenvalues = torch.linalg.eigvalsh(z.T.cov(correction=0))
         >>> fourth = (z - z.mean(0)).square().sum(1).square().mean()
@@ -196,7 +196,7 @@ def unbiased_traces(
     References:
         Himeno and Yamada 2014, Estimations for some functions of covariance matrix in high dimension.
 
-    Example:
+    Examples:
         >>> z = torch.randn(1000, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         >>> fourth = (z - z.mean(0)).square().sum(1).square().mean()
         >>> squared_trace, trace_of_square = unbiased_traces(torch.linalg.eigvalsh(z.T.cov(correction=0)), 1000, fourth)
@@ -239,7 +239,7 @@ def stable_rank(matrix: Real[Numbers, "*runs m d"]) -> Float[Tensor, "*runs"]:
     References:
         Rudelson and Vershynin 2007, Sampling from large matrices.
 
-    Example:
+    Examples:
         >>> float(stable_rank(torch.diag(torch.tensor([2.0, 1.0, 1.0]))))  # (4 + 1 + 1) / 4
         1.5
     """
@@ -268,7 +268,7 @@ def intrinsic_dimension(eigenvalues: Real[Numbers, "*runs d"]) -> Float[Tensor, 
     References:
         Tropp 2015, An introduction to matrix concentration inequalities, Def. 7.1.1.
 
-    Example:
+    Examples:
         >>> float(intrinsic_dimension(torch.tensor([4.0, 1.0, 1.0])))
         1.5
     """
@@ -304,7 +304,7 @@ def alpha_req(
         Agrawal et al. 2022, alpha-ReQ: assessing representation quality in self-supervised learning by measuring
         eigenspectrum decay, arXiv 2202.05808.
 
-    Example:
+    Examples:
         >>> round(float(alpha_req(torch.arange(1, 201).double() ** -1.5)), 6)
         1.5
     """

@@ -34,7 +34,7 @@ class Moments:
     References:
         Chan, Golub and LeVeque 1983, Algorithms for computing the sample variance.
 
-    Example:
+    Examples:
         >>> moments = Moments(2)
         >>> moments.update(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
         >>> moments.update(torch.tensor([[2.0, 3.0]]))

@@ -49,7 +49,7 @@ class Monitor:
     References:
         docs/how-to/monitor-training.md (training loops, several processes, Lightning).
 
-    Example:
+    Examples:
         >>> monitor = Monitor()
         >>> z = torch.randn(1000, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0, 1.0, 1e-3])
         >>> for batch in z.split(100):

@@ -16,7 +16,7 @@ class DiagnosisOptions:
     Raises:
         SettingError: One line for an option of another type or out of range.
 
-    Example:
+    Examples:
         >>> DiagnosisOptions(sample=100).views
         'two-sided'
         >>> DiagnosisOptions(sample=1)

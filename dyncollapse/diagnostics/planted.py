@@ -23,7 +23,7 @@ class Planted:
         fate: Value of the fate of the last dimension.
         others: Further arguments of `diagnose`: positives, inputs, input_positives, views, input_dim.
 
-    Example:
+    Examples:
         >>> from dyncollapse import diagnose
         >>> case = next(case for case in planted_cases(samples=1000) if case.name == "transient")
         >>> report = diagnose(case.z, **case.others)
@@ -52,9 +52,9 @@ def planted_cases(seed: int = 0, samples: int = 4000) -> list[Planted]:
         The cases, always in the same order.
 
     References:
-        docs/diagnostics.md, section 6 (the report beside the usual measures).
+        docs/explanation/diagnostics.md, section 6 (the report beside the usual measures).
 
-    Example:
+    Examples:
         >>> case = planted_cases(samples=1000)[0]
         >>> case.name, tuple(case.z.shape), case.collapsed
         ('healthy', (1000, 64), 0)

@@ -55,7 +55,7 @@ def read_rows(path: str | Path, key: str | None = None) -> Shaped[Tensor, "n d"]
     Raises:
         ValueError: One line that starts with the path, for every file that cannot be read as rows.
 
-    Example:
+    Examples:
         >>> import numpy as np, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     np.save(f"{folder}/z.npy", np.ones((5, 2)))

@@ -62,9 +62,9 @@ class EmbeddingReport:
         input_frame: The same for `input_pairs`.
 
     References:
-        docs/diagnostics.md (every line of the report).
+        docs/explanation/diagnostics.md (every line of the report).
 
-    Example:
+    Examples:
         >>> from dyncollapse import diagnose
         >>> z = torch.randn(500, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1.0, 1.0, 1e-3])
         >>> report = diagnose(z)

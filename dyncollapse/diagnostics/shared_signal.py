@@ -74,7 +74,7 @@ def signal_rank(z: Real[Numbers, "n d"], z_pos: Real[Numbers, "n d"]) -> int:
         Bartlett 1941 and Lawley 1959 (sequential tests of canonical correlations); Muirhead 1982, sections 8.2 and
         11.3 (likelihood-ratio test of equal covariances and its moments).
 
-    Example:
+    Examples:
         >>> g = torch.Generator().manual_seed(0)
         >>> signal = torch.randn(1000, 8, generator=g).double() * torch.tensor([1.0] * 3 + [0.0] * 5)
         >>> views = [signal + torch.randn(1000, 8, generator=g) for _ in range(2)]

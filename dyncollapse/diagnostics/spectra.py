@@ -41,7 +41,7 @@ def covariance_spectrum(z: Real[Numbers, "*runs n m"]) -> Float[Tensor, "*runs m
     References:
         Jing et al. 2022, Eq. 1, arXiv 2110.09348.
 
-    Example:
+    Examples:
         >>> z = torch.tensor([[2.0, 0.0], [-2.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
         >>> covariance_spectrum(z)
         tensor([2.0000, 0.5000])
@@ -91,9 +91,9 @@ def noise_floor(
         ValueError: For anything but real numbers, and for a format that torch does not have.
 
     References:
-        docs/diagnostics.md, section 3; Marchenko and Pastur 1967 (the factor 4).
+        docs/explanation/diagnostics.md, section 3; Marchenko and Pastur 1967 (the factor 4).
 
-    Example:
+    Examples:
         >>> f"{noise_floor(torch.ones(64), 1.0, torch.bfloat16):.0e}"
         '9e-06'
     """
@@ -129,7 +129,7 @@ def mode_singular_values(
     Raises:
         ValueError: For anything but real numbers.
 
-    Example:
+    Examples:
         >>> product = torch.diag(torch.tensor([3.0, 4.0, 1.0]))
         >>> mode_singular_values(product, torch.eye(3), [[0, 1], [2]])
         tensor([4., 3., 1.])

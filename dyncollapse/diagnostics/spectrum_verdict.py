@@ -31,9 +31,9 @@ def collapse_level(spectrum: Real[Numbers, " k"]) -> float:
         ValueError: For anything but real numbers.
 
     References:
-        docs/diagnostics.md, section 3.
+        docs/explanation/diagnostics.md, section 3.
 
-    Example:
+    Examples:
         >>> spectrum = torch.tensor([1.0, 1.0, 1e-5, 1e-6])
         >>> (spectrum < collapse_level(spectrum)).sum()  # a cliff behind the second
         tensor(2)
@@ -90,9 +90,9 @@ def judge_spectrum(
         ValueError: For anything but real numbers, and for `ratios` of another length than the spectrum.
 
     References:
-        docs/diagnostics.md, sections 3 and 4.
+        docs/explanation/diagnostics.md, sections 3 and 4.
 
-    Example:
+    Examples:
         >>> verdict = judge_spectrum(torch.tensor([1.0, 0.5, 1e-6]), threshold=1e-4, floor=1e-12, seen=3)
         >>> [str(fate) for fate in verdict.fates]
         ['alive', 'alive', 'unexplained']

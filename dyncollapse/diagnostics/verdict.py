@@ -26,7 +26,7 @@ class Mechanism(StrEnum):
     References:
         Jing et al. 2022, Sections 4 and 5, arXiv 2110.09348 (the two mechanisms).
 
-    Example:
+    Examples:
         >>> Mechanism("both") is Mechanism.BOTH, str(Mechanism.STRONG)
         (True, 'strong-augmentation')
     """
@@ -53,9 +53,9 @@ class Fate(StrEnum):
         UNSEEN: There are too few samples to show it; it does not count as collapsed.
 
     References:
-        docs/theory.md, sections 5c (dead) and 5f (waiting).
+        docs/explanation/theory.md, sections 5c (dead) and 5f (waiting).
 
-    Example:
+    Examples:
         >>> Fate.WAITING.collapsed, str(Fate.WAITING.mechanism)
         (True, 'implicit-regularization')
         >>> Fate.UNSEEN.collapsed
@@ -105,7 +105,7 @@ class DimensionVerdict:
         rho: Ratio of augmentation to data along it; None if it was not measured.
         rho_error: Standard error of `rho`; None if `rho` is exact.
 
-    Example:
+    Examples:
         >>> DimensionVerdict(Fate.DEAD, rho=1.5).fate.collapsed
         True
     """
@@ -129,7 +129,7 @@ class Verdict:
         unseen_signal: For two-sided views, the correlation up to which a shared signal may be hidden by sampling in
             suppressed dimensions.
 
-    Example:
+    Examples:
         >>> dimensions = [DimensionVerdict(Fate.ALIVE), DimensionVerdict(Fate.DEAD), DimensionVerdict(Fate.WAITING)]
         >>> verdict = Verdict(tuple(dimensions), threshold=1e-4, sentence="2 of 3 dimensions collapsed.")
         >>> verdict.count, str(verdict.mechanism)
@@ -189,7 +189,7 @@ def joint_mechanism(mechanisms: Iterable[Mechanism]) -> Mechanism:
     Returns:
         BOTH if both mechanisms of the paper occur, else the one that occurs, else UNKNOWN, WIDTH or NONE.
 
-    Example:
+    Examples:
         >>> str(joint_mechanism([Mechanism.STRONG, Mechanism.WIDTH, Mechanism.NONE]))
         'strong-augmentation'
     """

@@ -8,23 +8,23 @@ import torch
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.streams import JoinedStream
 
-# Numbers in a step that are worth one more of PyTorch's threads, as in 4 runs of 128 pairs: waking it for fewer takes
-# longer than it saves. And one more of Python's threads, as in 16 such runs: smaller shares are dominated by contention
-# for the interpreter lock. Both measured on two cores (docs/results.md).
+# Cost of a step, in numbers, for which one more thread of PyTorch pays: that of 4 runs of 128 pairs. For less, waking
+# the thread takes longer than it saves. One more thread of Python pays from 16 such runs on: smaller shares are
+# dominated by contention for the interpreter lock. Both were measured on two cores (docs/results.md).
 WORTH_A_THREAD, WORTH_A_SHARE = 2**16, 2**18
 ALL = slice(None)
 
 
 def shares(pairs: Pairs | Iterable[Pairs], runs: torch.Size) -> list[tuple[slice, Pairs | Iterable[Pairs]]]:
-    """Split runs where generators change, into shares that are worth a thread of Python.
+    """Split runs where generators change, into shares large enough for a thread of Python each.
 
     Args:
         pairs: A fixed batch or a stream of batches.
         runs: Shape of the runs.
 
     Returns:
-        The rows of each share along the first run axis, and its batches. The number of threads has no say in it, so
-        that results do not depend on that.
+        The rows of each share along the first run axis, and its batches. They depend on the shapes alone, so that
+        results do not depend on the number of threads.
     """
     streams = pairs.streams if isinstance(pairs, JoinedStream) else ()
     edges = [0, *itertools.accumulate(stream.runs[0] for stream in streams)]
@@ -43,10 +43,13 @@ def thread_counts(parts: int, numbers: int, available: int) -> tuple[int, int]:
 
     Args:
         parts: Shares of the runs that are stepped by themselves.
-        numbers: Numbers that a step on all of them goes through.
+        numbers: The cost of a step on all of them, as from `streams.numbers_per_step`.
         available: Threads that PyTorch has.
+
+    Returns:
+        Threads of Python, and threads of PyTorch for each of them.
     """
-    # A worker for each thread, but one for each part where a part left over would step alone in a second round.
+    # One worker per thread. With less than two parts per thread, one per part: no part then waits for a second round.
     workers = parts if parts < 2 * available else available
     useful = max(1, numbers // WORTH_A_THREAD)
     return workers, max(1, min(available, useful) // workers)

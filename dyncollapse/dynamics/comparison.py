@@ -10,6 +10,7 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from dyncollapse.dynamics.trajectory import Trajectory
+from dyncollapse.model.array_arguments import array_fields
 
 
 def relative_distance(a: Trajectory, b: Trajectory) -> tuple[Float[Tensor, " t"], Float[Tensor, "t *runs"]]:
@@ -17,7 +18,7 @@ def relative_distance(a: Trajectory, b: Trajectory) -> tuple[Float[Tensor, " t"]
 
     Args:
         a: Compared at its recorded times.
-        b: Read at its own recorded times where these are a's, by a cubic spline in t elsewhere.
+        b: Evaluated at a's times: exactly where both recorded the same times, by a cubic spline in t otherwise.
 
     Returns:
         Those of a's times that b covers (t,), and the distances (t, *runs).
@@ -25,7 +26,7 @@ def relative_distance(a: Trajectory, b: Trajectory) -> tuple[Float[Tensor, " t"]
     Raises:
         ValueError: When the records share no time or their networks differ in shape.
 
-    Example:
+    Examples:
         >>> time = torch.tensor([0.0, 1.0])
         >>> a, b = (Trajectory(time, (scale * torch.ones(2, 1, 1),), time) for scale in (1.5, 1.0))
         >>> relative_distance(a, b)[1].tolist()
@@ -49,6 +50,7 @@ def relative_distance(a: Trajectory, b: Trajectory) -> tuple[Float[Tensor, " t"]
     return times, torch.where(gap == 0, 0.0, gap / scale)
 
 
+@array_fields
 @dataclass(frozen=True, eq=False)
 class LimitDistances:
     """What separates SGD and a flow on few batches from the population flow, limit by limit.
@@ -58,6 +60,14 @@ class LimitDistances:
         learning_rate: Distance of SGD on fresh batches of N from the expected flow at N, its limit lr -> 0.
         batches: Distance of the flow on M fixed batches of N from the expected flow at N, its limit M -> infinity.
         samples: Distance of the expected flow at N from the population flow, its limit N -> infinity.
+
+    References:
+        docs/explanation/theory.md, section 2.
+
+    Examples:
+        >>> time, far, near = torch.tensor([1.0, 2.0]), torch.tensor([0.1, 0.3]), torch.tensor([0.1, 0.1])
+        >>> LimitDistances(time, learning_rate=near, batches=far, samples=near).largest
+        'batches'
     """
 
     time: Float[Tensor, " t"]
@@ -76,10 +86,10 @@ class LimitDistances:
 def limit_distances(sgd: Trajectory, flow: Trajectory, expected: Trajectory, population: Trajectory) -> LimitDistances:
     """Distances between the two sides of each limit: `relative_distance`, averaged over the runs.
 
-    All four start from the same weights. The expected flow at N follows the mean force of all batches of N, which no
-    finite record does. Pass a sample flow on M' batches, many more than `flow` has and independent of them, or, where
-    all runs share one start, the mean of such flows over R runs. It is off by about sqrt(M / (R M')) of `batches`
-    itself; smaller distances are not resolved.
+    All four start from the same weights. The expected flow at N follows the mean force of all batches of N, so it has
+    to be approximated. Pass a sample flow on M' batches, many more than `flow` has and independent of them. Where all
+    runs share one start, pass the mean of such flows over R runs. The error is about sqrt(M / (R M')) times `batches`;
+    smaller distances are not resolved.
 
     Args:
         sgd: SGD on fresh batches of N.
@@ -94,9 +104,9 @@ def limit_distances(sgd: Trajectory, flow: Trajectory, expected: Trajectory, pop
         ValueError: When the records share no time or their networks differ in shape.
 
     References:
-        docs/theory.md, section 2, names the three limits.
+        docs/explanation/theory.md, section 2, names the three limits.
 
-    Example:
+    Examples:
         >>> time = torch.tensor([0.0, 1.0])
         >>> paths = [Trajectory(time, (scale * torch.ones(2, 1, 1),), time) for scale in (1.5, 1.1, 1.0, 1.0)]
         >>> limit_distances(*paths).largest
@@ -130,7 +140,7 @@ def order_of_convergence(steps: Sequence[float], errors: Sequence[float]) -> flo
     Raises:
         ValueError: For fewer than two pairs, and values that are not above 0.
 
-    Example:
+    Examples:
         >>> round(order_of_convergence([0.1, 0.2, 0.4], [0.01, 0.04, 0.16]), 6)
         2.0
     """

@@ -20,8 +20,8 @@ from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.streams import numbers_per_step
 from dyncollapse.runtime.process import torch_threads
 
-# Contrastive losses act on embeddings of order 1 (a kernel width, a temperature): a network that maps its data this
-# many times beyond that, or beyond its start, is on its way to infinity. A rule of thumb.
+# Contrastive losses act on embeddings of order 1, the width of their kernel or their temperature. A network has
+# diverged when its embeddings exceed that, or those at its start, by this factor. A rule of thumb.
 BLOW_UP = 1e6
 
 
@@ -32,7 +32,10 @@ def blow_up_bound(inputs: float, start: float) -> float:
         inputs: The largest entry of its inputs.
         start: The largest entry of the end-to-end matrix that it starts from.
 
-    Example:
+    Returns:
+        The bound.
+
+    Examples:
         >>> blow_up_bound(10.0, 0.5)
         500000.0
     """
@@ -46,8 +49,8 @@ class Rule:
     Attributes:
         lr: Learning rate; one step advances flow time by lr / (1 - momentum).
         objective: What is minimised.
-        momentum: Of heavy-ball momentum, as torch.optim.SGD has it.
-        weight_decay: Times the parameter it is added to the gradient.
+        momentum: Heavy-ball momentum, as in torch.optim.SGD.
+        weight_decay: Its product with the parameter is added to the gradient.
     """
 
     lr: float
@@ -67,7 +70,7 @@ def sgd_step(
         gradients: dL/dw, one for each.
         rule: The settings; those that are 0 cost nothing.
 
-    Example:
+    Examples:
         >>> w = torch.ones(1)
         >>> sgd_step([w], [], [torch.ones(1)], Rule(0.25, Objective()))
         >>> w.item()
@@ -81,10 +84,10 @@ def sgd_step(
 
 
 class Ensemble:
-    """All runs at one step of their training, in a context in which they may be stepped.
+    """All runs of a training at one step. They are advanced inside its `with` block, which holds the threads.
 
-    On a CPU the streams of a JoinedStream are shared out over as many threads as PyTorch has. Each steps its runs by
-    itself: splitting single operations across threads costs more than it saves. Inside, PyTorch has fewer threads.
+    On a CPU the streams of a JoinedStream are shared out over as many threads as PyTorch has, and each thread steps its
+    own runs: splitting single operations across threads costs more than it saves. PyTorch has fewer threads meanwhile.
     """
 
     def __init__(self, weights: Weights, biases: Sequence[Tensor], pairs: Pairs | Iterable[Pairs], rule: Rule) -> None:
@@ -118,10 +121,13 @@ class Ensemble:
         self._context.close()
 
     def advance(self, steps: int) -> None:
-        """Take so many steps.
+        """Take some steps.
+
+        Args:
+            steps: How many.
 
         Raises:
-            ValueError: Where the stream of batches ends before.
+            ValueError: When the stream of batches ends early.
         """
         list(self._map(lambda part: part.advance(steps), self._parts))
         self.step += steps
@@ -131,7 +137,7 @@ class Ensemble:
         return [torch.cat(values) for values in zip(*(part.parameters for part in self._parts), strict=True)]
 
     def loss(self) -> Float[Tensor, "*runs"]:
-        """Loss of every run on the batch at hand."""
+        """Loss of every run on the current batch."""
         losses = list(self._map(_Part.loss, self._parts))
         return losses[0] if len(losses) == 1 else torch.cat(losses)
 
@@ -174,7 +180,7 @@ class _Part:
     def advance(self, steps: int) -> None:
         """Take so many steps, fewer when the ensemble is stopped."""
         rule = self._rule
-        # Where nothing is differentiated automatically, a tenth of a single run's step would be autograd's bookkeeping.
+        # Without automatic differentiation its bookkeeping is switched off: a tenth of a single run's step.
         with torch.inference_mode(self._closed_form):
             for _ in range(steps):
                 if self._stopped.is_set():
@@ -184,7 +190,7 @@ class _Part:
                 self.batch = self._draw()
 
     def loss(self) -> Tensor:
-        """Loss of every run on the batch at hand."""
+        """Loss of every run on the current batch."""
         return self._rule.objective.value(self.weights, self.batch, self.biases)
 
     def _draw(self) -> Pairs:

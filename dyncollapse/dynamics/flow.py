@@ -11,6 +11,7 @@ from torch import Tensor
 from dyncollapse.dynamics.runs import run_by_run
 from dyncollapse.dynamics.solver import IMPLICIT, Equation, Progress, Solver, Time, check_times, integrate
 from dyncollapse.dynamics.trajectory import Trajectory
+from dyncollapse.formats.conversion import as_tensor
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.networks import Weights, check_inputs, check_weights, end_to_end, layer_gradients, layer_jacobian
 from dyncollapse.model.objective import Objective
@@ -42,30 +43,32 @@ def sample_flow(
         time: Flow time, t = lr x steps of SGD: a scalar or an increasing vector.
         objective: What is minimised; Eq. 2 unless given.
         biases: One tensor (*runs, out) per layer, or none.
-        weight_decay: Times the weights it is subtracted from the velocity.
-        rtol: Relative tolerance: 1e-8 for linear networks. For ReLU 1e-4, since the velocity jumps whenever a sample
-            crosses a kink, and the steps that a tighter rtol asks for grow as 1 / rtol (measured).
-        atol: Absolute tolerance. The solver keeps each weight's error per step below atol + rtol |w|. Unless given it
-            is round-off of the scale that the weight starts at, for ReLU 0.1 rtol of it (`absolute_tolerances`), so
-            that starts of any size escape on time. With 0 the error is relative, and modes that die keep their digits
-            down to 1e-290.
+        weight_decay: Its product with the weights is subtracted from the velocity.
+        rtol: Relative tolerance: 1e-8 for linear networks, 1e-4 for ReLU. There the velocity jumps whenever a sample
+            crosses a kink, and the number of steps was measured to grow as 1 / rtol.
+        atol: Absolute tolerance. The solver keeps each weight's error per step below atol + rtol |w|. The default is
+            the round-off of the scale that the weight starts at, for ReLU 0.1 rtol of that scale, so that starts of any
+            size escape on time. With 0 the error is relative, and modes that die keep their digits down to 1e-290.
         method: Of SciPy's solve_ivp: DOP853 for linear networks, RK45 for ReLU.
         progress: Called with (t, t_end) after every solver step.
 
     Returns:
-        The states at exactly the given times. `meta` has the solver's settings and counts, and the time from which the
-        flow was at rest, or None.
+        The states at exactly the given times. `meta` has the solver's settings and counts, and as "rest_time" the time
+        from which the flow was at rest, or None.
 
     Raises:
         ValueError: For unusable times, shapes or settings.
         FlowFailed: When the solver cannot go on.
         Interrupted: On Ctrl-C, with what was recorded.
 
-    Example:
-        >>> pairs = GaussianTask.block(2, 1).sample(8, torch.Generator().manual_seed(0))
-        >>> path = sample_flow((0.1 * torch.eye(2),), pairs, [0.0, 1.0])
-        >>> bool(path.loss[1] < path.loss[0])
-        True
+    References:
+        Jing et al. 2022, Lemmas 1 to 3; docs/explanation/theory.md, section 2.
+
+    Examples:
+        >>> task = GaussianTask.block(2, 1, aug_strength=4.0)  # the second input is augmented beyond the threshold of 1
+        >>> path = sample_flow((0.1 * torch.eye(2),), task.sample(64, torch.Generator().manual_seed(0)), [0.0, 20.0])
+        >>> (path.singular_values > 0.1 + 1e-6).tolist()  # both start at 0.1
+        [[False, False], [True, False]]
     """
     objective, pairs = objective or Objective(), pairs.to(torch.float64)
     objective.check_views(pairs.views)
@@ -105,16 +108,16 @@ def population_flow(
 ) -> Trajectory:
     """Integrate the flow of a linear network in the limit of infinitely many Gaussian samples.
 
-    The flow is stiff once modes have separated, so the default is implicit, with the exact Jacobian; implicit methods
-    (LSODA, BDF, Radau) take the runs one by one. An explicit method (DOP853, RK45) takes all runs at once, which pays
-    for short times.
+    The flow is stiff once modes have separated, so the default method is implicit, with the exact Jacobian. Implicit
+    methods (LSODA, BDF, Radau) integrate the runs one by one. Explicit ones (DOP853, RK45) integrate all runs at once,
+    which is faster for short times.
 
     Args:
         weights: One tensor (*runs, out, in) per layer.
         task: Covariances and view convention.
         time: Flow time, a scalar or an increasing vector.
         objective: "infonce" (unless given), "dot" or "spectral", with linear layers.
-        weight_decay: Times the weights it is subtracted from the velocity.
+        weight_decay: Its product with the weights is subtracted from the velocity.
         rtol: Relative tolerance.
         atol: Absolute tolerance, as in `sample_flow`.
         method: Of SciPy's solve_ivp.
@@ -129,9 +132,9 @@ def population_flow(
         Interrupted: On Ctrl-C, with what was recorded.
 
     References:
-        docs/theory.md, section 5a.
+        docs/explanation/beyond-the-paper.md, section 5a.
 
-    Example:
+    Examples:
         >>> task = GaussianTask.block(2, 1, aug_strength=2.0)  # beyond the threshold of 1
         >>> path = population_flow((0.1 * torch.eye(2),), task, 50.0)
         >>> bool(path.singular_values[-1, 1] < 1e-6)
@@ -186,7 +189,7 @@ def frozen_flow(
     atol: float | None = None,
     method: str = "DOP853",
 ) -> Trajectory:
-    """Integrate the flow with a constant force X, any depth; its loss is the potential -tr(P X P^T) / 2 (Theorem 1).
+    """Integrate the flow under a constant force X, any depth; its loss is the potential -tr(P X P^T) / 2 (Theorem 1).
 
     Args:
         weights: One tensor (*runs, out, in) per layer.
@@ -201,12 +204,12 @@ def frozen_flow(
 
     Raises:
         ValueError: For unusable times or settings, "expm" with several layers, and where e^(X t) overflows.
-        FlowFailed: Where two layers or more reach infinity along positive eigenvalues of X, at its `time`.
+        FlowFailed: Where two layers or more reach infinity along positive eigenvalues of X; its `time` says when.
 
     References:
         Jing et al. 2022, Theorem 1.
 
-    Example:
+    Examples:
         >>> path = frozen_flow((torch.ones(1, 1),), -torch.eye(1), 1.0, method="expm")
         >>> round(float(path.product), 4)  # 1 / e
         0.3679
@@ -253,17 +256,19 @@ def mode_flow(
 
     Raises:
         ValueError: For unusable times or settings.
-        FlowFailed: Where a value reaches infinity, at its `time`.
+        FlowFailed: Where a value reaches infinity; its `time` says when.
 
     References:
         Jing et al. 2022, Theorem 3.
 
-    Example:
+    Examples:
         >>> path = mode_flow([torch.ones(1), torch.ones(1)], -torch.ones(1), 1.0)  # p' = -2 p^2 from p = 1
         >>> round(float(path.product), 6)
         0.333333
     """
-    at = force if callable(force) else lambda _t: force
+
+    def at(t: float) -> Tensor:
+        return as_tensor(force(t), "force") if callable(force) else force
 
     def velocity(t: float, layers: Weights) -> list[Tensor]:
         s = [w.diagonal(dim1=-2, dim2=-1) for w in layers]

@@ -15,7 +15,7 @@ def run_by_run(
     """Integrate every run on its own and stack the records.
 
     Args:
-        flow: Integrates one run; calls the progress that it is given.
+        flow: Integrates one run, and reports its progress to the function that it is given.
         weights: One tensor (*runs, out, in) per layer.
         progress: Called with (t, t_end), where t runs over all runs.
 

@@ -20,32 +20,43 @@ Time = float | Sequence[float] | Tensor | np.ndarray
 Progress = Callable[[float, float], None]
 RightHandSide = Callable[[float, np.ndarray], np.ndarray]
 
-# A flow counts as at rest from the step on after which no weight moves by more than this many rtol of the largest in
-# a unit of time: below that, the speed is the solver's own noise. A rule of thumb.
+# A flow is at rest once no weight moves, per unit of time, by more than this many rtol of the largest weight. Below
+# that the speed is noise of the solver. A rule of thumb.
 REST_SPEED = 10
 
-# SciPy raises smaller rtol to this, with a warning: steps cannot be more exact than round-off.
+# The smallest rtol that SciPy accepts: steps cannot be more exact than round-off.
 LEAST_RTOL = 100 * float(np.finfo(float).eps)
 
 IMPLICIT = ("LSODA", "BDF", "Radau")
-# A step that is refused is tried again at a fifth of its size at worst: these reach from 1 to round-off of 0.
+# A refused step is tried again at a fifth of its size or more. After so many trials a step of 1 is below round-off.
 MOST_TRIED = 100
 METHODS = ("DOP853", "RK45", "RK23", *IMPLICIT)
 
 
 class FlowFailed(RuntimeError):
-    """The solver could not go on beyond flow time `time`; `trajectory` holds what was recorded before.
+    """The solver could not go on beyond a flow time.
 
-    Where a weight reaches infinity in finite time, `time` is that moment, up to the solver's tolerance.
+    Attributes:
+        trajectory: What was recorded until then.
+        time: The last flow time that was reached. Where a weight reaches infinity in finite time it is that moment, up
+            to the solver's tolerance.
+
+    Examples:
+        >>> from dyncollapse import frozen_flow
+        >>> try:  # s' = s^3 for two equal layers: s = 1 reaches infinity at t = 1 / 2
+        ...     frozen_flow((torch.ones(1, 1), torch.ones(1, 1)), torch.ones(1, 1), 1.0)
+        ... except FlowFailed as failure:
+        ...     round(failure.time, 4)
+        0.5
     """
 
     def __init__(self, message: str, trajectory: Trajectory, time: float) -> None:
-        """Keep the partial record and the moment."""
+        """Keep the partial record and the time that was reached."""
         super().__init__(message)
         self.trajectory, self.time = trajectory, time
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let other processes raise it, too."""
+        """Allow pickling, so that worker processes can raise it."""
         return type(self), (str(self), self.trajectory, self.time)
 
 
@@ -101,7 +112,7 @@ def integrate(
     meta: dict[str, Any],
     progress: Progress | None = None,
 ) -> Trajectory:
-    """Hand the flow to solve_ivp and turn what it reached, all or part of the way, into a Trajectory.
+    """Integrate a flow with solve_ivp and return the states that it reached.
 
     Args:
         weights: Where it starts, one tensor (*runs, out, in) per layer.
@@ -109,12 +120,12 @@ def integrate(
         equation: What moves them.
         time: One flow time or an increasing vector of them.
         solver: Method and tolerances.
-        meta: How the path is made. The record's own adds the solver's settings and counts: "atol" is the smallest
-            absolute tolerance of any weight, "largest_atol" the largest.
+        meta: How the path is made. The solver's settings and counts are added: "atol" is the smallest absolute
+            tolerance of any weight, "largest_atol" the largest.
         progress: Called with (t, t_end) after every step.
 
     Returns:
-        The states at exactly these times.
+        The states at exactly the given times.
 
     Raises:
         ValueError: For unusable times, weights or solver settings.
@@ -151,7 +162,7 @@ def integrate(
         ) from None
     moments, states = times[: len(solution.t)], np.asarray(solution.y, dtype=float).T
     if len(moments) and moments[0] == 0:
-        states[0] = vector.start  # LSODA's interpolant misses it by round-off
+        states[0] = vector.start  # from which LSODA's interpolant differs by round-off
     if not solution.success:
         raise watch.failure(solution.message, trajectory(moments, states))
     counts = {"evaluations": int(solution.nfev)}
@@ -162,9 +173,9 @@ def integrate(
 class _Problem:
     """The flow as solve_ivp sees it: dy / dtick for one vector y of all parameters.
 
-    With a Jacobian ticks are tau = log(1 + t): what is left of a stiff flow slows down as it goes, and steps that are
-    even in log time need fewer factorised matrices (measured: a quarter to a half fewer). Else they are t over a unit
-    that puts the end between 1 and 2: SciPy's norms of velocities would underflow where t goes to 1e200.
+    With a Jacobian, ticks are tau = log(1 + t). A stiff flow slows down as it goes, and with steps that are even in log
+    time a quarter to a half fewer matrices were factorised. Without one, ticks are t over a unit that puts the end
+    between 1 and 2: SciPy's norms of velocities would underflow where t goes to 1e200.
     """
 
     def __init__(self, equation: Equation, vector: "_Vector", times: np.ndarray, method: str) -> None:
@@ -201,7 +212,7 @@ def _solve(problem: _Problem, watch: "_Watch", solver: Solver, tolerances: np.nd
 
     right_hand_side: RightHandSide = problem.by_log_tick if problem.logarithmic else counted
     options = {"jac": problem.jacobian_by_log_tick} if problem.logarithmic else {}
-    # A blow-up, singular matrices and stalled iterations are reported by `integrate`, in words.
+    # `integrate` reports a blow-up, a singular matrix or a stalled iteration by an exception with one line.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"), warnings.catch_warnings(action="ignore"):
         return solve_ivp(
             right_hand_side,
@@ -227,10 +238,15 @@ def _check_relative(start: np.ndarray, velocity: np.ndarray) -> None:
 
 def check_times(time: Time) -> np.ndarray:
     """Turn one time or an increasing vector of them into an array. Raises ValueError for anything else."""
-    times = np.atleast_1d(np.asarray(time, dtype=float))
+    given = time.detach().cpu() if isinstance(time, Tensor) else time
+    try:
+        times = np.empty(0) if np.iscomplexobj(given) else np.atleast_1d(np.asarray(given, dtype=float))
+    except (TypeError, ValueError):
+        times = np.empty(0)
     increasing = times.ndim == 1 and len(times) > 0 and bool((np.diff(times) > 0).all())
     if not (increasing and np.isfinite(times).all() and times[0] >= 0):
-        raise ValueError(f"times are {time}; give one finite number or an increasing vector, none below 0")
+        shown = " ".join(str(time).split())[:100]
+        raise ValueError(f"times are {shown}; give one finite number or an increasing vector, none below 0")
     return times
 
 
@@ -255,7 +271,7 @@ class _Vector:
 
 
 class _Watch:
-    """An event function: solve_ivp calls it once per accepted step, so it keeps what is reached and sees rest begin."""
+    """An event function, which solve_ivp calls once per accepted step. It records states and detects rest."""
 
     def __init__(
         self,
@@ -271,7 +287,7 @@ class _Watch:
         self.reached: list[tuple[float, np.ndarray]] = []
         self.last: tuple[float, np.ndarray] | None = None
         self.resting_since: float | None = None
-        # Evaluations since a step was accepted: a Jacobian by differences takes one for each weight.
+        # Evaluations since the last accepted step. A Jacobian by differences takes one for each weight.
         self.tried, self.most_tried = 0, MOST_TRIED * (len(start) + MOST_TRIED)
 
     def evaluate(self) -> None:
@@ -296,14 +312,14 @@ class _Watch:
         return 1.0  # never crosses zero: there is nothing to look for
 
     def failure(self, reason: str, partial: Trajectory) -> FlowFailed:
-        """Say after which step the flow could not go on."""
+        """Make the error, with the last step that was reached."""
         t, state = self.last or (0.0, self.start)
         return FlowFailed(
             f"the flow cannot be continued beyond t = {t:.9g} of {self.end:.6g}, where the largest weight is "
-            f"{np.abs(state).max():.3g}: {reason} A weight that reaches infinity in finite time "
-            "does this, and a change that takes less time than round-off of t",
+            f"{np.abs(state).max():.3g}: {reason} Causes are a weight that reaches infinity in finite time, "
+            "and a change faster than the round-off of t",
             partial,
-            t,
+            float(t),
         )
 
     def record(self) -> tuple[np.ndarray, np.ndarray]:

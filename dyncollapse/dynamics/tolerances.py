@@ -7,11 +7,11 @@ from torch import Tensor
 
 from dyncollapse.model.networks import Weights
 
-# Share of rtol that atol takes at most, for starts of any size. A rule of thumb: errors of weights that have grown to
-# order 1 then stay relative.
+# Largest atol over rtol, for starts of any size. A rule of thumb: for weights that have grown to order 1 the error is
+# then still relative.
 LARGEST_SHARE = 1e-2
-# Share of rtol that atol takes of a start's scale where the velocity jumps. Measured on two ReLU layers of 16 at rtol
-# 1e-4: it takes no more evaluations than atol 1e-6, a tenth of it 1.9 times as many.
+# atol over rtol, per unit of a start's scale, where the velocity jumps. Measured on two ReLU layers of 16 at rtol 1e-4:
+# no more evaluations than with atol 1e-6; a tenth of this share takes 1.9 times as many.
 KINKED_SHARE = 1e-1
 # Smaller errors are ignored: subnormal numbers have fewer digits and would stop the solver.
 SMALLEST_ATOL = 1e-300
@@ -22,24 +22,24 @@ def absolute_tolerances(
 ) -> list[Tensor]:
     """Absolute tolerance of every weight and bias, from the scale that it starts at.
 
-    The scale of a weight is the smaller of the largest |w| in its row and in its column, that of a bias the largest in
-    its layer. Weights in rows and columns of zeros take their run's smallest scale, runs that are all zero the scale 1.
-    The tolerance is round-off of the scale, 1e-2 rtol at most: a start of any size then escapes from zero on time,
-    beside others of other sizes, and modes that die are followed down to 1e-16 of their start. One tolerance for all
-    would hide every start below it.
+    The scale of a weight is the smaller of two numbers: the largest |w| in its row, and in its column. The scale of a
+    bias is the largest |b| in its layer. Rows and columns of zeros take the smallest scale in their run, and runs of
+    zeros the scale 1. The tolerance is the round-off of the scale, and at most 1e-2 rtol. Starts of any size then
+    escape from zero on time, and modes that die are followed down to 1e-16 of their start. One tolerance for all
+    weights would hide every start below it.
 
     Args:
         weights: One tensor (*runs, out, in) per layer.
         biases: One tensor (*runs, out) per layer, or none.
         rtol: The solver's relative tolerance.
         atol: One tolerance for every weight instead, at least 1e-300; 0 makes errors relative to each weight.
-        smooth: Whether the velocity is. Where not, steps over its kinks err by far more than round-off, and the
+        smooth: Whether the velocity is smooth. If not, the error of a step over a kink is far above round-off, and the
             tolerance is 0.1 rtol of the scale.
 
     Returns:
         Float64 tensors in the shapes of weights, then biases.
 
-    Example:
+    Examples:
         >>> (tolerance,) = absolute_tolerances((torch.eye(2),), (), rtol=1e-8, atol=None)
         >>> bool((tolerance == torch.finfo(torch.float64).eps).all())
         True

@@ -13,21 +13,30 @@ from dyncollapse.model.networks import Weights, check_weights
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
 
-# Steps between two looks at whether the weights blow up: each look waits for the device. A rule of thumb.
+# Steps between two checks whether the weights have diverged: each check waits for the device. A rule of thumb.
 LOOK = 64
 
 
 class Diverged(RuntimeError):
-    """SGD left every bound.
+    """SGD diverged: embeddings grew a million times beyond order 1, or beyond their start.
 
     Attributes:
         trajectory: What was recorded before.
-        step: The first step at which a run had blown up.
-        stable_lr: A smaller learning rate that passed the same data, or None.
+        step: The first step at which a run had diverged.
+        stable_lr: A smaller learning rate that stays bounded on the same data, or None if none was found.
+
+    Examples:
+        >>> from dyncollapse import GaussianTask
+        >>> pairs = GaussianTask.block(2, 2, 8.0).sample(64, torch.Generator().manual_seed(0))
+        >>> try:
+        ...     train((torch.eye(2, dtype=torch.float64),), pairs, lr=1.0, steps=100)
+        ... except Diverged as failure:
+        ...     failure.stable_lr
+        0.125
     """
 
     def __init__(self, trajectory: Trajectory, lr: float, step: int, stable_lr: float | None, checked: int) -> None:
-        """Compose a message of one line; `checked` is the number of steps that `stable_lr` passed."""
+        """Write the message; `checked` is the number of steps for which `stable_lr` stayed bounded."""
         advice = (
             f"lr {stable_lr:.3g} passes the first {checked} steps on the same data"
             if stable_lr is not None
@@ -52,35 +61,40 @@ def train(
 ) -> Trajectory:
     """Run SGD from `weights`, on a stream of batches or on one fixed set of pairs.
 
-    Flow time is t = lr x steps, divided by (1 - momentum) for heavy-ball momentum. Plain SGD is the paper's. On a CPU,
-    runs with generators of their own are shared out over as many threads as PyTorch has, which has fewer meanwhile.
+    Flow time is t = lr x steps, divided by (1 - momentum) for heavy-ball momentum. The paper uses plain SGD. On a CPU,
+    runs with generators of their own are shared out over as many threads as PyTorch has; single operations have fewer
+    threads meanwhile.
 
     Args:
         weights: One tensor (*runs, out, in) per layer.
-        pairs: Batches (*runs, n, d). A stream must yield the same ones whenever it is iterated, as PairStream does.
+        pairs: Batches (*runs, n, d). A stream must yield the same batches each time it is iterated, as PairStream does.
         lr: Learning rate.
         steps: Number of steps.
         objective: What is minimised; Eq. 2 unless given.
         biases: One tensor (*runs, out) per layer, or none.
         momentum: Heavy-ball momentum, as in torch.optim.SGD.
-        weight_decay: Times the parameter it is added to the gradient.
+        weight_decay: Its product with the parameter is added to the gradient.
         records: About how many states are kept, evenly spaced in log step.
         progress: Called with (step, steps) about 200 times.
 
     Returns:
-        The recorded states, with the loss on the batch at hand.
+        The recorded states, each with the loss on the batch of its step.
 
     Raises:
         ValueError: For unusable settings, shapes or batches.
         Diverged: When the weights blow up, with what was recorded.
         Interrupted: On Ctrl-C, with what was recorded.
 
-    Example:
+    References:
+        Jing et al. 2022, Section 4; docs/explanation/beyond-the-paper.md, section 5g for momentum and weight decay.
+
+    Examples:
         >>> from dyncollapse import GaussianTask
-        >>> stream = GaussianTask.block(2, 1).stream(8, torch.Generator().manual_seed(0))
-        >>> path = train((0.1 * torch.eye(2, dtype=torch.float64),), stream, lr=0.1, steps=20)
-        >>> round(float(path.time[-1]), 6)  # lr x steps
-        2.0
+        >>> task = GaussianTask.block(2, 1, aug_strength=4.0)  # the second input is augmented beyond the threshold of 1
+        >>> stream = task.stream(64, torch.Generator().manual_seed(0))
+        >>> path = train((0.1 * torch.eye(2, dtype=torch.float64),), stream, lr=0.05, steps=400)
+        >>> round(float(path.time[-1]), 6), (path.singular_values[-1] > 0.1).tolist()
+        (20.0, [True, False])
     """
     check_weights(weights, biases)
     if isinstance(pairs, Iterator):
@@ -123,12 +137,12 @@ def record_steps(steps: int, records: int = 64) -> list[int]:
 
     Args:
         steps: The last step.
-        records: About how many steps are wanted.
+        records: About how many steps to return.
 
     Returns:
         Ascending steps.
 
-    Example:
+    Examples:
         >>> record_steps(1000, 5)
         [0, 1, 10, 100, 1000]
     """
@@ -148,7 +162,7 @@ def _bounded(ensemble: Ensemble, stops: Iterable[int]) -> Iterator[int]:
 def _stable_learning_rate(start: Callable[[float], Ensemble], lr: float, checked: int) -> float | None:
     """Halve the rate until it and the one before both survive `checked` steps: stable, with a factor 2 to spare."""
     survived = False
-    for halvings in range(1, 200):  # a hopeless rate fails at once, so the way down is short
+    for halvings in range(1, 200):  # a rate that is far too large fails within a few steps
         trial = lr / 2**halvings
         with start(trial) as ensemble:
             before, survived = survived, checked in _bounded(ensemble, [*range(0, checked, LOOK), checked])

@@ -11,15 +11,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.formats.arrays import load_npz
+from dyncollapse.model.array_arguments import array_fields
 from dyncollapse.model.networks import Weights, end_to_end, singular_values
 from dyncollapse.model.precision import outside_autocast
 from dyncollapse.runtime.files import write_whole
 from dyncollapse.theory.imbalance import imbalance_drift
 
 
+@array_fields
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """A path of weights over flow time t: one SGD step of learning rate lr advances t by lr.
+    """A path of weights over flow time t, as every training and flow returns it.
+
+    One SGD step of learning rate lr advances t by lr.
 
     Attributes:
         time: Recorded flow times (t,).
@@ -28,7 +32,7 @@ class Trajectory:
         biases: One tensor (t, *runs, out) per layer, or none.
         meta: How the path was made: dynamics, settings, seconds.
 
-    Example:
+    Examples:
         >>> path = Trajectory(torch.tensor([0.0, 1.0]), (torch.ones(2, 3, 3), torch.ones(2, 1, 3)), torch.zeros(2))
         >>> path.product.shape
         torch.Size([2, 1, 3])
@@ -61,10 +65,13 @@ class Trajectory:
         return tuple(w[-1] for w in self.weights)
 
     def save(self, path: str | Path) -> None:
-        """Write the whole record to one .npz file, or nothing.
+        """Write the whole record to one .npz file; a failed write leaves no file behind.
+
+        Args:
+            path: The file; one that exists is replaced.
 
         Raises:
-            CannotWrite: Where that fails; it is an OSError.
+            CannotWrite: When it cannot be written; it is an OSError.
         """
         tensors = {"time": self.time, "loss": self.loss}
         tensors |= {f"weight_{i}": w for i, w in enumerate(self.weights, 1)}
@@ -77,9 +84,21 @@ class Trajectory:
     def load(cls, path: str | Path) -> Self:
         """Read a record written by `save`; pickled content is refused.
 
+        Args:
+            path: The file.
+
+        Returns:
+            The record.
+
         Raises:
             ValueError: For any other file.
             OSError: For a file that cannot be read.
+
+        Examples:
+            >>> path = Trajectory(torch.tensor([0.0, 1.0]), (torch.ones(2, 3, 3),), torch.zeros(2))
+            >>> path.save("path.npz")
+            >>> torch.equal(Trajectory.load("path.npz").product, path.product)
+            True
         """
         try:
             arrays = load_npz(Path(path))
@@ -101,7 +120,16 @@ class Trajectory:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C in the middle of a run; `trajectory` holds what was recorded until then."""
+    """Ctrl-C in the middle of a run.
+
+    Attributes:
+        trajectory: What was recorded until then.
+
+    Examples:
+        >>> path = Trajectory(torch.tensor([0.0, 1.0]), (torch.ones(2, 3, 3),), torch.zeros(2))
+        >>> print(Interrupted(path))  # a KeyboardInterrupt, so that `except Exception` does not catch it
+        interrupted at t = 1
+    """
 
     def __init__(self, trajectory: Trajectory) -> None:
         """Keep the partial record."""

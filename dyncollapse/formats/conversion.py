@@ -29,7 +29,7 @@ def as_tensor(
     Raises:
         ValueError: One line, for anything but a dense array of real numbers, and for masked values.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> as_tensor(np.arange(4.0).reshape(2, 2)[::-1], "w")  # torch.as_tensor refuses a negative stride
         tensor([[2., 3.],
@@ -44,7 +44,7 @@ def as_tensor(
     if tensor.is_complex():
         raise ValueError(f"{name} {be} complex; give {'real ones' if plural else 'real numbers'}")
     if tensor.dtype == torch.bool or (tensor.dtype.itemsize == 1 and tensor.is_floating_point()):
-        raise _wrong_type(name, be, str(tensor.dtype).removeprefix("torch."))
+        raise _wrong_type(name, be, str(tensor.dtype).removeprefix("torch."), ", as with .float()")
     return tensor
 
 
@@ -85,5 +85,5 @@ def _from_numpy(array: np.ndarray[Any, np.dtype[Any]], name: str, be: str) -> Te
             raise _wrong_type(name, be, array.dtype.name) from None
 
 
-def _wrong_type(name: str, be: str, given: str) -> ValueError:
-    return ValueError(f"{name} {be} {given}; taken are {TAKEN}: convert {'them' if be == 'are' else 'it'}")
+def _wrong_type(name: str, be: str, given: str, how: str = "") -> ValueError:
+    return ValueError(f"{name} {be} {given}; taken are {TAKEN}: convert {'them' if be == 'are' else 'it'}{how}")

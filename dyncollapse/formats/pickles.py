@@ -73,7 +73,7 @@ def read_pickle(file: BinaryIO, names: Mapping[str, Any], load: Callable[[Any], 
             or `MOST_CALLS` calls, and another for bytes that are no pickle. A damaged pickle can also raise IndexError,
             KeyError and TypeError.
 
-    Example:
+    Examples:
         >>> import io, pickle
         >>> read_pickle(io.BytesIO(pickle.dumps({"a": [1, 2]})), {}, id)
         {'a': [1, 2]}

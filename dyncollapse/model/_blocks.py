@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from dyncollapse.model._kernels import negative_weights
 
-# Bytes of logits held at a time, enough rows for a fast product up to a million samples; and rows converted and centred
-# at a time, so that a product with them loses no speed. Both are larger on a GPU, which small products do not fill.
-# Rules of thumb; docs/results.md has what the whole function takes over its matrix products.
+# BLOCK_BYTES of logits are held at a time, enough rows for a fast product up to a million samples. TILE rows are
+# converted and centred at a time, enough for a product at full speed. Both are larger on a GPU, which small products do
+# not fill. Rules of thumb; docs/results.md compares the time of the whole function with that of its matrix products.
 BLOCK_BYTES, TILE = 2**27, 1024
 BLOCK_BYTES_ON_GPU, TILE_ON_GPU = 2**30, 2**14
 
@@ -29,7 +29,7 @@ def slices(n: int, size: int) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows (n, d) of any precision, perhaps memory-mapped: converted to `dtype` and prepared, some at a time."""
+    """Rows (n, d) of any precision, possibly memory-mapped, of which some are converted and prepared when needed."""
 
     stored: Tensor
     dtype: torch.dtype
@@ -52,10 +52,11 @@ class Rows:
         return total
 
 
-def centring(rows: Float[Tensor, "n d"], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """Return what subtracts the rows' mean, which is taken a tile at a time.
+def centring(rows: Real[Tensor, "n d"], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """Return a function that subtracts the mean of these rows from some of them.
 
-    A sum in half precision would overflow, and a conversion of all rows would copy them.
+    The mean is summed in float64, a tile at a time: half precision would overflow, and converting all rows at once
+    would copy them.
     """
     total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
     for tile in slices(len(rows), TILE):

@@ -1,4 +1,4 @@
-"""How Gaussian numbers are drawn fast: placed instead of multiplied, in float32, from a generator per few runs."""
+"""Fast Gaussian samples: in float32, without matrix products where possible, from one generator per few runs."""
 
 import itertools
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from torch import Generator, Tensor
 
 from dyncollapse.model.precision import outside_autocast
 
-# Numbers in a step of the runs that share a generator: 32 runs of 128 pairs in 16 dimensions, of whose step random
-# numbers are a quarter (docs/results.md). One generator draws on one thread: fewer runs would cost calls, more would
-# leave cores idle.
+# Numbers per step of the runs that share a generator, as in 32 runs of 128 pairs in 16 dimensions. Drawing takes about
+# a quarter of such a step (docs/results.md). A generator draws on one thread: with fewer runs per generator the calls
+# would cost more than the numbers, with more runs cores would be idle.
 SHARED = 2**19
-# Numbers of anchors drawn at a time: for small batches, drawing one by one costs more calls than numbers. A rule of
-# thumb.
+# Small batches are drawn several at a time, up to this many numbers, because each call costs more than its numbers. A
+# rule of thumb.
 DRAWN = 2**15
-# Samples are drawn in float32, whose range ends at 1e-38 and 3e38: smallest standard deviation, and 1 / the largest.
+# Smallest standard deviation of samples drawn in float32, and 1 / the largest: its range ends at 1e-38 and 3e38.
 SMALLEST = 1e-30
 
 
@@ -24,8 +24,9 @@ SMALLEST = 1e-30
 class Factor:
     """A factor F (d, rank) of a covariance, F F^T = cov: its symmetric root in general.
 
-    Where the coordinates from `first` on are independent with one standard deviation `std`, and all others are 0,
-    samples are drawn with that deviation and placed there: multiplying by F takes longer than drawing them.
+    In the usual case all coordinates from `first` to `first` + rank are independent with one standard deviation `std`,
+    and the others are 0. Samples are then drawn with that deviation and padded with zeros, since multiplying by F would
+    take longer than drawing them.
     """
 
     matrix: Tensor
@@ -46,7 +47,7 @@ class Factor:
     @outside_autocast
     def normal(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         """Draw samples (*shape, d) from N(0, cov): F times white noise."""
-        # In float32 whatever the precision: a CPU draws that five times as fast, and both see the same numbers.
+        # Always in float32: a CPU draws it five times as fast, and both precisions then use the same numbers.
         d, rank = self.matrix.shape
         white = torch.empty((*shape, rank), dtype=torch.float32, device=self.matrix.device)
         white = white.normal_(std=1.0 if self.std is None else self.std, generator=generator).to(self.matrix.dtype)
@@ -70,11 +71,12 @@ def split_generators(runs: tuple[int, ...], numbers: int, generator: Generator) 
 
     Args:
         runs: Shape of the runs; they are split along the first axis.
-        numbers: Numbers that a step on all runs goes through.
+        numbers: The cost of a step on all runs, as from `streams.numbers_per_step`.
         generator: Seeds the others. On a GPU one generator draws for all runs.
 
     Returns:
-        How many runs each generator has, and its state; empty where one generator does for all. Shapes alone decide.
+        The number of runs and the state of each generator; empty where one generator is enough. It depends on the
+        shapes alone.
     """
     count = min(-(-numbers // SHARED), runs[0]) if runs and generator.device.type == "cpu" else 1
     if count < 2:
@@ -88,5 +90,5 @@ def split_generators(runs: tuple[int, ...], numbers: int, generator: Generator) 
 
 
 def drawn_together(numbers: int) -> int:
-    """Return how many batches of so many numbers are drawn at a time."""
+    """Return how many batches to draw at a time, each of this many numbers."""
     return max(1, DRAWN // max(1, numbers))

@@ -12,8 +12,8 @@ from torch import Tensor
 from dyncollapse.model.precision import common_precision, exact_product, inside_autocast, outside_autocast
 
 LOG2_E = 1 / math.log(2)
-# Bytes of softmax weights that one call works on: 64 batches or runs of 128 pairs in float32. Measured: per run and
-# step 64 such runs take as long as 16, and half as long as one (docs/results.md).
+# Bytes of softmax weights in one call, as in 64 batches or runs of 128 pairs in float32. Measured per run and step, 64
+# such runs take as long as 16, and half as long as one (docs/results.md).
 MOST_BYTES = 2**22
 # Columns from which float32 products are as fast with few columns as with few rows (docs/results.md).
 FEW_COLUMNS = 16
@@ -37,7 +37,7 @@ def add_product(
 
 
 def matrix_product(a: Float[Tensor, "... b m"], b: Float[Tensor, "... m n"]) -> Float[Tensor, "... b n"]:
-    """Return a b, without matmul's work on shapes where bmm takes them: a tenth of a single run's step."""
+    """Return a b by bmm where it applies: matmul's handling of shapes would be a tenth of a single run's step."""
     if a.ndim == b.ndim == 3 and a.shape[0] == b.shape[0] and not inside_autocast():
         return torch.bmm(a, b)
     return exact_product(a, b)
@@ -46,19 +46,22 @@ def matrix_product(a: Float[Tensor, "... b m"], b: Float[Tensor, "... m n"]) -> 
 def thin_product(b: Float[Tensor, "*runs n k"], y: Float[Tensor, "*runs k d"]) -> Float[Tensor, "*runs n d"]:
     """Return b y for a large b and few columns.
 
-    A CPU multiplies few rows up to 2.5 times as fast as few columns, but for float32 in FEW_COLUMNS or more.
+    A CPU multiplies few rows up to 2.5 times as fast as few columns. The exception is float32 with FEW_COLUMNS or more.
     """
     if y.dtype == torch.float32 and y.shape[-1] >= FEW_COLUMNS:
         return exact_product(b, y)
     return exact_product(y.mT, b.mT).mT
 
 
-def distance_logits(z: Float[Tensor, "*runs b m"], y: Float[Tensor, "*runs n m"]) -> Float[Tensor, "*runs b n"]:
+def distance_logits(
+    z: Float[Tensor, "*runs b m"], y: Float[Tensor, "*runs n m"], squares: Float[Tensor, "*runs n"] | None = None
+) -> Float[Tensor, "*runs b n"]:
     """Logits -|z_i - y_j|^2 / 2 up to the row constant |z_i|^2 / 2, from one matrix product.
 
-    Round-off is of the order eps max|z|^2; rows should be centred.
+    Round-off is of the order eps max|z|^2; rows should be centred. `squares` are |y_j|^2, where they are known.
     """
-    return add_product(y.square().sum(-1).unsqueeze(-2), z, y.mT, -0.5, 1)
+    squares = y.square().sum(-1) if squares is None else squares
+    return add_product(squares.unsqueeze(-2), z, y.mT, -0.5, 1)
 
 
 def force_logits(
@@ -66,7 +69,7 @@ def force_logits(
 ) -> Float[Tensor, "*runs n n"]:
     """`losses.infonce_logits` of centred anchors, z' - z and negatives less the anchors' centre."""
     squares, shifts = z.square().sum(-1), shift.square().sum(-1)
-    logits = distance_logits(z, y)
+    logits = distance_logits(z, y, squares if y is z else None)
     if y is z:  # the product has |z_i|^2 / 2 on its diagonal already
         logits.diagonal(dim1=-2, dim2=-1).sub_(shifts, alpha=0.5)
     else:

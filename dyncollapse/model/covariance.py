@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dyncollapse.model._blocks import Rows, block_sizes, centring, slices, weights_by_blocks
 from dyncollapse.model._kernels import distance_logits, thin_product
+from dyncollapse.model.array_arguments import array_fields
 from dyncollapse.model.losses import check_loss_views, dot_logits, loss_temperature, normalised
 from dyncollapse.model.precision import common_precision, exact_product, full_precision, outside_autocast
 
@@ -18,17 +19,22 @@ __all__ = ["WEIGHINGS", "ContrastiveCovariance", "block_sizes", "blockwise_covar
 WEIGHINGS = ("infonce", "dot", "ntxent")  # losses whose negatives carry softmax weights
 
 
+@array_fields
 @dataclass(frozen=True, eq=False)
 class ContrastiveCovariance:
-    """The two sides of the contrastive covariance, both PSD.
+    """The two sides of the contrastive covariance X = Sigma0 - Sigma1, both PSD.
 
     Attributes:
         data: Sigma0 (*runs, d, d), from the differences of negative pairs.
         augmentation: Sigma1 (*runs, d, d), from the differences of positive pairs.
 
-    Example:
-        >>> ContrastiveCovariance(3 * torch.eye(2), torch.eye(2)).force.diagonal().tolist()
-        [2.0, 2.0]
+    References:
+        Jing et al. 2022, Lemma 2.
+
+    Examples:
+        >>> both = ContrastiveCovariance(torch.eye(2), torch.diag(torch.tensor([0.5, 3.0])))
+        >>> both.force.diagonal().tolist()  # the first direction grows, the second collapses
+        [0.5, -2.0]
     """
 
     data: Float[Tensor, "*runs d d"]
@@ -55,17 +61,17 @@ def contrastive_covariance(
     Args:
         x: Inputs of the anchors (*runs, n, d).
         x_pos: Inputs of the positives.
-        alpha: Softmax weights (*runs, n, n), as from `infonce_weights`. With those of another loss (NT-Xent, say) the
-            two sums are a diagnostic, not that loss's exact force.
+        alpha: Softmax weights (*runs, n, n), as from `infonce_weights`. With the weights of NT-Xent the two sums are a
+            diagnostic, and not that loss's exact force.
         negatives: Inputs y of the negatives, x unless given; pass `x_pos` for two-sided views.
 
     Returns:
-        Both sides, in the widest precision of the inputs, float32 at least. Memory stays at alpha's n x n.
+        Both sides, in the widest precision of the inputs, float32 at least. No array is larger than alpha.
 
     References:
         Jing et al. 2022, Lemma 2.
 
-    Example:
+    Examples:
         >>> x = torch.tensor([[0.0], [2.0]])
         >>> alpha = torch.full((2, 2), 0.5)  # as at P = 0
         >>> both = contrastive_covariance(x, x + 1.0, alpha)
@@ -101,14 +107,14 @@ def blockwise_covariance(
     """`contrastive_covariance` of x under the softmax weights of z, without an n x n array (Lemma 2).
 
     Args:
-        x: Inputs of the anchors (n, d); like the others perhaps memory-mapped.
+        x: Inputs of the anchors (n, d). Like the others it may be memory-mapped, and of any real type.
         x_pos: Inputs of the positives.
         z: Embeddings of the anchors (n, m).
         z_pos: Embeddings of the positives.
         loss: Logits are -|z_i - y_j|^2 / 2 ("infonce"), z_i . y_j / temperature ("dot") or their cosine / temperature
             ("ntxent", two-sided only), with the positive's in place of j = i. Under "ntxent" the two sums are a
-            diagnostic, not the exact force: that also has terms from the normalisation and from the loss's other
-            direction (z' against z).
+            diagnostic, and not the exact force, which has further terms from the normalisation and from the loss's
+            other direction (z' against z).
         temperature: Of "dot" and "ntxent", 0.1 unless given.
         views: Negatives are the anchors ("one-sided") or the positives of the other samples ("two-sided").
         block: Rows of weights held at a time beside a few d x d arrays; 128 MB of them unless given, 1 GB on a GPU.
@@ -121,10 +127,16 @@ def blockwise_covariance(
         ValueError: For unknown names, shapes that do not fit, fewer than two rows, a temperature not above 0 or that
             the loss does not have, and a block below 1.
 
-    Example:
-        >>> x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
-        >>> blockwise_covariance(x, x, x, x, block=2).augmentation.count_nonzero().item()  # both views are one
-        0
+    References:
+        Jing et al. 2022, Lemma 2.
+
+    Examples:
+        >>> from dyncollapse import infonce_weights
+        >>> x, x_pos = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        >>> blocks = blockwise_covariance(x, x_pos, x, x_pos, block=2)  # 2 x 6 weights at a time
+        >>> whole = contrastive_covariance(x, x_pos, infonce_weights(x, x_pos, x_pos), x_pos)
+        >>> torch.allclose(blocks.force, whole.force)
+        True
     """
     temperature = check_weighing(loss, temperature, views)
     _check(x, x_pos, z, z_pos, block)
@@ -157,10 +169,18 @@ def blockwise_covariance(
 
 
 def check_weighing(loss: str, temperature: float | None, views: str) -> float | None:
-    """Temperature that `blockwise_covariance` uses.
+    """Check the options of `blockwise_covariance` that need no data.
+
+    Args:
+        loss: A name in WEIGHINGS.
+        temperature: Of "dot" and "ntxent", or None.
+        views: The view convention.
+
+    Returns:
+        The temperature: the default where it has one and none is given.
 
     Raises:
-        ValueError: For names and temperatures that it refuses before it looks at any number.
+        ValueError: For unknown names, and a temperature not above 0 or that the loss does not have.
     """
     for name, value, allowed in (("loss", loss, WEIGHINGS), ("views", views, ("one-sided", "two-sided"))):
         if value not in allowed:

@@ -9,16 +9,18 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from dyncollapse.model._drawing import Factor, split_generators, symmetric_root
+from dyncollapse.model.array_arguments import array_fields, takes_arrays
 from dyncollapse.model.pairs import Pairs, check_views
 from dyncollapse.model.streams import JoinedStream, PairStream
 
 
+@array_fields
 @dataclass(frozen=True, eq=False)
 class GaussianTask:
     """Samples x ~ N(0, S) and their views x + n with n ~ N(0, A).
 
-    White noise is drawn in float32 and converted, so both precisions see the same numbers; on a CPU they end at 5.8
-    standard deviations.
+    White noise is drawn in float32 and converted, so both precisions use the same numbers. On a CPU none of them lies
+    beyond 5.8 standard deviations.
 
     Attributes:
         data_cov: S (d, d), PSD.
@@ -31,9 +33,9 @@ class GaussianTask:
             device.
 
     References:
-        Jing et al. 2022, Section 4; docs/theory.md, section 2.
+        Jing et al. 2022, Section 4; docs/explanation/theory.md, section 2.
 
-    Example:
+    Examples:
         >>> task = GaussianTask(torch.eye(2), torch.diag(torch.tensor([0.0, 4.0])))
         >>> pairs = task.sample(5, torch.Generator().manual_seed(0))
         >>> (pairs.positive - pairs.anchor)[:, 0].tolist()  # not augmented
@@ -77,10 +79,16 @@ class GaussianTask:
             views: As in `GaussianTask`.
             dtype: Precision of both covariances.
 
+        Returns:
+            The task, with diagonal covariances.
+
         Raises:
             ValueError: For values out of range.
 
-        Example:
+        References:
+            Jing et al. 2022, Section 4.3 and Fig. 3.
+
+        Examples:
             >>> GaussianTask.block(3, 1, 2.0).aug_cov.diagonal().tolist()
             [0.0, 0.0, 2.0]
         """
@@ -99,7 +107,7 @@ class GaussianTask:
         return self.data_cov.shape[-1]
 
     def to(self, dtype: torch.dtype, device: torch.device | None = None) -> Self:
-        """Return the same task in another precision, on another device when one is named."""
+        """Return the same task in another precision, and on another device if one is given."""
         return type(self)(self.data_cov.to(device, dtype), self.aug_cov.to(device, dtype), self.views)
 
     def sample(self, n: int, generator: Generator, runs: tuple[int, ...] = ()) -> Pairs:
@@ -112,15 +120,43 @@ class GaussianTask:
 
         Returns:
             Views (*runs, n, d).
+
+        Examples:
+            >>> pairs = GaussianTask.block(3, 1, 4.0).sample(10_000, torch.Generator().manual_seed(0))
+            >>> [round(v, 1) for v in (pairs.positive - pairs.anchor).var(0).tolist()]  # A's diagonal
+            [0.0, 0.0, 4.0]
         """
         return self.augment(self.clean((*runs, n), generator), generator)
 
     def clean(self, shape: tuple[int, ...], generator: Generator) -> Float[Tensor, "*runs n d"]:
-        """Draw clean samples x ~ N(0, S), of shape (*shape, d)."""
+        """Draw clean samples x ~ N(0, S).
+
+        Args:
+            shape: How many samples, in any axes.
+            generator: Draws them.
+
+        Returns:
+            Samples (*shape, d).
+        """
         return self._data_factor.normal(shape, generator)
 
+    @takes_arrays
     def augment(self, clean: Float[Tensor, "*runs n d"], generator: Generator) -> Pairs:
-        """Draw both views x + n, n ~ N(0, A), of the given clean samples; one-sided anchors stay clean."""
+        """Draw both views x + n, n ~ N(0, A), of the given clean samples; one-sided anchors stay clean.
+
+        Args:
+            clean: Samples x (*runs, n, d), in the task's precision.
+            generator: Draws the noise.
+
+        Returns:
+            Views (*runs, n, d).
+
+        Examples:
+            >>> clean = torch.zeros(5, 2, dtype=torch.float64)
+            >>> pairs = GaussianTask.block(2, 2).augment(clean, torch.Generator().manual_seed(0))
+            >>> torch.equal(pairs.anchor, clean), torch.equal(pairs.positive, clean)
+            (True, False)
+        """
         noise = partial(self._aug_factor.normal, clean.shape[:-1], generator)
         anchor = clean if self.views == "one-sided" else clean + noise()
         return Pairs(anchor, clean + noise(), self.views)
@@ -130,8 +166,8 @@ class GaussianTask:
     ) -> PairStream | JoinedStream:
         """Describe an endless stream of batches.
 
-        On a CPU, many runs become streams of a few runs each, side by side, with generators that `generator` seeds: one
-        generator draws on one thread only. Shapes alone decide how many.
+        One generator draws on one thread only. On a CPU, many runs are therefore split into streams of a few runs each,
+        with generators that `generator` seeds. How many depends on the shapes alone, and not on the threads.
 
         Args:
             batch_size: Pairs in a batch, n.
@@ -145,7 +181,7 @@ class GaussianTask:
         Raises:
             ValueError: For fewer than two pairs, and a batch larger than the pool.
 
-        Example:
+        Examples:
             >>> stream = GaussianTask.block(3, 1).stream(8, torch.Generator(), (2,))
             >>> next(iter(stream)).anchor.shape
             torch.Size([2, 8, 3])
@@ -154,7 +190,7 @@ class GaussianTask:
         parts = split_generators(runs, stream.numbers_per_step, generator)
         if not parts:
             return stream
-        # Room for all pools at once, or none: drawn one by one they would fill the memory first.
+        # Fail now if all pools together do not fit: drawn one by one, they would fill the memory first.
         torch.empty(*runs, pool or 0, self.dim, dtype=self.data_cov.dtype)
         return JoinedStream(
             tuple(replace(stream, runs=(count, *runs[1:]), generator_state=state) for count, state in parts)
@@ -194,7 +230,7 @@ def _check_covariance(name: str, cov: Tensor) -> None:
         raise ValueError(f"{name} has numbers of type {cov.dtype}; give float32 or float64")
     if not torch.isfinite(cov).all():
         raise ValueError(f"{name} holds NaN or infinity; give finite numbers")
-    # A covariance that a user assembled by matrix products is symmetric and PSD only up to round-off.
+    # A covariance computed by matrix products is symmetric and PSD only up to round-off.
     tolerance = float(cov.shape[0] * torch.finfo(cov.dtype).eps * cov.abs().max())
     asymmetry = float((cov - cov.T).abs().max())
     if asymmetry > 8 * tolerance:

@@ -25,9 +25,12 @@ def gaussian_init(
     Returns:
         One float64 tensor (*runs, out, in) per layer.
 
-    Example:
-        >>> [layer.shape for layer in gaussian_init([3, 4, 2], torch.Generator())]
-        [torch.Size([4, 3]), torch.Size([2, 4])]
+    Raises:
+        ValueError: For fewer than two widths, and widths below 1.
+
+    Examples:
+        >>> [tuple(layer.shape) for layer in gaussian_init([3, 4, 2], torch.Generator(), (5,))]  # five runs
+        [(5, 4, 3), (5, 2, 4)]
     """
     return tuple(
         scale * torch.randn(shape, generator=generator, dtype=torch.float64) for shape in _shapes(widths, runs)
@@ -48,7 +51,10 @@ def uniform_init(
     Returns:
         One float64 tensor (*runs, out, in) per layer.
 
-    Example:
+    Raises:
+        ValueError: For fewer than two widths, and widths below 1.
+
+    Examples:
         >>> (layer,) = uniform_init([4, 2], torch.Generator())
         >>> bool(layer.abs().max() <= 0.5)
         True
@@ -70,7 +76,10 @@ def uniform_biases(widths: Sequence[int], generator: Generator, runs: tuple[int,
     Returns:
         One float64 tensor (*runs, out) per layer.
 
-    Example:
+    Raises:
+        ValueError: For fewer than two widths, and widths below 1.
+
+    Examples:
         >>> [bias.shape for bias in uniform_biases([3, 4, 2], torch.Generator())]
         [torch.Size([4]), torch.Size([2])]
     """
@@ -99,7 +108,10 @@ def spectrum_init(
     Returns:
         One float64 tensor (*runs, out, in) per layer, each with singular vectors of its own.
 
-    Example:
+    Raises:
+        ValueError: For fewer than two widths, and widths below 1.
+
+    Examples:
         >>> (layer,) = spectrum_init([3, 3], torch.Generator(), rate=1.0)
         >>> [round(value, 4) for value in torch.linalg.svdvals(layer).tolist()]
         [1.0, 0.3679, 0.1353]
@@ -122,9 +134,8 @@ def balanced_init(
 ) -> Weights:
     """Build aligned layers W_l = Q_l diag(s_l) Q_{l-1}^T, Q_l random orthonormal columns, with C = lambda I.
 
-    Neighbours share singular vectors, so A = I, and the flow of a linear network keeps it so for all t, whatever the
-    data (docs/theory.md, section 5e). At lambda = 0 layers share their singular values too: the start from which
-    Theorem 3 is exact.
+    Adjacent layers share singular vectors, so A = I, and the flow of a linear network keeps A = I for all t, whatever
+    the data. At lambda = 0 they share singular values as well: from this start Theorem 3 is exact.
 
     Args:
         widths: (d, ..., m): input width, hidden widths, output width.
@@ -139,16 +150,20 @@ def balanced_init(
         One float64 tensor (*runs, out, in) per layer.
 
     Raises:
-        ValueError: For a lambda that is not finite, and for a hidden layer wider than the rank at lambda != 0.
+        ValueError: For fewer than two widths, widths below 1, a lambda that is not finite, and at lambda != 0 for a
+            hidden layer wider than the smallest width.
 
-    Example:
+    References:
+        Jing et al. 2022, Theorem 3; docs/explanation/beyond-the-paper.md, section 5e.
+
+    Examples:
         >>> w1, w2 = balanced_init([3, 3, 3], torch.Generator(), imbalance=0.5)
         >>> torch.allclose(w1 @ w1.T - w2.T @ w2, 0.5 * torch.eye(3, dtype=torch.float64))
         True
     """
     if not math.isfinite(imbalance):
         raise ValueError(f"imbalance is {imbalance}; it is the lambda of W_l W_l^T - W_{{l+1}}^T W_{{l+1}}, finite")
-    rank = min(widths)
+    depth, rank = len(_shapes(widths, runs)), min(widths)
     if imbalance and max(widths[1:-1], default=rank) > rank:
         raise ValueError(
             f"widths are {tuple(widths)} at imbalance {imbalance:g}; C = lambda I needs hidden widths equal to the "
@@ -159,7 +174,6 @@ def balanced_init(
         for width in widths
     ]
     decay = scale * torch.exp(-rate * torch.arange(rank, dtype=torch.float64))
-    depth = len(widths) - 1
     steps_above_smallest = range(depth - 1, -1, -1) if imbalance > 0 else range(depth)
     return tuple(
         upper * (torch.sqrt(decay.square() + n * abs(imbalance)) if n and imbalance else decay) @ lower.mT

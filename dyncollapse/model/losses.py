@@ -39,7 +39,7 @@ def infonce(
         Jing, Vincent, LeCun and Tian, "Understanding Dimensional Collapse in Contrastive Self-supervised Learning",
         ICLR 2022, Eq. 2.
 
-    Example:
+    Examples:
         >>> z = torch.zeros(4, 2)
         >>> bool(infonce(z, z).isclose(torch.tensor(4.0).log()))  # nothing tells the positive from three negatives
         True
@@ -66,7 +66,7 @@ def infonce_weights(
     References:
         Jing et al. 2022, Lemma 1, where the weights appear.
 
-    Example:
+    Examples:
         >>> z = torch.zeros(4, 2)
         >>> infonce_weights(z, z)[0].tolist()
         [0.25, 0.25, 0.25, 0.25]
@@ -94,7 +94,7 @@ def infonce_gradients(
     References:
         Jing et al. 2022, Lemma 1, which sums over the batch.
 
-    Example:
+    Examples:
         >>> g, g_pos = infonce_gradients(torch.tensor([[0.0], [0.0]]), torch.tensor([[1.0], [1.0]]))
         >>> bool(torch.allclose(g, -g_pos))  # anchors at one point only attract their positives
         True
@@ -124,14 +124,14 @@ def infonce_logits(
     Returns:
         Logits (*runs, n, n).
     """
-    # Only differences matter, and centring keeps a common offset from drowning them.
+    # Only differences matter. Without centring they would lose digits to a common offset.
     centre, shift = z.mean(dim=-2, keepdim=True), z_pos - z
     z = z - centre
     y = z if negatives is None else negatives - centre
-    # -|z_i - y_j|^2 / 2 = z_i . y_j - |y_j|^2 / 2 - |z_i|^2 / 2, and no softmax over j sees the last term.
+    # -|z_i - y_j|^2 / 2 = z_i . y_j - |y_j|^2 / 2 - |z_i|^2 / 2. The last term does not change a softmax over j.
     negative, own = distance_logits(z, y), shift.square().sum(-1) / 2
     if negatives is None:
-        return _plus_diagonal(negative, -own)  # which holds the distance 0 from an anchor to itself
+        return _plus_diagonal(negative, -own)  # whose diagonal holds the distance 0 of an anchor to itself
     return _with_diagonal(negative, z.square().sum(-1) / 2 - own)
 
 
@@ -139,9 +139,9 @@ def infonce_logits(
 def effective_negatives(alpha: Float[Tensor, "*runs n n"]) -> Float[Tensor, "*runs"]:
     """Effective number of candidates in the softmax: exp(entropy) of each row of alpha, averaged over the rows.
 
-    n for uniform rows, 1 for one-hot ones; 0 log 0 = 0. The positive's place belongs to its row: where it takes all the
-    weight, the negatives exert no force, however evenly they share the rest. A batch in which this is far below n does
-    not behave as the population limit; `population_valid` says which batches do.
+    It is n for uniform rows and 1 for one-hot ones. The positive counts as a candidate: where it takes all the weight,
+    the negatives exert no force, however evenly they share the rest. A batch in which this number is far below n does
+    not behave as the population limit does; see `population_valid`.
 
     Args:
         alpha: Softmax weights (*runs, n, n) whose rows sum to 1.
@@ -149,7 +149,10 @@ def effective_negatives(alpha: Float[Tensor, "*runs n n"]) -> Float[Tensor, "*ru
     Returns:
         One number per run, between 1 and n.
 
-    Example:
+    References:
+        docs/explanation/beyond-the-paper.md, section 5h.
+
+    Examples:
         >>> round(float(effective_negatives(torch.full((8, 8), 1 / 8))), 4)
         8.0
     """
@@ -177,7 +180,7 @@ def dot_infonce(
     References:
         The loss of the toy code published with Jing et al. 2022; the paper prints Eq. 2 instead.
 
-    Example:
+    Examples:
         >>> z = torch.zeros(4, 2)
         >>> bool(dot_infonce(z, z).isclose(torch.tensor(4.0).log()))
         True
@@ -206,7 +209,7 @@ def ntxent(
     References:
         Chen et al. 2020 (SimCLR), without the negatives from the same view; Jing et al. 2022, Section 6.
 
-    Example:
+    Examples:
         >>> z = torch.eye(3)
         >>> bool(ntxent(z, z) == ntxent(5 * z, 7 * z))  # lengths do not matter
         True
@@ -235,7 +238,7 @@ def spectral(
         HaoChen, Wei, Gaidon and Ma, "Provable Guarantees for Self-Supervised Deep Learning with Spectral Contrastive
         Loss", NeurIPS 2021.
 
-    Example:
+    Examples:
         >>> z = torch.eye(3)
         >>> float(spectral(z, z))  # orthogonal rows repel nothing
         -2.0
@@ -256,7 +259,7 @@ def dot_logits(
 
 def normalised(z: Float[Tensor, "*runs n m"]) -> Float[Tensor, "*runs n m"]:
     """Rows of unit length; a zero row stays zero."""
-    # Dividing by the largest entry first keeps squares of very large or small entries in range, without an epsilon.
+    # Divided by its largest entry first, a row of very large or small entries has squares in range without an epsilon.
     largest = z.abs().amax(-1, keepdim=True)
     z = z / torch.where(largest > 0, largest, 1.0)
     norm = z.norm(dim=-1, keepdim=True)
@@ -264,7 +267,14 @@ def normalised(z: Float[Tensor, "*runs n m"]) -> Float[Tensor, "*runs n m"]:
 
 
 def loss_temperature(loss: str, temperature: float | None = None) -> float | None:
-    """Temperature of dot and ntxent, the authors' 0.1 unless given; None for a loss without one.
+    """Temperature that a loss uses.
+
+    Args:
+        loss: A loss by name.
+        temperature: Of dot and ntxent, or None.
+
+    Returns:
+        The given one, the authors' 0.1 for dot and ntxent without one, and None for other losses.
 
     Raises:
         ValueError: For a temperature that is not finite and above 0, or that the loss does not have.

@@ -13,7 +13,7 @@ Weights = tuple[Tensor, ...]
 
 
 def check_weights(weights: Sequence[Tensor], biases: Sequence[Tensor] = ()) -> None:
-    """Raise ValueError unless the matrices (*runs, out, in) chain, biases (*runs, out) fit them and all is finite."""
+    """Raise ValueError unless the layers (*runs, out, in) fit together and with their biases, and all are finite."""
     if not weights:
         raise ValueError("the network has no layers; give at least one weight matrix")
     if any(w.ndim < 2 or not w.numel() for w in weights):
@@ -36,11 +36,11 @@ def check_weights(weights: Sequence[Tensor], biases: Sequence[Tensor] = ()) -> N
 
 
 def check_inputs(layer: Tensor, *views: Tensor) -> None:
-    """Raise ValueError unless a first layer (*runs, out, d) can read each view (*batches, *runs, n, d)."""
+    """Raise ValueError unless each view (*batches, *runs, n, d) fits the first layer (*runs, out, d)."""
     for x in views:
         own = x.shape[max(0, x.ndim - layer.ndim) : -2]
-        alike = x.ndim > 1 and (x.dtype, x.device, x.shape[-1]) == (layer.dtype, layer.device, layer.shape[-1])
-        # Axes of size 1 are shared by all runs, and missing ones are in front.
+        alike = (x.dtype, x.device, x.shape[-1]) == (layer.dtype, layer.device, layer.shape[-1])
+        # Views may have axes of size 1, which all runs share, and fewer axes than the layer.
         if not alike or any(a not in (1, b) for a, b in zip(own[::-1], layer.shape[-3::-1], strict=False)):
             raise ValueError(
                 f"batches are {tuple(x.shape)} of {x.dtype} on {x.device}, the first layer is {tuple(layer.shape)} "
@@ -72,7 +72,7 @@ def forward(
     Raises:
         ValueError: For an unknown activation.
 
-    Example:
+    Examples:
         >>> forward((2 * torch.eye(2), torch.ones(1, 2)), torch.tensor([[1.0, -3.0]]), "relu").tolist()
         [[2.0]]
     """
@@ -96,9 +96,9 @@ def end_to_end(weights: Weights) -> Float[Tensor, "*runs m d"]:
         weights: One tensor (*runs, out, in) per layer, the first one first.
 
     Returns:
-        The end-to-end matrix (*runs, m, d).
+        The end-to-end matrix (*runs, m, d), in which all analysis of linear networks is done.
 
-    Example:
+    Examples:
         >>> end_to_end((2 * torch.eye(2), 3 * torch.eye(2))).diagonal().tolist()
         [6.0, 6.0]
     """
@@ -109,7 +109,7 @@ def end_to_end(weights: Weights) -> Float[Tensor, "*runs m d"]:
 
 
 def layer_gradients(weights: Weights, product_gradient: Float[Tensor, "*runs m d"]) -> Weights:
-    """Pull a gradient with respect to P back to every layer of a linear network (Lemma 3, any depth).
+    """Turn a gradient with respect to P into those of the layers of a linear network (Lemma 3, any depth).
 
     dL/dW_l = (W_L ... W_{l+1})^T (dL/dP) (W_{l-1} ... W_1)^T.
 
@@ -123,7 +123,7 @@ def layer_gradients(weights: Weights, product_gradient: Float[Tensor, "*runs m d
     References:
         Jing et al. 2022, Lemma 3, for two layers.
 
-    Example:
+    Examples:
         >>> w1, w2 = 2 * torch.eye(2), 3 * torch.eye(2)
         >>> [gradient.diagonal().tolist() for gradient in layer_gradients((w1, w2), torch.eye(2))]
         [[3.0, 3.0], [2.0, 2.0]]
@@ -144,8 +144,8 @@ def layer_jacobian(
 ) -> Float[Tensor, "n n"]:
     """Derivative of `layer_gradients(weights, Y(P))` with respect to all entries of all layers, for one run.
 
-    Block (l, k) is the derivative of dL/dW_l with respect to W_k: the chain rule through Y, and, for l < k, the term
-    in which W_k itself pulls Y back.
+    Block (l, k) is the derivative of dL/dW_l with respect to W_k. It has two terms: the chain rule through Y, and for
+    l != k the dependence of Lemma 3's outer factors on W_k.
 
     Args:
         weights: One matrix (out, in) per layer.
@@ -155,7 +155,10 @@ def layer_jacobian(
     Returns:
         The Jacobian (n, n) for n weights; rows and columns run through the layers from W_1 up, each row by row.
 
-    Example:
+    References:
+        Jing et al. 2022, Lemma 3, of which it is the derivative.
+
+    Examples:
         >>> pulled, derivative = torch.eye(1), torch.zeros(1, 1, 1, 1)  # Y = 1: L = P = w2 w1
         >>> layer_jacobian((torch.eye(1), torch.eye(1)), pulled, derivative).tolist()
         [[0.0, 1.0], [1.0, 0.0]]
@@ -194,15 +197,15 @@ def layer_jacobian(
 
 
 def singular_values(matrix: Float[Tensor, "*runs m d"]) -> Float[Tensor, "*runs k"]:
-    """Singular values in descending order.
+    """Singular values in descending order: the size of each dimension of a linear embedding.
 
     Args:
-        matrix: One or more matrices (*runs, m, d).
+        matrix: One or more matrices (*runs, m, d), such as `end_to_end(weights)`.
 
     Returns:
         The k = min(m, d) singular values (*runs, k).
 
-    Example:
+    Examples:
         >>> [round(value, 3) for value in singular_values(torch.diag(torch.tensor([1.0, 2.0]))).tolist()]
         [2.0, 1.0]
     """

@@ -7,9 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dyncollapse.model.array_arguments import array_fields
 from dyncollapse.model.choices import VIEWS
 
 
+@array_fields
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """A batch of positive pairs and the view convention it was drawn under.
@@ -25,7 +27,7 @@ class Pairs:
     Raises:
         ValueError: For an unknown view convention and views of different shapes.
 
-    Example:
+    Examples:
         >>> pairs = Pairs(torch.zeros(4, 2), torch.ones(4, 2), "two-sided")
         >>> pairs.negatives is pairs.positive
         True
@@ -63,11 +65,17 @@ def stack_pairs(batches: list[Pairs]) -> Pairs:
     Returns:
         Pairs (M, *runs, n, d).
 
-    Example:
+    Raises:
+        ValueError: For no batches, and batches that differ in shape or view convention.
+
+    Examples:
         >>> batch = Pairs(torch.zeros(4, 2), torch.ones(4, 2))
         >>> stack_pairs([batch] * 3).anchor.shape
         torch.Size([3, 4, 2])
     """
+    if len({(batch.anchor.shape, batch.views) for batch in batches}) != 1:
+        kinds = ", ".join(sorted({f"{tuple(batch.anchor.shape)} {batch.views}" for batch in batches})) or "none"
+        raise ValueError(f"batches are {kinds}; give one or more of one shape and one view convention")
     anchors, positives = zip(*((batch.anchor, batch.positive) for batch in batches), strict=True)
     return Pairs(torch.stack(anchors), torch.stack(positives), batches[0].views)
 

@@ -1,4 +1,4 @@
-"""Precision that autocast and half-precision inputs must not lower: float32, or the widest input's."""
+"""Computations in float32 or wider, inside autocast and for half-precision inputs as well."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -15,11 +15,11 @@ Result = TypeVar("Result")
 
 DEVICES = ("cpu", "cuda")
 
-_inside = threading.local()  # autocast, too, is a thread's own
+_inside = threading.local()  # per thread, like autocast itself
 
 
 def outside_autocast(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Decorate a function to compute in the precision of its inputs inside `torch.autocast`, too."""
+    """Decorate a function to compute in the precision of its inputs, even inside `torch.autocast`."""
 
     @wraps(function)
     def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -41,7 +41,7 @@ def outside_autocast(function: Callable[Arguments, Result]) -> Callable[Argument
 def full_precision(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Decorate a function to compute outside autocast, on tensors in their common precision, at least float32.
 
-    That is the precision of what it returns. Gradients come in each input's own.
+    Its results have that precision. Gradients have the precision of each input.
     """
     outside = outside_autocast(function)
 
@@ -85,6 +85,6 @@ class _Product(torch.autograd.Function):
     @outside_autocast
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor]:
         a, b = ctx.saved_tensors
-        # Through itself, so that second derivatives are exact, too.
+        # By this function again, so that second derivatives are exact as well.
         slopes = _Product.apply(slope, b.mT), _Product.apply(a.mT, slope)
         return slopes[0].sum_to_size(a.shape), slopes[1].sum_to_size(b.shape)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Generator, Tensor
 
 from dyncollapse.model._drawing import drawn_together
+from dyncollapse.model.array_arguments import array_fields
 from dyncollapse.model.pairs import Pairs
 
 
@@ -19,7 +20,7 @@ class Sampler(Protocol):
 
     @property
     def data_cov(self) -> Float[Tensor, "d d"]:
-        """Covariance of the clean samples, in their precision."""
+        """Covariance (d, d) of the clean samples, in their precision."""
 
     @property
     def views(self) -> str:
@@ -39,6 +40,7 @@ class Sampler(Protocol):
         """Draw n fresh pairs for each run."""
 
 
+@array_fields
 @dataclass(frozen=True, eq=False)
 class PairStream:
     """An endless, restartable stream of batches: every iteration starts again from the same generator state.
@@ -57,7 +59,7 @@ class PairStream:
     Raises:
         ValueError: When a batch has fewer than two pairs or does not fit the pool.
 
-    Example:
+    Examples:
         >>> from dyncollapse import GaussianTask
         >>> stream = GaussianTask.block(3, 1).stream(8, torch.Generator())
         >>> first, again = next(iter(stream)), next(iter(stream))
@@ -70,7 +72,7 @@ class PairStream:
     runs: tuple[int, ...]
     pool: int | None
     device: torch.device
-    generator_state: Tensor
+    generator_state: UInt8[Tensor, " bytes"]
 
     def __post_init__(self) -> None:
         """Check the batch size against the pool."""
@@ -84,7 +86,7 @@ class PairStream:
 
     @property
     def numbers_per_step(self) -> int:
-        """Numbers that a step on all runs goes through."""
+        """Cost of a step on all runs, see `numbers_per_step`."""
         return math.prod(self.runs) * numbers_per_step(self.batch_size, self.task.dim)
 
     def __iter__(self) -> Iterator[Pairs]:
@@ -106,7 +108,18 @@ class PairStream:
 
 @dataclass(frozen=True, eq=False)
 class JoinedStream:
-    """Streams side by side along the first run axis; the runs of each draw what they draw alone."""
+    """Streams side by side along the first run axis; the runs of each draw what they draw alone.
+
+    Attributes:
+        streams: The streams, in the order of their runs; as made by `join_streams`.
+
+    Examples:
+        >>> from dyncollapse import GaussianTask
+        >>> parts = [GaussianTask.block(3, 1).stream(8, torch.Generator().manual_seed(s), (1,)) for s in (0, 1)]
+        >>> joined, alone = next(iter(JoinedStream(tuple(parts)))), next(iter(parts[1]))
+        >>> torch.equal(joined.anchor[1], alone.anchor[0])
+        True
+    """
 
     streams: tuple[PairStream, ...]
 
@@ -131,7 +144,7 @@ def join_streams(streams: Sequence[PairStream | JoinedStream]) -> JoinedStream:
     Raises:
         ValueError: Unless all have run axes and share batch size, dimension, precision, device and views.
 
-    Example:
+    Examples:
         >>> from dyncollapse import GaussianTask
         >>> streams = [GaussianTask.block(3, 1).stream(8, torch.Generator(), (runs,)) for runs in (1, 2)]
         >>> next(iter(join_streams(streams))).anchor.shape
@@ -145,7 +158,7 @@ def join_streams(streams: Sequence[PairStream | JoinedStream]) -> JoinedStream:
 
 
 def numbers_per_step(n: int, dim: int) -> int:
-    """Numbers that a step of one run goes through: n x n weights or eight n x d arrays, whichever are more.
+    """Cost of a step of one run, in numbers read and written: n x n weights or eight n x d arrays, whichever are more.
 
     A rule of thumb for sharing out work: a step of Eq. 2 reads and writes about eight arrays as large as a view.
     """

@@ -42,7 +42,7 @@ def picture(draw: Callable[[], "Figure"], form: str = "png", settings: Mapping[A
     Returns:
         The content of the file.
 
-    Example:
+    Examples:
         >>> from matplotlib.figure import Figure
         >>> picture(Figure)[:4]
         b'\x89PNG'

@@ -26,7 +26,7 @@ class Workers:
             ends the executor and whatever it still runs.
         count: Packs that run at the same time; None where only the scheduler of a cluster knows.
 
-    Example:
+    Examples:
         >>> from concurrent.futures import ThreadPoolExecutor
         >>> workers = Workers(start=lambda: ThreadPoolExecutor(2), count=2)
         >>> with workers.start() as executor:

@@ -50,7 +50,7 @@ def local_workers(count: int | None = None, threads: int = 1) -> Workers:
         ValueError: For fewer than one process or thread, and for more than this machine can use; for a program on
             standard input, which processes cannot import. `Sweep.run` raises it where the processes die at their start.
 
-    Example:
+    Examples:
         >>> local_workers(count=2).count
         2
     """
@@ -130,7 +130,7 @@ def dask_workers(count: int | None = None, threads: int = 1, scheduler: str | No
     Raises:
         SettingError: Where Dask is not installed; `Sweep.run` raises it where no scheduler answers. It is a ValueError.
 
-    Example:
+    Examples:
         >>> dask_workers(scheduler="tcp://login-node:8786").count is None  # the scheduler decides
         True
     """
@@ -196,7 +196,7 @@ def slurm_workers(
         SettingError: Where submitit is not installed, Slurm is not on this machine, or an option is unknown;
             `Sweep.run` raises it where sbatch refuses a job. It is a ValueError.
 
-    Example:
+    Examples:
         >>> slurm_workers(Path("slurm"), 50, options={"partition": "short", "time": "60"}, cluster="local").count
         50
     """

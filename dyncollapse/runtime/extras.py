@@ -21,7 +21,7 @@ def need(module: str, extra: str, what: str) -> None:
     Raises:
         SettingError: Where the module is missing; the message says what to install.
 
-    Example:
+    Examples:
         >>> need("numpy", "tables", "to_pandas needs numpy")
         >>> need("no_such_module", "tables", "to_pandas needs no_such_module")
         Traceback (most recent call last):
@@ -45,7 +45,7 @@ def as_frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = 
     Raises:
         SettingError: Where pandas is not installed.
 
-    Example:
+    Examples:
         >>> as_frame([{"x": 1, "y": 0.5}, {"x": 2}]).y.tolist()
         [0.5, nan]
     """

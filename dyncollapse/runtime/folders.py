@@ -290,7 +290,7 @@ def check_folder(path: str | Path, wanted: str) -> None:
     Raises:
         ValueError: For a path that does not exist, cannot be reached or is no folder.
 
-    Example:
+    Examples:
         >>> check_folder("/dev/null", "name a run")
         Traceback (most recent call last):
             ...

@@ -21,7 +21,7 @@ def out_of_memory_raised() -> Iterator[None]:
     Raises:
         OutOfMemory: In one line. Its traceback keeps the tensors that filled the memory alive as long as it lives.
 
-    Example:
+    Examples:
         >>> with out_of_memory_raised():
         ...     torch.empty(2**60)
         Traceback (most recent call last):

@@ -178,7 +178,7 @@ def recycle_freed_memory() -> None:
     which may then keep up to 256 MB that it does not use. The command line and its workers call this function, library
     functions never do: call it once at the start of a script of your own. It does nothing on other C libraries.
 
-    Example:
+    Examples:
         >>> recycle_freed_memory()  # once, at the start; later calls do nothing
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):

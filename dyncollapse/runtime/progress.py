@@ -147,7 +147,7 @@ def duration(seconds: float) -> str:
     Returns:
         A number with its unit.
 
-    Example:
+    Examples:
         >>> duration(5400.0)
         '1.5 h'
     """

@@ -143,7 +143,7 @@ def record(cls: type[RecordT]) -> type[RecordT]:
     Returns:
         The record's class, a pydantic dataclass.
 
-    Example:
+    Examples:
         >>> @record
         ... class Sizes:
         ...     width: Whole = setting(4, "Width.", low=1, high=10, unit="pixels")

@@ -34,7 +34,7 @@ def checked(values: Any, schema: type[SchemaT]) -> SchemaT:
     Raises:
         ValueError: In one line that says where the structure differs.
 
-    Example:
+    Examples:
         >>> checked([1, 2], list[Count])
         [1, 2]
         >>> checked([1, "2"], list[Count])

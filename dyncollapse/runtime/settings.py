@@ -22,7 +22,7 @@ class SettingError(ValueError):
     Attributes:
         text: The message with the names of settings in backticks.
 
-    Example:
+    Examples:
         >>> error = SettingError("`batch_size` is 1; it must be at least 2")
         >>> str(error), error.as_options()
         ('batch_size is 1; it must be at least 2', '--batch-size is 1; it must be at least 2')
@@ -60,7 +60,7 @@ def renamed(text: str, spell: Callable[[str], str]) -> str:
     Returns:
         The text without backticks.
 
-    Example:
+    Examples:
         >>> renamed("lower `dim` or `out_dim`", option)
         'lower --dim or --out-dim'
     """
@@ -81,7 +81,7 @@ def quoted(value: Any) -> str:
     Returns:
         At most about 120 characters, without backticks.
 
-    Example:
+    Examples:
         >>> print(quoted("red" + chr(27) + "[31m"))
         'red\x1b[31m'
         >>> quoted(10**400)
@@ -109,7 +109,7 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
     Returns:
         The end of a message.
 
-    Example:
+    Examples:
         >>> did_you_mean("epoch", ["epochs", "lr"], "see the help")
         'did you mean epochs?'
         >>> did_you_mean("colour", ["epochs", "lr"], "see the help")

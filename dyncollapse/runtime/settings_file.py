@@ -65,7 +65,7 @@ def by_keys(error: SettingError, path: Path, keys: Mapping[str, str]) -> Setting
     Returns:
         The new error; the same one where it names no setting of the file.
 
-    Example:
+    Examples:
         >>> by_keys(SettingError("`d0` is 8; drop it or `projector`"), Path("run.toml"), {"d0": "d0"}).as_options()
         '--config run.toml: d0 is 8; drop it or --projector'
     """

@@ -39,7 +39,7 @@ def regular(path: str | Path) -> os.stat_result:
         OSError: For a file that does not exist or cannot be reached.
         NoFile: For anything but a regular file.
 
-    Example:
+    Examples:
         >>> regular("/")
         Traceback (most recent call last):
             ...

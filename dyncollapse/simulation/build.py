@@ -53,7 +53,7 @@ def build(configuration: Configuration) -> Simulation:
     Raises:
         SettingError: Where it would not fit into memory.
 
-    Example:
+    Examples:
         >>> build(Configuration(dim=4, aug_dim=2, depth=2, runs=3, pool=0)).weights[0].shape
         torch.Size([3, 4, 4])
     """

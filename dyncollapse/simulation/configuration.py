@@ -58,9 +58,9 @@ class Configuration:
             is a ValueError of one line.
 
     References:
-        docs/theory.md, section 2, defines the setting; docs/settings.md lists the settings as options.
+        docs/explanation/theory.md, section 2, defines the setting; docs/reference/settings.md lists the settings as options.
 
-    Example:
+    Examples:
         >>> Configuration(dim=4, aug_dim=2).widths
         [4, 4]
         >>> Configuration(lr=-3)
@@ -255,7 +255,7 @@ def resolve(given: Mapping[str, Any]) -> Configuration:
     Raises:
         SettingError: For an unknown setting, one out of range, and one that contradicts the preset or another.
 
-    Example:
+    Examples:
         >>> resolve({"preset": "authors-code", "case": 2}).init
         'spectrum'
     """

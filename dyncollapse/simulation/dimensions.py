@@ -33,9 +33,9 @@ class Dimensions:
         ratio_error: (*runs, k): standard error of a sampled rho; None where rho is exact.
 
     References:
-        docs/theory.md, section 2, defines rho.
+        docs/explanation/theory.md, section 2, defines rho.
 
-    Example:
+    Examples:
         >>> weights = (torch.diag(torch.tensor([2.0, 0.1], dtype=torch.float64)),)
         >>> found = linear_dimensions(weights, GaussianTask.block(2, 1, aug_strength=1.5))
         >>> found.singular_value.tolist(), found.ratio.tolist()
@@ -66,9 +66,9 @@ def linear_dimensions(weights: Weights, task: GaussianTask) -> Dimensions:
         The dimensions (*runs, outputs).
 
     References:
-        docs/theory.md, section 2.
+        docs/explanation/theory.md, section 2.
 
-    Example:
+    Examples:
         >>> found = linear_dimensions((torch.eye(3, 2, dtype=torch.float64),), GaussianTask.block(2, 1, 1.5))
         >>> found.singular_value.tolist(), found.ratio.tolist()  # three outputs of two inputs
         ([1.0, 1.0, 0.0], [0.0, 1.5, nan])
@@ -112,9 +112,9 @@ def mode_dimensions(weights: Weights, task: GaussianTask) -> Dimensions:
         ValueError: For covariances that do not commute.
 
     References:
-        docs/theory.md, section 2.
+        docs/explanation/theory.md, section 2.
 
-    Example:
+    Examples:
         >>> weights = (torch.tensor([[0.0, 0.1], [2.0, 0.0]], dtype=torch.float64),)
         >>> found = mode_dimensions(weights, GaussianTask.block(2, 1, aug_strength=1.5))
         >>> found.ratio.tolist(), [round(value, 6) for value in found.singular_value.tolist()]
@@ -159,9 +159,9 @@ def sampled_dimensions(weights: Weights, pairs: Pairs, activation: str, biases: 
         ValueError: For an unknown activation.
 
     References:
-        docs/theory.md, section 5c, the criterion on pairs.
+        docs/explanation/theory.md, section 5c, the criterion on pairs.
 
-    Example:
+    Examples:
         >>> pairs = GaussianTask.block(2, 1, aug_strength=1.0).sample(20_000, torch.Generator().manual_seed(0))
         >>> weights = (torch.diag(torch.tensor([1.0, 0.5], dtype=torch.float64)),)
         >>> [round(rho, 1) for rho in sampled_dimensions(weights, pairs, "linear").ratio.tolist()]

@@ -35,7 +35,7 @@ def check_room(needed: float, device: torch.device | str, what: str, advice: str
     Raises:
         SettingError: Where less memory is free; the message says how much is needed and free.
 
-    Example:
+    Examples:
         >>> check_room(2.0**80, "cpu", "this grid", "lower `dim`")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
@@ -85,7 +85,7 @@ def simulation_bytes(configuration: Configuration) -> float:
     Returns:
         Bytes in the largest of its phases.
 
-    Example:
+    Examples:
         >>> simulation_bytes(Configuration(dim=10_000)) > 100 * 2**30
         True
     """

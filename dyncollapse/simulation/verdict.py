@@ -58,9 +58,9 @@ def judge(
         ValueError: For singular values that are not finite.
 
     References:
-        docs/theory.md, sections 5b, 5c and 5f.
+        docs/explanation/theory.md, sections 5b, 5c and 5f.
 
-    Example:
+    Examples:
         >>> rho = torch.tensor([0.2, 0.4, 1.5])
         >>> found = Dimensions(torch.tensor([1.0, 1e-3, 1e-3]), torch.full((3,), 0.5), aug_var=rho, ratio=rho)
         >>> [str(one.fate) for one in judge(found).dimensions]
@@ -138,7 +138,7 @@ def natural_scale(task: GaussianTask, objective: Objective) -> float:
     Raises:
         ValueError: For an objective with a value of its own, whose scale is unknown.
 
-    Example:
+    Examples:
         >>> natural_scale(GaussianTask.block(2, 1, aug_strength=1.0, data_var=4.0), Objective())
         0.5
     """

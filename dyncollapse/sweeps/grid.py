@@ -37,7 +37,7 @@ def parse_grid(texts: Mapping[str, str]) -> dict[str, list[Any]]:
     Raises:
         SettingError: For more than MOST_POINTS points, before any range is expanded, and for text that is no list.
 
-    Example:
+    Examples:
         >>> parse_grid({"depth": "1,2", "aug_strength": "0:1:3"})
         {'depth': [1, 2], 'aug_strength': [0.0, 0.5, 1.0]}
     """
@@ -69,7 +69,7 @@ def parse_values(name: str, text: str) -> list[Any]:
     Raises:
         SettingError: For text that is no such list, and for more than MOST_POINTS values.
 
-    Example:
+    Examples:
         >>> parse_values("lr", "0.01:1:3:log,0.5")
         [0.01, 0.1, 1.0, 0.5]
     """
@@ -158,7 +158,7 @@ def expand_grid(given: Mapping[str, Any]) -> list[Configuration]:
         SettingError: For an unknown setting, an axis without values, more than MOST_POINTS points, and an invalid
             combination, which the message names. It is a ValueError of one line.
 
-    Example:
+    Examples:
         >>> points = expand_grid({"depth": [1, 2], "aug_strength": [0.5, 1.5], "dynamics": ("sgd",)})
         >>> [(point.depth, point.aug_strength) for point in points]
         [(1, 0.5), (1, 1.5), (2, 0.5), (2, 1.5)]

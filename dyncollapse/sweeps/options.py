@@ -16,7 +16,7 @@ class WorkerOptions:
     Raises:
         SettingError: One line for an option of another type or out of range, and for an option of another executor.
 
-    Example:
+    Examples:
         >>> WorkerOptions(executor="slurm", slurm="partition=gpu,time=120").sbatch
         {'partition': 'gpu', 'time': '120'}
     """

@@ -34,7 +34,7 @@ def packs(configurations: Sequence[Configuration], most_runs: int) -> list[list[
     Returns:
         The ensembles. A point without SGD gains nothing from an ensemble and stays alone.
 
-    Example:
+    Examples:
         >>> points = [Configuration(runs=3, seed=seed) for seed in range(3)]
         >>> [len(pack) for pack in packs(points, most_runs=6)]
         [2, 1]
@@ -62,7 +62,7 @@ def best_runs(configuration: Configuration) -> int:
     Returns:
         Runs, at least 1.
 
-    Example:
+    Examples:
         >>> best_runs(Configuration(batch_size=128, dim=16))
         16
     """

@@ -42,7 +42,7 @@ class Sweep:
         folder: The folder.
         points: The configuration of each point by its name, a hash of its settings.
 
-    Example:
+    Examples:
         >>> from concurrent.futures import ThreadPoolExecutor
         >>> from dyncollapse import Sweep, Workers, expand_grid
         >>> grid = {"dim": 4, "runs": 1, "dynamics": ("population",), "aug_strength": [0.5, 1.5]}

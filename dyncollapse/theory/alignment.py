@@ -11,10 +11,11 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from dyncollapse.model.array_arguments import array_fields
 from dyncollapse.model.precision import full_precision
 from dyncollapse.theory.imbalance import imbalance
 
-# Share of |A|^2 above which a pattern counts as reached. A rule of thumb; independent frames of width h have 1/h.
+# Share of |A|^2 above which a pattern counts as reached. A rule of thumb: for independent frames of width h it is 1/h.
 CLEAR_PATTERN = 0.9
 
 
@@ -37,7 +38,7 @@ def alignment_matrix(w1: Float[Tensor, "*runs h d"], w2: Float[Tensor, "*runs m 
     References:
         Jing et al. 2022, Section 5.2.
 
-    Example:
+    Examples:
         >>> w = torch.diag(torch.tensor([2.0, 1.0]))
         >>> alignment_matrix(w, w).abs().tolist()
         [[1.0, 0.0], [0.0, 1.0]]
@@ -56,8 +57,8 @@ def alignment_matrix(w1: Float[Tensor, "*runs h d"], w2: Float[Tensor, "*runs m 
 def block_alignment(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: float = 1e-2) -> float:
     """Share of W1's left singular frame that lies in the matching blocks of W2's right one.
 
-    Neighbouring indices fall into one block when either layer's singular values there differ by less than `gap` times
-    that layer's largest: inside a block, individual vectors carry no meaning.
+    Neighbouring indices form one block where the singular values of either layer differ by less than `gap` times that
+    layer's largest. Inside a block single singular vectors are arbitrary, so only the block as a whole is compared.
 
     Args:
         w1: The lower layer (h, d).
@@ -65,12 +66,16 @@ def block_alignment(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: flo
         gap: At least 0 and below 1; the default is a rule of thumb.
 
     Returns:
-        Between 0 and 1, whatever the signs and the rotations within blocks; 1 exactly when A is block diagonal.
+        Between 0 and 1, and 1 exactly when A is block diagonal. It does not depend on signs or on rotations within
+        blocks.
 
     Raises:
         ValueError: For layers that are not adjacent and a gap out of range.
 
-    Example:
+    References:
+        Jing et al. 2022, Theorem 2; docs/explanation/beyond-the-paper.md, section 5e.
+
+    Examples:
         >>> w = torch.diag(torch.tensor([2.0, 1.0]))
         >>> block_alignment(w, w), block_alignment(w, w.flip(0, 1))  # the same order, the opposite one
         (1.0, 0.0)
@@ -82,25 +87,35 @@ def block_alignment(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: flo
     return float(inside) / k
 
 
+@array_fields
 @dataclass(frozen=True, eq=False)
 class AlignmentReport:
-    """How two adjacent layers are aligned, and what the conserved imbalance C and the product P alone say about it.
+    """How two adjacent layers are aligned, and how well the imbalance C and the product P alone bound that.
 
-    h is the hidden width; indices count singular values in descending order, missing ones are zeros. Nothing here
-    depends on signs or on rotations inside a block.
+    h is the hidden width. Indices count singular values in descending order; missing ones are zeros. No field depends
+    on signs or on rotations inside a block.
 
     Attributes:
         imbalance_spectrum: Eigenvalues of C (h,), descending.
         imbalance_norm: The largest of their absolute values.
         product_gaps: Differences of neighbouring singular values of P (h - 1,).
-        blocks: Lists of indices whose singular values are nearly equal in either layer.
+        blocks: Lists of neighbouring indices whose singular values are nearly equal in either layer.
         sines: Per block, the sine of the largest angle between the spaces that W1's left and W2's right singular
             vectors span, as measured.
-        bounds: Per block, what `alignment_bound` allows; infinite where it certifies nothing.
+        bounds: Per block, the largest sine that `alignment_bound` allows; infinite where it says nothing.
         permutation: At k the right singular vector of W2 that best matches the k-th left one of W1, ascending inside a
             block.
         alignment: The share of |A|^2 on the identity (`block_alignment`).
         permuted_alignment: The share of |A|^2 on that matching.
+
+    References:
+        docs/explanation/beyond-the-paper.md, section 5e.
+
+    Examples:
+        >>> w1, w2 = torch.diag(torch.tensor([4.0, 1.0])), torch.diag(torch.tensor([3.0, 0.5]))
+        >>> report = alignment_report(w1, w2)
+        >>> report.pattern, report.imbalance_spectrum.tolist(), report.certified
+        ('aligned', [7.0, 0.75], True)
     """
 
     imbalance_spectrum: Float[Tensor, " h"]
@@ -115,9 +130,10 @@ class AlignmentReport:
 
     @property
     def certified(self) -> bool:
-        """Whether every bound lies below 1: no space of W1 can then be orthogonal to its partner of W2.
+        """Whether every bound lies below 1: no space of W1 is then orthogonal to its partner in W2.
 
-        This says nothing where all indices form one block (`pattern` "degenerate"), as in a network that is zero.
+        It is true without meaning anything where all indices form one block (`pattern` "degenerate"), as in a network
+        of zeros.
         """
         return bool((self.bounds < 1).all())
 
@@ -125,9 +141,9 @@ class AlignmentReport:
     def pattern(self) -> Literal["degenerate", "aligned", "anti-aligned", "permuted", "mixed"]:
         """What |A| looks like.
 
-        degenerate: all indices form one block, so there is no order to look at; aligned: `alignment` is at least
-        CLEAR_PATTERN; anti-aligned, permuted: `permuted_alignment` is, on the reversed order or on another one; mixed:
-        neither is.
+        "degenerate": all indices form one block, so there is no order. "aligned": `alignment` is at least
+        CLEAR_PATTERN. "anti-aligned" and "permuted": `permuted_alignment` is at least CLEAR_PATTERN, on the reversed
+        order or on another one. "mixed": none of these.
         """
         h = len(self.permutation)
         if h > 1 and len(self.blocks) == 1:
@@ -143,7 +159,7 @@ class AlignmentReport:
 
 @full_precision
 def alignment_report(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: float = 1e-2) -> AlignmentReport:
-    """Measure how two layers are aligned, and bound it from C and P.
+    """Measure how two adjacent layers are aligned, and bound their misalignment from C and P.
 
     Args:
         w1: The lower layer (h, d) of one run.
@@ -157,9 +173,9 @@ def alignment_report(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: fl
         ValueError: For layers with run dimensions or that are not adjacent, and a gap out of range.
 
     References:
-        docs/theory.md, section 5e.
+        docs/explanation/beyond-the-paper.md, section 5e.
 
-    Example:
+    Examples:
         >>> w = torch.diag(torch.tensor([2.0, 1.0]))
         >>> alignment_report(w, w).pattern, alignment_report(w, w.flip(0, 1)).pattern
         ('aligned', 'anti-aligned')
@@ -169,8 +185,8 @@ def alignment_report(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: fl
             f"layers have shapes {tuple(w1.shape)} and {tuple(w2.shape)}; report on one run (two matrices) at a time"
         )
     alignment, h = block_alignment(w1, w2, gap), w1.shape[0]
-    # Full frames: outside a layer's range its missing singular values are zeros with vectors of their own.
-    # The frames of the width between the layers are complete; those of wider outer sides are not needed.
+    # Both frames of the hidden space are completed, since missing singular values are zeros with vectors of their own.
+    # The outer frames are not needed in full.
     u1, s1, _ = torch.linalg.svd(w1, full_matrices=w1.shape[1] < w1.shape[0])
     _, s2, v2h = torch.linalg.svd(w2, full_matrices=w2.shape[0] < w2.shape[1])
     blocks, a2 = _blocks(_pad(s1, h), _pad(s2, h), gap), v2h @ u1
@@ -197,8 +213,8 @@ def alignment_report(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: fl
 def module_alignment(module: torch.nn.Module, first: str, second: str, gap: float = 1e-2) -> AlignmentReport:
     """`alignment_report` of two linear layers of a torch module, in float64.
 
-    Anything between the two, an activation or a normalisation, is ignored: C is conserved, and the bound holds, where
-    there is nothing.
+    Any activation or normalisation between the two is ignored. The bound holds with or without it, but the flow
+    conserves C only without.
 
     Args:
         module: Holds both layers.
@@ -213,10 +229,16 @@ def module_alignment(module: torch.nn.Module, first: str, second: str, gap: floa
         ValueError: For a name that is not a linear layer (the message lists those there are), and layers that do not
             fit together.
 
-    Example:
-        >>> projector = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2))
-        >>> len(module_alignment(projector, "0", "1").permutation)
-        2
+    References:
+        docs/explanation/beyond-the-paper.md, section 5e.
+
+    Examples:
+        >>> projector = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU(), torch.nn.Linear(2, 2))
+        >>> with torch.no_grad():
+        ...     for layer, values in ((projector[0], [2.0, 1.0]), (projector[2], [1.0, 3.0])):
+        ...         _ = layer.weight.copy_(torch.diag(torch.tensor(values)))
+        >>> module_alignment(projector, "0", "2").pattern  # strong outputs meet weak inputs
+        'anti-aligned'
     """
     linear = {name: part for name, part in module.named_modules() if isinstance(part, torch.nn.Linear)}
     for name in (first, second):
@@ -236,14 +258,10 @@ def alignment_bound(
 ) -> Float[Tensor, "*runs b"]:
     """Bound the sine of the angle between W1's left and W2's right singular vectors, from P and C alone.
 
-    With gamma = |C|_2 and g half the spread of C's spectrum, sin <= g / (distance - g), where distance is that of
-    q_k = sqrt(p_k^2 + gamma^2 / 4) to the nearest q outside the block. So 0 when C = lambda I, whatever P is, as long
-    as P separates the block.
-
-    Proof: P^T P has the spectrum of H2^(1/2) H1 H2^(1/2), H1 = W1 W1^T, H2 = W2^T W2, and c_min <= H1 - H2 <= c_max
-    squeezes it between H2^2 + c_min H2 and H2^2 + c_max H2. Hence each eigenvalue of H2, and of H1 up to the
-    centre of C's spectrum, is known from p_k up to g. The rest is Davis-Kahan: C less that centre times I has norm g
-    and moves no eigenvector.
+    Let gamma = |C|_2, let g be half the spread of C's eigenvalues, and q_k = sqrt(p_k^2 + gamma^2 / 4). Then
+    sin <= g / (distance - g), where distance is that from the block's q to the nearest q outside the block. The bound
+    is 0 when C = lambda I, as long as P separates the block. docs/explanation/beyond-the-paper.md has the proof: P and C determine
+    the spectra of W1 W1^T and W2^T W2 up to g, and the theorem of Davis and Kahan does the rest.
 
     Args:
         product_singular_values: Those of P = W2 W1 (*runs, k), descending.
@@ -252,28 +270,28 @@ def alignment_bound(
             alone unless given.
 
     Returns:
-        One bound per block (*runs, b); infinite, certifying nothing, where distance <= g.
+        One bound per block (*runs, b); infinite where distance <= g, which bounds nothing.
 
     Raises:
         ValueError: For blocks that do not cut 0, ..., h - 1 in this order.
 
     References:
-        Davis and Kahan 1970; docs/theory.md, section 5e.
+        Davis and Kahan 1970; docs/explanation/beyond-the-paper.md, section 5e.
 
-    Example:
+    Examples:
         >>> alignment_bound(torch.tensor([2.0, 1.0]), torch.zeros(2)).tolist()  # balanced layers are aligned
         [0.0, 0.0]
     """
     c, h = imbalance_spectrum, imbalance_spectrum.shape[-1]
-    blocks = [[k] for k in range(h)] if blocks is None else blocks
+    blocks = [[k] for k in range(h)] if blocks is None else [[int(k) for k in block] for block in blocks]
     if [k for block in blocks for k in block] != list(range(h)) or not all(blocks):
-        raise ValueError(f"blocks are {[list(b) for b in blocks]}; they must cut 0, ..., {h - 1} into runs, in order")
+        raise ValueError(f"blocks are {blocks}; they must cut 0, ..., {h - 1} into runs, in order")
     p = _pad(product_singular_values, h)
     gamma, g = c.abs().amax(-1, keepdim=True), (c.amax(-1, keepdim=True) - c.amin(-1, keepdim=True)) / 2
     q = torch.sqrt(p.square() + gamma.square() / 4)
     # q_k - q_{k+1}, by the difference of squares: q itself has lost the digits of p when gamma is large.
     steps = (p[..., :-1] - p[..., 1:]) * (p[..., :-1] + p[..., 1:]) / (q[..., :-1] + q[..., 1:])
-    steps = torch.where(p[..., :-1] > p[..., 1:], steps, 0.0)  # 0 / 0 where two values vanish without imbalance
+    steps = torch.where(p[..., :-1] > p[..., 1:], steps, 0.0)  # and not 0 / 0 where two values and C are 0
     edge = torch.full_like(g, math.inf)
     steps = torch.cat([edge, steps, edge], dim=-1)
     above, below = steps[..., [block[0] for block in blocks]], steps[..., [block[-1] + 1 for block in blocks]]
@@ -296,7 +314,7 @@ def _block_labels(blocks: list[list[int]]) -> list[int]:
 
 def _matching(squares: Tensor, blocks: list[list[int]]) -> tuple[list[int], float]:
     """Best row of A for each column, and the share of |A|^2 on it, both blind to rotations inside blocks."""
-    # Pairs between two blocks share the mass there equally; at most min(sizes) of them can be matched.
+    # The mass between two blocks is spread evenly over the pairs that can be matched there, at most min(sizes).
     score = torch.empty_like(squares)
     for rows in blocks:
         for columns in blocks:

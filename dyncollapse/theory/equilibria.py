@@ -23,18 +23,18 @@ def collapse_threshold(data_var: float, views: str = "one-sided", loss: str = "i
         loss: The loss by name.
 
     Returns:
-        2 s for Eq. 2 with one-sided views. None where additive noise cannot collapse a mode: two-sided views, and the
-        dot-product and spectral losses. ntxent has no closed form here and gives None as well.
+        2 s for Eq. 2 with one-sided views. None where additive noise cannot collapse a mode: for two-sided views, and
+        for the dot-product and spectral losses. None for ntxent as well, which has no closed form here.
 
     Raises:
         ValueError: For unknown views or losses, and for a variance that is negative or not finite.
 
     References:
-        docs/theory.md, section 5c.
+        Jing et al. 2022, Corollary 1; docs/explanation/beyond-the-paper.md, section 5c.
 
-    Example:
-        >>> collapse_threshold(0.5)
-        1.0
+    Examples:
+        >>> collapse_threshold(0.5), collapse_threshold(0.5, "two-sided")  # k = 1 in the paper's Fig. 3
+        (1.0, None)
     """
     for name, value, allowed in (("views", views, VIEWS), ("loss", loss, LOSSES)):
         if value not in allowed:
@@ -47,7 +47,7 @@ def collapse_threshold(data_var: float, views: str = "one-sided", loss: str = "i
 def rest_singular_values(
     task: GaussianTask, loss: str = "infonce", temperature: float | None = None
 ) -> Float[Tensor, " d"]:
-    """Singular value p* of each of `modes(task)` at the population flow's rest point, at any depth.
+    """Singular value p* of each mode at the population flow's rest point, at any depth.
 
     infonce: p*^2 = (1/u - 1) / s_e with u = (-1 + sqrt(1 + 8 rho)) / 2, and 0 for rho >= 1; infinite at rho = 0,
     where nothing stops the growth. dot: p*^2 = tau s / s_e^2; spectral: p*^2 = s / s_e^2. Modes without data variance
@@ -59,15 +59,15 @@ def rest_singular_values(
         temperature: tau of the dot loss.
 
     Returns:
-        p* (d,), in the order of `modes`.
+        p* (d,), in the order of `modes(task)`.
 
     Raises:
         ValueError: For ntxent, for covariances that do not commute, and for dot without its temperature.
 
     References:
-        docs/theory.md, section 5b.
+        docs/explanation/beyond-the-paper.md, section 5b.
 
-    Example:
+    Examples:
         >>> rest_singular_values(GaussianTask.block(2, 1, aug_strength=2.0)).tolist()  # not augmented; collapsed
         [inf, 0.0]
     """
@@ -92,7 +92,7 @@ def rest_variance(
         signal: The share s / s_e of signal.
         loss: The loss by name.
         temperature: tau of the dot loss.
-        gap: 1 - rho where that is known to more digits: two-sided it is the share of signal, however close rho is to 1.
+        gap: 1 - rho, where it is known to more digits than `ratio` gives: the share of signal for two-sided views.
 
     Returns:
         c*, in the shape of `ratio`.
@@ -100,14 +100,17 @@ def rest_variance(
     Raises:
         ValueError: For ntxent, and for dot without its temperature.
 
-    Example:
+    References:
+        docs/explanation/beyond-the-paper.md, section 5b.
+
+    Examples:
         >>> rest_variance(torch.tensor([3 / 8, 1.0]), torch.ones(2)).tolist()
         [1.0, 0.0]
     """
     if loss == "infonce":
         loss_temperature(loss, temperature)
         gap = 1 - ratio if gap is None else gap
-        u = 4 * ratio / (1 + torch.sqrt(1 + 8 * ratio))  # (sqrt(1 + 8 rho) - 1) / 2 without its cancellation
+        u = 4 * ratio / (1 + torch.sqrt(1 + 8 * ratio))  # (sqrt(1 + 8 rho) - 1) / 2 without cancellation
         v = 4 * gap / (3 + torch.sqrt((1 + 8 * (1 - gap)).clamp_min(0)))  # 1 - u, likewise
         return torch.where(ratio < 1, torch.where(ratio < 0.5, 1 / u - 1, v / (1 - v)), 0.0)
     if loss in ("dot", "spectral"):
@@ -119,9 +122,9 @@ def rest_variance(
 def rest_gram(task: GaussianTask, loss: str = "infonce", temperature: float | None = None) -> Float[Tensor, "d d"]:
     """P*^T P* at the population flow's rest point, for covariances that need not commute.
 
-    P X = 0 makes S_e^(1/2) P^T P S_e^(1/2) commute with the whitened augmentation, so that P*^T P* = U diag(c*) U^T
-    with U and rho of `generalised_modes` and c* of `rest_variance`: the only minimum, as long as the network is at
-    least as wide as the number of modes with c* > 0. P* itself is free up to a rotation.
+    P*^T P* = U diag(c*) U^T with U and rho of `generalised_modes` and c* of `rest_variance`. It is the only minimum, as
+    long as the network is at least as wide as the number of modes with c* > 0. P* itself is determined up to a rotation
+    of the embedding.
 
     Args:
         task: Covariances and view convention.
@@ -129,17 +132,16 @@ def rest_gram(task: GaussianTask, loss: str = "infonce", temperature: float | No
         temperature: tau of the dot loss.
 
     Returns:
-        P*^T P* (d, d). Inputs that carry neither data nor augmentation keep whatever they started with and are left
-        out.
+        P*^T P* (d, d). Inputs that carry neither data nor augmentation keep their initial weights, and count as 0 here.
 
     Raises:
         ValueError: Where there is no rest point (infonce with rho = 0: the mode grows without bound) or where it
             depends on the start (dot and spectral with singular S_e).
 
     References:
-        docs/theory.md, section 5b.
+        docs/explanation/beyond-the-paper.md, section 5b.
 
-    Example:
+    Examples:
         >>> rest_gram(GaussianTask.block(2, 2, aug_strength=3 / 8, data_var=0.5)).round(decimals=9).diagonal().tolist()
         [2.0, 2.0]
     """
@@ -161,7 +163,7 @@ def rest_gram(task: GaussianTask, loss: str = "infonce", temperature: float | No
 
 
 def growth_rates(task: GaussianTask, loss: str = "infonce", temperature: float | None = None) -> Float[Tensor, " d"]:
-    """Force x0 on each mode at W = 0: 2 s_e (1 - rho) for infonce, 2 s / tau for dot, 4 s for spectral.
+    """Force x0 on each mode at W = 0: 2 s_e (1 - rho) for infonce, 2 s / tau for dot, 4 s for spectral (Theorem 1).
 
     Args:
         task: Covariances, which must commute, and view convention.
@@ -175,16 +177,16 @@ def growth_rates(task: GaussianTask, loss: str = "infonce", temperature: float |
         ValueError: For covariances that do not commute, for ntxent, and for dot without its temperature.
 
     References:
-        docs/theory.md, section 5f.
+        docs/explanation/beyond-the-paper.md, section 5f.
 
-    Example:
+    Examples:
         >>> growth_rates(GaussianTask.block(2, 1, aug_strength=3.0, data_var=0.5)).tolist()
         [1.0, -2.0]
     """
     common = modes(task)
     if loss == "infonce":
         loss_temperature(loss, temperature)
-        # Two-sided 2 s_e - a_e = 2 s, without its cancellation.
+        # Two-sided, 2 s_e - a_e = 2 s is computed as such, without cancellation.
         pull = common.aug_var if task.views == "one-sided" else torch.zeros_like(common.aug_var)
         return torch.where(at_threshold(common.ratio), 0.0, 2 * common.data_var - pull)
     if loss in ("dot", "spectral"):
@@ -212,9 +214,9 @@ def escape_time(start: float, target: float, growth: float, depth: int = 1) -> f
         ValueError: For a depth that is no whole number from 1 on, a negative start or target, and NaN.
 
     References:
-        docs/theory.md, section 5f.
+        docs/explanation/beyond-the-paper.md, section 5f.
 
-    Example:
+    Examples:
         >>> round(escape_time(1e-4, 1.0, 1.0), 3), round(escape_time(1e-4, 1.0, 1.0, depth=2))
         (9.21, 5000)
     """
@@ -233,10 +235,17 @@ def escape_time(start: float, target: float, growth: float, depth: int = 1) -> f
 
 
 def bilinear_temperature(loss: str, temperature: float | None) -> float:
-    """Temperature of the dot loss; 1 for the spectral one.
+    """Temperature in the closed forms of the dot and spectral losses.
+
+    Args:
+        loss: "dot" or "spectral".
+        temperature: Of dot, or None.
+
+    Returns:
+        The temperature of dot, 1 for spectral.
 
     Raises:
-        ValueError: Where it is missing or unusable.
+        ValueError: For dot without a temperature or with one not above 0, and for spectral with one.
     """
     if loss == "spectral":
         loss_temperature(loss, temperature)

@@ -8,14 +8,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dyncollapse.model.array_arguments import array_fields
 from dyncollapse.model.gaussian import GaussianTask, as_seen
 from dyncollapse.model.precision import outside_autocast
 
-# Round-off of a covariance of d inputs, in d eps of |C|, its entries' absolute values: what matrix products and the
-# eigenvalue solver leave. Measured: at most 1 along any direction, for d of 2 to 128 in both precisions.
+# Round-off of a covariance C of d inputs, in units of d eps |C| (|C| entry by entry), after matrix products and the
+# eigenvalue solver. It was measured to be at most 1 along any direction, for d from 2 to 128 in both precisions.
 COVARIANCE_ROUND_OFF = 8
 
 
+@array_fields
 @dataclass(frozen=True, eq=False)
 class Modes:
     """Common eigenvectors of data and augmentation covariance, least augmented first.
@@ -25,8 +27,11 @@ class Modes:
         aug_var: Augmentation variance a of each mode (d,).
         directions: One unit vector per column (d, d).
         groups: Index lists of modes with equal variances, inside which no basis is special.
-        ratio: rho = a_e / (2 s_e), the ratio of augmentation to data spread that pairs see. Eq. 2 collapses a mode
-            exactly when rho >= 1. Within round-off of 1 it is exactly 1 (`at_threshold`), elsewhere on its own side.
+        ratio: rho = a_e / (2 s_e), the spread of positive pairs over that of negative pairs. Eq. 2 collapses a mode
+            exactly when rho >= 1. Within round-off of 1 it is set to exactly 1 (`at_threshold`).
+
+    References:
+        docs/explanation/theory.md, section 2.
     """
 
     data_var: Float[Tensor, " d"]
@@ -38,7 +43,7 @@ class Modes:
 
 @outside_autocast
 def modes(task: GaussianTask) -> Modes:
-    """Diagonalise both covariances at once.
+    """Diagonalise both covariances at once: the directions whose collapse can be followed one by one.
 
     Args:
         task: Covariances and view convention.
@@ -50,9 +55,9 @@ def modes(task: GaussianTask) -> Modes:
         ValueError: When the covariances do not commute.
 
     References:
-        docs/theory.md, sections 2 and 5c.
+        docs/explanation/theory.md, section 2; docs/explanation/beyond-the-paper.md, section 5c.
 
-    Example:
+    Examples:
         >>> modes(GaussianTask.block(2, 1, aug_strength=3.0, data_var=0.5)).ratio.tolist()
         [0.0, 3.0]
     """
@@ -65,7 +70,8 @@ def modes(task: GaussianTask) -> Modes:
             f"data and augmentation covariance do not commute (relative commutator {commutator / scale:.2g}) and have "
             "no common modes; use generalised_modes and rest_gram, which need none"
         )
-    # A generic combination separates every pair of distinct (s, a); sqrt(2) keeps the two from cancelling.
+    # Eigenvectors of a generic combination are common ones. The factor sqrt(2) makes it unlikely that two distinct
+    # pairs (s, a) give the same eigenvalue.
     norm_s, norm_a = float(s.abs().max()) or 1.0, float(a.abs().max()) or 1.0
     directions = torch.linalg.eigh(s / norm_s + math.sqrt(2) * a / norm_a).eigenvectors
     data_var, aug_var = (
@@ -93,10 +99,10 @@ def augmentation_ratio(data_var: Tensor, aug_var: Tensor, views: str) -> Tensor:
         views: The view convention.
 
     Returns:
-        Rho: 0 without augmentation, one-sided infinite without data. Two-sided it is exactly 1 without data, and below
-        1 elsewhere, however strong the augmentation.
+        Rho. It is 0 without augmentation. Without data it is infinite one-sided and exactly 1 two-sided. With data and
+        two-sided views it is below 1, however strong the augmentation.
 
-    Example:
+    Examples:
         >>> augmentation_ratio(torch.tensor([1.0]), torch.tensor([3.0]), "two-sided").item()
         0.75
     """
@@ -110,15 +116,16 @@ def at_threshold(ratio: Float[Tensor, "*any"], tolerance: Tensor | float = 0.0) 
     """Whether rho is 1: such a mode rests at zero, but decays by a power of time only.
 
     Args:
-        ratio: Rho. Those of `modes` and `generalised_modes` are exactly 1 already where round-off allows it: one-sided
-            within 8 d eps |u|^T (|S| + |A| / 2) |u| of 1, for a direction u with u^T S_e u = 1 and |.| entry by entry;
-            two-sided where 1 - rho = u^T S u is at most 8 d eps |u|^T |S| |u|.
-        tolerance: How far from 1 other ratios may be.
+        ratio: Rho. `modes` and `generalised_modes` set it to exactly 1 where round-off cannot tell it from 1. For a
+            direction u with u^T S_e u = 1 and absolute values entry by entry, that is within
+            8 d eps |u|^T (|S| + |A| / 2) |u| of 1 for one-sided views, and where 1 - rho = u^T S u is at most
+            8 d eps |u|^T |S| |u| for two-sided ones.
+        tolerance: How far from 1 ratios of another origin may be.
 
     Returns:
         Truth values in the shape of `ratio`.
 
-    Example:
+    Examples:
         >>> at_threshold(torch.tensor([0.5, 1.0])).tolist()
         [False, True]
     """
@@ -137,12 +144,12 @@ def generalised_modes(task: GaussianTask) -> tuple[Float[Tensor, " r"], Float[Te
         task: Covariances and view convention.
 
     Returns:
-        Rho (r,), ascending and settled at 1 as in `Modes`, and U (d, r), where r is the rank of S_e.
+        Rho (r,), ascending and exactly 1 within round-off of 1, and U (d, r), where r is the rank of S_e.
 
     References:
-        docs/theory.md, section 5b.
+        docs/explanation/beyond-the-paper.md, section 5b.
 
-    Example:
+    Examples:
         >>> task = GaussianTask(torch.eye(2), torch.tensor([[1.0, 1.0], [1.0, 1.0]]))
         >>> [round(value, 4) for value in generalised_modes(task)[0].tolist()]
         [0.0, 1.0]
@@ -168,7 +175,10 @@ def relative_modes(
     Returns:
         The ratios (r,), ascending, and U (d, r) with U^T data U = I, where r is the rank of `data`.
 
-    Example:
+    References:
+        docs/explanation/beyond-the-paper.md, section 5b.
+
+    Examples:
         >>> ratios, _ = relative_modes(2 * torch.eye(2), torch.diag(torch.tensor([1.0, 3.0])), 1e-6)
         >>> [round(value, 4) for value in ratios.tolist()]
         [0.5, 1.5]
@@ -177,7 +187,7 @@ def relative_modes(
     kept = variances > least
     lift, empty = frame[:, kept], frame[:, ~kept]
     if empty.shape[1]:
-        # Directions without noise either hold round-off only, which must not be inverted.
+        # In directions that carry no noise either, entries are round-off, which must not be inverted.
         round_off = least * torch.maximum(augmentation.abs().max() / variances[-1], variances.new_ones(()))
         noise = torch.linalg.pinv(empty.T @ augmentation @ empty, atol=round_off, hermitian=True)
         lift = lift - empty @ noise @ (empty.T @ augmentation @ lift)
@@ -187,7 +197,7 @@ def relative_modes(
 
 
 def _merge_equal(values: Tensor, tolerance: float) -> Tensor:
-    """Give values that differ by round-off only one value, and those within it of zero exactly zero."""
+    """Set values that differ only by round-off to one value, and values that round-off cannot tell from 0 to 0."""
     merged = torch.where(values.abs() <= tolerance, 0.0, values)
     ascending = merged.argsort()
     for before, after in itertools.pairwise(ascending.tolist()):
@@ -197,7 +207,7 @@ def _merge_equal(values: Tensor, tolerance: float) -> Tensor:
 
 
 def _settled(ratio: Tensor, directions: Tensor, task: GaussianTask) -> Tensor:
-    """Rho, exactly 1 where round-off cannot tell it from 1 and on its own side elsewhere.
+    """Rho, set to 1 where round-off cannot tell it from 1, and kept on its side of 1 elsewhere.
 
     `directions` are columns u with u^T S_e u = 1, or 0 where S_e vanishes.
     """

@@ -38,16 +38,18 @@ def population_loss(
         One loss per run.
 
     Raises:
-        ValueError: For ntxent, ReLU and objectives with a value of their own, which have no such closed form here.
+        ValueError: For ntxent, ReLU and objectives with a loss of their own, which have no such closed form here, and
+            for a product that differs from the task in inputs or precision.
 
     References:
-        docs/theory.md, section 5a.
+        docs/explanation/beyond-the-paper.md, section 5a.
 
-    Example:
+    Examples:
         >>> population_loss(torch.zeros(2, 2), GaussianTask.block(2, 1, dtype=torch.float32), Objective()).item()
         0.0
     """
     check_population(objective)
+    _check_product(product, task)
     s_e, a_e = task.seen
     c = product @ s_e @ product.mT
     if objective.loss == "infonce":
@@ -82,9 +84,9 @@ def population_force(
         ValueError: As `population_loss`.
 
     References:
-        docs/theory.md, section 5a.
+        docs/explanation/beyond-the-paper.md, section 5a.
 
-    Example:
+    Examples:
         >>> task = GaussianTask.block(2, 1, aug_strength=1.0, data_var=0.5)
         >>> force = population_force(torch.zeros(2, 2, dtype=torch.float64), task, Objective())
         >>> force.diagonal().round(decimals=9).tolist()  # 2 s - a: the second mode is at its threshold
@@ -113,7 +115,10 @@ def population_jacobian(
     Raises:
         ValueError: As `population_loss`.
 
-    Example:
+    References:
+        docs/explanation/beyond-the-paper.md, section 5a.
+
+    Examples:
         >>> task = GaussianTask.block(1, 0, data_var=0.5)  # at P = 0, X = 2 s = 1
         >>> pulled, derivative = population_jacobian(torch.zeros(1, 1, dtype=torch.float64), task, Objective())
         >>> round(derivative.item(), 9)
@@ -135,13 +140,12 @@ def population_jacobian(
 def negatives_needed(
     product: Float[Tensor, "*runs m d"], task: GaussianTask, objective: Objective | None = None
 ) -> Float[Tensor, "*runs"]:
-    """How many negatives the population limit takes: E[k^2] / E[k]^2 of one negative's kernel k, mean over anchors.
+    """How many negatives the population limit needs: E[k^2] / E[k]^2 of one negative's kernel k, mean over anchors.
 
-    To first order the loss of N pairs falls short of its limit by (this - 1) / 2N, beside the positive's own term,
-    which is of similar size. infonce: prod_k (1 + c_k)^(3/2) / (1 + 3 c_k)^(1/2) over the eigenvalues c_k of
-    C = P S_e P^T; an anchor at the centre alone would need prod_k (1 + c_k) / (1 + 2 c_k)^(1/2). dot:
-    det(I - 2 C^2 / tau^2)^(-1/2), infinite once 2 c_k^2 >= tau^2 for some k. spectral: 0, since its expectation is the
-    population's at every N.
+    To first order the loss of N pairs falls short of its limit by (this - 1) / 2N, and by the positive's own term,
+    which is of similar size. For infonce it is prod_k (1 + c_k)^(3/2) / (1 + 3 c_k)^(1/2) over the eigenvalues c_k of
+    C = P S_e P^T. For dot it is det(I - 2 C^2 / tau^2)^(-1/2), infinite once 2 c_k^2 >= tau^2 for some k. For spectral
+    it is 0, since that loss has the population's expectation at every N.
 
     Args:
         product: P (*runs, m, d).
@@ -152,17 +156,19 @@ def negatives_needed(
         One number per run.
 
     Raises:
-        ValueError: For ntxent and ReLU.
+        ValueError: As `population_loss`.
 
     References:
-        docs/theory.md, section 5h.
+        docs/explanation/beyond-the-paper.md, section 5h.
 
-    Example:
-        >>> negatives_needed(torch.zeros(2, 2, dtype=torch.float64), GaussianTask.block(2, 1)).item()
-        1.0
+    Examples:
+        >>> task, grown = GaussianTask.block(16, 8), 4 * torch.eye(16, dtype=torch.float64)
+        >>> negatives_needed(0 * grown, task).item(), f"{negatives_needed(grown, task):.0e}"  # at zero, and grown
+        (1.0, '5e+11')
     """
     objective = objective or Objective()
     check_population(objective)
+    _check_product(product, task)
     s_e, _ = task.seen
     c = torch.linalg.eigvalsh(product @ s_e @ product.mT).clamp_min(0)
     if objective.loss == "infonce":
@@ -189,11 +195,16 @@ def population_valid(
         One truth value per run.
 
     Raises:
-        ValueError: For ntxent and ReLU.
+        ValueError: As `population_loss`.
 
-    Example:
-        >>> population_valid(torch.zeros(2, 2, dtype=torch.float64), GaussianTask.block(2, 1), 32).item()
-        True
+    References:
+        docs/explanation/beyond-the-paper.md, section 5h.
+
+    Examples:
+        >>> sizes = torch.tensor([0.0, 1.0, 4.0], dtype=torch.float64)  # of P, one per run
+        >>> products = sizes[:, None, None] * torch.eye(4, dtype=torch.float64)
+        >>> population_valid(products, GaussianTask.block(4, 2), 128).tolist()
+        [True, True, False]
     """
     return batch_size >= POPULATION_FACTOR * negatives_needed(product, task, objective)
 
@@ -204,6 +215,15 @@ def check_population(objective: Objective) -> None:
         raise ValueError(
             f"the population flow of {objective.loss} with {objective.activation} layers has no closed form; "
             "use a linear network with infonce, dot or spectral, or the sample flow"
+        )
+
+
+def _check_product(product: Tensor, task: GaussianTask) -> None:
+    cov = task.data_cov
+    if product.shape[-1] != task.dim or product.dtype != cov.dtype:
+        raise ValueError(
+            f"the product is {tuple(product.shape)} of {product.dtype}, the task has {task.dim} inputs of {cov.dtype}; "
+            "give a product (*runs, m, d) with the task's inputs and precision"
         )
 
 
@@ -224,6 +244,7 @@ def _force_and_kernels(
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """X, and the L_i and R_i of its derivative; see `population_jacobian`."""
     check_population(objective)
+    _check_product(product, task)
     s_e, a_e = task.seen
     if objective.loss != "infonce":
         attract, repel = _bilinear_rates(objective)

@@ -23,7 +23,7 @@ def riccati_gram(
     g = 4 sigma^2 (spectral). With M = W0 e^(Bt) and E = (1 - e^(-2Bt)) / 2B, Q(t) = M^T (I + 2 g M E M^T)^-1 M.
 
     Args:
-        weight: W0 (m, d), the layer at t = 0. Entries below round-off of its norm count as zero in B's eigenbasis.
+        weight: W0 (m, d), the layer at t = 0. In B's eigenbasis entries below round-off of its norm count as zero.
         task: Covariances and view convention.
         time: Flow time t, however late.
         loss: "dot" or "spectral".
@@ -36,9 +36,9 @@ def riccati_gram(
         ValueError: For other losses and covariances, a weight that does not fit, and a time below 0.
 
     References:
-        docs/theory.md, section 5d.
+        docs/explanation/beyond-the-paper.md, section 5d.
 
-    Example:
+    Examples:
         >>> task = GaussianTask.block(2, 0, data_var=0.5)
         >>> riccati_gram(0.1 * torch.eye(2), task, 100.0, "spectral").round(decimals=6).diagonal().tolist()  # s / s_e^2
         [2.0, 2.0]
@@ -57,8 +57,8 @@ def riccati_gram(
     attract, repel = (4.0, 4.0) if loss == "spectral" else (2 / tau, 2 / tau**2)
     rates, frame = torch.linalg.eigh(attract * task.data_cov.to(torch.float64))
     rates, frame = rates.clamp_min(0).flip(0), frame.flip(1)
-    # Rotations of W0's rows leave Q as it is. In echelon form row i starts at column leads[i], the fastest mode that it
-    # contains, so that its growth exp(b_leads t) can be divided out: nothing overflows or is lost, however late.
+    # Rotations of W0's rows do not change Q. In echelon form row i starts at column leads[i], the fastest mode that it
+    # contains. Its growth exp(b_leads t) is divided out, so that nothing overflows or is lost at late times.
     rows, leads = _echelon(weight.to(torch.float64) @ frame)
     rows = rows * torch.exp((rates - rates[leads, None]).clamp_max(0) * time)
     # (1 - e^(-2 b t)) / (2 b), which is t at b = 0.

@@ -19,7 +19,7 @@ def singular_value_velocities(
 
     Returns:
         s' (*runs, k) with k = min(m, d), in descending order of s. Inside a group of equal singular values the numbers
-        depend on the basis that the decomposition happens to return.
+        depend on the basis that the decomposition returns, which is arbitrary.
 
     Raises:
         ValueError: When the two shapes differ.
@@ -27,7 +27,7 @@ def singular_value_velocities(
     References:
         Jing et al. 2022, Lemma 4.
 
-    Example:
+    Examples:
         >>> singular_value_velocities(torch.diag(torch.tensor([2.0, 1.0])), torch.eye(2)).tolist()
         [1.0, 1.0]
     """
@@ -59,7 +59,7 @@ def singular_vector_velocities(
     References:
         Jing et al. 2022, Lemma 5, whose second line drops the transpose of W'.
 
-    Example:
+    Examples:
         >>> turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]])  # W' = Omega W turns U and leaves V
         >>> w = torch.diag(torch.tensor([2.0, 1.0]))
         >>> u_dot, v_dot = singular_vector_velocities(w, turn @ w)
@@ -96,9 +96,9 @@ def alignment_velocity(
     References:
         Jing et al. 2022, Lemma 6.
 
-    Example:
+    Examples:
         >>> w1, w2 = torch.diag(torch.tensor([2.0, 1.0])), torch.diag(torch.tensor([3.0, 1.0]))
-        >>> alignment_velocity(w1, w2, w2 @ w1).abs().max().item()  # aligned layers stay so
+        >>> alignment_velocity(w1, w2, w2 @ w1).abs().max().item()  # aligned layers stay aligned
         0.0
     """
     _check_pull(w1, w2, pull)
@@ -132,7 +132,7 @@ def layer_value_velocities(
     References:
         Jing et al. 2022, Lemma 7.
 
-    Example:
+    Examples:
         >>> lower, upper = layer_value_velocities(2 * torch.eye(1), 3 * torch.eye(1), torch.eye(1))
         >>> lower.item(), upper.item()  # s1' = s2 and s2' = s1 for Y = 1
         (3.0, 2.0)

@@ -273,7 +273,6 @@ UNFIT = {
     "no pair": (Pairs(NAN[:0], NAN[:0]), (), "or fewer than two pairs"),
     "one pair": (Pairs(ONE.anchor[:1], ONE.positive[:1]), (), "or fewer than two pairs"),
     "a dimension less": (Pairs(ONE.anchor[:, 1:], ONE.positive[:, 1:]), (), r"batches are \(8, 3\) .* \(4, 4\) of"),
-    "one sample": (Pairs(ONE.anchor[0], ONE.positive[0]), (), "batches are"),
     "three runs for two": (
         Pairs(NAN.expand(3, 8, 4), NAN.expand(3, 8, 4)),
         (2,),

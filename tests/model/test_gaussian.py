@@ -231,7 +231,8 @@ def test_slow_and_fast_empirical_covariance_agree(generator):
     ("data", "aug", "message"),
     [
         (EYE[:2], EYE, r"data covariance has shape \(2, 3\); it must be a square matrix"),
-        (EYE, EYE.flatten(), "augmentation covariance has shape .* square"),
+        (EYE, EYE.flatten(), r"aug_cov has shape \(9,\); its axes are \(d, d\)"),
+        (EYE, EYE[None], "augmentation covariance has shape .* square"),
         (EYE[:0, :0], EYE, "square"),
         (EYE * float("nan"), EYE, "data covariance holds NaN or infinity"),
         (EYE, EYE / 0, "augmentation covariance holds NaN or infinity"),
@@ -240,7 +241,7 @@ def test_slow_and_fast_empirical_covariance_agree(generator):
         (EYE, EYE[:2, :2], r"data covariance is \(3, 3\) of torch.float64 .* augmentation covariance \(2, 2\)"),
         (EYE, EYE.float(), "augmentation covariance .* torch.float32 on cpu; both must have .* one precision"),
         (EYE.half(), EYE.half(), "data covariance has numbers of type torch.float16; give float32 or float64"),
-        (EYE, EYE.int(), "augmentation covariance has numbers of type torch.int32; give float32 or float64"),
+        (EYE, EYE > 0, "aug_cov is bool; taken are float16, .*: convert it"),
     ],
 )
 def test_what_is_no_covariance_is_refused(data, aug, message):

@@ -179,6 +179,13 @@ class Doubled(Objective):
         return 2 * super().value(weights, pairs, biases)
 
 
+class Squared(Objective):
+    """A loss on embeddings of a user's own, under the name of a known one."""
+
+    def embedding_loss(self, z, z_pos, views="two-sided"):
+        return super().embedding_loss(z, z_pos, views).square()
+
+
 class Clipped(Objective):
     """A known loss whose gradient a user bounds."""
 
@@ -214,7 +221,7 @@ POPULATION_USES = [
 @pytest.mark.parametrize("loss", ["infonce", "dot", "spectral"])
 def test_objectives_of_ones_own_are_refused_by_what_they_are(use, loss, generator):
     w, task = normal(generator, 3, 3), GaussianTask.block(3, 3, 0.5, views="two-sided")
-    for kind, what in ((Doubled, "value"), (Clipped, "gradient")):
+    for kind, what in ((Doubled, "value"), (Squared, "embedding_loss"), (Clipped, "gradient")):
         with pytest.raises(ValueError, match=f"{kind.__name__} computes its {what} by itself, so the closed forms of"):
             use(w, task, kind(loss))
     with pytest.raises(ValueError, match="of type Stranger; closed forms are known for Objective only"):
@@ -238,3 +245,13 @@ def test_a_loss_of_ones_own_is_what_sgd_and_the_sample_flow_minimise(loss, gener
     torch.testing.assert_close(fast.product, slow.product, rtol=0, atol=1e-6)
     steps = [train(weights, pairs, lr=lr, steps=3, objective=k(loss)) for k, lr in ((Doubled, 0.01), (Objective, 0.02))]
     torch.testing.assert_close(steps[0].final()[0], steps[1].final()[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "product", [torch.zeros(2, 2, dtype=torch.float64), torch.zeros(4, 3)], ids=["inputs", "precision"]
+)
+def test_a_product_that_does_not_fit_the_task_is_refused(product):
+    task = GaussianTask.block(3, 1)
+    for use in (population_loss, population_force, population_jacobian, negatives_needed):
+        with pytest.raises(ValueError, match=r"the task has 3 inputs of torch\.float64; give a product"):
+            use(product, task, Objective())

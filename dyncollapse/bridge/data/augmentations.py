@@ -38,7 +38,7 @@ class View:
         solarise: Probability of solarisation, which inverts pixels of 128 and more (of 255).
         noise: Standard deviation of the Gaussian noise that is added to pixels in [0, 1].
 
-    Example:
+    Examples:
         >>> crops = View(scale=(0.5, 1.0), jitter_probability=0.0, grey=0.0)
         >>> image = torch.zeros(3, 40, 30, dtype=torch.uint8)
         >>> worker_view(crops, size=16)(image).shape
@@ -91,7 +91,7 @@ def worker_view(view: View, size: int) -> Callable[[UInt8[Tensor, "c h w"]], UIn
     Returns:
         A transform from an image of any size to its view. It draws from torch's global generator.
 
-    Example:
+    Examples:
         >>> transform = worker_view(IMAGENET[0], size=32)
         >>> transform(torch.zeros(3, 60, 80, dtype=torch.uint8)).shape
         torch.Size([3, 32, 32])
@@ -169,7 +169,7 @@ def batched_view(
     Returns:
         Pixels in [0, 1].
 
-    Example:
+    Examples:
         >>> generator = torch.Generator().manual_seed(0)
         >>> images = torch.zeros(2, 3, 40, 30, dtype=torch.uint8)
         >>> draws = draw_views(IMAGENET[0], 2, generator, (3, 40, 30, 16), slice(None))
@@ -219,7 +219,7 @@ def draw_views(
     Returns:
         The `draws` of `batched_view` for these rows: affine matrices (n, 2, 3), jitter factors (n, 4), and so on.
 
-    Example:
+    Examples:
         >>> shape = (3, 40, 30, 16)
         >>> whole = draw_views(IMAGENET[0], 4, torch.Generator().manual_seed(0), shape, slice(None))
         >>> half = draw_views(IMAGENET[0], 4, torch.Generator().manual_seed(0), shape, slice(2, 4))

@@ -53,7 +53,7 @@ class HeldImages:
         labels: The class of each image; -1 without classes.
         title: What messages call the set.
 
-    Example:
+    Examples:
         >>> pixels = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
         >>> images = HeldImages(pixels, torch.tensor([0, 1, 1]), "zeros")
         >>> len(images), images.name(2), images.take(torch.tensor([2, 0])).labels.tolist()
@@ -116,7 +116,7 @@ class FolderImages:
         labels: The class of each image; -1 without classes.
         channels: Number of colour channels, 3.
 
-    Example:
+    Examples:
         >>> from PIL import Image
         >>> Image.new("L", (30, 20), color=255).save("white.png")
         >>> images = FolderImages(["white.png"], torch.tensor([0]))

@@ -34,7 +34,7 @@ class Data:
         title: What messages call the data: the folder, or digits.
         skipped: A sentence on what was skipped in a folder; empty if nothing was.
 
-    Example:
+    Examples:
         >>> digits = open_data("digits")
         >>> digits.title, digits.classes[:3], digits.train.read(0).shape
         ('digits', ['0', '1', '2'], torch.Size([1, 8, 8]))
@@ -110,7 +110,7 @@ def open_data(name: str, tell: Callable[[str], object] = _to_stderr) -> Data:
         SettingError: If `name` is no folder.
         ValueError: If a folder holds no images, or if train/ and val/ have different classes.
 
-    Example:
+    Examples:
         >>> digits = open_data("digits")
         >>> len(digits.train), len(digits.split("test")), digits.train.channels
         (1297, 500, 1)

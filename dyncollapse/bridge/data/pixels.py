@@ -27,7 +27,7 @@ BYTES_PER_PIXEL = 8  # four channels of 16 bits; no valid file is much longer th
 class Unreadable(ValueError):
     """Raised for an image that cannot be read; the message names it.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> Path("broken.jpg").write_bytes(b"no image")
         8
@@ -103,7 +103,7 @@ def as_rgb(image: "Image.Image", name: str) -> UInt8[np.ndarray, "h w 3"]:
         UnknownRange: For 32-bit integers or floats outside of the range that `grey_levels` assumes.
         Unreadable: For floats with NaN or infinite values.
 
-    Example:
+    Examples:
         >>> from PIL import Image
         >>> as_rgb(Image.fromarray(np.array([[0, 257, 65535]], dtype=np.uint16)), "it")[0, :, 0].tolist()
         [0, 1, 255]

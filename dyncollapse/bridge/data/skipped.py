@@ -29,7 +29,7 @@ class Skipped:
         tell: Called with a line on each such image.
         reasons: Why it could not be read, by the image's number.
 
-    Example:
+    Examples:
         >>> from dyncollapse.bridge import open_data
         >>> skipped = Skipped(open_data("digits").test)
         >>> skipped.add([(3, "digits image 3 is damaged")])

@@ -40,7 +40,7 @@ class Adjacent:
             between.
         alignment: How far the left singular vectors of the lower matrix agree with the right ones of the upper.
 
-    Example:
+    Examples:
         >>> from dyncollapse.bridge import build_encoder, resolve
         >>> layers = adjacent_layers(build_encoder(resolve({"data": "digits"}), channels=1))
         >>> layers[1].first, layers[1].second, layers[1].between
@@ -76,7 +76,7 @@ class DiagnosedSpaces:
         layers: The alignment of each pair of successive layers.
         assumptions: Sentences on what another library's file does not say and was assumed.
 
-    Example:
+    Examples:
         >>> from dyncollapse import diagnose
         >>> r = torch.randn(300, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         >>> r[:, 3] = r[:, 0]
@@ -125,7 +125,7 @@ def diagnose_spaces(
     References:
         Jing et al. (2022), arXiv:2110.09348, Sections 3 and 6.1.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from dyncollapse.bridge import build_encoder, embed, open_data, resolve
         >>> from dyncollapse.bridge.evaluation.load import from_recipe
@@ -198,7 +198,7 @@ def adjacent_layers(encoder: Encoder) -> list[Adjacent]:
     References:
         Jing et al. (2022), arXiv:2110.09348, Section 6.1.
 
-    Example:
+    Examples:
         >>> from dyncollapse.bridge import build_encoder, resolve
         >>> encoder = build_encoder(resolve({"data": "digits", "projector": "linear"}), channels=1)
         >>> [(pair.first, pair.second) for pair in adjacent_layers(encoder)]

@@ -49,7 +49,7 @@ def check_recipes(seeds: int = SEEDS, *, short: bool = False, epochs: int | None
     Returns:
         Settings by the name of the run's folder.
 
-    Example:
+    Examples:
         >>> list(check_recipes(seeds=1, short=True))
         ['mlp-seed0', 'linear-seed0', 'none-seed0', 'low-rank-diagonal-seed0', 'sweep-d0-4', 'sweep-d0-64']
     """
@@ -104,7 +104,7 @@ def run_check(
     Raises:
         ValueError: If `folder` holds a run of another recipe under one of these names.
 
-    Example:
+    Examples:
         >>> from dyncollapse.bridge import find_runs
         >>> recipe = resolve({"data": "digits", "projector": "none", "epochs": 1, "batch_size": 648, "lr": 0.01})
         >>> run_check(Path("runs"), {"none": recipe}, workers=1)
@@ -143,7 +143,7 @@ def finish_run(recipe: Recipe, folder: Path, data: Data | None = None, most: int
         ValueError: As `pretrain`, `embed` and `logistic_probe`.
         LossDiverged: As `pretrain`.
 
-    Example:
+    Examples:
         >>> recipe = resolve({"data": "digits", "method": "directclr", "epochs": 1, "batch_size": 648, "lr": 0.01})
         >>> finish_run(recipe, Path("direct"), most=300)
         >>> sorted(path.name for path in Path("direct").glob("*.json"))

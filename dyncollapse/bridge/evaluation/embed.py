@@ -39,7 +39,7 @@ class Embedded:
         skipped: A sentence on images that could not be read; empty if all could.
         assumptions: Sentences on what another library's checkpoint does not say and was assumed.
 
-    Example:
+    Examples:
         >>> views = torch.zeros(5, 128), torch.ones(5, 128)
         >>> embedded = Embedded(Path("z"), {"representation": views}, torch.arange(5), skipped="")
         >>> [tuple(view.shape) for view in embedded["representation"]]
@@ -112,7 +112,7 @@ def embed(
         ValueError: If none of the first images can be read.
         CannotWrite: If the disk is full.
 
-    Example:
+    Examples:
         >>> from dyncollapse.bridge import build_encoder, open_data, resolve
         >>> from dyncollapse.bridge.evaluation.load import from_recipe
         >>> recipe = resolve({"data": "digits"})

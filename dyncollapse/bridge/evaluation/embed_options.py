@@ -17,7 +17,7 @@ class EmbedOptions:
     Raises:
         SettingError: One line for an option of another type or out of range.
 
-    Example:
+    Examples:
         >>> EmbedOptions(space="embedding").spaces, EmbedOptions().spaces
         (('embedding',), ('representation', 'embedding'))
     """

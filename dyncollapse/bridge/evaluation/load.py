@@ -32,7 +32,7 @@ class LoadedEncoder:
             `load_encoder` in backticks.
         left_out: Sentences on layers that may be the projector and were not used.
 
-    Example:
+    Examples:
         >>> from dyncollapse.bridge import build_encoder
         >>> from dyncollapse.bridge.models.encoders import EncoderSpec
         >>> spec = EncoderSpec("resnet10-narrow", "cifar", channels=1, image_size=8, augment="digits")
@@ -126,7 +126,7 @@ def load_encoder(
         SettingError: If a parameter does not fit the file, or if the backbone is incomplete. One line.
         ValueError: If the file holds no encoder, or cannot be read. One line.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from dyncollapse.bridge import build_backbone
         >>> weights = build_backbone("resnet10-narrow", "cifar", channels=3).state_dict()

@@ -31,7 +31,7 @@ class EncoderOptions:
     Raises:
         SettingError: If an option has another type or is out of range. One line.
 
-    Example:
+    Examples:
         >>> EncoderOptions(Path("resnet50.pth"), prefix_map=("model=module", "neck=")).renames
         {'model': 'module', 'neck': ''}
     """

@@ -175,7 +175,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
     References:
         Jing et al. (2022), arXiv:2110.09348, Tables 1 and 2, Appendix F.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from dyncollapse.bridge import Run, resolve
         >>> facts = {"data": "digits", "images": 1297, "representation_dim": 128, "embedding_dim": 64, "steps": 600}

@@ -32,7 +32,7 @@ def plot_relative_spectra(ax: Axes, spectra: Mapping[str, ArrayLike], title: str
         spectra: Eigenvalues (d,), largest first, by projector: "mlp", "linear", "none" or "low-rank-diagonal".
         title: Title of the axes.
 
-    Example:
+    Examples:
         >>> ax = Figure().subplots()
         >>> plot_relative_spectra(ax, {"mlp": [4.0, 2.0, 0.1], "none": [9.0, 0.9, 0.0]})
         >>> ax.get_yscale(), [text.get_text() for text in ax.get_legend().get_texts()]
@@ -73,7 +73,7 @@ def plot_d0(ax: Axes, points: Sequence[tuple[int, float, float]], references: Ma
     References:
         Jing et al. (2022), arXiv:2110.09348, Figure 12.
 
-    Example:
+    Examples:
         >>> ax = Figure().subplots()
         >>> plot_d0(ax, [(64, 97.0, 0.8), (4, 91.0, 1.3)], {"none": 98.0})
         >>> [tick.get_text() for tick in ax.get_xticklabels()]
@@ -102,7 +102,7 @@ def draw_curves(log: Sequence[LogLine], monitor: Sequence[MonitorLine]) -> Figur
     Returns:
         A figure with one or three axes.
 
-    Example:
+    Examples:
         >>> figure = draw_curves([{"step": 20, "loss": 5.1}, {"step": 40, "loss": 4.6}], monitor=[])
         >>> [axes.get_ylabel() for axes in figure.axes]
         ['contrastive loss']
@@ -140,7 +140,7 @@ def draw_spaces(reports: Mapping[str, EmbeddingReport]) -> Figure:
     Returns:
         A figure with a row of axes for each space.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from dyncollapse import diagnose
         >>> z = torch.randn(300, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -177,7 +177,7 @@ def draw_check(runs: Sequence[Run]) -> Figure:
     References:
         Jing et al. (2022), arXiv:2110.09348.
 
-    Example:
+    Examples:
         >>> [text.get_text() for axes in draw_check([]).axes for text in axes.texts]
         ['no run yet', 'no run yet', 'no run yet', 'no run yet']
     """

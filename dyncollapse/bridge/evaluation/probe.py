@@ -49,7 +49,7 @@ class Probed:
         seed: Seed of the order of images and of views.
         settings: Training settings.
 
-    Example:
+    Examples:
         >>> r, labels = torch.eye(4), torch.tensor([0, 0, 1, 1])
         >>> probed = logistic_probe((r, labels), (r, labels), subvector=3)
         >>> probed.dimensions, probed.of, probed.as_dict()["test"]
@@ -94,7 +94,7 @@ def logistic_probe(
         SettingError: If the training images have a single class, or if `subvector` exceeds the representation.
         ValueError: If the representations do not vary or are not finite.
 
-    Example:
+    Examples:
         >>> r, labels = torch.tensor([[0.0, 1.0], [0.0, 2.0], [1.0, 1.0], [1.0, 2.0]]), torch.tensor([0, 0, 1, 1])
         >>> logistic_probe((r, labels), (r, labels)).top1
         100.0
@@ -169,7 +169,7 @@ def sgd_probe(
             batch does not fit into memory.
         ValueError: If the representations do not vary, or if none of the first images can be read.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from dyncollapse.bridge import build_encoder, open_data, resolve
         >>> from dyncollapse.bridge.evaluation.load import from_recipe

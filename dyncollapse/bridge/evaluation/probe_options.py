@@ -20,7 +20,7 @@ class ProbeOptions:
     Raises:
         SettingError: One line for an option of another type or out of range, and for epochs of logistic regression.
 
-    Example:
+    Examples:
         >>> ProbeOptions(epochs=5).choose(images=1000), ProbeOptions().choose(images=1000)
         ('sgd', 'logistic')
     """

@@ -44,7 +44,7 @@ def build_backbone(arch: str, stem: str, channels: int, image_size: int | None =
         SettingError: If timm does not know the model, if the backbone has no first convolution to replace, or if it
             cannot be built for this size.
 
-    Example:
+    Examples:
         >>> representation_dim(build_backbone("resnet10-narrow", "cifar", channels=1))
         128
     """

@@ -109,7 +109,7 @@ def flatten(content: object) -> Sequence[tuple[str, Tensor]]:
         Refused: A ValueError, for a tensor that is not dense, for dicts that are nested too deeply or hold themselves,
             and for a few numbers under so many names that a network made of them takes gigabytes.
 
-    Example:
+    Examples:
         >>> [(name, tuple(tensor.shape)) for name, tensor in flatten({"model": {"fc.weight": torch.ones(2, 3)}})]
         [('model.fc.weight', (2, 3))]
     """

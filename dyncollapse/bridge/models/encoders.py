@@ -42,7 +42,7 @@ class Encoder(nn.Module):
         backbone: Maps images (n, c, h, w) to representations (n, d).
         projector: Maps representations to embeddings (n, m), on which the loss is computed.
 
-    Example:
+    Examples:
         >>> encoder = Encoder(build_backbone("resnet10-narrow", "cifar", 1), nn.Linear(128, 16))
         >>> r, z = encoder(torch.zeros(2, 1, 8, 8))
         >>> r.shape, z.shape
@@ -85,7 +85,7 @@ def build_encoder(recipe: Recipe, channels: int) -> Encoder:
     Raises:
         SettingError: If the model, stem, image size or projector cannot be built.
 
-    Example:
+    Examples:
         >>> from dyncollapse.bridge import resolve
         >>> encoder = build_encoder(resolve({"data": "digits", "projector": "linear"}), channels=1)
         >>> encoder.projector

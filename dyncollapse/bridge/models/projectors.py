@@ -21,7 +21,7 @@ class Diagonal(nn.Module):
     References:
         Jing et al. (2022), arXiv:2110.09348, Proposition 1 and Table 2.
 
-    Example:
+    Examples:
         >>> projector = Diagonal(3)
         >>> projector(torch.tensor([[1.0, 2.0, 3.0]])).tolist()
         [[1.0, 2.0, 3.0]]
@@ -66,7 +66,7 @@ class Fixed(nn.Module):
     References:
         Jing et al. (2022), arXiv:2110.09348, Table 2 and Appendix F. Mezzadri (2007) for the Haar measure.
 
-    Example:
+    Examples:
         >>> projector, r = Fixed(4, 4), torch.randn(5, 4)
         >>> torch.allclose(projector(r) @ projector(r).T, r @ r.T, atol=1e-5)
         True
@@ -107,7 +107,7 @@ class SubVector(nn.Module):
     References:
         Jing et al. (2022), arXiv:2110.09348, Section 6.
 
-    Example:
+    Examples:
         >>> SubVector(2)(torch.tensor([[1.0, 2.0, 3.0]])).tolist()
         [[1.0, 2.0]]
     """
@@ -147,7 +147,7 @@ class RandomSubVector(nn.Module):
     References:
         Jing et al. (2022), arXiv:2110.09348, Appendix F.
 
-    Example:
+    Examples:
         >>> projector = RandomSubVector(dim=100, d0=3, seed=0)
         >>> first = projector.coordinates.tolist()
         >>> projector.redraw(step=1)
@@ -219,7 +219,7 @@ def build_projector(recipe: Recipe, dim: int) -> nn.Module:
     References:
         Jing et al. (2022), arXiv:2110.09348, Section 6 and Appendices D and F.
 
-    Example:
+    Examples:
         >>> from dyncollapse.bridge import resolve
         >>> build_projector(resolve({"data": "digits", "method": "directclr"}), 128).d0
         22

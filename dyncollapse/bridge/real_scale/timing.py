@@ -43,7 +43,7 @@ def seconds_per_call(work: Callable[[], object], device: torch.device, seconds: 
     Returns:
         Seconds per call.
 
-    Example:
+    Examples:
         >>> 1e-3 < seconds_per_call(lambda: time.sleep(1e-3), torch.device("cpu"), 0.02) < 1
         True
     """

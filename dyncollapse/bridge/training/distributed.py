@@ -26,7 +26,7 @@ class Process:
         count: Number of processes.
         device: Where this process computes.
 
-    Example:
+    Examples:
         >>> second = Process(rank=1, count=4, device=torch.device("cpu"))
         >>> second.first, second.share(128)
         (False, slice(32, 64, None))
@@ -76,7 +76,7 @@ def join_processes(device: str) -> Iterator[Process]:
         SettingError: If several processes would share one GPU.
         ValueError: If there are more processes than GPUs.
 
-    Example:
+    Examples:
         >>> with join_processes("cpu") as process:
         ...     process.count, process.first
         (1, True)
@@ -115,7 +115,7 @@ def gather(rows: Float[Tensor, "n d"], count: int) -> Float[Tensor, "m d"]:
     Returns:
         All rows in the order of ranks, m = n * count.
 
-    Example:
+    Examples:
         >>> rows = torch.ones(3, 2)
         >>> gather(rows, count=1).shape
         torch.Size([3, 2])
@@ -205,7 +205,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     Training requires a process group, see `join_processes`. In evaluation mode it is torch's BatchNorm.
 
-    Example:
+    Examples:
         >>> norm = nn.BatchNorm1d(2).eval()
         >>> rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
         >>> torch.equal(GlobalBatchNorm.of(norm)(rows), norm(rows))

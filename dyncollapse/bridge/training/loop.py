@@ -26,7 +26,7 @@ ADVICE = "lower `lr` or raise `warmup_epochs` in a new run; to look at this one,
 class Stopped(Exception):
     """Raised after Ctrl-C or SIGTERM, once the state is saved; the run can be resumed.
 
-    Example:
+    Examples:
         >>> try:
         ...     raise Stopped("stopped at step 40 of 600")  # as `pretrain` does
         ... except Stopped as stopped:
@@ -41,7 +41,7 @@ class LossDiverged(Exception):
     Attributes:
         text: The message with the names of settings in backticks, which `str` drops.
 
-    Example:
+    Examples:
         >>> str(LossDiverged("the loss is nan at step 7; lower `lr`"))
         'the loss is nan at step 7; lower lr'
     """
@@ -64,7 +64,7 @@ class Progress:
         step: Called with the steps that were taken and the steps in all.
         tell: Called with a sentence on what happens, such as "going on from ...".
 
-    Example:
+    Examples:
         >>> lines = []
         >>> progress = Progress(step=lambda done, total: lines.append(f"{done}/{total}"))
         >>> _ = progress.step(1, 600)

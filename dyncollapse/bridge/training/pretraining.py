@@ -52,7 +52,7 @@ class TooBig(SettingError):
 
     On a GPU the size is extrapolated from the memory of two small batches.
 
-    Example:
+    Examples:
         >>> raise TooBig("`batch_size` 4096 does not fit into memory; halve it until it does")
         Traceback (most recent call last):
             ...
@@ -86,7 +86,7 @@ def pretrain(
     References:
         Jing et al. (2022), arXiv:2110.09348, Section 6 and Appendix D.
 
-    Example:
+    Examples:
         >>> from dyncollapse.bridge import Process, load_encoder, resolve
         >>> recipe = resolve({"data": "digits", "method": "directclr", "epochs": 1, "batch_size": 648})
         >>> encoder = pretrain(recipe, Path("direct"), Process(0, 1, torch.device("cpu")))

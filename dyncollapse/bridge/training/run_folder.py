@@ -39,7 +39,7 @@ class Run:
         diagnosis: The last diagnosis of both spaces; None if there is none.
         log: Lines of log.jsonl.
 
-    Example:
+    Examples:
         >>> from dyncollapse.bridge import resolve
         >>> facts = {"data": "digits", "images": 1297, "representation_dim": 128, "embedding_dim": 64, "steps": 600}
         >>> probe = {"method": "logistic", "dimensions": 128, "top1": 94.0, "error": 1.1, "step": 600}
@@ -113,7 +113,7 @@ def read_run(folder: Path) -> Run:
     Raises:
         ValueError: If the folder is not a run's, or if one of its files has another form. One line.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from dyncollapse.bridge import Process, pretrain, resolve
         >>> recipe = resolve({"data": "digits", "projector": "none", "epochs": 1, "batch_size": 648})
@@ -154,7 +154,7 @@ def add_probe(folder: Path, probe: Mapping[str, object]) -> None:
         ValueError: If the run's probes.json has another form. One line.
         CannotWrite: If it cannot be written.
 
-    Example:
+    Examples:
         >>> probe = {"method": "logistic", "dimensions": 128, "top1": 94.0, "error": 1.1, "step": 600}
         >>> add_probe(Path("."), probe)
         >>> read_json(Path("probes.json"))[0]["top1"]
@@ -183,7 +183,7 @@ def find_runs(folders: Sequence[Path], tell: Callable[[str], object] | None = No
     Raises:
         ValueError: If a folder holds no run, or if no run can be read. One line.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from dyncollapse.bridge import Process, pretrain, resolve
         >>> for head in ("linear", "none"):

@@ -42,7 +42,7 @@ class Trainer:
         order: Which images make up which step.
         channels: Channels of the images.
 
-    Example:
+    Examples:
         >>> from dyncollapse.bridge import resolve
         >>> recipe = resolve({"data": "digits", "batch_size": 4})
         >>> trainer = build_trainer(recipe, Process(0, 1, torch.device("cpu")), images=4, channels=1)
@@ -156,7 +156,7 @@ def contrast(
     References:
         Chen et al. (2020), arXiv:2002.05709. `dyncollapse.ntxent` is the loss.
 
-    Example:
+    Examples:
         >>> from dyncollapse.bridge import resolve
         >>> recipe, process = resolve({"data": "digits", "batch_size": 8}), Process(0, 1, torch.device("cpu"))
         >>> views = torch.randn(2, 8, 1, 8, 8).unbind()
@@ -187,7 +187,7 @@ def build_trainer(recipe: Recipe, process: Process, images: int, channels: int) 
         SettingError: If the batch is larger than the data or cannot be shared evenly by the processes; also as
             `build_encoder`.
 
-    Example:
+    Examples:
         >>> from dyncollapse.bridge import resolve
         >>> trainer = build_trainer(resolve({"data": "digits"}), Process(0, 1, torch.device("cpu")), 1297, channels=1)
         >>> trainer.order.steps_per_epoch, trainer.total
