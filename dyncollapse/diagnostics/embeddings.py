@@ -69,7 +69,7 @@ def diagnose(
             and values whose squares overflow or vanish.
 
     References:
-        docs/explanation/theory.md, section 5c (the pair criterion); docs/explanation/diagnostics.md (every line of the report).
+        docs/explanation/beyond-the-paper.md, section 5c (the pair criterion); docs/explanation/diagnostics.md.
 
     Examples:
         >>> g = torch.Generator().manual_seed(0)

@@ -53,7 +53,7 @@ class Fate(StrEnum):
         UNSEEN: There are too few samples to show it; it does not count as collapsed.
 
     References:
-        docs/explanation/theory.md, sections 5c (dead) and 5f (waiting).
+        docs/explanation/beyond-the-paper.md, sections 5c (dead) and 5f (waiting).
 
     Examples:
         >>> Fate.WAITING.collapsed, str(Fate.WAITING.mechanism)

@@ -58,7 +58,7 @@ class Configuration:
             is a ValueError of one line.
 
     References:
-        docs/explanation/theory.md, section 2, defines the setting; docs/reference/settings.md lists the settings as options.
+        docs/explanation/theory.md, section 2, has the mathematics; docs/reference/settings.md lists the options.
 
     Examples:
         >>> Configuration(dim=4, aug_dim=2).widths

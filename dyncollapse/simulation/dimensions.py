@@ -159,7 +159,7 @@ def sampled_dimensions(weights: Weights, pairs: Pairs, activation: str, biases: 
         ValueError: For an unknown activation.
 
     References:
-        docs/explanation/theory.md, section 5c, the criterion on pairs.
+        docs/explanation/beyond-the-paper.md, section 5c, the criterion on pairs.
 
     Examples:
         >>> pairs = GaussianTask.block(2, 1, aug_strength=1.0).sample(20_000, torch.Generator().manual_seed(0))

@@ -52,7 +52,7 @@ def escape_times(
         A time per mode from now on, infinite for one that never escapes.
 
     References:
-        docs/explanation/theory.md, section 5f.
+        docs/explanation/beyond-the-paper.md, section 5f.
     """
     rest, task_modes = rest_values(simulation), modes(simulation.task)
     assert rest is not None

@@ -58,7 +58,7 @@ def judge(
         ValueError: For singular values that are not finite.
 
     References:
-        docs/explanation/theory.md, sections 5b, 5c and 5f.
+        docs/explanation/beyond-the-paper.md, sections 5b, 5c and 5f.
 
     Examples:
         >>> rho = torch.tensor([0.2, 0.4, 1.5])

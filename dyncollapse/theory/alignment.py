@@ -260,8 +260,8 @@ def alignment_bound(
 
     Let gamma = |C|_2, let g be half the spread of C's eigenvalues, and q_k = sqrt(p_k^2 + gamma^2 / 4). Then
     sin <= g / (distance - g), where distance is that from the block's q to the nearest q outside the block. The bound
-    is 0 when C = lambda I, as long as P separates the block. docs/explanation/beyond-the-paper.md has the proof: P and C determine
-    the spectra of W1 W1^T and W2^T W2 up to g, and the theorem of Davis and Kahan does the rest.
+    is 0 when C = lambda I, as long as P separates the block. P and C determine the spectra of W1 W1^T and W2^T W2 up to
+    g, and the theorem of Davis and Kahan does the rest (docs/explanation/beyond-the-paper.md).
 
     Args:
         product_singular_values: Those of P = W2 W1 (*runs, k), descending.
