@@ -49,7 +49,7 @@ MISTAKES = {
     "one number per sample": ("diagnose flat.npy", "give one row per sample, (samples, dimensions)"),
     "labels instead of embeddings": ("diagnose labels.npy", "as labels have; give one row per sample"),
     "several arrays": ("diagnose several.npz", "choose one with --key NAME"),
-    "NaN": ("diagnose nan.npy", "the first in row 3, column 2 (counted from 0); drop such rows, or"),
+    "NaN": ("diagnose nan.npy", "the first in row 3, column 2 (counted from 0); leave such rows out, or"),
     "positives of other samples": (
         "diagnose z.npy --positives other.npy",
         "(150, 8), and z.npy (200, 8); give the same samples",
