@@ -26,8 +26,9 @@ quick: .venv/.developed ## run the tests that take less than about three seconds
 fuzz: .venv/.developed ## try 2000 odd command lines and damaged files (TRIES=N for others); faults go to fuzz.json
 	cd tests && ../$(BIN)/python -m fuzz --tries $(or $(TRIES),2000) --minimise --json ../fuzz.json
 
-results: .venv/.developed ## measure all claims again, and rewrite the numbers that README and docs quote
+results: .venv/.developed ## measure all claims again, and rewrite the numbers and outputs in README and docs
 	$(BIN)/python tests/quotes.py
+	$(BIN)/python tests/show_output.py
 
 docs: .venv/.developed ## build the documents' site into site/ (open site/index.html)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

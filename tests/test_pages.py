@@ -3,13 +3,22 @@
 import ast
 import re
 import shlex
-import sys
-import types
 
 import click
 import pytest
 import torch
-from helpers.pages import MEASURED, blocks, commands, compare, pages, pages_that_run, replayed, run_page, same
+from helpers.pages import (
+    MEASURED,
+    blocks,
+    commands,
+    compare,
+    lightning,
+    pages,
+    pages_that_run,
+    replayed,
+    run_page,
+    same,
+)
 
 from dyncollapse.commands.main import main
 
@@ -56,22 +65,13 @@ def check_callback(scope):
 CHECKS = {"docs/how-to/monitor-training.md": check_callback}
 
 
-@pytest.fixture
-def lightning(monkeypatch):
-    """Stand in for Lightning, which is no dependency: a base class for callbacks."""
-    package, module = types.ModuleType("lightning"), types.ModuleType("lightning.pytorch")
-    package.pytorch, module.Callback = module, type("Callback", (), {})
-    monkeypatch.setitem(sys.modules, "lightning", package)
-    monkeypatch.setitem(sys.modules, "lightning.pytorch", module)
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("lightning")
 @pytest.mark.parametrize("name", pages_that_run())
 def test_page_runs_and_prints_what_it_shows(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    scope = run_page(PAGES[name], name)
-    CHECKS.get(name, lambda _: None)(scope)
+    with lightning():
+        scope = run_page(PAGES[name], name)
+        CHECKS.get(name, lambda _: None)(scope)
 
 
 @pytest.mark.parametrize("block", [b for b in blocks(PAGES[MEASURED]) if b.language == "python"], ids=lambda b: b.line)
