@@ -45,9 +45,14 @@ def api_page(name: str) -> str:
     wings, title, summary = PAGES[name]
     package = "dyncollapse.bridge" if name == "bridge" else "dyncollapse"
     lines = [f"# {title}", "", f"{summary} `from {package} import NAME` imports each of these names.", ""]
-    for _, path in sorted(_exported(wings), key=lambda pair: (pair[1].rpartition(".")[0], pair[0].lower())):
+    for _, path in sorted(_exported(wings), key=lambda pair: _place(pair[1], wings)):
         lines += [f"::: {path}", ""]
     return "\n".join(lines)
+
+
+def _place(path: str, wings: tuple[str, ...]) -> tuple[int, str, str]:
+    module, _, name = path.rpartition(".")
+    return wings.index(path.split(".")[1]), module, name.lower()
 
 
 def _exported(wings: tuple[str, ...]) -> Iterator[tuple[str, str]]:
