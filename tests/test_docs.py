@@ -2,10 +2,8 @@
 
 import csv
 import math
-import os
 import re
 import shlex
-import subprocess
 import sys
 import types
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 import torch
+from helpers import forks
 
 from dyncollapse.commands.bridge import bridge
 from dyncollapse.diagnostics.spectra import covariance_spectrum
@@ -24,7 +23,6 @@ BRIDGE = (ROOT / "docs" / "bridge.md").read_text()
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", BRIDGE + (ROOT / "README.md").read_text(), re.DOTALL)).replace(
     "\\\n", " "
 )
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 BLOCKS = re.findall(r"```python\n(.*?)```", DIAGNOSTICS, re.DOTALL)
 
 
@@ -77,7 +75,8 @@ def test_python_of_the_diagnostics_runs_in_order(tmp_path, monkeypatch):
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", BRIDGE, re.DOTALL))
 @pytest.mark.slow
 def test_python_of_the_bridge_runs(code):
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, capture_output=True, env=ENVIRONMENT)
+    result = forks.run(["-W", "error", "-c", code])
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("line", [line for line in SHELL.splitlines() if re.search(r"dyncollapse[ .]bridge ", line)])
@@ -99,9 +98,8 @@ def test_relative_links_lead_somewhere(document):
 @pytest.mark.slow
 def test_table_of_the_diagnostics_is_the_figures(tmp_path):
     script = ROOT / "figures" / "beyond_diagnostics.py"
-    subprocess.run(
-        [sys.executable, str(script), "--out", str(tmp_path)], check=True, capture_output=True, env=ENVIRONMENT
-    )
+    result = forks.run([script, "--out", tmp_path])
+    assert result.returncode == 0, result.stderr
     with (tmp_path / "beyond_diagnostics.csv").open() as file:
         drawn = {row["case"]: row for row in csv.DictReader(file)}
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in DIAGNOSTICS.splitlines() if line[:1] == "|"]

@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from helpers import forks
 from helpers.hostile_files import FILES, write_pt
 
 from dyncollapse.bridge.models.checkpoint_tensors import flatten, read_tensors
@@ -60,8 +60,7 @@ def test_tensors_come_of_it_only_where_they_are_sound(tmp_path, name):
 @pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes, as Linux does")
 def test_nothing_takes_much_memory(tmp_path):
     script = f"""
-import pathlib, resource, sys
-sys.path.insert(0, {os.path.dirname(os.path.dirname(__file__))!r})
+import pathlib, resource
 from helpers.hostile_files import FILES
 from dyncollapse.bridge.models.checkpoint_tensors import read_tensors
 from dyncollapse.diagnostics.readers import read_rows
@@ -79,7 +78,7 @@ for name, write in FILES.items():
     path.unlink()
     print(name, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = forks.run(["-c", script])
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) > 30

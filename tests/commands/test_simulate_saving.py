@@ -12,6 +12,7 @@ from contextlib import ExitStack
 
 import pytest
 import torch
+from helpers import forks
 from helpers.programs import SMALL, messages, refused, small_disk
 
 from dyncollapse.commands.simulate import LONG
@@ -49,21 +50,20 @@ def test_disk_that_fills_up_between_dynamics_leaves_the_first_whole(simulate, tm
 
 KILLED = """
 import os, signal, sys
-from dyncollapse.simulation import report
+from dyncollapse.commands import simulate
 from dyncollapse.commands.main import main
-save = report.save
+save = simulate.save
 def killed(outcome, folder):
     save(outcome, folder)
     os.kill(os.getpid(), signal.SIGKILL)
-report.save = killed
+simulate.save = killed
 main(sys.argv[1:])
 """
 
 
 def test_killed_run_is_continued_by_the_same_command(simulate, tmp_path):
     options = ["--seed", "3", "--out", "mine"]
-    command = [sys.executable, "-c", KILLED, "simulate", *SMALL, *options]
-    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == -signal.SIGKILL
+    assert forks.run(["-c", KILLED, "simulate", *SMALL, *options], cwd=tmp_path).returncode == -signal.SIGKILL
     assert json.loads((tmp_path / "mine/run.json").read_text())["status"] == "running"
     assert "mine already holds files" in refused(simulate("--seed", 4, "--out", "mine"))
     result = simulate(*options)
@@ -80,10 +80,15 @@ def test_killed_run_is_continued_by_the_same_command(simulate, tmp_path):
     assert "already holds files" in refused(simulate(*options))
 
 
+# Every setting and every backend once: Matplotlib is imported with a backend of the command's own.
 @pytest.mark.parametrize(
-    "settings", [b"text.usetex: True\nfont.family: nowhere\n", b"\xff\xfe", b"lines.linewidth: red\n"]
+    ("settings", "backend"),
+    [
+        (b"text.usetex: True\nfont.family: nowhere\n", "nonsense"),
+        (b"\xff\xfe", "nonsense"),
+        (b"lines.linewidth: red\n", "module://matplotlib_inline.backend_inline"),
+    ],
 )
-@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
 def test_settings_of_matplotlib_cost_no_result(tmp_path, settings, backend):
     (tmp_path / "matplotlibrc").write_bytes(settings)
     command = [sys.executable, "-m", "dyncollapse", "simulate", *SMALL, "--dynamics", "sgd", "--out", "mine"]

@@ -1,14 +1,12 @@
 import copy
-import subprocess
-import sys
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 from helpers import reference
+from helpers.forks import run_together
 from helpers.reference import EPS, normal, rotation
-from helpers.waiting import PATIENCE
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -306,10 +304,4 @@ torch.distributed.destroy_process_group()
 
 
 def test_all_processes_get_the_moments_of_all_rows(tmp_path):
-    command = [sys.executable, "-c", WORKER]
-    workers = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    errors = [worker.communicate(timeout=PATIENCE)[1] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(errors)
+    run_together(*(["-c", WORKER, rank, tmp_path / "store"] for rank in range(2)))

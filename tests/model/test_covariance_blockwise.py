@@ -1,11 +1,9 @@
 import itertools
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import reference
+from helpers import forks, reference
 from helpers.reference import normal
 from hypothesis import given
 from hypothesis import strategies as st
@@ -195,7 +193,7 @@ before = megabytes("VmRSS")
 blockwise_covariance(x, x_pos, z, z_pos)
 print(megabytes("VmHWM") - before)
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = forks.run(["-c", code])
     # 128 MB of weights and, for a moment, a tile's worth of logits; 14 000^2 float32 numbers would be 784 MB.
     assert 100 < float(result.stdout) < 300
 

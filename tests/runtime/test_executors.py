@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from helpers import forks
 from helpers.waiting import PATIENCE, alive, eventually
 
 from dyncollapse.runtime.executors import dask_workers, local_workers, slurm_workers
@@ -39,8 +40,7 @@ if __name__ == "__main__":
 def test_workers_leave_ctrl_c_to_the_sweep_from_their_first_moment(tmp_path):
     # In a program of its own: workers inherit the signals of their server, which another test may have started.
     (tmp_path / "program.py").write_text(SIGNALS)
-    command = [sys.executable, tmp_path / "program.py"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True False\n"
+    assert forks.run([tmp_path / "program.py"]).stdout == "True False\n"
 
 
 def test_local_workers_share_the_cores():

@@ -2,14 +2,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import forks
 from helpers.waiting import eventually
 
 from dyncollapse import Sweep, Trajectory, Workers, dask_workers, expand_grid, local_workers, slurm_workers
@@ -175,7 +174,7 @@ if __name__ == "__main__":
 def test_a_sweep_that_is_killed_goes_on_and_frees_its_folder(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     folder = tmp_path / "sweep"
-    process = subprocess.Popen([sys.executable, tmp_path / "program.py", folder])
+    process = forks.start([tmp_path / "program.py", folder])
     try:
         eventually(lambda: list(folder.glob("points/[!.]*")) or process.poll() is not None)
         with pytest.raises(ValueError, match=f"in use by process {process.pid} on "):
