@@ -1,3 +1,4 @@
+import gc
 import math
 import os
 import random
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from helpers.constants import set_constant
 from helpers.shapes import check_annotations, check_next_calls
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
@@ -54,9 +56,15 @@ def checks_of_annotations():
 def no_lines_of_progress():
     """Keep off stderr what only a slow machine prints: how far work is, and that it will take long."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dyncollapse.runtime.progress.LOG_EVERY", 3600.0)
-        patch.setattr("dyncollapse.commands.simulate.LONG", math.inf)
+        set_constant(patch, "runtime.progress.LOG_EVERY", 3600.0)
+        set_constant(patch, "commands.simulate.LONG", math.inf)
         yield
+
+
+def pytest_collection_finish():
+    """Keep modules and tests out of later collections of garbage: to look at all of them takes a second each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_generate_tests(metafunc):

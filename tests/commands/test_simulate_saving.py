@@ -13,6 +13,7 @@ from contextlib import ExitStack
 import pytest
 import torch
 from helpers import forks
+from helpers.constants import set_constant
 from helpers.programs import SMALL, messages, refused, small_disk
 
 from dyncollapse.commands.simulate import LONG
@@ -133,8 +134,8 @@ def test_counts_beyond_all_reason_and_empty_names_are_refused(simulate, tmp_path
 
 
 def test_long_run_says_beforehand_how_long_and_meanwhile_how_far(simulate, monkeypatch):
-    monkeypatch.setattr("dyncollapse.runtime.progress.LOG_EVERY", 0.001)
-    monkeypatch.setattr("dyncollapse.commands.simulate.LONG", 0.0)
+    set_constant(monkeypatch, "runtime.progress.LOG_EVERY", 0.001)
+    set_constant(monkeypatch, "commands.simulate.LONG", 0.0)
     result = simulate("--steps", 2000, "--json")
     assert result.exit_code == 0
     json.loads(result.stdout)
@@ -146,5 +147,5 @@ def test_long_run_says_beforehand_how_long_and_meanwhile_how_far(simulate, monke
 
 def test_run_of_seconds_says_nothing(simulate, monkeypatch):
     monkeypatch.setattr("dyncollapse.commands.simulate.expected_seconds", lambda _configuration: LONG)
-    monkeypatch.setattr("dyncollapse.runtime.progress.LOG_EVERY", 1e6)
+    set_constant(monkeypatch, "runtime.progress.LOG_EVERY", 1e6)
     assert simulate().stderr == ""

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from dyncollapse import ContrastiveCovariance, contrastive_covariance, infonce, infonce_weights
-from dyncollapse.model import _blocks
 from dyncollapse.model.covariance import blockwise_covariance
 
 CASES = [*itertools.product(("infonce", "dot"), ("one-sided", "two-sided")), ("ntxent", "two-sided")]
@@ -42,7 +41,7 @@ def distance(got, expected):
 @pytest.mark.parametrize("n", [2, 12, 13])
 @pytest.mark.parametrize("tile", [4, 1024])
 def test_equals_the_dense_form_at_any_block(loss, views, n, tile, generator, monkeypatch):
-    monkeypatch.setattr(_blocks, "TILE", tile)
+    set_constant(monkeypatch, "model._blocks.TILE", tile)
     problem = pairs(generator, n)
     expected = dense(*problem, loss, views)
     assert float(expected.data.trace()) > 1e-9
@@ -182,6 +181,7 @@ def test_cuda_equals_the_cpu(dtype, tolerance, loss, views, generator):
 def test_holds_no_array_of_n_by_n():
     code = """
 import torch
+from helpers.constants import set_constant
 from dyncollapse.model.covariance import blockwise_covariance
 def megabytes(name):
     lines = open("/proc/self/status").read().splitlines()

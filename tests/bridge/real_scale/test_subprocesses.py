@@ -19,7 +19,7 @@ from dyncollapse.bridge.real_scale.scale import FULL
 
 def run(folder, monkeypatch, *measures, minutes=60.0, hear=lambda _text: None):
     chosen = tuple(Part(k, measure.__name__, measure, PATIENCE) for k, measure in enumerate(measures, 7))
-    monkeypatch.setattr(report, "PARTS", chosen)
+    set_constant(monkeypatch, "bridge.real_scale.report.PARTS", chosen)
     said = []
     folder.mkdir()
     found = report.run_parts(folder, CPU, tiny=True, minutes=minutes, tell=lambda text: (said.append(text), hear(text)))
@@ -78,7 +78,7 @@ def test_parts_for_which_no_time_is_left_fail(tmp_path, monkeypatch):
 
 
 def test_failed_part_ends_the_command_with_1(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "PARTS", (Part(7, "wrong", parts.wrong_part, PATIENCE),))
+    set_constant(monkeypatch, "bridge.real_scale.report.PARTS", (Part(7, "wrong", parts.wrong_part, PATIENCE),))
     result = call("--full", "--tiny", "--device", "cpu", "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == "dyncollapse: part 7: error: 0.5 (at most 0.1: FAILED)"
@@ -124,6 +124,7 @@ def test_a_command_that_is_killed_leaves_no_part_behind(tmp_path):
     code = """
 import sys, time
 from helpers import bridge as bridge_helpers
+from helpers.constants import set_constant
 from functools import partial
 from dyncollapse.bridge.real_scale.subprocesses import run_in_subprocess
 if __name__ == "__main__":
