@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 pytest.register_assert_rewrite("helpers.monitor", "helpers.readers", "helpers.waiting")
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start beside each other
+os.environ["OMP_WAIT_POLICY"] = "passive"  # else threads that wait for each other keep other processes from the cores
 check_annotations()  # before anything imports the package
 
 from helpers.bridge import write_images  # noqa: E402
@@ -33,6 +34,12 @@ def one_thread():
     torch.set_num_threads(1)
     with threadpool_limits(1):  # BLAS has threads of its own
         yield
+
+
+@pytest.fixture(autouse=True)
+def one_thread_again():
+    """Begin every test on one thread: a command sets what it needs for the whole process, and leaves it so."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
