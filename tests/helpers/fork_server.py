@@ -56,19 +56,17 @@ def serve(connection: socket.socket) -> dict[str, Any] | None:
         if connection not in ready:
             continue
         message, files, *_ = socket.recv_fds(connection, 1, 5)
-        if not message:
-            return None
-        file, telling, *streams = files
-        child = os.fork()
+        child = os.fork() if message else 0
         if child == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             selector.close()
             for end in (connection, woken, waking):
                 end.close()
-            for other in (telling, *tellings.values()):
+            for other in (*files[1:2], *tellings.values()):
                 os.close(other)
-            return _entered(file, streams)
+            return _entered(files[0], files[2:]) if message else None
+        file, telling, *streams = files
         tellings[child] = telling
         os.write(telling, NUMBER.pack(child))
         for number in (file, *streams):
