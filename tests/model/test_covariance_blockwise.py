@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import forks, reference
+from helpers.constants import set_constant
 from helpers.reference import normal
 from hypothesis import given
 from hypothesis import strategies as st
@@ -181,7 +182,6 @@ def test_cuda_equals_the_cpu(dtype, tolerance, loss, views, generator):
 def test_holds_no_array_of_n_by_n():
     code = """
 import torch
-from helpers.constants import set_constant
 from dyncollapse.model.covariance import blockwise_covariance
 def megabytes(name):
     lines = open("/proc/self/status").read().splitlines()

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 from helpers import bridge as parts
+from helpers.constants import set_constant
 from helpers.real_scale import CPU, Clock, call, site
 from helpers.waiting import ONE_THREAD, PATIENCE, alive, eventually
 
@@ -124,7 +125,6 @@ def test_a_command_that_is_killed_leaves_no_part_behind(tmp_path):
     code = """
 import sys, time
 from helpers import bridge as bridge_helpers
-from helpers.constants import set_constant
 from functools import partial
 from dyncollapse.bridge.real_scale.subprocesses import run_in_subprocess
 if __name__ == "__main__":
