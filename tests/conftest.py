@@ -1,3 +1,4 @@
+import gc
 import math
 import os
 import random
@@ -8,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from helpers.constants import set_constant
 from helpers.shapes import check_annotations, check_next_calls
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
 pytest.register_assert_rewrite("helpers.monitor", "helpers.readers", "helpers.waiting")
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start beside each other
+os.environ["OMP_WAIT_POLICY"] = "passive"  # else threads that wait for each other keep other processes from the cores
 check_annotations()  # before anything imports the package
 
 from helpers.bridge import write_images  # noqa: E402
@@ -31,6 +34,12 @@ def one_thread():
     torch.set_num_threads(1)
     with threadpool_limits(1):  # BLAS has threads of its own
         yield
+
+
+@pytest.fixture(autouse=True)
+def one_thread_again():
+    """Begin every test on one thread: a command sets what it needs for the whole process, and leaves it so."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,9 +63,15 @@ def checks_of_annotations():
 def no_lines_of_progress():
     """Keep off stderr what only a slow machine prints: how far work is, and that it will take long."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dyncollapse.runtime.progress.LOG_EVERY", 3600.0)
-        patch.setattr("dyncollapse.commands.simulate.LONG", math.inf)
+        set_constant(patch, "runtime.progress.LOG_EVERY", 3600.0)
+        set_constant(patch, "commands.simulate.LONG", math.inf)
         yield
+
+
+def pytest_collection_finish():
+    """Keep modules and tests out of later collections of garbage: to look at all of them takes a second each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_generate_tests(metafunc):

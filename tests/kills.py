@@ -23,7 +23,8 @@ import click
 import numpy as np
 import torch
 from click.testing import CliRunner
-from helpers.waiting import ONE_THREAD, PATIENCE
+from helpers import forks
+from helpers.waiting import PATIENCE
 
 from dyncollapse.commands.main import main
 
@@ -149,16 +150,8 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.name != "tensorboard"} if folder.exists() else set()
 
 
-def start(command: tuple[str, ...], home: Path, last: int) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", HOOK, str(last), *command],
-        cwd=home,
-        env=ONE_THREAD,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
+def start(command: tuple[str, ...], home: Path, last: int) -> forks.Program:
+    return forks.start(["-c", HOOK, last, *command], home, stdout=subprocess.PIPE, start_new_session=True)
 
 
 def go_on(command: tuple[str, ...], home: Path) -> None:

@@ -2,21 +2,18 @@
 
 import csv
 import math
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import forks
 
 from dyncollapse.diagnostics.spectra import covariance_spectrum
 
 ROOT = Path(__file__).parent.parent
 DIAGNOSTICS = (ROOT / "docs" / "explanation" / "diagnostics.md").read_text()
 LIMITS = (ROOT / "docs" / "explanation" / "when-not-to-trust.md").read_text()
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.mark.parametrize("document", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.stem)
@@ -28,9 +25,8 @@ def test_relative_links_lead_somewhere(document):
 @pytest.mark.slow
 def test_table_of_the_diagnostics_is_the_figures(tmp_path):
     script = ROOT / "figures" / "beyond_diagnostics.py"
-    subprocess.run(
-        [sys.executable, str(script), "--out", str(tmp_path)], check=True, capture_output=True, env=ENVIRONMENT
-    )
+    result = forks.run([script, "--out", tmp_path])
+    assert result.returncode == 0, result.stderr
     with (tmp_path / "beyond_diagnostics.csv").open() as file:
         drawn = {row["case"]: row for row in csv.DictReader(file)}
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in DIAGNOSTICS.splitlines() if line[:1] == "|"]

@@ -9,14 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import forks
 
 FIGURES = Path(__file__).parent.parent / "figures"
 SCRIPTS = [*sorted(FIGURES.glob("fig[0-9]*.py")), *sorted(FIGURES.glob("beyond_*.py"))]
+STARTED = "beyond_theorem2"  # by Python itself; the others, in forks, do without the seconds of imports
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def test_all_figures_of_the_documents_are_found():
     names = {script.stem for script in SCRIPTS}
+    assert STARTED in names
     assert {"fig03_strong_augmentation", "fig05_alignment", "fig06_singular_values", "fig11_depth"} <= names
     page = (FIGURES.parent / "docs" / "how-to" / "vary-a-figure.md").read_text()
     assert all(f"`{name}.py`" in page for name in names)
@@ -25,8 +28,12 @@ def test_all_figures_of_the_documents_are_found():
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 @pytest.mark.slow
 def test_figure_draws_what_it_claims(script, tmp_path):
-    command = [sys.executable, "-W", "error", str(script), "--quick", "--out", str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    command = ["-W", "error", str(script), "--quick", "--out", str(tmp_path)]
+    if script.stem == STARTED:
+        python = [sys.executable, *command]
+        result = subprocess.run(python, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    else:
+        result = forks.run(command)
     assert result.returncode == 0, result.stderr
     written = {path.name for path in tmp_path.iterdir()}
     assert written == {f"{script.stem}.{end}" for end in ("png", "pdf", "csv", "txt")}

@@ -14,6 +14,7 @@ import torch
 from click.testing import CliRunner
 from filelock import FileLock
 from helpers.bridge import write_images
+from helpers.constants import set_constant
 from helpers.programs import messages, refused, small_disk
 from helpers.waiting import eventually
 
@@ -148,10 +149,9 @@ def test_encoder_of_others_is_diagnosed_on_a_folder(tmp_path):
 
 @pytest.mark.slow
 def test_small_check_runs_through(tmp_path, monkeypatch):
-    from dyncollapse.bridge.evaluation import digits_check as check
 
-    monkeypatch.setattr(check, "SHORT_HEADS", ("mlp", "none"))
-    monkeypatch.setattr(check, "SHORT_SUBVECTORS", (4,))
+    set_constant(monkeypatch, "bridge.evaluation.digits_check.SHORT_HEADS", ("mlp", "none"))
+    set_constant(monkeypatch, "bridge.evaluation.digits_check.SHORT_SUBVECTORS", (4,))
     arguments = ["check", "--short", "--epochs", 1, "--seeds", 1, "--workers", 1, "--out", tmp_path / "check"]
     result = call(*arguments, "--json")
     assert result.exit_code == 0, result.stderr

@@ -7,16 +7,19 @@ import sys
 import numpy as np
 import pytest
 from helpers.diagnose_command import SAVED
-from helpers.waiting import PATIENCE
+from helpers.forks import running
+from helpers.waiting import ONE_THREAD, PATIENCE
 
 # -------------------------------------------------------------------------------------------------- around the terminal
 
 
+DIAGNOSE = ["-W", "error", "-m", "dyncollapse", "diagnose"]
+
+
 def start(*options, **settings):
-    """The command in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error", **settings.pop("env", {})}
-    command = [sys.executable, "-m", "dyncollapse", "diagnose", *options]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, **settings)
+    """The command as Python starts it."""
+    environment = {**ONE_THREAD, **settings.pop("env", {})}
+    return subprocess.Popen([sys.executable, *DIAGNOSE, *options], env=environment, stderr=subprocess.PIPE, **settings)
 
 
 def test_output_that_is_no_utf8_is_plain_and_nothing_crashes(folder):
@@ -41,16 +44,15 @@ def test_columns_of_a_narrow_terminal_are_kept(folder):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 60, 0, 0))
     hidden = {"COLUMNS": "", "LINES": "", "TERM": "xterm", "NO_COLOR": "1"}
-    process = start("a.npy", env=hidden, stdout=theirs, cwd=folder)
-    os.close(theirs)
-    shown = b""
-    try:
-        while part := os.read(ours, 65536):
-            shown += part
-    except OSError:  # Linux says so when the other end is closed
-        pass
-    _, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, errors
+    with running([*DIAGNOSE, "a.npy"], folder, env={**os.environ, **hidden}, stdout=theirs) as (process, errors):
+        os.close(theirs)
+        shown = b""
+        try:
+            while part := os.read(ours, 65536):
+                shown += part
+        except OSError:  # Linux says so when the other end is closed
+            pass
+        assert process.wait(PATIENCE) == 0, errors()
     lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
     blank = [number for number, line in enumerate(lines) if not line.strip()]
     chart_and_table = lines[blank[0] : blank[2]]
@@ -97,23 +99,13 @@ def test_ten_gigabytes_open_at_once_and_stop_at_ctrl_c(folder):
         "monitor.Monitor.update = update\n"
         "dyncollapse.commands.main.main(['diagnose', 'ten.npy', '--out', 'new'])\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", watched],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    with running(["-c", watched], folder, stdout=subprocess.PIPE) as (process, errors):
         told = [process.stdout.readline().split() for _ in range(3)]
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
+        process.stdout.read()
+        assert process.wait(PATIENCE) == 130
     done = [int(count) for count, _ in told]
     assert 0 < done[0] < done[1] < done[2] < rows
     assert {total for _, total in told} == {str(rows)}
-    assert process.returncode == 130
-    assert errors == "dyncollapse: Interrupted; nothing was saved.\n"
+    assert errors() == "dyncollapse: Interrupted; nothing was saved.\n"
     assert not (folder / "new").exists()

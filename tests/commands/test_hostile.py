@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from helpers import forks
 from helpers.hostile_files import FILES, write_pt
 
 from dyncollapse.bridge.models.checkpoint_tensors import flatten, read_tensors
@@ -32,10 +32,21 @@ def refused(read, path):
     return message
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder for hostile files, each of which is written once."""
+    return tmp_path_factory.mktemp("hostile")
+
+
+def written(place, name):
+    if not os.path.lexists(place / name):
+        FILES[name](place / name)
+    return place / name
+
+
 @pytest.mark.parametrize("name", FILES)
-def test_no_rows_come_of_it(tmp_path, name):
-    FILES[name](tmp_path / name)
-    refused(read_rows, tmp_path / name)
+def test_no_rows_come_of_it(place, name):
+    refused(read_rows, written(place, name))
 
 
 # Sound tensors, of which no encoder is made.
@@ -45,9 +56,8 @@ READ += ("attributes_for_methods", "endless_memo")
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith((".pt", ".safetensors"))])
-def test_tensors_come_of_it_only_where_they_are_sound(tmp_path, name):
-    path = tmp_path / name
-    FILES[name](path)
+def test_tensors_come_of_it_only_where_they_are_sound(place, name):
+    path = written(place, name)
     if path.stem in READ:
         start = time.process_time()
         tensors = flatten(read_tensors(path))
@@ -58,28 +68,26 @@ def test_tensors_come_of_it_only_where_they_are_sound(tmp_path, name):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes, as Linux does")
-def test_nothing_takes_much_memory(tmp_path):
+def test_nothing_takes_much_memory(place):
+    heavy = ("million", "bomb", "shared", "hundred", "header_of", "stride", "beyond", "size", "long", "endless")
+    names = [name for name in FILES if any(word in name for word in (*heavy, "nested"))]
+    for name in names:
+        written(place, name)
     script = f"""
-import pathlib, resource, sys
-sys.path.insert(0, {os.path.dirname(os.path.dirname(__file__))!r})
-from helpers.hostile_files import FILES
+import pathlib, resource
 from dyncollapse.bridge.models.checkpoint_tensors import read_tensors
 from dyncollapse.diagnostics.readers import read_rows
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-heavy = ("million", "bomb", "shared", "hundred", "header_of", "stride", "beyond", "size", "long", "endless", "nested")
-for name, write in FILES.items():
-    if not any(word in name for word in heavy):
-        continue
-    path = pathlib.Path({str(tmp_path)!r}, name)
-    for read in (write, read_rows, read_tensors):
+for name in {names!r}:
+    path = pathlib.Path({str(place)!r}, name)
+    for read in (read_rows, read_tensors):
         try:
             read(path)
         except ValueError:
             pass
-    path.unlink()
     print(name, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = forks.run(["-c", script])
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) > 30

@@ -6,8 +6,8 @@ import time
 import click
 import pytest
 from click.testing import CliRunner
+from helpers.constants import set_constant
 
-from dyncollapse.commands import shared as cli_shared
 from dyncollapse.commands.shared import OneLineErrors, fail, note, say, warn
 
 
@@ -70,7 +70,7 @@ def test_any_other_end_shows_notes_and_in_their_order(end, code, last):
 
 
 def test_notes_of_long_work_are_shown_while_it_goes_on(monkeypatch):
-    monkeypatch.setattr(cli_shared, "HELD_BACK", 0.05)
+    set_constant(monkeypatch, "commands.shared.HELD_BACK", 0.05)
     code, _, stderr = output(NOTE, (time.sleep, 0.5), NOTE, (fail, 2, "no"))
     assert (code, stderr) == (2, SHOWN + SHOWN + "dyncollapse: no\n")
 

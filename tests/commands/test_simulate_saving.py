@@ -12,6 +12,8 @@ from contextlib import ExitStack
 
 import pytest
 import torch
+from helpers import forks
+from helpers.constants import set_constant
 from helpers.programs import SMALL, messages, refused, small_disk
 
 from dyncollapse.commands.simulate import LONG
@@ -49,21 +51,20 @@ def test_disk_that_fills_up_between_dynamics_leaves_the_first_whole(simulate, tm
 
 KILLED = """
 import os, signal, sys
-from dyncollapse.simulation import report
+from dyncollapse.commands import simulate
 from dyncollapse.commands.main import main
-save = report.save
+save = simulate.save
 def killed(outcome, folder):
     save(outcome, folder)
     os.kill(os.getpid(), signal.SIGKILL)
-report.save = killed
+simulate.save = killed
 main(sys.argv[1:])
 """
 
 
 def test_killed_run_is_continued_by_the_same_command(simulate, tmp_path):
     options = ["--seed", "3", "--out", "mine"]
-    command = [sys.executable, "-c", KILLED, "simulate", *SMALL, *options]
-    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == -signal.SIGKILL
+    assert forks.run(["-c", KILLED, "simulate", *SMALL, *options], cwd=tmp_path).returncode == -signal.SIGKILL
     assert json.loads((tmp_path / "mine/run.json").read_text())["status"] == "running"
     assert "mine already holds files" in refused(simulate("--seed", 4, "--out", "mine"))
     result = simulate(*options)
@@ -80,10 +81,15 @@ def test_killed_run_is_continued_by_the_same_command(simulate, tmp_path):
     assert "already holds files" in refused(simulate(*options))
 
 
+# Every setting and every backend once: Matplotlib is imported with a backend of the command's own.
 @pytest.mark.parametrize(
-    "settings", [b"text.usetex: True\nfont.family: nowhere\n", b"\xff\xfe", b"lines.linewidth: red\n"]
+    ("settings", "backend"),
+    [
+        (b"text.usetex: True\nfont.family: nowhere\n", "nonsense"),
+        (b"\xff\xfe", "nonsense"),
+        (b"lines.linewidth: red\n", "module://matplotlib_inline.backend_inline"),
+    ],
 )
-@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
 def test_settings_of_matplotlib_cost_no_result(tmp_path, settings, backend):
     (tmp_path / "matplotlibrc").write_bytes(settings)
     command = [sys.executable, "-m", "dyncollapse", "simulate", *SMALL, "--dynamics", "sgd", "--out", "mine"]
@@ -128,8 +134,8 @@ def test_counts_beyond_all_reason_and_empty_names_are_refused(simulate, tmp_path
 
 
 def test_long_run_says_beforehand_how_long_and_meanwhile_how_far(simulate, monkeypatch):
-    monkeypatch.setattr("dyncollapse.runtime.progress.LOG_EVERY", 0.001)
-    monkeypatch.setattr("dyncollapse.commands.simulate.LONG", 0.0)
+    set_constant(monkeypatch, "runtime.progress.LOG_EVERY", 0.001)
+    set_constant(monkeypatch, "commands.simulate.LONG", 0.0)
     result = simulate("--steps", 2000, "--json")
     assert result.exit_code == 0
     json.loads(result.stdout)
@@ -141,5 +147,5 @@ def test_long_run_says_beforehand_how_long_and_meanwhile_how_far(simulate, monke
 
 def test_run_of_seconds_says_nothing(simulate, monkeypatch):
     monkeypatch.setattr("dyncollapse.commands.simulate.expected_seconds", lambda _configuration: LONG)
-    monkeypatch.setattr("dyncollapse.runtime.progress.LOG_EVERY", 1e6)
+    set_constant(monkeypatch, "runtime.progress.LOG_EVERY", 1e6)
     assert simulate().stderr == ""

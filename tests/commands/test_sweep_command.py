@@ -9,8 +9,9 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from helpers.forks import running
 from helpers.programs import refused
-from helpers.waiting import PATIENCE, eventually, program
+from helpers.waiting import PATIENCE, eventually
 
 from dyncollapse.commands.main import main
 from dyncollapse.runtime.progress import duration
@@ -236,10 +237,10 @@ def test_every_setting_is_an_option_of_sweep():
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.slow
-def test_ctrl_c_tells_how_far_it_came_and_the_same_command_goes_on(tmp_path):
-    command = [sys.executable, "-m", "dyncollapse", "sweep", *SMALL, "--steps", "1500", "--seed", "1:8:8"]
+def test_ctrl_c_tells_how_far_it_came_and_the_same_command_goes_on(tmp_path, monkeypatch):
+    command = ["-m", "dyncollapse", "sweep", *SMALL, "--steps", "1500", "--seed", "1:8:8"]
     command += ["--pack", "1", "--workers", "2", "--out", "here"]
-    with program(command, tmp_path, start_new_session=True) as (process, errors):
+    with running(command, tmp_path, start_new_session=True) as (process, errors):
         eventually(lambda: list(tmp_path.glob("here/points/[!.]*")) or process.poll() is not None)
         os.killpg(process.pid, signal.SIGINT)  # to the whole foreground, as a terminal does
         assert process.wait(PATIENCE) == 130
@@ -248,8 +249,9 @@ def test_ctrl_c_tells_how_far_it_came_and_the_same_command_goes_on(tmp_path):
     done = int(re.search(r"Interrupted\. (\d+) of 8 points are done; the same command continues", line)[1])
     assert 1 <= done < 8
     assert len(list(tmp_path.glob("here/points/*/run.json"))) == done
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
+    monkeypatch.chdir(tmp_path)
+    again = CliRunner().invoke(main, command[2:])
+    assert again.exit_code == 0, again.stderr
     assert "8 of 8 points are finished" in again.stdout
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from helpers.constants import set_constant
 from helpers.programs import messages, refused
 
 from dyncollapse.claims import CLAIMS, Measured
@@ -50,7 +51,7 @@ def stopped():
 @pytest.fixture
 def verify(monkeypatch):
     def invoke(*options, claims=CLAIMS):
-        monkeypatch.setattr("dyncollapse.commands.verify.CLAIMS", tuple(claims))
+        set_constant(monkeypatch, "commands.verify.CLAIMS", tuple(claims))
         return CliRunner().invoke(main, ["verify", *options])
 
     return invoke

@@ -1,18 +1,16 @@
 import copy
-import subprocess
-import sys
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 from helpers import reference
+from helpers.constants import set_constant
+from helpers.forks import run_together
 from helpers.reference import EPS, normal, rotation
-from helpers.waiting import PATIENCE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dyncollapse.diagnostics import moments as module
 from dyncollapse.diagnostics.moments import Moments
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -37,9 +35,9 @@ def assert_same(first, second, tolerance=100 * EPS):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """So that a few rows fill several blocks, and several partial sums."""
-    monkeypatch.setattr(module, "FEWEST_ROWS", 1)
-    monkeypatch.setattr(module, "MOST_ROWS", 3)
-    monkeypatch.setattr(module, "BLOCKS_PER_PARTIAL", 2)
+    set_constant(monkeypatch, "diagnostics.moments.FEWEST_ROWS", 1)
+    set_constant(monkeypatch, "diagnostics.moments.MOST_ROWS", 3)
+    set_constant(monkeypatch, "diagnostics.moments.BLOCKS_PER_PARTIAL", 2)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -306,10 +304,4 @@ torch.distributed.destroy_process_group()
 
 
 def test_all_processes_get_the_moments_of_all_rows(tmp_path):
-    command = [sys.executable, "-c", WORKER]
-    workers = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    errors = [worker.communicate(timeout=PATIENCE)[1] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(errors)
+    run_together(*(["-c", WORKER, rank, tmp_path / "store"] for rank in range(2)))

@@ -3,6 +3,7 @@ import json
 
 import pytest
 import torch
+from helpers.constants import set_constant
 from helpers.monitor import ROUND_OFF, assert_same, gaussian, watched
 from helpers.reference import normal, seeded
 from hypothesis import given
@@ -221,7 +222,7 @@ def test_evidence_examined_again_is_the_same_report():
 
 
 def test_progress_counts_rows_to_the_end(monkeypatch):
-    monkeypatch.setattr("dyncollapse.diagnostics.monitor.BLOCK_BYTES", 8 * 5 * 7)
+    set_constant(monkeypatch, "diagnostics.monitor.BLOCK_BYTES", 8 * 5 * 7)
     seen = []
     z, positive = gaussian(0, others=1)
     report = diagnose(z, positive, loss="infonce", progress=lambda *what: seen.append(what))

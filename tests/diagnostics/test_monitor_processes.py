@@ -1,10 +1,7 @@
-import subprocess
-import sys
-
 import pytest
 import torch
+from helpers.forks import run_together
 from helpers.monitor import gaussian, watched
-from helpers.waiting import PATIENCE
 
 # --- Several processes
 
@@ -48,15 +45,7 @@ def test_processes_together_equal_one(tmp_path):
     ]
     data, out = tmp_path / "data.pt", tmp_path / "out"
     torch.save(cases, data)
-    command = [sys.executable, "-c", WORKER]
-    workers = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "meeting"), str(data), str(out)]) for rank in range(2)
-    ]
-    try:
-        assert [worker.wait(timeout=PATIENCE) for worker in workers] == [0, 0]
-    finally:
-        for worker in workers:
-            worker.kill()
+    run_together(*(["-c", WORKER, rank, tmp_path / "meeting", data, out] for rank in range(2)))
     found = [torch.load(f"{out}{rank}") for rank in range(2)]
     for case, ((views, _, sample), *both) in enumerate(zip(cases, *found, strict=True)):
         (first, rows), (second, other_rows) = both
@@ -118,8 +107,7 @@ dist.destroy_process_group()
 
 def test_unlike_processes_are_told_on_all_and_draw_apart(tmp_path):
     arguments = [str(tmp_path / "meeting"), str(tmp_path / "out")]
-    workers = [subprocess.Popen([sys.executable, "-c", UNLIKE, str(rank), *arguments]) for rank in range(2)]
-    assert [worker.wait(timeout=PATIENCE) for worker in workers] == [0, 0]
+    run_together(*(["-c", UNLIKE, rank, *arguments] for rank in range(2)))
     (told, keys), (other_told, other_keys) = (torch.load(f"{arguments[1]}{rank}") for rank in range(2))
     assert told == other_told
     assert told[0] == "process(es) [0] have seen no embeddings; update every monitor before all_reduce"

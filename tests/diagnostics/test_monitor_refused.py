@@ -1,5 +1,6 @@
 import pytest
 import torch
+from helpers.constants import set_constant
 from helpers.monitor import assert_same, gaussian, watched
 
 from dyncollapse import Monitor, diagnose
@@ -110,7 +111,7 @@ def test_monitors_of_unlike_things_do_not_merge():
 
 
 def test_later_blocks_are_looked_at_too(monkeypatch):
-    monkeypatch.setattr("dyncollapse.diagnostics.monitor.BLOCK_BYTES", 8 * 3 * 100)
+    set_constant(monkeypatch, "diagnostics.monitor.BLOCK_BYTES", 8 * 3 * 100)
     z = torch.randn(350, 3, generator=torch.Generator().manual_seed(0))
     z[320, 2] = float("nan")
     monitor = Monitor()

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 import torch
+from helpers.constants import set_constant
 from helpers.reference import covariance
 
 from dyncollapse import (
@@ -22,7 +23,6 @@ from dyncollapse import (
 )
 from dyncollapse.dynamics import _kernels
 from dyncollapse.dynamics import ensemble as ensembles
-from dyncollapse.model import _drawing
 from dyncollapse.model.streams import numbers_per_step
 
 RUNS, N, DIM = 10, 8, 4
@@ -32,8 +32,8 @@ SIZE = numbers_per_step(N, DIM)  # of one run
 @pytest.fixture
 def small_parts(monkeypatch):
     """Ten runs are four streams, of two or three runs, and four parts."""
-    monkeypatch.setattr(_drawing, "SHARED", 3 * SIZE)
-    monkeypatch.setattr(_kernels, "WORTH_A_SHARE", 2 * SIZE)
+    set_constant(monkeypatch, "model._drawing.SHARED", 3 * SIZE)
+    set_constant(monkeypatch, "dynamics._kernels.WORTH_A_SHARE", 2 * SIZE)
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ def test_parts_step_in_as_many_threads(count, threads, monkeypatch):
         return gradient(*given)
 
     monkeypatch.setattr(Objective, "gradient", watched)
-    monkeypatch.setattr(_kernels, "WORTH_A_THREAD", 1)  # so that only the sharing keeps it at one
+    set_constant(monkeypatch, "dynamics._kernels.WORTH_A_THREAD", 1)  # so that only the sharing keeps it at one
     train(weights, stream, lr=0.1, steps=200)
     assert {number for _, number in seen} == {1}
     assert len(seen) == count

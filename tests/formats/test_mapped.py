@@ -1,12 +1,11 @@
 """Files that change while they are mapped."""
 
 import os
-import subprocess
 import sys
 
 import numpy as np
 import pytest
-from helpers.waiting import PATIENCE
+from helpers import forks
 
 from dyncollapse.diagnostics.readers import read_rows
 from dyncollapse.formats.mapped import unchanged
@@ -33,6 +32,7 @@ def test_a_file_that_is_changed_is_named(tmp_path, change):
 CUT = """
 import os, sys
 import torch
+torch.set_num_threads(int(sys.argv[2]))
 from dyncollapse.formats.mapped import unchanged
 from dyncollapse.diagnostics.readers import read_rows
 from pathlib import Path
@@ -48,8 +48,6 @@ with unchanged([path]):
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_a_file_that_is_cut_ends_the_process_in_one_line(tmp_path, threads):
     np.save(tmp_path / "z.npy", np.ones((200_000, 8), "f4"))
-    environment = os.environ | {"OMP_NUM_THREADS": threads}
-    command = [sys.executable, "-c", CUT, str(tmp_path / "z.npy")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=PATIENCE)
+    done = forks.run(["-c", CUT, tmp_path / "z.npy", threads])
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "dyncollapse: a file was cut while it was read; give a copy that nothing writes to\n"

@@ -7,12 +7,14 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from helpers import forks
+from helpers.waiting import ONE_THREAD
 
 MEMORY = 1 << 30  # bytes beyond what the warmed process has, and what this one takes beside it to make a try
 STREAM = 1 << 26  # bytes of stdout, and of stderr, that are judged
@@ -21,7 +23,6 @@ MAKING = 30.0  # seconds by the clock, for what takes milliseconds on a machine 
 PROCESSES = 200
 ALLOWED = (0, 1, 2, 130)
 FOREIGN = re.compile(r"site-packages|[A-Za-z]+Warning\b|^\[[WE]\d|^\[rank|libpng|\bcore dumped", re.MULTILINE)
-HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -96,27 +97,19 @@ class Runner:
     def __init__(self, place: Path) -> None:
         self.place, self.world, self.count = place, place / "world", 0
         self.world.mkdir(parents=True)
-        receive, send = os.pipe()
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLCONFIGDIR": str(place / "matplotlib")}
-        environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), *filter(None, sys.path)])
+        reading, writing = os.pipe()
+        environment = {**ONE_THREAD, "MPLCONFIGDIR": str(place / "matplotlib")}
         environment.pop("PYTHONWARNINGS", None)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "fuzz.worker", str(send)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            pass_fds=(send,),
-            text=True,
-            env=environment,
-            cwd=place,
-        )
-        os.close(send)
-        self.answers = os.fdopen(receive)
+        command = ["-m", "fuzz.worker"]
+        self.process = forks.start(command, place, environment, stdin=reading, stdout=subprocess.PIPE)
+        os.close(reading)
+        assert self.process.stdout is not None
+        self.requests, self.answers = os.fdopen(writing, "w"), self.process.stdout
         assert self.answers.readline() == "ready\n"
 
     def close(self) -> None:
         """End the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        self.requests.close()
         self.process.wait()
         self.answers.close()
 
@@ -125,9 +118,8 @@ class Runner:
         streams = {name: str(self.place / name) for name in ("stdout", "stderr")}
         limits = {"seconds": seconds, "idle": idle, "memory": MEMORY, "processes": PROCESSES, "grace": 3.0}
         request = {"arguments": list(arguments), "folder": str(folder), **streams, **limits}
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
+        self.requests.write(json.dumps(request) + "\n")
+        self.requests.flush()
         found = json.loads(self.answers.readline())
         return found | {name: _beginning(path) for name, path in streams.items()}
 

@@ -4,21 +4,19 @@ To start Python with torch takes seconds, a fork milliseconds. A child runs the 
 does, ends as any Python program ends, and counts its own time and memory.
 """
 
-import atexit
 import gc
-import importlib
 import json
 import os
-import pkgutil
 import resource
 import signal
 import sys
-import threading
 import time
-import traceback
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
+
+from helpers.fork_server import finish, warm
 
 LIBRARIES = (
     "matplotlib.pyplot",
@@ -36,17 +34,6 @@ IDLE = 0.05  # of a processor: less is waiting
 ADDRESSES = 12 << 30  # bytes beyond the parent's: a last guard, for memory in use is watched
 WRITTEN = 1 << 30  # bytes of a file, stdout and stderr too
 TICK, PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
-
-
-def warm() -> None:
-    """Import what any command imports."""
-    import dyncollapse
-
-    for module in pkgutil.walk_packages(dyncollapse.__path__, "dyncollapse."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
-    for name in LIBRARIES:
-        importlib.import_module(name)
 
 
 def enter(request: dict[str, Any]) -> None:
@@ -165,30 +152,18 @@ def serve(requests: IO[str], answers: IO[str]) -> list[str] | None:
     return None
 
 
-def finish(arguments: list[str]) -> NoReturn:
-    """Run a command line and end as Python ends a program, but for the seconds it takes to free every module."""
+def command(arguments: list[str]) -> None:
+    """Run a command line."""
     from dyncollapse.commands.main import main
 
-    code: Any = 0
-    try:
-        # With colour, click sends the codes that a name holds, as it would to a terminal.
-        main(arguments, prog_name="dyncollapse", color=True)
-    except SystemExit as ended:
-        code = ended.code
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+    # With colour, click sends the codes that a name holds, as it would to a terminal.
+    main(arguments, prog_name="dyncollapse", color=True)
 
 
 if __name__ == "__main__":
-    warm()
+    warm(LIBRARIES)
     gc.collect()
     gc.freeze()  # else the first collection of each child copies all memory of this process
-    arguments = serve(sys.stdin, os.fdopen(int(sys.argv[1]), "w"))
+    arguments = serve(sys.stdin, os.fdopen(os.dup(1), "w"))
     if arguments is not None:
-        finish(arguments)
+        finish(partial(command, arguments))

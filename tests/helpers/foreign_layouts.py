@@ -1,5 +1,7 @@
 """Synthetic checkpoints in the layouts that libraries leave, each with the backbone and the projector in it."""
 
+from functools import cache
+
 import torch
 from torch import nn
 
@@ -11,7 +13,9 @@ FLAT = dict(zip(CHILDREN, "012345", strict=True))
 UNPOOLED = dict(zip(CHILDREN, "013456", strict=True))
 
 
+@cache
 def backbone(seed=0, stem="imagenet", channels=3):
+    """One for all tests: who changes a weight, changes a copy."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         module = build_backbone(ARCH, stem, channels)

@@ -38,15 +38,19 @@ def checked(stub: Callable[..., Any]) -> Callable[..., Any]:
         return stub
     hints = stub.__annotations__
     stub.__annotations__ = {name: Any if hint in (Self, type[Self]) else hint for name, hint in hints.items()}
-    check = beartype(stub, conf=NUMBERS)
+    # A function in a function comes here whenever it is defined, and its check is made when there is a call to check.
+    check = None if "<locals>" in stub.__qualname__ else beartype(stub, conf=NUMBERS)
 
     @wraps(stub)
     def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal check
         global _left
         _left -= 1
         if _left < 0:
             config.update("jaxtyping_disable", True)
             return kwargs["ret0"]
+        if check is None:
+            check = beartype(stub, conf=NUMBERS)
         return check(*args, **kwargs)
 
     return counted

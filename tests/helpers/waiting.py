@@ -1,13 +1,12 @@
 """Waiting for what another process or thread does; a slow machine only makes it take longer."""
 
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 ONE_THREAD: Mapping[str, str] = {**os.environ, "OMP_NUM_THREADS": "1"}
 # Seconds after which a test gives up what never happens. No test says by it how fast something is.
@@ -40,17 +39,3 @@ def little_work(seconds: float) -> Iterator[None]:
     started = time.process_time()
     yield
     assert time.process_time() - started < seconds
-
-
-@contextmanager
-def program(
-    command: Sequence[object], folder: Path, stderr: str = "stderr", **settings: Any
-) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], str]]]:
-    """A process in a folder, and what it has said on stderr so far, which a file there takes; killed at the end."""
-    with open(folder / stderr, "wb") as file:
-        process = subprocess.Popen(command, cwd=folder, stderr=file, **{"env": ONE_THREAD, **settings})
-    try:
-        yield process, lambda: (folder / stderr).read_text()
-    finally:
-        process.kill()
-        process.wait()

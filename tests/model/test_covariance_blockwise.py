@@ -1,18 +1,16 @@
 import itertools
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import reference
+from helpers import forks, reference
+from helpers.constants import set_constant
 from helpers.reference import normal
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from dyncollapse import ContrastiveCovariance, contrastive_covariance, infonce, infonce_weights
-from dyncollapse.model import _blocks
 from dyncollapse.model.covariance import blockwise_covariance
 
 CASES = [*itertools.product(("infonce", "dot"), ("one-sided", "two-sided")), ("ntxent", "two-sided")]
@@ -44,7 +42,7 @@ def distance(got, expected):
 @pytest.mark.parametrize("n", [2, 12, 13])
 @pytest.mark.parametrize("tile", [4, 1024])
 def test_equals_the_dense_form_at_any_block(loss, views, n, tile, generator, monkeypatch):
-    monkeypatch.setattr(_blocks, "TILE", tile)
+    set_constant(monkeypatch, "model._blocks.TILE", tile)
     problem = pairs(generator, n)
     expected = dense(*problem, loss, views)
     assert float(expected.data.trace()) > 1e-9
@@ -195,7 +193,7 @@ before = megabytes("VmRSS")
 blockwise_covariance(x, x_pos, z, z_pos)
 print(megabytes("VmHWM") - before)
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = forks.run(["-c", code])
     # 128 MB of weights and, for a moment, a tile's worth of logits; 14 000^2 float32 numbers would be 784 MB.
     assert 100 < float(result.stdout) < 300
 

@@ -2,6 +2,7 @@ import itertools
 
 import pytest
 import torch
+from helpers.constants import set_constant
 from helpers.reference import VIEWS, covariance, random_covariance, rotation
 
 from dyncollapse import GaussianTask, Pairs, join_streams, stack_pairs
@@ -187,7 +188,7 @@ def test_fresh_batches_never_repeat_a_sample(generator):
 
 @pytest.mark.parametrize("runs", [(), (2,)])
 def test_fresh_batches_do_not_begin_again_with_every_draw(runs, generator, monkeypatch):
-    monkeypatch.setattr("dyncollapse.model._drawing.DRAWN", 2 * 12)  # two batches of 4 in 3 dimensions
+    set_constant(monkeypatch, "model._drawing.DRAWN", 2 * 12)  # two batches of 4 in 3 dimensions
     batches = list(itertools.islice(GaussianTask.block(3, 1).stream(4, generator, runs), 7))
     drawn = torch.cat([batch.anchor.flatten(0, -2) for batch in batches])
     assert len(rows(drawn)) == len(drawn)

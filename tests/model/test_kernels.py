@@ -4,6 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from helpers.constants import set_constant
 from helpers.pretend_cuda import pretend_cuda
 from helpers.reference import EPS, VIEWS, normal, problems
 from hypothesis import given
@@ -47,7 +48,7 @@ def test_the_force_is_lemma_2s(problem):
 )
 @pytest.mark.parametrize("cached", [1, 2**22])
 def test_the_mean_force_is_that_of_all_batches(cached, runs, batches, dtype, dim, views, monkeypatch):
-    monkeypatch.setattr("dyncollapse.model._kernels.MOST_BYTES", cached)
+    set_constant(monkeypatch, "model._kernels.MOST_BYTES", cached)
     generator = torch.Generator().manual_seed(0)
     (product,) = gaussian_init([dim, 3], generator, runs, 0.5)
     pairs = GaussianTask.block(dim, 2, views=views).sample(12, generator, (*batches, *runs))

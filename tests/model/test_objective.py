@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 from helpers import reference
+from helpers.constants import set_constant
 
 from dyncollapse import GaussianTask, Objective, gaussian_init, sample_flow, stack_pairs, train, uniform_biases
 
@@ -155,7 +156,7 @@ def test_taking_some_runs_and_batches_at_a_time_changes_nothing(loss, runs, batc
     weights = gaussian_init([4, 3, 4], generator, runs, 0.5)
     pairs = GaussianTask.block(4, 2, views=views).sample(n, generator, (*batches, *runs))
     whole = Objective(loss).gradient(weights, pairs)
-    monkeypatch.setattr("dyncollapse.model._kernels.MOST_BYTES", 2 * 8 * n * n)
+    set_constant(monkeypatch, "model._kernels.MOST_BYTES", 2 * 8 * n * n)
     for part, expected in zip(Objective(loss).gradient(weights, pairs), whole, strict=True):
         torch.testing.assert_close(part, expected, rtol=1e-12, atol=1e-13)  # sums in another order
 

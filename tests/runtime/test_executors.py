@@ -9,6 +9,8 @@ import sys
 import time
 
 import pytest
+from helpers import forks
+from helpers.constants import set_constant
 from helpers.waiting import PATIENCE, alive, eventually
 
 from dyncollapse.runtime.executors import dask_workers, local_workers, slurm_workers
@@ -39,8 +41,7 @@ if __name__ == "__main__":
 def test_workers_leave_ctrl_c_to_the_sweep_from_their_first_moment(tmp_path):
     # In a program of its own: workers inherit the signals of their server, which another test may have started.
     (tmp_path / "program.py").write_text(SIGNALS)
-    command = [sys.executable, tmp_path / "program.py"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True False\n"
+    assert forks.run([tmp_path / "program.py"]).stdout == "True False\n"
 
 
 def test_local_workers_share_the_cores():
@@ -176,7 +177,7 @@ def test_dask_cluster_of_two_returns_results_and_repeats_what_is_asked_again():
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere://1"])
 def test_scheduler_that_does_not_answer_is_reported_in_one_line(address, monkeypatch):
-    monkeypatch.setattr("dyncollapse.runtime.executors.CONNECT", "1s")
+    set_constant(monkeypatch, "runtime.executors.CONNECT", "1s")
     with pytest.raises(ValueError, match=f"^scheduler {address} does not answer") as caught:
         dask_workers(scheduler=address).start().__enter__()
     assert "\n" not in str(caught.value)
@@ -194,7 +195,7 @@ def test_submitted_jobs_return_results_and_what_killed_them(submitted, monkeypat
 
 
 def test_submitted_jobs_are_cancelled_with_their_context(submitted, monkeypatch):
-    monkeypatch.setattr("dyncollapse.runtime.executors.GRACE", PATIENCE)  # wait for the job's end, whenever it comes
+    set_constant(monkeypatch, "runtime.executors.GRACE", PATIENCE)  # wait for the job's end, whenever it comes
     with submitted().start() as executor:
         future = executor.submit(time.sleep, 3600)
     assert future.cancelled()
@@ -218,7 +219,7 @@ def test_unknown_option_of_slurm_is_reported_in_one_line(submitted):
 def test_slurm_returns_results_and_what_killed_them(tmp_path, monkeypatch):
     if subprocess.run(["sinfo"], capture_output=True, check=False).returncode:
         pytest.skip("Slurm does not answer")
-    monkeypatch.setattr("dyncollapse.runtime.executors.ASK_QUEUE", 3.0)
+    set_constant(monkeypatch, "runtime.executors.ASK_QUEUE", 3.0)
     with slurm_workers(tmp_path / "jobs", options={"time": "5"}).start() as executor:
         good, bad = executor.submit(math.factorial, 3), executor.submit(os._exit, 9)
         assert good.result(timeout=PATIENCE) == 6

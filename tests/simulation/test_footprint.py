@@ -8,6 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from helpers.bridge import ALONE, small
+from helpers.constants import set_constant
 from helpers.programs import refused
 
 from dyncollapse.bridge.models.encoders import build_encoder
@@ -30,12 +31,10 @@ def test_limits_of_a_container_count(tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text(f"{2**30}\n")
     (tmp_path / "memory.current").write_text(f"{2**29}\n")
     (tmp_path / "memory.stat").write_text("anon 5\nactive_file 1024\ninactive_file 4096\n")
-    monkeypatch.setattr(
-        "dyncollapse.simulation.footprint.LIMITS", ((tmp_path / "memory.max", tmp_path / "memory.current"),)
-    )
+    set_constant(monkeypatch, "simulation.footprint.LIMITS", ((tmp_path / "memory.max", tmp_path / "memory.current"),))
     assert free_memory(CPU) == 2**29 + 5120
     (tmp_path / "memory.max").write_text("max\n")
-    monkeypatch.setattr("dyncollapse.simulation.footprint.MEMINFO", tmp_path / "meminfo")
+    set_constant(monkeypatch, "simulation.footprint.MEMINFO", tmp_path / "meminfo")
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   7 kB\n")
     assert free_memory(CPU) == 7 * 1024
 

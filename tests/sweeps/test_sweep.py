@@ -2,14 +2,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import forks
 from helpers.waiting import eventually
 
 from dyncollapse import Sweep, Trajectory, Workers, dask_workers, expand_grid, local_workers, slurm_workers
@@ -73,7 +72,7 @@ def test_finished_points_are_not_run_again_and_another_grid_is_added(tmp_path):
 def test_every_executor_gives_the_same_results(kind, tmp_path):
     start = {
         "local": lambda: local_workers(2),
-        "dask": lambda: dask_workers(2),
+        "dask": lambda: dask_workers(1),  # each imports PyTorch; two are tried elsewhere
         "submitit": lambda: slurm_workers(tmp_path / "slurm", 2, cluster="local"),
     }
     found = sweep(tmp_path)
@@ -175,7 +174,7 @@ if __name__ == "__main__":
 def test_a_sweep_that_is_killed_goes_on_and_frees_its_folder(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     folder = tmp_path / "sweep"
-    process = subprocess.Popen([sys.executable, tmp_path / "program.py", folder])
+    process = forks.start([tmp_path / "program.py", folder])
     try:
         eventually(lambda: list(folder.glob("points/[!.]*")) or process.poll() is not None)
         with pytest.raises(ValueError, match=f"in use by process {process.pid} on "):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from helpers.constants import set_constant
 from torchvision.transforms.v2 import functional as f
 
 from dyncollapse.bridge.data import augmentations as views
@@ -184,7 +185,7 @@ def test_normalised_pixels_have_the_mean_and_spread_of_the_table():
 def test_square_of_a_strip_is_that_of_the_whole_strip(shape, monkeypatch, generator):
     strip = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     cut = square(strip, 32, 32)
-    monkeypatch.setattr(views, "LONGEST", 1000)
+    set_constant(monkeypatch, "bridge.data.augmentations.LONGEST", 1000)
     assert (cut.int() - square(strip, 32, 32).int()).abs().float().mean() < 1  # of 255; the length is rounded
 
 

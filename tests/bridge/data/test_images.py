@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.bridge import write_images
+from helpers.constants import set_constant
 
 from dyncollapse.bridge import HeldImages, Skipped, Unreadable, open_data
 from dyncollapse.bridge.data import batches as loading
@@ -190,7 +191,7 @@ def test_batches_do_not_depend_on_the_chunks_that_workers_hand_over(mixed, folde
     images, order = open_data(str(folder)).train, Order(12, 6, 7)
 
     def made(chunk):
-        monkeypatch.setattr(loading, "CHUNK", chunk)
+        set_constant(monkeypatch, "bridge.data.batches.CHUNK", chunk)
         return collect(
             batches_from_workers(
                 images, CIFAR, 16, order, steps=(0, 4), rows=slice(0, 6), device=CPU, workers=0, mixed=mixed
@@ -252,7 +253,7 @@ def open_files():
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are counted as Linux lists them")
 @pytest.mark.parametrize("training", [False, True])
 def test_batches_that_are_kept_keep_no_file_open(training, folder, monkeypatch):
-    monkeypatch.setattr(loading, "CHUNK", 1)
+    set_constant(monkeypatch, "bridge.data.batches.CHUNK", 1)
     images, kept, counts = open_data(str(folder)).train, [], []
     if training:
         batches = batches_from_workers(
@@ -270,7 +271,7 @@ def test_batches_that_are_kept_keep_no_file_open(training, folder, monkeypatch):
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are counted as Linux lists them")
 def test_a_batch_of_many_chunks_takes_few_open_files(folder, monkeypatch):
-    monkeypatch.setattr(loading, "CHUNK", 1)
+    set_constant(monkeypatch, "bridge.data.batches.CHUNK", 1)
     counts, whole = [], loading.normalise
     monkeypatch.setattr(loading, "normalise", lambda views: counts.append(open_files()) or whole(views))
     images = open_data(str(folder)).train

@@ -178,6 +178,10 @@ def test_weights_that_are_not_finite_are_refused_by_name(value, word, name, tmp_
     torch.save(tensors, tmp_path / "nan.pt")
     with pytest.raises(ValueError, match=f"{re.escape(name)} holds {word}; take an earlier checkpoint"):
         load_encoder(tmp_path / "nan.pt", arch=ARCH)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_tensors_of_no_weights_need_not_be_finite(value, tmp_path):
     unused = under("backbone.", backbone()) | {"queue": torch.full((3,), value)}
     torch.save(unused, tmp_path / "unused.pt")
     assert load_encoder(tmp_path / "unused.pt", arch=ARCH).matched.startswith("100 of 100")

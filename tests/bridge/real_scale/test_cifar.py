@@ -3,6 +3,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from helpers.constants import set_constant
 from helpers.real_scale import site
 
 from dyncollapse.bridge.evaluation.digits_check import table_recipes
@@ -20,7 +21,7 @@ def test_rows_that_fail_are_told_and_fail_their_part(tmp_path, archive, monkeypa
         finish(recipe, *rest)
 
     monkeypatch.setattr(cifar, "finish_run", some)
-    monkeypatch.setattr(cifar, "ORDER", ("linear", "mlp"))
+    set_constant(monkeypatch, "bridge.real_scale.cifar.ORDER", ("linear", "mlp"))
     monkeypatch.setattr(cifar, "table_recipes", lambda common: table_recipes(common, ("linear", "mlp")))
     found = cifar.measure(site(tmp_path, cifar=archive))
     assert found.failed
@@ -29,7 +30,7 @@ def test_rows_that_fail_are_told_and_fail_their_part(tmp_path, archive, monkeypa
 
 
 def test_rows_for_which_no_time_is_left_are_named(tmp_path, archive, monkeypatch):
-    monkeypatch.setattr(cifar, "ROOM", 1e9)  # as if the first had taken an age
+    set_constant(monkeypatch, "bridge.real_scale.cifar.ROOM", 1e9)  # as if the first had taken an age
     found = cifar.measure(site(tmp_path, cifar=archive))
     assert len(found.values["rows"]) == 1
     assert len(found.skipped) == 8

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers.bridge import ALONE, small
+from helpers.constants import set_constant
 from helpers.real_scale import CPU, Clock, site
 
 from dyncollapse.bridge.data.images import open_data, some_images
@@ -55,7 +56,7 @@ def test_batch_is_the_largest_that_is_about_as_fast_as_any_and_fits():
 def test_training_that_stands_still_fails_its_part(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.optim.Optimizer.step", lambda *_args, **_kwargs: None)
     monkeypatch.setattr("timm.optim.lars.Lars.step", lambda *_args, **_kwargs: None)
-    monkeypatch.setattr(throughput, "VARIANTS", {"SimCLR-none": {"projector": "none"}})
+    set_constant(monkeypatch, "bridge.real_scale.throughput.VARIANTS", {"SimCLR-none": {"projector": "none"}})
     found = throughput.measure(site(tmp_path))
     assert [f.what for f in found.findings if f.holds is False] == [
         "SimCLR-none, share of weights that training changed"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.bridge import ALONE, small
+from helpers.constants import set_constant
 from helpers.pretend_cuda import pretend_cuda
 from helpers.programs import refused
 from helpers.real_scale import call, site
@@ -24,7 +25,11 @@ from dyncollapse.bridge.training.training_log import read_log
 
 @pytest.mark.slow
 def test_command_does_every_part_and_leaves_a_report(tmp_path, archive, monkeypatch, capfd):
-    monkeypatch.setattr(report, "PARTS", tuple(replace(part, most=10 * part.most) for part in report.PARTS))
+    set_constant(
+        monkeypatch,
+        "bridge.real_scale.report.PARTS",
+        tuple(replace(part, most=10 * part.most) for part in report.PARTS),
+    )
     options = ["--full", "--tiny", "--device", "cpu", "--minutes", 90, "--json"]
     done = call(*options, "--cifar", archive, "--out", tmp_path / "out")
     assert done.exit_code == 0, done.stderr
@@ -55,8 +60,8 @@ def test_command_does_every_part_and_leaves_a_report(tmp_path, archive, monkeypa
 def test_part_keeps_to_one_device(part, tmp_path, archive, monkeypatch):
     # Two of each: all projectors go to a device alike, and pretending is slow.
     variants = {name: throughput.VARIANTS[name] for name in ("SimCLR-mlp", "DirectCLR")}
-    monkeypatch.setattr(throughput, "VARIANTS", variants)
-    monkeypatch.setattr(cifar, "ORDER", ("mlp", "linear"))
+    set_constant(monkeypatch, "bridge.real_scale.throughput.VARIANTS", variants)
+    set_constant(monkeypatch, "bridge.real_scale.cifar.ORDER", ("mlp", "linear"))
     monkeypatch.setattr(cifar, "table_recipes", lambda common: table_recipes(common, ("mlp", "linear")))
     with pretend_cuda() as device:
         found = part.measure(site(tmp_path, device, cifar=archive))

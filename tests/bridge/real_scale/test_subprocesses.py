@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 from helpers import bridge as parts
+from helpers.constants import set_constant
 from helpers.real_scale import CPU, Clock, call, site
 from helpers.waiting import ONE_THREAD, PATIENCE, alive, eventually
 
@@ -19,7 +20,7 @@ from dyncollapse.bridge.real_scale.scale import FULL
 
 def run(folder, monkeypatch, *measures, minutes=60.0, hear=lambda _text: None):
     chosen = tuple(Part(k, measure.__name__, measure, PATIENCE) for k, measure in enumerate(measures, 7))
-    monkeypatch.setattr(report, "PARTS", chosen)
+    set_constant(monkeypatch, "bridge.real_scale.report.PARTS", chosen)
     said = []
     folder.mkdir()
     found = report.run_parts(folder, CPU, tiny=True, minutes=minutes, tell=lambda text: (said.append(text), hear(text)))
@@ -78,7 +79,7 @@ def test_parts_for_which_no_time_is_left_fail(tmp_path, monkeypatch):
 
 
 def test_failed_part_ends_the_command_with_1(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "PARTS", (Part(7, "wrong", parts.wrong_part, PATIENCE),))
+    set_constant(monkeypatch, "bridge.real_scale.report.PARTS", (Part(7, "wrong", parts.wrong_part, PATIENCE),))
     result = call("--full", "--tiny", "--device", "cpu", "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == "dyncollapse: part 7: error: 0.5 (at most 0.1: FAILED)"

@@ -3,15 +3,13 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from helpers import bridge_worker
 from helpers.bridge import ALONE, small, states
-from helpers.waiting import PATIENCE
+from helpers.forks import run_together
 from torch import nn
 
 from dyncollapse.bridge import GlobalBatchNorm, Process, build_encoder
@@ -29,23 +27,9 @@ def launch(out, count, cases):
         port = probe.getsockname()[1]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", bridge_worker.__file__, str(out), json.dumps(cases)],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-    try:
-        for worker in workers:
-            _, errors = worker.communicate(timeout=PATIENCE)
-            assert worker.returncode == 0, errors
-    finally:
-        for worker in workers:
-            worker.kill()
+    ranks = [{**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    command = ["-W", "error", bridge_worker.__file__, out, json.dumps(cases)]
+    run_together(*(command for _ in ranks), envs=ranks)
 
 
 @pytest.mark.slow

@@ -1,13 +1,11 @@
 """Pretraining: stopped, killed and resumed, and out of disk."""
 
-import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
+from helpers import forks
 from helpers.bridge import ALONE, equal, small, states, write_images
 from helpers.programs import small_disk
 from helpers.waiting import eventually
@@ -109,15 +107,9 @@ def test_stop_signal_ends_after_the_step_with_a_checkpoint(number, tmp_path):
 def test_killed_command_resumes_to_the_same_weights(tmp_path):
     # The real thing: another process, SIGKILL in the middle of whatever it does, and the command that goes on.
     options = ["--epochs", "4", "--batch-size", "256", "--checkpoint-every", "1", "--monitor-every", "5"]
-    command = [sys.executable, "-m", "dyncollapse", "bridge", "pretrain"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     out = tmp_path / "killed"
-    victim = subprocess.Popen(
-        [*command, "--data", "digits", "--no-tensorboard", *options, "--out", str(out)],
-        env=environment,
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
+    command = ["-m", "dyncollapse", "bridge", "pretrain", "--data", "digits", "--no-tensorboard", *options]
+    victim = forks.start([*command, "--out", out])
     eventually(lambda: len(checkpoints(out)) > 1)
     victim.send_signal(signal.SIGKILL)
     victim.wait()

@@ -1,0 +1,159 @@
+"""A process with everything imported, which forks a child for each program that `helpers.forks` asks for.
+
+A child begins as Python begins a program, in a folder and with streams and an environment of its own, and ends as
+Python ends one, but for the seconds it takes to free every module.
+"""
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import selectors
+import signal
+import socket
+import sys
+import threading
+import types
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from helpers.forks import NUMBER
+
+LIBRARIES = ("scipy.integrate", "sklearn.datasets", "sklearn.linear_model", "timm.optim", "torchvision.transforms.v2")
+
+
+def warm(libraries: Iterable[str]) -> None:
+    """Import the package and what commands import later."""
+    import dyncollapse
+
+    for module in pkgutil.walk_packages(dyncollapse.__path__, "dyncollapse."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for name in libraries:
+        importlib.import_module(name)
+
+
+def serve(connection: socket.socket) -> dict[str, Any] | None:
+    """Fork a child for each request; returns in a child, with its request, and at the end of all, with None."""
+    tellings: dict[int, int] = {}  # where to tell of a child
+    woken, waking = socket.socketpair()
+    waking.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(waking.fileno())
+    selector = selectors.DefaultSelector()
+    selector.register(connection, selectors.EVENT_READ)
+    selector.register(woken, selectors.EVENT_READ)
+    while True:
+        ready = {key.fileobj for key, _ in selector.select()}
+        if woken in ready:
+            woken.recv(4096)
+            _tell_ends(tellings)
+        if connection not in ready:
+            continue
+        message, files, *_ = socket.recv_fds(connection, 1, 5)
+        child = os.fork() if message else 0
+        if child == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            selector.close()
+            for end in (connection, woken, waking):
+                end.close()
+            for other in (*files[1:2], *tellings.values()):
+                os.close(other)
+            return _entered(files[0], files[2:]) if message else None
+        file, telling, *streams = files
+        tellings[child] = telling
+        os.write(telling, NUMBER.pack(child))
+        for number in (file, *streams):
+            os.close(number)
+
+
+def _tell_ends(tellings: dict[int, int]) -> None:
+    while tellings:
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if child == 0:
+            return
+        telling = tellings.pop(child)
+        with suppress(BrokenPipeError):  # nobody waits for it
+            os.write(telling, NUMBER.pack(status))
+        os.close(telling)
+
+
+def _entered(file: int, streams: list[int]) -> dict[str, Any]:
+    """Take the folder, the environment and the streams of a request."""
+    with open(file, "rb") as content:
+        request = json.load(content)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    # What a stream can do is found out when it is opened.
+    sys.stdin = os.fdopen(0, encoding=sys.stdin.encoding, closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding=sys.stdout.encoding, closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, encoding=sys.stderr.encoding, errors="backslashreplace", closefd=False)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    if request["session"]:
+        os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return request
+
+
+def begin(command: list[str]) -> None:
+    """Do what Python does with the words of a command line."""
+    if command[:2] == ["-W", "error"]:
+        command = command[2:]
+    else:
+        sys.warnoptions.clear()
+        warnings.filters.remove(("error", None, Warning, None, 0))
+        warnings._filters_mutated()  # type: ignore[attr-defined]
+    match command:
+        case ["-c", code, *arguments]:
+            sys.argv, sys.path[:0] = ["-c", *arguments], [""]
+            program = sys.modules["__main__"] = types.ModuleType("__main__")
+            exec(compile(code, "<string>", "exec"), program.__dict__)
+        case ["-m", name, *arguments]:
+            sys.argv, sys.path[:0] = ["-m", *arguments], [os.getcwd()]
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+        case [script, *arguments]:
+            sys.argv, sys.path[:0] = [script, *arguments], [os.path.dirname(script)]
+            runpy.run_path(script, run_name="__main__")
+
+
+def finish(work: Callable[[], object]) -> NoReturn:
+    """Do the work of a program, and end as Python ends one."""
+    code: Any = 0
+    try:
+        work()
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    if not isinstance(code, int | None):
+        sys.stderr.write(f"{code}\n")
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            sys.stderr.write(f"Exception ignored in: {stream!r}: {error}\n")
+            code = 120
+    os._exit(code or 0)
+
+
+if __name__ == "__main__":
+    warm(LIBRARIES)
+    gc.collect()
+    gc.freeze()  # else the first collection of each child copies all memory of this process
+    with socket.socket(fileno=int(sys.argv[1])) as client:
+        client.send(b".")
+        request = serve(client)
+    finish(lambda: begin(request["command"]) if request else None)
