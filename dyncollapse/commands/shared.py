@@ -48,7 +48,14 @@ class OneLineErrors(HelpPage, click.Group):
             except OSError as error:  # click itself exits quietly when the reader of a pipe is gone
                 if error.filename is not None:
                     fail(2, f"{error.filename} cannot be used ({error.strerror}); name another, or make it accessible")
+                _drop_output()
                 fail(1, f"standard output could not be written ({error.strerror})")
+
+
+def _drop_output() -> None:
+    """Send what is left in the buffer of stdout nowhere; Python would write it when it ends, and fail again."""
+    with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _misuse(error: click.UsageError) -> str:

@@ -68,7 +68,7 @@ def _run(simulation: Simulation, folder: Path) -> tuple[Outcome, dict[str, Any]]
             report.update(save(so_far, folder))
 
     def kept() -> str:
-        return "Nothing was recorded." if is_free(folder) else f"The results so far are in {folder}/"
+        return "Nothing was recorded." if not any(folder.glob("*.npz")) else f"The results so far are in {folder}/"
 
     try:
         known = {} if is_free(folder) else recorded(folder)

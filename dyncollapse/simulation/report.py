@@ -27,6 +27,9 @@ from dyncollapse.theory.modes import at_threshold, modes
 from dyncollapse.theory.population import negatives_needed, population_valid
 
 
+RECORD = "run.json"
+
+
 def report(outcome: Outcome) -> dict[str, Any]:
     """The report of an outcome as plain JSON values: settings, predictions, ends of the dynamics, verdict.
 
@@ -51,6 +54,9 @@ def report(outcome: Outcome) -> dict[str, Any]:
 def save(outcome: Outcome, folder: Path) -> dict[str, Any]:
     """Write run.json and one .npz file per trajectory, each atomically.
 
+    The first run.json of a folder is written before the trajectories, with none in it: whenever the process is killed,
+    `was_killed` knows the folder again.
+
     Args:
         outcome: The outcome.
         folder: The run folder; it must exist.
@@ -61,18 +67,20 @@ def save(outcome: Outcome, folder: Path) -> dict[str, Any]:
     Raises:
         CannotWrite: Where a file cannot be written.
     """
+    values = report(outcome)
+    if not (folder / RECORD).exists():
+        write_json(folder / RECORD, values | {"status": "running", "dynamics": {}, "verdict": None})
     settings = {"config": outcome.simulation.configuration.as_dict()}  # so that every file has its seed
     for name, trajectory in outcome.trajectories.items():
         replace(trajectory, meta=trajectory.meta | settings).save(folder / f"{name}.npz")
-    values = report(outcome)
-    write_json(folder / "run.json", values)
+    write_json(folder / RECORD, values)
     return values
 
 
 def was_killed(folder: Path, configuration: Configuration) -> bool:
     """Whether an unlocked folder was left by a process that was killed while it ran this configuration."""
     try:
-        found = read_json(folder / "run.json")
+        found = read_json(folder / RECORD)
         settings = {name: found["config"][name] for name in configuration.as_dict()}
         return found["status"] == "running" and settings | {"out": None} == configuration.as_dict() | {"out": None}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -82,7 +90,7 @@ def was_killed(folder: Path, configuration: Configuration) -> bool:
 def recorded(folder: Path) -> dict[str, Trajectory]:
     """The trajectories that a killed run had saved, one for each dynamics that had ended."""
     found = {}
-    for name in read_json(folder / "run.json")["dynamics"]:
+    for name in read_json(folder / RECORD)["dynamics"]:
         with suppress(OSError, ValueError):  # a dynamics whose file cannot be read is run again
             found[name] = Trajectory.load(folder / f"{name}.npz")
     return found

@@ -26,7 +26,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(simulate, tmp_path):
     with small_disk(0):
         result = simulate("--out", "mine")
     assert result.exit_code == 1
-    said = "dyncollapse: mine/sgd.npz could not be written (File too large). Nothing was recorded."
+    said = "dyncollapse: mine/run.json could not be written (File too large). Nothing was recorded."
     assert messages(result.stderr) == [said]
     assert not list(tmp_path.iterdir())
 
