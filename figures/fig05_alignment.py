@@ -84,8 +84,8 @@ point has distinct singular values: the smallest gap of P is {conditions["distin
 data covariance I, augmentation {2 * RHO:g} I, so that the rest point is a multiple of an orthogonal matrix (smallest gap of P
 {conditions["isotropic"][2]:.1e}, same C) and C decides: |A| becomes the anti-diagonal permutation. The assumptions of the theorem as
 printed hold in both rows: along the flow X, of order 1 at the start, has no eigenvalue below {min(c[0] for c in conditions.values()):.1e} (an overshoot
-near rest), and each layer's singular values end distinct, at least {min(c[1] for c in conditions.values()):.2g} apart. What decides is whether the
-gaps of P exceed |C|. Flow: infinitely many samples, t = {TIME:g}. SGD: fresh batches of {BATCH},
+near rest), and each layer's singular values end distinct, at least {min(c[1] for c in conditions.values()):.2g} apart. What decides is how the
+gaps of P compare with the spread of C's eigenvalues. Flow: infinitely many samples, t = {TIME:g}. SGD: fresh batches of {BATCH},
 learning rate {LR}, {steps} steps; its noise splits the isotropic singular values, so neither pattern is clean there.
 Means over runs of |A|'s diagonal: distinct {diagonal["distinct", "flow"]:.3f} (flow), {diagonal["distinct", "SGD"]:.3f} (SGD); isotropic
 {diagonal["isotropic", "flow"]:.3f} (flow), {diagonal["isotropic", "SGD"]:.3f} (SGD). Anti-diagonal, isotropic flow: {antidiagonal["isotropic", "flow"]:.6f}.

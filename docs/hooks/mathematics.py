@@ -2,10 +2,13 @@
 
 import html
 import re
+import unicodedata
 from typing import Any
 
 import latex2mathml.converter
 
+DOT = re.compile(r"<mover>(?:<mrow>)?<mi>([A-Za-z])</mi>(?:</mrow>)?<mo>&#x002D9;</mo></mover>")
+COMBINING_DOT = "\u0307"
 SPAN = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
 BLOCK = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOTALL)
 # What no browser draws as it stands, in words that MathML has.
@@ -22,4 +25,9 @@ def _mathml(escaped: str, display: str) -> str:
     formula = html.unescape(escaped).strip()
     for name, plain in SYNONYMS.items():
         formula = re.sub(re.escape(name) + r"(?![A-Za-z])", lambda _, plain=plain: plain, formula)
-    return latex2mathml.converter.convert(formula, display=display)
+    return DOT.sub(_dotted, latex2mathml.converter.convert(formula, display=display))
+
+
+def _dotted(match: re.Match[str]) -> str:
+    """A letter with its dot as one character: without a font for mathematics, browsers lose a dot of its own."""
+    return f'<mi style="font-style: italic">{unicodedata.normalize("NFC", match[1] + COMBINING_DOT)}</mi>'

@@ -17,6 +17,10 @@ TOPICS = ROOT / "dyncollapse" / "commands" / "topics"
 GALLERY = ROOT / "figures" / "gallery"
 DOCUMENT = re.compile(r"\bdocs/((?:explanation|how-to|reference)/[\w-]+|results|design|tutorial)\.md\b")
 PICTURE = re.compile(r"\((?:\.\./)+figures/gallery/([\w-]+\.png)\)")
+NOTATION = """Where a signature says `Tensor`, NumPy arrays and lists of numbers are taken, too, and tensors come back.
+`Float[Tensor, "*runs n d"]` is an array of floating-point numbers whose last axes are n and d, with any axes for runs
+in front. `Weights` is a sequence of such arrays, one (*runs, out, in) per layer, the first layer first. Times are flow
+times, learning rate x steps."""
 # The wings whose public names each page shows, and its first words.
 PAGES = {
     "toy": (("model", "dynamics"), "Toy networks", "Gaussian data, networks, losses; SGD and gradient flows."),
@@ -45,6 +49,7 @@ def api_page(name: str) -> str:
     wings, title, summary = PAGES[name]
     package = "dyncollapse.bridge" if name == "bridge" else "dyncollapse"
     lines = [f"# {title}", "", f"{summary} `from {package} import NAME` imports each of these names.", ""]
+    lines += [] if name == "bridge" else [NOTATION, ""]
     for _, path in sorted(_exported(wings), key=lambda pair: _place(pair[1], wings)):
         lines += [f"::: {path}", ""]
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from dyncollapse.theory.equilibria import rest_singular_values
 from dyncollapse.theory.imbalance import imbalance, isotropic_rest_layers
 
 
-@claim("theorem-2-isotropic", "not in the paper (theory.md 5e)", "largest difference of |A| and of singular values")
+@claim("theorem-2-isotropic", "not in the paper (5e)", "largest difference of |A| and of singular values")
 def theorem_2_isotropic() -> Measured:
     """On isotropic data |A| becomes the anti-diagonal permutation, and s1^2, s2^2 = (+-c + sqrt(c^2 + 4 p*^2)) / 2.
 
@@ -37,7 +37,7 @@ def theorem_2_isotropic() -> Measured:
     return Measured(float(max(errors)), 1e-8)
 
 
-@claim("theorem-2-fixed-force", "not in the paper (theory.md 5e)", "largest 1 - |A_kk| at the end")
+@claim("theorem-2-fixed-force", "not in the paper (5e)", "largest 1 - |A_kk| at the end")
 def theorem_2_fixed_force() -> Measured:
     """Even a fixed X > 0, under which the layers grow to infinity, need not align more than the leading direction.
 
@@ -89,7 +89,7 @@ def _hardest_layers() -> list[Weights]:
     ]
 
 
-@claim("theorem-2-certificate", "not in the paper (theory.md 5e)", "largest sine of misalignment over its bound")
+@claim("theorem-2-certificate", "not in the paper (5e)", "largest sine of misalignment over its bound")
 def theorem_2_certificate() -> Measured:
     """Where the gaps of P exceed C, the layers' vectors differ by no more than Davis and Kahan's bound from P and C.
 
@@ -119,7 +119,7 @@ def theorem_2_certificate() -> Measured:
     return Measured(max(ratios), 1.0)
 
 
-@claim("theorem-2-separation", "not in the paper (theory.md 5e)", "largest guaranteed gap over the actual one")
+@claim("theorem-2-separation", "not in the paper (5e)", "largest guaranteed gap over the actual one")
 def theorem_2_separation() -> Measured:
     """P and C alone guarantee a gap between eigenvalues of W1 W1^T, less C's centre, and other ones of W2^T W2.
 
@@ -142,7 +142,7 @@ def theorem_2_separation() -> Measured:
     return Measured(max(ratios), 1 + 1e-9)
 
 
-@claim("theorem-2-balanced", "not in the paper (theory.md 5e)", "largest 1 - alignment over time")
+@claim("theorem-2-balanced", "not in the paper (5e)", "largest 1 - alignment over time")
 def theorem_2_balanced() -> Measured:
     """Layers that start with C = lambda I are aligned for all time, whatever the data.
 

@@ -28,7 +28,7 @@ AT_REST = 1e-8
 OBJECTIVES = (Objective(), Objective("dot", 0.5), Objective("spectral"))
 
 
-@claim("population-limit", "not in the paper (theory.md 5a)", "largest deviation of X and L, in standard errors")
+@claim("population-limit", "not in the paper (5a)", "largest deviation of X and L, in standard errors")
 def population_limit() -> Measured:
     """For N -> infinity X tends to S_e^(1/2) [(I+K)^-1 + (I+K)^-2] S_e^(1/2) - A_e with K = S_e^(1/2) P^T P S_e^(1/2).
 
@@ -59,7 +59,7 @@ def population_limit() -> Measured:
     return Measured(max(deviations), SIGMAS)
 
 
-@claim("population-loss", "not in the paper (theory.md 5a)", "relative error of P X")
+@claim("population-loss", "not in the paper (5a)", "relative error of P X")
 def population_loss_gradient() -> Measured:
     """The population limit of Eq. 2 is tr(P A_e P^T)/2 - logdet(I+C)/2 - tr((I+C)^-1 C)/2 + log N with C = P S_e P^T.
 
@@ -104,7 +104,7 @@ def population_jacobian_exact() -> Measured:
     return Measured(max(errors), ROUND_OFF)
 
 
-@claim("population-rest", "not in the paper (theory.md 5b)", "largest difference of singular values")
+@claim("population-rest", "not in the paper (5b)", "largest difference of singular values")
 def population_rest() -> Measured:
     """A mode of Eq. 2's population flow rests at c* = 1/u - 1, u = (-1 + sqrt(1 + 8 rho))/2, and at 0 if rho >= 1.
 
@@ -123,7 +123,7 @@ def population_rest() -> Measured:
     return Measured(worst, AT_REST)
 
 
-@claim("rest-any-covariances", "not in the paper (theory.md 5b)", "relative difference of P^T P at rest")
+@claim("rest-any-covariances", "not in the paper (5b)", "relative difference of P^T P at rest")
 def rest_any_covariances() -> Measured:
     """For any two covariances P^T P rests at U diag(c*) U^T, where A_e u = 2 rho S_e u, U^T S_e U = I.
 
@@ -160,7 +160,7 @@ def _growth_exponent(task: GaussianTask, batch: int) -> tuple[float, float]:
     return float(found.mean()), float(found.std()) / runs**0.5
 
 
-@claim("threshold-one-sided", "not in the paper (theory.md 5c)", "distance of the threshold a / s from 2")
+@claim("threshold-one-sided", "not in the paper (5c)", "distance of the threshold a / s from 2")
 def threshold_one_sided() -> Measured:
     """With one-sided views a mode of Eq. 2 collapses exactly when a >= 2 s: k >= 1 in the paper's convention S = I/2.
 
@@ -181,7 +181,7 @@ def threshold_one_sided() -> Measured:
     return Measured(abs(crossing - (collapse_threshold(s) or math.nan) / s), SIGMAS * error)
 
 
-@claim("rest-one-sided-sgd", "not in the paper (theory.md 5c)", "relative deviation of p^2 from the closed form")
+@claim("rest-one-sided-sgd", "not in the paper (5c)", "relative deviation of p^2 from the closed form")
 def rest_one_sided_sgd() -> Measured:
     """Below the threshold SGD on finite batches rests at the population's p^2, up to a share `negatives_needed` / N.
 
@@ -193,7 +193,7 @@ def rest_one_sided_sgd() -> Measured:
     return Measured(abs(deviation), band)
 
 
-@claim("no-threshold-two-sided", "not in the paper (theory.md 5c)", "relative deviation of p^2 from the closed form")
+@claim("no-threshold-two-sided", "not in the paper (5c)", "relative deviation of p^2 from the closed form")
 def no_threshold_two_sided() -> Measured:
     """With two-sided views additive noise never collapses a mode: rho = a / (s + a) < 1 for every a.
 
@@ -214,7 +214,7 @@ def no_threshold_two_sided() -> Measured:
     return worst
 
 
-@claim("two-sided-suppression", "not in the paper (theory.md 5c)", "distance of the correction's factor from 8/9")
+@claim("two-sided-suppression", "not in the paper (5c)", "distance of the correction's factor from 8/9")
 def two_sided_suppression() -> Measured:
     """Strong two-sided noise only suppresses a mode: p^2 tends to (2/3) s / (s + a)^2.
 
@@ -230,7 +230,7 @@ def two_sided_suppression() -> Measured:
     return Measured(abs(factor - 8 / 9), 5 / ratio)
 
 
-@claim("pair-criterion", "not in the paper (theory.md 5c)", "relative difference of the growth rates")
+@claim("pair-criterion", "not in the paper (5c)", "relative difference of the growth rates")
 def pair_criterion() -> Measured:
     """Near zero a row along v shrinks iff E(v.(x - x+))^2 > E(v.(x - x-))^2 over positive and negative pairs.
 
@@ -256,7 +256,7 @@ def pair_criterion() -> Measured:
     return Measured(relative_error(rates, torch.diag((n - 1) / n * (1 - ratio))), 1e-6)
 
 
-@claim("noise-only-inputs", "not in the paper (theory.md 5b)", "relative difference of P^T P at rest")
+@claim("noise-only-inputs", "not in the paper (5b)", "relative difference of P^T P at rest")
 def noise_only_inputs() -> Measured:
     """Inputs without data serve to cancel noise in the others: the Schur complement takes the place of A.
 

@@ -26,9 +26,7 @@ def _losses_and_pulls(objective: Objective, task: GaussianTask, p: Tensor, n: in
     return objective.value(layers, pairs), -objective.gradient(layers, pairs)[0]
 
 
-@claim(
-    "bilinear-limit", "not in the paper (theory.md 5d)", "largest deviation of P X and of the loss, in standard errors"
-)
+@claim("bilinear-limit", "not in the paper (5d)", "largest deviation of P X and of the loss, in standard errors")
 def bilinear_limit() -> Measured:
     """For N -> infinity dot and spectral loss are -a tr(P S P^T) + b tr[(P S_e P^T)^2]; X = 2 a S - 4 b S_e P^T P S_e.
 
@@ -60,9 +58,7 @@ def bilinear_limit() -> Measured:
     return Measured(max(deviations), SIGMAS)
 
 
-@claim(
-    "bilinear-growth", "not in the paper (theory.md 5d)", "largest deviation of the growth rates, in standard errors"
-)
+@claim("bilinear-growth", "not in the paper (5d)", "largest deviation of the growth rates, in standard errors")
 def bilinear_growth() -> Measured:
     """Near zero a mode grows at the rate 2 s / tau under the authors' toy loss and at 4 s under the spectral loss.
 
@@ -97,7 +93,7 @@ def _rests(objective: Objective, time: float, lr: float) -> Measured:
     return worst
 
 
-@claim("authors-loss-rest", "not in the paper (theory.md 5d)", "relative deviation of p^2 from the closed form")
+@claim("authors-loss-rest", "not in the paper (5d)", "relative deviation of p^2 from the closed form")
 def authors_loss_rest() -> Measured:
     """The loss of the authors' toy code rests at p^2 = tau s / (s + a)^2 > 0: no noise collapses a mode.
 
@@ -109,7 +105,7 @@ def authors_loss_rest() -> Measured:
     return _rests(Objective("dot", 0.1), 0.6, 2e-3)
 
 
-@claim("spectral-loss-rest", "not in the paper (theory.md 5d)", "relative deviation of p^2 from the closed form")
+@claim("spectral-loss-rest", "not in the paper (5d)", "relative deviation of p^2 from the closed form")
 def spectral_loss_rest() -> Measured:
     """The spectral loss rests at p^2 = s / (s + a)^2 > 0 with two-sided views: no noise collapses a mode.
 
@@ -119,7 +115,7 @@ def spectral_loss_rest() -> Measured:
     return _rests(Objective("spectral"), 3.0, 1e-2)
 
 
-@claim("riccati", "not in the paper (theory.md 5d)", "largest relative difference of P^T P")
+@claim("riccati", "not in the paper (5d)", "largest relative difference of P^T P")
 def riccati() -> Measured:
     """For S + A = I the flows of the dot and spectral losses are matrix Riccati equations with an exact solution.
 

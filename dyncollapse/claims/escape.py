@@ -62,7 +62,7 @@ def _error_of_difference(depth: int) -> float:
 NEXT_ORDER = 1e-4
 
 
-@claim("escape-one-layer", "not in the paper (theory.md 5f)", "relative error of the difference between two starts")
+@claim("escape-one-layer", "not in the paper (5f)", "relative error of the difference between two starts")
 def escape_one_layer() -> Measured:
     """One layer's mode leaves zero after log(p* / p0) / x0, with x0 = 2 s_e (1 - rho).
 
@@ -77,7 +77,7 @@ def escape_one_layer() -> Measured:
     return Measured(_error_of_difference(1), NEXT_ORDER)
 
 
-@claim("escape-deep", "not in the paper (theory.md 5f)", "relative error of the difference between two starts")
+@claim("escape-deep", "not in the paper (5f)", "relative error of the difference between two starts")
 def escape_deep() -> Measured:
     """A mode of L >= 2 layers leaves zero after p0^-(2 - 2/L) / (2 (L - 1) x0): a power of its start, not a log.
 
@@ -87,7 +87,7 @@ def escape_deep() -> Measured:
     return Measured(max(_error_of_difference(depth) for depth in (2, 3, 4, 5)), NEXT_ORDER)
 
 
-@claim("escape-bound", "not in the paper (theory.md 5f)", "longest escape time over that of balanced layers")
+@claim("escape-bound", "not in the paper (5f)", "longest escape time over that of balanced layers")
 def escape_bound() -> Measured:
     """Among aligned layers with the same product, balanced ones escape last: their escape time bounds all others.
 
@@ -108,7 +108,7 @@ def escape_bound() -> Measured:
     return Measured(max(ratios), 1.0)
 
 
-@claim("dead-or-waiting", "not in the paper (theory.md 5f)", "dimensions whose fate contradicts their rho")
+@claim("dead-or-waiting", "not in the paper (5f)", "dimensions whose fate contradicts their rho")
 def dead_or_waiting() -> Measured:
     """A collapsed dimension with rho < 1 escapes by its escape time; one with rho >= 1 never does.
 

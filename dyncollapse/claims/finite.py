@@ -12,7 +12,7 @@ from dyncollapse.model.objective import Objective
 from dyncollapse.theory.population import negatives_needed
 
 
-@claim("finite-batch-threshold", "not in the paper (theory.md 5h)", "largest deviation of X, in standard errors")
+@claim("finite-batch-threshold", "not in the paper (5h)", "largest deviation of X, in standard errors")
 def finite_batch_threshold() -> Measured:
     """At W = 0 a batch of N has E[X] = (N - 1)/N (2 S_e - A_e): small batches change the rate, not the threshold.
 
@@ -31,7 +31,7 @@ def finite_batch_threshold() -> Measured:
     return Measured(max(deviations), SIGMAS)
 
 
-@claim("finite-batches", "not in the paper (theory.md 5h)", "difference of N times the shortfall from its law")
+@claim("finite-batches", "not in the paper (5h)", "difference of N times the shortfall from its law")
 def finite_batches() -> Measured:
     """With N negatives log Z falls short of its limit by (E[k^2]/E[k]^2 - 1)/(2 N), k being one negative's kernel.
 
@@ -66,7 +66,7 @@ def _shortfall(objective: Objective, variances: list[float]) -> Measured:
     return Measured(abs(float(extrapolated.mean()) - law), bound)
 
 
-@claim("separated-embeddings-freeze", "not in the paper (theory.md 5h)", "largest 1 - alpha_ii of separated embeddings")
+@claim("separated-embeddings-freeze", "not in the paper (5h)", "largest 1 - alpha_ii of separated embeddings")
 def separated_embeddings_freeze() -> Measured:
     """Finite batches freeze: once embeddings separate, alpha_ii tends to 1, and every force vanishes with 1 - alpha_ii.
 
@@ -81,7 +81,7 @@ def separated_embeddings_freeze() -> Measured:
     return Measured(float(shares[1].max()), 1e-3)
 
 
-@claim("effective-negatives", "not in the paper (theory.md 5h)", "largest relative difference")
+@claim("effective-negatives", "not in the paper (5h)", "largest relative difference")
 def effective_negatives_counted() -> Measured:
     """The effective number of candidates of a softmax row is the exponential of its entropy.
 

@@ -78,7 +78,7 @@ def rankme_known() -> Measured:
     return Measured(max(errors), ROUND_OFF)
 
 
-@claim("participation-ratio", "convention (theory.md 5i)", "largest relative error")
+@claim("participation-ratio", "convention (beyond the paper, 5i)", "largest relative error")
 def participation_ratio_known() -> Measured:
     """The participation ratio of a geometric spectrum is (1 - q^n)(1 + q) / ((1 - q)(1 + q^n)).
 
@@ -170,7 +170,7 @@ def lidar_known() -> Measured:
     return Measured(max(errors), 1e-11)
 
 
-@claim("covariance-eigenvalues", "convention (theory.md 5i)", "relative difference")
+@claim("covariance-eigenvalues", "convention (beyond the paper, 5i)", "relative difference")
 def covariance_eigenvalues() -> Measured:
     """Eigenvalues of the embedding covariance are sigma^2 / N, sigma being singular values of the centred embeddings.
 

@@ -24,7 +24,7 @@ from dyncollapse.theory.imbalance import imbalance
 RATES = [2.0**-e for e in range(5, 9)]
 
 
-@claim("sgd-first-order", "not in the paper (theory.md 5g)", "distance of the order in the learning rate from 1")
+@claim("sgd-first-order", "not in the paper (5g)", "distance of the order in the learning rate from 1")
 def sgd_first_order() -> Measured:
     """On one fixed batch SGD converges to the gradient flow at first order in the learning rate.
 
@@ -42,7 +42,7 @@ def sgd_first_order() -> Measured:
     return Measured(max(abs(slope - 1) for slope in slopes), 0.1)
 
 
-@claim("sgd-imbalance-step", "not in the paper (theory.md 5g)", "relative error of the change of C")
+@claim("sgd-imbalance-step", "not in the paper (5g)", "relative error of the change of C")
 def sgd_imbalance_step() -> Measured:
     """One SGD step of rate lr changes C = W1 W1^T - W2^T W2 by exactly lr^2 (G1 G1^T - G2^T G2).
 
@@ -58,7 +58,7 @@ def sgd_imbalance_step() -> Measured:
     return Measured(relative_error(after - before, lr**2 * (g1 @ g1.T - g2.T @ g2)), 1e-10)
 
 
-@claim("sgd-imbalance-drift", "not in the paper (theory.md 5g)", "distance of the order in the learning rate from 1")
+@claim("sgd-imbalance-drift", "not in the paper (5g)", "distance of the order in the learning rate from 1")
 def sgd_imbalance_drift() -> Measured:
     """SGD's drift of C over a fixed flow time is of first order in the learning rate, fresh batches or not.
 
@@ -80,7 +80,7 @@ def sgd_imbalance_drift() -> Measured:
     return Measured(abs(float(slopes.mean()) - 1), SIGMAS * float(slopes.std()) / runs**0.5 + middle)
 
 
-@claim("sgd-momentum", "not in the paper (theory.md 5g)", "distance of the order in the learning rate from 1")
+@claim("sgd-momentum", "not in the paper (5g)", "distance of the order in the learning rate from 1")
 def sgd_momentum() -> Measured:
     """With heavy-ball momentum m SGD follows the same flow, in the time t = lr steps / (1 - m), at first order.
 
@@ -136,7 +136,7 @@ def sgd_is_torch() -> Measured:
     return Measured(max(errors), ROUND_OFF)
 
 
-@claim("sgd-decay-step", "not in the paper (theory.md 5g)", "relative error of C after the step")
+@claim("sgd-decay-step", "not in the paper (5g)", "relative error of C after the step")
 def sgd_decay_step() -> Measured:
     """With weight decay w one SGD step of rate lr takes C to (1 - lr w)^2 C + lr^2 (G1 G1^T - G2^T G2), exactly.
 
@@ -158,7 +158,7 @@ def _error_of_imbalance(path: Trajectory, decay: float) -> float:
     return max(errors)
 
 
-@claim("weight-decay", "not in the paper (theory.md 5g)", "relative error of C(t)")
+@claim("weight-decay", "not in the paper (5g)", "relative error of C(t)")
 def weight_decay() -> Measured:
     """With weight decay w the imbalance shrinks as C(t) = exp(-2 w t) C(0): decay balances the layers.
 
@@ -174,7 +174,7 @@ def weight_decay() -> Measured:
     return Measured(max(errors), 1e-6)
 
 
-@claim("weight-decay-rest", "not in the paper (theory.md 5g)", "relative difference of P^T P at rest")
+@claim("weight-decay-rest", "not in the paper (5g)", "relative difference of P^T P at rest")
 def weight_decay_rest() -> Measured:
     """Weight decay w acts on one layer as augmentation of variance w in every direction: A_e becomes A_e + w I.
 

@@ -71,7 +71,7 @@ def _ratios(covariance: ContrastiveCovariance) -> tuple[Tensor, Tensor]:
     return relative_modes(covariance.data, covariance.augmentation, least)
 
 
-@claim("iid-views", "not in the paper (theory.md 5c)", "largest rho - 1")
+@claim("iid-views", "not in the paper (5c)", "largest rho - 1")
 def iid_views() -> Measured:
     """Two views drawn independently from one distribution given the image never have rho above 1, in any space.
 
@@ -116,7 +116,7 @@ def _least_gamma(first: Tensor, second: Tensor) -> tuple[float, float]:
     return float(scores.min()), float(_ratios(_pairs(first, second))[0][-1])
 
 
-@claim("iid-views-sampled", "not in the paper (theory.md 5c)", "smallest gamma, in standard errors")
+@claim("iid-views-sampled", "not in the paper (5c)", "smallest gamma, in standard errors")
 def iid_views_sampled() -> Measured:
     """In samples of views drawn alike, gamma = 1 - rho falls below 0 by no more than its sampling error.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dyncollapse.formats.conversion import as_tensor
 
+TASK = "GaussianTask"
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 Record = TypeVar("Record")
@@ -39,13 +40,17 @@ def takes_arrays(function: Callable[Arguments, Result]) -> Callable[Arguments, R
         >>> half([[2, 4]])
         tensor([[1., 2.]], dtype=torch.float64)
     """
-    parameters = enumerate(inspect.signature(function).parameters.values())
+    parameters = list(enumerate(inspect.signature(function).parameters.values()))
     expected = [(at, p.name, tensors) for at, p in parameters if (tensors := _tensors_in(p.annotation))]
-    if not expected:
+    tasks = [(at, p.name) for at, p in parameters if getattr(p.annotation, "__name__", "") == TASK]
+    if not expected and not tasks:
         return function
 
     @wraps(function)
     def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        for position, name in tasks:
+            if hasattr(args[position] if position < len(args) else kwargs.get(name), "__array__"):
+                raise ValueError(f"{name} is an array; give a {TASK}, which is made of two covariances")
         given: Any = args
         for position, name, tensors in expected:
             if position < len(args):

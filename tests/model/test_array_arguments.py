@@ -293,3 +293,9 @@ def test_names_that_are_imported_at_once_take_arrays_too():
     environment = {**os.environ, "EAGER_IMPORT": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout == "[1.0, 1.0]\n"
+
+
+@pytest.mark.parametrize("call", [lambda s: dyncollapse.rest_gram(s), lambda s: dyncollapse.modes(task=s)])
+def test_covariance_in_place_of_a_task_is_refused_in_one_line(call):
+    with pytest.raises(ValueError, match="task is an array; give a GaussianTask, which is made of two covariances"):
+        call(np.eye(3))
