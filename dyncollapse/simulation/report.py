@@ -26,7 +26,6 @@ from dyncollapse.theory.equilibria import collapse_threshold
 from dyncollapse.theory.modes import at_threshold, modes
 from dyncollapse.theory.population import negatives_needed, population_valid
 
-
 RECORD = "run.json"
 
 
