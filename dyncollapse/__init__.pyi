@@ -204,3 +204,5 @@ __all__ = [
     "uniform_biases",
     "uniform_init",
 ]
+
+__version__: str

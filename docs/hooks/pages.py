@@ -129,6 +129,11 @@ def on_files(files: Files, config: Any, **_rest: Any) -> Files:
     """Add the pages that are written from the code."""
     written = {f"reference/{name}.md": api_page(name) for name in PAGES}
     written |= {"reference/commands.md": commands_page(), "reference/topics.md": topics_page()}
+    for name in ("CONTRIBUTING", "CHANGELOG"):  # they stand where people look for them, beside the README
+        text = (ROOT / f"{name}.md").read_text().replace("](docs/", "](")
+        written[f"{name.lower()}.md"] = re.sub(
+            r"\]\((CHANGELOG|CONTRIBUTING)\.md\)", lambda m: f"]({m[1].lower()}.md)", text
+        )
     for path, text in written.items():
         files.append(File.generated(config, path, content=text))
     for picture in sorted(GALLERY.glob("*.png")):

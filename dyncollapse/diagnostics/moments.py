@@ -1,5 +1,7 @@
 """Mean and covariance of any number of rows in constant memory, over batches, files and processes."""
 
+import uuid
+
 import scipy.linalg
 import torch
 from jaxtyping import Float, Shaped
@@ -67,6 +69,8 @@ class Moments:
         self._partial = torch.zeros_like(self._scatter, dtype=torch.float32 if fast else torch.float64)
         self._blocks = 0
         self._reduced = False
+        self._sources = frozenset([uuid.uuid4().hex])  # identities of all moments whose rows are in these sums
+        self._has_others_rows = False  # merged from sums over all processes
 
     @torch.no_grad()
     def update(self, rows: Shaped[Numbers, "n d"]) -> None:
@@ -107,13 +111,18 @@ class Moments:
             other: Moments of the same dimension, which stay as they are.
 
         Raises:
-            ValueError: For another dimension, for these moments themselves, and after `all_reduce`.
+            ValueError: For another dimension, for rows that would be counted twice (moments merged before, or these
+                themselves), and after `all_reduce`.
         """
         self._require_own_rows("merge")
-        if other is self:
-            raise ValueError("moments do not merge with themselves: that would count every row twice")
+        if not isinstance(other, Moments):
+            raise ValueError(f"moments do not merge with {type(other).__name__}; give Moments")
+        if self._sources & other._sources:
+            raise ValueError("these moments already share rows; merging them would count those rows twice")
         if other.dim != self.dim:
             raise ValueError(f"moments of {other.dim} dimensions do not merge into those of {self.dim}")
+        self._sources |= other._sources
+        self._has_others_rows |= other._reduced or other._has_others_rows
         self._settle()
         other._settle()
         device = self._scatter.device
@@ -133,10 +142,12 @@ class Moments:
             group: The process group; None for the default one.
 
         Raises:
-            ValueError: On a second call, which would count every row once per process. `update` and `merge` raise it
-                from then on, too.
+            ValueError: On a second call, or after merging moments of all processes, which would count rows once per
+                process. `update` and `merge` raise it from then on, too.
         """
         self._require_own_rows("all_reduce")
+        if self._has_others_rows:
+            raise ValueError("all_reduce after a merge of moments of all processes would count their rows again")
         self._reduced = True
         self._settle()
         _, centre = _mean_over_processes(self.count, self.mean, group)
@@ -152,8 +163,13 @@ class Moments:
         """Add one vector to every row so far, which changes the mean but not the covariance.
 
         Args:
-            offset: The vector.
+            offset: The vector (dim,).
+
+        Raises:
+            ValueError: For another shape.
         """
+        if tuple(offset.shape) != (self.dim,):
+            raise ValueError(f"offset has shape {tuple(offset.shape)}; give one number for each of {self.dim} columns")
         self._origin = self._origin + offset.to(self._origin)
 
     def _require_own_rows(self, action: str) -> None:

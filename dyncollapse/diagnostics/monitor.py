@@ -118,8 +118,8 @@ class Monitor:
             progress: Called with the rows done and the number of rows.
 
         Raises:
-            ValueError: For shapes or formats that do not fit each other or earlier batches, for NaN and infinity (with
-                the place of the first), and after `all_reduce`.
+            ValueError: For views of different shapes, for a dimension, number of views or format of `z` unlike those of
+                earlier batches, for NaN and infinity (with the place of the first), and after `all_reduce`.
         """
         self._require_own_rows("update")
         z, others = as_rows(z), tuple(map(as_rows, others))
@@ -153,6 +153,10 @@ class Monitor:
                 one itself), and after `all_reduce`.
         """
         self._require_own_rows("merge")
+        if not isinstance(other, Monitor):
+            raise ValueError(f"a monitor does not merge with {type(other).__name__}; give a Monitor")
+        if other._reduced:
+            raise ValueError("the other monitor holds the rows of all processes; merge monitors before all_reduce")
         if other.sums is None:
             return
         if self._sources & other._sources:
@@ -160,11 +164,10 @@ class Monitor:
         if self.sums is None:
             self._start(*other._layout(), other.dtype or torch.float64, other.sums.device)
         assert self.sums is not None
-        mine, theirs = ((*m._layout(), m.dtype, m.views, m.fast) for m in (self, other))
+        mine, theirs = ((*m._layout(), m.dtype, m.views, m.fast, m.space) for m in (self, other))
         if mine != theirs:
-            raise ValueError(
-                f"monitors of (dimension, other views, format, `views`, `fast`) {mine} and {theirs} do not merge"
-            )
+            names = "(dimension, other views, format, `views`, `fast`, `space`)"
+            raise ValueError(f"monitors of {names} {mine} and {theirs} do not merge")
         for reservoir, added in zip(self.reservoirs, other.reservoirs, strict=True):
             reservoir.merge(added)
         self.sums.merge(other.sums)
@@ -262,10 +265,10 @@ class Monitor:
         if any(not dim for dim, *_ in held):
             empty = [rank for rank, (dim, *_) in enumerate(held) if not dim]
             raise ValueError(f"process(es) {empty} have seen no embeddings; update every monitor before all_reduce")
-        if len(set(held)) > 1:
-            raise ValueError(
-                f"monitors of the processes differ in (dimension, other views, formats, views, fast, sample): {held}"
-            )
+        names = ("dimension", "number of views", "format", "`views`", "`fast`", "`sample`")
+        differing = [name for name, values in zip(names, zip(*held, strict=True), strict=True) if len(set(values)) > 1]
+        if differing:
+            raise ValueError(f"monitors of the processes differ in {', '.join(differing)}; give all of them the same")
 
     def _layout(self) -> tuple[int, int]:
         """Return the dimension and the number of other views."""

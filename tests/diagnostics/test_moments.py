@@ -99,9 +99,23 @@ def test_merging_leaves_the_other_alone_and_goes_on(generator):
 
 def test_merging_with_itself_is_refused(generator):
     state = moments(normal(generator, 9, 3) + 5)
-    with pytest.raises(ValueError, match="do not merge with themselves: that would count every row twice"):
+    with pytest.raises(ValueError, match="already share rows; merging them would count those rows twice"):
         state.merge(state)
     assert state.count == 9
+
+
+def test_merging_twice_is_refused_also_by_way_of_others(generator):
+    first, second, third = (moments(normal(generator, 9, 3)) for _ in range(3))
+    second.merge(third)
+    first.merge(second)
+    for other in (second, third):
+        with pytest.raises(ValueError, match="would count those rows twice"):
+            first.merge(other)
+    with pytest.raises(ValueError, match="do not merge with int; give Moments"):
+        first.merge(3)
+    with pytest.raises(ValueError, match="one number for each of 3 columns"):
+        first.translate(torch.zeros(2))
+    assert first.count == 27
 
 
 def test_translation_moves_the_mean_and_keeps_every_digit_of_the_covariance(generator):

@@ -3,7 +3,7 @@ import torch
 from helpers.constants import set_constant
 from helpers.monitor import assert_same, gaussian, watched
 
-from dyncollapse import Monitor, diagnose
+from dyncollapse import Moments, Monitor, diagnose
 
 # --- What does not fit
 
@@ -100,6 +100,7 @@ def test_monitors_of_unlike_things_do_not_merge():
         watched([one.float()]),
         watched([one], views="one-sided"),
         watched([one], fast=True),
+        watched([one], space="representation"),
     ):
         with pytest.raises(ValueError, match="do not merge"):
             mine.merge(other)
@@ -135,3 +136,27 @@ def test_differences_that_overflow_are_no_nan(rows, views):
         diagnose(z, [-z] * (views - 1))
     assert one_line(error)
     assert "NaN" not in str(error.value)
+
+
+@pytest.fixture
+def group_of_one(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("group_of_one")
+def test_only_monitors_merge_and_none_that_hold_all_processes():
+    one, _ = gaussian(0, others=1)
+    mine, joined = watched([one]), watched([one])
+    with pytest.raises(ValueError, match="does not merge with int; give a Monitor"):
+        mine.merge(3)
+    joined.all_reduce()
+    with pytest.raises(ValueError, match="holds the rows of all processes; merge monitors before all_reduce"):
+        mine.merge(joined)
+    total, part = Moments(2), Moments(2)
+    part.update(torch.ones(3, 2))
+    part.all_reduce()
+    total.merge(part)
+    with pytest.raises(ValueError, match="all_reduce after a merge of moments of all processes"):
+        total.all_reduce()
