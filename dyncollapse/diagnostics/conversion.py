@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from dyncollapse.formats.conversion import TAKEN, as_tensor
+from dyncollapse.model.conversion import TAKEN, as_tensor
 
 # What `as_rows` takes, (n, d): a tensor, a NumPy array, or anything that NumPy can turn into one.
 Rows: TypeAlias = Any

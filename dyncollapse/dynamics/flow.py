@@ -11,7 +11,7 @@ from torch import Tensor
 from dyncollapse.dynamics.runs import run_by_run
 from dyncollapse.dynamics.solver import IMPLICIT, Equation, Progress, Solver, Time, check_times, integrate
 from dyncollapse.dynamics.trajectory import Trajectory
-from dyncollapse.formats.conversion import as_tensor
+from dyncollapse.model.conversion import as_tensor
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.networks import Weights, check_inputs, check_weights, end_to_end, layer_gradients, layer_jacobian
 from dyncollapse.model.objective import Objective

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin
 import torch
 from torch import Tensor
 
-from dyncollapse.formats.conversion import as_tensor
+from dyncollapse.model.conversion import as_tensor
 
 TASK = "GaussianTask"
 Arguments = ParamSpec("Arguments")
