@@ -18,6 +18,7 @@ from dyncollapse.bridge.evaluation.load import LoadedEncoder
 from dyncollapse.bridge.models.backbones import representation_dim
 from dyncollapse.bridge.training.batch_size import check_batch_room
 from dyncollapse.bridge.training.optimisation import exact_float32
+from dyncollapse.diagnostics.conversion import Rows, as_rows
 from dyncollapse.runtime.settings import SettingError
 
 # The paper does not state its probe's settings. Epochs, batch size, momentum and weight decay are those of Zbontar et
@@ -73,8 +74,8 @@ class Probed:
 
 
 def logistic_probe(
-    train: tuple[Float[Tensor, "n d"], Int[Tensor, " n"]],
-    test: tuple[Float[Tensor, "m d"], Int[Tensor, " m"]],
+    train: tuple[Rows, Rows],
+    test: tuple[Rows, Rows],
     subvector: int | None = None,
 ) -> Probed:
     """Fit scikit-learn's multinomial logistic regression (L2, C = 1) to representations of plain images.
@@ -83,8 +84,8 @@ def logistic_probe(
     own standard deviation would enlarge collapsed dimensions.
 
     Args:
-        train: Representations and classes to train on.
-        test: Representations and classes to test on.
+        train: Representations (n, d) and classes (n,) to train on, as tensors or NumPy arrays.
+        test: Representations (m, d) and classes (m,) to test on.
         subvector: Dimensions to use, from the first; None for all.
 
     Returns:
@@ -101,18 +102,21 @@ def logistic_probe(
     """
     from sklearn.linear_model import LogisticRegression
 
-    check_classes(train[1])
-    dim = train[0].shape[1]
+    (x, classes), (x_test, test_classes) = (
+        (as_rows(rows, "representations"), as_rows(labels, "classes")) for rows, labels in (train, test)
+    )
+    check_classes(classes)
+    dim = x.shape[1]
     kept = kept_dimensions(subvector, dim)
-    x, x_test = (features[:, :kept].to(torch.float64) for features in (train[0], test[0]))
+    x, x_test = (features[:, :kept].to(torch.float64) for features in (x, x_test))
     mean, scale = x.mean(0), x.var(0, correction=0).mean().sqrt()
     if not 0 < float(scale) < math.inf:
         raise ValueError(CONSTANT)
     x, x_test = ((features - mean) / scale for features in (x, x_test))
-    fit = LogisticRegression(C=STRENGTH, solver=SOLVER, max_iter=ITERATIONS).fit(x.numpy(), train[1].numpy())
+    fit = LogisticRegression(C=STRENGTH, solver=SOLVER, max_iter=ITERATIONS).fit(x.numpy(), classes.numpy())
     top1, train_top1 = (
         100 * float(fit.score(features.numpy(), labels.numpy()))
-        for features, labels in ((x_test, test[1]), (x, train[1]))
+        for features, labels in ((x_test, test_classes), (x, classes))
     )
     return Probed(
         method="logistic",

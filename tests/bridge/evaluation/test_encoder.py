@@ -160,6 +160,12 @@ def test_logistic_probe_reaches_the_best_accuracy_there_is(generator):
     assert (found.dimensions, found.of, found.train, found.test) == (8, 8, 3000, 3000)
 
 
+def test_logistic_probe_takes_arrays():
+    r, classes = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 2
+    arrays = r.numpy()[::-1], classes.numpy()[::-1]  # negative strides
+    assert logistic_probe(arrays, arrays) == logistic_probe((r.flip(0), classes.flip(0)), (r.flip(0), classes.flip(0)))
+
+
 def test_logistic_probe_does_not_see_units_nor_rotations_nor_offsets(generator):
     train, test = clusters(generator), clusters(generator)
     q = torch.linalg.qr(torch.randn(8, 8, generator=generator)).Q
