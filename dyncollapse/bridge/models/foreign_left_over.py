@@ -33,13 +33,14 @@ def describe(stack: LayerStack, projector: ForeignProjector, dim: int) -> str:
     return f"{what}; if it is the projector, give `projector_prefix` {path}."
 
 
-def how_to_rename(path: str, own: Mapping[str, Tensor], dim: int) -> str:
+def how_to_rename(path: str, own: Mapping[str, Tensor], dim: int, *, listed: bool = True) -> str:
     """Say which inner names are understood, and how layers of other names are given such names.
 
     Args:
         path: The path of the layers.
         own: The tensors below it, by the rest of their names.
         dim: Dimension of the representation.
+        listed: Whether to list the inner names that are understood.
 
     Returns:
         Words that follow the reason why the layers are not understood; empty if other names would not help.
@@ -50,7 +51,8 @@ def how_to_rename(path: str, own: Mapping[str, Tensor], dim: int) -> str:
     renames = " ".join(
         f"`renames` {unmarked(f'{path}.{old}')}.={unmarked(path)}.{number}." for old, number in numbered[0].items()
     )
-    return f"; inner names that are understood: {INNER_NAMES}. If it is the projector, give {renames}"
+    names = f"; inner names that are understood: {INNER_NAMES}" if listed else ""
+    return f"{names}. If it is the projector, give {renames}"
 
 
 def describe_left_over(
@@ -78,7 +80,7 @@ def describe_left_over(
         if not paths or seen.intersection(paths):
             continue
         loose = _loose(tensors, paths[0], inside, dim)
-        path, sentence = loose or _first_understood(below(tensors, paths), dim)
+        path, sentence = loose or _first_understood(below(tensors, paths), dim, listed=not found)
         seen |= set(_beside(tensors, path, inside)) if loose else {path}
         found[path] = sentence
     if not found or taken is None:
@@ -105,7 +107,7 @@ def _paths_to_descend(tensors: Mapping[str, Tensor], elsewhere: Collection[str])
     return {path for names in (others, elsewhere) for name in names for path in _paths(name)}
 
 
-def _first_understood(groups: Mapping[str, Mapping[str, Tensor]], dim: int) -> tuple[str, str]:
+def _first_understood(groups: Mapping[str, Mapping[str, Tensor]], dim: int, *, listed: bool) -> tuple[str, str]:
     """The outermost path whose layers are a projector, as they are or renamed, and a sentence; else the outermost."""
     failed: list[tuple[str, str]] = []
     for path, own in groups.items():
@@ -114,7 +116,7 @@ def _first_understood(groups: Mapping[str, Mapping[str, Tensor]], dim: int) -> t
             return path, describe(stack, build_projector(stack, dim, ActivationChoice()), dim)
         except NotAProjector as reason:
             sentence = f"{unmarked(path)} is not understood as a projector: {reason}"
-        words = how_to_rename(path, own, dim)
+        words = how_to_rename(path, own, dim, listed=listed)
         if words:
             return path, f"{sentence}{words} `projector_prefix` {unmarked(path)}."
         failed.append((path, f"{sentence}."))

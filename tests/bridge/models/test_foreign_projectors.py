@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dyncollapse.bridge.models.foreign_layers import ACTIVATIONS, INNER_NAMES, LINEAR_WORDS, NORM_WORDS
-from dyncollapse.bridge.models.foreign_names import WRAPPERS, renamed, unwrapped
-from dyncollapse.bridge.models.foreign_projectors import CLASSIFIERS, ProjectorHints, find_projector
+from dyncollapse.bridge.models.foreign_names import SECOND, WRAPPERS, renamed, unwrapped
+from dyncollapse.bridge.models.foreign_projectors import CLASSIFIERS, WORDS, ProjectorHints, find_projector
 from dyncollapse.bridge.models.projectors import UnitNorm
 
 DIM = 12
@@ -303,6 +304,17 @@ def test_left_over_layers_are_named_with_the_options_that_take_them(trunk, path,
         (sentence,) = said
         head = as_announced(tensors, sentence, trunk)
     assert_same(head, ROW)
+
+
+def test_the_page_lists_all_names():
+    page = (Path(__file__).parents[3] / "docs/how-to/diagnose-a-checkpoint.md").read_text()
+    for bold, names in (
+        ("Outer names of projectors", WORDS),
+        ("Inner names of projectors", LINEAR_WORDS + NORM_WORDS),
+        ("Which copy", SECOND),
+    ):
+        (text,) = re.findall(rf"^\*\*{bold}\.\*\* .*?\n\n", page, re.DOTALL | re.MULTILINE)
+        assert set(names) <= set(re.findall(r"`(\w+)`", text))
 
 
 def test_inner_names_that_are_understood_are_listed():
