@@ -1,5 +1,6 @@
 """Name the linear layers of a file that may be its projector and were not taken, and say which options take them."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from itertools import islice
 
@@ -21,6 +22,8 @@ from dyncollapse.runtime.files import unmarked
 
 MOST_TRIED = 32  # first layers that are tried: far more than a file has heads
 MOST_LISTED = 8  # stacks that get a sentence of their own
+MOST_TENSORS = 256  # below a path whose layers are read: far more than a projector has
+MOST_LETTERS = 2000  # of the options that a message gives
 MOST_RENAMED = 12  # layers that a message renames: more than projectors have
 
 
@@ -51,6 +54,8 @@ def how_to_rename(path: str, own: Mapping[str, Tensor], dim: int, *, listed: boo
     renames = " ".join(
         f"`renames` {unmarked(f'{path}.{old}')}.={unmarked(path)}.{number}." for old, number in numbered[0].items()
     )
+    if len(renames) > MOST_LETTERS:
+        renames = "`renames` OLD=NEW for each layer"
     names = f"; inner names that are understood: {INNER_NAMES}" if listed else ""
     return f"{names}. If it is the projector, give {renames}"
 
@@ -80,7 +85,8 @@ def describe_left_over(
         if not paths or seen.intersection(paths):
             continue
         loose = _loose(tensors, paths[0], inside, dim)
-        path, sentence = loose or _first_understood(below(tensors, paths), dim, listed=not found)
+        own = {one: tensor for one, tensor in tensors.items() if one.startswith(f"{paths[0]}.")}
+        path, sentence = loose or _first_understood(below(own, paths), dim, listed=not found)
         seen |= set(_beside(tensors, path, inside)) if loose else {path}
         found[path] = sentence
     if not found or taken is None:
@@ -101,10 +107,12 @@ def _paths(name: str) -> list[str]:
 
 
 def _paths_to_descend(tensors: Mapping[str, Tensor], elsewhere: Collection[str]) -> set[str]:
-    """Paths above more than linear layers and norms: a copy of the backbone, convolutions, tensors of other kinds."""
+    """Paths above more than one projector: a copy of the backbone, convolutions, other kinds of tensors, or many."""
     known = {*PARAMETERS, BATCH_COUNT}
     others = (name for name, t in tensors.items() if t.ndim > 2 or name.rpartition(".")[2] not in known)
-    return {path for names in (others, elsewhere) for name in names for path in _paths(name)}
+    counts = Counter(path for name in tensors for path in _paths(name))
+    large = {path for path, count in counts.items() if count > MOST_TENSORS}
+    return large.union(path for names in (others, elsewhere) for name in names for path in _paths(name))
 
 
 def _first_understood(groups: Mapping[str, Mapping[str, Tensor]], dim: int, *, listed: bool) -> tuple[str, str]:
@@ -131,7 +139,9 @@ def _beside(tensors: Mapping[str, Tensor], path: str, inside: Collection[str]) -
         for part in (name[len(parent) :].partition(".")[0] for name in tensors if name.startswith(parent))
         if part.isdecimal() and parent + part not in inside
     )
-    return below(tensors, paths)
+    if len(paths) > MOST_RENAMED:
+        return {}
+    return below({name: tensor for name, tensor in tensors.items() if name.startswith(parent)}, paths)
 
 
 def _loose(tensors: Mapping[str, Tensor], path: str, inside: Collection[str], dim: int) -> tuple[str, str] | None:
@@ -146,7 +156,7 @@ def _loose(tensors: Mapping[str, Tensor], path: str, inside: Collection[str], di
     numbers = {one: one.removeprefix(parent) for one in layers}
     own = {f"{numbers[one]}.{rest}": tensor for one, layer in layers.items() for rest, tensor in layer.items()}
     projector = _build(path, own, dim)
-    if not 1 < len(layers) <= MOST_RENAMED or projector is None:
+    if len(layers) < 2 or projector is None:
         return None
     renames = " ".join(f"`renames` {unmarked(one)}.={unmarked(parent)}projector.{numbers[one]}." for one in layers)
     listed = ", ".join(map(unmarked, layers))
