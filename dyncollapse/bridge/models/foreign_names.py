@@ -100,6 +100,7 @@ def renamed(tensors: dict[str, Tensor], renames: Mapping[str, str]) -> dict[str,
         SettingError: If a beginning is in no name, if no name changes, or if two tensors would get one name.
 
     Examples:
+        >>> import torch
         >>> tensors = {"net.ema.fc.weight": torch.ones(1), "net.fc.weight": torch.zeros(1)}
         >>> list(renamed(tensors, {"fc.": "head."}))
         ['net.ema.head.weight', 'net.head.weight']
@@ -125,6 +126,8 @@ def renamed(tensors: dict[str, Tensor], renames: Mapping[str, str]) -> dict[str,
     for rule in rules:
         if rule not in used:
             _refuse_idle(rule, tensors)
+    if tensors and not result:
+        raise SettingError(f"`renames` {unmarked(', '.join(renames))} leaves out all tensors; give a longer beginning")
     if rules and list(result) == list(tensors):
         raise SettingError(f"`renames` {unmarked(', '.join(renames))} changes no name; give another NEW")
     return result

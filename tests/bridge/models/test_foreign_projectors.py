@@ -420,6 +420,7 @@ def test_beginnings_are_replaced(names, renames, expected):
         ({"b": "a"}, "would give a.w and b.w one name, a.w; give another NEW, or leave one of them out by OLD=unused"),
         ({"a": "x", "b": "x."}, "would give a.w and b.w one name, x.w"),
         ({"a.": "a"}, "renames a. changes no name"),
+        ({"": "unused"}, "leaves out all tensors; give a longer beginning"),
         ({"a": "x", "c": "y"}, "renames c begins no name in the file"),
         ({"a.": "x.", "a": "y"}, "renames a begins only names that an earlier one replaces"),
         ({"module.a": "x", "a": "y"}, "renames a is given twice"),
