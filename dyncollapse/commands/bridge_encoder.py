@@ -55,9 +55,11 @@ def open_encoder(options: EncoderOptions, split: str | None) -> Opened:
     split = split or ("train" if data.test is None else "test")
     images = data.split(split)
     if images.channels != checkpoint.channels:
+        others = (
+            "give a folder of images, which are read in colour" if checkpoint.channels == 3 else "give --data digits"
+        )
         raise ValueError(
-            f"--data has images of {images.channels} channel(s), and the encoder takes {checkpoint.channels}; "
-            "give others"
+            f"--data has images of {images.channels} channel(s), and the encoder takes {checkpoint.channels}; {others}"
         )
     if options.data not in (None, checkpoint.data):
         checkpoint = replace(checkpoint, run=None)  # results on other images do not belong to the run

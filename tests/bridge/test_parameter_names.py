@@ -125,6 +125,26 @@ def test_assumptions_name_parameters_in_python_and_options_on_the_command_line(t
     assert all(f"assumed: {text}" in result.stderr for text in json.loads(result.stdout)["assumptions"])
 
 
+def test_digits_are_refused_for_an_encoder_of_colour_images(tmp_path):
+    torch.save(BACKBONE, tmp_path / "other.pt")
+    line = command("--checkpoint", tmp_path / "other.pt", "--arch", ARCH, "--data", "digits", "--out", tmp_path / "z")
+    assert "and the encoder takes 3; give a folder of images, which are read in colour" in line
+
+
+def test_options_that_a_message_gives_take_the_projector(tmp_path):
+    others = {"dense_in": nn.Linear(128, 7), "norm": nn.BatchNorm1d(7), "dense_out": nn.Linear(7, 5)}
+    state = nn.ModuleDict({"ssl_head": nn.ModuleDict(others)}).state_dict()
+    torch.save({"model": {**BACKBONE, **state}}, tmp_path / "other.pt")
+    photos = write_images(tmp_path / "photos", 3)
+    there = ["--checkpoint", tmp_path / "other.pt", "--arch", ARCH, "--data", photos, "--out", tmp_path / "z"]
+    line = command(*there)
+    options = line.split("If it is the projector, give ")[1].strip().removesuffix(".").split()
+    assert options[0] == "--prefix-map"
+    result = CliRunner().invoke(main, ["bridge", "embed", *map(str, there), *options, "--json"])
+    assert result.exit_code == 0, result.stderr
+    assert "projector model.ssl_head: Linear 128-7, BatchNorm1d, relu, Linear 7-5" in result.stderr + result.stdout
+
+
 def test_encoder_without_projector_says_what_to_give(tmp_path):
     torch.save(BACKBONE, tmp_path / "other.pt")
     loaded = load_encoder(tmp_path / "other.pt", arch=ARCH)

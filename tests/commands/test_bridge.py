@@ -224,7 +224,7 @@ def test_bad_use_of_a_good_run_is_one_line(arguments, words, run, tmp_path, monk
 def test_images_of_other_colours_are_refused(run, tmp_path):
     write_images(tmp_path / "photos")
     line = refused(call("embed", "--checkpoint", run, "--data", tmp_path / "photos", "--split", "train"))
-    assert "--data has images of 3 channel(s), and the encoder takes 1" in line
+    assert "--data has images of 3 channel(s), and the encoder takes 1; give --data digits" in line
 
 
 @pytest.mark.parametrize("method", ["logistic", "sgd"])

@@ -29,7 +29,7 @@ def place(tmp_path_factory):
         np.save(folder / f"{name}.npy", array)
     np.savez(folder / "several.npz", train=z, test=z)
     (folder / "z.csv").write_text("1,2\n3,4\n")
-    torch.save({"layer.0.q": torch.ones(8, 8)}, folder / "unknown.pth")
+    torch.save({"layer.0.q": torch.ones(8, 3, 4, 4)}, folder / "unknown.pth")
     for name, text in (("key", "epoch = 5"), ("table", "[run]\nepochs = 5"), ("syntax", "data = digits")):
         (folder / f"{name}.toml").write_text(text)
     for name in ("used", "texts"):

@@ -1,5 +1,6 @@
 """The options of `bridge embed`, `diagnose` and `probe` that say how a checkpoint and its images are read."""
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +9,7 @@ from pydantic import Field
 
 from dyncollapse.bridge.models.activations import Activation, Last
 from dyncollapse.bridge.recipe import NARROWEST_IMAGE, STEM_WORDS, WIDEST, WIDEST_IMAGE, Augmentation, Stem
+from dyncollapse.runtime.files import unmarked
 from dyncollapse.runtime.records import (
     DEVICE,
     DEVICE_WORDS,
@@ -20,6 +22,7 @@ from dyncollapse.runtime.records import (
     record,
     setting,
 )
+from dyncollapse.runtime.settings import SettingError
 
 Renaming = Annotated[Text, Field(pattern=r"(?s)^[^=]*=.*$")]
 
@@ -58,7 +61,7 @@ class EncoderOptions:
     stem: Stem | None = setting(None, STEM_WORDS, group="encoder", unset="detected")
     prefix_map: Several[Renaming] = setting(
         (),
-        "Replace OLD at the beginning of tensor names by NEW; repeatable.",
+        "Replace OLD at the beginning of tensor names by NEW; OLD=unused leaves them out; repeatable.",
         group="encoder",
         must="write OLD=NEW",
         metavar="OLD=NEW",
@@ -105,8 +108,12 @@ class EncoderOptions:
 
     @property
     def renames(self) -> dict[str, str]:
-        """Beginnings of tensor names and their replacements."""
-        return {old: new for old, _, new in (text.partition("=") for text in self.prefix_map)}
+        """Beginnings of tensor names and their replacements. Raises SettingError for two of one beginning."""
+        pairs = [(old, new) for old, _, new in (text.partition("=") for text in self.prefix_map)]
+        twice = [old for old, count in Counter(old for old, _ in pairs).items() if count > 1]
+        if twice:
+            raise SettingError(f"`prefix_map` {unmarked(twice[0])} is given twice; give each beginning once")
+        return dict(pairs)
 
     def as_dict(self) -> dict[str, Any]:
         """All options as plain JSON values."""

@@ -1,6 +1,7 @@
 """The tensors of any library's checkpoint by name, each checked before it is used."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -107,7 +108,8 @@ def flatten(content: object) -> Sequence[tuple[str, Tensor]]:
 
     Raises:
         Refused: A ValueError, for a tensor that is not dense, for dicts that are nested too deeply or hold themselves,
-            and for a few numbers under so many names that a network made of them takes gigabytes.
+            for two tensors of one name, and for a few numbers under so many names that a network made of them takes
+            gigabytes.
 
     Examples:
         >>> [(name, tuple(tensor.shape)) for name, tensor in flatten({"model": {"fc.weight": torch.ones(2, 3)}})]
@@ -133,6 +135,9 @@ def flatten(content: object) -> Sequence[tuple[str, Tensor]]:
             if longest := next((part for part, _, _ in parts if len(part) > LONGEST), None):
                 raise Refused(f"holds a name of {len(longest)} letters; save its state_dict alone")
             waiting += reversed(parts)
+    counts = Counter(name for name, _ in tensors)
+    if twice := next((name for name, count in counts.items() if count > 1), None):
+        raise Refused(f"holds two tensors under one name, {printable(twice)}; save its state_dict alone")
     _refuse_copies(tensors)
     return tensors
 

@@ -5,14 +5,19 @@ before the backbone's own names is the one under which most of them match, so no
 hold a synthetic file for each known layout.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from dyncollapse.bridge.models.backbones import representation_dim
+from dyncollapse.bridge.models.backbones import backbone_shapes, representation_dim
 from dyncollapse.bridge.models.encoders import Encoder, EncoderSpec
-from dyncollapse.bridge.models.foreign_matching import MatchedBackbone, match_backbone, refuse_nan
+from dyncollapse.bridge.models.foreign_matching import (
+    MatchedBackbone,
+    complete_copies,
+    match_backbone,
+    refuse_nan,
+)
 from dyncollapse.bridge.models.foreign_names import find_places, renamed, some, unwrapped
 from dyncollapse.bridge.models.foreign_projectors import ProjectorHints, find_projector
 from dyncollapse.bridge.models.projectors import SubVector
@@ -93,6 +98,7 @@ def find_encoder(named: Iterable[tuple[str, Tensor]], shown: str, hints: Hints) 
     tensors = renamed(unwrapped(named), hints.renames)
     if not tensors:
         raise ValueError(f"{shown} holds no tensors, so no encoder")
+    _refuse_without_convolutions(tensors, hints.arch, shown)
     places = find_places(tensors, [hints.arch] if hints.arch else GUESSES, hints.stem)
     if not places:
         raise SettingError(
@@ -101,8 +107,9 @@ def find_encoder(named: Iterable[tuple[str, Tensor]], shown: str, hints: Hints) 
         )
     backbone = match_backbone(tensors, places, hints.stem, hints.image_size, shown)
     used = set(places[0].names.values())
+    copies = [name for place in complete_copies(places) for name in place.names.values()]
     beside = {name: tensor for name, tensor in tensors.items() if name not in used}
-    projector, words, assumptions, left_out = _projector(backbone, beside, places[0].prefix, hints, shown)
+    projector, words, assumptions, left_out = _projector(backbone, beside, places[0].prefix, hints, copies, shown)
     views = hints.augment or ("imagenet" if backbone.stem == "imagenet" else "cifar")
     assumptions = [*backbone.assumptions, *assumptions, _assumption_on_pixels(backbone.channels)]
     if hints.augment is None:
@@ -117,6 +124,16 @@ def find_encoder(named: Iterable[tuple[str, Tensor]], shown: str, hints: Hints) 
     )
 
 
+def _refuse_without_convolutions(tensors: Mapping[str, Tensor], arch: str | None, shown: str) -> None:
+    """Refuse a file without the weights of any convolution, with which image backbones begin."""
+    needed = arch is None or any(len(shape) == 4 for shape in backbone_shapes(arch, "imagenet").values())
+    if needed and not any(tensor.ndim == 4 for tensor in tensors.values()):
+        raise SettingError(
+            f"{shown} holds no image backbone: none of its tensors is a convolution's; its names are like "
+            f"{some(tensors)}; embed the data yourself, save the embeddings as .npy and use dyncollapse diagnose FILE"
+        )
+
+
 def _suggestion(tensors: Mapping[str, Tensor]) -> str:
     """A model to try, if the tensors look like a vision transformer's."""
     patches = [t for name, t in tensors.items() if name.endswith("patch_embed.proj.weight") and t.ndim == 4]
@@ -128,7 +145,12 @@ def _suggestion(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _projector(
-    backbone: MatchedBackbone, beside: Mapping[str, Tensor], prefix: str, hints: Hints, shown: str
+    backbone: MatchedBackbone,
+    beside: Mapping[str, Tensor],
+    prefix: str,
+    hints: Hints,
+    copies: Sequence[str],
+    shown: str,
 ) -> tuple[nn.Module | None, str, list[str], list[str]]:
     """The projector behind a backbone: DirectCLR's if d0 is given, else the one in the file.
 
@@ -143,7 +165,7 @@ def _projector(
         raise SettingError(
             "`d0` makes the embedding a part of the representation; drop it, or the options `projector_`..."
         )
-    projector, left_out = find_projector(beside, prefix, dim, hints.projector)
+    projector, left_out = find_projector(beside, prefix, dim, hints.projector, copies)
     if d0 is not None:
         assumptions = [f"The embedding is the first {d0} of the {dim} dimensions of the representation."]
         if projector:

@@ -32,6 +32,7 @@ PARAMETERS = {"weight", "bias", "running_mean", "running_var"}
 # fc0, bn0, fc1, ... are a stack in this order, with room for an activation before fc1.
 NUMBERED = re.compile(r"(?=.)(?P<word>[a-z]+)?_?(?P<number>\d{1,4})?")
 LINEAR_WORDS, NORM_WORDS = ("fc", "linear", "lin", "layer", "l", "dense"), ("bn", "norm", "ln", "batchnorm")
+INNER_NAMES = f"numbers, and {', '.join((*LINEAR_WORDS, *NORM_WORDS))} with or without a number (0, fc1, bn1)"
 PASSED = ("clf",)  # a part of names without meaning here: VISSL's heads are 0.clf.0, 1.clf.0, ...
 LAST_LAYER = "last_layer"  # DINO's prototypes, which follow a normalisation
 

@@ -20,7 +20,7 @@ from dyncollapse.bridge.models.backbones import (
     has_fixed_size,
     usual_size,
 )
-from dyncollapse.bridge.models.foreign_names import Place, left_over
+from dyncollapse.bridge.models.foreign_names import UNUSED, Place, left_over, starts
 from dyncollapse.runtime.files import printable, unmarked
 from dyncollapse.runtime.settings import SettingError
 
@@ -157,15 +157,35 @@ def _own_side(place: Place, tensors: Mapping[str, Tensor]) -> int | None:
 def _assumptions_on_names(places: Sequence[Place]) -> list[str]:
     """Sentences on what was assumed about the backbone's names."""
     place, assumptions = places[0], []
-    copies = {other.prefix for other in places if other.rank[0] == 0 and other.arch == place.arch}
-    if place.rank[0] == 0 and len(copies) > 1:
+    copies = complete_copies(places)
+    if len(copies) > 1:
         assumptions.append(
             f"Of {len(copies)} copies of the backbone, that under {unmarked(place.prefix) or 'no prefix'} is taken; "
-            "`renames` names another."
+            f"`renames` {unmarked(_beginning_alone(copies))}={UNUSED} leaves it out, and then that under "
+            f"{unmarked(copies[1].prefix) or 'no prefix'} is taken."
         )
     if place.by_order:
         assumptions.append("The backbone's tensors have other names, and are matched by their order and shapes.")
     return assumptions
+
+
+def complete_copies(places: Sequence[Place]) -> list[Place]:
+    """The places that hold all tensors of the model that is taken and nothing else, best first."""
+    best = places[0]
+    whole = (place for place in places if place.rank[0] == 0 and place.arch == best.arch)
+    copies: dict[str, Place] = {}
+    for place in whole if best.rank[0] == 0 else ():
+        copies.setdefault(next(iter(place.names.values())), place)
+    return [*copies.values()]
+
+
+def _beginning_alone(copies: Sequence[Place]) -> str:
+    """The shortest beginning of the first copy's names that begins no name of another copy."""
+    first, others = copies[0], copies[1:]
+    name = next(iter(first.names.values()))
+    beginnings = [name[:start] for start in starts(name)[1:]]
+    taken = [other for copy in others for other in copy.names.values()]
+    return next((one for one in beginnings if not any(other.startswith(one) for other in taken)), name)
 
 
 def _load_weights(

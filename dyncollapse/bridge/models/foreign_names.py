@@ -37,6 +37,7 @@ SHORTCUTS = ("downsample", "shortcut")
 SECOND = ("encoder_k", "momentum", "target", "ema", "student", "anchor")
 # Constants that older versions of timm saved; they follow from the image size.
 CONSTANTS = ("relative_position_index", "attn_mask", "relative_coords_table")
+UNUSED = "unused"  # what a caller renames tensors to in order to leave them out
 MOST_PREFIXES = 32  # tried for each model: far more than the copies in a training checkpoint
 MOST_PARTS = 32  # parts of a name, at either end: far more than networks nest
 
@@ -82,32 +83,105 @@ def unwrapped(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def renamed(tensors: dict[str, Tensor], renames: Mapping[str, str]) -> dict[str, Tensor]:
-    """Replace beginnings of tensor names, at any depth of the file.
+    """Replace beginnings of tensor names, or leave tensors out.
+
+    A beginning is looked for at the start of the names. Only if it begins no name, it is looked for after every dot,
+    and the first place in each name counts. What stands before it stays.
 
     Args:
         tensors: Tensors by name, without wrappers.
-        renames: Beginnings of names and their replacements; the first that fits is used.
+        renames: Beginnings of names and their replacements; the first that fits is used. The replacement UNUSED leaves
+            the tensors out. If a beginning ends with a dot, its replacement needs none.
 
     Returns:
         The tensors by their new names.
 
     Raises:
-        SettingError: If no name changes.
+        SettingError: If a beginning is in no name, if no name changes, or if two tensors would get one name.
+
+    Examples:
+        >>> import torch
+        >>> tensors = {"net.ema.fc.weight": torch.ones(1), "net.fc.weight": torch.zeros(1)}
+        >>> list(renamed(tensors, {"fc.": "head."}))
+        ['net.ema.head.weight', 'net.head.weight']
+        >>> list(renamed(tensors, {"net.ema": "unused"}))
+        ['net.fc.weight']
     """
-    beginnings = {without_wrappers(old): new for old, new in renames.items()}
-    beginnings = {old: new for old, new in beginnings.items() if old or new}  # not a wrapper's word alone
-    result = {}
+    rules = _rules(tensors, renames)
+    result: dict[str, Tensor] = {}
+    before: dict[str, str] = {}
+    used = set()
     for name, tensor in tensors.items():
-        for old, new in beginnings.items():
-            place = f".{name}".find(f".{old}")
-            if place >= 0:
-                name = new + name[place + len(old) :]
-                break
-        result[name] = tensor
-    if beginnings and result.keys() == tensors.keys():
-        given = unmarked(", ".join(renames))
-        raise SettingError(f"`renames` {given} begins no name in the file; its names are like {some(tensors)}")
+        rule = next((rule for rule in rules if rule.place(name) >= 0), None)
+        used.add(rule)
+        if rule is not None and rule.new.rstrip(".") == UNUSED:
+            continue
+        new = name if rule is None else rule.apply(name)
+        if new in before:
+            raise SettingError(
+                f"`renames` would give {unmarked(before[new])} and {unmarked(name)} one name, {unmarked(new)}; "
+                f"give another NEW, or leave one of them out by OLD={UNUSED}"
+            )
+        before[new], result[new] = name, tensor
+    for rule in rules:
+        if rule not in used:
+            _refuse_idle(rule, tensors)
+    if tensors and not result:
+        raise SettingError(f"`renames` {unmarked(', '.join(renames))} leaves out all tensors; give a longer beginning")
+    if rules and list(result) == list(tensors):
+        raise SettingError(f"`renames` {unmarked(', '.join(renames))} changes no name; give another NEW")
     return result
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """A beginning of names and its replacement.
+
+    Attributes:
+        given: The beginning as the caller gave it.
+        old: The beginning without wrappers.
+        new: Its replacement.
+        first: Whether it begins whole names, and so is looked for nowhere else.
+    """
+
+    given: str
+    old: str
+    new: str
+    first: bool
+
+    def place(self, name: str) -> int:
+        """Where the beginning is in a name; -1 if it is not there."""
+        if self.first:
+            return 0 if name.startswith(self.old) else -1
+        return f".{name}".find(f".{self.old}")
+
+    def apply(self, name: str) -> str:
+        """The new name, with one dot between parts."""
+        place = self.place(name)
+        new, rest = self.new, name[place + len(self.old) :]
+        if new and not new.endswith(".") and (self.old.endswith(".") or not self.old):
+            new = f"{new}."
+        return name[:place] + new + (rest.removeprefix(".") if not new or new.endswith(".") else rest)
+
+
+def _rules(tensors: Iterable[str], renames: Mapping[str, str]) -> list[_Rule]:
+    """Prepare the renames. Raises SettingError for two of one beginning."""
+    names, rules = list(tensors), {}
+    for given, new in renames.items():
+        old = without_wrappers(given)
+        if not old and not new:  # a wrapper's word, which is removed anyway
+            continue
+        if old in rules:
+            raise SettingError(f"`renames` {unmarked(given)} is given twice; give each beginning once")
+        rules[old] = _Rule(given, old, new, any(name.startswith(old) for name in names))
+    return list(rules.values())
+
+
+def _refuse_idle(rule: _Rule, tensors: Mapping[str, Tensor]) -> None:
+    given = f"`renames` {unmarked(rule.given)}"
+    if any(rule.place(name) >= 0 for name in tensors):
+        raise SettingError(f"{given} begins only names that an earlier one replaces; give it first, or leave it out")
+    raise SettingError(f"{given} begins no name in the file; its names are like {some(tensors)}")
 
 
 def some(names: Iterable[str]) -> str:
@@ -130,7 +204,7 @@ def find_places(tensors: Mapping[str, Tensor], archs: Sequence[str], stem: str |
     anchors = {anchor for _, theirs in variants for anchor in _anchors(theirs)}
     before: dict[str, list[str]] = {anchor: [] for anchor in anchors}
     for name in tensors:
-        for start in _starts(name):
+        for start in starts(name):
             if name[start:] in before:
                 before[name[start:]].append(name[:start])
     places = []
@@ -156,16 +230,16 @@ def below(tensors: Mapping[str, Tensor], paths: Iterable[str]) -> dict[str, dict
     wanted = dict.fromkeys(paths)
     grouped: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        for start in _starts(name)[1:]:
+        for start in starts(name)[1:]:
             if name[: start - 1] in wanted:
                 grouped.setdefault(name[: start - 1], {})[name[start:]] = tensor
     return {path: grouped[path] for path in wanted if path in grouped}
 
 
-def _starts(name: str) -> list[int]:
+def starts(name: str) -> list[int]:
     """Positions where the parts of a name begin; of a long name the first and last MOST_PARTS."""
-    starts = [0, *(match.end() for match in re.finditer(r"\.", name))]
-    return starts if len(starts) <= 2 * MOST_PARTS else starts[:MOST_PARTS] + starts[-MOST_PARTS:]
+    found = [0, *(match.end() for match in re.finditer(r"\.", name))]
+    return found if len(found) <= 2 * MOST_PARTS else found[:MOST_PARTS] + found[-MOST_PARTS:]
 
 
 def _variants(tensors: Mapping[str, Tensor], arch: str, stem: str | None) -> list[dict[str, str]]:

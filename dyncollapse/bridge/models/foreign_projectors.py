@@ -1,7 +1,7 @@
 """Find the projector among the tensors beside the backbone, and list doubtful candidates that were left out."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -16,6 +16,7 @@ from dyncollapse.bridge.models.foreign_layers import (
     build_projector,
     read_stack,
 )
+from dyncollapse.bridge.models.foreign_left_over import describe, describe_left_over, how_to_rename
 from dyncollapse.bridge.models.foreign_names import below, some, without_wrappers
 from dyncollapse.runtime.files import unmarked
 from dyncollapse.runtime.settings import SettingError, quoted
@@ -35,7 +36,7 @@ WORDS = (
 )
 # A single linear layer under such a name is more often a classifier than a projector.
 CLASSIFIERS = ("head", "heads", "fc", "classifier", "linear", "online_head", "online_classifier")
-MOST_LISTED = 3  # candidates that a message lists
+MOST_LISTED = 3  # candidates with known names that a message lists
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ LIBRARIES = (
 
 
 def find_projector(
-    tensors: Mapping[str, Tensor], prefix: str, dim: int, hints: ProjectorHints
+    tensors: Mapping[str, Tensor], prefix: str, dim: int, hints: ProjectorHints, copies: Collection[str] = ()
 ) -> tuple[ForeignProjector | None, list[str]]:
     """Find the projector of a backbone.
 
@@ -111,6 +112,7 @@ def find_projector(
         prefix: The beginning of the backbone's names.
         dim: Dimension of the representation.
         hints: What the caller knows about the projector.
+        copies: Names of the tensors of all copies of the backbone.
 
     Returns:
         The projector, or None if no candidate is certain enough; and a sentence on each candidate that was left out.
@@ -124,29 +126,23 @@ def find_projector(
     chosen: ForeignProjector | None = None
     left_out: list[str] = []
     words = dict(_candidates(prefix))
-    for path, own in below(tensors, words).items():
+    groups = below(tensors, words)
+    for path, own in groups.items():
         try:
             stack = read_stack(path, own)
             projector = build_projector(stack, dim, _choose_activation(stack, tensors, prefix, hints))
         except NotAProjector as reason:
-            left_out.append(f"{unmarked(path)} is not understood as a projector: {reason}.")
+            remedy = how_to_rename(path, own, dim) or "."
+            left_out.append(f"{unmarked(path)} is not understood as a projector: {reason}{remedy}")
             continue
         sure = words[path] not in CLASSIFIERS if stack.lone else words[path] in WORDS
         if sure and chosen is None:
             chosen = projector
         else:
-            left_out.append(_left_out(stack, projector, dim))
+            left_out.append(describe(stack, projector, dim))
     _refuse_unused(chosen, hints)
-    return chosen, left_out[:MOST_LISTED]
-
-
-def _left_out(stack: LayerStack, projector: ForeignProjector, dim: int) -> str:
-    """A sentence on layers that may be a projector and were not used."""
-    path = unmarked(stack.path)
-    what = f"{path} ({projector.layers}) is left out"
-    if stack.lone:
-        what = f"{path}, one linear layer from {dim} to {stack.width} dimensions, is left out: it may be a classifier"
-    return f"{what}; if it is the projector, give `projector_prefix` {path}."
+    others = describe_left_over(tensors, dim, groups, [*copies, prefix], chosen.path if chosen else None)
+    return chosen, left_out[:MOST_LISTED] + others
 
 
 def _refuse_unused(projector: ForeignProjector | None, hints: ProjectorHints) -> None:
@@ -202,6 +198,7 @@ def _named(tensors: Mapping[str, Tensor], prefix: str, dim: int, hints: Projecto
     given = f"`projector_prefix` is {unmarked(hints.prefix)}"
     base = prefix.rstrip(".")
     near = [f"{place}.{wanted}" if place else wanted for place in (_parent(base), _parent(_parent(base)), base)]
+    near.append(wanted)  # the whole path
     candidates = dict([*below(tensors, near).items()][:1]) if wanted else {}
     if not candidates and wanted:
         ends = ((name, f".{name}".find(f".{wanted}.")) for name in tensors)
@@ -215,7 +212,8 @@ def _named(tensors: Mapping[str, Tensor], prefix: str, dim: int, hints: Projecto
         stack = read_stack(path, own)
         projector = build_projector(stack, dim, _choose_activation(stack, tensors, prefix, hints))
     except NotAProjector as reason:
-        raise SettingError(f"{given}, which is not understood as a projector: {reason}") from None
+        words = how_to_rename(path, own, dim)
+        raise SettingError(f"{given}, which is not understood as a projector: {reason}{words}") from None
     _refuse_unused(projector, hints)
     return projector
 

@@ -78,6 +78,12 @@ def test_what_is_out_of_range_is_told_in_one_line(given, words):
         EncoderOptions(**{"checkpoint": FILE, **given})
 
 
+def test_two_replacements_of_one_beginning_are_refused():
+    options = EncoderOptions(FILE, prefix_map=("a=b", "c=d", "a=c"))
+    with pytest.raises(SettingError, match=r"^prefix_map a is given twice; give each beginning once$"):
+        _ = options.renames
+
+
 def test_a_checkpoint_is_named():
     with pytest.raises(SettingError, match=r"^checkpoint is not given$"):
         EncoderOptions()

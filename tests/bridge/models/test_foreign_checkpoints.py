@@ -12,11 +12,12 @@ import types
 import pytest
 import torch
 from helpers.bridge import ALONE, small
-from helpers.foreign_layouts import ARCH, LAYOUTS, TWO, backbone, under
+from helpers.foreign_layouts import ARCH, LAYOUTS, TWO, backbone, own_names, projector, under
 from safetensors.torch import save_file
 from torch import nn
 
 from dyncollapse.bridge import load_encoder, pretrain
+from dyncollapse.bridge.models.backbones import build_backbone
 from dyncollapse.bridge.models.foreign_checkpoints import Hints, find_encoder
 from dyncollapse.bridge.models.foreign_names import WRAPPERS, find_places, unwrapped
 
@@ -219,7 +220,67 @@ def test_copies_are_announced(tmp_path):
     tensors = under("student.", backbone(1)) | under("teacher.", backbone(2))
     torch.save(tensors, tmp_path / "two.pt")
     loaded = load_encoder(tmp_path / "two.pt", arch=ARCH)
-    assert "Of 2 copies of the backbone, that under teacher. is taken; `renames` names another." in loaded.assumptions
+    assert (
+        "Of 2 copies of the backbone, that under teacher. is taken; `renames` teacher.=unused leaves it out, and then "
+        "that under student. is taken."
+    ) in loaded.assumptions
+
+
+PAIRS = [
+    ("model.online.trunk.", "model.target.trunk."),
+    ("teacher.", "student."),
+    ("", "ema."),
+    ("backbone.", "ema.backbone."),
+    ("encoder.", "encoder.copy."),
+    ("backbone.", "backbone_momentum."),
+    ("net.a.", "net.ab."),
+]
+
+
+@pytest.mark.parametrize("names", [None, own_names])
+@pytest.mark.parametrize("prefixes", PAIRS)
+def test_the_rename_that_is_announced_takes_the_other_copy(prefixes, names, tmp_path):
+    copies = [names(backbone(seed)) if names else under("", backbone(seed)) for seed in (1, 2)]
+    tensors = {p + name: tensor for p, copy in zip(prefixes, copies, strict=True) for name, tensor in copy.items()}
+    torch.save(tensors, tmp_path / "two.pt")
+    loaded = load_encoder(tmp_path / "two.pt", arch=ARCH)
+    (said,) = [text for text in loaded.assumptions if text.startswith("Of 2 copies")]
+    old, new = re.search(r"`renames` (\S+)=(\S+) leaves it out", said).groups()
+    other = load_encoder(tmp_path / "two.pt", arch=ARCH, renames={old: new})
+    assert not any("copies" in text for text in other.assumptions)
+    first, second = (one.encoder.backbone.conv1.weight for one in (loaded, other))
+    assert [torch.equal(first, backbone(seed).conv1.weight) for seed in (1, 2)] == [True, False]
+    assert [torch.equal(second, backbone(seed).conv1.weight) for seed in (1, 2)] == [False, True]
+
+
+def test_renames_that_join_two_copies_are_refused(tmp_path):
+    torch.save(under("model.online.", backbone(1)) | under("model.target.", backbone(2)), tmp_path / "two.pt")
+    with pytest.raises(
+        ValueError,
+        match=r"renames would give model\.online\.conv1\.weight and model\.target\.conv1\.weight one name",
+    ):
+        load_encoder(tmp_path / "two.pt", arch=ARCH, renames={"model.target": "model.online"})
+
+
+def test_two_paths_of_one_name_are_refused(tmp_path):
+    content = {"net": under("", backbone())} | {"net.conv1.weight": torch.ones(64, 3, 7, 7)}
+    assert "holds two tensors under one name, net.conv1.weight" in other(content, tmp_path)
+
+
+@pytest.mark.parametrize("arch", [None, "resnet10-narrow", "vit_tiny_patch16_224"])
+def test_file_without_convolutions_holds_no_image_backbone(arch, tmp_path):
+    layers = {f"bn{k}": nn.BatchNorm1d(8) for k in range(3)} | {f"fc{k}": nn.Linear(8, 8) for k in range(3)}
+    told = other(nn.ModuleDict(layers).state_dict(), tmp_path, arch=arch)
+    assert "holds no image backbone: none of its tensors is a convolution's; its names are like bn0.weight" in told
+    assert told.endswith("save the embeddings as .npy and use dyncollapse diagnose FILE")
+
+
+def test_layers_of_other_copies_of_a_transformer_are_no_projectors(tmp_path):
+    vit = build_backbone("vit_tiny_patch16_224", "imagenet", 3)
+    head = {f"student.ssl.{name}": tensor for name, tensor in projector(*"lrl", dim=192).state_dict().items()}
+    torch.save(under("student.backbone.", vit) | head | under("teacher.backbone.", vit), tmp_path / "vit.pt")
+    (said,) = load_encoder(tmp_path / "vit.pt", arch="vit_tiny_patch16_224").left_out
+    assert said.startswith("student.ssl (Linear 192-32, relu, Linear 32-32) is left out")
 
 
 def test_pickled_module_is_read_if_trusted(tmp_path):

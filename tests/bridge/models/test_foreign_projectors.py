@@ -1,5 +1,9 @@
 """Projectors of others: what stands between their layers, what is assumed, and what is left out for doubt."""
 
+import contextlib
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from helpers.waiting import little_work
@@ -7,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from dyncollapse.bridge.models.foreign_layers import ACTIVATIONS
-from dyncollapse.bridge.models.foreign_names import WRAPPERS, renamed, unwrapped
-from dyncollapse.bridge.models.foreign_projectors import CLASSIFIERS, ProjectorHints, find_projector
+from dyncollapse.bridge.models.foreign_layers import ACTIVATIONS, INNER_NAMES, LINEAR_WORDS, NORM_WORDS
+from dyncollapse.bridge.models.foreign_names import SECOND, WRAPPERS, renamed, unwrapped
+from dyncollapse.bridge.models.foreign_projectors import CLASSIFIERS, WORDS, ProjectorHints, find_projector
 from dyncollapse.bridge.models.projectors import UnitNorm
 
 DIM = 12
@@ -271,6 +275,97 @@ def test_projector_that_is_named_has_to_be_there_once():
             find(tensors, at=wrong)
 
 
+# --- Left-over layers under other names
+
+ROW = filled(nn.Linear(DIM, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 5))
+
+
+def words(path, *names):
+    """The tensors of ROW under other names of its layers."""
+    layers = zip(names, (ROW[0], ROW[1], ROW[3]), strict=True)
+    return {name: tensor for word, layer in layers for name, tensor in named(f"{path}.{word}", layer).items()}
+
+
+def as_announced(tensors, sentence, backbone):
+    """The projector that the options in a sentence take."""
+    pairs = dict(re.findall(r"`renames` (\S+)=(\S+)", sentence))
+    named_by = re.search(r"`projector_prefix` (\S+)\.$", sentence)
+    new = renamed(tensors, pairs) if pairs else tensors
+    return find(new, backbone, at=named_by[1] if named_by else None)[0]
+
+
+@pytest.mark.parametrize("names", [("0", "1", "3"), ("dense_in", "norm", "dense_out"), ("a.fc", "a.bn", "b.fc")])
+@pytest.mark.parametrize("path", ["ssl_head", "model.ssl_head", "model.aux.to_z", "head2.layers", "projector", "x.fc1"])
+@pytest.mark.parametrize("trunk", ["trunk.", "model.trunk.", "model.net.trunk."])
+def test_left_over_layers_are_named_with_the_options_that_take_them(trunk, path, names):
+    tensors = words(path, *names) | {"model.queue": torch.ones(3)}
+    head, said = find(tensors, trunk)
+    if head is None:
+        (sentence,) = said
+        head = as_announced(tensors, sentence, trunk)
+    assert_same(head, ROW)
+
+
+def test_the_page_lists_all_names():
+    page = (Path(__file__).parents[3] / "docs/how-to/diagnose-a-checkpoint.md").read_text()
+    for bold, names in (
+        ("Outer names of projectors", WORDS),
+        ("Inner names of projectors", LINEAR_WORDS + NORM_WORDS),
+        ("Which copy", SECOND),
+    ):
+        (text,) = re.findall(rf"^\*\*{bold}\.\*\* .*?\n\n", page, re.DOTALL | re.MULTILINE)
+        assert set(names) <= set(re.findall(r"`(\w+)`", text))
+
+
+def test_inner_names_that_are_understood_are_listed():
+    _, (said,) = find(words("ssl_head", "dense_in", "norm", "dense_out"))
+    assert (
+        "ssl_head is not understood as a projector: it has dense_in; inner names that are understood: numbers" in said
+    )
+    assert "`renames` ssl_head.dense_in.=ssl_head.0. `renames` ssl_head.norm.=ssl_head.1." in said
+    with pytest.raises(
+        ValueError, match=r"it has dense_in; inner names .* give renames ssl_head\.dense_in\.="
+    ) as error:
+        find(words("ssl_head", "dense_in", "norm", "dense_out"), at="ssl_head")
+    assert "\n" not in str(error.value)
+    for word in (*LINEAR_WORDS, *NORM_WORDS):
+        assert f" {word}" in INNER_NAMES
+
+
+@pytest.mark.parametrize("trunk", ["0.", "model.0."])
+def test_numbered_layers_behind_the_backbone_are_renamed(trunk):
+    tensors = words("", "1", "2", "4")
+    tensors = {trunk.removesuffix("0.") + name.removeprefix("."): tensor for name, tensor in tensors.items()}
+    head, (said,) = find(tensors, trunk)
+    assert head is None
+    assert_same(as_announced(tensors, said, trunk), ROW)
+
+
+def test_beside_a_projector_other_layers_get_one_sentence():
+    others = words("aux.a", "0", "1", "3") | named("probe", nn.Linear(DIM, 9)) | named("predictor", nn.Linear(5, 5))
+    head, (said,) = find(mlp(path="projector") | others)
+    assert head.path == "projector"
+    assert "take 12 values are left out: aux, probe; `projector_prefix` names one of them" in said
+
+
+@pytest.mark.parametrize("name", ["p{}.x", "p{}." + "a." * 60 + "x", "p." + "a." * 60 + "{}", "{}", "p.{}.dense_in"])
+def test_many_left_over_layers_are_listed_in_bounded_length_and_time(name):
+    tensors = {f"{name.format(k)}.weight": torch.ones(3, DIM) for k in range(20_000)}
+    with little_work(5):
+        _, said = find(tensors)
+    assert sum(map(len, said)) < 2000 + 60 * max(map(len, tensors))
+
+
+def test_options_for_long_names_are_not_repeated():
+    _, (said,) = find(words("ssl_head" + ".a" * 400, "dense_in", "norm", "dense_out"))
+    assert "`renames` OLD=NEW for each layer `projector_prefix` ssl_head" in said
+
+
+def test_whole_path_names_one_of_two_projectors():
+    tensors = mlp(path="ssl") | mlp(path="ema.ssl")
+    assert find(tensors, "x.y.backbone.", at="ssl")[0].path == "ssl"
+
+
 # --- Names
 
 
@@ -296,3 +391,51 @@ def test_renames_ignore_wrappers():
     assert list(renamed(tensors, {"module.": "x."})) == ["x.encoder.w"]
     with pytest.raises(ValueError, match=r"renames module\.decoder\. begins no name"):
         renamed(tensors, {"module.decoder.": "x."})
+
+
+@pytest.mark.parametrize(
+    ("names", "renames", "expected"),
+    [
+        (["net.a.w", "net.b.w"], {"a": "c"}, ["net.c.w", "net.b.w"]),  # what stands before stays
+        (["a.w", "net.a.w"], {"a.": "c."}, ["c.w", "net.a.w"]),  # whole names come first
+        (["net.a.w", "net.a.a.w"], {"a.": "c."}, ["net.c.w", "net.c.a.w"]),  # the first place counts
+        (["net.ba.w", "net.a.w"], {"a": "c"}, ["net.ba.w", "net.c.w"]),  # after a dot
+        (["fc.w", "fc2.w"], {"fc.": "x"}, ["x.w", "fc2.w"]),
+        (["fc.w", "fc2.w"], {"fc": "x"}, ["x.w", "x2.w"]),
+        (["net.a.w"], {"a": ""}, ["net.w"]),
+        (["net.a.w"], {"a": "b."}, ["net.b.w"]),
+        (["a.w", "b.w"], {"a.": "b.", "b.": "a."}, ["b.w", "a.w"]),
+        (["a.w", "b.w"], {"a.": "unused", "b.": "a."}, ["a.w"]),
+        (["a.w", "b.w"], {"": "x"}, ["x.a.w", "x.b.w"]),
+    ],
+)
+def test_beginnings_are_replaced(names, renames, expected):
+    tensors = {name: torch.ones(1) for name in names}
+    assert list(renamed(tensors, renames)) == expected
+
+
+@pytest.mark.parametrize(
+    ("renames", "words"),
+    [
+        ({"b": "a"}, "would give a.w and b.w one name, a.w; give another NEW, or leave one of them out by OLD=unused"),
+        ({"a": "x", "b": "x."}, "would give a.w and b.w one name, x.w"),
+        ({"a.": "a"}, "renames a. changes no name"),
+        ({"": "unused"}, "leaves out all tensors; give a longer beginning"),
+        ({"a": "x", "c": "y"}, "renames c begins no name in the file"),
+        ({"a.": "x.", "a": "y"}, "renames a begins only names that an earlier one replaces"),
+        ({"module.a": "x", "a": "y"}, "renames a is given twice"),
+    ],
+)
+def test_renames_that_lose_tensors_or_do_nothing_are_refused(renames, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        renamed({"a.w": torch.ones(1), "b.w": torch.zeros(1)}, renames)
+
+
+@given(
+    names=st.sets(st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(".".join), min_size=1, max_size=6),
+    renames=st.dictionaries(st.sampled_from(["a", "b.", "a.b", "c"]), st.sampled_from(["a", "d.", "", "b.c"])),
+)
+def test_no_rename_loses_a_tensor(names, renames):
+    tensors = {name: torch.ones(1) for name in sorted(names)}
+    with contextlib.suppress(ValueError):
+        assert len(renamed(tensors, renames)) == len(tensors)
