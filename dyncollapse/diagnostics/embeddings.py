@@ -105,8 +105,8 @@ def diagnose(
     source = measured("inputs", *pair) if pair else None
     if loss is not None:
         pairs_progress = progress and partial(progress, "pairs")
-        settings = {"loss": loss, "temperature": temperature, "views": views, "progress": pairs_progress}
-        weigh = partial(_weighed, dtype=None if fast else torch.float64, **settings)
+        dtype = None if fast else torch.float64
+        weigh = partial(_weighed, loss=loss, temperature=temperature, views=views, dtype=dtype, progress=pairs_progress)
         evidence = replace(weigh(evidence, (z, *others), (z, *others)), weights=loss)
         source = weigh(source, pair, (z, others[0])) if source and pair else None
     direct = principal_directions(z) if svd else None

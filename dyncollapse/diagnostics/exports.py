@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from dyncollapse.diagnostics.report import EmbeddingReport
 from dyncollapse.runtime.canvas import picture
 from dyncollapse.runtime.files import first_line, printable
+from dyncollapse.runtime.settings import renamed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -129,6 +130,7 @@ def as_html(report: EmbeddingReport, config: Mapping[str, Any]) -> str:
     page = _template().render(
         report=report,
         name=str(config.get("file", "embeddings")),
+        sentence=renamed(report.verdict.sentence, str),
         svg=svg,
         problem=problem,
         assumptions=config.get("assumptions", ()),

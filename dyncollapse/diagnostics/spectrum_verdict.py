@@ -162,7 +162,10 @@ def _words(
     dead = "the views are negatively correlated there" if two_sided else "augmentation beats data there"
     waiting = "the views share signal there" if two_sided else "data beats augmentation there"
     open_ = "too few samples to compare the views" if two_sided else "rho is within its sampling error of 1"
-    inputs = "if they are outputs of a linear layer, its inputs can show the cause"
+    inputs = (
+        "if they are outputs of a linear layer, its inputs in both views (`inputs` and `input_positives`) can show "
+        "the cause"
+    )
     if counted is not None:
         inputs = "the inputs do not show the cause either"
         if counted.varying < counted.width:

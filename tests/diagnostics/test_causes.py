@@ -116,7 +116,7 @@ def test_few_rows_leave_the_cause_open(generator):
     report = diagnose(z, z + 1e-4 * normal(generator, 8, 3))
     assert report.verdict.fates == ["alive", "alive", "unexplained"]
     assert report.measures["signal_rank"] is None
-    assert any("signal_rank is not defined here" in text for text in report.warnings)
+    assert any("signal_rank is not defined here" in text for text in report.notes)
 
 
 def test_softmax_weights_do_not_hide_that_views_differ(generator):

@@ -153,8 +153,8 @@ COUNTED = "4 of 6 dimensions collapsed (variance up to 0.0001): "
         (
             {"threshold": 5e-13},
             "1 of 6 dimensions collapsed (variance up to 5e-13): "
-            "1 without variance clearly above rounding; if they are outputs of a linear layer, its inputs can "
-            "show the cause.",
+            "1 without variance clearly above rounding; if they are outputs of a linear layer, its inputs in "
+            "both views (`inputs` and `input_positives`) can show the cause.",
         ),
         (
             {"seen": 4},
