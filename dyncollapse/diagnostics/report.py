@@ -187,7 +187,8 @@ def examine(evidence: Evidence) -> EmbeddingReport:
     source = evidence.inputs or evidence
     ratio, error = _ratios_along(evidence, directions)
     room, contradiction = _room(evidence, values)
-    signal, unsigned = _signal(source)
+    signals, unsigned = _signals(evidence)
+    signal = signals.get("inputs", signals["embeddings"])
     one_sided = source.pairs is not None and source.views == "one-sided"
     crossed = cross_validated_ratios(source) if one_sided else []
     verdict = judge_spectrum(
@@ -204,11 +205,7 @@ def examine(evidence: Evidence) -> EmbeddingReport:
         ratio_errors=_finite(error),
     )
     measures, intervals, missing = measures_with_intervals(evidence, verdict.fates.count(Fate.ALIVE))
-    signals = {"embeddings": signal if source is evidence else _signal(evidence)[0]}
-    if evidence.inputs:
-        signals["inputs"] = signal
-    own = signals["embeddings"]
-    measures["signal_rank"] = None if own is None else own.positive
+    measures["signal_rank"] = None if signals["embeddings"] is None else signals["embeddings"].positive
     intervals["collapsed"] = collapsed_interval(evidence, verdict.threshold)
     ratios = None if source.pairs is None else generalised(source, source.pairs)[0].flip(-1)
     return EmbeddingReport(
@@ -227,11 +224,7 @@ def examine(evidence: Evidence) -> EmbeddingReport:
         signal=signal,
         augmentation_share=_share_beaten(crossed, ratios) if one_sided else None,
         verdict=verdict,
-        warnings=(
-            *cautions(evidence, ratios),
-            *contradiction,
-            *doubts(evidence, verdict, signals, measures["rankme"]),
-        ),
+        warnings=(*cautions(evidence, ratios), *contradiction, *doubts(evidence, verdict, signals, measures["rankme"])),
         notes=(*missing, *unsigned),
         pairs=evidence.pairs,
         input_pairs=evidence.inputs.pairs if evidence.inputs else None,
@@ -265,6 +258,16 @@ def _finite(values: Float[Tensor, " d"] | None) -> list[float | None]:
 
 def _padded(values: Float[Tensor, " k"], dim: int, filling: float) -> Float[Tensor, " d"]:
     return torch.nn.functional.pad(values, (0, dim - len(values)), value=filling)
+
+
+def _signals(evidence: Evidence) -> tuple[dict[str, SharedSignal | None], list[str]]:
+    """Return the signal that the views of the embeddings share, and those of the inputs if there are any.
+
+    The notes say why the last of them could not be tested.
+    """
+    sources = {"embeddings": evidence} | ({"inputs": evidence.inputs} if evidence.inputs else {})
+    tested = {name: _signal(source) for name, source in sources.items()}
+    return {name: signal for name, (signal, _) in tested.items()}, list(tested.values())[-1][1]
 
 
 def _signal(evidence: Evidence) -> tuple[SharedSignal | None, list[str]]:
