@@ -52,7 +52,7 @@ def _unrelated(name: str, signal: SharedSignal | None, samples: int) -> Iterator
 
 def _unlike_views(evidence: Evidence) -> Iterator[str]:
     """Warn of views that cannot be from one network: one normalised and one not, or of very unlike variance."""
-    if evidence.normalised != all(map(has_unit_rows, evidence.others)) and evidence.others:
+    if len({evidence.normalised, *map(has_unit_rows, evidence.others)}) == 2:
         yield (
             "some views are normalised (every row has length 1) and others are not: rho then compares different "
             "spaces; save all views alike"
@@ -92,11 +92,12 @@ def rows_to_see(wanted: float, explained: float, samples: int, directions: int) 
         The number of samples.
 
     Examples:
-        >>> rows = rows_to_see(0.1, 1.0, samples=30, directions=8)
+        >>> from dyncollapse.diagnostics.shared_signal import noise_correlation
+        >>> rows = rows_to_see(0.1, 1.0, samples=8, directions=8)
         >>> noise_correlation(rows, 8) <= 0.1 < noise_correlation(rows - 1, 8)
         True
     """
-    # Counts as many samples as directions as the least that any test takes.
+    # No test takes fewer samples than directions.
     independent = _least(lambda n: noise_correlation(n, directions) <= explained, directions + 1)
     return round(max(1.0, samples / independent) * _least(lambda n: noise_correlation(n, directions) <= wanted, 1))
 

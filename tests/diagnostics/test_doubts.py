@@ -96,6 +96,7 @@ def test_views_of_unlike_scale_or_normalisation_are_named(generator):
     unit = torch.nn.functional.normalize(other, dim=1)
     assert [text for text in diagnose(z, unit).warnings if text.startswith("some views are normalised")]
     assert [text for text in diagnose(z, unit, views="one-sided").warnings if text.startswith("some views are norm")]
+    assert [text for text in diagnose(z, [other, unit]).warnings if text.startswith("some views are normalised")]
     assert "two-sided views" in said(diagnose(z, 3 * other))
     assert said(diagnose(z, 3 * other, views="one-sided")) == set()
     assert said(diagnose(z, other)) == set()
