@@ -34,6 +34,7 @@ from dyncollapse.runtime.canvas import save_picture
 from dyncollapse.runtime.files import partial_path, write_bytes, write_json
 from dyncollapse.runtime.folders import replaced_folder, whole_folder
 from dyncollapse.runtime.progress import progress_bars
+from dyncollapse.runtime.settings import renamed
 from dyncollapse.simulation.report import versions
 
 if TYPE_CHECKING:
@@ -177,5 +178,7 @@ def print_spaces(diagnosis: DiagnosedSpaces, title: str, *, to_stderr: bool) -> 
             console.print(f"{space}: {augmentation_sentence(report)}", soft_wrap=True)
         for text in report.warnings:
             console.print(f"warning: {space}: {text}", style="yellow", soft_wrap=True)
+        for text in report.notes:
+            console.print(f"note: {space}: {text}", soft_wrap=True)
     for space, report in reports.items():
-        console.print(f"{space}: {report.verdict.sentence}", style="bold", soft_wrap=True)
+        console.print(f"{space}: {renamed(report.verdict.sentence, str)}", style="bold", soft_wrap=True)

@@ -12,17 +12,18 @@ from torch import Tensor
 
 from dyncollapse.commands.console import open_console, open_table
 from dyncollapse.commands.options import taken
-from dyncollapse.commands.shared import bad_input, fail, say_saved, warn
+from dyncollapse.commands.shared import as_options, bad_input, fail, say_saved, warn
 from dyncollapse.commands.spectrum_chart import spectrum_lines
 from dyncollapse.diagnostics import embeddings, exports
 from dyncollapse.diagnostics.options import DiagnosisOptions
 from dyncollapse.diagnostics.readers import read_rows
 from dyncollapse.diagnostics.report import EmbeddingReport
-from dyncollapse.diagnostics.sentences import augmentation_sentence
+from dyncollapse.diagnostics.sentences import augmentation_sentence, threshold_sentence
 from dyncollapse.formats.mapped import unchanged
 from dyncollapse.runtime.files import CannotWrite, printable, unmarked, write_bytes
 from dyncollapse.runtime.folders import whole_folder
 from dyncollapse.runtime.progress import progress_bars
+from dyncollapse.runtime.settings import SettingError
 from dyncollapse.simulation.report import versions
 
 TOO_BIG = "this does not fit into memory; leave out --svd or --loss, or give fewer rows"
@@ -204,14 +205,10 @@ def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> 
         console.print(augmentation_sentence(report), soft_wrap=True)
     for text in report.warnings:
         console.print(f"warning: {text}", style="yellow", soft_wrap=True)
-    bar = report.intervals["collapsed"]
-    console.print(
-        f"Collapsed means a variance up to {report.verdict.threshold:.2g}: the larger of the noise floor, "
-        f"{report.noise_floor:.2g}, and of what is small beside the other dimensions, {report.relative_level:.2g}."
-        + ("" if bar is None else f" 95 % interval: {' to '.join(f'{k:g}' for k in sorted(set(bar)))} dimensions."),
-        soft_wrap=True,
-    )
-    console.print(report.verdict.sentence, style="bold", soft_wrap=True)
+    for text in report.notes:
+        console.print(f"note: {text}", soft_wrap=True)
+    console.print(threshold_sentence(report), soft_wrap=True)
+    console.print(as_options(SettingError(report.verdict.sentence)), style="bold", soft_wrap=True)
 
 
 def _measures(report: EmbeddingReport, *, with_words: bool) -> Table:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from dyncollapse.commands.shared import fail
-from dyncollapse.commands.topics import topic_names, topic_text, topic_title
+from dyncollapse.commands.topics import explained_words, topic_names, topic_of, topic_text, topic_title
 from dyncollapse.runtime.settings import did_you_mean, quoted
 
 WIDTH = 80
@@ -17,12 +17,12 @@ def help_(words: Sequence[str]) -> None:
     root, name = click.get_current_context().find_root(), " ".join(words)
     if not words:
         click.echo("\n".join(_overview(root.command)))
-    elif name in topic_names():
-        click.echo(topic_text(name), nl=False)
+    elif (topic := topic_of(name)) is not None:
+        click.echo(topic_text(topic), nl=False)
     elif (page := _page(root, words)) is not None:
         click.echo(page)
     else:
-        known = [*topic_names(), *_command_names(root.command)]
+        known = [*topic_names(), *explained_words(), *_command_names(root.command)]
         meant = did_you_mean(name.lower(), known, f"choose one of {', '.join(topic_names())}")
         fail(2, f"there is no topic or command {quoted(name)}; {meant} (dyncollapse help lists all)")
 

@@ -1,5 +1,6 @@
 """Rows of embeddings or inputs, spectra and matrices as tensors."""
 
+from os import PathLike
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -8,6 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from dyncollapse.model.conversion import TAKEN, as_tensor
+from dyncollapse.runtime.settings import quoted
 
 # What `as_rows` takes, (n, d): a tensor, a NumPy array, or anything that NumPy can turn into one.
 Rows: TypeAlias = Any
@@ -27,7 +29,8 @@ def as_rows(values: Rows, name: str = "embeddings") -> Shaped[Tensor, "..."]:
         The tensor, on the same memory where possible, so it must not be written to; its shape is not checked further.
 
     Raises:
-        ValueError: One line, for anything but a dense array of real numbers, and for masked values.
+        ValueError: One line, for anything but a dense array of real numbers, for masked values, and for the path of a
+            file.
 
     Examples:
         >>> import numpy as np
@@ -35,6 +38,8 @@ def as_rows(values: Rows, name: str = "embeddings") -> Shaped[Tensor, "..."]:
         tensor([[2., 3.],
                 [0., 1.]], dtype=torch.float64)
     """
+    if isinstance(values, str | PathLike):
+        raise ValueError(f"{name} are the path {quoted(str(values))}; read it first: use read_rows(path)")
     tensor = as_tensor(values, name, plural=True, wanted="(samples, dimensions)")
     if not tensor.ndim:
         raise ValueError(f"{name} have shape (); give one row per sample, (samples, dimensions)")

@@ -16,6 +16,7 @@ from dyncollapse.diagnostics.monitor import Monitor
 from dyncollapse.diagnostics.options import DiagnosisOptions
 from dyncollapse.diagnostics.report import EmbeddingReport, examine
 from dyncollapse.model.covariance import ContrastiveCovariance, blockwise_covariance, check_weighing
+from dyncollapse.model.precision import common_precision
 from dyncollapse.runtime.settings import SettingError
 
 
@@ -104,7 +105,8 @@ def diagnose(
     source = measured("inputs", *pair) if pair else None
     if loss is not None:
         pairs_progress = progress and partial(progress, "pairs")
-        weigh = partial(_weighed, loss=loss, temperature=temperature, views=views, progress=pairs_progress)
+        dtype = None if fast else torch.float64
+        weigh = partial(_weighed, loss=loss, temperature=temperature, views=views, dtype=dtype, progress=pairs_progress)
         evidence = replace(weigh(evidence, (z, *others), (z, *others)), weights=loss)
         source = weigh(source, pair, (z, others[0])) if source and pair else None
     direct = principal_directions(z) if svd else None
@@ -160,18 +162,20 @@ def _in_frame(evidence: Evidence, rows: Shaped[Tensor, "n d"]) -> Shaped[Tensor,
 
 
 def _weighed_pairs(
-    tensors: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], *, loss: str, **settings: Any
+    tensors: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], *, loss: str, dtype: torch.dtype | None, **settings: Any
 ) -> dict[str, Any]:
-    """Return softmax-weighted contrastive covariances, the mean over all pairs of views, and the eps of their sums."""
-    weighted = [blockwise_covariance(*one, loss=loss, **settings) for one in tensors]
+    """Return softmax-weighted contrastive covariances, the mean over all pairs of views, and the eps of their sums.
+
+    Products are in `dtype`; if it is None, in the widest precision of the views, float32 at least.
+    """
+    dtype = dtype or common_precision({rows.dtype for one in tensors for rows in one})
+    weighted = [blockwise_covariance(*one, loss=loss, dtype=dtype, **settings) for one in tensors]
     data, augmentation = (
         torch.stack([getattr(p, side) for p in weighted]).mean(0) for side in ("data", "augmentation")
     )
     if not (torch.isfinite(data).all() and torch.isfinite(augmentation).all()):
-        raise ValueError(f"the {loss} weights of numbers this large overflow; give them in float64")
-    double = torch.float64 in {rows.dtype for one in tensors for rows in one}
-    eps = torch.finfo(torch.float64 if double else torch.float32).eps
-    return {"pairs": ContrastiveCovariance(data, augmentation), "pairs_eps": eps}
+        raise ValueError(f"the {loss} weights of numbers this large overflow; give them in other units")
+    return {"pairs": ContrastiveCovariance(data, augmentation), "pairs_eps": torch.finfo(dtype).eps}
 
 
 def check_loss(loss: str | None, temperature: float | None, views: str, others: int) -> None:

@@ -128,9 +128,7 @@ class Evidence:
     @cached_property
     def normalised(self) -> bool:
         """Whether every sampled row has length 1, up to its format's rounding."""
-        norms = self.rows.to(torch.float64).norm(dim=-1)
-        eps = torch.finfo(self.precision).eps if self.rows.is_floating_point() else 0.0
-        return bool(((norms - 1).abs() <= 8 * eps).all())
+        return has_unit_rows(self.rows)
 
     @cached_property
     def distinct(self) -> int:
@@ -215,6 +213,13 @@ def stored_precision(rows: Shaped[Tensor, "r d"]) -> torch.dtype:
         return rows.dtype
     coarser = (f for f in FORMATS if torch.finfo(f).eps > torch.finfo(rows.dtype).eps)
     return next((f for f in coarser if torch.equal(rows.to(f).to(rows.dtype), rows)), rows.dtype)
+
+
+def has_unit_rows(rows: Shaped[Tensor, "r d"]) -> bool:
+    """Whether every row has length 1, up to the rounding of its format."""
+    norms = rows.to(torch.float64).norm(dim=-1)
+    eps = torch.finfo(stored_precision(rows)).eps if rows.is_floating_point() else 0.0
+    return bool(((norms - 1).abs() <= 8 * eps).all())
 
 
 @torch.no_grad()

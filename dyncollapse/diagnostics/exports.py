@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,10 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from dyncollapse.diagnostics.report import EmbeddingReport
+from dyncollapse.diagnostics.sentences import FATE_MEANINGS, augmentation_sentence, threshold_sentence
 from dyncollapse.runtime.canvas import picture
 from dyncollapse.runtime.files import first_line, printable
+from dyncollapse.runtime.settings import renamed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -129,6 +132,10 @@ def as_html(report: EmbeddingReport, config: Mapping[str, Any]) -> str:
     page = _template().render(
         report=report,
         name=str(config.get("file", "embeddings")),
+        sentence=renamed(report.verdict.sentence, str),
+        fates=Counter(report.verdict.fates),
+        meanings=FATE_MEANINGS,
+        sentences=[threshold_sentence(report), *([] if report.ratios is None else [augmentation_sentence(report)])],
         svg=svg,
         problem=problem,
         assumptions=config.get("assumptions", ()),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dyncollapse.diagnostics.causes import count_inputs, fates_from_views, whole_signal
 from dyncollapse.diagnostics.caveats import beyond_width, cautions
+from dyncollapse.diagnostics.doubts import doubts
 from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence, format_name
 from dyncollapse.diagnostics.intervals import (
     DEFINITIONS,
@@ -25,6 +26,7 @@ from dyncollapse.diagnostics.spectrum_verdict import NO_VIEWS, collapse_level, j
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate, Verdict
 from dyncollapse.model.covariance import ContrastiveCovariance
 from dyncollapse.runtime.extras import as_frame
+from dyncollapse.runtime.settings import renamed
 
 if TYPE_CHECKING:
     import pandas
@@ -33,7 +35,7 @@ SPECTRUM = "eigenvalues of the centred covariance, 1/N, descending"
 INTERVALS = "95 %: 1.96 standard errors of the linearised bootstrap (infinitesimal jackknife); bias is not included"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class EmbeddingReport:
     """Everything that `dyncollapse diagnose` reports on a set of embeddings.
 
@@ -56,6 +58,7 @@ class EmbeddingReport:
             `ratios` are biased, this share is not.
         verdict: Fate of each principal direction, mechanism, threshold and sentence.
         warnings: Reasons to doubt the report, one line each.
+        notes: Measures that are not defined here, one line each.
         pairs: Contrastive covariances Sigma0 and Sigma1 of the embeddings; None without other views.
         input_pairs: The same of the inputs of the last linear layer.
         frame: Orthonormal columns in whose coordinates `pairs` are, if there were fewer rows than dimensions.
@@ -90,10 +93,16 @@ class EmbeddingReport:
     augmentation_share: float | None
     verdict: Verdict
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
     pairs: ContrastiveCovariance | None
     input_pairs: ContrastiveCovariance | None
     frame: Float[Tensor, "d c"] | None = None
     input_frame: Float[Tensor, "k c"] | None = None
+
+    def __repr__(self) -> str:
+        """Return the size, the space and the verdict; the numbers are in the attributes and in `as_values`."""
+        sentence = renamed(self.verdict.sentence, str)
+        return f"<{type(self).__name__} of {self.samples} samples x {self.dim} dimensions, {self.space}: {sentence}>"
 
     @property
     def collapsed(self) -> int:
@@ -126,7 +135,7 @@ class EmbeddingReport:
                 "mechanism": v.mechanism.value,
                 "threshold": v.threshold,
                 "unseen_signal": v.unseen_signal,
-                "sentence": v.sentence,
+                "sentence": renamed(v.sentence, str),
                 "dimensions": [
                     {
                         "collapsed": one.fate.collapsed,
@@ -139,6 +148,7 @@ class EmbeddingReport:
                 ],
             },
             "warnings": list(self.warnings),
+            "notes": list(self.notes),
         }
 
     def rows(self) -> list[dict[str, Any]]:
@@ -177,7 +187,8 @@ def examine(evidence: Evidence) -> EmbeddingReport:
     source = evidence.inputs or evidence
     ratio, error = _ratios_along(evidence, directions)
     room, contradiction = _room(evidence, values)
-    signal, unsigned = _signal(source)
+    signals, unsigned = _signals(evidence)
+    signal = signals.get("inputs", signals["embeddings"])
     one_sided = source.pairs is not None and source.views == "one-sided"
     crossed = cross_validated_ratios(source) if one_sided else []
     verdict = judge_spectrum(
@@ -194,8 +205,7 @@ def examine(evidence: Evidence) -> EmbeddingReport:
         ratio_errors=_finite(error),
     )
     measures, intervals, missing = measures_with_intervals(evidence, verdict.fates.count(Fate.ALIVE))
-    own = signal if source is evidence else _signal(evidence)[0]
-    measures["signal_rank"] = None if own is None else own.positive
+    measures["signal_rank"] = None if signals["embeddings"] is None else signals["embeddings"].positive
     intervals["collapsed"] = collapsed_interval(evidence, verdict.threshold)
     ratios = None if source.pairs is None else generalised(source, source.pairs)[0].flip(-1)
     return EmbeddingReport(
@@ -214,7 +224,8 @@ def examine(evidence: Evidence) -> EmbeddingReport:
         signal=signal,
         augmentation_share=_share_beaten(crossed, ratios) if one_sided else None,
         verdict=verdict,
-        warnings=(*cautions(evidence, ratios), *contradiction, *missing, *unsigned),
+        warnings=(*cautions(evidence, ratios), *contradiction, *doubts(evidence, verdict, signals, measures["rankme"])),
+        notes=(*missing, *unsigned),
         pairs=evidence.pairs,
         input_pairs=evidence.inputs.pairs if evidence.inputs else None,
         frame=evidence.frame,
@@ -249,8 +260,18 @@ def _padded(values: Float[Tensor, " k"], dim: int, filling: float) -> Float[Tens
     return torch.nn.functional.pad(values, (0, dim - len(values)), value=filling)
 
 
+def _signals(evidence: Evidence) -> tuple[dict[str, SharedSignal | None], list[str]]:
+    """Return the signal that the views of the embeddings share, and those of the inputs if there are any.
+
+    The notes say why the last of them could not be tested.
+    """
+    sources = {"embeddings": evidence} | ({"inputs": evidence.inputs} if evidence.inputs else {})
+    tested = {name: _signal(source) for name, source in sources.items()}
+    return {name: signal for name, (signal, _) in tested.items()}, list(tested.values())[-1][1]
+
+
 def _signal(evidence: Evidence) -> tuple[SharedSignal | None, list[str]]:
-    """Return the signal that the views share, or a warning if it could not be tested."""
+    """Return the signal that the views share, or a note if it could not be tested."""
     if evidence.correlation is None or evidence.unaugmented:
         return None, []
     if min(evidence.samples, len(evidence.rows)) < FEWEST_FOR_ERRORS:

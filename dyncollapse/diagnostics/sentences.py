@@ -1,7 +1,20 @@
-"""Sentences about a report, for the terminal."""
+"""Sentences about a report, for the terminal and the page."""
 
 from dyncollapse.diagnostics.report import EmbeddingReport
 from dyncollapse.diagnostics.shared_signal import SharedSignal
+from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate
+
+# One sentence per fate, true of every convention of views; docs/explanation/diagnostics.md has the same.
+FATE_MEANINGS = {
+    Fate.ALIVE: "It is in use: its variance lies above the threshold.",
+    Fate.STRUCTURAL: "The last linear layer reads too few units to fill it, whatever the training.",
+    Fate.DEAD: "Augmentation exceeds data along it (rho of 1 or more): training shrinks it to zero.",
+    Fate.SUPPRESSED: "Augmentation keeps it too small to count: the views share no signal along it, or too little.",
+    Fate.WAITING: "It is small because training has not reached it: data exceed augmentation, so it would grow.",
+    Fate.UNEXPLAINED: "It collapsed, and there is no other view, or the samples leave the cause open.",
+    Fate.UNRESOLVED: "It is lost in rounding, and the inputs of the last layer do not show the cause either.",
+    Fate.UNSEEN: "There are too few distinct samples to show it. It does not count as collapsed.",
+}
 
 
 def augmentation_sentence(report: EmbeddingReport) -> str:
@@ -11,7 +24,7 @@ def augmentation_sentence(report: EmbeddingReport) -> str:
         report: A report that has `ratios`.
 
     Returns:
-        One to three sentences.
+        One to four sentences.
     """
     assert report.ratios is not None
     conventions = report.conventions
@@ -25,14 +38,19 @@ def augmentation_sentence(report: EmbeddingReport) -> str:
     pairs = report.input_pairs or report.pairs
     assert pairs is not None
     data, augmentation = (float(side.diagonal().sum()) for side in (pairs.data, pairs.augmentation))
+    reading = (
+        "a small dimension grows below 1 and shrinks above"
+        if conventions["views"] == "one-sided"
+        else "1 means no shared signal, and only sampling or negatively correlated views give more"
+    )
     text = (
-        f"Augmentation over data, rho (Sigma1 u = rho Sigma0 u) in the {conventions['augmentation_space']}, "
-        f"{conventions['views']}, {weights}: from {float(lowest):.3g} to {float(highest):.3g}; "
-        f"tr Sigma1 = {augmentation:.3g}, tr Sigma0 = {data:.3g}."
+        f"Augmentation over data in the {conventions['augmentation_space']}, {conventions['views']}, {weights}: "
+        f"sampled rho from {float(lowest):.3g} to {float(highest):.3g} ({reading}). "
+        f"Over all directions: augmentation {augmentation:.3g} (tr Sigma1), data {data:.3g} (tr Sigma0)."
     )
     if report.augmentation_share is not None:
         text += (
-            f" Augmentation beats data in {report.augmentation_share:.0%} of directions "
+            f" Augmentation exceeds data in {report.augmentation_share:.0%} of directions "
             "(cross-validated between two halves; uniform negative weights)."
         )
     elif report.signal is not None:
@@ -41,7 +59,7 @@ def augmentation_sentence(report: EmbeddingReport) -> str:
 
 
 def signal_sentence(signal: SharedSignal) -> str:
-    """Say in how many directions two views share signal, and which correlations sampling explains in the others.
+    """Say in how many directions two views share signal, and how strong a signal the samples could miss.
 
     Args:
         signal: The tested correlations.
@@ -53,5 +71,27 @@ def signal_sentence(signal: SharedSignal) -> str:
     if signal.negative:
         text += f" and are negatively correlated in {signal.negative}"
     if signal.positive + signal.negative < signal.tested:
-        text += f"; in the others sampling explains correlations up to {signal.explained:.2g}"
+        text += f"; in the others, a correlation up to {signal.explained:.2g} could be chance"
     return f"{text}."
+
+
+def threshold_sentence(report: EmbeddingReport) -> str:
+    """Say what collapsed means in this report, which of two levels that is, and how certain the count is.
+
+    Args:
+        report: The report.
+
+    Returns:
+        One or two sentences.
+    """
+    threshold, floor, cliff = report.verdict.threshold, report.noise_floor, report.relative_level
+    beside = f"{COLLAPSED_BELOW**2:g} of the geometric mean of all larger variances"
+    of_rounding, of_others = (
+        f"which rounding can explain ({beside}: {cliff:.2g})",
+        f"{beside} (noise floor: {floor:.2g})",
+    )
+    text = f"Collapsed means a variance up to {threshold:.2g}, {of_rounding if floor > cliff else of_others}."
+    bar = report.intervals["collapsed"]
+    if bar is None:
+        return text
+    return f"{text} 95 % interval of the count: {' to '.join(f'{k:g}' for k in sorted(set(bar)))}."

@@ -157,12 +157,15 @@ def _words(
 ) -> dict[Fate, str]:
     """Return the words for each fate, in the order of the sentence."""
     two_sided = views == "two-sided"
-    beyond = f" beyond a correlation of {unseen_signal:.2g}, which sampling explains" if unseen_signal else ""
-    silent = f"the views share no signal there{beyond}" if two_sided else "too low at rest"
+    above = f" above a correlation of {unseen_signal:.2g}" if unseen_signal else ""
+    silent = f"the views share no signal there{above}" if two_sided else "too low at rest"
     dead = "the views are negatively correlated there" if two_sided else "augmentation beats data there"
     waiting = "the views share signal there" if two_sided else "data beats augmentation there"
     open_ = "too few samples to compare the views" if two_sided else "rho is within its sampling error of 1"
-    inputs = "if they are outputs of a linear layer, its inputs can show the cause"
+    inputs = (
+        "if they are outputs of a linear layer, its inputs in both views (`inputs` and `input_positives`) can show "
+        "the cause"
+    )
     if counted is not None:
         inputs = "the inputs do not show the cause either"
         if counted.varying < counted.width:

@@ -124,7 +124,7 @@ class Verdict:
         dimensions: The verdict on each dimension: by input mode for networks, by principal direction for embeddings.
         threshold: Singular value (for networks) or variance (for embeddings) up to which a dimension counts as
             collapsed.
-        sentence: The verdict in words.
+        sentence: The verdict in words, with the names of further arguments of `diagnose` in backticks.
         outputs: Number of dimensions of the embedding, if it is less than the number of judged input modes.
         unseen_signal: For two-sided views, the correlation up to which a shared signal may be hidden by sampling in
             suppressed dimensions.

@@ -101,6 +101,7 @@ def blockwise_covariance(
     loss: str = "infonce",
     temperature: float | None = None,
     views: str = "two-sided",
+    dtype: torch.dtype | None = None,
     block: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ContrastiveCovariance:
@@ -117,15 +118,17 @@ def blockwise_covariance(
             other direction (z' against z).
         temperature: Of "dot" and "ntxent", 0.1 unless given.
         views: Negatives are the anchors ("one-sided") or the positives of the other samples ("two-sided").
+        dtype: Precision of all products, float32 or float64. Unless given, float64 where any input is float64, else
+            float32.
         block: Rows of weights held at a time beside a few d x d arrays; 128 MB of them unless given, 1 GB on a GPU.
         progress: Called with (rows done, n) after every block.
 
     Returns:
-        Both sides in float64. Products are taken in float64 where any input is float64, else in float32.
+        Both sides, summed in float64.
 
     Raises:
         ValueError: For unknown names, shapes that do not fit, fewer than two rows, a temperature not above 0 or that
-            the loss does not have, and a block below 1.
+            the loss does not have, a block below 1, and another dtype.
 
     References:
         Jing et al. 2022, Lemma 2.
@@ -139,8 +142,8 @@ def blockwise_covariance(
         True
     """
     temperature = check_weighing(loss, temperature, views)
-    _check(x, x_pos, z, z_pos, block)
-    dtype = common_precision({t.dtype for t in (x, x_pos, z, z_pos)})
+    _check(x, x_pos, z, z_pos, block, dtype)
+    dtype = dtype or common_precision({t.dtype for t in (x, x_pos, z, z_pos)})
     default, tile = block_sizes(len(x), dtype.itemsize, x.device)
     block = min(len(x), default if block is None else block)
     centred = centring(x, dtype)
@@ -189,7 +192,7 @@ def check_weighing(loss: str, temperature: float | None, views: str) -> float | 
     return loss_temperature(loss, temperature)
 
 
-def _check(x: Tensor, x_pos: Tensor, z: Tensor, z_pos: Tensor, block: int | None) -> None:
+def _check(x: Tensor, x_pos: Tensor, z: Tensor, z_pos: Tensor, block: int | None, dtype: torch.dtype | None) -> None:
     shapes = [tuple(t.shape) for t in (x, x_pos, z, z_pos)]
     if {len(shape) for shape in shapes} != {2} or shapes[0] != shapes[1] or shapes[2] != shapes[3]:
         listed = ", ".join(map(str, shapes))
@@ -200,3 +203,5 @@ def _check(x: Tensor, x_pos: Tensor, z: Tensor, z_pos: Tensor, block: int | None
         raise ValueError(f"a contrast needs at least two rows, not {len(x)}")
     if block is not None and block < 1:
         raise ValueError(f"block is {block}; it must be at least 1")
+    if dtype not in (None, torch.float32, torch.float64):
+        raise ValueError(f"dtype is {dtype}; choose torch.float32 or torch.float64")

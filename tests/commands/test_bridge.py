@@ -118,7 +118,7 @@ def test_diagnose_tells_json_and_keeps_embeddings(run):
     assert np.load(out / "representation.npy").shape == (500, 128)
     assert "Saved in" in result.stderr
     weighed = call("diagnose", "--checkpoint", run, "--loss", "ntxent", "--out", run.parent / "weighed")
-    assert "the softmax of ntxent (a diagnostic: not this loss's exact force)" in weighed.stdout
+    assert "the softmax of ntxent (a diagnostic: not the exact force of this loss)" in weighed.stdout
 
 
 def test_encoder_of_others_is_diagnosed_on_a_folder(tmp_path):

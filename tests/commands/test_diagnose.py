@@ -35,6 +35,7 @@ KEYS = {
     "shared_signal",
     "verdict",
     "warnings",
+    "notes",
     "config",
 }
 
@@ -132,6 +133,21 @@ def test_inputs_of_the_last_layer_tell_why(diagnose):
     assert len(found["augmentation_ratio"]) == DIM
     assert found["config"]["inputs"] == "a-in.npy"
     assert "last layer's inputs" in fine(diagnose("a.npy", *given, "--views", "one-sided")).stdout
+
+
+def test_what_would_show_the_cause_is_named_by_its_options(diagnose):
+    np.save("flat.npy", np.load("a.npy").astype(np.float64) * ([1.0] * (DIM - 1) + [0.0]))
+    shown = fine(diagnose("flat.npy", "--svd"))
+    assert "its inputs in both views (--inputs and --input-positives) can show the cause" in shown.stdout
+    values = fine(diagnose("flat.npy", "--svd", "--json"))
+    assert "in both views (inputs and input_positives) can" in as_json(values.stdout)["verdict"]["sentence"]
+
+
+def test_a_measure_that_is_not_defined_is_a_note(diagnose):
+    np.save("narrow.npy", np.load("a.npy")[:, :4])
+    shown = fine(diagnose("narrow.npy"))
+    assert "\nnote: alpha_req is not defined here" in shown.stdout
+    assert "warning: alpha_req" not in shown.stdout
 
 
 @pytest.mark.parametrize(

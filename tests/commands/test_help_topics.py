@@ -12,15 +12,15 @@ from helpers.programs import refused
 
 from dyncollapse.commands.help_pages import HelpPage
 from dyncollapse.commands.main import main
-from dyncollapse.commands.topics import topic_names
+from dyncollapse.commands.topics import EXPLAINED_IN, topic_names
 from dyncollapse.diagnostics.intervals import DEFINITIONS
-from dyncollapse.diagnostics.verdict import Fate
+from dyncollapse.diagnostics.verdict import Fate, Mechanism
 from dyncollapse.model.choices import DYNAMICS, VIEWS
 from dyncollapse.simulation.configuration import PRESETS
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
-TOPICS = ("causes", "checkpoints", "collapse", "folders", "grids", "measures", "presets", "rho", "settings-files")
-TOPICS += ("time", "views")
+TOPICS = ("causes", "checkpoints", "collapse", "folders", "grids", "losses", "measures", "presets", "rho")
+TOPICS += ("settings-files", "spaces", "time", "views")
 LINES = 25
 
 
@@ -82,6 +82,23 @@ def test_topics_name_all_that_they_are_about():
     assert all(re.search(rf"^  {name} ", shown("views"), re.MULTILINE) for name in (*VIEWS, "clean"))
     assert all(re.search(rf"^  {name} ", shown("presets"), re.MULTILINE) for name in PRESETS)
     assert ",".join(DYNAMICS) in shown("time")
+
+
+@pytest.mark.parametrize(("topic", "word"), [(topic, word) for topic, words in EXPLAINED_IN.items() for word in words])
+def test_a_word_leads_to_the_topic_that_explains_it(topic, word):
+    assert shown(*word.split()) == shown(word.capitalize()) == shown(topic)
+    assert word == word.lower()
+    assert word not in TOPICS
+    assert sum(word in words for words in EXPLAINED_IN.values()) == 1
+
+
+def test_every_word_of_a_verdict_and_every_measure_leads_to_a_topic():
+    assert all(shown(fate) == shown("collapse") for fate in Fate)
+    assert all(shown(name) == shown("measures") for name in DEFINITIONS)
+    known = {word for words in EXPLAINED_IN.values() for word in words} | set(TOPICS)
+    assert {str(one) for one in Mechanism} - known == {"none", "both", "unknown"}
+    for word in ("embedding", "representation", "projector", "normalised", "NT-Xent", "monitor", "two-sided", "Sigma0"):
+        assert shown(word).count("\n") > 10
 
 
 def test_without_words_topics_and_commands_are_listed():

@@ -1,6 +1,7 @@
 """Arrays as people have them: taken without a copy where that can be, or refused in one line."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,7 +95,8 @@ REFUSED = {
     "list of tensors": ([torch.ones(2, 3)] * 4, "a list of 4 tensors; join batches with torch.cat, or rows with"),
     "dict": ({"z": ROWS}, "Python objects in a dict"),
     "nothing": (None, "are None; give numbers"),
-    "path": ("rows.npy", "are str"),
+    "path": ("rows.npy", "are the path 'rows.npy'; read it first: use read_rows(path)"),
+    "Path": (Path("rows.npy"), "use read_rows(path)"),
     "sparse": (torch.eye(3).to_sparse(), "are a sparse_coo tensor; give a dense one"),
     "meta": (torch.ones(3, 3, device="meta"), "are a meta tensor"),
     "eight bits": (torch.ones(3, 3).to(torch.float8_e4m3fn), "are float8_e4m3fn; taken are"),

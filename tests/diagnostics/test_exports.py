@@ -11,6 +11,8 @@ import torch
 
 from dyncollapse.diagnostics.embeddings import diagnose
 from dyncollapse.diagnostics.exports import as_csv, as_html, as_png, draw
+from dyncollapse.diagnostics.sentences import FATE_MEANINGS, augmentation_sentence, threshold_sentence
+from dyncollapse.diagnostics.verdict import Fate
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 EVIL = "<script>alert('1') & \"2\"</script>"
@@ -75,19 +77,33 @@ def test_page_tells_everything_of_the_report(report):
     text = Page(
         as_html(report, {"file": "z.npy", "positives": ["p.npy"], "key": None, "versions": {"torch": "2"}})
     ).text
-    assert report.verdict.sentence in text
+    assert report.verdict.sentence.replace("`", "") in text
     assert all(
         name in text and definition in text
         for name, definition in report.conventions.items()
         if name in report.measures
     )
-    assert all(warning in text for warning in report.warnings)
+    assert all(line in text for line in (*report.warnings, *report.notes))
+    assert threshold_sentence(report) in text
+    assert augmentation_sentence(report) in text
     assert f"{report.measures['rankme']:.4g}" in text
     assert "not defined" in text  # lidar has two views only
     assert "p.npy" in text
     assert "torch 2" in text
     assert "None" not in text
     assert repr(float(report.spectrum[0])) in text
+
+
+def test_page_names_the_fates_after_the_verdict_and_fits_a_narrow_window(report):
+    page = as_html(report, {"file": "z.npy"})
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
+    assert page.count("<table>") == page.count('<div class="scroll"><table>') == 4
+    verdict, picture = page.index("</h1>"), page.index("<svg")
+    for fate, meaning in FATE_MEANINGS.items():
+        count = report.verdict.fates.count(fate)
+        row = f'<tr><td>{fate}</td><td class="number">{count}</td><td class="words">{meaning}</td></tr>'
+        assert (verdict < page.find(row) < picture) == (count > 0), fate
+    assert set(FATE_MEANINGS) == set(Fate)
 
 
 # What would act on a browser, on a terminal, or on the template itself.

@@ -99,7 +99,7 @@ def test_one_point_is_complete_collapse(dtype, value):
     assert report.collapsed == 6
     assert report.verdict.mechanism == "unknown"
     assert [report.measures[name] for name in ("effective_rank", "participation_ratio", "stable_rank")] == [None] * 3
-    assert "no rank measure is defined: nothing varies" in report.warnings
+    assert "no rank measure is defined: nothing varies" in report.notes
     paired = diagnose(torch.full((50, 6), value, dtype=dtype), torch.full((50, 6), value, dtype=dtype))
     assert (len(paired.ratios), paired.augmentation_share) == (0, None)
     for values in (report.as_values(), paired.as_values()):

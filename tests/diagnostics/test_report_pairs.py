@@ -66,6 +66,19 @@ def test_rounding_of_the_pairs_makes_no_ratio(loss, generator):
     assert diagnose(z, positive, loss=loss).verdict.fates == ["alive"] * 8 + ["unresolved"] * 8
 
 
+@pytest.mark.parametrize("loss", [None, "infonce", "dot", "ntxent"])
+def test_a_float32_copy_has_the_verdict_of_float64_under_every_loss(loss, generator):
+    # Variances from 36 down to 1e-9, all above the rounding of float32 rows but far below that of float32 products.
+    scale = torch.cat([torch.full((20,), 6.0), torch.logspace(-2, -4.5, 12)]).double()
+    signal = normal(generator, 1500, 32) * (torch.arange(32) < 26)
+    views = [((signal + normal(generator, 1500, 32)) * scale).float() for _ in range(2)]
+    stored = diagnose(*views, loss=loss)
+    copied = diagnose(*(view.double() for view in views), loss=loss)
+    assert stored.verdict.fates == copied.verdict.fates == ["alive"] * 20 + ["waiting"] * 6 + ["suppressed"] * 6
+    assert stored.measures["signal_rank"] == copied.measures["signal_rank"] == 26
+    torch.testing.assert_close(stored.ratios, copied.ratios, rtol=1e-9, atol=0)
+
+
 def test_rho_is_not_told_where_only_the_svd_can_see(generator):
     z = planted(generator, 300, [1.0, 1.0, 1e-10])
     z = torch.cat([z, 1e-11 * normal(generator, 300, 1)], dim=1)

@@ -153,8 +153,8 @@ COUNTED = "4 of 6 dimensions collapsed (variance up to 0.0001): "
         (
             {"threshold": 5e-13},
             "1 of 6 dimensions collapsed (variance up to 5e-13): "
-            "1 without variance clearly above rounding; if they are outputs of a linear layer, its inputs can "
-            "show the cause.",
+            "1 without variance clearly above rounding; if they are outputs of a linear layer, its inputs in "
+            "both views (`inputs` and `input_positives`) can show the cause.",
         ),
         (
             {"seen": 4},
@@ -170,8 +170,8 @@ COUNTED = "4 of 6 dimensions collapsed (variance up to 0.0001): "
         (
             {"by_views": {2: "suppressed", 3: "waiting"}, "counted": InputCount(6, 6, 0, 1, 2), "explained": 0.071},
             COUNTED + "1 by strong augmentation (dead: the views are negatively correlated there), "
-            "2 by strong augmentation (suppressed: the views share no signal there beyond a correlation of 0.071, "
-            "which sampling explains), 1 by implicit regularization (waiting: the views share signal there).",
+            "2 by strong augmentation (suppressed: the views share no signal there above a correlation of 0.071), "
+            "1 by implicit regularization (waiting: the views share signal there).",
         ),
         (
             {"by_views": {2: "unexplained"}, "room": 3, "views": "one-sided"},

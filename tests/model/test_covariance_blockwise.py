@@ -140,6 +140,7 @@ def test_lower_precision_costs_the_round_off_of_float32(dtype, loss, views, gene
     expected = blockwise_covariance(*(t.double() for t in narrow), loss=loss, views=views)
     # Weights are as good as their logits, and dot's largest are above 100 at the default temperature.
     assert 0 < distance(got, expected) < 1e-5
+    assert distance(blockwise_covariance(*narrow, loss=loss, views=views, dtype=torch.float64), expected) == 0
 
 
 def test_sums_of_many_equal_weights_keep_their_digits_in_float32(generator):
@@ -208,6 +209,7 @@ print(megabytes("VmHWM") - before)
         ({"loss": "dot", "temperature": 0.0}, "temperature is 0.0; it must be finite and above 0"),
         ({"loss": "dot", "temperature": float("nan")}, "temperature is nan; it must be"),
         ({"block": 0}, "block is 0; it must be at least 1"),
+        ({"dtype": torch.float16}, "dtype is torch.float16; choose torch.float32 or torch.float64"),
         ({"x": torch.zeros(5, 2)}, r"they have \(5, 2\), \(6, 2\), \(6, 1\), \(6, 1\)"),
         ({"z": torch.zeros(6)}, r"they have \(6, 2\), \(6, 2\), \(6,\), \(6, 1\)"),
         ({"z": torch.zeros(5, 1), "z_pos": torch.zeros(5, 1)}, "x has 6 rows and z 5"),

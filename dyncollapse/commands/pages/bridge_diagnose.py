@@ -26,5 +26,5 @@ diagnose = page(
     ),
     AS_JSON,
     example="dyncollapse bridge diagnose --checkpoint resnet50.pth --data PHOTOS",
-    topics=("causes", "measures", "views", "checkpoints", "folders"),
+    topics=("causes", "measures", "views", "spaces", "checkpoints", "folders"),
 )
