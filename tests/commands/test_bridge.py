@@ -118,7 +118,7 @@ def test_diagnose_tells_json_and_keeps_embeddings(run):
     assert np.load(out / "representation.npy").shape == (500, 128)
     assert "Saved in" in result.stderr
     weighed = call("diagnose", "--checkpoint", run, "--loss", "ntxent", "--out", run.parent / "weighed")
-    assert "the softmax of ntxent (a diagnostic: not this loss's exact force)" in weighed.stdout
+    assert "the softmax of ntxent (a diagnostic: not the exact force of this loss)" in weighed.stdout
 
 
 def test_encoder_of_others_is_diagnosed_on_a_folder(tmp_path):
@@ -183,12 +183,12 @@ def test_small_check_runs_through(tmp_path, monkeypatch):
         (["pretrain", "--data", "digits", "--config", "/nowhere.toml"], "--config /nowhere.toml cannot be read"),
         (["pretrain", "--data", "digits", "--lr", "fast"], "--lr is 'fast'; it takes a number"),
         (["pretrain", "--resume"], "--resume continues a run; name its folder with --out"),
-        (["pretrain", "--resume", "--out", "/nowhere"], "/nowhere is no run"),
+        (["pretrain", "--resume", "--out", "/nowhere"], "/nowhere does not exist; check --out"),
         (["embed", "--checkpoint", "/nowhere"], "/nowhere does not exist"),
         (["embed", "--checkpoint", "x", "--space", "latent"], "--space is 'latent'"),
         (["table", "/nowhere"], "/nowhere is no folder"),
         (["table", "a", "--json", "--markdown"], "cannot share stdout"),
-        (["check", "--seeds", "0"], "0 is not in the range"),
+        (["check", "--seeds", "0"], "--seeds is 0; it must be between 1 and 100"),
         (["train"], "No such command 'train'"),
     ],
 )
@@ -304,7 +304,7 @@ def test_run_that_was_killed_before_it_began_blocks_nothing(tmp_path):
     for name in (".lock", ".lock.holder", ".config.json.0123.partial"):
         (out / name).touch()
     line = refused(call("pretrain", "--resume", "--out", out))
-    assert f"{out} is no run, or was stopped before it began; leave out --resume" in line
+    assert f"{out} is empty, with no run to resume; check --out, or leave out --resume" in line
     assert call("pretrain", *SHORT, "--batch-size", 1000, "--out", out).exit_code == 0
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 

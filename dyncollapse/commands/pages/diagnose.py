@@ -43,6 +43,7 @@ diagnose = page(
     AS_JSON,
     click.option("--csv", "as_csv", is_flag=True, help="Print one line per dimension on stdout; all else on stderr."),
     click.option("--html", "as_html", is_flag=True, help="Print one web page on stdout; all else on stderr."),
+    surplus="other views go after --positives",
     example="dyncollapse diagnose z.npy --positives z_pos.npy --views one-sided",
     topics=("causes", "measures", "views", "rho", "folders"),
 )

@@ -20,6 +20,7 @@ simulate = page(
     setting_options(Configuration),
     click.option("--out", type=OUT, help="Folder for the results, new or empty.  [runs/simulate-NNNN]"),
     AS_JSON,
+    surplus="each value follows its option, as --dim 8",
     example="dyncollapse simulate --depth 3 --aug-dim 16 --aug-strength 0.3",
     topics=("collapse", "rho", "views", "time", "presets", "folders"),
 )

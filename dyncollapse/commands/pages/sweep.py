@@ -25,6 +25,7 @@ sweep = page(
     ),
     click.option("--out", type=OUT, required=True, help="Folder of the sweep: a new one, or one to resume or extend."),
     AS_JSON,
+    surplus="write lists without spaces, as 1,2",
     example="dyncollapse sweep --aug-strength 0.4:4.4:3 --aug-dim 4,8 --out runs/grid",
     topics=("grids", "collapse", "presets", "folders"),
 )

@@ -21,6 +21,7 @@ verify = page(
         help="Check this claim only, and explain it; repeatable.  [all claims]",
     ),
     AS_JSON,
+    surplus="give a claim as --claim NAME",
     example="dyncollapse verify --claim theorem-2-as-stated",
     topics=("collapse", "rho"),
 )
