@@ -109,6 +109,13 @@ def test_embed_diagnose_probe_and_table_go_together(run):
 
 
 @pytest.mark.slow
+def test_an_option_that_changes_nothing_or_chooses_another_is_named(run, tmp_path):
+    result = call("embed", "--checkpoint", run, "--seed", 3, "--out", tmp_path / "clean")
+    assert "--seed 3 has no effect: --views clean draws no random views" in result.stderr
+    result = call("probe", "--checkpoint", run, "--data", "digits", "--epochs", 1)
+    assert "--epochs 1 chooses --classifier sgd; logistic has no epochs" in result.stderr
+
+
 def test_diagnose_tells_json_and_keeps_embeddings(run):
     out = run.parent / "kept"
     result = call("diagnose", "--checkpoint", run, "--views", "one-sided", "--out", out, "--keep-embeddings", "--json")

@@ -27,7 +27,10 @@ diagnose = page(
     ),
     setting_options(DiagnosisOptions, only=("views", "loss", "temperature")),
     grouped_option(
-        "--inputs", group="inputs", type=FILE, help="Inputs of the last linear layer, whose outputs FILE holds."
+        "--inputs",
+        group="inputs",
+        type=FILE,
+        help="Inputs of the linear layer that FILE is the output of; give --input-positives, too.",
     ),
     grouped_option(
         "--input-positives", group="inputs", type=FILE, help="The layer's inputs for the first --positives."

@@ -15,8 +15,8 @@ sweep = page(
     first:last:count, which includes both ends; first:last:count:log spaces the values evenly in ratio. --bias,
     --dynamics, --preset, --case and --threads (of each worker) take one value.
 
-    Points that differ only in start and data train together, as one ensemble (a pack), with the results that they
-    have alone. The same command resumes a sweep: points that are finished in --out are not run again.
+    Points that differ only in start and data train together, as one ensemble, called a pack. Each point's results are
+    the same as if it ran alone. The same command resumes a sweep: points that are finished in --out are not run again.
     """,
     setting_options(Configuration, lists=True),
     record_options(WorkerOptions, "where"),
