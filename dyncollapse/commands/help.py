@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from dyncollapse.commands.help_pages import command_names, commands_below
+from dyncollapse.commands.help_pages import command_names, commands_below, commands_meant
 from dyncollapse.commands.shared import fail
 from dyncollapse.commands.topics import topic_names, topic_text, topic_title
-from dyncollapse.runtime.settings import did_you_mean, quoted
+from dyncollapse.runtime.settings import near_names, quoted
 
 WIDTH = 80
 
@@ -24,7 +24,9 @@ def help_(words: Sequence[str]) -> None:
         click.echo(page)
     else:
         known = [*topic_names(), *command_names(root.command)]
-        meant = did_you_mean(name.lower(), known, f"choose one of {', '.join(topic_names())}")
+        meant = f"choose one of {', '.join(topic_names())}"
+        if near := near_names(name, known) or commands_meant(name, root.command):
+            meant = f"did you mean {' or '.join(near)}?"
         fail(2, f"there is no topic or command {quoted(name)}; {meant} (dyncollapse help lists all)")
 
 

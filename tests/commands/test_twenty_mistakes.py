@@ -131,6 +131,7 @@ MISTAKES = {
     "an option unlike any other": ("simulate --resonance", "--resonance'; dyncollapse simulate --help shows"),
     "a command of the bridge": ("pretrain --data digits", "did you mean dyncollapse bridge pretrain?"),
     "a command outside the bridge": ("bridge simulate", "did you mean dyncollapse simulate?"),
+    "help of a slip in a command of the bridge": ("help pretrian", "did you mean bridge pretrain?"),
     "help of a command of the bridge": ("help embed", "did you mean bridge embed?"),
     "other views as arguments": ("diagnose z.npy z.npy", "'z.npy' is no argument of dyncollapse diagnose; other views"),
     "a list with spaces": ("sweep --lr 0.1, 0.2", "'0.2' is no argument of dyncollapse sweep; write lists without"),
