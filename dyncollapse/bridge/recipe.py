@@ -120,7 +120,7 @@ class Recipe:
         unit="dimensions",
         low=1,
         high=WIDEST,
-        unset="0.176 R: 360 of 2048",
+        unset="0.176 of the representation's dimensions, as 360 of 2048",
     )
     hidden_dim: Whole | None = setting(
         None,
@@ -129,7 +129,7 @@ class Recipe:
         unit="dimensions",
         low=1,
         high=WIDEST,
-        unset="R, that of the representation",
+        unset="the dimension of the representation",
     )
     out_dim: Whole | None = setting(
         None,
@@ -138,7 +138,7 @@ class Recipe:
         unit="dimensions",
         low=1,
         high=WIDEST,
-        unset="128, or R if that is less",
+        unset="128, or the dimension of the representation if that is less",
     )
     temperature: Number = setting(0.1, "Temperature of the contrastive loss.", group="loss", low=SMALL, high=LARGE)
     epochs: Whole = setting(100, "Passes over the data.", group="optimisation", unit="epochs", low=1, high=MOST_EPOCHS)
@@ -151,7 +151,9 @@ class Recipe:
         high=10**9,
     )
     optimiser: Optimiser = setting(
-        "lars", "Optimiser; timm's lars neither adapts nor decays norms and biases.", group="optimisation"
+        "lars",
+        "Optimiser; lars is timm's, which leaves norms and biases without adapted rates and weight decay.",
+        group="optimisation",
     )
     lr: Number = setting(4.8, "Peak learning rate, for the whole batch.", group="optimisation", low=SMALL, high=LARGE)
     momentum: Number = setting(0.9, "Momentum of lars and sgd.", group="optimisation", low=0, below=1)

@@ -60,7 +60,7 @@ def check(
     full = full or tiny
     if wrong := (on_digits if full else at_real_scale).named():
         here = "only for the check on digits; drop it, or --full and --tiny"
-        fail(2, f"{', '.join(wrong)}: {here if full else 'only with --full; add that, or drop it'}")
+        fail(2, f"{', '.join(wrong)}: {here if full else 'only with --full or --tiny; add one, or drop it'}")
     if full:
         check_real_scale(at_real_scale, out, as_json=as_json)
     else:

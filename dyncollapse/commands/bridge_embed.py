@@ -15,13 +15,15 @@ from dyncollapse.commands.bridge_encoder import (
     saved_whole_or_not,
 )
 from dyncollapse.commands.bridge_shared import refusals
-from dyncollapse.commands.shared import say, say_saved
+from dyncollapse.commands.shared import note, say, say_saved
 from dyncollapse.runtime.folders import whole_folder
 
 
 def embed(options: EncoderOptions, *, wanted: EmbedOptions, out: Path | None, as_json: bool) -> None:
     """Embed the images, and save the files whole or not at all."""
     spaces = wanted.spaces
+    if options.seed and wanted.views == "clean":
+        note(f"--seed {options.seed} has no effect: --views clean draws no random views")
     with refusals():
         opened = open_encoder(options, wanted.split)
         checkpoint, images = opened.checkpoint, opened.images

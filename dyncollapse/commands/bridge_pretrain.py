@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dyncollapse.bridge.data.images import check_name
 from dyncollapse.bridge.recipe import Recipe, resolve
 from dyncollapse.bridge.training.checkpoints import checkpoints
 from dyncollapse.bridge.training.distributed import Process, gather_values, join_processes
@@ -33,6 +34,7 @@ def pretrain(config: Path | None, out: Path | None, resume: bool, as_json: bool,
         recipe = _resumed(out, settings) if resume else resolve(settings, config)
         if resume and config:
             raise ValueError("--config and --resume: the run in --out has its settings; drop --config")
+        check_name(recipe.data)  # before the device, whose default a new user meets without a GPU
         use_machine(recipe.device, recipe.threads, recipe.workers)
         with join_processes(recipe.device) as process:
             process.share(recipe.batch_size)
@@ -48,8 +50,12 @@ def _resumed(out: Path | None, settings: Mapping[str, Any]) -> Recipe:
         raise ValueError("--resume continues a run; name its folder with --out")
     if out.exists():
         check_folder(out, "name the folder of a run")
-    if not out.exists() or is_free(out):
-        raise ValueError(f"{out} is no run, or was stopped before it began; leave out --resume")
+    if not out.exists():
+        raise ValueError(f"{out} does not exist; check --out, or leave out --resume to begin a new run there")
+    if is_free(out):
+        raise ValueError(
+            f"{out} is empty, with no run to resume; check --out, or leave out --resume to begin a new run there"
+        )
     old = read_run(out).recipe
     new = replace(old, **{name: value for name, value in settings.items() if value is not None})
     same_run(old, new)

@@ -27,7 +27,7 @@ from dyncollapse.commands.bridge_encoder import (
 )
 from dyncollapse.commands.bridge_shared import refusals
 from dyncollapse.commands.console import open_console
-from dyncollapse.commands.shared import say
+from dyncollapse.commands.shared import note, say
 from dyncollapse.runtime.progress import progress_bars, progress_line
 
 
@@ -40,6 +40,8 @@ def probe(options: EncoderOptions, *, wanted: ProbeOptions, as_json: bool) -> No
         kept_dimensions(wanted.subvector, representation_dim(checkpoint.encoder.backbone))
         check_classes(train.labels)
         test = opened.data.split("test")
+        if wanted.classifier is None and wanted.epochs is not None:
+            note(f"--epochs {wanted.epochs} chooses --classifier sgd; logistic has no epochs")
         if wanted.choose(len(train)) == "sgd":
             result = _by_sgd(opened, test, options, wanted)
         else:

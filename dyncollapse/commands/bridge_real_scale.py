@@ -33,7 +33,7 @@ class RealScaleOptions:
 
 def check_real_scale(options: RealScaleOptions, out: Path | None, *, as_json: bool) -> None:
     """Run all parts, print the summary, and exit with 1 if a part failed."""
-    device = options.device or "cuda"
+    device = options.device or ("cpu" if options.tiny and not torch.cuda.is_available() else "cuda")
     with refusals():
         if options.cifar is not None:
             _check_cifar(options.cifar)

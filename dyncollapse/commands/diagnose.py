@@ -156,7 +156,8 @@ def _read(request: Request) -> Rows:
 
 def _refuse_view(path: Path, shape: tuple[int, ...], file: Path, wanted: tuple[int, ...]) -> NoReturn:
     """Name the files of two views that do not belong together, as the library, which has arrays, cannot."""
-    advice = "transpose it" if shape == wanted[::-1] else "give the same samples in each, in the same order"
+    same = "both must come from the same layer" if shape[0] == wanted[0] else "give the same samples, in the same order"
+    advice = "transpose it" if shape == wanted[::-1] else same
     raise ValueError(f"{unmarked(str(path))} has shape {shape}, and {unmarked(str(file))} {wanted}; {advice}")
 
 

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 
 import click
 
+from dyncollapse.commands.help_pages import command_names, commands_below, commands_meant
 from dyncollapse.commands.shared import fail
 from dyncollapse.commands.topics import explained_words, topic_names, topic_of, topic_text, topic_title
-from dyncollapse.runtime.settings import did_you_mean, quoted
+from dyncollapse.runtime.settings import near_names, quoted
 
 WIDTH = 80
 
@@ -22,14 +23,16 @@ def help_(words: Sequence[str]) -> None:
     elif (page := _page(root, words)) is not None:
         click.echo(page)
     else:
-        known = [*topic_names(), *explained_words(), *_command_names(root.command)]
-        meant = did_you_mean(name.lower(), known, f"choose one of {', '.join(topic_names())}")
+        known = [*topic_names(), *explained_words(), *command_names(root.command)]
+        meant = f"choose one of {', '.join(topic_names())}"
+        if near := near_names(name.lower(), known) or commands_meant(name, root.command):
+            meant = f"did you mean {' or '.join(near)}?"
         fail(2, f"there is no topic or command {quoted(name)}; {meant} (dyncollapse help lists all)")
 
 
 def _overview(root: click.Command) -> Iterator[str]:
     """The lines that list topics and commands."""
-    commands = {name: command.get_short_help_str(WIDTH) for name, command in _commands(root)}
+    commands = {name: command.get_short_help_str(WIDTH) for name, command in commands_below(root)}
     topics = {name: topic_title(name) for name in topic_names()}
     column = max(map(len, (*commands, *topics))) + 2
     for heading, entries in (("Topics, dyncollapse help TOPIC:", topics), ("Commands:", commands)):
@@ -40,17 +43,6 @@ def _overview(root: click.Command) -> Iterator[str]:
             )
         if entries is topics:
             yield ""
-
-
-def _commands(group: click.Command, before: str = "") -> Iterator[tuple[str, click.Command]]:
-    """Every command below a group, with its words."""
-    for name, command in group.commands.items() if isinstance(group, click.Group) else ():
-        yield f"{before}{name}", command
-        yield from _commands(command, f"{before}{name} ")
-
-
-def _command_names(root: click.Command) -> list[str]:
-    return [name for name, _ in _commands(root)]
 
 
 def _page(context: click.Context, words: Sequence[str]) -> str | None:

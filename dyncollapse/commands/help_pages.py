@@ -1,11 +1,13 @@
 """Pages of help: a question, options below headings, an example, and the topics that explain its words."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any
 
 import click
+
+from dyncollapse.runtime.settings import near_names, quoted
 
 
 class GroupedOption(click.Option):
@@ -63,17 +65,36 @@ class HelpPage(click.Command):
 class GroupedCommand(HelpPage):
     """A command whose page of help shows its options by group."""
 
-    def __init__(self, *values: Any, rest: str = "output", runs: str = "", **settings: Any) -> None:
-        """Keep the heading and the name of what it runs.
+    def __init__(self, *values: Any, rest: str = "output", runs: str = "", surplus: str = "", **settings: Any) -> None:
+        """Keep the heading, the name of what it runs and the advice.
 
         Args:
             *values: As for `HelpPage`.
             rest: Heading of the options that have no group, where others have one.
             runs: What it runs, as `page` has it.
+            surplus: What to do instead of giving more arguments than the command takes.
             **settings: As for `HelpPage`.
         """
         super().__init__(*values, **settings)
-        self.rest, self.runs = rest, runs
+        self.rest, self.runs, self.surplus = rest, runs, surplus
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse as click does, but refuse arguments that are left first, with advice that fits the command."""
+        try:
+            given, left, _ = self.make_parser(ctx).parse_args(args=list(args))
+        except click.BadOptionUsage as error:
+            error.ctx = ctx  # click leaves it out, and the message needs the option
+            raise
+        options = [one for one in self.params if isinstance(one, click.Option)]
+        names = {name for one in options for name in (*one.opts, *one.secondary_opts)}
+        if bare := next((name for name, value in given.items() if isinstance(value, str) and value in names), None):
+            option = next(one for one in options if one.name == bare)
+            raise click.BadOptionUsage(option.opts[0], f"{option.opts[0]} has no value", ctx)
+        helps = self.get_help_option(ctx)
+        if left and not ctx.resilient_parsing and (helps is None or helps.name not in given):
+            advice = f"; {self.surplus}" if self.surplus else ""
+            raise click.UsageError(f"{quoted(left[0])} is no argument of {ctx.command_path}{advice}", ctx)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write each group's options below its name, in the order of their first options; the rest comes last."""
@@ -88,6 +109,24 @@ class GroupedCommand(HelpPage):
                 formatter.write_dl(rows)
 
 
+def commands_below(group: click.Command, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command below a group, with its words."""
+    for name, command in group.commands.items() if isinstance(group, click.Group) else ():
+        yield f"{before}{name}", command
+        yield from commands_below(command, f"{before}{name} ")
+
+
+def command_names(root: click.Command) -> list[str]:
+    """The words of every command below a group, as "bridge pretrain"."""
+    return [name for name, _ in commands_below(root)]
+
+
+def commands_meant(word: str, root: click.Command) -> list[str]:
+    """The words of the commands below a group whose last word was probably meant."""
+    ends = {name: name.rpartition(" ")[2] for name in command_names(root)}
+    return [name for near in near_names(word, set(ends.values())) for name in ends if ends[name] == near]
+
+
 def page(runs: str, words: str, *options: Callable[[Any], Any], **settings: Any) -> GroupedCommand:
     """Make a command from its page of help; the function that it runs is imported when it is called.
 
@@ -97,7 +136,7 @@ def page(runs: str, words: str, *options: Callable[[Any], Any], **settings: Any)
         runs: The function, as "module:function"; it takes the values of the options by name.
         words: The help: a question in one sentence, then paragraphs.
         *options: Decorators that add the options, as those of click.
-        **settings: `example`, `topics` and `rest` of the page, and what else `click.Command` takes.
+        **settings: `example`, `topics`, `rest` and `surplus` of the page, and what else `click.Command` takes.
 
     Returns:
         The command, named as the function without a final underscore.

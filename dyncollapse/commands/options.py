@@ -1,6 +1,5 @@
 """Settings of records as options of commands, and the types that options share."""
 
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
@@ -39,17 +38,6 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str | No
     return None if value is None else tuple(name.strip() for name in value.split(",") if name.strip())
 
 
-class FiniteRange(click.FloatRange):
-    """A number between two ends; NaN, which compares with neither, is refused."""
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
-        """Return the number."""
-        number = super().convert(value, parameter, context)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not finite", parameter, context)
-        return number
-
-
 def _refuse_text(parameter: click.Parameter | None, value: Any, words: str, context: click.Context | None) -> NoReturn:
     """Refuse text that is no number, in the words of the records' settings."""
     several = ""
@@ -79,9 +67,35 @@ class _WholeNumber(_PlainWords, click.types.IntParamType):
     words = "a whole number"
 
 
-TYPES: dict[type, click.ParamType] = {int: _WholeNumber(), float: _Number(), Path: click.Path(path_type=Path)}
+class Between(click.ParamType):
+    """A number in a range, refused in the words of the records' settings; NaN, which compares with no end, too."""
+
+    def __init__(self, kind: _Number | _WholeNumber, low: int, high: int, *, above: bool = False) -> None:
+        """Keep the range.
+
+        Args:
+            kind: Reads the number.
+            low: Its least value.
+            high: Its largest value.
+            above: Whether `low` itself is refused.
+        """
+        self.kind, self.low, self.high, self.above = kind, low, high, above
+        self.name, self.words = kind.name, kind.words
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Return the number."""
+        number = self.kind.convert(value, parameter, context)
+        if not self.low <= number <= self.high or (self.above and number == self.low):
+            span = f"above {self.low} and at most {self.high}" if self.above else f"between {self.low} and {self.high}"
+            name = "" if parameter is None else max(parameter.opts, key=len)
+            raise click.UsageError(f"{name} is {number:g}; it must be {span}", context)
+        return number
+
+
+NUMBER, WHOLE = _Number(), _WholeNumber()
+TYPES: dict[type, click.ParamType] = {int: WHOLE, float: NUMBER, Path: click.Path(path_type=Path)}
 # Ranges of options outside of records, equal to those of the records' settings.
-THREADS, EPOCHS = click.IntRange(1, MOST_WORKERS), click.IntRange(1, MOST_EPOCHS)
+THREADS, EPOCHS = Between(WHOLE, 1, MOST_WORKERS), Between(WHOLE, 1, MOST_EPOCHS)
 # With at most so many choices, an option shows them in place of NAME.
 FEW = 4
 # Settings that have one value in a sweep.

@@ -13,10 +13,12 @@ from typing import Any, NoReturn
 
 import click
 
-from dyncollapse.commands.help_pages import GroupedCommand, HelpPage
+from dyncollapse.commands.help_pages import GroupedCommand, HelpPage, commands_meant
 from dyncollapse.runtime.files import CannotWrite, printable
 from dyncollapse.runtime.process import stopped_as_by_ctrl_c
-from dyncollapse.runtime.settings import SettingError, option, quoted, renamed
+from dyncollapse.runtime.settings import SettingError, did_you_mean, option, quoted, renamed
+
+UNKNOWN = (click.NoSuchOption, click.exceptions.NoSuchCommand)  # click would add names that are not very near
 
 
 class OneLineErrors(HelpPage, click.Group):
@@ -60,10 +62,33 @@ def _drop_output() -> None:
 
 def _misuse(error: click.UsageError) -> str:
     """What was wrong with a command line, and the command whose help shows what is right."""
-    text = " ".join(error.format_message().splitlines())
-    if error.ctx is None or text.endswith("?"):  # it suggests a name
+    text = " ".join((error.message if isinstance(error, UNKNOWN) else error.format_message()).splitlines()).rstrip(".")
+    if error.ctx is None:
         return text
-    return f"{text.rstrip('.')}; {error.ctx.command_path} --help shows what it takes"
+    advice = f"{error.ctx.command_path} --help shows what it takes"
+    if isinstance(error, click.NoSuchOption):
+        known = [name for one in error.ctx.command.params for name in (*one.opts, *one.secondary_opts)]
+        if error.option_name == "--resume" and "--out" in known:
+            return f"{error.ctx.command_path} has no --resume; to continue, repeat the same command with its --out"
+        advice = did_you_mean(error.option_name, known, advice)
+    elif isinstance(error, click.exceptions.NoSuchCommand):
+        root = error.ctx.find_root()
+        if near := commands_meant(error.command_name, root.command):
+            advice = f"did you mean {' or '.join(f'{root.command_path} {name}' for name in near)}?"
+    elif isinstance(error, click.BadOptionUsage):
+        text = _misused_option(error, error.ctx.command) or text
+    return f"{text}; {advice}"
+
+
+def _misused_option(error: click.BadOptionUsage, command: click.Command) -> str | None:
+    """What an option takes that was given without its value, or a switch with one; None for other options."""
+    found = next((one for one in command.params if error.option_name in (*one.opts, *one.secondary_opts)), None)
+    if not isinstance(found, click.Option):
+        return None
+    if found.is_flag:
+        return f"{error.option_name} takes no value; write it alone"
+    words = found.metavar or getattr(found.type, "words", "a path" if isinstance(found.type, click.Path) else "a name")
+    return f"{error.option_name} has no value; it takes {words}"
 
 
 @contextmanager
@@ -113,11 +138,18 @@ def use_machine(name: str, threads: int, workers: int = 0) -> None:
     offered += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     if name not in offered:
         choose = "choose one of these" if offered[1:] else "give `device` cpu"
-        raise SettingError(f"`device` is {quoted(name)}; this machine offers {', '.join(offered)}; {choose}")
+        origin = "" if _device_was_chosen() else " (the default)"
+        raise SettingError(f"`device` is {quoted(name)}{origin}; this machine offers {', '.join(offered)}; {choose}")
     check_count("threads", threads)
     check_count("workers", workers, least=0)
     torch.set_num_threads(threads)
     recycle_freed_memory()
+
+
+def _device_was_chosen() -> bool:
+    """Whether the running command has its device from an option, a file of settings or a run that it resumes."""
+    context = click.get_current_context(silent=True)
+    return context is None or any(context.params.get(name) for name in ("device", "config", "resume"))
 
 
 def as_options(error: ValueError) -> str:

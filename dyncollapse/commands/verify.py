@@ -18,6 +18,8 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
     known = {claim.name: claim for claim in CLAIMS}
     if unknown := [name for name in names if name not in known]:
         told = did_you_mean(unknown[0], known, f"the claims are {', '.join(known)}")
+        if "," in unknown[0]:
+            told = "give one claim per --claim, which is repeatable"
         fail(2, f"--claim is {', '.join(unknown)}; {told}")
     use_machine("cpu", 1)  # sums in one order on every machine; small matrices gain nothing from threads
     chosen, checked = [known[name] for name in dict.fromkeys(names)] or list(CLAIMS), list[Checked]()

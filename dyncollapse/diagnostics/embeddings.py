@@ -199,7 +199,7 @@ def check_loss(loss: str | None, temperature: float | None, views: str, others: 
         return
     check_weighing(loss, temperature, views)
     if not others:
-        raise ValueError(f"loss {loss!r} weights pairs; give the other view of each sample as positives")
+        raise SettingError(f"`loss` {loss} weights pairs; give the other view of each sample as `positives`")
 
 
 def _refuse_nonfinite(name: str, rows: Tensor) -> None:

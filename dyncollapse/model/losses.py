@@ -15,6 +15,7 @@ from torch import Tensor
 from dyncollapse.model._kernels import distance_logits
 from dyncollapse.model.choices import AUTHORS_TEMPERATURE
 from dyncollapse.model.precision import exact_product, full_precision
+from dyncollapse.runtime.settings import SettingError
 
 
 @full_precision
@@ -277,21 +278,23 @@ def loss_temperature(loss: str, temperature: float | None = None) -> float | Non
         The given one, the authors' 0.1 for dot and ntxent without one, and None for other losses.
 
     Raises:
-        ValueError: For a temperature that is not finite and above 0, or that the loss does not have.
+        SettingError: For a temperature that is not finite and above 0, or that the loss does not have.
     """
     if loss in ("dot", "ntxent"):
         temperature = AUTHORS_TEMPERATURE if temperature is None else temperature
         if not 0 < temperature < float("inf"):
-            raise ValueError(f"temperature is {temperature}; it must be finite and above 0")
+            raise SettingError(f"`temperature` is {temperature}; it must be finite and above 0")
     elif temperature is not None:
-        raise ValueError(f"temperature is {temperature}, but the {loss} loss has none; drop it or use dot or ntxent")
+        raise SettingError(
+            f"`temperature` is {temperature}, but the {loss} loss has none; drop it, or give `loss` dot or ntxent"
+        )
     return temperature
 
 
 def check_loss_views(loss: str, views: str) -> None:
-    """Raise ValueError when the loss is not defined under this view convention."""
+    """Raise SettingError when the loss is not defined under this view convention."""
     if loss == "ntxent" and views != "two-sided":
-        raise ValueError("ntxent is symmetric in both views; it needs two-sided views, not one-sided")
+        raise SettingError("`loss` ntxent is symmetric in both views; it needs `views` two-sided, not one-sided")
 
 
 def _cross_entropy(logits: Float[Tensor, "*runs n n"]) -> Float[Tensor, "*runs"]:

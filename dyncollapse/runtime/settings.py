@@ -11,6 +11,9 @@ from dyncollapse.runtime.files import printable
 NAMED = re.compile(r"`([a-z]\w*)`")
 # Longest number, and most characters of a text, that a message repeats.
 MOST_BITS, MOST_LETTERS = 128, 60
+# Most names that a message suggests; the likeness of a slip of one letter, and of a probable slip (of preset to resume
+# it is 0.67); and the letters from which on a word may stand for a longer name.
+NEAR, SLIP, CLOSE, LEAST_PART = 3, 0.85, 0.72, 3
 
 
 class SettingError(ValueError):
@@ -115,5 +118,38 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
         >>> did_you_mean("colour", ["epochs", "lr"], "see the help")
         'see the help'
     """
-    near = get_close_matches(word, list(known), n=3)
+    near = near_names(word, known)
     return f"did you mean {' or '.join(near)}?" if near else otherwise
+
+
+def near_names(word: str, known: Iterable[str]) -> list[str]:
+    """The known names that a word is probably a slip or a part of, the likeliest first.
+
+    Hyphens, underscores, spaces and capitals count for nothing.
+
+    Args:
+        word: What was given.
+        known: The names that are allowed.
+
+    Returns:
+        At most NEAR names.
+
+    Examples:
+        >>> near_names("theorem2", ["lemma-2", "theorem-1", "theorem-2", "theorem-2-as-stated"])
+        ['theorem-2', 'theorem-2-as-stated']
+        >>> near_names("--resume", ["--preset", "--runs"])
+        []
+    """
+    bare, meant = {name: _bare(name) for name in known}, _bare(word)
+    holding = [name for name, text in bare.items() if len(meant) >= LEAST_PART and meant in text]
+
+    def alike(cutoff: float) -> list[str]:
+        close = get_close_matches(meant, set(bare.values()), n=NEAR, cutoff=cutoff)
+        return [name for text in close for name in bare if bare[name] == text]
+
+    begun = [name for name in holding if bare[name].startswith(meant)]
+    return (sorted(begun, key=len) or alike(SLIP) or sorted(holding, key=len) or alike(CLOSE))[:NEAR]
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name).lower()

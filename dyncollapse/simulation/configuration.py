@@ -298,7 +298,10 @@ def _check_together(c: Configuration) -> None:
     if c.aug_dim > c.dim:
         raise SettingError(f"`aug_dim` is {c.aug_dim}; it must be between 0 and `dim` {c.dim}")
     if c.hidden_dim is not None and c.depth == 1:
-        raise SettingError(f"`hidden_dim` is {c.hidden_dim}, but `depth` 1 has no hidden layer; drop one of them")
+        raise SettingError(
+            f"`hidden_dim` is {c.hidden_dim}, but `depth` 1 has no hidden layer; give `depth` 2 or more, or drop "
+            "`hidden_dim`"
+        )
     if c.pool != 0 and c.pool < c.batch_size:
         raise SettingError(
             f"`pool` is {c.pool} with `batch_size` {c.batch_size}; "
@@ -327,6 +330,8 @@ def _check_objective(c: Configuration) -> None:
         objective.check_views(c.views)
         if "population" in c.dynamics:
             check_population(objective)
+    except SettingError:
+        raise
     except ValueError as error:
         raise SettingError(str(error)) from None
 

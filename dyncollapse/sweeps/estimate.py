@@ -110,7 +110,12 @@ def _watch(configuration: Configuration, watched: float, times: float = 1.0) -> 
     parts = configuration.runs if name == "population" else 1
 
     def look(_name: str, done: float, total: float) -> None:
-        nonlocal share
+        nonlocal share, started
+        if (
+            name == "sgd" and done == 0
+        ):  # with a large batch, the record of the start may take longer than the whole look
+            started = clock.perf_counter()
+            return
         if name == "sgd":
             share = done / total
         else:

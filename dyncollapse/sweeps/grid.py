@@ -127,10 +127,8 @@ def _fraction(name: str, text: str) -> Fraction:
     except InvalidOperation:
         number = None
     if number is None:
-        raise SettingError(
-            f"`{name}` is {quoted(text)}, which is not a number of at most {MOST_DIGITS} digits; write numbers, 1,2,3 "
-            "or first:last:count"
-        )
+        what = f"which has more than {MOST_DIGITS} digits" if len(text) > MOST_DIGITS else "which is not a number"
+        raise SettingError(f"`{name}` is {quoted(text)}, {what}; write numbers, 1,2,3 or first:last:count")
     if not number.is_finite() or abs(number.adjusted()) > 300:
         raise SettingError(f"`{name}` is {text}; give finite numbers")
     return Fraction(number)

@@ -106,13 +106,16 @@ def check_table(out: Path) -> None:
         out: The file.
 
     Raises:
-        SettingError: For another ending than .csv or .parquet, and for .parquet where pyarrow is not installed.
+        SettingError: For another ending than .csv or .parquet, and for .parquet where pyarrow is not installed,
+            and for a file in a folder that does not exist.
     """
     given = f"`out` {unmarked(str(out))}"
     if out.suffix not in (".csv", ".parquet"):
         raise SettingError(f"{given} is neither .csv nor .parquet; name one of these")
     if out.suffix == ".parquet":
         need("pyarrow", "tables", f"{given} needs pyarrow")
+    if not out.parent.is_dir():
+        raise SettingError(f"{given}: there is no folder {unmarked(str(out.parent))}; create it, or name another")
 
 
 def as_dataset(

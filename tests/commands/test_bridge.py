@@ -109,6 +109,13 @@ def test_embed_diagnose_probe_and_table_go_together(run):
 
 
 @pytest.mark.slow
+def test_an_option_that_changes_nothing_or_chooses_another_is_named(run, tmp_path):
+    result = call("embed", "--checkpoint", run, "--seed", 3, "--out", tmp_path / "clean")
+    assert "--seed 3 has no effect: --views clean draws no random views" in result.stderr
+    result = call("probe", "--checkpoint", run, "--data", "digits", "--epochs", 1)
+    assert "--epochs 1 chooses --classifier sgd; logistic has no epochs" in result.stderr
+
+
 def test_diagnose_tells_json_and_keeps_embeddings(run):
     out = run.parent / "kept"
     result = call("diagnose", "--checkpoint", run, "--views", "one-sided", "--out", out, "--keep-embeddings", "--json")
@@ -183,12 +190,12 @@ def test_small_check_runs_through(tmp_path, monkeypatch):
         (["pretrain", "--data", "digits", "--config", "/nowhere.toml"], "--config /nowhere.toml cannot be read"),
         (["pretrain", "--data", "digits", "--lr", "fast"], "--lr is 'fast'; it takes a number"),
         (["pretrain", "--resume"], "--resume continues a run; name its folder with --out"),
-        (["pretrain", "--resume", "--out", "/nowhere"], "/nowhere is no run"),
+        (["pretrain", "--resume", "--out", "/nowhere"], "/nowhere does not exist; check --out"),
         (["embed", "--checkpoint", "/nowhere"], "/nowhere does not exist"),
         (["embed", "--checkpoint", "x", "--space", "latent"], "--space is 'latent'"),
         (["table", "/nowhere"], "/nowhere is no folder"),
         (["table", "a", "--json", "--markdown"], "cannot share stdout"),
-        (["check", "--seeds", "0"], "0 is not in the range"),
+        (["check", "--seeds", "0"], "--seeds is 0; it must be between 1 and 100"),
         (["train"], "No such command 'train'"),
     ],
 )
@@ -304,7 +311,7 @@ def test_run_that_was_killed_before_it_began_blocks_nothing(tmp_path):
     for name in (".lock", ".lock.holder", ".config.json.0123.partial"):
         (out / name).touch()
     line = refused(call("pretrain", "--resume", "--out", out))
-    assert f"{out} is no run, or was stopped before it began; leave out --resume" in line
+    assert f"{out} is empty, with no run to resume; check --out, or leave out --resume" in line
     assert call("pretrain", *SHORT, "--batch-size", 1000, "--out", out).exit_code == 0
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 

@@ -100,7 +100,9 @@ def refuse(options, words):
             "--temperature is 0.0; it must be",
         ),
         refuse(["a.npy", "--positives", "b.npy", "--loss", "infonce", "--temperature", "1"], "infonce loss has none"),
-        refuse(["a.npy", "--positives", "b.npy", "--loss", "ntxent", "--views", "one-sided"], "needs two-sided views"),
+        refuse(
+            ["a.npy", "--positives", "b.npy", "--loss", "ntxent", "--views", "one-sided"], "it needs --views two-sided"
+        ),
         refuse(["a.npy", "--sample", "1"], "--sample is 1; it must be between 2 and 1e9 rows"),
         refuse(["a.npy", "--sample", "many"], "--sample is 'many'; it takes a whole number"),
         refuse(["a.npy", "--seed", "99999999999999999999"], "--seed"),

@@ -41,7 +41,7 @@ def test_json_is_alone_on_stdout(simulate, tmp_path):
         (["--steps", "0"], "--steps is 0"),
         (["--loss", "hinge"], "choose one of"),
         (["--views", "both"], "choose one of"),
-        (["--loss", "ntxent", "--views", "one-sided"], "needs two-sided views"),
+        (["--loss", "ntxent", "--views", "one-sided"], "it needs --views two-sided"),
         (["--temperature", "0.5"], "the infonce loss has none"),
         (["--device", "cuda:99"], "this machine offers cpu"),
         (["--dynamics", "population", "--activation", "relu"], "no closed form"),

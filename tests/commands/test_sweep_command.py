@@ -222,7 +222,7 @@ def test_out_is_required():
     [
         (["nowhere"], "nowhere is no folder (No such file or directory); name the folder of a sweep"),
         (["here", "--out", "table.xlsx"], "neither .csv nor .parquet"),
-        (["here", "--out", "nowhere/table.csv"], "could not be written"),
+        (["here", "--out", "nowhere/table.csv"], "there is no folder nowhere; create it"),
     ],
 )
 def test_collect_tells_bad_input_in_one_line(sweep, options, words):

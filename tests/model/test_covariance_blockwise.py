@@ -204,7 +204,7 @@ print(megabytes("VmHWM") - before)
     [
         ({"loss": "spectral"}, "loss is 'spectral'; choose one of infonce, dot, ntxent"),
         ({"views": "both"}, "views is 'both'; choose one of one-sided, two-sided"),
-        ({"loss": "ntxent", "views": "one-sided"}, "it needs two-sided views"),
+        ({"loss": "ntxent", "views": "one-sided"}, "it needs views two-sided"),
         ({"temperature": 0.1}, "the infonce loss has none"),
         ({"loss": "dot", "temperature": 0.0}, "temperature is 0.0; it must be finite and above 0"),
         ({"loss": "dot", "temperature": float("nan")}, "temperature is nan; it must be"),

@@ -133,7 +133,7 @@ def test_ntxent_needs_two_sided_views(generator):
         lambda: train(weights, pairs, lr=0.1, steps=1, objective=objective),
         lambda: sample_flow(weights, pairs, 1.0, objective=objective),
     ):
-        with pytest.raises(ValueError, match="needs two-sided views, not one-sided"):
+        with pytest.raises(ValueError, match="needs views two-sided, not one-sided"):
             use()
 
 

@@ -217,5 +217,5 @@ def test_grids_are_counted_before_they_are_expanded():
         assert "the grid has" in refusal("--lr", ",".join(["1:2:200000"] * 2000))
         with pytest.raises(ValueError, match="more than 200000 values"):
             expand_grid({"seed": range(10**30)})
-        assert "not a number of at most" in refusal("--lr", "0." + "3" * 100_000 + ":1:9")
+        assert "which has more than 100 digits" in refusal("--lr", "0." + "3" * 100_000 + ":1:9")
     assert not Path("x").exists()

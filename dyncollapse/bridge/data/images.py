@@ -115,10 +115,9 @@ def open_data(name: str, tell: Callable[[str], object] = _to_stderr) -> Data:
         >>> len(digits.train), len(digits.split("test")), digits.train.channels
         (1297, 500, 1)
     """
+    check_name(name)
     if name == "digits":
         return _digits()
-    if not name or not os.path.isdir(name):
-        raise SettingError(f"`data` {unmarked(name) or '(empty)'} is no folder; give a folder of images, or digits")
     if os.path.isdir(os.path.join(name, CIFAR)):
         return _cifar(Path(name))
     splits = find_splits(name)
@@ -132,6 +131,12 @@ def open_data(name: str, tell: Callable[[str], object] = _to_stderr) -> Data:
     numbers = {label: number for number, label in enumerate(classes)}
     train, *tests = (_labelled(part, numbers) for part in splits.values())
     return Data(train, tests[0] if tests else None, classes, name, in_words(skipped))
+
+
+def check_name(name: str) -> None:
+    """Refuse what `open_data` could not open, without reading the folder. Raises SettingError."""
+    if name != "digits" and not os.path.isdir(name):
+        raise SettingError(f"`data` {unmarked(name) or '(empty)'} is no folder; give a folder of images, or digits")
 
 
 def _labelled(part: ImageFolder, numbers: dict[str, int]) -> FolderImages:

@@ -56,7 +56,10 @@ class EncoderOptions:
         unset="the checkpoint's own; else 224, or 32 for the cifar stems",
     )
     arch: Text | None = setting(
-        None, "timm model of another library's checkpoint.", group="encoder", unset="detected among ResNets"
+        None,
+        "Name of the encoder in timm, for a file that another library wrote.",
+        group="encoder",
+        unset="detected among ResNets",
     )
     stem: Stem | None = setting(None, STEM_WORDS, group="encoder", unset="detected")
     prefix_map: Several[Renaming] = setting(
@@ -78,7 +81,7 @@ class EncoderOptions:
     )
     projector_prefix: Text | None = setting(
         None,
-        "Beginning of the projector's tensor names; takes a single linear layer, too.",
+        "Beginning of the projector's tensor names; it may have a single linear layer.",
         group="projector",
         metavar="NAME",
         unset="detected",

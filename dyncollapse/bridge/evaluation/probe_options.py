@@ -42,7 +42,13 @@ class ProbeOptions:
         metavar="N",
     )
     epochs: Whole | None = setting(
-        None, "Epochs of sgd.", group="probe", unit="epochs", low=1, high=MOST_EPOCHS, unset=f"{SGD_EPOCHS} epochs"
+        None,
+        "Epochs of sgd; giving them chooses sgd.",
+        group="probe",
+        unit="epochs",
+        low=1,
+        high=MOST_EPOCHS,
+        unset=f"{SGD_EPOCHS} epochs",
     )
 
     def __post_init__(self) -> None:

@@ -133,7 +133,7 @@ def _pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress
     done = checkpoints(folder)
     checkpoint = load_checkpoint(done[-1]) if done else None  # before minutes are spent on images
     images, skipped = _stored(recipe, data.train, tell)
-    if len(images) < recipe.batch_size and skipped.reasons:
+    if 2 <= len(images) < recipe.batch_size and skipped.reasons:
         raise SettingError(f"`batch_size` is {recipe.batch_size}, but {skipped.sentence}; give at most {len(images)}")
     trainer = build_trainer(recipe, process, len(images), images.channels)
     dims = representation_dim(trainer.encoder.backbone), embedding_dim(trainer.encoder)

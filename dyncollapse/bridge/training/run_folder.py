@@ -174,7 +174,7 @@ def find_runs(folders: Sequence[Path], tell: Callable[[str], object] | None = No
     """Read the runs in folders.
 
     Args:
-        folders: Folders of runs, or folders that hold such.
+        folders: Folders of runs, or folders that hold such; a run that several of them name or hold counts once.
         tell: Called with one line on each run that cannot be read; None to raise instead.
 
     Returns:
@@ -192,11 +192,14 @@ def find_runs(folders: Sequence[Path], tell: Callable[[str], object] | None = No
         >>> [(run.recipe.head, run.finished) for run in find_runs([Path("runs")])]
         [('linear', True), ('none', True)]
     """
-    runs, broken = list[Run](), list[str]()
+    runs, broken, seen = list[Run](), list[str](), set[Path]()
     for folder in folders:
         check_folder(folder, WANTED)
         inside = [folder] if (folder / CONFIG).exists() else sorted(p.parent for p in folder.glob(f"*/{CONFIG}"))
         for path in inside or [folder]:
+            if (place := path.resolve()) in seen:
+                continue
+            seen.add(place)
             try:
                 runs.append(read_run(path))
             except ValueError as error:

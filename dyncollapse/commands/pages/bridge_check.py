@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from dyncollapse.commands.help_pages import grouped_option, page
-from dyncollapse.commands.options import AS_JSON, EPOCHS, OUT, THREADS, FiniteRange
+from dyncollapse.commands.options import AS_JSON, EPOCHS, NUMBER, OUT, THREADS, WHOLE, Between
 
 on_digits = partial(grouped_option, group="digits")
 at_scale = partial(grouped_option, group="scale")
@@ -24,23 +24,28 @@ check = page(
     224 x 224, 50 000 embeddings and their covariances, 4096 toy networks, a resumed run and, given CIFAR-10, the
     rows of the tables. It saves report.json, summary.md and pictures, and exits with 1 when a part fails.
     """,
-    on_digits("--seeds", type=click.IntRange(1, 100), help="Runs of each projector.  [3]"),
+    on_digits("--seeds", type=Between(WHOLE, 1, 100), help="Runs of each projector.  [3]"),
     on_digits("--epochs", type=EPOCHS, help="Epochs of each run.  [30; 15 with --short]"),
     on_digits("--short", is_flag=True, help="Only the projectors of Table 1, and fewer sub-vectors."),
     on_digits("--workers", type=THREADS, help="Runs at a time, on one core each.  [the number of cores]"),
     at_scale("--full", is_flag=True, help="Check the full size on one device instead, part by part."),
-    at_scale("--tiny", is_flag=True, help="With --full: every part at toy size, about a minute on a CPU."),
-    at_scale("--device", help="With --full: cpu, cuda or cuda:N.  [cuda]"),
+    at_scale("--tiny", is_flag=True, help="As --full, with every part at toy size: about a minute on a CPU."),
     at_scale(
-        "--cifar", type=click.Path(path_type=Path), help="With --full: a folder of CIFAR-10, or its archive.  [none]"
+        "--device", help="Of --full and --tiny: cpu, cuda or cuda:N.  [cuda; with --tiny, cpu if there is no GPU]"
+    ),
+    at_scale(
+        "--cifar",
+        type=click.Path(path_type=Path),
+        help="Of --full and --tiny: a folder of CIFAR-10, or its archive.  [none]",
     ),
     at_scale(
         "--minutes",
-        type=FiniteRange(0, 10**4, min_open=True),
-        help="With --full: time limit of all parts together.  [9 minutes]",
+        type=Between(NUMBER, 0, 10**4, above=True),
+        help="Of --full and --tiny: time limit of all parts together.  [9 minutes]",
     ),
     click.option("--out", type=OUT, help="Folder, new or of an earlier check.  [runs/check-NNNN]"),
     AS_JSON,
+    surplus="name its folder with --out",
     example="dyncollapse bridge check --seeds 1 --out runs/check",
     topics=("collapse", "measures", "folders"),
 )

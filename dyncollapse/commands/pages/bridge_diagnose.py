@@ -25,6 +25,7 @@ diagnose = page(
         help="Folder for the results, new or empty.  [diagnosis/ in the run's folder; else runs/diagnose-NNNN]",
     ),
     AS_JSON,
+    surplus="name the encoder with --checkpoint",
     example="dyncollapse bridge diagnose --checkpoint resnet50.pth --data PHOTOS",
     topics=("causes", "measures", "views", "spaces", "checkpoints", "folders"),
 )

@@ -18,6 +18,7 @@ embed = page(
     record_options(EmbedOptions, "wanted"),
     click.option("--out", type=OUT, help="Folder for the files, new or empty.  [runs/embed-NNNN]"),
     AS_JSON,
+    surplus="name the encoder with --checkpoint",
     example="dyncollapse bridge embed --checkpoint runs/mlp --views two-sided --out z",
     topics=("checkpoints", "views", "folders"),
 )

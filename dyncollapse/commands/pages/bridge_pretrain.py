@@ -28,6 +28,7 @@ pretrain = page(
     click.option("--resume", is_flag=True, help="Continue the run in --out from its last checkpoint."),
     AS_JSON,
     rest="run",
+    surplus="name the images with --data",
     example="dyncollapse bridge pretrain --data digits --projector linear",
     topics=("presets", "settings-files", "checkpoints", "folders"),
 )

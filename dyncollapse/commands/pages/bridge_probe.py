@@ -15,6 +15,7 @@ probe = page(
     record_options(EncoderOptions),
     record_options(ProbeOptions, "wanted", former={"classifier": "--method"}),
     AS_JSON,
+    surplus="name the encoder with --checkpoint",
     example="dyncollapse bridge probe --checkpoint runs/mlp",
     topics=("checkpoints", "folders"),
 )

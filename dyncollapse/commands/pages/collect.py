@@ -16,6 +16,7 @@ collect = page(
     """,
     click.argument("folder", type=click.Path(path_type=Path)),
     click.option("--out", type=OUT, help="File for the table, .csv or .parquet.  [CSV on stdout]"),
+    surplus="name the table with --out",
     example="dyncollapse collect runs/grid --out grid.csv",
     topics=("grids", "folders"),
 )

@@ -27,7 +27,10 @@ diagnose = page(
     ),
     setting_options(DiagnosisOptions, only=("views", "loss", "temperature")),
     grouped_option(
-        "--inputs", group="inputs", type=FILE, help="Inputs of the last linear layer, whose outputs FILE holds."
+        "--inputs",
+        group="inputs",
+        type=FILE,
+        help="Inputs of the linear layer that FILE is the output of; give --input-positives, too.",
     ),
     grouped_option(
         "--input-positives", group="inputs", type=FILE, help="The layer's inputs for the first --positives."
@@ -43,6 +46,7 @@ diagnose = page(
     AS_JSON,
     click.option("--csv", "as_csv", is_flag=True, help="Print one line per dimension on stdout; all else on stderr."),
     click.option("--html", "as_html", is_flag=True, help="Print one web page on stdout; all else on stderr."),
+    surplus="other views go after --positives",
     example="dyncollapse diagnose z.npy --positives z_pos.npy --out report",
     topics=("collapse", "causes", "measures", "views", "rho", "spaces", "losses", "folders"),
 )

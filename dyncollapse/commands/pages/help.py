@@ -8,8 +8,8 @@ help_ = page(
     "dyncollapse.commands.help:help_",
     """What does a word, a command or a file of dyncollapse mean?
 
-    Without a TOPIC, lists all topics and commands. A TOPIC is one of these, a command of several words, as
-    bridge pretrain, or a word of a report, as suppressed.
+    Explains one topic, a word of a report, such as suppressed, or shows the page of a command, such as bridge pretrain.
+    Without a TOPIC, lists all topics and commands.
     """,
     click.argument("words", metavar="[TOPIC]", nargs=-1),
     example="dyncollapse help collapse",

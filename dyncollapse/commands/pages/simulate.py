@@ -14,12 +14,13 @@ simulate = page(
     compares both. Without options: the paper's one-layer network, augmented beyond the collapse threshold.
 
     Augmentation strengths are variances, not standard deviations: the paper's threshold is --aug-strength 1. A
-    --preset sets several options at once; your options change its sizes, never its loss or views. The same command
-    continues a run that was killed.
+    --preset sets several options at once; other options may change its sizes, but not its loss or views. With --out
+    DIR, the same command continues a run in DIR that was killed.
     """,
     setting_options(Configuration),
     click.option("--out", type=OUT, help="Folder for the results, new or empty.  [runs/simulate-NNNN]"),
     AS_JSON,
+    surplus="each value follows its option, as --dim 8",
     example="dyncollapse simulate --depth 3 --aug-dim 16 --aug-strength 0.3",
     topics=("collapse", "rho", "views", "time", "presets", "folders"),
 )

@@ -15,8 +15,8 @@ sweep = page(
     first:last:count, which includes both ends; first:last:count:log spaces the values evenly in ratio. --bias,
     --dynamics, --preset, --case and --threads (of each worker) take one value.
 
-    Points that differ only in start and data train together, as one ensemble (a pack), with the results that they
-    have alone. The same command resumes a sweep: points that are finished in --out are not run again.
+    Points that differ only in start and data train together, as one ensemble, called a pack. Each point's results are
+    the same as if it ran alone. The same command resumes a sweep: points that are finished in --out are not run again.
     """,
     setting_options(Configuration, lists=True),
     record_options(WorkerOptions, "where"),
@@ -25,6 +25,7 @@ sweep = page(
     ),
     click.option("--out", type=OUT, required=True, help="Folder of the sweep: a new one, or one to resume or extend."),
     AS_JSON,
+    surplus="write lists without spaces, as 1,2",
     example="dyncollapse sweep --aug-strength 0.4:4.4:3 --aug-dim 4,8 --out runs/grid",
     topics=("grids", "collapse", "presets", "folders"),
 )

@@ -10,8 +10,8 @@ verify = page(
     """Does the paper's theory hold?
 
     Measures every lemma, theorem and corollary of the paper, and every statement beyond it: a number, and the bound
-    that it must respect. Theorem 2 is wrong as printed, so its check is expected to fail. The exit code is 1 when a
-    claim holds that should fail, or fails that should hold. All claims take about half a minute.
+    that it must respect. Theorem 2 is wrong as printed, so its check is expected to fail. The exit code is 1 if any
+    claim behaves unlike expected. All claims take about half a minute.
     """,
     click.option(
         "--claim",
@@ -21,6 +21,7 @@ verify = page(
         help="Check this claim only, and explain it; repeatable.  [all claims]",
     ),
     AS_JSON,
+    surplus="give a claim as --claim NAME",
     example="dyncollapse verify --claim theorem-2-as-stated",
     topics=("collapse", "rho"),
 )

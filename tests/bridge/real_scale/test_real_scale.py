@@ -109,7 +109,7 @@ def test_the_pretended_gpu_refuses_what_a_real_one_would():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_absent_is_told_in_a_line(tmp_path):
     line = refused(call("--full", "--out", tmp_path / "out"))
-    assert line == "dyncollapse: --device is 'cuda'; this machine offers cpu; give --device cpu"
+    assert line == "dyncollapse: --device is 'cuda' (the default); this machine offers cpu; give --device cpu"
     assert not (tmp_path / "out").exists()
 
 
@@ -117,12 +117,12 @@ def test_a_gpu_that_is_absent_is_told_in_a_line(tmp_path):
     ("given", "told"),
     [
         (["--full", "--seeds", "2", "--short"], "--seeds, --short: only for the check on digits; drop it"),
-        (["--minutes", "3"], "--minutes: only with --full; add that, or drop it"),
+        (["--minutes", "3"], "--minutes: only with --full or --tiny; add one, or drop it"),
         (["--tiny", "--device", "cpu", "--cifar", "gone"], "--cifar gone is not there; give a folder of CIFAR-10"),
         (["--tiny", "--device", "cpu", "--cifar", __file__], "is no folder and no tar archive; give CIFAR-10 as one"),
         (["--tiny", "--device", "cpu", "--cifar", str(Path(__file__).parent)], "holds no images"),
         (["--full", "--device", "tpu"], "--device is 'tpu'; this machine offers cpu"),
-        (["--full", "--minutes", "0"], "0.0 is not in the range 0<x<=10000"),
+        (["--full", "--minutes", "0"], "--minutes is 0; it must be above 0 and at most 10000"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(given, told):
