@@ -25,7 +25,8 @@ def help_(words: Sequence[str]) -> None:
     else:
         known = [*topic_names(), *explained_words(), *command_names(root.command)]
         meant = f"choose one of {', '.join(topic_names())}"
-        if near := near_names(name.lower(), known) or commands_meant(name, root.command):
+        below = [command for command in command_names(root.command) if command.endswith(f" {name}")]
+        if near := below or near_names(name.lower(), known) or commands_meant(name, root.command):
             meant = f"did you mean {' or '.join(near)}?"
         fail(2, f"there is no topic or command {quoted(name)}; {meant} (dyncollapse help lists all)")
 
