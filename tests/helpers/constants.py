@@ -20,6 +20,7 @@ SIZES = {
     "bridge.data.augmentations.LONGEST": "shows what the square of a strip would be without a limit on its length",
 }
 TIMES = {
+    "sweeps.estimate.GLANCE": "a record of the start that takes longer than the look needs a simulation of minutes",
     "runtime.progress.LOG_EVERY": "a line of progress comes after 10 s",
     "commands.simulate.LONG": "a simulation is announced as long from 30 s on",
     "commands.shared.HELD_BACK": "notes are held back for 10 s",
