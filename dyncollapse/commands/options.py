@@ -42,7 +42,7 @@ def _refuse_text(parameter: click.Parameter | None, value: Any, words: str, cont
     """Refuse text that is no number, in the words of the records' settings."""
     several = ""
     if context is not None and context.command.name == "simulate" and set(",:") & set(str(value)):
-        several = "; dyncollapse sweep takes several"
+        several = "; dyncollapse sweep with --out takes several"
     name = "" if parameter is None else max(parameter.opts, key=len)
     raise click.UsageError(f"{name} is {quoted(value)}; it takes {words}{several}", context)
 

@@ -77,6 +77,9 @@ def _misuse(error: click.UsageError) -> str:
             advice = f"did you mean {' or '.join(f'{root.command_path} {name}' for name in near)}?"
     elif isinstance(error, click.BadOptionUsage):
         text = _misused_option(error, error.ctx.command) or text
+    elif isinstance(error, click.MissingParameter) and isinstance(error.param, click.Option):
+        text, wanted = f"{error.param.opts[0]} is not given", (error.param.help or "").split(".  [")[0].rstrip(".")
+        advice = f"it names this: {wanted}" if wanted else advice
     return f"{text}; {advice}"
 
 

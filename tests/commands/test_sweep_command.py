@@ -214,7 +214,7 @@ def test_bad_input_is_one_line_and_exit_2(sweep, tmp_path, options, words, dry):
 def test_out_is_required():
     result = CliRunner().invoke(main, ["sweep"])
     assert result.exit_code == 2
-    assert "Missing option '--out'" in result.stderr
+    assert "--out is not given; it names this: Folder of the sweep" in result.stderr
 
 
 @pytest.mark.parametrize(

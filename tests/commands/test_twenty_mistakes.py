@@ -85,12 +85,15 @@ MISTAKES = {
     "a preset contradicted": ("simulate --preset paper --loss dot", "not dot; drop --preset or --loss"),
     "a negative variance": ("simulate --aug-strength -1", "it must be between 0 and 1e15"),
     "a word for a number": ("simulate --lr fast", "--lr is 'fast'; it takes a number; dyncollapse simulate --help"),
-    "a grid in simulate": ("simulate --lr 0.1,0.2", "it takes a number; dyncollapse sweep takes several"),
+    "a grid in simulate": ("simulate --lr 0.1,0.2", "it takes a number; dyncollapse sweep with --out takes several"),
     "more than fits into memory": ("simulate --dim 10000 --runs 9999", "lower --dim, --depth, --batch-size"),
     "a grid that is too big": ("sweep --lr 1:2:999 --seed 1:999:999 --out g", "give fewer values"),
     "a range without a count": ("sweep --lr 0.1:0.2 --out g", "write first:last:count or first:last:count:log"),
     "a word in a grid": ("sweep --lr 0.1,x --out g", "write numbers, 1,2,3 or first:last:count"),
-    "no folder for a sweep": ("sweep --lr 0.1,0.2", "Missing option '--out'; dyncollapse sweep --help"),
+    "no folder for a sweep": (
+        "sweep --lr 0.1,0.2",
+        "--out is not given; it names this: Folder of the sweep: a new one",
+    ),
     "a folder already used": ("simulate --out used", "already holds files; name a new folder or remove it"),
     "a folder of another kind": ("collect run", "run holds no sweep.json; name the folder of a sweep"),
     "an unknown claim": ("verify --claim lemma1", "did you mean lemma-1"),
@@ -174,7 +177,7 @@ MISTAKES = {
     "a word among numbers": ("sweep --dim 8,abc --out g", "--dim is 'abc', which is not a number; write numbers"),
     "a single image": (
         "bridge pretrain --data single --preset cifar10 --batch-size 2 --device cpu",
-        "--data has 1 image to train on; training needs at least 2",
+        "--data has 1 image to train on; training needs at least 2, and as many as --batch-size",
     ),
     "a setting of the full check": ("bridge check --device cpu", "--device: only with --full or --tiny; add one"),
 }

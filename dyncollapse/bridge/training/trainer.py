@@ -195,7 +195,8 @@ def build_trainer(recipe: Recipe, process: Process, images: int, channels: int) 
     """
     process.share(recipe.batch_size)
     if images < 2:
-        raise SettingError(f"`data` has {images} image to train on; training needs at least 2")
+        few = f"`data` has {images} image to train on"
+        raise SettingError(f"{few}; training needs at least 2, and as many as `batch_size`")
     if recipe.batch_size > images:
         raise SettingError(f"`batch_size` is {recipe.batch_size}, but there are {images} images; give at most {images}")
     encoder = build_encoder(recipe, channels).to(process.device)
