@@ -10,10 +10,11 @@ from typing import Any
 import click
 from mkdocs.structure.files import File, Files
 
+from dyncollapse.commands.help_pages import GroupedCommand, commands_below
 from dyncollapse.commands.main import main
+from dyncollapse.commands.topics import topic_names, topic_text
 
 ROOT = Path(__file__).parent.parent.parent
-TOPICS = ROOT / "dyncollapse" / "commands" / "topics"
 GALLERY = ROOT / "figures" / "gallery"
 DOCUMENT = re.compile(r"\bdocs/((?:explanation|how-to|reference)/[\w-]+|results|design|tutorial)\.md\b")
 PICTURE = re.compile(r"\((?:\.\./)+figures/gallery/([\w-]+\.png)\)")
@@ -71,54 +72,32 @@ def _exported(wings: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 def commands_page() -> str:
     """Page of every command: the question that it answers, an example, its options by group."""
     lines = ["# Commands", "", "What `--help` prints, as a page. [Settings](settings.md) has the ranges.", ""]
-    lines += [line for context in _contexts(click.Context(main, info_name="dyncollapse")) for line in _command(context)]
+    for words, command in commands_below(main):
+        if isinstance(command, GroupedCommand):
+            lines += _command(command, click.Context(command, info_name=f"dyncollapse {words}"))
     return "\n".join(lines)
 
 
 def topics_page() -> str:
     """Page of the topics of `dyncollapse help`, as they are printed."""
     lines = ["# Terms", "", "What `dyncollapse help TOPIC` prints.", ""]
-    for path in sorted(TOPICS.glob("*.md")):
-        text = path.read_text().strip()
-        title, _, rest = text.partition("\n")
-        lines += [f"## {path.stem}", "", f"**{title.removeprefix('# ')}**", "", "```text", rest.strip(), "```", ""]
+    for name in topic_names():
+        title, _, rest = topic_text(name).partition("\n")
+        lines += [f"## {name}", "", f"**{title}**", "", "```text", rest.strip(), "```", ""]
     return "\n".join(lines)
 
 
-def _contexts(context: click.Context) -> Iterator[click.Context]:
-    command = context.command
-    if not isinstance(command, click.Group):
-        yield context
-        return
-    for name in command.list_commands(context):
-        below = command.get_command(context, name)
-        assert below is not None
-        yield from _contexts(click.Context(below, info_name=name, parent=context))
-
-
-def _command(context: click.Context) -> Iterator[str]:
-    command, path = context.command, context.command_path
+def _command(command: GroupedCommand, context: click.Context) -> Iterator[str]:
+    path = context.command_path
     yield from (f"## {path}", "", "```text", " ".join([path, *command.collect_usage_pieces(context)]), "```", "")
     yield from (inspect.cleandoc(command.help or "").replace("\b\n", ""), "")
-    if example := getattr(command, "example", ""):
-        yield from ("```sh", example, "```", "")
-    if topics := getattr(command, "topics", ()):
-        links = ", ".join(f"[{topic}](topics.md#{topic})" for topic in topics)
-        yield from (f"Terms: {links}.", "")
-    for group, rows in _groups(context).items():
-        yield from (f"**{group.capitalize()}**", "", "| option | meaning |", "|---|---|")
+    yield from ("```sh", command.example, "```", "")
+    links = ", ".join(f"[{topic}](topics.md#{topic})" for topic in command.topics)
+    yield from (f"Terms: {links}.", "")
+    for heading, rows in command.option_groups(context).items():
+        yield from (f"**{heading}**", "", "| option | meaning |", "|---|---|")
         yield from (f"| <code>{_cell(names)}</code> | {_cell(text)} |" for names, text in rows)
         yield ""
-
-
-def _groups(context: click.Context) -> dict[str, list[tuple[str, str]]]:
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for parameter in context.command.get_params(context):
-        record = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
-        if record:
-            group = getattr(parameter, "group", "") or getattr(context.command, "rest", "options")
-            groups.setdefault(group, []).append(record)
-    return groups
 
 
 def _cell(text: str) -> str:

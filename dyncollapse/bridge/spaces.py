@@ -2,5 +2,5 @@
 
 from typing import Literal, get_args
 
-Space = Literal["representation", "embedding"]  # before and after the projector
-SPACES: tuple[str, ...] = get_args(Space)
+SpaceName = Literal["representation", "embedding"]  # before and after the projector
+SPACES: tuple[str, ...] = get_args(SpaceName)

@@ -96,16 +96,22 @@ class GroupedCommand(HelpPage):
             raise click.UsageError(f"{quoted(left[0])} is no argument of {ctx.command_path}{advice}", ctx)
         return super().parse_args(ctx, args)
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write each group's options below its name, in the order of their first options; the rest comes last."""
+    def option_groups(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
+        """Names and help of the options by heading, in the order of their first options; the rest comes last."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             words = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if words is not None:
                 groups.setdefault(getattr(parameter, "group", "") or self.rest, []).append(words)
         groups[self.rest] = groups.pop(self.rest)  # never empty: --help is in it
-        for group, rows in groups.items():
-            with formatter.section("Options" if groups.keys() == {self.rest} else group.capitalize()):
+        if len(groups) == 1:
+            return {"Options": groups[self.rest]}
+        return {group.capitalize(): rows for group, rows in groups.items()}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each group's options below its heading."""
+        for heading, rows in self.option_groups(ctx).items():
+            with formatter.section(heading):
                 formatter.write_dl(rows)
 
 

@@ -24,7 +24,7 @@ from dyncollapse.simulation.build import Simulation, build
 from dyncollapse.simulation.configuration import resolve
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import time_per_step
-from dyncollapse.simulation.report import recorded, save, was_killed
+from dyncollapse.simulation.report import RECORD, recorded, save, was_killed
 from dyncollapse.simulation.run import run
 from dyncollapse.simulation.verdict import moment
 from dyncollapse.sweeps.estimate import expected_seconds
@@ -48,7 +48,7 @@ def simulate(out: Path | None, as_json: bool, **settings: Any) -> None:
     if as_json:
         click.echo(json.dumps(report, allow_nan=False))
     print_outcome(outcome, report, to_stderr=as_json)
-    names = ["run.json", *(f"{name}.npz" for name in outcome.trajectories), "spectrum.png"]
+    names = [RECORD, *(f"{name}.npz" for name in outcome.trajectories), "spectrum.png"]
     if problem:
         warn(problem)
         names.pop()

@@ -20,7 +20,7 @@ from dyncollapse.runtime.schemas import checked
 from dyncollapse.simulation.build import Simulation, build
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.outcome import Outcome
-from dyncollapse.simulation.report import save
+from dyncollapse.simulation.report import RECORD, save
 from dyncollapse.simulation.run import run
 from dyncollapse.sweeps.grid import point_hash
 from dyncollapse.sweeps.packing import train_together
@@ -142,7 +142,7 @@ def save_point(name: str, outcome: Outcome, folder: Path) -> None:
         try:
             partial.rename(folder / name)
         except OSError:
-            if not (folder / name / "run.json").exists():  # otherwise another worker has saved the same result
+            if not (folder / name / RECORD).exists():  # otherwise another worker has saved the same result
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -161,7 +161,7 @@ def read_point(path: Path) -> Report:
         ValueError: Where it is missing, broken, unfinished or that of another point.
     """
     try:
-        found = checked(read_json(path / "run.json"), Report)
+        found = checked(read_json(path / RECORD), Report)
         configuration = as_configuration(found["config"])
         if (name := point_hash(configuration)) != path.name:
             raise ValueError(f"it holds the point {name}")
@@ -175,7 +175,7 @@ def read_point(path: Path) -> Report:
 
 
 def _shown(path: Path) -> str:
-    return printable(str(path / "run.json"))
+    return printable(str(path / RECORD))
 
 
 def as_configuration(values: Mapping[str, Any]) -> Configuration:

@@ -13,7 +13,7 @@ from dyncollapse.runtime.files import is_partial, printable, read_json, remove_p
 from dyncollapse.runtime.folders import HOLDER, LOCK, check_folder, held
 from dyncollapse.runtime.schemas import checked
 from dyncollapse.simulation.configuration import Configuration
-from dyncollapse.simulation.report import versions
+from dyncollapse.simulation.report import RECORD, versions
 from dyncollapse.sweeps.grid import axes_of
 from dyncollapse.sweeps.packing import best_runs, packs
 from dyncollapse.sweeps.points import Point, PointResult, as_configuration, read_point, run_pack
@@ -275,7 +275,7 @@ def _results(pack: Sequence[Point], outcome: Any, home: Path) -> Iterator[PointR
         yield from (PointResult(point.name, reason) for point in pack)
         return
     for result in outcome:
-        if result.failure is None and not (home / result.name / "run.json").exists():
+        if result.failure is None and not (home / result.name / RECORD).exists():
             reason = f"its worker finished it, but not in {home}; the folder must be on a file system that all share"
             result = result._replace(failure=reason)
         yield result

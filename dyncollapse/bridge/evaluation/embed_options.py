@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-from dyncollapse.bridge.spaces import SPACES
+from dyncollapse.bridge.spaces import SPACES, SpaceName
 from dyncollapse.runtime.records import record, setting
 
 Split = Literal["train", "test"]
 EmbeddedViews = Literal["clean", "one-sided", "two-sided"]
-Saved = Literal["representation", "embedding", "both"]
+Saved = Literal[SpaceName, "both"]
 
 
 @record

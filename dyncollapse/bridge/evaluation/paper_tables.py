@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple, TypedDict
 
+from dyncollapse.bridge.spaces import SpaceName
 from dyncollapse.bridge.training.checkpoints import checkpoints
 from dyncollapse.bridge.training.run_folder import Run
-from dyncollapse.bridge.training.schemas import MeasureName, SpaceName
+from dyncollapse.bridge.training.schemas import MeasureName
 from dyncollapse.runtime.settings import option
 
 DIRECT = "low-rank-diagonal"  # DirectCLR

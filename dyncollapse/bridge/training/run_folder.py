@@ -7,6 +7,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from dyncollapse.bridge.recipe import Recipe
+from dyncollapse.bridge.spaces import SpaceName
 from dyncollapse.bridge.training.schemas import (
     Diagnosis,
     Facts,
@@ -15,7 +16,6 @@ from dyncollapse.bridge.training.schemas import (
     Probe,
     Probes,
     Settings,
-    SpaceName,
 )
 from dyncollapse.bridge.training.training_log import LOG, read_log
 from dyncollapse.runtime.files import printable, read_json, write_json

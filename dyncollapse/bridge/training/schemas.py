@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
+from dyncollapse.bridge.spaces import SpaceName
 from dyncollapse.runtime.schemas import Column, Count, Name, Number, Size, Spectrum, Text
 
-SpaceName = Literal["representation", "embedding"]
 MeasureName = Literal["rankme", "effective_rank", "participation_ratio"]
 
 
