@@ -3,7 +3,6 @@
 Wherever a signature says Tensor, these names take NumPy arrays as well, and give tensors back.
 """
 
-from importlib.metadata import version
 from types import FunctionType
 from typing import Any
 
@@ -19,6 +18,8 @@ _TENSORS_ONLY = ("dyncollapse.model.", "dyncollapse.theory.", "dyncollapse.dynam
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
+        from importlib.metadata import version  # takes as long as the rest of this import
+
         return version(__name__)
     value = _load(name)
     if isinstance(value, FunctionType) and value.__module__.startswith(_TENSORS_ONLY):

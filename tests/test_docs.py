@@ -3,23 +3,22 @@
 import csv
 import math
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from helpers import forks
+from helpers.pages import ROOT, pages
 
 from dyncollapse.diagnostics.spectra import covariance_spectrum
 
-ROOT = Path(__file__).parent.parent
 DIAGNOSTICS = (ROOT / "docs" / "explanation" / "diagnostics.md").read_text()
 LIMITS = (ROOT / "docs" / "explanation" / "when-not-to-trust.md").read_text()
 
 
-@pytest.mark.parametrize("document", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.stem)
-def test_relative_links_lead_somewhere(document):
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text()):
-        assert (document.parent / link).exists(), link
+@pytest.mark.parametrize(("name", "text"), pages().items(), ids=pages())
+def test_relative_links_lead_somewhere(name, text):
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert ((ROOT / name).parent / link).exists(), link
 
 
 @pytest.mark.slow
