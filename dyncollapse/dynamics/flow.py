@@ -8,8 +8,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dyncollapse.dynamics._population_field import PopulationField
+from dyncollapse.dynamics.equation import Equation, Field
 from dyncollapse.dynamics.runs import run_by_run
-from dyncollapse.dynamics.solver import IMPLICIT, Equation, Progress, Solver, Time, check_times, integrate
+from dyncollapse.dynamics.solver import (
+    IMPLICIT,
+    MOST_EVALUATIONS,
+    Progress,
+    Solver,
+    Time,
+    check_times,
+    integrate,
+    stiff_method,
+)
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.model.conversion import as_tensor
 from dyncollapse.model.gaussian import GaussianTask
@@ -30,6 +41,7 @@ def sample_flow(
     rtol: float | None = None,
     atol: float | None = None,
     method: str | None = None,
+    max_evaluations: int = MOST_EVALUATIONS,
     progress: Progress | None = None,
 ) -> Trajectory:
     """Integrate dW/dt = -dL/dW with L averaged over fixed batches, from `weights` at t = 0 (Lemmas 1 to 3).
@@ -50,6 +62,7 @@ def sample_flow(
             the round-off of the scale that the weight starts at, for ReLU 0.1 rtol of that scale, so that starts of any
             size escape on time. With 0 the error is relative, and modes that die keep their digits down to 1e-290.
         method: Of SciPy's solve_ivp: DOP853 for linear networks, RK45 for ReLU.
+        max_evaluations: Evaluations of the velocity after which the flow is given up.
         progress: Called with (t, t_end) after every solver step.
 
     Returns:
@@ -58,7 +71,7 @@ def sample_flow(
 
     Raises:
         ValueError: For unusable times, shapes or settings.
-        FlowFailed: When the solver cannot go on.
+        FlowFailed: When the solver cannot go on, and when `max_evaluations` are used up.
         Interrupted: On Ctrl-C, with what was recorded.
 
     References:
@@ -90,7 +103,7 @@ def sample_flow(
         return objective.value(parameters[:depth], pairs, parameters[depth:])
 
     meta = {"dynamics": "flow", "weight_decay": weight_decay}
-    equation, solver = Equation(velocity, loss, smooth=smooth), Solver(method, rtol, atol)
+    equation, solver = Equation(velocity, loss, smooth=smooth), Solver(method, rtol, atol, max_evaluations)
     return integrate(weights, biases, equation, time, solver=solver, meta=meta, progress=progress)
 
 
@@ -103,14 +116,16 @@ def population_flow(
     weight_decay: float = 0.0,
     rtol: float = 1e-8,
     atol: float | None = None,
-    method: str = "LSODA",
+    method: str | None = None,
+    max_evaluations: int = MOST_EVALUATIONS,
     progress: Progress | None = None,
 ) -> Trajectory:
     """Integrate the flow of a linear network in the limit of infinitely many Gaussian samples.
 
-    The flow is stiff once modes have separated, so the default method is implicit, with the exact Jacobian. Implicit
-    methods (LSODA, BDF, Radau) integrate the runs one by one. Explicit ones (DOP853, RK45) integrate all runs at once,
-    which is faster for short times.
+    The flow is stiff once modes have separated, so the default method is implicit: CVODE, which multiplies by the exact
+    Jacobian and never stores it. LSODA, BDF and Radau store it, and take longer beyond some hundred weights. Implicit
+    methods integrate the runs one by one. Explicit ones (DOP853, RK45) integrate all runs at once, which is faster for
+    short times.
 
     Args:
         weights: One tensor (*runs, out, in) per layer.
@@ -120,15 +135,18 @@ def population_flow(
         weight_decay: Its product with the weights is subtracted from the velocity.
         rtol: Relative tolerance.
         atol: Absolute tolerance, as in `sample_flow`.
-        method: Of SciPy's solve_ivp.
+        method: CVODE unless given (LSODA, with a warning, where scikit-sundae is not installed), or a method of SciPy's
+            solve_ivp.
+        max_evaluations: Evaluations of the velocity, per run, after which the flow is given up.
         progress: Called with (t, t_end) after every solver step.
 
     Returns:
-        The states at exactly the given times; `meta["jacobians"]` counts Jacobian evaluations.
+        The states at exactly the given times; `meta["jacobian_products"]` counts products with the Jacobian, or
+        "jacobians" the Jacobians of a method that stores them.
 
     Raises:
         ValueError: For unusable times, shapes or settings, and losses without a population limit in closed form.
-        FlowFailed: When the solver cannot go on.
+        FlowFailed: When the solver cannot go on, and when `max_evaluations` are used up.
         Interrupted: On Ctrl-C, with what was recorded.
 
     References:
@@ -149,6 +167,7 @@ def population_flow(
             f"the first layer has shape {tuple(weights[0].shape)}; it must read the task's {task.dim} inputs"
         )
     _check_weight_decay(weight_decay)
+    method = stiff_method() if method is None else method
     if method in IMPLICIT and weights[0].ndim > 2:
         alone = partial(
             population_flow,
@@ -159,6 +178,7 @@ def population_flow(
             rtol=rtol,
             atol=atol,
             method=method,
+            max_evaluations=max_evaluations,
         )
         return run_by_run(lambda run, share: alone(run, progress=share), weights, progress)
 
@@ -176,7 +196,11 @@ def population_flow(
         return population_loss(end_to_end(layers), task, objective)
 
     meta = {"dynamics": "population", "weight_decay": weight_decay}
-    equation, solver = Equation(velocity, loss, jacobian), Solver(method, rtol, atol)
+    field = None
+    if method == "CVODE":
+        kernel = PopulationField([tuple(w.shape) for w in weights], task, objective, weight_decay)
+        field = Field(kernel.velocity, kernel.linearise, preconditioned=kernel.preconditioned)
+    equation, solver = Equation(velocity, loss, jacobian, field), Solver(method, rtol, atol, max_evaluations)
     return integrate(weights, (), equation, time, solver=solver, meta=meta, progress=progress)
 
 

@@ -47,7 +47,7 @@ def _stacked(done: list[Trajectory], runs: tuple[int, ...]) -> Trajectory:
     rests = [path.meta["rest_time"] for path in done if path.meta.get("rest_time") is not None]
     totals = {
         name: sum(path.meta[name] for path in done)
-        for name in ("seconds", "evaluations", "jacobians")
+        for name in ("seconds", "evaluations", "jacobians", "jacobian_products")
         if name in done[0].meta
     }
     meta = done[0].meta | totals | {"rest_time": max(rests) if len(rests) == len(done) else None}

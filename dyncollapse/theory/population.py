@@ -59,7 +59,7 @@ def population_loss(
             - torch.logdet(identity_plus_c)
             - _trace(torch.linalg.solve_ex(identity_plus_c, c).result)  # which does not raise
         ) / 2
-    attract, repel = _bilinear_rates(objective)
+    attract, repel = bilinear_rates(objective)
     return -attract * _trace(product @ task.data_cov @ product.mT) + repel * _trace(c @ c)
 
 
@@ -227,7 +227,7 @@ def _check_product(product: Tensor, task: GaussianTask) -> None:
         )
 
 
-def _bilinear_rates(objective: Objective) -> tuple[float, float]:
+def bilinear_rates(objective: Objective) -> tuple[float, float]:
     """(a, b) of the loss -a tr(P S P^T) + b tr[(P S_e P^T)^2]."""
     if objective.loss == "spectral":
         return 2.0, 1.0
@@ -247,7 +247,7 @@ def _force_and_kernels(
     _check_product(product, task)
     s_e, a_e = task.seen
     if objective.loss != "infonce":
-        attract, repel = _bilinear_rates(objective)
+        attract, repel = bilinear_rates(objective)
         left = 4 * repel * s_e
         return 2 * attract * task.data_cov - left @ product.mT @ product @ s_e, [left], [s_e]
     root = task.seen_root
