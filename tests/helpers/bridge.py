@@ -81,6 +81,11 @@ def hanging_part(site):
     sleeper.wait()
 
 
+def part_without_numbers(_site):
+    missing = [None, float("nan")]
+    return PartResult([Finding("x", value) for value in missing], {"x": missing})
+
+
 def skipped_part(_site):
     return PartResult([], {}, ["nothing to do it with"])
 
