@@ -1,5 +1,6 @@
 """What the bridge's tests share: small image folders and short runs."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -88,6 +89,10 @@ def part_without_numbers(_site):
 
 def skipped_part(_site):
     return PartResult([], {}, ["nothing to do it with"])
+
+
+def start_method(_tell, _save):
+    return multiprocessing.get_start_method()
 
 
 def sleep_and_tell(path, _tell, _save):

@@ -1,9 +1,11 @@
 """The real-scale check: how failures are told."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 from helpers import bridge as parts
@@ -125,6 +127,11 @@ def test_a_picture_that_cannot_be_drawn_ends_nothing(tmp_path, monkeypatch):
     found, said = run(tmp_path / "out", monkeypatch, parts.good_part)
     assert found["passed"]
     assert f"   {tmp_path / 'out' / 'report.png'} could not be drawn (no picture)" in said
+
+
+def test_a_part_starts_its_workers_as_a_command_does():
+    found = subprocesses.run_in_subprocess(parts.start_method, time.time() + PATIENCE, print)
+    assert found == multiprocessing.get_start_method()
 
 
 def test_a_command_that_is_killed_leaves_no_part_behind(tmp_path):
