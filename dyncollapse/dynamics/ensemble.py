@@ -165,10 +165,11 @@ class _Part:
         self.parameters = (*self.weights, *self.biases)
         self._velocities = [torch.zeros_like(p) for p in self.parameters] if rule.momentum else []
         self._rule, self._stopped = rule, stopped
-        self._closed_form = rule.objective.closed_form(biases)
+        self._closed_form = rule.objective.closed_form
         self._batches = itertools.repeat(pairs) if isinstance(pairs, Pairs) else iter(pairs)
         self.batch = self._draw()
         check_inputs(self.weights[0], self.batch.anchor, self.batch.positive)
+        rule.objective.check_start(self.weights, self.batch, self.biases)
 
     @property
     def numbers_per_step(self) -> int:

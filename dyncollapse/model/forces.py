@@ -1,0 +1,229 @@
+"""The force X of a linear network under a batch, dL/dP = -P X (Lemma 2 for every loss that has one), and its change.
+
+Eq. 2, the dot-product and the spectral loss depend on embeddings through their products alone, so their gradient is P
+times a symmetric matrix of the inputs. A network with biases is one with a further input that is always 1, whose column
+of P is the offset; `dyncollapse.model.pullback` appends it.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dyncollapse.model._kernels import batch_groups, fitting, infonce_forces, matrix_product, mean_over_batches
+from dyncollapse.model.covariance import contrastive_covariance
+from dyncollapse.model.loss_gradients import dot_base_2, exponentials
+from dyncollapse.model.losses import infonce_weights
+from dyncollapse.model.pairs import Pairs
+from dyncollapse.model.precision import common_precision, outside_autocast
+
+FORCED = ("infonce", "dot", "spectral")  # losses whose gradient is P times a matrix
+Along = Callable[[Tensor], Tensor]
+Batchwise = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@outside_autocast
+def infonce_force(product: Float[Tensor, "... m d"], pairs: Pairs) -> Float[Tensor, "... d d"]:
+    """X of Lemma 2 on each batch, with dL/dP = -P X under Eq. 2.
+
+    Args:
+        product: End-to-end matrices P.
+        pairs: Views (*batches, n, d), whose batch axes end with the runs' axes.
+
+    Returns:
+        One force per batch, in float32 at least.
+
+    References:
+        Jing et al. 2022, Lemmas 1 and 2.
+
+    Examples:
+        >>> pairs = Pairs(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [3.0]]))
+        >>> float(infonce_force(torch.zeros(1, 1), pairs))  # 2 from the data less 0.5 from the augmentation
+        1.5
+    """
+    dtype = common_precision((product.dtype, pairs.anchor.dtype))
+    product, x, x_pos = product.to(dtype), pairs.anchor.to(dtype), pairs.positive.to(dtype)
+    z, z_pos = x @ product.mT, x_pos @ product.mT
+    y, z_negative = (x, z) if pairs.views == "one-sided" else (x_pos, z_pos)
+    return contrastive_covariance(x, x_pos, infonce_weights(z, z_pos, z_negative), y).force
+
+
+def mean_force(
+    product: Float[Tensor, "*runs m d"], pairs: Pairs, loss: str = "infonce", temperature: float | None = None
+) -> Float[Tensor, "*runs d d"]:
+    """X of a loss in FORCED, averaged over the batch axes in front of the runs', fast and not to be differentiated.
+
+    Args:
+        product: End-to-end matrices P.
+        pairs: Views (*batches, *runs, n, d).
+        loss: A name in FORCED.
+        temperature: Of the dot-product loss.
+
+    Returns:
+        One force per run.
+    """
+    one_sided = pairs.views == "one-sided"
+    if loss == "infonce":
+        return infonce_forces(product, pairs.anchor, pairs.positive, one_sided=one_sided).to(product.dtype)
+    if loss == "spectral":
+        return mean_over_groups(partial(_spectral_force, one_sided=one_sided), product, pairs)
+    assert temperature is not None
+    return mean_over_groups(partial(_dot_force, one_sided=one_sided, temperature=temperature), product, pairs)
+
+
+@outside_autocast
+@torch.no_grad()
+def mean_over_groups(kernel: Batchwise, product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Tensor:
+    """Average what a kernel makes of P and each batch, of as many batches or runs at a time as fit a cache.
+
+    Args:
+        kernel: Of P (*runs, m, d) and both views (*batches, *runs, n, d): one matrix per batch.
+        product: P. Half precision is widened.
+        pairs: The batches.
+
+    Returns:
+        One matrix per run, in the precision of P.
+    """
+    dtype = common_precision((product.dtype, pairs.anchor.dtype))
+    p, x, x_pos = (tensor.to(dtype) for tensor in (product, pairs.anchor, pairs.positive))
+    groups = batch_groups(x, x_pos, p.ndim)
+    means = [mean_over_batches(_by_runs(kernel, p, a, b), p.ndim) for _, a, b in groups]
+    if len(means) > 1:
+        means = [share * mean for (share, _, _), mean in zip(groups, means, strict=True)]
+    return sum_of(means).to(product.dtype)
+
+
+def mean_force_along(
+    product: Float[Tensor, "*runs m d"], pairs: Pairs, loss: str, temperature: float | None = None
+) -> tuple[Float[Tensor, "*runs d d"], Along]:
+    """X, and its derivative along any change of P, both averaged over the batch axes in front of the runs'.
+
+    Args:
+        product: End-to-end matrices P.
+        pairs: Views (*batches, *runs, n, d).
+        loss: A name in FORCED.
+        temperature: Of the dot-product loss.
+
+    Returns:
+        X (*runs, d, d), and the function from dP (*runs, m, d) to dX. It keeps the n x n softmax weights of all
+        batches, so that a second direction costs no exponentials.
+    """
+    make: Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Along]] = _spectral_along
+    if loss == "infonce":
+        make = _infonce_along
+    elif loss == "dot":
+        assert temperature is not None
+        make = partial(_dot_along, temperature=temperature)
+    one_sided = pairs.views == "one-sided"
+    groups = batch_groups(pairs.anchor, pairs.positive, product.ndim)
+    parts = [(share, *make(product, x, x_pos, one_sided)) for share, x, x_pos in groups]
+
+    def along(change: Tensor) -> Tensor:
+        return sum_of([share * mean_over_batches(of(change), product.ndim) for share, _, of in parts])
+
+    return sum_of([share * mean_over_batches(force, product.ndim) for share, force, _ in parts]), along
+
+
+def sum_of(tensors: list[Tensor]) -> Tensor:
+    """Sum of tensors of one shape."""
+    return tensors[0] if len(tensors) == 1 else torch.stack(tensors).sum(0)
+
+
+def _by_runs(kernel: Batchwise, product: Tensor, x: Tensor, x_pos: Tensor) -> Tensor:
+    alike = product.ndim > 2 and product.shape[:-2] == x.shape[:-2]
+    if product.is_cuda or not alike or len(x) <= (size := fitting(x.shape[1:], product.itemsize)):
+        return kernel(product, x, x_pos)
+    parts = zip(*(tensor.split(size) for tensor in (product, x, x_pos)), strict=True)
+    return torch.cat([kernel(p, a, b) for p, a, b in parts])
+
+
+def _embedded(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return z, z', and the negatives' inputs y and embeddings."""
+    z, z_pos = x @ product.mT, x_pos @ product.mT
+    return (z, z_pos, x, z) if one_sided else (z, z_pos, x_pos, z_pos)
+
+
+def _symmetric(half: Tensor, rate: float) -> Tensor:
+    return (half + half.mT).mul_(rate)
+
+
+def _dot_half(left: Tensor, b: Tensor, y: Tensor, x: Tensor, pull: Tensor) -> Tensor:
+    """M = x^T B y - x^T diag(r) x', with X = -(M + M^T) / (n tau): linear in the weights."""
+    return matrix_product(matrix_product(left.mT, b), y) - matrix_product(x.mT, pull)
+
+
+def _dot_force(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool, temperature: float) -> Tensor:
+    z, z_pos, y, z_negative = _embedded(product, x, x_pos, one_sided)
+    e, share, r = exponentials(dot_base_2(z, z_pos, z_negative, temperature, replaced=one_sided))
+    return _symmetric(_dot_half(share * x, e, y, x, r * x_pos), -1 / (x.shape[-2] * temperature))
+
+
+def _dot_along(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool, temperature: float) -> tuple[Tensor, Along]:
+    z, z_pos, y, z_negative = _embedded(product, x, x_pos, one_sided)
+    e, share, r = exponentials(dot_base_2(z, z_pos, z_negative, temperature, replaced=one_sided))
+    b, rate = e.mul_(share), -1 / (x.shape[-2] * temperature)
+
+    def along(change: Tensor) -> Tensor:
+        dz, dz_pos, _, dz_negative = _embedded(change, x, x_pos, one_sided)
+        tilt = (matrix_product(dz, z_negative.mT) + matrix_product(z, dz_negative.mT)).div_(temperature)
+        positive = ((dz * z_pos).sum(-1, keepdim=True) + (z * dz_pos).sum(-1, keepdim=True)).div_(temperature)
+        db, dr = _weights_along(b, tilt, positive)
+        return _symmetric(_dot_half(x, db, y, x, dr * x_pos), rate)
+
+    return _symmetric(_dot_half(x, b, y, x, r * x_pos), rate), along
+
+
+def _infonce_along(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool) -> tuple[Tensor, Along]:
+    centre = x.mean(-2, keepdim=True)
+    x, x_pos = x - centre, x_pos - centre  # only differences matter
+    z, z_pos, y, z_negative = _embedded(product, x, x_pos, one_sided)
+    b = infonce_weights(z, z_pos, z_negative)
+    b.diagonal(dim1=-2, dim2=-1).zero_()
+
+    def along(change: Tensor) -> Tensor:
+        dz, dz_pos, _, dz_negative = _embedded(change, x, x_pos, one_sided)
+        # Logits are -|z_i - y_j|^2 / 2, up to the row constant |z_i|^2 / 2.
+        tilt = matrix_product(dz, z_negative.mT) + matrix_product(z, dz_negative.mT)
+        tilt.sub_((z_negative * dz_negative).sum(-1).unsqueeze(-2))
+        positive = (z * dz - (z - z_pos) * (dz - dz_pos)).sum(-1, keepdim=True)
+        return contrastive_covariance(x, x_pos, _weights_along(b, tilt, positive)[0], y).force
+
+    return contrastive_covariance(x, x_pos, b, y).force, along
+
+
+def _weights_along(b: Tensor, tilt: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """Changes of B and of its row sums when the logits change by `tilt`, the positives' by `positive`.
+
+    Overwrites `tilt`. Against the positive's own change the mean of a row's changes is a sum over negatives, which
+    keeps its digits where the positive has nearly all of the weight.
+    """
+    tilt.sub_(positive)
+    mean = (b * tilt).sum(-1, keepdim=True)
+    db = tilt.sub_(mean).mul_(b)
+    return db, db.sum(-1, keepdim=True)
+
+
+def _spectral_force(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool) -> Tensor:
+    return _spectral_along(product, x, x_pos, one_sided)[0]
+
+
+def _spectral_along(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool) -> tuple[Tensor, Along]:
+    """No n x n array: the sum over i != j of (z_i . y_j) x_i y_j^T is (x^T z)(z_y^T y) less its diagonal terms."""
+    z, _, y, z_negative = _embedded(product, x, x_pos, one_sided)
+    n = x.shape[-2]
+    repel = 2 / (n * (n - 1))
+    left, right = matrix_product(x.mT, z), matrix_product(z_negative.mT, y)
+    own = repel * (z * z_negative).sum(-1, keepdim=True)
+    half = repel * matrix_product(left, right) - matrix_product(x.mT, own * y + 2 / n * x_pos)
+
+    def along(change: Tensor) -> Tensor:
+        dz, _, _, dz_negative = _embedded(change, x, x_pos, one_sided)
+        moved = matrix_product(matrix_product(x.mT, dz), right) + matrix_product(
+            left, matrix_product(dz_negative.mT, y)
+        )
+        own = repel * ((dz * z_negative).sum(-1, keepdim=True) + (z * dz_negative).sum(-1, keepdim=True))
+        return _symmetric(repel * moved - matrix_product(x.mT, own * y), -1.0)
+
+    return _symmetric(half, -1.0), along
