@@ -2,7 +2,7 @@
 
 import time as clock
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -131,23 +131,22 @@ def train(
     check_weights(weights, biases)
     if isinstance(pairs, Iterator):
         raise ValueError("the batches come from an iterator, which ends after one use; give a list or a PairStream")
-    _check_settings(lr, optimiser, steps, momentum, weight_decay, records)
-    meta, unit = _meaning(weights, biases, lr, optimiser, steps, momentum, weight_decay)
-    recorder, started = Recorder(record, weights[0].shape[:-2]), clock.perf_counter()
+    rule = Rule(lr or 0.0, objective or Objective(), momentum, weight_decay, optimiser)
+    _check_settings(lr, rule, steps, records)
+    (settings, unit), recorder = _meaning(rule, weights, biases), Recorder(record, weights[0].shape[:-2])
+    started, kept = clock.perf_counter(), list[_Kept]()
     recorded, stride = {*record_steps(steps, records)}, max(1, steps // 200)
     looks = sorted({*recorded, *range(0, steps, LOOK), *range(0, steps, stride if progress else steps)})
-    kept: list[_Kept] = []
 
     def start(rate: float) -> Ensemble:
-        rule = Rule(rate, objective or Objective(), momentum, weight_decay, optimiser)
-        return Ensemble(weights, biases, pairs, rule)
+        return Ensemble(weights, biases, pairs, replace(rule, lr=rate))
 
     def trajectory() -> Trajectory:
-        return _trajectory(kept, unit, len(weights), meta | {"seconds": clock.perf_counter() - started})
+        meta = {"dynamics": "sgd", "steps": steps} | settings | {"seconds": clock.perf_counter() - started}
+        return _trajectory(kept, unit, len(weights), meta)
 
-    stable_lr, checked, rate = None, 0, lr or 0.0
     try:
-        with start(rate) as ensemble:
+        with start(rule.lr) as ensemble:
             for step in _bounded(ensemble, looks):
                 if step in recorded:
                     state = ensemble.parameters()
@@ -156,12 +155,7 @@ def train(
                     progress(step, steps)
         if kept[-1].step == steps:
             return trajectory()
-        with start(rate) as again:
-            step = max(_bounded(again, range(steps)))
-        if lr is not None:
-            # A stable rate has to survive well beyond the step at which this one failed.
-            checked = min(steps, 4 * step + 100)
-            stable_lr = _stable_learning_rate(start, lr, checked)
+        step, stable_lr, checked = _advice(start, rule, steps)
     except KeyboardInterrupt:
         raise Interrupted(trajectory()) from None
     raise Diverged(trajectory(), lr, step + 1, stable_lr, checked)
@@ -194,6 +188,17 @@ def _bounded(ensemble: Ensemble, stops: Iterable[int]) -> Iterator[int]:
         yield step
 
 
+def _advice(start: Callable[[float], Ensemble], rule: Rule, steps: int) -> tuple[int, float | None, int]:
+    """Return the last step within bounds, a stable rate where SGD has one, and the steps for which that was tried."""
+    with start(rule.lr) as again:
+        step = max(_bounded(again, range(steps)))
+    if rule.optimiser is not None:
+        return step, None, 0
+    # A stable rate has to survive well beyond the step at which this one failed.
+    checked = min(steps, 4 * step + 100)
+    return step, _stable_learning_rate(start, rule.lr, checked), checked
+
+
 def _stable_learning_rate(start: Callable[[float], Ensemble], lr: float, checked: int) -> float | None:
     """Halve the rate until it and the one before both survive `checked` steps: stable, with a factor 2 to spare."""
     survived = False
@@ -214,35 +219,25 @@ def _trajectory(kept: list[_Kept], unit: float, depth: int, meta: dict[str, Any]
     return Trajectory(time, tuple(layers[:depth]), loss, tuple(layers[depth:]), meta, statistics)
 
 
-def _meaning(
-    weights: Weights,
-    biases: Sequence[Tensor],
-    lr: float | None,
-    optimiser: Factory | None,
-    steps: int,
-    momentum: float,
-    weight_decay: float,
-) -> tuple[dict[str, Any], float]:
+def _meaning(rule: Rule, weights: Weights, biases: Sequence[Tensor]) -> tuple[dict[str, Any], float]:
     """Return the settings that a record keeps, and what one step adds to its time."""
-    if optimiser is None:
-        assert lr is not None
-        settings = {"lr": lr, "steps": steps, "momentum": momentum, "weight_decay": weight_decay, "time": "flow"}
-        return {"dynamics": "sgd"} | settings, lr / (1 - momentum)
+    if rule.optimiser is None:
+        settings = {"lr": rule.lr, "momentum": rule.momentum, "weight_decay": rule.weight_decay, "time": "flow"}
+        return settings, rule.lr / (1 - rule.momentum)
     parameters, runs = (*weights, *biases), weights[0].shape[:-2]
-    name = optimiser_name(optimiser, parameters)
+    name = optimiser_name(rule.optimiser, parameters)
     if runs.numel() > 1:
-        check_independent(optimiser, parameters, len(runs))
-    return {"dynamics": "sgd", "optimiser": name, "steps": steps, "time": "steps"}, 1.0
+        check_independent(rule.optimiser, parameters, len(runs))
+    return {"optimiser": name, "time": "steps"}, 1.0
 
 
-def _check_settings(
-    lr: float | None, optimiser: Factory | None, steps: int, momentum: float, weight_decay: float, records: int
-) -> None:
-    if (lr is None) == (optimiser is None):
+def _check_settings(lr: float | None, rule: Rule, steps: int, records: int) -> None:
+    if (lr is None) == (rule.optimiser is None):
         given = "neither lr nor optimiser is" if lr is None else "both lr and optimiser are"
         raise ValueError(f"{given} given; give lr for SGD, or an optimiser that has its own learning rate")
-    if optimiser is not None:
-        check_factory(optimiser)
+    if rule.optimiser is not None:
+        check_factory(rule.optimiser)
+    momentum, weight_decay = rule.momentum, rule.weight_decay
     for name, value, allowed, fine in (
         ("lr", lr, "finite and above 0", lr is None or 0 < lr < float("inf")),
         ("steps", steps, "at least 1", steps >= 1),
@@ -252,5 +247,5 @@ def _check_settings(
     ):
         if not fine:
             raise ValueError(f"{name} is {value}; it must be {allowed}")
-        if optimiser is not None and name in ("momentum", "weight decay") and value:
+        if rule.optimiser is not None and name in ("momentum", "weight decay") and value:
             raise ValueError(f"{name} is {value} beside an optimiser, which has its own; set it in the optimiser")

@@ -1,8 +1,8 @@
-"""The force X of a linear network under a batch, dL/dP = -P X (Lemma 2 for every loss that has one), and its change.
+"""The force X of a linear network under a batch, dL/dP = -P X (Lemma 2 for every named loss), and its change.
 
-Eq. 2, the dot-product and the spectral loss depend on embeddings through their products alone, so their gradient is P
-times a symmetric matrix of the inputs. A network with biases is one with a further input that is always 1, whose column
-of P is the offset; `dyncollapse.model.pullback` appends it.
+The named losses depend on embeddings through their products alone, so their gradient is P times a symmetric matrix of
+the inputs. A network with biases is one with a further input that is always 1, whose column of P is the offset;
+`dyncollapse.model.pullback` appends it.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,11 @@ from torch import Tensor
 
 from dyncollapse.model._kernels import batch_groups, fitting, infonce_forces, matrix_product, mean_over_batches
 from dyncollapse.model.covariance import contrastive_covariance
-from dyncollapse.model.loss_gradients import dot_base_2, exponentials
-from dyncollapse.model.losses import infonce_weights
+from dyncollapse.model.loss_gradients import divisor, dot_base_2, exponentials, two_directions
+from dyncollapse.model.losses import infonce_weights, normalised
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.precision import common_precision, outside_autocast
 
-FORCED = ("infonce", "dot", "spectral")  # losses whose gradient is P times a matrix
 Along = Callable[[Tensor], Tensor]
 Batchwise = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -53,13 +52,13 @@ def infonce_force(product: Float[Tensor, "... m d"], pairs: Pairs) -> Float[Tens
 def mean_force(
     product: Float[Tensor, "*runs m d"], pairs: Pairs, loss: str = "infonce", temperature: float | None = None
 ) -> Float[Tensor, "*runs d d"]:
-    """X of a loss in FORCED, averaged over the batch axes in front of the runs', fast and not to be differentiated.
+    """X of a named loss, averaged over the batch axes in front of the runs', fast and not to be differentiated.
 
     Args:
         product: End-to-end matrices P.
         pairs: Views (*batches, *runs, n, d).
-        loss: A name in FORCED.
-        temperature: Of the dot-product loss.
+        loss: Its name.
+        temperature: Of dot and ntxent.
 
     Returns:
         One force per run.
@@ -70,6 +69,8 @@ def mean_force(
     if loss == "spectral":
         return mean_over_groups(partial(_spectral_force, one_sided=one_sided), product, pairs)
     assert temperature is not None
+    if loss == "ntxent":
+        return mean_over_groups(partial(_ntxent_force, temperature=temperature), product, pairs)
     return mean_over_groups(partial(_dot_force, one_sided=one_sided, temperature=temperature), product, pairs)
 
 
@@ -103,22 +104,27 @@ def mean_force_along(
     Args:
         product: End-to-end matrices P.
         pairs: Views (*batches, *runs, n, d).
-        loss: A name in FORCED.
-        temperature: Of the dot-product loss.
+        loss: Its name.
+        temperature: Of dot and ntxent.
 
     Returns:
         X (*runs, d, d), and the function from dP (*runs, m, d) to dX. It keeps the n x n softmax weights of all
         batches, so that a second direction costs no exponentials.
     """
-    make: Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Along]] = _spectral_along
-    if loss == "infonce":
-        make = _infonce_along
-    elif loss == "dot":
-        assert temperature is not None
-        make = partial(_dot_along, temperature=temperature)
     one_sided = pairs.views == "one-sided"
+
+    def make(x: Tensor, x_pos: Tensor) -> tuple[Tensor, Along]:
+        if loss == "infonce":
+            return _infonce_along(product, x, x_pos, one_sided)
+        if loss == "spectral":
+            return _spectral_along(product, x, x_pos, one_sided)
+        assert temperature is not None
+        if loss == "ntxent":
+            return _ntxent_along(product, x, x_pos, temperature)
+        return _dot_along(product, x, x_pos, one_sided, temperature)
+
     groups = batch_groups(pairs.anchor, pairs.positive, product.ndim)
-    parts = [(share, *make(product, x, x_pos, one_sided)) for share, x, x_pos in groups]
+    parts = [(share, *make(x, x_pos)) for share, x, x_pos in groups]
 
     def along(change: Tensor) -> Tensor:
         return sum_of([share * mean_over_batches(of(change), product.ndim) for share, _, of in parts])
@@ -203,6 +209,58 @@ def _weights_along(b: Tensor, tilt: Tensor, positive: Tensor) -> tuple[Tensor, T
     mean = (b * tilt).sum(-1, keepdim=True)
     db = tilt.sub_(mean).mul_(b)
     return db, db.sum(-1, keepdim=True)
+
+
+def _ntxent_force(product: Tensor, x: Tensor, x_pos: Tensor, temperature: float) -> Tensor:
+    return _ntxent_along(product, x, x_pos, temperature)[0]
+
+
+def _ntxent_along(product: Tensor, x: Tensor, x_pos: Tensor, temperature: float) -> tuple[Tensor, Along]:
+    """X = -(M + M^T), M = x^T G x' - (x^T diag(a) x + x'^T diag(a') x') / 2 of inputs over their embeddings' lengths.
+
+    G is the derivative of the loss with respect to the cosines, a and a' are the row and column sums of G times these.
+    """
+    z, z_pos = x @ product.mT, x_pos @ product.mT
+    unit, unit_pos, length, length_pos = normalised(z), normalised(z_pos), divisor(z), divisor(z_pos)
+    x_unit, x_unit_pos, rate = x / length, x_pos / length_pos, 1 / (2 * x.shape[-2] * temperature)
+    b, r, back, back_r = two_directions(unit, unit_pos, temperature)
+    g = _cosine_slope(b + back.mT, r + back_r, rate)
+    pull, pull_pos = matrix_product(g, unit_pos), matrix_product(g.mT, unit)
+
+    def half(g: Tensor, own: Tensor, own_pos: Tensor) -> Tensor:
+        across = matrix_product(matrix_product(x_unit.mT, g), x_unit_pos)
+        return (
+            across - (matrix_product(x_unit.mT, own * x_unit) + matrix_product(x_unit_pos.mT, own_pos * x_unit_pos)) / 2
+        )
+
+    own, own_pos = _dots(unit, pull), _dots(unit_pos, pull_pos)
+
+    def along(change: Tensor) -> Tensor:
+        dz, dz_pos = x @ change.mT / length, x_pos @ change.mT / length_pos
+        stretch, stretch_pos = _dots(unit, dz), _dots(unit_pos, dz_pos)  # relative changes of the lengths
+        turn, turn_pos = dz - unit * stretch, dz_pos - unit_pos * stretch_pos
+        tilt = (matrix_product(turn, unit_pos.mT) + matrix_product(unit, turn_pos.mT)).div_(temperature)
+        positive = tilt.diagonal(dim1=-2, dim2=-1).unsqueeze(-1).clone()
+        db_back, dr_back = _weights_along(back, tilt.mT.contiguous(), positive)
+        db, dr = _weights_along(b, tilt, positive)
+        dg = _cosine_slope(db + db_back.mT, dr + dr_back, rate)
+        dpull = matrix_product(dg, unit_pos) + matrix_product(g, turn_pos)
+        dpull_pos = matrix_product(dg.mT, unit) + matrix_product(g.mT, turn)
+        down = _dots(turn, pull) + _dots(unit, dpull) - 2 * stretch * own
+        down_pos = _dots(turn_pos, pull_pos) + _dots(unit_pos, dpull_pos) - 2 * stretch_pos * own_pos
+        return _symmetric(half(dg - (stretch + stretch_pos.mT) * g, down, down_pos), -1.0)
+
+    return _symmetric(half(g, own, own_pos), -1.0), along
+
+
+def _cosine_slope(negatives: Tensor, positives: Tensor, rate: float) -> Tensor:
+    """G from the negatives' weights, over which it is written, and what these take from the positives."""
+    negatives.diagonal(dim1=-2, dim2=-1).sub_(positives.squeeze(-1))
+    return negatives.mul_(rate)
+
+
+def _dots(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(-1, keepdim=True)
 
 
 def _spectral_force(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool) -> Tensor:

@@ -150,12 +150,14 @@ def ntxent_gradients(
         True
     """
     unit, unit_pos = normalised(z), normalised(z_pos)
-    logits = dot_base_2(unit, unit_pos, unit_pos, temperature, replaced=False)
-    (back, back_share, back_r), (e, share, r) = exponentials(logits.mT.contiguous()), exponentials(logits)
-    b, r, rate = e.mul_(share).add_(back.mul_(back_share).mT), r + back_r, 1 / (2 * z.shape[-2] * temperature)
+    b, r, back, back_r = two_directions(unit, unit_pos, temperature)
+    b, r, rate = b.add_(back.mT), r + back_r, 1 / (2 * z.shape[-2] * temperature)
     slope = rate * (thin_product(b, unit_pos) - r * unit_pos)
     slope_pos = rate * (thin_product(b.mT, unit) - r * unit)
-    return _through_norm(slope, unit, z), _through_norm(slope_pos, unit_pos, z_pos)
+    return tuple(
+        (g - u * (g * u).sum(-1, keepdim=True)) / divisor(rows)
+        for g, u, rows in ((slope, unit, z), (slope_pos, unit_pos, z_pos))
+    )
 
 
 @full_precision
@@ -194,6 +196,19 @@ def spectral_gradients(
     return _joined(g, -2 / n * z, g_negative, negatives, 1.0)
 
 
+def two_directions(unit: Tensor, unit_pos: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """B and r of NT-Xent for the first view against the second, and for the second against the first."""
+    logits = dot_base_2(unit, unit_pos, unit_pos, temperature, replaced=False)
+    (back, back_share, back_r), (e, share, r) = exponentials(logits.mT.contiguous()), exponentials(logits)
+    return e.mul_(share), r, back.mul_(back_share), back_r
+
+
+def divisor(z: Float[Tensor, "*runs n m"]) -> Float[Tensor, "*runs n 1"]:
+    """What `normalised` divides each row by: its length, or 1 for a zero row."""
+    norm = row_norms(z)
+    return torch.where(norm > 0, norm, 1.0)
+
+
 def dot_base_2(z: Tensor, z_pos: Tensor, y: Tensor, temperature: float, *, replaced: bool) -> Tensor:
     """Logits z_i . y_j / temperature to base 2; with `replaced`, those of z_i . z'_i stand on the diagonal."""
     scaled = z * (LOG2_E / temperature)
@@ -207,8 +222,3 @@ def _joined(g: Tensor, g_pos: Tensor, g_negative: Tensor, negatives: Tensor | No
     if negatives is None:
         return (g + g_negative) * share, g_pos * share
     return g * share, g_pos * share, g_negative * share
-
-
-def _through_norm(slope: Tensor, unit: Tensor, z: Tensor) -> Tensor:
-    norm = row_norms(z)
-    return (slope - unit * (slope * unit).sum(-1, keepdim=True)) / torch.where(norm > 0, norm, 1.0)

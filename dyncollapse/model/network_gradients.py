@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from dyncollapse.model._kernels import batch_groups, matrix_product
-from dyncollapse.model.forces import FORCED, mean_force, mean_force_along, mean_over_groups, sum_of
+from dyncollapse.model.forces import mean_force, mean_force_along, mean_over_groups, sum_of
 from dyncollapse.model.networks import Weights, end_to_end, layer_gradients, layer_outputs
 from dyncollapse.model.pairs import Pairs
-from dyncollapse.model.precision import outside_autocast
+from dyncollapse.model.precision import common_precision, outside_autocast
 from dyncollapse.model.pullback import (
     affine_directions,
     affine_layers,
@@ -27,11 +27,10 @@ Along = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
 def forced_gradient(
     loss: str, temperature: float | None, weights: Weights, pairs: Pairs, biases: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
-    """Gradient of a linear network under a loss in FORCED: dL/dP = -P X, pulled back to the layers (Lemmas 2 and 3).
+    """Gradient of a linear network under a named loss: dL/dP = -P X, pulled back to the layers (Lemmas 2 and 3).
 
     With biases P is [P c], as in `affine_layers`. Eq. 2 sees differences of embeddings alone, so no offset moves it.
     """
-    assert loss in FORCED
     layers = affine_layers(weights, biases)
     product = end_to_end(layers)
     if loss == "infonce" and biases:
@@ -94,15 +93,17 @@ def linear_curvature(
     loss: str, temperature: float | None, weights: Weights, pairs: Pairs, biases: Sequence[Tensor]
 ) -> Along:
     """Derivative of `forced_gradient` along any direction of the parameters."""
-    layers = affine_layers(weights, biases)
+    dtype = common_precision((weights[0].dtype, pairs.anchor.dtype))
+    layers = tuple(w.to(dtype) for w in affine_layers(weights, biases))
     product = end_to_end(layers)
-    force, force_along = mean_force_along(product, affine_pairs(pairs, biases), loss, temperature)
+    force, force_along = mean_force_along(product, affine_pairs(pairs.to(dtype), biases), loss, temperature)
     slope = matrix_product(product, force).neg_()
 
     @outside_autocast
     @torch.no_grad()
     def along(direction: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        directions = affine_directions(tuple(direction[: len(weights)]), tuple(direction[len(weights) :]))
+        changes = [d.to(dtype) for d in direction]
+        directions = affine_directions(tuple(changes[: len(weights)]), changes[len(weights) :])
         moved = end_to_end_along(layers, directions)
         change = matrix_product(moved, force) + matrix_product(product, force_along(moved))
         return parameter_gradients(layer_gradients_along(layers, directions, slope, change.neg_()), bool(biases))

@@ -11,7 +11,7 @@ from torch import Tensor
 from dyncollapse.model._kernels import mean_over_batches
 from dyncollapse.model.array_arguments import takes_arrays
 from dyncollapse.model.choices import ACTIVATIONS, LOSSES
-from dyncollapse.model.forces import FORCED, mean_force
+from dyncollapse.model.forces import mean_force
 from dyncollapse.model.loss_gradients import dot_gradients, infonce_gradients, ntxent_gradients, spectral_gradients
 from dyncollapse.model.losses import check_loss_views, dot_infonce, infonce, loss_temperature, ntxent, spectral
 from dyncollapse.model.network_gradients import (
@@ -245,10 +245,11 @@ class Objective:
         Returns:
             One symmetric X per run. For infonce X = Sigma0 - Sigma1. For dot X = -(M + M^T) / (n tau) with
             M = x^T B y - x^T diag(r) x', and for spectral X = -(M + M^T) with
-            M = 2 sum_{i != j} (z_i . y_j) x_i y_j^T / (n (n - 1)) - 2 x^T x' / n.
+            M = 2 sum_{i != j} (z_i . y_j) x_i y_j^T / (n (n - 1)) - 2 x^T x' / n. For ntxent x is divided by the
+            embeddings' lengths; see docs/explanation/theory.md.
 
         Raises:
-            ValueError: For ntxent and a loss of your own, whose gradients are not P times a matrix.
+            ValueError: For a loss of your own, and for ntxent on one-sided pairs.
 
         References:
             Jing et al. 2022, Lemma 2; docs/explanation/theory.md, section 3.
@@ -262,18 +263,18 @@ class Objective:
         return mean_force(product, pairs, self._forced(), self.temperature)
 
     def _forced(self) -> str:
-        if isinstance(self.loss, str) and self.loss in FORCED:
+        if isinstance(self.loss, str):
             return self.loss
-        raise ValueError(f"the gradient of {self.name} is not P times a matrix; that of {', '.join(FORCED)} is")
+        raise ValueError(f"no force is known for {self.name}, a loss of your own; it is for {', '.join(LOSSES)}")
 
     @takes_arrays
     @outside_autocast
     def gradient(self, weights: Weights, pairs: Pairs, biases: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
         """Gradient with respect to every weight matrix, then every bias.
 
-        It is a closed form for the named losses: dL/dP, as -P X where there is a force X (Lemma 2) or from the
-        embeddings' gradients, is pulled back to the layers (Lemma 3); through ReLU the embeddings' gradients are passed
-        down layer by layer. A loss of your own is differentiated automatically unless it has a `gradient`.
+        It is a closed form for the named losses: dL/dP, which is -P X (Lemma 2), is pulled back to the layers (Lemma
+        3); through ReLU the embeddings' gradients are passed down layer by layer. A loss of your own is differentiated
+        automatically unless it has a `gradient`.
 
         Args:
             weights: One tensor (*runs, out, in) per layer.
@@ -300,10 +301,10 @@ class Objective:
             return automatic_gradient(self._differentiable, weights, pairs, biases)
         weights, biases = tuple(w.detach() for w in weights), tuple(b.detach() for b in biases)
         linear = self.activation == "linear" or len(weights) == 1
-        if linear and isinstance(self.loss, str) and self.loss in FORCED:
+        if linear and isinstance(self.loss, str) and self.loss != "ntxent":
             return forced_gradient(self.loss, self.temperature, weights, pairs, biases)
         slopes = partial(self.embedding_gradients, views=pairs.views)
-        if linear:
+        if linear:  # for ntxent as well: its X leaves the range of numbers where embeddings are shorter than 1e-150
             return linear_gradient(slopes, weights, pairs, biases)
         return layered_gradient(slopes, weights, pairs, biases, self.activation)
 
@@ -318,9 +319,9 @@ class Objective:
     ) -> Callable[[Sequence[Tensor]], tuple[Tensor, ...]]:
         """Derivative of `gradient` along any direction of the parameters: the Hessian of the loss times a vector.
 
-        Exact and without automatic differentiation, for linear networks under infonce, dot and spectral. The softmax
-        weights are computed once, here, and kept: n x n numbers per batch. Each direction then costs about twice a
-        gradient's matrix products and no exponentials.
+        Exact and without automatic differentiation, for linear networks under the named losses. The softmax weights
+        are computed once, here, and kept: n x n numbers per batch. A direction then costs about twice the matrix
+        products of a gradient, and no exponentials.
 
         Args:
             weights: One tensor (*runs, out, in) per layer.
@@ -328,10 +329,11 @@ class Objective:
             biases: One tensor (*runs, out) per layer, or none.
 
         Returns:
-            A function of a direction, one tensor per weight matrix and bias, that returns as many tensors.
+            A function of a direction, one tensor per weight matrix and bias, that returns as many tensors, in float32
+            at least.
 
         Raises:
-            ValueError: For ReLU networks, ntxent and a loss of your own.
+            ValueError: For ReLU networks, a loss of your own, and ntxent on one-sided pairs.
 
         References:
             docs/explanation/theory.md, section 3.

@@ -14,7 +14,6 @@ CASES = [
     for views in ("one-sided", "two-sided")
     if (loss, views) != ("ntxent", "one-sided")
 ]
-FORCED = [case for case in CASES if case[0] != "ntxent"]
 WIDTHS = {1: [4, 3], 2: [4, 6, 3], 3: [4, 3, 5, 6]}
 AXES = [((), ()), ((3,), ()), ((2, 2), ()), ((), (3,)), ((2,), (3,)), ((2,), (2, 3))]
 
@@ -66,9 +65,9 @@ def test_parts_that_fit_a_cache_give_the_same(loss, views, activation, runs, bat
 @pytest.mark.parametrize("activation", ["linear", "relu"])
 @pytest.mark.parametrize("scale", [1e-8, 1e3, 1e50])
 def test_gradients_survive_any_embedding(loss, views, activation, scale, generator):
-    # The spectral loss is of fourth order, so that 1e50 is near the largest that all have.
-    if (loss, activation, scale) == ("infonce", "linear", 1e50):
-        pytest.skip("squares of 1e50 are beyond the fast form of Lemma 2")
+    # The spectral loss is of fourth order, so that 1e50 is near the largest that all have. The fast form of Lemma 2
+    # needs squares of less than 1e15.
+    scale = min(scale, 1e6) if (loss, activation) == ("infonce", "linear") else scale
     weights, pairs, _ = draw(generator, views, 2, False)
     weights = (weights[0], scale * weights[1])
     objective = Objective(loss, activation=activation)
@@ -131,7 +130,7 @@ def test_gradients_arrive_in_the_weights_precision(loss, views, activation, dtyp
     assert_as_one([g.double() for g in got], expected, 200 * torch.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize(("loss", "views"), FORCED)
+@pytest.mark.parametrize(("loss", "views"), CASES)
 @pytest.mark.parametrize(("runs", "batches"), AXES)
 def test_the_force_is_minus_the_gradient_over_the_product(loss, views, runs, batches, generator):
     weights, pairs, _ = draw(generator, views, 1, False, runs, batches)
@@ -152,16 +151,17 @@ def test_a_constant_input_is_a_bias(generator):
 
 def test_what_has_no_force_is_refused(generator):
     weights, pairs, _ = draw(generator, "two-sided", 1, False)
-    for objective in (Objective("ntxent"), Objective(lambda z, z_pos, _: (z - z_pos).square().sum(-1).mean(-1))):
-        with pytest.raises(ValueError, match="is not P times a matrix; that of infonce, dot, spectral is"):
-            objective.force(weights[0], pairs)
-        with pytest.raises(ValueError, match="is not P times a matrix"):
-            objective.curvature(weights, pairs)
+    objective = Objective(lambda z, z_pos, _: (z - z_pos).square().sum(-1).mean(-1))
+    for use in (lambda: objective.force(weights[0], pairs), lambda: objective.curvature(weights, pairs)):
+        with pytest.raises(
+            ValueError, match="no force is known for <lambda>, a loss of your own; it is for infonce, dot"
+        ):
+            use()
     with pytest.raises(ValueError, match="the curvature is known for linear networks, not for relu layers"):
         Objective(activation="relu").curvature((weights[0], weights[0][:, :3]), pairs)
 
 
-@pytest.mark.parametrize(("loss", "views"), FORCED)
+@pytest.mark.parametrize(("loss", "views"), CASES)
 @pytest.mark.parametrize("depth", WIDTHS)
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("runs", "batches"), AXES)
@@ -174,7 +174,7 @@ def test_curvatures_are_autograds(loss, views, depth, bias, runs, batches):
     assert assert_as_one(got, expected, 1e-12) > 1e-3
 
 
-@pytest.mark.parametrize(("loss", "views"), FORCED)
+@pytest.mark.parametrize(("loss", "views"), CASES)
 def test_one_curvature_serves_many_directions(loss, views, generator):
     weights, pairs, biases = draw(generator, views, 2, True, (2,), (3,))
     along = Objective(loss).curvature(weights, pairs, biases)
@@ -187,7 +187,7 @@ def test_one_curvature_serves_many_directions(loss, views, generator):
     assert inner[0] == pytest.approx(inner[1], rel=1e-11)
 
 
-@pytest.mark.parametrize(("loss", "views"), FORCED)
+@pytest.mark.parametrize(("loss", "views"), CASES)
 @pytest.mark.parametrize("scale", [1e-8, 30.0])
 def test_curvatures_keep_their_digits_at_any_scale(loss, views, scale, generator):
     weights, pairs, biases = draw(generator, views, 1, True)
