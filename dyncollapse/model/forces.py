@@ -173,9 +173,8 @@ def _dot_along(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool, tempe
 
     def along(change: Tensor) -> Tensor:
         dz, dz_pos, _, dz_negative = _embedded(change, x, x_pos, one_sided)
-        tilt = (matrix_product(dz, z_negative.mT) + matrix_product(z, dz_negative.mT)).div_(temperature)
-        positive = ((dz * z_pos).sum(-1, keepdim=True) + (z * dz_pos).sum(-1, keepdim=True)).div_(temperature)
-        db, dr = _weights_along(b, tilt, positive)
+        positive = _dots(dz, z_pos) + _dots(z, dz_pos)
+        db, dr = _weights_along(b, _tilt([dz, z], [z_negative, dz_negative], positive, 1 / temperature))
         return _symmetric(_dot_half(x, db, y, x, dr * x_pos), rate)
 
     return _symmetric(_dot_half(x, b, y, x, r * x_pos), rate), along
@@ -183,31 +182,47 @@ def _dot_along(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool, tempe
 
 def _infonce_along(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool) -> tuple[Tensor, Along]:
     centre = x.mean(-2, keepdim=True)
-    x, x_pos = x - centre, x_pos - centre  # only differences matter
+    x, x_pos, shift = x - centre, x_pos - centre, x_pos - x  # only differences matter
     z, z_pos, y, z_negative = _embedded(product, x, x_pos, one_sided)
     b = infonce_weights(z, z_pos, z_negative)
     b.diagonal(dim1=-2, dim2=-1).zero_()
+    rate = 1 / x.shape[-2]
+
+    def half(b: Tensor, r: Tensor) -> Tensor:
+        """Half of Lemma 2's X, linear in the weights: (x^T r x + y^T c y - (x' - x)^T r (x' - x)) / 2 - x^T B y."""
+        own = matrix_product(x.mT, r * x) - matrix_product(shift.mT, r * shift)
+        own = own + matrix_product(y.mT, b.sum(-2).unsqueeze(-1) * y)
+        return own / 2 - matrix_product(matrix_product(x.mT, b), y)
 
     def along(change: Tensor) -> Tensor:
         dz, dz_pos, _, dz_negative = _embedded(change, x, x_pos, one_sided)
         # Logits are -|z_i - y_j|^2 / 2, up to the row constant |z_i|^2 / 2.
-        tilt = matrix_product(dz, z_negative.mT) + matrix_product(z, dz_negative.mT)
-        tilt.sub_((z_negative * dz_negative).sum(-1).unsqueeze(-2))
-        positive = (z * dz - (z - z_pos) * (dz - dz_pos)).sum(-1, keepdim=True)
-        return contrastive_covariance(x, x_pos, _weights_along(b, tilt, positive)[0], y).force
+        positive = _dots(z, dz) - _dots(z - z_pos, dz - dz_pos)
+        down = -_dots(z_negative, dz_negative)
+        tilt = _tilt([dz, z, torch.ones_like(positive)], [z_negative, dz_negative, down], positive)
+        return _symmetric(half(*_weights_along(b, tilt)), rate)
 
-    return contrastive_covariance(x, x_pos, b, y).force, along
+    return _symmetric(half(b, b.sum(-1, keepdim=True)), rate), along
 
 
-def _weights_along(b: Tensor, tilt: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
-    """Changes of B and of its row sums when the logits change by `tilt`, the positives' by `positive`.
+def _tilt(left: list[Tensor], right: list[Tensor], positive: Tensor, scale: float = 1.0) -> Tensor:
+    """Changes of the logits, sums of left_i . right_j, less those of the positives, all times `scale`: by one product.
 
-    Overwrites `tilt`. Against the positive's own change the mean of a row's changes is a sum over negatives, which
-    keeps its digits where the positive has nearly all of the weight.
+    Against the positive's own change, the mean of a row's changes is a sum over negatives, which keeps its digits where
+    the positive has nearly all of the weight.
     """
-    tilt.sub_(positive)
-    mean = (b * tilt).sum(-1, keepdim=True)
-    db = tilt.sub_(mean).mul_(b)
+    runs = [torch.broadcast_shapes(*(part.shape[:-1] for part in parts)) for parts in ([*left, positive], right)]
+    rows, columns = (
+        torch.cat([part.expand(*shape, part.shape[-1]) for part in parts], -1)
+        for parts, shape in zip(([*left, -positive], [*right, torch.ones_like(right[0][..., :1])]), runs, strict=True)
+    )
+    return matrix_product(rows.mul_(scale), columns.mT)
+
+
+def _weights_along(b: Tensor, tilt: Tensor) -> tuple[Tensor, Tensor]:
+    """Changes of B and of its row sums with those of the logits against the positives', which are overwritten."""
+    db = tilt.mul_(b)
+    db = db.addcmul_(b, db.sum(-1, keepdim=True), value=-1)
     return db, db.sum(-1, keepdim=True)
 
 
@@ -239,10 +254,10 @@ def _ntxent_along(product: Tensor, x: Tensor, x_pos: Tensor, temperature: float)
         dz, dz_pos = x @ change.mT / length, x_pos @ change.mT / length_pos
         stretch, stretch_pos = _dots(unit, dz), _dots(unit_pos, dz_pos)  # relative changes of the lengths
         turn, turn_pos = dz - unit * stretch, dz_pos - unit_pos * stretch_pos
-        tilt = (matrix_product(turn, unit_pos.mT) + matrix_product(unit, turn_pos.mT)).div_(temperature)
-        positive = tilt.diagonal(dim1=-2, dim2=-1).unsqueeze(-1).clone()
-        db_back, dr_back = _weights_along(back, tilt.mT.contiguous(), positive)
-        db, dr = _weights_along(b, tilt, positive)
+        positive = _dots(turn, unit_pos) + _dots(unit, turn_pos)
+        sides = [turn, unit], [unit_pos, turn_pos]
+        db, dr = _weights_along(b, _tilt(*sides, positive, 1 / temperature))
+        db_back, dr_back = _weights_along(back, _tilt(*sides[::-1], positive, 1 / temperature))
         dg = _cosine_slope(db + db_back.mT, dr + dr_back, rate)
         dpull = matrix_product(dg, unit_pos) + matrix_product(g, turn_pos)
         dpull_pos = matrix_product(dg.mT, unit) + matrix_product(g.mT, turn)

@@ -6,6 +6,7 @@ is the sum of the last two. B is the matrix of softmax weights alpha with zeros 
 column sums; r_i = 1 - alpha_ii.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -150,8 +151,7 @@ def ntxent_gradients(
         True
     """
     unit, unit_pos = normalised(z), normalised(z_pos)
-    b, r, back, back_r = two_directions(unit, unit_pos, temperature)
-    b, r, rate = b.add_(back.mT), r + back_r, 1 / (2 * z.shape[-2] * temperature)
+    (b, r), rate = _both_directions(unit, unit_pos, temperature), 1 / (2 * z.shape[-2] * temperature)
     slope = rate * (thin_product(b, unit_pos) - r * unit_pos)
     slope_pos = rate * (thin_product(b.mT, unit) - r * unit)
     return tuple(
@@ -216,6 +216,21 @@ def dot_base_2(z: Tensor, z_pos: Tensor, y: Tensor, temperature: float, *, repla
     if replaced:
         logits.diagonal(dim1=-2, dim2=-1).copy_((scaled * z_pos).sum(-1))
     return logits
+
+
+def _both_directions(unit: Tensor, unit_pos: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Sums B + B'^T and r + r' of `two_directions`, from one array of exponentials where their range allows it."""
+    widest = 2 * LOG2_E / temperature  # between the logits of cosines -1 and 1, to base 2
+    if widest > -math.log2(torch.finfo(unit.dtype).tiny):
+        b, r, back, back_r = two_directions(unit, unit_pos, temperature)
+        return b.add_(back.mT), r + back_r
+    e = dot_base_2(unit, unit_pos, unit_pos, temperature, replaced=False).sub_(widest / 2).exp2_()
+    own = e.diagonal(dim1=-2, dim2=-1)
+    positive = own.unsqueeze(-1).clone()
+    own.zero_()
+    rows, columns = e.sum(-1, keepdim=True), e.sum(-2).unsqueeze(-1)
+    share, share_pos = (rows + positive).reciprocal_(), (columns + positive).reciprocal_()
+    return (share + share_pos.mT).mul_(e), rows * share + columns * share_pos
 
 
 def _joined(g: Tensor, g_pos: Tensor, g_negative: Tensor, negatives: Tensor | None, share: float) -> Gradients:

@@ -77,6 +77,17 @@ def test_ntxent_keeps_its_digits_for_rows_of_any_length(generator):
     torch.testing.assert_close(g * stretch, ntxent_gradients(z, z_pos)[0], rtol=1e-11, atol=1e-15)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("temperature", [1e-4, 0.002, 0.02, 0.1, 10.0])
+def test_ntxents_gradients_survive_any_temperature(temperature, dtype, generator):
+    z, z_pos = (normal(generator, 2, 6, 3).to(dtype) for _ in range(2))
+    leaves = [rows.double().requires_grad_() for rows in (z, z_pos)]
+    expected = torch.autograd.grad(ntxent(*leaves, temperature).sum(), leaves)
+    got = [g.double() for g in ntxent_gradients(z, z_pos, temperature)]
+    # Cosines round, and the temperature divides them.
+    assert_as_one(got, expected, 100 * torch.finfo(dtype).eps * max(1, 1 / temperature))
+
+
 def test_eq_2_ignores_a_large_common_offset(generator):
     # On a grid of 2^-10 the sum with 2^30 is exact.
     z, z_pos = ((normal(generator, 8, 3) * 2**10).round() / 2**10 for _ in range(2))
