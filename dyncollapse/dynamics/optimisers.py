@@ -45,9 +45,7 @@ def optimiser_step(factory: Factory, parameters: Sequence[Tensor]) -> Callable[[
     optimiser, schedule = _built(factory, list(parameters))
 
     def step(gradients: Sequence[Tensor]) -> None:
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        optimiser.step()
+        _take(optimiser, parameters, gradients)
         if schedule is not None:
             schedule.step()
 
@@ -55,20 +53,29 @@ def optimiser_step(factory: Factory, parameters: Sequence[Tensor]) -> Callable[[
 
 
 def optimiser_name(factory: Factory, parameters: Sequence[Tensor]) -> str:
-    """Name of the optimiser that a factory makes, with its schedule's.
+    """Try an optimiser for one step on copies, and name it.
 
     Args:
         factory: Makes it.
         parameters: Weights and then biases, which stay as they are.
 
     Returns:
-        As "Adam" or "Adam with CosineAnnealingLR".
+        Its name and its schedule's, as "Adam" or "Adam with CosineAnnealingLR".
 
     Raises:
-        ValueError: As `optimiser_step`.
+        ValueError: As `optimiser_step`, and for an optimiser that cannot take the step.
     """
-    optimiser, schedule = _built(factory, [p.detach().clone() for p in parameters])
-    return type(optimiser).__name__ + (f" with {type(schedule).__name__}" if schedule is not None else "")
+    copies = [p.detach().clone() for p in parameters]
+    optimiser, schedule = _built(factory, copies)
+    name = type(optimiser).__name__ + (f" with {type(schedule).__name__}" if schedule is not None else "")
+    try:
+        _take(optimiser, copies, [torch.ones_like(p) for p in copies])
+    except Exception as error:  # optimisers refuse in their own ways
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{name} cannot take a step with dense gradients in the shapes of the layers: {reason}"
+        ) from None
+    return name
 
 
 def check_independent(factory: Factory, parameters: Sequence[Tensor], axes: int) -> None:
@@ -88,15 +95,21 @@ def check_independent(factory: Factory, parameters: Sequence[Tensor], axes: int)
     ]
     for scale in (1.0, 1e3):
         copies = [values[0].clone() for values in drawn]
-        step = optimiser_step(factory, copies)
+        optimiser, _ = _built(factory, copies)
         for values in zip(*drawn, strict=True):
-            step([torch.stack([one, scale * other]) for one, other in values])
+            _take(optimiser, copies, [torch.stack([one, scale * other]) for one, other in values])
         ends.append([copy[0] for copy in copies])
     if not all(map(torch.equal, *ends)):
         raise ValueError(
             f"{optimiser_name(factory, parameters)} mixes the runs of an ensemble: the step of one depends on the "
             "gradients of the others; train each run by itself, or choose an optimiser that acts entry by entry"
         )
+
+
+def _take(optimiser: Optimizer, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    optimiser.step()
 
 
 def _built(factory: Factory, parameters: list[Tensor]) -> tuple[Optimizer, Any]:

@@ -232,11 +232,11 @@ def _meaning(rule: Rule, weights: Weights, biases: Sequence[Tensor]) -> tuple[di
 
 
 def _check_settings(lr: float | None, rule: Rule, steps: int, records: int) -> None:
-    if (lr is None) == (rule.optimiser is None):
-        given = "neither lr nor optimiser is" if lr is None else "both lr and optimiser are"
-        raise ValueError(f"{given} given; give lr for SGD, or an optimiser that has its own learning rate")
     if rule.optimiser is not None:
         check_factory(rule.optimiser)
+    if (lr is None) == (rule.optimiser is None):
+        given = "neither lr nor optimiser is" if lr is None else "optimiser and lr are both"
+        raise ValueError(f"{given} given; give lr for SGD, or an optimiser that has its own learning rate")
     momentum, weight_decay = rule.momentum, rule.weight_decay
     for name, value, allowed, fine in (
         ("lr", lr, "finite and above 0", lr is None or 0 < lr < float("inf")),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dyncollapse.formats.arrays import load_npz
 from dyncollapse.model.array_arguments import array_fields
+from dyncollapse.model.conversion import as_tensor
 from dyncollapse.model.networks import Weights, end_to_end, singular_values
 from dyncollapse.model.precision import outside_autocast
 from dyncollapse.runtime.files import write_whole
@@ -47,7 +48,7 @@ class Trajectory:
     loss: Float[Tensor, "t *runs"]
     biases: tuple[Tensor, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
-    statistics: dict[str, Tensor] = field(default_factory=dict)
+    statistics: dict[str, Any] = field(default_factory=dict)
 
     @property
     @outside_autocast
@@ -81,7 +82,7 @@ class Trajectory:
         tensors = {"time": self.time, "loss": self.loss}
         tensors |= {f"weight_{i}": w for i, w in enumerate(self.weights, 1)}
         tensors |= {f"bias_{i}": b for i, b in enumerate(self.biases, 1)}
-        tensors |= {f"{STATISTIC}{name}": values for name, values in self.statistics.items()}
+        tensors |= {f"{STATISTIC}{n}": as_tensor(v, f"the statistic {n}") for n, v in self.statistics.items()}
         arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
         meta = np.array(json.dumps(self.meta))
         write_whole(Path(path), lambda file: np.savez(file, meta=meta, **arrays))

@@ -1,6 +1,7 @@
 """A loss of a user's own: what it has to be, what it may bring along, and one line for each way to get it wrong."""
 
 import inspect
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -73,6 +74,8 @@ class LossWithPopulation(Protocol):
 
 def loss_name(loss: Any) -> str:
     """What messages call a loss: its name, that of its function, or that of its class."""
+    while isinstance(loss, partial):
+        loss = loss.func
     return loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
 
 

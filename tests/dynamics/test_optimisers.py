@@ -140,6 +140,10 @@ UNUSABLE = {
     "metric": (plateau, "the schedule ReduceLROnPlateau does not follow the number of steps alone"),
     "no schedule": (lambda p: (torch.optim.Adam(p), 3), "the schedule int does not follow"),
     "another's": (strange, "the schedule ConstantLR belongs to another optimiser than the Adam"),
+    "sparse": (
+        torch.optim.SparseAdam,
+        "SparseAdam cannot take a step with dense gradients in the shapes of the layers: Sp",
+    ),
     "its own check": (lambda p: torch.optim.Adam(p, lr=-1.0), "Invalid learning rate: -1.0"),
 }
 
@@ -156,7 +160,7 @@ def test_unusable_optimisers_are_refused_in_one_line(make, message, generator):
     ("settings", "message"),
     [
         ({}, "neither lr nor optimiser is given; give lr for SGD, or an optimiser"),
-        ({"lr": 0.1, "optimiser": cosine}, "both lr and optimiser are given"),
+        ({"lr": 0.1, "optimiser": cosine}, "optimiser and lr are both given"),
         ({"momentum": 0.5, "optimiser": cosine}, r"momentum is 0\.5 beside an optimiser, which has its own"),
         ({"weight_decay": 0.5, "optimiser": cosine}, r"weight decay is 0\.5 beside an optimiser"),
     ],
@@ -165,6 +169,15 @@ def test_settings_of_sgd_are_not_those_of_an_optimiser(settings, message, genera
     weights, pairs = flow_helpers.draw(generator, n=8)
     with pytest.raises(ValueError, match=message):
         train(weights, pairs, steps=5, **settings)
+
+
+def test_a_schedule_may_end_with_the_training(generator):
+    def one_cycle(parameters):
+        optimiser = torch.optim.Adam(parameters)
+        return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.1, total_steps=2)
+
+    weights, pairs = flow_helpers.draw(generator, n=8, runs=(2,))
+    assert train(weights, pairs, steps=2, optimiser=one_cycle).meta["optimiser"] == "Adam with OneCycleLR"
 
 
 def test_divergence_under_an_optimiser_gives_no_rate(generator):

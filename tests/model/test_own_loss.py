@@ -1,5 +1,7 @@
 """Losses of one's own: followed by SGD and flows, averaged, and refused in one line where they are unusable."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -189,6 +191,16 @@ class Pull:
 
     def population_force(self, product, task):
         return (-2 * task.aug_cov).expand(*product.shape[:-2], *task.aug_cov.shape)
+
+
+def test_a_function_with_constants_bound_keeps_its_name(generator):
+    def hot(z, z_pos, negatives, temperature):
+        return dot_infonce(z, z_pos, negatives, temperature)
+
+    weights, pairs, _ = start(generator)
+    objective = Objective(partial(hot, temperature=0.5))
+    assert objective.name == "hot"
+    assert_as_one(objective.gradient(weights, pairs), Objective("dot", 0.5).gradient(weights, pairs), 1e-12)
 
 
 def test_a_population_limit_of_ones_own_is_handed_on(generator):
