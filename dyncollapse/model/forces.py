@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dyncollapse.model._kernels import batch_groups, fitting, infonce_forces, matrix_product, mean_over_batches
 from dyncollapse.model.covariance import contrastive_covariance
-from dyncollapse.model.loss_gradients import divisor, dot_base_2, exponentials, two_directions
+from dyncollapse.model.loss_gradients import divisor, dot_base_2, exponentials, infonce_base_2, two_directions
 from dyncollapse.model.losses import infonce_weights, normalised
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.precision import common_precision, outside_autocast
@@ -184,9 +184,8 @@ def _infonce_along(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool) -
     centre = x.mean(-2, keepdim=True)
     x, x_pos, shift = x - centre, x_pos - centre, x_pos - x  # only differences matter
     z, z_pos, y, z_negative = _embedded(product, x, x_pos, one_sided)
-    b = infonce_weights(z, z_pos, z_negative)
-    b.diagonal(dim1=-2, dim2=-1).zero_()
-    rate = 1 / x.shape[-2]
+    e, share, r = exponentials(infonce_base_2(z, z_pos, None if one_sided else z_pos))
+    b, rate = e.mul_(share), 1 / x.shape[-2]
 
     def half(b: Tensor, r: Tensor) -> Tensor:
         """Half of Lemma 2's X, linear in the weights: (x^T r x + y^T c y - (x' - x)^T r (x' - x)) / 2 - x^T B y."""
@@ -202,7 +201,7 @@ def _infonce_along(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool) -
         tilt = _tilt([dz, z, torch.ones_like(positive)], [z_negative, dz_negative, down], positive)
         return _symmetric(half(*_weights_along(b, tilt)), rate)
 
-    return _symmetric(half(b, b.sum(-1, keepdim=True)), rate), along
+    return _symmetric(half(b, r), rate), along
 
 
 def _tilt(left: list[Tensor], right: list[Tensor], positive: Tensor, scale: float = 1.0) -> Tensor:

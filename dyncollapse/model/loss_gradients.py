@@ -76,10 +76,7 @@ def infonce_gradients(
     centre, shift = z.mean(dim=-2, keepdim=True), z_pos - z
     z = z - centre
     y = z if negatives is None else negatives - centre
-    to_base_2 = LOG2_E**0.5  # logits are of second order
-    e, share, r = exponentials(
-        infonce_logits(z * to_base_2, (z + shift) * to_base_2, None if negatives is None else y * to_base_2)
-    )
+    e, share, r = exponentials(infonce_base_2(z, z + shift, None if negatives is None else y))
     columns = matrix_product(share.mT, e).mT
     g = share * thin_product(e, y) - r * (z + shift)
     g_negative = thin_product(e.mT, share * z) - columns * y
@@ -207,6 +204,12 @@ def divisor(z: Float[Tensor, "*runs n m"]) -> Float[Tensor, "*runs n 1"]:
     """What `normalised` divides each row by: its length, or 1 for a zero row."""
     norm = row_norms(z)
     return torch.where(norm > 0, norm, 1.0)
+
+
+def infonce_base_2(z: Tensor, z_pos: Tensor, y: Tensor | None) -> Tensor:
+    """`infonce_logits` to base 2."""
+    scale = LOG2_E**0.5  # logits are of second order
+    return infonce_logits(z * scale, z_pos * scale, None if y is None else y * scale)
 
 
 def dot_base_2(z: Tensor, z_pos: Tensor, y: Tensor, temperature: float, *, replaced: bool) -> Tensor:
