@@ -31,18 +31,13 @@ from .dynamics.trajectory import Interrupted, Trajectory
 from .model.covariance import ContrastiveCovariance, blockwise_covariance, contrastive_covariance
 from .model.gaussian import GaussianTask
 from .model.initialisers import balanced_init, gaussian_init, spectrum_init, uniform_biases, uniform_init
-from .model.losses import (
-    dot_infonce,
-    effective_negatives,
-    infonce,
-    infonce_gradients,
-    infonce_weights,
-    ntxent,
-    spectral,
-)
+from .model.loss_gradients import dot_gradients, infonce_gradients, ntxent_gradients, spectral_gradients
+from .model.losses import dot_infonce, effective_negatives, infonce, infonce_weights, ntxent, spectral
 from .model.networks import end_to_end, forward, layer_gradients, layer_jacobian, singular_values
 from .model.objective import Objective
+from .model.own_loss import Loss, LossWithGradient, LossWithPopulation
 from .model.pairs import Pairs, stack_pairs
+from .model.pullback import layer_gradients_along
 from .model.streams import JoinedStream, PairStream, join_streams
 from .runtime.dispatch import Workers
 from .runtime.executors import dask_workers, local_workers, slurm_workers
@@ -103,6 +98,9 @@ __all__ = [
     "Interrupted",
     "JoinedStream",
     "LimitDistances",
+    "Loss",
+    "LossWithGradient",
+    "LossWithPopulation",
     "Mechanism",
     "Moments",
     "Monitor",
@@ -129,6 +127,7 @@ __all__ = [
     "covariance_spectrum",
     "dask_workers",
     "diagnose",
+    "dot_gradients",
     "dot_infonce",
     "effective_negatives",
     "effective_rank",
@@ -151,6 +150,7 @@ __all__ = [
     "judge",
     "judge_spectrum",
     "layer_gradients",
+    "layer_gradients_along",
     "layer_jacobian",
     "layer_value_velocities",
     "lidar",
@@ -167,6 +167,7 @@ __all__ = [
     "negatives_needed",
     "noise_floor",
     "ntxent",
+    "ntxent_gradients",
     "order_of_convergence",
     "participation_ratio",
     "participation_ratio_unbiased",
@@ -196,6 +197,7 @@ __all__ = [
     "singular_vector_velocities",
     "slurm_workers",
     "spectral",
+    "spectral_gradients",
     "spectrum_init",
     "stable_rank",
     "stack_pairs",

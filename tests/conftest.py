@@ -5,25 +5,17 @@ import random
 import signal
 import tarfile
 
-import numpy as np
 import pytest
-import torch
-from click.testing import CliRunner
 from helpers.constants import set_constant
 from helpers.shapes import check_annotations, check_next_calls
 from hypothesis import settings
-from threadpoolctl import threadpool_limits
 
 pytest.register_assert_rewrite("helpers.monitor", "helpers.readers", "helpers.waiting")
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start beside each other
 os.environ["OMP_WAIT_POLICY"] = "passive"  # else threads that wait for each other keep other processes from the cores
 check_annotations()  # before anything imports the package
 
-from helpers.bridge import write_images  # noqa: E402
-from helpers.diagnose_command import ALIVE, DIM  # noqa: E402
-from helpers.programs import SMALL  # noqa: E402
-
-from dyncollapse.commands.main import main  # noqa: E402
+# What computes is imported late: the process that shares out the tests needs none of it, and the others wait for it.
 
 settings.register_profile("identities", derandomize=True, deadline=None, max_examples=25, database=None)
 settings.load_profile("identities")
@@ -31,6 +23,9 @@ settings.load_profile("identities")
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
+    import torch
+    from threadpoolctl import threadpool_limits
+
     torch.set_num_threads(1)
     with threadpool_limits(1):  # BLAS has threads of its own
         yield
@@ -39,7 +34,17 @@ def one_thread():
 @pytest.fixture(autouse=True)
 def one_thread_again():
     """Begin every test on one thread: a command sets what it needs for the whole process, and leaves it so."""
+    import torch
+
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def formulas():
+    """Parse the labels of pictures once: they are alike, and Matplotlib would parse those of each picture again."""
+    from helpers.formulas import parse_formulas_once
+
+    parse_formulas_once()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -84,12 +89,16 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture
 def generator(request):
+    import torch
+
     return torch.Generator().manual_seed(request.param)
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
     """A set of images as CIFAR-10 is given: an archive with train/ and test/ in it."""
+    from helpers.bridge import write_images
+
     folder = tmp_path_factory.mktemp("cifar")
     for number, split in enumerate(("train", "test")):
         write_images(folder / split, 8 - 2 * number, seed=number)
@@ -102,6 +111,9 @@ def archive(tmp_path_factory):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Where the user is, with embeddings of 12 dimensions, 8 of them alive, in three views, and a layer's inputs."""
+    import numpy as np
+    from helpers.diagnose_command import ALIVE, DIM
+
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     layer = np.diag([1.0] * ALIVE + [0.0] * (DIM - ALIVE)) @ np.linalg.qr(rng.standard_normal((DIM, DIM)))[0]
@@ -116,10 +128,21 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def diagnose(folder):  # noqa: ARG001 (the user has to be somewhere)
-    return lambda *options: CliRunner().invoke(main, ["diagnose", *map(str, options)])
+    return command("diagnose")
 
 
 @pytest.fixture
 def simulate(tmp_path, monkeypatch):
+    from helpers.programs import SMALL
+
     monkeypatch.chdir(tmp_path)
-    return lambda *options: CliRunner().invoke(main, ["simulate", *SMALL, *map(str, options)])
+    return command("simulate", *SMALL)
+
+
+def command(*words):
+    """Call a command, given further words."""
+    from click.testing import CliRunner
+
+    from dyncollapse.commands.main import main
+
+    return lambda *options: CliRunner().invoke(main, [*words, *map(str, options)])

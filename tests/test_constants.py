@@ -1,6 +1,7 @@
 """Tests set only those constants of the package that `helpers.constants` gives a reason for."""
 
 import ast
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -10,12 +11,15 @@ from helpers.constants import SET
 TESTS = Path(__file__).parent
 
 
+@cache
 def arguments(function):
     """Of every call of a function in the tests: the file, and the strings and names among its arguments."""
-    for path in TESTS.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == function:
-                yield path.name, [a.value if isinstance(a, ast.Constant) else ast.unparse(a) for a in node.args[:3]]
+    return [
+        (path.name, [a.value if isinstance(a, ast.Constant) else ast.unparse(a) for a in node.args[:3]])
+        for path in TESTS.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == function
+    ]
 
 
 @pytest.mark.parametrize("name", SET)

@@ -142,7 +142,7 @@ def rest_any_covariances() -> Measured:
                 weights = gaussian_init([3] * (depth + 1), generator, scale=0.5)
                 path = population_flow(weights, task, 1e5, objective=objective, rtol=1e-10, atol=1e-13)
                 p = path.product[-1]
-                expected = rest_gram(task, objective.loss, objective.temperature)
+                expected = rest_gram(task, objective.name, objective.temperature)
                 worst = max(worst, relative_error(p.T @ p, expected))
                 dead += int((generalised_modes(task)[0] >= 1).sum())
     assume(dead > 0, "some direction dies")

@@ -72,7 +72,7 @@ def bilinear_growth() -> Measured:
         for views in VIEWS:
             task = GaussianTask(torch.diag(s), torch.diag(a), views)  # its modes are in this order
             _, pulls = _losses_and_pulls(objective, task, small, n, 2_000)
-            rates = growth_rates(task, objective.loss, objective.temperature)
+            rates = growth_rates(task, objective.name, objective.temperature)
             share = (n - 1) / n if objective.loss == "dot" else 1.0
             deviations.append(largest_deviation(pulls / 1e-4, torch.diag(share * rates)))
     return Measured(max(deviations), SIGMAS)
@@ -83,7 +83,7 @@ def _rests(objective: Objective, time: float, lr: float) -> Measured:
     s, worst = 0.5, Measured(0.0, 1.0)
     for ratio in (1, 3, 9):
         task = GaussianTask.block(2, 2, ratio * s, s, "two-sided")
-        rest = float(rest_singular_values(task, objective.loss, objective.temperature)[0]) ** 2
+        rest = float(rest_singular_values(task, objective.name, objective.temperature)[0]) ** 2
         expected = (objective.temperature or 1.0) * s / ((1 + ratio) * s) ** 2
         assume(abs(rest / expected - 1) < ROUND_OFF, "the closed form is tau s / (s + a)^2")
         deviation, band = resting_square(task, objective, time, lr)
@@ -130,6 +130,6 @@ def riccati() -> Measured:
         for method in ("DOP853", "LSODA"):
             path = population_flow((start,), task, times, objective=objective, rtol=1e-12, atol=1e-14, method=method)
             for t, p in zip(times, path.product, strict=True):
-                exact = riccati_gram(start, task, t, objective.loss, objective.temperature)
+                exact = riccati_gram(start, task, t, objective.name, objective.temperature)
                 errors.append(relative_error(p.T @ p, exact))
     return Measured(max(errors), 1e-10)

@@ -11,7 +11,8 @@ from dyncollapse.model.choices import VIEWS
 from dyncollapse.model.covariance import ContrastiveCovariance, contrastive_covariance
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.initialisers import gaussian_init
-from dyncollapse.model.losses import infonce, infonce_gradients, infonce_weights
+from dyncollapse.model.loss_gradients import infonce_gradients
+from dyncollapse.model.losses import infonce, infonce_weights
 from dyncollapse.model.networks import Weights, end_to_end
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from dyncollapse.dynamics.training import train
+from dyncollapse.model.forces import infonce_force
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.initialisers import balanced_init
-from dyncollapse.model.objective import Objective, infonce_force
+from dyncollapse.model.objective import Objective
 from dyncollapse.theory.equilibria import rest_singular_values
 from dyncollapse.theory.population import negatives_needed
 
@@ -61,7 +62,7 @@ def resting_square(
         errors over the runs.
     """
     runs, generator = 16, torch.Generator().manual_seed(0)
-    rest = rest_singular_values(task, objective.loss, objective.temperature)
+    rest = rest_singular_values(task, objective.name, objective.temperature)
     start = balanced_init([task.dim] * 2, generator, (runs,), 0.7 * float(rest[0]), 0.0)
     stream = task.stream(batch, generator, (runs,))
     path = train(start, stream, lr=lr, steps=round(time / lr), objective=objective, records=100)

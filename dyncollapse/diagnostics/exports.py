@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from dyncollapse.diagnostics.report import EmbeddingReport
 from dyncollapse.diagnostics.sentences import FATE_MEANINGS, augmentation_sentence, threshold_sentence
-from dyncollapse.runtime.canvas import picture
+from dyncollapse.runtime.canvas import drawn_once
 from dyncollapse.runtime.files import first_line, printable
 from dyncollapse.runtime.settings import renamed
 
@@ -46,9 +46,14 @@ def draw(report: EmbeddingReport) -> "Figure":
     return figure
 
 
+def _pictures(report: EmbeddingReport) -> Callable[[str], bytes]:
+    """Return what makes PNG and SVG files of the figure of `draw`; the same report has the same bytes."""
+    return drawn_once(lambda: draw(report), {"svg.fonttype": "path", "svg.hashsalt": "dyncollapse"})
+
+
 def as_png(report: EmbeddingReport) -> bytes:
     """Return the figure of `draw` as a PNG file."""
-    return picture(lambda: draw(report))
+    return _pictures(report)("png")
 
 
 def as_files(
@@ -68,10 +73,11 @@ def as_files(
     Returns:
         Contents by file name.
     """
+    pictures = _pictures(report)
 
     def try_png() -> bytes | None:
         try:
-            return as_png(report)
+            return pictures("png")
         except Exception as error:  # Matplotlib and its backends raise any error
             on_problem(f"{FILES['png']} could not be drawn ({first_line(error)})")
             return None
@@ -79,7 +85,7 @@ def as_files(
     makers: dict[str, Callable[[], bytes | None]] = {
         "json": lambda: as_json(report, config).encode(),
         "csv": lambda: as_csv(report).encode(),
-        "html": lambda: as_html(report, config).encode(),
+        "html": lambda: _page(report, config, pictures).encode(),
         "png": try_png,
         "npz": lambda: as_npz(report),
     }
@@ -127,8 +133,12 @@ def as_html(report: EmbeddingReport, config: Mapping[str, Any]) -> str:
     It is ASCII, so it is the same in every encoding. Its template, `report.html.jinja`, escapes every text, so that a
     name can control neither a browser nor a terminal.
     """
+    return _page(report, config, _pictures(report))
+
+
+def _page(report: EmbeddingReport, config: Mapping[str, Any], pictures: Callable[[str], bytes]) -> str:
     settings = {**report.conventions, **config}
-    svg, problem = _as_svg(report)
+    svg, problem = _as_svg(pictures)
     page = _template().render(
         report=report,
         name=str(config.get("file", "embeddings")),
@@ -168,10 +178,10 @@ def _shown(value: object) -> object:
     return "" if value is None else printable(str(value))
 
 
-def _as_svg(report: EmbeddingReport) -> tuple[str, str]:
+def _as_svg(pictures: Callable[[str], bytes]) -> tuple[str, str]:
     """Return the figure as an element of the page, and the reason if it cannot be drawn."""
     try:
-        svg = picture(lambda: draw(report), "svg", {"svg.fonttype": "path", "svg.hashsalt": "dyncollapse"}).decode()
+        svg = pictures("svg").decode()
     except Exception as error:  # Matplotlib and its backends raise any error
         return "", first_line(error)
     return svg[svg.index("<svg") :], ""

@@ -142,7 +142,7 @@ def shared_signal(
     k, q, effective = 0, len(gamma), 0.0
     while k < q:
         effective = (samples - 1 - k) / float(inflation[k])
-        if effective < q - k + 1 or _chance(float(statistics[k]), effective, q - k) > LEVEL:
+        if effective < q - k + 1 or tail_probability(float(statistics[k]), effective, q - k) > LEVEL:
             break
         k += 1
     explained = noise_correlation(effective, q - k) if k < q else 0.0
@@ -231,7 +231,7 @@ def _inflation(first: Float[Tensor, "r q"], second: Float[Tensor, "r q"]) -> Flo
     return torch.where(torch.isfinite(factor), factor, math.inf).clamp_min(1.0)
 
 
-def _chance(statistic: float, n: float, q: int) -> float:
+def tail_probability(statistic: float, n: float, q: int) -> float:
     """Return the probability that n samples of q uncorrelated directions give at least this -log det(1 - Gamma^2).
 
     A gamma law with the exact mean and variance: log |W| of a Wishart matrix of m samples is a sum of independent

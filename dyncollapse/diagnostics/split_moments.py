@@ -57,7 +57,7 @@ class SplitMoments:
             with torch.inference_mode(False):  # tensors made in inference mode could not be used outside it
                 self._held.append(([view.detach().clone() for view in views], heads))
             if self.count * (1 + self.others) >= self.dim:
-                self._sum()
+                self.sum_rows()
             return
         assert self._halves is not None
         _split(views, heads, self._halves)
@@ -68,21 +68,21 @@ class SplitMoments:
             self._held += other._held
             if self.count * (1 + self.others) < self.dim:
                 return
-            self._sum()
+            self.sum_rows()
             return
-        mine, theirs = self._sum(), other._halves or other._summed_rows()
+        mine, theirs = self.sum_rows(), other._halves or other._summed_rows()
         for own, added in zip(mine, theirs, strict=True):
             own.merge(added)
 
     def all_reduce(self, group: ProcessGroup | None = None) -> None:
         """Join the sums of all processes of a group: see `Moments.all_reduce`."""
-        for half in self._sum():
+        for half in self.sum_rows():
             half.all_reduce(group)
 
     def summed(self) -> Summed:
         """Return all sums; rows that are still held are summed in coordinates of their span."""
         if self._held is None:
-            frame, halves = None, self._sum()
+            frame, halves = None, self.sum_rows()
         else:
             frame, halves = self._in_their_span(self._held)
         total = ViewMoments(halves[0].each[0].dim, self.others, fast=self.fast, device=self.device)
@@ -96,7 +96,7 @@ class SplitMoments:
             columns = rows[0] + (rows - rows[0]).mean(0), (rows - rows[0]).var(0, correction=0)
         return Summed(total, halves, frame, *columns)
 
-    def _sum(self) -> tuple[ViewMoments, ViewMoments]:
+    def sum_rows(self) -> tuple[ViewMoments, ViewMoments]:
         """Sum the held rows, and hold none from then on."""
         if self._halves is None:
             self._halves, self._held = self._summed_rows(), None

@@ -24,7 +24,8 @@ def relative_distance(a: Trajectory, b: Trajectory) -> tuple[Float[Tensor, " t"]
         Those of a's times that b covers (t,), and the distances (t, *runs).
 
     Raises:
-        ValueError: When the records share no time or their networks differ in shape.
+        ValueError: When the records share no time, their networks differ in shape, or the time of one counts the steps
+            of an optimiser.
 
     Examples:
         >>> time = torch.tensor([0.0, 1.0])
@@ -32,6 +33,7 @@ def relative_distance(a: Trajectory, b: Trajectory) -> tuple[Float[Tensor, " t"]
         >>> relative_distance(a, b)[1].tolist()
         [0.5, 0.5]
     """
+    _check_clocks(a, b)
     if a.product.shape[1:] != b.product.shape[1:]:
         raise ValueError(
             f"the trajectories hold products of shape {tuple(a.product.shape[1:])} and {tuple(b.product.shape[1:])}; "
@@ -113,6 +115,7 @@ def limit_distances(sgd: Trajectory, flow: Trajectory, expected: Trajectory, pop
         'learning rate'
     """
     others = (flow, expected, population)
+    _check_clocks(sgd, *others)
     start, end = max(float(o.time[0]) for o in others), min(float(o.time[-1]) for o in others)
     times = sgd.time[(sgd.time >= start) & (sgd.time <= end)]
     if not len(times):
@@ -148,6 +151,16 @@ def order_of_convergence(steps: Sequence[float], errors: Sequence[float]) -> flo
     if steps_.shape != errors_.shape or steps_.size < 2 or not (steps_ > 0).all() or not (errors_ > 0).all():
         raise ValueError(f"steps {list(steps)} and errors {list(errors)} have no slope; give two or more, all above 0")
     return float(np.polyfit(np.log(steps_), np.log(errors_), 1)[0])
+
+
+def _check_clocks(*paths: Trajectory) -> None:
+    """Raise ValueError where the time of some records is flow time, and that of others counts steps."""
+    clocks = {path.meta.get("time", "flow"): path.meta.get("optimiser", "SGD") for path in paths}
+    if len(clocks) > 1:
+        raise ValueError(
+            f"the time of one record is flow time, that of the other counts steps of {clocks['steps']}; compare "
+            "records of one kind"
+        )
 
 
 def _product_at(trajectory: Trajectory, times: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.dynamics._kernels import ALL, shares, thread_counts
+from dyncollapse.dynamics.optimisers import Factory, optimiser_step
 from dyncollapse.model.networks import Weights, check_inputs, end_to_end
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
@@ -51,12 +53,14 @@ class Rule:
         objective: What is minimised.
         momentum: Heavy-ball momentum, as in torch.optim.SGD.
         weight_decay: Its product with the parameter is added to the gradient.
+        optimiser: Makes the optimiser that takes the steps in place of these three settings, or None.
     """
 
     lr: float
     objective: Objective
     momentum: float = 0.0
     weight_decay: float = 0.0
+    optimiser: Factory | None = None
 
 
 def sgd_step(
@@ -163,12 +167,19 @@ class _Part:
         self.weights = tuple(w.detach().clone() for w in weights)
         self.biases = tuple(b.detach().clone() for b in biases)
         self.parameters = (*self.weights, *self.biases)
-        self._velocities = [torch.zeros_like(p) for p in self.parameters] if rule.momentum else []
         self._rule, self._stopped = rule, stopped
-        self._closed_form = rule.objective.closed_form(biases)
+        # Without automatic differentiation its bookkeeping is switched off: a tenth of a single run's step. Not so
+        # beside an optimiser of PyTorch, whose state has to be of plain tensors.
+        self._bare = rule.objective.closed_form and rule.optimiser is None
+        if rule.optimiser is not None:
+            self._step: Callable[[Sequence[Tensor]], None] = optimiser_step(rule.optimiser, self.parameters)
+        else:
+            velocities = [torch.zeros_like(p) for p in self.parameters] if rule.momentum else []
+            self._step = partial(sgd_step, self.parameters, velocities, rule=rule)
         self._batches = itertools.repeat(pairs) if isinstance(pairs, Pairs) else iter(pairs)
         self.batch = self._draw()
         check_inputs(self.weights[0], self.batch.anchor, self.batch.positive)
+        rule.objective.check_start(self.weights, self.batch, self.biases)
 
     @property
     def numbers_per_step(self) -> int:
@@ -180,13 +191,11 @@ class _Part:
     def advance(self, steps: int) -> None:
         """Take so many steps, fewer when the ensemble is stopped."""
         rule = self._rule
-        # Without automatic differentiation its bookkeeping is switched off: a tenth of a single run's step.
-        with torch.inference_mode(self._closed_form):
+        with torch.inference_mode(self._bare):
             for _ in range(steps):
                 if self._stopped.is_set():
                     return
-                gradients = rule.objective.gradient(self.weights, self.batch, self.biases)
-                sgd_step(self.parameters, self._velocities, gradients, rule)
+                self._step(rule.objective.gradient(self.weights, self.batch, self.biases))
                 self.batch = self._draw()
 
     def loss(self) -> Tensor:

@@ -87,6 +87,8 @@ def sample_flow(
     objective.check_views(pairs.views)
     check_weights(weights, biases)
     check_inputs(weights[0].to(torch.float64), pairs.anchor, pairs.positive)
+    start = [p.to(torch.float64) for p in (*weights, *biases)]
+    objective.check_start(tuple(start[: len(weights)]), pairs, start[len(weights) :])
     depth = len(weights)
     smooth = objective.activation == "linear"
     method = method or ("DOP853" if smooth else "RK45")
@@ -95,7 +97,7 @@ def sample_flow(
 
     def velocity(_t: float, parameters: Weights) -> list[Tensor]:
         # Autograd's bookkeeping would be a tenth of a small network's time.
-        with torch.inference_mode(objective.closed_form(biases)):
+        with torch.inference_mode(objective.closed_form):
             gradients = objective.gradient(parameters[:depth], pairs, parameters[depth:])
             return [-g - weight_decay * p for p, g in zip(parameters, gradients, strict=True)]
 

@@ -2,12 +2,16 @@
 
 import time as clock
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dyncollapse.dynamics.ensemble import Ensemble, Rule
+from dyncollapse.dynamics.optimisers import Factory, check_factory, check_independent, optimiser_name
+from dyncollapse.dynamics.statistics import Record, Recorder, stacked
 from dyncollapse.dynamics.trajectory import Interrupted, Trajectory
 from dyncollapse.model.networks import Weights, check_weights
 from dyncollapse.model.objective import Objective
@@ -17,13 +21,24 @@ from dyncollapse.model.pairs import Pairs
 LOOK = 64
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What is recorded at a step."""
+
+    step: int
+    parameters: list[Tensor]
+    loss: Tensor
+    statistics: dict[str, Tensor]
+
+
 class Diverged(RuntimeError):
     """SGD diverged: embeddings grew a million times beyond order 1, or beyond their start.
 
     Attributes:
         trajectory: What was recorded before.
         step: The first step at which a run had diverged.
-        stable_lr: A smaller learning rate that stays bounded on the same data, or None if none was found.
+        stable_lr: A smaller learning rate that stays bounded on the same data, or None if none was found, and for an
+            optimiser of one's own, which has its own rate.
 
     Examples:
         >>> from dyncollapse import GaussianTask
@@ -35,14 +50,17 @@ class Diverged(RuntimeError):
         0.125
     """
 
-    def __init__(self, trajectory: Trajectory, lr: float, step: int, stable_lr: float | None, checked: int) -> None:
-        """Write the message; `checked` is the number of steps for which `stable_lr` stayed bounded."""
-        advice = (
-            f"lr {stable_lr:.3g} passes the first {checked} steps on the same data"
-            if stable_lr is not None
-            else "no smaller lr that was tried helps"
-        )
-        super().__init__(f"SGD diverged at step {step} with lr {lr:g}; {advice}")
+    def __init__(
+        self, trajectory: Trajectory, lr: float | None, step: int, stable_lr: float | None, checked: int
+    ) -> None:
+        """Write the message; `stable_lr` stayed bounded for `checked` steps, and `lr` is None under an optimiser."""
+        if lr is None:
+            how, advice = f"under {trajectory.meta['optimiser']}", "give it a smaller learning rate"
+        elif stable_lr is None:
+            how, advice = f"with lr {lr:g}", "no smaller lr that was tried helps"
+        else:
+            how, advice = f"with lr {lr:g}", f"lr {stable_lr:.3g} passes the first {checked} steps on the same data"
+        super().__init__(f"{'SGD' if lr is not None else 'Training'} diverged at step {step} {how}; {advice}")
         self.trajectory, self.step, self.stable_lr = trajectory, step, stable_lr
 
 
@@ -50,38 +68,48 @@ def train(
     weights: Weights,
     pairs: Pairs | Iterable[Pairs],
     *,
-    lr: float,
     steps: int,
+    lr: float | None = None,
+    optimiser: Factory | None = None,
     objective: Objective | None = None,
     biases: Sequence[Tensor] = (),
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     records: int = 64,
+    record: Record | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Trajectory:
-    """Run SGD from `weights`, on a stream of batches or on one fixed set of pairs.
+    """Run SGD, or any optimiser of PyTorch, from `weights`, on a stream of batches or on one fixed set of pairs.
 
-    Flow time is t = lr x steps, divided by (1 - momentum) for heavy-ball momentum. The paper uses plain SGD. On a CPU,
+    Under SGD flow time is t = lr x steps, divided by (1 - momentum) for heavy-ball momentum. The paper uses plain SGD.
+    Another optimiser follows no gradient flow: `time` then counts its steps, and `meta["time"]` is "steps". On a CPU,
     runs with generators of their own are shared out over as many threads as PyTorch has; single operations have fewer
     threads meanwhile.
 
     Args:
         weights: One tensor (*runs, out, in) per layer.
         pairs: Batches (*runs, n, d). A stream must yield the same batches each time it is iterated, as PairStream does.
-        lr: Learning rate.
         steps: Number of steps.
+        lr: Learning rate of SGD.
+        optimiser: In place of lr, momentum and weight decay, a function of the parameters, weights before biases, that
+            makes an optimiser for them, or a tuple of one and its schedule. It is called for every share of the runs,
+            and must act on each run by itself: entry by entry, as SGD, Adam and most others do. Parameters that the
+            optimiser leaves out stay as they are.
         objective: What is minimised; Eq. 2 unless given.
         biases: One tensor (*runs, out) per layer, or none.
         momentum: Heavy-ball momentum, as in torch.optim.SGD.
         weight_decay: Its product with the parameter is added to the gradient.
         records: About how many states are kept, evenly spaced in log step.
+        record: Statistics to keep beside each state: a function of the weights that returns a dict of tensors
+            (*runs, ...), or a dict of functions of the weights.
         progress: Called with (step, steps) about 200 times.
 
     Returns:
-        The recorded states, each with the loss on the batch of its step.
+        The recorded states, each with the loss on the batch of its step and the statistics.
 
     Raises:
-        ValueError: For unusable settings, shapes or batches.
+        ValueError: For unusable settings, shapes or batches, optimisers that need a closure or mix the runs, and
+            statistics that change their shape.
         Diverged: When the weights blow up, with what was recorded.
         Interrupted: On Ctrl-C, with what was recorded.
 
@@ -91,42 +119,43 @@ def train(
     Examples:
         >>> from dyncollapse import GaussianTask
         >>> task = GaussianTask.block(2, 1, aug_strength=4.0)  # the second input is augmented beyond the threshold of 1
-        >>> stream = task.stream(64, torch.Generator().manual_seed(0))
-        >>> path = train((0.1 * torch.eye(2, dtype=torch.float64),), stream, lr=0.05, steps=400)
+        >>> stream, start = task.stream(64, torch.Generator().manual_seed(0)), 0.1 * torch.eye(2, dtype=torch.float64)
+        >>> path = train((start,), stream, lr=0.05, steps=400)
         >>> round(float(path.time[-1]), 6), (path.singular_values[-1] > 0.1).tolist()
         (20.0, [True, False])
+        >>> size = {"norm": lambda weights: weights[0].norm(dim=(-2, -1))}
+        >>> path = train((start,), stream, steps=400, optimiser=lambda p: torch.optim.Adam(p, lr=0.05), record=size)
+        >>> float(path.time[-1]), path.statistics["norm"].shape == path.time.shape
+        (400.0, True)
     """
     check_weights(weights, biases)
     if isinstance(pairs, Iterator):
         raise ValueError("the batches come from an iterator, which ends after one use; give a list or a PairStream")
-    _check_settings(lr, steps, momentum, weight_decay, records)
-    started = clock.perf_counter()
+    rule = Rule(lr or 0.0, objective or Objective(), momentum, weight_decay, optimiser)
+    _check_settings(lr, rule, steps, records)
+    (settings, unit), recorder = _meaning(rule, weights, biases), Recorder(record, weights[0].shape[:-2])
+    started, kept = clock.perf_counter(), list[_Kept]()
     recorded, stride = {*record_steps(steps, records)}, max(1, steps // 200)
     looks = sorted({*recorded, *range(0, steps, LOOK), *range(0, steps, stride if progress else steps)})
-    kept: list[tuple[int, list[Tensor], Tensor]] = []
 
     def start(rate: float) -> Ensemble:
-        return Ensemble(weights, biases, pairs, Rule(rate, objective or Objective(), momentum, weight_decay))
+        return Ensemble(weights, biases, pairs, replace(rule, lr=rate))
 
     def trajectory() -> Trajectory:
-        meta = {"dynamics": "sgd", "lr": lr, "steps": steps, "momentum": momentum, "weight_decay": weight_decay}
-        meta |= {"seconds": clock.perf_counter() - started}
-        return _trajectory(kept, lr / (1 - momentum), len(weights), meta)
+        meta = {"dynamics": "sgd", "steps": steps} | settings | {"seconds": clock.perf_counter() - started}
+        return _trajectory(kept, unit, len(weights), meta)
 
     try:
-        with start(lr) as ensemble:
+        with start(rule.lr) as ensemble:
             for step in _bounded(ensemble, looks):
                 if step in recorded:
-                    kept.append((step, ensemble.parameters(), ensemble.loss()))
+                    state = ensemble.parameters()
+                    kept.append(_Kept(step, state, ensemble.loss(), recorder.at(tuple(state[: len(weights)]))))
                 if progress and (step % stride == 0 or step == steps):
                     progress(step, steps)
-        if kept[-1][0] == steps:
+        if kept[-1].step == steps:
             return trajectory()
-        with start(lr) as again:
-            step = max(_bounded(again, range(steps)))
-        # A stable rate has to survive well beyond the step at which this one failed.
-        checked = min(steps, 4 * step + 100)
-        stable_lr = _stable_learning_rate(start, lr, checked)
+        step, stable_lr, checked = _advice(start, rule, steps)
     except KeyboardInterrupt:
         raise Interrupted(trajectory()) from None
     raise Diverged(trajectory(), lr, step + 1, stable_lr, checked)
@@ -159,6 +188,17 @@ def _bounded(ensemble: Ensemble, stops: Iterable[int]) -> Iterator[int]:
         yield step
 
 
+def _advice(start: Callable[[float], Ensemble], rule: Rule, steps: int) -> tuple[int, float | None, int]:
+    """Return the last step within bounds, a stable rate where SGD has one, and the steps for which that was tried."""
+    with start(rule.lr) as again:
+        step = max(_bounded(again, range(steps)))
+    if rule.optimiser is not None:
+        return step, None, 0
+    # A stable rate has to survive well beyond the step at which this one failed.
+    checked = min(steps, 4 * step + 100)
+    return step, _stable_learning_rate(start, rule.lr, checked), checked
+
+
 def _stable_learning_rate(start: Callable[[float], Ensemble], lr: float, checked: int) -> float | None:
     """Halve the rate until it and the one before both survive `checked` steps: stable, with a factor 2 to spare."""
     survived = False
@@ -171,17 +211,35 @@ def _stable_learning_rate(start: Callable[[float], Ensemble], lr: float, checked
     return None
 
 
-def _trajectory(kept: list[tuple[int, list[Tensor], Tensor]], rate: float, depth: int, meta: dict) -> Trajectory:
-    steps, parameters, losses = zip(*kept, strict=True) if kept else ((), (), ())
-    layers = [torch.stack(path) for path in zip(*parameters, strict=True)]
-    loss = torch.stack(losses) if kept else torch.empty(0)
-    time = rate * torch.tensor(steps, dtype=torch.float64)
-    return Trajectory(time, tuple(layers[:depth]), loss, tuple(layers[depth:]), meta)
+def _trajectory(kept: list[_Kept], unit: float, depth: int, meta: dict[str, Any]) -> Trajectory:
+    layers = [torch.stack(path) for path in zip(*(one.parameters for one in kept), strict=True)]
+    loss = torch.stack([one.loss for one in kept]) if kept else torch.empty(0)
+    time = unit * torch.tensor([one.step for one in kept], dtype=torch.float64)
+    statistics = stacked([one.statistics for one in kept])
+    return Trajectory(time, tuple(layers[:depth]), loss, tuple(layers[depth:]), meta, statistics)
 
 
-def _check_settings(lr: float, steps: int, momentum: float, weight_decay: float, records: int) -> None:
+def _meaning(rule: Rule, weights: Weights, biases: Sequence[Tensor]) -> tuple[dict[str, Any], float]:
+    """Return the settings that a record keeps, and what one step adds to its time."""
+    if rule.optimiser is None:
+        settings = {"lr": rule.lr, "momentum": rule.momentum, "weight_decay": rule.weight_decay, "time": "flow"}
+        return settings, rule.lr / (1 - rule.momentum)
+    parameters, runs = (*weights, *biases), weights[0].shape[:-2]
+    name = optimiser_name(rule.optimiser, parameters)
+    if runs.numel() > 1:
+        check_independent(rule.optimiser, parameters, len(runs))
+    return {"optimiser": name, "time": "steps"}, 1.0
+
+
+def _check_settings(lr: float | None, rule: Rule, steps: int, records: int) -> None:
+    if rule.optimiser is not None:
+        check_factory(rule.optimiser)
+    if (lr is None) == (rule.optimiser is None):
+        given = "neither lr nor optimiser is" if lr is None else "optimiser and lr are both"
+        raise ValueError(f"{given} given; give lr for SGD, or an optimiser that has its own learning rate")
+    momentum, weight_decay = rule.momentum, rule.weight_decay
     for name, value, allowed, fine in (
-        ("lr", lr, "finite and above 0", 0 < lr < float("inf")),
+        ("lr", lr, "finite and above 0", lr is None or 0 < lr < float("inf")),
         ("steps", steps, "at least 1", steps >= 1),
         ("momentum", momentum, "at least 0 and below 1", 0 <= momentum < 1),
         ("weight decay", weight_decay, "finite and at least 0", 0 <= weight_decay < float("inf")),
@@ -189,3 +247,5 @@ def _check_settings(lr: float, steps: int, momentum: float, weight_decay: float,
     ):
         if not fine:
             raise ValueError(f"{name} is {value}; it must be {allowed}")
+        if rule.optimiser is not None and name in ("momentum", "weight decay") and value:
+            raise ValueError(f"{name} is {value} beside an optimiser, which has its own; set it in the optimiser")

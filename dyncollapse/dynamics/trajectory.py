@@ -12,10 +12,13 @@ from torch import Tensor
 
 from dyncollapse.formats.arrays import load_npz
 from dyncollapse.model.array_arguments import array_fields
+from dyncollapse.model.conversion import as_tensor
 from dyncollapse.model.networks import Weights, end_to_end, singular_values
 from dyncollapse.model.precision import outside_autocast
 from dyncollapse.runtime.files import write_whole
 from dyncollapse.theory.imbalance import imbalance_drift
+
+STATISTIC = "statistic_"  # what the names of statistics begin with in a file
 
 
 @array_fields
@@ -23,7 +26,8 @@ from dyncollapse.theory.imbalance import imbalance_drift
 class Trajectory:
     """A path of weights over flow time t, as every training and flow returns it.
 
-    One SGD step of learning rate lr advances t by lr.
+    One SGD step of learning rate lr advances t by lr. Where another optimiser took the steps, t counts them, and
+    meta["time"] is "steps".
 
     Attributes:
         time: Recorded flow times (t,).
@@ -31,6 +35,7 @@ class Trajectory:
         loss: The loss at each time (t, *runs).
         biases: One tensor (t, *runs, out) per layer, or none.
         meta: How the path was made: dynamics, settings, seconds.
+        statistics: What `record` asked for, one tensor (t, *runs, ...) per name.
 
     Examples:
         >>> path = Trajectory(torch.tensor([0.0, 1.0]), (torch.ones(2, 3, 3), torch.ones(2, 1, 3)), torch.zeros(2))
@@ -43,6 +48,7 @@ class Trajectory:
     loss: Float[Tensor, "t *runs"]
     biases: tuple[Tensor, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
+    statistics: dict[str, Any] = field(default_factory=dict)
 
     @property
     @outside_autocast
@@ -76,6 +82,7 @@ class Trajectory:
         tensors = {"time": self.time, "loss": self.loss}
         tensors |= {f"weight_{i}": w for i, w in enumerate(self.weights, 1)}
         tensors |= {f"bias_{i}": b for i, b in enumerate(self.biases, 1)}
+        tensors |= {f"{STATISTIC}{n}": as_tensor(v, f"the statistic {n}") for n, v in self.statistics.items()}
         arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
         meta = np.array(json.dumps(self.meta))
         write_whole(Path(path), lambda file: np.savez(file, meta=meta, **arrays))
@@ -108,11 +115,14 @@ class Trajectory:
             if not weights:
                 raise ValueError("it holds no weights")
             moments = tensors["time"]
+            statistics = {n.removeprefix(STATISTIC): v for n, v in tensors.items() if n.startswith(STATISTIC)}
             if moments.ndim != 1 or any(p.ndim < 2 or len(p) != len(moments) for p in (*weights, *biases)):
                 raise ValueError("its states are not one per moment")
+            if any(v.ndim < 1 or len(v) != len(moments) for v in statistics.values()):
+                raise ValueError("its statistics are not one per moment")
             if not isinstance(meta, dict):
                 raise ValueError("its meta is no table")
-            return cls(tensors["time"], weights, tensors["loss"], biases, meta)
+            return cls(tensors["time"], weights, tensors["loss"], biases, meta, statistics)
         except OSError:
             raise
         except Exception as error:  # a damaged zip can fail in any way

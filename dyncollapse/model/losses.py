@@ -76,38 +76,6 @@ def infonce_weights(
 
 
 @full_precision
-def infonce_gradients(
-    z: Float[Tensor, "*runs n m"], z_pos: Float[Tensor, "*runs n m"]
-) -> tuple[Float[Tensor, "*runs n m"], Float[Tensor, "*runs n m"]]:
-    """Gradients of one-sided Eq. 2 with respect to the embeddings (Lemma 1).
-
-    n g_i = sum_{j != i} alpha_ij (z_j - z'_i) + sum_{j != i} alpha_ji (z_j - z_i),
-    n g'_i = sum_{j != i} alpha_ij (z'_i - z_i).
-    One layer then moves by W' = -G with G = sum_i (g_i x_i^T + g'_i x'_i^T), which is -W X (Lemma 2).
-
-    Args:
-        z: Anchors (*runs, n, m), which are the negatives of each other.
-        z_pos: Positives z'.
-
-    Returns:
-        g and g' (*runs, n, m), of the loss's mean over the batch.
-
-    References:
-        Jing et al. 2022, Lemma 1, which sums over the batch.
-
-    Examples:
-        >>> g, g_pos = infonce_gradients(torch.tensor([[0.0], [0.0]]), torch.tensor([[1.0], [1.0]]))
-        >>> bool(torch.allclose(g, -g_pos))  # anchors at one point only attract their positives
-        True
-    """
-    alpha = infonce_weights(z, z_pos)
-    b = alpha - torch.diag_embed(alpha.diagonal(dim1=-2, dim2=-1))
-    r, c = b.sum(-1).unsqueeze(-1), b.sum(-2).unsqueeze(-1)
-    g = exact_product(b, z) - r * z_pos + exact_product(b.mT, z) - c * z
-    return g / z.shape[-2], r * (z_pos - z) / z.shape[-2]
-
-
-@full_precision
 def infonce_logits(
     z: Float[Tensor, "*runs n m"],
     z_pos: Float[Tensor, "*runs n m"],
@@ -265,6 +233,12 @@ def normalised(z: Float[Tensor, "*runs n m"]) -> Float[Tensor, "*runs n m"]:
     z = z / torch.where(largest > 0, largest, 1.0)
     norm = z.norm(dim=-1, keepdim=True)
     return z / torch.where(norm > 0, norm, 1.0)
+
+
+def row_norms(z: Float[Tensor, "*runs n m"]) -> Float[Tensor, "*runs n 1"]:
+    """Lengths of the rows, of any size as in `normalised`."""
+    largest = z.abs().amax(-1, keepdim=True)
+    return largest * (z / torch.where(largest > 0, largest, 1.0)).norm(dim=-1, keepdim=True)
 
 
 def loss_temperature(loss: str, temperature: float | None = None) -> float | None:

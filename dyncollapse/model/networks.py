@@ -1,7 +1,8 @@
 """Toy networks as plain tuples of weight matrices: z = W_L act(... act(W_1 x)), any depth, rectangular widths."""
 
 import itertools
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -80,13 +81,30 @@ def forward(
         raise ValueError(f"activation is {activation!r}; choose one of {', '.join(ACTIVATIONS)}")
     if activation == "linear" and not biases:  # cheaper than to send a batch through every layer
         return x @ end_to_end(weights).mT
+    return deque(layer_outputs(weights, x, activation, biases), maxlen=1).pop()
+
+
+def layer_outputs(
+    weights: Weights, x: Float[Tensor, "... n d"], activation: str, biases: Sequence[Tensor] = ()
+) -> Iterator[Tensor]:
+    """Send a batch through the layers.
+
+    Args:
+        weights: One tensor (*runs, out, in) per layer.
+        x: Inputs (*batches, *runs, n, d).
+        activation: "linear" or "relu", between the layers only.
+        biases: One tensor (*runs, out) per layer, or none.
+
+    Yields:
+        What each layer makes of it, after its activation; the last are the embeddings.
+    """
     for layer, weight in enumerate(weights):
         x = x @ weight.mT
         if biases:
             x = x + biases[layer].unsqueeze(-2)
         if activation == "relu" and layer < len(weights) - 1:
             x = torch.relu(x)
-    return x
+        yield x
 
 
 def end_to_end(weights: Weights) -> Float[Tensor, "*runs m d"]:

@@ -1,47 +1,58 @@
 """What a toy network minimises: a loss, its temperature and the network's activation, with value and gradient."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.model._kernels import batch_groups, infonce_forces, matrix_product, mean_over_batches
+from dyncollapse.model._kernels import mean_over_batches
 from dyncollapse.model.array_arguments import takes_arrays
 from dyncollapse.model.choices import ACTIVATIONS, LOSSES
-from dyncollapse.model.covariance import contrastive_covariance
-from dyncollapse.model.losses import (
-    check_loss_views,
-    dot_infonce,
-    infonce,
-    infonce_weights,
-    loss_temperature,
-    ntxent,
-    spectral,
+from dyncollapse.model.forces import mean_force
+from dyncollapse.model.loss_gradients import dot_gradients, infonce_gradients, ntxent_gradients, spectral_gradients
+from dyncollapse.model.losses import check_loss_views, dot_infonce, infonce, loss_temperature, ntxent, spectral
+from dyncollapse.model.network_gradients import (
+    automatic_gradient,
+    forced_gradient,
+    layered_gradient,
+    linear_curvature,
+    linear_gradient,
 )
-from dyncollapse.model.networks import Weights, end_to_end, forward, layer_gradients
+from dyncollapse.model.networks import Weights, forward
+from dyncollapse.model.own_loss import (
+    Loss,
+    LossWithGradient,
+    LossWithPopulation,
+    check_arguments,
+    check_differentiable,
+    check_finite,
+    check_slopes,
+    check_value,
+    loss_name,
+)
 from dyncollapse.model.pairs import Pairs
-from dyncollapse.model.precision import common_precision, outside_autocast
+from dyncollapse.model.precision import outside_autocast
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a toy network minimises: a loss by name, its temperature and the network's activation.
+    """What a toy network minimises: a loss, its temperature and the network's activation.
 
-    Pairs may carry batch axes in front of the runs' axes: value and gradient are averaged over them. For a loss of your
-    own, override `embedding_loss`: SGD and sample flows then use it, by automatic differentiation. Closed forms refuse
-    such a subclass.
+    Pairs may carry batch axes in front of the runs' axes: value and gradient are averaged over them.
 
     Attributes:
-        loss: "infonce" (the paper's Eq. 2), "dot" (the authors' toy code), "ntxent" (SimCLR) or "spectral".
+        loss: "infonce" (the paper's Eq. 2), "dot" (the authors' toy code), "ntxent" (SimCLR) or "spectral"; or a loss
+            of your own, a function of the embeddings (z, z_pos, negatives), which is differentiated automatically
+            unless it has a `gradient`.
         temperature: Of dot and ntxent, 0.1 unless given; None for the others.
         activation: "linear" or "relu", between the layers.
 
     Raises:
-        ValueError: For unknown names and a temperature that the loss does not have; when used, for ntxent on one-sided
-            pairs, on which that loss is not defined.
+        ValueError: For unknown names, a temperature that the loss does not have, and a function that does not take
+            three arguments; when used, for ntxent on one-sided pairs, on which that loss is not defined.
 
     References:
         docs/explanation/theory.md, section 2; docs/how-to/add-a-loss.md for a loss of your own.
@@ -49,25 +60,69 @@ class Objective:
     Examples:
         >>> Objective("dot")
         Objective(loss='dot', temperature=0.1, activation='linear')
+        >>> Objective(lambda z, z_pos, negatives: (z - z_pos).square().sum(-1).mean(-1)).closed_form
+        False
     """
 
-    loss: str = "infonce"
+    loss: str | Loss = "infonce"
     temperature: float | None = None
     activation: str = "linear"
 
+    def __init_subclass__(cls) -> None:
+        """Refuse subclasses: closed forms are chosen by the loss."""
+        raise TypeError("Objective is not made to be subclassed; give a function as its loss: Objective(loss=function)")
+
     def __post_init__(self) -> None:
         """Check the names and fill in the temperature."""
-        for name, value, allowed in (
-            ("loss", self.loss, LOSSES),
-            ("activation", self.activation, ACTIVATIONS),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
-        object.__setattr__(self, "temperature", loss_temperature(self.loss, self.temperature))
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation is {self.activation!r}; choose one of {', '.join(ACTIVATIONS)}")
+        if isinstance(self.loss, str) or not callable(self.loss):
+            if self.loss not in LOSSES:
+                raise ValueError(f"loss is {self.loss!r}; choose one of {', '.join(LOSSES)}, or give a function")
+            object.__setattr__(self, "temperature", loss_temperature(self.loss, self.temperature))
+            return
+        check_arguments(self.loss)
+        if self.temperature is not None:
+            raise ValueError(
+                f"temperature is {self.temperature}, but {self.name} is a loss of your own; set it in the function"
+            )
+
+    @property
+    def name(self) -> str:
+        """What messages and records call the loss."""
+        return loss_name(self.loss)
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether `gradient` needs no automatic differentiation: for named losses, and those that bring a gradient."""
+        return isinstance(self.loss, str | LossWithGradient)
+
+    @property
+    def population(self) -> LossWithPopulation | None:
+        """A loss of your own that brings its population limit, else None; the named losses' limits are formulas."""
+        return self.loss if not isinstance(self.loss, str) and isinstance(self.loss, LossWithPopulation) else None
 
     def check_views(self, views: str) -> None:
         """Raise ValueError when the loss is not defined under this view convention."""
-        check_loss_views(self.loss, views)
+        if isinstance(self.loss, str):
+            check_loss_views(self.loss, views)
+
+    @takes_arrays
+    def check_start(self, weights: Weights, pairs: Pairs, biases: Sequence[Tensor] = ()) -> None:
+        """Raise ValueError for a loss of your own that is unusable, or not finite, at the start of a path.
+
+        Args:
+            weights: One tensor (*runs, out, in) per layer.
+            pairs: Views (*batches, *runs, n, d).
+            biases: One tensor (*runs, out) per layer, or none.
+
+        Raises:
+            ValueError: One line that says what the loss returned and what it must return.
+        """
+        self.check_views(pairs.views)
+        if not isinstance(self.loss, str):
+            value = self.value(weights, pairs, biases).detach()
+            check_finite(self.loss, value, self.gradient(weights, pairs, biases))
 
     @takes_arrays
     @outside_autocast
@@ -99,7 +154,7 @@ class Objective:
     def embedding_loss(
         self, z: Float[Tensor, "*any n m"], z_pos: Float[Tensor, "*any n m"], views: str = "two-sided"
     ) -> Float[Tensor, "*any"]:
-        """Loss of every batch from its embeddings: the method that a loss of your own overrides.
+        """Loss of every batch from its embeddings.
 
         Args:
             z: Embeddings of the anchors (*any, n, m), with any axes for batches and runs.
@@ -109,12 +164,17 @@ class Objective:
         Returns:
             One loss per batch, a mean over its n pairs.
 
+        Raises:
+            ValueError: For a loss of your own that does not return one number per batch.
+
         Examples:
             >>> z = torch.zeros(4, 2)
             >>> round(Objective().embedding_loss(z, z).item(), 4)  # log 4: nothing tells the positive from three others
             1.3863
         """
         negatives = None if views == "one-sided" else z_pos
+        if not isinstance(self.loss, str):
+            return check_value(self.loss, self.loss(z, z_pos, z if negatives is None else negatives), z)
         if self.loss == "infonce":
             return infonce(z, z_pos, negatives)
         if self.loss == "spectral":
@@ -124,19 +184,97 @@ class Objective:
             return dot_infonce(z, z_pos, negatives, self.temperature)
         return ntxent(z, z_pos, self.temperature)
 
-    def closed_form(self, biases: Sequence[Any] = ()) -> bool:
-        """Whether `gradient` needs no automatic differentiation: under Eq. 2, for linear networks without biases."""
-        kind = type(self)
-        eq_2 = kind.value is Objective.value and kind.embedding_loss is Objective.embedding_loss
-        return eq_2 and self.loss == "infonce" and self.activation == "linear" and not biases
+    @takes_arrays
+    def embedding_gradients(
+        self, z: Float[Tensor, "*any n m"], z_pos: Float[Tensor, "*any n m"], views: str = "two-sided"
+    ) -> tuple[Float[Tensor, "*any n m"], Float[Tensor, "*any n m"]]:
+        """Gradients of every batch's loss with respect to its embeddings, without automatic differentiation.
+
+        Args:
+            z: Embeddings of the anchors (*any, n, m), with any axes for batches and runs.
+            z_pos: Embeddings of the positives.
+            views: The view convention of the pairs, "one-sided" or "two-sided".
+
+        Returns:
+            The gradients of z and z_pos; that of the negatives is part of the one they come from.
+
+        Raises:
+            ValueError: For a loss of your own without a `gradient`.
+
+        References:
+            Jing et al. 2022, Lemma 1.
+
+        Examples:
+            >>> z, z_pos = torch.tensor([[0.0], [0.0]]), torch.tensor([[1.0], [1.0]])
+            >>> g, g_pos = Objective().embedding_gradients(z, z_pos, "one-sided")
+            >>> bool(torch.equal(g, -g_pos))  # anchors at one point only attract their positives
+            True
+        """
+        negatives = None if views == "one-sided" else z_pos
+        slopes = self._slopes(z, z_pos, negatives)
+        if len(slopes) == 2:
+            return slopes[0], slopes[1]
+        g, g_pos, g_negative = slopes
+        return (g + g_negative, g_pos) if negatives is None else (g, g_pos + g_negative)
+
+    @torch.no_grad()
+    def _slopes(self, z: Tensor, z_pos: Tensor, negatives: Tensor | None) -> tuple[Tensor, ...]:
+        if isinstance(self.loss, LossWithGradient):
+            given = self.loss.gradient(z, z_pos, z if negatives is None else negatives)
+            return check_slopes(self.loss, given, z)
+        if self.loss == "infonce":
+            return infonce_gradients(z, z_pos, negatives)
+        if self.loss == "spectral":
+            return spectral_gradients(z, z_pos, negatives)
+        if self.temperature is None:
+            raise ValueError(f"the loss {self.name} has no `gradient` of its own; use Objective.gradient on a network")
+        if self.loss == "dot":
+            return dot_gradients(z, z_pos, negatives, self.temperature)
+        return ntxent_gradients(z, z_pos, self.temperature)
+
+    @takes_arrays
+    @outside_autocast
+    def force(self, product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Float[Tensor, "*runs d d"]:
+        """X of a linear network, with dL/dP = -P X (Lemma 2), averaged over any batch axes in front of the runs'.
+
+        Args:
+            product: End-to-end matrices P. For a network with offsets c it is [P c], and the pairs have one more input
+                that is always 1.
+            pairs: Views (*batches, *runs, n, d).
+
+        Returns:
+            One symmetric X per run. For infonce X = Sigma0 - Sigma1. For dot X = -(M + M^T) / (n tau) with
+            M = x^T B y - x^T diag(r) x', and for spectral X = -(M + M^T) with
+            M = 2 sum_{i != j} (z_i . y_j) x_i y_j^T / (n (n - 1)) - 2 x^T x' / n. For ntxent x is divided by the
+            embeddings' lengths; see docs/explanation/theory.md.
+
+        Raises:
+            ValueError: For a loss of your own, and for ntxent on one-sided pairs.
+
+        References:
+            Jing et al. 2022, Lemma 2; docs/explanation/theory.md, section 3.
+
+        Examples:
+            >>> pairs = Pairs(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [3.0]]))
+            >>> float(Objective("spectral").force(torch.zeros(1, 1), pairs))  # pulled along x x'
+            12.0
+        """
+        self.check_views(pairs.views)
+        return mean_force(product, pairs, self._forced(), self.temperature)
+
+    def _forced(self) -> str:
+        if isinstance(self.loss, str):
+            return self.loss
+        raise ValueError(f"no force is known for {self.name}, a loss of your own; it is for {', '.join(LOSSES)}")
 
     @takes_arrays
     @outside_autocast
     def gradient(self, weights: Weights, pairs: Pairs, biases: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
         """Gradient with respect to every weight matrix, then every bias.
 
-        Under Eq. 2 and for linear networks it is dL/dP = -P X (Lemma 2), pulled back to the layers (Lemma 3). Elsewhere
-        it is automatic differentiation of `value`.
+        It is a closed form for the named losses: dL/dP, which is -P X (Lemma 2), is pulled back to the layers (Lemma
+        3); through ReLU the embeddings' gradients are passed down layer by layer. A loss of your own is differentiated
+        automatically unless it has a `gradient`.
 
         Args:
             weights: One tensor (*runs, out, in) per layer.
@@ -147,10 +285,10 @@ class Objective:
             One tensor per weight matrix and bias, in their shapes.
 
         Raises:
-            ValueError: For ntxent on one-sided pairs, and for a `value` of a subclass that is not one loss per run.
+            ValueError: For ntxent on one-sided pairs, and a loss of your own that is unusable.
 
         References:
-            Jing et al. 2022, Lemmas 2 and 3.
+            Jing et al. 2022, Lemmas 1 to 3.
 
         Examples:
             >>> pairs = Pairs(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [3.0]]))
@@ -158,83 +296,80 @@ class Objective:
             >>> round(slope.item() / -0.01, 2)  # X near P = 0: 2 from the data less 0.5 from the augmentation
             1.5
         """
-        if self.closed_form(biases):
-            product = end_to_end(weights)
-            force = mean_force(product, pairs)
-            return layer_gradients(weights, matrix_product(product, force).neg_())
-        return self._by_autograd(weights, pairs, biases)
+        self.check_views(pairs.views)
+        if not self.closed_form:
+            return automatic_gradient(self._differentiable, weights, pairs, biases)
+        weights, biases = tuple(w.detach() for w in weights), tuple(b.detach() for b in biases)
+        linear = self.activation == "linear" or len(weights) == 1
+        if linear and isinstance(self.loss, str) and self.loss != "ntxent":
+            return forced_gradient(self.loss, self.temperature, weights, pairs, biases)
+        slopes = partial(self.embedding_gradients, views=pairs.views)
+        if linear:  # for ntxent as well: its X leaves the range of numbers where embeddings are shorter than 1e-150
+            return linear_gradient(slopes, weights, pairs, biases)
+        return layered_gradient(slopes, weights, pairs, biases, self.activation)
 
-    def _by_autograd(self, weights: Weights, pairs: Pairs, biases: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        parameters = [p.detach().requires_grad_() for p in (*weights, *biases)]
-        totals = [torch.zeros_like(p) for p in parameters]
-        for share, x, x_pos in batch_groups(pairs.anchor, pairs.positive, weights[0].ndim):
-            with torch.enable_grad():
-                group = Pairs(x, x_pos, pairs.views)
-                loss = self.value(tuple(parameters[: len(weights)]), group, parameters[len(weights) :])
-            if loss.shape != (runs := weights[0].shape[:-2]):
-                raise ValueError(
-                    f"{type(self).__name__}.value has shape {tuple(loss.shape)}; "
-                    f"it must be one loss per run, {tuple(runs)}: average over other axes"
-                )
-            for total, gradient in zip(totals, torch.autograd.grad(loss.sum(), parameters), strict=True):
-                total.add_(gradient, alpha=share)
-        return tuple(totals)
+    def _differentiable(self, weights: Weights, pairs: Pairs, biases: Sequence[Tensor]) -> Tensor:
+        value = self.value(weights, pairs, biases)
+        check_differentiable(self.loss, value)
+        return value
+
+    @takes_arrays
+    def curvature(
+        self, weights: Weights, pairs: Pairs, biases: Sequence[Tensor] = ()
+    ) -> Callable[[Sequence[Tensor]], tuple[Tensor, ...]]:
+        """Derivative of `gradient` along any direction of the parameters: the Hessian of the loss times a vector.
+
+        Exact and without automatic differentiation, for linear networks under the named losses. The softmax weights
+        are computed once, here, and kept: n x n numbers per batch. A direction then costs about twice the matrix
+        products of a gradient, and no exponentials.
+
+        Args:
+            weights: One tensor (*runs, out, in) per layer.
+            pairs: Views (*batches, *runs, n, d).
+            biases: One tensor (*runs, out) per layer, or none.
+
+        Returns:
+            A function of a direction, one tensor per weight matrix and bias, that returns as many tensors, in float32
+            at least.
+
+        Raises:
+            ValueError: For ReLU networks, a loss of your own, and ntxent on one-sided pairs.
+
+        References:
+            docs/explanation/theory.md, section 3.
+
+        Examples:
+            >>> pairs = Pairs(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [3.0]]))
+            >>> (change,) = Objective().curvature((torch.zeros(1, 1),), pairs)([torch.ones(1, 1)])
+            >>> float(change)  # -X at P = 0
+            -1.5
+        """
+        loss = self._forced()
+        if self.activation != "linear" and len(weights) > 1:
+            raise ValueError(f"the curvature is known for linear networks, not for {self.activation} layers")
+        self.check_views(pairs.views)
+        return takes_arrays(linear_curvature(loss, self.temperature, weights, pairs, biases))
 
 
 def named_loss(objective: Objective) -> str:
     """Name of the loss whose formulas hold for this objective.
 
     Args:
-        objective: An Objective, or a subclass that changes neither loss nor gradient.
+        objective: An Objective.
 
     Returns:
         Its `loss`.
 
     Raises:
-        ValueError: For anything but an Objective, and for a subclass that computes its loss or gradient by itself: no
-            closed form is known for those, whatever the name.
+        ValueError: For anything but an Objective, and for a loss of one's own: no closed form is known for that.
     """
-    kind = type(objective)
     if not isinstance(objective, Objective):
-        raise ValueError(f"the objective is of type {kind.__name__}; closed forms are known for Objective only")
-    own = [
-        name for name in ("value", "embedding_loss", "gradient") if getattr(kind, name) is not getattr(Objective, name)
-    ]
-    if own:
         raise ValueError(
-            f"{kind.__name__} computes its {' and '.join(own)} by itself, so the closed forms of {objective.loss} do "
-            "not hold for it; use the sample flow or SGD, or a plain Objective"
+            f"the objective is of type {type(objective).__name__}; closed forms are known for Objective only"
+        )
+    if not isinstance(objective.loss, str):
+        raise ValueError(
+            f"no closed form is known for {objective.name}, a loss of your own; use the sample flow or SGD, or one of "
+            f"{', '.join(LOSSES)}"
         )
     return objective.loss
-
-
-@outside_autocast
-def infonce_force(product: Float[Tensor, "... m d"], pairs: Pairs) -> Float[Tensor, "... d d"]:
-    """X of Lemma 2 on each batch, with dL/dP = -P X under Eq. 2.
-
-    Args:
-        product: End-to-end matrices P.
-        pairs: Views (*batches, n, d), whose batch axes end with the runs' axes.
-
-    Returns:
-        One force per batch, in float32 at least.
-
-    References:
-        Jing et al. 2022, Lemmas 1 and 2.
-
-    Examples:
-        >>> pairs = Pairs(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [3.0]]))
-        >>> float(infonce_force(torch.zeros(1, 1), pairs))  # 2 from the data less 0.5 from the augmentation
-        1.5
-    """
-    dtype = common_precision((product.dtype, pairs.anchor.dtype))
-    product, x, x_pos = product.to(dtype), pairs.anchor.to(dtype), pairs.positive.to(dtype)
-    z, z_pos = x @ product.mT, x_pos @ product.mT
-    y, z_negative = (x, z) if pairs.views == "one-sided" else (x_pos, z_pos)
-    return contrastive_covariance(x, x_pos, infonce_weights(z, z_pos, z_negative), y).force
-
-
-def mean_force(product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Float[Tensor, "*runs d d"]:
-    """`infonce_force`, averaged over the batch axes in front of the runs', fast and not to be differentiated."""
-    force = infonce_forces(product, pairs.anchor, pairs.positive, one_sided=pairs.views == "one-sided")
-    return force.to(product.dtype)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.model.objective import mean_force
+from dyncollapse.model.forces import mean_force
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration

@@ -99,12 +99,12 @@ def train_together(simulations: Sequence[Simulation]) -> list[Trajectory]:
         own = replace(
             path, weights=tuple(w[i] for w in weights), biases=tuple(b[i] for b in biases), loss=loss, meta=meta
         )
-        _check_bounds(simulation, own)
+        check_bound(simulation, own)
         split.append(own)
     return split
 
 
-def _check_bounds(simulation: Simulation, path: Trajectory) -> None:
+def check_bound(simulation: Simulation, path: Trajectory) -> None:
     """Hold a point to its own bound; `train` used one for all, from the largest weights and inputs among them."""
     largest = end_to_end(path.weights).abs().amax((1, 2, 3))
     inputs = next(iter(simulation.stream)).anchor.abs().max()

@@ -14,9 +14,11 @@ from helpers.programs import refused
 from helpers.waiting import PATIENCE, eventually
 
 from dyncollapse.commands.main import main
+from dyncollapse.runtime.files import write_json
 from dyncollapse.runtime.progress import duration
 from dyncollapse.runtime.settings import option
 from dyncollapse.simulation.configuration import setting_names
+from dyncollapse.sweeps.sweep import FAILURES
 
 SMALL = ["--dim", "4", "--batch-size", "8", "--pool", "32", "--steps", "20", "--runs", "2", "--dynamics", "sgd"]
 
@@ -107,7 +109,13 @@ def test_a_picture_that_cannot_be_drawn_hides_nothing(sweep, tmp_path, failing):
 
 
 def test_a_plan_that_goes_while_the_sweep_runs_is_no_traceback(sweep, tmp_path, monkeypatch):
-    monkeypatch.setattr("dyncollapse.sweeps.sweep.Sweep._record", lambda *_: (tmp_path / "here/sweep.json").unlink())
+    def write(path, content):
+        if path.name == FAILURES:  # the last that a sweep writes
+            (tmp_path / "here/sweep.json").unlink()
+        else:
+            write_json(path, content)
+
+    monkeypatch.setattr("dyncollapse.sweeps.sweep.write_json", write)
     result = sweep("--seed", "0,1")
     assert result.exit_code == 0
     assert "2 of 2 points are finished" in result.stdout

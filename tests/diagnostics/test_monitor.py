@@ -256,7 +256,7 @@ def test_fewer_rows_than_dimensions_are_summed_in_their_span(others, mean, gener
     n, d = 12, 60
     views = [view + mean for view in gaussian(generator.initial_seed(), n=n, d=d, others=others)]
     held, summed = watched(views, 5), watched(views, 5)
-    summed.sums._sum()
+    summed.sums.sum_rows()
     narrow, wide = held.compute(), summed.compute()
     assert (narrow.frame is None) == (wide.frame is not None)
     assert narrow.frame.shape == (d, n * (1 + others))

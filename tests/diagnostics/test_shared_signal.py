@@ -8,7 +8,7 @@ from helpers.reference import normal, rotation, seeded
 from scipy.stats import chi2, kstest
 
 from dyncollapse import diagnose, signal_rank
-from dyncollapse.diagnostics.shared_signal import _chance, family_margin, noise_correlation, shared_signal
+from dyncollapse.diagnostics.shared_signal import family_margin, noise_correlation, shared_signal, tail_probability
 
 
 def views(seed, n, signal, tails="normal"):
@@ -64,7 +64,7 @@ def test_chances_are_uniform_where_nothing_is_correlated(n, q):
         total, difference = (normal(seeded(1000 * half + seed), n, q) for half in (1, 2))
         a, b = total.mT @ total, difference.mT @ difference
         statistic = 2 * torch.logdet((a + b) / 2) - torch.logdet(a) - torch.logdet(b)
-        chances.append(_chance(float(statistic), n, q))
+        chances.append(tail_probability(float(statistic), n, q))
     assert kstest(chances, "uniform").pvalue > 1e-3
 
 

@@ -227,3 +227,16 @@ def test_real_runs_are_owed_to_the_limit_that_was_taken_least_far(lr, batches, n
     # A margin over chance: means over 8 runs of distances that vary by about a third. Measured: 2.6, 7.6 and 1.7.
     others = max(float(d.max()) for name, d in distances.items() if name != largest)
     assert float(distances[largest].max()) > 1.5 * others
+
+
+def test_steps_of_an_optimiser_are_not_compared_with_flow_time():
+    time = torch.tensor([0.0, 1.0])
+    flow, adam = (
+        Trajectory(time, (torch.ones(2, 1, 1),), time, (), meta)
+        for meta in ({}, {"optimiser": "Adam", "time": "steps"})
+    )
+    with pytest.raises(ValueError, match="the other counts steps of Adam; compare records of one kind"):
+        relative_distance(adam, flow)
+    with pytest.raises(ValueError, match="the other counts steps of Adam"):
+        limit_distances(adam, flow, flow, flow)
+    assert relative_distance(adam, adam)[1].tolist() == [0.0, 0.0]

@@ -73,7 +73,7 @@ def test_places_are_those_of_the_values_without_sharing(depth):
 
 def test_a_try_that_takes_too_much_is_named_and_takes_no_more(monkeypatch):
     runner = Runner.__new__(Runner)
-    monkeypatch.setattr(Runner, "_run", lambda _self, _tried, _bound: bytearray(2**40))
+    monkeypatch.setattr(Runner, "run_freely", lambda _self, _tried, _bound: bytearray(2**40))
     with pytest.raises(MemoryError, match=r'1024 MiB.*"--odd"'):
         runner.run(Try("options", ("simulate", "--odd")))
     with bounded(ROOM), pytest.raises(MemoryError):

@@ -4,7 +4,6 @@ To start Python with torch takes seconds, a fork milliseconds. A child runs the 
 does, ends as any Python program ends, and counts its own time and memory.
 """
 
-import gc
 import json
 import os
 import resource
@@ -16,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from helpers.fork_server import finish, warm
+from helpers.fork_server import finish, settle, warm
 
 LIBRARIES = (
     "matplotlib.pyplot",
@@ -162,8 +161,7 @@ def command(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     warm(LIBRARIES)
-    gc.collect()
-    gc.freeze()  # else the first collection of each child copies all memory of this process
+    settle()
     arguments = serve(sys.stdin, os.fdopen(os.dup(1), "w"))
     if arguments is not None:
         finish(partial(command, arguments))

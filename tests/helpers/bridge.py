@@ -1,5 +1,6 @@
 """What the bridge's tests share: small image folders and short runs."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -81,8 +82,17 @@ def hanging_part(site):
     sleeper.wait()
 
 
+def part_without_numbers(_site):
+    missing = [None, float("nan")]
+    return PartResult([Finding("x", value) for value in missing], {"x": missing})
+
+
 def skipped_part(_site):
     return PartResult([], {}, ["nothing to do it with"])
+
+
+def start_method(_tell, _save):
+    return multiprocessing.get_start_method()
 
 
 def sleep_and_tell(path, _tell, _save):

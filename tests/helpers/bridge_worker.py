@@ -9,7 +9,7 @@ from helpers.bridge import small
 
 from dyncollapse.bridge import build_encoder, build_trainer, contrast, join_processes, open_data, pretrain
 from dyncollapse.bridge.training.distributed import synchronise_norms
-from dyncollapse.bridge.training.pretraining import _batches
+from dyncollapse.bridge.training.pretraining import training_batches
 
 
 def work(out: Path, cases: dict[str, dict[str, object]]) -> None:
@@ -18,7 +18,7 @@ def work(out: Path, cases: dict[str, dict[str, object]]) -> None:
     with join_processes("cpu") as process:
         for name, given in cases.items():
             recipe = small(**given)
-            batch = next(_batches(build_trainer(recipe, process, len(images), 1), images, 0))
+            batch = next(training_batches(build_trainer(recipe, process, len(images), 1), images, 0))
             encoder = synchronise_norms(build_encoder(recipe, 1).double(), process)
             network = torch.nn.parallel.DistributedDataParallel(encoder) if process.count > 1 else encoder
             loss, _ = contrast(network, [view.double() for view in batch.views], recipe, process)

@@ -7,6 +7,7 @@ Python ends one, but for the seconds it takes to free every module.
 import atexit
 import gc
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -18,11 +19,13 @@ import sys
 import threading
 import types
 import warnings
+import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, NoReturn
 
 from helpers.forks import NUMBER
+from helpers.formulas import parse_formulas_once
 
 LIBRARIES = ("scipy.integrate", "sklearn.datasets", "sklearn.linear_model", "timm.optim", "torchvision.transforms.v2")
 
@@ -36,6 +39,28 @@ def warm(libraries: Iterable[str]) -> None:
             importlib.import_module(module.name)
     for name in libraries:
         importlib.import_module(name)
+    _draw()
+
+
+def _draw() -> None:
+    """Draw a logarithmic axis in each format: Matplotlib finds fonts, and parses formulas, at the first of each."""
+    from matplotlib.figure import Figure
+
+    parse_formulas_once()
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
+    axes.loglog([1e-12, 1e6], [1e-12, 1e6], label="a line")
+    axes.legend()
+    for form in ("png", "svg", "pdf"):
+        figure.savefig(io.BytesIO(), format=form)
+
+
+def settle() -> None:
+    """Leave to children nothing of this process to clean up, which would copy most of its memory in each."""
+    gc.collect()
+    gc.freeze()
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.atexit = False
 
 
 def serve(connection: socket.socket) -> dict[str, Any] | None:
@@ -151,8 +176,7 @@ def finish(work: Callable[[], object]) -> NoReturn:
 
 if __name__ == "__main__":
     warm(LIBRARIES)
-    gc.collect()
-    gc.freeze()  # else the first collection of each child copies all memory of this process
+    settle()
     with socket.socket(fileno=int(sys.argv[1])) as client:
         client.send(b".")
         request = serve(client)

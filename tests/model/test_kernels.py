@@ -18,8 +18,8 @@ from dyncollapse.model._kernels import (
     matrix_product,
     negative_weights,
 )
+from dyncollapse.model.forces import infonce_force, mean_force
 from dyncollapse.model.losses import infonce_logits
-from dyncollapse.model.objective import infonce_force, mean_force
 
 
 def centred(x, x_pos, views):

@@ -62,7 +62,7 @@ def measure(site: Site) -> PartResult:
     with chosen_kernels(first):  # more epochs than measuring a rate takes
         measured, _ = rates(replace(first, epochs=1000), train, train, ("memory",), site)
     seconds = len(train) // first.batch_size * first.batch_size / measured.trained["memory"]
-    epochs = _epochs(site, len(recipes), seconds)
+    epochs = epochs_that_fit(site, len(recipes), seconds)
     site.tell(f"{measured.trained['memory']:.4g} images/s: {epochs} epoch(s) of each of {len(recipes)} rows")
     values: dict[str, Any] = {
         "bare": measured.bare,
@@ -140,8 +140,17 @@ def _recipes(site: Site) -> dict[str, Recipe]:
     return {name: recipes[name] for name in (*ORDER, *(name for name in recipes if name not in ORDER))}
 
 
-def _epochs(site: Site, rows: int, seconds: float) -> int:
-    """Epochs of each row that fit into the time that is left, at least one."""
+def epochs_that_fit(site: Site, rows: int, seconds: float) -> int:
+    """Epochs of each row that fit into the time that is left, at least one.
+
+    Args:
+        site: Says how much time is left.
+        rows: Number of rows.
+        seconds: Time of one epoch.
+
+    Returns:
+        The number of epochs.
+    """
     if site.scale.most_epochs is not None:
         return site.scale.most_epochs
     return max(1, int(((site.left - AFTER) / (rows - 1 + ROOM) - BESIDES) / seconds))

@@ -35,7 +35,7 @@ def measure(site: Site) -> PartResult:
     """
     classes = 4
     write_jpegs(site.folder / "small" / "train", classes, site.scale.killed_images // classes, ((64, 64),))
-    recipe, steps = _recipe(site), site.scale.killed_steps
+    recipe, steps = killed_recipe(site), site.scale.killed_steps
     whole, parts = site.folder / "whole", site.folder / "killed"
     torch.set_num_threads(recipe.threads)  # as the command does
     pretrain(recipe, whole, Process(0, 1, site.device))
@@ -67,7 +67,8 @@ def compare(expected: Sequence[float], got: Sequence[float]) -> list[float]:
     return [abs(a - b) / abs(b) for a, b in zip(got, expected, strict=True)]
 
 
-def _recipe(site: Site) -> Recipe:
+def killed_recipe(site: Site) -> Recipe:
+    """Return the recipe of the run that is killed: one loss a step, and the same numbers in every run."""
     settings = {**site.scale.killed, "data": str(site.folder / "small"), "device": str(site.device)}
     settings |= {"pipeline": "memory", "optimiser": "sgd", "lr": 0.3, "deterministic": True, "tensorboard": False}
     per_epoch = site.scale.killed_images // settings["batch_size"]

@@ -10,13 +10,19 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing import get_all_start_methods, get_context, parent_process
+from multiprocessing import get_all_start_methods, get_context, get_start_method, parent_process, set_start_method
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Generic, TypeVar
 
-PRELOADED = ["dyncollapse.runtime.parent_watchdog", "dyncollapse.bridge.real_scale.parts"]
+# What the parts import, also what they import late, so that they need not do so each.
+PRELOADED = [
+    "dyncollapse.runtime.parent_watchdog",
+    "dyncollapse.bridge.real_scale.parts",
+    "timm.optim",
+    "torchvision.transforms.v2",
+]
 GRACE = 5.0  # seconds that a process has to end by itself
 
 ResultT = TypeVar("ResultT")
@@ -60,7 +66,7 @@ def run_in_subprocess(
     else:
         context = get_context("spawn")
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(there, work, until))
+    process = context.Process(target=_child, args=(there, work, until, get_start_method()))
     process.start()
     there.close()
     try:
@@ -95,8 +101,13 @@ def _result(here: Connection, process: BaseProcess, until: float, tell: Tell) ->
     return Failure(f"its process died with exit code {process.exitcode}", saved=saved)
 
 
-def _child(there: Connection, work: Callable[[Tell, Callable[[ResultT], object]], ResultT], until: float) -> None:
+def _child(
+    there: Connection, work: Callable[[Tell, Callable[[ResultT], object]], ResultT], until: float, start_method: str
+) -> None:
     """Run `work` in a process group of its own, which Ctrl-C does not reach, and send what it tells, saves, returns."""
+    # Workers that the work starts must start as those of a command do. A child of a fork server would start each of
+    # them from a new server, which imports everything again.
+    set_start_method(start_method, force=True)
     with suppress(AttributeError, OSError):
         os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()

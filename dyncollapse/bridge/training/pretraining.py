@@ -154,7 +154,7 @@ def _pretrain(recipe: Recipe, folder: Path, process: Process, progress: Progress
         _log(folder / MONITOR, first, recipe, process) as report_log,
     ):
         outputs = Outputs(folder, log, report_log, monitor, skipped, progress)
-        take_steps(trainer, _batches(trainer, images, first), first, outputs)
+        take_steps(trainer, training_batches(trainer, images, first), first, outputs)
     if skipped.sentence:
         tell(skipped.sentence)
     return trainer.encoder.eval()
@@ -227,7 +227,8 @@ def _stored(recipe: Recipe, images: Images, tell: Callable[[str], object]) -> tu
     return images, skipped
 
 
-def _batches(trainer: Trainer, images: Images, first: int) -> Iterator[Batch]:
+def training_batches(trainer: Trainer, images: Images, first: int) -> Iterator[Batch]:
+    """Return this process's share of the batches from step `first` on, made by the pipeline of the recipe."""
     recipe, process = trainer.recipe, trainer.process
     views, steps, rows = PAIRS[recipe.augment], (first, trainer.total), process.share(recipe.batch_size)
     size, device = recipe.image_size, process.device

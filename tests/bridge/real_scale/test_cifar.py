@@ -41,8 +41,9 @@ def test_rows_for_which_no_time_is_left_are_named(tmp_path, archive, monkeypatch
 
 def test_epochs_are_as_many_as_there_is_time_for(tmp_path):
     full = replace(site(tmp_path), scale=FULL, until=time.time() + 900 + cifar.AFTER)
-    assert cifar._epochs(full, 9, 8.0) == 11 - 1  # 100 s a row, 12 of them besides its steps, not a second too long
-    assert cifar._epochs(full, 9, 1e6) == 1
+    # 100 s a row, 12 of them besides its steps, not a second too long.
+    assert cifar.epochs_that_fit(full, 9, 8.0) == 11 - 1
+    assert cifar.epochs_that_fit(full, 9, 1e6) == 1
 
 
 def test_archives_are_unpacked_and_others_refused(tmp_path, archive):

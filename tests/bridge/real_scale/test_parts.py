@@ -9,7 +9,7 @@ from helpers.constants import set_constant
 from helpers.real_scale import CPU, Clock, site
 
 from dyncollapse.bridge.data.images import open_data, some_images
-from dyncollapse.bridge.models.encoders import build_encoder
+from dyncollapse.bridge.models.encoders import Encoder, build_encoder
 from dyncollapse.bridge.real_scale import covariances, embedding, resumption, throughput, timing
 from dyncollapse.bridge.real_scale.scale import FULL, TINY
 from dyncollapse.bridge.real_scale.synthetic_images import images_in_memory, write_jpegs
@@ -65,14 +65,7 @@ def test_training_that_stands_still_fails_its_part(tmp_path, monkeypatch):
 
 def test_embeddings_of_another_network_fail_their_part(tmp_path, monkeypatch):
     other = build_encoder(resolve({**TINY.recipe, "data": "x", "device": "cpu", "seed": 1}), 3).eval()
-    encoder = embedding._encoder
-
-    def another(place):
-        loaded, skipped = encoder(place)
-        monkeypatch.setattr(type(loaded.encoder), "double", lambda _self: other.to(torch.float64))
-        return loaded, skipped
-
-    monkeypatch.setattr(embedding, "_encoder", another)
+    monkeypatch.setattr(Encoder, "double", lambda _self: other.to(torch.float64))  # what the rows are compared with
     found = embedding.measure(site(tmp_path))
     assert [f.what.split(" against")[0] for f in found.findings if f.holds is False] == [
         "relative error of 8 rows of the representation",
@@ -91,7 +84,7 @@ def test_wrong_weights_fail_the_covariances(tmp_path, monkeypatch):
 def test_a_state_that_was_lost_shows_in_the_losses(lost, tmp_path, monkeypatch):
     place = site(tmp_path)
     write_jpegs(tmp_path / "small" / "train", 4, TINY.killed_images // 4, ((64, 64),))
-    recipe = replace(resumption._recipe(place), keep=100)
+    recipe = replace(resumption.killed_recipe(place), keep=100)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     pretrain(recipe, whole, ALONE)
     shutil.copytree(whole, killed)

@@ -1,8 +1,11 @@
 """The real-scale check: how failures are told."""
 
+import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 from helpers import bridge as parts
@@ -91,12 +94,17 @@ def test_findings_say_whether_they_hold():
         assert Finding("x", value, limit=0.9, least=least).holds is holds
     for missing in (None, float("nan")):
         assert Finding("x", missing, limit=0.9).holds is False
-        told = report._part_values(PARTS[0], PartResult([Finding("x", missing)], {"x": [missing]}), 1.0)
-        assert told["findings"][0]["value"] is told["values"]["x"][0] is None
     assert Finding("x", 1.0).holds is None
     assert Finding("rate", 12345.6, "images/s").sentence == "rate: 12,346 images/s"
     assert not PartResult([Finding("x", 2.0, limit=1.0, target=True)]).failed
     assert PartResult([Finding("x", 2.0, limit=1.0)]).failed
+
+
+def test_what_was_not_measured_is_null_in_the_report(tmp_path, monkeypatch):
+    found, _ = run(tmp_path / "out", monkeypatch, parts.part_without_numbers)
+    (part,) = json.loads((tmp_path / "out" / "report.json").read_text())["parts"]
+    assert part == found["parts"][0]
+    assert [finding["value"] for finding in part["findings"]] == part["values"]["x"] == [None, None]
 
 
 def test_speeds_are_judged_at_full_size_only(tmp_path):
@@ -119,6 +127,11 @@ def test_a_picture_that_cannot_be_drawn_ends_nothing(tmp_path, monkeypatch):
     found, said = run(tmp_path / "out", monkeypatch, parts.good_part)
     assert found["passed"]
     assert f"   {tmp_path / 'out' / 'report.png'} could not be drawn (no picture)" in said
+
+
+def test_a_part_starts_its_workers_as_a_command_does():
+    found = subprocesses.run_in_subprocess(parts.start_method, time.time() + PATIENCE, print)
+    assert found == multiprocessing.get_start_method()
 
 
 def test_a_command_that_is_killed_leaves_no_part_behind(tmp_path):

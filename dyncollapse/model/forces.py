@@ -1,0 +1,301 @@
+"""The force X of a linear network under a batch, dL/dP = -P X (Lemma 2 for every named loss), and its change.
+
+The named losses depend on embeddings through their products alone, so their gradient is P times a symmetric matrix of
+the inputs. A network with biases is one with a further input that is always 1, whose column of P is the offset;
+`dyncollapse.model.pullback` appends it.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dyncollapse.model._kernels import batch_groups, fitting, infonce_forces, matrix_product, mean_over_batches
+from dyncollapse.model.covariance import contrastive_covariance
+from dyncollapse.model.loss_gradients import divisor, dot_base_2, exponentials, infonce_base_2, two_directions
+from dyncollapse.model.losses import infonce_weights, normalised
+from dyncollapse.model.pairs import Pairs
+from dyncollapse.model.precision import common_precision, outside_autocast
+
+Along = Callable[[Tensor], Tensor]
+Batchwise = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@outside_autocast
+def infonce_force(product: Float[Tensor, "... m d"], pairs: Pairs) -> Float[Tensor, "... d d"]:
+    """X of Lemma 2 on each batch, with dL/dP = -P X under Eq. 2.
+
+    Args:
+        product: End-to-end matrices P.
+        pairs: Views (*batches, n, d), whose batch axes end with the runs' axes.
+
+    Returns:
+        One force per batch, in float32 at least.
+
+    References:
+        Jing et al. 2022, Lemmas 1 and 2.
+
+    Examples:
+        >>> pairs = Pairs(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [3.0]]))
+        >>> float(infonce_force(torch.zeros(1, 1), pairs))  # 2 from the data less 0.5 from the augmentation
+        1.5
+    """
+    dtype = common_precision((product.dtype, pairs.anchor.dtype))
+    product, x, x_pos = product.to(dtype), pairs.anchor.to(dtype), pairs.positive.to(dtype)
+    z, z_pos = x @ product.mT, x_pos @ product.mT
+    y, z_negative = (x, z) if pairs.views == "one-sided" else (x_pos, z_pos)
+    return contrastive_covariance(x, x_pos, infonce_weights(z, z_pos, z_negative), y).force
+
+
+def mean_force(
+    product: Float[Tensor, "*runs m d"], pairs: Pairs, loss: str = "infonce", temperature: float | None = None
+) -> Float[Tensor, "*runs d d"]:
+    """X of a named loss, averaged over the batch axes in front of the runs', fast and not to be differentiated.
+
+    Args:
+        product: End-to-end matrices P.
+        pairs: Views (*batches, *runs, n, d).
+        loss: Its name.
+        temperature: Of dot and ntxent.
+
+    Returns:
+        One force per run.
+    """
+    one_sided = pairs.views == "one-sided"
+    if loss == "infonce":
+        return infonce_forces(product, pairs.anchor, pairs.positive, one_sided=one_sided).to(product.dtype)
+    if loss == "spectral":
+        return mean_over_groups(partial(_spectral_force, one_sided=one_sided), product, pairs)
+    assert temperature is not None
+    if loss == "ntxent":
+        return mean_over_groups(partial(_ntxent_force, temperature=temperature), product, pairs)
+    return mean_over_groups(partial(_dot_force, one_sided=one_sided, temperature=temperature), product, pairs)
+
+
+@outside_autocast
+@torch.no_grad()
+def mean_over_groups(kernel: Batchwise, product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Tensor:
+    """Average what a kernel makes of P and each batch, of as many batches or runs at a time as fit a cache.
+
+    Args:
+        kernel: Of P (*runs, m, d) and both views (*batches, *runs, n, d): one matrix per batch.
+        product: P. Half precision is widened.
+        pairs: The batches.
+
+    Returns:
+        One matrix per run, in the precision of P.
+    """
+    dtype = common_precision((product.dtype, pairs.anchor.dtype))
+    p, x, x_pos = (tensor.to(dtype) for tensor in (product, pairs.anchor, pairs.positive))
+    groups = batch_groups(x, x_pos, p.ndim)
+    means = [mean_over_batches(_by_runs(kernel, p, a, b), p.ndim) for _, a, b in groups]
+    if len(means) > 1:
+        means = [share * mean for (share, _, _), mean in zip(groups, means, strict=True)]
+    return sum_of(means).to(product.dtype)
+
+
+def mean_force_along(
+    product: Float[Tensor, "*runs m d"], pairs: Pairs, loss: str, temperature: float | None = None
+) -> tuple[Float[Tensor, "*runs d d"], Along]:
+    """X, and its derivative along any change of P, both averaged over the batch axes in front of the runs'.
+
+    Args:
+        product: End-to-end matrices P.
+        pairs: Views (*batches, *runs, n, d).
+        loss: Its name.
+        temperature: Of dot and ntxent.
+
+    Returns:
+        X (*runs, d, d), and the function from dP (*runs, m, d) to dX. It keeps the n x n softmax weights of all
+        batches, so that a second direction costs no exponentials.
+    """
+    one_sided = pairs.views == "one-sided"
+
+    def make(x: Tensor, x_pos: Tensor) -> tuple[Tensor, Along]:
+        if loss == "infonce":
+            return _infonce_along(product, x, x_pos, one_sided)
+        if loss == "spectral":
+            return _spectral_along(product, x, x_pos, one_sided)
+        assert temperature is not None
+        if loss == "ntxent":
+            return _ntxent_along(product, x, x_pos, temperature)
+        return _dot_along(product, x, x_pos, one_sided, temperature)
+
+    groups = batch_groups(pairs.anchor, pairs.positive, product.ndim)
+    parts = [(share, *make(x, x_pos)) for share, x, x_pos in groups]
+
+    def along(change: Tensor) -> Tensor:
+        return sum_of([share * mean_over_batches(of(change), product.ndim) for share, _, of in parts])
+
+    return sum_of([share * mean_over_batches(force, product.ndim) for share, force, _ in parts]), along
+
+
+def sum_of(tensors: list[Tensor]) -> Tensor:
+    """Sum of tensors of one shape."""
+    return tensors[0] if len(tensors) == 1 else torch.stack(tensors).sum(0)
+
+
+def _by_runs(kernel: Batchwise, product: Tensor, x: Tensor, x_pos: Tensor) -> Tensor:
+    alike = product.ndim > 2 and product.shape[:-2] == x.shape[:-2]
+    if product.is_cuda or not alike or len(x) <= (size := fitting(x.shape[1:], product.itemsize)):
+        return kernel(product, x, x_pos)
+    parts = zip(*(tensor.split(size) for tensor in (product, x, x_pos)), strict=True)
+    return torch.cat([kernel(p, a, b) for p, a, b in parts])
+
+
+def _embedded(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return z, z', and the negatives' inputs y and embeddings."""
+    z, z_pos = x @ product.mT, x_pos @ product.mT
+    return (z, z_pos, x, z) if one_sided else (z, z_pos, x_pos, z_pos)
+
+
+def _symmetric(half: Tensor, rate: float) -> Tensor:
+    return (half + half.mT).mul_(rate)
+
+
+def _dot_half(left: Tensor, b: Tensor, y: Tensor, x: Tensor, pull: Tensor) -> Tensor:
+    """M = x^T B y - x^T diag(r) x', with X = -(M + M^T) / (n tau): linear in the weights."""
+    return matrix_product(matrix_product(left.mT, b), y) - matrix_product(x.mT, pull)
+
+
+def _dot_force(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool, temperature: float) -> Tensor:
+    z, z_pos, y, z_negative = _embedded(product, x, x_pos, one_sided)
+    e, share, r = exponentials(dot_base_2(z, z_pos, z_negative, temperature, replaced=one_sided))
+    return _symmetric(_dot_half(share * x, e, y, x, r * x_pos), -1 / (x.shape[-2] * temperature))
+
+
+def _dot_along(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool, temperature: float) -> tuple[Tensor, Along]:
+    z, z_pos, y, z_negative = _embedded(product, x, x_pos, one_sided)
+    e, share, r = exponentials(dot_base_2(z, z_pos, z_negative, temperature, replaced=one_sided))
+    b, rate = e.mul_(share), -1 / (x.shape[-2] * temperature)
+
+    def along(change: Tensor) -> Tensor:
+        dz, dz_pos, _, dz_negative = _embedded(change, x, x_pos, one_sided)
+        positive = _dots(dz, z_pos) + _dots(z, dz_pos)
+        db, dr = _weights_along(b, _tilt([dz, z], [z_negative, dz_negative], positive, 1 / temperature))
+        return _symmetric(_dot_half(x, db, y, x, dr * x_pos), rate)
+
+    return _symmetric(_dot_half(x, b, y, x, r * x_pos), rate), along
+
+
+def _infonce_along(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool) -> tuple[Tensor, Along]:
+    centre = x.mean(-2, keepdim=True)
+    x, x_pos, shift = x - centre, x_pos - centre, x_pos - x  # only differences matter
+    z, z_pos, y, z_negative = _embedded(product, x, x_pos, one_sided)
+    e, share, r = exponentials(infonce_base_2(z, z_pos, None if one_sided else z_pos))
+    b, rate = e.mul_(share), 1 / x.shape[-2]
+
+    def half(b: Tensor, r: Tensor) -> Tensor:
+        """Half of Lemma 2's X, linear in the weights: (x^T r x + y^T c y - (x' - x)^T r (x' - x)) / 2 - x^T B y."""
+        own = matrix_product(x.mT, r * x) - matrix_product(shift.mT, r * shift)
+        own = own + matrix_product(y.mT, b.sum(-2).unsqueeze(-1) * y)
+        return own / 2 - matrix_product(matrix_product(x.mT, b), y)
+
+    def along(change: Tensor) -> Tensor:
+        dz, dz_pos, _, dz_negative = _embedded(change, x, x_pos, one_sided)
+        # Logits are -|z_i - y_j|^2 / 2, up to the row constant |z_i|^2 / 2.
+        positive = _dots(z, dz) - _dots(z - z_pos, dz - dz_pos)
+        down = -_dots(z_negative, dz_negative)
+        tilt = _tilt([dz, z, torch.ones_like(positive)], [z_negative, dz_negative, down], positive)
+        return _symmetric(half(*_weights_along(b, tilt)), rate)
+
+    return _symmetric(half(b, r), rate), along
+
+
+def _tilt(left: list[Tensor], right: list[Tensor], positive: Tensor, scale: float = 1.0) -> Tensor:
+    """Changes of the logits, sums of left_i . right_j, less those of the positives, all times `scale`: by one product.
+
+    Against the positive's own change, the mean of a row's changes is a sum over negatives, which keeps its digits where
+    the positive has nearly all of the weight.
+    """
+    runs = [torch.broadcast_shapes(*(part.shape[:-1] for part in parts)) for parts in ([*left, positive], right)]
+    rows, columns = (
+        torch.cat([part.expand(*shape, part.shape[-1]) for part in parts], -1)
+        for parts, shape in zip(([*left, -positive], [*right, torch.ones_like(right[0][..., :1])]), runs, strict=True)
+    )
+    return matrix_product(rows.mul_(scale), columns.mT)
+
+
+def _weights_along(b: Tensor, tilt: Tensor) -> tuple[Tensor, Tensor]:
+    """Changes of B and of its row sums with those of the logits against the positives', which are overwritten."""
+    db = tilt.mul_(b)
+    db = db.addcmul_(b, db.sum(-1, keepdim=True), value=-1)
+    return db, db.sum(-1, keepdim=True)
+
+
+def _ntxent_force(product: Tensor, x: Tensor, x_pos: Tensor, temperature: float) -> Tensor:
+    return _ntxent_along(product, x, x_pos, temperature)[0]
+
+
+def _ntxent_along(product: Tensor, x: Tensor, x_pos: Tensor, temperature: float) -> tuple[Tensor, Along]:
+    """X = -(M + M^T), M = x^T G x' - (x^T diag(a) x + x'^T diag(a') x') / 2 of inputs over their embeddings' lengths.
+
+    G is the derivative of the loss with respect to the cosines, a and a' are the row and column sums of G times these.
+    """
+    z, z_pos = x @ product.mT, x_pos @ product.mT
+    unit, unit_pos, length, length_pos = normalised(z), normalised(z_pos), divisor(z), divisor(z_pos)
+    x_unit, x_unit_pos, rate = x / length, x_pos / length_pos, 1 / (2 * x.shape[-2] * temperature)
+    b, r, back, back_r = two_directions(unit, unit_pos, temperature)
+    g = _cosine_slope(b + back.mT, r + back_r, rate)
+    pull, pull_pos = matrix_product(g, unit_pos), matrix_product(g.mT, unit)
+
+    def half(g: Tensor, own: Tensor, own_pos: Tensor) -> Tensor:
+        across = matrix_product(matrix_product(x_unit.mT, g), x_unit_pos)
+        return (
+            across - (matrix_product(x_unit.mT, own * x_unit) + matrix_product(x_unit_pos.mT, own_pos * x_unit_pos)) / 2
+        )
+
+    own, own_pos = _dots(unit, pull), _dots(unit_pos, pull_pos)
+
+    def along(change: Tensor) -> Tensor:
+        dz, dz_pos = x @ change.mT / length, x_pos @ change.mT / length_pos
+        stretch, stretch_pos = _dots(unit, dz), _dots(unit_pos, dz_pos)  # relative changes of the lengths
+        turn, turn_pos = dz - unit * stretch, dz_pos - unit_pos * stretch_pos
+        positive = _dots(turn, unit_pos) + _dots(unit, turn_pos)
+        sides = [turn, unit], [unit_pos, turn_pos]
+        db, dr = _weights_along(b, _tilt(*sides, positive, 1 / temperature))
+        db_back, dr_back = _weights_along(back, _tilt(*sides[::-1], positive, 1 / temperature))
+        dg = _cosine_slope(db + db_back.mT, dr + dr_back, rate)
+        dpull = matrix_product(dg, unit_pos) + matrix_product(g, turn_pos)
+        dpull_pos = matrix_product(dg.mT, unit) + matrix_product(g.mT, turn)
+        down = _dots(turn, pull) + _dots(unit, dpull) - 2 * stretch * own
+        down_pos = _dots(turn_pos, pull_pos) + _dots(unit_pos, dpull_pos) - 2 * stretch_pos * own_pos
+        return _symmetric(half(dg - (stretch + stretch_pos.mT) * g, down, down_pos), -1.0)
+
+    return _symmetric(half(g, own, own_pos), -1.0), along
+
+
+def _cosine_slope(negatives: Tensor, positives: Tensor, rate: float) -> Tensor:
+    """G from the negatives' weights, over which it is written, and what these take from the positives."""
+    negatives.diagonal(dim1=-2, dim2=-1).sub_(positives.squeeze(-1))
+    return negatives.mul_(rate)
+
+
+def _dots(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(-1, keepdim=True)
+
+
+def _spectral_force(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool) -> Tensor:
+    return _spectral_along(product, x, x_pos, one_sided)[0]
+
+
+def _spectral_along(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool) -> tuple[Tensor, Along]:
+    """No n x n array: the sum over i != j of (z_i . y_j) x_i y_j^T is (x^T z)(z_y^T y) less its diagonal terms."""
+    z, _, y, z_negative = _embedded(product, x, x_pos, one_sided)
+    n = x.shape[-2]
+    repel = 2 / (n * (n - 1))
+    left, right = matrix_product(x.mT, z), matrix_product(z_negative.mT, y)
+    own = repel * (z * z_negative).sum(-1, keepdim=True)
+    half = repel * matrix_product(left, right) - matrix_product(x.mT, own * y + 2 / n * x_pos)
+
+    def along(change: Tensor) -> Tensor:
+        dz, _, _, dz_negative = _embedded(change, x, x_pos, one_sided)
+        moved = matrix_product(matrix_product(x.mT, dz), right) + matrix_product(
+            left, matrix_product(dz_negative.mT, y)
+        )
+        own = repel * ((dz * z_negative).sum(-1, keepdim=True) + (z * dz_negative).sum(-1, keepdim=True))
+        return _symmetric(repel * moved - matrix_product(x.mT, own * y), -1.0)
+
+    return _symmetric(half, -1.0), along
