@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import threading
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -22,6 +23,8 @@ LEAST_RTOL = 1e-15
 SHARE_OF_RTOL, SHARE_OF_ATOL = 0.3, 0.03
 # Where SUNDIALS looks for the file that takes its warnings. They would go to the terminal.
 WARNINGS = "SUNLOGGER_WARNING_FILENAME"
+# Threads that redirected the terminal in turns could lose it.
+ONE_AT_A_TIME = threading.RLock()
 
 
 def cvode_is_installed() -> bool:
@@ -55,7 +58,7 @@ def solve_by_cvode(
     solver = calls.solver(rtol, tolerances)
     states: list[np.ndarray] = []
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        with _without_warnings():
+        with ONE_AT_A_TIME, _without_warnings():
             solver.init_step(0.0, problem.vector.start)
         watch.step(0.0, problem.vector.start)
         if ticks[0] == 0:
@@ -156,5 +159,5 @@ def _without_warnings() -> Iterator[None]:
 
 def _quietly(call: Callable[..., Any], *arguments: Any) -> Any:
     """Call without what scikit-sundae prints when a step fails; the result says it, too."""
-    with contextlib.redirect_stdout(io.StringIO()):
+    with ONE_AT_A_TIME, contextlib.redirect_stdout(io.StringIO()):
         return call(*arguments)

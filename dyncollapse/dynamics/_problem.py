@@ -48,7 +48,7 @@ class Problem:
     def __init__(self, equation: Equation, vector: Vector, times: np.ndarray, *, logarithmic: bool) -> None:
         """Choose the clock for a flow to times[-1]."""
         self.equation, self.vector, self.logarithmic = equation, vector, logarithmic
-        self.field = equation.field or Field(self.velocity)
+        self.field = equation.field or Field(self.velocity, self._linearise if equation.tangent else None)
         self.unit = math.ldexp(1.0, math.frexp(times[-1])[1] - 1)
         self.ticks: np.ndarray = np.log1p(times) if logarithmic else times / self.unit
 
@@ -64,11 +64,28 @@ class Problem:
         """Return dy / dt."""
         return self.vector.pack(self.equation.velocity(t, self.vector.unpack(y)))
 
+    def _linearise(self, t: float, y: np.ndarray) -> "_TensorLinearisation":
+        assert self.equation.tangent is not None
+        return _TensorLinearisation(self.vector, self.equation.tangent(t, self.vector.unpack(y)))
+
     def jacobian(self, tick: float, y: np.ndarray) -> np.ndarray:
         """Return the derivative of dy / dtick with respect to y, as a matrix."""
         assert self.equation.jacobian is not None
         matrix = self.equation.jacobian(self.time(tick), self.vector.unpack(y))
         return matrix.mul_(self.pace(tick)).cpu().numpy()
+
+
+class _TensorLinearisation:
+    """The derivative of a velocity that is known on tensors."""
+
+    def __init__(self, vector: Vector, along: Callable[[Sequence[Tensor]], Sequence[Tensor]]) -> None:
+        self._vector, self._along = vector, along
+
+    def times(self, direction: np.ndarray) -> np.ndarray:
+        return self._vector.pack(self._along(self._vector.unpack(direction)))
+
+    def preconditioner(self, _gamma: float) -> None:
+        return None
 
 
 class NoStep(FloatingPointError):

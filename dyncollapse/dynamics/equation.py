@@ -35,6 +35,9 @@ class Field:
     preconditioned: bool = False
 
 
+Tangent = Callable[[float, Weights], Callable[[Sequence[Tensor]], Sequence[Tensor]]]
+
+
 @dataclass(frozen=True)
 class Equation:
     """A gradient flow as an ordinary differential equation for the parameters, weights first and then biases.
@@ -43,6 +46,7 @@ class Equation:
         velocity: Their velocities at flow time t.
         loss: The loss at flow time t, one per run.
         jacobian: Derivative of the velocity with respect to all parameters of one run, or None.
+        tangent: Derivative of the velocity along any direction of the parameters, at (t, parameters), or None.
         field: The same velocity on the vector of all parameters of one run, faster or with a derivative, or None.
         smooth: Whether the velocity is; ReLU's jumps.
     """
@@ -50,5 +54,6 @@ class Equation:
     velocity: Callable[[float, Weights], Sequence[Tensor]]
     loss: Callable[[float, Weights], Tensor]
     jacobian: Callable[[float, Weights], Tensor] | None = None
+    tangent: Tangent | None = None
     field: Field | None = None
     smooth: bool = True

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers.flow import draw, population_problem
+from helpers.flow import draw, population_problem, stop_after
 
 import dyncollapse.dynamics._scipy as solver_module
 from dyncollapse import FlowFailed, Interrupted, population_flow, sample_flow
@@ -36,14 +36,6 @@ def test_interruption_before_the_first_record(generator):
     with pytest.raises(Interrupted) as stopped:
         sample_flow(weights, pairs, [1.0, 2.0], progress=stop)
     assert len(stopped.value.trajectory.time) == 0
-
-
-def stop_after(share):
-    def progress(t, end):
-        if t > share * end:
-            raise KeyboardInterrupt
-
-    return progress
 
 
 def test_interruption_in_a_later_run_keeps_the_finished_ones(generator):
