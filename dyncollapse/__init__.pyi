@@ -24,7 +24,8 @@ from .diagnostics.spectra import covariance_spectrum, mode_singular_values, nois
 from .diagnostics.spectrum_verdict import collapse_level, judge_spectrum
 from .diagnostics.verdict import COLLAPSED_BELOW, DimensionVerdict, Fate, Mechanism, Verdict
 from .dynamics.comparison import LimitDistances, limit_distances, order_of_convergence, relative_distance
-from .dynamics.flow import frozen_flow, mode_flow, population_flow, sample_flow
+from .dynamics.flow import population_flow, sample_flow
+from .dynamics.frozen import frozen_flow, mode_flow
 from .dynamics.solver import FlowFailed
 from .dynamics.training import Diverged, record_steps, train
 from .dynamics.trajectory import Interrupted, Trajectory

@@ -6,7 +6,8 @@ import torch
 
 from dyncollapse.claims.check import Measured, assume, claim
 from dyncollapse.claims.paper_one_layer import ROUND_OFF, relative_error, small_network
-from dyncollapse.dynamics.flow import frozen_flow, population_flow, sample_flow
+from dyncollapse.dynamics.flow import population_flow, sample_flow
+from dyncollapse.dynamics.frozen import frozen_flow
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.initialisers import balanced_init, gaussian_init
 from dyncollapse.model.networks import Weights, singular_values

@@ -13,7 +13,8 @@ from dyncollapse.claims.paper_one_layer import ROUND_OFF, covariance_at, loss_gr
 from dyncollapse.claims.sampling import SIGMAS
 from dyncollapse.diagnostics.spectra import covariance_spectrum
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Mechanism
-from dyncollapse.dynamics.flow import mode_flow, population_flow, sample_flow
+from dyncollapse.dynamics.flow import population_flow, sample_flow
+from dyncollapse.dynamics.frozen import mode_flow
 from dyncollapse.dynamics.training import train
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.model.gaussian import GaussianTask

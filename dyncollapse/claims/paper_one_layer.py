@@ -5,7 +5,8 @@ from torch import Tensor
 
 from dyncollapse.claims.check import Measured, assume, claim
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW
-from dyncollapse.dynamics.flow import frozen_flow, population_flow
+from dyncollapse.dynamics.flow import population_flow
+from dyncollapse.dynamics.frozen import frozen_flow
 from dyncollapse.dynamics.training import train
 from dyncollapse.model.choices import VIEWS
 from dyncollapse.model.covariance import ContrastiveCovariance, contrastive_covariance

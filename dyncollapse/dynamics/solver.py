@@ -1,4 +1,4 @@
-"""Hand a gradient flow to SciPy's ODE solvers, and turn what they reach into a Trajectory."""
+"""Hand a gradient flow to an ODE solver, and turn what it reaches into a Trajectory."""
 
 import math
 import time as clock
@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from dyncollapse.dynamics._cvode import cvode_is_installed, solve_by_cvode
+from dyncollapse.dynamics._problem import NoStep, Problem, TooManyEvaluations, Vector, Watch
+from dyncollapse.dynamics._scipy import solve_by_scipy
+from dyncollapse.dynamics.equation import Equation
 from dyncollapse.dynamics.tolerances import absolute_tolerances
 from dyncollapse.dynamics.trajectory import Interrupted, Trajectory
-from dyncollapse.model.networks import Weights, check_weights
+from dyncollapse.model.networks import Weights
 
 Time = float | Sequence[float] | Tensor | np.ndarray
 Progress = Callable[[float, float], None]
-RightHandSide = Callable[[float, np.ndarray], np.ndarray]
 
 # A flow is at rest once no weight moves, per unit of time, by more than this many rtol of the largest weight. Below
 # that the speed is noise of the solver. A rule of thumb.
@@ -27,10 +29,16 @@ REST_SPEED = 10
 # The smallest rtol that SciPy accepts: steps cannot be more exact than round-off.
 LEAST_RTOL = 100 * float(np.finfo(float).eps)
 
-IMPLICIT = ("LSODA", "BDF", "Radau")
-# A refused step is tried again at a fifth of its size or more. After so many trials a step of 1 is below round-off.
-MOST_TRIED = 100
+# Evaluations of the velocity after which a flow is given up, unless more are allowed: ten times what the longest flow
+# of the figures takes.
+MOST_EVALUATIONS = 10**6
+
+WITH_MATRICES = ("LSODA", "BDF", "Radau")
+IMPLICIT = ("CVODE", *WITH_MATRICES)
 METHODS = ("DOP853", "RK45", "RK23", *IMPLICIT)
+
+BLOW_UPS = "Causes are a weight that reaches infinity in finite time, and a change faster than the round-off of t"
+REMEDIES = "Ask for an earlier time, a larger rtol or atol, or method CVODE for a stiff flow; or raise max_evaluations"
 
 
 class FlowFailed(RuntimeError):
@@ -61,38 +69,23 @@ class FlowFailed(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Equation:
-    """A gradient flow as an ordinary differential equation for the parameters, weights first and then biases.
-
-    Attributes:
-        velocity: Their velocities at flow time t.
-        loss: The loss at flow time t, one per run.
-        jacobian: Derivative of the velocity with respect to all parameters of one run, or None.
-        smooth: Whether the velocity is; ReLU's jumps.
-    """
-
-    velocity: Callable[[float, Weights], list[Tensor]]
-    loss: Callable[[float, Weights], Tensor]
-    jacobian: Callable[[float, Weights], Tensor] | None = None
-    smooth: bool = True
-
-
-@dataclass(frozen=True)
 class Solver:
-    """A method of SciPy's solve_ivp and its accuracy: each weight's error per step stays below atol + rtol |w|.
+    """A method and its accuracy: each weight's error per step stays below atol + rtol |w|.
 
     Attributes:
-        method: One of METHODS.
+        method: One of METHODS: CVODE of SUNDIALS, or a method of SciPy's solve_ivp.
         rtol: Relative tolerance.
         atol: Absolute tolerance, or None for `absolute_tolerances`.
+        max_evaluations: Evaluations of the velocity after which the flow is given up.
     """
 
     method: str
     rtol: float
     atol: float | None
+    max_evaluations: int = MOST_EVALUATIONS
 
     def check(self) -> None:
-        """Raise ValueError for what SciPy would change or refuse."""
+        """Raise ValueError for what a solver would change or refuse."""
         if self.method not in METHODS or not (
             LEAST_RTOL <= self.rtol < 1 and (self.atol is None or 0 <= self.atol < math.inf)
         ):
@@ -100,6 +93,26 @@ class Solver:
                 f"method, rtol and atol are {self.method!r}, {self.rtol}, {self.atol}; choose one of "
                 f"{', '.join(METHODS)}, rtol between {LEAST_RTOL:.2g} and 1, atol finite and at least 0"
             )
+        if not self.max_evaluations >= 1:
+            raise ValueError(f"max_evaluations is {self.max_evaluations}; it must be at least 1")
+        if self.method == "CVODE" and not cvode_is_installed():
+            raise ValueError("method CVODE needs scikit-sundae; pip install scikit-sundae, or choose method LSODA")
+
+    def tolerances(self, weights: Weights, biases: Sequence[Tensor], *, smooth: bool) -> np.ndarray:
+        """Absolute tolerance of every entry of the solver's vector."""
+        return Vector.pack(absolute_tolerances(weights, biases, self.rtol, self.atol, smooth=smooth))
+
+
+def stiff_method() -> str:
+    """CVODE, or LSODA with a warning where scikit-sundae is not installed."""
+    if cvode_is_installed():
+        return "CVODE"
+    warnings.warn(
+        "scikit-sundae is not installed, so LSODA integrates: with more than a few hundred weights it takes minutes "
+        "where CVODE takes seconds; pip install scikit-sundae",
+        stacklevel=3,
+    )
+    return "LSODA"
 
 
 def integrate(
@@ -112,7 +125,7 @@ def integrate(
     meta: dict[str, Any],
     progress: Progress | None = None,
 ) -> Trajectory:
-    """Integrate a flow with solve_ivp and return the states that it reached.
+    """Integrate a flow and return the states that it reached.
 
     Args:
         weights: Where it starts, one tensor (*runs, out, in) per layer.
@@ -129,12 +142,12 @@ def integrate(
 
     Raises:
         ValueError: For unusable times, weights or solver settings.
-        FlowFailed: When the solver cannot go on.
+        FlowFailed: When the solver cannot go on, and when `solver.max_evaluations` are used up.
         Interrupted: On Ctrl-C.
     """
-    times, vector, started = check_times(time), _Vector(weights, biases), clock.perf_counter()
+    times, vector, started = check_times(time), Vector(weights, biases), clock.perf_counter()
     solver.check()
-    tolerances = vector.pack(absolute_tolerances(weights, biases, solver.rtol, solver.atol, smooth=equation.smooth))
+    tolerances = solver.tolerances(weights, biases, smooth=equation.smooth)
     meta = meta | {"method": solver.method, "rtol": solver.rtol, "atol": float(tolerances.min())}
     meta |= {"largest_atol": float(tolerances.max())}
 
@@ -148,83 +161,40 @@ def integrate(
 
     if times[-1] == 0:
         return trajectory(times, vector.start[None], rest_time=None, evaluations=0)
-    problem = _Problem(equation, vector, times, solver.method)
+    matrices = solver.method in WITH_MATRICES and equation.jacobian is not None
+    problem = Problem(equation, vector, times, logarithmic=solver.method == "CVODE" or matrices)
     if solver.atol == 0:
         _check_relative(vector.start, problem.velocity(0.0, vector.start))
-    watch = _Watch(vector.start, problem.ticks, times[-1], problem.to_time, REST_SPEED * solver.rtol, progress)
+    watch = Watch(problem, REST_SPEED * solver.rtol, solver.max_evaluations, progress)
     try:
-        solution = _solve(problem, watch, solver, tolerances)
+        if solver.method == "CVODE":
+            states, counts, stopped = solve_by_cvode(problem, watch, solver.rtol, tolerances)
+        else:
+            states, counts, stopped = solve_by_scipy(problem, watch, solver.method, solver.rtol, tolerances)
     except KeyboardInterrupt:
         raise Interrupted(trajectory(*watch.record())) from None
-    except (torch.linalg.LinAlgError, FloatingPointError):
-        raise watch.failure(
-            "it leaves the range of floating point, or no step is small enough.", trajectory(*watch.record())
-        ) from None
-    moments, states = times[: len(solution.t)], np.asarray(solution.y, dtype=float).T
+    except (torch.linalg.LinAlgError, np.linalg.LinAlgError, NoStep):
+        reason = "it leaves the range of floating point, or no step is small enough."
+        raise _failure(watch, reason, BLOW_UPS, trajectory(*watch.record())) from None
+    except TooManyEvaluations:
+        reason = f"all {solver.max_evaluations} evaluations that it was allowed are used up."
+        raise _failure(watch, reason, REMEDIES, trajectory(*watch.record())) from None
+    moments = times[: len(states)]
     if len(moments) and moments[0] == 0:
         states[0] = vector.start  # from which LSODA's interpolant differs by round-off
-    if not solution.success:
-        raise watch.failure(solution.message, trajectory(moments, states))
-    counts = {"evaluations": int(solution.nfev)}
-    counts |= {"jacobians": int(solution.njev)} if problem.logarithmic else {}
+    if stopped is not None:
+        raise _failure(watch, stopped, BLOW_UPS, trajectory(moments, states))
     return trajectory(moments, states, rest_time=watch.resting_since, **counts)
 
 
-class _Problem:
-    """The flow as solve_ivp sees it: dy / dtick for one vector y of all parameters.
-
-    With a Jacobian, ticks are tau = log(1 + t). A stiff flow slows down as it goes, and with steps that are even in log
-    time a quarter to a half fewer matrices were factorised. Without one, ticks are t over a unit that puts the end
-    between 1 and 2: SciPy's norms of velocities would underflow where t goes to 1e200.
-    """
-
-    def __init__(self, equation: Equation, vector: "_Vector", times: np.ndarray, method: str) -> None:
-        self.equation, self.vector = equation, vector
-        self.logarithmic = equation.jacobian is not None and method in IMPLICIT
-        self.unit = math.ldexp(1.0, math.frexp(times[-1])[1] - 1)
-        self.ticks = np.log1p(times) if self.logarithmic else times / self.unit
-
-    def to_time(self, tick: float) -> float:
-        return math.expm1(tick) if self.logarithmic else tick * self.unit
-
-    def velocity(self, t: float, y: np.ndarray) -> np.ndarray:
-        """Return dy / dt."""
-        return self.vector.pack(self.equation.velocity(t, self.vector.unpack(y)))
-
-    def by_tick(self, tick: float, y: np.ndarray) -> np.ndarray:
-        return self.unit * self.velocity(tick * self.unit, y)
-
-    @torch.inference_mode()  # a tenth faster, and nothing here is differentiated automatically
-    def by_log_tick(self, tick: float, y: np.ndarray) -> np.ndarray:
-        return math.exp(tick) * self.velocity(math.expm1(tick), y)
-
-    @torch.inference_mode()
-    def jacobian_by_log_tick(self, tick: float, y: np.ndarray) -> np.ndarray:
-        assert self.equation.jacobian is not None
-        matrix = self.equation.jacobian(math.expm1(tick), self.vector.unpack(y))
-        return matrix.mul_(math.exp(tick)).cpu().numpy()
-
-
-def _solve(problem: _Problem, watch: "_Watch", solver: Solver, tolerances: np.ndarray) -> Any:
-    def counted(tick: float, y: np.ndarray) -> np.ndarray:
-        watch.evaluate()
-        return problem.by_tick(tick, y)
-
-    right_hand_side: RightHandSide = problem.by_log_tick if problem.logarithmic else counted
-    options = {"jac": problem.jacobian_by_log_tick} if problem.logarithmic else {}
-    # `integrate` reports a blow-up, a singular matrix or a stalled iteration by an exception with one line.
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"), warnings.catch_warnings(action="ignore"):
-        return solve_ivp(
-            right_hand_side,
-            (0.0, problem.ticks[-1]),
-            problem.vector.start,
-            solver.method,
-            t_eval=problem.ticks,
-            rtol=solver.rtol,
-            atol=tolerances,
-            events=watch,
-            **options,
-        )
+def _failure(watch: Watch, reason: str, advice: str, partial: Trajectory) -> FlowFailed:
+    t, state = watch.last or (0.0, watch.problem.vector.start)
+    return FlowFailed(
+        f"the flow cannot be continued beyond t = {t:.9g} of {watch.end:.6g}, where the largest weight is "
+        f"{np.abs(state).max():.3g}: {reason} {advice}",
+        partial,
+        float(t),
+    )
 
 
 def _check_relative(start: np.ndarray, velocity: np.ndarray) -> None:
@@ -248,83 +218,3 @@ def check_times(time: Time) -> np.ndarray:
         shown = " ".join(str(time).split())[:100]
         raise ValueError(f"times are {shown}; give one finite number or an increasing vector, none below 0")
     return times
-
-
-class _Vector:
-    """All parameters of a network as the one float64 vector that solve_ivp wants, and back."""
-
-    def __init__(self, weights: Weights, biases: Sequence[Tensor]) -> None:
-        check_weights(weights, biases)
-        parameters = [p.detach().to(torch.float64) for p in (*weights, *biases)]
-        self.depth, self.device = len(weights), weights[0].device
-        self.shapes, self.sizes = [p.shape for p in parameters], [p.numel() for p in parameters]
-        self.start = self.pack(parameters)
-
-    @staticmethod
-    def pack(parameters: Sequence[Tensor]) -> np.ndarray:
-        return torch.cat([p.flatten() for p in parameters]).cpu().numpy()
-
-    def unpack(self, states: np.ndarray) -> Weights:
-        """Cut a vector, or a path of them (t, n), into parameters with the same leading axis."""
-        parts = torch.from_numpy(np.ascontiguousarray(states)).to(self.device).split(self.sizes, dim=-1)
-        return tuple(p.view(*states.shape[:-1], *shape) for p, shape in zip(parts, self.shapes, strict=True))
-
-
-class _Watch:
-    """An event function, which solve_ivp calls once per accepted step. It records states and detects rest."""
-
-    def __init__(
-        self,
-        start: np.ndarray,
-        ticks: np.ndarray,
-        end: float,
-        to_time: Callable[[float], float],
-        rest_speed: float,
-        progress: Progress | None,
-    ) -> None:
-        self.ticks, self.end, self.to_time, self.rest_speed, self.progress = ticks, end, to_time, rest_speed, progress
-        self.start = start
-        self.reached: list[tuple[float, np.ndarray]] = []
-        self.last: tuple[float, np.ndarray] | None = None
-        self.resting_since: float | None = None
-        # Evaluations since the last accepted step. A Jacobian by differences takes one for each weight.
-        self.tried, self.most_tried = 0, MOST_TRIED * (len(start) + MOST_TRIED)
-
-    def evaluate(self) -> None:
-        """Count an evaluation. Raises FloatingPointError where steps of every size are refused."""
-        self.tried += 1
-        if self.tried > self.most_tried:
-            raise FloatingPointError
-
-    def __call__(self, tick: float, y: np.ndarray) -> float:
-        t = self.to_time(tick)
-        if self.last is not None:
-            before, state = self.last
-            still = np.abs(y - state).max() <= self.rest_speed * (t - before) * np.abs(y).max()
-            self.resting_since = (before if self.resting_since is None else self.resting_since) if still else None
-        if not np.isfinite(y).all():  # LSODA would go on
-            raise FloatingPointError
-        self.last, self.tried = (t, y.copy()), 0
-        if len(self.reached) < len(self.ticks) and tick >= self.ticks[len(self.reached)]:
-            self.reached.append(self.last)
-        if self.progress:
-            self.progress(t, self.end)
-        return 1.0  # never crosses zero: there is nothing to look for
-
-    def failure(self, reason: str, partial: Trajectory) -> FlowFailed:
-        """Make the error, with the last step that was reached."""
-        t, state = self.last or (0.0, self.start)
-        return FlowFailed(
-            f"the flow cannot be continued beyond t = {t:.9g} of {self.end:.6g}, where the largest weight is "
-            f"{np.abs(state).max():.3g}: {reason} Causes are a weight that reaches infinity in finite time, "
-            "and a change faster than the round-off of t",
-            partial,
-            float(t),
-        )
-
-    def record(self) -> tuple[np.ndarray, np.ndarray]:
-        """Times and states that were kept."""
-        if not self.reached:
-            return np.empty(0), np.empty(0)
-        moments, states = zip(*self.reached, strict=True)
-        return np.array(moments), np.array(states)

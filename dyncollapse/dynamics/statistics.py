@@ -1,11 +1,13 @@
 """Statistics of the weights, recorded along a path where the whole state is more than is needed."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.model.conversion import as_tensor
 from dyncollapse.model.networks import Weights
 
@@ -73,6 +75,26 @@ class Recorder:
                 f"record returned {_listed(kinds)}, and {_listed(before)} at the first state; names, shapes and types "
                 "must stay the same"
             )
+
+
+def with_statistics(path: Trajectory, record: Record | None) -> Trajectory:
+    """Return a flow's record with the statistics of every state that it holds.
+
+    Args:
+        path: The record.
+        record: What to record, or None.
+
+    Returns:
+        The same record with `statistics`.
+
+    Raises:
+        ValueError: As `Recorder.at`.
+    """
+    if record is None or not len(path.time):
+        return path
+    recorder = Recorder(record, path.weights[0].shape[1:-2])
+    rows = [recorder.at(tuple(w[i] for w in path.weights)) for i in range(len(path.time))]
+    return replace(path, statistics=stacked(rows))
 
 
 def stacked(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -316,7 +316,7 @@ def _check_together(c: Configuration) -> None:
             f"`init_rate` is {c.init_rate}, but `init` {c.init} has none; add `init` spectrum or drop it"
         )
     if c.bias and "population" in c.dynamics:
-        raise SettingError("`dynamics` population has no closed form with `bias`; drop one of them")
+        raise SettingError("`dynamics` population is for layers without biases, and `bias` is on; drop one of them")
     _check_objective(c)
 
 

@@ -1,11 +1,14 @@
 """The population limit: infinitely many Gaussian samples, loss and force in closed form."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.objective import Objective, named_loss
+from dyncollapse.model.own_loss import LossWithPopulation
 from dyncollapse.model.precision import outside_autocast
 
 POPULATION_LOSSES = ("infonce", "dot", "spectral")
@@ -48,6 +51,9 @@ def population_loss(
         >>> population_loss(torch.zeros(2, 2), GaussianTask.block(2, 1, dtype=torch.float32), Objective()).item()
         0.0
     """
+    if (own := _own_limit(objective)) is not None:
+        _check_product(product, task)
+        return _of_shape(own.population_loss(product, task), product.shape[:-2], "population_loss")
     check_population(objective)
     _check_product(product, task)
     s_e, a_e = task.seen
@@ -59,7 +65,7 @@ def population_loss(
             - torch.logdet(identity_plus_c)
             - _trace(torch.linalg.solve_ex(identity_plus_c, c).result)  # which does not raise
         ) / 2
-    attract, repel = _bilinear_rates(objective)
+    attract, repel = bilinear_rates(objective)
     return -attract * _trace(product @ task.data_cov @ product.mT) + repel * _trace(c @ c)
 
 
@@ -92,6 +98,10 @@ def population_force(
         >>> force.diagonal().round(decimals=9).tolist()  # 2 s - a: the second mode is at its threshold
         [1.0, 0.0]
     """
+    if (own := _own_limit(objective)) is not None:
+        _check_product(product, task)
+        shape = (*product.shape[:-2], task.dim, task.dim)
+        return _of_shape(own.population_force(product, task), shape, "population_force")
     return _force_and_kernels(product, task, objective)[0]
 
 
@@ -209,6 +219,12 @@ def population_valid(
     return batch_size >= POPULATION_FACTOR * negatives_needed(product, task, objective)
 
 
+def check_population_limit(objective: Objective) -> None:
+    """Raise ValueError unless the population limit is a closed form, or is brought by a loss of one's own."""
+    if _own_limit(objective) is None:
+        check_population(objective)
+
+
 def check_population(objective: Objective) -> None:
     """Raise ValueError for a loss or activation without a population limit in closed form."""
     if named_loss(objective) not in POPULATION_LOSSES or objective.activation != "linear":
@@ -216,6 +232,21 @@ def check_population(objective: Objective) -> None:
             f"the population flow of {objective.loss} with {objective.activation} layers has no closed form; "
             "use a linear network with infonce, dot or spectral, or the sample flow"
         )
+
+
+def _own_limit(objective: Any) -> LossWithPopulation | None:
+    """A loss of one's own that brings its population limit, or None; ValueError for it with ReLU layers."""
+    own = objective.population if isinstance(objective, Objective) else None
+    if own is not None and objective.activation != "linear":
+        raise ValueError(f"the population limit of {objective.name} is for linear layers, not {objective.activation}")
+    return own
+
+
+def _of_shape(values: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
+    found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+    if found != tuple(shape):
+        raise ValueError(f"{name} returned {found}; it must be a tensor {tuple(shape)}, the runs' axes first")
+    return values
 
 
 def _check_product(product: Tensor, task: GaussianTask) -> None:
@@ -227,7 +258,7 @@ def _check_product(product: Tensor, task: GaussianTask) -> None:
         )
 
 
-def _bilinear_rates(objective: Objective) -> tuple[float, float]:
+def bilinear_rates(objective: Objective) -> tuple[float, float]:
     """(a, b) of the loss -a tr(P S P^T) + b tr[(P S_e P^T)^2]."""
     if objective.loss == "spectral":
         return 2.0, 1.0
@@ -247,7 +278,7 @@ def _force_and_kernels(
     _check_product(product, task)
     s_e, a_e = task.seen
     if objective.loss != "infonce":
-        attract, repel = _bilinear_rates(objective)
+        attract, repel = bilinear_rates(objective)
         left = 4 * repel * s_e
         return 2 * attract * task.data_cov - left @ product.mT @ product @ s_e, [left], [s_e]
     root = task.seen_root

@@ -39,7 +39,7 @@ def crossing(time, error):
     return [time * (1 - error), time * (1 + error)]
 
 
-@pytest.mark.parametrize("method", ["DOP853", "LSODA"])
+@pytest.mark.parametrize("method", ["DOP853", "LSODA", "CVODE"])
 @pytest.mark.parametrize("start", STARTS)
 def test_one_layer_escapes_at_the_exact_time_from_any_start(start, method):
     # Beside it a mode that rests from the start, and one that is dead.
@@ -75,7 +75,7 @@ def test_deep_networks_escape_at_the_exact_time(start, depth):
     assert law == pytest.approx(time, rel=2 * (start / TARGET) ** (2 - 2 / depth) + 1e-9)
 
 
-@pytest.mark.parametrize("method", ["DOP853", "LSODA"])
+@pytest.mark.parametrize("method", ["DOP853", "LSODA", "CVODE"])
 @pytest.mark.parametrize("depth", [2, 3, 4])
 @pytest.mark.parametrize("start", [1e-14, 1e-40, 1e-150])
 def test_deep_networks_wait_for_a_power_of_any_start(start, depth, method):
@@ -87,7 +87,7 @@ def test_deep_networks_wait_for_a_power_of_any_start(start, depth, method):
     assert dead == pytest.approx(start * (1 + 0.3 / 1.4) ** (-1 / power), rel=1e-5)
 
 
-@pytest.mark.parametrize("method", ["DOP853", "LSODA"])
+@pytest.mark.parametrize("method", ["DOP853", "LSODA", "CVODE"])
 def test_runs_of_different_sizes_escape_each_at_its_own_time(method):
     starts = (1e-3, 1e-30, 1e-150)
     times = [escape_duration(s, TARGET, population_mode_force(DATA_VAR, 0.3), 1) for s in starts]
@@ -158,7 +158,7 @@ def test_blow_up_time_is_reported_from_any_start(start, depth):
 
 
 @pytest.mark.parametrize(("atol", "until"), [(None, 105.0), (0.0, 900.0)])
-@pytest.mark.parametrize("method", ["DOP853", "LSODA"])
+@pytest.mark.parametrize("method", ["DOP853", "LSODA", "CVODE"])
 def test_dead_modes_of_a_random_start_decay_as_they_should(method, atol, until, generator):
     weights, task = gaussian_init([4, 4], generator, (), 0.1), block(0.3, 0.3, 1.3, 1.3)
     times = [60.0, until]
@@ -210,7 +210,7 @@ def test_tolerances_follow_the_smallest_scale_of_each_weight():
     assert given.meta["atol"] == given.meta["largest_atol"] == 1e-7
 
 
-@pytest.mark.parametrize("method", ["DOP853", "RK45", "LSODA"])
+@pytest.mark.parametrize("method", ["DOP853", "RK45", "LSODA", "CVODE"])
 @pytest.mark.parametrize("depth", [1, 2])
 def test_signs_of_modes_stay(depth, method):
     # No mode of an aligned flow crosses zero, large steps or not.

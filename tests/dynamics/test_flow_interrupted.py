@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from helpers.flow import draw, population_problem
+from helpers.flow import draw, population_problem, stop_after
 
-import dyncollapse.dynamics.solver as solver_module
+import dyncollapse.dynamics._scipy as solver_module
 from dyncollapse import FlowFailed, Interrupted, population_flow, sample_flow
 
 
@@ -38,14 +38,6 @@ def test_interruption_before_the_first_record(generator):
     assert len(stopped.value.trajectory.time) == 0
 
 
-def stop_after(share):
-    def progress(t, end):
-        if t > share * end:
-            raise KeyboardInterrupt
-
-    return progress
-
-
 def test_interruption_in_a_later_run_keeps_the_finished_ones(generator):
     weights, task = population_problem(generator, runs=(3,))
     times = np.linspace(0, 5, 6)
@@ -78,7 +70,8 @@ def test_interruption_in_the_first_run_keeps_its_part(generator):
 def test_failure_of_a_run_keeps_the_finished_ones(broken, generator, monkeypatch):
     weights, task = population_problem(generator, runs=(3,))
     times = [0.0, 1.0, 2.0, 3.0]
-    whole, solve, calls = population_flow(weights, task, times), solver_module.solve_ivp, []
+    whole = population_flow(weights, task, times, method="LSODA")
+    solve, calls = solver_module.solve_ivp, []
 
     def give_up(*arguments, **options):
         solution = solve(*arguments, **options)
@@ -90,7 +83,7 @@ def test_failure_of_a_run_keeps_the_finished_ones(broken, generator, monkeypatch
 
     monkeypatch.setattr(solver_module, "solve_ivp", give_up)
     with pytest.raises(FlowFailed, match=r"beyond t = 3 of 3, where .*: Enough\.") as failed:
-        population_flow(weights, task, times)
+        population_flow(weights, task, times, method="LSODA")
     path = failed.value.trajectory
     if broken:
         assert path.time.tolist() == times

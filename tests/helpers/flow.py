@@ -18,3 +18,11 @@ def population_problem(generator, depth=2, views="one-sided", runs=()):
     """Rectangular layers and covariances that do not commute."""
     task = GaussianTask(random_covariance(generator, 4), random_covariance(generator, 4) / 2, views)
     return gaussian_init([4, 3, 5][: depth + 1], generator, runs, 0.5), task
+
+
+def stop_after(share):
+    def progress(t, end):
+        if t > share * end:
+            raise KeyboardInterrupt
+
+    return progress
