@@ -4,6 +4,7 @@ Nothing here is a new statement: tests/model/test_kernels.py holds each form equ
 """
 
 import math
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
@@ -14,7 +15,8 @@ from dyncollapse.model.precision import common_precision, exact_product, inside_
 LOG2_E = 1 / math.log(2)
 # Bytes of softmax weights in one call, as in 64 batches or runs of 128 pairs in float32. Measured per run and step, 64
 # such runs take as long as 16, and half as long as one (docs/results.md).
-MOST_BYTES = 2**22
+MOST_BYTES = 2**21
+CACHED_BYTES = 3 * 2**18
 # Columns from which float32 products are as fast with few columns as with few rows (docs/results.md).
 FEW_COLUMNS = 16
 
@@ -44,13 +46,19 @@ def matrix_product(a: Float[Tensor, "... b m"], b: Float[Tensor, "... m n"]) -> 
 
 
 def thin_product(b: Float[Tensor, "*runs n k"], y: Float[Tensor, "*runs k d"]) -> Float[Tensor, "*runs n d"]:
-    """Return b y for a large b and few columns.
+    """Return b y for a large b and few columns, transposed in memory where that is faster."""
+    return exact_product(b, y) if multiplies_columns(y) else exact_product(y.mT, b.mT).mT
 
-    A CPU multiplies few rows up to 2.5 times as fast as few columns. The exception is float32 with FEW_COLUMNS or more.
-    """
-    if y.dtype == torch.float32 and y.shape[-1] >= FEW_COLUMNS:
-        return exact_product(b, y)
-    return exact_product(y.mT, b.mT).mT
+
+def multiplies_columns(y: Float[Tensor, "*runs k d"]) -> bool:
+    """Whether a CPU multiplies a large b by y as fast as y^T by b^T: else up to 2.5 times slower."""
+    return y.dtype == torch.float32 and y.shape[-1] >= FEW_COLUMNS
+
+
+def thin_array(like: Float[Tensor, "b k d"], n: int) -> Float[Tensor, "b n d"]:
+    """Return an empty array for `thin_product`'s results."""
+    count, _, d = like.shape
+    return like.new_empty(count, n, d) if multiplies_columns(like) else like.new_empty(count, d, n).mT
 
 
 def distance_logits(
@@ -109,10 +117,14 @@ def infonce_forces(
 ) -> Float[Tensor, "*runs d d"]:
     """Return `objective.infonce_force`, averaged over the batch axes that stand in front of the runs' axes.
 
-    Takes some batches or runs at a time, so that their n x n arrays fit a cache. Not to be differentiated.
+    Takes some batches or runs at a time, so that their arrays fit a cache. Not to be differentiated.
     """
+    if product.itemsize < 4:
+        dtype = common_precision((product.dtype, x.dtype))
+        product, x, x_pos = product.to(dtype), x.to(dtype), x_pos.to(dtype)
+    product = product.detach()
     groups = batch_groups(x, x_pos, product.ndim)
-    forces = [mean_over_batches(_by_runs(product, a, b, one_sided), product.ndim) for _, a, b in groups]
+    forces = [mean_over_batches(_forces(product, a, b, one_sided), product.ndim) for _, a, b in groups]
     if len(forces) == 1:
         return forces[0]
     return torch.stack([share * force for (share, _, _), force in zip(groups, forces, strict=True)]).sum(0)
@@ -127,7 +139,7 @@ def batch_groups(x: Tensor, x_pos: Tensor, ndim: int) -> list[tuple[float, Tenso
     if extra <= 0:
         return [(1.0, x, x_pos)]
     anchors, positives = x.flatten(0, extra - 1), x_pos.flatten(0, extra - 1)
-    size = fitting(anchors.shape[1:], anchors.itemsize)
+    size = fitting(MOST_BYTES, anchors.itemsize * math.prod(anchors.shape[1:-1]) * anchors.shape[-2])
     groups = zip(anchors.split(size), positives.split(size), strict=True)
     return [(len(a) / len(anchors), a, b) for a, b in groups]
 
@@ -138,43 +150,102 @@ def mean_over_batches(values: Tensor, ndim: int) -> Tensor:
     return values.mean(dim=tuple(range(extra))) if extra > 0 else values
 
 
-def fitting(shape: torch.Size, itemsize: int) -> int:
-    """How many arrays of softmax weights, for anchors of shape (*batches, n, d) each, fit MOST_BYTES; at least 1."""
-    return max(1, MOST_BYTES // (itemsize * math.prod(shape[:-1]) * shape[-2]))
+def fitting(most: int, each: int) -> int:
+    """How many things of `each` bytes fit `most`; at least 1."""
+    return max(1, most // max(1, each))
 
 
-def _by_runs(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool) -> Tensor:
-    """The force of each batch, of as many runs at a time as fit a CPU's cache."""
-    alike = product.ndim > 2 and product.shape[:-2] == x.shape[:-2]
-    if product.is_cuda or not alike or len(x) <= (size := fitting(x.shape[1:], product.itemsize)):
-        return _force(product, x, x_pos, one_sided)
-    parts = zip(*(tensor.split(size) for tensor in (product, x, x_pos)), strict=True)
-    return torch.cat([_force(p, a, b, one_sided) for p, a, b in parts])
+def cut(size: int, *tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Cut tensors of one length into parts of at most `size` rows."""
+    if len(tensors[0]) <= size:  # the calls of `split` would be a tenth of a single run's step
+        return (tensors,)
+    return zip(*(tensor.split(size) for tensor in tensors), strict=True)
 
 
-def _force(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool) -> Tensor:
-    if product.itemsize < 4:
-        dtype = common_precision((product.dtype, x.dtype))
-        product, x, x_pos = product.to(dtype), x.to(dtype), x_pos.to(dtype)
-    total = x.sum(dim=-2, keepdim=True)
-    shift, x = x_pos - x, torch.sub(x, total, alpha=1 / x.shape[-2])
-    columns = product.detach().mT
-    z, z_shift = matrix_product(x, columns), matrix_product(shift, columns)
-    y, z_negative = (x, z) if one_sided else (x + shift, z + z_shift)
-    b, r = negative_weights(force_logits(z, z_shift, z_negative))
-    half = add_product(_half_of_data(x, b, r, y), shift.mT, r * shift, 1, -0.5 / x.shape[-2])
-    return half + half.mT
+def _forces(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool) -> Tensor:
+    """The force of each batch. Axes of batches and of runs are broadcast and taken as one."""
+    lead = x.shape[:-2]
+    if len(lead) != 1 or product.shape[:-2] != lead:
+        lead = torch.broadcast_shapes(product.shape[:-2], lead)
+        product, x, x_pos = (t.expand(*lead, *t.shape[-2:]).reshape(-1, *t.shape[-2:]) for t in (product, x, x_pos))
+    size = len(x) if x.is_cuda else fitting(MOST_BYTES, x.itemsize * x.shape[-2] ** 2)
+    # A GPU would have to wait for the check of the fast sums.
+    forces = [_force(*group, one_sided, x.is_cuda) for group in cut(size, product, x, x_pos)]
+    joined = forces[0] if len(forces) == 1 else torch.cat(forces)
+    return joined if len(lead) == 1 else joined.view(*lead, *joined.shape[1:])
 
 
-def _half_of_data(x: Tensor, b: Tensor, r: Tensor, y: Tensor) -> Tensor:
-    """H with Sigma0 = H + H^T: n H = x^T (r x / 2 - B y) + y^T c y / 2 with the column sums c, or its transpose.
+def _force(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool, safe: bool) -> Float[Tensor, "b d d"]:
+    """X = H + H^T with 2 n H = x^T (r x - 2 B y) + y^T c y - s^T r s: shifts s, row sums r and column sums c of B.
 
-    The order of the products is that of `thin_product`.
+    Anchors, shifts and negatives lie in one array, so that one product embeds them and one gives H.
     """
-    column_sums, share = b.sum(-2).unsqueeze(-1), 1 / x.shape[-2]
-    own = (r + column_sums) * x if y is x else r * x
-    if x.dtype == torch.float32 and x.shape[-1] >= FEW_COLUMNS:
-        h = matrix_product(x.mT, add_product(own, b, y, share / 2, -share))
-    else:
-        h = matrix_product(add_product(own.mT, y.mT, b if y is x else b.mT, share / 2, -share), x)
-    return h if y is x else h + exact_product(y.mT, column_sums * y * (share / 2))
+    count, n, d = x.shape
+    parts = 2 if one_sided else 3
+    points = thin_array(x, parts * n)
+    anchors, shift, *rest = points.view(count, parts, n, d).unbind(1)
+    torch.sub(x, x.sum(-2, keepdim=True), alpha=1 / n, out=anchors)
+    torch.sub(x_pos, x, out=shift)
+    y = torch.add(anchors, shift, out=rest[0]) if rest else anchors
+    z = torch.bmm(product, points.mT).view(count, -1, parts, n)
+    r, c, by, failed = _safe_sums(z, y) if safe else _sums(z, y)
+    weights = torch.cat([r, -r, c] if rest else [r + c, -r], -1).mul_(0.5 / n)
+    weighted = points * weights.unsqueeze(-1)
+    weighted[:, :n].sub_(by, alpha=1 / n)
+    h = torch.bmm(points.mT, weighted)
+    force = h + h.mT
+    if failed is not None:
+        force[failed] = _force(product[failed], x[failed], x_pos[failed], one_sided, safe=True)
+    return force
+
+
+def _sums(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Row and column sums of B, B y, and the batches for which they are not exact.
+
+    The logits -|z_i - y_j|^2 / 2 are at most 0, so their powers need no maximum of each row: two passes over B less.
+    A third is saved by dividing B y, not B, by the sums of the softmax. Rows of which nearly all underflows are lost.
+
+    Args:
+        z: Embeddings (b, m, parts, n) of anchors, shifts and, two-sided, negatives.
+        y: Negatives (b, n, d).
+    """
+    n = y.shape[-2]
+    squares = z.square().sum(1).mul_(-LOG2_E / 2).unbind(1)
+    share, sums, c = squares[1].exp2_(), *y.new_empty(2, *y.shape[:-1]).unbind()
+    by, columns = thin_array(y, n), multiplies_columns(y)
+    size, last = fitting(CACHED_BYTES, y.itemsize * n**2), -1 if len(squares) > 2 else 0
+    array = y.new_empty(min(size, len(y)), n, n)
+    parts = (z[:, :, 0].mT, z[:, :, last], squares[0].unsqueeze(-1), squares[last].unsqueeze(-2), y, share, sums, c, by)
+    for anchors, negatives, of_rows, of_columns, y_i, share_i, sums_i, c_i, by_i in cut(size, *parts):
+        b = torch.add(of_rows, of_columns, out=array[: len(y_i)])
+        b.baddbmm_(anchors, negatives, alpha=LOG2_E).exp2_()
+        b.diagonal(0, -2, -1).zero_()
+        torch.sum(b, -1, out=sums_i)
+        share_i.add_(sums_i).reciprocal_()
+        torch.bmm(share_i.unsqueeze(1), b, out=c_i.unsqueeze(1))
+        torch.bmm(b, y_i, out=by_i) if columns else torch.bmm(y_i.mT, b.mT, out=by_i.mT)
+        by_i.mul_(share_i.unsqueeze(-1))
+    return share.mul_(sums), c, by, _inexact(sums)
+
+
+def _safe_sums(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    """`_sums` for any embeddings."""
+    anchors, shift, *rest = (part.mT for part in z.unbind(2))
+    b, r = negative_weights(force_logits(anchors, shift, rest[0] if rest else anchors))
+    return r.squeeze(-1), b.sum(-2), thin_product(b, y), None
+
+
+def _inexact(sums: Float[Tensor, "b n"]) -> Tensor | None:
+    """Batches with a row whose sum is so small that n terms which underflow are not below its round-off, or not finite.
+
+    A sum beyond the number of its terms, which are at most 1, is round-off of logits that are far larger than 1.
+    """
+    if not sums.numel():
+        return None
+    n, kind = sums.shape[-1], torch.finfo(sums.dtype)
+    least, most = n * kind.tiny / kind.eps, 2.0 * n
+    low, high = sums.aminmax()
+    if low.item() >= least and high.item() <= most:  # false for NaN, too
+        return None
+    low, high = sums.aminmax(dim=-1)
+    return (~((low >= least) & (high <= most))).nonzero().squeeze(-1)
