@@ -15,8 +15,10 @@ from dyncollapse.model.precision import common_precision, exact_product, inside_
 LOG2_E = 1 / math.log(2)
 # Bytes of softmax weights in one call, as in 64 batches or runs of 128 pairs in float32. Measured per run and step, 64
 # such runs take as long as 16, and half as long as one (docs/results.md).
-MOST_BYTES = 2**21
-CACHED_BYTES = 3 * 2**18
+MOST_BYTES = 2**22
+# Bytes of softmax weights that are computed, used and overwritten by the next ones while a core's own cache holds them:
+# 1 MiB, the second-level cache of many server processors. Less costs more calls: 256 KiB take a tenth longer.
+CACHED_BYTES = 2**20
 # Columns from which float32 products are as fast with few columns as with few rows (docs/results.md).
 FEW_COLUMNS = 16
 
@@ -99,7 +101,10 @@ def negative_weights(
         return b, b.sum(-1, keepdim=True)
     # A CPU takes powers of 2 two to four times as fast as powers of e.
     largest = logits.amax(-1, keepdim=True)
-    b = torch.add(largest.mul_(-LOG2_E), logits, alpha=LOG2_E, out=logits).exp2_()
+    if largest.numel() and largest.abs().max().item() * torch.finfo(logits.dtype).eps > 1:
+        b = logits.sub_(largest).mul_(LOG2_E).exp2_()  # the difference of their products could overflow by round-off
+    else:
+        b = torch.add(largest.mul_(-LOG2_E), logits, alpha=LOG2_E, out=logits).exp2_()
     own = b.diagonal(first, -2, -1)
     positive = own.unsqueeze(-1).clone()
     own.zero_()
@@ -170,7 +175,7 @@ def _forces(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool) -> Tenso
         product, x, x_pos = (t.expand(*lead, *t.shape[-2:]).reshape(-1, *t.shape[-2:]) for t in (product, x, x_pos))
     size = len(x) if x.is_cuda else fitting(MOST_BYTES, x.itemsize * x.shape[-2] ** 2)
     # A GPU would have to wait for the check of the fast sums.
-    forces = [_force(*group, one_sided, x.is_cuda) for group in cut(size, product, x, x_pos)]
+    forces = [_force(p, a, b, one_sided, safe=x.is_cuda) for p, a, b in cut(size, product, x, x_pos)]
     joined = forces[0] if len(forces) == 1 else torch.cat(forces)
     return joined if len(lead) == 1 else joined.view(*lead, *joined.shape[1:])
 
@@ -202,8 +207,9 @@ def _force(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool, safe: boo
 def _sums(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Row and column sums of B, B y, and the batches for which they are not exact.
 
-    The logits -|z_i - y_j|^2 / 2 are at most 0, so their powers need no maximum of each row: two passes over B less.
-    A third is saved by dividing B y, not B, by the sums of the softmax. Rows of which nearly all underflows are lost.
+    Logits -|z_i - y_j|^2 / 2 are at most 0, so their exponentials cannot overflow, and subtracting the maximum of each
+    row would be two passes more over B. Another is saved by dividing B y, and not B, by the sums of the softmax. The
+    price are rows in which all negatives are so far away that their exponentials underflow: see `_inexact`.
 
     Args:
         z: Embeddings (b, m, parts, n) of anchors, shifts and, two-sided, negatives.
@@ -223,22 +229,26 @@ def _sums(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         torch.sum(b, -1, out=sums_i)
         share_i.add_(sums_i).reciprocal_()
         torch.bmm(share_i.unsqueeze(1), b, out=c_i.unsqueeze(1))
-        torch.bmm(b, y_i, out=by_i) if columns else torch.bmm(y_i.mT, b.mT, out=by_i.mT)
+        if columns:
+            torch.bmm(b, y_i, out=by_i)
+        else:
+            torch.bmm(y_i.mT, b.mT, out=by_i.mT)
         by_i.mul_(share_i.unsqueeze(-1))
     return share.mul_(sums), c, by, _inexact(sums)
 
 
 def _safe_sums(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-    """`_sums` for any embeddings."""
+    """`_sums` for any distances, relative to the largest logit of each row."""
     anchors, shift, *rest = (part.mT for part in z.unbind(2))
     b, r = negative_weights(force_logits(anchors, shift, rest[0] if rest else anchors))
     return r.squeeze(-1), b.sum(-2), thin_product(b, y), None
 
 
 def _inexact(sums: Float[Tensor, "b n"]) -> Tensor | None:
-    """Batches with a row whose sum is so small that n terms which underflow are not below its round-off, or not finite.
+    """Batches with a row whose sum may have lost terms to underflow, or is not a sum of n numbers from 0 to 1.
 
-    A sum beyond the number of its terms, which are at most 1, is round-off of logits that are far larger than 1.
+    n terms below the smallest normal number do not count beside a sum that is 1 / eps times as large. Sums beyond n
+    come from logits far above 1 in size, whose round-off has made them positive.
     """
     if not sums.numel():
         return None
