@@ -58,12 +58,12 @@ def train(
     weight_decay: float = 0.0,
     records: int = 64,
     progress: Callable[[int, int], None] | None = None,
+    threads: int | None = None,
 ) -> Trajectory:
     """Run SGD from `weights`, on a stream of batches or on one fixed set of pairs.
 
     Flow time is t = lr x steps, divided by (1 - momentum) for heavy-ball momentum. The paper uses plain SGD. On a CPU,
-    runs with generators of their own are shared out over as many threads as PyTorch has; single operations have fewer
-    threads meanwhile.
+    runs with generators of their own are shared out over `threads`; single operations have fewer threads meanwhile.
 
     Args:
         weights: One tensor (*runs, out, in) per layer.
@@ -76,6 +76,7 @@ def train(
         weight_decay: Its product with the parameter is added to the gradient.
         records: About how many states are kept, evenly spaced in log step.
         progress: Called with (step, steps) about 200 times.
+        threads: Most CPU threads that step runs at the same time; by default as many as PyTorch has.
 
     Returns:
         The recorded states, each with the loss on the batch of its step.
@@ -106,7 +107,8 @@ def train(
     kept: list[tuple[int, list[Tensor], Tensor]] = []
 
     def start(rate: float) -> Ensemble:
-        return Ensemble(weights, biases, pairs, Rule(rate, objective or Objective(), momentum, weight_decay))
+        rule = Rule(rate, objective or Objective(), momentum, weight_decay)
+        return Ensemble(weights, biases, pairs, rule, threads)
 
     def trajectory() -> Trajectory:
         meta = {"dynamics": "sgd", "lr": lr, "steps": steps, "momentum": momentum, "weight_decay": weight_decay}

@@ -130,14 +130,14 @@ class Killing:
     def __init__(self, folder, lives):
         self.folder, self.lives = folder, lives
 
-    def __call__(self, points, folder):
+    def __call__(self, points, folder, workers):
         for point in points:
             if point.configuration.aug_strength == 1.5 and len(list(self.folder.glob("death-*"))) < self.lives:
                 (self.folder / f"death-{time.monotonic_ns()}").touch()
-                run_pack([p for p in points if p.configuration.aug_strength < 1.5], folder)
+                run_pack([p for p in points if p.configuration.aug_strength < 1.5], folder, workers)
                 (folder / ".mine.partial").mkdir(exist_ok=True)
                 os.kill(os.getpid(), signal.SIGKILL)
-        return run_pack(points, folder)
+        return run_pack(points, folder, workers)
 
 
 @pytest.mark.parametrize("lives", [1, 99])
