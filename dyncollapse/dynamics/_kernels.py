@@ -44,7 +44,7 @@ def thread_counts(parts: int, numbers: int, workers: int, available: int) -> tup
     Args:
         parts: Shares of the runs that are stepped by themselves.
         numbers: The cost of a step on all of them, as from `streams.numbers_per_step`.
-        workers: Most threads of Python.
+        workers: Threads of Python that are asked for.
         available: Threads that PyTorch has.
 
     Returns:

@@ -76,7 +76,8 @@ def train(
         weight_decay: Its product with the parameter is added to the gradient.
         records: About how many states are kept, evenly spaced in log step.
         progress: Called with (step, steps) about 200 times.
-        threads: Most CPU threads that step runs at the same time; by default as many as PyTorch has.
+        threads: CPU threads that step runs at the same time, by default as many as PyTorch has. Where there are fewer
+            than two parts of the runs per thread, each part has a thread of its own.
 
     Returns:
         The recorded states, each with the loss on the batch of its step.

@@ -33,7 +33,7 @@ def run(
         progress: Called as progress(name of the dynamics, done, total).
         keep: Called with the outcome so far whenever a dynamics has ended, also by an error.
         known: Records of dynamics that need not run again, by name.
-        threads: Most CPU threads that step runs of SGD at the same time; by default as many as PyTorch has.
+        threads: CPU threads for SGD, as in `train`.
 
     Returns:
         The outcome.

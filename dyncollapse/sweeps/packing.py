@@ -75,7 +75,7 @@ def train_together(simulations: Sequence[Simulation], threads: int | None = None
 
     Args:
         simulations: They may differ only in the settings of OWN.
-        threads: Most CPU threads, as in `train`.
+        threads: CPU threads, as in `train`.
 
     Returns:
         A trajectory for each; `meta["seconds"]` is its share of the time.
