@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from dyncollapse.model.precision import common_precision, exact_product, inside_autocast, outside_autocast
@@ -209,7 +209,7 @@ def _sums(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
 
     Logits -|z_i - y_j|^2 / 2 are at most 0, so their exponentials cannot overflow, and subtracting the maximum of each
     row would be two passes more over B. Another is saved by dividing B y, and not B, by the sums of the softmax. The
-    price are rows in which all negatives are so far away that their exponentials underflow: see `_inexact`.
+    price are anchors whose positive and negatives are all so far away that exponentials underflow: see `_inexact`.
 
     Args:
         z: Embeddings (b, m, parts, n) of anchors, shifts and, two-sided, negatives.
@@ -234,7 +234,8 @@ def _sums(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         else:
             torch.bmm(y_i.mT, b.mT, out=by_i.mT)
         by_i.mul_(share_i.unsqueeze(-1))
-    return share.mul_(sums), c, by, _inexact(sums)
+    r = share * sums
+    return r, c, by, _inexact(sums, share, r)
 
 
 def _safe_sums(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
@@ -244,11 +245,19 @@ def _safe_sums(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
     return r.squeeze(-1), b.sum(-2), thin_product(b, y), None
 
 
-def _inexact(sums: Float[Tensor, "b n"]) -> Tensor | None:
-    """Batches with a row whose sum may have lost terms to underflow, or is not a sum of n numbers from 0 to 1.
+def _inexact(
+    sums: Float[Tensor, "b n"], share: Float[Tensor, "b n"], r: Float[Tensor, "b n"]
+) -> Int64[Tensor, " failed"] | None:
+    """Batches that `_safe_sums` computes better: exponentials underflowed in a row whose softmax has a small sum.
 
-    n terms below the smallest normal number do not count beside a sum that is 1 / eps times as large. Sums beyond n
-    come from logits far above 1 in size, whose round-off has made them positive.
+    B then lacks up to n times the smallest normal number, over that sum. This is below the round-off of the largest r
+    where every row's sum is large enough, and otherwise compared. Where the sums of the softmax are not small, the safe
+    way loses as much. Sums beyond n come from logits far above 1 in size, whose round-off has made them positive.
+
+    Args:
+        sums: Row sums over the negatives, before they are divided.
+        share: One over the sums of the softmax.
+        r: Their product.
     """
     if not sums.numel():
         return None
@@ -257,5 +266,7 @@ def _inexact(sums: Float[Tensor, "b n"]) -> Tensor | None:
     low, high = sums.aminmax()
     if low.item() >= least and high.item() <= most:  # false for NaN, too
         return None
-    low, high = sums.aminmax(dim=-1)
-    return (~((low >= least) & (high <= most))).nonzero().squeeze(-1)
+    largest = share.amax(-1)
+    exact = (sums.amax(-1) <= most) & ((largest <= 2) | (r.amax(-1) >= least * largest))
+    failed = (~exact).nonzero().squeeze(-1)
+    return failed if len(failed) else None

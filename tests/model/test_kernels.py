@@ -78,6 +78,8 @@ def spread(case, dtype, views, generator):
         x[odd, 6:], x_pos[odd, 6:] = x[odd, 6:] + 1e4, x_pos[odd, 6:] + 1e4
     elif case == "one sample apart":
         x[odd, 0], x_pos[odd, 0] = x[odd, 0] + 1e3, x_pos[odd, 0] + 1e3
+    elif case == "one pair apart":
+        x[odd, 0], x_pos[odd, 0] = x[odd, 0] + 1e3, x_pos[odd, 0] - 1e3
     elif case == "all apart":
         product[odd] *= 30.0 if dtype == torch.float32 else 90.0
     elif case == "positive far":
@@ -95,7 +97,8 @@ def spread(case, dtype, views, generator):
         ("positive far", None),
         ("clusters apart", None),
         ("huge weights", True),
-        ("one sample apart", True),
+        ("one sample apart", False),
+        ("one pair apart", True),
         ("all apart", True),
     ],
 )
