@@ -193,56 +193,59 @@ def _force(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool, safe: boo
     torch.sub(x_pos, x, out=shift)
     y = torch.add(anchors, shift, out=rest[0]) if rest else anchors
     z = torch.bmm(product, points.mT).view(count, -1, parts, n)
-    r, c, by, failed = _safe_sums(z, y) if safe else _sums(z, y)
+    sums, share, c, ey = _safe_sums(z, y) if safe else _sums(z, y)
+    r = sums * share
     weights = torch.cat([r, -r, c] if rest else [r + c, -r], -1).mul_(0.5 / n)
     weighted = points * weights.unsqueeze(-1)
-    weighted[:, :n].sub_(by, alpha=1 / n)
+    weighted[:, :n].addcmul_(ey, share.unsqueeze(-1), value=-1 / n)
     h = torch.bmm(points.mT, weighted)
     force = h + h.mT
-    if failed is not None:
+    if not safe and (failed := _inexact(sums, share, r)) is not None:
         force[failed] = _force(product[failed], x[failed], x_pos[failed], one_sided, safe=True)
     return force
 
 
-def _sums(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Row and column sums of B, B y, and the batches for which they are not exact.
+def _sums(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sums of B, which has the rows of E = exp(logits) without the positives, each over its sum with the positive.
 
     Logits -|z_i - y_j|^2 / 2 are at most 0, so their exponentials cannot overflow, and subtracting the maximum of each
-    row would be two passes more over B. Another is saved by dividing B y, and not B, by the sums of the softmax. The
-    price are anchors whose positive and negatives are all so far away that exponentials underflow: see `_inexact`.
+    row would be two passes more over E. Another is saved by dividing E y, and not E, by the sums of its rows. The price
+    are anchors whose positive and negatives are all so far away that exponentials underflow: see `_inexact`.
 
     Args:
         z: Embeddings (b, m, parts, n) of anchors, shifts and, two-sided, negatives.
         y: Negatives (b, n, d).
+
+    Returns:
+        Row sums of E (b, n), one over the sums with the positives, column sums of B, and E y (b, n, d).
     """
     n = y.shape[-2]
     squares = z.square().sum(1).mul_(-LOG2_E / 2).unbind(1)
     share, sums, c = squares[1].exp2_(), *y.new_empty(2, *y.shape[:-1]).unbind()
-    by, columns = thin_array(y, n), multiplies_columns(y)
+    ey, columns = thin_array(y, n), multiplies_columns(y)
     size, last = fitting(CACHED_BYTES, y.itemsize * n**2), -1 if len(squares) > 2 else 0
     array = y.new_empty(min(size, len(y)), n, n)
-    parts = (z[:, :, 0].mT, z[:, :, last], squares[0].unsqueeze(-1), squares[last].unsqueeze(-2), y, share, sums, c, by)
-    for anchors, negatives, of_rows, of_columns, y_i, share_i, sums_i, c_i, by_i in cut(size, *parts):
-        b = torch.add(of_rows, of_columns, out=array[: len(y_i)])
-        b.baddbmm_(anchors, negatives, alpha=LOG2_E).exp2_()
-        b.diagonal(0, -2, -1).zero_()
-        torch.sum(b, -1, out=sums_i)
+    parts = (z[:, :, 0].mT, z[:, :, last], squares[0].unsqueeze(-1), squares[last].unsqueeze(-2), y, share, sums, c, ey)
+    for anchors, negatives, of_rows, of_columns, y_i, share_i, sums_i, c_i, ey_i in cut(size, *parts):
+        e = torch.add(of_rows, of_columns, out=array[: len(y_i)])
+        e.baddbmm_(anchors, negatives, alpha=LOG2_E).exp2_()
+        e.diagonal(0, -2, -1).zero_()
+        torch.sum(e, -1, out=sums_i)
         share_i.add_(sums_i).reciprocal_()
-        torch.bmm(share_i.unsqueeze(1), b, out=c_i.unsqueeze(1))
+        torch.bmm(share_i.unsqueeze(1), e, out=c_i.unsqueeze(1))
         if columns:
-            torch.bmm(b, y_i, out=by_i)
+            torch.bmm(e, y_i, out=ey_i)
         else:
-            torch.bmm(y_i.mT, b.mT, out=by_i.mT)
-        by_i.mul_(share_i.unsqueeze(-1))
-    r = share * sums
-    return r, c, by, _inexact(sums, share, r)
+            torch.bmm(y_i.mT, e.mT, out=ey_i.mT)
+    return sums, share, c, ey
 
 
-def _safe_sums(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-    """`_sums` for any distances, relative to the largest logit of each row."""
+def _safe_sums(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`_sums` for any distances, with B for E."""
     anchors, shift, *rest = (part.mT for part in z.unbind(2))
     b, r = negative_weights(force_logits(anchors, shift, rest[0] if rest else anchors))
-    return r.squeeze(-1), b.sum(-2), thin_product(b, y), None
+    r = r.squeeze(-1)
+    return r, torch.ones_like(r), b.sum(-2), thin_product(b, y)
 
 
 def _inexact(
@@ -258,6 +261,9 @@ def _inexact(
         sums: Row sums over the negatives, before they are divided.
         share: One over the sums of the softmax.
         r: Their product.
+
+    Returns:
+        Their numbers, None where there are none.
     """
     if not sums.numel():
         return None
