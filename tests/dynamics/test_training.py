@@ -254,6 +254,21 @@ def test_bad_settings_are_refused(settings, message):
         train(weights, pairs, **{"lr": 0.1, "steps": 1} | settings)
 
 
+class ByDifferentiation(Objective):
+    def value(self, weights, pairs, biases=()):
+        return super().value(weights, pairs, biases)
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1.0, 1e5, 1e12, 1e100])
+@pytest.mark.parametrize("views", VIEWS)
+def test_starts_of_any_size_train_as_by_differentiation(views, scale, generator):
+    weights = gaussian_init([4, 4], generator, (2,), scale)
+    stream = GaussianTask.block(4, 2, views=views).stream(8, generator, (2,), 32)
+    got, expected = (train(weights, stream, lr=0.1, steps=20, objective=o) for o in (Objective(), ByDifferentiation()))
+    assert float((got.product[-1] - got.product[0]).abs().max()) > 1e-3 * scale
+    torch.testing.assert_close(got.product / scale, expected.product / scale, rtol=0, atol=1e-10)
+
+
 def test_bad_weights_are_refused(generator):
     _, pairs = draw(generator)
     with pytest.raises(ValueError, match="no layers"):
