@@ -16,9 +16,10 @@ LOG2_E = 1 / math.log(2)
 # Bytes of softmax weights in one call, as in 64 batches or runs of 128 pairs in float32. Measured per run and step, 64
 # such runs take as long as 16, and half as long as one (docs/results.md).
 MOST_BYTES = 2**22
-# Bytes of softmax weights that are computed, used and overwritten by the next ones while a core's own cache holds them:
-# 1 MiB, the second-level cache of many server processors. Less costs more calls: 256 KiB take a tenth longer.
-CACHED_BYTES = 2**20
+# Bytes of exponentials that are computed, used and then overwritten by the next ones: 2 MiB, as a core's own cache on
+# many server processors. Less costs more calls, for which threads wait: with 1 MiB two threads take 4 % longer, with
+# 512 KiB 9 % (docs/results.md).
+CACHED_BYTES = 2**21
 # Columns from which float32 products are as fast with few columns as with few rows (docs/results.md).
 FEW_COLUMNS = 16
 
