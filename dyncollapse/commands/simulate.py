@@ -18,7 +18,7 @@ from dyncollapse.dynamics.training import Diverged
 from dyncollapse.runtime.canvas import save_picture
 from dyncollapse.runtime.files import CannotWrite
 from dyncollapse.runtime.folders import claimed_folder, is_free
-from dyncollapse.runtime.process import uninterrupted
+from dyncollapse.runtime.process import cores, uninterrupted
 from dyncollapse.runtime.progress import duration, progress_bars
 from dyncollapse.simulation.build import Simulation, build
 from dyncollapse.simulation.configuration import resolve
@@ -40,7 +40,7 @@ def simulate(out: Path | None, as_json: bool, **settings: Any) -> None:
     """Run one simulation, save it in its folder, and print its table and verdict."""
     with bad_input():
         configuration = resolve({name: value for name, value in settings.items() if value is not None})
-        use_machine(configuration.device, configuration.threads)
+        use_machine(configuration.device, configuration.threads or 1)
         simulation = build(configuration)  # bad settings are refused before a folder is made
         with claimed_folder(out, "simulate", partial(was_killed, configuration=configuration)) as folder:
             outcome, report = _run(simulation, folder)
@@ -79,7 +79,8 @@ def _run(simulation: Simulation, folder: Path) -> tuple[Outcome, dict[str, Any]]
         if seconds > LONG:
             click.echo(f"This takes roughly {duration(seconds)}; Ctrl-C keeps what is done until then.", err=True)
         with progress_bars(left) as progress:
-            return run(replace(simulation, configuration=configuration), progress, keep, known), report
+            threads = configuration.threads or cores()
+            return run(replace(simulation, configuration=configuration), progress, keep, known, threads), report
     except (Diverged, FlowFailed) as error:
         fail(1, f"{error}. {kept()}")
     except KeyboardInterrupt:

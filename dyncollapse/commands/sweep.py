@@ -55,7 +55,7 @@ def sweep(
     """Run a grid of simulations, or print its plan."""
     with bad_input():
         asked = Sweep(out, _grid(settings))
-        threads = max(point.threads for point in asked.points.values())  # the same for all points, see SINGLE
+        threads = max(point.threads or 1 for point in asked.points.values())  # the same for all points, see SINGLE
         chosen = _workers(where, threads, out / "slurm")
         if where.executor == "local":
             for device in {point.device for point in asked.points.values()}:

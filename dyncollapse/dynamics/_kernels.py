@@ -38,18 +38,19 @@ def shares(pairs: Pairs | Iterable[Pairs], runs: torch.Size) -> list[tuple[slice
     return [(slice(edges[first], edges[stop]), JoinedStream(streams[first:stop])) for first, stop in spans]
 
 
-def thread_counts(parts: int, numbers: int, available: int) -> tuple[int, int]:
+def thread_counts(parts: int, numbers: int, workers: int, available: int) -> tuple[int, int]:
     """Return how many of Python's threads step the parts of an ensemble, and how many of PyTorch's each of them has.
 
     Args:
         parts: Shares of the runs that are stepped by themselves.
         numbers: The cost of a step on all of them, as from `streams.numbers_per_step`.
+        workers: Threads of Python that are asked for.
         available: Threads that PyTorch has.
 
     Returns:
         Threads of Python, and threads of PyTorch for each of them.
     """
     # One worker per thread. With less than two parts per thread, one per part: no part then waits for a second round.
-    workers = parts if parts < 2 * available else available
+    workers = parts if parts < 2 * workers else workers
     useful = max(1, numbers // WORTH_A_THREAD)
     return workers, max(1, min(available, useful) // workers)

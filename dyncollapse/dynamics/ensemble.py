@@ -90,11 +90,19 @@ def sgd_step(
 class Ensemble:
     """All runs of a training at one step. They are advanced inside its `with` block, which holds the threads.
 
-    On a CPU the streams of a JoinedStream are shared out over as many threads as PyTorch has, and each thread steps its
-    own runs: splitting single operations across threads costs more than it saves. PyTorch has fewer threads meanwhile.
+    On a CPU the streams of a JoinedStream are shared out over threads, by default as many as PyTorch has. Each thread
+    steps its own runs: splitting single operations across threads costs more than it saves. PyTorch has fewer threads
+    meanwhile.
     """
 
-    def __init__(self, weights: Weights, biases: Sequence[Tensor], pairs: Pairs | Iterable[Pairs], rule: Rule) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        biases: Sequence[Tensor],
+        pairs: Pairs | Iterable[Pairs],
+        rule: Rule,
+        threads: int | None = None,
+    ) -> None:
         """Copy weights (*runs, out, in) and biases (*runs, out) and draw a batch; ValueError where there is none."""
         self.step = 0
         self._stopped, self._context = threading.Event(), ExitStack()
@@ -105,7 +113,8 @@ class Ensemble:
             for rows, share in (shares(pairs, weights[0].shape[:-2]) if on_cpu else [(ALL, pairs)])
         ]
         numbers = sum(part.numbers_per_step for part in self._parts)
-        self._workers, self._threads = thread_counts(len(self._parts), numbers, available) if on_cpu else (1, available)
+        counts = thread_counts(len(self._parts), numbers, threads or available, available)
+        self._workers, self._threads = counts if on_cpu else (1, available)
         inputs = torch.stack([part.batch.anchor.abs().max() for part in self._parts]).max()
         self._bound = blow_up_bound(float(inputs), largest := self._largest())
         if not math.isfinite(largest):

@@ -78,13 +78,13 @@ def train(
     records: int = 64,
     record: Record | None = None,
     progress: Callable[[int, int], None] | None = None,
+    threads: int | None = None,
 ) -> Trajectory:
     """Run SGD, or any optimiser of PyTorch, from `weights`, on a stream of batches or on one fixed set of pairs.
 
     Under SGD flow time is t = lr x steps, divided by (1 - momentum) for heavy-ball momentum. The paper uses plain SGD.
     Another optimiser follows no gradient flow: `time` then counts its steps, and `meta["time"]` is "steps". On a CPU,
-    runs with generators of their own are shared out over as many threads as PyTorch has; single operations have fewer
-    threads meanwhile.
+    runs with generators of their own are shared out over `threads`; single operations have fewer threads meanwhile.
 
     Args:
         weights: One tensor (*runs, out, in) per layer.
@@ -103,6 +103,8 @@ def train(
         record: Statistics to keep beside each state: a function of the weights that returns a dict of tensors
             (*runs, ...), or a dict of functions of the weights.
         progress: Called with (step, steps) about 200 times.
+        threads: CPU threads that step runs at the same time, by default as many as PyTorch has. Where there are fewer
+            than two parts of the runs per thread, each part has a thread of its own.
 
     Returns:
         The recorded states, each with the loss on the batch of its step and the statistics.
@@ -139,7 +141,7 @@ def train(
     looks = sorted({*recorded, *range(0, steps, LOOK), *range(0, steps, stride if progress else steps)})
 
     def start(rate: float) -> Ensemble:
-        return Ensemble(weights, biases, pairs, replace(rule, lr=rate))
+        return Ensemble(weights, biases, pairs, replace(rule, lr=rate), threads)
 
     def trajectory() -> Trajectory:
         meta = {"dynamics": "sgd", "steps": steps} | settings | {"seconds": clock.perf_counter() - started}

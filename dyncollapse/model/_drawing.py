@@ -47,13 +47,24 @@ class Factor:
     @outside_autocast
     def normal(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
         """Draw samples (*shape, d) from N(0, cov): F times white noise."""
-        # Always in float32: a CPU draws it five times as fast, and both precisions then use the same numbers.
-        d, rank = self.matrix.shape
-        white = torch.empty((*shape, rank), dtype=torch.float32, device=self.matrix.device)
-        white = white.normal_(std=1.0 if self.std is None else self.std, generator=generator).to(self.matrix.dtype)
+        white, (d, rank) = self._white(shape, generator).to(self.matrix.dtype), self.matrix.shape
         if self.std is None:
             return white @ self.matrix
         return white if rank == d else torch.nn.functional.pad(white, (self.first, d - self.first - rank))
+
+    @outside_autocast
+    def added(self, points: Tensor, generator: Generator) -> Tensor:
+        """Return points (*shape, d) + samples from N(0, cov), as `normal` draws them."""
+        if self.std is None:
+            return points + self.normal(points.shape[:-1], generator)
+        total = points.clone(memory_format=torch.contiguous_format)
+        total.narrow(-1, self.first, self.matrix.shape[-1]).add_(self._white(points.shape[:-1], generator))
+        return total
+
+    def _white(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
+        # Always in float32: a CPU draws it five times as fast, and both precisions then use the same numbers.
+        white = torch.empty((*shape, self.matrix.shape[-1]), dtype=torch.float32, device=self.matrix.device)
+        return white.normal_(std=1.0 if self.std is None else self.std, generator=generator)
 
 
 def symmetric_root(cov: Tensor) -> Tensor:

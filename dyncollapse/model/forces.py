@@ -12,7 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.model._kernels import batch_groups, fitting, infonce_forces, matrix_product, mean_over_batches
+from dyncollapse.model._kernels import (
+    Kernel,
+    batch_groups,
+    infonce_forces,
+    matrix_product,
+    mean_over_batches,
+    mean_over_groups,
+)
 from dyncollapse.model.covariance import contrastive_covariance
 from dyncollapse.model.loss_gradients import divisor, dot_base_2, exponentials, infonce_base_2, two_directions
 from dyncollapse.model.losses import infonce_weights, normalised
@@ -20,7 +27,6 @@ from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.precision import common_precision, outside_autocast
 
 Along = Callable[[Tensor], Tensor]
-Batchwise = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @outside_autocast
@@ -65,35 +71,20 @@ def mean_force(
     """
     one_sided = pairs.views == "one-sided"
     if loss == "infonce":
-        return infonce_forces(product, pairs.anchor, pairs.positive, one_sided=one_sided).to(product.dtype)
+        mean = infonce_forces(product, pairs.anchor, pairs.positive, one_sided=one_sided)
+    else:
+        kernel = _force_of(loss, temperature, one_sided)
+        mean = mean_over_groups(kernel, product, pairs.anchor, pairs.positive)
+    return mean.to(product.dtype)
+
+
+def _force_of(loss: str, temperature: float | None, one_sided: bool) -> Kernel:
     if loss == "spectral":
-        return mean_over_groups(partial(_spectral_force, one_sided=one_sided), product, pairs)
+        return partial(_spectral_force, one_sided=one_sided)
     assert temperature is not None
     if loss == "ntxent":
-        return mean_over_groups(partial(_ntxent_force, temperature=temperature), product, pairs)
-    return mean_over_groups(partial(_dot_force, one_sided=one_sided, temperature=temperature), product, pairs)
-
-
-@outside_autocast
-@torch.no_grad()
-def mean_over_groups(kernel: Batchwise, product: Float[Tensor, "*runs m d"], pairs: Pairs) -> Tensor:
-    """Average what a kernel makes of P and each batch, of as many batches or runs at a time as fit a cache.
-
-    Args:
-        kernel: Of P (*runs, m, d) and both views (*batches, *runs, n, d): one matrix per batch.
-        product: P. Half precision is widened.
-        pairs: The batches.
-
-    Returns:
-        One matrix per run, in the precision of P.
-    """
-    dtype = common_precision((product.dtype, pairs.anchor.dtype))
-    p, x, x_pos = (tensor.to(dtype) for tensor in (product, pairs.anchor, pairs.positive))
-    groups = batch_groups(x, x_pos, p.ndim)
-    means = [mean_over_batches(_by_runs(kernel, p, a, b), p.ndim) for _, a, b in groups]
-    if len(means) > 1:
-        means = [share * mean for (share, _, _), mean in zip(groups, means, strict=True)]
-    return sum_of(means).to(product.dtype)
+        return partial(_ntxent_force, temperature=temperature)
+    return partial(_dot_force, one_sided=one_sided, temperature=temperature)
 
 
 def mean_force_along(
@@ -135,14 +126,6 @@ def mean_force_along(
 def sum_of(tensors: list[Tensor]) -> Tensor:
     """Sum of tensors of one shape."""
     return tensors[0] if len(tensors) == 1 else torch.stack(tensors).sum(0)
-
-
-def _by_runs(kernel: Batchwise, product: Tensor, x: Tensor, x_pos: Tensor) -> Tensor:
-    alike = product.ndim > 2 and product.shape[:-2] == x.shape[:-2]
-    if product.is_cuda or not alike or len(x) <= (size := fitting(x.shape[1:], product.itemsize)):
-        return kernel(product, x, x_pos)
-    parts = zip(*(tensor.split(size) for tensor in (product, x, x_pos)), strict=True)
-    return torch.cat([kernel(p, a, b) for p, a, b in parts])
 
 
 def _embedded(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:

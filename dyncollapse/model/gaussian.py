@@ -157,9 +157,9 @@ class GaussianTask:
             >>> torch.equal(pairs.anchor, clean), torch.equal(pairs.positive, clean)
             (True, False)
         """
-        noise = partial(self._aug_factor.normal, clean.shape[:-1], generator)
-        anchor = clean if self.views == "one-sided" else clean + noise()
-        return Pairs(anchor, clean + noise(), self.views)
+        noisy = partial(self._aug_factor.added, clean, generator)
+        anchor = clean if self.views == "one-sided" else noisy()
+        return Pairs(anchor, noisy(), self.views)
 
     def stream(
         self, batch_size: int, generator: Generator, runs: tuple[int, ...] = (), pool: int | None = None

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from dyncollapse.model._kernels import batch_groups, matrix_product
-from dyncollapse.model.forces import mean_force, mean_force_along, mean_over_groups, sum_of
+from dyncollapse.model._kernels import batch_groups, matrix_product, mean_over_groups
+from dyncollapse.model.forces import mean_force, mean_force_along, sum_of
 from dyncollapse.model.networks import Weights, end_to_end, layer_gradients, layer_outputs
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.precision import common_precision, outside_autocast
@@ -49,8 +49,9 @@ def linear_gradient(slopes: Slopes, weights: Weights, pairs: Pairs, biases: Sequ
         return matrix_product(g.mT, x) + matrix_product(g_pos.mT, x_pos)
 
     layers = affine_layers(weights, biases)
-    slope = mean_over_groups(product_gradient, end_to_end(layers), affine_pairs(pairs, biases))
-    return parameter_gradients(layer_gradients(layers, slope), bool(biases))
+    inputs = affine_pairs(pairs, biases)
+    slope = mean_over_groups(product_gradient, end_to_end(layers), inputs.anchor, inputs.positive)
+    return parameter_gradients(layer_gradients(layers, slope.to(layers[0].dtype)), bool(biases))
 
 
 @torch.no_grad()

@@ -127,8 +127,13 @@ def _handle(handlers: dict[signal.Signals, Any]) -> None:
 
 
 def cores() -> int:
-    """Number of processor cores that this process may use; 1 where the system does not say."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    """Number of processor cores that this process may use; 1 where the system does not say.
+
+    In a Slurm job they are at most those of its task, which Slurm does not enforce on every cluster.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    task = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(allowed, max(1, int(task))) if task.isdecimal() else allowed
 
 
 def check_count(name: str, count: int, least: int = 1) -> None:

@@ -184,13 +184,14 @@ class Configuration:
         high=MOST_RUNS,
     )
     device: Text = setting("cpu", "cpu, cuda or cuda:N.", group="training", pattern=DEVICE, must=DEVICE_WORDS)
-    threads: Whole = setting(
-        1,
-        "CPU threads; more than one pays only with many `runs`.",
+    threads: Whole | None = setting(
+        None,
+        "CPU threads.",
         group="training",
         unit="threads",
         low=1,
         high=MOST_WORKERS,
+        unset="all cores for SGD of many `runs`, else 1",
     )
     dtype: Dtype = setting("float64", "Floating-point type of SGD; flows always use float64.", group="training")
     out: Text | None = setting(None, "", group="output")

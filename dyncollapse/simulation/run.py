@@ -24,6 +24,7 @@ def run(
     progress: Progress,
     keep: Callable[[Outcome], None],
     known: Mapping[str, Trajectory] | None = None,
+    threads: int | None = None,
 ) -> Outcome:
     """Run each of the configuration's dynamics from the same start.
 
@@ -32,6 +33,7 @@ def run(
         progress: Called as progress(name of the dynamics, done, total).
         keep: Called with the outcome so far whenever a dynamics has ended, also by an error.
         known: Records of dynamics that need not run again, by name.
+        threads: CPU threads for SGD, as in `train`.
 
     Returns:
         The outcome.
@@ -45,7 +47,7 @@ def run(
     names = simulation.configuration.dynamics
     for name in names:
         try:
-            path = (known or {}).get(name) or _dynamics(name, simulation, partial(progress, name))
+            path = (known or {}).get(name) or _dynamics(name, simulation, partial(progress, name), threads)
         except (Diverged, FlowFailed, KeyboardInterrupt) as stop:
             record: Trajectory | None = getattr(stop, "trajectory", None)  # a Ctrl-C between two dynamics has none
             more: dict[str, Trajectory] = {name: record} if record is not None and len(record.time) else {}
@@ -58,7 +60,9 @@ def run(
     return outcome
 
 
-def _dynamics(name: str, simulation: Simulation, progress: Callable[[float, float], None]) -> Trajectory:
+def _dynamics(
+    name: str, simulation: Simulation, progress: Callable[[float, float], None], threads: int | None
+) -> Trajectory:
     configuration = simulation.configuration
     if name == "sgd":
         return train(
@@ -70,6 +74,7 @@ def _dynamics(name: str, simulation: Simulation, progress: Callable[[float, floa
             biases=simulation.biases,
             momentum=configuration.momentum,
             progress=progress,
+            threads=threads,
         )
     time = time_per_step(configuration) * torch.tensor(record_steps(configuration.steps), dtype=torch.float64)
     if name == "flow":

@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from dyncollapse.dynamics.training import Diverged
-from dyncollapse.runtime.process import torch_threads
+from dyncollapse.runtime.process import cores, torch_threads
 from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.report import report
 from dyncollapse.simulation.run import run
 from dyncollapse.sweeps.packing import shape_of
+from dyncollapse.sweeps.points import threads_of_each
 
 # Seconds for which each dynamics of a shape is watched, most SGD steps of that, and most shapes that are watched: rules
 # of thumb that keep an estimate within a few seconds.
@@ -49,7 +50,7 @@ def estimate(packs: Sequence[Sequence[Configuration]], workers: int) -> Estimate
         of_shape.setdefault((*shape_of(pack[0]), sum(c.runs for c in pack)), []).append(pack)
     shapes = list(of_shape.values())
     watched = shapes[:: -(-len(shapes) // SHAPES) or 1]
-    seconds = [_seconds(alike[0]) for alike in watched]
+    seconds = [_seconds(alike[0], threads_of_each(workers)) for alike in watched]
     per_run = sum(seconds) / max(1, sum(c.runs for alike in watched for c in alike[0]))
     total = longest = 0.0
     for alike in shapes:
@@ -61,7 +62,7 @@ def estimate(packs: Sequence[Sequence[Configuration]], workers: int) -> Estimate
 
 def expected_seconds(configuration: Configuration) -> float:
     """Roughly the seconds that a simulation will take, from the first moments of each of its dynamics."""
-    return _seconds([configuration], GLANCE)
+    return _seconds([configuration], cores(), GLANCE)
 
 
 # A flow that hardly advances is watched PATIENCE times as long, and then counted as advanced by LEAST_SHARE.
@@ -72,17 +73,18 @@ class _Seen(Exception):
     """The simulation has been watched for long enough."""
 
 
-def _seconds(pack: Sequence[Configuration], watched: float = WATCHED) -> float:
-    """Seconds of one pack: SGD of all its runs at once, flows point by point."""
+def _seconds(pack: Sequence[Configuration], threads: int, watched: float = WATCHED) -> float:
+    """Seconds of one pack: SGD of all its runs at once, with `threads` unless the points set theirs, flows by point."""
     first = replace(pack[0], pool=min(pack[0].pool, 4 * pack[0].batch_size))  # a short look needs few samples
     together = replace(first, runs=sum(c.runs for c in pack), steps=min(STEPS, first.steps), dynamics=("sgd",))
-    with torch_threads(first.threads):
+    threads = first.threads or threads
+    with torch_threads(first.threads or 1):
         total = _report_seconds(first) * len(first.dynamics) * len(pack)
         for name in first.dynamics:
             if name == "sgd":
-                total += _watch(together, watched, first.steps / together.steps)
+                total += _watch(together, threads, watched, first.steps / together.steps)
             else:
-                total += _watch(replace(first, dynamics=(name,)), watched) * len(pack)
+                total += _watch(replace(first, dynamics=(name,)), threads, watched) * len(pack)
     return total
 
 
@@ -97,7 +99,7 @@ def _report_seconds(configuration: Configuration) -> float:
     return clock.perf_counter() - started
 
 
-def _watch(configuration: Configuration, watched: float, times: float = 1.0) -> float:
+def _watch(configuration: Configuration, threads: int, watched: float, times: float = 1.0) -> float:
     """Seconds of one dynamics, from how far it comes in `watched` seconds; SGD goes on for `times` as many steps.
 
     The solvers of flows take about equal steps in log(1 + t), so flows are extrapolated in log(1 + t): measured, this
@@ -126,7 +128,7 @@ def _watch(configuration: Configuration, watched: float, times: float = 1.0) -> 
             raise _Seen
 
     try:
-        run(simulation, look, lambda _: None)
+        run(simulation, look, lambda _: None, threads=threads)
         share = 1.0
     except _Seen:
         pass

@@ -70,11 +70,12 @@ def best_runs(configuration: Configuration) -> int:
     return max(1, cached // numbers_per_step(configuration.batch_size, max(configuration.widths)))
 
 
-def train_together(simulations: Sequence[Simulation]) -> list[Trajectory]:
+def train_together(simulations: Sequence[Simulation], threads: int | None = None) -> list[Trajectory]:
     """Train several simulations by SGD in one ensemble, each with the weights and batches that it has alone.
 
     Args:
         simulations: They may differ only in the settings of OWN.
+        threads: CPU threads, as in `train`.
 
     Returns:
         A trajectory for each; `meta["seconds"]` is its share of the time.
@@ -91,6 +92,7 @@ def train_together(simulations: Sequence[Simulation]) -> list[Trajectory]:
         objective=simulations[0].objective,
         biases=tuple(torch.cat(layers) for layers in zip(*(one.biases for one in simulations), strict=True)),
         momentum=shared.momentum,
+        threads=threads,
     )
     weights, biases = ([layer.split(runs, 1) for layer in layers] for layers in (path.weights, path.biases))
     split = []

@@ -14,7 +14,7 @@ from dyncollapse.dynamics.training import Diverged
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.runtime.files import printable, read_json
 from dyncollapse.runtime.out_of_memory import out_of_memory_raised
-from dyncollapse.runtime.process import check_count, recycle_freed_memory
+from dyncollapse.runtime.process import check_count, cores, recycle_freed_memory
 from dyncollapse.runtime.records import from_values
 from dyncollapse.runtime.schemas import checked
 from dyncollapse.simulation.build import Simulation, build
@@ -63,7 +63,12 @@ class PointResult(NamedTuple):
     failure: str | None
 
 
-def run_pack(points: Sequence[Point], folder: Path) -> list[PointResult]:
+def threads_of_each(workers: int | None) -> int:
+    """Most threads with which workers do not compete for this machine's cores; 1 where their number is not known."""
+    return max(1, cores() // workers) if workers else 1
+
+
+def run_pack(points: Sequence[Point], folder: Path, workers: int | None = None) -> list[PointResult]:
     """Run the points of a pack that are not finished, their SGD as one ensemble, and save each when it is finished.
 
     Nothing is raised: a point that fails reports why, and the others go on.
@@ -71,43 +76,46 @@ def run_pack(points: Sequence[Point], folder: Path) -> list[PointResult]:
     Args:
         points: The pack; all have the same `threads`.
         folder: Holds the folders of finished points.
+        workers: Processes on this machine, this one included, that share its cores; None where that is not known.
 
     Returns:
         A result for each point.
     """
-    threads = points[0].configuration.threads
+    given = points[0].configuration.threads
     try:
-        check_count("threads", threads)
+        check_count("threads", given or 1)
     except ValueError as error:
         return [PointResult(point.name, str(error)) for point in points]
-    torch.set_num_threads(threads)  # allowed: this process belongs to the sweep
+    threads = given or threads_of_each(workers)
+    torch.set_num_threads(given or 1)  # allowed: this process belongs to the sweep
     recycle_freed_memory()
     waiting = [point for point in points if not (folder / point.name).exists()]
-    trained = _train(waiting)
-    failures = {point.name: _run_point(point, trained.get(point.name), folder) for point in waiting}
+    trained = _train(waiting, threads)
+    failures = {point.name: _run_point(point, trained.get(point.name), folder, threads) for point in waiting}
     return [PointResult(point.name, failures.get(point.name)) for point in points]
 
 
-def _train(points: Sequence[Point]) -> dict[str, tuple[Simulation, Trajectory]]:
+def _train(points: Sequence[Point], threads: int) -> dict[str, tuple[Simulation, Trajectory]]:
     """Simulation and SGD record of each point by name; empty where the points cannot be trained together."""
     if len(points) < 2:
         return {}
     try:
         simulations = [build(point.configuration) for point in points]
-        trained = zip(simulations, train_together(simulations), strict=True)
+        trained = zip(simulations, train_together(simulations, threads), strict=True)
         return {point.name: pair for point, pair in zip(points, trained, strict=True)}
     except Exception:  # they then run one by one: the point that caused this reports it, and the others succeed
         return {}
 
 
-def _run_point(point: Point, trained: tuple[Simulation, Trajectory] | None, folder: Path) -> str | None:
+def _run_point(point: Point, trained: tuple[Simulation, Trajectory] | None, folder: Path, threads: int) -> str | None:
     """Finish and save one point; return why that failed, in one line, or None."""
     try:
         with out_of_memory_raised():
             # A flow is integrated for its point alone, since the points of one system of equations share their steps.
             simulation, path = trained or (build(point.configuration), None)
             known = {} if path is None else {"sgd": path}
-            save_point(point.name, run(simulation, lambda *_: None, lambda _: None, known), folder)
+            outcome = run(simulation, lambda *_: None, lambda _: None, known, threads)
+            save_point(point.name, outcome, folder)
     except FileNotFoundError:
         return (
             f"{folder} does not exist on {platform.node()}; the folder of a sweep must be on a file system "

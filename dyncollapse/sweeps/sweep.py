@@ -178,7 +178,8 @@ class Sweep:
                 for pack in self.packs(finished, workers=workers.count, most_runs=most_runs)
             ]
             home = (self.folder / POINTS).resolve()
-            for pack, outcome in dispatch(partial(run_pack, folder=home), waiting, workers):
+            work = partial(run_pack, folder=home, workers=workers.count and min(workers.count, len(waiting)))
+            for pack, outcome in dispatch(work, waiting, workers):
                 for result in _results(pack, outcome, home):
                     done += 1
                     if result.failure is not None:

@@ -120,7 +120,8 @@ def test_names_of_folders_are_shown_and_not_interpreted(simulate, name):
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        (("--dynamics", "sgd", "--init-scale", 1e12), 1),
+        (("--dynamics", "sgd", "--init-scale", 1e12, "--depth", 6), 1),
+        (("--dynamics", "sgd", "--init-scale", 1e12), 0),
         (("--dynamics", "population", "--lr", 1e15), 0),
         (("--dynamics", "sgd", "--depth", 1000, "--steps", 1), 0),
     ],

@@ -17,6 +17,7 @@ from helpers.constants import set_constant
 from helpers.programs import SMALL, messages, refused, small_disk
 
 from dyncollapse.commands.simulate import LONG
+from dyncollapse.dynamics.training import train
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.runtime.folders import claimed_folder
 from dyncollapse.simulation.report import save
@@ -124,6 +125,24 @@ def test_what_libraries_say_stays_off_the_terminal(simulate, monkeypatch, capfd)
         assert refused(simulate()) == "dyncollapse: --dim is not to my liking"
         assert warnings.showwarning is shown
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [([], (7, 1)), (["--threads", "1"], (1, 1)), (["--threads", "2"], (2, 2))]
+)
+def test_unset_threads_are_all_cores_for_sgd_and_one_for_an_operation(given, expected, simulate, monkeypatch):
+    seen = []
+
+    def trained(*runs, threads, **settings):
+        seen.append((threads, torch.get_num_threads()))
+        return train(*runs, **settings)
+
+    monkeypatch.setattr("dyncollapse.simulation.run.train", trained)
+    monkeypatch.setattr("dyncollapse.commands.simulate.cores", lambda: 7)
+    result = simulate("--dynamics", "sgd", "--json", *given)
+    assert result.exit_code == 0
+    assert seen[-1] == expected
+    assert json.loads(result.stdout)["config"]["threads"] == (int(given[1]) if given else None)
 
 
 def test_counts_beyond_all_reason_and_empty_names_are_refused(simulate, tmp_path):

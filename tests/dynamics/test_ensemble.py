@@ -156,6 +156,25 @@ def test_threads_change_no_bits(threads):
     assert all(torch.equal(a, b) for path in paths[1:] for a, b in zip(states(path), states(paths[0]), strict=True))
 
 
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.usefixtures("small_parts")
+def test_threads_that_are_asked_for_step_parts_and_change_no_bits(count, threads, monkeypatch):
+    threads(1)
+    weights, stream = start(torch.Generator().manual_seed(0))
+    alone = train(weights, stream, lr=0.1, steps=200)
+    seen, gradient = set(), Objective.gradient
+
+    def watched(*given):
+        seen.add((threading.current_thread().name, torch.get_num_threads()))
+        return gradient(*given)
+
+    monkeypatch.setattr(Objective, "gradient", watched)
+    path = train(weights, stream, lr=0.1, steps=200, threads=count)
+    assert len(seen) == count
+    assert {number for _, number in seen} == {1}
+    assert all(torch.equal(a, b) for a, b in zip(states(path), states(alone), strict=True))
+
+
 @pytest.mark.usefixtures("small_parts")
 def test_each_part_is_worth_a_thread():
     task = GaussianTask.block(DIM, 2)

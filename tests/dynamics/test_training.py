@@ -17,6 +17,7 @@ from dyncollapse import (
     Pairs,
     end_to_end,
     gaussian_init,
+    infonce,
     join_streams,
     record_steps,
     sample_flow,
@@ -252,6 +253,16 @@ def test_bad_settings_are_refused(settings, message):
     weights, pairs = draw(torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match=message):
         train(weights, pairs, **{"lr": 0.1, "steps": 1} | settings)
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1.0, 1e5, 1e12, 1e100])
+@pytest.mark.parametrize("views", VIEWS)
+def test_starts_of_any_size_train_as_by_differentiation(views, scale, generator):
+    weights = gaussian_init([4, 4], generator, (2,), scale)
+    stream = GaussianTask.block(4, 2, views=views).stream(8, generator, (2,), 32)
+    got, expected = (train(weights, stream, lr=0.1, steps=20, objective=o) for o in (Objective(), Objective(infonce)))
+    assert float((got.product[-1] - got.product[0]).abs().max()) > 1e-3 * scale
+    torch.testing.assert_close(got.product / scale, expected.product / scale, rtol=0, atol=1e-10)
 
 
 def test_bad_weights_are_refused(generator):

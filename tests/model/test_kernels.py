@@ -10,6 +10,7 @@ from helpers.reference import EPS, VIEWS, normal, problems
 from hypothesis import given
 
 from dyncollapse import GaussianTask, Pairs, gaussian_init, infonce_weights
+from dyncollapse.model import _kernels
 from dyncollapse.model._kernels import (
     add_product,
     distance_logits,
@@ -49,6 +50,7 @@ def test_the_force_is_lemma_2s(problem):
 @pytest.mark.parametrize("cached", [1, 2**22])
 def test_the_mean_force_is_that_of_all_batches(cached, runs, batches, dtype, dim, views, monkeypatch):
     set_constant(monkeypatch, "model._kernels.MOST_BYTES", cached)
+    set_constant(monkeypatch, "model._kernels.CACHED_BYTES", 2**10)  # several parts of a group of several batches
     generator = torch.Generator().manual_seed(0)
     (product,) = gaussian_init([dim, 3], generator, runs, 0.5)
     pairs = GaussianTask.block(dim, 2, views=views).sample(12, generator, (*batches, *runs))
@@ -59,6 +61,88 @@ def test_the_mean_force_is_that_of_all_batches(cached, runs, batches, dtype, dim
     assert float(expected.abs().max()) > 0.1
     # Sums of 12 numbers of order 1 in each of 12 rows; logits are of order 10.
     torch.testing.assert_close(got.double(), expected, rtol=0, atol=200 * torch.finfo(dtype).eps)
+
+
+def spread(case, dtype, views, generator):
+    """Five runs whose embeddings are of extreme size, or far apart in one way in the second and fourth run."""
+    task, tiny = GaussianTask.block(6, 3, 2.0, views=views), torch.finfo(dtype).tiny
+    (product,) = gaussian_init([6, 4], generator, (5,), 0.5)
+    pairs = task.sample(12, generator, (5,))
+    x, x_pos = pairs.anchor, pairs.positive
+    odd, far = torch.tensor([1, 3]), 0.25 / tiny**0.5  # its square is finite
+    if case == "huge weights":
+        product[odd] *= far / 100
+    elif case == "tiny weights":
+        product *= tiny**0.95
+    elif case == "clusters apart":
+        x[odd, 6:], x_pos[odd, 6:] = x[odd, 6:] + 1e4, x_pos[odd, 6:] + 1e4
+    elif case == "one sample apart":
+        x[odd, 0], x_pos[odd, 0] = x[odd, 0] + 1e3, x_pos[odd, 0] + 1e3
+    elif case == "one pair apart":
+        x[odd, 0], x_pos[odd, 0] = x[odd, 0] + 1e3, x_pos[odd, 0] - 1e3
+    elif case == "all apart":
+        product[odd] *= 30.0 if dtype == torch.float32 else 90.0
+    elif case == "positive far":
+        x_pos[odd] += 80.0
+    return product.to(dtype), Pairs(x, x_pos, views).to(dtype), odd
+
+
+@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("case", "beyond"),
+    [
+        ("moderate", False),
+        ("tiny weights", False),
+        ("positive far", None),
+        ("clusters apart", None),
+        ("huge weights", True),
+        ("one sample apart", False),
+        ("one pair apart", True),
+        ("all apart", True),
+    ],
+)
+def test_the_force_is_lemma_2s_at_any_distance(case, beyond, dtype, views, generator, monkeypatch):
+    product, pairs, odd = spread(case, dtype, views, generator)
+    safe, again = [], _kernels._safe_sums
+    monkeypatch.setattr(_kernels, "_safe_sums", lambda *given: safe.append(len(given[0])) or again(*given))
+    got = infonce_forces(product, pairs.anchor, pairs.positive, one_sided=views == "one-sided")
+    if beyond is not None:
+        assert safe == ([len(odd)] if beyond else [])  # only the runs that need it
+    for run in range(5):
+        alone = Pairs(pairs.anchor[run], pairs.positive[run], views)
+        expected = infonce_force(product[run], alone)
+        assert torch.isfinite(expected).all()
+        # Both sides round off logits, of the order of the embeddings' squares, and sums of the inputs' squares; weights
+        # stay between 0 and 1.
+        z, eps = alone.anchor.double() @ product[run].double().T, torch.finfo(dtype).eps
+        logits = float(
+            (z - z.mean(0)).square().sum(-1).max() + (alone.positive @ product[run].T).double().square().max()
+        )
+        inputs = float((alone.anchor - alone.anchor.mean(0)).abs().max() + (alone.positive - alone.anchor).abs().max())
+        torch.testing.assert_close(got[run], expected, rtol=0, atol=min(100 * eps * (1 + logits), 2) * inputs**2)
+
+
+@pytest.mark.parametrize("distance", [1.0, 15.0, 25.0, 34.0])
+def test_a_force_that_is_nearly_zero_keeps_its_digits(distance, generator):
+    # Samples of a grid, all positives near: the negatives' weights are down to exp(-34^2 / 2) = 1e-251 together.
+    x = distance * torch.cartesian_prod(*[torch.arange(3.0, dtype=torch.float64)] * 2)
+    x_pos = x + 0.1 * normal(generator, 9, 2)
+    expected = infonce_force(torch.eye(2, dtype=torch.float64), Pairs(x, x_pos))
+    got = infonce_forces(torch.eye(2, dtype=torch.float64), x, x_pos, one_sided=True)
+    assert float(expected.abs().max()) > 0
+    torch.testing.assert_close(got / expected.abs().max(), expected / expected.abs().max(), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_broken_number_stays_in_its_run(bad, generator):
+    (product,) = gaussian_init([4, 3], generator, (3,), 0.5)
+    pairs = GaussianTask.block(4, 2).sample(12, generator, (3,))
+    expected = infonce_forces(product, pairs.anchor, pairs.positive, one_sided=True)
+    product[1, 0, 0] = bad
+    got = infonce_forces(product, pairs.anchor, pairs.positive, one_sided=True)
+    assert torch.equal(got[[0, 2]], expected[[0, 2]])
+    assert torch.isnan(got[1]).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -99,7 +183,7 @@ def test_weights_of_the_negatives_are_eq_2s(problem):
 
 
 @pytest.mark.parametrize("first", [0, 3])
-@pytest.mark.parametrize("scale", [0.0, 1.0, 100.0])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 100.0, 1e20, 1e200])
 @pytest.mark.parametrize("pretend", [nullcontext, pretend_cuda])
 def test_negative_weights_are_the_softmax_without_its_diagonal(pretend, scale, first, generator):
     logits = scale * normal(generator, 2, 4, 7)

@@ -149,9 +149,9 @@ UNUSABLE = {
     "constant": (lambda z, *_: torch.zeros(z.shape[:-2], dtype=z.dtype), "cannot be differentiated"),
     "NaN": (lambda z, *_: (0 * z.sum((-2, -1))).log() * 0, "is NaN or infinite at the start; keep it finite there"),
     "a root at 0": (lambda z, *_: (z - z).square().sum((-2, -1)).sqrt(), "has a gradient that is NaN or infinite"),
-    "no gradients": (Wrong(lambda *_: None), r"Wrong.gradient returned a NoneType; it must return one of \(8, 2\)"),
-    "one gradient": (Wrong(lambda z, *_: (z,)), r"gradients of shapes \[\(8, 2\)\]; it must return one of"),
-    "sums": (Wrong(lambda z, z_pos, _: (z.sum(0), z_pos.sum(0))), r"gradients of shapes \[\(2,\), \(2,\)\]"),
+    "no gradients": (Wrong(lambda *_: None), r"Wrong.gradient returned a NoneType; it must return one of \(1, 8, 2\)"),
+    "one gradient": (Wrong(lambda z, *_: (z,)), r"gradients of shapes \[\(1, 8, 2\)\]; it must return one of"),
+    "sums": (Wrong(lambda z, z_pos, _: (z.sum(0), z_pos.sum(0))), r"gradients of shapes \[\(8, 2\), \(8, 2\)\]"),
 }
 
 

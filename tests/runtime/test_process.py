@@ -128,3 +128,11 @@ def test_memory_is_a_number_of_bytes_where_the_system_says(monkeypatch):
     for text, found in (("MemTotal: 9 kB\nMemAvailable:  7 kB\n", 7 * 1024), ("MemTotal: 9 kB\n", None), ("?", None)):
         monkeypatch.setattr("pathlib.Path.read_text", lambda _path, text=text: text)
         assert available_memory() == found
+
+
+@pytest.mark.parametrize(("task", "expected"), [("1", 1), ("0", 1), ("100000", None), ("", None), ("4(x2)", None)])
+def test_a_slurm_task_has_no_more_cores_than_slurm_gave_it(task, expected, monkeypatch):
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    everything = cores()
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", task)
+    assert cores() == (expected or everything)

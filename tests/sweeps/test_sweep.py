@@ -12,6 +12,7 @@ from helpers import forks
 from helpers.waiting import eventually
 
 from dyncollapse import Sweep, Trajectory, Workers, dask_workers, expand_grid, local_workers, slurm_workers
+from dyncollapse.dynamics.training import train
 from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import resolve
 from dyncollapse.simulation.run import run
@@ -130,14 +131,14 @@ class Killing:
     def __init__(self, folder, lives):
         self.folder, self.lives = folder, lives
 
-    def __call__(self, points, folder):
+    def __call__(self, points, folder, workers):
         for point in points:
             if point.configuration.aug_strength == 1.5 and len(list(self.folder.glob("death-*"))) < self.lives:
                 (self.folder / f"death-{time.monotonic_ns()}").touch()
-                run_pack([p for p in points if p.configuration.aug_strength < 1.5], folder)
+                run_pack([p for p in points if p.configuration.aug_strength < 1.5], folder, workers)
                 (folder / ".mine.partial").mkdir(exist_ok=True)
                 os.kill(os.getpid(), signal.SIGKILL)
-        return run_pack(points, folder)
+        return run_pack(points, folder, workers)
 
 
 @pytest.mark.parametrize("lives", [1, 99])
@@ -205,6 +206,39 @@ def test_two_workers_that_finish_one_point_agree(tmp_path):
 def test_threads_beyond_all_reason_are_a_failure_of_the_point(tmp_path):
     (result,) = run_pack([Point.of(resolve({**SMALL, "threads": 1000}))], tmp_path)
     assert result.failure.startswith("threads is 1000; it must be between 1 and ")
+
+
+@pytest.mark.parametrize(
+    ("given", "workers", "each"), [(None, 1, 8), (None, 3, 2), (None, 20, 1), (None, None, 1), (2, 1, 2), (1, 1, 1)]
+)
+@pytest.mark.parametrize("points", [1, 2])
+def test_workers_share_the_cores(points, given, workers, each, tmp_path, monkeypatch):
+    seen = []
+
+    def trained(*runs, threads, **settings):
+        seen.append((threads, torch.get_num_threads()))
+        return train(*runs, **settings)
+
+    for place in ("dyncollapse.simulation.run.train", "dyncollapse.sweeps.packing.train"):
+        monkeypatch.setattr(place, trained)
+    monkeypatch.setattr("dyncollapse.sweeps.points.cores", lambda: 8)
+    pack = [Point.of(resolve({**SMALL, "threads": given, "seed": seed})) for seed in range(points)]
+    assert [result.failure for result in run_pack(pack, tmp_path, workers)] == [None] * points
+    assert seen == [(each, given or 1)]
+
+
+def test_few_packs_leave_each_worker_more_cores(tmp_path, monkeypatch):
+    seen = []
+
+    def noted(pack, folder, workers):
+        seen.append(workers)
+        return run_pack(pack, folder)
+
+    monkeypatch.setattr("dyncollapse.sweeps.sweep.run_pack", noted)
+    for count in (2, 5, None):
+        workers = Workers(lambda: ThreadPoolExecutor(1), count)
+        sweep(tmp_path / str(count), aug_strength=[0.5, 1.5, 3.0], depth=[1]).run(workers, most_runs=2)
+    assert seen == [2] * 3 + [3] * 3 + [None] * 3
 
 
 @pytest.mark.parametrize("name", [".sweep.json.0123.partial", ".failures.json.0123.partial", "points/.a.0123.partial"])
