@@ -45,11 +45,13 @@ def sample_flow(
     max_evaluations: int = MOST_EVALUATIONS,
     record: Record | None = None,
     progress: Progress | None = None,
+    threads: int | None = None,
 ) -> Trajectory:
     """Integrate dW/dt = -dL/dW with L averaged over fixed batches, from `weights` at t = 0 (Lemmas 1 to 3).
 
-    Everything is computed in float64. One layer starts from 1e-290 or more, L >= 2 layers from weights whose velocity
-    does not underflow, |w|^(2L - 1) > 1e-300; smaller ones stay.
+    Everything is computed in float64, and the runs are taken one by one, each with its own steps. One layer starts from
+    1e-290 or more, L >= 2 layers from weights whose velocity does not underflow, |w|^(2L - 1) > 1e-300; smaller ones
+    stay.
 
     Args:
         weights: One tensor (*runs, out, in) per layer.
@@ -68,6 +70,7 @@ def sample_flow(
         max_evaluations: Evaluations of the velocity, per run, after which the flow is given up.
         record: Statistics to keep beside the weights, as in `train`.
         progress: Called with (t, t_end) after every solver step.
+        threads: CPU threads that take runs, by default as many as PyTorch has; the result does not depend on it.
 
     Returns:
         The states at exactly the given times. `meta` has the solver's settings and counts, and as "rest_time" the time
@@ -106,9 +109,10 @@ def sample_flow(
 
     if not smooth:
         _check_kinks(lambda trial: one_run((0,) * (weights[0].ndim - 2), None, trial), solver)
-    runs, threads = weights[0].shape[:-2], torch.get_num_threads() if weights[0].device.type == "cpu" else 1
+    runs = weights[0].shape[:-2]
+    several = min(math.prod(runs), threads or torch.get_num_threads()) if weights[0].device.type == "cpu" else 1
     return recorded(
-        lambda: run_by_run(one_run, runs, progress, threads) if runs else one_run((), progress), record, weights
+        lambda: run_by_run(one_run, runs, progress, several) if runs else one_run((), progress), record, weights
     )
 
 
@@ -122,8 +126,8 @@ def _check_kinks(flow: Callable[[Solver], Trajectory], solver: Solver) -> None:
         raise ValueError(
             f"the velocity of a ReLU network jumps at kinks, and steps over them grow as 1 / rtol: a run takes {tried} "
             f"evaluations at rtol {KINKED_RTOL:g}, so about {expected:.1g} at {solver.rtol:g}, and max_evaluations is "
-            f"{solver.max_evaluations}; give an rtol of at least {tried * KINKED_RTOL / solver.max_evaluations:.1g}, an "
-            "earlier time, or more evaluations"
+            f"{solver.max_evaluations}; give an rtol of at least {tried * KINKED_RTOL / solver.max_evaluations:.1g}, "
+            "an earlier time, or more evaluations"
         )
 
 
