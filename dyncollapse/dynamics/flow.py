@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -26,6 +27,9 @@ from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.theory.population import check_population_limit, population_force, population_jacobian, population_loss
 
+# Default rtol where the velocity jumps: ReLU networks.
+KINKED_RTOL = 1e-4
+
 
 def sample_flow(
     weights: Weights,
@@ -41,11 +45,13 @@ def sample_flow(
     max_evaluations: int = MOST_EVALUATIONS,
     record: Record | None = None,
     progress: Progress | None = None,
+    threads: int | None = None,
 ) -> Trajectory:
     """Integrate dW/dt = -dL/dW with L averaged over fixed batches, from `weights` at t = 0 (Lemmas 1 to 3).
 
-    Everything is computed in float64. One layer starts from 1e-290 or more, L >= 2 layers from weights whose velocity
-    does not underflow, |w|^(2L - 1) > 1e-300; smaller ones stay.
+    Everything is computed in float64, and the runs are taken one by one, each with its own steps. One layer starts from
+    1e-290 or more, L >= 2 layers from weights whose velocity does not underflow, |w|^(2L - 1) > 1e-300; smaller ones
+    stay.
 
     Args:
         weights: One tensor (*runs, out, in) per layer.
@@ -55,7 +61,8 @@ def sample_flow(
         biases: One tensor (*runs, out) per layer, or none.
         weight_decay: Its product with the weights is subtracted from the velocity.
         rtol: Relative tolerance: 1e-8 for linear networks, 1e-4 for ReLU. There the velocity jumps whenever a sample
-            crosses a kink, and the number of steps was measured to grow as 1 / rtol.
+            crosses a kink, and the number of steps was measured to grow as 1 / rtol. Below 1e-4 one run is tried at
+            1e-4 first, and the flow is refused if by that law it would take more than `max_evaluations`.
         atol: Absolute tolerance. The solver keeps each weight's error per step below atol + rtol |w|. The default is
             the round-off of the scale that the weight starts at, for ReLU 0.1 rtol of that scale, so that starts of any
             size escape on time. With 0 the error is relative, and modes that die keep their digits down to 1e-290.
@@ -63,6 +70,7 @@ def sample_flow(
         max_evaluations: Evaluations of the velocity, per run, after which the flow is given up.
         record: Statistics to keep beside the weights, as in `train`.
         progress: Called with (t, t_end) after every solver step.
+        threads: CPU threads that take runs, by default as many as PyTorch has; the result does not depend on it.
 
     Returns:
         The states at exactly the given times. `meta` has the solver's settings and counts, and as "rest_time" the time
@@ -91,18 +99,36 @@ def sample_flow(
     _check_weight_decay(weight_decay)
     smooth = objective.activation == "linear"
     method = method or ("DOP853" if smooth else "RK45")
-    solver = Solver(method, (1e-8 if smooth else 1e-4) if rtol is None else rtol, atol, max_evaluations)
+    solver = Solver(method, (1e-8 if smooth else KINKED_RTOL) if rtol is None else rtol, atol, max_evaluations)
     meta = {"dynamics": "flow", "weight_decay": weight_decay}
 
-    def one_run(index: tuple[int, ...], progress: Progress | None) -> Trajectory:
+    def one_run(index: tuple[int, ...], progress: Progress | None, solver: Solver = solver) -> Trajectory:
         equation = _sample_equation(len(weights), pairs_of_run(pairs, index), objective, weight_decay)
         start, shifts = tuple(w[index] for w in weights), [b[index] for b in biases]
         return integrate(start, shifts, equation, time, solver=solver, meta=meta, progress=progress)
 
-    runs, threads = weights[0].shape[:-2], torch.get_num_threads() if weights[0].device.type == "cpu" else 1
+    if not smooth:
+        _check_kinks(lambda trial: one_run((0,) * (weights[0].ndim - 2), None, trial), solver)
+    runs = weights[0].shape[:-2]
+    several = min(math.prod(runs), threads or torch.get_num_threads()) if weights[0].device.type == "cpu" else 1
     return recorded(
-        lambda: run_by_run(one_run, runs, progress, threads) if runs else one_run((), progress), record, weights
+        lambda: run_by_run(one_run, runs, progress, several) if runs else one_run((), progress), record, weights
     )
+
+
+def _check_kinks(flow: Callable[[Solver], Trajectory], solver: Solver) -> None:
+    """Refuse a flow over kinks that would take more evaluations than it may, judged by a run of low accuracy."""
+    if solver.rtol >= KINKED_RTOL:
+        return
+    tried = flow(replace(solver, rtol=KINKED_RTOL)).meta["evaluations"]
+    expected = tried * KINKED_RTOL / solver.rtol
+    if expected > solver.max_evaluations:
+        raise ValueError(
+            f"the velocity of a ReLU network jumps at kinks, and steps over them grow as 1 / rtol: a run takes {tried} "
+            f"evaluations at rtol {KINKED_RTOL:g}, so about {expected:.1g} at {solver.rtol:g}, and max_evaluations is "
+            f"{solver.max_evaluations}; give an rtol of at least {tried * KINKED_RTOL / solver.max_evaluations:.1g}, "
+            "an earlier time, or more evaluations"
+        )
 
 
 def _sample_equation(depth: int, pairs: Pairs, objective: Objective, weight_decay: float) -> Equation:

@@ -191,7 +191,7 @@ class Configuration:
         unit="threads",
         low=1,
         high=MOST_WORKERS,
-        unset="all cores for SGD of many `runs`, else 1",
+        unset="all cores for flows and for SGD of many `runs`, else 1",
     )
     dtype: Dtype = setting("float64", "Floating-point type of SGD; flows always use float64.", group="training")
     out: Text | None = setting(None, "", group="output")

@@ -33,7 +33,7 @@ def run(
         progress: Called as progress(name of the dynamics, done, total).
         keep: Called with the outcome so far whenever a dynamics has ended, also by an error.
         known: Records of dynamics that need not run again, by name.
-        threads: CPU threads for SGD, as in `train`.
+        threads: CPU threads for the runs of SGD and of sample flows, as in `train`.
 
     Returns:
         The outcome.
@@ -86,5 +86,6 @@ def _dynamics(
             objective=simulation.objective,
             biases=simulation.biases,
             progress=progress,
+            threads=threads,
         )
     return population_flow(simulation.weights, simulation.task, time, objective=simulation.objective, progress=progress)

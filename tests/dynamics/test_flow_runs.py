@@ -143,3 +143,16 @@ def test_a_population_limit_of_ones_own_is_checked():
         population_flow(start, task, 1.0, objective=Objective(Wrong()))
     with pytest.raises(ValueError, match="is for linear layers, not relu"):
         population_flow(start, task, 1.0, objective=Objective(Pull(), activation="relu"))
+
+
+def test_a_relu_flow_without_an_end_is_refused_before_it_starts(generator):
+    weights, pairs = draw(generator, runs=(2,))
+    objective = Objective(activation="relu")
+    flow = sample_flow(weights, pairs, 2.0, objective=objective)
+    with pytest.raises(
+        ValueError, match=r"a run takes \d+ evaluations at rtol 0.0001, so about .* at 1e-12, and max_eval"
+    ):
+        sample_flow(weights, pairs, 2.0, objective=objective, rtol=1e-12)
+    finer = sample_flow(weights, pairs, 2.0, objective=objective, rtol=1e-5)
+    assert finer.meta["evaluations"] > flow.meta["evaluations"]
+    torch.testing.assert_close(finer.product, flow.product, rtol=0, atol=1e-2)
