@@ -214,7 +214,7 @@ def _force(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool, safe: boo
     torch.sub(x_pos, x, out=shift)
     y = torch.add(anchors, shift, out=rest[0]) if rest else anchors
     z = torch.bmm(product, points.mT).view(count, -1, parts, n)
-    sums, share, c, ey = _safe_sums(z, y) if safe else _sums(z, y)
+    sums, share, c, ey = safe_sums(z, y) if safe else _sums(z, y)
     r = sums * share
     weights = torch.cat([r, -r, c] if rest else [r + c, -r], -1).mul_(0.5 / n)
     weighted = points * weights.unsqueeze(-1)
@@ -261,7 +261,7 @@ def _sums(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return sums, share, c, ey
 
 
-def _safe_sums(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def safe_sums(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`_sums` for any distances, with B for E."""
     anchors, shift, *rest = (part.mT for part in z.unbind(2))
     b, r = negative_weights(force_logits(anchors, shift, rest[0] if rest else anchors))
@@ -272,7 +272,7 @@ def _safe_sums(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _inexact(
     sums: Float[Tensor, "b n"], share: Float[Tensor, "b n"], r: Float[Tensor, "b n"]
 ) -> Int64[Tensor, " failed"] | None:
-    """Batches that `_safe_sums` computes better: exponentials underflowed in a row whose softmax has a small sum.
+    """Batches that `safe_sums` computes better: exponentials underflowed in a row whose softmax has a small sum.
 
     B then lacks up to n times the smallest normal number, over that sum. This is below the round-off of the largest r
     where every row's sum is large enough, and otherwise compared. Where the sums of the softmax are not small, the safe

@@ -104,8 +104,8 @@ def spread(case, dtype, views, generator):
 )
 def test_the_force_is_lemma_2s_at_any_distance(case, beyond, dtype, views, generator, monkeypatch):
     product, pairs, odd = spread(case, dtype, views, generator)
-    safe, again = [], _kernels._safe_sums
-    monkeypatch.setattr(_kernels, "_safe_sums", lambda *given: safe.append(len(given[0])) or again(*given))
+    safe, again = [], _kernels.safe_sums
+    monkeypatch.setattr(_kernels, "safe_sums", lambda *given: safe.append(len(given[0])) or again(*given))
     got = infonce_forces(product, pairs.anchor, pairs.positive, one_sided=views == "one-sided")
     if beyond is not None:
         assert safe == ([len(odd)] if beyond else [])  # only the runs that need it
