@@ -298,7 +298,13 @@ def _delivered(loader: "DataLoader[_Item]") -> Iterator[tuple[list[Tensor], Tens
             yield views, torch.tensor(indices, dtype=torch.int64), failures
     finally:
         # End the workers now: a traceback would keep them alive, and they ignore the SIGTERM that Python sends at exit.
+        # One that missed the loader's message would then be waited for for ever.
+        workers = getattr(collated, "_workers", ())
         del collated
+        for worker in workers:
+            if worker.is_alive():
+                worker.kill()
+                worker.join()
 
 
 class _Keys:
