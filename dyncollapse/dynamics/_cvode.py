@@ -23,6 +23,9 @@ LEAST_RTOL = 1e-15
 SHARE_OF_RTOL, SHARE_OF_ATOL = 0.3, 0.03
 # Where SUNDIALS looks for the file that takes its warnings. They would go to the terminal.
 WARNINGS = "SUNLOGGER_WARNING_FILENAME"
+# What a preconditioned product costs, in plain ones. Both ways are compared again after so many new step sizes, unless
+# one was so many times as expensive. Rules of thumb.
+PRICE, TRY_AGAIN, HOPELESS = 1.7, 16, 3
 # Threads that redirected the terminal in turns could lose it.
 ONE_AT_A_TIME = threading.RLock()
 
@@ -79,12 +82,37 @@ def solve_by_cvode(
     return np.array(states), counts, message
 
 
+class Choice:
+    """Whether a preconditioner pays: products with the Jacobian per linear solution, with it and without.
+
+    It is tried both ways, then kept to what was cheaper, and the other way is tried again from time to time unless it
+    was far more expensive.
+    """
+
+    def __init__(self) -> None:
+        """Begin with the preconditioner."""
+        self.using, self._costs, self._asked = True, dict[bool, float](), 0
+
+    def settle(self, products: int, solutions: int) -> bool:
+        """Take note of what the last way cost, and return whether to use the preconditioner next."""
+        if solutions:
+            cost = products / solutions * (PRICE if self.using else 1)
+            self._costs[self.using] = (cost + self._costs.get(self.using, cost)) / 2
+        self._asked += 1
+        own, other = self._costs.get(self.using), self._costs.get(not self.using)
+        again = other is not None and own is not None and self._asked % TRY_AGAIN == 0 and other < HOPELESS * own
+        if own is not None and (other is None or other < own or again):
+            self.using = not self.using
+        return self.using
+
+
 class Calls:
     """The functions that CVODE calls; they fill the arrays that it hands over."""
 
     def __init__(self, problem: Problem, watch: Watch) -> None:
         self._problem, self._watch = problem, watch
-        self._pace, self.products = 1.0, 0
+        self._pace, self.products, self.solutions = 1.0, 0, 0
+        self._choice, self._counted = Choice(), (0, 0)
         self._linear: Linearisation | None = None
         self._solve: Callable[[np.ndarray], np.ndarray] | None = None
 
@@ -93,7 +121,7 @@ class Calls:
 
         field, options = self._problem.field, {}
         if field.linearise is not None:
-            options["jactimes"] = CVODEJacTimes(self.linearise, self.multiply)
+            options["jactimes"] = CVODEJacTimes(self.begin, self.multiply)
             if field.preconditioned:  # from the right, so that errors are measured in the flow's own norm
                 options["precond"] = CVODEPrecond(self.prepare, self.precondition, "right")
         return CVODE(
@@ -109,6 +137,11 @@ class Calls:
     def velocity(self, tick: float, y: np.ndarray, result: np.ndarray) -> None:
         self._watch.evaluate()
         np.multiply(self._problem.field.velocity(self._problem.time(tick), y), self._problem.pace(tick), out=result)
+
+    def begin(self, tick: float, y: np.ndarray, velocity: np.ndarray) -> None:
+        """Prepare a linear solution."""
+        self.solutions += 1
+        self.linearise(tick, y, velocity)
 
     def linearise(self, tick: float, y: np.ndarray, _velocity: np.ndarray) -> None:
         assert self._problem.field.linearise is not None
@@ -127,7 +160,11 @@ class Calls:
     ) -> None:
         self.linearise(tick, y, velocity)
         assert self._linear is not None
-        self._solve, renewed[0] = self._linear.preconditioner(gamma * self._pace), 1
+        renewed[0] = 1
+        counted, self._counted = self._counted, (self.products, self.solutions)
+        if self._solve is not None or not self._choice.using:
+            self._choice.settle(self.products - counted[0], self.solutions - counted[1])
+        self._solve = self._linear.preconditioner(gamma * self._pace) if self._choice.using else None
 
     def precondition(
         self,

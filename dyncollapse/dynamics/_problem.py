@@ -132,12 +132,12 @@ class Watch:
 
     def step(self, tick: float, y: np.ndarray) -> None:
         """Take note of an accepted step. Raises NoStep for a state that is not finite."""
-        t = self.problem.time(tick)
+        t, largest = self.problem.time(tick), float(np.abs(y).max())
         if self.last is not None:
             before, state = self.last
-            still = np.abs(y - state).max() <= self.rest_speed * (t - before) * np.abs(y).max()
+            still = np.abs(y - state).max() <= self.rest_speed * (t - before) * largest
             self.resting_since = (before if self.resting_since is None else self.resting_since) if still else None
-        if not np.isfinite(y).all():  # LSODA would go on
+        if not math.isfinite(largest):  # LSODA would go on
             raise NoStep
         self.last, self.tried = (t, y.copy()), 0
         if len(self.reached) < len(self.problem.ticks) and tick >= self.problem.ticks[len(self.reached)]:

@@ -1,16 +1,19 @@
 """From a configuration to what the dynamics need: task, objective, initial weights and batches."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
+from dyncollapse.dynamics.ensemble import BLOW_UP
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.initialisers import gaussian_init, spectrum_init, uniform_biases, uniform_init
-from dyncollapse.model.networks import Weights
+from dyncollapse.model.networks import Weights, end_to_end
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.streams import JoinedStream, PairStream
+from dyncollapse.runtime.settings import SettingError
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.footprint import check_room, simulation_bytes
 
@@ -76,6 +79,7 @@ def build(configuration: Configuration) -> Simulation:
     else:
         initialise = gaussian_init if configuration.init == "gaussian" else uniform_init
         weights = initialise(widths, source, runs, scale)
+    _check_size(end_to_end(weights), dtype)
     biases = uniform_biases(widths, source, runs) if configuration.bias else ()
     draw, probe = (Generator(device).manual_seed(int(torch.randint(2**62, (), generator=source))) for _ in range(2))
     return Simulation(
@@ -87,3 +91,13 @@ def build(configuration: Configuration) -> Simulation:
         task.stream(configuration.batch_size, draw, runs, configuration.pool or None),
         task.sample(PROBE_SAMPLES, probe),
     )
+
+
+def _check_size(product: Tensor, dtype: torch.dtype) -> None:
+    """Refuse layers whose product, after growth by BLOW_UP, would have squares beyond the largest number."""
+    largest, most = float(product.abs().max()), math.sqrt(torch.finfo(dtype).max) / (10 * BLOW_UP)
+    if not largest < most:
+        raise SettingError(
+            f"the initial layers multiply to entries of {largest:.3g}; their squares must stay numbers, so at most "
+            f"{most:.1g} is allowed; lower `init_scale` or `depth`"
+        )

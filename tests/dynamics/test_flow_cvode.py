@@ -132,3 +132,23 @@ def test_a_flow_may_last_longer_than_anyone_waits(generator):
     weights, task = gaussian_init([2, 2], generator, (), 0.3), GaussianTask.block(2, 2, 0.5)
     path = population_flow(weights, task, [1e3, 1e60])
     torch.testing.assert_close(path.singular_values[1], path.singular_values[0], rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize(("given", "plain"), [(4, 12), (6, 4)])
+def test_the_preconditioner_is_used_where_it_pays(given, plain):
+    # Products per solution with it and without; the dearer way is tried again now and then.
+    choice, used = _cvode.Choice(), []
+    for _ in range(100):
+        used.append(choice.using)
+        choice.settle(given if choice.using else plain, 1)
+    pays = given < plain
+    assert used.count(pays) > 80
+    assert (not pays) in used[2:]
+
+
+def test_a_way_without_hope_is_tried_once():
+    choice, used = _cvode.Choice(), []
+    for _ in range(100):
+        used.append(choice.using)
+        choice.settle(1 if choice.using else 1000, 1)
+    assert used.count(False) == 1
