@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import torch
 from scipy.linalg import eigh
@@ -9,7 +10,14 @@ from torch import Tensor
 
 from dyncollapse.claims.check import Measured, assume, claim
 from dyncollapse.claims.paper_one_layer import ROUND_OFF, relative_error
-from dyncollapse.claims.sampling import SIGMAS, force_of_batches, largest_deviation, random_task, resting_square
+from dyncollapse.claims.sampling import (
+    SIGMAS,
+    force_of_batches,
+    largest_deviation,
+    over_batches,
+    random_task,
+    resting_square,
+)
 from dyncollapse.dynamics.flow import population_flow, sample_flow
 from dyncollapse.dynamics.training import train
 from dyncollapse.model.choices import VIEWS
@@ -26,6 +34,11 @@ from dyncollapse.theory.population import negatives_needed, population_force, po
 AT_REST = 1e-8
 
 OBJECTIVES = (Objective(), Objective("dot", 0.5), Objective("spectral"))
+
+
+def _losses_at(p: Tensor, pairs: Pairs) -> Tensor:
+    """Eq. 2 on each of several batches, for one layer P."""
+    return Objective().value((p.expand(len(pairs.anchor), *p.shape),), pairs)
 
 
 @claim("population-limit", "not in the paper (5a)", "largest deviation of X and L, in standard errors")
@@ -49,8 +62,8 @@ def population_limit() -> Measured:
         limit = population_force(p, task, Objective())
         bias = float(negatives_needed(p, task)) / n * float(limit.abs().max())
         deviations.append(largest_deviation(force, limit, bias))
-        layers = (p.expand(batches, 3, 3).contiguous(),)
-        losses = Objective().value(layers, task.sample(n, torch.Generator().manual_seed(1), (batches,)))
+        pairs = task.sample(n, torch.Generator().manual_seed(1), (batches,))
+        losses = over_batches(partial(_losses_at, p), pairs)
         spread = float(negatives_needed(p, task)) / n
         deviations.append(largest_deviation(losses - math.log(n), population_loss(p, task, Objective()), spread))
         if views == "two-sided":
