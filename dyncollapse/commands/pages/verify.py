@@ -11,7 +11,7 @@ verify = page(
 
     Measures every lemma, theorem and corollary of the paper, and every statement beyond it: a number, and the bound
     that it must respect. Theorem 2 is wrong as printed, so its check is expected to fail. The exit code is 1 if any
-    claim behaves unlike expected. All claims take about ten seconds on two cores.
+    claim behaves unlike expected. All claims take about 15 seconds on one core.
     """,
     click.option(
         "--claim",
