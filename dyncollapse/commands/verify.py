@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from dyncollapse.claims import CLAIMS, Checked, as_values
+from dyncollapse.claims import CLAIMS, Checked, Claim, as_values
 from dyncollapse.claims.run import check_claims
 from dyncollapse.commands.console import open_console, open_table
 from dyncollapse.commands.shared import bad_input, fail, use_machine
@@ -36,9 +36,9 @@ def verify(names: tuple[str, ...], workers: int | None, as_json: bool) -> None:
                 checked.append(result)
                 progress("claims", len(checked), len(chosen))
     except KeyboardInterrupt:
-        print_claims(_in_order(checked), to_stderr=True)
+        print_claims(_in_order(checked, chosen), to_stderr=True)
         fail(130, f"Interrupted after {len(checked)} of {len(chosen)} claims.")
-    checked = _in_order(checked)
+    checked = _in_order(checked, chosen)
     if as_json:
         click.echo(json.dumps({"claims": [as_values(result) for result in checked]}, allow_nan=False))
     print_claims(checked, to_stderr=as_json)
@@ -48,9 +48,9 @@ def verify(names: tuple[str, ...], workers: int | None, as_json: bool) -> None:
         fail(1, f"unlike expected: {', '.join(result.claim.name for result in surprising)}")
 
 
-def _in_order(checked: Sequence[Checked]) -> list[Checked]:
-    """Results in the order of all claims."""
-    return sorted(checked, key=lambda result: CLAIMS.index(result.claim))
+def _in_order(checked: Sequence[Checked], chosen: Sequence[Claim]) -> list[Checked]:
+    """Results in the order of the chosen claims."""
+    return sorted(checked, key=lambda result: chosen.index(result.claim))
 
 
 def print_claims(checked: Sequence[Checked], *, to_stderr: bool) -> None:

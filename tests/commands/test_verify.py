@@ -203,6 +203,14 @@ def test_workers_change_neither_numbers_nor_order(verify, started):
     assert [found["name"] for found in shown[1]] == [candidate.name for candidate in QUICK]
 
 
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_claims_are_shown_in_the_order_in_which_they_are_named(verify, started, count):
+    named = ["lemma-3", "lemma-1", "lemma-2"]
+    result = verify("--json", "--workers", count, *(word for name in named for word in ("--claim", name)))
+    assert [found["name"] for found in json.loads(result.stdout)["claims"]] == named
+    assert started == ([2] if count == "2" else [])
+
+
 def test_ctrl_c_keeps_what_workers_have_checked_in_the_order_of_the_claims(verify, started, monkeypatch):
     def checked_backwards(chosen, _workers):
         yield from map(run_check, [chosen[2], chosen[0]])
