@@ -37,7 +37,7 @@ def surprising(tree: Path, names: list[str]) -> list[str]:
     chosen = [word for name in names for word in ("--claim", name)]
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
-        [sys.executable, "-m", "dyncollapse", "verify", "--json", *chosen],
+        [sys.executable, "-m", "dyncollapse", "verify", "--json", "--workers", "1", *chosen],
         check=False,
         capture_output=True,
         text=True,

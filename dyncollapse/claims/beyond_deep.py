@@ -105,7 +105,7 @@ def theorem_2_certificate() -> Measured:
     ratios, bounds = [], []
     for scale in (0.02, 0.05, 0.2):
         weights = gaussian_init([4] * 3, torch.Generator().manual_seed(0), (4,), scale)
-        end = population_flow(weights, task, 100.0).final()
+        end = population_flow(weights, task, 100.0, rtol=1e-4).final()  # the bound holds for any two layers
         for w1, w2 in zip(*end, strict=True):
             report = alignment_report(w1, w2)
             finite = torch.isfinite(report.bounds)

@@ -7,11 +7,13 @@ from torch import Tensor
 
 from dyncollapse.claims.check import Measured, assume, claim
 from dyncollapse.claims.paper_one_layer import ROUND_OFF, relative_error
-from dyncollapse.claims.sampling import SIGMAS, largest_deviation, random_task, resting_square
+from dyncollapse.claims.sampling import SIGMAS, largest_deviation, over_batches, random_task, resting_square
 from dyncollapse.dynamics.flow import population_flow
 from dyncollapse.model.choices import VIEWS
 from dyncollapse.model.gaussian import GaussianTask
+from dyncollapse.model.networks import Weights
 from dyncollapse.model.objective import Objective
+from dyncollapse.model.pairs import Pairs
 from dyncollapse.theory.equilibria import growth_rates, rest_singular_values
 from dyncollapse.theory.population import negatives_needed, population_force, population_loss
 from dyncollapse.theory.riccati import riccati_gram
@@ -21,9 +23,13 @@ LOSSES = (Objective("dot", 0.5), Objective("spectral"))
 
 def _losses_and_pulls(objective: Objective, task: GaussianTask, p: Tensor, n: int, batches: int) -> tuple[Tensor, ...]:
     """The loss and -dL/dP at P on fresh batches of n pairs: (batches,) and (batches, d, d)."""
-    layers, generator = (p.expand(batches, *p.shape).contiguous(),), torch.Generator().manual_seed(1)
-    pairs = task.sample(n, generator, (batches,))
-    return objective.value(layers, pairs), -objective.gradient(layers, pairs)[0]
+    pairs = task.sample(n, torch.Generator().manual_seed(1), (batches,))
+
+    def layers(some: Pairs) -> Weights:
+        return (p.expand(len(some.anchor), *p.shape).contiguous(),)
+
+    losses = over_batches(lambda some: objective.value(layers(some), some), pairs)
+    return losses, -over_batches(lambda some: objective.gradient(layers(some), some)[0], pairs)
 
 
 @claim("bilinear-limit", "not in the paper (5d)", "largest deviation of P X and of the loss, in standard errors")

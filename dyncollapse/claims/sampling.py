@@ -1,5 +1,7 @@
 """Shared by claims about samples: tasks without special axes, means over batches, SGD at rest, standard errors."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -8,11 +10,14 @@ from dyncollapse.model.forces import infonce_force
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.initialisers import balanced_init
 from dyncollapse.model.objective import Objective
+from dyncollapse.model.pairs import Pairs
 from dyncollapse.theory.equilibria import rest_singular_values
 from dyncollapse.theory.population import negatives_needed
 
 # Width of statistical bounds in standard errors: a correct statement then fails once in two million draws.
 SIGMAS = 5
+# Numbers of an array over pairs of samples that is quick to go through: 512 kB, which fit the cache of a core.
+CACHED = 2**16
 
 
 def random_task(dim: int, views: str, generator: torch.Generator) -> GaussianTask:
@@ -24,7 +29,15 @@ def random_task(dim: int, views: str, generator: torch.Generator) -> GaussianTas
 
 def force_of_batches(task: GaussianTask, product: Tensor, n: int, batches: int, seed: int = 0) -> Tensor:
     """X of Lemma 2 on fresh batches of n pairs: (batches, d, d)."""
-    return infonce_force(product, task.sample(n, torch.Generator().manual_seed(seed), (batches,)))
+    pairs = task.sample(n, torch.Generator().manual_seed(seed), (batches,))
+    return over_batches(lambda some: infonce_force(product, some), pairs)
+
+
+def over_batches(measure: Callable[[Pairs], Tensor], pairs: Pairs) -> Tensor:
+    """What `measure` gives for each batch (batches, ...) of pairs (batches, n, d), a few batches at a time."""
+    some = max(1, CACHED // pairs.anchor.shape[-2] ** 2)
+    parts = zip(pairs.anchor.split(some), pairs.positive.split(some), strict=True)
+    return torch.cat([measure(Pairs(anchor, positive, pairs.views)) for anchor, positive in parts])
 
 
 def largest_deviation(samples: Tensor, expected: Tensor, bias: float = 0.0) -> float:

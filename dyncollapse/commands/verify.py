@@ -6,14 +6,17 @@ from collections.abc import Sequence
 
 import click
 
-from dyncollapse.claims import CLAIMS, Checked, as_values, run_check
+from dyncollapse.claims import CLAIMS, Checked, Claim, as_values
+from dyncollapse.claims.run import check_claims
 from dyncollapse.commands.console import open_console, open_table
-from dyncollapse.commands.shared import fail, use_machine
+from dyncollapse.commands.shared import bad_input, fail, use_machine
+from dyncollapse.runtime.executors import local_workers
+from dyncollapse.runtime.process import cores
 from dyncollapse.runtime.progress import progress_bars
 from dyncollapse.runtime.settings import did_you_mean
 
 
-def verify(names: tuple[str, ...], as_json: bool) -> None:
+def verify(names: tuple[str, ...], workers: int | None, as_json: bool) -> None:
     """Check the claims of these names, or all, and print what each one measured."""
     known = {claim.name: claim for claim in CLAIMS}
     if unknown := [name for name in names if name not in known]:
@@ -21,16 +24,21 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
         if "," in unknown[0]:
             told = "give one claim per --claim, which is repeatable"
         fail(2, f"--claim is {', '.join(unknown)}; {told}")
-    use_machine("cpu", 1)  # sums in one order on every machine; small matrices gain nothing from threads
     chosen, checked = [known[name] for name in dict.fromkeys(names)] or list(CLAIMS), list[Checked]()
+    with bad_input():
+        use_machine("cpu", 1, workers or 0)  # sums in one order everywhere; small matrices gain nothing from threads
+        # Processes import for seconds, and most single claims take less.
+        count = min(workers or (1 if names else cores()), len(chosen))
+        processes = local_workers(count) if count > 1 else None
     try:
-        with progress_bars(("claims",)) as progress:
-            for done, claim in enumerate(chosen, 1):
-                checked.append(run_check(claim))
-                progress("claims", done, len(chosen))
+        with progress_bars(("claims",)) as progress, bad_input():
+            for result in check_claims(chosen, processes):
+                checked.append(result)
+                progress("claims", len(checked), len(chosen))
     except KeyboardInterrupt:
-        print_claims(checked, to_stderr=True)
+        print_claims(_in_order(checked, chosen), to_stderr=True)
         fail(130, f"Interrupted after {len(checked)} of {len(chosen)} claims.")
+    checked = _in_order(checked, chosen)
     if as_json:
         click.echo(json.dumps({"claims": [as_values(result) for result in checked]}, allow_nan=False))
     print_claims(checked, to_stderr=as_json)
@@ -38,6 +46,11 @@ def verify(names: tuple[str, ...], as_json: bool) -> None:
         print_explanation(checked, to_stderr=as_json)
     if surprising := [result for result in checked if result.surprising]:
         fail(1, f"unlike expected: {', '.join(result.claim.name for result in surprising)}")
+
+
+def _in_order(checked: Sequence[Checked], chosen: Sequence[Claim]) -> list[Checked]:
+    """Results in the order of the chosen claims."""
+    return sorted(checked, key=lambda result: chosen.index(result.claim))
 
 
 def print_claims(checked: Sequence[Checked], *, to_stderr: bool) -> None:

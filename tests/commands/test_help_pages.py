@@ -1,7 +1,9 @@
 """Pages of help: a question, options below headings with units and defaults, an example, and topics."""
 
+import gc
 import re
 import shlex
+import sys
 
 import click
 import pytest
@@ -10,7 +12,7 @@ from helpers.commands import PAGES
 
 from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.bridge.recipe import Recipe
-from dyncollapse.commands.help_pages import GroupedCommand, grouped_option
+from dyncollapse.commands.help_pages import GroupedCommand, grouped_option, imported
 from dyncollapse.commands.main import main
 from dyncollapse.commands.options import record_options
 from dyncollapse.commands.topics import topic_names
@@ -107,3 +109,25 @@ def test_options_without_a_group_come_last_and_arguments_nowhere():
     shown = CliRunner().invoke(bath, ["--help"]).output
     assert headings(shown) == ["Encoder", "Water", "Size", "Other"]
     assert shown.count("ROOM") == shown.count("[required]") == 1
+
+
+def test_a_command_is_imported_without_looking_for_garbage_which_is_looked_for_afterwards(tmp_path, monkeypatch):
+    (tmp_path / "made_up_command.py").write_text("import gc\n\nCOLLECTED = gc.isenabled()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        assert not imported("made_up_command").COLLECTED
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
+        gc.unfreeze()
+        assert imported("made_up_command") is sys.modules["made_up_command"]
+        assert gc.get_freeze_count() == 0  # what a program has made since then may be garbage
+    finally:
+        gc.unfreeze()
+        sys.modules.pop("made_up_command", None)
+
+
+def test_a_command_that_cannot_be_imported_leaves_the_search_for_garbage_as_it_was():
+    with pytest.raises(ModuleNotFoundError):
+        imported("no_such_command")
+    assert gc.isenabled()
+    gc.unfreeze()

@@ -1,6 +1,7 @@
 """`dyncollapse verify` as a user types it."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from click.testing import CliRunner
@@ -8,8 +9,10 @@ from helpers.constants import set_constant
 from helpers.programs import messages, refused
 
 from dyncollapse.claims import CLAIMS, Measured
-from dyncollapse.claims.check import claim
+from dyncollapse.claims.check import claim, run_check
 from dyncollapse.commands.main import main
+from dyncollapse.runtime.dispatch import Workers
+from dyncollapse.runtime.process import cores
 
 
 @claim("fine", "a source", "a number")
@@ -52,7 +55,8 @@ def stopped():
 def verify(monkeypatch):
     def invoke(*options, claims=CLAIMS):
         set_constant(monkeypatch, "commands.verify.CLAIMS", tuple(claims))
-        return CliRunner().invoke(main, ["verify", *options])
+        here = () if "--workers" in options else ("--workers", "1")  # other processes know no claims made up here
+        return CliRunner().invoke(main, ["verify", *options, *here])
 
     return invoke
 
@@ -157,3 +161,70 @@ def test_ctrl_c_before_the_first_claim_is_done(verify):
     result = verify(claims=[stopped, fine])
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1] == "dyncollapse: Interrupted after 0 of 2 claims."
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Threads in place of processes, and how many were asked for each time."""
+    counts = []
+
+    def local_workers(count):
+        counts.append(count)
+        return Workers(lambda: ThreadPoolExecutor(count), count)
+
+    monkeypatch.setattr("dyncollapse.commands.verify.local_workers", local_workers)
+    return counts
+
+
+QUICK = [candidate for candidate in CLAIMS if candidate.name in ("lemma-1", "lemma-2", "lemma-2-psd", "lemma-3")]
+
+
+def test_all_claims_are_checked_on_all_cores_and_one_claim_here(started, monkeypatch):
+    monkeypatch.setattr("dyncollapse.commands.verify.cores", lambda: 3)
+    set_constant(monkeypatch, "commands.verify.CLAIMS", tuple(QUICK))
+    assert CliRunner().invoke(main, ["verify"]).exit_code == 0
+    assert started == [3]
+    assert CliRunner().invoke(main, ["verify", "--claim", "lemma-1", "--claim", "lemma-2"]).exit_code == 0
+    assert started == [3]
+
+
+def test_no_more_workers_than_claims(verify, started):
+    assert verify("--workers", str(cores() + 1), "--claim", "lemma-1", "--claim", "lemma-2").exit_code == 0
+    assert started == [2]
+
+
+def test_workers_change_neither_numbers_nor_order(verify, started):
+    shown = [json.loads(verify("--json", "--workers", n, claims=QUICK).stdout)["claims"] for n in ("1", "4")]
+    assert started == [4]
+    for claims in shown:
+        for found in claims:
+            del found["seconds"]
+    assert shown[0] == shown[1]
+    assert [found["name"] for found in shown[1]] == [candidate.name for candidate in QUICK]
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_claims_are_shown_in_the_order_in_which_they_are_named(verify, started, count):
+    named = ["lemma-3", "lemma-1", "lemma-2"]
+    result = verify("--json", "--workers", count, *(word for name in named for word in ("--claim", name)))
+    assert [found["name"] for found in json.loads(result.stdout)["claims"]] == named
+    assert started == ([2] if count == "2" else [])
+
+
+def test_ctrl_c_keeps_what_workers_have_checked_in_the_order_of_the_claims(verify, started, monkeypatch):
+    def checked_backwards(chosen, _workers):
+        yield from map(run_check, [chosen[2], chosen[0]])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dyncollapse.commands.verify.check_claims", checked_backwards)
+    result = verify("--workers", "2", claims=QUICK)
+    assert started == [2]
+    assert result.exit_code == 130
+    rows = [line.split()[0] for line in result.stderr.splitlines()]
+    assert rows.index("lemma-1") < rows.index("lemma-2-psd")
+    assert result.stderr.splitlines()[-1] == "dyncollapse: Interrupted after 2 of 4 claims."
+
+
+@pytest.mark.parametrize("count", ["0", "100000"])
+def test_workers_that_cannot_be_are_one_line_and_exit_2(verify, count):
+    assert "--workers" in refused(verify("--workers", count))
