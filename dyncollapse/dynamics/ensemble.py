@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -194,7 +195,7 @@ class _Part:
     def numbers_per_step(self) -> int:
         """Numbers that a step goes through; of a weight matrix about as often as of an n x d array."""
         *batches, n, d = self.batch.anchor.shape
-        runs = torch.broadcast_shapes(self.weights[0].shape[:-2], batches)
+        runs = np.broadcast_shapes(self.weights[0].shape[:-2], batches)
         return math.prod(runs) * numbers_per_step(n, d) + 8 * sum(w.numel() for w in self.weights)
 
     def advance(self, steps: int) -> None:

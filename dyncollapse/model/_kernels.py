@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable
 from functools import partial
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -191,9 +192,9 @@ def cut(size: int, *tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
 
 def _by_batches(kernel: Kernel, product: Tensor, x: Tensor, x_pos: Tensor) -> Tensor:
     """What the kernel makes of each batch. Axes of batches and of runs are broadcast and taken as one."""
-    lead = x.shape[:-2]
+    lead: tuple[int, ...] = x.shape[:-2]
     if len(lead) != 1 or product.shape[:-2] != lead:
-        lead = torch.broadcast_shapes(product.shape[:-2], lead)
+        lead = np.broadcast_shapes(product.shape[:-2], lead)  # the same function of PyTorch imports sympy
         product, x, x_pos = (t.expand(*lead, *t.shape[-2:]).reshape(-1, *t.shape[-2:]) for t in (product, x, x_pos))
     size = len(x) if x.is_cuda else fitting(MOST_BYTES, x.itemsize * x.shape[-2] ** 2)
     made = [kernel(*part) for part in cut(size, product, x, x_pos)]

@@ -8,6 +8,7 @@ the inputs. A network with biases is one with a further input that is always 1, 
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -193,7 +194,7 @@ def _tilt(left: list[Tensor], right: list[Tensor], positive: Tensor, scale: floa
     Against the positive's own change, the mean of a row's changes is a sum over negatives, which keeps its digits where
     the positive has nearly all of the weight.
     """
-    runs = [torch.broadcast_shapes(*(part.shape[:-1] for part in parts)) for parts in ([*left, positive], right)]
+    runs = [np.broadcast_shapes(*(part.shape[:-1] for part in parts)) for parts in ([*left, positive], right)]
     rows, columns = (
         torch.cat([part.expand(*shape, part.shape[-1]) for part in parts], -1)
         for parts, shape in zip(([*left, -positive], [*right, torch.ones_like(right[0][..., :1])]), runs, strict=True)
