@@ -28,13 +28,15 @@ CASES = list(itertools.product((1e4, 1e6), ("one-sided", "two-sided"), (0.1, 0.3
 
 SIZES = {"32": (32, 2), "64": (64, 2), "128": (128, 2), "256": (256, 2), "512, one layer": (512, 1)}
 FRESH = """
-import json, resource, sys, time
+import json, sys, time
+from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 from dyncollapse import GaussianTask, gaussian_init, population_flow, recycle_freed_memory
 dim, depth = map(int, sys.argv[1:])
 recycle_freed_memory()
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+# Linux only; unlike ru_maxrss, it starts anew in a program that a large one has started.
+peak = lambda: int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
 before = peak()
 weights = gaussian_init([dim] * (depth + 1), torch.Generator().manual_seed(0), scale=0.1)
 with threadpool_limits(1):
