@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from threadpoolctl import threadpool_limits
+
 from dyncollapse.dynamics.training import Diverged
 from dyncollapse.runtime.process import torch_threads
 from dyncollapse.simulation.build import build
@@ -76,7 +78,7 @@ def _seconds(pack: Sequence[Configuration], watched: float = WATCHED) -> float:
     """Seconds of one pack: SGD of all its runs at once, flows point by point."""
     first = replace(pack[0], pool=min(pack[0].pool, 4 * pack[0].batch_size))  # a short look needs few samples
     together = replace(first, runs=sum(c.runs for c in pack), steps=min(STEPS, first.steps), dynamics=("sgd",))
-    with torch_threads(first.threads):
+    with torch_threads(first.threads), threadpool_limits(first.threads, "blas"):
         total = _report_seconds(first) * len(first.dynamics) * len(pack)
         for name in first.dynamics:
             if name == "sgd":
@@ -106,8 +108,7 @@ def _watch(configuration: Configuration, watched: float, times: float = 1.0) -> 
     (name,), began = configuration.dynamics, clock.perf_counter()
     simulation = build(configuration)
     started, share = clock.perf_counter(), 0.0
-    # The runs of a population flow are integrated one after the other, those of a sample flow together.
-    parts = configuration.runs if name == "population" else 1
+    parts = turns(configuration, name)
 
     def look(_name: str, done: float, total: float) -> None:
         nonlocal share, started
@@ -133,6 +134,11 @@ def _watch(configuration: Configuration, watched: float, times: float = 1.0) -> 
     except Exception:  # a failure is reported when the sweep runs; here it counts for the time until it happened
         share = share or 1.0
     return started - began + times * (clock.perf_counter() - started) / max(share, LEAST_SHARE)
+
+
+def turns(configuration: Configuration, name: str) -> int:
+    """How many runs of a flow a thread integrates, one after the other; only runs of a sample flow share threads."""
+    return math.ceil(configuration.runs / (configuration.threads if name == "flow" else 1))
 
 
 def _peak_memory(more: int) -> int | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from dyncollapse.dynamics.solver import FlowFailed
 from dyncollapse.dynamics.training import Diverged
@@ -81,6 +82,7 @@ def run_pack(points: Sequence[Point], folder: Path) -> list[PointResult]:
     except ValueError as error:
         return [PointResult(point.name, str(error)) for point in points]
     torch.set_num_threads(threads)  # allowed: this process belongs to the sweep
+    threadpool_limits(threads, "blas")  # NumPy's, in population flows: workers that take all cores wait for each other
     recycle_freed_memory()
     waiting = [point for point in points if not (folder / point.name).exists()]
     trained = _train(waiting)
@@ -104,7 +106,7 @@ def _run_point(point: Point, trained: tuple[Simulation, Trajectory] | None, fold
     """Finish and save one point; return why that failed, in one line, or None."""
     try:
         with out_of_memory_raised():
-            # A flow is integrated for its point alone, since the points of one system of equations share their steps.
+            # A flow is integrated for its point alone: each of its runs has steps of its own.
             simulation, path = trained or (build(point.configuration), None)
             known = {} if path is None else {"sgd": path}
             save_point(point.name, run(simulation, lambda *_: None, lambda _: None, known), folder)
