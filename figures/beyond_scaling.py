@@ -14,8 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from dyncollapse import GaussianTask, Objective, gaussian_init, population_flow, sample_flow, stack_pairs
-from dyncollapse.dynamics.trajectory import Trajectory
+from dyncollapse import GaussianTask, Objective, Trajectory, gaussian_init, population_flow, sample_flow, stack_pairs
 
 SEED, REPEATS = 0, 5
 BASE = {"batch size": 128, "dimension": 16, "depth": 1, "runs": 8}
