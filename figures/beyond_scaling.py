@@ -1,8 +1,11 @@
-"""Beyond the paper: time and memory of an SGD step against batch size, dimension, depth and runs."""
+"""Beyond the paper: time and memory of an SGD step against batch size, dimension, depth and runs, and that of flows."""
 
+import platform
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from dyncollapse import GaussianTask, Objective, gaussian_init
+from dyncollapse import GaussianTask, Objective, Trajectory, gaussian_init, population_flow, sample_flow, stack_pairs
 
 SEED, REPEATS = 0, 5
 BASE = {"batch size": 128, "dimension": 16, "depth": 1, "runs": 8}
@@ -19,13 +22,20 @@ BASE = {"batch size": 128, "dimension": 16, "depth": 1, "runs": 8}
 # and N^2 + N d + depth d^2 in memory, both times the runs.
 MOST = {"batch size": (2, 2), "dimension": (3, 2), "depth": (1, 1), "runs": (1, 1)}
 LABELS = {"batch size": "batch size $N$", "dimension": "dimension $d$", "depth": "layers", "runs": "runs at once"}
+# Flows of one run to FLOW_TIME; the sample flow on FLOW_BATCHES of FLOW_SAMPLES pairs.
+FLOW_BASE, FLOW_TIME, FLOW_BATCHES, FLOW_SAMPLES = {"dimension": 8, "depth": 2}, 100, 2, 64
+FLOWS = {"population, CVODE": "CVODE", "population, LSODA": "LSODA", "sample, DOP853": "DOP853"}
+# LSODA's Jacobian of more weights takes longer than all the rest of the figure.
+LSODA_WEIGHTS = 600
 
 
 def draw(quick: bool) -> Result:
-    """Draw time, arithmetic and peak memory of one step against each size, with the others fixed."""
+    """Draw time, arithmetic and peak memory of one step against each size, and the time of flows."""
     last = {"batch size": 9, "dimension": 8, "depth": 5, "runs": 7} if quick else {"batch size": 11, "dimension": 9, "depth": 6, "runs": 9}  # fmt: skip
     first = {"batch size": 4, "dimension": 3, "depth": 0, "runs": 0}
-    figure, axes = plt.subplots(2, 4, figsize=(7.2, 3.8), sharey="row")
+    figure = plt.figure(figsize=(7.2, 5.9))
+    steps, below = figure.subfigures(2, 1, height_ratios=(3.8, 2.1))
+    axes = steps.subplots(2, 4, sharey="row")
     rows, exponents = [], []
     for column, name in enumerate(BASE):
         sizes = [2**e for e in range(first[name], last[name] + 1)]
@@ -54,6 +64,7 @@ def draw(quick: bool) -> Result:
         lower.set_xlabel(LABELS[name])
         for ax in (upper, lower):
             ax.legend(loc="upper left", handlelength=1.4)
+    flow_rows, flow_exponents = draw_flows(below.subplots(1, 2, sharey=True), quick)
     axes[0, 0].set_ylabel("one step (ms)")
     axes[1, 0].set_ylabel("peak beside parameters (MiB)")
     for ax in axes[:, 0]:
@@ -62,15 +73,85 @@ def draw(quick: bool) -> Result:
     base = ", ".join(f"{name} {size}" for name, size in BASE.items())
     return Result(
         figure,
-        rows,
-        f"""One SGD step under Eq. 2 (draw a fresh batch, differentiate in closed form) on one core in float32, seed {SEED}: best of
+        rows + flow_rows,
+        f"""Above: one SGD step under Eq. 2 (draw a fresh batch, differentiate in closed form) on one core in float32, seed {SEED}: best of
 {REPEATS} times; the arithmetic of its matrix products, scaled to the time of the largest size; and the peak memory of all that PyTorch
 holds beside parameters. One size varies, the others are {base}. Exponents are fitted to
 the upper half of the sizes; time / arithmetic / memory: {"; ".join(exponents)}.
 Small steps take the time of their calls, whose number grows only with depth. Runs that do not fit into a cache together are taken a few
 at a time, so that memory levels off. Times are measured where the figure is drawn, and not asserted. Asserted: the exponents of arithmetic and memory are at most those of
-N^2 d + N d^2 + depth d^3 and N^2 + N d + depth d^2, times the runs.""",
+N^2 d + N d^2 + depth d^3 and N^2 + N d + depth d^2, times the runs.
+Below: seconds of one core for one flow to t = {FLOW_TIME:g} in float64 at rtol 1e-8, once each: population flows by CVODE and by LSODA with its
+exact dense Jacobian, up to {LSODA_WEIGHTS} weights, and the sample flow on {FLOW_BATCHES} batches of {FLOW_SAMPLES}; one size varies, the other is dimension {FLOW_BASE["dimension"]} or
+{FLOW_BASE["depth"]} layers. Exponents over the upper half of the sizes: {flow_exponents}. Asserted: CVODE and LSODA end at the same singular values,
+and what CVODE computes most often, velocities and products with the Jacobian, grows in number with an exponent below 1 in d. Processor: {processor()}.""",
     )
+
+
+def draw_flows(axes: np.ndarray, quick: bool) -> tuple[list[dict[str, object]], str]:
+    """Draw the seconds of flows against dimension and depth; return rows and the fitted exponents."""
+    sizes = {
+        "dimension": [4, 8, 16] if quick else [4, 8, 16, 32, 64],
+        "depth": [1, 2, 3] if quick else [1, 2, 3, 4, 5],
+    }
+    rows: list[dict[str, object]] = []
+    exponents = []
+    for ax, (name, values) in zip(axes, sizes.items(), strict=True):
+        ends: dict[tuple[str, int], torch.Tensor] = {}
+        for label, method in FLOWS.items():
+            taken, spent, calls = [], [], []
+            for size in values:
+                shape = FLOW_BASE | {name: size}
+                if method == "LSODA" and shape["depth"] * shape["dimension"] ** 2 > LSODA_WEIGHTS:
+                    continue
+                started = time.process_time()
+                path = flow(shape["dimension"], shape["depth"], method)
+                taken.append(size)
+                spent.append(time.process_time() - started)
+                calls.append(path.meta["evaluations"] + path.meta.get("jacobian_products", 0))
+                ends[method, size] = path.singular_values[-1]
+                rows.append({"against": f"{name}, flow {label}", "size": size, "seconds": spent[-1]})
+            slope = exponent(taken, np.array(spent))
+            ax.loglog(taken, spent, "o-", label=f"{label}: {slope:.2f}")
+            exponents.append(f"{label}, in {name} {slope:.2f}")
+            if (method, name) == ("CVODE", "dimension"):
+                growth = exponent(taken, np.array(calls, dtype=float))
+                claim(growth < 1, f"velocities and products of CVODE grow with exponent {growth:.2f} < 1 in d")
+        for size in [size for method, size in ends if method == "LSODA"]:
+            gap = float((ends["CVODE", size] - ends["LSODA", size]).abs().max() / ends["LSODA", size].max())
+            claim(
+                gap < 1e-5, f"{name} {size}: CVODE and LSODA differ by {gap:.1e} < 1e-5 of the largest singular value"
+            )
+        ax.set_xlabel(LABELS[name])
+        ax.set_xticks(values, [str(size) for size in values])
+        ax.minorticks_off()
+        ax.legend(loc="upper left", handlelength=1.4)
+    axes[0].set_ylabel("one flow (s)")
+    low, high = axes[0].get_ylim()
+    axes[0].set_ylim(low, 8 * high)
+    return rows, "; ".join(exponents)
+
+
+def flow(dim: int, depth: int, method: str) -> Trajectory:
+    """One flow from a start that does not depend on the method."""
+    generator = torch.Generator().manual_seed(SEED)
+    weights, task = (
+        gaussian_init([dim] * (depth + 1), generator, scale=1 / dim**0.5),
+        GaussianTask.block(dim, dim // 2, 1.5),
+    )
+    if method != "DOP853":
+        return population_flow(weights, task, FLOW_TIME, method=method)
+    return sample_flow(
+        weights, stack_pairs([task.sample(FLOW_SAMPLES, generator) for _ in range(FLOW_BATCHES)]), FLOW_TIME
+    )
+
+
+def processor() -> str:
+    """The name of the processor, as the system tells it."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
 
 
 def step_of(sizes: dict[str, int]) -> Callable[[], object]:

@@ -3,6 +3,7 @@ import math
 import os
 import random
 import signal
+import sys
 import tarfile
 
 import pytest
@@ -13,7 +14,8 @@ from hypothesis import settings
 pytest.register_assert_rewrite("helpers.monitor", "helpers.readers", "helpers.waiting")
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start beside each other
 os.environ["OMP_WAIT_POLICY"] = "passive"  # else threads that wait for each other keep other processes from the cores
-check_annotations()  # before anything imports the package
+if "--benchmark-only" not in sys.argv:  # it would be timed, too
+    check_annotations()  # before anything imports the package
 
 # What computes is imported late: the process that shares out the tests needs none of it, and the others wait for it.
 

@@ -123,11 +123,11 @@ def _quiet_libraries() -> Iterator[None]:
 
 
 def use_machine(name: str, threads: int, workers: int = 0) -> None:
-    """Set up this process: PyTorch's threads and the C library's allocator.
+    """Set up this process: the threads of PyTorch and NumPy, and the C library's allocator.
 
     Args:
         name: The device, cpu, cuda or cuda:N.
-        threads: CPU threads of PyTorch.
+        threads: CPU threads of single operations.
         workers: Worker processes that will run beside this one.
 
     Raises:
@@ -135,7 +135,7 @@ def use_machine(name: str, threads: int, workers: int = 0) -> None:
     """
     import torch  # here, because pages of help start without it
 
-    from dyncollapse.runtime.process import check_count, recycle_freed_memory
+    from dyncollapse.runtime.process import check_count, recycle_freed_memory, use_threads
 
     offered = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     offered += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
@@ -145,7 +145,7 @@ def use_machine(name: str, threads: int, workers: int = 0) -> None:
         raise SettingError(f"`device` is {quoted(name)}{origin}; this machine offers {', '.join(offered)}; {choose}")
     check_count("threads", threads)
     check_count("workers", workers, least=0)
-    torch.set_num_threads(threads)
+    use_threads(threads)
     recycle_freed_memory()
 
 

@@ -154,6 +154,22 @@ def check_count(name: str, count: int, least: int = 1) -> None:
         )
 
 
+def use_threads(count: int) -> None:
+    """Let PyTorch and NumPy's products use `count` CPU threads in this process: for commands and workers only.
+
+    NumPy multiplies in population flows. Processes that take all cores for it wait for each other: on a busy machine a
+    flow took seven times as long.
+
+    Args:
+        count: Threads.
+    """
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(count)
+    threadpool_limits(count, "blas")
+
+
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
     """Let PyTorch use `count` CPU threads within the block.

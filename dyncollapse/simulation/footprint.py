@@ -7,12 +7,17 @@ from pathlib import Path
 
 import torch
 
+from dyncollapse.dynamics.solver import cvode_is_installed
+from dyncollapse.runtime.process import cores
 from dyncollapse.runtime.settings import SettingError
 from dyncollapse.simulation.configuration import Configuration
 
 # Memory of the dynamics, in units of one set of weights. SGD: weights and gradients. Flow: the state and 16 stages of
-# SciPy's DOP853. Every dynamics: its record, as many sets as `training.record_steps` gives at most.
-SGD_STATES, FLOW_STATES, RECORDS = 2, 17, 64
+# SciPy's DOP853. Population: 31 vectors of GMRES, and of CVODE the steps before and its work; 46 were measured. Every
+# dynamics: its record, as many sets as `training.record_steps` gives at most.
+SGD_STATES, FLOW_STATES, POPULATION_STATES, RECORDS = 2, 17, 40, 64
+# Copies of a run's record that a flow has at its end, beside the record: those of its steps and of its states.
+COPIES = 2
 # Two views of each sample by which a simulation is judged (`build.PROBE_SAMPLES`).
 PROBES = 2 * 20_000
 MEMINFO = Path("/proc/meminfo")
@@ -96,12 +101,17 @@ def simulation_bytes(configuration: Configuration) -> float:
     common = size * (layers + PROBES * configuration.dim + 2 * configuration.dim**2)
     # On a CPU the softmax is computed run by run where that of all runs would not fit into a cache.
     softmax = (1 if configuration.device == "cpu" else runs) * n**2
+    kept = RECORDS if configuration.steps >= 2 * RECORDS else 0
+    # The runs of a flow are integrated one by one, those of a sample flow on several threads. Then records are joined.
+    run, joined = layers / runs, kept * layers
+    threads = min(configuration.threads or cores(), runs) if configuration.device == "cpu" else 1
+    flow = max(threads * ((FLOW_STATES + COPIES * kept) * run + softmax), joined)
+    # LSODA, where CVODE cannot be installed, stores a Jacobian.
+    population = POPULATION_STATES * run if cvode_is_installed() else run**2
     phases = {
         "sgd": size * (SGD_STATES * layers + 2 * batch + softmax + runs * configuration.pool * configuration.dim),
-        "flow": 8 * (FLOW_STATES * layers + 2 * configuration.flow_batches * batch + softmax),
-        # Run by run; LSODA's work array holds a Jacobian.
-        "population": 8 * (layers / runs) ** 2,
+        "flow": 8 * (2 * configuration.flow_batches * batch + flow),
+        "population": 8 * max(population + COPIES * kept * run, joined),
     }
-    recorded = configuration.dynamics if configuration.steps >= 2 * RECORDS else ()
-    records = sum(RECORDS * layers * (size if name == "sgd" else 8) for name in recorded)
+    records = sum(kept * layers * (size if name == "sgd" else 8) for name in configuration.dynamics)
     return common + records + max(phases[name] for name in configuration.dynamics)

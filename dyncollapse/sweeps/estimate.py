@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from threadpoolctl import threadpool_limits
+
 from dyncollapse.dynamics.training import Diverged
 from dyncollapse.runtime.process import cores, torch_threads
 from dyncollapse.simulation.build import build
@@ -78,7 +80,7 @@ def _seconds(pack: Sequence[Configuration], threads: int, watched: float = WATCH
     first = replace(pack[0], pool=min(pack[0].pool, 4 * pack[0].batch_size))  # a short look needs few samples
     together = replace(first, runs=sum(c.runs for c in pack), steps=min(STEPS, first.steps), dynamics=("sgd",))
     threads = first.threads or threads
-    with torch_threads(first.threads or 1):
+    with torch_threads(first.threads or 1), threadpool_limits(first.threads or 1, "blas"):
         total = _report_seconds(first) * len(first.dynamics) * len(pack)
         for name in first.dynamics:
             if name == "sgd":
@@ -108,8 +110,7 @@ def _watch(configuration: Configuration, threads: int, watched: float, times: fl
     (name,), began = configuration.dynamics, clock.perf_counter()
     simulation = build(configuration)
     started, share = clock.perf_counter(), 0.0
-    # The runs of a population flow are integrated one after the other, those of a sample flow together.
-    parts = configuration.runs if name == "population" else 1
+    parts = turns(configuration, name, threads)
 
     def look(_name: str, done: float, total: float) -> None:
         nonlocal share, started
@@ -135,6 +136,11 @@ def _watch(configuration: Configuration, threads: int, watched: float, times: fl
     except Exception:  # a failure is reported when the sweep runs; here it counts for the time until it happened
         share = share or 1.0
     return started - began + times * (clock.perf_counter() - started) / max(share, LEAST_SHARE)
+
+
+def turns(configuration: Configuration, name: str, threads: int) -> int:
+    """How many runs of a flow a thread integrates, one after the other; only runs of a sample flow share threads."""
+    return math.ceil(configuration.runs / (threads if name == "flow" else 1))
 
 
 def _peak_memory(more: int) -> int | None:

@@ -7,14 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import torch
-
 from dyncollapse.dynamics.solver import FlowFailed
 from dyncollapse.dynamics.training import Diverged
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.runtime.files import printable, read_json
 from dyncollapse.runtime.out_of_memory import out_of_memory_raised
-from dyncollapse.runtime.process import check_count, cores, recycle_freed_memory
+from dyncollapse.runtime.process import check_count, cores, recycle_freed_memory, use_threads
 from dyncollapse.runtime.records import from_values
 from dyncollapse.runtime.schemas import checked
 from dyncollapse.simulation.build import Simulation, build
@@ -87,7 +85,7 @@ def run_pack(points: Sequence[Point], folder: Path, workers: int | None = None) 
     except ValueError as error:
         return [PointResult(point.name, str(error)) for point in points]
     threads = given or threads_of_each(workers)
-    torch.set_num_threads(given or 1)  # allowed: this process belongs to the sweep
+    use_threads(given or 1)  # allowed: this process belongs to the sweep
     recycle_freed_memory()
     waiting = [point for point in points if not (folder / point.name).exists()]
     trained = _train(waiting, threads)
@@ -111,7 +109,7 @@ def _run_point(point: Point, trained: tuple[Simulation, Trajectory] | None, fold
     """Finish and save one point; return why that failed, in one line, or None."""
     try:
         with out_of_memory_raised():
-            # A flow is integrated for its point alone, since the points of one system of equations share their steps.
+            # A flow is integrated for its point alone: each of its runs has steps of its own.
             simulation, path = trained or (build(point.configuration), None)
             known = {} if path is None else {"sgd": path}
             outcome = run(simulation, lambda *_: None, lambda _: None, known, threads)

@@ -24,3 +24,14 @@ def record_of_the_processor(request, processor):
     """Times mean little without the processor."""
     if "benchmark" in request.fixturenames:
         request.getfixturevalue("benchmark").extra_info["processor"] = processor
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Below the table of times: what each benchmark measured besides, as the peers that ran in turns with ours."""
+    session = getattr(config, "_benchmarksession", None)
+    told = [bench for bench in getattr(session, "benchmarks", ()) if bench.extra_info]
+    if told:
+        terminalreporter.section("measured besides")
+    for bench in told:
+        facts = "; ".join(f"{name}: {value}" for name, value in bench.extra_info.items())
+        terminalreporter.line(f"{bench.name}: median {bench.stats.median:.3g} s; {facts}")

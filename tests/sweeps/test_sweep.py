@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers import forks
 from helpers.waiting import eventually
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from dyncollapse import Sweep, Trajectory, Workers, dask_workers, expand_grid, local_workers, slurm_workers
 from dyncollapse.dynamics.training import train
@@ -33,6 +34,17 @@ def names_in(folder):
 
 def names(folder):
     return names_in(folder / "points")
+
+
+def blas_threads():
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_workers_multiply_matrices_on_no_more_threads_than_they_have(tmp_path, threads):
+    with threadpool_limits(3, "blas"):
+        run_pack([Point.of(resolve({**SMALL, "dynamics": ("population",), "threads": threads}))], tmp_path)
+        assert blas_threads() == {threads}
 
 
 def test_points_are_saved_as_simulate_saves_them(tmp_path):
