@@ -13,18 +13,20 @@ from dyncollapse.dynamics.runs import pairs_of_run, recorded, run_by_run
 from dyncollapse.dynamics.solver import (
     IMPLICIT,
     MOST_EVALUATIONS,
+    FlowFailed,
     Progress,
     Solver,
     Time,
     integrate,
     stiff_method,
 )
-from dyncollapse.dynamics.statistics import Record
-from dyncollapse.dynamics.trajectory import Trajectory
+from dyncollapse.dynamics.statistics import Record, Recorder
+from dyncollapse.dynamics.trajectory import Interrupted, Trajectory
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.networks import Weights, check_inputs, check_weights, end_to_end, layer_gradients, layer_jacobian
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
+from dyncollapse.runtime.process import check_threads
 from dyncollapse.theory.population import check_population_limit, population_force, population_jacobian, population_loss
 
 # Default rtol where the velocity jumps: ReLU networks.
@@ -66,7 +68,7 @@ def sample_flow(
         atol: Absolute tolerance. The solver keeps each weight's error per step below atol + rtol |w|. The default is
             the round-off of the scale that the weight starts at, for ReLU 0.1 rtol of that scale, so that starts of any
             size escape on time. With 0 the error is relative, and modes that die keep their digits down to 1e-290.
-        method: Of SciPy's solve_ivp: DOP853 for linear networks, RK45 for ReLU.
+        method: CVODE or one of SciPy's solve_ivp; DOP853 unless given, RK45 for ReLU.
         max_evaluations: Evaluations of the velocity, per run, after which the flow is given up.
         record: Statistics to keep beside the weights, as in `train`.
         progress: Called with (t, t_end) after every solver step.
@@ -90,6 +92,7 @@ def sample_flow(
         >>> (path.singular_values > 0.1 + 1e-6).tolist()  # both start at 0.1
         [[False, False], [True, False]]
     """
+    check_threads(threads)
     objective, pairs = objective or Objective(), pairs.to(torch.float64)
     objective.check_views(pairs.views)
     check_weights(weights, biases)
@@ -97,7 +100,7 @@ def sample_flow(
     check_inputs(weights[0], pairs.anchor, pairs.positive)
     objective.check_start(weights, pairs, biases)
     _check_weight_decay(weight_decay)
-    smooth = objective.activation == "linear"
+    smooth = objective.activation == "linear" or len(weights) == 1
     method = method or ("DOP853" if smooth else "RK45")
     solver = Solver(method, (1e-8 if smooth else KINKED_RTOL) if rtol is None else rtol, atol, max_evaluations)
     meta = {"dynamics": "flow", "weight_decay": weight_decay}
@@ -108,6 +111,7 @@ def sample_flow(
         return integrate(start, shifts, equation, time, solver=solver, meta=meta, progress=progress)
 
     if not smooth:
+        Recorder(record, weights[0].shape[:-2]).at(weights)  # a bad one is refused before the trial
         _check_kinks(lambda trial: one_run((0,) * (weights[0].ndim - 2), None, trial), solver)
     runs = weights[0].shape[:-2]
     several = min(math.prod(runs), threads or torch.get_num_threads()) if weights[0].device.type == "cpu" else 1
@@ -120,7 +124,12 @@ def _check_kinks(flow: Callable[[Solver], Trajectory], solver: Solver) -> None:
     """Refuse a flow over kinks that would take more evaluations than it may, judged by a run of low accuracy."""
     if solver.rtol >= KINKED_RTOL:
         return
-    tried = flow(replace(solver, rtol=KINKED_RTOL)).meta["evaluations"]
+    try:
+        tried = flow(replace(solver, rtol=KINKED_RTOL)).meta["evaluations"]
+    except FlowFailed:  # the flow itself will say it
+        return
+    except Interrupted:  # what the trial reached is not what was asked for
+        raise KeyboardInterrupt from None
     expected = tried * KINKED_RTOL / solver.rtol
     if expected > solver.max_evaluations:
         raise ValueError(
@@ -145,8 +154,8 @@ def _sample_equation(depth: int, pairs: Pairs, objective: Objective, weight_deca
     def loss(_t: float, parameters: Weights) -> Tensor:
         return objective.value(parameters[:depth], pairs, parameters[depth:])
 
-    smooth = objective.activation == "linear"
-    known = smooth and objective.closed_form
+    smooth = objective.activation == "linear" or depth == 1
+    known = smooth and isinstance(objective.loss, str)
     return Equation(velocity, loss, tangent=tangent if known else None, smooth=smooth)
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.dynamics.equation import Equation
-from dyncollapse.dynamics.solver import Solver, Time, check_times, integrate
+from dyncollapse.dynamics.solver import MOST_EVALUATIONS, Solver, Time, check_times, integrate
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.model.conversion import as_tensor
 from dyncollapse.model.networks import Weights, end_to_end, layer_gradients
@@ -22,6 +22,7 @@ def frozen_flow(
     rtol: float = 1e-8,
     atol: float | None = None,
     method: str = "DOP853",
+    max_evaluations: int = MOST_EVALUATIONS,
 ) -> Trajectory:
     """Integrate the flow under a constant force X, any depth; its loss is the potential -tr(P X P^T) / 2 (Theorem 1).
 
@@ -31,7 +32,8 @@ def frozen_flow(
         time: Flow time, a scalar or an increasing vector.
         rtol: Relative tolerance.
         atol: Absolute tolerance, as in `sample_flow`.
-        method: Of SciPy's solve_ivp; "expm" takes one layer's closed form W(0) e^(X t) instead.
+        method: CVODE or one of SciPy's solve_ivp; "expm" takes one layer's closed form W(0) e^(X t) instead.
+        max_evaluations: Evaluations of the velocity after which the flow is given up.
 
     Returns:
         The states at exactly the given times.
@@ -60,7 +62,7 @@ def frozen_flow(
     def velocity(_t: float, layers: Weights) -> list[Tensor]:
         return list(layer_gradients(layers, end_to_end(layers) @ force))
 
-    solver = Solver(method, rtol, atol)
+    solver = Solver(method, rtol, atol, max_evaluations)
     return integrate(weights, (), Equation(velocity, loss), time, solver=solver, meta={"dynamics": "frozen"})
 
 
@@ -72,6 +74,7 @@ def mode_flow(
     rtol: float = 1e-8,
     atol: float | None = None,
     method: str = "DOP853",
+    max_evaluations: int = MOST_EVALUATIONS,
 ) -> Trajectory:
     """Integrate the flow of the layers' singular values (Theorem 3), which is exact for aligned layers.
 
@@ -83,7 +86,8 @@ def mode_flow(
         time: Flow time, a scalar or an increasing vector.
         rtol: Relative tolerance.
         atol: Absolute tolerance, as in `sample_flow`.
-        method: Of SciPy's solve_ivp.
+        method: CVODE or one of SciPy's solve_ivp.
+        max_evaluations: Evaluations of the velocity after which the flow is given up.
 
     Returns:
         Diagonal matrices diag(s_l) for weights; the loss is -sum_k x_k p_k^2 / 2, a potential only for constant x.
@@ -115,7 +119,7 @@ def mode_flow(
         return -(at(t) * p.square()).sum(-1) / 2
 
     weights = tuple(torch.diag_embed(s) for s in layer_values)
-    solver = Solver(method, rtol, atol)
+    solver = Solver(method, rtol, atol, max_evaluations)
     return integrate(weights, (), Equation(velocity, loss), time, solver=solver, meta={"dynamics": "mode"})
 
 

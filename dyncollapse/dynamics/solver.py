@@ -37,8 +37,8 @@ WITH_MATRICES = ("LSODA", "BDF", "Radau")
 IMPLICIT = ("CVODE", *WITH_MATRICES)
 METHODS = ("DOP853", "RK45", "RK23", *IMPLICIT)
 
+WHERE = "which has wheels for Linux on x86-64, macOS and Windows, and is built from source elsewhere"
 BLOW_UPS = "Causes are a weight that reaches infinity in finite time, and a change faster than the round-off of t"
-REMEDIES = "Ask for an earlier time, a larger rtol or atol, or method CVODE for a stiff flow; or raise max_evaluations"
 
 
 class FlowFailed(RuntimeError):
@@ -93,10 +93,11 @@ class Solver:
                 f"method, rtol and atol are {self.method!r}, {self.rtol}, {self.atol}; choose one of "
                 f"{', '.join(METHODS)}, rtol between {LEAST_RTOL:.2g} and 1, atol finite and at least 0"
             )
-        if not self.max_evaluations >= 1:
-            raise ValueError(f"max_evaluations is {self.max_evaluations}; it must be at least 1")
+        most = self.max_evaluations
+        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+            raise ValueError(f"max_evaluations is {most!r}; it must be a whole number of at least 1")
         if self.method == "CVODE" and not cvode_is_installed():
-            raise ValueError("method CVODE needs scikit-sundae; pip install scikit-sundae, or choose method LSODA")
+            raise ValueError(f"method CVODE needs scikit-sundae, {WHERE}; or choose method LSODA")
 
     def tolerances(self, weights: Weights, biases: Sequence[Tensor], *, smooth: bool) -> np.ndarray:
         """Absolute tolerance of every entry of the solver's vector."""
@@ -109,8 +110,8 @@ def stiff_method() -> str:
         return "CVODE"
     warnings.warn(
         "scikit-sundae is not installed, so LSODA integrates: with more than a few hundred weights it takes minutes "
-        "where CVODE takes seconds; pip install scikit-sundae",
-        stacklevel=3,
+        f"where CVODE takes seconds. It comes by pip, {WHERE}",
+        stacklevel=4,  # where the flow was called, behind the decorator of public functions
     )
     return "LSODA"
 
@@ -167,10 +168,7 @@ def integrate(
         _check_relative(vector.start, problem.velocity(0.0, vector.start))
     watch = Watch(problem, REST_SPEED * solver.rtol, solver.max_evaluations, progress)
     try:
-        if solver.method == "CVODE":
-            states, counts, stopped = solve_by_cvode(problem, watch, solver.rtol, tolerances)
-        else:
-            states, counts, stopped = solve_by_scipy(problem, watch, solver.method, solver.rtol, tolerances)
+        states, counts, stopped = _solve(problem, watch, solver, tolerances)
     except KeyboardInterrupt:
         raise Interrupted(trajectory(*watch.record())) from None
     except (torch.linalg.LinAlgError, np.linalg.LinAlgError, NoStep):
@@ -178,13 +176,26 @@ def integrate(
         raise _failure(watch, reason, BLOW_UPS, trajectory(*watch.record())) from None
     except TooManyEvaluations:
         reason = f"all {solver.max_evaluations} evaluations that it was allowed are used up."
-        raise _failure(watch, reason, REMEDIES, trajectory(*watch.record())) from None
+        raise _failure(watch, reason, _remedies(solver), trajectory(*watch.record())) from None
     moments = times[: len(states)]
     if len(moments) and moments[0] == 0:
         states[0] = vector.start  # from which LSODA's interpolant differs by round-off
     if stopped is not None:
         raise _failure(watch, stopped, BLOW_UPS, trajectory(moments, states))
     return trajectory(moments, states, rest_time=watch.resting_since, **counts)
+
+
+def _solve(
+    problem: Problem, watch: Watch, solver: Solver, tolerances: np.ndarray
+) -> tuple[np.ndarray, dict[str, int], str | None]:
+    if solver.method == "CVODE":
+        return solve_by_cvode(problem, watch, solver.rtol, tolerances)
+    return solve_by_scipy(problem, watch, solver.method, solver.rtol, tolerances)
+
+
+def _remedies(solver: Solver) -> str:
+    other = "" if solver.method == "CVODE" else ", or method CVODE for a stiff flow"
+    return f"Ask for an earlier time or a larger rtol or atol{other}, or raise max_evaluations"
 
 
 def _failure(watch: Watch, reason: str, advice: str, partial: Trajectory) -> FlowFailed:

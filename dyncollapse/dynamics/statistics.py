@@ -60,7 +60,8 @@ class Recorder:
             raise ValueError(f"record returned a {type(made).__name__}; it must return a dict of tensors by name")
         values = {_named(name): as_tensor(value, f"the statistic {name}") for name, value in made.items()}
         self._check(values)
-        return {name: value.detach().clone() for name, value in values.items()}
+        # NumPy, in whose files records are kept, has no bfloat16.
+        return {name: (v.float() if v.dtype is torch.bfloat16 else v).detach().clone() for name, v in values.items()}
 
     def _check(self, values: dict[str, Tensor]) -> None:
         first = self._first = self._first or values

@@ -16,6 +16,7 @@ from dyncollapse.dynamics.trajectory import Interrupted, Trajectory
 from dyncollapse.model.networks import Weights, check_weights
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
+from dyncollapse.runtime.process import check_threads
 
 # Steps between two checks whether the weights have diverged: each check waits for the device. A rule of thumb.
 LOOK = 64
@@ -131,6 +132,7 @@ def train(
         (400.0, True)
     """
     check_weights(weights, biases)
+    check_threads(threads)
     if isinstance(pairs, Iterator):
         raise ValueError("the batches come from an iterator, which ends after one use; give a list or a PairStream")
     rule = Rule(lr or 0.0, objective or Objective(), momentum, weight_decay, optimiser)

@@ -131,7 +131,7 @@ def cores() -> int:
 
     In a Slurm job they are at most those of its task, which Slurm does not enforce on every cluster.
     """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     task = os.environ.get("SLURM_CPUS_PER_TASK", "")
     return min(allowed, max(1, int(task))) if task.isdecimal() else allowed
 
@@ -152,6 +152,12 @@ def check_count(name: str, count: int, least: int = 1) -> None:
         raise SettingError(
             f"`{name}` is {count}; it must be between {least} and {most}, {PER_CORE} for each usable core"
         )
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise ValueError unless this is a whole number of threads, 1 or more, or None."""
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise ValueError(f"threads is {threads!r}; it must be a whole number of at least 1, or None")
 
 
 def use_threads(count: int) -> None:

@@ -2,13 +2,23 @@
 
 import importlib.util
 import os
+import sys
 import tracemalloc
 
 import pytest
 import torch
 from helpers.flow import population_problem
 
-from dyncollapse import FlowFailed, GaussianTask, Interrupted, Objective, gaussian_init, mode_flow, population_flow
+from dyncollapse import (
+    FlowFailed,
+    GaussianTask,
+    Interrupted,
+    Objective,
+    gaussian_init,
+    mode_flow,
+    population_flow,
+    sample_flow,
+)
 from dyncollapse.dynamics import _cvode
 
 TIMES = [0.0, 0.3, 2.0, 6.0]
@@ -53,7 +63,7 @@ def test_an_allowance_ends_a_flow_and_keeps_what_it_reached(method, generator):
     assert 1 <= len(path.time) < 4
     assert 0 < ended.value.time < 6
     torch.testing.assert_close(path.product[0], whole.product[0], rtol=0, atol=0)
-    with pytest.raises(ValueError, match="max_evaluations is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="max_evaluations is 0; it must be a whole number of at least 1"):
         population_flow(weights, task, TIMES, method=method, max_evaluations=0)
 
 
@@ -123,7 +133,7 @@ def test_lsoda_stands_in_where_scikit_sundae_is_missing(generator, monkeypatch):
         path = population_flow(weights, task, 1.0)
     assert path.meta["method"] == "LSODA"
     with pytest.raises(
-        ValueError, match="method CVODE needs scikit-sundae; pip install scikit-sundae, or choose method L"
+        ValueError, match=r"method CVODE needs scikit-sundae, which has wheels .*; or choose method LSODA"
     ):
         population_flow(weights, task, 1.0, method="CVODE")
 
@@ -152,3 +162,41 @@ def test_a_way_without_hope_is_tried_once():
         used.append(choice.using)
         choice.settle(1 if choice.using else 1000, 1)
     assert used.count(False) == 1
+
+
+@pytest.mark.parametrize("atol", [1e-6, None])
+def test_modes_that_grow_for_ever_keep_their_digits(atol):
+    weights = gaussian_init([16, 16, 16], torch.Generator().manual_seed(0), (), 0.3)
+    grown, exact = (
+        population_flow(weights, GaussianTask.block(16, 8, 1.5), 1e6, **settings).singular_values[-1][:8]
+        for settings in ({"atol": atol}, {"method": "LSODA", "rtol": 1e-11, "atol": 1e-13})
+    )
+    # A thousand steps of rtol 1e-8, of which CVODE takes three tenths.
+    torch.testing.assert_close(grown, exact, rtol=5e-7, atol=0)
+
+
+def test_what_others_print_during_a_flow_is_printed(capsys):
+    class Talking:
+        def __call__(self, z, z_pos, _negatives):
+            sys.stdout.write("said\n")
+            return (z - z_pos).square().sum(-1).mean(-1)
+
+    pairs = GaussianTask.block(3, 2, 0.7).sample(8, torch.Generator().manual_seed(0))
+    start = gaussian_init([3, 2], torch.Generator().manual_seed(0))
+    path = sample_flow(start, pairs, 1.0, objective=Objective(Talking()), method="CVODE")
+    assert capsys.readouterr().out.count("said\n") >= path.meta["evaluations"]
+
+
+def test_a_loss_with_a_gradient_of_its_own_needs_no_curvature():
+    class Pull:
+        def __call__(self, z, z_pos, _negatives):
+            return (z - z_pos).square().sum(-1).mean(-1)
+
+        def gradient(self, z, z_pos, _negatives):
+            g = 2 * (z - z_pos) / z.shape[-2]
+            return g, -g
+
+    pairs = GaussianTask.block(3, 2, 0.7).sample(8, torch.Generator().manual_seed(0))
+    start = gaussian_init([3, 2], torch.Generator().manual_seed(0))
+    ends = [sample_flow(start, pairs, 1.0, objective=Objective(Pull()), method=m).product for m in ("CVODE", "DOP853")]
+    torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=1e-6)

@@ -15,6 +15,7 @@ from dyncollapse import (
     gaussian_init,
     population_flow,
     sample_flow,
+    train,
     uniform_biases,
 )
 from dyncollapse.dynamics.runs import pairs_of_run
@@ -156,3 +157,23 @@ def test_a_relu_flow_without_an_end_is_refused_before_it_starts(generator):
     finer = sample_flow(weights, pairs, 2.0, objective=objective, rtol=1e-5)
     assert finer.meta["evaluations"] > flow.meta["evaluations"]
     torch.testing.assert_close(finer.product, flow.product, rtol=0, atol=1e-2)
+
+
+def test_one_relu_layer_has_no_kinks(generator):
+    weights, pairs = draw(generator, depth=1)
+    relu, linear = (
+        sample_flow(weights, pairs, 2.0, objective=Objective(activation=name)) for name in ("relu", "linear")
+    )
+    assert relu.meta["method"] == linear.meta["method"] == "DOP853"
+    assert torch.equal(relu.product, linear.product)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True, "a"])
+def test_threads_are_a_whole_number(threads, generator):
+    weights, pairs = draw(generator)
+    for run in (
+        lambda: sample_flow(weights, pairs, 1.0, threads=threads),
+        lambda: train(weights, pairs, lr=0.1, steps=1, threads=threads),
+    ):
+        with pytest.raises(ValueError, match=r"threads is .*; it must be a whole number of at least 1, or None"):
+            run()
