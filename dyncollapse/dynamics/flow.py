@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -259,5 +260,5 @@ def _population_equation(
 
 
 def _check_weight_decay(weight_decay: float) -> None:
-    if not 0 <= weight_decay < math.inf:
+    if not isinstance(weight_decay, Real) or not 0 <= weight_decay < math.inf:
         raise ValueError(f"weight decay is {weight_decay}; it must be finite and at least 0")

@@ -5,6 +5,7 @@ import time as clock
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,9 @@ class Solver:
 
     def check(self) -> None:
         """Raise ValueError for what a solver would change or refuse."""
+        for name, value in (("rtol", self.rtol), ("atol", self.atol)):
+            if isinstance(value, bool) or not (isinstance(value, Real) or (name == "atol" and value is None)):
+                raise ValueError(f"{name} is {value!r}; it must be a number")
         if self.method not in METHODS or not (
             LEAST_RTOL <= self.rtol < 1 and (self.atol is None or 0 <= self.atol < math.inf)
         ):

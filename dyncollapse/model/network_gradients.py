@@ -103,6 +103,9 @@ def linear_curvature(
     @outside_autocast
     @torch.no_grad()
     def along(direction: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        given, shapes = ([tuple(t.shape) for t in tensors] for tensors in (direction, (*weights, *biases)))
+        if given != shapes:
+            raise ValueError(f"the direction has shapes {given}; give one tensor per weight matrix and bias: {shapes}")
         changes = [d.to(dtype) for d in direction]
         directions = affine_directions(tuple(changes[: len(weights)]), changes[len(weights) :])
         moved = end_to_end_along(layers, directions)

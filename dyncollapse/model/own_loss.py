@@ -110,10 +110,12 @@ def check_value(loss: Any, value: Any, z: Tensor) -> Tensor:
 
 def check_slopes(loss: Any, slopes: Any, z: Tensor) -> tuple[Tensor, ...]:
     """Return a loss's own gradients; ValueError unless they are two or three in the embeddings' shape."""
-    fits = isinstance(slopes, tuple | list) and len(slopes) in (2, 3)
-    if not fits or any(not isinstance(g, Tensor) or g.shape != z.shape for g in slopes):
-        shapes = [tuple(getattr(g, "shape", ())) for g in slopes] if isinstance(slopes, tuple | list) else None
-        given = f"gradients of shapes {shapes}" if shapes is not None else f"a {type(slopes).__name__}"
+    several = isinstance(slopes, tuple | list)
+    if several and not all(isinstance(g, Tensor) and g.dtype == z.dtype for g in slopes):
+        kinds = ", ".join(str(g.dtype) if isinstance(g, Tensor) else type(g).__name__ for g in slopes)
+        raise ValueError(f"{loss_name(loss)}.gradient returned {kinds}; it must return tensors of {z.dtype}, as z is")
+    if not several or len(slopes) not in (2, 3) or any(g.shape != z.shape for g in slopes):
+        given = f"gradients of shapes {[tuple(g.shape) for g in slopes]}" if several else f"a {type(slopes).__name__}"
         raise ValueError(
             f"{loss_name(loss)}.gradient returned {given}; it must return one of {tuple(z.shape)} for z, z_pos and, "
             "if it uses them, negatives"

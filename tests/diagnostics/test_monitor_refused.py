@@ -86,9 +86,10 @@ def test_what_was_asked_is_checked_in_a_line():
         with pytest.raises(ValueError, match=message) as error:
             diagnose(z, **arguments)
         assert one_line(error)
-    huge = (z * 1e19).float()
-    with pytest.raises(ValueError, match="infonce weights of numbers this large overflow; give them in other units"):
-        diagnose(huge, huge.flip(0) * 2, loss="infonce")
+    diagnose(z * 1e19, z.flip(0) * 2e19, loss="infonce")  # as large as these may be
+    huge = z * 1e150  # products over the temperature overflow
+    with pytest.raises(ValueError, match="dot weights of numbers this large overflow; give them in other units"):
+        diagnose(huge, huge.flip(0) * 2, loss="dot", temperature=1e-10)
 
 
 def test_monitors_of_unlike_things_do_not_merge():

@@ -177,3 +177,18 @@ def test_threads_are_a_whole_number(threads, generator):
     ):
         with pytest.raises(ValueError, match=r"threads is .*; it must be a whole number of at least 1, or None"):
             run()
+
+
+@pytest.mark.parametrize("setting", [{"rtol": "a"}, {"atol": "a"}, {"rtol": True}])
+def test_tolerances_are_numbers(setting, generator):
+    weights, pairs = draw(generator)
+    (name,) = setting
+    with pytest.raises(ValueError, match=f"{name} is .*; it must be a number"):
+        sample_flow(weights, pairs, 1.0, **setting)
+
+
+def test_a_direction_of_another_shape_is_refused(generator):
+    weights, pairs = draw(generator)
+    along = Objective().curvature(weights, pairs)
+    with pytest.raises(ValueError, match=r"the direction has shapes \[\(4, 4\)\]; give one tensor per weight matrix"):
+        along(weights[:1])

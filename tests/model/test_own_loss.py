@@ -219,3 +219,17 @@ def test_closed_forms_of_named_losses_refuse_others():
         named_loss(Objective(variances))
     with pytest.raises(ValueError, match=r"pull has no `gradient` of its own; use Objective\.gradient on a network"):
         Objective(pull).embedding_gradients(torch.ones(2, 2), torch.ones(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("slopes", "told"),
+    [
+        (lambda z, z_pos: (z.float(), z_pos.float()), "torch.float32, torch.float32"),
+        (lambda z, z_pos: (z.numpy(), z_pos.numpy()), "ndarray, ndarray"),
+    ],
+)
+def test_gradients_of_another_kind_are_refused(slopes, told, generator):
+    objective = Objective(Wrong(lambda z, z_pos, _: slopes(z, z_pos)))
+    weights = gaussian_init([3, 2], generator)
+    with pytest.raises(ValueError, match=f"gradient returned {told}; it must return tensors of torch.float64, as z is"):
+        objective.gradient(weights, GaussianTask.block(3, 1).sample(8, generator))
