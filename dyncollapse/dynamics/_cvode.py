@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dyncollapse.dynamics._problem import Problem, Watch
+from dyncollapse.dynamics._problem import Problem, Reached, Watch
 from dyncollapse.dynamics.equation import Linearisation
 
 # Most directions that GMRES keeps for one solution. Measured on two layers of 16 to t = 1e6: with 30, solutions that
@@ -38,9 +38,7 @@ def cvode_is_installed() -> bool:
     return find_spec("sksundae") is not None
 
 
-def solve_by_cvode(
-    problem: Problem, watch: Watch, rtol: float, tolerances: np.ndarray
-) -> tuple[np.ndarray, dict[str, int], str | None]:
+def solve_by_cvode(problem: Problem, watch: Watch, rtol: float, tolerances: np.ndarray) -> Reached:
     """Integrate from tick 0 to the last.
 
     Args:
@@ -50,8 +48,7 @@ def solve_by_cvode(
         tolerances: Absolute tolerance of every entry.
 
     Returns:
-        The states (t, n) at the ticks that were reached, counts for the record, and why it stopped before the end, or
-        None.
+        What it reached.
 
     Raises:
         NoStep: Where the flow leaves the range of floating point.
@@ -82,7 +79,7 @@ def solve_by_cvode(
                 states.append(_quietly(solver.step, ticks[len(states)], "normal").y)
                 again = ticks[len(states) - 1] < step.t  # CVODE then returns the end of this step once more
     counts = {"evaluations": watch.evaluations, "jacobian_products": calls.products}
-    return np.array(states), counts, message
+    return Reached(np.array(states), counts, message)
 
 
 class Choice:
@@ -96,8 +93,8 @@ class Choice:
         """Begin with the preconditioner."""
         self.using, self._costs, self._asked = True, dict[bool, float](), 0
 
-    def settle(self, products: int, solutions: int) -> bool:
-        """Take note of what the last way cost, and return whether to use the preconditioner next."""
+    def settle(self, products: int, solutions: int) -> None:
+        """Take note of what the last way cost, and choose the next."""
         if solutions:
             cost = products / solutions * (PRICE if self.using else 1)
             self._costs[self.using] = (cost + self._costs.get(self.using, cost)) / 2
@@ -106,7 +103,6 @@ class Choice:
         again = other is not None and own is not None and self._asked % TRY_AGAIN == 0 and other < HOPELESS * own
         if own is not None and (other is None or other < own or again):
             self.using = not self.using
-        return self.using
 
 
 class Calls:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -86,6 +87,20 @@ class _TensorLinearisation:
 
     def preconditioner(self, _gamma: float) -> None:
         return None
+
+
+class Reached(NamedTuple):
+    """What a solver reached.
+
+    Attributes:
+        states: The states (t, n) at the ticks that were reached.
+        counts: Of evaluations and the like, for the record.
+        stopped: Why it stopped before the end, or None.
+    """
+
+    states: np.ndarray
+    counts: dict[str, int]
+    stopped: str | None
 
 
 class NoStep(FloatingPointError):

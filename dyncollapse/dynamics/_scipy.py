@@ -6,12 +6,10 @@ import numpy as np
 import torch
 from scipy.integrate import solve_ivp
 
-from dyncollapse.dynamics._problem import Problem, Watch
+from dyncollapse.dynamics._problem import Problem, Reached, Watch
 
 
-def solve_by_scipy(
-    problem: Problem, watch: Watch, method: str, rtol: float, tolerances: np.ndarray
-) -> tuple[np.ndarray, dict[str, int], str | None]:
+def solve_by_scipy(problem: Problem, watch: Watch, method: str, rtol: float, tolerances: np.ndarray) -> Reached:
     """Integrate from tick 0 to the last.
 
     Args:
@@ -22,8 +20,7 @@ def solve_by_scipy(
         tolerances: Absolute tolerance of every entry.
 
     Returns:
-        The states (t, n) at the ticks that were reached, counts for the record, and why it stopped before the end, or
-        None.
+        What it reached.
 
     Raises:
         NoStep: Where the flow leaves the range of floating point.
@@ -55,4 +52,4 @@ def solve_by_scipy(
         )
     counts = {"evaluations": int(solution.nfev)}
     counts |= {"jacobians": int(solution.njev)} if problem.logarithmic else {}
-    return np.asarray(solution.y, dtype=float).T, counts, None if solution.success else solution.message
+    return Reached(np.asarray(solution.y, dtype=float).T, counts, None if solution.success else solution.message)

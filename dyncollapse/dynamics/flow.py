@@ -21,7 +21,7 @@ from dyncollapse.dynamics.solver import (
     integrate,
     stiff_method,
 )
-from dyncollapse.dynamics.statistics import Record, Recorder
+from dyncollapse.dynamics.statistics import Record
 from dyncollapse.dynamics.trajectory import Interrupted, Trajectory
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.networks import Weights, check_inputs, check_weights, end_to_end, layer_gradients, layer_jacobian
@@ -107,18 +107,18 @@ def sample_flow(
     meta = {"dynamics": "flow", "weight_decay": weight_decay}
 
     def one_run(index: tuple[int, ...], progress: Progress | None, solver: Solver = solver) -> Trajectory:
-        equation = _sample_equation(len(weights), pairs_of_run(pairs, index), objective, weight_decay)
+        equation = _sample_equation(len(weights), pairs_of_run(pairs, index), objective, weight_decay, smooth)
         start, shifts = tuple(w[index] for w in weights), [b[index] for b in biases]
         return integrate(start, shifts, equation, time, solver=solver, meta=meta, progress=progress)
 
-    if not smooth:
-        Recorder(record, weights[0].shape[:-2]).at(weights)  # a bad one is refused before the trial
-        _check_kinks(lambda trial: one_run((0,) * (weights[0].ndim - 2), None, trial), solver)
-    runs = weights[0].shape[:-2]
-    several = min(math.prod(runs), threads or torch.get_num_threads()) if weights[0].device.type == "cpu" else 1
-    return recorded(
-        lambda: run_by_run(one_run, runs, progress, several) if runs else one_run((), progress), record, weights
-    )
+    def all_runs() -> Trajectory:
+        runs = weights[0].shape[:-2]
+        if not smooth:
+            _check_kinks(lambda trial: one_run((0,) * len(runs), None, trial), solver)
+        several = min(math.prod(runs), threads or torch.get_num_threads()) if weights[0].device.type == "cpu" else 1
+        return run_by_run(one_run, runs, progress, several)
+
+    return recorded(all_runs, record, weights)
 
 
 def _check_kinks(flow: Callable[[Solver], Trajectory], solver: Solver) -> None:
@@ -141,7 +141,7 @@ def _check_kinks(flow: Callable[[Solver], Trajectory], solver: Solver) -> None:
         )
 
 
-def _sample_equation(depth: int, pairs: Pairs, objective: Objective, weight_decay: float) -> Equation:
+def _sample_equation(depth: int, pairs: Pairs, objective: Objective, weight_decay: float, smooth: bool) -> Equation:
     def velocity(_t: float, parameters: Weights) -> list[Tensor]:
         # Autograd's bookkeeping would be a tenth of a small network's time.
         with torch.inference_mode(objective.closed_form):
@@ -155,7 +155,6 @@ def _sample_equation(depth: int, pairs: Pairs, objective: Objective, weight_deca
     def loss(_t: float, parameters: Weights) -> Tensor:
         return objective.value(parameters[:depth], pairs, parameters[depth:])
 
-    smooth = objective.activation == "linear" or depth == 1
     known = smooth and isinstance(objective.loss, str)
     return Equation(velocity, loss, tangent=tangent if known else None, smooth=smooth)
 
@@ -232,7 +231,7 @@ def population_flow(
         return integrate(start, (), equation, time, solver=solver, meta=meta, progress=progress)
 
     runs = weights[0].shape[:-2] if method in IMPLICIT else ()
-    return recorded(lambda: run_by_run(runs_at, runs, progress) if runs else runs_at((), progress), record, weights)
+    return recorded(lambda: run_by_run(runs_at, runs, progress), record, weights)
 
 
 def _population_equation(

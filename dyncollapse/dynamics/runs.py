@@ -15,7 +15,7 @@ from dyncollapse.model.networks import Weights
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.runtime.process import torch_threads
 
-Flow = Callable[[tuple[int, ...], Progress], Trajectory]
+Flow = Callable[[tuple[int, ...], Progress | None], Trajectory]
 
 
 def run_by_run(flow: Flow, runs: Sequence[int], progress: Progress | None, threads: int = 1) -> Trajectory:
@@ -23,7 +23,7 @@ def run_by_run(flow: Flow, runs: Sequence[int], progress: Progress | None, threa
 
     Args:
         flow: Integrates the run at an index, and reports its progress to the function that it is given.
-        runs: Shape of the runs, at least one axis.
+        runs: Shape of the runs; without axes the flow is that of the only run.
         progress: Called with (t, t_end), where t runs over all runs.
         threads: Threads that take runs; each has one thread of PyTorch.
 
@@ -35,6 +35,8 @@ def run_by_run(flow: Flow, runs: Sequence[int], progress: Progress | None, threa
             none, with its own.
         Interrupted: Likewise.
     """
+    if not runs:
+        return flow((), progress)
     indices, done = list(np.ndindex(*runs)), list[Trajectory]()
     shares = _Shares(len(indices), progress)
     try:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dyncollapse.dynamics._cvode import cvode_is_installed, solve_by_cvode
-from dyncollapse.dynamics._problem import NoStep, Problem, TooManyEvaluations, Vector, Watch
+from dyncollapse.dynamics._problem import NoStep, Problem, Reached, TooManyEvaluations, Vector, Watch
 from dyncollapse.dynamics._scipy import solve_by_scipy
 from dyncollapse.dynamics.equation import Equation
 from dyncollapse.dynamics.tolerances import absolute_tolerances
@@ -189,9 +189,7 @@ def integrate(
     return trajectory(moments, states, rest_time=watch.resting_since, **counts)
 
 
-def _solve(
-    problem: Problem, watch: Watch, solver: Solver, tolerances: np.ndarray
-) -> tuple[np.ndarray, dict[str, int], str | None]:
+def _solve(problem: Problem, watch: Watch, solver: Solver, tolerances: np.ndarray) -> Reached:
     if solver.method == "CVODE":
         return solve_by_cvode(problem, watch, solver.rtol, tolerances)
     return solve_by_scipy(problem, watch, solver.method, solver.rtol, tolerances)
