@@ -37,6 +37,7 @@ from .model.losses import dot_infonce, effective_negatives, infonce, infonce_wei
 from .model.networks import end_to_end, forward, layer_gradients, layer_jacobian, singular_values
 from .model.objective import Objective
 from .model.own_loss import Loss, LossWithGradient, LossWithPopulation
+from .model.pair_moments import PairMoments
 from .model.pairs import Pairs, stack_pairs
 from .model.pullback import layer_gradients_along
 from .model.streams import JoinedStream, PairStream, join_streams
@@ -106,6 +107,7 @@ __all__ = [
     "Moments",
     "Monitor",
     "Objective",
+    "PairMoments",
     "PairStream",
     "Pairs",
     "Planted",

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from dyncollapse.model._drawing import Factor, split_generators, symmetric_root
 from dyncollapse.model.array_arguments import array_fields, takes_arrays
+from dyncollapse.model.covariance_checks import check_covariance, check_same_kind
 from dyncollapse.model.pairs import Pairs, check_views
 from dyncollapse.model.streams import JoinedStream, PairStream
 
@@ -27,10 +28,12 @@ class GaussianTask:
         aug_cov: A (d, d), PSD.
         views: "one-sided" (the paper's Eq. 2): anchors and negatives are clean, only the positive is augmented.
             "two-sided" (SimCLR): both views are augmented, negatives come from the other view.
+        noise_cov: C (d, d), the covariance E[n n'^T] between the noises of two-sided views; None for independent ones.
+            It is symmetric, with A + C and A - C PSD.
 
     Raises:
         ValueError: For matrices that are not finite, square, symmetric and PSD, or that differ in size, precision or
-            device.
+            device, and for a noise covariance with one-sided views or that no two noises have.
 
     References:
         Jing et al. 2022, Section 4; docs/explanation/theory.md, section 2.
@@ -45,18 +48,23 @@ class GaussianTask:
     data_cov: Float[Tensor, "d d"]
     aug_cov: Float[Tensor, "d d"]
     views: str = "one-sided"
+    noise_cov: Float[Tensor, "d d"] | None = None
 
     def __post_init__(self) -> None:
-        """Check both covariances and the view convention."""
+        """Check the covariances and the view convention."""
         check_views(self.views)
         for name, cov in (("data covariance", self.data_cov), ("augmentation covariance", self.aug_cov)):
-            _check_covariance(name, cov)
-        data, aug = (f"{tuple(cov.shape)} of {cov.dtype} on {cov.device}" for cov in (self.data_cov, self.aug_cov))
-        if data != aug:
-            raise ValueError(
-                f"data covariance is {data}, augmentation covariance {aug}; "
-                "both must have the input dimension, one precision and one device"
-            )
+            check_covariance(name, cov)
+        check_same_kind("augmentation covariance", self.aug_cov, self.data_cov, "data covariance")
+        if self.noise_cov is not None:
+            self._check_noise(self.noise_cov)
+
+    def _check_noise(self, noise_cov: Tensor) -> None:
+        if self.views == "one-sided":
+            raise ValueError("noise_cov is given with one-sided views, of which only one is noisy; use two-sided views")
+        check_same_kind("noise_cov", noise_cov, self.aug_cov)
+        for sign, name in ((1, "A + C"), (-1, "A - C")):
+            check_covariance(f"{name} of aug_cov A and noise_cov C", self.aug_cov + sign * noise_cov)
 
     @classmethod
     def block(
@@ -108,7 +116,8 @@ class GaussianTask:
 
     def to(self, dtype: torch.dtype, device: torch.device | None = None) -> Self:
         """Return the same task in another precision, and on another device if one is given."""
-        return type(self)(self.data_cov.to(device, dtype), self.aug_cov.to(device, dtype), self.views)
+        noise_cov = None if self.noise_cov is None else self.noise_cov.to(device, dtype)
+        return type(self)(self.data_cov.to(device, dtype), self.aug_cov.to(device, dtype), self.views, noise_cov)
 
     def sample(self, n: int, generator: Generator, runs: tuple[int, ...] = ()) -> Pairs:
         """Draw n fresh pairs for each run, with clean samples x ~ N(0, S).
@@ -157,6 +166,10 @@ class GaussianTask:
             >>> torch.equal(pairs.anchor, clean), torch.equal(pairs.positive, clean)
             (True, False)
         """
+        if self.noise_cov is not None:
+            # n = (a + b) / sqrt(2) and n' = (a - b) / sqrt(2) with a ~ N(0, A + C) and b ~ N(0, A - C), independent.
+            both, apart = (factor.normal(clean.shape[:-1], generator) / 2**0.5 for factor in self._noise_factors)
+            return Pairs(clean + both + apart, clean + both - apart, self.views)
         noisy = partial(self._aug_factor.added, clean, generator)
         anchor = clean if self.views == "one-sided" else noisy()
         return Pairs(anchor, noisy(), self.views)
@@ -197,9 +210,21 @@ class GaussianTask:
         )
 
     @cached_property
+    def shared(self) -> Float[Tensor, "d d"]:
+        """G, the covariance E[x x'^T] between the views of a positive pair: S, or S + C with correlated noise."""
+        return self.data_cov if self.noise_cov is None else self.data_cov + self.noise_cov
+
+    @cached_property
+    def equivalent(self) -> tuple[Float[Tensor, "d d"], Float[Tensor, "d d"]]:
+        """(S, A) of independent noise with the same moments: (S + C, A - C) for correlated noise."""
+        return (self.data_cov, self.aug_cov) if self.noise_cov is None else (self.shared, self.aug_cov - self.noise_cov)
+
+    @cached_property
     def seen(self) -> tuple[Float[Tensor, "d d"], Float[Tensor, "d d"]]:
         """(S_e, A_e), see `as_seen`."""
-        return as_seen(self.data_cov, self.aug_cov, self.views)
+        if self.noise_cov is None:
+            return as_seen(self.data_cov, self.aug_cov, self.views)
+        return self.data_cov + self.aug_cov, 2 * self.equivalent[1]
 
     @cached_property
     def seen_root(self) -> Float[Tensor, "d d"]:
@@ -214,6 +239,11 @@ class GaussianTask:
     def _aug_factor(self) -> Factor:
         return Factor.of(self.aug_cov)
 
+    @cached_property
+    def _noise_factors(self) -> tuple[Factor, Factor]:
+        assert self.noise_cov is not None
+        return Factor.of(self.aug_cov + self.noise_cov), Factor.of(self.aug_cov - self.noise_cov)
+
 
 def as_seen(data: Tensor, aug: Tensor, views: str) -> tuple[Tensor, Tensor]:
     """Return (S_e, A_e): covariance of a point as the loss sees it, and of a positive pair's difference.
@@ -221,20 +251,3 @@ def as_seen(data: Tensor, aug: Tensor, views: str) -> tuple[Tensor, Tensor]:
     One-sided they are S and A, two-sided S + A and 2 A; the same holds for variances of single modes.
     """
     return (data, aug) if views == "one-sided" else (data + aug, 2 * aug)
-
-
-def _check_covariance(name: str, cov: Tensor) -> None:
-    if cov.ndim != 2 or cov.shape[0] != cov.shape[1] or cov.shape[0] == 0:
-        raise ValueError(f"{name} has shape {tuple(cov.shape)}; it must be a square matrix")
-    if cov.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"{name} has numbers of type {cov.dtype}; give float32 or float64")
-    if not torch.isfinite(cov).all():
-        raise ValueError(f"{name} holds NaN or infinity; give finite numbers")
-    # A covariance computed by matrix products is symmetric and PSD only up to round-off.
-    tolerance = float(cov.shape[0] * torch.finfo(cov.dtype).eps * cov.abs().max())
-    asymmetry = float((cov - cov.T).abs().max())
-    if asymmetry > 8 * tolerance:
-        raise ValueError(f"{name} is not symmetric (largest difference {asymmetry:.3g}); pass (C + C.T) / 2")
-    smallest = float(torch.linalg.eigvalsh(cov)[0])
-    if smallest < -8 * tolerance:
-        raise ValueError(f"{name} has the eigenvalue {smallest:.3g}; all must be at least 0")
