@@ -67,6 +67,7 @@ from .theory.equilibria import (
     rest_variance,
 )
 from .theory.imbalance import imbalance, imbalance_drift, isotropic_rest_layers
+from .theory.mode_forces import ModeForces, mode_forces
 from .theory.modes import generalised_modes, modes, relative_modes
 from .theory.population import (
     POPULATION_FACTOR,
@@ -76,6 +77,9 @@ from .theory.population import (
     population_loss,
     population_valid,
 )
+from .theory.probe_cost import excess_error, probe_cost
+from .theory.projector import layer_values_at_rest, protection_rate
+from .theory.rest_modes import RestModes, rest_modes
 from .theory.riccati import riccati_gram
 from .theory.velocities import (
     alignment_velocity,
@@ -104,6 +108,7 @@ __all__ = [
     "LossWithGradient",
     "LossWithPopulation",
     "Mechanism",
+    "ModeForces",
     "Moments",
     "Monitor",
     "Objective",
@@ -111,6 +116,7 @@ __all__ = [
     "PairStream",
     "Pairs",
     "Planted",
+    "RestModes",
     "SettingError",
     "Sweep",
     "Trajectory",
@@ -136,6 +142,7 @@ __all__ = [
     "effective_rank",
     "end_to_end",
     "escape_time",
+    "excess_error",
     "expand_grid",
     "forward",
     "frozen_flow",
@@ -156,6 +163,7 @@ __all__ = [
     "layer_gradients_along",
     "layer_jacobian",
     "layer_value_velocities",
+    "layer_values_at_rest",
     "lidar",
     "lidar_from_covariances",
     "limit_distances",
@@ -163,6 +171,7 @@ __all__ = [
     "local_workers",
     "mode_dimensions",
     "mode_flow",
+    "mode_forces",
     "mode_singular_values",
     "modes",
     "module_alignment",
@@ -181,6 +190,8 @@ __all__ = [
     "population_loss",
     "population_valid",
     "principal_directions",
+    "probe_cost",
+    "protection_rate",
     "rankme",
     "rankme_from_eigenvalues",
     "read_rows",
@@ -189,6 +200,7 @@ __all__ = [
     "relative_distance",
     "relative_modes",
     "rest_gram",
+    "rest_modes",
     "rest_singular_values",
     "rest_variance",
     "riccati_gram",
