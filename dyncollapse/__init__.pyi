@@ -29,11 +29,13 @@ from .dynamics.frozen import frozen_flow, mode_flow
 from .dynamics.solver import FlowFailed
 from .dynamics.training import Diverged, record_steps, train
 from .dynamics.trajectory import Interrupted, Trajectory
+from .model.coordinate_losses import barlow_normalised, vicreg
 from .model.covariance import ContrastiveCovariance, blockwise_covariance, contrastive_covariance
 from .model.gaussian import GaussianTask
 from .model.initialisers import balanced_init, gaussian_init, spectrum_init, uniform_biases, uniform_init
 from .model.loss_gradients import dot_gradients, infonce_gradients, ntxent_gradients, spectral_gradients
 from .model.losses import dot_infonce, effective_negatives, infonce, infonce_weights, ntxent, spectral
+from .model.moment_losses import barlow, vcreg
 from .model.networks import end_to_end, forward, layer_gradients, layer_jacobian, singular_values
 from .model.objective import Objective
 from .model.own_loss import Loss, LossWithGradient, LossWithPopulation
@@ -128,6 +130,8 @@ __all__ = [
     "alignment_velocity",
     "alpha_req",
     "balanced_init",
+    "barlow",
+    "barlow_normalised",
     "block_alignment",
     "blockwise_covariance",
     "collapse_level",
@@ -220,6 +224,8 @@ __all__ = [
     "unbiased_traces",
     "uniform_biases",
     "uniform_init",
+    "vcreg",
+    "vicreg",
 ]
 
 __version__: str
