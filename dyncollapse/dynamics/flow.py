@@ -23,9 +23,9 @@ from dyncollapse.dynamics.solver import (
 )
 from dyncollapse.dynamics.statistics import Record
 from dyncollapse.dynamics.trajectory import Interrupted, Trajectory
-from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.networks import Weights, check_inputs, check_weights, end_to_end, layer_gradients, layer_jacobian
 from dyncollapse.model.objective import Objective
+from dyncollapse.model.pair_moments import Task
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.runtime.process import check_threads
 from dyncollapse.theory.population import check_population_limit, population_force, population_jacobian, population_loss
@@ -88,6 +88,7 @@ def sample_flow(
         Jing et al. 2022, Lemmas 1 to 3; docs/explanation/theory.md, section 2.
 
     Examples:
+        >>> from dyncollapse import GaussianTask
         >>> task = GaussianTask.block(2, 1, aug_strength=4.0)  # the second input is augmented beyond the threshold of 1
         >>> path = sample_flow((0.1 * torch.eye(2),), task.sample(64, torch.Generator().manual_seed(0)), [0.0, 20.0])
         >>> (path.singular_values > 0.1 + 1e-6).tolist()  # both start at 0.1
@@ -161,7 +162,7 @@ def _sample_equation(depth: int, pairs: Pairs, objective: Objective, weight_deca
 
 def population_flow(
     weights: Weights,
-    task: GaussianTask,
+    task: Task,
     time: Time,
     *,
     objective: Objective | None = None,
@@ -173,7 +174,7 @@ def population_flow(
     record: Record | None = None,
     progress: Progress | None = None,
 ) -> Trajectory:
-    """Integrate the flow of a linear network in the limit of infinitely many Gaussian samples.
+    """Integrate the flow of a linear network in the limit of infinitely many samples.
 
     The flow is stiff once modes have separated, so the default method is implicit: CVODE, which multiplies by the exact
     Jacobian and never stores it. LSODA, BDF and Radau store it, and take longer beyond some hundred weights. Implicit
@@ -182,9 +183,10 @@ def population_flow(
 
     Args:
         weights: One tensor (*runs, out, in) per layer.
-        task: Covariances and view convention.
+        task: Covariances or moments, and view convention. For spectral, vcreg and barlow the limit is exact for any
+            distribution with these moments, for infonce and dot for Gaussian samples.
         time: Flow time, a scalar or an increasing vector.
-        objective: "infonce" (unless given), "dot" or "spectral", with linear layers.
+        objective: "infonce" (unless given), "dot", "spectral", "vcreg" or "barlow", with linear layers.
         weight_decay: Its product with the weights is subtracted from the velocity.
         rtol: Relative tolerance.
         atol: Absolute tolerance, as in `sample_flow`.
@@ -207,6 +209,7 @@ def population_flow(
         docs/explanation/beyond-the-paper.md, section 5a.
 
     Examples:
+        >>> from dyncollapse import GaussianTask
         >>> task = GaussianTask.block(2, 1, aug_strength=2.0)  # beyond the threshold of 1
         >>> path = population_flow((0.1 * torch.eye(2),), task, 50.0)
         >>> bool(path.singular_values[-1, 1] < 1e-6)
@@ -235,7 +238,7 @@ def population_flow(
 
 
 def _population_equation(
-    weights: Weights, task: GaussianTask, objective: Objective, weight_decay: float, method: str
+    weights: Weights, task: Task, objective: Objective, weight_decay: float, method: str
 ) -> Equation:
     def velocity(_t: float, layers: Weights) -> list[Tensor]:
         product = end_to_end(layers)
