@@ -30,8 +30,9 @@ from dyncollapse.model.pairs import Pairs
 from dyncollapse.runtime.process import check_threads
 from dyncollapse.theory.population import check_population_limit, population_force, population_jacobian, population_loss
 
-# Default rtol where the velocity jumps: ReLU networks.
-KINKED_RTOL = 1e-4
+# Default rtol where the velocity jumps: in ReLU networks, and at the hinge of vicreg. That flow slides along many kinks
+# (a deviation of 1 in each coordinate, view and batch) until it rests, and steps over a kink shrink with rtol.
+KINKED_RTOL, HINGED_RTOL = 1e-4, 1e-3
 
 
 def sample_flow(
@@ -63,13 +64,14 @@ def sample_flow(
         objective: What is minimised; Eq. 2 unless given.
         biases: One tensor (*runs, out) per layer, or none.
         weight_decay: Its product with the weights is subtracted from the velocity.
-        rtol: Relative tolerance: 1e-8 for linear networks, 1e-4 for ReLU. There the velocity jumps whenever a sample
-            crosses a kink, and the number of steps was measured to grow as 1 / rtol. Below 1e-4 one run is tried at
-            1e-4 first, and the flow is refused if by that law it would take more than `max_evaluations`.
+        rtol: Relative tolerance: 1e-8 for smooth losses of linear networks, 1e-4 for ReLU, 1e-3 for vicreg. In the last
+            two cases the velocity jumps at kinks (a sample crosses a ReLU's, a deviation the hinge's), and the number
+            of steps was measured to grow as 1 / rtol. Below the default one run is tried at the default first, and
+            the flow is refused if by that law it would take more than `max_evaluations`.
         atol: Absolute tolerance. The solver keeps each weight's error per step below atol + rtol |w|. The default is
-            the round-off of the scale that the weight starts at, for ReLU 0.1 rtol of that scale, so that starts of any
-            size escape on time. With 0 the error is relative, and modes that die keep their digits down to 1e-290.
-        method: CVODE or one of SciPy's solve_ivp; DOP853 unless given, RK45 for ReLU.
+            the round-off of the scale that the weight starts at, over kinks 0.1 rtol of that scale, so that starts of
+            any size escape on time. With 0 the error is relative, and modes that die keep their digits down to 1e-290.
+        method: CVODE or one of SciPy's solve_ivp; DOP853 unless given, RK45 over kinks.
         max_evaluations: Evaluations of the velocity, per run, after which the flow is given up.
         record: Statistics to keep beside the weights, as in `train`.
         progress: Called with (t, t_end) after every solver step.
@@ -104,7 +106,8 @@ def sample_flow(
     _check_weight_decay(weight_decay)
     smooth = objective.smooth(len(weights))
     method = method or ("DOP853" if smooth else "RK45")
-    solver = Solver(method, (1e-8 if smooth else KINKED_RTOL) if rtol is None else rtol, atol, max_evaluations)
+    default = 1e-8 if smooth else HINGED_RTOL if objective.loss == "vicreg" else KINKED_RTOL
+    solver = Solver(method, default if rtol is None else rtol, atol, max_evaluations)
     meta = {"dynamics": "flow", "weight_decay": weight_decay}
 
     def one_run(index: tuple[int, ...], progress: Progress | None, solver: Solver = solver) -> Trajectory:
@@ -115,29 +118,29 @@ def sample_flow(
     def all_runs() -> Trajectory:
         runs = weights[0].shape[:-2]
         if not smooth:
-            _check_kinks(lambda trial: one_run((0,) * len(runs), None, trial), solver)
+            _check_kinks(lambda trial: one_run((0,) * len(runs), None, trial), solver, default)
         several = min(math.prod(runs), threads or torch.get_num_threads()) if weights[0].device.type == "cpu" else 1
         return run_by_run(one_run, runs, progress, several)
 
     return recorded(all_runs, record, weights)
 
 
-def _check_kinks(flow: Callable[[Solver], Trajectory], solver: Solver) -> None:
-    """Refuse a flow over kinks that would take more evaluations than it may, judged by a run of low accuracy."""
-    if solver.rtol >= KINKED_RTOL:
+def _check_kinks(flow: Callable[[Solver], Trajectory], solver: Solver, low: float) -> None:
+    """Refuse a flow over kinks that would take more evaluations than it may, judged by a run at the rtol `low`."""
+    if solver.rtol >= low:
         return
     try:
-        tried = flow(replace(solver, rtol=KINKED_RTOL)).meta["evaluations"]
+        tried = flow(replace(solver, rtol=low)).meta["evaluations"]
     except FlowFailed:  # the flow itself will say it
         return
     except Interrupted:  # what the trial reached is not what was asked for
         raise KeyboardInterrupt from None
-    expected = tried * KINKED_RTOL / solver.rtol
+    expected = tried * low / solver.rtol
     if expected > solver.max_evaluations:
         raise ValueError(
-            f"the velocity of a ReLU network jumps at kinks, and steps over them grow as 1 / rtol: a run takes {tried} "
-            f"evaluations at rtol {KINKED_RTOL:g}, so about {expected:.1g} at {solver.rtol:g}, and max_evaluations is "
-            f"{solver.max_evaluations}; give an rtol of at least {tried * KINKED_RTOL / solver.max_evaluations:.1g}, "
+            f"the velocity jumps at kinks, and steps over them grow as 1 / rtol: a run takes {tried} evaluations at "
+            f"rtol {low:g}, so about {expected:.1g} at {solver.rtol:g}, and max_evaluations is "
+            f"{solver.max_evaluations}; give an rtol of at least {tried * low / solver.max_evaluations:.1g}, "
             "an earlier time, or more evaluations"
         )
 

@@ -70,7 +70,9 @@ def build(configuration: Configuration) -> Simulation:
         configuration.data_var,
         configuration.views,
     ).to(dtype, device)
-    objective = Objective(configuration.loss, configuration.temperature, configuration.activation)
+    objective = Objective(
+        configuration.loss, configuration.temperature, configuration.activation, configuration.invariance
+    )
     source = Generator().manual_seed(configuration.seed)
     widths, runs = configuration.widths, (configuration.runs,)
     scale = configuration.init_scale

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from dyncollapse.model.choices import (
     AUTHORS_TEMPERATURE,
     DYNAMICS,
+    INVARIANCE,
     Activation,
     Dtype,
     Dynamics,
@@ -118,7 +119,10 @@ class Configuration:
         unset="one-sided; two-sided for `loss` ntxent",
     )
     loss: Loss = setting(
-        "infonce", "infonce, the paper's Eq. 2; dot, that of the authors' toy code; ntxent; spectral.", group="training"
+        "infonce",
+        "infonce, the paper's Eq. 2; dot, that of the authors' toy code; ntxent; spectral; vcreg and vicreg, VICReg "
+        "without and with its hinge; barlow and barlow-normalised, Barlow Twins on covariances and on correlations.",
+        group="training",
     )
     temperature: Number | None = setting(
         None,
@@ -127,6 +131,14 @@ class Configuration:
         low=SMALL,
         high=LARGE,
         unset=f"{AUTHORS_TEMPERATURE}",
+    )
+    invariance: Number | None = setting(
+        None,
+        "Weight of the invariance term of the losses vcreg and vicreg.",
+        group="training",
+        low=0,
+        high=LARGE,
+        unset=f"{INVARIANCE:g}",
     )
     depth: Whole = setting(1, "Number of layers.", group="network", unit="layers", low=1, high=DEEPEST)
     activation: Activation = setting("linear", "Activation between layers.", group="network")
@@ -140,7 +152,7 @@ class Configuration:
         group="network",
         low=SMALL,
         high=LARGE,
-        unset=f"gaussian: {SMALL_START}, for `loss` ntxent 1; others: 1",
+        unset=f"gaussian: {SMALL_START}, for `loss` ntxent and barlow-normalised 1; others: 1",
     )
     init_rate: Number | None = setting(
         None,
@@ -281,9 +293,11 @@ def resolve(given: Mapping[str, Any]) -> Configuration:
         settings.setdefault("views", "two-sided")  # the only views for which this loss is defined
     if settings.get("loss") in ("dot", "ntxent"):
         settings.setdefault("temperature", AUTHORS_TEMPERATURE)
+    if settings.get("loss") in ("vcreg", "vicreg"):
+        settings.setdefault("invariance", INVARIANCE)
     init = settings.get("init", "gaussian")
-    # ntxent is invariant to the scale of W, and its gradient grows as 1 / |W|: a small start would only be stiff.
-    small = init == "gaussian" and settings.get("loss") != "ntxent"
+    # These losses are invariant to the scale of W, and their gradient grows as 1 / |W|: a small start would be stiff.
+    small = init == "gaussian" and settings.get("loss") not in ("ntxent", "barlow-normalised")
     settings.setdefault("init_scale", SMALL_START if small else 1.0)
     if init == "spectrum":
         settings.setdefault("init_rate", AUTHORS_RATE)
@@ -327,7 +341,7 @@ def _check_objective(c: Configuration) -> None:
     from dyncollapse.theory.population import check_population
 
     try:
-        objective = Objective(c.loss, c.temperature, c.activation)
+        objective = Objective(c.loss, c.temperature, c.activation, c.invariance)
         objective.check_views(c.views)
         if "population" in c.dynamics:
             check_population(objective)

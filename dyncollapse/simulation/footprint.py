@@ -16,6 +16,8 @@ from dyncollapse.simulation.configuration import Configuration
 # SciPy's DOP853. Population: 31 vectors of GMRES, and of CVODE the steps before and its work; 46 were measured. Every
 # dynamics: its record, as many sets as `training.record_steps` gives at most.
 SGD_STATES, FLOW_STATES, POPULATION_STATES, RECORDS = 2, 17, 40, 64
+# Losses that hold a number for every pair of rows; the spectral loss does so for its value, which is recorded.
+PAIRWISE = ("infonce", "dot", "ntxent", "spectral")
 # Copies of a run's record that a flow has at its end, beside the record: those of its steps and of its states.
 COPIES = 2
 # Two views of each sample by which a simulation is judged (`build.PROBE_SAMPLES`).
@@ -100,7 +102,7 @@ def simulation_bytes(configuration: Configuration) -> float:
     batch = runs * n * max(widths)
     common = size * (layers + PROBES * configuration.dim + 2 * configuration.dim**2)
     # On a CPU the softmax is computed run by run where that of all runs would not fit into a cache.
-    softmax = (1 if configuration.device == "cpu" else runs) * n**2
+    softmax = (1 if configuration.device == "cpu" else runs) * n**2 if configuration.loss in PAIRWISE else 0
     kept = RECORDS if configuration.steps >= 2 * RECORDS else 0
     # The runs of a flow are integrated one by one, those of a sample flow on several threads. Then records are joined.
     run, joined = layers / runs, kept * layers

@@ -10,7 +10,7 @@ from dyncollapse.model.networks import end_to_end
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.dimensions import Dimensions, mode_dimensions, sampled_dimensions
 from dyncollapse.simulation.prediction import batch_growth, escape_times, rest_values, room, time_per_step
-from dyncollapse.simulation.verdict import judge, natural_scale
+from dyncollapse.simulation.verdict import judge, natural_scale, rho_decides_fate
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,4 +63,5 @@ def _judge_end(simulation: Simulation, name: str, trajectory: Trajectory, end: D
         time_per_step=time_per_step(simulation.configuration),
         room=room(simulation),
         outputs=simulation.weights[-1].shape[-2],
+        rho_decides=rho_decides_fate(simulation.objective),
     )

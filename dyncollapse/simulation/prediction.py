@@ -11,6 +11,8 @@ from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.theory.equilibria import escape_time, growth_rates, rest_singular_values
 from dyncollapse.theory.modes import modes
 
+# Losses whose rest points are known in closed form, for linear networks.
+REST_KNOWN = ("infonce", "dot", "spectral")
 # Pairs of the probe over which the force is averaged, in batches: enough for a few per cent. A batch size above this is
 # cut to it, since its n x n weights would not fit, and one of this size is as close to infinitely many samples.
 MOST_PAIRS = 4096
@@ -28,8 +30,8 @@ def room(simulation: Simulation) -> int:
 
 
 def rest_values(simulation: Simulation) -> Tensor | None:
-    """Rest values (d,) of the modes in closed form; None for ntxent and for ReLU networks, which have none."""
-    if simulation.objective.loss == "ntxent" or simulation.objective.activation != "linear":
+    """Rest values (d,) of the modes in closed form; None for other losses than REST_KNOWN, and for ReLU networks."""
+    if simulation.objective.loss not in REST_KNOWN or simulation.objective.activation != "linear":
         return None
     return rest_singular_values(simulation.task, simulation.configuration.loss, simulation.configuration.temperature)
 

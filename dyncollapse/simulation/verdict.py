@@ -13,6 +13,12 @@ from dyncollapse.model.objective import Objective, named_loss
 from dyncollapse.simulation.dimensions import Dimensions
 from dyncollapse.theory.modes import at_threshold
 
+# Why a cause is open, by whether rho decides.
+OPEN = {
+    True: "rho may be on either side of 1: dead or waiting",
+    False: "which dimensions this loss lets live is not known in closed form: dead, suppressed or waiting",
+}
+
 
 def judge(
     dimensions: Dimensions,
@@ -23,6 +29,7 @@ def judge(
     time_per_step: float | None = None,
     room: int | None = None,
     outputs: int | None = None,
+    rho_decides: bool = True,
 ) -> Verdict:
     """Judge which dimensions collapsed, and why, from the mean over runs.
 
@@ -34,7 +41,8 @@ def judge(
     - suppressed, where strong augmentation lets it rest only at a value too small to count, or at one that it has
       reached. Under two-sided views a sampled rho within its error of 1 counts as this, since views that are drawn
       alike never have rho above 1;
-    - unexplained, where a sampled rho is within its error of 1 under one-sided views;
+    - unexplained, where a sampled rho is within its error of 1 under one-sided views, and under a loss for which
+      rho = 1 is not known to be the threshold;
     - waiting: it has rho < 1 and grows, only slowly (implicit regularisation).
 
     No more than `room` dimensions can be alive at once. Of the waiting and unexplained ones beyond that number, those
@@ -50,6 +58,7 @@ def judge(
         room: Width of the narrowest layer.
         outputs: Embedding dimension where it is less than k, the number of input modes: the sentence then counts
             dimensions of the embedding.
+        rho_decides: Whether the loss lets exactly the dimensions with rho < 1 grow from zero, see `rho_decides_fate`.
 
     Returns:
         The verdict, with one fate per dimension.
@@ -82,7 +91,11 @@ def judge(
     if dimensions.ratio_error is not None:
         margin = family_margin(k) * dimensions.ratio_error.reshape(-1, k).mean(0)
     fates = [
-        Fate.ALIVE if value > threshold else _fate(rho, error, rests_low, dimensions.views)
+        Fate.ALIVE
+        if value > threshold
+        else _fate(rho, error, rests_low, dimensions.views)
+        if rho_decides or math.isnan(rho)
+        else Fate.UNEXPLAINED
         for value, rho, error, rests_low in zip(
             sigma.tolist(), ratio.tolist(), margin.tolist(), low.tolist(), strict=True
         )
@@ -98,7 +111,7 @@ def judge(
     escapes = sorted(one.escape_time for one in judged if one.escape_time is not None)
     waits = _ends([moment(time, time_per_step) for time in escapes])
     fewer = outputs if outputs is not None and outputs < k else None
-    return Verdict(judged, threshold, _sentence(fates, on_threshold, waits, room, fewer), fewer)
+    return Verdict(judged, threshold, _sentence(fates, on_threshold, waits, room, fewer, OPEN[rho_decides]), fewer)
 
 
 def _fate(rho: float, error: float, rests_low: bool, views: str) -> Fate:
@@ -120,12 +133,30 @@ def _give_room(fates: list[Fate], room: int, order: Tensor) -> None:
         fates[k] = Fate.STRUCTURAL
 
 
+def rho_decides_fate(objective: Objective) -> bool:
+    """Whether rho = 1 separates the dimensions that die under this loss from those that grow.
+
+    It does where the loss compares positive with negative pairs. VICReg and Barlow Twins have no negatives: their
+    thresholds, where they have any, are others, and depend on the coefficients of their terms.
+
+    Args:
+        objective: A loss by name.
+
+    Returns:
+        True for infonce, dot, ntxent and spectral.
+
+    Raises:
+        ValueError: For an objective with a loss of one's own.
+    """
+    return named_loss(objective) in ("infonce", "dot", "ntxent", "spectral")
+
+
 def natural_scale(task: GaussianTask, objective: Objective) -> float:
     """The value of `Dimensions.singular_value` at which embeddings reach the scale of the loss.
 
     Embeddings reach it at a standard deviation of 1 for infonce, the width of its kernel; of the square root of the
-    temperature for dot; and of 1 for spectral. ntxent has no scale. For linear networks the result is that standard
-    deviation over the largest one of the data.
+    temperature for dot; and of 1 for spectral, vcreg, vicreg and barlow. ntxent and barlow-normalised have no scale.
+    For linear networks the result is that standard deviation over the largest one of the data.
 
     Args:
         task: The covariances.
@@ -133,7 +164,7 @@ def natural_scale(task: GaussianTask, objective: Objective) -> float:
 
     Returns:
         A singular value of P for linear networks, a standard deviation of the embedding for ReLU networks; 0 for
-        ntxent.
+        ntxent and barlow-normalised.
 
     Raises:
         ValueError: For an objective with a value of its own, whose scale is unknown.
@@ -142,8 +173,8 @@ def natural_scale(task: GaussianTask, objective: Objective) -> float:
         >>> natural_scale(GaussianTask.block(2, 1, aug_strength=1.0, data_var=4.0), Objective())
         0.5
     """
-    widths = {"infonce": 1.0, "dot": (objective.temperature or 0.0) ** 0.5, "spectral": 1.0, "ntxent": 0.0}
-    width = widths[named_loss(objective)]
+    widths = {"dot": (objective.temperature or 0.0) ** 0.5, "ntxent": 0.0, "barlow-normalised": 0.0}
+    width = widths.get(named_loss(objective), 1.0)
     largest = float(torch.linalg.eigvalsh(task.data_cov.to(torch.float64))[-1]) ** 0.5
     return width if objective.activation == "relu" or width == 0 else width / largest
 
@@ -164,7 +195,9 @@ def moment(time: float, time_per_step: float | None = None) -> str:
     return "t = {} (step {})".format(*three) if time_per_step else f"t = {next(three)}"
 
 
-def _sentence(fates: Sequence[Fate], on_threshold: int, waits: str, room: int | None, outputs: int | None) -> str:
+def _sentence(
+    fates: Sequence[Fate], on_threshold: int, waits: str, room: int | None, outputs: int | None, why_open: str
+) -> str:
     counts = {fate: fates.count(fate) for fate in Fate}
     total, unfed = len(fates), ""
     dead, low = counts[Fate.DEAD], counts[Fate.SUPPRESSED]
@@ -199,8 +232,7 @@ def _sentence(fates: Sequence[Fate], on_threshold: int, waits: str, room: int | 
         reason = f"data beats augmentation there: waiting{waits}"
         parts.append(f"{counts[Fate.WAITING]} by implicit regularization ({reason})")
     if counts[Fate.UNEXPLAINED]:
-        reason = "rho may be on either side of 1: dead or waiting"
-        parts.append(f"{counts[Fate.UNEXPLAINED]} for a cause that is open ({reason})")
+        parts.append(f"{counts[Fate.UNEXPLAINED]} for a cause that is open ({why_open})")
     listed = ", ".join(parts[:-1]) + " and " + parts[-1] if parts[1:] else parts[0]
     return f"{gone} of {total} dimensions collapsed: {listed}.{unfed}"
 
