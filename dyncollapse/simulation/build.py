@@ -15,6 +15,7 @@ from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.streams import JoinedStream, PairStream
 from dyncollapse.runtime.settings import SettingError
 from dyncollapse.simulation.configuration import Configuration
+from dyncollapse.simulation.covariance_files import task_of
 from dyncollapse.simulation.footprint import check_room, simulation_bytes
 
 # Samples for the embedding spectrum and for the verdict on ReLU networks: a variance to 1 % takes 2e4 of them.
@@ -63,18 +64,12 @@ def build(configuration: Configuration) -> Simulation:
     advice = "lower `dim`, `depth`, `batch_size`, `pool` or `runs`"
     check_room(simulation_bytes(configuration), configuration.device, "this simulation", advice)
     device, dtype = torch.device(configuration.device), getattr(torch, configuration.dtype)
-    task = GaussianTask.block(
-        configuration.dim,
-        configuration.aug_dim,
-        configuration.aug_strength,
-        configuration.data_var,
-        configuration.views,
-    ).to(dtype, device)
+    task = task_of(configuration).to(dtype, device)
     objective = Objective(
         configuration.loss, configuration.temperature, configuration.activation, configuration.invariance
     )
     source = Generator().manual_seed(configuration.seed)
-    widths, runs = configuration.widths, (configuration.runs,)
+    widths, runs = configuration.layer_widths, (configuration.runs,)
     scale = configuration.init_scale
     if configuration.init == "spectrum":
         weights = spectrum_init(widths, source, runs, scale, configuration.init_rate or 0.0)

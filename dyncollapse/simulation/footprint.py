@@ -96,7 +96,7 @@ def simulation_bytes(configuration: Configuration) -> float:
         >>> simulation_bytes(Configuration(dim=10_000)) > 100 * 2**30
         True
     """
-    runs, n, widths = configuration.runs, configuration.batch_size, configuration.widths
+    runs, n, widths = configuration.runs, configuration.batch_size, configuration.layer_widths
     size = 4 if configuration.dtype == "float32" else 8
     layers = runs * sum(a * b for a, b in itertools.pairwise(widths))
     batch = runs * n * max(widths)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dyncollapse.diagnostics.spectra import covariance_spectrum, mode_singular_values
+from dyncollapse.diagnostics.spectra import covariance_spectrum
 from dyncollapse.diagnostics.verdict import DimensionVerdict
 from dyncollapse.dynamics.comparison import relative_distance
 from dyncollapse.dynamics.trajectory import Trajectory
@@ -20,10 +20,10 @@ from dyncollapse.model.networks import Weights, end_to_end, forward
 from dyncollapse.runtime.files import read_json, write_json
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration
+from dyncollapse.simulation.dimensions import mode_dimensions
 from dyncollapse.simulation.outcome import Outcome
-from dyncollapse.simulation.prediction import MOST_PAIRS, escape_times, rest_values, time_per_step
+from dyncollapse.simulation.prediction import MOST_PAIRS, escape_times, outlook, time_per_step
 from dyncollapse.theory.equilibria import collapse_threshold
-from dyncollapse.theory.modes import at_threshold, modes
 from dyncollapse.theory.population import negatives_needed, population_valid
 
 RECORD = "run.json"
@@ -96,28 +96,36 @@ def recorded(folder: Path) -> dict[str, Trajectory]:
 
 
 def _prediction(simulation: Simulation) -> dict[str, Any]:
-    configuration = simulation.configuration
-    task_modes, rest = modes(simulation.task), rest_values(simulation)
+    end, predicted = mode_dimensions(simulation.weights, simulation.task), outlook(simulation)
+    count = int((~end.ratio[0].isnan()).sum())
     columns: dict[str, list[Any]] = {
-        "data_var": task_modes.data_var.tolist(),
-        "aug_var": task_modes.aug_var.tolist(),
-        "rho": task_modes.ratio.tolist(),
-        "rest_singular_value": [None] * simulation.task.dim,
-        "escape_time": [None] * simulation.task.dim,
+        "data_var": end.data_var[0, :count].tolist(),
+        "aug_var": end.aug_var[0, :count].tolist(),
+        "rho": end.ratio[0, :count].tolist(),
+        "rest_singular_value": [None] * count,
+        "escape_time": [None] * count,
     }
-    if rest is not None:
-        start = mode_singular_values(end_to_end(simulation.weights), task_modes.directions, task_modes.groups)
-        columns["rest_singular_value"] = [_finite(value) for value in rest.tolist()]
-        columns["escape_time"] = [_finite(time) for time in escape_times(simulation, start).tolist()]
-    threshold = (
-        None if rest is None else collapse_threshold(configuration.data_var, configuration.views, configuration.loss)
-    )
+    if predicted is not None:
+        columns["rest_singular_value"] = [_finite(value) for value in predicted.rest.tolist()]
+        times = escape_times(simulation, predicted, end.singular_value[..., :count])
+        if times is not None:
+            columns["escape_time"] = [_finite(time) for time in times.tolist()]
+    threshold = None if predicted is None else _threshold(simulation.configuration)
+    exactly = predicted is not None and threshold is not None
     return {
         "threshold": threshold,
-        "at_threshold": 0 if threshold is None else int(at_threshold(task_modes.ratio).sum()),
+        "at_threshold": int((predicted.growth == 0).sum()) if exactly and predicted is not None else 0,
         "assumes": ["infinite batch", "no bias", "escape times: aligned layers near zero; at most these if unbalanced"],
+        "whitened": end.whitened,
         "modes": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
     }
+
+
+def _threshold(c: Configuration) -> float | None:
+    """The augmentation variance that collapses a mode of one layer; None where there is no such single number."""
+    if c.data_cov is not None or c.aug_cov is not None or c.views == "correlated" or (c.weight_decay and c.depth > 1):
+        return None
+    return collapse_threshold(c.data_var, c.views, c.loss, invariance=c.invariance, weight_decay=c.weight_decay)
 
 
 def _verdict(outcome: Outcome) -> dict[str, Any] | None:
@@ -174,7 +182,7 @@ def _loss_offset(simulation: Simulation, path: Trajectory) -> float:
 
 def population_limit(simulation: Simulation, weights: Weights) -> dict[str, Any] | None:
     """Say whether batches of N behave as infinitely many samples at these weights; None without a closed form."""
-    if rest_values(simulation) is None:
+    if outlook(simulation) is None:
         return None
     product, task = end_to_end(weights).to(torch.float64), simulation.task.to(torch.float64)
     needed = negatives_needed(product, task, simulation.objective)

@@ -73,6 +73,7 @@ def _dynamics(
             objective=simulation.objective,
             biases=simulation.biases,
             momentum=configuration.momentum,
+            weight_decay=configuration.weight_decay,
             progress=progress,
             threads=threads,
         )
@@ -85,7 +86,15 @@ def _dynamics(
             time,
             objective=simulation.objective,
             biases=simulation.biases,
+            weight_decay=configuration.weight_decay,
             progress=progress,
             threads=threads,
         )
-    return population_flow(simulation.weights, simulation.task, time, objective=simulation.objective, progress=progress)
+    return population_flow(
+        simulation.weights,
+        simulation.task,
+        time,
+        objective=simulation.objective,
+        weight_decay=configuration.weight_decay,
+        progress=progress,
+    )

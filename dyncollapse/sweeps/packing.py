@@ -67,7 +67,7 @@ def best_runs(configuration: Configuration) -> int:
         16
     """
     cached = CACHED if configuration.device == "cpu" else CACHED_GPU
-    return max(1, cached // numbers_per_step(configuration.batch_size, max(configuration.widths)))
+    return max(1, cached // numbers_per_step(configuration.batch_size, max(configuration.layer_widths)))
 
 
 def train_together(simulations: Sequence[Simulation], threads: int | None = None) -> list[Trajectory]:
@@ -92,6 +92,7 @@ def train_together(simulations: Sequence[Simulation], threads: int | None = None
         objective=simulations[0].objective,
         biases=tuple(torch.cat(layers) for layers in zip(*(one.biases for one in simulations), strict=True)),
         momentum=shared.momentum,
+        weight_decay=shared.weight_decay,
         threads=threads,
     )
     weights, biases = ([layer.split(runs, 1) for layer in layers] for layers in (path.weights, path.biases))

@@ -20,7 +20,7 @@ from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.report import RECORD, save
 from dyncollapse.simulation.run import run
-from dyncollapse.sweeps.grid import HASHED_WHEN_SET, point_hash
+from dyncollapse.sweeps.grid import ADDED_LATER, point_hash
 from dyncollapse.sweeps.packing import train_together
 from dyncollapse.sweeps.schemas import Report
 
@@ -196,5 +196,5 @@ def as_configuration(values: Mapping[str, Any]) -> Configuration:
     Raises:
         ValueError: For anything else.
     """
-    known = dict.fromkeys(HASHED_WHEN_SET) | {name: value for name, value in values.items() if name != "versions"}
+    known = ADDED_LATER | {name: value for name, value in values.items() if name != "versions"}
     return from_values(Configuration, known)
