@@ -107,7 +107,8 @@ def test_name_of_a_point_is_that_of_its_settings():
         point_hash(resolve({"bias": True}))
     ]
     others = [{"seed": 1}, {"dtype": "float32"}, {"dynamics": ("sgd",)}, {"bias": True}, {"aug_strength": 1.5000001}]
-    assert len({point_hash(resolve(given)) for given in [{}, *others]}) == 6
+    others += [{"loss": "vcreg"}, {"loss": "vcreg", "invariance": 2.0}, {"loss": "vicreg"}]
+    assert len({point_hash(resolve(given)) for given in [{}, *others]}) == 9
 
 
 def test_axes_are_what_varies_on_its_own():
@@ -128,6 +129,7 @@ def test_axes_are_what_varies_on_its_own():
         {"dim": 32, "aug_dim": 8},
         {"dim": 8},
         {"loss": "ntxent", "bias": True, "aug_strength": 1 / 3},
+        {"loss": "vcreg", "invariance": 0.25},
         {"preset": "authors-code", "case": 2, "dim": 8},
         {"init": "spectrum", "init_rate": 0.2, "dynamics": ("sgd", "population")},
     ],
