@@ -40,6 +40,7 @@ from .model.own_loss import Loss, LossWithGradient, LossWithPopulation
 from .model.pair_moments import PairMoments
 from .model.pairs import Pairs, stack_pairs
 from .model.pullback import layer_gradients_along
+from .model.self_distillation import SelfDistillation, balanced_predictor
 from .model.streams import JoinedStream, PairStream, join_streams
 from .runtime.dispatch import Workers
 from .runtime.executors import dask_workers, local_workers, slurm_workers
@@ -111,6 +112,7 @@ __all__ = [
     "PairStream",
     "Pairs",
     "Planted",
+    "SelfDistillation",
     "SettingError",
     "Sweep",
     "Trajectory",
@@ -122,6 +124,7 @@ __all__ = [
     "alignment_velocity",
     "alpha_req",
     "balanced_init",
+    "balanced_predictor",
     "block_alignment",
     "blockwise_covariance",
     "collapse_level",
