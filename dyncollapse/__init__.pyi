@@ -78,6 +78,7 @@ from .theory.population import (
     population_valid,
 )
 from .theory.riccati import riccati_gram
+from .theory.self_distillation import ByolRest, byol_learning_times, byol_rest, predictor_imbalance
 from .theory.velocities import (
     alignment_velocity,
     layer_value_velocities,
@@ -89,6 +90,7 @@ __all__ = [
     "COLLAPSED_BELOW",
     "POPULATION_FACTOR",
     "AlignmentReport",
+    "ByolRest",
     "Configuration",
     "ContrastiveCovariance",
     "DimensionVerdict",
@@ -127,6 +129,8 @@ __all__ = [
     "balanced_predictor",
     "block_alignment",
     "blockwise_covariance",
+    "byol_learning_times",
+    "byol_rest",
     "collapse_level",
     "collapse_threshold",
     "contrastive_covariance",
@@ -183,6 +187,7 @@ __all__ = [
     "population_jacobian",
     "population_loss",
     "population_valid",
+    "predictor_imbalance",
     "principal_directions",
     "rankme",
     "rankme_from_eigenvalues",

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from numbers import Real
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from dyncollapse.dynamics.trajectory import Interrupted, Trajectory
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.networks import Weights, check_inputs, check_weights, end_to_end, layer_gradients, layer_jacobian
 from dyncollapse.model.objective import Objective
+from dyncollapse.model.pair_moments import Task
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.self_distillation import OnlineMoments, SelfDistillation, full_state
 from dyncollapse.runtime.process import check_threads
@@ -189,7 +191,7 @@ def _sample_equation(
 
 def population_flow(
     weights: Weights,
-    task: GaussianTask,
+    task: Task,
     time: Time,
     *,
     objective: Objective | SelfDistillation | None = None,
@@ -259,7 +261,7 @@ def population_flow(
     if isinstance(objective, SelfDistillation):
         equation = moment_equation(len(weights), OnlineMoments.of_task(task), objective, weight_decay)
     else:
-        equation = _population_equation(weights, task, objective, weight_decay, method)
+        equation = _population_equation(weights, cast(GaussianTask, task), objective, weight_decay, method)
     meta = {"dynamics": "population", "weight_decay": weight_decay}
 
     def runs_at(index: tuple[int, ...], progress: Progress | None) -> Trajectory:

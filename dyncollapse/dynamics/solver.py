@@ -30,6 +30,10 @@ REST_SPEED = 10
 # The smallest rtol that SciPy accepts: steps cannot be more exact than round-off.
 LEAST_RTOL = 100 * float(np.finfo(float).eps)
 
+# Smallest atol of a predictor, over rtol and its largest entry. At rest that of equal modes is a multiple of 1. Its
+# other entries are sums of larger terms that cancel, whose round-off held steps below 1 with a smaller tolerance.
+PREDICTOR_SHARE = 1e-4
+
 # Evaluations of the velocity after which a flow is given up, unless more are allowed: ten times what the longest flow
 # of the figures takes.
 MOST_EVALUATIONS = 10**6
@@ -105,9 +109,13 @@ class Solver:
 
     def tolerances(self, weights: Weights, others: Sequence[Tensor], *, smooth: bool) -> np.ndarray:
         """Absolute tolerance of every entry of the solver's vector."""
-        if others and others[0].ndim == weights[0].ndim:  # matrices, with a scale per row and column as weights have
-            weights, others = (*weights, *others), ()
-        return Vector.pack(absolute_tolerances(weights, others, self.rtol, self.atol, smooth=smooth))
+        if not others or others[0].ndim < weights[0].ndim:
+            return Vector.pack(absolute_tolerances(weights, others, self.rtol, self.atol, smooth=smooth))
+        found = absolute_tolerances((*weights, *others), (), self.rtol, self.atol, smooth=smooth)
+        if self.atol is None:
+            largest = others[0].abs().amax((-2, -1), keepdim=True)
+            found[len(weights)] = torch.maximum(found[len(weights)], PREDICTOR_SHARE * self.rtol * largest)
+        return Vector.pack(found)
 
 
 def stiff_method() -> str:

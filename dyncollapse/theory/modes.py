@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dyncollapse.model.array_arguments import array_fields
 from dyncollapse.model.gaussian import GaussianTask, as_seen
+from dyncollapse.model.pair_moments import Task
 from dyncollapse.model.precision import outside_autocast
 
 # Round-off of a covariance C of d inputs, in units of d eps |C| (|C| entry by entry), after matrix products and the
@@ -42,7 +43,7 @@ class Modes:
 
 
 @outside_autocast
-def modes(task: GaussianTask) -> Modes:
+def modes(task: Task) -> Modes:
     """Diagonalise both covariances at once: the directions whose collapse can be followed one by one.
 
     Args:
@@ -61,7 +62,7 @@ def modes(task: GaussianTask) -> Modes:
         >>> modes(GaussianTask.block(2, 1, aug_strength=3.0, data_var=0.5)).ratio.tolist()
         [0.0, 3.0]
     """
-    s, a = task.data_cov, task.aug_cov
+    s, a = task.equivalent
     scale = float(torch.linalg.matrix_norm(s) * torch.linalg.matrix_norm(a))
     commutator = float(torch.linalg.matrix_norm(s @ a - a @ s))
     tolerance = 100 * task.dim * torch.finfo(s.dtype).eps
@@ -206,7 +207,7 @@ def _merge_equal(values: Tensor, tolerance: float) -> Tensor:
     return merged
 
 
-def _settled(ratio: Tensor, directions: Tensor, task: GaussianTask) -> Tensor:
+def _settled(ratio: Tensor, directions: Tensor, task: Task) -> Tensor:
     """Rho, set to 1 where round-off cannot tell it from 1, and kept on its side of 1 elsewhere.
 
     `directions` are columns u with u^T S_e u = 1, or 0 where S_e vanishes.
