@@ -20,6 +20,7 @@ class Mechanism(StrEnum):
         STRONG: Augmentation exceeds data along the dimension, or removes all shared signal (strong augmentation).
         IMPLICIT: The dimension would grow but has not yet (implicit regularization).
         BOTH: The two mechanisms of the paper, in different dimensions.
+        DECAY: Weight decay exceeds what the dimension gains.
         WIDTH: A layer has too few units to fill the dimension.
         UNKNOWN: The samples or the views given do not decide the cause.
 
@@ -35,6 +36,7 @@ class Mechanism(StrEnum):
     STRONG = "strong-augmentation"
     IMPLICIT = "implicit-regularization"
     BOTH = "both"
+    DECAY = "weight-decay"
     WIDTH = "width"
     UNKNOWN = "unknown"
 
@@ -46,6 +48,7 @@ class Fate(StrEnum):
         ALIVE: Its variance lies above the threshold.
         DEAD: It shrinks to zero and stays there (rho >= 1).
         SUPPRESSED: Augmentation keeps it too small to count.
+        DECAYED: Weight decay shrinks it to zero and keeps it there.
         WAITING: It is small but would grow.
         STRUCTURAL: The layers have too few units to fill it.
         UNEXPLAINED: It is collapsed, and there is no other view, or rho is within its error of 1.
@@ -65,6 +68,7 @@ class Fate(StrEnum):
     ALIVE = "alive"
     DEAD = "dead"
     SUPPRESSED = "suppressed"
+    DECAYED = "decayed"
     WAITING = "waiting"
     STRUCTURAL = "structural"
     UNEXPLAINED = "unexplained"
@@ -86,6 +90,7 @@ _MECHANISMS = {
     Fate.ALIVE: Mechanism.NONE,
     Fate.DEAD: Mechanism.STRONG,
     Fate.SUPPRESSED: Mechanism.STRONG,
+    Fate.DECAYED: Mechanism.DECAY,
     Fate.WAITING: Mechanism.IMPLICIT,
     Fate.STRUCTURAL: Mechanism.WIDTH,
     Fate.UNEXPLAINED: Mechanism.UNKNOWN,
@@ -181,13 +186,13 @@ class Verdict:
 
 
 def joint_mechanism(mechanisms: Iterable[Mechanism]) -> Mechanism:
-    """Combine the mechanisms of dimensions: the paper's mechanisms come first, then an unknown cause, then width.
+    """Combine the mechanisms of dimensions: the paper's come first, then decay, an unknown cause, and width.
 
     Args:
         mechanisms: The mechanisms of single dimensions.
 
     Returns:
-        BOTH if both mechanisms of the paper occur, else the one that occurs, else UNKNOWN, WIDTH or NONE.
+        BOTH if both mechanisms of the paper occur, else the one that occurs, else DECAY, UNKNOWN, WIDTH or NONE.
 
     Examples:
         >>> str(joint_mechanism([Mechanism.STRONG, Mechanism.WIDTH, Mechanism.NONE]))
@@ -196,5 +201,12 @@ def joint_mechanism(mechanisms: Iterable[Mechanism]) -> Mechanism:
     present = set(mechanisms)
     if {Mechanism.STRONG, Mechanism.IMPLICIT} <= present:
         return Mechanism.BOTH
-    order = (Mechanism.BOTH, Mechanism.STRONG, Mechanism.IMPLICIT, Mechanism.UNKNOWN, Mechanism.WIDTH)
+    order = (
+        Mechanism.BOTH,
+        Mechanism.STRONG,
+        Mechanism.IMPLICIT,
+        Mechanism.DECAY,
+        Mechanism.UNKNOWN,
+        Mechanism.WIDTH,
+    )
     return next((one for one in order if one in present), Mechanism.NONE)

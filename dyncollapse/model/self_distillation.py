@@ -118,6 +118,15 @@ class SelfDistillation:
         """Whether `gradient` needs no automatic differentiation: always."""
         return True
 
+    @property
+    def has_force(self) -> bool:
+        """Whether the flow is that of a force X, dW/dt = W X: never."""
+        return False
+
+    def smooth(self, depth: int) -> bool:
+        """Whether the velocity of a network of this depth is smooth; ReLU's jumps."""
+        return self.activation == "linear" or depth == 1
+
     def check_views(self, views: str) -> None:
         """Accept either view convention."""
 

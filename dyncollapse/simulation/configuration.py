@@ -7,11 +7,13 @@ from typing import Any, Literal, get_args
 from dyncollapse.model.choices import (
     AUTHORS_TEMPERATURE,
     DYNAMICS,
+    SELF_DISTILLED,
     Activation,
     Dtype,
     Dynamics,
     Initialiser,
     Loss,
+    SelfDistilled,
     Views,
 )
 from dyncollapse.runtime.records import (
@@ -34,6 +36,9 @@ from dyncollapse.runtime.settings import SettingError, quoted
 
 PresetName = Literal["paper", "authors-code"]
 PRESETS = get_args(PresetName)
+TrainedLoss = Literal[Loss, SelfDistilled]
+# Default of `target_momentum` for byol.
+TARGET_MOMENTUM = 0.99
 # Defaults of `init_scale` for gaussian and of `init_rate`; `resolve` says when.
 SMALL_START, AUTHORS_RATE = 0.1, 0.35
 # Larger sizes are taken for typing errors; whether smaller ones fit into memory is checked in `build`.
@@ -115,10 +120,13 @@ class Configuration:
         "one-sided",
         "Augmented views: one-sided, only the positive, as in the paper's analysis; two-sided, all, as in its code.",
         group="data",
-        unset="one-sided; two-sided for `loss` ntxent",
+        unset="one-sided; two-sided for `loss` ntxent, byol and simsiam",
     )
-    loss: Loss = setting(
-        "infonce", "infonce, the paper's Eq. 2; dot, that of the authors' toy code; ntxent; spectral.", group="training"
+    loss: TrainedLoss = setting(
+        "infonce",
+        "infonce, the paper's Eq. 2; dot, that of the authors' toy code; ntxent; spectral; byol and simsiam, with a "
+        "predictor.",
+        group="training",
     )
     temperature: Number | None = setting(
         None,
@@ -127,6 +135,22 @@ class Configuration:
         low=SMALL,
         high=LARGE,
         unset=f"{AUTHORS_TEMPERATURE}",
+    )
+    predictor_rate: Number | None = setting(
+        None,
+        "Learning rate of the predictor of byol and simsiam over `lr`.",
+        group="training",
+        low=SMALL,
+        high=LARGE,
+        unset="1",
+    )
+    target_momentum: Number | None = setting(
+        None,
+        "Share of its old weights that the target of byol keeps in every step.",
+        group="training",
+        low=0,
+        below=1,
+        unset=f"{TARGET_MOMENTUM}",
     )
     depth: Whole = setting(1, "Number of layers.", group="network", unit="layers", low=1, high=DEEPEST)
     activation: Activation = setting("linear", "Activation between layers.", group="network")
@@ -168,6 +192,13 @@ class Configuration:
     )
     steps: Whole = setting(3_000, "SGD steps.", group="training", unit="steps", low=1, high=MOST_STEPS)
     momentum: Number = setting(0.0, "Heavy-ball momentum.", group="training", low=0, below=1)
+    weight_decay: Number = setting(
+        0.0,
+        "Weight decay: its product with the weights is added to their gradient, in SGD and in flows.",
+        group="training",
+        low=0,
+        high=LARGE,
+    )
     runs: Whole = setting(
         8, "Independent runs, each with its own start and data.", group="training", unit="runs", low=1, high=MOST_RUNS
     )
@@ -281,6 +312,11 @@ def resolve(given: Mapping[str, Any]) -> Configuration:
         settings.setdefault("views", "two-sided")  # the only views for which this loss is defined
     if settings.get("loss") in ("dot", "ntxent"):
         settings.setdefault("temperature", AUTHORS_TEMPERATURE)
+    if settings.get("loss") in SELF_DISTILLED:
+        settings.setdefault("views", "two-sided")  # one-sided augmentation would change nothing but noise
+        settings.setdefault("predictor_rate", 1.0)
+    if settings.get("loss") == "byol":
+        settings.setdefault("target_momentum", TARGET_MOMENTUM)
     init = settings.get("init", "gaussian")
     # ntxent is invariant to the scale of W, and its gradient grows as 1 / |W|: a small start would only be stiff.
     small = init == "gaussian" and settings.get("loss") != "ntxent"
@@ -318,7 +354,23 @@ def _check_together(c: Configuration) -> None:
         )
     if c.bias and "population" in c.dynamics:
         raise SettingError("`dynamics` population is for layers without biases, and `bias` is on; drop one of them")
-    _check_objective(c)
+    _check_self_distillation(c)
+    if c.loss not in SELF_DISTILLED:
+        _check_objective(c)
+
+
+def _check_self_distillation(c: Configuration) -> None:
+    for name, losses in (("predictor_rate", SELF_DISTILLED), ("target_momentum", ("byol",))):
+        if getattr(c, name) is not None and c.loss not in losses:
+            raise SettingError(f"`{name}` is {getattr(c, name)}, but `loss` {c.loss} has none; drop it")
+    if c.loss not in SELF_DISTILLED:
+        return
+    if c.bias:
+        raise SettingError(f"`loss` {c.loss} is for layers without biases, and `bias` is on; drop one of them")
+    if c.temperature is not None:
+        raise SettingError(f"`temperature` is {c.temperature}, but `loss` {c.loss} has none; drop it")
+    if "population" in c.dynamics and c.activation != "linear" and c.depth > 1:
+        raise SettingError(f"`dynamics` population is for linear layers, not for `activation` {c.activation}; drop it")
 
 
 def _check_objective(c: Configuration) -> None:

@@ -7,8 +7,10 @@ from functools import cached_property
 from dyncollapse.diagnostics.verdict import Verdict
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.model.networks import end_to_end
+from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.dimensions import Dimensions, mode_dimensions, sampled_dimensions
+from dyncollapse.simulation.distillation import judge_distilled, rest_of
 from dyncollapse.simulation.prediction import batch_growth, escape_times, rest_values, room, time_per_step
 from dyncollapse.simulation.verdict import judge, natural_scale
 
@@ -49,6 +51,11 @@ def dimensions(simulation: Simulation, trajectory: Trajectory) -> Dimensions:
 
 
 def _judge_end(simulation: Simulation, name: str, trajectory: Trajectory, end: Dimensions) -> Verdict:
+    if isinstance(simulation.objective, SelfDistillation):
+        found, outputs = rest_of(simulation.configuration, simulation.task), simulation.weights[-1].shape[-2]
+        return judge_distilled(
+            simulation.configuration, end, found, float(trajectory.time[-1]), room(simulation), outputs
+        )
     rest, escape = rest_values(simulation), None
     if rest is not None:
         # How long a dimension still waits follows from its value and its force now, not from those at the start.

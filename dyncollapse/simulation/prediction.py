@@ -6,10 +6,13 @@ from torch import Tensor
 
 from dyncollapse.model.forces import mean_force
 from dyncollapse.model.pairs import Pairs
+from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration
+from dyncollapse.simulation.distillation import ESCAPED, rest_of
 from dyncollapse.theory.equilibria import escape_time, growth_rates, rest_singular_values
 from dyncollapse.theory.modes import modes
+from dyncollapse.theory.self_distillation import byol_learning_times
 
 # Pairs of the probe over which the force is averaged, in batches: enough for a few per cent. A batch size above this is
 # cut to it, since its n x n weights would not fit, and one of this size is as close to infinitely many samples.
@@ -29,6 +32,9 @@ def room(simulation: Simulation) -> int:
 
 def rest_values(simulation: Simulation) -> Tensor | None:
     """Rest values (d,) of the modes in closed form; None for ntxent and for ReLU networks, which have none."""
+    if isinstance(simulation.objective, SelfDistillation):
+        found = rest_of(simulation.configuration, simulation.task)
+        return None if found is None else found.encoder
     if simulation.objective.loss == "ntxent" or simulation.objective.activation != "linear":
         return None
     return rest_singular_values(simulation.task, simulation.configuration.loss, simulation.configuration.temperature)
@@ -38,6 +44,8 @@ def escape_times(
     simulation: Simulation, values: Float[Tensor, "*runs d"], growth: Float[Tensor, " d"] | None = None
 ) -> Float[Tensor, " d"]:
     """Flow time until each mode of a linear network escapes from its present singular value.
+
+    For byol and simsiam it is the time to half the variance at rest, which byol takes a little longer to reach.
 
     The closed form assumes aligned layers and a constant force. Balanced layers take exactly this long and all others
     less. The force of finite batches fades further while other modes grow; escapes then come later than predicted.
@@ -54,13 +62,17 @@ def escape_times(
     References:
         docs/explanation/beyond-the-paper.md, section 5f.
     """
+    start = values.reshape(-1, simulation.task.dim).log().mean(0).exp()
+    if isinstance(simulation.objective, SelfDistillation):
+        found = rest_of(simulation.configuration, simulation.task)
+        assert found is not None
+        return byol_learning_times(found, start.to(torch.float64).cpu(), ESCAPED)
     rest, task_modes = rest_values(simulation), modes(simulation.task)
     assert rest is not None
     if growth is None:
         growth = growth_rates(simulation.task, simulation.configuration.loss, simulation.configuration.temperature)
     # An unbounded mode counts as escaped once its embedding variance reaches the kernel's width, 1.
     target = torch.minimum(rest, task_modes.data_var.rsqrt())
-    start = values.reshape(-1, simulation.task.dim).log().mean(0).exp()
     depth = simulation.configuration.depth
     modewise = zip(start.tolist(), target.tolist(), growth.tolist(), strict=True)
     return torch.tensor([escape_time(p, p_end, x0, depth) for p, p_end, x0 in modewise], dtype=torch.float64)

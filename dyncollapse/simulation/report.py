@@ -17,6 +17,8 @@ from dyncollapse.dynamics.comparison import relative_distance
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.model.losses import effective_negatives, infonce_weights
 from dyncollapse.model.networks import Weights, end_to_end, forward
+from dyncollapse.model.objective import Objective
+from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.runtime.files import read_json, write_json
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration
@@ -109,8 +111,9 @@ def _prediction(simulation: Simulation) -> dict[str, Any]:
         start = mode_singular_values(end_to_end(simulation.weights), task_modes.directions, task_modes.groups)
         columns["rest_singular_value"] = [_finite(value) for value in rest.tolist()]
         columns["escape_time"] = [_finite(time) for time in escape_times(simulation, start).tolist()]
+    compared = rest is not None and isinstance(simulation.objective, Objective)
     threshold = (
-        None if rest is None else collapse_threshold(configuration.data_var, configuration.views, configuration.loss)
+        collapse_threshold(configuration.data_var, configuration.views, configuration.loss) if compared else None
     )
     return {
         "threshold": threshold,
@@ -176,6 +179,8 @@ def population_limit(simulation: Simulation, weights: Weights) -> dict[str, Any]
     """Say whether batches of N behave as infinitely many samples at these weights; None without a closed form."""
     if rest_values(simulation) is None:
         return None
+    if isinstance(simulation.objective, SelfDistillation):  # there are no negatives
+        return {"negatives_needed": 0.0, "valid": True, "effective_negatives": None}
     product, task = end_to_end(weights).to(torch.float64), simulation.task.to(torch.float64)
     needed = negatives_needed(product, task, simulation.objective)
     return {

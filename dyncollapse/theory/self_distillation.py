@@ -118,8 +118,8 @@ def byol_rest(task: Task, weight_decay: float = 0.0, *, predictor_rate: float = 
 def byol_learning_times(rest: ByolRest, start: Float[Tensor, " d"] | float, level: float = 0.5) -> Float[Tensor, " d"]:
     """Flow time at which the variance of each balanced SimSiam mode reaches a share of its rest value.
 
-    It holds for modes with an output of their own, and is the integral of dp / (p [f(p) - eta]), with f(p) = r^(1 - L) p^(2 L - 1) (g - p s_e). BYOL's target lags
-    behind, so that BYOL takes longer.
+    It holds for modes with an output of their own, and is the integral of dp / (p [f(p) - eta]) with
+    f(p) = r^(1 - L) p^(2 L - 1) (g - p s_e). BYOL's target lags behind, so that BYOL takes longer.
 
     Args:
         rest: The rest points.
