@@ -1,4 +1,4 @@
-"""Gradient flow of toy networks as ordinary differential equations; flow time t = lr x steps."""
+"""Flows of toy networks as ordinary differential equations; flow time t = lr x steps."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dyncollapse.dynamics._population_field import PopulationField
+from dyncollapse.dynamics.distillation import moment_equation, velocities
 from dyncollapse.dynamics.equation import Equation, Field
 from dyncollapse.dynamics.runs import pairs_of_run, recorded, run_by_run
 from dyncollapse.dynamics.solver import (
@@ -27,6 +28,7 @@ from dyncollapse.model.networks import Weights, check_inputs, check_weights, end
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pair_moments import Task
 from dyncollapse.model.pairs import Pairs
+from dyncollapse.model.self_distillation import OnlineMoments, SelfDistillation, full_state
 from dyncollapse.runtime.process import check_threads
 from dyncollapse.theory.population import check_population_limit, population_force, population_jacobian, population_loss
 
@@ -40,8 +42,10 @@ def sample_flow(
     pairs: Pairs,
     time: Time,
     *,
-    objective: Objective | None = None,
+    objective: Objective | SelfDistillation | None = None,
     biases: Sequence[Tensor] = (),
+    predictor: Tensor | None = None,
+    target: Sequence[Tensor] = (),
     weight_decay: float = 0.0,
     rtol: float | None = None,
     atol: float | None = None,
@@ -61,9 +65,12 @@ def sample_flow(
         weights: One tensor (*runs, out, in) per layer.
         pairs: One batch (*runs, n, d), or M of them (M, *runs, n, d).
         time: Flow time, t = lr x steps of SGD: a scalar or an increasing vector.
-        objective: What is minimised; Eq. 2 unless given.
+        objective: What is minimised; Eq. 2 unless given. SelfDistillation for BYOL and SimSiam, whose flow descends no
+            function.
         biases: One tensor (*runs, out) per layer, or none.
-        weight_decay: Its product with the weights is subtracted from the velocity.
+        predictor: Where the predictor (*runs, m, m) of SelfDistillation starts; see `balanced_predictor`.
+        target: Where the layers of BYOL's target start; as the weights unless given.
+        weight_decay: Its product with the parameters is subtracted from the velocity; not so for a target.
         rtol: Relative tolerance: 1e-8 for smooth losses of linear networks, 1e-4 for ReLU, 1e-3 for vicreg. In the last
             two cases the velocity jumps at kinks (a sample crosses a ReLU's, a deviation the hinge's), and the number
             of steps was measured to grow as 1 / rtol. Below the default one run is tried at the default first, and
@@ -100,9 +107,9 @@ def sample_flow(
     objective, pairs = objective or Objective(), pairs.to(torch.float64)
     objective.check_views(pairs.views)
     check_weights(weights, biases)
-    weights, biases = tuple(w.to(torch.float64) for w in weights), [b.to(torch.float64) for b in biases]
+    weights, others = _in_double(objective, weights, predictor, target, biases)
     check_inputs(weights[0], pairs.anchor, pairs.positive)
-    objective.check_start(weights, pairs, biases)
+    objective.check_start(weights, pairs, others)
     _check_weight_decay(weight_decay)
     smooth = objective.smooth(len(weights))
     method = method or ("DOP853" if smooth else "RK45")
@@ -111,9 +118,13 @@ def sample_flow(
     meta = {"dynamics": "flow", "weight_decay": weight_decay}
 
     def one_run(index: tuple[int, ...], progress: Progress | None, solver: Solver = solver) -> Trajectory:
-        equation = _sample_equation(len(weights), pairs_of_run(pairs, index), objective, weight_decay, smooth)
-        start, shifts = tuple(w[index] for w in weights), [b[index] for b in biases]
-        return integrate(start, shifts, equation, time, solver=solver, meta=meta, progress=progress)
+        own = pairs_of_run(pairs, index)
+        if smooth and isinstance(objective, SelfDistillation):
+            equation = moment_equation(len(weights), OnlineMoments.of_pairs(own, 0), objective, weight_decay)
+        else:
+            equation = _sample_equation(len(weights), own, objective, weight_decay, smooth)
+        start, beside = tuple(w[index] for w in weights), [p[index] for p in others]
+        return integrate(start, beside, equation, time, solver=solver, meta=meta, progress=progress)
 
     def all_runs() -> Trajectory:
         runs = weights[0].shape[:-2]
@@ -145,21 +156,38 @@ def _check_kinks(flow: Callable[[Solver], Trajectory], solver: Solver, low: floa
         )
 
 
-def _sample_equation(depth: int, pairs: Pairs, objective: Objective, weight_decay: float, smooth: bool) -> Equation:
+def _in_double(
+    objective: Objective | SelfDistillation,
+    weights: Weights,
+    predictor: Tensor | None,
+    target: Sequence[Tensor],
+    biases: Sequence[Tensor] = (),
+) -> tuple[Weights, Weights]:
+    """Weights and the parameters beside them, in float64; ValueError for those that do not fit."""
+    weights = tuple(w.to(torch.float64) for w in weights)
+    predictor = None if predictor is None else predictor.to(torch.float64)
+    target, biases = ([p.to(torch.float64) for p in some] for some in (target, biases))
+    return weights, full_state(objective, weights, predictor, target, biases)
+
+
+def _sample_equation(
+    depth: int, pairs: Pairs, objective: Objective | SelfDistillation, weight_decay: float, smooth: bool
+) -> Equation:
     def velocity(_t: float, parameters: Weights) -> list[Tensor]:
         # Autograd's bookkeeping would be a tenth of a small network's time.
         with torch.inference_mode(objective.closed_form):
             gradients = objective.gradient(parameters[:depth], pairs, parameters[depth:])
-            return [-g - weight_decay * p for p, g in zip(parameters, gradients, strict=True)]
+            return velocities(objective, depth, parameters, gradients, weight_decay)
 
     def tangent(_t: float, parameters: Weights) -> Callable[[Sequence[Tensor]], Sequence[Tensor]]:
+        assert isinstance(objective, Objective)
         along = objective.curvature(parameters[:depth], pairs, parameters[depth:])
         return lambda direction: [-c - weight_decay * v for c, v in zip(along(direction), direction, strict=True)]
 
     def loss(_t: float, parameters: Weights) -> Tensor:
         return objective.value(parameters[:depth], pairs, parameters[depth:])
 
-    known = smooth and objective.has_force
+    known = smooth and isinstance(objective, Objective) and objective.has_force
     return Equation(velocity, loss, tangent=tangent if known else None, smooth=smooth)
 
 
@@ -168,7 +196,9 @@ def population_flow(
     task: Task,
     time: Time,
     *,
-    objective: Objective | None = None,
+    objective: Objective | SelfDistillation | None = None,
+    predictor: Tensor | None = None,
+    target: Sequence[Tensor] = (),
     weight_decay: float = 0.0,
     rtol: float = 1e-8,
     atol: float | None = None,
@@ -189,8 +219,11 @@ def population_flow(
         task: Covariances or moments, and view convention. For spectral, vcreg and barlow the limit is exact for any
             distribution with these moments, for infonce and dot for Gaussian samples.
         time: Flow time, a scalar or an increasing vector.
-        objective: "infonce" (unless given), "dot", "spectral", "vcreg" or "barlow", with linear layers.
-        weight_decay: Its product with the weights is subtracted from the velocity.
+        objective: "infonce" (unless given), "dot", "spectral", "vcreg" or "barlow", or SelfDistillation, with linear
+            layers.
+        predictor: Where the predictor (*runs, m, m) of SelfDistillation starts; see `balanced_predictor`.
+        target: Where the layers of BYOL's target start; as the weights unless given.
+        weight_decay: Its product with the parameters is subtracted from the velocity; not so for a target.
         rtol: Relative tolerance.
         atol: Absolute tolerance, as in `sample_flow`.
         method: CVODE unless given (LSODA, with a warning, where scikit-sundae is not installed), or a method of SciPy's
@@ -219,7 +252,7 @@ def population_flow(
         True
     """
     objective, task = objective or Objective(), task.to(torch.float64)
-    check_population_limit(objective)
+    _check_limit(objective)
     objective.check_views(task.views)
     check_weights(weights)
     if weights[0].shape[-1] != task.dim:
@@ -227,14 +260,18 @@ def population_flow(
             f"the first layer has shape {tuple(weights[0].shape)}; it must read the task's {task.dim} inputs"
         )
     _check_weight_decay(weight_decay)
+    weights, others = _in_double(objective, weights, predictor, target)
     method = stiff_method() if method is None else method
     solver = Solver(method, rtol, atol, max_evaluations)
-    equation = _population_equation(weights, task, objective, weight_decay, method)
+    if isinstance(objective, SelfDistillation):
+        equation = moment_equation(len(weights), OnlineMoments.of_task(task), objective, weight_decay)
+    else:
+        equation = _population_equation(weights, task, objective, weight_decay, method)
     meta = {"dynamics": "population", "weight_decay": weight_decay}
 
     def runs_at(index: tuple[int, ...], progress: Progress | None) -> Trajectory:
-        start = tuple(w[index] for w in weights)
-        return integrate(start, (), equation, time, solver=solver, meta=meta, progress=progress)
+        start, beside = tuple(w[index] for w in weights), [p[index] for p in others]
+        return integrate(start, beside, equation, time, solver=solver, meta=meta, progress=progress)
 
     runs = weights[0].shape[:-2] if method in IMPLICIT else ()
     return recorded(lambda: run_by_run(runs_at, runs, progress), record, weights)
@@ -262,6 +299,13 @@ def _population_equation(
         return Equation(velocity, loss, jacobian)
     kernel = PopulationField([tuple(w.shape[-2:]) for w in weights], task, objective, weight_decay)
     return Equation(velocity, loss, field=Field(kernel.velocity, kernel.linearise, kernel.preconditioned))
+
+
+def _check_limit(objective: Objective | SelfDistillation) -> None:
+    if not isinstance(objective, SelfDistillation):
+        check_population_limit(objective)
+    elif objective.activation != "linear":
+        raise ValueError(f"the population flow is for linear layers, not for {objective.activation}; use sample_flow")
 
 
 def _check_weight_decay(weight_decay: float) -> None:

@@ -10,11 +10,13 @@ from dyncollapse.model.choices import (
     AUTHORS_TEMPERATURE,
     DYNAMICS,
     INVARIANCE,
+    SELF_DISTILLED,
     Activation,
     Dtype,
     Dynamics,
     Initialiser,
     Loss,
+    SelfDistilled,
 )
 from dyncollapse.runtime.records import (
     DEVICE,
@@ -38,6 +40,9 @@ PresetName = Literal["paper", "authors-code"]
 # Beside the two conventions: two-sided views whose noises are correlated with each other.
 SimulatedViews = Literal["one-sided", "two-sided", "correlated"]
 PRESETS = get_args(PresetName)
+TrainedLoss = Literal[Loss, SelfDistilled]
+# Default of `target_momentum` for byol.
+TARGET_MOMENTUM = 0.99
 # Defaults of `init_scale` for gaussian and of `init_rate`; `resolve` says when.
 SMALL_START, AUTHORS_RATE = 0.1, 0.35
 # Larger sizes are taken for typing errors; whether smaller ones fit into memory is checked in `build`.
@@ -141,7 +146,7 @@ class Configuration:
         "Augmented views: one-sided, only the positive, as in the paper's analysis; two-sided, all, as in its code; "
         "correlated, all, with noises that are correlated by `view_corr`.",
         group="data",
-        unset="one-sided; two-sided for `loss` ntxent",
+        unset="one-sided; two-sided for `loss` ntxent, byol and simsiam",
     )
     view_corr: Text | None = setting(
         None,
@@ -151,10 +156,11 @@ class Configuration:
         unset="none",
         metavar="FILE|NUMBER",
     )
-    loss: Loss = setting(
+    loss: TrainedLoss = setting(
         "infonce",
         "infonce, the paper's Eq. 2; dot, that of the authors' toy code; ntxent; spectral; vcreg and vicreg, VICReg "
-        "without and with its hinge; barlow and barlow-normalised, Barlow Twins on covariances and on correlations.",
+        "without and with its hinge; barlow and barlow-normalised, Barlow Twins on covariances and on correlations; "
+        "byol and simsiam, with a predictor.",
         group="training",
     )
     temperature: Number | None = setting(
@@ -172,6 +178,22 @@ class Configuration:
         low=0,
         high=LARGE,
         unset=f"{INVARIANCE:g}",
+    )
+    predictor_rate: Number | None = setting(
+        None,
+        "Learning rate of the predictor of byol and simsiam over `lr`.",
+        group="training",
+        low=SMALL,
+        high=LARGE,
+        unset="1",
+    )
+    target_momentum: Number | None = setting(
+        None,
+        "Share of its old weights that the target of byol keeps in every step.",
+        group="training",
+        low=0,
+        below=1,
+        unset=f"{TARGET_MOMENTUM}",
     )
     depth: Whole = setting(1, "Number of layers.", group="network", unit="layers", low=1, high=DEEPEST)
     widths: Widths | None = setting(
@@ -224,7 +246,11 @@ class Configuration:
     steps: Whole = setting(3_000, "SGD steps.", group="training", unit="steps", low=1, high=MOST_STEPS)
     momentum: Number = setting(0.0, "Heavy-ball momentum.", group="training", low=0, below=1)
     weight_decay: Number = setting(
-        0.0, "Weight decay w of every layer: w W is added to its gradient.", group="training", low=0, high=LARGE
+        0.0,
+        "Weight decay: its product with the weights is added to their gradient, in SGD and in flows.",
+        group="training",
+        low=0,
+        high=LARGE,
     )
     runs: Whole = setting(
         8, "Independent runs, each with its own start and data.", group="training", unit="runs", low=1, high=MOST_RUNS
@@ -349,6 +375,11 @@ def resolve(given: Mapping[str, Any]) -> Configuration:
         settings.setdefault("temperature", AUTHORS_TEMPERATURE)
     if settings.get("loss") in ("vcreg", "vicreg"):
         settings.setdefault("invariance", INVARIANCE)
+    if settings.get("loss") in SELF_DISTILLED:
+        settings.setdefault("views", "two-sided")  # one-sided augmentation would change nothing but noise
+        settings.setdefault("predictor_rate", 1.0)
+    if settings.get("loss") == "byol":
+        settings.setdefault("target_momentum", TARGET_MOMENTUM)
     init = settings.get("init", "gaussian")
     # These losses are invariant to the scale of W, and their gradient grows as 1 / |W|: a small start would be stiff.
     small = init == "gaussian" and settings.get("loss") not in ("ntxent", "barlow-normalised")
@@ -415,7 +446,23 @@ def _check_together(c: Configuration) -> None:
         )
     if c.bias and "population" in c.dynamics:
         raise SettingError("`dynamics` population is for layers without biases, and `bias` is on; drop one of them")
-    _check_objective(c)
+    _check_self_distillation(c)
+    if c.loss not in SELF_DISTILLED:
+        _check_objective(c)
+
+
+def _check_self_distillation(c: Configuration) -> None:
+    for name, losses in (("predictor_rate", SELF_DISTILLED), ("target_momentum", ("byol",))):
+        if getattr(c, name) is not None and c.loss not in losses:
+            raise SettingError(f"`{name}` is {getattr(c, name)}, but `loss` {c.loss} has none; drop it")
+    if c.loss not in SELF_DISTILLED:
+        return
+    if c.bias:
+        raise SettingError(f"`loss` {c.loss} is for layers without biases, and `bias` is on; drop one of them")
+    if c.temperature is not None:
+        raise SettingError(f"`temperature` is {c.temperature}, but `loss` {c.loss} has none; drop it")
+    if "population" in c.dynamics and c.activation != "linear" and c.depth > 1:
+        raise SettingError(f"`dynamics` population is for linear layers, not for `activation` {c.activation}; drop it")
 
 
 def _check_widths(c: Configuration) -> None:

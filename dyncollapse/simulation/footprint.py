@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from dyncollapse.dynamics.solver import cvode_is_installed
+from dyncollapse.model.choices import SELF_DISTILLED
 from dyncollapse.runtime.process import cores
 from dyncollapse.runtime.settings import SettingError
 from dyncollapse.simulation.configuration import Configuration
@@ -99,6 +100,8 @@ def simulation_bytes(configuration: Configuration) -> float:
     runs, n, widths = configuration.runs, configuration.batch_size, configuration.layer_widths
     size = 4 if configuration.dtype == "float32" else 8
     layers = runs * sum(a * b for a, b in itertools.pairwise(widths))
+    if configuration.loss in SELF_DISTILLED:  # a target, and a predictor
+        layers = layers * (2 if configuration.loss == "byol" else 1) + runs * widths[-1] ** 2
     batch = runs * n * max(widths)
     common = size * (layers + PROBES * configuration.dim + 2 * configuration.dim**2)
     # On a CPU the softmax is computed run by run where that of all runs would not fit into a cache.

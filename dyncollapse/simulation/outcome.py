@@ -7,8 +7,10 @@ from functools import cached_property
 from dyncollapse.diagnostics.verdict import Verdict
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.model.networks import end_to_end
+from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.dimensions import Dimensions, mode_dimensions, sampled_dimensions
+from dyncollapse.simulation.distillation import judge_distilled, rest_of
 from dyncollapse.simulation.prediction import (
     batch_growth,
     escape_times,
@@ -56,11 +58,16 @@ def dimensions(simulation: Simulation, trajectory: Trajectory) -> Dimensions:
 
 
 def _judge_end(simulation: Simulation, name: str, trajectory: Trajectory, end: Dimensions) -> Verdict:
+    if isinstance(simulation.objective, SelfDistillation):
+        found, outputs = rest_of(simulation.configuration, simulation.task), simulation.weights[-1].shape[-2]
+        return judge_distilled(
+            simulation.configuration, end, found, float(trajectory.time[-1]), room(simulation), outputs
+        )
     prediction, escape, held = outlook(simulation), None, None
     if prediction is not None:
         # How long a dimension still waits follows from its value and its force now, not from those at the start.
         growth = None if name == "population" else batch_growth(simulation, end_to_end(trajectory.final()))
-        values = end.singular_value[..., : len(prediction.growth)]
+        values = end.singular_value[..., : len(prediction.rest)]
         held = held_at_zero(simulation, prediction, values)
         times = escape_times(simulation, prediction, values, growth)
         escape = None if times is None else float(trajectory.time[-1]) + times

@@ -8,13 +8,16 @@ from torch import Tensor
 
 from dyncollapse.model.forces import mean_force
 from dyncollapse.model.pairs import Pairs
+from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration
+from dyncollapse.simulation.distillation import ESCAPED, rest_of
 from dyncollapse.theory.equilibria import escape_time
 from dyncollapse.theory.limits import POPULATION_LOSSES, population_limit
 from dyncollapse.theory.mode_forces import ModeForces, mode_forces
 from dyncollapse.theory.modes import generalised_modes, have_common_modes, modes
 from dyncollapse.theory.rest_modes import rest_modes
+from dyncollapse.theory.self_distillation import byol_learning_times
 
 # Pairs of the probe over which the force is averaged, in batches: enough for a few per cent. A batch size above this is
 # cut to it, since its n x n weights would not fit, and one of this size is as close to infinitely many samples.
@@ -38,22 +41,25 @@ class Outlook:
 
     Attributes:
         rest: Rest values (k,), infinite where nothing stops the growth.
-        growth: Force at zero (k,), without weight decay.
-        forces: The force on each mode as a function of its size; None where the modes are not common to both
-            covariances, because they then disturb each other on their way.
+        growth: Force at zero (k,), without weight decay; None for byol and simsiam, whose force at zero is 0.
+        forces: The force on each mode as a function of its size; None for byol and simsiam, and where the modes are not
+            common to both covariances, because they then disturb each other on their way.
     """
 
     rest: Float[Tensor, " k"]
-    growth: Float[Tensor, " k"]
+    growth: Float[Tensor, " k"] | None
     forces: ModeForces | None
 
 
 def outlook(simulation: Simulation) -> Outlook | None:
     """Predict the modes of a simulation; None for losses without closed forms, and for ReLU networks.
 
-    None as well for several layers with weight decay on covariances that do not commute.
+    None as well for several layers with weight decay, and for byol and simsiam, on covariances that do not commute.
     """
     c, objective = simulation.configuration, simulation.objective
+    if isinstance(objective, SelfDistillation):
+        distilled = rest_of(c, simulation.task)
+        return None if distilled is None else Outlook(distilled.encoder, None, None)
     if c.loss not in POPULATION_LOSSES or objective.activation != "linear":
         return None
     loss = (c.loss, objective.temperature, objective.invariance)
@@ -88,7 +94,7 @@ def held_at_zero(simulation: Simulation, prediction: Outlook, values: Float[Tens
         Truth values (k,); None without weight decay.
     """
     c = simulation.configuration
-    if not c.weight_decay:
+    if not c.weight_decay or prediction.growth is None:
         return None
     if prediction.forces is None:
         return prediction.rest == 0
@@ -104,6 +110,8 @@ def escape_times(
     growth: Float[Tensor, " d"] | None = None,
 ) -> Float[Tensor, " d"] | None:
     """Flow time until each mode of a linear network escapes from its present singular value.
+
+    For byol and simsiam it is the time to half the variance at rest, which byol takes a little longer to reach.
 
     The closed form assumes aligned layers and a constant force. Balanced layers take exactly this long and all others
     less. The force of finite batches fades further while other modes grow; escapes then come later than predicted.
@@ -122,10 +130,15 @@ def escape_times(
     References:
         docs/explanation/beyond-the-paper.md, section 5f.
     """
-    if prediction.forces is None:
-        return None
     depth, decay = simulation.configuration.depth, simulation.configuration.weight_decay
-    start = values.reshape(-1, simulation.task.dim).log().mean(0).exp().to(prediction.growth.dtype)
+    start = values.reshape(-1, values.shape[-1]).log().mean(0).exp()
+    if isinstance(simulation.objective, SelfDistillation):
+        found = rest_of(simulation.configuration, simulation.task)
+        assert found is not None
+        return byol_learning_times(found, start.to(torch.float64).cpu(), ESCAPED)
+    if prediction.forces is None or prediction.growth is None:
+        return None
+    start = start.to(prediction.growth.dtype)
     if decay:
         return prediction.forces.learning_times(start, 0.5, decay, depth).to(torch.float64)
     growth = prediction.growth if growth is None else growth

@@ -17,6 +17,7 @@ from dyncollapse.dynamics.comparison import relative_distance
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.model.losses import effective_negatives, infonce_weights
 from dyncollapse.model.networks import Weights, end_to_end, forward
+from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.runtime.files import read_json, write_json
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration
@@ -110,11 +111,11 @@ def _prediction(simulation: Simulation) -> dict[str, Any]:
         times = escape_times(simulation, predicted, end.singular_value[..., :count])
         if times is not None:
             columns["escape_time"] = [_finite(time) for time in times.tolist()]
-    threshold = None if predicted is None else _threshold(simulation.configuration)
-    exactly = predicted is not None and threshold is not None
+    growth = None if predicted is None else predicted.growth
+    threshold = None if growth is None else _threshold(simulation.configuration)
     return {
         "threshold": threshold,
-        "at_threshold": int((predicted.growth == 0).sum()) if exactly and predicted is not None else 0,
+        "at_threshold": 0 if growth is None or threshold is None else int((growth == 0).sum()),
         "assumes": ["infinite batch", "no bias", "escape times: aligned layers near zero; at most these if unbalanced"],
         "whitened": end.whitened,
         "modes": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
@@ -184,6 +185,8 @@ def population_limit(simulation: Simulation, weights: Weights) -> dict[str, Any]
     """Say whether batches of N behave as infinitely many samples at these weights; None without a closed form."""
     if outlook(simulation) is None:
         return None
+    if isinstance(simulation.objective, SelfDistillation):  # there are no negatives
+        return {"negatives_needed": 0.0, "valid": True, "effective_negatives": None}
     product, task = end_to_end(weights).to(torch.float64), simulation.task.to(torch.float64)
     needed = negatives_needed(product, task, simulation.objective)
     return {

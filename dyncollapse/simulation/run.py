@@ -72,6 +72,7 @@ def _dynamics(
             steps=configuration.steps,
             objective=simulation.objective,
             biases=simulation.biases,
+            predictor=simulation.predictor,
             momentum=configuration.momentum,
             weight_decay=configuration.weight_decay,
             progress=progress,
@@ -86,6 +87,7 @@ def _dynamics(
             time,
             objective=simulation.objective,
             biases=simulation.biases,
+            predictor=simulation.predictor,
             weight_decay=configuration.weight_decay,
             progress=progress,
             threads=threads,
@@ -95,6 +97,7 @@ def _dynamics(
         simulation.task,
         time,
         objective=simulation.objective,
+        predictor=simulation.predictor,
         weight_decay=configuration.weight_decay,
         progress=progress,
     )

@@ -29,11 +29,22 @@ ADDED_LATER = {
     "view_corr": None,
     "widths": None,
     "weight_decay": 0.0,
+    "predictor_rate": None,
+    "target_momentum": None,
 }
 # Settings that name a file: its content counts, not its name.
 FILES = ("data_cov", "aug_cov", "view_corr")
 # Settings that `resolve` derives from others; those others are preferred as axes of a grid.
-IMPLIED = ("aug_dim", "views", "temperature", "invariance", "init_scale", "init_rate")
+IMPLIED = (
+    "aug_dim",
+    "views",
+    "temperature",
+    "invariance",
+    "predictor_rate",
+    "target_momentum",
+    "init_scale",
+    "init_rate",
+)
 KINDS = settings_of(Configuration)
 
 
