@@ -16,9 +16,9 @@ from dyncollapse.model.self_distillation import SelfDistillation, balanced_predi
 from dyncollapse.model.streams import JoinedStream, PairStream
 from dyncollapse.runtime.settings import SettingError
 from dyncollapse.simulation.configuration import Configuration
-from dyncollapse.simulation.covariance_files import task_of
 from dyncollapse.simulation.distillation import self_distillation
 from dyncollapse.simulation.footprint import check_room, simulation_bytes
+from dyncollapse.simulation.task import task_of
 
 # Samples for the embedding spectrum and for the verdict on ReLU networks: a variance to 1 % takes 2e4 of them.
 PROBE_SAMPLES = 20_000

@@ -267,6 +267,14 @@ class Configuration:
         low=1,
         high=MOST_RUNS,
     )
+    ridge: Number = setting(
+        0.01,
+        "Penalty of the ridge probe that shows what collapse costs; the embedding variances it is compared with are of "
+        "order 1.",
+        group="output",
+        low=SMALL,
+        high=LARGE,
+    )
     device: Text = setting("cpu", "cpu, cuda or cuda:N.", group="training", pattern=DEVICE, must=DEVICE_WORDS)
     threads: Whole | None = setting(
         None,

@@ -1,4 +1,4 @@
-"""Covariances of a simulation from .npy files: their size, and the task that they make."""
+"""Covariances of a simulation from .npy files."""
 
 from pathlib import Path
 
@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from dyncollapse.formats.arrays import read_npy
-from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.runtime.settings import SettingError, quoted
-from dyncollapse.simulation.configuration import WIDEST, Configuration
+
+# Larger matrices are taken for mistakes: their eigenvalues would take hours.
+WIDEST = 10**4
 
 
 def size_of(name: str, path: str) -> int:
@@ -27,42 +28,20 @@ def size_of(name: str, path: str) -> int:
     return _opened(name, path).shape[0]
 
 
-def task_of(configuration: Configuration) -> GaussianTask:
-    """Make the task of a configuration: of single variances, or of covariances from files.
+def read_covariance(name: str, path: str, dim: int) -> Tensor:
+    """Return the matrix (d, d) in a file, in float64.
 
     Args:
-        configuration: The settings.
+        name: The setting that gives the file.
+        path: A .npy file.
+        dim: d.
 
     Returns:
-        The task, in float64.
+        The matrix; whether it is a covariance is for the task to say.
 
     Raises:
-        SettingError: For files that cannot be read, and matrices that are no covariances of this size.
+        SettingError: For a file that cannot be read, or holds no finite matrix of this size.
     """
-    c = configuration
-    plain = GaussianTask.block(c.dim, c.aug_dim, c.aug_strength, c.data_var, c.view_convention)
-    if c.data_cov is None and c.aug_cov is None and c.view_corr is None:
-        return plain
-    data = plain.data_cov if c.data_cov is None else _read("data_cov", c.data_cov, c.dim)
-    aug = plain.aug_cov if c.aug_cov is None else _read("aug_cov", c.aug_cov, c.dim)
-    noise = None if c.view_corr is None else _noise(c.view_corr, aug)
-    try:
-        return GaussianTask(data, aug, c.view_convention, noise)
-    except ValueError as error:
-        raise SettingError(str(error)) from None
-
-
-def _noise(text: str, aug: Tensor) -> Tensor:
-    try:
-        correlation = float(text)
-    except ValueError:
-        return _read("view_corr", text, len(aug))
-    if not -1 <= correlation <= 1:
-        raise SettingError(f"`view_corr` is {text}; a correlation must be between -1 and 1")
-    return correlation * aug
-
-
-def _read(name: str, path: str, dim: int) -> Tensor:
     opened = _opened(name, path)
     if opened.shape[0] != dim:
         raise SettingError(
@@ -80,7 +59,7 @@ def _opened(name: str, path: str) -> Tensor:
         found = read_npy(Path(path))
         square = found.shape is not None and len(found.shape) == 2 and found.shape[0] == found.shape[1]
         fits = square and found.shape is not None and 1 <= found.shape[0] <= WIDEST
-        matrix = found.load() if fits else None
+        matrix = found.load() if fits and found.kind[:1] in "fiub" else None
     except OSError as error:
         raise SettingError(f"`{name}` {quoted(path)} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # damage can raise any

@@ -24,6 +24,7 @@ from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.dimensions import mode_dimensions
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import MOST_PAIRS, escape_times, outlook, time_per_step
+from dyncollapse.simulation.representation import probe_costs, representation_dimensions
 from dyncollapse.theory.equilibria import collapse_threshold
 from dyncollapse.theory.population import negatives_needed, population_valid
 
@@ -170,9 +171,22 @@ def _summary(simulation: Simulation, path: Trajectory) -> dict[str, Any]:
         "imbalance_drift": path.imbalance_drift,
         "population_limit": population_limit(simulation, weights),
     }
+    summary |= _costs(simulation, path)
     return summary | {
         name: path.meta[name] for name in ("method", "rtol", "evaluations", "rest_time") if name in path.meta
     }
+
+
+def _costs(simulation: Simulation, path: Trajectory) -> dict[str, Any]:
+    """What a ridge probe of the embedding misses, and of the representation if there is one; linear networks only."""
+    if simulation.objective.activation != "linear" and len(path.weights) > 1:
+        return {}
+    by_mode, whole = probe_costs(simulation, path.final())
+    found: dict[str, Any] = {"probe_cost": float(whole.mean()), "probe_cost_by_mode": by_mode.mean(0).tolist()}
+    if (kept := representation_dimensions(simulation, path)) is not None:
+        found["representation_singular_values"] = kept.singular_value.mean(0).tolist()
+        found["representation_probe_cost"] = float(probe_costs(simulation, path.final()[:-1])[1].mean())
+    return found
 
 
 def _loss_offset(simulation: Simulation, path: Trajectory) -> float:

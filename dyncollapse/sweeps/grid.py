@@ -31,6 +31,7 @@ ADDED_LATER = {
     "weight_decay": 0.0,
     "predictor_rate": None,
     "target_momentum": None,
+    "ridge": 0.01,
 }
 # Settings that name a file: its content counts, not its name.
 FILES = ("data_cov", "aug_cov", "view_corr")
