@@ -21,7 +21,7 @@ class Mechanism(StrEnum):
         IMPLICIT: The dimension would grow but has not yet (implicit regularization).
         BOTH: The two mechanisms of the paper, in different dimensions.
         WIDTH: A layer has too few units to fill the dimension.
-        UNKNOWN: The samples or the views given do not decide the cause.
+        UNKNOWN: The samples, the views or the loss do not decide the cause.
 
     References:
         Jing et al. 2022, Sections 4 and 5, arXiv 2110.09348 (the two mechanisms).
@@ -48,7 +48,8 @@ class Fate(StrEnum):
         SUPPRESSED: Augmentation keeps it too small to count.
         WAITING: It is small but would grow.
         STRUCTURAL: The layers have too few units to fill it.
-        UNEXPLAINED: It is collapsed, and there is no other view, or rho is within its error of 1.
+        UNEXPLAINED: It is collapsed, and there is no other view, rho is within its error of 1, or the loss is one whose
+            threshold is not known.
         UNRESOLVED: It is collapsed below the noise floor, where rounding hides the cause.
         UNSEEN: There are too few samples to show it; it does not count as collapsed.
 
