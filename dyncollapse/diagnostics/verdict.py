@@ -21,7 +21,7 @@ class Mechanism(StrEnum):
         IMPLICIT: The dimension would grow but has not yet (implicit regularization).
         BOTH: The two mechanisms of the paper, in different dimensions.
         WIDTH: A layer has too few units to fill the dimension.
-        UNKNOWN: The samples, the views or the loss do not decide the cause.
+        UNKNOWN: The samples or the views given do not decide the cause.
 
     References:
         Jing et al. 2022, Sections 4 and 5, arXiv 2110.09348 (the two mechanisms).
