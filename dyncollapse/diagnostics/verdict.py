@@ -51,7 +51,8 @@ class Fate(StrEnum):
         SUPPRESSED: Augmentation keeps it too small to count.
         WAITING: It is small but would grow.
         STRUCTURAL: The layers have too few units to fill it.
-        UNEXPLAINED: It is collapsed, and there is no other view, or rho is within its error of 1.
+        UNEXPLAINED: It is collapsed, and there is no other view, rho is within its error of 1, or the loss is one whose
+            threshold is not known.
         UNRESOLVED: It is collapsed below the noise floor, where rounding hides the cause.
         UNSEEN: There are too few samples to show it; it does not count as collapsed.
 

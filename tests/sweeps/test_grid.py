@@ -6,6 +6,7 @@ from helpers.hostile_values import ESCAPES, shown_safely
 from dyncollapse.runtime.settings import SettingError, option
 from dyncollapse.simulation.configuration import Configuration, resolve, setting_names
 from dyncollapse.sweeps.grid import MOST_POINTS, as_options, axes_of, expand_grid, parse_values, point_hash
+from dyncollapse.sweeps.points import as_configuration
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,13 @@ def test_values_that_no_setting_takes_are_reported_shortly(name):
         assert len(str(caught.value)) < 700
         assert shown_safely(str(caught.value))
         assert "\n" not in str(caught.value)
+
+
+def test_points_of_earlier_versions_lack_later_settings():
+    for given in ({}, {"loss": "dot"}):
+        values = resolve(given).as_dict()
+        del values["invariance"]
+        assert as_configuration(values) == resolve(given)
 
 
 def test_name_of_a_point_is_that_of_its_settings():
