@@ -5,7 +5,6 @@ import sys
 import time as clock
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 from threadpoolctl import threadpool_limits
