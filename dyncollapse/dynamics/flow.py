@@ -65,7 +65,8 @@ def sample_flow(
         weight_decay: Its product with the weights is subtracted from the velocity.
         rtol: Relative tolerance: 1e-8 for linear networks, 1e-4 for ReLU. There the velocity jumps whenever a sample
             crosses a kink, and the number of steps was measured to grow as 1 / rtol. Below 1e-4 one run is tried at
-            1e-4 first, and the flow is refused if by that law it would take more than `max_evaluations`.
+            1e-4 first. The flow is refused if the number of its steps times 1e-4 / rtol exceeds what
+            `max_evaluations` allows.
         atol: Absolute tolerance. The solver keeps each weight's error per step below atol + rtol |w|. The default is
             the round-off of the scale that the weight starts at, for ReLU 0.1 rtol of that scale, so that starts of any
             size escape on time. With 0 the error is relative, and modes that die keep their digits down to 1e-290.
@@ -155,8 +156,8 @@ def _sample_equation(depth: int, pairs: Pairs, objective: Objective, weight_deca
     def loss(_t: float, parameters: Weights) -> Tensor:
         return objective.value(parameters[:depth], pairs, parameters[depth:])
 
-    known = smooth and isinstance(objective.loss, str)
-    return Equation(velocity, loss, tangent=tangent if known else None, smooth=smooth)
+    own = None if isinstance(objective.loss, str) else objective.name
+    return Equation(velocity, loss, tangent=tangent if smooth and not own else None, smooth=smooth, own_loss=own)
 
 
 def population_flow(
@@ -251,7 +252,7 @@ def _population_equation(
         return population_loss(end_to_end(layers), task, objective)
 
     if objective.population is not None:  # whose derivatives nobody gave
-        return Equation(velocity, loss)
+        return Equation(velocity, loss, own_loss=objective.name)
     if method != "CVODE":
         return Equation(velocity, loss, jacobian)
     kernel = PopulationField([tuple(w.shape[-2:]) for w in weights], task, objective, weight_decay)

@@ -26,11 +26,12 @@ from dyncollapse.model.own_loss import (
     Loss,
     LossWithGradient,
     LossWithPopulation,
+    called,
     check_arguments,
-    check_differentiable,
     check_finite,
     check_slopes,
     check_value,
+    differentiated,
     loss_name,
 )
 from dyncollapse.model.pairs import Pairs
@@ -174,7 +175,9 @@ class Objective:
         """
         negatives = None if views == "one-sided" else z_pos
         if not isinstance(self.loss, str):
-            return check_value(self.loss, self.loss(z, z_pos, z if negatives is None else negatives), z)
+            with called(self.loss):
+                value = self.loss(z, z_pos, z if negatives is None else negatives)
+            return check_value(self.loss, value, z)
         if self.loss == "infonce":
             return infonce(z, z_pos, negatives)
         if self.loss == "spectral":
@@ -220,7 +223,8 @@ class Objective:
     @torch.no_grad()
     def _slopes(self, z: Tensor, z_pos: Tensor, negatives: Tensor | None) -> tuple[Tensor, ...]:
         if isinstance(self.loss, LossWithGradient):
-            given = self.loss.gradient(z, z_pos, z if negatives is None else negatives)
+            with called(self.loss):
+                given = self.loss.gradient(z, z_pos, z if negatives is None else negatives)
             return check_slopes(self.loss, given, z)
         if self.loss == "infonce":
             return infonce_gradients(z, z_pos, negatives)
@@ -260,6 +264,7 @@ class Objective:
             12.0
         """
         self.check_views(pairs.views)
+        _check_product(product, pairs)
         return mean_force(product, pairs, self._forced(), self.temperature)
 
     def _forced(self) -> str:
@@ -298,7 +303,7 @@ class Objective:
         """
         self.check_views(pairs.views)
         if not self.closed_form:
-            return automatic_gradient(self._differentiable, weights, pairs, biases)
+            return automatic_gradient(self.value, partial(differentiated, self.loss), weights, pairs, biases)
         weights, biases = tuple(w.detach() for w in weights), tuple(b.detach() for b in biases)
         linear = self.activation == "linear" or len(weights) == 1
         if linear and isinstance(self.loss, str) and self.loss != "ntxent":
@@ -307,11 +312,6 @@ class Objective:
         if linear:  # for ntxent as well: its X leaves the range of numbers where embeddings are shorter than 1e-150
             return linear_gradient(slopes, weights, pairs, biases)
         return layered_gradient(slopes, weights, pairs, biases, self.activation)
-
-    def _differentiable(self, weights: Weights, pairs: Pairs, biases: Sequence[Tensor]) -> Tensor:
-        value = self.value(weights, pairs, biases)
-        check_differentiable(self.loss, value)
-        return value
 
     @takes_arrays
     def curvature(
@@ -349,6 +349,18 @@ class Objective:
             raise ValueError(f"the curvature is known for linear networks, not for {self.activation} layers")
         self.check_views(pairs.views)
         return takes_arrays(linear_curvature(loss, self.temperature, weights, pairs, biases))
+
+
+def _check_product(product: Tensor, pairs: Pairs) -> None:
+    shapes = [tuple(x.shape) for x in (product, pairs.anchor, pairs.positive)]
+    fits = product.ndim >= 2 and pairs.anchor.ndim >= 2 and shapes[1] == shapes[2] and shapes[0][-1] == shapes[1][-1]
+    # Views may have axes of size 1, which all runs share, and fewer axes than the product.
+    runs = zip(shapes[1][-3::-1], shapes[0][-3::-1], strict=False)
+    if not fits or not pairs.anchor.numel() or any(own not in (1, run) for own, run in runs):
+        raise ValueError(
+            f"the product is {shapes[0]}, the views are {shapes[1]} and {shapes[2]}; give a product (*runs, m, d) and "
+            "views (*batches, *runs, n, d) with the same d and runs"
+        )
 
 
 def named_loss(objective: Objective) -> str:
