@@ -28,7 +28,7 @@ from .dynamics.flow import population_flow, sample_flow
 from .dynamics.frozen import frozen_flow, mode_flow
 from .dynamics.solver import FlowFailed
 from .dynamics.training import Diverged, record_steps, train
-from .dynamics.trajectory import Interrupted, Trajectory
+from .dynamics.trajectory import Interrupted, TrainingFailed, Trajectory
 from .model.covariance import ContrastiveCovariance, blockwise_covariance, contrastive_covariance
 from .model.gaussian import GaussianTask
 from .model.initialisers import balanced_init, gaussian_init, spectrum_init, uniform_biases, uniform_init
@@ -111,6 +111,7 @@ __all__ = [
     "Planted",
     "SettingError",
     "Sweep",
+    "TrainingFailed",
     "Trajectory",
     "Verdict",
     "Workers",

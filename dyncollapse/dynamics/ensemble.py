@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dyncollapse.dynamics._kernels import ALL, shares, thread_counts
 from dyncollapse.dynamics.optimisers import Factory, optimiser_step
+from dyncollapse.dynamics.trajectory import TrainingFailed
 from dyncollapse.model.networks import Weights, check_inputs, end_to_end
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
@@ -141,7 +142,7 @@ class Ensemble:
             steps: How many.
 
         Raises:
-            ValueError: When the stream of batches ends early.
+            TrainingFailed: When the stream of batches or the optimiser's schedule ends early.
         """
         list(self._map(lambda part: part.advance(steps), self._parts))
         self.step += steps
@@ -177,7 +178,7 @@ class _Part:
         self.weights = tuple(w.detach().clone() for w in weights)
         self.biases = tuple(b.detach().clone() for b in biases)
         self.parameters = (*self.weights, *self.biases)
-        self._rule, self._stopped = rule, stopped
+        self._rule, self._stopped, self._taken = rule, stopped, 0
         # Without automatic differentiation its bookkeeping is switched off: a tenth of a single run's step. Not so
         # beside an optimiser of PyTorch, whose state has to be of plain tensors.
         self._bare = rule.objective.closed_form and rule.optimiser is None
@@ -205,8 +206,12 @@ class _Part:
             for _ in range(steps):
                 if self._stopped.is_set():
                     return
-                self._step(rule.objective.gradient(self.weights, self.batch, self.biases))
-                self.batch = self._draw()
+                try:
+                    self._step(rule.objective.gradient(self.weights, self.batch, self.biases))
+                    self.batch = self._draw()
+                except ValueError as error:
+                    raise TrainingFailed(self._taken + 1, str(error)) from error
+                self._taken += 1
 
     def loss(self) -> Tensor:
         """Loss of every run on the current batch."""

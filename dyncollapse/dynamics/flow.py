@@ -27,7 +27,7 @@ from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.networks import Weights, check_inputs, check_weights, end_to_end, layer_gradients, layer_jacobian
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
-from dyncollapse.runtime.process import check_threads
+from dyncollapse.runtime.process import check_count
 from dyncollapse.theory.population import check_population_limit, population_force, population_jacobian, population_loss
 
 # Default rtol where the velocity jumps: ReLU networks.
@@ -94,7 +94,7 @@ def sample_flow(
         >>> (path.singular_values > 0.1 + 1e-6).tolist()  # both start at 0.1
         [[False, False], [True, False]]
     """
-    check_threads(threads)
+    check_count("threads", threads)
     objective, pairs = objective or Objective(), pairs.to(torch.float64)
     objective.check_views(pairs.views)
     check_weights(weights, biases)

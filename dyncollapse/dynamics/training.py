@@ -12,11 +12,11 @@ from torch import Tensor
 from dyncollapse.dynamics.ensemble import Ensemble, Rule
 from dyncollapse.dynamics.optimisers import Factory, check_factory, check_independent, optimiser_name
 from dyncollapse.dynamics.statistics import Record, Recorder, stacked
-from dyncollapse.dynamics.trajectory import Interrupted, Trajectory
+from dyncollapse.dynamics.trajectory import Interrupted, TrainingFailed, Trajectory
 from dyncollapse.model.networks import Weights, check_weights
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
-from dyncollapse.runtime.process import check_threads
+from dyncollapse.runtime.process import check_count
 
 # Steps between two checks whether the weights have diverged: each check waits for the device. A rule of thumb.
 LOOK = 64
@@ -114,6 +114,7 @@ def train(
         ValueError: For unusable settings, shapes or batches, optimisers that need a closure or mix the runs, and
             statistics that change their shape.
         Diverged: When the weights blow up, with what was recorded.
+        TrainingFailed: When a step cannot be taken, as by a schedule that ends early; likewise. It is a ValueError.
         Interrupted: On Ctrl-C, with what was recorded.
 
     References:
@@ -132,7 +133,7 @@ def train(
         (400.0, True)
     """
     check_weights(weights, biases)
-    check_threads(threads)
+    check_count("threads", threads)
     if isinstance(pairs, Iterator):
         raise ValueError("the batches come from an iterator, which ends after one use; give a list or a PairStream")
     rule = Rule(lr or 0.0, objective or Objective(), momentum, weight_decay, optimiser)
@@ -146,7 +147,11 @@ def train(
         return Ensemble(weights, biases, pairs, replace(rule, lr=rate), threads)
 
     def trajectory() -> Trajectory:
-        meta = {"dynamics": "sgd", "steps": steps} | settings | {"seconds": clock.perf_counter() - started}
+        meta = (
+            {"dynamics": settings.get("optimiser", "sgd"), "steps": steps}
+            | settings
+            | {"seconds": clock.perf_counter() - started}
+        )
         return _trajectory(kept, unit, len(weights), meta)
 
     try:
@@ -162,6 +167,9 @@ def train(
         step, stable_lr, checked = _advice(start, rule, steps)
     except KeyboardInterrupt:
         raise Interrupted(trajectory()) from None
+    except TrainingFailed as stop:
+        stop.trajectory = trajectory()
+        raise
     raise Diverged(trajectory(), lr, step + 1, stable_lr, checked)
 
 
