@@ -141,7 +141,14 @@ class Watch:
         self._grown, self._mark = GROWN * max(1.0, largest), (0.0, largest)
 
     def evaluate(self, tick: float, y: np.ndarray) -> np.ndarray:
-        """Return the velocity, and count it.
+        """Return the velocity by the flow's own clock, and count it.
+
+        Args:
+            tick: When.
+            y: Where.
+
+        Returns:
+            dy / dt.
 
         Raises:
             NoStep: Where steps of every size are refused.

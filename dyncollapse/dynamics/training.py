@@ -147,11 +147,7 @@ def train(
         return Ensemble(weights, biases, pairs, replace(rule, lr=rate), threads)
 
     def trajectory() -> Trajectory:
-        meta = (
-            {"dynamics": settings.get("optimiser", "sgd"), "steps": steps}
-            | settings
-            | {"seconds": clock.perf_counter() - started}
-        )
+        meta = settings | {"steps": steps, "seconds": clock.perf_counter() - started}
         return _trajectory(kept, unit, len(weights), meta)
 
     try:
@@ -234,13 +230,13 @@ def _trajectory(kept: list[_Kept], unit: float, depth: int, meta: dict[str, Any]
 def _meaning(rule: Rule, weights: Weights, biases: Sequence[Tensor]) -> tuple[dict[str, Any], float]:
     """Return the settings that a record keeps, and what one step adds to its time."""
     if rule.optimiser is None:
-        settings = {"lr": rule.lr, "momentum": rule.momentum, "weight_decay": rule.weight_decay, "time": "flow"}
-        return settings, rule.lr / (1 - rule.momentum)
+        settings = {"lr": rule.lr, "momentum": rule.momentum, "weight_decay": rule.weight_decay}
+        return {"dynamics": "sgd", **settings, "time": "flow"}, rule.lr / (1 - rule.momentum)
     parameters, runs = (*weights, *biases), weights[0].shape[:-2]
     name = optimiser_name(rule.optimiser, parameters)
     if runs.numel() > 1:
         check_independent(rule.optimiser, parameters, len(runs))
-    return {"optimiser": name, "time": "steps"}, 1.0
+    return {"dynamics": name, "optimiser": name, "time": "steps"}, 1.0
 
 
 def _check_settings(lr: float | None, rule: Rule, steps: int, records: int) -> None:

@@ -160,6 +160,9 @@ def typical_steps(configuration: Configuration, name: str, t: float) -> float:
         configuration: Has the depth and the loss.
         name: "population" or "flow".
         t: Flow time.
+
+    Returns:
+        Steps.
     """
     if name == "population":
         most = 100.0 * 5**configuration.depth

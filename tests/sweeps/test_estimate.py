@@ -42,7 +42,8 @@ def test_flows_are_estimated_from_their_first_steps(name, settings, watched, mon
     c = resolve({**given, "aug_dim": given["dim"] // 2})
     ticks, taken = itertools.count(), itertools.count()
     monkeypatch.setattr(estimate.clock, "perf_counter", lambda: float(next(ticks)))
-    expected = estimate._watch(c, 1, watched)
+    set_constant(monkeypatch, "sweeps.estimate.GLANCE", watched)
+    expected = estimate.expected_seconds(c)
     monkeypatch.undo()
     run(build(c), lambda *_: next(taken), lambda _: None, threads=1)
     assert 1 / 4 < expected / next(taken) < 4
