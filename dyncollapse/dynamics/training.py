@@ -161,12 +161,13 @@ def train(
         if kept[-1].step == steps:
             return trajectory()
         step, stable_lr, checked = _advice(start, rule, steps)
-    except KeyboardInterrupt:
-        raise Interrupted(trajectory()) from None
-    except TrainingFailed as stop:
-        stop.trajectory = trajectory()
-        raise
+    except (KeyboardInterrupt, TrainingFailed) as stop:
+        raise _with_record(stop, trajectory()) from stop.__cause__
     raise Diverged(trajectory(), lr, step + 1, stable_lr, checked)
+
+
+def _with_record(stop: KeyboardInterrupt | TrainingFailed, path: Trajectory) -> Interrupted | TrainingFailed:
+    return TrainingFailed(stop.step, stop.reason, path) if isinstance(stop, TrainingFailed) else Interrupted(path)
 
 
 def record_steps(steps: int, records: int = 64) -> list[int]:
