@@ -66,7 +66,7 @@ def judge_distilled(
     alive = sigma > threshold
     if rest is None:
         fates = [Fate.ALIVE if one else Fate.UNEXPLAINED for one in alive.tolist()]
-        return _verdict(c, fates, [None] * k, threshold, room, None)
+        return _verdict(c, fates, [None] * k, threshold, room=room, outputs=None, rest=None)
     fates = [_fate(i, alive, sigma, rest) for i in range(k)]
     would_live = [i for i in range(k) if fates[i] in (Fate.ALIVE, Fate.WAITING)]
     waiting = [i for i in would_live if fates[i] is Fate.WAITING]
@@ -77,7 +77,8 @@ def judge_distilled(
         start = end.singular_value[..., : len(rest.encoder)].reshape(-1, len(rest.encoder)).log().mean(0).exp()
         left = byol_learning_times(rest, start.to(torch.float64).cpu(), ESCAPED).tolist()
         times = [time + left[i] if fate is Fate.WAITING else None for i, fate in enumerate(fates)]
-    return _verdict(c, fates, times, threshold, room, outputs if outputs < k else None)
+    fewer = outputs if outputs < k else None
+    return _verdict(c, fates, times, threshold, room=room, outputs=fewer, rest=rest)
 
 
 def _fate(i: int, alive: Tensor, sigma: Tensor, rest: ByolRest) -> Fate:
@@ -96,13 +97,23 @@ def _fate(i: int, alive: Tensor, sigma: Tensor, rest: ByolRest) -> Fate:
     return Fate.WAITING if bool(lower.any()) else Fate.DECAYED
 
 
+def _decays(fates: Sequence[Fate], rest: ByolRest | None) -> str:
+    """How many modes decay from every start, and how many from this one."""
+    of_any = [] if rest is None else (rest.encoder == 0).tolist()
+    lost = [every for fate, every in zip(fates, of_any, strict=False) if fate is Fate.DECAYED]
+    parts = {"above its critical value for {}": sum(lost), "from this start for {}": len(lost) - sum(lost)}
+    return ", ".join(words.format(count) for words, count in parts.items() if count)
+
+
 def _verdict(
     c: Configuration,
     fates: Sequence[Fate],
     times: Sequence[float | None],
     threshold: float,
+    *,
     room: int,
     outputs: int | None,
+    rest: ByolRest | None,
 ) -> Verdict:
     judged = tuple(DimensionVerdict(fate, time) for fate, time in zip(fates, times, strict=True))
     counts = {fate: fates.count(fate) for fate in Fate}
@@ -113,7 +124,7 @@ def _verdict(
     ends = [time for time in times if time is not None]
     latest = f", the last one at t = {max(ends):.3g} or before" if ends else ""
     reasons = {
-        Fate.DECAYED: f"by weight decay {c.weight_decay:g} (above its critical value, or from this start)",
+        Fate.DECAYED: f"by weight decay {c.weight_decay:g} ({_decays(fates, rest)})",
         Fate.DEAD: "by strong augmentation (the views share no signal)",
         Fate.WAITING: f"by implicit regularization (waiting: they grow{latest})",
         Fate.STRUCTURAL: f"for want of width (the network is only {room} wide)",

@@ -20,8 +20,10 @@ MOST_POINTS = 2 * 10**5
 MOST_DIGITS = 100
 # Settings that do not change the results, only where and how fast they are computed.
 NOT_HASHED = ("out", "threads")
+# Settings that were added later. At these values they leave every point the name by which its results are found.
+HASHED_WHEN_SET: dict[str, Any] = {"predictor_rate": None, "target_momentum": None, "weight_decay": 0.0}
 # Settings that `resolve` derives from others; those others are preferred as axes of a grid.
-IMPLIED = ("aug_dim", "views", "temperature", "init_scale", "init_rate")
+IMPLIED = ("aug_dim", "views", "temperature", "predictor_rate", "target_momentum", "init_scale", "init_rate")
 KINDS = settings_of(Configuration)
 
 
@@ -200,7 +202,11 @@ def _brief(value: Any) -> str:
 
 def point_hash(configuration: Configuration) -> str:
     """The name of a configuration in a sweep: 16 hexadecimal digits, independent of where it runs and is saved."""
-    settings = {name: value for name, value in configuration.as_dict().items() if name not in NOT_HASHED}
+    settings = {
+        name: value
+        for name, value in configuration.as_dict().items()
+        if name not in NOT_HASHED and (name not in HASHED_WHEN_SET or value != HASHED_WHEN_SET[name])
+    }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
