@@ -35,11 +35,12 @@ def draw(quick: bool) -> Result:
         figure,
         rows,
         f"""End points of one mode of linear SimSiam and BYOL (target rate 1), one layer and a linear predictor, over augmentation ratio
-rho and weight decay: data variance {SIGNAL:g}, two-sided views, balanced start 1.2 times above the rest value at the threshold,
-population flow to t = {TIME:g} over the critical decay (BYOL: next to the threshold only), and SGD of SimSiam (batches of {BATCH}, learning
-rate {RATE:g}, seed {SEED}) to a quarter of that, at 0.7 and 1.3 times the critical decay. Line: the critical decay s (1 - rho) / 4. A mode counts as alive above {ALIVE:g} times the rest
-value at the threshold. Asserted: all {len(rows)} end points lie on their side of the line, as near as 0.95 and 1.05 times it; the flow
-ends within 2 % of the rest value (measured {max(errors):.1e}). SGD's living end points lie within {gap:.0%} of it.""",
+rho and weight decay: data variance {SIGNAL:g}, two-sided views, balanced start 1.2 times above the rest value at the threshold;
+population flow to t = {TIME:g} over the critical decay (BYOL: next to the threshold only), and SGD of SimSiam (batches of {BATCH},
+learning rate {RATE:g}, seed {SEED}) to a quarter of that, at 0.7 and 1.3 times the critical decay. Line: the critical decay
+s (1 - rho) / 4. A mode counts as alive above {ALIVE:g} times the rest value at the threshold. Asserted: all {len(rows)} end points
+lie on their side of the line, as near as 0.95 and 1.05 times it, and the flow ends within 2 % of the rest value (measured
+{max(errors):.1e}). SGD's living end points lie within {gap:.0%} of it.""",
     )
 
 
