@@ -44,7 +44,8 @@ def judge_distilled(
     if weight decay is on, and *dead* if they share no signal between the views. With weight decay zero is stable for
     the rest, too: a mode below its unstable rest point has *decayed* from this start. It is *waiting* if a living mode
     rests lower, since it then takes over the output of that one. Without weight decay every other mode waits. No more
-    than `room` dimensions can be alive at once. Fates of ReLU networks stay open.
+    than `room` dimensions can be alive at once: others that could live are *structural*. Fates of ReLU networks stay
+    open.
 
     Args:
         c: The settings.
@@ -72,6 +73,9 @@ def judge_distilled(
     waiting = [i for i in would_live if fates[i] is Fate.WAITING]
     for i in sorted(waiting, key=lambda i: float(rest.encoder[i]))[: max(0, len(would_live) - room)]:
         fates[i] = Fate.STRUCTURAL
+    if fates.count(Fate.ALIVE) >= room:  # no output is left for the others, whatever they started from
+        lost = (fate is Fate.DECAYED and float(rest.encoder[i]) > 0 for i, fate in enumerate(fates))
+        fates = [Fate.STRUCTURAL if no_room else fate for fate, no_room in zip(fates, lost, strict=True)]
     times: list[float | None] = [None] * k
     if c.loss == "simsiam" and c.weight_decay == 0:
         start = end.singular_value[..., : len(rest.encoder)].reshape(-1, len(rest.encoder)).log().mean(0).exp()

@@ -64,14 +64,14 @@ def test_weight_decay_kills_the_augmented_modes_of_the_population(loss):
     torch.testing.assert_close(sigma, rest.encoder, rtol=1e-5, atol=1e-5)
 
 
-def judged(values, **given):
+def judged(values, room=4, **given):
     c = resolve({**SMALL, "loss": "simsiam", **given})
     task = build(c).task
     rest = rest_of(c, task)
     ratio = 1 - rest.signal / rest.view_var
     sigma = torch.tensor(values, dtype=torch.float64)
     end = Dimensions(sigma, rest.signal, rest.view_var - rest.signal, ratio, "two-sided")
-    return judge_distilled(c, end, rest, 10.0, room=4, outputs=4)
+    return judge_distilled(c, end, rest, 10.0, room=room, outputs=4)
 
 
 def test_without_decay_all_collapsed_modes_wait():
@@ -89,6 +89,14 @@ def test_with_decay_a_mode_below_its_basin_is_lost_unless_a_lower_one_lives():
     assert "from this start for 1" in below.sentence
     assert judged([0.95, 1e-3, 0.2, 0.2], weight_decay=0.02).fates[1] is Fate.WAITING
     assert judged(rest, weight_decay=0.02).sentence == "No dimension of 4 collapsed."
+
+
+def test_modes_beyond_the_width_are_structural():
+    verdict = judged([0.95, 0.95, 0.0, 0.0], room=2, weight_decay=0.02)
+    assert verdict.fates == [Fate.ALIVE] * 2 + [Fate.STRUCTURAL] * 2
+    assert judged([0.95, 0.95, 0.0, 0.0], room=2).fates == verdict.fates
+    beyond = judged([0.95, 0.95, 0.0, 0.0], room=2, weight_decay=0.1)  # above the critical decay of both
+    assert beyond.fates[2:] == [Fate.DECAYED] * 2
 
 
 def test_relu_networks_leave_the_cause_open():
