@@ -139,8 +139,7 @@ def train(
     """
     check_weights(weights, biases)
     check_count("threads", threads)
-    if isinstance(pairs, Iterator):
-        raise ValueError("the batches come from an iterator, which ends after one use; give a list or a PairStream")
+    _check_restarts(pairs)
     rule = Rule(lr or 0.0, objective or Objective(), momentum, weight_decay, optimiser)
     _check_settings(lr, rule, steps, records)
     others = full_state(rule.objective, weights, predictor, target, biases)
@@ -246,6 +245,11 @@ def _meaning(rule: Rule, weights: Weights, others: Sequence[Tensor]) -> dict[str
     if runs.numel() > 1:
         check_independent(rule.optimiser, parameters, len(runs))
     return {"dynamics": name, "optimiser": name, "time": "steps"}
+
+
+def _check_restarts(pairs: Pairs | Iterable[Pairs]) -> None:
+    if isinstance(pairs, Iterator):
+        raise ValueError("the batches come from an iterator, which ends after one use; give a list or a PairStream")
 
 
 def _check_settings(lr: float | None, rule: Rule, steps: int, records: int) -> None:
