@@ -33,7 +33,7 @@ every layer. (a) Two balanced layers, noise variance a = {NOISE}. Lines: p x(p) 
 (dashed). Symbols: starts at p = {LARGE} and {SMALL}; population flow at t = {END:g} (hollow), SGD (filled) on fresh batches of {BATCH}, mean of
 {runs} runs of seed {SEED}. Up to w_c = {critical:.4f} (w_c = {critical / (2 * DATA_VAR):.3f} x 2s, p = {turn:.3f}) a large start lives and one below the dashed branch dies;
 from w_c on all die. Zero is stable at every w > 0: a mode that SGD has killed stays dead when the flow goes on with a lower w,
-step by step down to {step / 2 * critical:.3f} (crosses).
+step by step down to {step / 2 * critical:.3f} (crosses). Beside the dashed branch SGD's noise decides, so that some runs live and others die.
 (b) One layer, noise variances a = {", ".join(map(str, NOISES))}. Each mode rests where A_e + w I takes the place of A_e and dies at w = 2 s whatever the noise,
 which alone kills none. SGD on batches of {BATCH_ONE}. (c) The weight decay from which on zero is the only rest point, for one to three
 layers, against the noise; triangles: the flow from above lives at 0.98 and dies at 1.02 times that weight decay.
@@ -190,7 +190,7 @@ def finish_hysteresis(ax: plt.Axes, critical: float, turn: float) -> None:
     """Label the axes, the turning point and what happens there."""
     ax.axvline(critical, ymax=0.68, color="0.5", linestyle=":", linewidth=1)
     grey = {"color": "0.3", "fontsize": 8}
-    for end, start in (((1.05, 0.12), (1.05, turn)), ((0.15, 0.1), (0.55, 0.1))):
+    for end, start in (((1.05, 0.12), (1.05, turn)), ((0.48, 0.07), (0.92, 0.07))):
         ends = [(x * critical, y) for x, y in (end, start)]
         ax.annotate("", *ends, arrowprops={"arrowstyle": "->", "color": "0.3", "shrinkA": 0, "shrinkB": 0})
     ax.text(critical * 1.09, turn * 0.6, "collapse", rotation=90, va="center", **grey)
