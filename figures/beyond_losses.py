@@ -38,6 +38,10 @@ class Setting:
     marker: str
     threshold: float = math.nan  # rho from which on a mode dies, where it is known
 
+    def pairs(self, coarse: int) -> int:
+        """Return the batch size, smaller in quick runs where negatives do not limit it."""
+        return max(256, self.batch // coarse)
+
 
 # Losses on the same line have modes of different rho, so that their points do not cover each other. Dot products rest
 # at c = tau (1 - rho); batches of any size stand for the population only while 2 c^2 < tau^2, from rho = 0.29 on.
@@ -84,7 +88,7 @@ two-sided Gaussian pairs, views of variance 1, covariance 1 - rho between the vi
 (InfoNCE 1/u - 1 with u + u^2 = 2 rho; spectral 1 - rho; VCReg 1 - lambda rho; Barlow Twins on covariances 1/(1 - rho); dot products
 tau (1 - rho), drawn over tau = {TAU}; all 0 from their threshold on). Crosses: population flow at t = {END:g}, from a start of {TINY:g} times SGD's: beside modes with
 rho > 1, where Barlow Twins rests depends on the start, and tends to the closed form as the start goes to 0. Symbols: SGD on fresh batches
-of {KNOWN[0].batch} (losses with negatives) or {KNOWN[1].batch} (others), mean over {runs} runs of seed {SEED}, bars of one standard error, Gaussian start of standard
+of {KNOWN[0].pairs(coarse)} (losses with negatives) or {KNOWN[1].pairs(coarse)} (others), mean over {runs} runs of seed {SEED}, bars of one standard error, Gaussian start of standard
 deviation {START} ({START * TAU**0.5:.2f} for dot products) that mixes the modes. InfoNCE grows without bound as rho goes to 0, Barlow Twins as rho goes to 1
 (InfoNCE at rho = {KNOWN[0].rho[0]}, c = {rows[0]["sgd"]:.2f}, lies outside).
 (b) The range of rho in which a mode lives. Beyond rho = 1 (grey) both views of a pair are negatively correlated, which two
@@ -112,11 +116,11 @@ def at_rest(rho: tuple[float, ...] | list[float], objective: Objective) -> torch
 
 
 def trained(setting: Setting, runs: int, coarse: int) -> Trajectory:
-    """SGD from a small start whose weights mix the modes; `coarse` times larger and fewer steps than in full."""
+    """SGD from a small start whose weights mix the modes; steps are `coarse` times larger and fewer than in full."""
     dim, generator = len(setting.rho), torch.Generator().manual_seed(SEED)
     start = START * (TAU**0.5 if setting.objective.loss == "dot" else 1)
     weights = gaussian_init([dim, dim], generator, (runs,), start)
-    stream = moments(setting.rho).gaussian_task().stream(setting.batch, generator, (runs,))
+    stream = moments(setting.rho).gaussian_task().stream(setting.pairs(coarse), generator, (runs,))
     lr, steps = setting.lr * coarse, setting.steps // coarse
     return train(weights, stream, lr=lr, steps=steps, objective=setting.objective, records=2)
 
@@ -128,8 +132,8 @@ def draw_known(ax: plt.Axes, setting: Setting, runs: int, coarse: int, rows: lis
     if objective.loss not in ("spectral", "dot"):  # which lie on the line of VCReg with lambda = 1
         fine = [k / 100 for k in range(1, 201) if k / 100 < setting.threshold or objective.loss != "barlow"]
         ax.plot(fine, at_rest(fine, objective), color=setting.color, zorder=1)
-    valid = population_valid(path.product[-1], moments(setting.rho), setting.batch, objective)
-    claim(bool(valid.all()), f"{setting.label}: {setting.batch} pairs are enough for the population limit")
+    valid = population_valid(path.product[-1], moments(setting.rho), setting.pairs(coarse), objective)
+    claim(bool(valid.all()), f"{setting.label}: {setting.pairs(coarse)} pairs are enough for the population limit")
     found = path.product[-1].square().sum(-2) / unit
     mean, error = found.mean(0), found.std(0) / runs**0.5
     end = population_flow((TINY * path.weights[0][0, 0],), moments(setting.rho), END, objective=objective)
