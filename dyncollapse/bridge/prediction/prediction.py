@@ -1,0 +1,241 @@
+"""Predict, for each loss, what a linear encoder keeps of the measured directions, and when it learns them."""
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dyncollapse.bridge.prediction.directions import Directions
+from dyncollapse.bridge.prediction.fates import Fates, bounded, correlations, fates_of
+from dyncollapse.bridge.prediction.table import AugmentationTable
+from dyncollapse.theory.limits import population_limit
+from dyncollapse.theory.mode_forces import ModeForces
+from dyncollapse.theory.rest_modes import RestModes, rest_modes
+
+if TYPE_CHECKING:
+    from dyncollapse.bridge.prediction.training import Trained
+
+STEP_SHARE = 0.1  # of the time in which the fastest direction grows by e: the default learning rate
+LEVEL = 0.5  # share of its variance at rest at which a direction counts as learnt
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The linear encoder and its training.
+
+    Attributes:
+        outputs: Its outputs m; None for as many as directions.
+        weight_decay: w.
+        invariance: lambda / mu of vcreg.
+        init_scale: Standard deviation of the entries of its first matrix.
+        lr: Learning rate; None for a tenth of the time in which the fastest direction grows by e.
+        steps: SGD steps.
+    """
+
+    outputs: int | None = None
+    weight_decay: float = 0.0
+    invariance: float | None = None
+    init_scale: float = 1e-3
+    lr: float | None = None
+    steps: int = 2000
+
+
+@dataclass(frozen=True, eq=False)
+class LossPrediction:
+    """What one loss makes of the directions.
+
+    Attributes:
+        loss: Its name.
+        fates: The fate of each mode of the loss's own rest point.
+        rest: Variance of the embedding at rest along each direction (q,), in their order.
+        spectrum: Variances of the embedding at rest (r,), descending: eigenvalues of its covariance.
+        learning_steps: SGD steps after which each direction has half of its variance at rest (q,); infinite for
+            directions that die.
+        lr: The learning rate.
+        learnt: Number of directions that live and are learnt by the last step.
+    """
+
+    loss: str
+    fates: Fates
+    rest: Float[Tensor, " q"]
+    spectrum: Float[Tensor, " r"]
+    learning_steps: Float[Tensor, " q"]
+    lr: float
+    learnt: int
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """All that is predicted of images under an augmentation.
+
+    Attributes:
+        found: The measured directions.
+        losses: Predictions by loss.
+        table: The effect of each operation.
+        image_shape: Shape (c, h, w) of an input; None for representations of an encoder.
+        trained: What was trained to compare.
+    """
+
+    found: Directions
+    losses: dict[str, LossPrediction]
+    table: AugmentationTable
+    image_shape: tuple[int, int, int] | None = None
+    trained: tuple["Trained", ...] = field(default=())
+
+
+def predict(
+    found: Directions, loss: str, encoder: Encoder, *, alike: bool = False, start: Tensor | None = None
+) -> LossPrediction:
+    """Predict a linear encoder on the span of the directions.
+
+    Rest points are exact for any distribution under spectral, vcreg and barlow, and hold for Gaussian views under
+    infonce. Times of learning are exact where S_e and G commute; else each direction grows with the variance that is
+    left of it once faster directions are learnt (see `effective_variances`).
+
+    Args:
+        found: Measured directions.
+        loss: infonce, spectral, vcreg, barlow or byol.
+        encoder: Its width, start and training.
+        alike: Whether both views are independent draws of one distribution given the image.
+        start: Matrix (m, q) of the start on the frame; None for the average over Gaussian ones.
+
+    Returns:
+        The prediction.
+
+    Raises:
+        ValueError: For other losses, and settings out of range.
+
+    Examples:
+        >>> from dyncollapse.bridge.prediction.directions import find_directions, measure
+        >>> g = torch.Generator().manual_seed(0)
+        >>> x = torch.randn(4000, 3, generator=g) * torch.tensor([1.0, 1.0, 0.0])
+        >>> views = [x + torch.randn(4000, 3, generator=g) for _ in range(2)]
+        >>> found = find_directions(measure([tuple(views)], "two-sided", 4000), most=3)
+        >>> predict(found, "spectral", Encoder(), alike=True).fates.counts()
+        {'alive': 2, 'suppressed': 1, 'dead': 0, 'no_room': 0}
+    """
+    moments = found.measured.moments
+    invariance = encoder.invariance if loss == "vcreg" else None
+    rest = rest_modes(
+        moments, loss, invariance=invariance, weight_decay=encoder.weight_decay, outputs=encoder.outputs
+    )
+    limit = population_limit(moments, loss, invariance=invariance)
+    forces = _forces(found, rest, loss, limit.repulsion, encoder.weight_decay)
+    patterns = moments.view_cov @ rest.directions
+    begin = encoder.init_scale**2 * (encoder.outputs or found.count) * patterns.square().sum(0)
+    if start is not None:
+        begin = (start @ patterns).square().sum(0)
+    times = forces.learning_times((begin / forces.view_var).sqrt(), LEVEL)
+    times = torch.where(rest.room, times, math.inf)
+    lr = encoder.lr or STEP_SHARE / float(torch.linalg.eigvalsh(limit.growth)[-1].clamp_min(1e-300))
+    fates = _judged(found, rest, loss, 1.0 if invariance is None else invariance, alike=alike)
+    along, steps = _along_directions(found, rest, times / lr)
+    learnt = int((fates.alive & (times / lr <= encoder.steps)).sum())
+    return LossPrediction(loss, fates, along, _spectrum(rest, moments.view_cov), steps, lr, learnt)
+
+
+def _forces(
+    found: Directions, rest: RestModes, loss: str, repulsion: float | None, weight_decay: float
+) -> ModeForces:
+    """Forces on the modes of a rest point, each with one view variance."""
+    if loss == "barlow":  # its metric is G itself, so that its modes are independent of each other
+        variances = 1 / rest.directions.square().sum(0)
+        growth = rest.growth * variances
+        shared = (growth + weight_decay) / 4
+        return ModeForces(growth, variances, rest.ratio, 4 * shared.square() / variances)
+    variances = effective_variances(found.measured.moments.view_cov, rest.directions, rest.growth)
+    return ModeForces(
+        rest.growth * variances, variances, rest.ratio, None if repulsion is None else repulsion * variances
+    )
+
+
+def effective_variances(
+    view_cov: Float[Tensor, "q q"], directions: Float[Tensor, "q r"], growth: Float[Tensor, " r"]
+) -> Float[Tensor, " r"]:
+    """Variance of the views with which each mode grows, where the modes are not orthogonal.
+
+    In whitened coordinates Y = P S_e^(1/2) the flow is dY/dt = Y X S_e, where X is diagonal along the modes
+    w = S_e^(1/2) u and S_e is not. A mode that is learnt follows the slower ones without delay, which leaves them the
+    Schur complement of S_e: the pivots of its Cholesky factorisation in the order of learning. Where the covariances
+    commute, S_e is diagonal along the modes and its pivots are their variances.
+
+    Args:
+        view_cov: S_e.
+        directions: U with U^T S_e U = I.
+        growth: u^T X0 u of each mode.
+
+    Returns:
+        The pivots.
+
+    Examples:
+        >>> view_cov = torch.diag(torch.tensor([4.0, 1.0]))
+        >>> effective_variances(view_cov, torch.diag(torch.tensor([0.5, 1.0])), torch.ones(2)).tolist()
+        [4.0, 1.0]
+    """
+    images = view_cov @ directions
+    among = images.T @ images  # U^T S_e^2 U = W^T S_e W
+    variances = among.diagonal().clone()
+    jitter = torch.finfo(among.dtype).eps * float(variances.max())
+    for _ in range(2):  # the second order follows from the pivots of the first
+        order = (growth.clamp_min(0) * variances).argsort(descending=True)
+        turned = among[order][:, order] + jitter * torch.eye(len(order), dtype=among.dtype)
+        factor, failed = torch.linalg.cholesky_ex(turned)
+        if int(failed):
+            return variances
+        variances = variances.clone()
+        variances[order] = factor.diagonal().square()
+    return variances
+
+
+def _judged(found: Directions, rest: RestModes, loss: str, factor: float, *, alike: bool) -> Fates:
+    """Fates of the modes, with the sampling errors of their own correlations."""
+    measured, u = found.measured, rest.directions
+    moments, one_sided = measured.moments, measured.moments.views == "one-sided"
+    by_product = loss in ("spectral", "barlow", "byol")
+    scale = ((moments.view_cov @ u) * u).sum(0).sqrt()
+    u = u / scale
+    shared = moments.shared if by_product or not one_sided else moments.view_cov - moments.difference_cov / 2
+    value = ((shared @ u) * u).sum(0)
+    _, margin = correlations(
+        measured.first @ u, measured.second @ u, value, measured.samples, by_product=by_product, one_sided=one_sided
+    )
+    if one_sided:
+        told = value.abs() > margin
+    else:  # as many positive ones as the test finds, in whatever basis, and those that are opposed
+        order = value.argsort(descending=True)
+        told = torch.zeros(len(value), dtype=torch.bool)
+        told[order[: int(found.shared.sum())]] = True
+        told[order[len(order) - int(found.opposed.sum()) :]] = True
+    gamma = bounded(value, margin, told, found.explained, alike=alike)
+    return fates_of(loss, rest.ratio, rest.variance, rest.room, gamma, factor)
+
+
+def _along_directions(
+    found: Directions, rest: RestModes, steps: Float[Tensor, " r"]
+) -> tuple[Float[Tensor, " q"], Float[Tensor, " q"]]:
+    """Variance at rest, and the step at which half of it is learnt, along the directions that views share."""
+    moments = found.measured.moments
+    shares = (found.frame.T @ found.vectors).T @ moments.view_cov @ rest.directions
+    shares = shares.square()
+    shares = torch.where(shares > 1e-9 * shares.amax(1, keepdim=True), shares, 0.0)  # round-off beside infinite modes
+    unbounded = torch.isinf(rest.variance)
+    variance = torch.where(unbounded, 0.0, rest.variance)
+    along = shares @ variance
+    along = torch.where((shares[:, unbounded] > 1e-3).any(1), math.inf, along)
+    # The median of the steps of its modes, each with its part of the variance.
+    order = steps.argsort()
+    parts = shares[:, order] * torch.where(unbounded, 1.0, variance)[order]
+    sums = parts.cumsum(1)
+    middle = (sums >= LEVEL * sums[:, -1:]).to(torch.int64).argmax(1)
+    return along, torch.where(sums[:, -1] > 0, steps[order][middle], math.inf)
+
+
+def _spectrum(rest: RestModes, view_cov: Float[Tensor, "q q"]) -> Float[Tensor, " r"]:
+    """Eigenvalues of the embedding's covariance at rest, descending; infinite ones first."""
+    finite = torch.isfinite(rest.variance)
+    scaled = rest.directions[:, finite] * rest.variance[finite].sqrt()
+    values = torch.linalg.eigvalsh(scaled.T @ view_cov @ scaled).clamp_min(0).flip(0)
+    return torch.cat([rest.variance[~finite], values])
