@@ -29,11 +29,13 @@ from .dynamics.frozen import frozen_flow, mode_flow
 from .dynamics.solver import FlowFailed
 from .dynamics.training import Diverged, record_steps, train
 from .dynamics.trajectory import Interrupted, Trajectory
+from .model.coordinate_losses import barlow_normalised, vicreg
 from .model.covariance import ContrastiveCovariance, blockwise_covariance, contrastive_covariance
 from .model.gaussian import GaussianTask
 from .model.initialisers import balanced_init, gaussian_init, spectrum_init, uniform_biases, uniform_init
 from .model.loss_gradients import dot_gradients, infonce_gradients, ntxent_gradients, spectral_gradients
 from .model.losses import dot_infonce, effective_negatives, infonce, infonce_weights, ntxent, spectral
+from .model.moment_losses import barlow, vcreg
 from .model.networks import end_to_end, forward, layer_gradients, layer_jacobian, singular_values
 from .model.objective import Objective
 from .model.own_loss import Loss, LossWithGradient, LossWithPopulation
@@ -67,6 +69,7 @@ from .theory.equilibria import (
     rest_variance,
 )
 from .theory.imbalance import imbalance, imbalance_drift, isotropic_rest_layers
+from .theory.mode_forces import ModeForces, mode_forces
 from .theory.modes import generalised_modes, modes, relative_modes
 from .theory.population import (
     POPULATION_FACTOR,
@@ -76,6 +79,9 @@ from .theory.population import (
     population_loss,
     population_valid,
 )
+from .theory.probe_cost import excess_error, probe_cost
+from .theory.projector import layer_values_at_rest, protection_rate
+from .theory.rest_modes import RestModes, rest_modes
 from .theory.riccati import riccati_gram
 from .theory.velocities import (
     alignment_velocity,
@@ -104,6 +110,7 @@ __all__ = [
     "LossWithGradient",
     "LossWithPopulation",
     "Mechanism",
+    "ModeForces",
     "Moments",
     "Monitor",
     "Objective",
@@ -111,6 +118,7 @@ __all__ = [
     "PairStream",
     "Pairs",
     "Planted",
+    "RestModes",
     "SettingError",
     "Sweep",
     "Trajectory",
@@ -122,6 +130,8 @@ __all__ = [
     "alignment_velocity",
     "alpha_req",
     "balanced_init",
+    "barlow",
+    "barlow_normalised",
     "block_alignment",
     "blockwise_covariance",
     "collapse_level",
@@ -136,6 +146,7 @@ __all__ = [
     "effective_rank",
     "end_to_end",
     "escape_time",
+    "excess_error",
     "expand_grid",
     "forward",
     "frozen_flow",
@@ -156,6 +167,7 @@ __all__ = [
     "layer_gradients_along",
     "layer_jacobian",
     "layer_value_velocities",
+    "layer_values_at_rest",
     "lidar",
     "lidar_from_covariances",
     "limit_distances",
@@ -163,6 +175,7 @@ __all__ = [
     "local_workers",
     "mode_dimensions",
     "mode_flow",
+    "mode_forces",
     "mode_singular_values",
     "modes",
     "module_alignment",
@@ -181,6 +194,8 @@ __all__ = [
     "population_loss",
     "population_valid",
     "principal_directions",
+    "probe_cost",
+    "protection_rate",
     "rankme",
     "rankme_from_eigenvalues",
     "read_rows",
@@ -189,6 +204,7 @@ __all__ = [
     "relative_distance",
     "relative_modes",
     "rest_gram",
+    "rest_modes",
     "rest_singular_values",
     "rest_variance",
     "riccati_gram",
@@ -208,6 +224,8 @@ __all__ = [
     "unbiased_traces",
     "uniform_biases",
     "uniform_init",
+    "vcreg",
+    "vicreg",
 ]
 
 __version__: str

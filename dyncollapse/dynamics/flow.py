@@ -101,7 +101,7 @@ def sample_flow(
     check_inputs(weights[0], pairs.anchor, pairs.positive)
     objective.check_start(weights, pairs, biases)
     _check_weight_decay(weight_decay)
-    smooth = objective.activation == "linear" or len(weights) == 1
+    smooth = objective.smooth(len(weights))
     method = method or ("DOP853" if smooth else "RK45")
     solver = Solver(method, (1e-8 if smooth else KINKED_RTOL) if rtol is None else rtol, atol, max_evaluations)
     meta = {"dynamics": "flow", "weight_decay": weight_decay}
@@ -155,7 +155,7 @@ def _sample_equation(depth: int, pairs: Pairs, objective: Objective, weight_deca
     def loss(_t: float, parameters: Weights) -> Tensor:
         return objective.value(parameters[:depth], pairs, parameters[depth:])
 
-    known = smooth and isinstance(objective.loss, str)
+    known = smooth and objective.has_force
     return Equation(velocity, loss, tangent=tangent if known else None, smooth=smooth)
 
 

@@ -3,7 +3,7 @@
 from typing import Literal, get_args
 
 Views = Literal["one-sided", "two-sided"]
-Loss = Literal["infonce", "dot", "ntxent", "spectral"]
+Loss = Literal["infonce", "dot", "ntxent", "spectral", "vcreg", "vicreg", "barlow", "barlow-normalised"]
 Weighing = Literal["infonce", "dot", "ntxent"]  # losses whose softmax weighs pairs
 Activation = Literal["linear", "relu"]
 Initialiser = Literal["gaussian", "uniform", "spectrum"]
@@ -17,3 +17,4 @@ INITIALISERS: tuple[str, ...] = get_args(Initialiser)
 DYNAMICS: tuple[str, ...] = get_args(Dynamics)
 DTYPES: tuple[str, ...] = get_args(Dtype)
 AUTHORS_TEMPERATURE = 0.1  # of dot and ntxent in the authors' code
+INVARIANCE = 1.0  # weight of vcreg's and vicreg's invariance over that of their variance; 25 over 25 for VICReg

@@ -1,7 +1,7 @@
-"""The force X of a linear network under a batch, dL/dP = -P X (Lemma 2 for every named loss), and its change.
+"""The force X of a linear network under a batch, dL/dP = -P X (Lemma 2 for every loss of FORCED), and its change.
 
-The named losses depend on embeddings through their products alone, so their gradient is P times a symmetric matrix of
-the inputs. A network with biases is one with a further input that is always 1, whose column of P is the offset;
+These losses are blind to rotations of the embedding, so their gradient is P times a symmetric matrix of the inputs. A
+network with biases is one with a further input that is always 1, whose column of P is the offset;
 `dyncollapse.model.pullback` appends it.
 """
 
@@ -24,10 +24,14 @@ from dyncollapse.model._kernels import (
 from dyncollapse.model.covariance import contrastive_covariance
 from dyncollapse.model.loss_gradients import divisor, dot_base_2, exponentials, infonce_base_2, two_directions
 from dyncollapse.model.losses import infonce_weights, normalised
+from dyncollapse.model.moment_losses import Along, barlow_along, vcreg_along
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.precision import common_precision, outside_autocast
 
-Along = Callable[[Tensor], Tensor]
+MakeAlong = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Along]]
+
+FORCED = ("infonce", "dot", "ntxent", "spectral", "vcreg", "barlow")
+"""The named losses that depend on inner products or covariances alone, so that they have a force X."""
 
 
 @outside_autocast
@@ -57,7 +61,7 @@ def infonce_force(product: Float[Tensor, "... m d"], pairs: Pairs) -> Float[Tens
 
 
 def mean_force(
-    product: Float[Tensor, "*runs m d"], pairs: Pairs, loss: str = "infonce", temperature: float | None = None
+    product: Float[Tensor, "*runs m d"], pairs: Pairs, loss: str = "infonce", constant: float | None = None
 ) -> Float[Tensor, "*runs d d"]:
     """X of a named loss, averaged over the batch axes in front of the runs', fast and not to be differentiated.
 
@@ -65,7 +69,7 @@ def mean_force(
         product: End-to-end matrices P.
         pairs: Views (*batches, *runs, n, d).
         loss: Its name.
-        temperature: Of dot and ntxent.
+        constant: The temperature of dot and ntxent, the weight of vcreg's invariance.
 
     Returns:
         One force per run.
@@ -74,22 +78,39 @@ def mean_force(
     if loss == "infonce":
         mean = infonce_forces(product, pairs.anchor, pairs.positive, one_sided=one_sided)
     else:
-        kernel = _force_of(loss, temperature, one_sided)
-        mean = mean_over_groups(kernel, product, pairs.anchor, pairs.positive)
+        mean = mean_over_groups(_force_of(loss, constant, pairs.views), product, pairs.anchor, pairs.positive)
     return mean.to(product.dtype)
 
 
-def _force_of(loss: str, temperature: float | None, one_sided: bool) -> Kernel:
+def _force_of(loss: str, constant: float | None, views: str) -> Kernel:
+    if loss == "dot":
+        assert constant is not None
+        return partial(_dot_force, one_sided=views == "one-sided", temperature=constant)
+    make = _along_of(loss, constant, views)
+    return lambda product, x, x_pos: make(product, x, x_pos)[0]
+
+
+def _along_of(
+    loss: str, constant: float | None, views: str
+) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Along]]:
+    """The function of P and both views that returns X and its derivative, for a loss of FORCED."""
+    one_sided = views == "one-sided"
+    if loss == "infonce":
+        return partial(_infonce_along, one_sided=one_sided)
     if loss == "spectral":
-        return partial(_spectral_force, one_sided=one_sided)
-    assert temperature is not None
+        return partial(_spectral_along, one_sided=one_sided)
+    if loss == "barlow":
+        return barlow_along
+    assert constant is not None
+    if loss == "vcreg":
+        return partial(vcreg_along, views=views, invariance=constant)
     if loss == "ntxent":
-        return partial(_ntxent_force, temperature=temperature)
-    return partial(_dot_force, one_sided=one_sided, temperature=temperature)
+        return partial(_ntxent_along, temperature=constant)
+    return partial(_dot_along, one_sided=one_sided, temperature=constant)
 
 
 def mean_force_along(
-    product: Float[Tensor, "*runs m d"], pairs: Pairs, loss: str, temperature: float | None = None
+    product: Float[Tensor, "*runs m d"], pairs: Pairs, loss: str, constant: float | None = None
 ) -> tuple[Float[Tensor, "*runs d d"], Along]:
     """X, and its derivative along any change of P, both averaged over the batch axes in front of the runs'.
 
@@ -97,26 +118,15 @@ def mean_force_along(
         product: End-to-end matrices P.
         pairs: Views (*batches, *runs, n, d).
         loss: Its name.
-        temperature: Of dot and ntxent.
+        constant: The temperature of dot and ntxent, the weight of vcreg's invariance.
 
     Returns:
-        X (*runs, d, d), and the function from dP (*runs, m, d) to dX. It keeps the n x n softmax weights of all
-        batches, so that a second direction costs no exponentials.
+        X (*runs, d, d), and the function from dP (*runs, m, d) to dX. It keeps what does not depend on dP, for the
+        losses with softmax weights those of all batches, n x n numbers each: a second direction costs no exponentials.
     """
-    one_sided = pairs.views == "one-sided"
-
-    def make(x: Tensor, x_pos: Tensor) -> tuple[Tensor, Along]:
-        if loss == "infonce":
-            return _infonce_along(product, x, x_pos, one_sided)
-        if loss == "spectral":
-            return _spectral_along(product, x, x_pos, one_sided)
-        assert temperature is not None
-        if loss == "ntxent":
-            return _ntxent_along(product, x, x_pos, temperature)
-        return _dot_along(product, x, x_pos, one_sided, temperature)
-
+    make = _along_of(loss, constant, pairs.views)
     groups = batch_groups(pairs.anchor, pairs.positive, product.ndim)
-    parts = [(share, *make(x, x_pos)) for share, x, x_pos in groups]
+    parts = [(share, *make(product, x, x_pos)) for share, x, x_pos in groups]
 
     def along(change: Tensor) -> Tensor:
         return sum_of([share * mean_over_batches(of(change), product.ndim) for share, _, of in parts])
@@ -209,10 +219,6 @@ def _weights_along(b: Tensor, tilt: Tensor) -> tuple[Tensor, Tensor]:
     return db, db.sum(-1, keepdim=True)
 
 
-def _ntxent_force(product: Tensor, x: Tensor, x_pos: Tensor, temperature: float) -> Tensor:
-    return _ntxent_along(product, x, x_pos, temperature)[0]
-
-
 def _ntxent_along(product: Tensor, x: Tensor, x_pos: Tensor, temperature: float) -> tuple[Tensor, Along]:
     """X = -(M + M^T), M = x^T G x' - (x^T diag(a) x + x'^T diag(a') x') / 2 of inputs over their embeddings' lengths.
 
@@ -259,10 +265,6 @@ def _cosine_slope(negatives: Tensor, positives: Tensor, rate: float) -> Tensor:
 
 def _dots(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(-1, keepdim=True)
-
-
-def _spectral_force(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool) -> Tensor:
-    return _spectral_along(product, x, x_pos, one_sided)[0]
 
 
 def _spectral_along(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool) -> tuple[Tensor, Along]:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.model._kernels import distance_logits
-from dyncollapse.model.choices import AUTHORS_TEMPERATURE
+from dyncollapse.model.choices import AUTHORS_TEMPERATURE, INVARIANCE
 from dyncollapse.model.precision import exact_product, full_precision
 from dyncollapse.runtime.settings import SettingError
 
@@ -263,6 +263,30 @@ def loss_temperature(loss: str, temperature: float | None = None) -> float | Non
             f"`temperature` is {temperature}, but the {loss} loss has none; drop it, or give `loss` dot or ntxent"
         )
     return temperature
+
+
+def loss_invariance(loss: str, invariance: float | None = None) -> float | None:
+    """Weight of the invariance that a loss uses.
+
+    Args:
+        loss: A loss by name.
+        invariance: Of vcreg and vicreg, or None.
+
+    Returns:
+        The given one, 1 for vcreg and vicreg without one, and None for other losses.
+
+    Raises:
+        SettingError: For a weight that is not finite and at least 0, or that the loss does not have.
+    """
+    if loss in ("vcreg", "vicreg"):
+        invariance = INVARIANCE if invariance is None else invariance
+        if not 0 <= invariance < float("inf"):
+            raise SettingError(f"`invariance` is {invariance}; it must be finite and at least 0")
+    elif invariance is not None:
+        raise SettingError(
+            f"`invariance` is {invariance}, but the {loss} loss has none; drop it, or give `loss` vcreg or vicreg"
+        )
+    return invariance
 
 
 def check_loss_views(loss: str, views: str) -> None:

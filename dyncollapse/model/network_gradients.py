@@ -25,7 +25,7 @@ Along = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
 
 
 def forced_gradient(
-    loss: str, temperature: float | None, weights: Weights, pairs: Pairs, biases: Sequence[Tensor]
+    loss: str, constant: float | None, weights: Weights, pairs: Pairs, biases: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
     """Gradient of a linear network under a named loss: dL/dP = -P X, pulled back to the layers (Lemmas 2 and 3).
 
@@ -37,7 +37,7 @@ def forced_gradient(
         own = product[..., :-1]
         slope = torch.nn.functional.pad(matrix_product(own, mean_force(own, pairs)).neg_(), (0, 1))
     else:
-        slope = matrix_product(product, mean_force(product, affine_pairs(pairs, biases), loss, temperature)).neg_()
+        slope = matrix_product(product, mean_force(product, affine_pairs(pairs, biases), loss, constant)).neg_()
     return parameter_gradients(layer_gradients(layers, slope), bool(biases))
 
 
@@ -91,13 +91,13 @@ def automatic_gradient(
 @outside_autocast
 @torch.no_grad()
 def linear_curvature(
-    loss: str, temperature: float | None, weights: Weights, pairs: Pairs, biases: Sequence[Tensor]
+    loss: str, constant: float | None, weights: Weights, pairs: Pairs, biases: Sequence[Tensor]
 ) -> Along:
     """Derivative of `forced_gradient` along any direction of the parameters."""
     dtype = common_precision((weights[0].dtype, pairs.anchor.dtype))
     layers = tuple(w.to(dtype) for w in affine_layers(weights, biases))
     product = end_to_end(layers)
-    force, force_along = mean_force_along(product, affine_pairs(pairs.to(dtype), biases), loss, temperature)
+    force, force_along = mean_force_along(product, affine_pairs(pairs.to(dtype), biases), loss, constant)
     slope = matrix_product(product, force).neg_()
 
     @outside_autocast

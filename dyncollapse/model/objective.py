@@ -1,4 +1,4 @@
-"""What a toy network minimises: a loss, its temperature and the network's activation, with value and gradient."""
+"""What a toy network minimises: a loss, its constant and the network's activation, with value and gradient."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from torch import Tensor
 from dyncollapse.model._kernels import mean_over_batches
 from dyncollapse.model.array_arguments import takes_arrays
 from dyncollapse.model.choices import ACTIVATIONS, LOSSES
-from dyncollapse.model.forces import mean_force
-from dyncollapse.model.loss_gradients import dot_gradients, infonce_gradients, ntxent_gradients, spectral_gradients
-from dyncollapse.model.losses import check_loss_views, dot_infonce, infonce, loss_temperature, ntxent, spectral
+from dyncollapse.model.forces import FORCED, mean_force
+from dyncollapse.model.losses import check_loss_views, loss_invariance, loss_temperature
+from dyncollapse.model.named_losses import named_gradients, named_value
 from dyncollapse.model.network_gradients import (
     automatic_gradient,
     forced_gradient,
@@ -39,27 +39,29 @@ from dyncollapse.model.precision import outside_autocast
 
 @dataclass(frozen=True)
 class Objective:
-    """What a toy network minimises: a loss, its temperature and the network's activation.
+    """What a toy network minimises: a loss, its constant and the network's activation.
 
     Pairs may carry batch axes in front of the runs' axes: value and gradient are averaged over them.
 
     Attributes:
-        loss: "infonce" (the paper's Eq. 2), "dot" (the authors' toy code), "ntxent" (SimCLR) or "spectral"; or a loss
-            of your own, a function of the embeddings (z, z_pos, negatives), which is differentiated automatically
-            unless it has a `gradient`.
+        loss: "infonce" (the paper's Eq. 2), "dot" (the authors' toy code), "ntxent" (SimCLR), "spectral", "vcreg" and
+            "vicreg" (VICReg without and with its hinge), "barlow" and "barlow-normalised" (Barlow Twins on covariances
+            and on correlations); or a loss of your own, a function of the embeddings (z, z_pos, negatives), which is
+            differentiated automatically unless it has a `gradient`.
         temperature: Of dot and ntxent, 0.1 unless given; None for the others.
         activation: "linear" or "relu", between the layers.
+        invariance: Weight of the invariance of vcreg and vicreg, 1 unless given; None for the others.
 
     Raises:
-        ValueError: For unknown names, a temperature that the loss does not have, and a function that does not take
-            three arguments; when used, for ntxent on one-sided pairs, on which that loss is not defined.
+        ValueError: For unknown names, a temperature or an invariance that the loss does not have, and a function that
+            does not take three arguments; when used, for ntxent on one-sided pairs, on which it is not defined.
 
     References:
         docs/explanation/theory.md, section 2; docs/how-to/add-a-loss.md for a loss of your own.
 
     Examples:
         >>> Objective("dot")
-        Objective(loss='dot', temperature=0.1, activation='linear')
+        Objective(loss='dot', temperature=0.1, activation='linear', invariance=None)
         >>> Objective(lambda z, z_pos, negatives: (z - z_pos).square().sum(-1).mean(-1)).closed_form
         False
     """
@@ -67,25 +69,26 @@ class Objective:
     loss: str | Loss = "infonce"
     temperature: float | None = None
     activation: str = "linear"
+    invariance: float | None = None
 
     def __init_subclass__(cls) -> None:
         """Refuse subclasses: closed forms are chosen by the loss."""
         raise TypeError("Objective is not made to be subclassed; give a function as its loss: Objective(loss=function)")
 
     def __post_init__(self) -> None:
-        """Check the names and fill in the temperature."""
+        """Check the names and fill in the constant."""
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation is {self.activation!r}; choose one of {', '.join(ACTIVATIONS)}")
         if isinstance(self.loss, str) or not callable(self.loss):
             if self.loss not in LOSSES:
                 raise ValueError(f"loss is {self.loss!r}; choose one of {', '.join(LOSSES)}, or give a function")
             object.__setattr__(self, "temperature", loss_temperature(self.loss, self.temperature))
+            object.__setattr__(self, "invariance", loss_invariance(self.loss, self.invariance))
             return
         check_arguments(self.loss)
-        if self.temperature is not None:
-            raise ValueError(
-                f"temperature is {self.temperature}, but {self.name} is a loss of your own; set it in the function"
-            )
+        for name, value in (("temperature", self.temperature), ("invariance", self.invariance)):
+            if value is not None:
+                raise ValueError(f"{name} is {value}, but {self.name} is a loss of your own; set it in the function")
 
     @property
     def name(self) -> str:
@@ -96,6 +99,19 @@ class Objective:
     def closed_form(self) -> bool:
         """Whether `gradient` needs no automatic differentiation: for named losses, and those that bring a gradient."""
         return isinstance(self.loss, str | LossWithGradient)
+
+    @property
+    def has_force(self) -> bool:
+        """Whether `force` and, for linear networks, `curvature` are closed forms of this loss."""
+        return isinstance(self.loss, str) and self.loss in FORCED
+
+    def smooth(self, layers: int) -> bool:
+        """Whether `gradient` of a network with so many layers is continuous: ReLU and vicreg's hinge have kinks."""
+        return self.loss != "vicreg" and (self.activation == "linear" or layers == 1)
+
+    @property
+    def _constant(self) -> float | None:
+        return self.invariance if self.temperature is None else self.temperature
 
     @property
     def population(self) -> LossWithPopulation | None:
@@ -172,17 +188,9 @@ class Objective:
             >>> round(Objective().embedding_loss(z, z).item(), 4)  # log 4: nothing tells the positive from three others
             1.3863
         """
-        negatives = None if views == "one-sided" else z_pos
         if not isinstance(self.loss, str):
-            return check_value(self.loss, self.loss(z, z_pos, z if negatives is None else negatives), z)
-        if self.loss == "infonce":
-            return infonce(z, z_pos, negatives)
-        if self.loss == "spectral":
-            return spectral(z, z_pos, negatives)
-        assert self.temperature is not None
-        if self.loss == "dot":
-            return dot_infonce(z, z_pos, negatives, self.temperature)
-        return ntxent(z, z_pos, self.temperature)
+            return check_value(self.loss, self.loss(z, z_pos, z if views == "one-sided" else z_pos), z)
+        return named_value(self.loss, self._constant, z, z_pos, views)
 
     @takes_arrays
     def embedding_gradients(
@@ -210,27 +218,20 @@ class Objective:
             >>> bool(torch.equal(g, -g_pos))  # anchors at one point only attract their positives
             True
         """
-        negatives = None if views == "one-sided" else z_pos
-        slopes = self._slopes(z, z_pos, negatives)
+        slopes = self._slopes(z, z_pos, views)
         if len(slopes) == 2:
             return slopes[0], slopes[1]
         g, g_pos, g_negative = slopes
-        return (g + g_negative, g_pos) if negatives is None else (g, g_pos + g_negative)
+        return (g + g_negative, g_pos) if views == "one-sided" else (g, g_pos + g_negative)
 
     @torch.no_grad()
-    def _slopes(self, z: Tensor, z_pos: Tensor, negatives: Tensor | None) -> tuple[Tensor, ...]:
+    def _slopes(self, z: Tensor, z_pos: Tensor, views: str) -> tuple[Tensor, ...]:
+        if isinstance(self.loss, str):
+            return named_gradients(self.loss, self._constant, z, z_pos, views)
         if isinstance(self.loss, LossWithGradient):
-            given = self.loss.gradient(z, z_pos, z if negatives is None else negatives)
+            given = self.loss.gradient(z, z_pos, z if views == "one-sided" else z_pos)
             return check_slopes(self.loss, given, z)
-        if self.loss == "infonce":
-            return infonce_gradients(z, z_pos, negatives)
-        if self.loss == "spectral":
-            return spectral_gradients(z, z_pos, negatives)
-        if self.temperature is None:
-            raise ValueError(f"the loss {self.name} has no `gradient` of its own; use Objective.gradient on a network")
-        if self.loss == "dot":
-            return dot_gradients(z, z_pos, negatives, self.temperature)
-        return ntxent_gradients(z, z_pos, self.temperature)
+        raise ValueError(f"the loss {self.name} has no `gradient` of its own; use Objective.gradient on a network")
 
     @takes_arrays
     @outside_autocast
@@ -243,13 +244,12 @@ class Objective:
             pairs: Views (*batches, *runs, n, d).
 
         Returns:
-            One symmetric X per run. For infonce X = Sigma0 - Sigma1. For dot X = -(M + M^T) / (n tau) with
-            M = x^T B y - x^T diag(r) x', and for spectral X = -(M + M^T) with
-            M = 2 sum_{i != j} (z_i . y_j) x_i y_j^T / (n (n - 1)) - 2 x^T x' / n. For ntxent x is divided by the
-            embeddings' lengths; see docs/explanation/theory.md.
+            One symmetric X per run; docs/explanation/theory.md has the formula of each loss. For infonce it is
+            Sigma0 - Sigma1.
 
         Raises:
-            ValueError: For a loss of your own, and for ntxent on one-sided pairs.
+            ValueError: For a loss of your own, for vicreg and barlow-normalised, which see single coordinates of the
+                embedding and have no such X, and for ntxent on one-sided pairs.
 
         References:
             Jing et al. 2022, Lemma 2; docs/explanation/theory.md, section 3.
@@ -260,12 +260,13 @@ class Objective:
             12.0
         """
         self.check_views(pairs.views)
-        return mean_force(product, pairs, self._forced(), self.temperature)
+        return mean_force(product, pairs, self._forced(), self._constant)
 
     def _forced(self) -> str:
-        if isinstance(self.loss, str):
+        if isinstance(self.loss, str) and self.loss in FORCED:
             return self.loss
-        raise ValueError(f"no force is known for {self.name}, a loss of your own; it is for {', '.join(LOSSES)}")
+        why = "which sees single coordinates of the embedding" if isinstance(self.loss, str) else "a loss of your own"
+        raise ValueError(f"no force is known for {self.name}, {why}; it is for {', '.join(FORCED)}")
 
     @takes_arrays
     @outside_autocast
@@ -301,8 +302,8 @@ class Objective:
             return automatic_gradient(self._differentiable, weights, pairs, biases)
         weights, biases = tuple(w.detach() for w in weights), tuple(b.detach() for b in biases)
         linear = self.activation == "linear" or len(weights) == 1
-        if linear and isinstance(self.loss, str) and self.loss != "ntxent":
-            return forced_gradient(self.loss, self.temperature, weights, pairs, biases)
+        if linear and isinstance(self.loss, str) and self.has_force and self.loss != "ntxent":
+            return forced_gradient(self.loss, self._constant, weights, pairs, biases)
         slopes = partial(self.embedding_gradients, views=pairs.views)
         if linear:  # for ntxent as well: its X leaves the range of numbers where embeddings are shorter than 1e-150
             return linear_gradient(slopes, weights, pairs, biases)
@@ -319,9 +320,9 @@ class Objective:
     ) -> Callable[[Sequence[Tensor]], tuple[Tensor, ...]]:
         """Derivative of `gradient` along any direction of the parameters: the Hessian of the loss times a vector.
 
-        Exact and without automatic differentiation, for linear networks under the named losses. The softmax weights
-        are computed once, here, and kept: n x n numbers per batch. A direction then costs about twice the matrix
-        products of a gradient, and no exponentials.
+        Exact and without automatic differentiation, for linear networks under the losses that have a `force`. The
+        softmax weights of a loss that has them are computed once, here, and kept: n x n numbers per batch. A direction
+        then costs about twice the matrix products of a gradient, and no exponentials.
 
         Args:
             weights: One tensor (*runs, out, in) per layer.
@@ -333,7 +334,7 @@ class Objective:
             at least.
 
         Raises:
-            ValueError: For ReLU networks, a loss of your own, and ntxent on one-sided pairs.
+            ValueError: For ReLU networks, losses without a `force`, and ntxent on one-sided pairs.
 
         References:
             docs/explanation/theory.md, section 3.
@@ -348,7 +349,7 @@ class Objective:
         if self.activation != "linear" and len(weights) > 1:
             raise ValueError(f"the curvature is known for linear networks, not for {self.activation} layers")
         self.check_views(pairs.views)
-        return takes_arrays(linear_curvature(loss, self.temperature, weights, pairs, biases))
+        return takes_arrays(linear_curvature(loss, self._constant, weights, pairs, biases))
 
 
 def named_loss(objective: Objective) -> str:

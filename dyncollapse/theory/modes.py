@@ -9,12 +9,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dyncollapse.model.array_arguments import array_fields
-from dyncollapse.model.gaussian import GaussianTask, as_seen
+from dyncollapse.model.gaussian import as_seen
+from dyncollapse.model.pair_moments import Task
 from dyncollapse.model.precision import outside_autocast
 
 # Round-off of a covariance C of d inputs, in units of d eps |C| (|C| entry by entry), after matrix products and the
 # eigenvalue solver. It was measured to be at most 1 along any direction, for d from 2 to 128 in both precisions.
 COVARIANCE_ROUND_OFF = 8
+# Variances below 0 by up to this many eps of the augmentation's count as 0: round-off of up to some thousand inputs.
+NO_DATA = 1e4
 
 
 @array_fields
@@ -42,11 +45,13 @@ class Modes:
 
 
 @outside_autocast
-def modes(task: GaussianTask) -> Modes:
+def modes(task: Task) -> Modes:
     """Diagonalise both covariances at once: the directions whose collapse can be followed one by one.
 
     Args:
-        task: Covariances and view convention.
+        task: Covariances and view convention; for correlated noises and for moments, S and A of independent noise with
+            the same moments (`PairMoments.equivalent`), where s is below 0 along directions in which the views are
+            negatively correlated.
 
     Returns:
         Their common eigenvectors, with variances and ratios.
@@ -58,17 +63,18 @@ def modes(task: GaussianTask) -> Modes:
         docs/explanation/theory.md, section 2; docs/explanation/beyond-the-paper.md, section 5c.
 
     Examples:
+        >>> from dyncollapse import GaussianTask
         >>> modes(GaussianTask.block(2, 1, aug_strength=3.0, data_var=0.5)).ratio.tolist()
         [0.0, 3.0]
     """
-    s, a = task.data_cov, task.aug_cov
+    s, a = task.equivalent
     scale = float(torch.linalg.matrix_norm(s) * torch.linalg.matrix_norm(a))
     commutator = float(torch.linalg.matrix_norm(s @ a - a @ s))
     tolerance = 100 * task.dim * torch.finfo(s.dtype).eps
     if commutator > tolerance * scale:
         raise ValueError(
             f"data and augmentation covariance do not commute (relative commutator {commutator / scale:.2g}) and have "
-            "no common modes; use generalised_modes and rest_gram, which need none"
+            "no common modes; use generalised_modes and rest_modes, which need none"
         )
     # Eigenvectors of a generic combination are common ones. The factor sqrt(2) makes it unlikely that two distinct
     # pairs (s, a) give the same eigenvalue.
@@ -80,7 +86,7 @@ def modes(task: GaussianTask) -> Modes:
     )
     s_e, _ = as_seen(data_var, aug_var, task.views)
     scaled = directions * torch.where(s_e > 0, s_e.rsqrt(), 0.0)
-    ratio = _settled(augmentation_ratio(data_var, aug_var, task.views), scaled, task)
+    ratio = settled(augmentation_ratio(data_var, aug_var, task.views), scaled, task)
     order = sorted(range(task.dim), key=lambda k: (float(ratio[k]), -float(data_var[k])))
     data_var, aug_var, ratio, directions = data_var[order], aug_var[order], ratio[order], directions[:, order]
     groups = [
@@ -94,19 +100,23 @@ def augmentation_ratio(data_var: Tensor, aug_var: Tensor, views: str) -> Tensor:
     """Augmentation ratio rho = a_e / (2 s_e): a / (2 s) one-sided, a / (s + a) two-sided.
 
     Args:
-        data_var: s; values below 0 are round-off and count as 0.
-        aug_var: a, likewise.
+        data_var: s; values below 0 count as 0 where round-off explains them. Two-sided views that are negatively
+            correlated have s < 0.
+        aug_var: a; values below 0 are round-off and count as 0.
         views: The view convention.
 
     Returns:
         Rho. It is 0 without augmentation. Without data it is infinite one-sided and exactly 1 two-sided. With data and
-        two-sided views it is below 1, however strong the augmentation.
+        two-sided views it is below 1, however strong the augmentation, and above 1 for s < 0.
 
     Examples:
         >>> augmentation_ratio(torch.tensor([1.0]), torch.tensor([3.0]), "two-sided").item()
         0.75
     """
-    data_var, aug_var = data_var.clamp_min(0), aug_var.clamp_min(0)
+    aug_var = aug_var.clamp_min(0)
+    explained = data_var >= -NO_DATA * torch.finfo(data_var.dtype).eps * aug_var
+    negative = (views == "two-sided") & ~explained & (data_var + aug_var > 0)
+    data_var = torch.where(negative, data_var, data_var.clamp_min(0))
     s_e, a_e = as_seen(data_var, aug_var, views)
     ratio = torch.where(a_e > 0, a_e / (2 * s_e), 0.0)
     return ratio if views == "one-sided" else torch.where(data_var > 0, _below_one(ratio), ratio)
@@ -133,7 +143,7 @@ def at_threshold(ratio: Float[Tensor, "*any"], tolerance: Tensor | float = 0.0) 
 
 
 @outside_autocast
-def generalised_modes(task: GaussianTask) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
+def generalised_modes(task: Task) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
     """Augmentation ratios and the directions that diagonalise any pair of covariances, commuting or not.
 
     U^T S_e U = I and U^T A_e U = 2 diag(rho): the generalised eigenproblem A_e u = 2 rho S_e u. Where S_e is singular,
@@ -150,14 +160,19 @@ def generalised_modes(task: GaussianTask) -> tuple[Float[Tensor, " r"], Float[Te
         docs/explanation/beyond-the-paper.md, section 5b.
 
     Examples:
+        >>> from dyncollapse import GaussianTask
         >>> task = GaussianTask(torch.eye(2), torch.tensor([[1.0, 1.0], [1.0, 1.0]]))
         >>> [round(value, 4) for value in generalised_modes(task)[0].tolist()]
         [0.0, 1.0]
     """
     s_e, a_e = task.seen
-    round_off = 100 * task.dim * torch.finfo(s_e.dtype).eps * float(torch.linalg.matrix_norm(s_e, ord=2))
-    doubled, directions = relative_modes(s_e, a_e, round_off)
-    return _settled(doubled / 2, directions, task), directions
+    doubled, directions = relative_modes(s_e, a_e, least_variance(s_e))
+    return settled(doubled / 2, directions, task), directions
+
+
+def least_variance(cov: Float[Tensor, "d d"]) -> float:
+    """Eigenvalues of a covariance up to this are round-off of 0."""
+    return 100 * cov.shape[0] * torch.finfo(cov.dtype).eps * float(torch.linalg.matrix_norm(cov, ord=2))
 
 
 @outside_autocast
@@ -206,18 +221,25 @@ def _merge_equal(values: Tensor, tolerance: float) -> Tensor:
     return merged
 
 
-def _settled(ratio: Tensor, directions: Tensor, task: GaussianTask) -> Tensor:
+def settled(ratio: Float[Tensor, " r"], directions: Float[Tensor, "d r"], task: Task) -> Float[Tensor, " r"]:
     """Rho, set to 1 where round-off cannot tell it from 1, and kept on its side of 1 elsewhere.
 
-    `directions` are columns u with u^T S_e u = 1, or 0 where S_e vanishes.
+    Args:
+        ratio: Rho.
+        directions: Columns u with u^T S_e u = 1, or 0 where S_e vanishes.
+        task: Where both come from.
+
+    Returns:
+        Rho as it may be compared with 1.
     """
-    u, s, a = directions.abs(), task.data_cov.abs(), task.aug_cov.abs()
+    data, aug = task.equivalent
+    u, s, a = directions.abs(), data.abs(), aug.abs()
     unit = COVARIANCE_ROUND_OFF * task.dim * torch.finfo(ratio.dtype).eps
     if task.views == "one-sided":
         return torch.where(at_threshold(ratio, unit * ((u.T @ (s + a / 2)) * u.T).sum(-1)), 1.0, ratio)
-    signal = ((directions.T @ task.data_cov) * directions.T).sum(-1)
-    empty = (signal <= unit * ((u.T @ s) * u.T).sum(-1)) & (ratio > 0)
-    return torch.where(empty, 1.0, _below_one(ratio))
+    signal = ((directions.T @ data) * directions.T).sum(-1)
+    empty = (signal.abs() <= unit * ((u.T @ s) * u.T).sum(-1)) & (ratio > 0)
+    return torch.where(empty, 1.0, torch.where(signal < 0, ratio, _below_one(ratio)))
 
 
 def _below_one(ratio: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.model.gaussian import GaussianTask
-from dyncollapse.theory.equilibria import bilinear_temperature
+from dyncollapse.theory.limits import population_limit
 
 
 def riccati_gram(
@@ -53,9 +53,10 @@ def riccati_gram(
         raise ValueError("the Riccati solution needs S_e = sigma I (two-sided: S + A); use population_flow instead")
     if loss not in ("dot", "spectral"):
         raise ValueError(f"the flow of {loss} is no Riccati equation; choose dot or spectral")
-    tau = bilinear_temperature(loss, temperature)
-    attract, repel = (4.0, 4.0) if loss == "spectral" else (2 / tau, 2 / tau**2)
-    rates, frame = torch.linalg.eigh(attract * task.data_cov.to(torch.float64))
+    limit = population_limit(task.to(torch.float64), loss, temperature)
+    repel = limit.repulsion
+    assert repel is not None
+    rates, frame = torch.linalg.eigh(limit.growth)
     rates, frame = rates.clamp_min(0).flip(0), frame.flip(1)
     # Rotations of W0's rows do not change Q. In echelon form row i starts at column leads[i], the fastest mode that it
     # contains. Its growth exp(b_leads t) is divided out, so that nothing overflows or is lost at late times.

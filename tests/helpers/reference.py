@@ -75,14 +75,74 @@ def spectral(z, z_pos, views):
     return -2 * attraction + repulsion
 
 
-def loss(name, z, z_pos, views, temperature=0.1):
+def covariance_across(z, z_pos, divisor=None):
+    mean, mean_pos = sum(z) / len(z), sum(z_pos) / len(z)
+    total = sum(torch.outer(a - mean, b - mean_pos) for a, b in zip(z, z_pos, strict=True))
+    return total / (len(z) if divisor is None else divisor)
+
+
+def squared_distance_from_identity(matrix):
+    m = len(matrix)
+    return sum((matrix[j, k] - (1.0 if j == k else 0.0)) ** 2 for j in range(m) for k in range(m))
+
+
+def vcreg(z, z_pos, views, invariance=1.0):
+    spread = [z] if views == "one-sided" else [z, z_pos]
+    pull = sum((a - b) @ (a - b) for a, b in zip(z, z_pos, strict=True)) / len(z)
+    held = sum(squared_distance_from_identity(covariance_across(view, view)) for view in spread) / len(spread)
+    return held + invariance * pull
+
+
+def barlow(z, z_pos):
+    return squared_distance_from_identity(covariance_across(z, z_pos))
+
+
+def vicreg(z, z_pos, views, invariance=1.0):
+    (n, m), total = z.shape, 0.0
+    for j in range(m):
+        total = total + invariance * sum((z[i, j] - z_pos[i, j]) ** 2 for i in range(n)) / (n * m)
+    for view in (z, z) if views == "one-sided" else (z, z_pos):
+        cov = covariance_across(view, view, n - 1)
+        for j in range(m):
+            total = total + torch.relu(1 - torch.sqrt(cov[j, j] + 1e-4)) / m
+            total = total + 0.04 / m * sum(cov[j, k] ** 2 for k in range(m) if k != j)
+    return total
+
+
+def barlow_normalised(z, z_pos):
+    m, cov = z.shape[-1], covariance_across(z, z_pos)
+    own, other = (torch.sqrt(covariance_across(view, view).diagonal()) for view in (z, z_pos))
+    total = 0.0
+    for j in range(m):
+        for k in range(m):
+            correlation = cov[j, k] / (own[j] * other[k])
+            total = total + ((1 - correlation) ** 2 if j == k else 0.005 * correlation**2)
+    return total
+
+
+def loss(name, z, z_pos, views, temperature=0.1, invariance=1.0):
+    if name == "vcreg":
+        return vcreg(z, z_pos, views, invariance)
+    if name == "vicreg":
+        return vicreg(z, z_pos, views, invariance)
+    if name == "barlow":
+        return barlow(z, z_pos)
+    if name == "barlow-normalised":
+        return barlow_normalised(z, z_pos)
     if name == "infonce":
         return infonce(z, z_pos, views)
     if name == "dot":
         return dot_infonce(z, z_pos, views, temperature)
     if name == "ntxent":
         return ntxent(z, z_pos, temperature)
+    assert name == "spectral"
     return spectral(z, z_pos, views)
+
+
+LOSSES = ("infonce", "dot", "ntxent", "spectral", "vcreg", "vicreg", "barlow", "barlow-normalised")
+CASES = [(name, views) for name in LOSSES for views in VIEWS if (name, views) != ("ntxent", "one-sided")]
+FORCED = ("infonce", "dot", "ntxent", "spectral", "vcreg", "barlow")
+FORCED_CASES = [(name, views) for name, views in CASES if name in FORCED]
 
 
 def contrastive_covariance(x, x_pos, alpha, views):

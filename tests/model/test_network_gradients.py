@@ -4,16 +4,10 @@ import pytest
 import torch
 from helpers.constants import set_constant
 from helpers.gradients import assert_as_one, by_autograd, curvature_by_autograd
-from helpers.reference import normal
+from helpers.reference import CASES, FORCED_CASES, normal
 
 from dyncollapse import GaussianTask, Objective, Pairs, gaussian_init, uniform_biases
 
-CASES = [
-    (loss, views)
-    for loss in ("infonce", "dot", "ntxent", "spectral")
-    for views in ("one-sided", "two-sided")
-    if (loss, views) != ("ntxent", "one-sided")
-]
 WIDTHS = {1: [4, 3], 2: [4, 6, 3], 3: [4, 3, 5, 6]}
 AXES = [((), ()), ((3,), ()), ((2, 2), ()), ((), (3,)), ((2,), (3,)), ((2,), (2, 3))]
 
@@ -130,7 +124,7 @@ def test_gradients_arrive_in_the_weights_precision(loss, views, activation, dtyp
     assert_as_one([g.double() for g in got], expected, 200 * torch.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize(("loss", "views"), CASES)
+@pytest.mark.parametrize(("loss", "views"), FORCED_CASES)
 @pytest.mark.parametrize(("runs", "batches"), AXES)
 def test_the_force_is_minus_the_gradient_over_the_product(loss, views, runs, batches, generator):
     weights, pairs, _ = draw(generator, views, 1, False, runs, batches)
@@ -161,7 +155,7 @@ def test_what_has_no_force_is_refused(generator):
         Objective(activation="relu").curvature((weights[0], weights[0][:, :3]), pairs)
 
 
-@pytest.mark.parametrize(("loss", "views"), CASES)
+@pytest.mark.parametrize(("loss", "views"), FORCED_CASES)
 @pytest.mark.parametrize("depth", WIDTHS)
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("runs", "batches"), AXES)
@@ -174,7 +168,7 @@ def test_curvatures_are_autograds(loss, views, depth, bias, runs, batches):
     assert assert_as_one(got, expected, 1e-12) > 1e-3
 
 
-@pytest.mark.parametrize(("loss", "views"), CASES)
+@pytest.mark.parametrize(("loss", "views"), FORCED_CASES)
 def test_one_curvature_serves_many_directions(loss, views, generator):
     weights, pairs, biases = draw(generator, views, 2, True, (2,), (3,))
     along = Objective(loss).curvature(weights, pairs, biases)
@@ -187,7 +181,7 @@ def test_one_curvature_serves_many_directions(loss, views, generator):
     assert inner[0] == pytest.approx(inner[1], rel=1e-11)
 
 
-@pytest.mark.parametrize(("loss", "views"), CASES)
+@pytest.mark.parametrize(("loss", "views"), FORCED_CASES)
 @pytest.mark.parametrize("scale", [1e-8, 30.0])
 def test_curvatures_keep_their_digits_at_any_scale(loss, views, scale, generator):
     weights, pairs, biases = draw(generator, views, 1, True)
