@@ -134,7 +134,7 @@ class Directions:
         return patterns / torch.linalg.vector_norm(patterns, dim=0).clamp_min(1e-300)
 
 
-def find_directions(measured: Measured, most: int, *, alike: bool = False, frame: Tensor | None = None) -> Directions:
+def find_directions(measured: Measured, most: int, *, alike: bool = False) -> Directions:
     """Find the directions of pairs and test which of them share signal.
 
     Args:
@@ -142,7 +142,6 @@ def find_directions(measured: Measured, most: int, *, alike: bool = False, frame
         most: Number of directions, at most. A quarter of the pairs bounds it, too: of more, a test sees nothing.
         alike: Whether both views are independent draws of one distribution given the image. Then gamma >= 0 is certain,
             and no direction is opposed, whatever the sample says.
-        frame: Columns (d, q) in place of the principal directions of largest variance.
 
     Returns:
         The directions, least augmented first.
@@ -158,11 +157,7 @@ def find_directions(measured: Measured, most: int, *, alike: bool = False, frame
         >>> found.shared.tolist(), [round(value, 1) for value in found.gamma.tolist()]
         ([True, True, False], [0.8, 0.8, 0.0])
     """
-    if frame is None:
-        frame, share = principal_frame(measured, most)
-    else:
-        view_cov = measured.moments.view_cov
-        share = float(((frame.T @ view_cov) * frame.T).sum() / view_cov.trace())
+    frame, share = principal_frame(measured, most)
     inner = measured.within(frame)
     rho, turn = _ratios(inner.moments)
     first, second = inner.first @ turn, inner.second @ turn

@@ -23,8 +23,7 @@ def draw_prediction(prediction: Prediction) -> Figure:
     rows = 1 + pixels + bool(trained)
     heights = [1.0, *([0.62] if pixels else []), *([0.9] if trained else [])]
     figure = Figure(figsize=(10, 1 + 3.4 * sum(heights)), layout="constrained")
-    parts = figure.subfigures(rows, 1, height_ratios=heights)
-    parts = np.atleast_1d(parts)
+    parts = list(figure.subfigures(rows, 1, height_ratios=heights, squeeze=False).flat)
     left, right = parts[0].subplots(1, 2, width_ratios=(1.25, 1))
     _draw_ratios(left, prediction.found)
     _draw_table(right, prediction.table)
@@ -40,9 +39,7 @@ def _draw_ratios(ax: Axes, found: Directions) -> None:
     rho, error = (values.numpy() for values in (found.rho, found.error))
     place = np.arange(1, len(rho) + 1)
     ax.axhspan(1 - found.explained, 1 + found.explained, color=BAND, alpha=0.5, lw=0, label="rho = 1 within its error")
-    ax.fill_between(
-        place, rho - STANDARD_ERRORS * error, rho + STANDARD_ERRORS * error, color=ALIVE, alpha=0.25, lw=0
-    )
+    ax.fill_between(place, rho - STANDARD_ERRORS * error, rho + STANDARD_ERRORS * error, color=ALIVE, alpha=0.25, lw=0)
     shared = found.shared.numpy()
     size = 3 if len(rho) > 100 else 4
     for chosen, colour, label in ((shared, ALIVE, "shares signal"), (~shared, EMPTY, "no shared signal seen")):
@@ -66,7 +63,7 @@ def _draw_table(ax: Axes, table: AugmentationTable) -> None:
     ax.set_yticks(place, names)
     ax.set(xlabel=f"directions that share signal, of {table.directions}", xlim=(0, table.directions * 1.02))
     ax.set_title(f"What each operation leaves ({table.images} images)", fontsize=10)
-    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
 
 
 def _draw_directions(part: SubFigure, found: Directions, shape: tuple[int, int, int]) -> None:

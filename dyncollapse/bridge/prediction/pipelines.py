@@ -10,7 +10,6 @@ from dyncollapse.runtime.records import Number, Several, Whole, record, setting
 from dyncollapse.runtime.settings import SettingError
 from dyncollapse.runtime.settings_file import read_toml
 
-SHARE = {"low": 0, "high": 1}
 NOTHING = View(
     scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter=(0.0,) * 4, jitter_probability=0.0, grey=0.0
 )  # leaves every image as it is
@@ -94,21 +93,21 @@ class ViewSettings:
         NOTHING.ratio, "Smallest and largest width of the crop over its height.", must="write two, as [0.75, 1.33]"
     )
     degrees: Number = setting(0.0, "Largest rotation.", unit="degrees", low=0, high=180)
-    flip: Number = setting(0.0, "Probability of a horizontal flip.", **SHARE)
+    flip: Number = setting(0.0, "Probability of a horizontal flip.", low=0, high=1)
     jitter: Several[Number] = setting(
         NOTHING.jitter,
         "Strengths of brightness, contrast, saturation and hue jitter.",
         must="write four, as [0.4, 0.4, 0.2, 0.1]; hue is at most 0.5",
     )
-    jitter_probability: Number = setting(1.0, "Probability of the jitters.", **SHARE)
-    grey: Number = setting(0.0, "Probability of a greyscale view.", **SHARE)
-    blur: Number = setting(0.0, "Probability of a blur.", **SHARE)
+    jitter_probability: Number = setting(1.0, "Probability of the jitters.", low=0, high=1)
+    grey: Number = setting(0.0, "Probability of a greyscale view.", low=0, high=1)
+    blur: Number = setting(0.0, "Probability of a blur.", low=0, high=1)
     blur_size: Whole = setting(23, "Width of the blur's kernel.", unit="pixels", low=1, high=999)
     blur_sigma: Several[Number] = setting(
         (0.1, 2.0), "Smallest and largest blur.", must="write two in pixels, as [0.1, 2.0]"
     )
-    solarise: Number = setting(0.0, "Probability of solarisation.", **SHARE)
-    noise: Number = setting(0.0, "Standard deviation of the noise on pixels in [0, 1].", **SHARE)
+    solarise: Number = setting(0.0, "Probability of solarisation.", low=0, high=1)
+    noise: Number = setting(0.0, "Standard deviation of the noise on pixels in [0, 1].", low=0, high=1)
 
     def __post_init__(self) -> None:
         """Check the settings that hold several numbers."""
@@ -158,7 +157,9 @@ def open_pipeline(name: str, channels: int) -> Pipeline:
         found = Pipeline(view, view, name)
     else:
         known = ", ".join(sorted({*NAMES, *PAIRS} - {*NAMES.values()}))
-        raise SettingError(f"`augment` is {unmarked(name) or '(empty)'}; choose one of {known}, or name a file FILE.toml")
+        raise SettingError(
+            f"`augment` is {unmarked(name) or '(empty)'}; choose one of {known}, or name a file FILE.toml"
+        )
     found = found.for_channels(channels)
     if not found.operations:
         raise SettingError(

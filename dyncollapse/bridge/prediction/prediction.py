@@ -119,9 +119,7 @@ def predict(
     """
     moments = found.measured.moments
     invariance = encoder.invariance if loss == "vcreg" else None
-    rest = rest_modes(
-        moments, loss, invariance=invariance, weight_decay=encoder.weight_decay, outputs=encoder.outputs
-    )
+    rest = rest_modes(moments, loss, invariance=invariance, weight_decay=encoder.weight_decay, outputs=encoder.outputs)
     limit = population_limit(moments, loss, invariance=invariance)
     forces = _forces(found, rest, loss, limit.repulsion, encoder.weight_decay)
     patterns = moments.view_cov @ rest.directions
@@ -137,9 +135,7 @@ def predict(
     return LossPrediction(loss, fates, along, _spectrum(rest, moments.view_cov), steps, lr, learnt)
 
 
-def _forces(
-    found: Directions, rest: RestModes, loss: str, repulsion: float | None, weight_decay: float
-) -> ModeForces:
+def _forces(found: Directions, rest: RestModes, loss: str, repulsion: float | None, weight_decay: float) -> ModeForces:
     """Forces on the modes of a rest point, each with one view variance."""
     if loss == "barlow":  # its metric is G itself, so that its modes are independent of each other
         variances = 1 / rest.directions.square().sum(0)

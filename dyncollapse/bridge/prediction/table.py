@@ -9,7 +9,6 @@ from torch import Tensor
 
 from dyncollapse.bridge.data.images import some_images
 from dyncollapse.bridge.prediction.directions import LEAST, Directions, Measured, find_directions
-from dyncollapse.bridge.prediction.pipelines import Pipeline
 from dyncollapse.bridge.prediction.views import ViewPairs
 from dyncollapse.diagnostics.shared_signal import SAMPLES_PER_DIRECTION
 from dyncollapse.model.pair_moments import PairMoments
@@ -92,7 +91,7 @@ def augmentation_table(
         >>> [row.operation for row in table.rows], table.whole.signal_rank <= table.rows[0].without.signal_rank
         (['crop', 'rotation', 'colour', 'noise'], True)
     """
-    images = some_images(pairs.images, MOST_IMAGES, pairs.seed)
+    images = pairs.images if len(pairs) <= MOST_IMAGES else some_images(pairs.images, MOST_IMAGES, pairs.seed)
     kept = min(MOST_DIRECTIONS, max(1, len(images) // SAMPLES_PER_DIRECTION), found.count)
     frame, whole = found.frame[:, -kept:], pairs.pipeline
     names = whole.operations
@@ -106,7 +105,9 @@ def augmentation_table(
     share = found.share * float(variance[-kept:].sum() / variance.sum())
     alone, without = effects[1 : 1 + len(names)], effects[1 + len(names) :]
     rows = tuple(
-        OperationRow(name, one, other) for name, one, other in zip(names, alone, without, strict=True) if one is not None
+        OperationRow(name, one, other)
+        for name, one, other in zip(names, alone, without, strict=True)
+        if one is not None
     )
     assert effects[0] is not None
     return AugmentationTable(len(images), kept, share, effects[0], rows)
@@ -135,7 +136,6 @@ def _effect(pairs: ViewPairs, frame: Float[Tensor, "d q"]) -> Effect | None:
         return Effect(q, 0, float(q), share, trace)  # an operation that changes none of these images
     mean = (first.mean(0) + second.mean(0)) / 2
     measured = Measured(moments, first - mean, second - mean)
-    identity = torch.eye(q, dtype=frame.dtype)
-    found = find_directions(measured, q, alike=pairs.alike, frame=identity)
+    found = find_directions(measured, q, alike=pairs.alike)  # without directions in which these views do not vary
     rank = int(found.shared.sum())
     return Effect(rank, q - rank, float(found.gamma.sum()), share, trace)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from dyncollapse.bridge.data.augmentations import square, stored_side
 from dyncollapse.bridge.data.batches import batches_in_order, mix
@@ -49,7 +49,7 @@ class ViewPairs:
     size: int = 32
     seed: int = 0
     skipped: Skipped | None = None
-    encoder: nn.Module | None = None
+    encoder: Callable[[Tensor], Tensor] | None = None
     progress: Callable[[int, int], None] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
