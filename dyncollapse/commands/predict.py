@@ -10,7 +10,8 @@ import click
 from rich.table import Table
 
 from dyncollapse.bridge.prediction.options import PredictOptions
-from dyncollapse.bridge.prediction.prediction import LossPrediction, Prediction
+from dyncollapse.bridge.prediction.outcome import Prediction
+from dyncollapse.bridge.prediction.prediction import LossPrediction
 from dyncollapse.bridge.prediction.report import as_values, augmentations_csv, directions_csv
 from dyncollapse.bridge.prediction.run import Opened, emptied_share, open_pairs, pipeline_in_words, run
 from dyncollapse.bridge.prediction.table import AugmentationTable, Effect

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from dyncollapse.bridge.recipe import NARROWEST_IMAGE, STEM_WORDS, WIDEST, Stem
 from dyncollapse.model.choices import Views
@@ -21,8 +21,8 @@ from dyncollapse.runtime.records import (
 )
 from dyncollapse.runtime.settings import SettingError
 
-PredictedLoss = Literal["infonce", "spectral", "vcreg", "barlow", "byol"]
-PREDICTED: tuple[str, ...] = ("infonce", "spectral", "vcreg", "barlow", "byol")
+PredictedLoss = Literal["infonce", "spectral", "vcreg", "barlow"]
+PREDICTED: tuple[str, ...] = get_args(PredictedLoss)
 SIMULATED_ONLY = ("ntxent", "vicreg", "barlow-normalised")  # losses of `simulate` without a closed form
 # Larger images have covariances of more than 12 288 x 12 288 numbers.
 WIDEST_PIXELS = 64
@@ -38,7 +38,7 @@ class PredictOptions:
 
     Examples:
         >>> PredictOptions("digits").loss
-        ('infonce', 'spectral', 'vcreg', 'barlow', 'byol')
+        ('infonce', 'spectral', 'vcreg', 'barlow')
     """
 
     data: Text = setting(REQUIRED, "Folder of images, or digits.", group="data")

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from dyncollapse.bridge.prediction.directions import Directions
-from dyncollapse.bridge.prediction.prediction import Prediction
+from dyncollapse.bridge.prediction.outcome import Prediction
 from dyncollapse.bridge.prediction.table import AugmentationTable
 from dyncollapse.bridge.prediction.training import Trained
 

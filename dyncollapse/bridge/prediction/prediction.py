@@ -1,8 +1,7 @@
 """Predict, for each loss, what a linear encoder keeps of the measured directions, and when it learns them."""
 
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -10,13 +9,9 @@ from torch import Tensor
 
 from dyncollapse.bridge.prediction.directions import Directions
 from dyncollapse.bridge.prediction.fates import Fates, bounded, correlations, fates_of
-from dyncollapse.bridge.prediction.table import AugmentationTable
 from dyncollapse.theory.limits import population_limit
 from dyncollapse.theory.mode_forces import ModeForces
 from dyncollapse.theory.rest_modes import RestModes, rest_modes
-
-if TYPE_CHECKING:
-    from dyncollapse.bridge.prediction.training import Trained
 
 STEP_SHARE = 0.1  # of the time in which the fastest direction grows by e: the default learning rate
 LEVEL = 0.5  # share of its variance at rest at which a direction counts as learnt
@@ -65,25 +60,6 @@ class LossPrediction:
     learning_steps: Float[Tensor, " q"]
     lr: float
     learnt: int
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """All that is predicted of images under an augmentation.
-
-    Attributes:
-        found: The measured directions.
-        losses: Predictions by loss.
-        table: The effect of each operation.
-        image_shape: Shape (c, h, w) of an input; None for representations of an encoder.
-        trained: What was trained to compare.
-    """
-
-    found: Directions
-    losses: dict[str, LossPrediction]
-    table: AugmentationTable
-    image_shape: tuple[int, int, int] | None = None
-    trained: tuple["Trained", ...] = field(default=())
 
 
 def predict(

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from dyncollapse.bridge.prediction.prediction import LossPrediction, Prediction
+from dyncollapse.bridge.prediction.outcome import Prediction
+from dyncollapse.bridge.prediction.prediction import LossPrediction
 
 
 def as_values(prediction: Prediction, config: dict[str, Any]) -> dict[str, Any]:

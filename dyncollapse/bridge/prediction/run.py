@@ -14,8 +14,9 @@ from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.evaluation.load import LoadedEncoder, load_encoder
 from dyncollapse.bridge.prediction.directions import LEAST, Directions, Measured, find_directions, measure
 from dyncollapse.bridge.prediction.options import PredictOptions
+from dyncollapse.bridge.prediction.outcome import Prediction
 from dyncollapse.bridge.prediction.pipelines import Pipeline, open_pipeline
-from dyncollapse.bridge.prediction.prediction import Encoder, LossPrediction, Prediction, predict
+from dyncollapse.bridge.prediction.prediction import Encoder, LossPrediction, predict
 from dyncollapse.bridge.prediction.table import augmentation_table
 from dyncollapse.bridge.prediction.training import Trained, projected, train_encoder
 from dyncollapse.bridge.prediction.views import ViewPairs
