@@ -19,6 +19,7 @@ from dyncollapse.commands.bridge_encoder import saved_whole_or_not
 from dyncollapse.commands.bridge_shared import note_in_options, refusals
 from dyncollapse.commands.console import open_console, open_table
 from dyncollapse.commands.shared import fail, say_saved, use_machine, warn
+from dyncollapse.diagnostics.shared_signal import SAMPLES_PER_DIRECTION
 from dyncollapse.dynamics.training import Diverged
 from dyncollapse.runtime.canvas import save_picture
 from dyncollapse.runtime.files import write_bytes, write_json
@@ -99,14 +100,9 @@ def sentences(prediction: Prediction, opened: Opened, options: PredictOptions) -
     kind = "features" if prediction.image_shape is None else "pixels"
     lines.append(f"Covariances are taken about the mean: a linear encoder without bias on centred {kind}.")
     if found.count < opened.dim:
-        why = (
-            f"{samples} images show a quarter as many"
-            if found.count == samples // 4
-            else "others have no variance, or less"
-        )
         lines.append(
-            f"Predicted for {found.count} principal directions of {opened.dim} ({why}), which hold "
-            f"{found.share:.2%} of the variance; nothing is said of the rest."
+            f"Predicted for {found.count} principal directions of {opened.dim}, which hold {found.share:.2%} of the "
+            f"variance; nothing is said of the rest{_limit(found.count, samples, options)}."
         )
     shared = int(found.shared.sum())
     if options.views == "two-sided":
@@ -117,6 +113,15 @@ def sentences(prediction: Prediction, opened: Opened, options: PredictOptions) -
     else:
         lines.append(f"{shared} of {found.count} directions have rho below 1 beyond its error.")
     return [*lines, *([f"note: {skipped}"] if skipped else [])]
+
+
+def _limit(count: int, samples: int, options: PredictOptions) -> str:
+    """What bounds the number of directions, and what would raise it."""
+    if count == options.directions:
+        return f" (--directions {count})"
+    if count == samples // SAMPLES_PER_DIRECTION:
+        return f": {samples} images show a quarter as many directions, and more images would show more"
+    return ", which does not vary"
 
 
 def _loss_table(prediction: Prediction, options: PredictOptions) -> Table:
@@ -146,14 +151,17 @@ def _step(value: float) -> str:
 
 
 def _operations(table: AugmentationTable) -> Table:
-    """A row per operation: the pipeline with it alone, and with all but it."""
+    """Two rows per operation: it alone, and all but it."""
     shown = open_table(
-        f"of {table.directions} directions", "shared", "suppressed", "sum of gamma", "tr G / tr S", "tr A",
-        "without it: shared", "suppressed", "sum of gamma", "tr G / tr S", "tr A", left=1,
+        f"on {table.images} images", f"shared of {table.directions}", "suppressed", "sum of gamma", "tr G / tr S",
+        "tr A", left=1,
     )  # fmt: skip
-    shown.add_row("all together", *_cells(table.whole), *[""] * 5)
+    shown.add_row("all operations", *_cells(table.whole))
     for row in table.rows:
-        shown.add_row(row.operation, *_cells(row.alone), *(_cells(row.without) if row.without else ["-"] * 5))
+        shown.add_row(f"{row.operation} alone", *_cells(row.alone))
+    for row in table.rows:
+        if row.without is not None:
+            shown.add_row(f"all but {row.operation}", *_cells(row.without))
     return shown
 
 
@@ -169,15 +177,13 @@ def _cells(effect: Effect) -> list[str]:
 
 def agreement_sentence(loss: str, agreement: dict[str, float | None]) -> str:
     """How far training agrees with its prediction."""
-    error, order, agree = agreement["error"], agreement["order"], agreement["dead_agree"]
-    parts = []
+    error, order = agreement["error"], agreement["order"]
+    parts = [f"{agreement['empty_trained']:.0f} singular values are empty, {agreement['empty']:.0f} predicted"]
     if error is not None:
         parts.append(f"singular values differ by {error:.2g} in the median of {agreement['compared']:.0f} directions")
-    if agree is not None:
-        parts.append(f"{agree:.0%} of living and dying directions end as predicted")
     if order is not None:
         parts.append(f"learning steps have rank correlation {order:.2f}")
-    return f"Trained by SGD, {loss}: {'; '.join(parts) or 'no direction was to be learnt early enough to compare'}."
+    return f"Trained by SGD, {loss}: {'; '.join(parts)}."
 
 
 def conclusion(prediction: Prediction) -> str:

@@ -69,9 +69,9 @@ class PredictOptions:
         unset="8 for `data` digits, 32 for others; with `features` the encoder's own",
     )
     directions: Whole = setting(
-        1024,
-        "Principal directions of largest variance to predict for, at most; more than a quarter of the images say "
-        "nothing.",
+        256,
+        "Principal directions of largest variance to predict for, at most; a quarter of the images bounds it as well. "
+        "Of more directions, each is known less well.",
         group="data",
         unit="directions",
         low=1,
@@ -111,12 +111,14 @@ class PredictOptions:
         high=LARGE,
         unset="a tenth of the time in which the fastest direction grows by e, by loss",
     )
-    init_scale: Number = setting(
-        1e-3,
+    init_scale: Number | None = setting(
+        None,
         "Standard deviation of the entries of the encoder's first matrix.",
         group="training",
         low=SMALL,
         high=LARGE,
+        unset="so small that the embedding starts with a standard deviation of 0.01 along the direction of largest "
+        "variance",
     )
     steps: Whole = setting(
         2000,

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dyncollapse.bridge.prediction.directions import Directions
@@ -14,6 +14,10 @@ from dyncollapse.theory.mode_forces import ModeForces
 from dyncollapse.theory.rest_modes import RestModes, rest_modes
 
 STEP_SHARE = 0.1  # of the time in which the fastest direction grows by e: the default learning rate
+# Share of the largest singular value up to which a direction counts as empty at the end of training. Those that die are
+# first carried up to 3 % by living ones that they are not orthogonal to, and then decay for longer than they grew.
+EMPTY = 0.05
+START = 0.01
 LEVEL = 0.5  # share of its variance at rest at which a direction counts as learnt
 
 
@@ -25,7 +29,8 @@ class Encoder:
         outputs: Its outputs m; None for as many as directions.
         weight_decay: w.
         invariance: lambda / mu of vcreg.
-        init_scale: Standard deviation of the entries of its first matrix.
+        init_scale: Standard deviation of the entries of its first matrix; None for one with which the embedding starts
+            with a standard deviation of START along the direction of largest variance.
         lr: Learning rate; None for a tenth of the time in which the fastest direction grows by e.
         steps: SGD steps.
     """
@@ -33,7 +38,7 @@ class Encoder:
     outputs: int | None = None
     weight_decay: float = 0.0
     invariance: float | None = None
-    init_scale: float = 1e-3
+    init_scale: float | None = None
     lr: float | None = None
     steps: int = 2000
 
@@ -50,7 +55,9 @@ class LossPrediction:
         learning_steps: SGD steps after which each direction has half of its variance at rest (q,); infinite for
             directions that die.
         lr: The learning rate.
-        learnt: Number of directions that live and are learnt by the last step.
+        learnt: Number of modes that live and are learnt by the last step.
+        empty: Number of singular values of the embedding that are at most EMPTY of the largest when all modes that are
+            learnt by the last step are at rest. Measured correlations are taken as they are, without sampling error.
     """
 
     loss: str
@@ -60,6 +67,7 @@ class LossPrediction:
     learning_steps: Float[Tensor, " q"]
     lr: float
     learnt: int
+    empty: int
 
 
 def predict(
@@ -99,7 +107,7 @@ def predict(
     limit = population_limit(moments, loss, invariance=invariance)
     forces = _forces(found, rest, loss, limit.repulsion, encoder.weight_decay)
     patterns = moments.view_cov @ rest.directions
-    begin = encoder.init_scale**2 * (encoder.outputs or found.count) * patterns.square().sum(0)
+    begin = start_scale(found, encoder) ** 2 * (encoder.outputs or found.count) * patterns.square().sum(0)
     if start is not None:
         begin = (start @ patterns).square().sum(0)
     times = forces.learning_times((begin / forces.view_var).sqrt(), LEVEL)
@@ -107,8 +115,18 @@ def predict(
     lr = encoder.lr or STEP_SHARE / float(torch.linalg.eigvalsh(limit.growth)[-1].clamp_min(1e-300))
     fates = _judged(found, rest, loss, 1.0 if invariance is None else invariance, alike=alike)
     along, steps = _along_directions(found, rest, times / lr)
-    learnt = int((fates.alive & (times / lr <= encoder.steps)).sum())
-    return LossPrediction(loss, fates, along, _spectrum(rest, moments.view_cov), steps, lr, learnt)
+    in_time = times / lr <= encoder.steps
+    learnt, filled = int((fates.alive & in_time).sum()), _spectrum(rest, moments.view_cov, in_time)
+    empty = found.count - int((filled > EMPTY**2 * filled[:1]).sum())
+    return LossPrediction(loss, fates, along, _spectrum(rest, moments.view_cov), steps, lr, learnt, empty)
+
+
+def start_scale(found: Directions, encoder: Encoder) -> float:
+    """Standard deviation of the entries of the first matrix."""
+    if encoder.init_scale is not None:
+        return encoder.init_scale
+    largest = float(torch.linalg.eigvalsh(found.measured.moments.view_cov)[-1])
+    return START / math.sqrt(largest * (encoder.outputs or found.count))
 
 
 def _forces(found: Directions, rest: RestModes, loss: str, repulsion: float | None, weight_decay: float) -> ModeForces:
@@ -205,9 +223,12 @@ def _along_directions(
     return along, torch.where(sums[:, -1] > 0, steps[order][middle], math.inf)
 
 
-def _spectrum(rest: RestModes, view_cov: Float[Tensor, "q q"]) -> Float[Tensor, " r"]:
-    """Eigenvalues of the embedding's covariance at rest, descending; infinite ones first."""
-    finite = torch.isfinite(rest.variance)
-    scaled = rest.directions[:, finite] * rest.variance[finite].sqrt()
+def _spectrum(
+    rest: RestModes, view_cov: Float[Tensor, "q q"], chosen: Bool[Tensor, " r"] | None = None
+) -> Float[Tensor, " r"]:
+    """Eigenvalues of the embedding's covariance with all modes at rest, or `chosen` ones, descending from infinity."""
+    variance = rest.variance if chosen is None else torch.where(chosen, rest.variance, 0.0)
+    finite = torch.isfinite(variance)
+    scaled = rest.directions[:, finite] * variance[finite].sqrt()
     values = torch.linalg.eigvalsh(scaled.T @ view_cov @ scaled).clamp_min(0).flip(0)
-    return torch.cat([rest.variance[~finite], values])
+    return torch.cat([variance[~finite], values])

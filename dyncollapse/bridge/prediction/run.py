@@ -150,11 +150,12 @@ def run(
     pairs, encoder = opened.pairs, encoder_of(options)
     with progress(names) as advance:
         measured = _measured(pairs, options, advance)
+        advance("directions", 0, len(options.loss) + 1)
         found = find_directions(measured, options.directions, alike=pairs.alike)
         losses = dict[str, LossPrediction]()
         for number, loss in enumerate(options.loss):
             losses[loss] = predict(found, loss, encoder, alike=pairs.alike)
-            advance("directions", number + 1, len(options.loss))
+            advance("directions", number + 2, len(options.loss) + 1)
         table = augmentation_table(pairs, found, lambda done, total: advance("operations", done, total))
         prediction = Prediction(found, losses, table, opened.image_shape)
         return _with_training(prediction, pairs, options, encoder, advance) if options.train else prediction

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dyncollapse.bridge.data.batches import mix
 from dyncollapse.bridge.prediction.directions import Directions, Measured
-from dyncollapse.bridge.prediction.prediction import LEVEL, Encoder, LossPrediction, predict
+from dyncollapse.bridge.prediction.prediction import EMPTY, LEVEL, Encoder, LossPrediction, predict, start_scale
 from dyncollapse.bridge.prediction.views import ViewPairs
 from dyncollapse.dynamics.training import train
 from dyncollapse.dynamics.trajectory import Trajectory
@@ -23,9 +23,6 @@ from dyncollapse.model.pairs import Pairs
 RECORDS = 200  # states along a training whose variances are kept
 # Share of the steps up to which a direction is compared at rest: it then had as long again to settle.
 LEARNT = 0.5
-# Share of the largest singular value up to which a direction counts as empty at the end of training. Those that die are
-# first carried up to 3 % by living ones that they are not orthogonal to, and then decay for longer than they grew.
-DEAD = 0.05
 FEWEST = 3  # directions from which on an order has a correlation
 
 
@@ -70,9 +67,10 @@ class Trained:
         singular_values: Standard deviation of the embedding along each direction at the end (q,).
         learning_steps: Step at which each has half of its predicted variance at rest (q,); infinite where it never has.
         agreement: `error`, the median relative error of singular values at the end, of directions that were predicted
-            to be learnt in the first half of the steps; `compared`, their number; `dead_agree`, the share of
-            directions that are above or below DEAD of the largest as predicted, of those learnt or dying; `order`, the
-            rank correlation of learning steps. None where there are too few directions.
+            to be learnt in the first half of the steps; `compared`, their number; `empty`, the number of singular
+            values of the embedding that were predicted to be at most EMPTY of the largest at the end, and
+            `empty_trained`, the number that are; `order`, the rank correlation of learning steps. None where there are
+            too few directions.
         seconds: Time that it took.
     """
 
@@ -134,7 +132,7 @@ def train_encoder(
     """
     moments, outputs = found.measured.moments, encoder.outputs or found.count
     generator = torch.Generator().manual_seed(mix(seed, 5))
-    start = encoder.init_scale * torch.randn(outputs, found.count, generator=generator, dtype=torch.float64)
+    start = start_scale(found, encoder) * torch.randn(outputs, found.count, generator=generator, dtype=torch.float64)
     expected = predict(found, loss, encoder, alike=alike, start=start)
     objective = Objective(loss, invariance=encoder.invariance if loss == "vcreg" else None)
     patterns = moments.view_cov @ (found.frame.T @ found.vectors)
@@ -154,7 +152,13 @@ def train_encoder(
     variances = path.statistics["variance"]
     steps = _first_steps(path, variances, LEVEL * expected.rest, expected.lr)
     end = variances[-1].sqrt()
-    agreement = agreement_of(expected, end, steps, encoder.steps)
+    product = path.final()[0]
+    spectrum = torch.linalg.eigvalsh(product @ moments.view_cov @ product.T).clamp_min(0).flip(0)[: found.count].sqrt()
+    agreement = {
+        **agreement_of(expected, end, steps, encoder.steps),
+        "empty": float(expected.empty),
+        "empty_trained": float((spectrum <= EMPTY * spectrum[0]).sum() + found.count - len(spectrum)),
+    }
     return expected, Trained(loss, end, steps, agreement, float(path.meta["seconds"]))
 
 
@@ -189,9 +193,6 @@ def agreement_of(
     rest, early = expected.rest.sqrt(), expected.learning_steps <= LEARNT * last
     settled = early & torch.isfinite(rest) & (rest > 0)
     errors = (end[settled] / rest[settled] - 1).abs()
-    level = DEAD * float(end.max())
-    decided = early | (expected.rest == 0)
-    agree = (end > level) == (expected.rest > 0)
     both = torch.isfinite(steps) & early & (expected.learning_steps > 0)
     order = None
     if int(both.sum()) >= FEWEST:
@@ -200,6 +201,5 @@ def agreement_of(
     return {
         "error": float(errors.median()) if len(errors) else None,
         "compared": float(len(errors)),
-        "dead_agree": float(agree[decided].double().mean()) if int(decided.sum()) else None,
         "order": order,
     }
