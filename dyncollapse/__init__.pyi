@@ -42,6 +42,7 @@ from .model.own_loss import Loss, LossWithGradient, LossWithPopulation
 from .model.pair_moments import PairMoments
 from .model.pairs import Pairs, stack_pairs
 from .model.pullback import layer_gradients_along
+from .model.self_distillation import SelfDistillation, balanced_predictor
 from .model.streams import JoinedStream, PairStream, join_streams
 from .runtime.dispatch import Workers
 from .runtime.executors import dask_workers, local_workers, slurm_workers
@@ -83,6 +84,7 @@ from .theory.probe_cost import excess_error, probe_cost
 from .theory.projector import layer_values_at_rest, protection_rate
 from .theory.rest_modes import RestModes, rest_modes
 from .theory.riccati import riccati_gram
+from .theory.self_distillation import ByolRest, byol_learning_times, byol_rest, predictor_imbalance
 from .theory.velocities import (
     alignment_velocity,
     layer_value_velocities,
@@ -94,6 +96,7 @@ __all__ = [
     "COLLAPSED_BELOW",
     "POPULATION_FACTOR",
     "AlignmentReport",
+    "ByolRest",
     "Configuration",
     "ContrastiveCovariance",
     "DimensionVerdict",
@@ -119,6 +122,7 @@ __all__ = [
     "Pairs",
     "Planted",
     "RestModes",
+    "SelfDistillation",
     "SettingError",
     "Sweep",
     "Trajectory",
@@ -130,10 +134,13 @@ __all__ = [
     "alignment_velocity",
     "alpha_req",
     "balanced_init",
+    "balanced_predictor",
     "barlow",
     "barlow_normalised",
     "block_alignment",
     "blockwise_covariance",
+    "byol_learning_times",
+    "byol_rest",
     "collapse_level",
     "collapse_threshold",
     "contrastive_covariance",
@@ -193,6 +200,7 @@ __all__ = [
     "population_jacobian",
     "population_loss",
     "population_valid",
+    "predictor_imbalance",
     "principal_directions",
     "probe_cost",
     "protection_rate",

@@ -99,7 +99,7 @@ THREADS, EPOCHS = Between(WHOLE, 1, MOST_WORKERS), Between(WHOLE, 1, MOST_EPOCHS
 # With at most so many choices, an option shows them in place of NAME.
 FEW = 4
 # Settings that have one value in a sweep.
-SINGLE = ("preset", "case", "bias", "dynamics", "threads")
+SINGLE = ("preset", "case", "bias", "dynamics", "threads", "widths")
 
 
 def setting_options(

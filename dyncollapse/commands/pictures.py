@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from dyncollapse.plotting import plot_spectrum, plot_sweep
 from dyncollapse.simulation.outcome import Outcome
+from dyncollapse.simulation.representation import representation_dimensions
 from dyncollapse.sweeps.schemas import Report
 
 COLUMNS = 4  # of panels in a picture, at most
@@ -24,6 +25,10 @@ def draw_spectrum(outcome: Outcome, threshold: float) -> Figure:
         sigma = end.singular_value.sort(-1, descending=True).values
         mean, spread = sigma.mean(0).cpu(), sigma.std(0, correction=0).cpu()
         plot_spectrum(ax, mean.numpy(), spread=spread.numpy(), label=name, marker="o", markersize=3)
+        kept = representation_dimensions(outcome.simulation, outcome.trajectories[name])
+        if kept is not None:
+            below = kept.singular_value.sort(-1, descending=True).values.mean(0).cpu().numpy()
+            plot_spectrum(ax, below, label=f"{name}, representation", linestyle="--", color=ax.lines[-1].get_color())
     if outcome.simulation.objective.activation != "linear":
         ax.set(xlabel="embedding dimension", ylabel="standard deviation of the embedding")
     ax.axhline(threshold, color="0.5", linestyle=":", label="counts as collapsed below")

@@ -25,6 +25,7 @@ from dyncollapse.simulation.configuration import resolve
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import time_per_step
 from dyncollapse.simulation.report import RECORD, recorded, save, was_killed
+from dyncollapse.simulation.representation import representation_dimensions
 from dyncollapse.simulation.run import run
 from dyncollapse.simulation.verdict import moment
 from dyncollapse.sweeps.estimate import expected_seconds
@@ -97,12 +98,20 @@ def print_outcome(outcome: Outcome, report: Mapping[str, Any], *, to_stderr: boo
     variances = [_column(values.mean(0).tolist()) for values in (first.data_var, first.aug_var, first.ratio)]
     linear = outcome.simulation.objective.activation == "linear"
     kind = ("mode", "data var", "aug var") if linear else ("dimension", "embedding var", "of it aug")
-    table = open_table(*kind, "rho", *ends, "collapsed?")
+    priced = report["dynamics"][next(iter(ends))]
+    costs = priced.get("probe_cost_by_mode")
+    kept = representation_dimensions(outcome.simulation, next(iter(outcome.trajectories.values())))
+    more = [*(["representation"] if kept else []), *(["probe misses"] if costs else [])]
+    table = open_table(*kind, "rho", *ends, *more, "collapsed?")
     for k, fate in enumerate(_fates(judged, time_per_step(outcome.simulation.configuration))):
         row = [f"{k + 1}", *(column[k] for column in variances)]
         for end in ends.values():
             values = end.singular_value[:, k]
             row.append(f"{float(values.mean()):.3g} ± {float(values.std(correction=0)):.1g}")
+        if kept:
+            row.append(f"{float(kept.singular_value[:, k].mean()):.3g}" if k < kept.singular_value.shape[-1] else "-")
+        if costs:
+            row.append(f"{costs[k]:.1%}" if k < len(costs) else "-")
         table.add_row(*row, fate)
     console = open_console(to_stderr)
     console.print(table)
@@ -121,7 +130,19 @@ def print_outcome(outcome: Outcome, report: Mapping[str, Any], *, to_stderr: boo
             "decay to zero, but only as a power of time.",
             soft_wrap=True,
         )
+    if costs:
+        console.print(_price(priced, report["config"]["ridge"]), soft_wrap=True)
     console.print(judged.sentence, style="bold", soft_wrap=True)
+
+
+def _price(priced: Mapping[str, Any], ridge: float) -> str:
+    """One sentence on what collapse costs a ridge probe."""
+    said = (
+        f"A ridge probe (penalty {ridge:g}) of the embedding misses {priced['probe_cost']:.1%} of the data's variance"
+    )
+    if (below := priced.get("representation_probe_cost")) is not None:
+        said += f", one of the representation below the last layer {below:.1%}"
+    return said + "."
 
 
 def _fates(judged: Verdict, step: float) -> list[str]:

@@ -25,7 +25,10 @@ EXPLAINED_IN = {
         "backbone", "embedding", "embeddings", "encoder", "monitor", "normalisation", "normalised",
         "normalized", "projector", "representation", "representations", "space",
     ),
-    "losses": ("dot", "infonce", "loss", "nt-xent", "ntxent", "temperature"),
+    "losses": (
+        "barlow", "barlow-normalised", "dot", "infonce", "invariance", "loss", "nt-xent", "ntxent", "spectral",
+        "temperature", "vcreg", "vicreg",
+    ),
     "time": ("escape", "escape time", "flow time"),
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ FATE_MEANINGS = {
     Fate.ALIVE: "It is in use: its variance lies above the threshold.",
     Fate.STRUCTURAL: "The last linear layer reads too few units to fill it, whatever the training.",
     Fate.DEAD: "Augmentation exceeds data along it (rho of 1 or more): training shrinks it to zero.",
+    Fate.DECAYED: "Weight decay shrinks it to zero, although the loss alone would let it grow.",
     Fate.SUPPRESSED: "Augmentation keeps it too small to count: the views share no signal along it, or too little.",
     Fate.WAITING: "It is small because training has not reached it: data exceed augmentation, so it would grow.",
     Fate.UNEXPLAINED: "It collapsed, and there is no other view, or the samples leave the cause open.",

@@ -21,6 +21,7 @@ class Mechanism(StrEnum):
         IMPLICIT: The dimension would grow but has not yet (implicit regularization).
         BOTH: The two mechanisms of the paper, in different dimensions.
         WIDTH: A layer has too few units to fill the dimension.
+        DECAY: Weight decay keeps the dimension at zero; without it the dimension would grow.
         UNKNOWN: The samples or the views given do not decide the cause.
 
     References:
@@ -36,6 +37,7 @@ class Mechanism(StrEnum):
     IMPLICIT = "implicit-regularization"
     BOTH = "both"
     WIDTH = "width"
+    DECAY = "weight-decay"
     UNKNOWN = "unknown"
 
 
@@ -44,11 +46,13 @@ class Fate(StrEnum):
 
     Attributes:
         ALIVE: Its variance lies above the threshold.
-        DEAD: It shrinks to zero and stays there (rho >= 1).
+        DEAD: It shrinks to zero and stays there (for InfoNCE: rho >= 1).
+        DECAYED: Weight decay shrinks it to zero, although the loss alone would let it grow.
         SUPPRESSED: Augmentation keeps it too small to count.
         WAITING: It is small but would grow.
         STRUCTURAL: The layers have too few units to fill it.
-        UNEXPLAINED: It is collapsed, and there is no other view, or rho is within its error of 1.
+        UNEXPLAINED: It is collapsed, and there is no other view, rho is within its error of 1, or the loss is one whose
+            threshold is not known.
         UNRESOLVED: It is collapsed below the noise floor, where rounding hides the cause.
         UNSEEN: There are too few samples to show it; it does not count as collapsed.
 
@@ -64,6 +68,7 @@ class Fate(StrEnum):
 
     ALIVE = "alive"
     DEAD = "dead"
+    DECAYED = "decayed"
     SUPPRESSED = "suppressed"
     WAITING = "waiting"
     STRUCTURAL = "structural"
@@ -85,6 +90,7 @@ class Fate(StrEnum):
 _MECHANISMS = {
     Fate.ALIVE: Mechanism.NONE,
     Fate.DEAD: Mechanism.STRONG,
+    Fate.DECAYED: Mechanism.DECAY,
     Fate.SUPPRESSED: Mechanism.STRONG,
     Fate.WAITING: Mechanism.IMPLICIT,
     Fate.STRUCTURAL: Mechanism.WIDTH,
@@ -181,13 +187,13 @@ class Verdict:
 
 
 def joint_mechanism(mechanisms: Iterable[Mechanism]) -> Mechanism:
-    """Combine the mechanisms of dimensions: the paper's mechanisms come first, then an unknown cause, then width.
+    """Combine the mechanisms of dimensions: the paper's come first, then weight decay, an unknown cause, and width.
 
     Args:
         mechanisms: The mechanisms of single dimensions.
 
     Returns:
-        BOTH if both mechanisms of the paper occur, else the one that occurs, else UNKNOWN, WIDTH or NONE.
+        BOTH if both mechanisms of the paper occur, else the one that occurs, else DECAY, UNKNOWN, WIDTH or NONE.
 
     Examples:
         >>> str(joint_mechanism([Mechanism.STRONG, Mechanism.WIDTH, Mechanism.NONE]))
@@ -196,5 +202,5 @@ def joint_mechanism(mechanisms: Iterable[Mechanism]) -> Mechanism:
     present = set(mechanisms)
     if {Mechanism.STRONG, Mechanism.IMPLICIT} <= present:
         return Mechanism.BOTH
-    order = (Mechanism.BOTH, Mechanism.STRONG, Mechanism.IMPLICIT, Mechanism.UNKNOWN, Mechanism.WIDTH)
+    order = (Mechanism.STRONG, Mechanism.IMPLICIT, Mechanism.DECAY, Mechanism.UNKNOWN, Mechanism.WIDTH)
     return next((one for one in order if one in present), Mechanism.NONE)

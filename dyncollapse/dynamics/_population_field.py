@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.objective import Objective
-from dyncollapse.theory.population import bilinear_rates
+from dyncollapse.model.pair_moments import Task
+from dyncollapse.theory.population import objective_limit
 
 # Size of gamma J from which its approximate inverse saves more iterations than it costs. A rule of thumb.
 WORTH_SOLVING = 1.0
@@ -30,7 +30,7 @@ class PopulationField:
     def __init__(
         self,
         shapes: Sequence[tuple[int, ...]],
-        task: GaussianTask,
+        task: Task,
         objective: Objective,
         weight_decay: float = 0.0,
         library: ModuleType | None = None,
@@ -40,16 +40,16 @@ class PopulationField:
         Args:
             shapes: Of W_1, ..., W_L.
             task: Covariances and view convention.
-            objective: "infonce", "dot" or "spectral", with linear layers.
+            objective: A named loss with a population limit, with linear layers.
             weight_decay: Its product with the weights is subtracted from the velocity.
             library: numpy or torch; numpy unless given or the task is on a GPU.
         """
         self.preconditioned = len(shapes) <= 2
         self.shapes, self.weight_decay = list(shapes), weight_decay
         self.edges = [0, *itertools.accumulate(out * inside for out, inside in shapes)]
-        self.device = task.data_cov.device
+        self.device = task.seen[0].device
         self.library: Any = library or (np if self.device.type == "cpu" else torch)
-        self._force = _infonce(task, self) if objective.loss == "infonce" else _bilinear(task, objective, self)
+        self._force = _infonce(task, self) if objective.loss == "infonce" else _quartic(task, objective, self)
         self._last: tuple[Vector, _Point] | None = None
 
     def velocity(self, _t: float, y: Vector) -> Vector:
@@ -216,7 +216,7 @@ class _Force:
     derivative: Callable[[Matrix], Matrix]
 
 
-def _infonce(task: GaussianTask, field: PopulationField) -> Callable[[Matrix], _Force]:
+def _infonce(task: Task, field: PopulationField) -> Callable[[Matrix], _Force]:
     """X = N_1 + N_2 - A_e of Eq. 2, N_q = S_e^(1/2) (1 + K)^-q S_e^(1/2) with K = S_e^(1/2) P^T P S_e^(1/2)."""
     a_e, root = field.array(task.seen[1]), task.seen_root
     diagonal = torch.equal(root, torch.diag(root.diagonal()))
@@ -243,18 +243,19 @@ def _infonce(task: GaussianTask, field: PopulationField) -> Callable[[Matrix], _
     return force
 
 
-def _bilinear(task: GaussianTask, objective: Objective, field: PopulationField) -> Callable[[Matrix], _Force]:
-    """X = 2 a S - 4 b S_e P^T P S_e of dot and spectral."""
-    attract, repel = bilinear_rates(objective)
-    attraction, s_e = 2 * attract * field.array(task.data_cov), field.array(task.seen[0])
-    repulsion = 4 * repel * s_e
+def _quartic(task: Task, objective: Objective, field: PopulationField) -> Callable[[Matrix], _Force]:
+    """X = X0 - r M P^T P M of the losses of fourth order in P."""
+    limit = objective_limit(task, objective)
+    assert limit.repulsion is not None
+    growth, metric, rate = field.array(limit.growth), field.array(limit.metric), limit.repulsion
+    repulsion = rate * metric
 
     def derivative(gram: Matrix) -> Matrix:
-        return -repulsion @ gram @ s_e
+        return -repulsion @ gram @ metric
 
     def force(product: Matrix) -> _Force:
-        seen = product @ s_e
-        return _Force(attraction - 4 * repel * (seen.swapaxes(0, 1) @ seen), [repulsion], [s_e], derivative)
+        seen = product @ metric
+        return _Force(growth - rate * (seen.swapaxes(0, 1) @ seen), [repulsion], [metric], derivative)
 
     return force
 

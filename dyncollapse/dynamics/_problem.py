@@ -18,10 +18,10 @@ MOST_TRIED = 100
 class Vector:
     """All parameters of a network as the one float64 vector that solvers want, and back."""
 
-    def __init__(self, weights: Weights, biases: Sequence[Tensor]) -> None:
-        """Take shapes and start from weights (*runs, out, in) and biases (*runs, out)."""
-        check_weights(weights, biases)
-        parameters = [p.detach().to(torch.float64) for p in (*weights, *biases)]
+    def __init__(self, weights: Weights, others: Sequence[Tensor]) -> None:
+        """Take shapes and start from weights (*runs, out, in) and what `Equation` moves beside them."""
+        check_weights(weights, [p for p in others if p.ndim < weights[0].ndim])
+        parameters = [p.detach().to(torch.float64) for p in (*weights, *others)]
         self.depth, self.device = len(weights), weights[0].device
         self.shapes, self.sizes = [p.shape for p in parameters], [p.numel() for p in parameters]
         self.start = self.pack(parameters)

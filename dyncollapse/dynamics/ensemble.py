@@ -20,6 +20,7 @@ from dyncollapse.dynamics.optimisers import Factory, optimiser_step
 from dyncollapse.model.networks import Weights, check_inputs, end_to_end
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
+from dyncollapse.model.self_distillation import SelfDistillation, target_layers
 from dyncollapse.model.streams import numbers_per_step
 from dyncollapse.runtime.process import torch_threads
 
@@ -50,18 +51,23 @@ class Rule:
     """How a step changes the parameters.
 
     Attributes:
-        lr: Learning rate; one step advances flow time by lr / (1 - momentum).
-        objective: What is minimised.
+        lr: Learning rate.
+        objective: What is minimised, or stepped against a target.
         momentum: Heavy-ball momentum, as in torch.optim.SGD.
         weight_decay: Its product with the parameter is added to the gradient.
         optimiser: Makes the optimiser that takes the steps in place of these three settings, or None.
     """
 
     lr: float
-    objective: Objective
+    objective: Objective | SelfDistillation
     momentum: float = 0.0
     weight_decay: float = 0.0
     optimiser: Factory | None = None
+
+    @property
+    def unit(self) -> float:
+        """What a step adds to the time: lr / (1 - momentum) of flow time, or 1 for an optimiser."""
+        return 1.0 if self.optimiser is not None else self.lr / (1 - self.momentum)
 
 
 def sgd_step(
@@ -99,18 +105,18 @@ class Ensemble:
     def __init__(
         self,
         weights: Weights,
-        biases: Sequence[Tensor],
+        others: Sequence[Tensor],
         pairs: Pairs | Iterable[Pairs],
         rule: Rule,
         threads: int | None = None,
     ) -> None:
-        """Copy weights (*runs, out, in) and biases (*runs, out) and draw a batch; ValueError where there is none."""
+        """Copy weights (*runs, out, in) and the others of `full_state`, and draw a batch; ValueError without one."""
         self.step = 0
         self._stopped, self._context = threading.Event(), ExitStack()
         self._map: Callable[..., Iterable[Any]] = map
         on_cpu, available = weights[0].device.type == "cpu", torch.get_num_threads()
         self._parts = [
-            _Part([w[rows] for w in weights], [b[rows] for b in biases], share, rule, self._stopped)
+            _Part([w[rows] for w in weights], [p[rows] for p in others], share, rule, self._stopped)
             for rows, share in (shares(pairs, weights[0].shape[:-2]) if on_cpu else [(ALL, pairs)])
         ]
         numbers = sum(part.numbers_per_step for part in self._parts)
@@ -147,7 +153,7 @@ class Ensemble:
         self.step += steps
 
     def parameters(self) -> list[Tensor]:
-        """Copies of all weights and then all biases."""
+        """Copies of all weights and then of the others."""
         return [torch.cat(values) for values in zip(*(part.parameters for part in self._parts), strict=True)]
 
     def loss(self) -> Float[Tensor, "*runs"]:
@@ -169,27 +175,29 @@ class _Part:
     def __init__(
         self,
         weights: Sequence[Tensor],
-        biases: Sequence[Tensor],
+        others: Sequence[Tensor],
         pairs: Pairs | Iterable[Pairs],
         rule: Rule,
         stopped: threading.Event,
     ) -> None:
         self.weights = tuple(w.detach().clone() for w in weights)
-        self.biases = tuple(b.detach().clone() for b in biases)
-        self.parameters = (*self.weights, *self.biases)
+        self.others = tuple(p.detach().clone() for p in others)
+        self.parameters = (*self.weights, *self.others)
         self._rule, self._stopped = rule, stopped
+        self._target = target_layers(rule.objective, self.others)
+        learnt = self.parameters[: len(self.parameters) - len(self._target)]
         # Without automatic differentiation its bookkeeping is switched off: a tenth of a single run's step. Not so
         # beside an optimiser of PyTorch, whose state has to be of plain tensors.
         self._bare = rule.objective.closed_form and rule.optimiser is None
         if rule.optimiser is not None:
-            self._step: Callable[[Sequence[Tensor]], None] = optimiser_step(rule.optimiser, self.parameters)
+            self._step: Callable[[Sequence[Tensor]], None] = optimiser_step(rule.optimiser, learnt)
         else:
-            velocities = [torch.zeros_like(p) for p in self.parameters] if rule.momentum else []
-            self._step = partial(sgd_step, self.parameters, velocities, rule=rule)
+            velocities = [torch.zeros_like(p) for p in learnt] if rule.momentum else []
+            self._step = partial(sgd_step, learnt, velocities, rule=rule)
         self._batches = itertools.repeat(pairs) if isinstance(pairs, Pairs) else iter(pairs)
         self.batch = self._draw()
         check_inputs(self.weights[0], self.batch.anchor, self.batch.positive)
-        rule.objective.check_start(self.weights, self.batch, self.biases)
+        rule.objective.check_start(self.weights, self.batch, self.others)
 
     @property
     def numbers_per_step(self) -> int:
@@ -205,12 +213,20 @@ class _Part:
             for _ in range(steps):
                 if self._stopped.is_set():
                     return
-                self._step(rule.objective.gradient(self.weights, self.batch, self.biases))
+                self._step(rule.objective.gradient(self.weights, self.batch, self.others))
+                if self._target:
+                    self._follow()
                 self.batch = self._draw()
 
     def loss(self) -> Tensor:
         """Loss of every run on the current batch."""
-        return self._rule.objective.value(self.weights, self.batch, self.biases)
+        return self._rule.objective.value(self.weights, self.batch, self.others)
+
+    def _follow(self) -> None:
+        assert isinstance(self._rule.objective, SelfDistillation)
+        share = (self._rule.objective.target_rate or 0.0) * self._rule.unit
+        for layer, source in zip(self._target, self.weights, strict=True):
+            layer.lerp_(source, share)
 
     def _draw(self) -> Pairs:
         batch = next(self._batches, None)

@@ -1,4 +1,4 @@
-"""A gradient flow as an ordinary differential equation: what a solver has to know about it."""
+"""A flow as an ordinary differential equation: what a solver has to know about it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Linearisation(Protocol):
 
 @dataclass(frozen=True)
 class Field:
-    """A velocity on the vector y of all parameters, weights first and then biases, each row by row.
+    """A velocity on the vector y of all parameters, weights first and then the others, each row by row.
 
     Attributes:
         velocity: dy / dt at (t, y).
@@ -40,7 +40,10 @@ Tangent = Callable[[float, Weights], Callable[[Sequence[Tensor]], Sequence[Tenso
 
 @dataclass(frozen=True)
 class Equation:
-    """A gradient flow as an ordinary differential equation for the parameters, weights first and then biases.
+    """A flow as an ordinary differential equation for the parameters, weights first and then the others.
+
+    The others are biases (*runs, out), or matrices: a predictor and the layers of a target. It need not be the flow of
+    a gradient.
 
     Attributes:
         velocity: Their velocities at flow time t.

@@ -1,4 +1,4 @@
-"""Gradient flow of toy networks as ordinary differential equations; flow time t = lr x steps."""
+"""Flows of toy networks as ordinary differential equations; flow time t = lr x steps."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dyncollapse.dynamics._population_field import PopulationField
+from dyncollapse.dynamics.distillation import moment_equation, velocities
 from dyncollapse.dynamics.equation import Equation, Field
 from dyncollapse.dynamics.runs import pairs_of_run, recorded, run_by_run
 from dyncollapse.dynamics.solver import (
@@ -23,15 +24,17 @@ from dyncollapse.dynamics.solver import (
 )
 from dyncollapse.dynamics.statistics import Record
 from dyncollapse.dynamics.trajectory import Interrupted, Trajectory
-from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.networks import Weights, check_inputs, check_weights, end_to_end, layer_gradients, layer_jacobian
 from dyncollapse.model.objective import Objective
+from dyncollapse.model.pair_moments import Task
 from dyncollapse.model.pairs import Pairs
+from dyncollapse.model.self_distillation import OnlineMoments, SelfDistillation, full_state
 from dyncollapse.runtime.process import check_threads
 from dyncollapse.theory.population import check_population_limit, population_force, population_jacobian, population_loss
 
-# Default rtol where the velocity jumps: ReLU networks.
-KINKED_RTOL = 1e-4
+# Default rtol where the velocity jumps: in ReLU networks, and at the hinge of vicreg. That flow slides along many kinks
+# (a deviation of 1 in each coordinate, view and batch) until it rests, and steps over a kink shrink with rtol.
+KINKED_RTOL, HINGED_RTOL = 1e-4, 1e-3
 
 
 def sample_flow(
@@ -39,8 +42,10 @@ def sample_flow(
     pairs: Pairs,
     time: Time,
     *,
-    objective: Objective | None = None,
+    objective: Objective | SelfDistillation | None = None,
     biases: Sequence[Tensor] = (),
+    predictor: Tensor | None = None,
+    target: Sequence[Tensor] = (),
     weight_decay: float = 0.0,
     rtol: float | None = None,
     atol: float | None = None,
@@ -60,16 +65,20 @@ def sample_flow(
         weights: One tensor (*runs, out, in) per layer.
         pairs: One batch (*runs, n, d), or M of them (M, *runs, n, d).
         time: Flow time, t = lr x steps of SGD: a scalar or an increasing vector.
-        objective: What is minimised; Eq. 2 unless given.
+        objective: What is minimised; Eq. 2 unless given. SelfDistillation for BYOL and SimSiam, whose flow descends no
+            function.
         biases: One tensor (*runs, out) per layer, or none.
-        weight_decay: Its product with the weights is subtracted from the velocity.
-        rtol: Relative tolerance: 1e-8 for linear networks, 1e-4 for ReLU. There the velocity jumps whenever a sample
-            crosses a kink, and the number of steps was measured to grow as 1 / rtol. Below 1e-4 one run is tried at
-            1e-4 first, and the flow is refused if by that law it would take more than `max_evaluations`.
+        predictor: Where the predictor (*runs, m, m) of SelfDistillation starts; see `balanced_predictor`.
+        target: Where the layers of BYOL's target start; as the weights unless given.
+        weight_decay: Its product with the parameters is subtracted from the velocity; not so for a target.
+        rtol: Relative tolerance: 1e-8 for smooth losses of linear networks, 1e-4 for ReLU, 1e-3 for vicreg. In the last
+            two cases the velocity jumps at kinks (a sample crosses a ReLU's, a deviation the hinge's), and the number
+            of steps was measured to grow as 1 / rtol. Below the default one run is tried at the default first, and
+            the flow is refused if by that law it would take more than `max_evaluations`.
         atol: Absolute tolerance. The solver keeps each weight's error per step below atol + rtol |w|. The default is
-            the round-off of the scale that the weight starts at, for ReLU 0.1 rtol of that scale, so that starts of any
-            size escape on time. With 0 the error is relative, and modes that die keep their digits down to 1e-290.
-        method: CVODE or one of SciPy's solve_ivp; DOP853 unless given, RK45 for ReLU.
+            the round-off of the scale that the weight starts at, over kinks 0.1 rtol of that scale, so that starts of
+            any size escape on time. With 0 the error is relative, and modes that die keep their digits down to 1e-290.
+        method: CVODE or one of SciPy's solve_ivp; DOP853 unless given, RK45 over kinks.
         max_evaluations: Evaluations of the velocity, per run, after which the flow is given up.
         record: Statistics to keep beside the weights, as in `train`.
         progress: Called with (t, t_end) after every solver step.
@@ -88,6 +97,7 @@ def sample_flow(
         Jing et al. 2022, Lemmas 1 to 3; docs/explanation/theory.md, section 2.
 
     Examples:
+        >>> from dyncollapse import GaussianTask
         >>> task = GaussianTask.block(2, 1, aug_strength=4.0)  # the second input is augmented beyond the threshold of 1
         >>> path = sample_flow((0.1 * torch.eye(2),), task.sample(64, torch.Generator().manual_seed(0)), [0.0, 20.0])
         >>> (path.singular_values > 0.1 + 1e-6).tolist()  # both start at 0.1
@@ -97,74 +107,98 @@ def sample_flow(
     objective, pairs = objective or Objective(), pairs.to(torch.float64)
     objective.check_views(pairs.views)
     check_weights(weights, biases)
-    weights, biases = tuple(w.to(torch.float64) for w in weights), [b.to(torch.float64) for b in biases]
+    weights, others = _in_double(objective, weights, predictor, target, biases)
     check_inputs(weights[0], pairs.anchor, pairs.positive)
-    objective.check_start(weights, pairs, biases)
+    objective.check_start(weights, pairs, others)
     _check_weight_decay(weight_decay)
     smooth = objective.smooth(len(weights))
     method = method or ("DOP853" if smooth else "RK45")
-    solver = Solver(method, (1e-8 if smooth else KINKED_RTOL) if rtol is None else rtol, atol, max_evaluations)
+    default = 1e-8 if smooth else HINGED_RTOL if objective.loss == "vicreg" else KINKED_RTOL
+    solver = Solver(method, default if rtol is None else rtol, atol, max_evaluations)
     meta = {"dynamics": "flow", "weight_decay": weight_decay}
 
     def one_run(index: tuple[int, ...], progress: Progress | None, solver: Solver = solver) -> Trajectory:
-        equation = _sample_equation(len(weights), pairs_of_run(pairs, index), objective, weight_decay, smooth)
-        start, shifts = tuple(w[index] for w in weights), [b[index] for b in biases]
-        return integrate(start, shifts, equation, time, solver=solver, meta=meta, progress=progress)
+        own = pairs_of_run(pairs, index)
+        if smooth and isinstance(objective, SelfDistillation):
+            equation = moment_equation(len(weights), OnlineMoments.of_pairs(own, 0), objective, weight_decay)
+        else:
+            equation = _sample_equation(len(weights), own, objective, weight_decay, smooth)
+        start, beside = tuple(w[index] for w in weights), [p[index] for p in others]
+        return integrate(start, beside, equation, time, solver=solver, meta=meta, progress=progress)
 
     def all_runs() -> Trajectory:
         runs = weights[0].shape[:-2]
         if not smooth:
-            _check_kinks(lambda trial: one_run((0,) * len(runs), None, trial), solver)
+            _check_kinks(lambda trial: one_run((0,) * len(runs), None, trial), solver, default)
         several = min(math.prod(runs), threads or torch.get_num_threads()) if weights[0].device.type == "cpu" else 1
         return run_by_run(one_run, runs, progress, several)
 
     return recorded(all_runs, record, weights)
 
 
-def _check_kinks(flow: Callable[[Solver], Trajectory], solver: Solver) -> None:
-    """Refuse a flow over kinks that would take more evaluations than it may, judged by a run of low accuracy."""
-    if solver.rtol >= KINKED_RTOL:
+def _check_kinks(flow: Callable[[Solver], Trajectory], solver: Solver, low: float) -> None:
+    """Refuse a flow over kinks that would take more evaluations than it may, judged by a run at the rtol `low`."""
+    if solver.rtol >= low:
         return
     try:
-        tried = flow(replace(solver, rtol=KINKED_RTOL)).meta["evaluations"]
+        tried = flow(replace(solver, rtol=low)).meta["evaluations"]
     except FlowFailed:  # the flow itself will say it
         return
     except Interrupted:  # what the trial reached is not what was asked for
         raise KeyboardInterrupt from None
-    expected = tried * KINKED_RTOL / solver.rtol
+    expected = tried * low / solver.rtol
     if expected > solver.max_evaluations:
         raise ValueError(
-            f"the velocity of a ReLU network jumps at kinks, and steps over them grow as 1 / rtol: a run takes {tried} "
-            f"evaluations at rtol {KINKED_RTOL:g}, so about {expected:.1g} at {solver.rtol:g}, and max_evaluations is "
-            f"{solver.max_evaluations}; give an rtol of at least {tried * KINKED_RTOL / solver.max_evaluations:.1g}, "
+            f"the velocity jumps at kinks, and steps over them grow as 1 / rtol: a run takes {tried} evaluations at "
+            f"rtol {low:g}, so about {expected:.1g} at {solver.rtol:g}, and max_evaluations is "
+            f"{solver.max_evaluations}; give an rtol of at least {tried * low / solver.max_evaluations:.1g}, "
             "an earlier time, or more evaluations"
         )
 
 
-def _sample_equation(depth: int, pairs: Pairs, objective: Objective, weight_decay: float, smooth: bool) -> Equation:
+def _in_double(
+    objective: Objective | SelfDistillation,
+    weights: Weights,
+    predictor: Tensor | None,
+    target: Sequence[Tensor],
+    biases: Sequence[Tensor] = (),
+) -> tuple[Weights, Weights]:
+    """Weights and the parameters beside them, in float64; ValueError for those that do not fit."""
+    weights = tuple(w.to(torch.float64) for w in weights)
+    predictor = None if predictor is None else predictor.to(torch.float64)
+    target, biases = ([p.to(torch.float64) for p in some] for some in (target, biases))
+    return weights, full_state(objective, weights, predictor, target, biases)
+
+
+def _sample_equation(
+    depth: int, pairs: Pairs, objective: Objective | SelfDistillation, weight_decay: float, smooth: bool
+) -> Equation:
     def velocity(_t: float, parameters: Weights) -> list[Tensor]:
         # Autograd's bookkeeping would be a tenth of a small network's time.
         with torch.inference_mode(objective.closed_form):
             gradients = objective.gradient(parameters[:depth], pairs, parameters[depth:])
-            return [-g - weight_decay * p for p, g in zip(parameters, gradients, strict=True)]
+            return velocities(objective, depth, parameters, gradients, weight_decay)
 
     def tangent(_t: float, parameters: Weights) -> Callable[[Sequence[Tensor]], Sequence[Tensor]]:
+        assert isinstance(objective, Objective)
         along = objective.curvature(parameters[:depth], pairs, parameters[depth:])
         return lambda direction: [-c - weight_decay * v for c, v in zip(along(direction), direction, strict=True)]
 
     def loss(_t: float, parameters: Weights) -> Tensor:
         return objective.value(parameters[:depth], pairs, parameters[depth:])
 
-    known = smooth and objective.has_force
+    known = smooth and isinstance(objective, Objective) and objective.has_force
     return Equation(velocity, loss, tangent=tangent if known else None, smooth=smooth)
 
 
 def population_flow(
     weights: Weights,
-    task: GaussianTask,
+    task: Task,
     time: Time,
     *,
-    objective: Objective | None = None,
+    objective: Objective | SelfDistillation | None = None,
+    predictor: Tensor | None = None,
+    target: Sequence[Tensor] = (),
     weight_decay: float = 0.0,
     rtol: float = 1e-8,
     atol: float | None = None,
@@ -173,7 +207,7 @@ def population_flow(
     record: Record | None = None,
     progress: Progress | None = None,
 ) -> Trajectory:
-    """Integrate the flow of a linear network in the limit of infinitely many Gaussian samples.
+    """Integrate the flow of a linear network in the limit of infinitely many samples.
 
     The flow is stiff once modes have separated, so the default method is implicit: CVODE, which multiplies by the exact
     Jacobian and never stores it. LSODA, BDF and Radau store it, and take longer beyond some hundred weights. Implicit
@@ -182,10 +216,14 @@ def population_flow(
 
     Args:
         weights: One tensor (*runs, out, in) per layer.
-        task: Covariances and view convention.
+        task: Covariances or moments, and view convention. For spectral, vcreg and barlow the limit is exact for any
+            distribution with these moments, for infonce and dot for Gaussian samples.
         time: Flow time, a scalar or an increasing vector.
-        objective: "infonce" (unless given), "dot" or "spectral", with linear layers.
-        weight_decay: Its product with the weights is subtracted from the velocity.
+        objective: "infonce" (unless given), "dot", "spectral", "vcreg" or "barlow", or SelfDistillation, with linear
+            layers.
+        predictor: Where the predictor (*runs, m, m) of SelfDistillation starts; see `balanced_predictor`.
+        target: Where the layers of BYOL's target start; as the weights unless given.
+        weight_decay: Its product with the parameters is subtracted from the velocity; not so for a target.
         rtol: Relative tolerance.
         atol: Absolute tolerance, as in `sample_flow`.
         method: CVODE unless given (LSODA, with a warning, where scikit-sundae is not installed), or a method of SciPy's
@@ -207,13 +245,14 @@ def population_flow(
         docs/explanation/beyond-the-paper.md, section 5a.
 
     Examples:
+        >>> from dyncollapse import GaussianTask
         >>> task = GaussianTask.block(2, 1, aug_strength=2.0)  # beyond the threshold of 1
         >>> path = population_flow((0.1 * torch.eye(2),), task, 50.0)
         >>> bool(path.singular_values[-1, 1] < 1e-6)
         True
     """
     objective, task = objective or Objective(), task.to(torch.float64)
-    check_population_limit(objective)
+    _check_limit(objective)
     objective.check_views(task.views)
     check_weights(weights)
     if weights[0].shape[-1] != task.dim:
@@ -221,21 +260,25 @@ def population_flow(
             f"the first layer has shape {tuple(weights[0].shape)}; it must read the task's {task.dim} inputs"
         )
     _check_weight_decay(weight_decay)
+    weights, others = _in_double(objective, weights, predictor, target)
     method = stiff_method() if method is None else method
     solver = Solver(method, rtol, atol, max_evaluations)
-    equation = _population_equation(weights, task, objective, weight_decay, method)
+    if isinstance(objective, SelfDistillation):
+        equation = moment_equation(len(weights), OnlineMoments.of_task(task), objective, weight_decay)
+    else:
+        equation = _population_equation(weights, task, objective, weight_decay, method)
     meta = {"dynamics": "population", "weight_decay": weight_decay}
 
     def runs_at(index: tuple[int, ...], progress: Progress | None) -> Trajectory:
-        start = tuple(w[index] for w in weights)
-        return integrate(start, (), equation, time, solver=solver, meta=meta, progress=progress)
+        start, beside = tuple(w[index] for w in weights), [p[index] for p in others]
+        return integrate(start, beside, equation, time, solver=solver, meta=meta, progress=progress)
 
     runs = weights[0].shape[:-2] if method in IMPLICIT else ()
     return recorded(lambda: run_by_run(runs_at, runs, progress), record, weights)
 
 
 def _population_equation(
-    weights: Weights, task: GaussianTask, objective: Objective, weight_decay: float, method: str
+    weights: Weights, task: Task, objective: Objective, weight_decay: float, method: str
 ) -> Equation:
     def velocity(_t: float, layers: Weights) -> list[Tensor]:
         product = end_to_end(layers)
@@ -256,6 +299,13 @@ def _population_equation(
         return Equation(velocity, loss, jacobian)
     kernel = PopulationField([tuple(w.shape[-2:]) for w in weights], task, objective, weight_decay)
     return Equation(velocity, loss, field=Field(kernel.velocity, kernel.linearise, kernel.preconditioned))
+
+
+def _check_limit(objective: Objective | SelfDistillation) -> None:
+    if not isinstance(objective, SelfDistillation):
+        check_population_limit(objective)
+    elif objective.activation != "linear":
+        raise ValueError(f"the population flow is for linear layers, not for {objective.activation}; use sample_flow")
 
 
 def _check_weight_decay(weight_decay: float) -> None:

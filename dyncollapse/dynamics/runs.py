@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dyncollapse.dynamics.solver import FlowFailed, Progress
 from dyncollapse.dynamics.statistics import Record, Recorder, with_statistics
-from dyncollapse.dynamics.trajectory import Interrupted, Trajectory
+from dyncollapse.dynamics.trajectory import Interrupted, Trajectory, parameter_fields, parameters_of
 from dyncollapse.model.networks import Weights
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.runtime.process import torch_threads
@@ -134,4 +134,5 @@ def _stacked(done: list[Trajectory], runs: tuple[int, ...]) -> Trajectory:
         return tuple(torch.stack(paths, 1).unflatten(1, runs) for paths in zip(*map(kind, done), strict=True))
 
     (loss,) = joined(lambda path: (path.loss,))
-    return Trajectory(done[0].time, joined(lambda path: path.weights), loss, joined(lambda path: path.biases), meta)
+    fields = parameter_fields(joined(parameters_of), len(done[0].weights))
+    return Trajectory(done[0].time, loss=loss, meta=meta, **fields)

@@ -1,4 +1,4 @@
-"""Hand a gradient flow to an ODE solver, and turn what it reaches into a Trajectory."""
+"""Hand a flow to an ODE solver, and turn what it reaches into a Trajectory."""
 
 import math
 import time as clock
@@ -17,7 +17,7 @@ from dyncollapse.dynamics._problem import NoStep, Problem, Reached, TooManyEvalu
 from dyncollapse.dynamics._scipy import solve_by_scipy
 from dyncollapse.dynamics.equation import Equation
 from dyncollapse.dynamics.tolerances import absolute_tolerances
-from dyncollapse.dynamics.trajectory import Interrupted, Trajectory
+from dyncollapse.dynamics.trajectory import Interrupted, Trajectory, parameter_fields
 from dyncollapse.model.networks import Weights
 
 Time = float | Sequence[float] | Tensor | np.ndarray
@@ -29,6 +29,10 @@ REST_SPEED = 10
 
 # The smallest rtol that SciPy accepts: steps cannot be more exact than round-off.
 LEAST_RTOL = 100 * float(np.finfo(float).eps)
+
+# Smallest atol of a predictor, over rtol and its largest entry. At rest that of equal modes is a multiple of 1. Its
+# other entries are sums of larger terms that cancel, whose round-off held steps below 1 with a smaller tolerance.
+PREDICTOR_SHARE = 1e-4
 
 # Evaluations of the velocity after which a flow is given up, unless more are allowed: ten times what the longest flow
 # of the figures takes.
@@ -103,9 +107,15 @@ class Solver:
         if self.method == "CVODE" and not cvode_is_installed():
             raise ValueError(f"method CVODE needs scikit-sundae, {WHERE}; or choose method LSODA")
 
-    def tolerances(self, weights: Weights, biases: Sequence[Tensor], *, smooth: bool) -> np.ndarray:
+    def tolerances(self, weights: Weights, others: Sequence[Tensor], *, smooth: bool) -> np.ndarray:
         """Absolute tolerance of every entry of the solver's vector."""
-        return Vector.pack(absolute_tolerances(weights, biases, self.rtol, self.atol, smooth=smooth))
+        if not others or others[0].ndim < weights[0].ndim:
+            return Vector.pack(absolute_tolerances(weights, others, self.rtol, self.atol, smooth=smooth))
+        found = absolute_tolerances((*weights, *others), (), self.rtol, self.atol, smooth=smooth)
+        if self.atol is None:
+            largest = others[0].abs().amax((-2, -1), keepdim=True)
+            found[len(weights)] = torch.maximum(found[len(weights)], PREDICTOR_SHARE * self.rtol * largest)
+        return Vector.pack(found)
 
 
 def stiff_method() -> str:
@@ -122,7 +132,7 @@ def stiff_method() -> str:
 
 def integrate(
     weights: Weights,
-    biases: Sequence[Tensor],
+    others: Sequence[Tensor],
     equation: Equation,
     time: Time,
     *,
@@ -134,8 +144,8 @@ def integrate(
 
     Args:
         weights: Where it starts, one tensor (*runs, out, in) per layer.
-        biases: One tensor (*runs, out) per layer, or none.
-        equation: What moves them.
+        others: The parameters beside the weights, as in `Equation`.
+        equation: What moves them all.
         time: One flow time or an increasing vector of them.
         solver: Method and tolerances.
         meta: How the path is made. The solver's settings and counts are added: "atol" is the smallest absolute
@@ -150,9 +160,9 @@ def integrate(
         FlowFailed: When the solver cannot go on, and when `solver.max_evaluations` are used up.
         Interrupted: On Ctrl-C.
     """
-    times, vector, started = check_times(time), Vector(weights, biases), clock.perf_counter()
+    times, vector, started = check_times(time), Vector(weights, others), clock.perf_counter()
     solver.check()
-    tolerances = solver.tolerances(weights, biases, smooth=equation.smooth)
+    tolerances = solver.tolerances(weights, others, smooth=equation.smooth)
     meta = meta | {"method": solver.method, "rtol": solver.rtol, "atol": float(tolerances.min())}
     meta |= {"largest_atol": float(tolerances.max())}
 
@@ -161,8 +171,8 @@ def integrate(
         losses = [equation.loss(t, tuple(p[i] for p in path)) for i, t in enumerate(moments)]
         record = {"seconds": clock.perf_counter() - started, **extra}
         recorded = torch.stack(losses) if losses else torch.empty(0)
-        layers, shifts = path[: vector.depth], path[vector.depth :]
-        return Trajectory(torch.from_numpy(moments.copy()), layers, recorded, shifts, meta | record)
+        fields = parameter_fields(path, vector.depth)
+        return Trajectory(torch.from_numpy(moments.copy()), loss=recorded, meta=meta | record, **fields)
 
     if times[-1] == 0:
         return trajectory(times, vector.start[None], rest_time=None, evaluations=0)

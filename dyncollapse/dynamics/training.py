@@ -12,10 +12,11 @@ from torch import Tensor
 from dyncollapse.dynamics.ensemble import Ensemble, Rule
 from dyncollapse.dynamics.optimisers import Factory, check_factory, check_independent, optimiser_name
 from dyncollapse.dynamics.statistics import Record, Recorder, stacked
-from dyncollapse.dynamics.trajectory import Interrupted, Trajectory
+from dyncollapse.dynamics.trajectory import Interrupted, Trajectory, parameter_fields
 from dyncollapse.model.networks import Weights, check_weights
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
+from dyncollapse.model.self_distillation import SelfDistillation, full_state, target_layers
 from dyncollapse.runtime.process import check_threads
 
 # Steps between two checks whether the weights have diverged: each check waits for the device. A rule of thumb.
@@ -72,8 +73,10 @@ def train(
     steps: int,
     lr: float | None = None,
     optimiser: Factory | None = None,
-    objective: Objective | None = None,
+    objective: Objective | SelfDistillation | None = None,
     biases: Sequence[Tensor] = (),
+    predictor: Tensor | None = None,
+    target: Sequence[Tensor] = (),
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     records: int = 64,
@@ -96,10 +99,12 @@ def train(
             makes an optimiser for them, or a tuple of one and its schedule. It is called for every share of the runs,
             and must act on each run by itself: entry by entry, as SGD, Adam and most others do. Parameters that the
             optimiser leaves out stay as they are.
-        objective: What is minimised; Eq. 2 unless given.
+        objective: What is minimised; Eq. 2 unless given. SelfDistillation for BYOL and SimSiam.
         biases: One tensor (*runs, out) per layer, or none.
+        predictor: Where the predictor (*runs, m, m) of SelfDistillation starts; see `balanced_predictor`.
+        target: Where the layers of BYOL's target start; as the weights unless given.
         momentum: Heavy-ball momentum, as in torch.optim.SGD.
-        weight_decay: Its product with the parameter is added to the gradient.
+        weight_decay: Its product with the parameter is added to the gradient; not so for a target.
         records: About how many states are kept, evenly spaced in log step.
         record: Statistics to keep beside each state: a function of the weights that returns a dict of tensors
             (*runs, ...), or a dict of functions of the weights.
@@ -137,17 +142,18 @@ def train(
         raise ValueError("the batches come from an iterator, which ends after one use; give a list or a PairStream")
     rule = Rule(lr or 0.0, objective or Objective(), momentum, weight_decay, optimiser)
     _check_settings(lr, rule, steps, records)
-    (settings, unit), recorder = _meaning(rule, weights, biases), Recorder(record, weights[0].shape[:-2])
+    others = full_state(rule.objective, weights, predictor, target, biases)
+    settings, recorder = _meaning(rule, weights, others), Recorder(record, weights[0].shape[:-2])
     started, kept = clock.perf_counter(), list[_Kept]()
     recorded, stride = {*record_steps(steps, records)}, max(1, steps // 200)
     looks = sorted({*recorded, *range(0, steps, LOOK), *range(0, steps, stride if progress else steps)})
 
     def start(rate: float) -> Ensemble:
-        return Ensemble(weights, biases, pairs, replace(rule, lr=rate), threads)
+        return Ensemble(weights, others, pairs, replace(rule, lr=rate), threads)
 
     def trajectory() -> Trajectory:
         meta = {"dynamics": "sgd", "steps": steps} | settings | {"seconds": clock.perf_counter() - started}
-        return _trajectory(kept, unit, len(weights), meta)
+        return _trajectory(kept, rule.unit, len(weights), meta)
 
     try:
         with start(rule.lr) as ensemble:
@@ -216,23 +222,24 @@ def _stable_learning_rate(start: Callable[[float], Ensemble], lr: float, checked
 
 
 def _trajectory(kept: list[_Kept], unit: float, depth: int, meta: dict[str, Any]) -> Trajectory:
-    layers = [torch.stack(path) for path in zip(*(one.parameters for one in kept), strict=True)]
+    paths = [torch.stack(path) for path in zip(*(one.parameters for one in kept), strict=True)]
+    fields = parameter_fields(paths, depth) if kept else {"weights": ()}
     loss = torch.stack([one.loss for one in kept]) if kept else torch.empty(0)
     time = unit * torch.tensor([one.step for one in kept], dtype=torch.float64)
     statistics = stacked([one.statistics for one in kept])
-    return Trajectory(time, tuple(layers[:depth]), loss, tuple(layers[depth:]), meta, statistics)
+    return Trajectory(time, loss=loss, meta=meta, statistics=statistics, **fields)
 
 
-def _meaning(rule: Rule, weights: Weights, biases: Sequence[Tensor]) -> tuple[dict[str, Any], float]:
-    """Return the settings that a record keeps, and what one step adds to its time."""
+def _meaning(rule: Rule, weights: Weights, others: Sequence[Tensor]) -> dict[str, Any]:
+    """Return the settings that a record keeps."""
     if rule.optimiser is None:
-        settings = {"lr": rule.lr, "momentum": rule.momentum, "weight_decay": rule.weight_decay, "time": "flow"}
-        return settings, rule.lr / (1 - rule.momentum)
-    parameters, runs = (*weights, *biases), weights[0].shape[:-2]
+        return {"lr": rule.lr, "momentum": rule.momentum, "weight_decay": rule.weight_decay, "time": "flow"}
+    learnt = others[: len(others) - len(target_layers(rule.objective, others))]
+    parameters, runs = (*weights, *learnt), weights[0].shape[:-2]
     name = optimiser_name(rule.optimiser, parameters)
     if runs.numel() > 1:
         check_independent(rule.optimiser, parameters, len(runs))
-    return {"optimiser": name, "time": "steps"}, 1.0
+    return {"optimiser": name, "time": "steps"}
 
 
 def _check_settings(lr: float | None, rule: Rule, steps: int, records: int) -> None:
@@ -253,3 +260,9 @@ def _check_settings(lr: float | None, rule: Rule, steps: int, records: int) -> N
             raise ValueError(f"{name} is {value}; it must be {allowed}")
         if rule.optimiser is not None and name in ("momentum", "weight decay") and value:
             raise ValueError(f"{name} is {value} beside an optimiser, which has its own; set it in the optimiser")
+    rate = rule.objective.target_rate if isinstance(rule.objective, SelfDistillation) else None
+    if rate is not None and rate * rule.unit > 1:
+        raise ValueError(
+            f"target_rate is {rate:g} with steps of {rule.unit:g}, so that the target would overshoot; it must be at "
+            f"most {1 / rule.unit:g}, where the target is the encoder itself"
+        )

@@ -1,6 +1,7 @@
 """Trajectory: the one record that training and every flow return."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -36,6 +37,8 @@ class Trajectory:
         biases: One tensor (t, *runs, out) per layer, or none.
         meta: How the path was made: dynamics, settings, seconds.
         statistics: What `record` asked for, one tensor (t, *runs, ...) per name.
+        predictor: Predictor (t, *runs, m, m) of a SelfDistillation, else None.
+        target: Layers of BYOL's target (t, *runs, out, in), or none.
 
     Examples:
         >>> path = Trajectory(torch.tensor([0.0, 1.0]), (torch.ones(2, 3, 3), torch.ones(2, 1, 3)), torch.zeros(2))
@@ -49,6 +52,8 @@ class Trajectory:
     biases: tuple[Tensor, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
     statistics: dict[str, Any] = field(default_factory=dict)
+    predictor: Float[Tensor, "t *runs m m"] | None = None
+    target: tuple[Tensor, ...] = ()
 
     @property
     @outside_autocast
@@ -82,6 +87,8 @@ class Trajectory:
         tensors = {"time": self.time, "loss": self.loss}
         tensors |= {f"weight_{i}": w for i, w in enumerate(self.weights, 1)}
         tensors |= {f"bias_{i}": b for i, b in enumerate(self.biases, 1)}
+        tensors |= {"predictor": self.predictor} if self.predictor is not None else {}
+        tensors |= {f"target_{i}": w for i, w in enumerate(self.target, 1)}
         tensors |= {f"{STATISTIC}{n}": as_tensor(v, f"the statistic {n}") for n, v in self.statistics.items()}
         arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
         meta = np.array(json.dumps(self.meta))
@@ -111,18 +118,20 @@ class Trajectory:
             arrays = load_npz(Path(path))
             meta = json.loads(str(arrays.pop("meta")))
             tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-            weights, biases = _layers(tensors, "weight"), _layers(tensors, "bias")
+            weights, biases, target = (_layers(tensors, kind) for kind in ("weight", "bias", "target"))
+            predictor = tensors.get("predictor")
+            state = target if predictor is None else (predictor, *target)
             if not weights:
                 raise ValueError("it holds no weights")
             moments = tensors["time"]
             statistics = {n.removeprefix(STATISTIC): v for n, v in tensors.items() if n.startswith(STATISTIC)}
-            if moments.ndim != 1 or any(p.ndim < 2 or len(p) != len(moments) for p in (*weights, *biases)):
+            if moments.ndim != 1 or any(p.ndim < 2 or len(p) != len(moments) for p in (*weights, *biases, *state)):
                 raise ValueError("its states are not one per moment")
             if any(v.ndim < 1 or len(v) != len(moments) for v in statistics.values()):
                 raise ValueError("its statistics are not one per moment")
             if not isinstance(meta, dict):
                 raise ValueError("its meta is no table")
-            return cls(tensors["time"], weights, tensors["loss"], biases, meta, statistics)
+            return cls(moments, weights, tensors["loss"], biases, meta, statistics, predictor, target)
         except OSError:
             raise
         except Exception as error:  # a damaged zip can fail in any way
@@ -147,6 +156,29 @@ class Interrupted(KeyboardInterrupt):
             f"interrupted at t = {float(trajectory.time[-1]):.6g}" if len(trajectory.time) else "interrupted"
         )
         self.trajectory = trajectory
+
+
+def parameter_fields(parameters: Sequence[Tensor], depth: int) -> dict[str, Any]:
+    """The fields of a Trajectory that hold its parameters.
+
+    Args:
+        parameters: Paths (t, *runs, ...): of `depth` weight matrices, then of one bias per layer, or of a predictor and
+            the layers of its target, which are matrices.
+        depth: Number of layers.
+
+    Returns:
+        Weights, biases, predictor and target by name.
+    """
+    weights, others = tuple(parameters[:depth]), tuple(parameters[depth:])
+    if not others or others[0].ndim < weights[0].ndim:
+        return {"weights": weights, "biases": others}
+    return {"weights": weights, "predictor": others[0], "target": others[1:]}
+
+
+def parameters_of(path: Trajectory) -> tuple[Tensor, ...]:
+    """All parameters of a path, in the order of `parameter_fields`."""
+    state = () if path.predictor is None else (path.predictor, *path.target)
+    return (*path.weights, *path.biases, *state)
 
 
 def _layers(tensors: dict[str, Tensor], kind: str) -> tuple[Tensor, ...]:

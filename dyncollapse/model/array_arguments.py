@@ -19,6 +19,10 @@ Result = TypeVar("Result")
 Record = TypeVar("Record")
 
 
+def _names(annotation: Any) -> set[str]:
+    return {getattr(kind, "__name__", "") for kind in (annotation, *get_args(annotation))}
+
+
 def takes_arrays(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Decorate a function to take arrays where its annotations say tensors, and lists of arrays for lists of tensors.
 
@@ -42,7 +46,7 @@ def takes_arrays(function: Callable[Arguments, Result]) -> Callable[Arguments, R
     """
     parameters = list(enumerate(inspect.signature(function).parameters.values()))
     expected = [(at, p.name, tensors) for at, p in parameters if (tensors := _tensors_in(p.annotation))]
-    tasks = [(at, p.name) for at, p in parameters if getattr(p.annotation, "__name__", "") == TASK]
+    tasks = [(at, p.name) for at, p in parameters if TASK in _names(p.annotation)]
     if not expected and not tasks:
         return function
 

@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 Views = Literal["one-sided", "two-sided"]
 Loss = Literal["infonce", "dot", "ntxent", "spectral", "vcreg", "vicreg", "barlow", "barlow-normalised"]
+SelfDistilled = Literal["byol", "simsiam"]  # with a predictor, and a target behind a stop-gradient
 Weighing = Literal["infonce", "dot", "ntxent"]  # losses whose softmax weighs pairs
 Activation = Literal["linear", "relu"]
 Initialiser = Literal["gaussian", "uniform", "spectrum"]
@@ -12,6 +13,7 @@ Dtype = Literal["float32", "float64"]
 
 VIEWS: tuple[str, ...] = get_args(Views)
 LOSSES: tuple[str, ...] = get_args(Loss)
+SELF_DISTILLED: tuple[str, ...] = get_args(SelfDistilled)
 ACTIVATIONS: tuple[str, ...] = get_args(Activation)
 INITIALISERS: tuple[str, ...] = get_args(Initialiser)
 DYNAMICS: tuple[str, ...] = get_args(Dynamics)

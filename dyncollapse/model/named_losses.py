@@ -38,13 +38,16 @@ def named_value(name: str, constant: float | None, z: Tensor, z_pos: Tensor, vie
         z: Embeddings of the anchors (*any, n, m).
         z_pos: Embeddings of the positives.
         views: The view convention.
+
+    Returns:
+        One loss per batch.
     """
     named = _NAMED[name]
     return named.value(z, z_pos, **_keywords(named, constant, z_pos, views))
 
 
 def named_gradients(name: str, constant: float | None, z: Tensor, z_pos: Tensor, views: str) -> tuple[Tensor, ...]:
-    """Gradients of the loss with respect to z, z_pos and, for two-sided views of some losses, negatives.
+    """Gradients of the loss of every batch with respect to its embeddings.
 
     Args:
         name: One of LOSSES.
@@ -52,6 +55,9 @@ def named_gradients(name: str, constant: float | None, z: Tensor, z_pos: Tensor,
         z: Embeddings of the anchors (*any, n, m).
         z_pos: Embeddings of the positives.
         views: The view convention.
+
+    Returns:
+        Those of z and z_pos and, for two-sided views of a loss with negatives, of these.
     """
     named = _NAMED[name]
     return named.gradients(z, z_pos, **_keywords(named, constant, z_pos, views))

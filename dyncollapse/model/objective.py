@@ -106,7 +106,19 @@ class Objective:
         return isinstance(self.loss, str) and self.loss in FORCED
 
     def smooth(self, layers: int) -> bool:
-        """Whether `gradient` of a network with so many layers is continuous: ReLU and vicreg's hinge have kinks."""
+        """Whether `gradient` is continuous: ReLU between layers and the hinge of vicreg have kinks.
+
+        Args:
+            layers: The number of layers of the network.
+
+        Returns:
+            False where the gradient jumps.
+
+        Examples:
+            >>> relu = Objective(activation="relu")
+            >>> relu.smooth(1), relu.smooth(2), Objective("vicreg").smooth(1)
+            (True, False, False)
+        """
         return self.loss != "vicreg" and (self.activation == "linear" or layers == 1)
 
     @property

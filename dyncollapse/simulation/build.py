@@ -12,10 +12,13 @@ from dyncollapse.model.initialisers import gaussian_init, spectrum_init, uniform
 from dyncollapse.model.networks import Weights, end_to_end
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
+from dyncollapse.model.self_distillation import SelfDistillation, balanced_predictor
 from dyncollapse.model.streams import JoinedStream, PairStream
 from dyncollapse.runtime.settings import SettingError
 from dyncollapse.simulation.configuration import Configuration
+from dyncollapse.simulation.distillation import self_distillation
 from dyncollapse.simulation.footprint import check_room, simulation_bytes
+from dyncollapse.simulation.task import task_of
 
 # Samples for the embedding spectrum and for the verdict on ReLU networks: a variance to 1 % takes 2e4 of them.
 PROBE_SAMPLES = 20_000
@@ -28,20 +31,22 @@ class Simulation:
     Attributes:
         configuration: The settings.
         task: The distribution of data and augmentation, shared by all runs.
-        objective: The loss and the activation, shared by all runs.
+        objective: The loss, or BYOL's rates, and the activation, shared by all runs.
         weights: Initial weights, one tensor (runs, out, in) per layer.
         biases: Initial biases, one tensor (runs, out) per layer, or none.
         stream: The batches of all runs.
         probe: PROBE_SAMPLES further pairs, by which the end of a simulation is judged.
+        predictor: Initial predictors (runs, out, out) of byol and simsiam, in balance with the last layer; else None.
     """
 
     configuration: Configuration
     task: GaussianTask
-    objective: Objective
+    objective: Objective | SelfDistillation
     weights: Weights
     biases: tuple[Tensor, ...]
     stream: PairStream | JoinedStream
     probe: Pairs
+    predictor: Tensor | None = None
 
 
 def build(configuration: Configuration) -> Simulation:
@@ -63,16 +68,13 @@ def build(configuration: Configuration) -> Simulation:
     advice = "lower `dim`, `depth`, `batch_size`, `pool` or `runs`"
     check_room(simulation_bytes(configuration), configuration.device, "this simulation", advice)
     device, dtype = torch.device(configuration.device), getattr(torch, configuration.dtype)
-    task = GaussianTask.block(
-        configuration.dim,
-        configuration.aug_dim,
-        configuration.aug_strength,
-        configuration.data_var,
-        configuration.views,
-    ).to(dtype, device)
-    objective = Objective(configuration.loss, configuration.temperature, configuration.activation)
+    task = task_of(configuration).to(dtype, device)
+    distilled = self_distillation(configuration)
+    objective = distilled or Objective(
+        configuration.loss, configuration.temperature, configuration.activation, configuration.invariance
+    )
     source = Generator().manual_seed(configuration.seed)
-    widths, runs = configuration.widths, (configuration.runs,)
+    widths, runs = configuration.layer_widths, (configuration.runs,)
     scale = configuration.init_scale
     if configuration.init == "spectrum":
         weights = spectrum_init(widths, source, runs, scale, configuration.init_rate or 0.0)
@@ -81,6 +83,7 @@ def build(configuration: Configuration) -> Simulation:
         weights = initialise(widths, source, runs, scale)
     _check_size(end_to_end(weights), dtype)
     biases = uniform_biases(widths, source, runs) if configuration.bias else ()
+    predictor = balanced_predictor(weights, distilled.predictor_rate).to(device, dtype) if distilled else None
     draw, probe = (Generator(device).manual_seed(int(torch.randint(2**62, (), generator=source))) for _ in range(2))
     return Simulation(
         configuration,
@@ -90,6 +93,7 @@ def build(configuration: Configuration) -> Simulation:
         tuple(b.to(device, dtype) for b in biases),
         task.stream(configuration.batch_size, draw, runs, configuration.pool or None),
         task.sample(PROBE_SAMPLES, probe),
+        predictor,
     )
 
 

@@ -2,17 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator
 
 from dyncollapse.model.choices import (
     AUTHORS_TEMPERATURE,
     DYNAMICS,
+    INVARIANCE,
+    SELF_DISTILLED,
     Activation,
     Dtype,
     Dynamics,
     Initialiser,
     Loss,
-    Views,
+    SelfDistilled,
 )
 from dyncollapse.runtime.records import (
     DEVICE,
@@ -33,12 +37,24 @@ from dyncollapse.runtime.records import (
 from dyncollapse.runtime.settings import SettingError, quoted
 
 PresetName = Literal["paper", "authors-code"]
+# Beside the two conventions: two-sided views whose noises are correlated with each other.
+SimulatedViews = Literal["one-sided", "two-sided", "correlated"]
 PRESETS = get_args(PresetName)
+TrainedLoss = Literal[Loss, SelfDistilled]
+# Default of `target_momentum` for byol.
+TARGET_MOMENTUM = 0.99
 # Defaults of `init_scale` for gaussian and of `init_rate`; `resolve` says when.
 SMALL_START, AUTHORS_RATE = 0.1, 0.35
 # Larger sizes are taken for typing errors; whether smaller ones fit into memory is checked in `build`.
 WIDEST, DEEPEST = 10**4, 10**3
 MOST_SAMPLES, MOST_STEPS, MOST_RUNS = 10**9, 10**12, 10**6
+
+
+def _listed_widths(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+Widths = Annotated[str, BeforeValidator(_listed_widths)]
 
 
 @record
@@ -61,7 +77,7 @@ class Configuration:
         docs/explanation/theory.md, section 2, has the mathematics; docs/reference/settings.md lists the options.
 
     Examples:
-        >>> Configuration(dim=4, aug_dim=2).widths
+        >>> Configuration(dim=4, aug_dim=2).layer_widths
         [4, 4]
         >>> Configuration(lr=-3)
         Traceback (most recent call last):
@@ -111,14 +127,41 @@ class Configuration:
         8, "Number of augmented inputs.", group="data", unit="inputs", low=0, high=WIDEST, unset="half of `dim`"
     )
     data_var: Number = setting(0.5, "Data variance s of every input.", group="data", low=SMALL, high=LARGE)
-    views: Views = setting(
-        "one-sided",
-        "Augmented views: one-sided, only the positive, as in the paper's analysis; two-sided, all, as in its code.",
+    data_cov: Text | None = setting(
+        None,
+        "A .npy file with the covariance (d, d) of the data, in place of `data_var`.",
         group="data",
-        unset="one-sided; two-sided for `loss` ntxent",
+        unset="none",
+        metavar="FILE",
     )
-    loss: Loss = setting(
-        "infonce", "infonce, the paper's Eq. 2; dot, that of the authors' toy code; ntxent; spectral.", group="training"
+    aug_cov: Text | None = setting(
+        None,
+        "A .npy file with the covariance (d, d) of the augmentation, in place of `aug_strength` and `aug_dim`.",
+        group="data",
+        unset="none",
+        metavar="FILE",
+    )
+    views: SimulatedViews = setting(
+        "one-sided",
+        "Augmented views: one-sided, only the positive, as in the paper's analysis; two-sided, all, as in its code; "
+        "correlated, all, with noises that are correlated by `view_corr`.",
+        group="data",
+        unset="one-sided; two-sided for `loss` ntxent, byol and simsiam",
+    )
+    view_corr: Text | None = setting(
+        None,
+        "For `views` correlated, the covariance between the noises of both views: a .npy file (d, d), or a number "
+        "between -1 and 1 that multiplies the covariance of the augmentation.",
+        group="data",
+        unset="none",
+        metavar="FILE|NUMBER",
+    )
+    loss: TrainedLoss = setting(
+        "infonce",
+        "infonce, the paper's Eq. 2; dot, that of the authors' toy code; ntxent; spectral; vcreg and vicreg, VICReg "
+        "without and with its hinge; barlow and barlow-normalised, Barlow Twins on covariances and on correlations; "
+        "byol and simsiam, with a predictor.",
+        group="training",
     )
     temperature: Number | None = setting(
         None,
@@ -128,7 +171,41 @@ class Configuration:
         high=LARGE,
         unset=f"{AUTHORS_TEMPERATURE}",
     )
+    invariance: Number | None = setting(
+        None,
+        "Weight of the invariance term of the losses vcreg and vicreg.",
+        group="training",
+        low=0,
+        high=LARGE,
+        unset=f"{INVARIANCE:g}",
+    )
+    predictor_rate: Number | None = setting(
+        None,
+        "Learning rate of the predictor of byol and simsiam over `lr`.",
+        group="training",
+        low=SMALL,
+        high=LARGE,
+        unset="1",
+    )
+    target_momentum: Number | None = setting(
+        None,
+        "Share of its old weights that the target of byol keeps in every step.",
+        group="training",
+        low=0,
+        below=1,
+        unset=f"{TARGET_MOMENTUM}",
+    )
     depth: Whole = setting(1, "Number of layers.", group="network", unit="layers", low=1, high=DEEPEST)
+    widths: Widths | None = setting(
+        None,
+        "Width of the inputs, of each hidden layer and of the embedding, as 16,8,4; in place of `dim`, `depth`, "
+        "`hidden_dim` and `out_dim`.",
+        group="network",
+        pattern="[0-9]{1,6}(,[0-9]{1,6})+",
+        must="write two or more whole numbers, as 16,8,4",
+        unset="from `dim`, `depth`, `hidden_dim` and `out_dim`",
+        metavar="N,N,..",
+    )
     activation: Activation = setting("linear", "Activation between layers.", group="network")
     bias: bool = setting(False, "Give every layer a bias, initialised as in torch.nn.Linear.", group="network")
     init: Initialiser = setting(
@@ -140,7 +217,7 @@ class Configuration:
         group="network",
         low=SMALL,
         high=LARGE,
-        unset=f"gaussian: {SMALL_START}, for `loss` ntxent 1; others: 1",
+        unset=f"gaussian: {SMALL_START}, for `loss` ntxent and barlow-normalised 1; others: 1",
     )
     init_rate: Number | None = setting(
         None,
@@ -168,6 +245,13 @@ class Configuration:
     )
     steps: Whole = setting(3_000, "SGD steps.", group="training", unit="steps", low=1, high=MOST_STEPS)
     momentum: Number = setting(0.0, "Heavy-ball momentum.", group="training", low=0, below=1)
+    weight_decay: Number = setting(
+        0.0,
+        "Weight decay: its product with the weights is added to their gradient, in SGD and in flows.",
+        group="training",
+        low=0,
+        high=LARGE,
+    )
     runs: Whole = setting(
         8, "Independent runs, each with its own start and data.", group="training", unit="runs", low=1, high=MOST_RUNS
     )
@@ -182,6 +266,14 @@ class Configuration:
         unit="batches",
         low=1,
         high=MOST_RUNS,
+    )
+    ridge: Number = setting(
+        0.01,
+        "Penalty of the ridge probe that shows what collapse costs; the embedding variances it is compared with are of "
+        "order 1.",
+        group="output",
+        low=SMALL,
+        high=LARGE,
     )
     device: Text = setting("cpu", "cpu, cuda or cuda:N.", group="training", pattern=DEVICE, must=DEVICE_WORDS)
     threads: Whole | None = setting(
@@ -201,9 +293,16 @@ class Configuration:
         _check_together(self)
 
     @property
-    def widths(self) -> list[int]:
+    def layer_widths(self) -> list[int]:
         """Width of the inputs, of each hidden layer and of the embedding: one more number than there are layers."""
+        if self.widths is not None:
+            return [int(width) for width in self.widths.split(",")]
         return [self.dim, *[self.hidden_dim or self.dim] * (self.depth - 1), self.out_dim or self.dim]
+
+    @property
+    def view_convention(self) -> str:
+        """The view convention that the loss sees: two-sided for correlated views."""
+        return "two-sided" if self.views == "correlated" else self.views
 
     def as_dict(self) -> dict[str, Any]:
         """All settings by name, as plain values for JSON.
@@ -277,13 +376,21 @@ def resolve(given: Mapping[str, Any]) -> Configuration:
                 )
         suggested = {**chosen.suggested, **chosen.pinned}
     settings = {**suggested, **given, "case": case}
+    _replace_sizes(settings, given)
     if settings.get("loss") == "ntxent":
         settings.setdefault("views", "two-sided")  # the only views for which this loss is defined
     if settings.get("loss") in ("dot", "ntxent"):
         settings.setdefault("temperature", AUTHORS_TEMPERATURE)
+    if settings.get("loss") in ("vcreg", "vicreg"):
+        settings.setdefault("invariance", INVARIANCE)
+    if settings.get("loss") in SELF_DISTILLED:
+        settings.setdefault("views", "two-sided")  # one-sided augmentation would change nothing but noise
+        settings.setdefault("predictor_rate", 1.0)
+    if settings.get("loss") == "byol":
+        settings.setdefault("target_momentum", TARGET_MOMENTUM)
     init = settings.get("init", "gaussian")
-    # ntxent is invariant to the scale of W, and its gradient grows as 1 / |W|: a small start would only be stiff.
-    small = init == "gaussian" and settings.get("loss") != "ntxent"
+    # These losses are invariant to the scale of W, and their gradient grows as 1 / |W|: a small start would be stiff.
+    small = init == "gaussian" and settings.get("loss") not in ("ntxent", "barlow-normalised")
     settings.setdefault("init_scale", SMALL_START if small else 1.0)
     if init == "spectrum":
         settings.setdefault("init_rate", AUTHORS_RATE)
@@ -293,11 +400,40 @@ def resolve(given: Mapping[str, Any]) -> Configuration:
     return Configuration(**settings)
 
 
+# Settings that take the place of others.
+REPLACED = {
+    "widths": ("dim", "depth", "hidden_dim", "out_dim"),
+    "data_cov": ("data_var",),
+    "aug_cov": ("aug_strength", "aug_dim"),
+}
+
+
+def _replace_sizes(settings: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Fill in the sizes that widths and files of covariances give."""
+    for name, others in REPLACED.items():
+        if given.get(name) is not None and (both := [other for other in others if given.get(other) is not None]):
+            raise SettingError(f"`{name}` and `{both[0]}` are both given; drop one of them")
+    if (widths := given.get("widths")) is not None:
+        numbers = [int(width) for width in widths.split(",")]
+        settings |= {"dim": numbers[0], "depth": len(numbers) - 1}
+        return
+    for name in ("data_cov", "aug_cov"):
+        if given.get(name) is not None and "dim" not in given:
+            from dyncollapse.simulation.covariance_files import size_of
+
+            settings["dim"] = size_of(name, given[name])
+
+
 def _check_together(c: Configuration) -> None:
     if c.case is not None and c.preset != "authors-code":
         raise SettingError(f"`case` is {c.case}, but cases belong to `preset` authors-code; add it or drop `case`")
     if c.aug_dim > c.dim:
         raise SettingError(f"`aug_dim` is {c.aug_dim}; it must be between 0 and `dim` {c.dim}")
+    if c.widths is not None:
+        _check_widths(c)
+    if (c.views == "correlated") != (c.view_corr is not None):
+        missing = "is not given; add it" if c.view_corr is None else f"is {quoted(c.view_corr)}; drop it"
+        raise SettingError(f"`views` is {c.views}, and `view_corr` {missing}, or change `views`")
     if c.hidden_dim is not None and c.depth == 1:
         raise SettingError(
             f"`hidden_dim` is {c.hidden_dim}, but `depth` 1 has no hidden layer; give `depth` 2 or more, or drop "
@@ -318,7 +454,34 @@ def _check_together(c: Configuration) -> None:
         )
     if c.bias and "population" in c.dynamics:
         raise SettingError("`dynamics` population is for layers without biases, and `bias` is on; drop one of them")
-    _check_objective(c)
+    _check_self_distillation(c)
+    if c.loss not in SELF_DISTILLED:
+        _check_objective(c)
+
+
+def _check_self_distillation(c: Configuration) -> None:
+    for name, losses in (("predictor_rate", SELF_DISTILLED), ("target_momentum", ("byol",))):
+        if getattr(c, name) is not None and c.loss not in losses:
+            raise SettingError(f"`{name}` is {getattr(c, name)}, but `loss` {c.loss} has none; drop it")
+    if c.loss not in SELF_DISTILLED:
+        return
+    if c.bias:
+        raise SettingError(f"`loss` {c.loss} is for layers without biases, and `bias` is on; drop one of them")
+    if c.temperature is not None:
+        raise SettingError(f"`temperature` is {c.temperature}, but `loss` {c.loss} has none; drop it")
+    if "population" in c.dynamics and c.activation != "linear" and c.depth > 1:
+        raise SettingError(f"`dynamics` population is for linear layers, not for `activation` {c.activation}; drop it")
+
+
+def _check_widths(c: Configuration) -> None:
+    widths = c.layer_widths
+    if (c.dim, c.depth, c.hidden_dim, c.out_dim) != (widths[0], len(widths) - 1, None, None):
+        raise SettingError(
+            f"`widths` is {c.widths}, which needs `dim` {widths[0]}, `depth` {len(widths) - 1}, and neither "
+            "`hidden_dim` nor `out_dim`"
+        )
+    if not all(1 <= width <= WIDEST for width in widths):
+        raise SettingError(f"`widths` is {c.widths}; each width must be between 1 and {WIDEST}")
 
 
 def _check_objective(c: Configuration) -> None:
@@ -327,8 +490,8 @@ def _check_objective(c: Configuration) -> None:
     from dyncollapse.theory.population import check_population
 
     try:
-        objective = Objective(c.loss, c.temperature, c.activation)
-        objective.check_views(c.views)
+        objective = Objective(c.loss, c.temperature, c.activation, c.invariance)
+        objective.check_views(c.view_convention)
         if "population" in c.dynamics:
             check_population(objective)
     except SettingError:

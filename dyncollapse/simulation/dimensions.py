@@ -7,11 +7,11 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.networks import Weights, end_to_end, forward
+from dyncollapse.model.pair_moments import Task
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.precision import outside_autocast
-from dyncollapse.theory.modes import augmentation_ratio, modes
+from dyncollapse.theory.modes import augmentation_ratio, generalised_modes, have_common_modes, modes
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +31,14 @@ class Dimensions:
             direction leads.
         views: The view convention, "one-sided" or "two-sided".
         ratio_error: (*runs, k): standard error of a sampled rho; None where rho is exact.
+        whitened: Whether the singular values are those of P S_e^(1/2), the standard deviations of a linear embedding,
+            and the variances those along whitened directions. So it is for covariances without common modes.
 
     References:
         docs/explanation/theory.md, section 2, defines rho.
 
     Examples:
+        >>> from dyncollapse import GaussianTask
         >>> weights = (torch.diag(torch.tensor([2.0, 0.1], dtype=torch.float64)),)
         >>> found = linear_dimensions(weights, GaussianTask.block(2, 1, aug_strength=1.5))
         >>> found.singular_value.tolist(), found.ratio.tolist()
@@ -48,10 +51,11 @@ class Dimensions:
     ratio: Float[Tensor, "*runs k"]
     views: str = "one-sided"
     ratio_error: Float[Tensor, "*runs k"] | None = None
+    whitened: bool = False
 
 
 @outside_autocast
-def linear_dimensions(weights: Weights, task: GaussianTask) -> Dimensions:
+def linear_dimensions(weights: Weights, task: Task) -> Dimensions:
     """Singular values of P, largest first, with the variances along its right singular vectors.
 
     There is one dimension per output; those beyond the number of inputs have the singular value 0 and the ratio NaN.
@@ -69,13 +73,14 @@ def linear_dimensions(weights: Weights, task: GaussianTask) -> Dimensions:
         docs/explanation/theory.md, section 2.
 
     Examples:
+        >>> from dyncollapse import GaussianTask
         >>> found = linear_dimensions((torch.eye(3, 2, dtype=torch.float64),), GaussianTask.block(2, 1, 1.5))
         >>> found.singular_value.tolist(), found.ratio.tolist()  # three outputs of two inputs
         ([1.0, 1.0, 0.0], [0.0, 1.5, nan])
     """
     product = end_to_end(weights)
     _, sigma, vh = torch.linalg.svd(product, full_matrices=False)
-    data_var, aug_var = (((vh @ cov) * vh).sum(-1) for cov in (task.data_cov, task.aug_cov))
+    data_var, aug_var = (((vh @ cov) * vh).sum(-1) for cov in task.equivalent)
     ratio = augmentation_ratio(data_var, aug_var, task.views)
     return _with_outputs(Dimensions(sigma, data_var, aug_var, ratio, task.views), product.shape[-2])
 
@@ -89,12 +94,16 @@ def _with_outputs(found: Dimensions, outputs: int) -> Dimensions:
         torch.nn.functional.pad(part, (0, missing)) for part in (found.singular_value, found.data_var, found.aug_var)
     )
     ratio = torch.nn.functional.pad(found.ratio, (0, missing), value=torch.nan)
-    return Dimensions(sigma, data_var, aug_var, ratio, found.views)
+    return Dimensions(sigma, data_var, aug_var, ratio, found.views, whitened=found.whitened)
 
 
 @outside_autocast
-def mode_dimensions(weights: Weights, task: GaussianTask) -> Dimensions:
-    """Assign each singular value of P to one of `modes(task)`, with that mode's exact variances and rho.
+def mode_dimensions(weights: Weights, task: Task) -> Dimensions:
+    """Assign each singular value of P to a mode of the task, with that mode's exact variances and rho.
+
+    Where the covariances commute, the modes are `modes(task)`. Otherwise they are `generalised_modes(task)`, and the
+    singular values are those of P S_e^(1/2): the standard deviations of the embedding, along directions in which views
+    have variance 1.
 
     The assignment maximises the sum of the squared overlaps between right singular vectors and the subspaces of equal
     modes. The vectors of dimensions that survive are sharp and decide which modes survive. The others are arbitrary
@@ -102,41 +111,64 @@ def mode_dimensions(weights: Weights, task: GaussianTask) -> Dimensions:
 
     Args:
         weights: One tensor (*runs, out, in) per layer of a linear network.
-        task: Covariances, which must commute, and view convention.
+        task: Covariances or moments, and view convention.
 
     Returns:
-        The dimensions in the order of `modes`; modes beyond the number of outputs have the singular value 0. Outputs
-        beyond the number of modes come last, with the singular value 0 and the ratio NaN.
-
-    Raises:
-        ValueError: For covariances that do not commute.
+        The dimensions in the order of the modes, least augmented first; modes beyond the number of outputs have the
+        singular value 0. Outputs beyond the number of modes come last, with the singular value 0 and the ratio NaN.
 
     References:
-        docs/explanation/theory.md, section 2.
+        docs/explanation/theory.md, section 2; docs/explanation/one-axis.md.
 
     Examples:
+        >>> from dyncollapse import GaussianTask
         >>> weights = (torch.tensor([[0.0, 0.1], [2.0, 0.0]], dtype=torch.float64),)
         >>> found = mode_dimensions(weights, GaussianTask.block(2, 1, aug_strength=1.5))
         >>> found.ratio.tolist(), [round(value, 6) for value in found.singular_value.tolist()]
         ([0.0, 1.5], [2.0, 0.1])
     """
-    product, task_modes = end_to_end(weights), modes(task)
-    _, sigma, vh = torch.linalg.svd(product)
-    sigma = torch.nn.functional.pad(sigma, (0, task.dim - sigma.shape[-1]))
-    overlap = (vh @ task_modes.directions).square()
-    for group in task_modes.groups:
+    product = end_to_end(weights)
+    if have_common_modes(task):
+        common = modes(task)
+        values = _assigned(product, common.directions, common.groups)
+        columns, whitened = (common.data_var, common.aug_var, common.ratio), False
+    else:
+        ratio, u = generalised_modes(task)
+        values = _assigned(product @ task.seen_root, task.seen_root @ u, _equal(ratio))
+        data_var, aug_var = (((u.T @ cov) * u.T).sum(-1) for cov in task.equivalent)
+        columns, whitened = (data_var, aug_var, ratio), True
+    data_var, aug_var, ratio = (column.expand(values.shape) for column in columns)
+    return _with_outputs(Dimensions(values, data_var, aug_var, ratio, task.views, whitened=whitened), product.shape[-2])
+
+
+def _assigned(matrix: Tensor, directions: Tensor, groups: list[list[int]]) -> Tensor:
+    """Singular values (*runs, k) of matrices (*runs, m, d), each assigned to one of k orthonormal directions (d, k)."""
+    count = directions.shape[-1]
+    _, sigma, vh = torch.linalg.svd(matrix)
+    sigma = torch.nn.functional.pad(sigma, (0, vh.shape[-1] - sigma.shape[-1]))
+    overlap = (vh @ directions).square()
+    for group in groups:
         overlap[..., group] = overlap[..., group].sum(-1, keepdim=True)
-    values = torch.empty_like(sigma).reshape(-1, task.dim)
-    for value, s, o in zip(values, sigma.reshape(-1, task.dim), overlap.reshape(-1, task.dim, task.dim), strict=True):
+    values = sigma.new_zeros(*sigma.shape[:-1], count).reshape(-1, count)
+    flat, overlaps = sigma.reshape(-1, sigma.shape[-1]), overlap.reshape(-1, *overlap.shape[-2:])
+    for value, s, o in zip(values, flat, overlaps, strict=True):
         ranks, places = linear_sum_assignment(o.cpu().numpy(), maximize=True)
         value[places] = s[ranks]
-        for group in task_modes.groups:
+        for group in groups:
             value[group] = value[group].sort(descending=True).values
-    data_var, aug_var, ratio = (
-        variances.expand(sigma.shape) for variances in (task_modes.data_var, task_modes.aug_var, task_modes.ratio)
-    )
-    found = Dimensions(values.reshape(sigma.shape), data_var, aug_var, ratio, task.views)
-    return _with_outputs(found, product.shape[-2])
+    return values.reshape(*sigma.shape[:-1], count)
+
+
+def _equal(ratio: Tensor) -> list[list[int]]:
+    """Index lists of ascending ratios that differ by round-off only."""
+    tolerance = 1e3 * len(ratio) * torch.finfo(ratio.dtype).eps * float(ratio[-1:].abs().sum())
+    groups: list[list[int]] = []
+    for k, value in enumerate(ratio.tolist()):
+        if groups and value - float(ratio[groups[-1][-1]]) <= tolerance:
+            groups[-1].append(k)
+        else:
+            groups.append([k])
+    return groups
 
 
 @outside_autocast
@@ -162,6 +194,7 @@ def sampled_dimensions(weights: Weights, pairs: Pairs, activation: str, biases: 
         docs/explanation/beyond-the-paper.md, section 5c, the criterion on pairs.
 
     Examples:
+        >>> from dyncollapse import GaussianTask
         >>> pairs = GaussianTask.block(2, 1, aug_strength=1.0).sample(20_000, torch.Generator().manual_seed(0))
         >>> weights = (torch.diag(torch.tensor([1.0, 0.5], dtype=torch.float64)),)
         >>> [round(rho, 1) for rho in sampled_dimensions(weights, pairs, "linear").ratio.tolist()]

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from dyncollapse.dynamics.solver import cvode_is_installed
+from dyncollapse.model.choices import SELF_DISTILLED
 from dyncollapse.runtime.process import cores
 from dyncollapse.runtime.settings import SettingError
 from dyncollapse.simulation.configuration import Configuration
@@ -16,6 +17,8 @@ from dyncollapse.simulation.configuration import Configuration
 # SciPy's DOP853. Population: 31 vectors of GMRES, and of CVODE the steps before and its work; 46 were measured. Every
 # dynamics: its record, as many sets as `training.record_steps` gives at most.
 SGD_STATES, FLOW_STATES, POPULATION_STATES, RECORDS = 2, 17, 40, 64
+# Losses that hold a number for every pair of rows; the spectral loss does so for its value, which is recorded.
+PAIRWISE = ("infonce", "dot", "ntxent", "spectral")
 # Copies of a run's record that a flow has at its end, beside the record: those of its steps and of its states.
 COPIES = 2
 # Two views of each sample by which a simulation is judged (`build.PROBE_SAMPLES`).
@@ -94,13 +97,15 @@ def simulation_bytes(configuration: Configuration) -> float:
         >>> simulation_bytes(Configuration(dim=10_000)) > 100 * 2**30
         True
     """
-    runs, n, widths = configuration.runs, configuration.batch_size, configuration.widths
+    runs, n, widths = configuration.runs, configuration.batch_size, configuration.layer_widths
     size = 4 if configuration.dtype == "float32" else 8
     layers = runs * sum(a * b for a, b in itertools.pairwise(widths))
+    if configuration.loss in SELF_DISTILLED:  # a target, and a predictor
+        layers = layers * (2 if configuration.loss == "byol" else 1) + runs * widths[-1] ** 2
     batch = runs * n * max(widths)
     common = size * (layers + PROBES * configuration.dim + 2 * configuration.dim**2)
     # On a CPU the softmax is computed run by run where that of all runs would not fit into a cache.
-    softmax = (1 if configuration.device == "cpu" else runs) * n**2
+    softmax = (1 if configuration.device == "cpu" else runs) * n**2 if configuration.loss in PAIRWISE else 0
     kept = RECORDS if configuration.steps >= 2 * RECORDS else 0
     # The runs of a flow are integrated one by one, those of a sample flow on several threads. Then records are joined.
     run, joined = layers / runs, kept * layers

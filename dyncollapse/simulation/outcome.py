@@ -7,10 +7,19 @@ from functools import cached_property
 from dyncollapse.diagnostics.verdict import Verdict
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.model.networks import end_to_end
+from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.dimensions import Dimensions, mode_dimensions, sampled_dimensions
-from dyncollapse.simulation.prediction import batch_growth, escape_times, rest_values, room, time_per_step
-from dyncollapse.simulation.verdict import judge, natural_scale
+from dyncollapse.simulation.distillation import judge_distilled, rest_of
+from dyncollapse.simulation.prediction import (
+    batch_growth,
+    escape_times,
+    held_at_zero,
+    outlook,
+    room,
+    time_per_step,
+)
+from dyncollapse.simulation.verdict import judge, natural_scale, rho_decides_fate
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,18 +58,28 @@ def dimensions(simulation: Simulation, trajectory: Trajectory) -> Dimensions:
 
 
 def _judge_end(simulation: Simulation, name: str, trajectory: Trajectory, end: Dimensions) -> Verdict:
-    rest, escape = rest_values(simulation), None
-    if rest is not None:
+    if isinstance(simulation.objective, SelfDistillation):
+        found, outputs = rest_of(simulation.configuration, simulation.task), simulation.weights[-1].shape[-2]
+        return judge_distilled(
+            simulation.configuration, end, found, float(trajectory.time[-1]), room(simulation), outputs
+        )
+    prediction, escape, held = outlook(simulation), None, None
+    if prediction is not None:
         # How long a dimension still waits follows from its value and its force now, not from those at the start.
         growth = None if name == "population" else batch_growth(simulation, end_to_end(trajectory.final()))
-        values = end.singular_value[..., : simulation.task.dim]
-        escape = float(trajectory.time[-1]) + escape_times(simulation, values, growth)
+        values = end.singular_value[..., : len(prediction.rest)]
+        held = held_at_zero(simulation, prediction, values)
+        times = escape_times(simulation, prediction, values, growth)
+        escape = None if times is None else float(trajectory.time[-1]) + times
     return judge(
         end,
-        scale=natural_scale(simulation.task, simulation.objective),
-        rest=rest,
+        scale=natural_scale(simulation.task, simulation.objective, whitened=end.whitened),
+        rest=None if prediction is None else prediction.rest,
+        growth=None if prediction is None else prediction.growth,
+        held=held,
         escape=escape,
         time_per_step=time_per_step(simulation.configuration),
         room=room(simulation),
         outputs=simulation.weights[-1].shape[-2],
+        rho_decides=rho_decides_fate(simulation.objective),
     )

@@ -1,15 +1,23 @@
 """What the closed forms predict for a simulation: rest values, escape times and the number of possible dimensions."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.model.forces import mean_force
 from dyncollapse.model.pairs import Pairs
+from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration
-from dyncollapse.theory.equilibria import escape_time, growth_rates, rest_singular_values
-from dyncollapse.theory.modes import modes
+from dyncollapse.simulation.distillation import ESCAPED, rest_of
+from dyncollapse.theory.equilibria import escape_time
+from dyncollapse.theory.limits import POPULATION_LOSSES, population_limit
+from dyncollapse.theory.mode_forces import ModeForces, mode_forces
+from dyncollapse.theory.modes import generalised_modes, have_common_modes, modes
+from dyncollapse.theory.rest_modes import rest_modes
+from dyncollapse.theory.self_distillation import byol_learning_times
 
 # Pairs of the probe over which the force is averaged, in batches: enough for a few per cent. A batch size above this is
 # cut to it, since its n x n weights would not fit, and one of this size is as close to infinitely many samples.
@@ -27,41 +35,117 @@ def room(simulation: Simulation) -> int:
     return min([simulation.task.dim, *outputs] if linear else outputs)
 
 
-def rest_values(simulation: Simulation) -> Tensor | None:
-    """Rest values (d,) of the modes in closed form; None for ntxent and for ReLU networks, which have none."""
-    if simulation.objective.loss == "ntxent" or simulation.objective.activation != "linear":
+@dataclass(frozen=True, eq=False)
+class Outlook:
+    """What the closed forms say on the modes of a linear network, in the order and the units of `mode_dimensions`.
+
+    Attributes:
+        rest: Rest values (k,), infinite where nothing stops the growth.
+        growth: Force at zero (k,), without weight decay; None for byol and simsiam, whose force at zero is 0.
+        forces: The force on each mode as a function of its size; None for byol and simsiam, and where the modes are not
+            common to both covariances, because they then disturb each other on their way.
+    """
+
+    rest: Float[Tensor, " k"]
+    growth: Float[Tensor, " k"] | None
+    forces: ModeForces | None
+
+
+def outlook(simulation: Simulation) -> Outlook | None:
+    """Predict the modes of a simulation; None for losses without closed forms, and for ReLU networks.
+
+    None as well for several layers with weight decay, and for byol and simsiam, on covariances that do not commute.
+    """
+    c, objective = simulation.configuration, simulation.objective
+    if isinstance(objective, SelfDistillation):
+        distilled = rest_of(c, simulation.task)
+        return None if distilled is None else Outlook(distilled.encoder, None, None)
+    if c.loss not in POPULATION_LOSSES or objective.activation != "linear":
         return None
-    return rest_singular_values(simulation.task, simulation.configuration.loss, simulation.configuration.temperature)
+    loss = (c.loss, objective.temperature, objective.invariance)
+    if have_common_modes(simulation.task):
+        forces = mode_forces(simulation.task, *loss)
+        variance = forces.rest_variance(c.weight_decay, c.depth)
+        rest = torch.where(variance > 0, variance / forces.view_var, 0.0).sqrt()
+        return Outlook(rest, forces.growth, forces)
+    if c.weight_decay and c.depth > 1:
+        return None
+    found = rest_modes(simulation.task, *loss[:2], invariance=loss[2], weight_decay=c.weight_decay)
+    _, u = generalised_modes(simulation.task)
+    growth = ((u.T @ population_limit(simulation.task, *loss).growth) * u.T).sum(-1)
+    # In the order of the generalised modes, which weight decay and barlow's metric turn.
+    along = ((u.T @ simulation.task.seen[0] @ found.directions).square() * found.variance.nan_to_num(posinf=0)).sum(-1)
+    variance = along if c.weight_decay or c.loss == "barlow" else found.variance
+    return Outlook(variance.sqrt(), growth, None)
 
 
-def escape_times(
-    simulation: Simulation, values: Float[Tensor, "*runs d"], growth: Float[Tensor, " d"] | None = None
-) -> Float[Tensor, " d"]:
-    """Flow time until each mode of a linear network escapes from its present singular value.
+def held_at_zero(simulation: Simulation, prediction: Outlook, values: Float[Tensor, "*runs k"]) -> Tensor | None:
+    """Which modes weight decay shrinks from their present size, although the loss alone would let them grow.
 
-    The closed form assumes aligned layers and a constant force. Balanced layers take exactly this long and all others
-    less. The force of finite batches fades further while other modes grow; escapes then come later than predicted.
+    One layer decays where the force at zero is at most w. More layers are bistable: a mode shrinks while
+    p^(2 - 2/L) x(p) is at most w.
 
     Args:
         simulation: The simulation.
+        prediction: Its outlook.
+        values: Present singular value of each mode, which the runs share on average.
+
+    Returns:
+        Truth values (k,); None without weight decay.
+    """
+    c = simulation.configuration
+    if not c.weight_decay or prediction.growth is None:
+        return None
+    if prediction.forces is None:
+        return prediction.rest == 0
+    p = values.reshape(-1, values.shape[-1]).mean(0).to(prediction.growth.dtype)
+    force = prediction.forces.at(p.square() * prediction.forces.view_var)
+    return (prediction.growth > 0) & (p ** (2 - 2 / c.depth) * force <= c.weight_decay) & (force > 0)
+
+
+def escape_times(
+    simulation: Simulation,
+    prediction: Outlook,
+    values: Float[Tensor, "*runs d"],
+    growth: Float[Tensor, " d"] | None = None,
+) -> Float[Tensor, " d"] | None:
+    """Flow time until each mode of a linear network escapes from its present singular value.
+
+    For byol and simsiam it is the time to half the variance at rest, which byol takes a little longer to reach.
+
+    The closed form assumes aligned layers and a constant force. Balanced layers take exactly this long and all others
+    less. The force of finite batches fades further while other modes grow; escapes then come later than predicted.
+    With weight decay it is the time to half of the rest value, of infinitely many samples.
+
+    Args:
+        simulation: The simulation.
+        prediction: Its outlook.
         values: Present singular value of each mode; the runs are averaged geometrically, because an escape time
             depends on log p (one layer) or on a power of p.
         growth: Rate of each mode; by default that of infinitely many samples at W = 0.
 
     Returns:
-        A time per mode from now on, infinite for one that never escapes.
+        A time per mode from now on, infinite for one that never escapes; None where modes disturb each other.
 
     References:
         docs/explanation/beyond-the-paper.md, section 5f.
     """
-    rest, task_modes = rest_values(simulation), modes(simulation.task)
-    assert rest is not None
-    if growth is None:
-        growth = growth_rates(simulation.task, simulation.configuration.loss, simulation.configuration.temperature)
+    depth, decay = simulation.configuration.depth, simulation.configuration.weight_decay
+    start = values.reshape(-1, values.shape[-1]).log().mean(0).exp()
+    if isinstance(simulation.objective, SelfDistillation):
+        found = rest_of(simulation.configuration, simulation.task)
+        assert found is not None
+        return byol_learning_times(found, start.to(torch.float64).cpu(), ESCAPED)
+    if prediction.forces is None or prediction.growth is None:
+        return None
+    start = start.to(prediction.growth.dtype)
+    if decay:
+        return prediction.forces.learning_times(start, 0.5, decay, depth).to(torch.float64)
+    growth = prediction.growth if growth is None else growth
     # An unbounded mode counts as escaped once its embedding variance reaches the kernel's width, 1.
-    target = torch.minimum(rest, task_modes.data_var.rsqrt())
-    start = values.reshape(-1, simulation.task.dim).log().mean(0).exp()
-    depth = simulation.configuration.depth
+    target = torch.minimum(prediction.rest, prediction.forces.view_var.rsqrt())
+    if simulation.objective.loss == "infonce":
+        target = torch.minimum(prediction.rest, modes(simulation.task).data_var.clamp_min(0).rsqrt())
     modewise = zip(start.tolist(), target.tolist(), growth.tolist(), strict=True)
     return torch.tensor([escape_time(p, p_end, x0, depth) for p, p_end, x0 in modewise], dtype=torch.float64)
 
@@ -78,10 +162,10 @@ def batch_growth(simulation: Simulation, product: Float[Tensor, "runs m d"]) -> 
         product: P of every run.
 
     Returns:
-        A rate per mode, along P's own directions v among equal modes; None for losses other than Eq. 2, and where the
-        rates overflow.
+        A rate per mode, along P's own directions v among equal modes; None for losses other than Eq. 2, for covariances
+        without common modes, and where the rates overflow.
     """
-    if simulation.objective.loss != "infonce":
+    if simulation.objective.loss != "infonce" or not have_common_modes(simulation.task):
         return None
     n = min(simulation.configuration.batch_size, MOST_PAIRS)
     anchor, positive = (

@@ -11,19 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dyncollapse.diagnostics.spectra import covariance_spectrum, mode_singular_values
+from dyncollapse.diagnostics.spectra import covariance_spectrum
 from dyncollapse.diagnostics.verdict import DimensionVerdict
 from dyncollapse.dynamics.comparison import relative_distance
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.model.losses import effective_negatives, infonce_weights
 from dyncollapse.model.networks import Weights, end_to_end, forward
+from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.runtime.files import read_json, write_json
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration
+from dyncollapse.simulation.dimensions import mode_dimensions
 from dyncollapse.simulation.outcome import Outcome
-from dyncollapse.simulation.prediction import MOST_PAIRS, escape_times, rest_values, time_per_step
+from dyncollapse.simulation.prediction import MOST_PAIRS, escape_times, outlook, time_per_step
+from dyncollapse.simulation.representation import probe_costs, representation_dimensions
 from dyncollapse.theory.equilibria import collapse_threshold
-from dyncollapse.theory.modes import at_threshold, modes
 from dyncollapse.theory.population import negatives_needed, population_valid
 
 RECORD = "run.json"
@@ -96,28 +98,36 @@ def recorded(folder: Path) -> dict[str, Trajectory]:
 
 
 def _prediction(simulation: Simulation) -> dict[str, Any]:
-    configuration = simulation.configuration
-    task_modes, rest = modes(simulation.task), rest_values(simulation)
+    end, predicted = mode_dimensions(simulation.weights, simulation.task), outlook(simulation)
+    count = int((~end.ratio[0].isnan()).sum())
     columns: dict[str, list[Any]] = {
-        "data_var": task_modes.data_var.tolist(),
-        "aug_var": task_modes.aug_var.tolist(),
-        "rho": task_modes.ratio.tolist(),
-        "rest_singular_value": [None] * simulation.task.dim,
-        "escape_time": [None] * simulation.task.dim,
+        "data_var": end.data_var[0, :count].tolist(),
+        "aug_var": end.aug_var[0, :count].tolist(),
+        "rho": end.ratio[0, :count].tolist(),
+        "rest_singular_value": [None] * count,
+        "escape_time": [None] * count,
     }
-    if rest is not None:
-        start = mode_singular_values(end_to_end(simulation.weights), task_modes.directions, task_modes.groups)
-        columns["rest_singular_value"] = [_finite(value) for value in rest.tolist()]
-        columns["escape_time"] = [_finite(time) for time in escape_times(simulation, start).tolist()]
-    threshold = (
-        None if rest is None else collapse_threshold(configuration.data_var, configuration.views, configuration.loss)
-    )
+    if predicted is not None:
+        columns["rest_singular_value"] = [_finite(value) for value in predicted.rest.tolist()]
+        times = escape_times(simulation, predicted, end.singular_value[..., :count])
+        if times is not None:
+            columns["escape_time"] = [_finite(time) for time in times.tolist()]
+    growth = None if predicted is None else predicted.growth
+    threshold = None if growth is None else _threshold(simulation.configuration)
     return {
         "threshold": threshold,
-        "at_threshold": 0 if threshold is None else int(at_threshold(task_modes.ratio).sum()),
+        "at_threshold": 0 if growth is None or threshold is None else int((growth == 0).sum()),
         "assumes": ["infinite batch", "no bias", "escape times: aligned layers near zero; at most these if unbalanced"],
+        "whitened": end.whitened,
         "modes": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
     }
+
+
+def _threshold(c: Configuration) -> float | None:
+    """The augmentation variance that collapses a mode of one layer; None where there is no such single number."""
+    if c.data_cov is not None or c.aug_cov is not None or c.views == "correlated" or (c.weight_decay and c.depth > 1):
+        return None
+    return collapse_threshold(c.data_var, c.views, c.loss, invariance=c.invariance, weight_decay=c.weight_decay)
 
 
 def _verdict(outcome: Outcome) -> dict[str, Any] | None:
@@ -161,9 +171,22 @@ def _summary(simulation: Simulation, path: Trajectory) -> dict[str, Any]:
         "imbalance_drift": path.imbalance_drift,
         "population_limit": population_limit(simulation, weights),
     }
+    summary |= _costs(simulation, path)
     return summary | {
         name: path.meta[name] for name in ("method", "rtol", "evaluations", "rest_time") if name in path.meta
     }
+
+
+def _costs(simulation: Simulation, path: Trajectory) -> dict[str, Any]:
+    """What a ridge probe of the embedding misses, and of the representation if there is one; linear networks only."""
+    if simulation.objective.activation != "linear" and len(path.weights) > 1:
+        return {}
+    by_mode, whole = probe_costs(simulation, path.final())
+    found: dict[str, Any] = {"probe_cost": float(whole.mean()), "probe_cost_by_mode": by_mode.mean(0).tolist()}
+    if (kept := representation_dimensions(simulation, path)) is not None:
+        found["representation_singular_values"] = kept.singular_value.mean(0).tolist()
+        found["representation_probe_cost"] = float(probe_costs(simulation, path.final()[:-1])[1].mean())
+    return found
 
 
 def _loss_offset(simulation: Simulation, path: Trajectory) -> float:
@@ -174,8 +197,10 @@ def _loss_offset(simulation: Simulation, path: Trajectory) -> float:
 
 def population_limit(simulation: Simulation, weights: Weights) -> dict[str, Any] | None:
     """Say whether batches of N behave as infinitely many samples at these weights; None without a closed form."""
-    if rest_values(simulation) is None:
+    if outlook(simulation) is None:
         return None
+    if isinstance(simulation.objective, SelfDistillation):  # there are no negatives
+        return {"negatives_needed": 0.0, "valid": True, "effective_negatives": None}
     product, task = end_to_end(weights).to(torch.float64), simulation.task.to(torch.float64)
     needed = negatives_needed(product, task, simulation.objective)
     return {

@@ -72,7 +72,9 @@ def _dynamics(
             steps=configuration.steps,
             objective=simulation.objective,
             biases=simulation.biases,
+            predictor=simulation.predictor,
             momentum=configuration.momentum,
+            weight_decay=configuration.weight_decay,
             progress=progress,
             threads=threads,
         )
@@ -85,7 +87,17 @@ def _dynamics(
             time,
             objective=simulation.objective,
             biases=simulation.biases,
+            predictor=simulation.predictor,
+            weight_decay=configuration.weight_decay,
             progress=progress,
             threads=threads,
         )
-    return population_flow(simulation.weights, simulation.task, time, objective=simulation.objective, progress=progress)
+    return population_flow(
+        simulation.weights,
+        simulation.task,
+        time,
+        objective=simulation.objective,
+        predictor=simulation.predictor,
+        weight_decay=configuration.weight_decay,
+        progress=progress,
+    )

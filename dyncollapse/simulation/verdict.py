@@ -8,10 +8,16 @@ from torch import Tensor
 
 from dyncollapse.diagnostics.shared_signal import family_margin
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, DimensionVerdict, Fate, Verdict
-from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.objective import Objective, named_loss
+from dyncollapse.model.pair_moments import Task
 from dyncollapse.simulation.dimensions import Dimensions
 from dyncollapse.theory.modes import at_threshold
+
+# Why a cause is open, by whether rho decides.
+OPEN = {
+    True: "rho may be on either side of 1: dead or waiting",
+    False: "which dimensions this loss lets live is not known in closed form: dead, suppressed or waiting",
+}
 
 
 def judge(
@@ -19,10 +25,13 @@ def judge(
     *,
     scale: float = 0.0,
     rest: Tensor | None = None,
+    growth: Tensor | None = None,
+    held: Tensor | None = None,
     escape: Tensor | None = None,
     time_per_step: float | None = None,
     room: int | None = None,
     outputs: int | None = None,
+    rho_decides: bool = True,
 ) -> Verdict:
     """Judge which dimensions collapsed, and why, from the mean over runs.
 
@@ -30,11 +39,14 @@ def judge(
     that is larger. A dimension that is not alive has collapsed. It is the first of these that applies:
 
     - structural, where no input direction leads to it (rho is NaN);
-    - dead, where rho >= 1: strong augmentation lets it rest at zero only;
+    - dead, where strong augmentation lets it rest at zero only: the predicted `growth` is not above 0, or without a
+      prediction rho >= 1;
+    - decayed, where weight decay holds it at zero and the loss alone would let it grow;
     - suppressed, where strong augmentation lets it rest only at a value too small to count, or at one that it has
       reached. Under two-sided views a sampled rho within its error of 1 counts as this, since views that are drawn
       alike never have rho above 1;
-    - unexplained, where a sampled rho is within its error of 1 under one-sided views;
+    - unexplained, where a sampled rho is within its error of 1 under one-sided views, and under a loss for which
+      rho = 1 is not known to be the threshold;
     - waiting: it has rho < 1 and grows, only slowly (implicit regularisation).
 
     No more than `room` dimensions can be alive at once. Of the waiting and unexplained ones beyond that number, those
@@ -45,11 +57,14 @@ def judge(
         scale: Singular value from which on the loss sees a dimension, see `natural_scale`. A network whose dimensions
             are all far below it, or zero, has collapsed altogether.
         rest: Predicted rest values (j,) of the first j dimensions.
+        growth: Predicted force at zero (j,) on these, without weight decay; it then decides in place of rho.
+        held: Whether weight decay holds each of these at zero (j,).
         escape: Flow time (j,) at which each of these escapes if it waits; infinite for never.
         time_per_step: Flow time per SGD step; the sentence then names steps as well.
         room: Width of the narrowest layer.
         outputs: Embedding dimension where it is less than k, the number of input modes: the sentence then counts
             dimensions of the embedding.
+        rho_decides: Whether the loss lets exactly the dimensions with rho < 1 grow from zero, see `rho_decides_fate`.
 
     Returns:
         The verdict, with one fate per dimension.
@@ -81,30 +96,43 @@ def judge(
     margin = torch.zeros_like(ratio)
     if dimensions.ratio_error is not None:
         margin = family_margin(k) * dimensions.ratio_error.reshape(-1, k).mean(0)
-    fates = [
-        Fate.ALIVE if value > threshold else _fate(rho, error, rests_low, dimensions.views)
-        for value, rho, error, rests_low in zip(
-            sigma.tolist(), ratio.tolist(), margin.tolist(), low.tolist(), strict=True
-        )
-    ]
+    rates: list[float | None] = [*([] if growth is None else growth.tolist()), *[None] * k][:k]
+    decayed: list[bool] = [*([] if held is None else held.tolist()), *[False] * k][:k]
+
+    def fate(j: int) -> Fate:
+        rho, error, rests_low = float(ratio[j]), float(margin[j]), bool(low[j])
+        if float(sigma[j]) > threshold:
+            return Fate.ALIVE
+        if math.isnan(rho):
+            return Fate.STRUCTURAL
+        if (rate := rates[j]) is not None:
+            return _predicted(rate, decayed[j], rests_low)
+        return _fate(rho, error, rests_low, dimensions.views) if rho_decides else Fate.UNEXPLAINED
+
+    fates = [fate(j) for j in range(k)]
     if room is not None:
         _give_room(fates, room, sigma if dimensions.ratio_error is not None else -ratio)
     times = [None] * k if escape is None else [*escape.tolist(), *[None] * (k - len(escape))]
     judged = tuple(
         DimensionVerdict(fate, time if fate is Fate.WAITING else None) for fate, time in zip(fates, times, strict=True)
     )
-    exactly = zip(fates, at_threshold(ratio).tolist(), strict=True)
-    on_threshold = sum(fate is Fate.DEAD and at for fate, at in exactly)
+    at = [rate == 0 for rate in rates] if growth is not None else at_threshold(ratio).tolist()
+    on_threshold = sum(fate is Fate.DEAD and exactly for fate, exactly in zip(fates, at, strict=True))
     escapes = sorted(one.escape_time for one in judged if one.escape_time is not None)
     waits = _ends([moment(time, time_per_step) for time in escapes])
     fewer = outputs if outputs is not None and outputs < k else None
-    return Verdict(judged, threshold, _sentence(fates, on_threshold, waits, room, fewer), fewer)
+    return Verdict(judged, threshold, _sentence(fates, on_threshold, waits, room, fewer, OPEN[rho_decides]), fewer)
+
+
+def _predicted(growth: float, decayed: bool, rests_low: bool) -> Fate:
+    """The fate of a collapsed dimension whose force at zero is known, before the layers' widths are considered."""
+    if growth <= 0:
+        return Fate.DEAD
+    return Fate.DECAYED if decayed else Fate.SUPPRESSED if rests_low else Fate.WAITING
 
 
 def _fate(rho: float, error: float, rests_low: bool, views: str) -> Fate:
-    """The fate of a collapsed dimension, before the layers' widths are considered."""
-    if math.isnan(rho):
-        return Fate.STRUCTURAL
+    """The fate of a collapsed dimension by its rho, before the layers' widths are considered."""
     if rho - error >= 1:
         return Fate.DEAD
     if rests_low or (views == "two-sided" and 0 < error < math.inf and rho + error >= 1):
@@ -120,32 +148,53 @@ def _give_room(fates: list[Fate], room: int, order: Tensor) -> None:
         fates[k] = Fate.STRUCTURAL
 
 
-def natural_scale(task: GaussianTask, objective: Objective) -> float:
+def rho_decides_fate(objective: Objective) -> bool:
+    """Whether rho = 1 separates the dimensions that die under this loss from those that grow.
+
+    It does where the loss compares positive with negative pairs. VICReg and Barlow Twins have no negatives: their
+    thresholds, where they have any, are others, and depend on the coefficients of their terms.
+
+    Args:
+        objective: A loss by name.
+
+    Returns:
+        True for infonce, dot, ntxent and spectral.
+
+    Raises:
+        ValueError: For an objective with a loss of one's own.
+    """
+    return named_loss(objective) in ("infonce", "dot", "ntxent", "spectral")
+
+
+def natural_scale(task: Task, objective: Objective, *, whitened: bool = False) -> float:
     """The value of `Dimensions.singular_value` at which embeddings reach the scale of the loss.
 
     Embeddings reach it at a standard deviation of 1 for infonce, the width of its kernel; of the square root of the
-    temperature for dot; and of 1 for spectral. ntxent has no scale. For linear networks the result is that standard
-    deviation over the largest one of the data.
+    temperature for dot; and of 1 for spectral, vcreg, vicreg and barlow. ntxent and barlow-normalised have no scale.
+    For linear networks the result is that standard deviation over the largest one of the data.
 
     Args:
         task: The covariances.
         objective: Loss, temperature and activation.
+        whitened: Whether the dimensions are whitened, see `Dimensions`; the result is then that standard deviation.
 
     Returns:
         A singular value of P for linear networks, a standard deviation of the embedding for ReLU networks; 0 for
-        ntxent.
+        ntxent and barlow-normalised.
 
     Raises:
         ValueError: For an objective with a value of its own, whose scale is unknown.
 
     Examples:
+        >>> from dyncollapse import GaussianTask
         >>> natural_scale(GaussianTask.block(2, 1, aug_strength=1.0, data_var=4.0), Objective())
         0.5
     """
-    widths = {"infonce": 1.0, "dot": (objective.temperature or 0.0) ** 0.5, "spectral": 1.0, "ntxent": 0.0}
-    width = widths[named_loss(objective)]
-    largest = float(torch.linalg.eigvalsh(task.data_cov.to(torch.float64))[-1]) ** 0.5
-    return width if objective.activation == "relu" or width == 0 else width / largest
+    widths = {"dot": (objective.temperature or 0.0) ** 0.5, "ntxent": 0.0, "barlow-normalised": 0.0}
+    width = widths.get(named_loss(objective), 1.0)
+    if objective.activation == "relu" or width == 0 or whitened:
+        return width
+    return width / float(torch.linalg.eigvalsh(task.data_cov.to(torch.float64))[-1]) ** 0.5
 
 
 def moment(time: float, time_per_step: float | None = None) -> str:
@@ -164,18 +213,25 @@ def moment(time: float, time_per_step: float | None = None) -> str:
     return "t = {} (step {})".format(*three) if time_per_step else f"t = {next(three)}"
 
 
-def _sentence(fates: Sequence[Fate], on_threshold: int, waits: str, room: int | None, outputs: int | None) -> str:
+def _sentence(
+    fates: Sequence[Fate], on_threshold: int, waits: str, room: int | None, outputs: int | None, why_open: str
+) -> str:
     counts = {fate: fates.count(fate) for fate in Fate}
     total, unfed = len(fates), ""
     dead, low = counts[Fate.DEAD], counts[Fate.SUPPRESSED]
     lost = dead + low
     if outputs is not None:
-        # Any mode may fill any dimension of the embedding. Those that no alive or waiting mode fills are lost to
-        # augmentation.
+        # Any mode may fill any dimension of the embedding. Those that no alive, waiting or decayed mode fills are lost
+        # to augmentation.
         passed = min(outputs, room or outputs)
         total, counts[Fate.STRUCTURAL] = outputs, outputs - passed
         left = passed
-        for fate in (Fate.ALIVE, Fate.WAITING, Fate.UNEXPLAINED):  # more may be alive in the mean over runs
+        for fate in (
+            Fate.ALIVE,
+            Fate.WAITING,
+            Fate.UNEXPLAINED,
+            Fate.DECAYED,
+        ):  # more may be alive in the mean over runs
             counts[fate] = min(counts[fate], left)
             left -= counts[fate]
         lost, on_threshold = left, 0
@@ -195,12 +251,13 @@ def _sentence(fates: Sequence[Fate], on_threshold: int, waits: str, room: int | 
         ends = both if dead and low else "dead" if dead else "too low at rest"
         exactly = f", {on_threshold} of them at the threshold" if on_threshold else ""
         parts.append(f"{lost} by strong augmentation ({ends}{exactly})")
+    if counts[Fate.DECAYED]:
+        parts.append(f"{counts[Fate.DECAYED]} by weight decay (the loss alone would let them grow)")
     if counts[Fate.WAITING]:
         reason = f"data beats augmentation there: waiting{waits}"
         parts.append(f"{counts[Fate.WAITING]} by implicit regularization ({reason})")
     if counts[Fate.UNEXPLAINED]:
-        reason = "rho may be on either side of 1: dead or waiting"
-        parts.append(f"{counts[Fate.UNEXPLAINED]} for a cause that is open ({reason})")
+        parts.append(f"{counts[Fate.UNEXPLAINED]} for a cause that is open ({why_open})")
     listed = ", ".join(parts[:-1]) + " and " + parts[-1] if parts[1:] else parts[0]
     return f"{gone} of {total} dimensions collapsed: {listed}.{unfed}"
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from dyncollapse.runtime.files import printable
@@ -20,8 +21,31 @@ MOST_POINTS = 2 * 10**5
 MOST_DIGITS = 100
 # Settings that do not change the results, only where and how fast they are computed.
 NOT_HASHED = ("out", "threads")
+# Settings that were added later, with the values at which they leave every point the name of its results on disk.
+ADDED_LATER = {
+    "invariance": None,
+    "data_cov": None,
+    "aug_cov": None,
+    "view_corr": None,
+    "widths": None,
+    "weight_decay": 0.0,
+    "predictor_rate": None,
+    "target_momentum": None,
+    "ridge": 0.01,
+}
+# Settings that name a file: its content counts, not its name.
+FILES = ("data_cov", "aug_cov", "view_corr")
 # Settings that `resolve` derives from others; those others are preferred as axes of a grid.
-IMPLIED = ("aug_dim", "views", "temperature", "init_scale", "init_rate")
+IMPLIED = (
+    "aug_dim",
+    "views",
+    "temperature",
+    "invariance",
+    "predictor_rate",
+    "target_momentum",
+    "init_scale",
+    "init_rate",
+)
 KINDS = settings_of(Configuration)
 
 
@@ -198,9 +222,22 @@ def _brief(value: Any) -> str:
     return quoted(value).strip("'").removesuffix(".0")
 
 
+def _content(path: str) -> str:
+    """A digest of a file, or the text itself where there is no such file."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return path
+
+
 def point_hash(configuration: Configuration) -> str:
     """The name of a configuration in a sweep: 16 hexadecimal digits, independent of where it runs and is saved."""
-    settings = {name: value for name, value in configuration.as_dict().items() if name not in NOT_HASHED}
+    settings = {
+        name: _content(value) if name in FILES else value
+        for name, value in configuration.as_dict().items()
+        if name not in NOT_HASHED and not (name in ADDED_LATER and value == ADDED_LATER[name])
+    }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

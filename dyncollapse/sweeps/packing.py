@@ -7,7 +7,7 @@ import torch
 
 from dyncollapse.dynamics.ensemble import blow_up_bound
 from dyncollapse.dynamics.training import Diverged, train
-from dyncollapse.dynamics.trajectory import Trajectory
+from dyncollapse.dynamics.trajectory import Trajectory, parameter_fields, parameters_of
 from dyncollapse.model.networks import end_to_end
 from dyncollapse.model.streams import join_streams, numbers_per_step
 from dyncollapse.simulation.build import Simulation
@@ -67,7 +67,7 @@ def best_runs(configuration: Configuration) -> int:
         16
     """
     cached = CACHED if configuration.device == "cpu" else CACHED_GPU
-    return max(1, cached // numbers_per_step(configuration.batch_size, max(configuration.widths)))
+    return max(1, cached // numbers_per_step(configuration.batch_size, max(configuration.layer_widths)))
 
 
 def train_together(simulations: Sequence[Simulation], threads: int | None = None) -> list[Trajectory]:
@@ -83,6 +83,7 @@ def train_together(simulations: Sequence[Simulation], threads: int | None = None
     Raises:
         Diverged: When any of the points leaves its bounds. Training each alone then shows which.
     """
+    distilled = simulations[0].predictor is not None
     shared, runs = simulations[0].configuration, [one.configuration.runs for one in simulations]
     path = train(
         tuple(torch.cat(layers) for layers in zip(*(one.weights for one in simulations), strict=True)),
@@ -91,16 +92,17 @@ def train_together(simulations: Sequence[Simulation], threads: int | None = None
         steps=shared.steps,
         objective=simulations[0].objective,
         biases=tuple(torch.cat(layers) for layers in zip(*(one.biases for one in simulations), strict=True)),
+        predictor=torch.cat([one.predictor for one in simulations if one.predictor is not None]) if distilled else None,
         momentum=shared.momentum,
+        weight_decay=shared.weight_decay,
         threads=threads,
     )
-    weights, biases = ([layer.split(runs, 1) for layer in layers] for layers in (path.weights, path.biases))
+    parts = [values.split(runs, 1) for values in parameters_of(path)]
     split = []
     for i, (simulation, loss) in enumerate(zip(simulations, path.loss.split(runs, 1), strict=True)):
         meta = path.meta | {"seconds": path.meta["seconds"] * runs[i] / sum(runs)}
-        own = replace(
-            path, weights=tuple(w[i] for w in weights), biases=tuple(b[i] for b in biases), loss=loss, meta=meta
-        )
+        fields = parameter_fields([values[i] for values in parts], len(path.weights))
+        own = replace(path, loss=loss, meta=meta, **fields)
         check_bound(simulation, own)
         split.append(own)
     return split

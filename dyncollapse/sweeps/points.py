@@ -20,7 +20,7 @@ from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.report import RECORD, save
 from dyncollapse.simulation.run import run
-from dyncollapse.sweeps.grid import point_hash
+from dyncollapse.sweeps.grid import ADDED_LATER, point_hash
 from dyncollapse.sweeps.packing import train_together
 from dyncollapse.sweeps.schemas import Report
 
@@ -188,7 +188,7 @@ def as_configuration(values: Mapping[str, Any]) -> Configuration:
     """Make a configuration from the output of `Configuration.as_dict` that was read from JSON.
 
     Args:
-        values: Settings by name; "versions" may stand among them.
+        values: Settings by name; "versions" may stand among them, and settings that were added later may be missing.
 
     Returns:
         The configuration.
@@ -196,4 +196,5 @@ def as_configuration(values: Mapping[str, Any]) -> Configuration:
     Raises:
         ValueError: For anything else.
     """
-    return from_values(Configuration, {name: value for name, value in values.items() if name != "versions"})
+    known = ADDED_LATER | {name: value for name, value in values.items() if name != "versions"}
+    return from_values(Configuration, known)

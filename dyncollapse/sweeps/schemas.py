@@ -55,6 +55,8 @@ class Summary(TypedDict):
     time: Number
     seconds: Number
     product_singular_values: Column
+    probe_cost: NotRequired[Number]
+    representation_probe_cost: NotRequired[Number]
 
 
 class Distance(TypedDict):

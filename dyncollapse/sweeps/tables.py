@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # In a column's name, between a dynamics and the rank of a singular value.
 SIGMA = "_sigma_"
+# What collapse costs; linear networks only.
+PRICES = ("probe_cost", "representation_probe_cost")
 
 
 def as_row(name: str, configuration: Configuration, report: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,7 +34,8 @@ def as_row(name: str, configuration: Configuration, report: Mapping[str, Any]) -
     Returns:
         Values by column. `collapse_threshold` is the closed form's smallest augmentation variance that collapses a
         mode; `at_threshold` counts the modes with exactly that variance, up to round-off; `collapsed_below` is the
-        singular value below which a dimension counts as collapsed.
+        singular value below which a dimension counts as collapsed; `probe_cost` is the share of the data's variance
+        that a ridge probe of the embedding misses.
     """
     row = {"point": name} | {key: value for key, value in vars(configuration).items() if key not in NOT_HASHED}
     verdict = report["verdict"]
@@ -44,6 +47,7 @@ def as_row(name: str, configuration: Configuration, report: Mapping[str, Any]) -
         row[other] = (report[other] or {}).get("relative_distance")
     for dynamics, found in report["dynamics"].items():
         row |= {f"{dynamics}_{key}": found[key] for key in ("loss", "time", "seconds")}
+        row |= {f"{dynamics}_{key}": found[key] for key in PRICES if key in found}
         row |= {f"{dynamics}{SIGMA}{i}": value for i, value in enumerate(found["product_singular_values"], 1)}
     return row
 

@@ -48,6 +48,8 @@ def collapse_threshold(
     Examples:
         >>> collapse_threshold(0.5), collapse_threshold(0.5, "two-sided")  # k = 1 in the paper's Fig. 3
         (1.0, None)
+        >>> collapse_threshold(0.5, "two-sided", "vcreg", invariance=3.0)
+        0.25
     """
     for name, value, allowed in (("views", views, VIEWS), ("loss", loss, LOSSES)):
         if value not in allowed:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.model.losses import loss_temperature
+from dyncollapse.model.losses import loss_invariance, loss_temperature
 from dyncollapse.model.pair_moments import Task
 
 POPULATION_LOSSES = ("infonce", "dot", "spectral", "vcreg", "barlow")
@@ -104,22 +104,6 @@ def dot_temperature(loss: str, temperature: float | None) -> float:
 
 
 def vcreg_invariance(loss: str, invariance: float | None) -> float:
-    """Coefficient lambda / mu of vcreg in closed forms.
-
-    Args:
-        loss: A loss by name.
-        invariance: Of vcreg, or None.
-
-    Returns:
-        The coefficient, 1 unless given.
-
-    Raises:
-        ValueError: For one out of range, and one for a loss that has none.
-    """
-    if invariance is None:
-        return 1.0
-    if loss != "vcreg":
-        raise ValueError(f"invariance is {invariance}, but the {loss} loss has none; it belongs to vcreg")
-    if not 0 <= invariance < float("inf"):
-        raise ValueError(f"invariance is {invariance}; it must be finite and at least 0")
-    return invariance
+    """Coefficient lambda / mu in closed forms: that of vcreg, and 1 for others; ValueError as `loss_invariance`."""
+    found = loss_invariance(loss, invariance)
+    return 1.0 if found is None else found

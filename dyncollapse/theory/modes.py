@@ -68,13 +68,11 @@ def modes(task: Task) -> Modes:
         [0.0, 3.0]
     """
     s, a = task.equivalent
-    scale = float(torch.linalg.matrix_norm(s) * torch.linalg.matrix_norm(a))
-    commutator = float(torch.linalg.matrix_norm(s @ a - a @ s))
-    tolerance = 100 * task.dim * torch.finfo(s.dtype).eps
-    if commutator > tolerance * scale:
+    tolerance = _commuting(task)
+    if (found := relative_commutator(task)) > tolerance:
         raise ValueError(
-            f"data and augmentation covariance do not commute (relative commutator {commutator / scale:.2g}) and have "
-            "no common modes; use generalised_modes and rest_modes, which need none"
+            f"data and augmentation covariance do not commute (relative commutator {found:.2g}) and have no common "
+            "modes; use generalised_modes and rest_modes, which need none"
         )
     # Eigenvectors of a generic combination are common ones. The factor sqrt(2) makes it unlikely that two distinct
     # pairs (s, a) give the same eigenvalue.
@@ -94,6 +92,22 @@ def modes(task: Task) -> Modes:
         for _, group in itertools.groupby(range(task.dim), key=lambda k: (float(data_var[k]), float(aug_var[k])))
     ]
     return Modes(data_var, aug_var, directions, groups, ratio)
+
+
+def relative_commutator(task: Task) -> float:
+    """|S A - A S| / (|S| |A|) in Frobenius norm, 0 where one of them vanishes."""
+    s, a = task.equivalent
+    scale = float(torch.linalg.matrix_norm(s) * torch.linalg.matrix_norm(a))
+    return float(torch.linalg.matrix_norm(s @ a - a @ s)) / scale if scale else 0.0
+
+
+def have_common_modes(task: Task) -> bool:
+    """Whether data and augmentation covariance commute up to round-off, so that `modes` are defined."""
+    return relative_commutator(task) <= _commuting(task)
+
+
+def _commuting(task: Task) -> float:
+    return 100 * task.dim * torch.finfo(task.seen[0].dtype).eps
 
 
 def augmentation_ratio(data_var: Tensor, aug_var: Tensor, views: str) -> Tensor:

@@ -6,12 +6,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.objective import Objective, named_loss
 from dyncollapse.model.own_loss import LossWithPopulation
+from dyncollapse.model.pair_moments import Task
 from dyncollapse.model.precision import outside_autocast
-
-POPULATION_LOSSES = ("infonce", "dot", "spectral")
+from dyncollapse.theory.limits import POPULATION_LOSSES, Limit, population_limit
 
 POPULATION_FACTOR = 10
 """Batches of at least POPULATION_FACTOR x `negatives_needed` pairs count as infinitely many samples.
@@ -24,13 +23,12 @@ p^2 can be half of it. `population_valid` applies the rule.
 
 
 @outside_autocast
-def population_loss(
-    product: Float[Tensor, "*runs m d"], task: GaussianTask, objective: Objective
-) -> Float[Tensor, "*runs"]:
+def population_loss(product: Float[Tensor, "*runs m d"], task: Task, objective: Objective) -> Float[Tensor, "*runs"]:
     """Loss in the limit of infinitely many negatives, up to log N, for a linear network with product P.
 
     infonce: tr(P A_e P^T) / 2 - logdet(I + C) / 2 - tr((I + C)^-1 C) / 2 with C = P S_e P^T;
-    dot: -tr(P S P^T) / tau + tr[(P S_e P^T)^2] / (2 tau^2); spectral: -2 tr(P S P^T) + tr[(P S_e P^T)^2].
+    dot: -tr(P G P^T) / tau + tr[(P S_e P^T)^2] / (2 tau^2); spectral: -2 tr(P G P^T) + tr[(P S_e P^T)^2];
+    vcreg: |P S_e P^T - I|^2 + lambda tr(P A_e P^T); barlow: |P G P^T - I|^2. G is S for independent noise.
 
     Args:
         product: P (*runs, m, d).
@@ -48,6 +46,7 @@ def population_loss(
         docs/explanation/beyond-the-paper.md, section 5a.
 
     Examples:
+        >>> from dyncollapse import GaussianTask
         >>> population_loss(torch.zeros(2, 2), GaussianTask.block(2, 1, dtype=torch.float32), Objective()).item()
         0.0
     """
@@ -65,18 +64,22 @@ def population_loss(
             - torch.logdet(identity_plus_c)
             - _trace(torch.linalg.solve_ex(identity_plus_c, c).result)  # which does not raise
         ) / 2
-    attract, repel = bilinear_rates(objective)
-    return -attract * _trace(product @ task.data_cov @ product.mT) + repel * _trace(c @ c)
+    limit = objective_limit(task, objective)
+    assert limit.repulsion is not None
+    spread = product @ limit.metric @ product.mT
+    attraction = _trace(product @ limit.growth @ product.mT)
+    return limit.repulsion / 4 * _trace(spread @ spread) - attraction / 2 + limit.per_output * product.shape[-2]
 
 
 @outside_autocast
 def population_force(
-    product: Float[Tensor, "*runs m d"], task: GaussianTask, objective: Objective
+    product: Float[Tensor, "*runs m d"], task: Task, objective: Objective
 ) -> Float[Tensor, "*runs d d"]:
     """X_pop with dL/dP = -P X_pop, the gradient of `population_loss`.
 
     infonce: P X_pop = [(I + C)^-1 + (I + C)^-2] P S_e - P A_e with C = P S_e P^T, equal to the symmetric form
-    X_pop = S_e^(1/2) [(I + K)^-1 + (I + K)^-2] S_e^(1/2) - A_e with K = S_e^(1/2) P^T P S_e^(1/2).
+    X_pop = S_e^(1/2) [(I + K)^-1 + (I + K)^-2] S_e^(1/2) - A_e with K = S_e^(1/2) P^T P S_e^(1/2). The others:
+    X_pop = X0 - r M P^T P M, see `Limit`.
 
     Args:
         product: P (*runs, m, d).
@@ -93,6 +96,7 @@ def population_force(
         docs/explanation/beyond-the-paper.md, section 5a.
 
     Examples:
+        >>> from dyncollapse import GaussianTask
         >>> task = GaussianTask.block(2, 1, aug_strength=1.0, data_var=0.5)
         >>> force = population_force(torch.zeros(2, 2, dtype=torch.float64), task, Objective())
         >>> force.diagonal().round(decimals=9).tolist()  # 2 s - a: the second mode is at its threshold
@@ -107,12 +111,12 @@ def population_force(
 
 @outside_autocast
 def population_jacobian(
-    product: Float[Tensor, "m d"], task: GaussianTask, objective: Objective
+    product: Float[Tensor, "m d"], task: Task, objective: Objective
 ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d m d"]]:
     """P X_pop and its derivative with respect to P.
 
     dX = -sum_i L_i (dP^T P + P^T dP) R_i with symmetric L_i, R_i: (N1, N1 + N2) and (N2, N1) for infonce, where
-    N_q = S_e^(1/2) (I + K)^-q S_e^(1/2), and one multiple of (S_e, S_e) for the bilinear losses.
+    N_q = S_e^(1/2) (I + K)^-q S_e^(1/2), and r (M, M) for the others.
 
     Args:
         product: P (m, d) of one run.
@@ -129,6 +133,7 @@ def population_jacobian(
         docs/explanation/beyond-the-paper.md, section 5a.
 
     Examples:
+        >>> from dyncollapse import GaussianTask
         >>> task = GaussianTask.block(1, 0, data_var=0.5)  # at P = 0, X = 2 s = 1
         >>> pulled, derivative = population_jacobian(torch.zeros(1, 1, dtype=torch.float64), task, Objective())
         >>> round(derivative.item(), 9)
@@ -148,14 +153,16 @@ def population_jacobian(
 
 @outside_autocast
 def negatives_needed(
-    product: Float[Tensor, "*runs m d"], task: GaussianTask, objective: Objective | None = None
+    product: Float[Tensor, "*runs m d"], task: Task, objective: Objective | None = None
 ) -> Float[Tensor, "*runs"]:
     """How many negatives the population limit needs: E[k^2] / E[k]^2 of one negative's kernel k, mean over anchors.
 
     To first order the loss of N pairs falls short of its limit by (this - 1) / 2N, and by the positive's own term,
     which is of similar size. For infonce it is prod_k (1 + c_k)^(3/2) / (1 + 3 c_k)^(1/2) over the eigenvalues c_k of
     C = P S_e P^T. For dot it is det(I - 2 C^2 / tau^2)^(-1/2), infinite once 2 c_k^2 >= tau^2 for some k. For spectral
-    it is 0, since that loss has the population's expectation at every N.
+    it is 0, since that loss has the population's expectation at every N. For vcreg and barlow, which have no negatives,
+    it is the number of pairs from which on the repulsion of N pairs, r/4 tr(C^2) [1 + this / N], is that of the limit:
+    1 + tr(C)^2 / tr(C^2), and for barlow 1 + tr(C)^2 / tr[(P G P^T)^2].
 
     Args:
         product: P (*runs, m, d).
@@ -172,6 +179,7 @@ def negatives_needed(
         docs/explanation/beyond-the-paper.md, section 5h.
 
     Examples:
+        >>> from dyncollapse import GaussianTask
         >>> task, grown = GaussianTask.block(16, 8), 4 * torch.eye(16, dtype=torch.float64)
         >>> negatives_needed(0 * grown, task).item(), f"{negatives_needed(grown, task):.0e}"  # at zero, and grown
         (1.0, '5e+11')
@@ -185,13 +193,17 @@ def negatives_needed(
         return ((3 * torch.log1p(c) - torch.log1p(3 * c)).sum(-1) / 2).exp()
     if objective.loss == "spectral":
         return torch.zeros_like(c.sum(-1))
+    if objective.loss in ("vcreg", "barlow"):
+        limit = objective_limit(task, objective)
+        repelled = torch.linalg.eigvalsh(product @ limit.metric @ product.mT).square().sum(-1)
+        return 1 + torch.where(repelled > 0, c.sum(-1).square() / repelled, 0.0)
     assert objective.temperature is not None
     left = 1 - 2 * (c / objective.temperature).square()
     return (-left.clamp_min(0).log().sum(-1) / 2).exp()
 
 
 def population_valid(
-    product: Float[Tensor, "*runs m d"], task: GaussianTask, batch_size: int, objective: Objective | None = None
+    product: Float[Tensor, "*runs m d"], task: Task, batch_size: int, objective: Objective | None = None
 ) -> Bool[Tensor, "*runs"]:
     """Whether batches of N pairs behave as the population: N >= POPULATION_FACTOR negatives_needed.
 
@@ -211,6 +223,7 @@ def population_valid(
         docs/explanation/beyond-the-paper.md, section 5h.
 
     Examples:
+        >>> from dyncollapse import GaussianTask
         >>> sizes = torch.tensor([0.0, 1.0, 4.0], dtype=torch.float64)  # of P, one per run
         >>> products = sizes[:, None, None] * torch.eye(4, dtype=torch.float64)
         >>> population_valid(products, GaussianTask.block(4, 2), 128).tolist()
@@ -230,7 +243,7 @@ def check_population(objective: Objective) -> None:
     if named_loss(objective) not in POPULATION_LOSSES or objective.activation != "linear":
         raise ValueError(
             f"the population flow of {objective.loss} with {objective.activation} layers has no closed form; "
-            "use a linear network with infonce, dot or spectral, or the sample flow"
+            f"use a linear network with one of {', '.join(POPULATION_LOSSES)}, or the sample flow"
         )
 
 
@@ -249,8 +262,8 @@ def _of_shape(values: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
     return values
 
 
-def _check_product(product: Tensor, task: GaussianTask) -> None:
-    cov = task.data_cov
+def _check_product(product: Tensor, task: Task) -> None:
+    cov = task.seen[0]
     if product.shape[-1] != task.dim or product.dtype != cov.dtype:
         raise ValueError(
             f"the product is {tuple(product.shape)} of {product.dtype}, the task has {task.dim} inputs of {cov.dtype}; "
@@ -258,29 +271,32 @@ def _check_product(product: Tensor, task: GaussianTask) -> None:
         )
 
 
-def bilinear_rates(objective: Objective) -> tuple[float, float]:
-    """(a, b) of the loss -a tr(P S P^T) + b tr[(P S_e P^T)^2]."""
-    if objective.loss == "spectral":
-        return 2.0, 1.0
-    assert objective.temperature is not None
-    return 1 / objective.temperature, 1 / (2 * objective.temperature**2)
+def objective_limit(task: Task, objective: Objective) -> Limit:
+    """Population limit of an objective.
+
+    Args:
+        task: Covariances or moments, and view convention.
+        objective: A named loss with a closed form, with linear layers.
+
+    Returns:
+        Its force at zero and its repulsion.
+    """
+    return population_limit(task, named_loss(objective), objective.temperature, objective.invariance)
 
 
 def _trace(matrix: Tensor) -> Tensor:
     return matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
 
 
-def _force_and_kernels(
-    product: Tensor, task: GaussianTask, objective: Objective
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def _force_and_kernels(product: Tensor, task: Task, objective: Objective) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """X, and the L_i and R_i of its derivative; see `population_jacobian`."""
     check_population(objective)
     _check_product(product, task)
-    s_e, a_e = task.seen
     if objective.loss != "infonce":
-        attract, repel = bilinear_rates(objective)
-        left = 4 * repel * s_e
-        return 2 * attract * task.data_cov - left @ product.mT @ product @ s_e, [left], [s_e]
+        limit = objective_limit(task, objective)
+        assert limit.repulsion is not None
+        left = limit.repulsion * limit.metric
+        return limit.growth - left @ product.mT @ product @ limit.metric, [left], [limit.metric]
     root = task.seen_root
     seen = product @ root
     k = seen.mT @ seen
@@ -288,4 +304,4 @@ def _force_and_kernels(
     half = torch.linalg.inv(k) @ root
     first, second = root @ half, half.mT @ half
     both = first + second
-    return both - a_e, [first, second], [both, first]
+    return both - task.seen[1], [first, second], [both, first]

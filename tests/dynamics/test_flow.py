@@ -133,11 +133,11 @@ def test_two_frozen_layers_blow_up_in_finite_time(late):
         assert float(path.product[i]) == pytest.approx(p0 / (1 - t), rel=1e-7)
 
 
-@pytest.mark.parametrize("loss", ["infonce", "dot", "ntxent"])
+@pytest.mark.parametrize("loss", ["infonce", "dot", "ntxent", "vcreg", "barlow"])
 def test_rotated_data_rotate_the_first_layer(loss, generator):
     weights, pairs = draw(generator, 2, "two-sided")
     q, r = rotation(generator, 4), rotation(generator, 4)
-    flow = partial(sample_flow, time=1.0, objective=Objective(loss, None if loss == "infonce" else 1.0))
+    flow = partial(sample_flow, time=1.0, objective=Objective(loss, 1.0 if loss in ("dot", "ntxent") else None))
     here = flow(weights, pairs)
     turned = Pairs(pairs.anchor @ q.T, pairs.positive @ q.T, pairs.views)
     there = flow((weights[0] @ q.T, r @ weights[1]), turned)

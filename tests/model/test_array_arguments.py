@@ -70,6 +70,8 @@ def arguments(make, dtype=torch.float64):
         "alignment_matrix": {"w1": w1, "w2": w2},
         "alignment_report": {"w1": w1, "w2": w2},
         "alignment_velocity": {"w1": w1, "w2": w2, "pull": moved},
+        "barlow": {"z": z, "z_pos": z_pos},
+        "barlow_normalised": {"z": z, "z_pos": z_pos},
         "block_alignment": {"w1": w1, "w2": w2},
         "blockwise_covariance": {"x": z, "x_pos": z_pos, "z": z, "z_pos": z_pos},
         "contrastive_covariance": {"x": z, "x_pos": z_pos, "alpha": make(WEIGHTS), "negatives": z_pos},
@@ -116,6 +118,8 @@ def arguments(make, dtype=torch.float64):
         "spectral": views,
         "spectral_gradients": views,
         "train": {"weights": layers, "pairs": drawn, "lr": 0.01, "steps": 2, "biases": [make([1, 2, 3])] * 2},
+        "vcreg": {"z": z, "z_pos": z_pos, "invariance": 0.5},
+        "vicreg": {"z": z, "z_pos": z_pos, "invariance": 0.5},
     }
 
 

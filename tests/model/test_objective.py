@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers import reference
 from helpers.constants import set_constant
+from helpers.gradients import assert_as_one, by_autograd
 from helpers.reference import CASES
 
 from dyncollapse import GaussianTask, Objective, gaussian_init, sample_flow, stack_pairs, train, uniform_biases
@@ -76,6 +77,29 @@ def test_temperature_is_the_authors_unless_given(loss, generator):
         torch.testing.assert_close(Objective(loss, temperature).value(weights, pairs), slow, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("views", ["one-sided", "two-sided"])
+@pytest.mark.parametrize("loss", ["vcreg", "vicreg"])
+def test_invariance_is_one_unless_given(loss, views, generator):
+    weights, _, pairs = draw(generator, views, 1)
+    assert Objective(loss).invariance == 1.0
+    assert Objective("barlow").invariance is Objective().invariance is None
+    z, z_pos = (x @ weights[0].T for x in (pairs.anchor, pairs.positive))
+    for invariance in (0.0, 1.0, 3.0):
+        slow = reference.loss(loss, z, z_pos, views, invariance=invariance)
+        objective = Objective(loss, invariance=invariance)
+        torch.testing.assert_close(objective.value(weights, pairs), slow, rtol=1e-12, atol=1e-13)
+        assert_as_one(objective.gradient(weights, pairs), by_autograd(objective, weights, pairs), 1e-12)
+
+
+def test_only_relu_and_the_hinge_have_kinks():
+    assert [Objective(loss).smooth(3) for loss in reference.LOSSES] == [loss != "vicreg" for loss in reference.LOSSES]
+    assert [Objective(activation="relu").smooth(layers) for layers in (1, 2)] == [True, False]
+    assert [Objective(loss).has_force for loss in reference.LOSSES] == [
+        loss in reference.FORCED for loss in reference.LOSSES
+    ]
+    assert not Objective(lambda z, z_pos, _: (z - z_pos).square().sum(-1).mean(-1)).has_force
+
+
 def test_relu_matters_from_the_second_layer_on(generator):
     for depth in (1, 2):
         weights, _, pairs = draw(generator, "one-sided", depth)
@@ -101,6 +125,16 @@ def test_objective_is_immutable():
         ({"loss": "ntxent", "temperature": -1.0}, "temperature is -1.0"),
         ({"loss": "dot", "temperature": float("inf")}, "temperature is inf"),
         ({"loss": "dot", "temperature": float("nan")}, "temperature is nan"),
+        ({"loss": "vcreg", "temperature": 0.5}, "temperature is 0.5, but the vcreg loss has none"),
+        (
+            {"invariance": 1.0},
+            "invariance is 1.0, but the infonce loss has none; drop it, or give loss vcreg or vicreg",
+        ),
+        ({"loss": "barlow", "invariance": 1.0}, "the barlow loss has none"),
+        ({"loss": "vcreg", "invariance": -0.1}, "invariance is -0.1; it must be finite and at least 0"),
+        ({"loss": "vicreg", "invariance": float("inf")}, "invariance is inf"),
+        ({"loss": "vicreg", "invariance": float("nan")}, "invariance is nan"),
+        ({"loss": max, "invariance": 1.0}, "invariance is 1.0, but max is a loss of your own; set it in the function"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

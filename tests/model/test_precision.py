@@ -10,6 +10,8 @@ from dyncollapse import (
     Objective,
     alignment_matrix,
     alignment_report,
+    barlow,
+    barlow_normalised,
     blockwise_covariance,
     contrastive_covariance,
     covariance_spectrum,
@@ -29,6 +31,8 @@ from dyncollapse import (
     singular_value_velocities,
     spectral,
     train,
+    vcreg,
+    vicreg,
 )
 from dyncollapse.model.precision import exact_product, inside_autocast, outside_autocast
 
@@ -41,6 +45,10 @@ LOSSES = {
     "dot two-sided": lambda z, z_pos: dot_infonce(z, z_pos, z_pos, 0.5),
     "ntxent": lambda z, z_pos: ntxent(z, z_pos, 0.5),
     "spectral": lambda z, z_pos: spectral(z, z_pos, z_pos),
+    "vcreg": vcreg,
+    "vicreg": vicreg,
+    "barlow": barlow,
+    "barlow-normalised": barlow_normalised,
     "weights": lambda z, z_pos: infonce_weights(z, z_pos)[..., 0, 1],
     "effective negatives": lambda z, z_pos: effective_negatives(infonce_weights(z, z_pos)),
     "covariance": lambda z, z_pos: contrastive_covariance(z, z_pos, infonce_weights(z, z_pos), z_pos).force.sum(

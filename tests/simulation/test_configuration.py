@@ -65,6 +65,16 @@ def test_sizes_of_a_preset_can_be_changed():
         ({"dynamics": ("sgd", "sgd")}, "each once"),
         ({"dynamics": ("ode",)}, "choose one of sgd, flow, population"),
         ({"dynamics": ("population",), "bias": True}, "drop one of them"),
+        (
+            {"invariance": 2.0},
+            "invariance is 2.0, but the infonce loss has none; drop it, or give loss vcreg or vicreg",
+        ),
+        ({"loss": "vcreg", "invariance": -1}, "invariance is -1.0; it must be between 0 and 1e15"),
+        ({"loss": "barlow-normalised", "temperature": 0.1}, "the barlow-normalised loss has none"),
+        (
+            {"loss": "barlow-normalised", "dynamics": ("population",)},
+            "population flow of barlow-normalised with",
+        ),
     ],
 )
 def test_bad_settings_are_reported_in_one_line(given, message):
@@ -76,6 +86,9 @@ def test_bad_settings_are_reported_in_one_line(given, message):
 def test_implied_settings():
     assert resolve({"loss": "ntxent"}).views == "two-sided"
     assert resolve({"loss": "dot"}).temperature == 0.1
+    assert resolve({"loss": "vcreg"}).invariance == resolve({"loss": "vicreg"}).invariance == 1.0
+    assert resolve({"loss": "barlow-normalised"}).init_scale == resolve({"loss": "ntxent"}).init_scale == 1.0
+    assert resolve({"loss": "barlow"}).init_scale == 0.1
     assert resolve({"init": "spectrum"}).init_rate == 0.35
     assert resolve({"init": "uniform"}).init_scale == 1.0
     assert resolve({"dim": 6}).aug_dim == 3

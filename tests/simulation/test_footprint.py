@@ -17,6 +17,7 @@ from helpers.programs import refused
 from dyncollapse.bridge.models.encoders import build_encoder
 from dyncollapse.bridge.training.batch_size import check_batch_room, check_step_room
 from dyncollapse.commands.main import main
+from dyncollapse.model.choices import LOSSES
 from dyncollapse.runtime.settings import SettingError
 from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import Configuration, resolve
@@ -49,6 +50,15 @@ def test_sizes_of_a_simulation_are_those_of_its_parts():
     assert simulation_bytes(replace(c, pool=10**6)) - simulation_bytes(replace(c, pool=0)) == 8 * 4 * 10**6 * 100
     rows = [simulation_bytes(replace(c, batch_size=n, pool=0)) for n in (10**5, 2 * 10**5)]
     assert rows[1] / rows[0] == pytest.approx(4, rel=0.05)  # softmax weights
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_only_losses_on_pairs_of_rows_need_room_for_them(loss):
+    sizes = [
+        simulation_bytes(resolve({"loss": loss, "batch_size": n, "pool": 0, "dim": 4})) for n in (10**5, 2 * 10**5)
+    ]
+    expected = 4 if loss in ("infonce", "dot", "ntxent", "spectral") else 2
+    assert sizes[1] / sizes[0] == pytest.approx(expected, rel=0.1)
 
 
 def test_a_population_flow_keeps_vectors_and_only_without_cvode_a_jacobian(monkeypatch):

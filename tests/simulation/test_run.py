@@ -57,6 +57,10 @@ def test_same_seed_same_bits_and_another_seed_others():
         {"preset": "authors-code", "case": 2},
         {"loss": "ntxent"},
         {"loss": "spectral", "lr": 0.01},
+        {"loss": "vcreg", "invariance": 0.5, "bias": True},
+        {"loss": "vicreg", "views": "two-sided", "dtype": "float32"},
+        {"loss": "barlow", "depth": 2},
+        {"loss": "barlow-normalised", "activation": "relu", "depth": 2},
         {"activation": "relu", "depth": 2},
         {"depth": 3, "momentum": 0.5},
         {"dtype": "float32", "pool": 0},
@@ -169,6 +173,33 @@ def test_modes_exactly_at_the_threshold_are_counted_and_named(given, count, dtyp
     print_outcome(outcome, found, to_stderr=False)
     said = f"Modes at the threshold: {count} of 4 have rho = 1 up to round-off."
     assert (said in capsys.readouterr().out) == bool(count)
+
+
+RELU = {"activation": "relu", "depth": 2}
+
+
+@pytest.mark.parametrize(
+    ("loss", "more"),
+    [("vicreg", {}), ("barlow-normalised", {})]
+    + [(loss, RELU) for loss in ("vcreg", "vicreg", "barlow", "barlow-normalised")],
+)
+def test_no_cause_is_named_where_it_is_not_known_which_dimensions_a_loss_lets_live(loss, more):
+    # One mode has rho = 3, one 0; the weights end as they started, small along both inputs.
+    given = {"loss": loss, "aug_strength": 3.0, "aug_dim": 2, "steps": 1, "lr": 1e-15, "dynamics": ("sgd",), **more}
+    found = report(simulate(**{"init_scale": 1e-3, **given}))
+    assert found["prediction"]["threshold"] is None
+    assert all(mode["rest_singular_value"] is mode["escape_time"] is None for mode in found["prediction"]["modes"])
+    assert {one["fate"] for one in found["verdict"]["dimensions"]} <= {"alive", "unexplained"}
+    assert found["verdict"]["mechanism"] in ("none", "unknown")
+    if loss != "barlow-normalised":  # it has no scale
+        assert found["verdict"]["collapsed"] == 4
+        assert "for a cause that is open (which dimensions this loss lets live is not" in found["verdict"]["sentence"]
+
+
+def test_width_is_a_cause_under_every_loss():
+    found = report(simulate(loss="vcreg", out_dim=1, aug_strength=0.0, steps=400, lr=0.05, dynamics=("sgd",)))
+    assert [one["fate"] for one in found["verdict"]["dimensions"]].count("structural") == 3
+    assert found["verdict"]["mechanism"] == "width"
 
 
 def test_closed_forms_are_not_given_for_relu():

@@ -9,7 +9,7 @@ from dyncollapse import Trajectory, end_to_end, mode_dimensions, train
 from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import resolve
 from dyncollapse.simulation.outcome import Outcome
-from dyncollapse.simulation.prediction import batch_growth, escape_times, rest_values
+from dyncollapse.simulation.prediction import batch_growth, escape_times, outlook
 from dyncollapse.simulation.report import save
 
 # Every direction is augmented, so that no mode grows without bound: the population limit holds for 128 pairs.
@@ -74,7 +74,7 @@ def test_a_network_that_is_zero_waits_for_ever():
     }
     # One run at zero is enough for the geometric mean over runs.
     values = torch.tensor([[0.0] * 4, [1e-3] * 4], dtype=torch.float64)
-    assert torch.isinf(escape_times(outcome.simulation, values)).all()
+    assert torch.isinf(escape_times(outcome.simulation, outlook(outcome.simulation), values)).all()
 
 
 def test_a_start_that_underflows_to_zero_is_predicted_never_to_escape():
@@ -110,7 +110,7 @@ def test_batch_growth_fades_once_unaugmented_modes_have_separated_the_embeddings
     # So the forecast of what still waits grows as much, above what infinitely many samples would say.
     late = diagonal(Outcome(s), 30.0, 30.0, 1e-3, 1e-3)
     waits = [t - 3 for t in late.verdict.escapes[2:]]
-    assert min(waits) > 10 * float(escape_times(s, torch.tensor([[30.0, 30.0, 1e-3, 1e-3]]).double())[2])
+    assert min(waits) > 10 * float(escape_times(s, outlook(s), torch.tensor([[30.0, 30.0, 1e-3, 1e-3]]).double())[2])
 
 
 def test_no_batch_growth_for_other_losses():
@@ -124,14 +124,14 @@ def test_the_population_flow_is_judged_by_its_own_force():
     sgd = diagonal(Outcome(s), 30.0, 30.0, 1e-3, 1e-3)
     population = Outcome(s, {"population": sgd.trajectories["sgd"]})
     values = torch.tensor([[30.0, 30.0, 1e-3, 1e-3]], dtype=torch.float64)
-    assert population.verdict.escapes[2:] == (3.0 + escape_times(s, values)[2:]).tolist()
+    assert population.verdict.escapes[2:] == (3.0 + escape_times(s, outlook(s), values)[2:]).tolist()
     assert population.verdict.escapes[2] < sgd.verdict.escapes[2]
 
 
 @pytest.mark.slow
 def test_forecast_escapes_come_true(escaping):
     s, path = escaping.simulation, escaping.trajectories["sgd"]
-    end, half = float(path.time[-1]), float(rest_values(s)[0]) / 2
+    end, half = float(path.time[-1]), float(outlook(s).rest[0]) / 2
     limit, horizon = 120.0, 250.0
     stream = s.task.stream(128, torch.Generator().manual_seed(99), (6,))
     more = train(path.final(), stream, lr=0.1, steps=round(horizon / 0.1), records=200)

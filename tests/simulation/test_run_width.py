@@ -36,8 +36,8 @@ def test_width_is_a_cause_of_its_own(settings, expected):
 
 
 def test_layers_have_the_widths_that_are_asked_for():
-    assert Configuration(dim=5, aug_dim=2).widths == [5, 5]
-    assert Configuration(dim=5, aug_dim=2, depth=3, hidden_dim=7, out_dim=2).widths == [5, 7, 7, 2]
+    assert Configuration(dim=5, aug_dim=2).layer_widths == [5, 5]
+    assert Configuration(dim=5, aug_dim=2, depth=3, hidden_dim=7, out_dim=2).layer_widths == [5, 7, 7, 2]
     with pytest.raises(
         ValueError, match="hidden_dim is 3, but depth 1 has no hidden layer; give depth 2 or more, or drop"
     ):

@@ -123,7 +123,9 @@ def test_a_network_far_below_the_losss_scale_has_collapsed_altogether():
 
 @pytest.mark.parametrize(
     ("objective", "width"),
-    [(Objective(), 1.0), (Objective("dot", 0.25), 0.5), (Objective("spectral"), 1.0), (Objective("ntxent"), 0.0)],
+    [(Objective(), 1.0), (Objective("dot", 0.25), 0.5), (Objective("spectral"), 1.0), (Objective("ntxent"), 0.0)]
+    + [(Objective(name), 1.0) for name in ("vcreg", "vicreg", "barlow")]
+    + [(Objective("barlow-normalised"), 0.0)],
 )
 def test_natural_scale_is_the_losss_width_over_the_datas(objective, width, generator):
     frame = rotation(generator, 3)

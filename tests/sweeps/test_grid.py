@@ -6,6 +6,7 @@ from helpers.hostile_values import ESCAPES, shown_safely
 from dyncollapse.runtime.settings import SettingError, option
 from dyncollapse.simulation.configuration import Configuration, resolve, setting_names
 from dyncollapse.sweeps.grid import MOST_POINTS, as_options, axes_of, expand_grid, parse_values, point_hash
+from dyncollapse.sweeps.points import as_configuration
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,13 @@ def test_values_that_no_setting_takes_are_reported_shortly(name):
         assert "\n" not in str(caught.value)
 
 
+def test_points_of_earlier_versions_lack_later_settings():
+    for given in ({}, {"loss": "dot"}):
+        values = resolve(given).as_dict()
+        del values["invariance"]
+        assert as_configuration(values) == resolve(given)
+
+
 def test_name_of_a_point_is_that_of_its_settings():
     c = resolve({"aug_strength": 1.5})
     assert point_hash(c) == point_hash(Configuration()) == "23356547c4315463"  # results on disk are found by it
@@ -107,7 +115,8 @@ def test_name_of_a_point_is_that_of_its_settings():
         point_hash(resolve({"bias": True}))
     ]
     others = [{"seed": 1}, {"dtype": "float32"}, {"dynamics": ("sgd",)}, {"bias": True}, {"aug_strength": 1.5000001}]
-    assert len({point_hash(resolve(given)) for given in [{}, *others]}) == 6
+    others += [{"loss": "vcreg"}, {"loss": "vcreg", "invariance": 2.0}, {"loss": "vicreg"}]
+    assert len({point_hash(resolve(given)) for given in [{}, *others]}) == 9
 
 
 def test_axes_are_what_varies_on_its_own():
@@ -128,6 +137,7 @@ def test_axes_are_what_varies_on_its_own():
         {"dim": 32, "aug_dim": 8},
         {"dim": 8},
         {"loss": "ntxent", "bias": True, "aug_strength": 1 / 3},
+        {"loss": "vcreg", "invariance": 0.25},
         {"preset": "authors-code", "case": 2, "dim": 8},
         {"init": "spectrum", "init_rate": 0.2, "dynamics": ("sgd", "population")},
     ],

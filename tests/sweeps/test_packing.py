@@ -66,6 +66,7 @@ def test_larger_batches_and_dimensions_make_smaller_ensembles():
         {"depth": 3, "momentum": 0.5, "views": "two-sided", "lr": 0.02},
         {"loss": "dot", "bias": True, "lr": 0.01},
         {"loss": "ntxent", "activation": "relu", "depth": 2},
+        {"loss": "vicreg", "invariance": 0.5},
         {"dtype": "float32"},
     ],
 )
