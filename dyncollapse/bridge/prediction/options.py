@@ -21,7 +21,7 @@ from dyncollapse.runtime.records import (
 )
 from dyncollapse.runtime.settings import SettingError
 
-PredictedLoss = Literal["infonce", "spectral", "vcreg", "barlow"]
+PredictedLoss = Literal["infonce", "spectral", "vcreg", "barlow", "byol"]
 PREDICTED: tuple[str, ...] = get_args(PredictedLoss)
 SIMULATED_ONLY = ("ntxent", "vicreg", "barlow-normalised")  # losses of `simulate` without a closed form
 # Larger images have covariances of more than 12 288 x 12 288 numbers.
@@ -38,7 +38,7 @@ class PredictOptions:
 
     Examples:
         >>> PredictOptions("digits").loss
-        ('infonce', 'spectral', 'vcreg', 'barlow')
+        ('infonce', 'spectral', 'vcreg', 'barlow', 'byol')
     """
 
     data: Text = setting(REQUIRED, "Folder of images, or digits.", group="data")

@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dyncollapse.bridge.prediction.byol import as_rest_modes, byol_fates, byol_modes, byol_times
 from dyncollapse.bridge.prediction.directions import Directions
-from dyncollapse.bridge.prediction.fates import Fates, bounded, correlations, fates_of
+from dyncollapse.bridge.prediction.fates import Correlations, Fates, bounded, correlations, fates_of
 from dyncollapse.theory.limits import population_limit
 from dyncollapse.theory.mode_forces import ModeForces
 from dyncollapse.theory.rest_modes import RestModes, rest_modes
@@ -77,7 +78,7 @@ def predict(
 
     Rest points are exact for any distribution under spectral, vcreg and barlow, and hold for Gaussian views under
     infonce. Times of learning are exact where S_e and G commute; else each direction grows with the variance that is
-    left of it once faster directions are learnt (see `effective_variances`).
+    left of it once faster directions are learnt (see `effective_variances`). For byol both hold where they commute.
 
     Args:
         found: Measured directions.
@@ -101,24 +102,70 @@ def predict(
         >>> predict(found, "spectral", Encoder(), alike=True).fates.counts()
         {'alive': 2, 'suppressed': 1, 'dead': 0, 'no_room': 0}
     """
+    modes = (_byol if loss == "byol" else _by_gradient)(found, loss, encoder, start, alike)
+    lr = encoder.lr or STEP_SHARE / max(modes.fastest, 1e-300)
+    along, steps = _along_directions(found, modes.rest, modes.times / lr)
+    in_time, view_cov = modes.times / lr <= encoder.steps, found.measured.moments.view_cov
+    filled = _spectrum(modes.rest, view_cov, in_time)
+    return LossPrediction(
+        loss,
+        modes.fates,
+        along,
+        _spectrum(modes.rest, view_cov),
+        steps,
+        lr,
+        learnt=int((modes.fates.alive & in_time).sum()),
+        empty=found.count - int((filled > EMPTY**2 * filled[:1]).sum()),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Modes:
+    """Modes of a loss at rest, flow times at which they are learnt, the fastest rate, and their fates."""
+
+    rest: RestModes
+    times: Float[Tensor, " r"]
+    fastest: float
+    fates: Fates
+
+
+def _by_gradient(found: Directions, loss: str, encoder: Encoder, start: Tensor | None, alike: bool) -> _Modes:
+    """Modes of a loss whose gradient is followed."""
     moments = found.measured.moments
     invariance = encoder.invariance if loss == "vcreg" else None
     rest = rest_modes(moments, loss, invariance=invariance, weight_decay=encoder.weight_decay, outputs=encoder.outputs)
     limit = population_limit(moments, loss, invariance=invariance)
     forces = _forces(found, rest, loss, limit.repulsion, encoder.weight_decay)
-    patterns = moments.view_cov @ rest.directions
-    begin = start_scale(found, encoder) ** 2 * (encoder.outputs or found.count) * patterns.square().sum(0)
-    if start is not None:
-        begin = (start @ patterns).square().sum(0)
+    begin = _start_variances(found, encoder, start, rest.directions)
     times = forces.learning_times((begin / forces.view_var).sqrt(), LEVEL)
-    times = torch.where(rest.room, times, math.inf)
-    lr = encoder.lr or STEP_SHARE / float(torch.linalg.eigvalsh(limit.growth)[-1].clamp_min(1e-300))
-    fates = _judged(found, rest, loss, 1.0 if invariance is None else invariance, alike=alike)
-    along, steps = _along_directions(found, rest, times / lr)
-    in_time = times / lr <= encoder.steps
-    learnt, filled = int((fates.alive & in_time).sum()), _spectrum(rest, moments.view_cov, in_time)
-    empty = found.count - int((filled > EMPTY**2 * filled[:1]).sum())
-    return LossPrediction(loss, fates, along, _spectrum(rest, moments.view_cov), steps, lr, learnt, empty)
+    gamma = _correlations(found, rest.directions, by_product=loss in ("spectral", "barlow"), alike=alike)
+    fates = fates_of(loss, rest.ratio, rest.variance, rest.room, gamma, 1.0 if invariance is None else invariance)
+    fastest = float(torch.linalg.eigvalsh(limit.growth)[-1])
+    return _Modes(rest, torch.where(rest.room, times, math.inf), fastest, fates)
+
+
+def _byol(found: Directions, _loss: str, encoder: Encoder, start: Tensor | None, alike: bool) -> _Modes:
+    """Modes of BYOL, which has a closed form for moments that commute: the directions, each by itself."""
+    directions, view_cov = found.frame.T @ found.vectors, found.measured.moments.view_cov
+    gamma = _correlations(found, directions, by_product=True, alike=alike)
+    variances = effective_variances(view_cov, directions, gamma.value)
+    limit, places = byol_modes(gamma.value, variances, encoder.weight_decay)
+    rest = as_rest_modes(limit, places, directions, encoder.outputs)
+    begin = _start_variances(found, encoder, start, directions)
+    times = byol_times(limit, places, (begin / variances).sqrt(), LEVEL)
+    fates = byol_fates(rest, gamma, variances, encoder.weight_decay)
+    fastest = float((gamma.value.clamp_min(0).square() * variances).max())
+    return _Modes(rest, torch.where(rest.room, times, math.inf), fastest, fates)
+
+
+def _start_variances(
+    found: Directions, encoder: Encoder, start: Tensor | None, directions: Float[Tensor, "q r"]
+) -> Float[Tensor, " r"]:
+    """Variance of the embedding along each mode at the start: of a given matrix, or on average over Gaussian ones."""
+    patterns = found.measured.moments.view_cov @ directions
+    if start is not None:
+        return (start @ patterns).square().sum(0)
+    return start_scale(found, encoder) ** 2 * (encoder.outputs or found.count) * patterns.square().sum(0)
 
 
 def start_scale(found: Directions, encoder: Encoder) -> float:
@@ -180,13 +227,11 @@ def effective_variances(
     return variances
 
 
-def _judged(found: Directions, rest: RestModes, loss: str, factor: float, *, alike: bool) -> Fates:
-    """Fates of the modes, with the sampling errors of their own correlations."""
-    measured, u = found.measured, rest.directions
+def _correlations(found: Directions, u: Float[Tensor, "q r"], *, by_product: bool, alike: bool) -> Correlations:
+    """Correlations of the views along modes, with the ranges in which sampling leaves them."""
+    measured = found.measured
     moments, one_sided = measured.moments, measured.moments.views == "one-sided"
-    by_product = loss in ("spectral", "barlow", "byol")
-    scale = ((moments.view_cov @ u) * u).sum(0).sqrt()
-    u = u / scale
+    u = u / ((moments.view_cov @ u) * u).sum(0).sqrt()
     shared = moments.shared if by_product or not one_sided else moments.view_cov - moments.difference_cov / 2
     value = ((shared @ u) * u).sum(0)
     _, margin = correlations(
@@ -199,8 +244,7 @@ def _judged(found: Directions, rest: RestModes, loss: str, factor: float, *, ali
         told = torch.zeros(len(value), dtype=torch.bool)
         told[order[: int(found.shared.sum())]] = True
         told[order[len(order) - int(found.opposed.sum()) :]] = True
-    gamma = bounded(value, margin, told, found.explained, alike=alike)
-    return fates_of(loss, rest.ratio, rest.variance, rest.room, gamma, factor)
+    return bounded(value, margin, told, found.explained, alike=alike)
 
 
 def _along_directions(

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from dyncollapse.bridge.data.batches import mix
 from dyncollapse.bridge.prediction.directions import Directions, Measured
-from dyncollapse.bridge.prediction.prediction import EMPTY, LEVEL, Encoder, LossPrediction, predict, start_scale
+from dyncollapse.bridge.prediction.prediction import EMPTY, LEVEL, START, Encoder, LossPrediction, predict, start_scale
 from dyncollapse.bridge.prediction.views import ViewPairs
 from dyncollapse.dynamics.training import train
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.model.networks import Weights
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
+from dyncollapse.model.self_distillation import SelfDistillation, balanced_predictor
 
 RECORDS = 200  # states along a training whose variances are kept
 # Share of the steps up to which a direction is compared at rest: it then had as long again to settle.
@@ -134,7 +135,10 @@ def train_encoder(
     generator = torch.Generator().manual_seed(mix(seed, 5))
     start = start_scale(found, encoder) * torch.randn(outputs, found.count, generator=generator, dtype=torch.float64)
     expected = predict(found, loss, encoder, alike=alike, start=start)
-    objective = Objective(loss, invariance=encoder.invariance if loss == "vcreg" else None)
+    byol = loss == "byol"
+    objective = (
+        SelfDistillation() if byol else Objective(loss, invariance=encoder.invariance if loss == "vcreg" else None)
+    )
     patterns = moments.view_cov @ (found.frame.T @ found.vectors)
     few = max(40, min(RECORDS, 2 * 10**8 // max(1, start.numel() * 8)))  # the states take at most 200 MB
     path = train(
@@ -143,6 +147,7 @@ def train_encoder(
         steps=encoder.steps,
         lr=expected.lr,
         objective=objective,
+        predictor=balanced_predictor((start,)) if byol else None,
         weight_decay=encoder.weight_decay,
         records=few,
         record={"variance": partial(_variances, patterns)},
@@ -157,7 +162,9 @@ def train_encoder(
     agreement = {
         **agreement_of(expected, end, steps, encoder.steps),
         "empty": float(expected.empty),
-        "empty_trained": float((spectrum <= EMPTY * spectrum[0]).sum() + found.count - len(spectrum)),
+        "empty_trained": float((spectrum <= EMPTY * max(float(spectrum[0]), START)).sum())
+        + found.count
+        - len(spectrum),
     }
     return expected, Trained(loss, end, steps, agreement, float(path.meta["seconds"]))
 

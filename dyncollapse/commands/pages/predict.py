@@ -8,7 +8,7 @@ from dyncollapse.commands.options import AS_JSON, OUT, record_options
 
 predict = page(
     "dyncollapse.commands.predict:predict",
-    """Which directions of my images will an encoder lose under an augmentation?
+    """Which directions of my images will an encoder lose?
 
     Draws two views of each image, measures two covariances, and predicts a linear encoder on the pixels before it is
     trained: which directions it keeps, which the augmentation suppresses, and in which order it learns them. Also

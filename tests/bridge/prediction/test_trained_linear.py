@@ -30,15 +30,23 @@ def test_the_pairs_are_those_that_were_measured(digits):
 
 @pytest.mark.parametrize(
     ("loss", "batch_size", "error", "order"),
-    # vcreg and barlow see covariances of the batch, with its sampling error; infonce has a limit for Gaussian views.
-    [("spectral", 256, 0.01, 0.9), ("vcreg", 1024, 0.02, 0.9), ("barlow", 1024, 0.03, 0.9), ("infonce", 128, 0.3, 0.7)],
+    # vcreg and barlow see covariances of the batch, with its sampling error; infonce has a limit for Gaussian views;
+    # byol is predicted as if its directions were orthogonal.
+    [
+        ("spectral", 256, 0.01, 0.9),
+        ("vcreg", 1024, 0.02, 0.9),
+        ("barlow", 1024, 0.03, 0.9),
+        ("infonce", 128, 0.3, 0.7),
+        ("byol", 256, 0.1, 0.3),
+    ],
 )
 def test_training_ends_as_predicted(loss, batch_size, error, order, digits):
     found, pairs = digits
-    encoder = Encoder(steps=1500, init_scale=1e-3)
+    encoder = Encoder(steps=1500, init_scale=0.05 if loss == "byol" else 1e-3)  # byol leaves zero slowly
     expected, trained = train_encoder(found, pairs, loss, encoder, batch_size=batch_size, alike=True)
     agreement = trained.agreement
     assert agreement["compared"] >= 4
+    assert abs(agreement["empty"] - agreement["empty_trained"]) <= 2
     assert agreement["error"] < error
     assert agreement["order"] > order
     learnt = torch.isfinite(trained.learning_steps) & (expected.learning_steps < 750)
@@ -62,3 +70,12 @@ def test_batches_are_the_same_at_each_iteration_and_hold_each_pair_once():
     assert all(map(torch.equal, once, again))
     assert torch.cat(once[:2]).flatten().sort().values.tolist() == list(range(10))
     assert not torch.equal(once[0], once[2])
+
+
+@pytest.mark.parametrize(("weight_decay", "dead"), [(0.0, 0), (10.0, 8)])
+def test_weight_decay_kills_byol(weight_decay, dead, digits):
+    found, pairs = digits
+    encoder = Encoder(steps=400, weight_decay=weight_decay, init_scale=0.05)
+    expected, trained = train_encoder(found, pairs, "byol", encoder, batch_size=256, alike=True)
+    assert expected.fates.counts()["dead"] == dead
+    assert (trained.agreement["empty_trained"] == 8) == bool(dead)
