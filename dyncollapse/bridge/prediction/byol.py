@@ -30,9 +30,9 @@ def byol_modes(
         The rest points, and the place of their mode for each direction.
 
     Examples:
-        >>> rest, places = byol_modes(torch.tensor([0.8, 0.5]).double(), torch.tensor([1.0, 4.0]).double(), 0.0)
+        >>> rest, places = byol_modes(torch.tensor([0.75, 0.5]).double(), torch.tensor([1.0, 4.0]).double(), 0.0)
         >>> rest.predictor[places].tolist()  # gamma
-        [0.8, 0.5]
+        [0.75, 0.5]
     """
     limited = gamma.clamp(-1, 1)
     moments = PairMoments.from_covariances(torch.diag(variances), torch.diag(limited * variances))

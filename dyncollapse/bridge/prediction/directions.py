@@ -154,8 +154,8 @@ def find_directions(measured: Measured, most: int, *, alike: bool = False) -> Di
         >>> x = torch.randn(4000, 3, generator=g) * torch.tensor([1.0, 1.0, 0.0])
         >>> views = [x + 0.5 * torch.randn(4000, 3, generator=g) for _ in range(2)]
         >>> found = find_directions(measure([tuple(views)], "two-sided", 4000), most=3)
-        >>> found.shared.tolist(), [round(value, 1) for value in found.gamma.tolist()]
-        ([True, True, False], [0.8, 0.8, 0.0])
+        >>> found.shared.tolist(), [round(value, 1) for value in found.gamma[:2].tolist()]
+        ([True, True, False], [0.8, 0.8])
     """
     frame, share = principal_frame(measured, most)
     inner = measured.within(frame)

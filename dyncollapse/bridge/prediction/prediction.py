@@ -115,7 +115,7 @@ def predict(
         steps,
         lr,
         learnt=int((modes.fates.alive & in_time).sum()),
-        empty=found.count - int((filled > EMPTY**2 * filled[:1]).sum()),
+        empty=found.count - int((filled > EMPTY**2 * torch.where(filled.isinf(), 1.0, filled).max()).sum()),
     )
 
 
@@ -209,7 +209,8 @@ def effective_variances(
 
     Examples:
         >>> view_cov = torch.diag(torch.tensor([4.0, 1.0]))
-        >>> effective_variances(view_cov, torch.diag(torch.tensor([0.5, 1.0])), torch.ones(2)).tolist()
+        >>> modes = torch.diag(torch.tensor([0.5, 1.0]))
+        >>> effective_variances(view_cov, modes, torch.ones(2)).round(decimals=3).tolist()
         [4.0, 1.0]
     """
     images = view_cov @ directions

@@ -25,7 +25,7 @@ class Effect:
     Attributes:
         signal_rank: Directions that share signal beyond its error: a lower bound.
         suppressed: The other directions.
-        shared_signal: tr(S_e^-1 G), the sum of all correlations gamma.
+        shared_signal: tr(S_e^-1 G), for two-sided views the sum of all correlations gamma.
         shared_share: tr G / tr S_e, the share of the variance of a view that both views share.
         difference_trace: tr A_e, the mean square of the difference of the views, over all inputs.
     """
@@ -137,5 +137,6 @@ def _effect(pairs: ViewPairs, frame: Float[Tensor, "d q"]) -> Effect | None:
     mean = (first.mean(0) + second.mean(0)) / 2
     measured = Measured(moments, first - mean, second - mean)
     found = find_directions(measured, q, alike=pairs.alike)  # without directions in which these views do not vary
-    rank = int(found.shared.sum())
-    return Effect(rank, q - rank, float(found.gamma.sum()), share, trace)
+    rank, vectors = int(found.shared.sum()), found.frame.T @ found.vectors
+    signal = float(((found.measured.moments.shared @ vectors) * vectors).sum())
+    return Effect(rank, q - rank, signal, share, trace)

@@ -198,7 +198,7 @@ def agreement_of(
 ) -> dict[str, float | None]:
     """Compare an end of training and its learning steps with a prediction; see `Trained.agreement`."""
     rest, early = expected.rest.sqrt(), expected.learning_steps <= LEARNT * last
-    settled = early & torch.isfinite(rest) & (rest > 0)
+    settled = early & (expected.learning_steps > 0) & torch.isfinite(rest) & (rest > 0)
     errors = (end[settled] / rest[settled] - 1).abs()
     both = torch.isfinite(steps) & early & (expected.learning_steps > 0)
     order = None
