@@ -223,7 +223,7 @@ class Setting(NamedTuple):
         if isinstance(value, bool):
             return ("no", "yes")[value]
         if isinstance(value, tuple):
-            return ",".join(value)
+            return ",".join(map(str, value))
         unit = _one(self.unit) if value == 1 else self.unit
         return f"{value:g} {unit}".rstrip() if value == 0 else f"{value} {unit}".rstrip()
 
@@ -231,6 +231,8 @@ class Setting(NamedTuple):
         """The error for a value that pydantic refuses; `kind` is the type of pydantic's error."""
         if kind == "long_text":
             advice = f"it has {len(value)} characters, and at most {MOST_TEXT} are allowed"
+        elif self.type is tuple and self.must:
+            advice = self.must  # names what its parts are, as WORDS cannot
         elif kind.endswith("_type") or not (self.must or self.choices or self.range):
             advice = f"it takes {WORDS[self.type]}" + " or None" * self.optional
         else:

@@ -114,3 +114,9 @@ def test_positives_that_no_gaussian_task_draws_are_refused(generator):
         PairMoments.from_pairs(x, 2 * x, "one-sided").gaussian_task()
     with pytest.raises(ValueError, match="merge moments that were measured"):
         PairMoments.from_pairs(x, x).merged(PairMoments.from_covariances(torch.eye(2), torch.eye(2)))
+
+
+def test_opposite_views_are_no_round_off_below_zero(generator):
+    x = torch.randn(100, 5, generator=generator)
+    moments = PairMoments.from_pairs(x, -x)
+    torch.testing.assert_close(moments.shared, -moments.view_cov)

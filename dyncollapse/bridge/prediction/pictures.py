@@ -1,0 +1,132 @@
+"""The picture of a prediction. This module imports Matplotlib: import it when drawing."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from torch import Tensor
+
+from dyncollapse.bridge.prediction.directions import Directions
+from dyncollapse.bridge.prediction.outcome import Prediction
+from dyncollapse.bridge.prediction.table import AugmentationTable
+from dyncollapse.bridge.prediction.training import Trained
+
+ALIVE, EMPTY, BAND = "tab:blue", "tab:red", "0.8"
+DRAWN = 8  # directions of each kind that are drawn as images
+STANDARD_ERRORS = 2  # half-width of the error band
+
+
+def draw_prediction(prediction: Prediction) -> Figure:
+    """Draw rho with its errors, the directions as images, the table of augmentations, and what was trained."""
+    trained, pixels = prediction.trained, prediction.image_shape is not None
+    rows = 1 + pixels + bool(trained)
+    heights = [1.0, *([0.62] if pixels else []), *([0.9] if trained else [])]
+    figure = Figure(figsize=(10, 1 + 3.4 * sum(heights)), layout="constrained")
+    parts = list(figure.subfigures(rows, 1, height_ratios=heights, squeeze=False).flat)
+    left, right = parts[0].subplots(1, 2, width_ratios=(1.25, 1))
+    _draw_ratios(left, prediction.found)
+    _draw_table(right, prediction.table)
+    if prediction.image_shape is not None:
+        _draw_directions(parts[1], prediction.found, prediction.image_shape)
+    if trained:
+        _draw_trained(parts[-1], prediction, trained)
+    return figure
+
+
+def _draw_ratios(ax: Axes, found: Directions) -> None:
+    """Rho of every direction with its error band, and the band in which sampling hides a shared signal."""
+    rho, error = (values.numpy() for values in (found.rho, found.error))
+    place = np.arange(1, len(rho) + 1)
+    ax.axhspan(1 - found.explained, 1 + found.explained, color=BAND, alpha=0.5, lw=0, label="rho = 1 within its error")
+    ax.fill_between(place, rho - STANDARD_ERRORS * error, rho + STANDARD_ERRORS * error, color=ALIVE, alpha=0.25, lw=0)
+    shared = found.shared.numpy()
+    size = 3 if len(rho) > 100 else 4
+    for chosen, colour, label in ((shared, ALIVE, "shares signal"), (~shared, EMPTY, "no shared signal seen")):
+        if chosen.any():
+            ax.plot(place[chosen], rho[chosen], "o", color=colour, markersize=size, label=f"{label}: {chosen.sum()}")
+    ax.axhline(1, color="0.4", lw=0.8, ls=":")
+    ax.set(xlabel="direction, least augmented first", ylabel="augmentation ratio rho", ylim=(0, None))
+    ax.set_title("Which directions two views share", fontsize=10)
+    ax.legend(frameon=False, fontsize=8, loc="lower right")
+
+
+def _draw_table(ax: Axes, table: AugmentationTable) -> None:
+    """Bars of the signal rank with each operation alone and with all others."""
+    names = [row.operation for row in table.rows]
+    place = np.arange(len(names))[::-1]
+    alone = [row.alone.signal_rank for row in table.rows]
+    without = [np.nan if row.without is None else row.without.signal_rank for row in table.rows]
+    ax.barh(place + 0.2, alone, 0.38, color="tab:green", label="it alone")
+    ax.barh(place - 0.2, without, 0.38, color="tab:orange", label="all but it")
+    ax.axvline(table.whole.signal_rank, color="k", lw=1, ls="--", label=f"all: {table.whole.signal_rank}")
+    ax.set_yticks(place, names)
+    ax.set(xlabel=f"directions that share signal, of {table.directions}", xlim=(0, table.directions * 1.02))
+    ax.set_title(f"What each operation leaves ({table.images} images)", fontsize=10)
+    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
+
+
+def _draw_directions(part: SubFigure, found: Directions, shape: tuple[int, int, int]) -> None:
+    """Surviving and emptied directions as images, each row by its own order."""
+    part.suptitle(
+        "Surviving directions, least augmented first (above), and emptied ones, largest variance first (below)",
+        fontsize=10,
+    )
+    axes = part.subplots(2, DRAWN, squeeze=False)
+    for row, images in zip(axes, (surviving(found, DRAWN), emptied(found, DRAWN)), strict=True):
+        for ax in row:
+            ax.set_axis_off()
+        for ax, image in zip(row, images.T, strict=False):
+            _draw_image(ax, image.reshape(shape))
+
+
+def surviving(found: Directions, most: int) -> Float[Tensor, "d k"]:
+    """The patterns of the directions that share signal, least augmented first."""
+    return found.patterns[:, found.shared][:, :most]
+
+
+def emptied(found: Directions, most: int) -> Float[Tensor, "d k"]:
+    """Principal patterns of what views hold in directions without shared signal, largest variance first.
+
+    All of these directions have rho = 1 within its error, so that none of their turned axes is special but for its
+    variance.
+    """
+    inner = found.measured.moments.view_cov @ (found.frame.T @ found.vectors[:, ~found.shared])
+    if not inner.shape[1]:
+        return found.frame[:, :0]
+    patterns, _, _ = torch.linalg.svd(inner, full_matrices=False)
+    return found.frame @ patterns[:, :most]
+
+
+def _draw_image(ax: Axes, image: Float[Tensor, "c h w"]) -> None:
+    """A pattern with mean grey at 0: in colour for three channels, else from blue to red."""
+    largest = float(image.abs().max()) or 1.0
+    if len(image) == 3:
+        ax.imshow((0.5 + image.permute(1, 2, 0).numpy() / (2 * largest)).clip(0, 1), interpolation="nearest")
+    else:
+        ax.imshow(image[0].numpy(), cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
+
+
+def _draw_trained(part: SubFigure, prediction: Prediction, trained: tuple[Trained, ...]) -> None:
+    """Trained singular values over the predicted ones, and trained learning steps over predicted ones."""
+    left, right = part.subplots(1, 2)
+    for number, one in enumerate(trained):
+        colour = f"C{number}"
+        expected = prediction.losses[one.loss]
+        place = np.arange(1, len(expected.rest) + 1)
+        left.plot(place, expected.rest.sqrt().numpy(), color=colour, lw=1, label=f"{one.loss}, predicted")
+        left.plot(place, one.singular_values.numpy(), "o", color=colour, markersize=3, label=f"{one.loss}, trained")
+        both = (expected.learning_steps.isfinite() & one.learning_steps.isfinite()).numpy()
+        right.plot(
+            expected.learning_steps.numpy()[both], one.learning_steps.numpy()[both], "o", color=colour, markersize=3,
+            label=f"{one.loss}: rank correlation {one.agreement['order']:.2f}" if one.agreement["order"] is not None
+            else one.loss,
+        )  # fmt: skip
+    left.set(xlabel="direction, least augmented first", ylabel="singular value of the embedding")
+    right.set(xlabel="predicted step", ylabel="step in training", xscale="log", yscale="log")
+    low, high = right.get_xlim()
+    right.plot([low, high], [low, high], color="0.6", lw=0.8, ls=":")
+    left.set_title("At the end of training", fontsize=10)
+    right.set_title("When a direction is learnt", fontsize=10)
+    for ax in (left, right):
+        ax.legend(frameon=False, fontsize=8)

@@ -1,0 +1,279 @@
+"""Predict, for each loss, what a linear encoder keeps of the measured directions, and when it learns them."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dyncollapse.bridge.prediction.byol import as_rest_modes, byol_fates, byol_modes, byol_times
+from dyncollapse.bridge.prediction.directions import Directions
+from dyncollapse.bridge.prediction.fates import Correlations, Fates, bounded, correlations, fates_of
+from dyncollapse.theory.limits import population_limit
+from dyncollapse.theory.mode_forces import ModeForces
+from dyncollapse.theory.rest_modes import RestModes, rest_modes
+
+STEP_SHARE = 0.1  # of the time in which the fastest direction grows by e: the default learning rate
+# Share of the largest singular value up to which a direction counts as empty at the end of training. Those that die are
+# first carried up to 3 % by living ones that they are not orthogonal to, and then decay for longer than they grew.
+EMPTY = 0.05
+START = 0.01
+LEVEL = 0.5  # share of its variance at rest at which a direction counts as learnt
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The linear encoder and its training.
+
+    Attributes:
+        outputs: Its outputs m; None for as many as directions.
+        weight_decay: w.
+        invariance: lambda / mu of vcreg.
+        init_scale: Standard deviation of the entries of its first matrix; None for one with which the embedding starts
+            with a standard deviation of START along the direction of largest variance.
+        lr: Learning rate; None for a tenth of the time in which the fastest direction grows by e.
+        steps: SGD steps.
+    """
+
+    outputs: int | None = None
+    weight_decay: float = 0.0
+    invariance: float | None = None
+    init_scale: float | None = None
+    lr: float | None = None
+    steps: int = 2000
+
+
+@dataclass(frozen=True, eq=False)
+class LossPrediction:
+    """What one loss makes of the directions.
+
+    Attributes:
+        loss: Its name.
+        fates: The fate of each mode of the loss's own rest point.
+        rest: Variance of the embedding at rest along each direction (q,), in their order.
+        spectrum: Variances of the embedding at rest (r,), descending: eigenvalues of its covariance.
+        learning_steps: SGD steps after which each direction has half of its variance at rest (q,); infinite for
+            directions that die.
+        lr: The learning rate.
+        learnt: Number of modes that live and are learnt by the last step.
+        empty: Number of singular values of the embedding that are at most EMPTY of the largest when all modes that are
+            learnt by the last step are at rest. Measured correlations are taken as they are, without sampling error.
+    """
+
+    loss: str
+    fates: Fates
+    rest: Float[Tensor, " q"]
+    spectrum: Float[Tensor, " r"]
+    learning_steps: Float[Tensor, " q"]
+    lr: float
+    learnt: int
+    empty: int
+
+
+def predict(
+    found: Directions, loss: str, encoder: Encoder, *, alike: bool = False, start: Tensor | None = None
+) -> LossPrediction:
+    """Predict a linear encoder on the span of the directions.
+
+    Rest points are exact for any distribution under spectral, vcreg and barlow, and hold for Gaussian views under
+    infonce. Times of learning are exact where S_e and G commute; else each direction grows with the variance that is
+    left of it once faster directions are learnt (see `effective_variances`). For byol both hold where they commute.
+
+    Args:
+        found: Measured directions.
+        loss: infonce, spectral, vcreg, barlow or byol.
+        encoder: Its width, start and training.
+        alike: Whether both views are independent draws of one distribution given the image.
+        start: Matrix (m, q) of the start on the frame; None for the average over Gaussian ones.
+
+    Returns:
+        The prediction.
+
+    Raises:
+        ValueError: For other losses, and settings out of range.
+
+    Examples:
+        >>> from dyncollapse.bridge.prediction.directions import find_directions, measure
+        >>> g = torch.Generator().manual_seed(0)
+        >>> x = torch.randn(4000, 3, generator=g) * torch.tensor([1.0, 1.0, 0.0])
+        >>> views = [x + torch.randn(4000, 3, generator=g) for _ in range(2)]
+        >>> found = find_directions(measure([tuple(views)], "two-sided", 4000), most=3)
+        >>> predict(found, "spectral", Encoder(), alike=True).fates.counts()
+        {'alive': 2, 'suppressed': 1, 'dead': 0, 'no_room': 0}
+    """
+    modes = (_byol if loss == "byol" else _by_gradient)(found, loss, encoder, start, alike)
+    lr = encoder.lr or STEP_SHARE / max(modes.fastest, 1e-300)
+    along, steps = _along_directions(found, modes.rest, modes.times / lr)
+    in_time, view_cov = modes.times / lr <= encoder.steps, found.measured.moments.view_cov
+    filled = _spectrum(modes.rest, view_cov, in_time)
+    return LossPrediction(
+        loss,
+        modes.fates,
+        along,
+        _spectrum(modes.rest, view_cov),
+        steps,
+        lr,
+        learnt=int((modes.fates.alive & in_time).sum()),
+        empty=found.count - int((filled > EMPTY**2 * torch.where(filled.isinf(), 1.0, filled).max()).sum()),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Modes:
+    """Modes of a loss at rest, flow times at which they are learnt, the fastest rate, and their fates."""
+
+    rest: RestModes
+    times: Float[Tensor, " r"]
+    fastest: float
+    fates: Fates
+
+
+def _by_gradient(found: Directions, loss: str, encoder: Encoder, start: Tensor | None, alike: bool) -> _Modes:
+    """Modes of a loss whose gradient is followed."""
+    moments = found.measured.moments
+    invariance = encoder.invariance if loss == "vcreg" else None
+    rest = rest_modes(moments, loss, invariance=invariance, weight_decay=encoder.weight_decay, outputs=encoder.outputs)
+    limit = population_limit(moments, loss, invariance=invariance)
+    forces = _forces(found, rest, loss, limit.repulsion, encoder.weight_decay)
+    begin = _start_variances(found, encoder, start, rest.directions)
+    times = forces.learning_times((begin / forces.view_var).sqrt(), LEVEL)
+    gamma = _correlations(found, rest.directions, by_product=loss in ("spectral", "barlow"), alike=alike)
+    fates = fates_of(loss, rest.ratio, rest.variance, rest.room, gamma, 1.0 if invariance is None else invariance)
+    fastest = float(torch.linalg.eigvalsh(limit.growth)[-1])
+    return _Modes(rest, torch.where(rest.room, times, math.inf), fastest, fates)
+
+
+def _byol(found: Directions, _loss: str, encoder: Encoder, start: Tensor | None, alike: bool) -> _Modes:
+    """Modes of BYOL, which has a closed form for moments that commute: the directions, each by itself."""
+    directions, view_cov = found.frame.T @ found.vectors, found.measured.moments.view_cov
+    gamma = _correlations(found, directions, by_product=True, alike=alike)
+    variances = effective_variances(view_cov, directions, gamma.value)
+    limit, places = byol_modes(gamma.value, variances, encoder.weight_decay)
+    rest = as_rest_modes(limit, places, directions, encoder.outputs)
+    begin = _start_variances(found, encoder, start, directions)
+    times = byol_times(limit, places, (begin / variances).sqrt(), LEVEL)
+    fates = byol_fates(rest, gamma, variances, encoder.weight_decay)
+    fastest = float((gamma.value.clamp_min(0).square() * variances).max())
+    return _Modes(rest, torch.where(rest.room, times, math.inf), fastest, fates)
+
+
+def _start_variances(
+    found: Directions, encoder: Encoder, start: Tensor | None, directions: Float[Tensor, "q r"]
+) -> Float[Tensor, " r"]:
+    """Variance of the embedding along each mode at the start: of a given matrix, or on average over Gaussian ones."""
+    patterns = found.measured.moments.view_cov @ directions
+    if start is not None:
+        return (start @ patterns).square().sum(0)
+    return start_scale(found, encoder) ** 2 * (encoder.outputs or found.count) * patterns.square().sum(0)
+
+
+def start_scale(found: Directions, encoder: Encoder) -> float:
+    """Standard deviation of the entries of the first matrix."""
+    if encoder.init_scale is not None:
+        return encoder.init_scale
+    largest = float(torch.linalg.eigvalsh(found.measured.moments.view_cov)[-1])
+    return START / math.sqrt(largest * (encoder.outputs or found.count))
+
+
+def _forces(found: Directions, rest: RestModes, loss: str, repulsion: float | None, weight_decay: float) -> ModeForces:
+    """Forces on the modes of a rest point, each with one view variance."""
+    if loss == "barlow":  # its metric is G itself, so that its modes are independent of each other
+        variances = 1 / rest.directions.square().sum(0)
+        growth = rest.growth * variances
+        shared = (growth + weight_decay) / 4
+        return ModeForces(growth, variances, rest.ratio, 4 * shared.square() / variances)
+    variances = effective_variances(found.measured.moments.view_cov, rest.directions, rest.growth)
+    return ModeForces(
+        rest.growth * variances, variances, rest.ratio, None if repulsion is None else repulsion * variances
+    )
+
+
+def effective_variances(
+    view_cov: Float[Tensor, "q q"], directions: Float[Tensor, "q r"], growth: Float[Tensor, " r"]
+) -> Float[Tensor, " r"]:
+    """Variance of the views with which each mode grows, where the modes are not orthogonal.
+
+    In whitened coordinates Y = P S_e^(1/2) the flow is dY/dt = Y X S_e, where X is diagonal along the modes
+    w = S_e^(1/2) u and S_e is not. A mode that is learnt follows the slower ones without delay, which leaves them the
+    Schur complement of S_e: the pivots of its Cholesky factorisation in the order of learning. Where the covariances
+    commute, S_e is diagonal along the modes and its pivots are their variances.
+
+    Args:
+        view_cov: S_e.
+        directions: U with U^T S_e U = I.
+        growth: u^T X0 u of each mode.
+
+    Returns:
+        The pivots.
+
+    Examples:
+        >>> view_cov = torch.diag(torch.tensor([4.0, 1.0]))
+        >>> modes = torch.diag(torch.tensor([0.5, 1.0]))
+        >>> effective_variances(view_cov, modes, torch.ones(2)).round(decimals=3).tolist()
+        [4.0, 1.0]
+    """
+    images = view_cov @ directions
+    among = images.T @ images  # U^T S_e^2 U = W^T S_e W
+    variances = among.diagonal().clone()
+    jitter = torch.finfo(among.dtype).eps * float(variances.max())
+    for _ in range(2):  # the second order follows from the pivots of the first
+        order = (growth.clamp_min(0) * variances).argsort(descending=True)
+        turned = among[order][:, order] + jitter * torch.eye(len(order), dtype=among.dtype)
+        factor, failed = torch.linalg.cholesky_ex(turned)
+        if int(failed):
+            return variances
+        variances = variances.clone()
+        variances[order] = factor.diagonal().square()
+    return variances
+
+
+def _correlations(found: Directions, u: Float[Tensor, "q r"], *, by_product: bool, alike: bool) -> Correlations:
+    """Correlations of the views along modes, with the ranges in which sampling leaves them."""
+    measured = found.measured
+    moments, one_sided = measured.moments, measured.moments.views == "one-sided"
+    u = u / ((moments.view_cov @ u) * u).sum(0).sqrt()
+    shared = moments.shared if by_product or not one_sided else moments.view_cov - moments.difference_cov / 2
+    value = ((shared @ u) * u).sum(0)
+    _, margin = correlations(
+        measured.first @ u, measured.second @ u, value, measured.samples, by_product=by_product, one_sided=one_sided
+    )
+    if one_sided:
+        told = value.abs() > margin
+    else:  # as many positive ones as the test finds, in whatever basis, and those that are opposed
+        order = value.argsort(descending=True)
+        told = torch.zeros(len(value), dtype=torch.bool)
+        told[order[: int(found.shared.sum())]] = True
+        told[order[len(order) - int(found.opposed.sum()) :]] = True
+    return bounded(value, margin, told, found.explained, alike=alike)
+
+
+def _along_directions(
+    found: Directions, rest: RestModes, steps: Float[Tensor, " r"]
+) -> tuple[Float[Tensor, " q"], Float[Tensor, " q"]]:
+    """Variance at rest, and the step at which half of it is learnt, along the directions that views share."""
+    moments = found.measured.moments
+    shares = (found.frame.T @ found.vectors).T @ moments.view_cov @ rest.directions
+    shares = shares.square()
+    shares = torch.where(shares > 1e-9 * shares.amax(1, keepdim=True), shares, 0.0)  # round-off beside infinite modes
+    unbounded = torch.isinf(rest.variance)
+    variance = torch.where(unbounded, 0.0, rest.variance)
+    along = shares @ variance
+    along = torch.where((shares[:, unbounded] > 1e-3).any(1), math.inf, along)
+    # The median of the steps of its modes, each with its part of the variance.
+    order = steps.argsort()
+    parts = shares[:, order] * torch.where(unbounded, 1.0, variance)[order]
+    sums = parts.cumsum(1)
+    middle = (sums >= LEVEL * sums[:, -1:]).to(torch.int64).argmax(1)
+    return along, torch.where(sums[:, -1] > 0, steps[order][middle], math.inf)
+
+
+def _spectrum(
+    rest: RestModes, view_cov: Float[Tensor, "q q"], chosen: Bool[Tensor, " r"] | None = None
+) -> Float[Tensor, " r"]:
+    """Eigenvalues of the embedding's covariance with all modes at rest, or `chosen` ones, descending from infinity."""
+    variance = rest.variance if chosen is None else torch.where(chosen, rest.variance, 0.0)
+    finite = torch.isfinite(variance)
+    scaled = rest.directions[:, finite] * variance[finite].sqrt()
+    values = torch.linalg.eigvalsh(scaled.T @ view_cov @ scaled).clamp_min(0).flip(0)
+    return torch.cat([variance[~finite], values])

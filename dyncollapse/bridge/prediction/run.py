@@ -1,0 +1,205 @@
+"""From options to a prediction: open the images, measure their views, predict, and train if asked to."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from dyncollapse.bridge.data.image_sets import HeldImages, Images
+from dyncollapse.bridge.data.images import open_data, some_images
+from dyncollapse.bridge.data.skipped import Skipped
+from dyncollapse.bridge.evaluation.load import LoadedEncoder, load_encoder
+from dyncollapse.bridge.prediction.directions import LEAST, Directions, Measured, find_directions, measure
+from dyncollapse.bridge.prediction.options import PredictOptions
+from dyncollapse.bridge.prediction.outcome import Prediction
+from dyncollapse.bridge.prediction.pipelines import Pipeline, open_pipeline
+from dyncollapse.bridge.prediction.prediction import Encoder, LossPrediction, predict
+from dyncollapse.bridge.prediction.table import augmentation_table
+from dyncollapse.bridge.prediction.training import Trained, projected, train_encoder
+from dyncollapse.bridge.prediction.views import ViewPairs
+from dyncollapse.runtime.files import unmarked
+from dyncollapse.runtime.process import available_memory
+from dyncollapse.runtime.settings import SettingError
+
+Advance = Callable[[str, float, float], None]
+SIDE = 32  # pixels of the views of images in a folder
+MATRICES = 10  # of d x d numbers in float64 at a time, at most
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """Pairs of views that are not yet drawn, and what they are made of.
+
+    Attributes:
+        pairs: The pairs.
+        dim: Numbers in a row.
+        image_shape: Shape (c, h, w) of a row; None for representations.
+        title: What they are, in words.
+    """
+
+    pairs: ViewPairs
+    dim: int
+    image_shape: tuple[int, int, int] | None
+    title: str
+
+
+def open_pairs(options: PredictOptions, tell: Callable[[str], object]) -> Opened:
+    """Open the images, the pipeline and the encoder.
+
+    Args:
+        options: What to open.
+        tell: Called with a line on each entry and image that is skipped.
+
+    Returns:
+        The pairs.
+
+    Raises:
+        SettingError: For options that do not fit the images, too few images, and moments that do not fit into memory.
+        ValueError: For images and checkpoints that cannot be used.
+    """
+    images = open_data(options.data, tell).train
+    if len(images) < LEAST:
+        raise SettingError(
+            f"`data` {unmarked(options.data)} has {len(images)} image{'s' * (len(images) != 1)}, too few to measure a "
+            f"correlation; give at least {LEAST}"
+        )
+    if options.images < LEAST:
+        raise SettingError(f"`images` is {options.images}, too few to measure a correlation; give at least {LEAST}")
+    chosen = some_images(images, options.images, options.seed)
+    loaded = _loaded(options, images)
+    pipeline = open_pipeline(_augmentation(options, loaded), images.channels)
+    side = images.pixels.shape[-1] if isinstance(images, HeldImages) else SIDE
+    size = loaded.spec.image_size if loaded else options.image_size or side
+    skipped = Skipped(chosen, options.strict, tell)
+    pairs = ViewPairs(chosen, pipeline, options.views, size, options.seed, skipped)
+    shape = (images.channels, size, size)
+    kind = f"{size} x {size} pixels in {images.channels} channel{'s' * (images.channels > 1)}"
+    dim = images.channels * size**2
+    if loaded is not None:
+        encoder = loaded.encoder
+        pairs = pairs.with_(encoder=lambda view: encoder(view)[0])
+        dim = encoder.backbone.num_features if isinstance(encoder.backbone.num_features, int) else _width(pairs)
+        kind = f"representations of {unmarked(str(loaded.path))}"
+    _check_room(dim, options)
+    return Opened(pairs, dim, None if loaded else shape, f"{unmarked(options.data)}: {len(chosen)} images, {kind}")
+
+
+def _loaded(options: PredictOptions, images: Images) -> LoadedEncoder | None:
+    """The encoder whose representations are the rows, if one is given."""
+    if options.features is None:
+        return None
+    loaded = load_encoder(options.features, arch=options.arch, stem=options.stem, trust=options.trust_checkpoint)
+    if loaded.channels != images.channels:
+        raise SettingError(
+            f"`data` has images of {images.channels} channel(s), and the encoder takes {loaded.channels}; give the "
+            "images that it was trained on"
+        )
+    return loaded
+
+
+def _augmentation(options: PredictOptions, loaded: LoadedEncoder | None) -> str:
+    if options.augment is not None:
+        return options.augment
+    return loaded.spec.augment if loaded else "digits" if options.data == "digits" else "cifar10"
+
+
+def _width(pairs: ViewPairs) -> int:
+    """Numbers in a row, from the first images."""
+    return int(next(iter(pairs.with_(progress=None)))[0].shape[1])
+
+
+def _check_room(dim: int, options: PredictOptions) -> None:
+    """Refuse moments that do not fit into memory."""
+    needed, available = 8 * MATRICES * dim**2, available_memory()
+    if available is not None and needed > available:
+        smaller = "give an encoder of fewer features" if options.features else "lower `image_size`"
+        raise SettingError(
+            f"covariances of {dim} inputs take {needed / 2**30:.3g} GiB, and {available / 2**30:.3g} GiB are free; "
+            f"{smaller}"
+        )
+
+
+def encoder_of(options: PredictOptions) -> Encoder:
+    """The linear encoder and its training that the options describe."""
+    return Encoder(
+        options.out_dim, options.weight_decay, options.invariance, options.init_scale, options.lr, options.steps
+    )
+
+
+def run(
+    opened: Opened, options: PredictOptions, progress: Callable[[tuple[str, ...]], AbstractContextManager[Advance]]
+) -> Prediction:
+    """Measure, predict, and train if asked to.
+
+    Args:
+        opened: From `open_pairs`.
+        options: What to predict.
+        progress: Shows progress of named parts; takes their names.
+
+    Returns:
+        The prediction.
+
+    Raises:
+        ValueError: For views that cannot be measured. One line.
+        Diverged: With `train`, where the learning rate is too large.
+    """
+    names = ("views", "directions", "operations", *(f"sgd {loss}" for loss in options.loss if options.train))
+    pairs, encoder = opened.pairs, encoder_of(options)
+    with progress(names) as advance:
+        measured = _measured(pairs, options, advance)
+        advance("directions", 0, len(options.loss) + 1)
+        found = find_directions(measured, options.directions, alike=pairs.alike)
+        losses = dict[str, LossPrediction]()
+        for number, loss in enumerate(options.loss):
+            losses[loss] = predict(found, loss, encoder, alike=pairs.alike)
+            advance("directions", number + 2, len(options.loss) + 1)
+        table = augmentation_table(pairs, found, lambda done, total: advance("operations", done, total))
+        prediction = Prediction(found, losses, table, opened.image_shape)
+        return _with_training(prediction, pairs, options, encoder, advance) if options.train else prediction
+
+
+def _measured(pairs: ViewPairs, options: PredictOptions, advance: Advance) -> Measured:
+    shown = pairs.with_(progress=lambda done, total: advance("views", done, total))
+    return measure(shown, options.views, len(pairs), options.seed)
+
+
+def _with_training(
+    prediction: Prediction, pairs: ViewPairs, options: PredictOptions, encoder: Encoder, advance: Advance
+) -> Prediction:
+    """Train an encoder for each loss, from the start for which it is predicted anew."""
+    found, every = prediction.found, projected(pairs, prediction.found)
+    trained, losses = list[Trained](), dict(prediction.losses)
+    for loss in options.loss:
+        losses[loss], one = train_encoder(
+            found,
+            every,
+            loss,
+            encoder,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            alike=pairs.alike,
+            progress=partial(advance, f"sgd {loss}"),
+        )
+        trained.append(one)
+    return replace(prediction, losses=losses, trained=tuple(trained))
+
+
+def emptied_share(found: Directions) -> float:
+    """Share of the variance of the views, within the frame, that lies in directions without shared signal."""
+    inner: Tensor = found.measured.moments.view_cov @ (found.frame.T @ found.vectors[:, ~found.shared])
+    return float(inner.square().sum() / torch.clamp(found.measured.moments.view_cov.trace(), min=1e-300))
+
+
+def pipeline_in_words(pipeline: Pipeline, views: str) -> str:
+    """The name of a pipeline, its operations, and how its views are drawn."""
+    drawn = (
+        "the first view is the plain image"
+        if views == "one-sided"
+        else "both drawn alike"
+        if pipeline.alike
+        else "drawn by two different pipelines"
+    )
+    return f"{views} views by {unmarked(pipeline.name)} ({', '.join(pipeline.operations)}), {drawn}"

@@ -1,0 +1,142 @@
+"""What each operation of an augmentation costs: the shared signal with it alone, and with all others."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dyncollapse.bridge.data.images import some_images
+from dyncollapse.bridge.prediction.directions import LEAST, Directions, Measured, find_directions
+from dyncollapse.bridge.prediction.views import ViewPairs
+from dyncollapse.diagnostics.shared_signal import SAMPLES_PER_DIRECTION
+from dyncollapse.model.pair_moments import PairMoments
+
+# Each pipeline takes about two seconds for so many images of 32 pixels; more images or directions change no row's
+# place among the others.
+MOST_IMAGES, MOST_DIRECTIONS = 2000, 256
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a pipeline does to the shared signal of two views.
+
+    Attributes:
+        signal_rank: Directions that share signal beyond its error: a lower bound.
+        suppressed: The other directions.
+        shared_signal: tr(S_e^-1 G), for two-sided views the sum of all correlations gamma.
+        shared_share: tr G / tr S_e, the share of the variance of a view that both views share.
+        difference_trace: tr A_e, the mean square of the difference of the views, over all inputs.
+    """
+
+    signal_rank: int
+    suppressed: int
+    shared_signal: float
+    shared_share: float
+    difference_trace: float
+
+
+@dataclass(frozen=True)
+class OperationRow:
+    """One operation of a pipeline: its effect alone, and that of the pipeline without it (None without any other)."""
+
+    operation: str
+    alone: Effect
+    without: Effect | None
+
+    def as_values(self) -> dict[str, object]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class AugmentationTable:
+    """Effects of a pipeline and of its operations, all measured on the same images in the same directions.
+
+    Attributes:
+        images: Number of images.
+        directions: Number of principal directions of the whole pipeline's views.
+        share: Share of the variance of these views that they hold.
+        whole: The effect of all operations together.
+        rows: A row per operation.
+    """
+
+    images: int
+    directions: int
+    share: float
+    whole: Effect
+    rows: tuple[OperationRow, ...]
+
+
+def augmentation_table(
+    pairs: ViewPairs, found: Directions, progress: Callable[[int, int], None] | None = None
+) -> AugmentationTable:
+    """Measure a pipeline, each of its operations alone, and all but each.
+
+    Args:
+        pairs: Images and pipeline; at most MOST_IMAGES of the images are used.
+        found: Directions of the whole pipeline, of which the largest principal ones are used.
+        progress: Called with the pipelines that are done and the pipelines in all.
+
+    Returns:
+        The table.
+
+    Examples:
+        >>> from dyncollapse.bridge import open_data
+        >>> from dyncollapse.bridge.prediction.directions import measure
+        >>> from dyncollapse.bridge.prediction.pipelines import open_pipeline
+        >>> pairs = ViewPairs(open_data("digits").train, open_pipeline("digits", 1), size=8)
+        >>> table = augmentation_table(pairs, find_directions(measure(pairs, "two-sided", 1297), 32, alike=True))
+        >>> [row.operation for row in table.rows], table.whole.signal_rank <= table.rows[0].without.signal_rank
+        (['crop', 'rotation', 'colour', 'noise'], True)
+    """
+    images = pairs.images if len(pairs) <= MOST_IMAGES else some_images(pairs.images, MOST_IMAGES, pairs.seed)
+    kept = min(MOST_DIRECTIONS, max(1, len(images) // SAMPLES_PER_DIRECTION), found.count)
+    frame, whole = found.frame[:, -kept:], pairs.pipeline
+    names = whole.operations
+    pipelines = [whole, *(whole.only(name) for name in names), *(whole.without(name) for name in names)]
+    effects: list[Effect | None] = []
+    for number, pipeline in enumerate(pipelines):
+        effects.append(_effect(pairs.with_(images=images, pipeline=pipeline, progress=None), frame))
+        if progress is not None:
+            progress(number + 1, len(pipelines))
+    variance = found.measured.moments.view_cov.diagonal()
+    share = found.share * float(variance[-kept:].sum() / variance.sum())
+    alone, without = effects[1 : 1 + len(names)], effects[1 + len(names) :]
+    rows = tuple(
+        OperationRow(name, one, other)
+        for name, one, other in zip(names, alone, without, strict=True)
+        if one is not None
+    )
+    assert effects[0] is not None
+    return AugmentationTable(len(images), kept, share, effects[0], rows)
+
+
+def _effect(pairs: ViewPairs, frame: Float[Tensor, "d q"]) -> Effect | None:
+    """The effect of the pairs' pipeline inside a frame; None for a pipeline without operations."""
+    if not pairs.pipeline.operations:
+        return None
+    kept: list[tuple[Tensor, Tensor]] = []
+    total = [0.0]
+
+    def projected() -> Iterator[tuple[Tensor, Tensor]]:
+        for x, x_pos in pairs:
+            total[0] += float((x - x_pos).to(torch.float64).square().sum())
+            rows = x.to(frame.dtype) @ frame, x_pos.to(frame.dtype) @ frame
+            kept.append(rows)
+            yield rows
+
+    moments = PairMoments.from_batches(projected(), pairs.views)
+    assert moments.samples is not None
+    first, second = (torch.cat(rows) for rows in zip(*kept, strict=True))
+    trace, q = total[0] / moments.samples, moments.dim
+    share = float(moments.shared.trace() / moments.view_cov.trace())
+    if float(moments.difference_cov.trace()) <= 1e-12 * float(moments.view_cov.trace()) or moments.samples < LEAST:
+        return Effect(q, 0, float(q), share, trace)  # an operation that changes none of these images
+    mean = (first.mean(0) + second.mean(0)) / 2
+    measured = Measured(moments, first - mean, second - mean)
+    found = find_directions(measured, q, alike=pairs.alike)  # without directions in which these views do not vary
+    rank, vectors = int(found.shared.sum()), found.frame.T @ found.vectors
+    signal = float(((found.measured.moments.shared @ vectors) * vectors).sum())
+    return Effect(rank, q - rank, signal, share, trace)

@@ -1,0 +1,212 @@
+"""Train the linear encoder by SGD on the measured pairs, and compare it with what was predicted."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from dyncollapse.bridge.data.batches import mix
+from dyncollapse.bridge.prediction.directions import Directions, Measured
+from dyncollapse.bridge.prediction.prediction import EMPTY, LEVEL, START, Encoder, LossPrediction, predict, start_scale
+from dyncollapse.bridge.prediction.views import ViewPairs
+from dyncollapse.dynamics.training import train
+from dyncollapse.dynamics.trajectory import Trajectory
+from dyncollapse.model.networks import Weights
+from dyncollapse.model.objective import Objective
+from dyncollapse.model.pairs import Pairs
+from dyncollapse.model.self_distillation import SelfDistillation, balanced_predictor
+
+RECORDS = 200  # states along a training whose variances are kept
+# Share of the steps up to which a direction is compared at rest: it then had as long again to settle.
+LEARNT = 0.5
+FEWEST = 3  # directions from which on an order has a correlation
+
+
+@dataclass(frozen=True, eq=False)
+class FixedBatches:
+    """Batches of fixed pairs without end: each pass over the pairs has a new order, the same at each iteration.
+
+    Attributes:
+        first: One view of all pairs, centred (n, q).
+        second: The other view.
+        views: The view convention.
+        batch_size: Pairs in a batch.
+        seed: Of the orders.
+    """
+
+    first: Float[Tensor, "n q"]
+    second: Float[Tensor, "n q"]
+    views: str
+    batch_size: int
+    seed: int
+
+    def __iter__(self) -> Iterator[Pairs]:
+        """Yield batches; pairs that fill no whole batch wait for another pass."""
+        n, generator = len(self.first), torch.Generator().manual_seed(mix(self.seed, 4))
+        size = min(self.batch_size, n)
+        while True:
+            if size == n:
+                yield Pairs(self.first, self.second, self.views)
+                continue
+            order = torch.randperm(n, generator=generator)
+            for start in range(0, n - size + 1, size):
+                rows = order[start : start + size]
+                yield Pairs(self.first[rows], self.second[rows], self.views)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A linear encoder after SGD, beside its prediction.
+
+    Attributes:
+        loss: The loss by name.
+        singular_values: Standard deviation of the embedding along each direction at the end (q,).
+        learning_steps: Step at which each has half of its predicted variance at rest (q,); infinite where it never has.
+        agreement: `error`, the median relative error of singular values at the end, of directions that were predicted
+            to be learnt in the first half of the steps; `compared`, their number; `empty`, the number of singular
+            values of the embedding that were predicted to be at most EMPTY of the largest at the end, and
+            `empty_trained`, the number that are; `order`, the rank correlation of learning steps. None where there are
+            too few directions.
+        seconds: Time that it took.
+    """
+
+    loss: str
+    singular_values: Float[Tensor, " q"]
+    learning_steps: Float[Tensor, " q"]
+    agreement: dict[str, float | None]
+    seconds: float
+
+
+def projected(pairs: ViewPairs, found: Directions) -> Measured:
+    """All pairs that were measured, drawn again, in the coordinates of the directions' frame and centred."""
+    rows = [(x.to(found.frame.dtype) @ found.frame, y.to(found.frame.dtype) @ found.frame) for x, y in pairs]
+    first, second = (torch.cat(views) for views in zip(*rows, strict=True))
+    mean = first.mean(0) if pairs.views == "one-sided" else (first.mean(0) + second.mean(0)) / 2
+    return Measured(found.measured.moments, first - mean, second - mean)
+
+
+def train_encoder(
+    found: Directions,
+    pairs: Measured,
+    loss: str,
+    encoder: Encoder,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    alike: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[LossPrediction, Trained]:
+    """Train on the pairs that were measured, so that training and prediction have the same moments.
+
+    Args:
+        found: The directions.
+        pairs: All pairs in the coordinates of their frame.
+        loss: A loss by name, with a gradient.
+        encoder: The linear encoder and its training.
+        batch_size: Pairs in a batch.
+        seed: Of the start and of the batches.
+        alike: As for `predict`.
+        progress: Called with (step, steps).
+
+    Returns:
+        The prediction for this very start, and what was trained.
+
+    Raises:
+        Diverged: Where the learning rate is too large.
+
+    Examples:
+        >>> from dyncollapse.bridge.prediction.directions import find_directions, measure
+        >>> g = torch.Generator().manual_seed(0)
+        >>> x = torch.randn(4000, 2, generator=g)
+        >>> views = [x + torch.randn(4000, 2, generator=g) for _ in range(2)]
+        >>> measured = measure([tuple(views)], "two-sided", 2000)
+        >>> found = find_directions(measured, most=2)
+        >>> encoder = Encoder(steps=300, init_scale=0.01)
+        >>> _, trained = train_encoder(found, found.measured, "spectral", encoder, batch_size=4000)
+        >>> trained.agreement["compared"]
+        2.0
+    """
+    moments, outputs = found.measured.moments, encoder.outputs or found.count
+    generator = torch.Generator().manual_seed(mix(seed, 5))
+    start = start_scale(found, encoder) * torch.randn(outputs, found.count, generator=generator, dtype=torch.float64)
+    expected = predict(found, loss, encoder, alike=alike, start=start)
+    byol = loss == "byol"
+    objective = (
+        SelfDistillation() if byol else Objective(loss, invariance=encoder.invariance if loss == "vcreg" else None)
+    )
+    patterns = moments.view_cov @ (found.frame.T @ found.vectors)
+    few = max(40, min(RECORDS, 2 * 10**8 // max(1, start.numel() * 8)))  # the states take at most 200 MB
+    path = train(
+        (start,),
+        FixedBatches(pairs.first, pairs.second, moments.views, batch_size, seed),
+        steps=encoder.steps,
+        lr=expected.lr,
+        objective=objective,
+        predictor=balanced_predictor((start,)) if byol else None,
+        weight_decay=encoder.weight_decay,
+        records=few,
+        record={"variance": partial(_variances, patterns)},
+        progress=progress,
+        threads=1,
+    )
+    variances = path.statistics["variance"]
+    steps = _first_steps(path, variances, LEVEL * expected.rest, expected.lr)
+    end = variances[-1].sqrt()
+    product = path.final()[0]
+    spectrum = torch.linalg.eigvalsh(product @ moments.view_cov @ product.T).clamp_min(0).flip(0)[: found.count].sqrt()
+    agreement = {
+        **agreement_of(expected, end, steps, encoder.steps),
+        "empty": float(expected.empty),
+        "empty_trained": float((spectrum <= EMPTY * max(float(spectrum[0]), START)).sum())
+        + found.count
+        - len(spectrum),
+    }
+    return expected, Trained(loss, end, steps, agreement, float(path.meta["seconds"]))
+
+
+def _variances(patterns: Tensor, weights: Weights) -> Tensor:
+    """Variance of the embedding along each direction: |P S_e u|^2."""
+    return (weights[0] @ patterns).square().sum(0)
+
+
+def _first_steps(
+    path: Trajectory, variances: Float[Tensor, "t q"], targets: Float[Tensor, " q"], lr: float
+) -> Float[Tensor, " q"]:
+    """Step at which each variance first reaches its target, interpolated between records; infinite where it never does.
+
+    A direction without a finite target counts as learnt at variance 1, as in `ModeForces.learning_times`.
+    """
+    targets = torch.where(torch.isfinite(targets), targets, 1.0)
+    steps = (path.time / lr).to(variances.dtype)
+    above = variances >= targets
+    first = above.to(torch.int64).argmax(0)
+    before = (first - 1).clamp_min(0)
+    columns = torch.arange(len(targets))
+    low, high = (variances[rows, columns].clamp_min(1e-300).log() for rows in (before, first))
+    share = ((targets.clamp_min(1e-300).log() - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
+    reached = steps[before] + share * (steps[first] - steps[before])
+    return torch.where(above.any(0) & (targets > 0), reached, torch.inf)
+
+
+def agreement_of(
+    expected: LossPrediction, end: Float[Tensor, " q"], steps: Float[Tensor, " q"], last: int
+) -> dict[str, float | None]:
+    """Compare an end of training and its learning steps with a prediction; see `Trained.agreement`."""
+    rest, early = expected.rest.sqrt(), expected.learning_steps <= LEARNT * last
+    settled = early & (expected.learning_steps > 0) & torch.isfinite(rest) & (rest > 0)
+    errors = (end[settled] / rest[settled] - 1).abs()
+    both = torch.isfinite(steps) & early & (expected.learning_steps > 0)
+    order = None
+    if int(both.sum()) >= FEWEST:
+        found = float(spearmanr(expected.learning_steps[both].numpy(), steps[both].numpy()).statistic)
+        order = found if np.isfinite(found) else None
+    return {
+        "error": float(errors.median()) if len(errors) else None,
+        "compared": float(len(errors)),
+        "order": order,
+    }

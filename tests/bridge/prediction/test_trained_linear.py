@@ -1,0 +1,81 @@
+"""Linear encoders trained by SGD on the pairs that were measured end where they were predicted to."""
+
+import pytest
+import torch
+
+from dyncollapse.bridge import open_data
+from dyncollapse.bridge.prediction.directions import find_directions, measure
+from dyncollapse.bridge.prediction.pipelines import open_pipeline
+from dyncollapse.bridge.prediction.prediction import Encoder
+from dyncollapse.bridge.prediction.training import FixedBatches, projected, train_encoder
+from dyncollapse.bridge.prediction.views import ViewPairs
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Eight principal directions of digits under their augmentation, and all pairs along them."""
+    pairs = ViewPairs(open_data("digits").train, open_pipeline("digits", 1), size=8)
+    found = find_directions(measure(pairs, "two-sided", len(pairs)), 8, alike=True)
+    return found, projected(pairs, found)
+
+
+def test_the_pairs_are_those_that_were_measured(digits):
+    found, pairs = digits
+    moments = found.measured.moments
+    cov = (pairs.first.T @ pairs.first + pairs.second.T @ pairs.second) / (2 * len(pairs.first))
+    cross = (pairs.first.T @ pairs.second + pairs.second.T @ pairs.first) / (2 * len(pairs.first))
+    torch.testing.assert_close(cov, moments.view_cov)
+    torch.testing.assert_close(cross, moments.shared)
+
+
+@pytest.mark.parametrize(
+    ("loss", "batch_size", "error", "order"),
+    # vcreg and barlow see covariances of the batch, with its sampling error; infonce has a limit for Gaussian views;
+    # byol is predicted as if its directions were orthogonal.
+    [
+        ("spectral", 256, 0.01, 0.9),
+        ("vcreg", 1024, 0.02, 0.9),
+        ("barlow", 1024, 0.03, 0.9),
+        ("infonce", 128, 0.3, 0.7),
+        ("byol", 256, 0.1, 0.3),
+    ],
+)
+def test_training_ends_as_predicted(loss, batch_size, error, order, digits):
+    found, pairs = digits
+    encoder = Encoder(steps=1500, init_scale=0.05 if loss == "byol" else 1e-3)  # byol leaves zero slowly
+    expected, trained = train_encoder(found, pairs, loss, encoder, batch_size=batch_size, alike=True)
+    agreement = trained.agreement
+    assert agreement["compared"] >= 4
+    assert abs(agreement["empty"] - agreement["empty_trained"]) <= 2
+    assert agreement["error"] < error
+    assert agreement["order"] > order
+    learnt = torch.isfinite(trained.learning_steps) & (expected.learning_steps < 750) & (expected.learning_steps > 0)
+    ratio = trained.learning_steps[learnt] / expected.learning_steps[learnt]
+    assert 0.5 < float(ratio.median()) < 2.5
+
+
+def test_weight_decay_empties_the_directions_that_it_was_predicted_to(digits):
+    found, pairs = digits
+    encoder = Encoder(steps=1500, weight_decay=4.0, init_scale=0.1)
+    expected, trained = train_encoder(found, pairs, "spectral", encoder, batch_size=256, alike=True)
+    assert 0 < expected.empty == trained.agreement["empty_trained"] < 8
+    assert trained.agreement["error"] < 0.02
+
+
+def test_batches_are_the_same_at_each_iteration_and_hold_each_pair_once():
+    rows = torch.arange(10.0).unsqueeze(1)
+    batches = FixedBatches(rows, -rows, "two-sided", 5, seed=3)
+    once = [batch.anchor for batch, _ in zip(batches, range(4), strict=False)]
+    again = [batch.anchor for batch, _ in zip(batches, range(4), strict=False)]
+    assert all(map(torch.equal, once, again))
+    assert torch.cat(once[:2]).flatten().sort().values.tolist() == list(range(10))
+    assert not torch.equal(once[0], once[2])
+
+
+@pytest.mark.parametrize(("weight_decay", "dead"), [(0.0, 0), (10.0, 8)])
+def test_weight_decay_kills_byol(weight_decay, dead, digits):
+    found, pairs = digits
+    encoder = Encoder(steps=400, weight_decay=weight_decay, init_scale=0.05)
+    expected, trained = train_encoder(found, pairs, "byol", encoder, batch_size=256, alike=True)
+    assert expected.fates.counts()["dead"] == dead
+    assert (trained.agreement["empty_trained"] == 8) == bool(dead)
