@@ -9,7 +9,7 @@ from torch import Tensor
 from dyncollapse.claims.check import Measured, assume, claim
 from dyncollapse.claims.paper_one_layer import ROUND_OFF
 from dyncollapse.claims.populations import masked_views, moments_of, skewed_pairs, unlike
-from dyncollapse.claims.sampling import SIGMAS, largest_deviation
+from dyncollapse.claims.sampling import SIGMAS, largest_deviation, random_task
 from dyncollapse.diagnostics.shared_signal import signal_rank
 from dyncollapse.dynamics.flow import population_flow, sample_flow
 from dyncollapse.model.gaussian import GaussianTask
@@ -18,7 +18,7 @@ from dyncollapse.model.objective import Objective
 from dyncollapse.model.pair_moments import PairMoments
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.theory.modes import generalised_modes
-from dyncollapse.theory.population import objective_limit, population_force
+from dyncollapse.theory.population import negatives_needed, objective_limit, population_force, population_loss
 
 SOURCE = "not in the paper (one-axis.md, moments)"
 MOMENT_LOSSES = (Objective("vcreg", invariance=0.7), Objective("barlow"), Objective("spectral"))
@@ -210,4 +210,31 @@ def correlated_views_growth() -> Measured:
         deviations.append(largest_deviation(-gradient / 1e-4, torch.diag(rates)))
         limit = objective_limit(task, objective).growth.diagonal()
         assume(unlike(limit, rates) < 2 / n, "the package's limit is that of large batches")
+    return Measured(max(deviations), SIGMAS)
+
+
+@claim("finite-batches-moments", SOURCE, "largest deviation of the losses, in standard errors")
+def finite_batches_moments() -> Measured:
+    """Batches of N pairs raise |Cov - I|^2 of vcreg and barlow by the law of Wishart matrices with n = N - 1.
+
+    E tr(Cov^2) = [n (n + 1) tr(M^2) + n (tr C)^2] / N^2 and E tr(Cov) = n tr(M) / N, with C the covariance of
+    embeddings, and M = C for vcreg, M = P G P^T for barlow. The mean loss of 2000 batches of 20 Gaussian pairs is
+    compared with this, at a P that nearly whitens the views. The repulsion of a batch therefore exceeds that of the
+    limit by a share of at most `negatives_needed` / N, as the check requires. Control: the limit itself must be
+    rejected. The bound is five standard errors.
+    """
+    generator, n, batches, deviations = torch.Generator().manual_seed(0), 20, 2_000, []
+    task = random_task(3, "two-sided", generator)
+    p = torch.linalg.inv(task.seen_root) + 0.1 * torch.randn(3, 3, generator=generator, dtype=torch.float64)
+    pairs = task.sample(n, generator, (batches,))
+    c, free = p @ task.seen[0] @ p.T, n - 1
+    for objective, m in ((Objective("vcreg", invariance=0.0), c), (Objective("barlow"), p @ task.shared @ p.T)):
+        squares = (free * n * (m @ m).trace() + free * c.trace() ** 2) / n**2
+        needed = float(negatives_needed(p, task, objective))
+        assume(1 < float(squares / (m @ m).trace()) < 1 + needed / n, "negatives_needed is an upper bound")
+        values = objective.value((p.expand(batches, 3, 3).contiguous(),), pairs)[:, None]
+        expected = squares - 2 * free / n * m.trace() + 3
+        limit = population_loss(p, task, objective)
+        assume(largest_deviation(values, limit[None]) > SIGMAS, "the limit is rejected")
+        deviations.append(largest_deviation(values, expected[None]))
     return Measured(max(deviations), SIGMAS)

@@ -113,13 +113,13 @@ def barlow_small_starts() -> Measured:
 
     Modes grow at 4 g, and when the m-th fills the last output the next has reached p0^(1 - g_(m+1) / g_m). The moments
     of `barlow-no-selection`, where the modes of largest g have the smallest gamma; two outputs; starts of 1e-6 and 1e-8
-    times a random matrix, three draws. The order is the slope of the log deviation of P^T P from the two fastest modes'
+    times a random matrix, two draws. The order is the slope of the log deviation of P^T P from the two fastest modes'
     against log p0. It must be 2/3; the next order in p0 moves it by less than 0.1 %. Control: the deviation is below
     1e-3.
     """
     task = PairMoments.from_covariances(torch.diag(VIEW_VARS), torch.diag(SHARED))
     worst, expected = 0.0, _kept(torch.arange(4) < 2)
-    for seed in range(3):
+    for seed in range(2):
         sizes = []
         for scale in (1e-6, 1e-8):
             start = _start(2, scale, seed)
@@ -159,7 +159,8 @@ def coordinate_losses() -> Measured:
 
     Their hinge and their normalisation act on each output by itself. This is why no rest point in closed form is known
     to us; they are simulated. The loss of 60 skewed pairs in both orders at a random P is compared with that at R P,
-    for a random rotation R. Control: for vcreg, barlow, the spectral loss and Eq. 2 nothing may change but round-off.
+    for a random rotation R. Control: for vcreg, barlow, the spectral loss and Eq. 2 nothing may change but round-off,
+    nor for ntxent: its rest point is a function of P^T P, but no formula for it is known to us either.
     """
     generator = torch.Generator().manual_seed(0)
     pairs, p = skewed_pairs(60, 4, generator), 0.5 * torch.randn(4, 4, generator=generator, dtype=torch.float64)
@@ -169,6 +170,6 @@ def coordinate_losses() -> Measured:
         before, after = (float(objective.value((product,), pairs)) for product in (p, turn @ p))
         return abs(after / before - 1)
 
-    blind = max(change(objective) for objective in (*CONVEX, BARLOW))
+    blind = max(change(objective) for objective in (*CONVEX, BARLOW, Objective("ntxent")))
     assume(blind < 1e-12, "the other losses are blind to rotations")
     return Measured(max(change(Objective(name)) for name in ("vicreg", "barlow-normalised")), 1e-12)
