@@ -14,6 +14,8 @@ from dyncollapse.model.initialisers import gaussian_init
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pair_moments import PairMoments
 
+# Errors of the solver at rtol 1e-7 that add up along a line of rest points.
+ALONG = 1e-6
 # Covariances between the views and of a view along four axes: gamma = 0.25, 0.6, 0.8 and 0.9 orders them in reverse.
 SHARED = torch.tensor([1.0, 0.6, 0.2, 0.09], dtype=torch.float64)
 VIEW_VARS = torch.tensor([4.0, 1.0, 0.25, 0.1], dtype=torch.float64)
@@ -67,19 +69,19 @@ def barlow_mixes() -> Measured:
 
     Only from starts along the eigenvectors. p_1^2 g_1 - p_2^2 |g_2| = 1 is a hyperbola of rest points, so that a random
     start keeps some of a negative direction. Moments and starts are those of `barlow-rest` with four outputs; P^T P is
-    compared with the sum of v v^T / g over the positive eigenvalues, and the closest of three starts is reported, which
-    the claim needs to rest there up to solver's error. Controls: a start along the eigenvectors rests there, and so
-    does a random start of the spectral loss at its own rest point.
+    compared with the sum of v v^T / g over the positive eigenvalues, and the closest of three starts is reported. The
+    claim needs it to rest there up to the solver's error, which nothing pulls back along a hyperbola. Controls: a start
+    along the eigenvectors rests there, and so does a random start of the spectral loss at its own rest point.
     """
     task = moments_of(skewed_pairs(60, 4, torch.Generator().manual_seed(1), opposed=2.5))
     g, v = torch.linalg.eigh(task.shared)
     expected = v * torch.where(g > 0, 1 / g, 0.0) @ v.T
     aligned, (other,) = settle((0.3 * v.T,), task, BARLOW), _start(4, 0.5, 0)
-    assume(unlike(aligned.T @ aligned, expected) < AT_REST, "aligned starts rest on eigenvectors")
+    assume(unlike(aligned.T @ aligned, expected) < ALONG, "aligned starts rest on eigenvectors")
     spectral = settle((other,), task, CONVEX[1])
     assume(unlike(spectral.T @ spectral, rest_of(task, CONVEX[1]).gram) < AT_REST, "the spectral loss has one rest")
     products = [settle(_start(4, 0.5, seed), task, BARLOW) for seed in range(3)]
-    return Measured(min(unlike(p.T @ p, expected) for p in products), AT_REST)
+    return Measured(min(unlike(p.T @ p, expected) for p in products), ALONG)
 
 
 def _kept(chosen: Tensor) -> Tensor:
