@@ -30,8 +30,8 @@ def narrow_outputs() -> Measured:
     """With m outputs the m modes of largest gain survive, at their full rest value; the others find no room.
 
     Moments of 60 skewed pairs in both orders, which do not commute, all of whose four modes live with four outputs.
-    Population flows of Eq. 2, the spectral and dot-product loss from two random starts each, with two outputs, are integrated until they rest. Control: with four outputs the third mode must live. What remains
-    is the solver's error.
+    Population flows of Eq. 2, the spectral and dot-product loss from two random starts each, with two outputs, are
+    integrated until they rest. Control: with four outputs the third mode must live. What remains is the solver's error.
     """
     task, worst = moments_of(skewed_pairs(60, 4, torch.Generator().manual_seed(4))), 0.0
     for objective in CONVEX[:3]:
@@ -93,8 +93,8 @@ def barlow_no_selection() -> Measured:
     """With m outputs Barlow Twins keeps m modes of its choice, those of largest gamma or of largest g, from any start.
 
     All modes lower its loss by 1, so that any m of them, or mixtures, may fill m outputs. Commuting moments whose gamma
-    and g are in opposite order, two outputs, three random starts of 0.5. P^T P is compared with that of the two modes of
-    largest g and with that of the two of largest gamma; the closest of all is reported, which the claim needs to be
+    and g are in opposite order, two outputs, three random starts of 0.5. P^T P is compared with that of the two modes
+    of largest g and with that of the two of largest gamma; the closest of all is reported, which the claim needs to be
     there up to solver's error. Control: the spectral loss keeps the two of largest gain, g gamma, from the same starts.
     """
     task = PairMoments.from_covariances(torch.diag(VIEW_VARS), torch.diag(SHARED))
