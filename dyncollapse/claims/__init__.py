@@ -9,13 +9,20 @@ from dyncollapse.claims import (
     bilinear,
     escape,
     finite,
+    learning,
     losses,
     measures,
+    moments,
+    one_axis,
     paper_deep,
     paper_one_layer,
+    pixels,
+    projector_protection,
     self_distillation,
     sgd,
     views,
+    weight_decay,
+    width,
 )
 from dyncollapse.claims.check import Checked, Claim, Measured, as_values, assume, run_check
 
@@ -32,6 +39,13 @@ _MODULES = (
     losses,
     self_distillation,
     measures,
+    moments,
+    one_axis,
+    width,
+    learning,
+    weight_decay,
+    projector_protection,
+    pixels,
 )
 CLAIMS = tuple(value for module in _MODULES for value in vars(module).values() if isinstance(value, Claim))
 

@@ -76,7 +76,7 @@ def print_claims(checked: Sequence[Checked], *, to_stderr: bool) -> None:
     failing = [result.claim.name for result in checked if not (result.holds or result.surprising)]
     console.print(
         f"{len(checked) - unexpected} of {len(checked)} claims behave as expected"
-        + (f"; {', '.join(failing)} does not hold, as expected" if failing else "")
+        + (f"; {', '.join(failing)} {'does' if len(failing) == 1 else 'do'} not hold, as expected" if failing else "")
         + ".",
         style="bold",
         soft_wrap=True,

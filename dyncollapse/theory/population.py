@@ -162,8 +162,8 @@ def negatives_needed(
     which is of similar size. For infonce it is prod_k (1 + c_k)^(3/2) / (1 + 3 c_k)^(1/2) over the eigenvalues c_k of
     C = P S_e P^T. For dot it is det(I - 2 C^2 / tau^2)^(-1/2), infinite once 2 c_k^2 >= tau^2 for some k. For spectral
     it is 0, since that loss has the population's expectation at every N. For vcreg and barlow, which have no negatives,
-    it is the number of pairs from which on the repulsion of N pairs, r/4 tr(C^2) [1 + this / N], is that of the limit:
-    1 + tr(C)^2 / tr(C^2), and for barlow 1 + tr(C)^2 / tr[(P G P^T)^2].
+    N pairs repel by up to 1 + (this / N) times as much as the limit, and it is 1 + tr(C)^2 / tr(C^2), for barlow
+    1 + tr(C)^2 / tr[(P G P^T)^2].
 
     Args:
         product: P (*runs, m, d).

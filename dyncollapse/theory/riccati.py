@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.model.gaussian import GaussianTask
+from dyncollapse.model.pair_moments import Task
 from dyncollapse.theory.limits import population_limit
 
 
 def riccati_gram(
     weight: Float[Tensor, "m d"],
-    task: GaussianTask,
+    task: Task,
     time: float,
     loss: str = "dot",
     temperature: float | None = None,
@@ -39,6 +39,7 @@ def riccati_gram(
         docs/explanation/beyond-the-paper.md, section 5d.
 
     Examples:
+        >>> from dyncollapse import GaussianTask
         >>> task = GaussianTask.block(2, 0, data_var=0.5)
         >>> riccati_gram(0.1 * torch.eye(2), task, 100.0, "spectral").round(decimals=6).diagonal().tolist()  # s / s_e^2
         [2.0, 2.0]

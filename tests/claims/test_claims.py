@@ -62,6 +62,16 @@ def test_the_paper_is_covered_in_its_order():
     assert len(set(names)) == len(names)
 
 
+# The sections of docs/explanation/one-axis.md, by which claims on all losses refer to it.
+SECTIONS = {"moments", "rest", "weight-decay", "projector", "probe", "limits"}
+
+
+def test_claims_on_all_losses_name_a_section_each():
+    found = re.findall(r"one-axis.md, ([a-z-]+)\)", "\n".join(candidate.source for candidate in CLAIMS))
+    assert set(found) == SECTIONS
+    assert len(found) == sum("one-axis" in candidate.source for candidate in CLAIMS) >= 20
+
+
 def test_every_module_of_claims_is_listed():
     folder = Path(claims.__file__).parent
     holding = {path.stem for path in folder.glob("*.py") if "\n@claim(" in path.read_text()}
@@ -132,7 +142,7 @@ def test_an_assumption_that_fails_stops_the_check():
 
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "explanation"
-THEORY = [DOCS / "theory.md", DOCS / "beyond-the-paper.md"]
+THEORY = [DOCS / "theory.md", DOCS / "beyond-the-paper.md", DOCS / "one-axis.md"]
 
 
 def test_theory_names_every_claim_and_no_other():

@@ -107,6 +107,13 @@ def test_verify_of_a_wrong_statement_succeeds_and_explains(verify):
     assert statement.explanation in told
 
 
+def test_wrong_statements_are_named_together(verify):
+    result = verify("--claim", "theorem-2-as-stated", "--claim", "coordinate-losses")
+    assert result.exit_code == 0, result.stderr
+    told = " ".join(result.stdout.split())
+    assert "theorem-2-as-stated, coordinate-losses do not hold, as expected" in told
+
+
 def test_unknown_claim_is_one_line_and_exit_2(verify):
     line = refused(verify("--claim", "lemma-1", "--claim", "lemma-99"))
     assert "--claim is lemma-99; did you mean lemma-" in line
