@@ -6,8 +6,8 @@ from torch import Tensor
 
 
 def probe_cost(
-    data_var: Float[Tensor, "*any k"], embedding_var: Float[Tensor, "*any k"], ridge: float
-) -> Float[Tensor, "*any k"]:
+    data_var: Float[Tensor, "... k"], embedding_var: Float[Tensor, "... k"], ridge: float
+) -> Float[Tensor, "... k"]:
     """Share of the target's variance along each mode that a ridge probe of the embedding misses.
 
     For a target beta^T x, modes that embedding and data have in common, and infinitely many clean samples, the excess
@@ -39,11 +39,11 @@ def probe_cost(
 
 
 def excess_error(
-    target: Float[Tensor, "*any k"],
-    data_var: Float[Tensor, "*any k"],
-    embedding_var: Float[Tensor, "*any k"],
+    target: Float[Tensor, "... k"],
+    data_var: Float[Tensor, "... k"],
+    embedding_var: Float[Tensor, "... k"],
     ridge: float,
-) -> Float[Tensor, "*any"]:
+) -> Float[Tensor, "..."]:
     """Mean squared error of a ridge probe on infinitely many samples of a noiseless linear target.
 
     Args:
