@@ -28,7 +28,7 @@ from .dynamics.flow import population_flow, sample_flow
 from .dynamics.frozen import frozen_flow, mode_flow
 from .dynamics.solver import FlowFailed
 from .dynamics.training import Diverged, record_steps, train
-from .dynamics.trajectory import Interrupted, Trajectory
+from .dynamics.trajectory import Interrupted, TrainingFailed, Trajectory
 from .model.coordinate_losses import barlow_normalised, vicreg
 from .model.covariance import ContrastiveCovariance, blockwise_covariance, contrastive_covariance
 from .model.gaussian import GaussianTask
@@ -125,6 +125,7 @@ __all__ = [
     "SelfDistillation",
     "SettingError",
     "Sweep",
+    "TrainingFailed",
     "Trajectory",
     "Verdict",
     "Workers",

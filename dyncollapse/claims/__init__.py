@@ -13,6 +13,7 @@ from dyncollapse.claims import (
     measures,
     paper_deep,
     paper_one_layer,
+    self_distillation,
     sgd,
     views,
 )
@@ -29,6 +30,7 @@ _MODULES = (
     sgd,
     finite,
     losses,
+    self_distillation,
     measures,
 )
 CLAIMS = tuple(value for module in _MODULES for value in vars(module).values() if isinstance(value, Claim))

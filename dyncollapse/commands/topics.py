@@ -7,12 +7,13 @@ FOLDER = Path(__file__).parent / "topics"
 # Words of reports, pages and papers that lead to the topic which explains them.
 EXPLAINED_IN = {
     "collapse": (
-        "alive", "cliff", "collapsed", "dead", "dimension", "dimensions", "fate", "fates", "structural",
-        "suppressed", "unexplained", "unresolved", "unseen", "verdict", "waiting",
+        "alive", "cliff", "collapsed", "dead", "decayed", "dimension", "dimensions", "fate", "fates",
+        "structural", "suppressed", "unexplained", "unresolved", "unseen", "verdict", "waiting",
     ),
     "causes": (
         "cause", "implicit regularization", "implicit-regularization", "inputs", "mechanism", "mechanisms",
-        "positives", "strong augmentation", "strong-augmentation", "warning", "warnings", "width",
+        "positives", "strong augmentation", "strong-augmentation", "warning", "warnings", "weight-decay",
+        "width",
     ),
     "rho": ("augmentation over data", "sigma0", "sigma1", "threshold"),
     "measures": (
@@ -26,8 +27,8 @@ EXPLAINED_IN = {
         "normalized", "projector", "representation", "representations", "space",
     ),
     "losses": (
-        "barlow", "barlow-normalised", "dot", "infonce", "invariance", "loss", "nt-xent", "ntxent", "spectral",
-        "temperature", "vcreg", "vicreg",
+        "barlow", "barlow-normalised", "byol", "dot", "infonce", "invariance", "loss", "nt-xent", "ntxent", "simsiam",
+        "spectral", "temperature", "vcreg", "vicreg",
     ),
     "time": ("escape", "escape time", "flow time"),
 }  # fmt: skip

@@ -43,12 +43,12 @@ def solve_by_cvode(problem: Problem, watch: Watch, rtol: float, tolerances: np.n
 
     Args:
         problem: The flow, with logarithmic ticks.
-        watch: Called after every step.
+        watch: Called after every step; it records the states at the ticks.
         rtol: Relative tolerance.
         tolerances: Absolute tolerance of every entry.
 
     Returns:
-        What it reached.
+        How it ended.
 
     Raises:
         NoStep: Where the flow leaves the range of floating point.
@@ -59,27 +59,28 @@ def solve_by_cvode(problem: Problem, watch: Watch, rtol: float, tolerances: np.n
     """
     calls, ticks = Calls(problem, watch), problem.ticks
     solver = calls.solver(rtol, tolerances)
-    states: list[np.ndarray] = []
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         with ONE_AT_A_TIME, _without_warnings():
             solver.init_step(0.0, problem.vector.start)
-        watch.step(0.0, problem.vector.start)
+        watch.accept(0.0, problem.vector.start)
         if ticks[0] == 0:
-            states.append(problem.vector.start)
+            watch.keep(problem.vector.start)
+        watch.report()
         message, again = None, False
-        while len(states) < len(ticks):
+        while len(watch.reached) < len(ticks):
             step = _quietly(solver.step, ticks[-1], "onestep", ticks[-1])
             if not step.success:
                 message = step.message
                 break
-            if not again:
-                watch.step(step.t, step.y)
-            again = False
-            while len(states) < len(ticks) and ticks[len(states)] <= step.t:
-                states.append(_quietly(solver.step, ticks[len(states)], "normal").y)
-                again = ticks[len(states) - 1] < step.t  # CVODE then returns the end of this step once more
-    counts = {"evaluations": watch.evaluations, "jacobian_products": calls.products}
-    return Reached(np.array(states), counts, message)
+            new, again = not again, False
+            if new:
+                watch.accept(step.t, step.y)
+            for tick in watch.due(step.t):
+                watch.keep(_quietly(solver.step, tick, "normal").y)
+                again = tick < step.t  # CVODE then returns the end of this step once more
+            if new:
+                watch.report()
+    return Reached({"evaluations": watch.evaluations, "jacobian_products": calls.products}, message)
 
 
 class Choice:
@@ -134,8 +135,7 @@ class Calls:
         )
 
     def velocity(self, tick: float, y: np.ndarray, result: np.ndarray) -> None:
-        self._watch.evaluate()
-        np.multiply(self._problem.field.velocity(self._problem.time(tick), y), self._problem.pace(tick), out=result)
+        np.multiply(self._watch.evaluate(tick, y), self._problem.pace(tick), out=result)
 
     def begin(self, tick: float, y: np.ndarray, velocity: np.ndarray) -> None:
         """Prepare a linear solution."""

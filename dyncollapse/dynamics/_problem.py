@@ -13,6 +13,14 @@ from dyncollapse.model.networks import Weights, check_weights
 
 # A refused step is tried again at a fifth of its size or more. After so many trials a step of 1 is below round-off.
 MOST_TRIED = 100
+# Evaluations that are not finite after which no smaller step is tried. Explicit methods, which take 12 a step and cut
+# it to a fifth each time, are at the round-off of t after some 300.
+MOST_BROKEN = 1000
+# A weight reaches infinity once it is GROWN times beyond order 1 and beyond its start, and in the end grew a
+# thousandfold within this share of the time: further steps would be lost in the round-off of t. Rules of thumb.
+GROWN, THOUSANDFOLD, MOMENT = 1e6, 1e3, 1e-12
+# The largest weight that a flow may have: solvers' own sums overflow soon after, and some then try steps without end.
+LARGEST = 1e290
 
 
 class Vector:
@@ -48,7 +56,7 @@ class Problem:
 
     def __init__(self, equation: Equation, vector: Vector, times: np.ndarray, *, logarithmic: bool) -> None:
         """Choose the clock for a flow to times[-1]."""
-        self.equation, self.vector, self.logarithmic = equation, vector, logarithmic
+        self.equation, self.vector, self.times, self.logarithmic = equation, vector, times, logarithmic
         self.field = equation.field or Field(self.velocity, self._linearise if equation.tangent else None)
         self.unit = math.ldexp(1.0, math.frexp(times[-1])[1] - 1)
         self.ticks: np.ndarray = np.log1p(times) if logarithmic else times / self.unit
@@ -90,21 +98,19 @@ class _TensorLinearisation:
 
 
 class Reached(NamedTuple):
-    """What a solver reached.
+    """How a solver ended.
 
     Attributes:
-        states: The states (t, n) at the ticks that were reached.
         counts: Of evaluations and the like, for the record.
         stopped: Why it stopped before the end, or None.
     """
 
-    states: np.ndarray
     counts: dict[str, int]
     stopped: str | None
 
 
 class NoStep(FloatingPointError):
-    """No step is small enough, or a state is not finite."""
+    """No step is small enough, or a state is not finite; the text says which."""
 
 
 class TooManyEvaluations(RuntimeError):
@@ -124,15 +130,25 @@ class Watch:
         """Start at the first state; `rest_speed` is per unit of time and relative to the largest weight."""
         self.problem, self.rest_speed, self.progress = problem, rest_speed, progress
         self.end = problem.time(problem.ticks[-1])
-        self.reached: list[tuple[float, np.ndarray]] = []
+        self.reached: list[np.ndarray] = []
         self.last: tuple[float, np.ndarray] | None = None
         self.resting_since: float | None = None
         # Evaluations since the last step. A Jacobian by differences takes one for each weight.
         self.tried, self.most_tried = 0, MOST_TRIED * (len(problem.vector.start) + MOST_TRIED)
+        self.broken = 0  # evaluations since the last step that were not finite
         self.evaluations, self.most_evaluations = 0, most_evaluations
+        largest = float(np.abs(problem.vector.start).max())
+        self._grown, self._mark = GROWN * max(1.0, largest), (0.0, largest)
 
-    def evaluate(self) -> None:
-        """Count an evaluation.
+    def evaluate(self, tick: float, y: np.ndarray) -> np.ndarray:
+        """Return the velocity by the flow's own clock, and count it.
+
+        Args:
+            tick: When.
+            y: Where.
+
+        Returns:
+            dy / dt.
 
         Raises:
             NoStep: Where steps of every size are refused.
@@ -141,28 +157,46 @@ class Watch:
         self.tried += 1
         self.evaluations += 1
         if self.tried > self.most_tried:
-            raise NoStep
+            raise NoStep("no step is small enough.")
         if self.evaluations > self.most_evaluations:
             raise TooManyEvaluations
+        velocity = self.problem.field.velocity(self.problem.time(tick), y)
+        if not np.isfinite(velocity).all():
+            self.broken += 1
+            if self.broken > MOST_BROKEN:
+                raise NoStep("no step is small enough.")
+        return velocity
 
-    def step(self, tick: float, y: np.ndarray) -> None:
-        """Take note of an accepted step. Raises NoStep for a state that is not finite."""
+    def accept(self, tick: float, y: np.ndarray) -> None:
+        """Take note of a step. Raises NoStep for a state out of range, and for one on its way to infinity."""
         t, largest = self.problem.time(tick), float(np.abs(y).max())
         if self.last is not None:
             before, state = self.last
             still = np.abs(y - state).max() <= self.rest_speed * (t - before) * largest
             self.resting_since = (before if self.resting_since is None else self.resting_since) if still else None
-        if not math.isfinite(largest):  # LSODA would go on
-            raise NoStep
-        self.last, self.tried = (t, y.copy()), 0
-        if len(self.reached) < len(self.problem.ticks) and tick >= self.problem.ticks[len(self.reached)]:
-            self.reached.append(self.last)
-        if self.progress:
-            self.progress(t, self.end)
+        if not largest <= LARGEST:  # also for NaN, with which LSODA would go on
+            raise NoStep(f"its weights leave the range of numbers, which ends at {LARGEST:g}.")
+        self.last, self.tried, self.broken = (t, y.copy()), 0, 0
+        since, smaller = self._mark
+        if largest >= THOUSANDFOLD * smaller or largest < smaller:
+            self._mark = t, largest
+            if largest > self._grown and t - since <= MOMENT * t:
+                raise NoStep("its largest weight grew a thousandfold in no time that t can resolve.")
+
+    def keep(self, state: np.ndarray) -> None:
+        """Record the state at the next of the times that were asked for."""
+        self.reached.append(state)
+
+    def due(self, tick: float) -> np.ndarray:
+        """The ticks up to this one that have not been recorded."""
+        ticks = self.problem.ticks
+        return ticks[len(self.reached) : np.searchsorted(ticks, tick, side="right")]
+
+    def report(self) -> None:
+        """Call `progress` with the last step."""
+        if self.progress and self.last:
+            self.progress(self.last[0], self.end)
 
     def record(self) -> tuple[np.ndarray, np.ndarray]:
-        """Times and states that were kept: the steps at or after each tick, which need no interpolation."""
-        if not self.reached:
-            return np.empty(0), np.empty(0)
-        moments, states = zip(*self.reached, strict=True)
-        return np.array(moments), np.array(states)
+        """The times that were reached, of those asked for, and their states (t, n)."""
+        return self.problem.times[: len(self.reached)], np.array(self.reached, dtype=float)

@@ -1,12 +1,15 @@
-"""Flows by SciPy's solve_ivp."""
+"""Flows by the solvers of SciPy."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.integrate import solve_ivp
+from scipy.integrate import BDF, DOP853, LSODA, RK23, RK45, Radau
 
-from dyncollapse.dynamics._problem import Problem, Reached, Watch
+from dyncollapse.dynamics._problem import NoStep, Problem, Reached, Watch
+
+SOLVERS = {"DOP853": DOP853, "RK45": RK45, "RK23": RK23, "LSODA": LSODA, "BDF": BDF, "Radau": Radau}
 
 
 def solve_by_scipy(problem: Problem, watch: Watch, method: str, rtol: float, tolerances: np.ndarray) -> Reached:
@@ -14,13 +17,13 @@ def solve_by_scipy(problem: Problem, watch: Watch, method: str, rtol: float, tol
 
     Args:
         problem: The flow; with logarithmic ticks the method is implicit and gets the exact Jacobian.
-        watch: Called after every step.
-        method: Of solve_ivp.
+        watch: Called after every step; it records the states at the ticks.
+        method: One of SOLVERS.
         rtol: Relative tolerance.
         tolerances: Absolute tolerance of every entry.
 
     Returns:
-        What it reached.
+        How it ended.
 
     Raises:
         NoStep: Where the flow leaves the range of floating point.
@@ -28,28 +31,38 @@ def solve_by_scipy(problem: Problem, watch: Watch, method: str, rtol: float, tol
     """
 
     def by_tick(tick: float, y: np.ndarray) -> np.ndarray:
-        watch.evaluate()
-        return problem.pace(tick) * problem.velocity(problem.time(tick), y)
+        return problem.pace(tick) * watch.evaluate(tick, y)
 
-    def event(tick: float, y: np.ndarray) -> float:
-        watch.step(tick, y)
-        return 1.0  # never crosses zero: there is nothing to look for
-
-    options = {"jac": problem.jacobian} if problem.logarithmic else {}
+    options: dict[str, Any] = {"jac": problem.jacobian} if problem.logarithmic else {}
     quiet = torch.inference_mode(problem.logarithmic)  # a tenth faster, and nothing there is differentiated
+    start, end = problem.vector.start, problem.ticks[-1]
     # A blow-up, a singular matrix or a stalled iteration becomes an exception with one line.
     with quiet, np.errstate(over="ignore", invalid="ignore", divide="ignore"), warnings.catch_warnings(action="ignore"):
-        solution = solve_ivp(
-            by_tick,
-            (0.0, problem.ticks[-1]),
-            problem.vector.start,
-            method,
-            t_eval=problem.ticks,
-            rtol=rtol,
-            atol=tolerances,
-            events=event,
-            **options,
-        )
-    counts = {"evaluations": int(solution.nfev)}
-    counts |= {"jacobians": int(solution.njev)} if problem.logarithmic else {}
-    return Reached(np.asarray(solution.y, dtype=float).T, counts, None if solution.success else solution.message)
+        try:
+            solver = SOLVERS[method](by_tick, 0.0, start, end, rtol=rtol, atol=tolerances, **options)
+            stopped = _take_steps(solver, watch)
+        except ValueError as error:
+            if "infs or NaNs" not in str(error):
+                raise
+            raise NoStep("its derivative is NaN or infinite.") from None
+    counts = {"evaluations": int(solver.nfev)}
+    return Reached(counts | ({"jacobians": int(solver.njev)} if problem.logarithmic else {}), stopped)
+
+
+def _take_steps(solver: Any, watch: Watch) -> str | None:
+    watch.accept(0.0, solver.y)
+    if len(watch.due(0.0)):
+        watch.keep(solver.y.copy())
+    watch.report()
+    while solver.status == "running":
+        message = solver.step()
+        if solver.status == "failed":
+            return message
+        watch.accept(solver.t, solver.y)
+        due = watch.due(solver.t)
+        if len(due):
+            between = solver.dense_output()
+            for tick in due:
+                watch.keep(between(tick))
+        watch.report()
+    return None

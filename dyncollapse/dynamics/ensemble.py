@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dyncollapse.dynamics._kernels import ALL, shares, thread_counts
 from dyncollapse.dynamics.optimisers import Factory, optimiser_step
+from dyncollapse.dynamics.trajectory import TrainingFailed
 from dyncollapse.model.networks import Weights, check_inputs, end_to_end
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
@@ -147,7 +148,7 @@ class Ensemble:
             steps: How many.
 
         Raises:
-            ValueError: When the stream of batches ends early.
+            TrainingFailed: When the stream of batches or the optimiser's schedule ends early.
         """
         list(self._map(lambda part: part.advance(steps), self._parts))
         self.step += steps
@@ -183,7 +184,7 @@ class _Part:
         self.weights = tuple(w.detach().clone() for w in weights)
         self.others = tuple(p.detach().clone() for p in others)
         self.parameters = (*self.weights, *self.others)
-        self._rule, self._stopped = rule, stopped
+        self._rule, self._stopped, self._taken = rule, stopped, 0
         self._target = target_layers(rule.objective, self.others)
         learnt = self.parameters[: len(self.parameters) - len(self._target)]
         # Without automatic differentiation its bookkeeping is switched off: a tenth of a single run's step. Not so
@@ -213,10 +214,14 @@ class _Part:
             for _ in range(steps):
                 if self._stopped.is_set():
                     return
-                self._step(rule.objective.gradient(self.weights, self.batch, self.others))
-                if self._target:
-                    self._follow()
-                self.batch = self._draw()
+                try:
+                    self._step(rule.objective.gradient(self.weights, self.batch, self.others))
+                    if self._target:
+                        self._follow()
+                    self.batch = self._draw()
+                except ValueError as error:
+                    raise TrainingFailed(self._taken + 1, str(error)) from error
+                self._taken += 1
 
     def loss(self) -> Tensor:
         """Loss of every run on the current batch."""

@@ -52,6 +52,7 @@ class Equation:
         tangent: Derivative of the velocity along any direction of the parameters, at (t, parameters), or None.
         field: The same velocity on the vector of all parameters of one run, faster or with a derivative, or None.
         smooth: Whether the velocity is; ReLU's jumps.
+        own_loss: Name of a user's own loss, for messages, or None.
     """
 
     velocity: Callable[[float, Weights], Sequence[Tensor]]
@@ -60,3 +61,4 @@ class Equation:
     tangent: Tangent | None = None
     field: Field | None = None
     smooth: bool = True
+    own_loss: str | None = None

@@ -29,7 +29,7 @@ from dyncollapse.model.objective import Objective
 from dyncollapse.model.pair_moments import Task
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.self_distillation import OnlineMoments, SelfDistillation, full_state
-from dyncollapse.runtime.process import check_threads
+from dyncollapse.runtime.process import check_count
 from dyncollapse.theory.population import check_population_limit, population_force, population_jacobian, population_loss
 
 # Default rtol where the velocity jumps: in ReLU networks, and at the hinge of vicreg. That flow slides along many kinks
@@ -73,8 +73,8 @@ def sample_flow(
         weight_decay: Its product with the parameters is subtracted from the velocity; not so for a target.
         rtol: Relative tolerance: 1e-8 for smooth losses of linear networks, 1e-4 for ReLU, 1e-3 for vicreg. In the last
             two cases the velocity jumps at kinks (a sample crosses a ReLU's, a deviation the hinge's), and the number
-            of steps was measured to grow as 1 / rtol. Below the default one run is tried at the default first, and
-            the flow is refused if by that law it would take more than `max_evaluations`.
+            of steps was measured to grow as 1 / rtol. Below the default one run is tried at the default first. The
+            flow is refused if the number of its steps times default / rtol exceeds what `max_evaluations` allows.
         atol: Absolute tolerance. The solver keeps each weight's error per step below atol + rtol |w|. The default is
             the round-off of the scale that the weight starts at, over kinks 0.1 rtol of that scale, so that starts of
             any size escape on time. With 0 the error is relative, and modes that die keep their digits down to 1e-290.
@@ -103,7 +103,7 @@ def sample_flow(
         >>> (path.singular_values > 0.1 + 1e-6).tolist()  # both start at 0.1
         [[False, False], [True, False]]
     """
-    check_threads(threads)
+    check_count("threads", threads)
     objective, pairs = objective or Objective(), pairs.to(torch.float64)
     objective.check_views(pairs.views)
     check_weights(weights, biases)
@@ -188,7 +188,8 @@ def _sample_equation(
         return objective.value(parameters[:depth], pairs, parameters[depth:])
 
     known = smooth and isinstance(objective, Objective) and objective.has_force
-    return Equation(velocity, loss, tangent=tangent if known else None, smooth=smooth)
+    own = objective.name if isinstance(objective, Objective) and not isinstance(objective.loss, str) else None
+    return Equation(velocity, loss, tangent=tangent if known else None, smooth=smooth, own_loss=own)
 
 
 def population_flow(
@@ -294,7 +295,7 @@ def _population_equation(
         return population_loss(end_to_end(layers), task, objective)
 
     if objective.population is not None:  # whose derivatives nobody gave
-        return Equation(velocity, loss)
+        return Equation(velocity, loss, own_loss=objective.name)
     if method != "CVODE":
         return Equation(velocity, loss, jacobian)
     kernel = PopulationField([tuple(w.shape[-2:]) for w in weights], task, objective, weight_decay)

@@ -29,7 +29,8 @@ def optimiser_step(factory: Factory, parameters: Sequence[Tensor]) -> Callable[[
         parameters: Weights and then biases, which the steps change in place. Those that the optimiser leaves out stay.
 
     Returns:
-        A function of the gradients that takes one step of the optimiser, and then one of its schedule.
+        A function of the gradients that takes one step of the optimiser, and then one of its schedule. It raises
+        ValueError where one of them refuses, such as a schedule that has ended.
 
     Raises:
         ValueError: For what is no such function, an optimiser of other tensors, one that needs a closure, and a
@@ -43,11 +44,15 @@ def optimiser_step(factory: Factory, parameters: Sequence[Tensor]) -> Callable[[
         0.75
     """
     optimiser, schedule = _built(factory, list(parameters))
+    name = _name(optimiser, schedule)
 
     def step(gradients: Sequence[Tensor]) -> None:
-        _take(optimiser, parameters, gradients)
-        if schedule is not None:
-            schedule.step()
+        try:
+            _take(optimiser, parameters, gradients)
+            if schedule is not None:
+                schedule.step()
+        except Exception as error:  # optimisers and schedules refuse in their own ways
+            raise ValueError(f"{name} refuses it: {_reason(error)}") from error
 
     return step
 
@@ -67,13 +72,12 @@ def optimiser_name(factory: Factory, parameters: Sequence[Tensor]) -> str:
     """
     copies = [p.detach().clone() for p in parameters]
     optimiser, schedule = _built(factory, copies)
-    name = type(optimiser).__name__ + (f" with {type(schedule).__name__}" if schedule is not None else "")
+    name = _name(optimiser, schedule)
     try:
         _take(optimiser, copies, [torch.ones_like(p) for p in copies])
     except Exception as error:  # optimisers refuse in their own ways
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ValueError(
-            f"{name} cannot take a step with dense gradients in the shapes of the layers: {reason}"
+            f"{name} cannot take a step with dense gradients in the shapes of the layers: {_reason(error)}"
         ) from None
     return name
 
@@ -104,6 +108,14 @@ def check_independent(factory: Factory, parameters: Sequence[Tensor], axes: int)
             f"{optimiser_name(factory, parameters)} mixes the runs of an ensemble: the step of one depends on the "
             "gradients of the others; train each run by itself, or choose an optimiser that acts entry by entry"
         )
+
+
+def _name(optimiser: Optimizer, schedule: Any) -> str:
+    return type(optimiser).__name__ + (f" with {type(schedule).__name__}" if schedule is not None else "")
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 def _take(optimiser: Optimizer, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:

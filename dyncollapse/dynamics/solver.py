@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dyncollapse.dynamics._cvode import cvode_is_installed, solve_by_cvode
-from dyncollapse.dynamics._problem import NoStep, Problem, Reached, TooManyEvaluations, Vector, Watch
+from dyncollapse.dynamics._problem import LARGEST, NoStep, Problem, Reached, TooManyEvaluations, Vector, Watch
 from dyncollapse.dynamics._scipy import solve_by_scipy
 from dyncollapse.dynamics.equation import Equation
 from dyncollapse.dynamics.tolerances import absolute_tolerances
@@ -33,6 +33,10 @@ LEAST_RTOL = 100 * float(np.finfo(float).eps)
 # Smallest atol of a predictor, over rtol and its largest entry. At rest that of equal modes is a multiple of 1. Its
 # other entries are sums of larger terms that cancel, whose round-off held steps below 1 with a smaller tolerance.
 PREDICTOR_SHARE = 1e-4
+
+
+# The earliest time after the start: solvers square their first steps, and the squares have to be normal numbers.
+LEAST_TIME = 1e-150
 
 # Evaluations of the velocity after which a flow is given up, unless more are allowed: ten times what the longest flow
 # of the figures takes.
@@ -178,24 +182,25 @@ def integrate(
         return trajectory(times, vector.start[None], rest_time=None, evaluations=0)
     matrices = solver.method in WITH_MATRICES and equation.jacobian is not None
     problem = Problem(equation, vector, times, logarithmic=solver.method == "CVODE" or matrices)
+    velocity = _first_velocity(problem)
     if solver.atol == 0:
-        _check_relative(vector.start, problem.velocity(0.0, vector.start))
+        _check_relative(vector.start, velocity)
     watch = Watch(problem, REST_SPEED * solver.rtol, solver.max_evaluations, progress)
     try:
-        states, counts, stopped = _solve(problem, watch, solver, tolerances)
+        counts, stopped = _solve(problem, watch, solver, tolerances)
     except KeyboardInterrupt:
         raise Interrupted(trajectory(*watch.record())) from None
-    except (torch.linalg.LinAlgError, np.linalg.LinAlgError, NoStep):
-        reason = "it leaves the range of floating point, or no step is small enough."
+    except NoStep as stop:
+        raise _failure(watch, _reason(watch, str(stop)), BLOW_UPS, trajectory(*watch.record())) from None
+    except (torch.linalg.LinAlgError, np.linalg.LinAlgError):
+        reason = _reason(watch, "a matrix is singular.")
         raise _failure(watch, reason, BLOW_UPS, trajectory(*watch.record())) from None
     except TooManyEvaluations:
         reason = f"all {solver.max_evaluations} evaluations that it was allowed are used up."
         raise _failure(watch, reason, _remedies(solver), trajectory(*watch.record())) from None
-    moments = times[: len(states)]
-    if len(moments) and moments[0] == 0:
-        states[0] = vector.start  # from which LSODA's interpolant differs by round-off
     if stopped is not None:
-        raise _failure(watch, stopped, BLOW_UPS, trajectory(moments, states))
+        raise _failure(watch, _reason(watch, stopped), BLOW_UPS, trajectory(*watch.record()))
+    moments, states = watch.record()
     return trajectory(moments, states, rest_time=watch.resting_since, **counts)
 
 
@@ -208,6 +213,29 @@ def _solve(problem: Problem, watch: Watch, solver: Solver, tolerances: np.ndarra
 def _remedies(solver: Solver) -> str:
     other = "" if solver.method == "CVODE" else ", or method CVODE for a stiff flow"
     return f"Ask for an earlier time or a larger rtol or atol{other}, or raise max_evaluations"
+
+
+def _first_velocity(problem: Problem) -> np.ndarray:
+    largest = np.abs(problem.vector.start).max()
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        velocity = problem.velocity(0.0, problem.vector.start)
+        loss = problem.equation.loss(0.0, problem.vector.unpack(problem.vector.start))
+    if largest > LARGEST or not (np.isfinite(velocity).all() and bool(torch.isfinite(loss).all())):
+        own = problem.equation.own_loss
+        advice = f"keep the loss {own} and its gradient finite there" if own else "give a start of another size"
+        raise ValueError(
+            f"at the start, where the largest weight is {largest:.3g}, the loss or the velocity is NaN, infinite or "
+            f"out of range; {advice}"
+        )
+    return velocity
+
+
+def _reason(watch: Watch, otherwise: str) -> str:
+    """Why a flow cannot go on: a velocity that is not finite, or else what the solver says."""
+    if not watch.broken:
+        return otherwise
+    own = watch.problem.equation.own_loss
+    return f"beyond it the velocity{f', from the loss {own},' if own else ''} is NaN or infinite."
 
 
 def _failure(watch: Watch, reason: str, advice: str, partial: Trajectory) -> FlowFailed:
@@ -236,6 +264,8 @@ def check_times(time: Time) -> np.ndarray:
         times = np.empty(0) if np.iscomplexobj(given) else np.atleast_1d(np.asarray(given, dtype=float))
     except (TypeError, ValueError):
         times = np.empty(0)
+    if ((times > 0) & (times < LEAST_TIME)).any():
+        raise ValueError(f"a time is {times[times > 0][0]:g}; times above 0 must be at least {LEAST_TIME:g}")
     increasing = times.ndim == 1 and len(times) > 0 and bool((np.diff(times) > 0).all())
     if not (increasing and np.isfinite(times).all() and times[0] >= 0):
         shown = " ".join(str(time).split())[:100]

@@ -12,12 +12,12 @@ from torch import Tensor
 from dyncollapse.dynamics.ensemble import Ensemble, Rule
 from dyncollapse.dynamics.optimisers import Factory, check_factory, check_independent, optimiser_name
 from dyncollapse.dynamics.statistics import Record, Recorder, stacked
-from dyncollapse.dynamics.trajectory import Interrupted, Trajectory, parameter_fields
+from dyncollapse.dynamics.trajectory import Interrupted, TrainingFailed, Trajectory, parameter_fields
 from dyncollapse.model.networks import Weights, check_weights
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.self_distillation import SelfDistillation, full_state, target_layers
-from dyncollapse.runtime.process import check_threads
+from dyncollapse.runtime.process import check_count
 
 # Steps between two checks whether the weights have diverged: each check waits for the device. A rule of thumb.
 LOOK = 64
@@ -119,6 +119,7 @@ def train(
         ValueError: For unusable settings, shapes or batches, optimisers that need a closure or mix the runs, and
             statistics that change their shape.
         Diverged: When the weights blow up, with what was recorded.
+        TrainingFailed: When a step cannot be taken, as by a schedule that ends early; likewise. It is a ValueError.
         Interrupted: On Ctrl-C, with what was recorded.
 
     References:
@@ -137,9 +138,8 @@ def train(
         (400.0, True)
     """
     check_weights(weights, biases)
-    check_threads(threads)
-    if isinstance(pairs, Iterator):
-        raise ValueError("the batches come from an iterator, which ends after one use; give a list or a PairStream")
+    check_count("threads", threads)
+    _check_restarts(pairs)
     rule = Rule(lr or 0.0, objective or Objective(), momentum, weight_decay, optimiser)
     _check_settings(lr, rule, steps, records)
     others = full_state(rule.objective, weights, predictor, target, biases)
@@ -152,7 +152,7 @@ def train(
         return Ensemble(weights, others, pairs, replace(rule, lr=rate), threads)
 
     def trajectory() -> Trajectory:
-        meta = {"dynamics": "sgd", "steps": steps} | settings | {"seconds": clock.perf_counter() - started}
+        meta = settings | {"steps": steps, "seconds": clock.perf_counter() - started}
         return _trajectory(kept, rule.unit, len(weights), meta)
 
     try:
@@ -166,9 +166,13 @@ def train(
         if kept[-1].step == steps:
             return trajectory()
         step, stable_lr, checked = _advice(start, rule, steps)
-    except KeyboardInterrupt:
-        raise Interrupted(trajectory()) from None
+    except (KeyboardInterrupt, TrainingFailed) as stop:
+        raise _with_record(stop, trajectory()) from stop.__cause__
     raise Diverged(trajectory(), lr, step + 1, stable_lr, checked)
+
+
+def _with_record(stop: KeyboardInterrupt | TrainingFailed, path: Trajectory) -> Interrupted | TrainingFailed:
+    return TrainingFailed(stop.step, stop.reason, path) if isinstance(stop, TrainingFailed) else Interrupted(path)
 
 
 def record_steps(steps: int, records: int = 64) -> list[int]:
@@ -233,13 +237,19 @@ def _trajectory(kept: list[_Kept], unit: float, depth: int, meta: dict[str, Any]
 def _meaning(rule: Rule, weights: Weights, others: Sequence[Tensor]) -> dict[str, Any]:
     """Return the settings that a record keeps."""
     if rule.optimiser is None:
-        return {"lr": rule.lr, "momentum": rule.momentum, "weight_decay": rule.weight_decay, "time": "flow"}
+        settings = {"lr": rule.lr, "momentum": rule.momentum, "weight_decay": rule.weight_decay}
+        return {"dynamics": "sgd", **settings, "time": "flow"}
     learnt = others[: len(others) - len(target_layers(rule.objective, others))]
     parameters, runs = (*weights, *learnt), weights[0].shape[:-2]
     name = optimiser_name(rule.optimiser, parameters)
     if runs.numel() > 1:
         check_independent(rule.optimiser, parameters, len(runs))
-    return {"optimiser": name, "time": "steps"}
+    return {"dynamics": name, "optimiser": name, "time": "steps"}
+
+
+def _check_restarts(pairs: Pairs | Iterable[Pairs]) -> None:
+    if isinstance(pairs, Iterator):
+        raise ValueError("the batches come from an iterator, which ends after one use; give a list or a PairStream")
 
 
 def _check_settings(lr: float | None, rule: Rule, steps: int, records: int) -> None:

@@ -181,6 +181,28 @@ def parameters_of(path: Trajectory) -> tuple[Tensor, ...]:
     return (*path.weights, *path.biases, *state)
 
 
+class TrainingFailed(ValueError):
+    """A step of a training that could not be taken, as by a schedule or a stream of batches that ends too early.
+
+    Attributes:
+        step: The first step that could not be taken.
+        trajectory: What was recorded before; None until `train` adds it.
+
+    Examples:
+        >>> print(TrainingFailed(3, "the schedule ended"))
+        step 3 could not be taken: the schedule ended
+    """
+
+    def __init__(self, step: int, reason: str, trajectory: Trajectory | None = None) -> None:
+        """Write the message."""
+        super().__init__(f"step {step} could not be taken: {reason}")
+        self.step, self.reason, self.trajectory = step, reason, trajectory
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Allow pickling, so that worker processes can raise it."""
+        return type(self), (self.step, self.reason, self.trajectory)
+
+
 def _layers(tensors: dict[str, Tensor], kind: str) -> tuple[Tensor, ...]:
     count = sum(name.startswith(f"{kind}_") for name in tensors)
     return tuple(tensors[f"{kind}_{i}"] for i in range(1, count + 1))

@@ -72,6 +72,7 @@ def layered_gradient(
 
 def automatic_gradient(
     value: Callable[[Weights, Pairs, Sequence[Tensor]], Tensor],
+    differentiated: Callable[[Tensor, Sequence[Tensor]], Sequence[Tensor]],
     weights: Weights,
     pairs: Pairs,
     biases: Sequence[Tensor],
@@ -83,7 +84,7 @@ def automatic_gradient(
         with torch.enable_grad():
             group = Pairs(x, x_pos, pairs.views)
             loss = value(tuple(parameters[: len(weights)]), group, parameters[len(weights) :])
-        for total, gradient in zip(totals, torch.autograd.grad(loss.sum(), parameters), strict=True):
+        for total, gradient in zip(totals, differentiated(loss, parameters), strict=True):
             total.add_(gradient, alpha=share)
     return tuple(totals)
 

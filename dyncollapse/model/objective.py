@@ -26,11 +26,12 @@ from dyncollapse.model.own_loss import (
     Loss,
     LossWithGradient,
     LossWithPopulation,
+    called,
     check_arguments,
-    check_differentiable,
     check_finite,
     check_slopes,
     check_value,
+    differentiated,
     loss_name,
 )
 from dyncollapse.model.pairs import Pairs
@@ -201,7 +202,9 @@ class Objective:
             1.3863
         """
         if not isinstance(self.loss, str):
-            return check_value(self.loss, self.loss(z, z_pos, z if views == "one-sided" else z_pos), z)
+            with called(self.loss):
+                value = self.loss(z, z_pos, z if views == "one-sided" else z_pos)
+            return check_value(self.loss, value, z)
         return named_value(self.loss, self._constant, z, z_pos, views)
 
     @takes_arrays
@@ -241,7 +244,8 @@ class Objective:
         if isinstance(self.loss, str):
             return named_gradients(self.loss, self._constant, z, z_pos, views)
         if isinstance(self.loss, LossWithGradient):
-            given = self.loss.gradient(z, z_pos, z if views == "one-sided" else z_pos)
+            with called(self.loss):
+                given = self.loss.gradient(z, z_pos, z if views == "one-sided" else z_pos)
             return check_slopes(self.loss, given, z)
         raise ValueError(f"the loss {self.name} has no `gradient` of its own; use Objective.gradient on a network")
 
@@ -272,6 +276,7 @@ class Objective:
             12.0
         """
         self.check_views(pairs.views)
+        _check_product(product, pairs)
         return mean_force(product, pairs, self._forced(), self._constant)
 
     def _forced(self) -> str:
@@ -311,7 +316,7 @@ class Objective:
         """
         self.check_views(pairs.views)
         if not self.closed_form:
-            return automatic_gradient(self._differentiable, weights, pairs, biases)
+            return automatic_gradient(self.value, partial(differentiated, self.loss), weights, pairs, biases)
         weights, biases = tuple(w.detach() for w in weights), tuple(b.detach() for b in biases)
         linear = self.activation == "linear" or len(weights) == 1
         if linear and isinstance(self.loss, str) and self.has_force and self.loss != "ntxent":
@@ -320,11 +325,6 @@ class Objective:
         if linear:  # for ntxent as well: its X leaves the range of numbers where embeddings are shorter than 1e-150
             return linear_gradient(slopes, weights, pairs, biases)
         return layered_gradient(slopes, weights, pairs, biases, self.activation)
-
-    def _differentiable(self, weights: Weights, pairs: Pairs, biases: Sequence[Tensor]) -> Tensor:
-        value = self.value(weights, pairs, biases)
-        check_differentiable(self.loss, value)
-        return value
 
     @takes_arrays
     def curvature(
@@ -362,6 +362,18 @@ class Objective:
             raise ValueError(f"the curvature is known for linear networks, not for {self.activation} layers")
         self.check_views(pairs.views)
         return takes_arrays(linear_curvature(loss, self._constant, weights, pairs, biases))
+
+
+def _check_product(product: Tensor, pairs: Pairs) -> None:
+    shapes = [tuple(x.shape) for x in (product, pairs.anchor, pairs.positive)]
+    fits = product.ndim >= 2 and pairs.anchor.ndim >= 2 and shapes[1] == shapes[2] and shapes[0][-1] == shapes[1][-1]
+    # Views may have axes of size 1, which all runs share, and fewer axes than the product.
+    runs = zip(shapes[1][-3::-1], shapes[0][-3::-1], strict=False)
+    if not fits or not pairs.anchor.numel() or any(own not in (1, run) for own, run in runs):
+        raise ValueError(
+            f"the product is {shapes[0]}, the views are {shapes[1]} and {shapes[2]}; give a product (*runs, m, d) and "
+            "views (*batches, *runs, n, d) with the same d and runs"
+        )
 
 
 def named_loss(objective: Objective) -> str:

@@ -1,6 +1,8 @@
 """A loss of a user's own: what it has to be, what it may bring along, and one line for each way to get it wrong."""
 
 import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -81,7 +83,10 @@ def loss_name(loss: Any) -> str:
 
 def check_arguments(loss: Any) -> None:
     """Raise ValueError unless a loss of one's own takes z, z_pos and negatives, as far as its signature says."""
-    functions = {loss_name(loss): loss}
+    if isinstance(loss, type):
+        raise ValueError(f"the loss {loss_name(loss)} is a class; give an object of it, such as {loss_name(loss)}()")
+    # A module's call takes anything; its `forward` says what it needs.
+    functions = {loss_name(loss): loss.forward if isinstance(loss, torch.nn.Module) else loss}
     if isinstance(loss, LossWithGradient):
         functions[f"{loss_name(loss)}.gradient"] = loss.gradient
     for name, function in functions.items():
@@ -90,16 +95,43 @@ def check_arguments(loss: Any) -> None:
         except TypeError:
             raise ValueError(
                 f"the loss {name} takes {inspect.signature(function)}; it must take three arguments, the embeddings "
-                "(z, z_pos, negatives)"
+                "(z, z_pos, negatives), and return one loss per batch: wrap it in a function that does"
             ) from None
         except ValueError:  # a function without a signature: it is called and may raise
             continue
+
+
+@contextmanager
+def called(loss: Any) -> Iterator[None]:
+    """Name the loss whose call ends in an error of PyTorch or of a call: these name neither it nor a remedy."""
+    try:
+        yield
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else "no reason given"
+        raise ValueError(
+            f"the loss {loss_name(loss)} raised {type(error).__name__}: {reason}; it must compute one loss per batch "
+            "from embeddings (*any, n, m) by PyTorch's differentiable operations alone, without .numpy() or .backward()"
+        ) from error
+
+
+def differentiated(loss: Any, value: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Gradients of a loss's sum by automatic differentiation; ValueError where there are none."""
+    _check_differentiable(loss, value.requires_grad)
+    with called(loss):
+        slopes = torch.autograd.grad(value.sum(), list(parameters), allow_unused=True)
+    _check_differentiable(loss, any(slope is not None for slope in slopes))
+    return tuple(torch.zeros_like(p) if g is None else g for g, p in zip(slopes, parameters, strict=True))
 
 
 def check_value(loss: Any, value: Any, z: Tensor) -> Tensor:
     """Return what a loss of one's own returned; ValueError unless it is one floating-point number per batch."""
     if not isinstance(value, Tensor):
         raise ValueError(f"the loss {loss_name(loss)} returned a {type(value).__name__}; it must return a tensor")
+    if value.is_floating_point() and torch.finfo(value.dtype).eps > torch.finfo(z.dtype).eps:
+        raise ValueError(
+            f"the loss {loss_name(loss)} returned {value.dtype} for embeddings of {z.dtype}; compute it in their "
+            "precision, without .float() or constants of another type"
+        )
     if value.shape != z.shape[:-2] or not value.is_floating_point():
         raise ValueError(
             f"the loss {loss_name(loss)} returned {tuple(value.shape)} of {value.dtype} for embeddings "
@@ -123,9 +155,29 @@ def check_slopes(loss: Any, slopes: Any, z: Tensor) -> tuple[Tensor, ...]:
     return tuple(slopes)
 
 
-def check_differentiable(loss: Any, value: Tensor) -> None:
-    """Raise ValueError for a loss that PyTorch cannot differentiate with respect to the embeddings."""
-    if not value.requires_grad:
+def check_limit(loss: Any, name: str, value: Any, shape: Sequence[int], product: Tensor) -> Tensor:
+    """Return what a loss's own population limit returned; ValueError unless it has this shape and P's precision."""
+    what = f"{loss_name(loss)}.{name} returned"
+    found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+    if found != tuple(shape):
+        raise ValueError(f"{what} {found}; it must be a tensor {tuple(shape)}, the runs' axes first")
+    if value.dtype != product.dtype:
+        raise ValueError(f"{what} {value.dtype} for a product of {product.dtype}; compute it in that precision")
+    return value.detach() if not product.requires_grad else value
+
+
+def check_number(loss: Any, name: str, value: Tensor, product: Tensor) -> Tensor:
+    """Return it; ValueError where a loss's own population limit is NaN at a finite product."""
+    if bool(value.isnan().any()) and bool(product.isfinite().all()):
+        raise ValueError(
+            f"{loss_name(loss)}.{name} returned NaN at a product whose largest entry is {product.abs().max():.3g}; "
+            "keep it finite there"
+        )
+    return value
+
+
+def _check_differentiable(loss: Any, depends: bool) -> None:
+    if not depends:
         raise ValueError(
             f"the loss {loss_name(loss)} cannot be differentiated: its value does not depend on the embeddings through "
             "PyTorch's operations; leave out .detach(), .item(), NumPy and torch.no_grad(), or give it a `gradient`"

@@ -136,28 +136,26 @@ def cores() -> int:
     return min(allowed, max(1, int(task))) if task.isdecimal() else allowed
 
 
-def check_count(name: str, count: int, least: int = 1) -> None:
+def check_count(name: str, count: int | None, least: int = 1) -> None:
     """Refuse a number of threads or processes that this machine cannot use.
 
     Args:
         name: The setting that gave it.
-        count: The number.
+        count: The number, or None where the program chooses it.
         least: The smallest number that is allowed.
 
     Raises:
-        SettingError: Below `least`, and above PER_CORE for each usable core.
+        SettingError: For anything but a whole number, below `least`, and above PER_CORE for each usable core.
     """
+    if count is None:
+        return
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise SettingError(f"`{name}` is {count!r}; it must be a whole number of at least {least}")
     most = PER_CORE * cores()
     if not least <= count <= most:
         raise SettingError(
             f"`{name}` is {count}; it must be between {least} and {most}, {PER_CORE} for each usable core"
         )
-
-
-def check_threads(threads: int | None) -> None:
-    """Raise ValueError unless this is a whole number of threads, 1 or more, or None."""
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise ValueError(f"threads is {threads!r}; it must be a whole number of at least 1, or None")
 
 
 def use_threads(count: int) -> None:

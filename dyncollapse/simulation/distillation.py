@@ -45,7 +45,8 @@ def judge_distilled(
     if weight decay is on, and *dead* if they share no signal between the views. With weight decay zero is stable for
     the rest, too: a mode below its unstable rest point has *decayed* from this start. It is *waiting* if a living mode
     rests lower, since it then takes over the output of that one. Without weight decay every other mode waits. No more
-    than `room` dimensions can be alive at once. Fates of ReLU networks stay open.
+    than `room` dimensions can be alive at once: others that could live are *structural*. Fates of ReLU networks stay
+    open.
 
     Args:
         c: The settings.
@@ -67,18 +68,22 @@ def judge_distilled(
     alive = sigma > threshold
     if rest is None:
         fates = [Fate.ALIVE if one else Fate.UNEXPLAINED for one in alive.tolist()]
-        return _verdict(c, fates, [None] * k, threshold, room, None)
+        return _verdict(c, fates, [None] * k, threshold, room=room, outputs=None, rest=None)
     fates = [_fate(i, alive, sigma, rest) for i in range(k)]
     would_live = [i for i in range(k) if fates[i] in (Fate.ALIVE, Fate.WAITING)]
     waiting = [i for i in would_live if fates[i] is Fate.WAITING]
     for i in sorted(waiting, key=lambda i: float(rest.encoder[i]))[: max(0, len(would_live) - room)]:
         fates[i] = Fate.STRUCTURAL
+    if fates.count(Fate.ALIVE) >= room:  # no output is left for the others, whatever they started from
+        lost = (fate is Fate.DECAYED and float(rest.encoder[i]) > 0 for i, fate in enumerate(fates))
+        fates = [Fate.STRUCTURAL if no_room else fate for fate, no_room in zip(fates, lost, strict=True)]
     times: list[float | None] = [None] * k
     if c.loss == "simsiam" and c.weight_decay == 0:
         start = end.singular_value[..., : len(rest.encoder)].reshape(-1, len(rest.encoder)).log().mean(0).exp()
         left = byol_learning_times(rest, start.to(torch.float64).cpu(), ESCAPED).tolist()
         times = [time + left[i] if fate is Fate.WAITING else None for i, fate in enumerate(fates)]
-    return _verdict(c, fates, times, threshold, room, outputs if outputs < k else None)
+    fewer = outputs if outputs < k else None
+    return _verdict(c, fates, times, threshold, room=room, outputs=fewer, rest=rest)
 
 
 def _fate(i: int, alive: Tensor, sigma: Tensor, rest: ByolRest) -> Fate:
@@ -97,13 +102,23 @@ def _fate(i: int, alive: Tensor, sigma: Tensor, rest: ByolRest) -> Fate:
     return Fate.WAITING if bool(lower.any()) else Fate.DECAYED
 
 
+def _decays(fates: Sequence[Fate], rest: ByolRest | None) -> str:
+    """How many modes decay from every start, and how many from this one."""
+    of_any = [] if rest is None else (rest.encoder == 0).tolist()
+    lost = [every for fate, every in zip(fates, of_any, strict=False) if fate is Fate.DECAYED]
+    parts = {"above its critical value for {}": sum(lost), "from this start for {}": len(lost) - sum(lost)}
+    return ", ".join(words.format(count) for words, count in parts.items() if count)
+
+
 def _verdict(
     c: Configuration,
     fates: Sequence[Fate],
     times: Sequence[float | None],
     threshold: float,
+    *,
     room: int,
     outputs: int | None,
+    rest: ByolRest | None,
 ) -> Verdict:
     judged = tuple(DimensionVerdict(fate, time) for fate, time in zip(fates, times, strict=True))
     counts = {fate: fates.count(fate) for fate in Fate}
@@ -114,7 +129,7 @@ def _verdict(
     ends = [time for time in times if time is not None]
     latest = f", the last one at t = {max(ends):.3g} or before" if ends else ""
     reasons = {
-        Fate.DECAYED: f"by weight decay {c.weight_decay:g} (above its critical value, or from this start)",
+        Fate.DECAYED: f"by weight decay {c.weight_decay:g} ({_decays(fates, rest)})",
         Fate.DEAD: "by strong augmentation (the views share no signal)",
         Fate.WAITING: f"by implicit regularization (waiting: they grow{latest})",
         Fate.STRUCTURAL: f"for want of width (the network is only {room} wide)",

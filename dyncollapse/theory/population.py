@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dyncollapse.model.objective import Objective, named_loss
-from dyncollapse.model.own_loss import LossWithPopulation
+from dyncollapse.model.own_loss import LossWithPopulation, check_limit, check_number
 from dyncollapse.model.pair_moments import Task
 from dyncollapse.model.precision import outside_autocast
 from dyncollapse.theory.limits import POPULATION_LOSSES, Limit, population_limit
@@ -52,7 +52,8 @@ def population_loss(product: Float[Tensor, "*runs m d"], task: Task, objective: 
     """
     if (own := _own_limit(objective)) is not None:
         _check_product(product, task)
-        return _of_shape(own.population_loss(product, task), product.shape[:-2], "population_loss")
+        loss = check_limit(own, "population_loss", own.population_loss(product, task), product.shape[:-2], product)
+        return check_number(own, "population_loss", loss, product)
     check_population(objective)
     _check_product(product, task)
     s_e, a_e = task.seen
@@ -105,7 +106,7 @@ def population_force(
     if (own := _own_limit(objective)) is not None:
         _check_product(product, task)
         shape = (*product.shape[:-2], task.dim, task.dim)
-        return _of_shape(own.population_force(product, task), shape, "population_force")
+        return check_limit(own, "population_force", own.population_force(product, task), shape, product)
     return _force_and_kernels(product, task, objective)[0]
 
 
@@ -255,16 +256,9 @@ def _own_limit(objective: Any) -> LossWithPopulation | None:
     return own
 
 
-def _of_shape(values: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
-    found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-    if found != tuple(shape):
-        raise ValueError(f"{name} returned {found}; it must be a tensor {tuple(shape)}, the runs' axes first")
-    return values
-
-
 def _check_product(product: Tensor, task: Task) -> None:
     cov = task.seen[0]
-    if product.shape[-1] != task.dim or product.dtype != cov.dtype:
+    if product.ndim < 2 or product.shape[-1] != task.dim or product.dtype != cov.dtype:
         raise ValueError(
             f"the product is {tuple(product.shape)} of {product.dtype}, the task has {task.dim} inputs of {cov.dtype}; "
             "give a product (*runs, m, d) with the task's inputs and precision"

@@ -45,6 +45,12 @@ class ByolRest:
         weight_decay: eta.
         predictor_rate: r.
         depth: Number of layers L.
+
+    Examples:
+        >>> from dyncollapse import GaussianTask
+        >>> rest = byol_rest(GaussianTask.block(1, 1, 0.5, views="two-sided"), 0.04)  # g = 0.5, s_e = 1
+        >>> [round(value.item(), 3) for value in (rest.critical_decay, rest.encoder, rest.basin)]
+        [0.062, 0.4, 0.1]
     """
 
     directions: Float[Tensor, "d d"]

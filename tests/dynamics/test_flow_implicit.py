@@ -11,15 +11,15 @@ WITH_MATRICES = ("LSODA", "BDF", "Radau")
 LOSSES = [("infonce", None), ("dot", 0.7), ("spectral", None)]
 
 
-def solver_calls(monkeypatch):
-    """What the flow hands to solve_ivp, call by call."""
-    calls, solve = [], solver_module.solve_ivp
+def solver_calls(monkeypatch, method):
+    """What the flow hands to SciPy's solver, call by call."""
+    calls, solver = [], solver_module.SOLVERS[method]
 
-    def spy(fun, span, start, *rest, **options):
-        calls.append({"fun": fun, "span": span, "start": start, **options})
-        return solve(fun, span, start, *rest, **options)
+    def spy(fun, begin, start, end, **options):
+        calls.append({"fun": fun, "start": start, **options})
+        return solver(fun, begin, start, end, **options)
 
-    monkeypatch.setattr(solver_module, "solve_ivp", spy)
+    monkeypatch.setitem(solver_module.SOLVERS, method, spy)
     return calls
 
 
@@ -28,7 +28,7 @@ def solver_calls(monkeypatch):
 @pytest.mark.parametrize("method", WITH_MATRICES)
 def test_the_solver_gets_the_exact_jacobian(method, loss, temperature, weight_decay, generator, monkeypatch):
     weights, task = population_problem(generator)
-    calls = solver_calls(monkeypatch)
+    calls = solver_calls(monkeypatch, method)
     population_flow(
         weights, task, 0.1, objective=Objective(loss, temperature), weight_decay=weight_decay, method=method, rtol=1e-4
     )

@@ -22,9 +22,9 @@ def test_interruption_keeps_the_record(generator):
     assert len(path.time) > 2
     assert path.time[0] == 0
     assert (path.time.diff() > 0).all()
-    # Kept at the solver's own steps: each state must be the flow's at the time it claims.
-    expected = sample_flow(weights, pairs, path.time)
-    torch.testing.assert_close(path.product, expected.product, rtol=0, atol=1e-7)
+    assert np.array_equal(path.time, times[: len(path.time)])
+    expected = sample_flow(weights, pairs, times)
+    assert torch.equal(path.product, expected.product[: len(path.time)])
 
 
 def test_interruption_before_the_first_record(generator):
@@ -71,18 +71,21 @@ def test_failure_of_a_run_keeps_the_finished_ones(broken, generator, monkeypatch
     weights, task = population_problem(generator, runs=(3,))
     times = [0.0, 1.0, 2.0, 3.0]
     whole = population_flow(weights, task, times, method="LSODA")
-    solve, calls = solver_module.solve_ivp, []
+    solvers = []
 
-    def give_up(*arguments, **options):
-        solution = solve(*arguments, **options)
-        calls.append(solution)
-        if len(calls) == broken + 1:
-            solution.t, solution.y, solution.success = solution.t[:2], solution.y[:, :2], False
-            solution.message = "Enough."
-        return solution
+    class GivesUp(solver_module.LSODA):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            solvers.append(self)
 
-    monkeypatch.setattr(solver_module, "solve_ivp", give_up)
-    with pytest.raises(FlowFailed, match=r"beyond t = 3 of 3, where .*: Enough\.") as failed:
+        def step(self):
+            if len(solvers) == broken + 1 and self.t >= np.log1p(1.5):
+                self.status = "failed"
+                return "Enough."
+            return super().step()
+
+    monkeypatch.setitem(solver_module.SOLVERS, "LSODA", GivesUp)
+    with pytest.raises(FlowFailed, match=r"beyond t = 1\.[5-9]\d* of 3, where .*: Enough\.") as failed:
         population_flow(weights, task, times, method="LSODA")
     path = failed.value.trajectory
     if broken:
@@ -103,3 +106,22 @@ def test_progress_climbs_over_all_runs_to_the_end(runs, generator):
     assert list(shares) == sorted(shares)
     assert shares[0] >= 0
     assert shares[-1] == pytest.approx(5.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("method", ["CVODE", "LSODA", "BDF", "DOP853", "RK45"])
+def test_what_was_reached_is_recorded_at_exactly_the_asked_times(method, generator):
+    weights, task = population_problem(generator)
+    times = np.linspace(0, 6, 25)
+    whole = population_flow(weights, task, times, method=method)
+    cut_short = {
+        Interrupted: {"progress": stop_after(0.5)},
+        FlowFailed: {"max_evaluations": whole.meta["evaluations"] // 2},
+    }
+    for stop, settings in cut_short.items():
+        with pytest.raises(stop) as stopped:
+            population_flow(weights, task, times, method=method, **settings)
+        path = stopped.value.trajectory
+        kept = len(path.time)
+        assert 2 < kept < 25
+        assert np.array_equal(path.time, times[:kept])
+        assert torch.equal(path.product, whole.product[:kept])

@@ -1,5 +1,7 @@
 """Training with optimisers of PyTorch: their steps, schedules, and ensembles whose runs stay independent."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from dyncollapse import (
     Diverged,
     GaussianTask,
     Objective,
+    TrainingFailed,
     gaussian_init,
     record_steps,
     train,
@@ -197,3 +200,64 @@ def test_arrays_are_starts_as_tensors_are(generator):
     for settings in ({"lr": 0.1}, {"optimiser": OPTIMISERS["Adam"]}):
         got, expected = train(arrays, drawn, steps=5, **settings), train(weights, pairs, steps=5, **settings)
         assert torch.equal(got.product, expected.product)
+
+
+def short_cycle(parameters):
+    optimiser = torch.optim.Adam(parameters)
+    return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.1, total_steps=20)
+
+
+@pytest.mark.parametrize("runs", [(), (2,)])
+def test_a_schedule_that_ends_early_keeps_the_record(runs, generator):
+    weights, pairs = flow_helpers.draw(generator, n=8, runs=runs)
+    with pytest.raises(
+        TrainingFailed, match=r"^step 21 could not be taken: Adam with OneCycleLR refuses it: Tried to step 21 times"
+    ) as failed:
+        train(weights, pairs, steps=100, optimiser=short_cycle, record=lambda w: {"norm": w[0].norm(dim=(-2, -1))})
+    assert isinstance(failed.value, ValueError)
+    assert "\n" not in str(failed.value)
+    assert failed.value.step == 21
+    path = failed.value.trajectory
+    whole = train(weights, pairs, steps=20, optimiser=short_cycle)
+    kept = path.time[-1]
+    assert 10 <= kept <= 20
+    assert torch.equal(path.product[-1], whole.product[whole.time == kept][0])
+    assert len(path.statistics["norm"]) == len(path.time)
+    copy = pickle.loads(pickle.dumps(failed.value))
+    assert (str(copy), copy.step) == (str(failed.value), 21)
+
+
+def test_a_stream_that_ends_early_keeps_the_record(generator):
+    weights, pairs = flow_helpers.draw(generator, n=8)
+    with pytest.raises(
+        TrainingFailed, match=r"step 10 could not be taken: the stream of batches ended too early"
+    ) as ended:
+        train(weights, [pairs] * 10, steps=100, lr=0.1)
+    whole = train(weights, pairs, lr=0.1, steps=9)
+    assert torch.equal(
+        ended.value.trajectory.product[-1], whole.product[whole.time == ended.value.trajectory.time[-1]][0]
+    )
+
+
+def test_a_loss_that_turns_unusable_keeps_the_record(generator):
+    weights, pairs = flow_helpers.draw(generator, n=8)
+    calls = []
+
+    def tiring(z, z_pos, _negatives):
+        calls.append(z)
+        value = (z - z_pos).square().sum(-1).mean(-1)
+        return value if len(calls) < 12 else value.float()
+
+    with pytest.raises(
+        TrainingFailed, match=r"step \d+ could not be taken: the loss tiring returned torch.float32"
+    ) as ended:
+        train(weights, pairs, steps=100, lr=0.1, objective=Objective(tiring))
+    assert 1 < len(ended.value.trajectory.time) < ended.value.step + 1
+
+
+def test_the_record_names_the_dynamics(generator):
+    weights, pairs = flow_helpers.draw(generator, n=8)
+    assert train(weights, pairs, steps=2, lr=0.1).meta["dynamics"] == "sgd"
+    assert train(weights, pairs, steps=2, lr=0.1, momentum=0.5).meta["dynamics"] == "sgd"
+    meta = train(weights, pairs, steps=2, optimiser=cosine).meta
+    assert meta["dynamics"] == meta["optimiser"] == "Adam with CosineAnnealingLR"

@@ -14,11 +14,11 @@ UNPOOLED = dict(zip(CHILDREN, "013456", strict=True))
 
 
 @cache
-def backbone(seed=0, stem="imagenet", channels=3):
+def backbone(seed=0, stem="imagenet", channels=3, arch=ARCH):
     """One for all tests: who changes a weight, changes a copy."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        module = build_backbone(ARCH, stem, channels)
+        module = build_backbone(arch, stem, channels)
         for parameter in module.parameters():  # zeros and ones would match each other
             nn.init.normal_(parameter, std=0.05)
     return module.eval()

@@ -7,7 +7,7 @@ from helpers.constants import set_constant
 from helpers.gradients import assert_as_one, by_autograd
 from helpers.reference import CASES
 
-from dyncollapse import GaussianTask, Objective, gaussian_init, sample_flow, stack_pairs, train, uniform_biases
+from dyncollapse import GaussianTask, Objective, Pairs, gaussian_init, sample_flow, stack_pairs, train, uniform_biases
 
 
 def draw(generator, views, depth, bias=False, runs=()):
@@ -190,3 +190,29 @@ def test_batches_that_differ_are_not_stacked(generator):
     ):
         with pytest.raises(ValueError, match=f"^batches are {found}; give one or more of one shape"):
             stack_pairs(batches)
+
+
+@pytest.mark.parametrize("loss", ["infonce", "dot", "spectral"])
+@pytest.mark.parametrize(
+    ("product", "views"),
+    [
+        ((2, 3), (8, 4)),
+        ((2, 2, 3), (3, 8, 3)),
+        ((2, 2, 3), (5, 3, 8, 3)),
+        ((2, 3), (0, 3)),
+    ],
+)
+def test_a_force_refuses_a_product_that_does_not_fit(product, views, loss):
+    x = torch.ones(views)
+    with pytest.raises(
+        ValueError, match=r"give a product \(\*runs, m, d\) and views .* with the same d and runs"
+    ) as refused:
+        Objective(loss).force(torch.ones(product), Pairs(x, x))
+    assert str(product) in str(refused.value)
+    assert str(views) in str(refused.value)
+
+
+@pytest.mark.parametrize(("product", "views"), [((2, 2, 3), (8, 3)), ((2, 2, 3), (5, 1, 8, 3)), ((2, 3), (5, 4, 8, 3))])
+def test_a_force_takes_views_that_runs_share(product, views, generator):
+    x, p = torch.randn(views, generator=generator), torch.randn(product, generator=generator)
+    assert Objective().force(p, Pairs(x, x + 0.1)).shape == (*product[:-2], 3, 3)

@@ -17,6 +17,7 @@ from dyncollapse import (
     gaussian_init,
     infonce,
     ntxent,
+    population_flow,
     sample_flow,
     spectral,
     stack_pairs,
@@ -137,7 +138,47 @@ class Wrong(Dot):
         return self.made(z, z_pos, negatives)
 
 
+class WithoutGrad(torch.nn.Module):
+    def forward(self, z, z_pos, negatives):
+        with torch.no_grad():
+            return pull(z, z_pos, negatives)
+
+
+class Scaled(torch.nn.Module):
+    """Depends on a parameter of its own alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def forward(self, z, z_pos, negatives):
+        return self.scale * pull(z, z_pos, negatives).detach()
+
+
+def backward_inside(z, z_pos, negatives):
+    value = pull(z, z_pos, negatives)
+    value.sum().backward()
+    return value
+
+
 UNUSABLE = {
+    "no grad": (WithoutGrad(), "the loss WithoutGrad cannot be differentiated: .* leave out"),
+    "inference": (torch.inference_mode()(pull), "the loss pull cannot be differentiated"),
+    "a parameter": (Scaled(), "the loss Scaled cannot be differentiated: .* leave out"),
+    "NumPy": (lambda z, *_: torch.as_tensor(z.numpy().sum((-2, -1))), "raised RuntimeError: Can't call numpy.*without"),
+    "backward": (
+        backward_inside,
+        "the loss backward_inside raised RuntimeError: element 0 .*without .numpy.. or .back",
+    ),
+    "shapes": (lambda z, z_pos, _: (z @ z_pos).sum((-2, -1)), "raised RuntimeError: .*multiplied.*one loss per batch"),
+    "labels": (torch.nn.CosineEmbeddingLoss(), "the loss CosineEmbeddingLoss raised RuntimeError: "),
+    "float32": (
+        lambda z, z_pos, _: pull(z.float(), z_pos.float(), 0),
+        "returned torch.float32 for .* torch.float64; co",
+    ),
+    "MSELoss": (torch.nn.MSELoss(), r"the loss MSELoss takes \(input.*it must take three arguments.*wrap it in a func"),
+    "Linear": (torch.nn.Linear(2, 2), r"the loss Linear takes \(input.*it must take three arguments"),
+    "a class": (WithoutGrad, r"the loss WithoutGrad is a class; give an object of it, such as WithoutGrad\(\)"),
     "two arguments": (lambda z, z_pos: pull(z, z_pos, 0), r"takes \(z, z_pos\); it must take three arguments"),
     "four arguments": (lambda a, b, c, d: a + b + c + d, r"takes \(a, b, c, d\); it must take three arguments"),
     "a number": (lambda *_: 1.0, "returned a float; it must return a tensor"),
@@ -233,3 +274,60 @@ def test_gradients_of_another_kind_are_refused(slopes, told, generator):
     weights = gaussian_init([3, 2], generator)
     with pytest.raises(ValueError, match=f"gradient returned {told}; it must return tensors of torch.float64, as z is"):
         objective.gradient(weights, GaussianTask.block(3, 1).sample(8, generator))
+
+
+def test_a_module_is_a_loss(generator):
+    class Module(torch.nn.Module):
+        def forward(self, z, z_pos, negatives):
+            return pull(z, z_pos, negatives)
+
+    weights, pairs, _ = start(generator)
+    assert_as_one(Objective(Module()).gradient(weights, pairs), Objective(pull).gradient(weights, pairs), 1e-15)
+
+
+class Limited(Pull):
+    def __init__(self, name, made):
+        self.name, self.made = name, made
+
+    def population_loss(self, product, task):
+        value = super().population_loss(product, task)
+        return self.made(value) if self.name == "population_loss" else value
+
+    def population_force(self, product, task):
+        value = super().population_force(product, task)
+        return self.made(value) if self.name == "population_force" else value
+
+
+@pytest.mark.parametrize("method", ["CVODE", "LSODA", "DOP853"])
+@pytest.mark.parametrize("name", ["population_loss", "population_force"])
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (
+            lambda v: v.float(),
+            r"Limited\.{name} returned torch.float32 for a product of torch.float64; compute it in th",
+        ),
+        (lambda v: v.long(), r"Limited\.{name} returned torch.int64 for a product"),
+        (lambda v: v + 0j, r"Limited\.{name} returned torch.complex128 for a product"),
+        (lambda v: v.numpy(), r"Limited\.{name} returned (ndarray|float64); it must be a tensor"),
+        (lambda v: v[None], r"Limited\.{name} returned \(1,.*; it must be a tensor"),
+        (lambda v: v * float("nan"), "Limited.*finite there"),
+        (
+            lambda v: v * float("inf"),
+            "at the start, .* is NaN, infinite or out of range; keep the loss Limited and its",
+        ),
+    ],
+)
+def test_an_unusable_population_limit_is_refused_in_one_line(name, made, message, method):
+    layer, task = 0.2 * torch.ones(2, 2, dtype=torch.float64), GaussianTask.block(2, 2)
+    with pytest.raises(ValueError, match=message.replace("{name}", name)) as refused:
+        population_flow((layer,), task, [0.1, 1.0], objective=Objective(Limited(name, made)), method=method)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_population_limit_may_have_parameters_that_are_differentiated():
+    own = Limited("population_force", lambda v: v * torch.ones((), dtype=v.dtype, requires_grad=True))
+    path = population_flow(
+        (torch.eye(2, dtype=torch.float64),), GaussianTask.block(2, 2), 1.0, objective=Objective(own)
+    )
+    assert not path.product.requires_grad

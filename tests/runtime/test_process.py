@@ -103,6 +103,7 @@ def test_counts_are_bounded_by_the_cores_and_named_as_parameters():
     for count in (1, most):
         check_count("threads", count)
     check_count("workers", 0, least=0)
+    check_count("threads", None)
     for name, count, least in (("threads", 0, 1), ("threads", most + 1, 1), ("workers", -1, 0)):
         with pytest.raises(SettingError) as caught:
             check_count(name, count, least)

@@ -1,9 +1,13 @@
 """The rough time of a simulation, where a single record takes longer than the look at it."""
 
+import itertools
+
 import pytest
 from helpers.constants import set_constant
 
+from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import resolve
+from dyncollapse.simulation.run import run
 from dyncollapse.sweeps import estimate
 
 
@@ -17,3 +21,29 @@ def test_a_slow_record_of_the_start_is_not_taken_for_no_progress(monkeypatch):
 def test_runs_of_sample_flows_share_threads_and_those_of_population_flows_follow_each_other(dynamics, threads, turns):
     c = resolve({"dim": 4, "runs": 5, "threads": threads, "dynamics": (dynamics,)})
     assert estimate.turns(c, dynamics, c.threads or 1) == turns
+
+
+FLOWS = {
+    "one layer": ("population", {"dim": 32, "depth": 1}),
+    "two layers": ("population", {"dim": 16, "depth": 2}),
+    "two layers, weak": ("population", {"dim": 16, "depth": 2, "aug_strength": 0.5}),
+    "runs": ("population", {"dim": 8, "depth": 2, "runs": 3}),
+    "spectral": ("population", {"dim": 8, "depth": 2, "loss": "spectral"}),
+    "late": ("population", {"dim": 8, "depth": 1, "steps": 10**7}),
+    "samples": ("flow", {"dim": 16, "depth": 2, "batch_size": 64}),
+}
+
+
+@pytest.mark.parametrize(("name", "settings"), FLOWS.values(), ids=FLOWS)
+@pytest.mark.parametrize("watched", [6, 60])
+def test_flows_are_estimated_from_their_first_steps(name, settings, watched, monkeypatch):
+    # A clock that a solver's step moves by 1, so that the estimate in seconds is one of steps.
+    given = {"runs": 1, "steps": 300_000, "dynamics": (name,), "threads": 1} | settings
+    c = resolve({**given, "aug_dim": given["dim"] // 2})
+    ticks, taken = itertools.count(), itertools.count()
+    monkeypatch.setattr(estimate.clock, "perf_counter", lambda: float(next(ticks)))
+    set_constant(monkeypatch, "sweeps.estimate.GLANCE", watched)
+    expected = estimate.expected_seconds(c)
+    monkeypatch.undo()
+    run(build(c), lambda *_: next(taken), lambda _: None, threads=1)
+    assert 1 / 4 < expected / next(taken) < 4
