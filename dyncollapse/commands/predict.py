@@ -24,14 +24,12 @@ from dyncollapse.dynamics.training import Diverged
 from dyncollapse.runtime.canvas import save_picture
 from dyncollapse.runtime.files import write_bytes, write_json
 from dyncollapse.runtime.folders import whole_folder
-from dyncollapse.runtime.process import cores, use_threads
 from dyncollapse.runtime.progress import progress_bars
 from dyncollapse.simulation.report import versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MANY_INPUTS = 1024  # from which on more threads are faster: those of smaller matrices wait for each other
 RESULTS = ("prediction.json", "directions.csv", "augmentations.csv", "prediction.png")
 
 
@@ -44,10 +42,8 @@ def predict(options: PredictOptions, *, out: Path | None, as_json: bool) -> None
             print_prediction(prediction, opened, options, to_stderr=as_json)
 
     with refusals():
-        use_machine("cpu", options.threads or 1)
+        use_machine("cpu", options.threads)
         opened = open_pairs(options, note_in_options)
-        if options.threads is None and opened.dim >= MANY_INPUTS:
-            use_threads(cores())
         place = nullcontext((None, None)) if out is None else whole_folder(out, "predict")
         with saved_whole_or_not(show), place as (partial, _):
             try:

@@ -16,6 +16,8 @@ from dyncollapse.diagnostics.shared_signal import (
 from dyncollapse.model.pair_moments import PairMoments
 
 KEPT = 4096  # pairs that are kept for sampling errors: these then have 1 % of error themselves
+# Share of the variance of views up to which their difference is round-off: the luma of a grey pixel is 0.9999 of it.
+UNCHANGED = 1e-7
 LEAST = 2 * SAMPLES_PER_DIRECTION  # pairs from which on a direction can be tested
 
 
@@ -80,7 +82,7 @@ def measure(pairs: Iterable[tuple[Tensor, Tensor]], views: str, count: int, seed
     largest = float(moments.view_cov.diagonal().max())
     if largest == 0:
         raise ValueError("all views are alike, without any variance; give images that differ")
-    if float(moments.difference_cov.diagonal().max()) <= 1e-12 * largest:
+    if float(moments.difference_cov.diagonal().max()) <= UNCHANGED * largest:
         raise ValueError("both views of every image are equal: the augmentation changes none of these images")
     assert moments.means is not None
     means = moments.means if views == "one-sided" else ((moments.means[0] + moments.means[1]) / 2,) * 2

@@ -63,7 +63,7 @@ def _draw_table(ax: Axes, table: AugmentationTable) -> None:
     ax.set_yticks(place, names)
     ax.set(xlabel=f"directions that share signal, of {table.directions}", xlim=(0, table.directions * 1.02))
     ax.set_title(f"What each operation leaves ({table.images} images)", fontsize=10)
-    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
+    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
 
 
 def _draw_directions(part: SubFigure, found: Directions, shape: tuple[int, int, int]) -> None:
@@ -114,7 +114,9 @@ def _draw_trained(part: SubFigure, prediction: Prediction, trained: tuple[Traine
         colour = f"C{number}"
         expected = prediction.losses[one.loss]
         place = np.arange(1, len(expected.rest) + 1)
-        left.plot(place, expected.rest.sqrt().numpy(), color=colour, lw=1, label=f"{one.loss}, predicted")
+        rest, in_time = expected.rest.sqrt().numpy(), (expected.learning_steps <= one.steps).numpy()
+        left.plot(place, rest, color=colour, lw=0.8, alpha=0.35)
+        left.plot(place, np.where(in_time, rest, np.nan), color=colour, lw=1.2, label=f"{one.loss}, learnt in time")
         left.plot(place, one.singular_values.numpy(), "o", color=colour, markersize=3, label=f"{one.loss}, trained")
         both = (expected.learning_steps.isfinite() & one.learning_steps.isfinite()).numpy()
         right.plot(
@@ -122,11 +124,13 @@ def _draw_trained(part: SubFigure, prediction: Prediction, trained: tuple[Traine
             label=f"{one.loss}: rank correlation {one.agreement['order']:.2f}" if one.agreement["order"] is not None
             else one.loss,
         )  # fmt: skip
+    highest = max(float(one.singular_values.max()) for one in trained)
     left.set(xlabel="direction, least augmented first", ylabel="singular value of the embedding")
+    left.set_ylim(0, 1.5 * highest)  # what is not learnt in time may be predicted far above
     right.set(xlabel="predicted step", ylabel="step in training", xscale="log", yscale="log")
     low, high = right.get_xlim()
     right.plot([low, high], [low, high], color="0.6", lw=0.8, ls=":")
-    left.set_title("At the end of training", fontsize=10)
+    left.set_title(f"After {trained[0].steps} steps; faint: at rest, later", fontsize=10)
     right.set_title("When a direction is learnt", fontsize=10)
     for ax in (left, right):
         ax.legend(frameon=False, fontsize=8)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.bridge.data.images import some_images
-from dyncollapse.bridge.prediction.directions import LEAST, Directions, Measured, find_directions
+from dyncollapse.bridge.prediction.directions import LEAST, UNCHANGED, Directions, Measured, find_directions
 from dyncollapse.bridge.prediction.views import ViewPairs
 from dyncollapse.diagnostics.shared_signal import SAMPLES_PER_DIRECTION
 from dyncollapse.model.pair_moments import PairMoments
@@ -132,7 +132,7 @@ def _effect(pairs: ViewPairs, frame: Float[Tensor, "d q"]) -> Effect | None:
     first, second = (torch.cat(rows) for rows in zip(*kept, strict=True))
     trace, q = total[0] / moments.samples, moments.dim
     share = float(moments.shared.trace() / moments.view_cov.trace())
-    if float(moments.difference_cov.trace()) <= 1e-12 * float(moments.view_cov.trace()) or moments.samples < LEAST:
+    if float(moments.difference_cov.trace()) <= UNCHANGED * float(moments.view_cov.trace()) or moments.samples < LEAST:
         return Effect(q, 0, float(q), share, trace)  # an operation that changes none of these images
     mean = (first.mean(0) + second.mean(0)) / 2
     measured = Measured(moments, first - mean, second - mean)

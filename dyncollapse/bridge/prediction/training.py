@@ -72,13 +72,15 @@ class Trained:
             values of the embedding that were predicted to be at most EMPTY of the largest at the end, and
             `empty_trained`, the number that are; `order`, the rank correlation of learning steps. None where there are
             too few directions.
-        seconds: Time that it took.
+        steps: Number of SGD steps.
+        seconds: Time that they took.
     """
 
     loss: str
     singular_values: Float[Tensor, " q"]
     learning_steps: Float[Tensor, " q"]
     agreement: dict[str, float | None]
+    steps: int
     seconds: float
 
 
@@ -166,7 +168,7 @@ def train_encoder(
         + found.count
         - len(spectrum),
     }
-    return expected, Trained(loss, end, steps, agreement, float(path.meta["seconds"]))
+    return expected, Trained(loss, end, steps, agreement, encoder.steps, float(path.meta["seconds"]))
 
 
 def _variances(patterns: Tensor, weights: Weights) -> Tensor:

@@ -56,7 +56,7 @@ def test_training_ends_as_predicted(loss, batch_size, error, order, digits):
 
 def test_weight_decay_empties_the_directions_that_it_was_predicted_to(digits):
     found, pairs = digits
-    encoder = Encoder(steps=1500, weight_decay=4.0, init_scale=0.1)
+    encoder = Encoder(steps=1500, weight_decay=4.0, init_scale=0.01)
     expected, trained = train_encoder(found, pairs, "spectral", encoder, batch_size=256, alike=True)
     assert 0 < expected.empty == trained.agreement["empty_trained"] < 8
     assert trained.agreement["error"] < 0.02
