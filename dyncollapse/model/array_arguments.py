@@ -141,12 +141,12 @@ class _Tensors:
 
 
 def _tensors_in(annotation: Any) -> _Tensors | None:
-    """What a parameter admits if its annotation names tensors, with None or a function beside them at most."""
+    """What a parameter admits if its annotation names tensors, beside None, a number or a function at most."""
     union = get_origin(annotation) in (Union, types.UnionType)
     options = list(get_args(annotation)) if union else [annotation]
     tensors = [option for option in options if _is_tensor(option) or _is_tensor(_element(option))]
     optional, function = type(None) in options, any(get_origin(option) is Callable for option in options)
-    if len(tensors) != 1 or len(options) != 1 + optional + function:
+    if len(tensors) != 1 or len(options) != 1 + optional + function + (float in options):
         return None
     listed = not _is_tensor(tensors[0])
     kind = _element(tensors[0]) if listed else tensors[0]

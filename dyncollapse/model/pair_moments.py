@@ -255,6 +255,7 @@ class PairMoments:
         anchor, positive = (own * a + their * b for a, b in zip(self.means, other.means, strict=True))
         return PairMoments(view, difference, shared, self.views, count, (anchor, positive))
 
+    @takes_arrays
     def within(self, frame: Float[Tensor, "d q"]) -> "PairMoments":
         """Moments of the coordinates frame^T x, as of the largest principal components.
 

@@ -195,6 +195,7 @@ class SelfDistillation:
         return forward(tuple(state[1:]) or weights, x, self.activation)
 
     @outside_autocast
+    @takes_arrays
     def moment_value(self, weights: Weights, moments: OnlineMoments, state: Sequence[Tensor]) -> Float[Tensor, "*runs"]:
         """Loss of a linear network from second moments of the pairs: `value` on any pairs that have these moments."""
         product, goal = end_to_end(weights), end_to_end(tuple(state[1:]) or weights)
@@ -203,6 +204,7 @@ class SelfDistillation:
         return squares / 2 - _inner(goal @ moments.cross, online)
 
     @outside_autocast
+    @takes_arrays
     def moment_gradient(self, weights: Weights, moments: OnlineMoments, state: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """`gradient` of a linear network from second moments of the pairs: with R = W_p P S - P_target C.
 
@@ -225,6 +227,7 @@ class SelfDistillation:
         return (*layers, self.predictor_rate * (residual @ product.mT))
 
     @outside_autocast
+    @takes_arrays
     def moment_curvature(self, weights: Weights, moments: OnlineMoments, state: Sequence[Tensor]) -> Along:
         """Derivative of `moment_gradient` along any direction of weights and state.
 
@@ -278,7 +281,7 @@ def full_state(
     if not isinstance(objective, SelfDistillation):
         if predictor is not None or len(target):
             given = "predictor" if predictor is not None else "target"
-            raise ValueError(f"a {given} is given, but only SelfDistillation has one; drop it, or pass that objective")
+            raise ValueError(f"{given} is given, but only SelfDistillation has one; drop it, or pass that objective")
         return tuple(biases)
     if len(biases):
         raise ValueError("SelfDistillation is for networks without biases; drop the biases")

@@ -87,12 +87,7 @@ def judge(
         raise ValueError("the singular values hold NaN or infinity; there is nothing to judge")
     ratio = dimensions.ratio.reshape(-1, k).mean(0)
     threshold = COLLAPSED_BELOW * max(float(sigma.max()), scale)
-    low = torch.zeros(k, dtype=torch.bool)
-    if rest is not None:
-        # Unaugmented dimensions grow without bound and take the threshold along; that alone suppresses no dimension.
-        bounded = max([scale, *rest[torch.isfinite(rest)].tolist()])
-        at_rest = sigma[: len(rest)] >= rest / 2
-        low[: len(rest)] = (rest <= COLLAPSED_BELOW * bounded) | ((rest <= threshold) & at_rest)
+    low = _rests_low(sigma, rest, scale, threshold)
     margin = torch.zeros_like(ratio)
     if dimensions.ratio_error is not None:
         margin = family_margin(k) * dimensions.ratio_error.reshape(-1, k).mean(0)
@@ -100,14 +95,14 @@ def judge(
     decayed: list[bool] = [*([] if held is None else held.tolist()), *[False] * k][:k]
 
     def fate(j: int) -> Fate:
-        rho, error, rests_low = float(ratio[j]), float(margin[j]), bool(low[j])
+        rho, error = float(ratio[j]), float(margin[j])
         if float(sigma[j]) > threshold:
             return Fate.ALIVE
         if math.isnan(rho):
             return Fate.STRUCTURAL
         if (rate := rates[j]) is not None:
-            return _predicted(rate, decayed[j], rests_low)
-        return _fate(rho, error, rests_low, dimensions.views) if rho_decides else Fate.UNEXPLAINED
+            return _predicted(rate, decayed[j], low[j])
+        return _fate(rho, error, low[j], dimensions.views) if rho_decides else Fate.UNEXPLAINED
 
     fates = [fate(j) for j in range(k)]
     if room is not None:
@@ -122,6 +117,17 @@ def judge(
     waits = _ends([moment(time, time_per_step) for time in escapes])
     fewer = outputs if outputs is not None and outputs < k else None
     return Verdict(judged, threshold, _sentence(fates, on_threshold, waits, room, fewer, OPEN[rho_decides]), fewer)
+
+
+def _rests_low(sigma: Tensor, rest: Tensor | None, scale: float, threshold: float) -> list[bool]:
+    """Which dimensions rest too low to count, or have come to rest below the threshold."""
+    low = torch.zeros(len(sigma), dtype=torch.bool)
+    if rest is not None:
+        # Unaugmented dimensions grow without bound and take the threshold along; that alone suppresses no dimension.
+        bounded = max([scale, *rest[torch.isfinite(rest)].tolist()])
+        at_rest = sigma[: len(rest)] >= rest / 2
+        low[: len(rest)] = (rest <= COLLAPSED_BELOW * bounded) | ((rest <= threshold) & at_rest)
+    return low.tolist()
 
 
 def _predicted(growth: float, decayed: bool, rests_low: bool) -> Fate:

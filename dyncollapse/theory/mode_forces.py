@@ -13,6 +13,7 @@ from jaxtyping import Float
 from scipy.optimize import brentq, minimize_scalar
 from torch import Tensor
 
+from dyncollapse.model.array_arguments import array_fields, takes_arrays
 from dyncollapse.model.gaussian import as_seen
 from dyncollapse.model.pair_moments import PairMoments, Task
 from dyncollapse.theory.limits import check_closed_form, dot_temperature, vcreg_invariance
@@ -22,6 +23,7 @@ from dyncollapse.theory.modes import at_threshold, modes
 PANELS, NODES = 96, 12
 
 
+@array_fields
 @dataclass(frozen=True, eq=False)
 class ModeForces:
     """Force x(c) on each of k modes with embedding variance c, of infinitely many samples.
@@ -49,6 +51,7 @@ class ModeForces:
     ratio: Float[Tensor, " k"]
     repulsion: Float[Tensor, " k"] | None
 
+    @takes_arrays
     def at(self, variance: Float[Tensor, "*any k"]) -> Float[Tensor, "*any k"]:
         """Force x(c).
 
@@ -88,6 +91,7 @@ class ModeForces:
         ratio = self.ratio + weight_decay / (2 * self.view_var)
         return torch.where((self.view_var > 0) & (growth > 0), infonce_rest(ratio, left), 0.0)
 
+    @takes_arrays
     def gain(self, variance: Float[Tensor, " k"], weight_decay: float = 0.0) -> Float[Tensor, " k"]:
         """How much a mode of one layer lowers the loss when it grows from zero to c.
 
@@ -122,8 +126,9 @@ class ModeForces:
             return self.growth.clamp_min(0)
         return self.growth.new_tensor([self._steepest(k, depth)[1] for k in range(len(self.growth))])
 
+    @takes_arrays
     def learning_times(
-        self, start: Tensor | float, level: float = 0.5, weight_decay: float = 0.0, depth: int = 1
+        self, start: Float[Tensor, "..."] | float, level: float = 0.5, weight_decay: float = 0.0, depth: int = 1
     ) -> Float[Tensor, " k"]:
         """Flow time at which each mode's embedding variance reaches `level` times its rest value.
 

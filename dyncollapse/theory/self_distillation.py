@@ -121,7 +121,7 @@ def byol_rest(task: Task, weight_decay: float = 0.0, *, predictor_rate: float = 
     return ByolRest(directions, g, s_e, critical, predictor, encoder, basin, weight_decay, predictor_rate, depth)
 
 
-def byol_learning_times(rest: ByolRest, start: Float[Tensor, " d"] | float, level: float = 0.5) -> Float[Tensor, " d"]:
+def byol_learning_times(rest: ByolRest, start: Float[Tensor, "..."] | float, level: float = 0.5) -> Float[Tensor, " d"]:
     """Flow time at which the variance of each balanced SimSiam mode reaches a share of its rest value.
 
     It holds for modes with an output of their own, and is the integral of dp / (p [f(p) - eta]) with

@@ -16,8 +16,18 @@ from jaxtyping import Real
 from torch import Tensor
 
 import dyncollapse
-from dyncollapse import GaussianTask, Objective, Pairs, mode_dimensions
+from dyncollapse import (
+    GaussianTask,
+    ModeForces,
+    Objective,
+    PairMoments,
+    Pairs,
+    SelfDistillation,
+    byol_rest,
+    mode_dimensions,
+)
 from dyncollapse.model.array_arguments import takes_arrays
+from dyncollapse.model.self_distillation import OnlineMoments
 
 WINGS = ("dyncollapse.model.", "dyncollapse.theory.", "dyncollapse.dynamics.", "dyncollapse.simulation.")
 AS_STORED = ("blockwise_covariance",)  # keeps integers, and computes in float32 where nothing is float64
@@ -43,16 +53,31 @@ def arguments(make, dtype=torch.float64):
     drawn = Pairs(torch.tensor(ROWS, dtype=dtype), torch.tensor(SHIFTED, dtype=dtype))
     network = {"self": objective, "weights": layers, "pairs": drawn, "biases": [make([1, 2, 3])] * 2}
     path = {"time": time, "weights": [make([LOWER, MOVED])], "loss": time, "biases": [make([[1, 2, 3], [3, 4, 5]])]}
+    path |= {"predictor": make([LOWER, MOVED]), "target": [make([UPPER, LOWER])]}
     spectrum, blocks = make([2, 1, 0]), [[0, 1], [2]]
+    moments = PairMoments(*(torch.eye(3, dtype=dtype) * scale for scale in (2, 2, 1)))
+    forces = ModeForces(*(torch.tensor([1.0, 2.0, 3.0], dtype=dtype) for _ in range(3)), None)
+    distilled = SelfDistillation()
+    state = {"self": distilled, "weights": layers, "state": [moved]}
+    seen = OnlineMoments.of_task(moments)
+    narrow = byol_rest(GaussianTask.block(3, 1, 0.5, views="two-sided"), 0.01)
+    rested = {
+        name: make([1, 2, 3]) for name in ("signal", "view_var", "critical_decay", "predictor", "encoder", "basin")
+    }
     return {
         "AlignmentReport": {
             **{"imbalance_spectrum": spectrum, "imbalance_norm": 2.0, "product_gaps": time, "blocks": blocks},
             **{"sines": time, "bounds": time, "permutation": [0, 1, 2], "alignment": 1.0, "permuted_alignment": 1.0},
         },
+        "ByolRest": {"directions": cov, **rested, "weight_decay": 0.0, "predictor_rate": 1.0, "depth": 1},
         "ContrastiveCovariance": {"data": cov, "augmentation": moved},
         "GaussianTask": {"data_cov": cov, "aug_cov": make(AUGMENTATION)},
         "GaussianTask.augment": {"self": task, "clean": z, "generator": torch.Generator().manual_seed(0)},
         "LimitDistances": {"time": time, "learning_rate": time, "batches": time, "samples": time},
+        "ModeForces": dict.fromkeys(("growth", "view_var", "ratio", "repulsion"), spectrum),
+        "ModeForces.at": {"self": forces, "variance": spectrum},
+        "ModeForces.gain": {"self": forces, "variance": spectrum},
+        "ModeForces.learning_times": {"self": forces, "start": spectrum},
         "Objective.check_start": network,
         "Objective.curvature": network,
         "Objective.embedding_gradients": {"self": objective, "z": z, "z_pos": z_pos},
@@ -60,25 +85,45 @@ def arguments(make, dtype=torch.float64):
         "Objective.force": {"self": objective, "product": w1, "pairs": drawn},
         "Objective.gradient": network,
         "Objective.value": network,
+        "PairMoments": {
+            "view_cov": cov,
+            "difference_cov": make(AUGMENTATION),
+            "shared": cov,
+            "means": [make([1, 2, 3])] * 2,
+        },
+        "PairMoments.within": {"self": moments, "frame": moved},
         "PairStream": {
             **{"task": task, "batch_size": 2, "runs": (), "pool": None, "device": torch.device("cpu")},
             "generator_state": make(list(range(5)), "uint8"),
         },
         "Pairs": {"anchor": z, "positive": z_pos},
+        "RestModes": {
+            **{"directions": cov, "growth": spectrum, "ratio": spectrum, "variance": spectrum},
+            "room": torch.ones(3, dtype=torch.bool),
+        },
+        "SelfDistillation.check_start": {**state, "pairs": drawn},
+        "SelfDistillation.gradient": {**state, "pairs": drawn},
+        "SelfDistillation.moment_curvature": {**state, "moments": seen},
+        "SelfDistillation.moment_gradient": {**state, "moments": seen},
+        "SelfDistillation.moment_value": {**state, "moments": seen},
+        "SelfDistillation.value": {**state, "pairs": drawn},
         "Trajectory": path,
         "alignment_bound": {"product_singular_values": spectrum, "imbalance_spectrum": spectrum, "blocks": blocks},
         "alignment_matrix": {"w1": w1, "w2": w2},
         "alignment_report": {"w1": w1, "w2": w2},
         "alignment_velocity": {"w1": w1, "w2": w2, "pull": moved},
+        "balanced_predictor": {"weights": layers},
         "barlow": {"z": z, "z_pos": z_pos},
         "barlow_normalised": {"z": z, "z_pos": z_pos},
         "block_alignment": {"w1": w1, "w2": w2},
         "blockwise_covariance": {"x": z, "x_pos": z_pos, "z": z, "z_pos": z_pos},
+        "byol_learning_times": {"rest": narrow, "start": spectrum},
         "contrastive_covariance": {"x": z, "x_pos": z_pos, "alpha": make(WEIGHTS), "negatives": z_pos},
         "dot_gradients": views,
         "dot_infonce": views,
         "effective_negatives": {"alpha": make(WEIGHTS)},
         "end_to_end": {"weights": layers},
+        "excess_error": {"target": spectrum, "data_var": spectrum, "embedding_var": spectrum, "ridge": 1.0},
         "forward": {"weights": layers, "x": z, "biases": [make([1, 2, 3])] * 2},
         "frozen_flow": {**flow, "force": make([[-1, 0, 1], [0, -2, 0], [1, 0, -1]])},
         "imbalance": {"w1": w1, "w2": w2},
@@ -92,6 +137,7 @@ def arguments(make, dtype=torch.float64):
             **{"weights": layers, "directions": [w2, w1], "product_gradient": moved, "change": w1},
         },
         "layer_jacobian": {"weights": layers, "pulled": moved, "derivative": make(JACOBIAN)},
+        "layer_values_at_rest": {"product": spectrum, "imbalance": make([1, 0, -1])},
         "layer_value_velocities": {"w1": w1, "w2": w2, "pull": moved},
         "judge": {"dimensions": mode_dimensions((as_torch(LOWER),), isotropic), "rest": make([4, 4, 4])},
         "linear_dimensions": {"weights": layers, "task": task},
@@ -105,6 +151,9 @@ def arguments(make, dtype=torch.float64):
         "population_jacobian": population,
         "population_loss": population,
         "population_valid": {**population, "batch_size": 8},
+        "predictor_imbalance": {"weights": layers, "predictor": moved},
+        "probe_cost": {"data_var": spectrum, "embedding_var": spectrum, "ridge": 1.0},
+        "protection_rate": {"growth": make([1, 0, -1]), "imbalance": spectrum},
         "relative_modes": {"data": cov, "augmentation": make(AUGMENTATION), "least": 1e-6},
         "rest_variance": {"ratio": make([0, 1, 2]), "signal": make([1, 1, 1]), "gap": make([1, 0, -1])},
         "riccati_gram": {"weight": w1, "task": isotropic, "time": 1.0, "loss": "spectral"},
