@@ -39,17 +39,27 @@ def probe_costs(simulation: Simulation, weights: Weights) -> tuple[Float[Tensor,
         weights: Layers (*runs, out, in), all or the first ones.
 
     Returns:
-        The share for targets along each mode (*runs, k), and of the data's whole variance (*runs,).
+        The share for targets along each mode (*runs, k), and of the data's whole variance (*runs,). Among equal modes,
+        in which no basis is special, targets are those that the network itself keeps apart, best kept first.
 
     References:
         docs/explanation/one-axis.md.
     """
     task, ridge = simulation.task, simulation.configuration.ridge
-    directions = modes(task).directions if have_common_modes(task) else generalised_modes(task)[1]
     missed = _missed(end_to_end(_of_task(simulation, weights)), task.data_cov, ridge)
-    lost, whole = ((directions.T @ cov @ directions).diagonal(dim1=-2, dim2=-1) for cov in (missed, task.data_cov))
+    if have_common_modes(task):
+        common = modes(task)
+        directions, groups = common.directions, common.groups
+    else:
+        directions = generalised_modes(task)[1]
+        groups = [[k] for k in range(directions.shape[1])]
+    whole = ((directions.T @ task.data_cov) * directions.T).sum(-1)
     least = task.dim * torch.finfo(whole.dtype).eps * float(whole.max())
-    share = torch.where(whole > least, lost / whole, 0.0)
+    share = missed.new_zeros(*missed.shape[:-2], len(whole))
+    for group in groups:
+        frame = directions[:, group]
+        if float(whole[group[0]]) > least:
+            share[..., group] = torch.linalg.eigvalsh(frame.T @ missed @ frame) / whole[group]
     total = missed.diagonal(dim1=-2, dim2=-1).sum(-1) / task.data_cov.diagonal().sum()
     return share, total
 
