@@ -30,6 +30,10 @@ BASES: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[str, ...]]] = {
     ("diagnose",): (("a.npy", "--positives", "b.npy"), ("a.npy", "b.npy")),
     ("sweep",): ((*TOY, "--out", "grid", "--dry-run"), ("grid",)),
     ("collect",): (("grid",), ("grid",)),
+    ("predict",): (
+        ("--data", "images", "--image-size", "8", "--directions", "4", "--loss", "spectral", "--out", "out"),
+        ("images",),
+    ),
     ("bridge", "pretrain"): ((*TRAINING, "--out", "out"), ("images",)),
     ("bridge", "embed"): ((*READING, "--out", "out"), RUN),
     ("bridge", "diagnose"): (READING, RUN),
