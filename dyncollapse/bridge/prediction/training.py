@@ -73,6 +73,7 @@ class Trained:
             `empty_trained`, the number that are; `order`, the rank correlation of learning steps. None where there are
             too few directions.
         seconds: Time that it took.
+        product: Its matrix at the end, in the coordinates of the directions' frame (m, q).
     """
 
     loss: str
@@ -80,6 +81,7 @@ class Trained:
     learning_steps: Float[Tensor, " q"]
     agreement: dict[str, float | None]
     seconds: float
+    product: Float[Tensor, "m q"]
 
 
 def projected(pairs: ViewPairs, found: Directions) -> Measured:
@@ -166,7 +168,7 @@ def train_encoder(
         + found.count
         - len(spectrum),
     }
-    return expected, Trained(loss, end, steps, agreement, float(path.meta["seconds"]))
+    return expected, Trained(loss, end, steps, agreement, float(path.meta["seconds"]), product)
 
 
 def _variances(patterns: Tensor, weights: Weights) -> Tensor:
