@@ -68,7 +68,7 @@ class Trained:
 
 def draw(quick: bool) -> Result:
     """Draw predicted and trained spectra and learning times on digits, and the directions kept and lost as images."""
-    count, decay, batch, steps = (16, 1.3, 256, 800) if quick else (32, 0.7, 512, 1500)
+    count, decay, batch, steps = (16, 1.3, 256, 600) if quick else (32, 0.7, 512, 1500)
     pairs = ViewPairs(open_data("digits").train, Pipeline(VIEW, VIEW, "crops and noise"), size=SIDE, seed=SEED)
     found = find_directions(measure(pairs, "two-sided", len(pairs), SEED), count, alike=True)
     every = projected(pairs, found)
