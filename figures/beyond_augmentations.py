@@ -232,7 +232,7 @@ def draw_images(part: plt.Figure, alone: dict[str, Directions]) -> None:
         )
         for ax, image in zip(line, patterns.T.reshape(-1, SIDE, SIDE), strict=False):
             largest = float(image.abs().max())
-            ax.imshow(image, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
+            ax.imshow(image.numpy(), cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
     part.suptitle(
         "(d) directions of the digits that one operation empties, and their share of the variance", fontsize=9
     )

@@ -192,7 +192,7 @@ def draw_images(part: plt.Figure, found: Directions, one: Trained) -> float:
         images = (found.frame @ patterns).T.reshape(-1, SIDE, SIDE)[:DRAWN]
         for ax, image in zip(line, images, strict=False):
             largest = float(image.abs().max())
-            ax.imshow(image, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
+            ax.imshow(image.numpy(), cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
     for ax, value in zip(axes[0], variances.flip(0)[:count].sqrt().tolist(), strict=False):
         ax.set_title(f"{value:.2f}", fontsize=7, pad=2)
     part.suptitle("(c) directions of the digits, spectral loss", fontsize=9)
