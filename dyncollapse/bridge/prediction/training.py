@@ -24,6 +24,9 @@ from dyncollapse.model.self_distillation import SelfDistillation, balanced_predi
 RECORDS = 200  # states along a training whose variances are kept
 # Share of the steps up to which a direction is compared at rest: it then had as long again to settle.
 LEARNT = 0.5
+# Share of the largest variance at rest from which on a direction is compared. Directions that die keep a little, where
+# living ones that they are not orthogonal to carry some, and have no rest value or time of their own.
+COMPARED = 0.1
 FEWEST = 3  # directions from which on an order has a correlation
 
 
@@ -68,12 +71,14 @@ class Trained:
         singular_values: Standard deviation of the embedding along each direction at the end (q,).
         learning_steps: Step at which each has half of its predicted variance at rest (q,); infinite where it never has.
         agreement: `error`, the median relative error of singular values at the end, of directions that were predicted
-            to be learnt in the first half of the steps; `compared`, their number; `empty`, the number of singular
+            to be learnt in the first half of the steps and to keep at least COMPARED of the largest variance among
+            these; `compared`, their number; `empty`, the number of singular
             values of the embedding that were predicted to be at most EMPTY of the largest at the end, and
             `empty_trained`, the number that are; `order`, the rank correlation of learning steps. None where there are
             too few directions.
         steps: Number of SGD steps.
         seconds: Time that they took.
+        product: Its matrix at the end, in the coordinates of the directions' frame (m, q).
     """
 
     loss: str
@@ -82,6 +87,7 @@ class Trained:
     agreement: dict[str, float | None]
     steps: int
     seconds: float
+    product: Float[Tensor, "m q"]
 
 
 def projected(pairs: ViewPairs, found: Directions) -> Measured:
@@ -168,7 +174,7 @@ def train_encoder(
         + found.count
         - len(spectrum),
     }
-    return expected, Trained(loss, end, steps, agreement, encoder.steps, float(path.meta["seconds"]))
+    return expected, Trained(loss, end, steps, agreement, encoder.steps, float(path.meta["seconds"]), product)
 
 
 def _variances(patterns: Tensor, weights: Weights) -> Tensor:
@@ -199,10 +205,12 @@ def agreement_of(
     expected: LossPrediction, end: Float[Tensor, " q"], steps: Float[Tensor, " q"], last: int
 ) -> dict[str, float | None]:
     """Compare an end of training and its learning steps with a prediction; see `Trained.agreement`."""
-    rest, early = expected.rest.sqrt(), expected.learning_steps <= LEARNT * last
-    settled = early & (expected.learning_steps > 0) & torch.isfinite(rest) & (rest > 0)
+    rest, learnt = expected.rest.sqrt(), (expected.learning_steps <= LEARNT * last) & (expected.rest > 0)
+    largest = torch.where(learnt & torch.isfinite(rest), rest, 0.0).max()
+    learnt &= rest >= COMPARED**0.5 * largest
+    settled = learnt & torch.isfinite(rest)
+    both = learnt & torch.isfinite(steps) & (expected.learning_steps > 0)  # those learnt at the start have no order
     errors = (end[settled] / rest[settled] - 1).abs()
-    both = torch.isfinite(steps) & early & (expected.learning_steps > 0)
     order = None
     if int(both.sum()) >= FEWEST:
         found = float(spearmanr(expected.learning_steps[both].numpy(), steps[both].numpy()).statistic)

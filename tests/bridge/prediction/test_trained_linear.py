@@ -60,6 +60,7 @@ def test_weight_decay_empties_the_directions_that_it_was_predicted_to(digits):
     expected, trained = train_encoder(found, pairs, "spectral", encoder, batch_size=256, alike=True)
     assert 0 < expected.empty == trained.agreement["empty_trained"] < 8
     assert trained.agreement["error"] < 0.02
+    assert trained.agreement["compared"] == 4  # the others have less than a tenth of the largest variance
 
 
 def test_batches_are_the_same_at_each_iteration_and_hold_each_pair_once():
