@@ -66,8 +66,8 @@ def signal_rank(z: Real[Numbers, "n d"], z_pos: Real[Numbers, "n d"]) -> int:
 
     Returns:
         A whole number from 0 to d. It grows with n towards the true number, and exceeds it with a probability of 0.1 %.
-        Where a few samples hold most of the variance along a direction, no test of second moments holds its level: under
-        flips alone it counted up to 3 of 31 antisymmetric directions of small digit images (docs/results.md).
+        Where a few samples hold most of the variance along a direction it may count more: under flips alone, up to 3 of
+        31 antisymmetric directions of small digit images (docs/results.md).
 
     Raises:
         ValueError: For shapes that differ, fewer than 8 samples, or entries that are not finite real numbers.

@@ -11,7 +11,13 @@ from dyncollapse.model.choices import LOSSES, VIEWS
 from dyncollapse.model.losses import loss_temperature
 from dyncollapse.model.pair_moments import Task
 from dyncollapse.model.precision import outside_autocast
-from dyncollapse.theory.limits import check_closed_form, dot_temperature, vcreg_invariance
+from dyncollapse.theory.limits import (
+    POPULATION_LOSSES,
+    check_closed_form,
+    dot_temperature,
+    loss_terms,
+    vcreg_invariance,
+)
 from dyncollapse.theory.mode_forces import infonce_rest, mode_forces
 from dyncollapse.theory.rest_modes import rest_modes
 
@@ -58,16 +64,13 @@ def collapse_threshold(
         raise ValueError(f"data_var is {data_var}; it is a variance, finite and at least 0")
     if not 0 <= weight_decay < math.inf:
         raise ValueError(f"weight decay is {weight_decay}; it must be finite and at least 0")
-    factor, one_sided = vcreg_invariance(loss, invariance), views == "one-sided"
-    # Growth at zero is start - slope a.
-    if loss == "infonce":
-        start, slope = 2 * data_var - weight_decay, 1.0 if one_sided else 0.0
-    elif loss == "vcreg":
-        start, slope = 4 * data_var - weight_decay, 2 * factor if one_sided else 4 * (factor - 1)
-    elif loss in ("spectral", "barlow"):
-        start, slope = 4 * data_var - weight_decay, 0.0
-    else:
-        return None  # dot, whose growth 2 s / tau no noise changes, and losses without a closed form
+    vcreg_invariance(loss, invariance)
+    if loss == "dot" or loss not in POPULATION_LOSSES:
+        return None  # no noise changes dot's growth, 2 s / tau
+    terms = loss_terms(loss, views, None, invariance)
+    # Growth at zero is start - slope a: S_e is s or s + a, A_e is a or 2 a, and G is s.
+    on_noise = terms.difference if views == "one-sided" else terms.view + 2 * terms.difference
+    start, slope = (terms.view + terms.shared) * data_var - weight_decay, -on_noise
     if start <= 0 and (weight_decay > 0 or slope > 0):
         return 0.0
     return start / slope if slope > 0 else None

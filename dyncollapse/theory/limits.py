@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -39,6 +38,75 @@ class Limit:
     per_output: float = 0.0
 
 
+@dataclass(frozen=True)
+class LossTerms:
+    """How the limit of a loss is made of the moments S_e, A_e and G, or of their values along a mode.
+
+    X0 = view S_e + difference A_e + shared G, and push = by_difference A_e + by_noise (S_e - G): each without
+    cancellation under its view convention.
+
+    Attributes:
+        view: Coefficient of S_e in X0.
+        difference: Coefficient of A_e in X0.
+        shared: Coefficient of G in X0.
+        pull: As in `Limit`.
+        by_difference: Coefficient of A_e in the push.
+        by_noise: Coefficient of S_e - G in the push.
+        repulsion: As in `Limit`.
+        per_output: As in `Limit`.
+    """
+
+    view: float
+    difference: float
+    shared: float
+    pull: float
+    by_difference: float
+    by_noise: float
+    repulsion: float | None
+    per_output: float = 0.0
+
+
+def loss_terms(loss: str, views: str, temperature: float | None = None, invariance: float | None = None) -> LossTerms:
+    """Coefficients of a named loss.
+
+    Args:
+        loss: One of POPULATION_LOSSES.
+        views: The view convention.
+        temperature: tau of the dot loss.
+        invariance: lambda / mu of vcreg, 1 unless given.
+
+    Returns:
+        The coefficients.
+
+    Raises:
+        ValueError: For other losses, and coefficients that are missing, out of range or of another loss.
+
+    Examples:
+        >>> terms = loss_terms("vcreg", "one-sided", invariance=0.5)
+        >>> terms.view, terms.difference, terms.shared  # 4 S_e - 2 lambda A_e
+        (4.0, -1.0, 0.0)
+    """
+    check_closed_form(loss)
+    factor, tau, one_sided = (
+        vcreg_invariance(loss, invariance),
+        dot_temperature(loss, temperature),
+        views == "one-sided",
+    )
+    if loss == "infonce":
+        # Two-sided, 2 S_e - A_e is 2 G.
+        growth = (2.0, -1.0, 0.0) if one_sided else (0.0, 0.0, 2.0)
+        return LossTerms(*growth, pull=2.0, by_difference=1.0, by_noise=0.0, repulsion=None)
+    if loss == "vcreg":
+        # Two-sided, S_e - A_e / 2 is G.
+        growth = (4.0, -2 * factor, 0.0) if one_sided else (4 * (1 - factor), 0.0, 4 * factor)
+        return LossTerms(*growth, pull=4.0, by_difference=2 * factor, by_noise=0.0, repulsion=4.0, per_output=1.0)
+    if loss == "barlow":
+        return LossTerms(0.0, 0.0, 4.0, pull=4.0, by_difference=0.0, by_noise=0.0, repulsion=4.0, per_output=1.0)
+    pull, repulsion = (4.0, 4.0) if loss == "spectral" else (2 / tau, 2 / tau**2)
+    push = (0.0, pull) if one_sided else (pull / 2, 0.0)
+    return LossTerms(0.0, 0.0, pull, pull, *push, repulsion)
+
+
 def population_limit(
     task: Task, loss: str = "infonce", temperature: float | None = None, invariance: float | None = None
 ) -> Limit:
@@ -54,29 +122,19 @@ def population_limit(
         Its force at zero and its repulsion.
 
     Raises:
-        ValueError: For other losses, and coefficients that are missing, out of range or of another loss.
+        ValueError: As `loss_terms`.
 
     Examples:
         >>> from dyncollapse import GaussianTask
         >>> population_limit(GaussianTask.block(1, 1, 0.5), "vcreg").growth.item()  # 4 s - 2 lambda a
         1.0
     """
-    check_closed_form(loss)
-    invariance = vcreg_invariance(loss, invariance)
-    (s_e, a_e), g, one_sided = task.seen, task.shared, task.views == "one-sided"
-    tau = dot_temperature(loss, temperature)
-    if loss == "infonce":
-        return Limit(2 * s_e - a_e if one_sided else 2 * g, s_e, 2.0, a_e, None)
-    if loss == "vcreg":
-        push = 2 * invariance * a_e
-        # Two-sided, S_e - A_e / 2 is G without cancellation.
-        growth = 4 * s_e - push if one_sided else 4 * (1 - invariance) * s_e + 4 * invariance * g
-        return Limit(growth, s_e, 4.0, push, 4.0, 1.0)
-    if loss == "barlow":
-        return Limit(4 * g, g, 4.0, torch.zeros_like(g), 4.0, 1.0)
-    pull, repulsion = (4.0, 4.0) if loss == "spectral" else (2 / tau, 2 / tau**2)
-    push = pull * (s_e - g) if one_sided else pull / 2 * a_e
-    return Limit(pull * g, s_e, pull, push, repulsion)
+    terms = loss_terms(loss, task.views, temperature, invariance)
+    (s_e, a_e), g = task.seen, task.shared
+    growth = terms.view * s_e + terms.difference * a_e + terms.shared * g
+    push = terms.by_difference * a_e + terms.by_noise * (s_e - g)
+    metric = g if loss == "barlow" else s_e
+    return Limit(growth, metric, terms.pull, push, terms.repulsion, terms.per_output)
 
 
 def check_closed_form(loss: str) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from dyncollapse.model.array_arguments import array_fields, takes_arrays
 from dyncollapse.model.gaussian import as_seen
 from dyncollapse.model.pair_moments import PairMoments, Task
-from dyncollapse.theory.limits import check_closed_form, dot_temperature, vcreg_invariance
+from dyncollapse.theory.limits import loss_terms
 from dyncollapse.theory.modes import at_threshold, modes
 
 # Nodes of the quadrature over log c. The integrand is smooth, and over each of the panels nearly an exponential.
@@ -237,24 +237,17 @@ def mode_forces(
         >>> mode_forces(GaussianTask.block(2, 1, 3.0, 0.5)).growth.tolist()
         [1.0, -2.0]
     """
-    check_closed_form(loss)
-    tau, factor = dot_temperature(loss, temperature), vcreg_invariance(loss, invariance)
-    common = modes(task)
-    s, a, one_sided = common.data_var, common.aug_var, task.views == "one-sided"
-    s_e, _ = as_seen(s, a, task.views)
-    if loss == "infonce":
-        # Two-sided, 2 s_e - a_e = 2 s is computed as such, without cancellation.
-        growth = torch.where(at_threshold(common.ratio), 0.0, 2 * s - a if one_sided else 2 * s)
-        return ModeForces(growth, s_e, common.ratio, None)
-    if loss == "vcreg":
-        growth = 4 * s - 2 * factor * a if one_sided else 4 * s + 4 * (1 - factor) * a
-        return ModeForces(growth, s_e, factor * common.ratio, 4 * s_e)
-    g = _shared(task, common.directions, s)
+    terms, common = loss_terms(loss, task.views, temperature, invariance), modes(task)
+    s_e, a_e = as_seen(common.data_var, common.aug_var, task.views)
+    g = _shared(task, common.directions, common.data_var)
+    growth = terms.view * s_e + terms.difference * a_e + terms.shared * g
     gamma = torch.where(s_e > 0, g / s_e, 0.0)
-    if loss == "barlow":
-        return ModeForces(4 * g, s_e, torch.zeros_like(g), 4 * g * gamma)
-    pull, repulsion = (4.0, 4.0) if loss == "spectral" else (2 / tau, 2 / tau**2)
-    return ModeForces(pull * g, s_e, 1 - gamma, repulsion * s_e)
+    # Rho is settled where round-off cannot tell it from 1, and with it the force.
+    ratio = (2 * terms.by_difference * common.ratio + terms.by_noise * (1 - gamma)) / terms.pull
+    if terms.repulsion is None:
+        return ModeForces(torch.where(at_threshold(common.ratio), 0.0, growth), s_e, ratio, None)
+    metric = g * gamma if loss == "barlow" else s_e  # g^2 / s_e, or s_e
+    return ModeForces(growth, s_e, ratio, terms.repulsion * metric)
 
 
 def infonce_rest(ratio: Tensor, gap: Tensor) -> Tensor:
