@@ -87,11 +87,8 @@ def loss_terms(loss: str, views: str, temperature: float | None = None, invarian
         (4.0, -1.0, 0.0)
     """
     check_closed_form(loss)
-    factor, tau, one_sided = (
-        vcreg_invariance(loss, invariance),
-        dot_temperature(loss, temperature),
-        views == "one-sided",
-    )
+    factor, tau = vcreg_invariance(loss, invariance), dot_temperature(loss, temperature)
+    one_sided = views == "one-sided"
     if loss == "infonce":
         # Two-sided, 2 S_e - A_e is 2 G.
         growth = (2.0, -1.0, 0.0) if one_sided else (0.0, 0.0, 2.0)
