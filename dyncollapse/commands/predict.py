@@ -138,8 +138,8 @@ def _loss_table(prediction: Prediction, options: PredictOptions) -> Table:
 
 
 def learning_range(one: LossPrediction) -> tuple[float, float, float]:
-    """Learning steps of the first, the median and the last of the directions that live; NaN where none does."""
-    steps = one.learning_steps[one.learning_steps.isfinite()].sort().values[: one.fates.counts()["alive"]]
+    """Learning steps of the first, the median and the last of the modes that live; NaN where none does."""
+    steps = one.alive_steps[one.alive_steps.isfinite()]
     if not len(steps):
         return (math.nan,) * 3
     return float(steps[0]), float(steps[len(steps) // 2]), float(steps[-1])

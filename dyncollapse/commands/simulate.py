@@ -159,6 +159,8 @@ def _population_limit(report: Mapping[str, Any]) -> str:
     """One sentence on whether the population flow may be compared with dynamics on finite batches."""
     name = next(name for name in ("sgd", "flow", "population") if name in report["dynamics"])
     limit, batch_size = report["dynamics"][name]["population_limit"], report["config"]["batch_size"]
+    if limit is None:
+        return "Population limit: whether batches of N behave as it says is not known for this network."
     needed, effective = limit["negatives_needed"], limit["effective_negatives"]
     if needed == 0:
         return "Population limit: equal to the expected flow at every N; only the noise of the batches differs."

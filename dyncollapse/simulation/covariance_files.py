@@ -8,8 +8,8 @@ from torch import Tensor
 from dyncollapse.formats.arrays import read_npy
 from dyncollapse.runtime.settings import SettingError, quoted
 
-# Larger matrices are taken for mistakes: their eigenvalues would take hours.
-WIDEST = 10**4
+# Eigenvalues of larger matrices would take minutes before the simulation begins.
+WIDEST = 2048
 
 
 def size_of(name: str, path: str) -> int:
@@ -67,5 +67,7 @@ def _opened(name: str, path: str) -> Tensor:
         raise SettingError(f"`{name}` {quoted(path)} is no sound .npy file: {reason}") from None
     if matrix is None or matrix.is_complex() or matrix.dtype == torch.bool:
         kind = f"an array {found.shape} of {found.kind}" if found.shape is not None else found.kind
-        raise SettingError(f"`{name}` {quoted(path)} holds {kind}; give a covariance (d, d) of real numbers")
+        raise SettingError(
+            f"`{name}` {quoted(path)} holds {kind}; give a covariance (d, d) of real numbers, d up to {WIDEST}"
+        )
     return matrix

@@ -27,8 +27,8 @@ class Dimensions:
         data_var: (*runs, k): variance of the data along the same direction, which is one of the inputs for a linear
             network and one of the embedding for a ReLU network.
         aug_var: (*runs, k): variance of the augmentation along that direction.
-        ratio: (*runs, k): rho along that direction; NaN for outputs beyond the number of inputs, to which no input
-            direction leads.
+        ratio: (*runs, k): rho along that direction; NaN for inputs that never vary, and for outputs beyond the number
+            of those that do, to which no input direction leads.
         views: The view convention, "one-sided" or "two-sided".
         ratio_error: (*runs, k): standard error of a sampled rho; None where rho is exact.
         whitened: Whether the singular values are those of P S_e^(1/2), the standard deviations of a linear embedding,
@@ -131,7 +131,11 @@ def mode_dimensions(weights: Weights, task: Task) -> Dimensions:
     if have_common_modes(task):
         common = modes(task)
         values = _assigned(product, common.directions, common.groups)
-        columns, whitened = (common.data_var, common.aug_var, common.ratio), False
+        # Inputs that never vary add nothing to the embedding, whatever weights they have.
+        still = (common.data_var == 0) & (common.aug_var == 0)
+        values = torch.where(still, 0.0, values)
+        ratio = torch.where(still, torch.nan, common.ratio)
+        columns, whitened = (common.data_var, common.aug_var, ratio), False
     else:
         ratio, u = generalised_modes(task)
         values = _assigned(product @ task.seen_root, task.seen_root @ u, _equal(ratio))

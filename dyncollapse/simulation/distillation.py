@@ -64,7 +64,7 @@ def judge_distilled(
     if not torch.isfinite(sigma).all():
         raise ValueError("the singular values hold NaN or infinity; there is nothing to judge")
     rate = 1.0 if c.predictor_rate is None else c.predictor_rate
-    threshold = COLLAPSED_BELOW * max(float(sigma.max()), rate ** (-c.depth / 2) if rest is not None else 0.0)
+    threshold = COLLAPSED_BELOW * max(float(sigma.max()), rate ** (-c.depth / 2))
     alive = sigma > threshold
     if rest is None:
         fates = [Fate.ALIVE if one else Fate.UNEXPLAINED for one in alive.tolist()]

@@ -64,6 +64,8 @@ def _judge_end(simulation: Simulation, name: str, trajectory: Trajectory, end: D
             simulation.configuration, end, found, float(trajectory.time[-1]), room(simulation), outputs
         )
     prediction, escape, held = outlook(simulation), None, None
+    # Weight decay may hold at zero what rho < 1 would let grow.
+    undecided = prediction is None and simulation.configuration.weight_decay > 0
     if prediction is not None:
         # How long a dimension still waits follows from its value and its force now, not from those at the start.
         growth = None if name == "population" else batch_growth(simulation, end_to_end(trajectory.final()))
@@ -81,5 +83,5 @@ def _judge_end(simulation: Simulation, name: str, trajectory: Trajectory, end: D
         time_per_step=time_per_step(simulation.configuration),
         room=room(simulation),
         outputs=simulation.weights[-1].shape[-2],
-        rho_decides=rho_decides_fate(simulation.objective),
+        rho_decides=rho_decides_fate(simulation.objective) and not undecided,
     )

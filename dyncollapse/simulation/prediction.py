@@ -70,7 +70,10 @@ def outlook(simulation: Simulation) -> Outlook | None:
         return Outlook(rest, forces.growth, forces)
     if c.weight_decay and c.depth > 1:
         return None
-    found = rest_modes(simulation.task, *loss[:2], invariance=loss[2], weight_decay=c.weight_decay)
+    try:
+        found = rest_modes(simulation.task, *loss[:2], invariance=loss[2], weight_decay=c.weight_decay)
+    except ValueError:  # inputs without data, which this loss leaves as they started
+        return None
     _, u = generalised_modes(simulation.task)
     growth = ((u.T @ population_limit(simulation.task, *loss).growth) * u.T).sum(-1)
     # In the order of the generalised modes, which weight decay and barlow's metric turn.

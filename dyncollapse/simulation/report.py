@@ -26,7 +26,7 @@ from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import MOST_PAIRS, escape_times, outlook, time_per_step
 from dyncollapse.simulation.representation import probe_costs, representation_dimensions
 from dyncollapse.theory.equilibria import collapse_threshold
-from dyncollapse.theory.population import negatives_needed, population_valid
+from dyncollapse.theory.population import POPULATION_LOSSES, negatives_needed, population_valid
 
 RECORD = "run.json"
 
@@ -99,11 +99,11 @@ def recorded(folder: Path) -> dict[str, Trajectory]:
 
 def _prediction(simulation: Simulation) -> dict[str, Any]:
     end, predicted = mode_dimensions(simulation.weights, simulation.task), outlook(simulation)
-    count = int((~end.ratio[0].isnan()).sum())
+    count = int((~end.ratio[0].isnan()).sum()) if end.whitened else simulation.task.dim
     columns: dict[str, list[Any]] = {
         "data_var": end.data_var[0, :count].tolist(),
         "aug_var": end.aug_var[0, :count].tolist(),
-        "rho": end.ratio[0, :count].tolist(),
+        "rho": [_finite(value) for value in end.ratio[0, :count].tolist()],
         "rest_singular_value": [None] * count,
         "escape_time": [None] * count,
     }
@@ -112,11 +112,12 @@ def _prediction(simulation: Simulation) -> dict[str, Any]:
         times = escape_times(simulation, predicted, end.singular_value[..., :count])
         if times is not None:
             columns["escape_time"] = [_finite(time) for time in times.tolist()]
-    growth = None if predicted is None else predicted.growth
+    growth, decay = None if predicted is None else predicted.growth, simulation.configuration.weight_decay
     threshold = None if growth is None else _threshold(simulation.configuration)
     return {
         "threshold": threshold,
-        "at_threshold": 0 if growth is None or threshold is None else int((growth == 0).sum()),
+        # With weight decay such a mode decays exponentially, as any other.
+        "at_threshold": 0 if growth is None or threshold is None or decay else int((growth == 0).sum()),
         "assumes": ["infinite batch", "no bias", "escape times: aligned layers near zero; at most these if unbalanced"],
         "whitened": end.whitened,
         "modes": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
@@ -197,14 +198,16 @@ def _loss_offset(simulation: Simulation, path: Trajectory) -> float:
 
 def population_limit(simulation: Simulation, weights: Weights) -> dict[str, Any] | None:
     """Say whether batches of N behave as infinitely many samples at these weights; None without a closed form."""
-    if outlook(simulation) is None:
+    if simulation.objective.activation != "linear" and len(weights) > 1:
         return None
     if isinstance(simulation.objective, SelfDistillation):  # there are no negatives
         return {"negatives_needed": 0.0, "valid": True, "effective_negatives": None}
+    if simulation.objective.loss not in POPULATION_LOSSES:
+        return None
     product, task = end_to_end(weights).to(torch.float64), simulation.task.to(torch.float64)
     needed = negatives_needed(product, task, simulation.objective)
     return {
-        "negatives_needed": _finite(float(needed.mean())),
+        "negatives_needed": _finite(float(needed.max())),
         "valid": bool(population_valid(product, task, simulation.configuration.batch_size, simulation.objective).all()),
         "effective_negatives": _effective_negatives(simulation, product),
     }

@@ -60,7 +60,8 @@ def probe_costs(simulation: Simulation, weights: Weights) -> tuple[Float[Tensor,
         frame = directions[:, group]
         if float(whole[group[0]]) > least:
             share[..., group] = torch.linalg.eigvalsh(frame.T @ missed @ frame) / whole[group]
-    total = missed.diagonal(dim1=-2, dim2=-1).sum(-1) / task.data_cov.diagonal().sum()
+    variance = float(task.data_cov.diagonal().sum())
+    total = missed.diagonal(dim1=-2, dim2=-1).sum(-1) / (variance or 1.0)  # without data nothing is missed
     return share, total
 
 

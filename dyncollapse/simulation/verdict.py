@@ -38,7 +38,7 @@ def judge(
     A dimension is alive while its singular value exceeds COLLAPSED_BELOW times the largest one, or times `scale` where
     that is larger. A dimension that is not alive has collapsed. It is the first of these that applies:
 
-    - structural, where no input direction leads to it (rho is NaN);
+    - structural, where no input direction that varies leads to it (rho is NaN);
     - dead, where strong augmentation lets it rest at zero only: the predicted `growth` is not above 0, or without a
       prediction rho >= 1;
     - decayed, where weight decay holds it at zero and the loss alone would let it grow;
@@ -112,11 +112,15 @@ def judge(
         DimensionVerdict(fate, time if fate is Fate.WAITING else None) for fate, time in zip(fates, times, strict=True)
     )
     at = [rate == 0 for rate in rates] if growth is not None else at_threshold(ratio).tolist()
+    if held is not None:  # with weight decay modes at the threshold decay as any other
+        at = [False] * k
     on_threshold = sum(fate is Fate.DEAD and exactly for fate, exactly in zip(fates, at, strict=True))
     escapes = sorted(one.escape_time for one in judged if one.escape_time is not None)
     waits = _ends([moment(time, time_per_step) for time in escapes])
     fewer = outputs if outputs is not None and outputs < k else None
-    return Verdict(judged, threshold, _sentence(fates, on_threshold, waits, room, fewer, OPEN[rho_decides]), fewer)
+    varying = int((~ratio.isnan()).sum())
+    sentence = _sentence(fates, on_threshold, waits, room, fewer, OPEN[rho_decides], varying)
+    return Verdict(judged, threshold, sentence, fewer)
 
 
 def _rests_low(sigma: Tensor, rest: Tensor | None, scale: float, threshold: float) -> list[bool]:
@@ -200,7 +204,10 @@ def natural_scale(task: Task, objective: Objective, *, whitened: bool = False) -
     width = widths.get(named_loss(objective), 1.0)
     if objective.activation == "relu" or width == 0 or whitened:
         return width
-    return width / float(torch.linalg.eigvalsh(task.data_cov.to(torch.float64))[-1]) ** 0.5
+    largest = float(torch.linalg.eigvalsh(task.data_cov.to(torch.float64))[-1])
+    if largest <= 0:  # there is no data that both views share
+        largest = float(torch.linalg.eigvalsh(task.seen[0].to(torch.float64))[-1])
+    return width / largest**0.5 if largest > 0 else width
 
 
 def moment(time: float, time_per_step: float | None = None) -> str:
@@ -220,7 +227,13 @@ def moment(time: float, time_per_step: float | None = None) -> str:
 
 
 def _sentence(
-    fates: Sequence[Fate], on_threshold: int, waits: str, room: int | None, outputs: int | None, why_open: str
+    fates: Sequence[Fate],
+    on_threshold: int,
+    waits: str,
+    room: int | None,
+    outputs: int | None,
+    why_open: str,
+    varying: int,
 ) -> str:
     counts = {fate: fates.count(fate) for fate in Fate}
     total, unfed = len(fates), ""
@@ -250,8 +263,10 @@ def _sentence(
         return f"No dimension of {total} collapsed.{unfed}"
     parts = []
     if counts[Fate.STRUCTURAL]:
+        few = room is not None and varying < room
         widest = "" if room is None else f" (the network is only {room} wide)"
-        parts.append(f"{counts[Fate.STRUCTURAL]} for want of width{widest}")
+        why = f"inputs (they vary along {varying} directions only)" if few else f"width{widest}"
+        parts.append(f"{counts[Fate.STRUCTURAL]} for want of {why}")
     if lost:
         both = f"{dead} dead, {low} too low at rest" if outputs is None else "dead or too low at rest"
         ends = both if dead and low else "dead" if dead else "too low at rest"

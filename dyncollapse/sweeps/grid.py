@@ -13,7 +13,7 @@ from typing import Any
 from dyncollapse.runtime.files import printable
 from dyncollapse.runtime.records import settings_of
 from dyncollapse.runtime.settings import SettingError, option, quoted
-from dyncollapse.simulation.configuration import Configuration, resolve
+from dyncollapse.simulation.configuration import REPLACED, Configuration, resolve
 
 # A point takes 0.06 ms to resolve and 640 bytes of sweep.json: a larger grid would need more than 128 MB for its plan.
 MOST_POINTS = 2 * 10**5
@@ -259,7 +259,13 @@ def axes_of(configurations: Sequence[Configuration]) -> dict[str, list[Any]]:
 
 def as_options(configuration: Configuration) -> str:
     """The options of `dyncollapse simulate` that give this configuration; those that are defaults are left out."""
-    settings = {name: value for name, value in vars(configuration).items() if value is not None and name != "out"}
+    taken = [others for name, others in REPLACED.items() if getattr(configuration, name) is not None]
+    replaced = {other for others in taken for other in others}
+    settings = {
+        name: value
+        for name, value in vars(configuration).items()
+        if value is not None and name != "out" and name not in replaced
+    }
     defaults = vars(resolve({}))
     given = {name: value for name, value in settings.items() if value != defaults[name]}
     implied = vars(resolve(given))

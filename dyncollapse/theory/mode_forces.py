@@ -17,7 +17,7 @@ from dyncollapse.model.array_arguments import array_fields, takes_arrays
 from dyncollapse.model.gaussian import as_seen
 from dyncollapse.model.pair_moments import PairMoments, Task
 from dyncollapse.theory.limits import loss_terms
-from dyncollapse.theory.modes import at_threshold, modes
+from dyncollapse.theory.modes import COVARIANCE_ROUND_OFF, at_threshold, modes
 
 # Nodes of the quadrature over log c. The integrand is smooth, and over each of the panels nearly an exponential.
 PANELS, NODES = 96, 12
@@ -241,6 +241,8 @@ def mode_forces(
     s_e, a_e = as_seen(common.data_var, common.aug_var, task.views)
     g = _shared(task, common.directions, common.data_var)
     growth = terms.view * s_e + terms.difference * a_e + terms.shared * g
+    size = abs(terms.view) * s_e + abs(terms.difference) * a_e + abs(terms.shared) * g.abs()
+    growth = torch.where(growth.abs() <= COVARIANCE_ROUND_OFF * torch.finfo(g.dtype).eps * size, 0.0, growth)
     gamma = torch.where(s_e > 0, g / s_e, 0.0)
     # Rho is settled where round-off cannot tell it from 1, and with it the force.
     ratio = (2 * terms.by_difference * common.ratio + terms.by_noise * (1 - gamma)) / terms.pull

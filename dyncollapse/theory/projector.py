@@ -34,7 +34,7 @@ def layer_values_at_rest(
     """
     if bool((product < 0).any()):
         raise ValueError("product holds a negative number; singular values are at least 0")
-    root = (imbalance.square() + 4 * product.square()).sqrt()
+    root = torch.hypot(imbalance, 2 * product)
     larger = ((root + imbalance.abs()) / 2).sqrt()
     # s1 s2 = p*: the smaller value is a quotient, without cancellation.
     smaller = torch.where(larger > 0, product / larger, 0.0)

@@ -70,9 +70,10 @@ def rest_modes(
 
     Weight decay is exact for one layer, where it adds w I to A_e; without it the rest point of P is that of any depth.
     For infonce, dot, spectral and vcreg, U diagonalises S_e and what augmentation and weight decay take from the force
-    at zero, and the rest point is the only minimum. For barlow its columns are eigenvectors of G. Without weight decay
-    its minima are many: all modes gain the same, so any m of them may fill m outputs, and negatively correlated
-    directions may be mixed in. What is returned is the limit of vanishing weight decay.
+    at zero. With enough outputs, or gains that differ, the rest point is then the only minimum. For barlow the columns
+    are eigenvectors of G. Without weight decay its minima are many: all modes gain the same, so any m of them may fill
+    m outputs, and negatively correlated directions may be mixed in. What is returned is the limit of vanishing weight
+    decay.
 
     Args:
         task: Covariances or moments, and view convention.

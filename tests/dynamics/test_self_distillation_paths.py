@@ -210,7 +210,7 @@ def test_refuses_what_does_not_fit_together(generator):
     for given, message in (
         ({"objective": SIMSIAM}, "needs the predictor it starts from"),
         ({"predictor": predictor}, "only SelfDistillation has one"),
-        ({"objective": Objective("dot"), "target": weights}, "a target is given"),
+        ({"objective": Objective("dot"), "target": weights}, "target is given"),
         ({"objective": SIMSIAM, "predictor": predictor, "biases": [torch.zeros(4).double()]}, "without biases"),
         ({"objective": SelfDistillation(1.0, 11.0), "predictor": predictor}, "it must be at most 10"),
     ):

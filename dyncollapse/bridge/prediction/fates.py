@@ -111,6 +111,7 @@ def bounded(
     """
     half = torch.where(told, margin, margin.clamp_min(explained))
     low, high = value - half, value + half
+    low = torch.where(told, low, low.clamp_max(0))  # what no test tells from 0 may be 0
     if alike:
         low, high = low.clamp_min(0), high.clamp_min(0)
     return Correlations(value, low, high)

@@ -14,7 +14,7 @@ from dyncollapse.theory.limits import population_limit
 from dyncollapse.theory.mode_forces import ModeForces
 from dyncollapse.theory.rest_modes import RestModes, rest_modes
 
-STEP_SHARE = 0.1  # of the time in which the fastest direction grows by e: the default learning rate
+STEP_SHARE = 0.1  # of the time in which the fastest direction changes by e: the default learning rate
 # Share of the largest singular value up to which a direction counts as empty at the end of training. Those that die are
 # first carried up to 3 % by living ones that they are not orthogonal to, and then decay for longer than they grew.
 EMPTY = 0.05
@@ -32,7 +32,7 @@ class Encoder:
         invariance: lambda / mu of vcreg.
         init_scale: Standard deviation of the entries of its first matrix; None for one with which the embedding starts
             with a standard deviation of START along the direction of largest variance.
-        lr: Learning rate; None for a tenth of the time in which the fastest direction grows by e.
+        lr: Learning rate; None for a tenth of the time in which the fastest direction changes by e.
         steps: SGD steps.
     """
 
@@ -55,6 +55,7 @@ class LossPrediction:
         spectrum: Variances of the embedding at rest (r,), descending: eigenvalues of its covariance.
         learning_steps: SGD steps after which each direction has half of its variance at rest (q,); infinite for
             directions that die.
+        alive_steps: SGD steps after which each mode that lives has half of its variance at rest (k,), ascending.
         lr: The learning rate.
         learnt: Number of modes that live and are learnt by the last step.
         empty: Number of singular values of the embedding that are at most EMPTY of the largest when all modes that are
@@ -66,6 +67,7 @@ class LossPrediction:
     rest: Float[Tensor, " q"]
     spectrum: Float[Tensor, " r"]
     learning_steps: Float[Tensor, " q"]
+    alive_steps: Float[Tensor, " k"]
     lr: float
     learnt: int
     empty: int
@@ -113,6 +115,7 @@ def predict(
         along,
         _spectrum(modes.rest, view_cov),
         steps,
+        (modes.times / lr)[modes.fates.alive].sort().values,
         lr,
         learnt=int((modes.fates.alive & in_time).sum()),
         empty=found.count - int((filled > EMPTY**2 * torch.where(filled.isinf(), 1.0, filled).max()).sum()),
@@ -121,7 +124,7 @@ def predict(
 
 @dataclass(frozen=True, eq=False)
 class _Modes:
-    """Modes of a loss at rest, flow times at which they are learnt, the fastest rate, and their fates."""
+    """Modes of a loss at rest, flow times at which they are learnt, the fastest rate of any change, and their fates."""
 
     rest: RestModes
     times: Float[Tensor, " r"]
@@ -140,7 +143,7 @@ def _by_gradient(found: Directions, loss: str, encoder: Encoder, start: Tensor |
     times = forces.learning_times((begin / forces.view_var).sqrt(), LEVEL)
     gamma = _correlations(found, rest.directions, by_product=loss in ("spectral", "barlow"), alike=alike)
     fates = fates_of(loss, rest.ratio, rest.variance, rest.room, gamma, 1.0 if invariance is None else invariance)
-    fastest = float(torch.linalg.eigvalsh(limit.growth)[-1])
+    fastest = float(torch.linalg.eigvalsh(limit.growth).abs().max()) + encoder.weight_decay
     return _Modes(rest, torch.where(rest.room, times, math.inf), fastest, fates)
 
 
@@ -154,7 +157,7 @@ def _byol(found: Directions, _loss: str, encoder: Encoder, start: Tensor | None,
     begin = _start_variances(found, encoder, start, directions)
     times = byol_times(limit, places, (begin / variances).sqrt(), LEVEL)
     fates = byol_fates(rest, gamma, variances, encoder.weight_decay)
-    fastest = float((gamma.value.clamp_min(0).square() * variances).max())
+    fastest = float((gamma.value.clamp_min(0).square() * variances).max()) + encoder.weight_decay
     return _Modes(rest, torch.where(rest.room, times, math.inf), fastest, fates)
 
 
