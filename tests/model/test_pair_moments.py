@@ -120,3 +120,12 @@ def test_opposite_views_are_no_round_off_below_zero(generator):
     x = torch.randn(100, 5, generator=generator)
     moments = PairMoments.from_pairs(x, -x)
     torch.testing.assert_close(moments.shared, -moments.view_cov)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_flat_images_have_moments(seed):
+    # All entries of such a covariance are nearly equal: its eigenvalues are off by the round-off of d entries.
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(40, 1, generator=generator) * torch.ones(40, 300)
+    moments = PairMoments.from_pairs(x, x * torch.rand(40, 1, generator=generator))
+    assert moments.dim == 300

@@ -75,3 +75,11 @@ def test_a_ridge_probe_pays_for_each_dimension(generator):
 def test_unusable_values_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.ones(2))
+
+
+def test_values_of_any_size_leave_no_range():
+    product, imbalance = torch.tensor([1e-200, 0.0, 1.0]).double(), torch.tensor([0.0, 0.0, 1e200]).double()
+    product[0], imbalance[2] = 1e-200, 1e200
+    first, second = layer_values_at_rest(product, imbalance)
+    torch.testing.assert_close(first, torch.tensor([1e-100, 0.0, 1e100], dtype=torch.float64))
+    torch.testing.assert_close(second, torch.tensor([1e-100, 0.0, 1e-100], dtype=torch.float64))

@@ -123,3 +123,22 @@ def test_a_mode_without_any_augmentation_is_alive():
     one = torch.ones(1)
     fates = fates_of("infonce", 0 * one, math.inf * one, one > 0, Correlations(one, one, one))
     assert fates.alive.tolist() == [True]
+
+
+def test_a_correlation_that_no_test_tells_from_zero_is_not_alive():
+    told = torch.tensor([True, False])
+    gamma = bounded(torch.tensor([0.6, 0.6]), torch.tensor([0.1, 0.1]), told, 0.5, alike=True)
+    assert gamma.low[1] == 0
+    ratio, room = 1 - gamma.value, torch.ones(2, dtype=torch.bool)
+    assert fates_of("spectral", ratio, gamma.value, room, gamma).counts()["alive"] == 1
+
+
+@pytest.mark.parametrize("settings", [{"invariance": 20.0}, {"weight_decay": 1e6}])
+def test_the_learning_rate_follows_what_shrinks_fastest_too(settings, directions):
+    loss = "vcreg" if "invariance" in settings else "spectral"
+    assert predict(directions, loss, Encoder(**settings)).lr < 1.0
+
+
+def test_steps_are_those_of_the_modes_that_live(directions):
+    one = predict(directions, "spectral", Encoder(steps=10**9), alike=True)
+    assert len(one.alive_steps) == one.fates.counts()["alive"] == one.learnt
