@@ -111,16 +111,21 @@ def judge(
     judged = tuple(
         DimensionVerdict(fate, time if fate is Fate.WAITING else None) for fate, time in zip(fates, times, strict=True)
     )
-    at = [rate == 0 for rate in rates] if growth is not None else at_threshold(ratio).tolist()
-    if held is not None:  # with weight decay modes at the threshold decay as any other
-        at = [False] * k
-    on_threshold = sum(fate is Fate.DEAD and exactly for fate, exactly in zip(fates, at, strict=True))
-    escapes = sorted(one.escape_time for one in judged if one.escape_time is not None)
-    waits = _ends([moment(time, time_per_step) for time in escapes])
+    # With weight decay modes at the threshold decay as any other.
+    on_threshold = _count_at_threshold(fates, ratio, rates) if held is None else 0
+    waits = _ends([one.escape_time for one in judged if one.escape_time is not None], time_per_step)
     fewer = outputs if outputs is not None and outputs < k else None
     varying = int((~ratio.isnan()).sum())
-    sentence = _sentence(fates, on_threshold, waits, room, fewer, OPEN[rho_decides], varying)
+    sentence = _sentence(fates, on_threshold, waits, room, fewer, why_open=OPEN[rho_decides], varying=varying)
     return Verdict(judged, threshold, sentence, fewer)
+
+
+def _count_at_threshold(fates: Sequence[Fate], ratio: Tensor, rates: Sequence[float | None]) -> int:
+    """Dead dimensions whose force at zero vanishes, or whose rho is 1 where no force is known."""
+    exactly = [
+        one if rate is None else rate == 0 for one, rate in zip(at_threshold(ratio).tolist(), rates, strict=True)
+    ]
+    return sum(fate is Fate.DEAD and at for fate, at in zip(fates, exactly, strict=True))
 
 
 def _rests_low(sigma: Tensor, rest: Tensor | None, scale: float, threshold: float) -> list[bool]:
@@ -232,6 +237,7 @@ def _sentence(
     waits: str,
     room: int | None,
     outputs: int | None,
+    *,
     why_open: str,
     varying: int,
 ) -> str:
@@ -240,20 +246,8 @@ def _sentence(
     dead, low = counts[Fate.DEAD], counts[Fate.SUPPRESSED]
     lost = dead + low
     if outputs is not None:
-        # Any mode may fill any dimension of the embedding. Those that no alive, waiting or decayed mode fills are lost
-        # to augmentation.
-        passed = min(outputs, room or outputs)
-        total, counts[Fate.STRUCTURAL] = outputs, outputs - passed
-        left = passed
-        for fate in (
-            Fate.ALIVE,
-            Fate.WAITING,
-            Fate.UNEXPLAINED,
-            Fate.DECAYED,
-        ):  # more may be alive in the mean over runs
-            counts[fate] = min(counts[fate], left)
-            left -= counts[fate]
-        lost, on_threshold = left, 0
+        passed, total = min(outputs, room or outputs), outputs
+        lost, on_threshold = _fill(counts, passed, outputs), 0
         unfed = (
             f" {len(fates) - passed} of the {len(fates)} input modes cannot be represented, for want of width: "
             f"the network is only {passed} wide."
@@ -263,10 +257,7 @@ def _sentence(
         return f"No dimension of {total} collapsed.{unfed}"
     parts = []
     if counts[Fate.STRUCTURAL]:
-        few = room is not None and varying < room
-        widest = "" if room is None else f" (the network is only {room} wide)"
-        why = f"inputs (they vary along {varying} directions only)" if few else f"width{widest}"
-        parts.append(f"{counts[Fate.STRUCTURAL]} for want of {why}")
+        parts.append(f"{counts[Fate.STRUCTURAL]} for want of {_want(room, varying)}")
     if lost:
         both = f"{dead} dead, {low} too low at rest" if outputs is None else "dead or too low at rest"
         ends = both if dead and low else "dead" if dead else "too low at rest"
@@ -283,8 +274,28 @@ def _sentence(
     return f"{gone} of {total} dimensions collapsed: {listed}.{unfed}"
 
 
-def _ends(moments: list[str]) -> str:
-    """When the waiting dimensions escape, from all their moments in order."""
+def _fill(counts: dict[Fate, int], passed: int, outputs: int) -> int:
+    """Count dimensions of the embedding in place of modes; the number that are lost to augmentation.
+
+    Any mode may fill any dimension. Those that no alive, waiting or decayed mode fills are lost.
+    """
+    counts[Fate.STRUCTURAL] = outputs - passed
+    for fate in (Fate.ALIVE, Fate.WAITING, Fate.UNEXPLAINED, Fate.DECAYED):  # a mean over runs may have more
+        counts[fate] = min(counts[fate], passed)
+        passed -= counts[fate]
+    return passed
+
+
+def _want(room: int | None, varying: int) -> str:
+    """What structural dimensions lack."""
+    if room is not None and varying < room:
+        return f"inputs (they vary along {varying} directions only)"
+    return "width" if room is None else f"width (the network is only {room} wide)"
+
+
+def _ends(times: Sequence[float], time_per_step: float | None) -> str:
+    """When the waiting dimensions escape, from all their times."""
+    moments = [moment(time, time_per_step) for time in sorted(times)]
     never = moments.count("never")
     known = moments[: len(moments) - never]
     if not known:
