@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from numbers import Real
 
 import torch
 from torch import Tensor
@@ -30,6 +29,7 @@ from dyncollapse.model.pair_moments import Task
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.self_distillation import OnlineMoments, SelfDistillation, full_state
 from dyncollapse.runtime.process import check_count
+from dyncollapse.theory.limits import check_weight_decay
 from dyncollapse.theory.population import check_population_limit, population_force, population_jacobian, population_loss
 
 # Default rtol where the velocity jumps: in ReLU networks, and at the hinge of vicreg. That flow slides along many kinks
@@ -110,7 +110,7 @@ def sample_flow(
     weights, others = _in_double(objective, weights, predictor, target, biases)
     check_inputs(weights[0], pairs.anchor, pairs.positive)
     objective.check_start(weights, pairs, others)
-    _check_weight_decay(weight_decay)
+    check_weight_decay(weight_decay)
     smooth = objective.smooth(len(weights))
     method = method or ("DOP853" if smooth else "RK45")
     default = 1e-8 if smooth else HINGED_RTOL if objective.loss == "vicreg" else KINKED_RTOL
@@ -260,7 +260,7 @@ def population_flow(
         raise ValueError(
             f"the first layer has shape {tuple(weights[0].shape)}; it must read the task's {task.dim} inputs"
         )
-    _check_weight_decay(weight_decay)
+    check_weight_decay(weight_decay)
     weights, others = _in_double(objective, weights, predictor, target)
     method = stiff_method() if method is None else method
     solver = Solver(method, rtol, atol, max_evaluations)
@@ -307,8 +307,3 @@ def _check_limit(objective: Objective | SelfDistillation) -> None:
         check_population_limit(objective)
     elif objective.activation != "linear":
         raise ValueError(f"the population flow is for linear layers, not for {objective.activation}; use sample_flow")
-
-
-def _check_weight_decay(weight_decay: float) -> None:
-    if not isinstance(weight_decay, Real) or not 0 <= weight_decay < math.inf:
-        raise ValueError(f"weight decay is {weight_decay}; it must be finite and at least 0")

@@ -14,6 +14,7 @@ from dyncollapse.model.precision import outside_autocast
 from dyncollapse.theory.limits import (
     POPULATION_LOSSES,
     check_closed_form,
+    check_weight_decay,
     dot_temperature,
     loss_terms,
     vcreg_invariance,
@@ -62,8 +63,7 @@ def collapse_threshold(
             raise ValueError(f"{name} is {value!r}; choose one of {', '.join(allowed)}")
     if not 0 <= data_var < math.inf:
         raise ValueError(f"data_var is {data_var}; it is a variance, finite and at least 0")
-    if not 0 <= weight_decay < math.inf:
-        raise ValueError(f"weight decay is {weight_decay}; it must be finite and at least 0")
+    check_weight_decay(weight_decay)
     vcreg_invariance(loss, invariance)
     if loss == "dot" or loss not in POPULATION_LOSSES:
         return None  # no noise changes dot's growth, 2 s / tau

@@ -1,6 +1,7 @@
 """The population limit of every loss with one: its force at zero, and what stops the growth."""
 
 from dataclasses import dataclass
+from numbers import Real
 
 from jaxtyping import Float
 from torch import Tensor
@@ -132,6 +133,12 @@ def population_limit(
     push = terms.by_difference * a_e + terms.by_noise * (s_e - g)
     metric = g if loss == "barlow" else s_e
     return Limit(growth, metric, terms.pull, push, terms.repulsion, terms.per_output)
+
+
+def check_weight_decay(weight_decay: float) -> None:
+    """Raise ValueError unless a weight decay is a number, finite and at least 0."""
+    if not isinstance(weight_decay, Real) or not 0 <= weight_decay < float("inf"):
+        raise ValueError(f"weight decay is {weight_decay}; it must be finite and at least 0")
 
 
 def check_closed_form(loss: str) -> None:

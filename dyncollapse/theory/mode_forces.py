@@ -16,7 +16,7 @@ from torch import Tensor
 from dyncollapse.model.array_arguments import array_fields, takes_arrays
 from dyncollapse.model.gaussian import as_seen
 from dyncollapse.model.pair_moments import PairMoments, Task
-from dyncollapse.theory.limits import loss_terms
+from dyncollapse.theory.limits import check_weight_decay, loss_terms
 from dyncollapse.theory.modes import COVARIANCE_ROUND_OFF, at_threshold, modes
 
 # Nodes of the quadrature over log c. The integrand is smooth, and over each of the panels nearly an exponential.
@@ -287,7 +287,6 @@ def _panels(like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _check(weight_decay: float, depth: int) -> None:
-    if not 0 <= weight_decay < math.inf:
-        raise ValueError(f"weight decay is {weight_decay}; it must be finite and at least 0")
+    check_weight_decay(weight_decay)
     if depth < 1 or depth != int(depth):
         raise ValueError(f"depth is {depth}; a network has at least 1 layer")

@@ -9,7 +9,7 @@ from torch import Tensor
 from dyncollapse.model.array_arguments import array_fields
 from dyncollapse.model.pair_moments import Task
 from dyncollapse.model.precision import outside_autocast
-from dyncollapse.theory.limits import Limit, population_limit
+from dyncollapse.theory.limits import Limit, check_weight_decay, population_limit
 from dyncollapse.theory.mode_forces import infonce_rest
 from dyncollapse.theory.modes import COVARIANCE_ROUND_OFF, generalised_modes, least_variance, relative_modes
 
@@ -102,8 +102,7 @@ def rest_modes(
         >>> rest_modes(moments, "vcreg", invariance=2.0, outputs=1).variance.tolist()  # 1 - 2 rho
         [0.5, 0.0, 0.0]
     """
-    if not 0 <= weight_decay < float("inf"):
-        raise ValueError(f"weight decay is {weight_decay}; it must be finite and at least 0")
+    check_weight_decay(weight_decay)
     if outputs is not None and outputs < 1:
         raise ValueError(f"outputs is {outputs}; an embedding has at least one dimension")
     limit = population_limit(task, loss, temperature, invariance)
