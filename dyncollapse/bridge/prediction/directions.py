@@ -163,7 +163,8 @@ def find_directions(measured: Measured, most: int, *, alike: bool = False) -> Di
     inner = measured.within(frame)
     rho, turn = _ratios(inner.moments)
     first, second = inner.first @ turn, inner.second @ turn
-    error = ratio_error(first, second, rho, inner.samples, inner.moments.views)
+    one_sided = inner.moments.views == "one-sided"
+    error = correlation_error(first, second, 1 - rho, inner.samples, by_product=False, one_sided=one_sided)
     identity = torch.eye(len(rho), dtype=rho.dtype)
     if inner.moments.views == "two-sided":
         tested = shared_signal(
@@ -194,21 +195,34 @@ def _ratios(moments: PairMoments) -> tuple[Float[Tensor, " q"], Float[Tensor, "q
     return values / 2, white @ turned
 
 
-def ratio_error(
-    first: Float[Tensor, "r q"], second: Float[Tensor, "r q"], rho: Float[Tensor, " q"], samples: int, views: str = ""
-) -> Float[Tensor, " q"]:
-    """Standard error of rho = E (y - y')^2 / (2 E y^2) along given directions, by the delta method.
+def correlation_error(
+    first: Float[Tensor, "n r"],
+    second: Float[Tensor, "n r"],
+    value: Float[Tensor, " r"],
+    samples: int,
+    *,
+    by_product: bool,
+    one_sided: bool,
+) -> Float[Tensor, " r"]:
+    """Standard errors of correlations gamma = 1 - rho along given directions, by the delta method.
 
     Args:
-        first: Scores y of one view, with variance 1.
+        first: Scores y of one view, with variance 1 in all pairs.
         second: Scores y' of the other view.
-        rho: Their ratios.
-        samples: Number of pairs behind the ratios, which may be more than the rows given.
-        views: "one-sided" where E y^2 is that of the first view alone.
+        value: Gamma in all pairs.
+        samples: Number of all pairs, which may be more than the rows given.
+        by_product: Whether gamma is E y y' / E y^2 (losses that see G), rather than 1 - E (y - y')^2 / (2 E y^2).
+        one_sided: Whether E y^2 is that of the first view, not of both.
 
     Returns:
         The errors. They hold for a direction chosen beforehand; the test of `find_directions` allows for the choice.
+
+    Examples:
+        >>> y = torch.randn(500, 1, generator=torch.Generator().manual_seed(0))
+        >>> error = correlation_error(y, y, torch.ones(1), 500, by_product=True, one_sided=False)
+        >>> error.item()  # equal views have gamma = 1 without error
+        0.0
     """
-    power = first.square() if views == "one-sided" else (first.square() + second.square()) / 2
-    influence = (first - second).square() / 2 - rho * power
-    return influence.std(0) / samples**0.5
+    power = first.square() if one_sided else (first.square() + second.square()) / 2
+    shared = first * second if by_product else power - (first - second).square() / 2
+    return (shared - value * power).std(0) / samples**0.5

@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dyncollapse.diagnostics.shared_signal import family_margin
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW
 from dyncollapse.theory.mode_forces import infonce_rest
 
@@ -49,40 +48,6 @@ class Correlations:
     high: Float[Tensor, " r"]
 
 
-def correlations(
-    first: Float[Tensor, "n r"],
-    second: Float[Tensor, "n r"],
-    value: Float[Tensor, " r"],
-    samples: int,
-    *,
-    by_product: bool,
-    one_sided: bool,
-) -> tuple[Float[Tensor, " r"], Float[Tensor, " r"]]:
-    """Standard errors of correlations, and the margin that none of them exceeds by chance, by the delta method.
-
-    Args:
-        first: Scores y of one view, with variance 1 in all pairs.
-        second: Scores y' of the other view.
-        value: Gamma in all pairs.
-        samples: Number of all pairs.
-        by_product: Whether gamma is E y y' / E y^2 (losses that see G), rather than 1 - E (y - y')^2 / (2 E y^2).
-        one_sided: Whether E y^2 is that of the first view, not of both.
-
-    Returns:
-        Standard errors and margins.
-
-    Examples:
-        >>> y = torch.randn(500, 1, generator=torch.Generator().manual_seed(0))
-        >>> error, margin = correlations(y, y, torch.ones(1), 500, by_product=True, one_sided=False)
-        >>> error.item()  # equal views have gamma = 1 without error
-        0.0
-    """
-    power = first.square() if one_sided else (first.square() + second.square()) / 2
-    shared = first * second if by_product else power - (first - second).square() / 2
-    error = (shared - value * power).std(0) / samples**0.5
-    return error, family_margin(len(value)) * error
-
-
 def bounded(
     value: Float[Tensor, " r"],
     margin: Float[Tensor, " r"],
@@ -95,7 +60,7 @@ def bounded(
 
     Args:
         value: Gamma.
-        margin: From `correlations`.
+        margin: What none of the errors of gamma exceeds by chance.
         told: Which correlations a test tells from 0. Of the others, sampling leaves at least `explained` open.
         explained: Correlation that sampling alone reaches.
         alike: Whether gamma is known to be at least 0, because both views are drawn alike.

@@ -8,8 +8,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dyncollapse.bridge.prediction.byol import as_rest_modes, byol_fates, byol_modes, byol_times
-from dyncollapse.bridge.prediction.directions import Directions
-from dyncollapse.bridge.prediction.fates import Correlations, Fates, bounded, correlations, fates_of
+from dyncollapse.bridge.prediction.directions import Directions, correlation_error
+from dyncollapse.bridge.prediction.fates import Correlations, Fates, bounded, fates_of
+from dyncollapse.diagnostics.shared_signal import family_margin
 from dyncollapse.theory.limits import population_limit
 from dyncollapse.theory.mode_forces import ModeForces
 from dyncollapse.theory.rest_modes import RestModes, rest_modes
@@ -238,9 +239,9 @@ def _correlations(found: Directions, u: Float[Tensor, "q r"], *, by_product: boo
     u = u / ((moments.view_cov @ u) * u).sum(0).sqrt()
     shared = moments.shared if by_product or not one_sided else moments.view_cov - moments.difference_cov / 2
     value = ((shared @ u) * u).sum(0)
-    _, margin = correlations(
-        measured.first @ u, measured.second @ u, value, measured.samples, by_product=by_product, one_sided=one_sided
-    )
+    first, second = measured.first @ u, measured.second @ u
+    error = correlation_error(first, second, value, measured.samples, by_product=by_product, one_sided=one_sided)
+    margin = family_margin(len(value)) * error
     if one_sided:
         told = value.abs() > margin
     else:  # as many positive ones as the test finds, in whatever basis, and those that are opposed
