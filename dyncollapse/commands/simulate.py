@@ -21,9 +21,9 @@ from dyncollapse.runtime.folders import claimed_folder, is_free
 from dyncollapse.runtime.process import cores, uninterrupted
 from dyncollapse.runtime.progress import duration, progress_bars
 from dyncollapse.simulation.build import Simulation, build
-from dyncollapse.simulation.configuration import resolve
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import time_per_step
+from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.report import RECORD, recorded, save, was_killed
 from dyncollapse.simulation.representation import representation_dimensions
 from dyncollapse.simulation.run import run

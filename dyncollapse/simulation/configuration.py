@@ -1,7 +1,6 @@
-"""All settings of a simulation in one immutable record: presets, derived defaults and checks."""
+"""All settings of a simulation in one immutable record, and the checks that they agree with each other."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator
@@ -29,7 +28,6 @@ from dyncollapse.runtime.records import (
     Several,
     Text,
     Whole,
-    check_value,
     record,
     setting,
     settings_of,
@@ -313,117 +311,6 @@ class Configuration:
         return {**asdict(self), "dynamics": list(self.dynamics)}
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A named set of settings: those in `pinned` cannot be changed, those in `suggested` are its defaults."""
-
-    pinned: dict[str, Any]
-    suggested: dict[str, Any]
-
-
-PAPER = Preset({"loss": "infonce", "views": "one-sided", "data_var": 0.5}, {})
-_AUTHORS = {"loss": "dot", "temperature": AUTHORS_TEMPERATURE, "views": "two-sided", "data_var": 1.0}
-_AUTHORS_SIZES = {"batch_size": 128, "pool": 10_000, "steps": 10_000, "dim": 16}
-AUTHORS_CASES = {
-    1: Preset(
-        {**_AUTHORS, "depth": 1, "bias": True, "init": "uniform"},
-        {**_AUTHORS_SIZES, "lr": 1e-3, "init_scale": 1.0},
-    ),
-    2: Preset(
-        {**_AUTHORS, "bias": False, "init": "spectrum"},
-        {
-            **_AUTHORS_SIZES,
-            "lr": 1e-2,
-            "depth": 2,
-            "aug_strength": 1e-6,  # the authors' noise, a standard deviation of 1e-3
-            "init_scale": 1.0,
-            "init_rate": AUTHORS_RATE,
-        },
-    ),
-}
-
-
-def resolve(given: Mapping[str, Any]) -> Configuration:
-    """Fill in the settings that were not given: from the preset, then from given settings, then from the defaults.
-
-    Args:
-        given: Settings by name.
-
-    Returns:
-        The complete configuration.
-
-    Raises:
-        SettingError: For an unknown setting, one out of range, and one that contradicts the preset or another.
-
-    Examples:
-        >>> resolve({"preset": "authors-code", "case": 2}).init
-        'spectrum'
-    """
-    known = settings_of(Configuration)
-    if unknown := given.keys() - known.keys():
-        raise SettingError(f"there is no setting {quoted(min(unknown, key=str))}; the settings are {', '.join(known)}")
-    given = {name: check_value(Configuration, name, value) for name, value in given.items()}
-    preset, case = given.get("preset"), given.get("case")
-    suggested: dict[str, Any] = {}
-    if preset is not None:
-        case = 1 if case is None and preset == "authors-code" else case
-        chosen = PAPER if preset == "paper" else AUTHORS_CASES[case or 1]
-        for name, value in chosen.pinned.items():
-            if name in given and given[name] != value:
-                raise SettingError(
-                    f"`preset` {preset} means `{name}` {_shown(value)}, not {_shown(given[name])}; "
-                    f"drop `preset` or `{name}`"
-                )
-        suggested = {**chosen.suggested, **chosen.pinned}
-    settings = {**suggested, **given, "case": case}
-    _replace_sizes(settings, given)
-    if settings.get("loss") == "ntxent":
-        settings.setdefault("views", "two-sided")  # the only views for which this loss is defined
-    if settings.get("loss") in ("dot", "ntxent"):
-        settings.setdefault("temperature", AUTHORS_TEMPERATURE)
-    if settings.get("loss") in ("vcreg", "vicreg"):
-        settings.setdefault("invariance", INVARIANCE)
-    if settings.get("loss") in SELF_DISTILLED:
-        settings.setdefault("views", "two-sided")  # one-sided augmentation would change nothing but noise
-        settings.setdefault("predictor_rate", 1.0)
-    if settings.get("loss") == "byol":
-        settings.setdefault("target_momentum", TARGET_MOMENTUM)
-    init = settings.get("init", "gaussian")
-    # These losses are invariant to the scale of W, and their gradient grows as 1 / |W|: a small start would be stiff.
-    small = init == "gaussian" and settings.get("loss") not in ("ntxent", "barlow-normalised")
-    settings.setdefault("init_scale", SMALL_START if small else 1.0)
-    if init == "spectrum":
-        settings.setdefault("init_rate", AUTHORS_RATE)
-    if "dim" in settings:
-        everywhere = (preset, case) == ("authors-code", 2)
-        settings.setdefault("aug_dim", settings["dim"] if everywhere else settings["dim"] // 2)
-    return Configuration(**settings)
-
-
-# Settings that take the place of others.
-REPLACED = {
-    "widths": ("dim", "depth", "hidden_dim", "out_dim"),
-    "data_cov": ("data_var",),
-    "aug_cov": ("aug_strength", "aug_dim"),
-}
-
-
-def _replace_sizes(settings: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """Fill in the sizes that widths and files of covariances give."""
-    for name, others in REPLACED.items():
-        if given.get(name) is not None and (both := [other for other in others if given.get(other) is not None]):
-            raise SettingError(f"`{name}` and `{both[0]}` are both given; drop one of them")
-    if (widths := given.get("widths")) is not None:
-        numbers = [int(width) for width in widths.split(",")]
-        settings |= {"dim": numbers[0], "depth": len(numbers) - 1}
-        return
-    for name in ("data_cov", "aug_cov"):
-        if given.get(name) is not None and "dim" not in given:
-            from dyncollapse.simulation.covariance_files import size_of
-
-            settings["dim"] = size_of(name, given[name])
-
-
 def _check_together(c: Configuration) -> None:
     if c.case is not None and c.preset != "authors-code":
         raise SettingError(f"`case` is {c.case}, but cases belong to `preset` authors-code; add it or drop `case`")
@@ -467,8 +354,9 @@ def _check_self_distillation(c: Configuration) -> None:
         return
     if c.bias:
         raise SettingError(f"`loss` {c.loss} is for layers without biases, and `bias` is on; drop one of them")
-    if c.temperature is not None:
-        raise SettingError(f"`temperature` is {c.temperature}, but `loss` {c.loss} has none; drop it")
+    for name in ("temperature", "invariance"):
+        if getattr(c, name) is not None:
+            raise SettingError(f"`{name}` is {getattr(c, name)}, but `loss` {c.loss} has none; drop it")
     if "population" in c.dynamics and c.activation != "linear" and c.depth > 1:
         raise SettingError(f"`dynamics` population is for linear layers, not for `activation` {c.activation}; drop it")
 
@@ -498,10 +386,6 @@ def _check_objective(c: Configuration) -> None:
         raise
     except ValueError as error:
         raise SettingError(str(error)) from None
-
-
-def _shown(value: Any) -> str:
-    return ("off", "on")[value] if isinstance(value, bool) else quoted(value).strip("'")
 
 
 def setting_names() -> tuple[str, ...]:

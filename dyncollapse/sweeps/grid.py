@@ -13,7 +13,8 @@ from typing import Any
 from dyncollapse.runtime.files import printable
 from dyncollapse.runtime.records import settings_of
 from dyncollapse.runtime.settings import SettingError, option, quoted
-from dyncollapse.simulation.configuration import REPLACED, Configuration, resolve
+from dyncollapse.simulation.configuration import Configuration
+from dyncollapse.simulation.presets import REPLACED, resolve
 
 # A point takes 0.06 ms to resolve and 640 bytes of sweep.json: a larger grid would need more than 128 MB for its plan.
 MOST_POINTS = 2 * 10**5

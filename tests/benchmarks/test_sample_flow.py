@@ -18,7 +18,7 @@ from helpers.timing import race
 from dyncollapse import GaussianTask, Objective, Pairs, dot_infonce, gaussian_init, infonce, sample_flow, stack_pairs
 from dyncollapse.runtime.process import torch_threads
 from dyncollapse.simulation.build import build
-from dyncollapse.simulation.configuration import resolve
+from dyncollapse.simulation.presets import resolve
 
 BATCHES, RTOL = 8, 1e-8
 ATOL = RTOL / 100  # given to all; without one ours takes round-off of the start and some more steps

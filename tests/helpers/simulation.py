@@ -6,8 +6,8 @@ import torch
 
 from dyncollapse import Trajectory
 from dyncollapse.simulation.build import build
-from dyncollapse.simulation.configuration import resolve
 from dyncollapse.simulation.outcome import Outcome
+from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.report import report
 from dyncollapse.simulation.run import run
 

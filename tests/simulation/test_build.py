@@ -2,7 +2,7 @@ import pytest
 
 from dyncollapse.runtime.settings import SettingError
 from dyncollapse.simulation.build import build
-from dyncollapse.simulation.configuration import resolve
+from dyncollapse.simulation.presets import resolve
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from dyncollapse.simulation.configuration import AUTHORS_CASES, PAPER, Configuration, resolve
+from dyncollapse.simulation.configuration import Configuration
+from dyncollapse.simulation.presets import AUTHORS_CASES, PAPER, resolve
 
 
 def test_nothing_given_is_the_papers_setting():

@@ -7,7 +7,7 @@ from helpers.reference import normal, random_covariance
 
 from dyncollapse import Configuration, GaussianTask, SettingError, expand_grid, rest_modes
 from dyncollapse.simulation.build import build
-from dyncollapse.simulation.configuration import resolve
+from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.report import report
 from dyncollapse.simulation.run import run
 from dyncollapse.sweeps.grid import point_hash

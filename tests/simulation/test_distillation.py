@@ -9,9 +9,9 @@ from helpers.simulation import SMALL, as_json, simulate
 
 from dyncollapse import Fate, Mechanism, SettingError, byol_rest
 from dyncollapse.simulation.build import build
-from dyncollapse.simulation.configuration import resolve
 from dyncollapse.simulation.dimensions import Dimensions
 from dyncollapse.simulation.distillation import judge_distilled, rest_of, self_distillation
+from dyncollapse.simulation.presets import resolve
 from dyncollapse.sweeps.grid import expand_grid, point_hash
 from dyncollapse.sweeps.packing import train_together
 
@@ -137,6 +137,7 @@ def test_points_keep_the_names_that_they_had_before_these_settings():
         ({"loss": "simsiam", "target_momentum": 0.9}, "target_momentum is 0.9, but loss simsiam has none"),
         ({"loss": "byol", "bias": True}, "without biases"),
         ({"loss": "byol", "temperature": 0.1}, "temperature is 0.1, but loss byol has none"),
+        ({"loss": "byol", "invariance": 2.0}, "invariance is 2.0, but loss byol has none"),
         ({"loss": "byol", "target_momentum": 1.0}, "target_momentum"),
         ({"loss": "byol", "activation": "relu", "depth": 2, **ALL}, "dynamics population is for linear layers"),
         ({"weight_decay": -0.1}, "weight_decay"),

@@ -20,8 +20,9 @@ from dyncollapse.commands.main import main
 from dyncollapse.model.choices import LOSSES
 from dyncollapse.runtime.settings import SettingError
 from dyncollapse.simulation.build import build
-from dyncollapse.simulation.configuration import Configuration, resolve
+from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.footprint import RECORDS, check_room, free_memory, simulation_bytes
+from dyncollapse.simulation.presets import resolve
 
 CPU = torch.device("cpu")
 
@@ -83,7 +84,7 @@ def test_runs_of_flows_take_memory_one_by_one():
 PEAK = """
 from pathlib import Path
 from dyncollapse.simulation.build import build
-from dyncollapse.simulation.configuration import resolve
+from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.footprint import simulation_bytes
 from dyncollapse.simulation.run import run
 c = resolve({"dim": 160, "aug_dim": 80, "runs": 1, "steps": 200, "dynamics": ("population",), "pool": 0})

@@ -10,7 +10,7 @@ from helpers.reference import random_covariance
 from dyncollapse import SettingError
 from dyncollapse.commands.simulate import print_outcome
 from dyncollapse.simulation.build import build
-from dyncollapse.simulation.configuration import resolve
+from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.report import report
 from dyncollapse.simulation.run import run
 from dyncollapse.sweeps.grid import as_options
@@ -48,7 +48,8 @@ def judged(capsys, **settings):
 @pytest.mark.parametrize("loss", ["infonce", "spectral", "vcreg", "barlow", "simsiam"])
 @pytest.mark.parametrize(("data", "aug"), [("half", "one"), ("zero", "one"), ("zero", "zero"), ("rank 3", "full")])
 def test_records_of_singular_covariances_are_finite(data, aug, loss, cov, capsys):
-    judged(capsys, data_cov=cov(data), aug_cov=cov(aug), loss=loss, lr=2e-3, dynamics=("sgd",))
+    outcome, said = judged(capsys, data_cov=cov(data), aug_cov=cov(aug), loss=loss, lr=2e-3, dynamics=("sgd",))
+    assert outcome.verdict.sentence in " ".join(said.split())
 
 
 @pytest.mark.parametrize(("data", "aug", "varying"), [("rank 2", "zero", 2), ("half", "half", 3)])

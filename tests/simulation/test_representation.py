@@ -5,7 +5,7 @@ from helpers.reference import random_covariance
 
 from dyncollapse import layer_values_at_rest, probe_cost
 from dyncollapse.simulation.build import build
-from dyncollapse.simulation.configuration import resolve
+from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.report import report
 from dyncollapse.simulation.representation import probe_costs, representation_dimensions
 from dyncollapse.simulation.run import run

@@ -8,8 +8,8 @@ from helpers.simulation import SMALL, simulate
 from dyncollapse import Trajectory, relative_distance
 from dyncollapse.commands.simulate import print_outcome
 from dyncollapse.simulation.build import build
-from dyncollapse.simulation.configuration import resolve
 from dyncollapse.simulation.outcome import Outcome
+from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.report import report, save
 from dyncollapse.simulation.run import run
 

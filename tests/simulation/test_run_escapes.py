@@ -7,9 +7,9 @@ from helpers.simulation import SMALL, as_json, diagonal, simulate
 
 from dyncollapse import Trajectory, end_to_end, mode_dimensions, train
 from dyncollapse.simulation.build import build
-from dyncollapse.simulation.configuration import resolve
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import batch_growth, escape_times, outlook
+from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.report import save
 
 # Every direction is augmented, so that no mode grows without bound: the population limit holds for 128 pairs.

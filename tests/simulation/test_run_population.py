@@ -3,9 +3,9 @@ from helpers.simulation import SMALL, as_json, diagonal, simulate
 
 from dyncollapse import Trajectory, relative_distance
 from dyncollapse.simulation.build import build
-from dyncollapse.simulation.configuration import resolve
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import MOST_PAIRS
+from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.report import report
 
 

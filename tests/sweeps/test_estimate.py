@@ -6,7 +6,7 @@ import pytest
 from helpers.constants import set_constant
 
 from dyncollapse.simulation.build import build
-from dyncollapse.simulation.configuration import resolve
+from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.run import run
 from dyncollapse.sweeps import estimate
 

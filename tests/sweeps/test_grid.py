@@ -4,7 +4,8 @@ import pytest
 from helpers.hostile_values import ESCAPES, shown_safely
 
 from dyncollapse.runtime.settings import SettingError, option
-from dyncollapse.simulation.configuration import Configuration, resolve, setting_names
+from dyncollapse.simulation.configuration import Configuration, setting_names
+from dyncollapse.simulation.presets import resolve
 from dyncollapse.sweeps.grid import MOST_POINTS, as_options, axes_of, expand_grid, parse_values, point_hash
 from dyncollapse.sweeps.points import as_configuration
 

@@ -3,7 +3,7 @@ import torch
 
 from dyncollapse.dynamics.training import Diverged
 from dyncollapse.simulation.build import build
-from dyncollapse.simulation.configuration import resolve
+from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.run import run
 from dyncollapse.sweeps.packing import best_runs, packs, train_together
 

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from dyncollapse import Sweep, Trajectory, Workers, dask_workers, expand_grid, local_workers, slurm_workers
 from dyncollapse.dynamics.training import train
 from dyncollapse.simulation.build import build
-from dyncollapse.simulation.configuration import resolve
+from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.run import run
 from dyncollapse.sweeps.points import Point, read_point, run_pack, save_point
 from dyncollapse.sweeps.tables import as_dataset, columns_of, to_frame, write_csv, write_table
