@@ -35,7 +35,7 @@ Projector = Literal[
     "low-rank-diagonal",
     "random-subvector",
 ]
-Stem = Literal["imagenet", "cifar", "cifar-padding-2"]
+Stem = Literal["imagenet", "cifar", "cifar-padding-2", "cifar-stride-2"]
 Augmentation = Literal["imagenet", "cifar", "digits"]
 Pipeline = Literal["mixed", "workers", "memory"]
 Optimiser = Literal["lars", "sgd", "adamw"]
@@ -44,7 +44,8 @@ PresetName = Literal["paper-imagenet", "cifar10", "digits"]
 PROJECTORS: tuple[str, ...] = get_args(Projector)
 STEMS: tuple[str, ...] = get_args(Stem)
 STEM_WORDS = (
-    "imagenet starts with 7x7 filters and pooling, cifar with 3x3 and no pooling; cifar-padding-2 is solo-learn's."
+    "imagenet starts with 7x7 filters and pooling, cifar with 3x3 and no pooling; cifar-padding-2 is solo-learn's; "
+    "cifar-stride-2 halves the image, and costs a quarter of cifar."
 )
 AUGMENTATIONS: tuple[str, ...] = get_args(Augmentation)
 PIPELINES: tuple[str, ...] = get_args(Pipeline)
@@ -104,7 +105,9 @@ class Recipe:
         224, "Side of a view.", group="augmentation", unit="pixels", low=NARROWEST_IMAGE, high=WIDEST_IMAGE
     )
     arch: Text = setting(
-        "resnet50", "Backbone: a timm model, or resnet10-narrow, a small one for digits.", group="encoder"
+        "resnet50",
+        "Backbone: a timm model; or a small one: resnet10-narrow for digits, resnet10-half-N with N outputs.",
+        group="encoder",
     )
     stem: Stem = setting("imagenet", STEM_WORDS, group="encoder")
     method: Method = setting(

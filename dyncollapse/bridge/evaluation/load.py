@@ -107,7 +107,7 @@ def load_encoder(
     Args:
         path: A file, or a run's folder.
         arch: The timm model; None to detect a ResNet.
-        stem: First layers: "imagenet", "cifar" or "cifar-padding-2" (see `build_backbone`); None to detect them.
+        stem: First layers, such as "imagenet" or "cifar" (see `build_backbone`); None to detect them.
         renames: Beginnings of tensor names and their replacements.
         d0: Take the first d0 dimensions of the representation as the embedding (DirectCLR).
         image_size: Side of the images, in pixels; None for the checkpoint's own or the model's usual one.

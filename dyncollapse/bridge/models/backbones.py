@@ -17,11 +17,16 @@ SMALL: dict[str, dict[str, tuple[int, ...]]] = {
     "resnet10-narrow": {"layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128)},
     "resnet10": {"layers": (1, 1, 1, 1)},
 }
+# ResNet-10 with half the widths, whose representation may be wider than its half of 512 (resnet10-half-1024).
+HALF = re.compile(r"resnet10-half(?:-([1-9]\d{0,4}))?")
+HALF_STAGES = (32, 64, 128, 256)
 # ResNets with every width multiplied, including the first layer's (SwAV, VICReg). torchvision's wide ResNets widen only
 # the middle of each block.
 WIDENED = re.compile(r"(resnet\d+)x([2-5])")
 STAGES, FIRST_WIDTH = (64, 128, 256, 512), 64
-STEM_PADDING = {"cifar": 1, "cifar-padding-2": 2}
+# Padding and stride of the 3x3 convolutions that replace a ResNet's first layers.
+STEM_PADDING = {"cifar": 1, "cifar-padding-2": 2, "cifar-stride-2": 1}
+STEM_STRIDE = {"cifar": 1, "cifar-padding-2": 1, "cifar-stride-2": 2}
 BATCH_COUNT = "num_batches_tracked"  # a counter of BatchNorm, missing in old files
 NEAR = 8  # models that a message lists
 MOST_LETTERS = 120  # letters of a library's message that ours repeats
@@ -31,9 +36,10 @@ def build_backbone(arch: str, stem: str, channels: int, image_size: int | None =
     """Build a backbone without classifier and with random weights.
 
     Args:
-        arch: A timm model, resnet10-narrow, resnet10, or a ResNet widened throughout, such as resnet50x2.
+        arch: A timm model, resnet10-narrow, resnet10, resnet10-half, resnet10-half-N with N outputs, or a ResNet
+            widened throughout, such as resnet50x2.
         stem: First layers: "imagenet" for the model's own, "cifar" for a 3x3 convolution without pooling,
-            "cifar-padding-2" for the same with solo-learn's padding.
+            "cifar-padding-2" for the same with solo-learn's padding, "cifar-stride-2" for the same with stride 2.
         channels: Channels of the images.
         image_size: Side of the images, in pixels. Only models of a fixed size, such as vision transformers, use it.
 
@@ -59,7 +65,7 @@ def build_backbone(arch: str, stem: str, channels: int, image_size: int | None =
             raise SettingError(
                 f"`stem` {stem} replaces a ResNet's conv1 and maxpool, which {arch} does not have; use imagenet"
             )
-        conv1 = nn.Conv2d(channels, conv.out_channels, 3, padding=STEM_PADDING[stem], bias=False)
+        conv1 = nn.Conv2d(channels, conv.out_channels, 3, STEM_STRIDE[stem], STEM_PADDING[stem], bias=False)
         nn.init.kaiming_normal_(conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm's ResNet
         backbone.conv1, backbone.maxpool = conv1, nn.Identity()
     return backbone
@@ -71,12 +77,12 @@ def _create(
     """Create a model by timm, with an image size if it needs one, or with other widths of a ResNet's stages."""
     import timm
 
-    name, settings = ("resnet18", SMALL[arch]) if arch in SMALL else (arch, {})
+    name, settings = ("resnet18", _small(arch)) if _small(arch) else (arch, {})
     if not timm.is_model(name):
         near = timm.list_models(f"*{name}*")[:NEAR] or timm.list_models("resnet*")[:NEAR]
         raise SettingError(
             f"`arch` is {arch!r}, which timm does not have; its models are like {', '.join(near)}; "
-            f"also known are {', '.join(SMALL)}"
+            f"also known are {', '.join(SMALL)}, resnet10-half and resnet10-half-N with N outputs"
         )
     arguments: dict[str, Any] = dict(settings)  # models differ in their arguments
     if image_size is not None:
@@ -93,6 +99,14 @@ def _create(
             f"size is {usual_size(arch, 'imagenet')}"
         ) from None
     return backbone
+
+
+def _small(arch: str) -> dict[str, tuple[int, ...]]:
+    """Arguments of timm's ResNet-18 that make it one of the small models; none for another name."""
+    half = HALF.fullmatch(arch)
+    if half is None:
+        return SMALL.get(arch, {})
+    return {"layers": (1, 1, 1, 1), "channels": (*HALF_STAGES[:3], int(half[1] or HALF_STAGES[3]))}
 
 
 def _widened(arch: str, factor: int, channels: int) -> nn.Module:

@@ -81,7 +81,7 @@ def match_backbone(
     where = f"{arch}, stem {chosen}, prefix {unmarked(place.prefix) or 'none'}"
     matched, changes = _load_weights(backbone, place, tensors, where, shown)
     assumptions = _assumptions_on_names(places)
-    if stem is None and chosen != "imagenet":
+    if stem is None and chosen != "imagenet":  # cifar-stride-2 has the filters of cifar, and has to be named
         assumptions.append(
             "The first filters are 3 x 3, so no pooling is assumed after them, stride 1 and padding "
             f"{STEM_PADDING[chosen]}{', as in solo-learn' if '2' in chosen else ''}; `stem` names other first layers."

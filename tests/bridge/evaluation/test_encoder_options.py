@@ -65,7 +65,7 @@ def test_beginnings_of_names_are_repeated_options():
     [
         ({"checkpoint": "z.pth"}, "checkpoint is 'z.pth'; it takes a path"),
         ({"prefix_map": ["module"]}, "prefix_map is 'module'; write OLD=NEW"),
-        ({"stem": "small"}, "stem is 'small'; choose one of imagenet, cifar, cifar-padding-2"),
+        ({"stem": "small"}, "stem is 'small'; choose one of imagenet, cifar, cifar-padding-2, cifar-stride-2"),
         ({"projector_last": "softmax"}, "projector_last is 'softmax'; choose one of normalise, relu, gelu"),
         ({"image_size": 3}, "image_size is 3; it must be between 4 and 4096 pixels"),
         ({"d0": 0}, "d0 is 0; it must be between 1 and 1000000 dimensions"),

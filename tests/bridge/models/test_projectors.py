@@ -117,21 +117,29 @@ def test_encoder_starts_by_its_seed_alone(head):
     assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
 
 
+@pytest.mark.parametrize(("arch", "outputs"), [("resnet10-half", 256), ("resnet10-half-96", 96)])
+def test_small_resnets_have_the_outputs_of_their_name(arch, outputs):
+    backbone = build_encoder(small(arch=arch, stem="cifar-stride-2"), 1).backbone
+    assert representation_dim(backbone) == outputs
+    assert backbone(torch.zeros(2, 1, 32, 32)).shape == (2, outputs)
+
+
 def test_stems_keep_small_images_whole():
     encoder = build_encoder(small(), 1)
     assert (representation_dim(encoder.backbone), embedding_dim(encoder)) == (128, 64)
     assert encoder.projector.training
     seen = {}
-    for stem in ("imagenet", "cifar", "cifar-padding-2"):
+    for stem in ("imagenet", "cifar", "cifar-padding-2", "cifar-stride-2"):
         backbone = build_encoder(small(stem=stem), 1).backbone
         seen[stem] = backbone.maxpool(backbone.conv1(torch.zeros(1, 1, 32, 32))).shape[-1]
-    assert seen == {"imagenet": 8, "cifar": 32, "cifar-padding-2": 34}
+    assert seen == {"imagenet": 8, "cifar": 32, "cifar-padding-2": 34, "cifar-stride-2": 16}
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
         ({"arch": "resnet5"}, "arch is 'resnet5', which timm does not have"),
+        ({"arch": "resnet10-half-0"}, "arch is 'resnet10-half-0', which timm does not have"),
         ({"arch": "vit_tiny_patch16_224"}, "stem cifar replaces a ResNet's conv1"),
     ],
 )
