@@ -17,6 +17,7 @@ from dyncollapse.runtime.records import (
     Text,
     Whole,
     check_value,
+    from_values,
     record,
     setting,
     settings_of,
@@ -57,6 +58,13 @@ WIDTHS = {"d0": SUBVECTORS, "out_dim": ("mlp", "linear"), "hidden_dim": ("mlp",)
 # Limits of widths, sides of images in pixels and counts of steps: larger numbers are typing errors. Memory is checked
 # separately; an image of the largest side takes 200 MB as floats.
 WIDEST, NARROWEST_IMAGE, WIDEST_IMAGE, MOST_STEPS = 10**6, 4, 4096, 10**12
+# A crop of a thousandth of an image's area has one pixel of 32 x 32. The strongest jitter of brightness and contrast
+# has strength 0.4; 2.5 times that reaches black.
+SMALLEST_CROP, MOST_COLOUR = 0.001, 2.5
+
+
+# Settings that files of earlier versions lack, with the values that these versions used.
+ADDED_LATER = {"images": None, "crop_scale": None, "colour": 1.0}
 
 
 @record
@@ -94,6 +102,15 @@ class Recipe:
         group="data",
         unset="required",
     )
+    images: Whole | None = setting(
+        None,
+        "Training images to use, drawn at random, the same ones for every seed.",
+        group="data",
+        unit="images",
+        low=2,
+        high=10**9,
+        unset="all",
+    )
     pipeline: Pipeline = setting(
         "mixed",
         "workers: worker processes make the views; memory: the device makes them from images in its memory; "
@@ -101,6 +118,21 @@ class Recipe:
         group="data",
     )
     augment: Augmentation = setting("imagenet", "Augmentations of the two views.", group="augmentation")
+    crop_scale: Number | None = setting(
+        None,
+        "Smallest area of a crop, as a fraction of the image's.",
+        group="augmentation",
+        low=SMALLEST_CROP,
+        high=1,
+        unset="that of `augment`",
+    )
+    colour: Number = setting(
+        1.0,
+        "Factor on the strengths of the colour jitters of `augment`.",
+        group="augmentation",
+        low=0,
+        high=MOST_COLOUR,
+    )
     image_size: Whole = setting(
         224, "Side of a view.", group="augmentation", unit="pixels", low=NARROWEST_IMAGE, high=WIDEST_IMAGE
     )
@@ -318,6 +350,21 @@ def resolve(given: Mapping[str, Any], config: Path | None = None) -> Recipe:
         keys = {name: key for name, (key, _) in written.items() if name not in given}
         raise by_keys(error, config, keys) from None
     return recipe
+
+
+def recorded(values: Any) -> Recipe:
+    """Make a recipe from what a run's file holds, whichever version began the run.
+
+    Args:
+        values: What was read.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        SettingError: For anything but a recipe's settings.
+    """
+    return from_values(Recipe, ADDED_LATER | dict(values) if isinstance(values, Mapping) else values)
 
 
 def _check_together(recipe: Recipe) -> None:

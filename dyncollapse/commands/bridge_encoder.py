@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dyncollapse.bridge.data.image_sets import Images
-from dyncollapse.bridge.data.images import Data, open_data
+from dyncollapse.bridge.data.images import Data, limited, open_data
 from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.evaluation.embed import Embedded, embed
 from dyncollapse.bridge.evaluation.load import LoadedEncoder, load_encoder
@@ -52,6 +52,8 @@ def open_encoder(options: EncoderOptions, split: str | None) -> Opened:
     if name is None:
         raise ValueError(f"--data is not given, and {checkpoint.path} does not say which images; name a folder")
     data = open_data(name, note_in_options)
+    if checkpoint.recipe is not None and name == checkpoint.data:
+        data = limited(data, checkpoint.recipe.images)
     split = split or ("train" if data.test is None else "test")
     images = data.split(split)
     if images.channels != checkpoint.channels:

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from dyncollapse.bridge.recipe import PRESETS, PROJECTORS, Recipe, resolve
+from dyncollapse.bridge.recipe import ADDED_LATER, PRESETS, PROJECTORS, Recipe, recorded, resolve
 from dyncollapse.runtime.records import settings_of
-from dyncollapse.runtime.settings import option
+from dyncollapse.runtime.settings import SettingError, option
 
 
 def test_defaults_are_the_papers():
@@ -97,3 +97,14 @@ def test_settings_that_contradict_are_refused(given, words):
 def test_every_setting_explains_itself():
     assert all(setting.text.endswith(".") and setting.group for setting in settings_of(Recipe).values())
     assert option("batch_size") == "--batch-size"
+
+
+def test_recipe_of_an_earlier_version_is_read():
+    recipe = Recipe(data="digits", epochs=3)
+    values = {name: value for name, value in recipe.as_dict().items() if name not in ADDED_LATER}
+    assert recorded(values) == recipe
+    del values["lr"]
+    with pytest.raises(SettingError, match="the setting lr is missing"):
+        recorded(values)
+    with pytest.raises(SettingError, match="not a table"):
+        recorded([1])

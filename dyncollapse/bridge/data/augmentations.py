@@ -10,6 +10,8 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dyncollapse.bridge.recipe import Recipe
+
 # Mean and standard deviation that normalise pixels in [0, 1]. For three channels they are ImageNet's, as in torchvision
 # and timm; for one channel they map pixels to [-1, 1].
 COLOURS = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.5,), (0.5,))}
@@ -74,6 +76,32 @@ PROBES = {
     "cifar": PROBE,
     "digits": View(scale=(0.5, 1.0), flip=0.0, jitter_probability=0.0, grey=0.0),
 }
+
+
+def view_settings(name: str, crop_scale: float | None = None, colour: float = 1.0) -> tuple[View, View]:
+    """The augmentations of two views, with other crops or colours than their usual ones.
+
+    Args:
+        name: One of PAIRS.
+        crop_scale: Smallest area of the crop, as a fraction of the image's; None for the usual one.
+        colour: Factor on the strengths of the four jitters.
+
+    Returns:
+        The settings of both views.
+    """
+
+    def changed(view: View) -> View:
+        low = view.scale[0] if crop_scale is None else crop_scale
+        brightness, contrasted, saturation, hue = (colour * strength for strength in view.jitter)
+        return replace(view, scale=(low, view.scale[1]), jitter=(brightness, contrasted, saturation, hue))
+
+    first, second = PAIRS[name]
+    return changed(first), changed(second)
+
+
+def pair_of(recipe: Recipe) -> tuple[View, View]:
+    """The augmentations of a recipe's two views."""
+    return view_settings(recipe.augment, recipe.crop_scale, recipe.colour)
 
 
 def crop_only(view: View) -> View:

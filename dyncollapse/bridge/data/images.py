@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -222,6 +222,27 @@ def hold(images: Images, size: int, skipped: Skipped, threads: int = 1) -> HeldI
     if len({tuple(image.shape) for image in pixels}) > 1:
         pixels = [square(image, side, side) for image in pixels]
     return HeldImages(torch.stack(pixels), images.labels[kept], "stored")
+
+
+def limited(data: Data, images: int | None) -> Data:
+    """The data with fewer training images; with all of them for None.
+
+    Args:
+        data: Training and test images.
+        images: Number of training images to keep, drawn at random, the same ones every time.
+
+    Returns:
+        The data with `images` training images, and all test images.
+
+    Raises:
+        SettingError: If there are fewer.
+    """
+    if images is None or images == len(data.train):
+        return data
+    if images > len(data.train):
+        shown = unmarked(data.title)
+        raise SettingError(f"`images` is {images}, but `data` {shown} has {len(data.train)}; give fewer")
+    return replace(data, train=some_images(data.train, images))
 
 
 def some_images(images: Images, most: int, seed: int = 0) -> Images:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dyncollapse.bridge.data.image_sets import Images
-from dyncollapse.bridge.data.images import Data, open_data, some_images
+from dyncollapse.bridge.data.images import Data, limited, open_data, some_images
 from dyncollapse.bridge.evaluation.diagnose import diagnose_spaces
 from dyncollapse.bridge.evaluation.embed import VIEWS_OF_LOSS, embed
 from dyncollapse.bridge.evaluation.load import LoadedEncoder, from_recipe
@@ -149,7 +149,7 @@ def finish_run(recipe: Recipe, folder: Path, data: Data | None = None, most: int
         >>> sorted(path.name for path in Path("direct").glob("*.json"))
         ['config.json', 'diagnosis.json', 'probes.json']
     """
-    data = data or open_data(recipe.data)
+    data = limited(data or open_data(recipe.data), recipe.images)
     encoder = pretrain(recipe, folder, Process(0, 1, torch.device(recipe.device)), data=data)
     pretrained = from_recipe(encoder, recipe, data.train.channels, folder, run=folder)
     with TemporaryDirectory(dir=folder) as temporary:
@@ -200,7 +200,7 @@ def _finish(pack: Sequence[tuple[str, Recipe, Path]]) -> str:
 
 
 def _steps(recipe: Recipe) -> int:
-    return recipe.epochs * (len(open_data(recipe.data).train) // recipe.batch_size)
+    return recipe.epochs * ((recipe.images or len(open_data(recipe.data).train)) // recipe.batch_size)
 
 
 @contextmanager

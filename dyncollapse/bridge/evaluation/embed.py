@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dyncollapse.bridge.data.augmentations import PAIRS, View
+from dyncollapse.bridge.data.augmentations import View
 from dyncollapse.bridge.data.batches import Batch, batches_in_order
 from dyncollapse.bridge.data.image_sets import Images, labelled
 from dyncollapse.bridge.data.skipped import Skipped
@@ -57,9 +57,9 @@ class Embedded:
         return self.rows[space]
 
 
-def view_pair(views: str, augment: str) -> tuple[View | None, ...]:
-    """The augmentations for `views` and `augment`, one of AUGMENTATIONS; None is the plain image."""
-    first, second = PAIRS[augment]
+def view_pair(views: str, pair: tuple[View, View]) -> tuple[View | None, ...]:
+    """The augmentations for `views` of a pair of augmentations; None is the plain image."""
+    first, second = pair
     return {"clean": (None,), "one-sided": (None, second), "two-sided": (first, second)}[views]
 
 
@@ -126,7 +126,7 @@ def embed(
     device = torch.device(device)
     skipped = skipped or Skipped(images, tell=lambda _text: None)
     encoder, spec = pretrained.encoder.to(device).eval(), pretrained.spec
-    pair, names = view_pair(views, spec.augment), file_names(spaces, views)
+    pair, names = view_pair(views, spec.pair), file_names(spaces, views)
     shape = (min(batch_size, len(images)), images.channels, spec.image_size, spec.image_size)
     check_batch_room(encoder.backbone, shape, len(pair), device)
     batches = batches_in_order(

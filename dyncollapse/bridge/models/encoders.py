@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dyncollapse.bridge.data.augmentations import View, view_settings
 from dyncollapse.bridge.models.backbones import build_backbone, check_size, has_fixed_size, representation_dim
 from dyncollapse.bridge.models.projectors import build_projector
 from dyncollapse.bridge.recipe import Recipe
@@ -21,6 +22,8 @@ class EncoderSpec:
         channels: Channels of the images.
         image_size: Side of the images, in pixels.
         augment: The augmentations it was trained with, one of `recipe.AUGMENTATIONS`.
+        crop_scale: Smallest area of their crops; None for the usual one.
+        colour: Factor on the strengths of their colour jitters.
     """
 
     arch: str
@@ -28,11 +31,20 @@ class EncoderSpec:
     channels: int
     image_size: int
     augment: str
+    crop_scale: float | None = None
+    colour: float = 1.0
+
+    @property
+    def pair(self) -> tuple[View, View]:
+        """The augmentations of two views."""
+        return view_settings(self.augment, self.crop_scale, self.colour)
 
 
 def spec_of(recipe: Recipe, channels: int) -> EncoderSpec:
     """The spec of a recipe's encoder for images with this number of channels."""
-    return EncoderSpec(recipe.arch, recipe.stem, channels, recipe.image_size, recipe.augment)
+    return EncoderSpec(
+        recipe.arch, recipe.stem, channels, recipe.image_size, recipe.augment, recipe.crop_scale, recipe.colour
+    )
 
 
 class Encoder(nn.Module):

@@ -157,7 +157,7 @@ def _first_views(
     pretrained: LoadedEncoder, images: HeldImages, site: Site, views: str
 ) -> tuple[tuple[Tensor, ...], tuple[float, float]]:
     """Both views of the first batch; their differences from the CPU's, largest for the first, mean for the second."""
-    pair, size = view_pair(views, pretrained.spec.augment), pretrained.spec.image_size
+    pair, size = view_pair(views, pretrained.spec.pair), pretrained.spec.image_size
     on_cpu, cpu = replace(images, pixels=images.pixels.cpu()), torch.device("cpu")
     here = next(batches_in_order(images, pair, size, batch_size=BATCH, device=site.device, workers=0, seed=0)).views
     there = next(batches_in_order(on_cpu, pair, size, batch_size=BATCH, device=cpu, workers=0, seed=0)).views

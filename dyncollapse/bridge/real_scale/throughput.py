@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 import torch
 
-from dyncollapse.bridge.data.augmentations import PAIRS, View, batched_view, draw_views
+from dyncollapse.bridge.data.augmentations import View, batched_view, draw_views, pair_of
 from dyncollapse.bridge.data.batches import CHUNK, Batch, Order, batches_from_memory, batches_from_workers
 from dyncollapse.bridge.data.image_sets import HeldImages, Images
 from dyncollapse.bridge.data.images import hold, open_data, some_images
@@ -240,7 +240,7 @@ def rates(
 def _pipeline(name: str, trainer: Trainer, images: Images, held: HeldImages) -> tuple[Iterator[Batch], int]:
     """Batches as in training, and how many to skip before the clock starts."""
     recipe, device = trainer.recipe, trainer.process.device
-    views, steps, rows = PAIRS[recipe.augment], (0, trainer.total), slice(0, recipe.batch_size)
+    views, steps, rows = pair_of(recipe), (0, trainer.total), slice(0, recipe.batch_size)
     if name == "memory":
         batches = batches_from_memory(
             held, views, recipe.image_size, trainer.order, steps=steps, rows=rows, device=device
@@ -264,7 +264,7 @@ def _pipeline(name: str, trainer: Trainer, images: Images, held: HeldImages) -> 
 
 def _views(held: HeldImages, pairs: int, recipe: Recipe, site: Site) -> tuple[dict[str, float], list[str]]:
     """Seconds to make a batch's two views on the device, by `batched_view` and, if installed, by kornia."""
-    images, size, pair = held.pixels[:pairs].to(site.device), recipe.image_size, PAIRS[recipe.augment]
+    images, size, pair = held.pixels[:pairs].to(site.device), recipe.image_size, pair_of(recipe)
     generator = torch.Generator().manual_seed(0)
     shape = (held.channels, *images.shape[-2:], size)
 

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from dyncollapse.bridge.models.encoders import Encoder, build_encoder
-from dyncollapse.bridge.recipe import Recipe
+from dyncollapse.bridge.recipe import Recipe, recorded
 from dyncollapse.formats.torch_files import read_pt
 from dyncollapse.runtime.files import printable, remove_partial, write_whole, writing
-from dyncollapse.runtime.records import from_values
 from dyncollapse.runtime.untrusted import NoFile
 
 FOLDER, FORMAT = "checkpoints", 1
@@ -139,7 +138,7 @@ def as_checkpoint(content: dict[str, Any], shown: str) -> Checkpoint:
     if wrong:
         raise ValueError(f"{shown} is damaged: its {', '.join(wrong)} cannot be used; take an earlier one")
     try:
-        recipe = from_values(Recipe, content["recipe"])
+        recipe = recorded(content["recipe"])
     except ValueError as error:
         raise ValueError(f"{shown} holds no settings of a run ({error})") from None
     try:

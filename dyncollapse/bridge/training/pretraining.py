@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from dyncollapse.bridge.data.augmentations import PAIRS
+from dyncollapse.bridge.data.augmentations import pair_of
 from dyncollapse.bridge.data.batches import Batch, batches_from_memory, batches_from_workers
 from dyncollapse.bridge.data.image_sets import HeldImages, Images
-from dyncollapse.bridge.data.images import Data, hold, open_data
+from dyncollapse.bridge.data.images import Data, hold, limited, open_data
 from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.models.backbones import representation_dim
 from dyncollapse.bridge.models.encoders import Encoder, embedding_dim
@@ -116,7 +116,9 @@ def train_in(
     """
     progress = progress or Progress()
     check_count("workers", recipe.workers, least=0)
-    data = data or open_data(recipe.data, progress.tell if process.first else lambda _text: None)
+    data = limited(
+        data or open_data(recipe.data, progress.tell if process.first else lambda _text: None), recipe.images
+    )
     exhausted: TooBig | None = None
     try:
         with chosen_kernels(recipe), out_of_memory_raised():
@@ -230,7 +232,7 @@ def _stored(recipe: Recipe, images: Images, tell: Callable[[str], object]) -> tu
 def training_batches(trainer: Trainer, images: Images, first: int) -> Iterator[Batch]:
     """Return this process's share of the batches from step `first` on, made by the pipeline of the recipe."""
     recipe, process = trainer.recipe, trainer.process
-    views, steps, rows = PAIRS[recipe.augment], (first, trainer.total), process.share(recipe.batch_size)
+    views, steps, rows = pair_of(recipe), (first, trainer.total), process.share(recipe.batch_size)
     size, device = recipe.image_size, process.device
     if isinstance(images, HeldImages) and recipe.pipeline == "memory":
         return batches_from_memory(images, views, size, trainer.order, steps=steps, rows=rows, device=device)

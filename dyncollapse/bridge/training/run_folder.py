@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from dyncollapse.bridge.recipe import Recipe
+from dyncollapse.bridge.recipe import Recipe, recorded
 from dyncollapse.bridge.spaces import SpaceName
 from dyncollapse.bridge.training.schemas import (
     Diagnosis,
@@ -20,7 +20,6 @@ from dyncollapse.bridge.training.schemas import (
 from dyncollapse.bridge.training.training_log import LOG, read_log
 from dyncollapse.runtime.files import printable, read_json, write_json
 from dyncollapse.runtime.folders import check_folder
-from dyncollapse.runtime.records import from_values
 from dyncollapse.runtime.schemas import checked
 
 CONFIG, PROBES, DIAGNOSIS = "config.json", "probes.json", "diagnosis.json"
@@ -129,7 +128,7 @@ def read_run(folder: Path) -> Run:
     name = CONFIG
     try:
         config = checked(read_json(folder / CONFIG), Settings)
-        recipe = from_values(Recipe, config["recipe"])
+        recipe = recorded(config["recipe"])
         name = PROBES
         probes = checked(read_json(folder / name), Probes) if (folder / name).exists() else []
         name = DIAGNOSIS

@@ -17,6 +17,7 @@ from dyncollapse.bridge.data.augmentations import (
     normalise,
     plain,
     square,
+    view_settings,
     worker_view,
 )
 
@@ -191,3 +192,22 @@ def test_square_of_a_strip_is_that_of_the_whole_strip(shape, monkeypatch, genera
 
 def test_long_strips_take_little_memory():
     assert square(torch.zeros(1, 1, 10_000_000, dtype=torch.uint8), 256, 224).shape == (1, 224, 224)
+
+
+def test_crops_and_colours_can_be_given_beside_a_name():
+    assert view_settings("imagenet") == PAIRS["imagenet"]
+    first, second = view_settings("imagenet", crop_scale=0.5, colour=0.5)
+    assert first.scale == second.scale == (0.5, 1.0)
+    assert first.jitter == pytest.approx([0.2, 0.2, 0.1, 0.05])
+    assert (first.blur, second.solarise) == (1.0, 0.2)
+    plain_colours, _ = view_settings("cifar", colour=0)
+    assert plain_colours.jitter == (0, 0, 0, 0)
+    assert plain_colours.scale == PAIRS["cifar"][0].scale
+
+
+def test_strongest_colours_stay_in_the_ranges_of_torchvision(images):
+    strongest, _ = view_settings("cifar", colour=2.5)
+    draws = draw_views(strongest, 5, torch.Generator().manual_seed(0), (3, 12, 10, 12), slice(None))
+    assert draws["jitter"][:, :3].min() >= 0
+    assert draws["jitter"][:, 3].abs().max() <= 0.5
+    worker_view(strongest, 12)((255 * images[0]).to(torch.uint8))

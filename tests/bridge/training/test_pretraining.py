@@ -6,12 +6,14 @@ import torch
 from helpers.bridge import ALONE, equal, small, states, write_images
 
 from dyncollapse.bridge import LossDiverged, Progress, TooBig, pretrain, read_run
+from dyncollapse.bridge.data.images import limited, open_data
 from dyncollapse.bridge.recipe import PIPELINES, PROJECTORS
 from dyncollapse.bridge.training import trainer as trainer_module
 from dyncollapse.bridge.training.batch_size import largest_batch
 from dyncollapse.bridge.training.checkpoints import checkpoints, load_checkpoint
 from dyncollapse.bridge.training.trainer import build_trainer
 from dyncollapse.bridge.training.training_log import read_log
+from dyncollapse.runtime.settings import SettingError
 
 
 def test_same_seed_same_bits_and_training_lowers_the_loss(tmp_path):
@@ -160,3 +162,15 @@ def test_the_batch_that_would_fit_is_read_off_two_small_ones():
     # 1 GB fixed and 100 MB a pair, of 10 GB: (0.9 * 10 - 1) / 0.1 pairs.
     assert largest_batch((1_400_000_000, 1_800_000_000), 10_000_000_000) == 80
     assert largest_batch((9_400_000_000, 9_800_000_000), 9_000_000_000) == 0
+
+
+def test_fewer_images_are_the_same_ones_for_every_seed(tmp_path):
+    recipe = small(images=64, batch_size=32, epochs=1)
+    pretrain(recipe, tmp_path / "run", ALONE)
+    assert (read_run(tmp_path / "run").facts["images"], read_run(tmp_path / "run").facts["steps"]) == (64, 2)
+    digits = open_data("digits")
+    kept = limited(digits, 64)
+    assert torch.equal(kept.train.pixels, limited(kept, 64).train.pixels)
+    assert kept.test is digits.test
+    with pytest.raises(SettingError, match="images is 1298, but data digits has 1297; give fewer"):
+        pretrain(small(images=1298), tmp_path / "more", ALONE)
