@@ -3,12 +3,13 @@ from .data.image_sets import FolderImages, HeldImages
 from .data.images import Data, open_data
 from .data.pixels import Unreadable
 from .data.skipped import Skipped
+from .evaluation.check_pictures import draw_check, plot_d0, plot_relative_spectra
 from .evaluation.diagnose import Adjacent, DiagnosedSpaces, adjacent_layers, diagnose_spaces
 from .evaluation.digits_check import check_recipes, finish_run, run_check
 from .evaluation.embed import Embedded, embed
 from .evaluation.load import LoadedEncoder, load_encoder
 from .evaluation.paper_tables import compare
-from .evaluation.pictures import draw_check, draw_curves, draw_spaces, plot_d0, plot_relative_spectra
+from .evaluation.pictures import draw_curves, draw_spaces
 from .evaluation.probe import Probed, logistic_probe, sgd_probe
 from .models.backbones import build_backbone
 from .models.encoders import Encoder, build_encoder

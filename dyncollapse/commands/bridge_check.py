@@ -98,7 +98,7 @@ def _save(folder: Path) -> dict[str, Any]:
 
     def draw() -> "Figure":
         # Here, not above: importing Matplotlib fails when the user's settings of it are broken.
-        from dyncollapse.bridge.evaluation.pictures import draw_check
+        from dyncollapse.bridge.evaluation.check_pictures import draw_check
 
         return draw_check(runs)
 

@@ -13,8 +13,9 @@ from helpers.programs import refused
 from helpers.waiting import little_work
 
 from dyncollapse import Sweep, expand_grid
+from dyncollapse.bridge.evaluation.check_pictures import draw_check
 from dyncollapse.bridge.evaluation.paper_tables import compare
-from dyncollapse.bridge.evaluation.pictures import draw_check, draw_curves
+from dyncollapse.bridge.evaluation.pictures import draw_curves
 from dyncollapse.bridge.training.run_folder import find_runs, read_run
 from dyncollapse.bridge.training.training_log import TrainingLog, read_monitor
 from dyncollapse.commands.main import main

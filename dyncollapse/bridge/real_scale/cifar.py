@@ -183,7 +183,7 @@ def _train(recipes: dict[str, Recipe], data: Data, values: dict[str, Any], site:
     if done:
 
         def draw() -> "Figure":
-            from dyncollapse.bridge.evaluation.pictures import (
+            from dyncollapse.bridge.evaluation.check_pictures import (
                 draw_check,  # imports Matplotlib, which may fail
             )
 
