@@ -5,6 +5,7 @@ folder of the images is replaced by `--data`, so that the records are small and 
 """
 
 import json
+import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for run in arguments.runs:
         keep(run, arguments.folder / run.name, arguments.data)
-        print(f"{arguments.folder / run.name}")
+        sys.stdout.write(f"{arguments.folder / run.name}\n")
 
 
 def keep(run: Path, folder: Path, data: str) -> None:

@@ -4,6 +4,7 @@ from .data.images import Data, open_data
 from .data.pixels import Unreadable
 from .data.skipped import Skipped
 from .evaluation.check_pictures import draw_check, plot_d0, plot_relative_spectra
+from .evaluation.depth import StageRank, ranks_by_depth
 from .evaluation.diagnose import Adjacent, DiagnosedSpaces, adjacent_layers, diagnose_spaces
 from .evaluation.digits_check import check_recipes, finish_run, run_check
 from .evaluation.embed import Embedded, embed
@@ -41,6 +42,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Skipped",
+    "StageRank",
     "Stopped",
     "SubVector",
     "TooBig",
@@ -73,6 +75,7 @@ __all__ = [
     "plot_d0",
     "plot_relative_spectra",
     "pretrain",
+    "ranks_by_depth",
     "read_run",
     "resolve",
     "run_check",

@@ -4,11 +4,13 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dyncollapse.bridge.evaluation.depth import ranks_by_depth
 from dyncollapse.bridge.evaluation.diagnose import DiagnosedSpaces, diagnose_spaces
 from dyncollapse.bridge.evaluation.embed_options import EmbedOptions
 from dyncollapse.bridge.evaluation.load import LoadedEncoder
@@ -87,6 +89,7 @@ def _diagnose(
     checkpoint = opened.checkpoint
     spaces = SPACES if checkpoint.has_embedding else SPACES[:1]
     embedded = embed_images(checkpoint, opened.images, folder, options, spaces=spaces, views=comparison.views)
+    depth = tuple(ranks_by_depth(checkpoint, opened.images, device=options.device))
     steps = ("embeddings", "inputs", *(["pairs"] if comparison.loss else []))
     with progress_bars(steps) as advance:
         diagnosis = diagnose_spaces(
@@ -97,7 +100,7 @@ def _diagnose(
             loss=comparison.loss,
             temperature=comparison.temperature,
         )
-    return diagnosis, embedded.skipped
+    return replace(diagnosis, depth=depth), embedded.skipped
 
 
 def _place(checkpoint: LoadedEncoder, out: Path | None) -> AbstractContextManager[tuple[Path, Path]]:
@@ -165,6 +168,9 @@ def print_spaces(diagnosis: DiagnosedSpaces, title: str, *, to_stderr: bool) -> 
     table.add_row("mechanism", *(report.verdict.mechanism for report in reports.values()))
     console.print(table)
     console.print()
+    if diagnosis.depth:
+        ranks = (f"{rank.stage} {as_number(rank.effective_rank)} of {rank.dim}" for rank in diagnosis.depth)
+        console.print(f"effective rank by depth: {', '.join(ranks)}", soft_wrap=True)
     for layer in diagnosis.layers:
         aligned = layer.alignment
         console.print(

@@ -7,6 +7,7 @@ from typing import TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
+from dyncollapse.bridge.evaluation.depth import StageRank
 from dyncollapse.bridge.evaluation.embed import Embedded
 from dyncollapse.bridge.models.encoders import Encoder
 from dyncollapse.bridge.models.projectors import Diagonal, Fixed
@@ -75,6 +76,7 @@ class DiagnosedSpaces:
         reports: A report by the name of each embedded space.
         layers: The alignment of each pair of successive layers.
         assumptions: Sentences on what another library's file does not say and was assumed.
+        depth: The effective rank after each stage; empty if it was not measured.
 
     Examples:
         >>> from dyncollapse import diagnose
@@ -88,12 +90,14 @@ class DiagnosedSpaces:
     reports: dict[str, EmbeddingReport]
     layers: list[Adjacent]
     assumptions: tuple[str, ...] = ()
+    depth: tuple[StageRank, ...] = ()
 
     def as_values(self) -> dict[str, object]:
         """The whole diagnosis as plain JSON values."""
         spaces = {space: report.as_values() for space, report in self.reports.items()}
         layers = [layer.as_values() for layer in self.layers]
-        return {"spaces": spaces, "layers": layers, "assumptions": list(self.assumptions)}
+        depth = [rank.as_values() for rank in self.depth]
+        return {"spaces": spaces, "layers": layers, "depth": depth, "assumptions": list(self.assumptions)}
 
 
 def diagnose_spaces(
