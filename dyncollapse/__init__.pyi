@@ -50,6 +50,7 @@ from .runtime.process import recycle_freed_memory
 from .runtime.settings import SettingError
 from .simulation.configuration import Configuration
 from .simulation.dimensions import Dimensions, linear_dimensions, mode_dimensions, sampled_dimensions
+from .simulation.result import SimulationResult, simulate
 from .simulation.verdict import judge, natural_scale
 from .sweeps.grid import expand_grid
 from .sweeps.sweep import Sweep
@@ -124,6 +125,7 @@ __all__ = [
     "RestModes",
     "SelfDistillation",
     "SettingError",
+    "SimulationResult",
     "Sweep",
     "TrainingFailed",
     "Trajectory",
@@ -220,6 +222,7 @@ __all__ = [
     "sample_flow",
     "sampled_dimensions",
     "signal_rank",
+    "simulate",
     "singular_value_velocities",
     "singular_values",
     "singular_vector_velocities",

@@ -15,6 +15,7 @@ TESTS = Path(__file__).parent
 PACKAGE = Path(dyncollapse.__file__).parent
 MODULES = {path.stem for path in PACKAGE.rglob("*.py")}
 NAMED_TUPLE = {"_asdict", "_fields", "_replace"}  # are public
+NOTEBOOKS = {"_repr_html_"}  # the name by which IPython asks for a page
 PRIVATE = re.compile(r"_(?!_)\w+")
 SETTERS = {"setattr", "delattr", "getattr", "hasattr", "object"}  # of monkeypatch, Python and unittest.mock
 
@@ -49,7 +50,7 @@ def used(tree):
 
 
 def private(names):
-    return {name for name in names if PRIVATE.fullmatch(name)} - MODULES - NAMED_TUPLE
+    return {name for name in names if PRIVATE.fullmatch(name)} - MODULES - NAMED_TUPLE - NOTEBOOKS
 
 
 OF_PACKAGE = {name for _, tree in trees(PACKAGE) for name in private(defined(tree))}

@@ -9,30 +9,18 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dyncollapse.plotting import plot_spectrum, plot_sweep
+from dyncollapse.plotting import plot_sweep
 from dyncollapse.simulation.outcome import Outcome
-from dyncollapse.simulation.representation import representation_dimensions
+from dyncollapse.simulation.pictures import plot_ends
 from dyncollapse.sweeps.schemas import Report
 
 COLUMNS = 4  # of panels in a picture, at most
 
 
-def draw_spectrum(outcome: Outcome, threshold: float) -> Figure:
+def draw_spectrum(outcome: Outcome) -> Figure:
     """Draw the singular values at the end of every dynamics, with the threshold below which they count as collapsed."""
     figure = Figure(figsize=(5, 3.5), layout="constrained")
-    ax = figure.add_subplot()
-    for name, end in outcome.ends.items():
-        sigma = end.singular_value.sort(-1, descending=True).values
-        mean, spread = sigma.mean(0).cpu(), sigma.std(0, correction=0).cpu()
-        plot_spectrum(ax, mean.numpy(), spread=spread.numpy(), label=name, marker="o", markersize=3)
-        kept = representation_dimensions(outcome.simulation, outcome.trajectories[name])
-        if kept is not None:
-            below = kept.singular_value.sort(-1, descending=True).values.mean(0).cpu().numpy()
-            plot_spectrum(ax, below, label=f"{name}, representation", linestyle="--", color=ax.lines[-1].get_color())
-    if outcome.simulation.objective.activation != "linear":
-        ax.set(xlabel="embedding dimension", ylabel="standard deviation of the embedding")
-    ax.axhline(threshold, color="0.5", linestyle=":", label="counts as collapsed below")
-    ax.legend(frameon=False)
+    plot_ends(figure.add_subplot(), outcome)
     return figure
 
 

@@ -45,7 +45,7 @@ def simulate(out: Path | None, as_json: bool, **settings: Any) -> None:
         simulation = build(configuration)  # bad settings are refused before a folder is made
         with claimed_folder(out, "simulate", partial(was_killed, configuration=configuration)) as folder:
             outcome, report = _run(simulation, folder)
-            problem = _save_spectrum(outcome, report, folder)
+            problem = _save_spectrum(outcome, folder)
     if as_json:
         click.echo(json.dumps(report, allow_nan=False))
     print_outcome(outcome, report, to_stderr=as_json)
@@ -179,13 +179,13 @@ def _column(values: list[float]) -> list[str]:
     return ["-" if math.isnan(v) else f"{v:.3f}" if fixed or v == 0 else f"{v:.1e}" for v in values]
 
 
-def _save_spectrum(outcome: Outcome, report: Mapping[str, Any], folder: Path) -> str:
+def _save_spectrum(outcome: Outcome, folder: Path) -> str:
     """Draw `spectrum.png` into the run folder; one line on why that failed, empty if it did not."""
 
     def draw() -> "Figure":
         # Here, not above: importing Matplotlib fails when the user's settings of it are broken.
         from dyncollapse.commands.pictures import draw_spectrum
 
-        return draw_spectrum(outcome, report["verdict"]["threshold"])
+        return draw_spectrum(outcome)
 
     return save_picture(folder / "spectrum.png", draw)
