@@ -11,10 +11,12 @@ from dyncollapse.diagnostics.options import DiagnosisOptions
 from dyncollapse.runtime.records import Setting, settings_of
 from dyncollapse.runtime.settings import option, renamed
 from dyncollapse.simulation.configuration import Configuration
+from dyncollapse.simulation.picture_options import PictureOptions
 from dyncollapse.sweeps.options import WorkerOptions
 
 RECORDS = {
     "simulate": Configuration,
+    "pictures": PictureOptions,
     "workers": WorkerOptions,
     "pretrain": Recipe,
     "diagnose": DiagnosisOptions,

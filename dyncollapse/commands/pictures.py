@@ -11,16 +11,29 @@ from matplotlib.figure import Figure
 
 from dyncollapse.plotting import plot_sweep
 from dyncollapse.simulation.outcome import Outcome
-from dyncollapse.simulation.pictures import plot_ends
+from dyncollapse.simulation.picture_options import Plot
+from dyncollapse.simulation.pictures import plot_ends, plot_layers, plot_records
 from dyncollapse.sweeps.schemas import Report
 
 COLUMNS = 4  # of panels in a picture, at most
 
 
-def draw_spectrum(outcome: Outcome) -> Figure:
-    """Draw the singular values at the end of every dynamics, with the threshold below which they count as collapsed."""
+def draw_outcome(outcome: Outcome, name: Plot) -> Figure:
+    """Draw one picture of a simulation: its spectrum at the end, its paths over time, or the alignment of two layers.
+
+    The alignment is that of the first dynamics that ran.
+    """
     figure = Figure(figsize=(5, 3.5), layout="constrained")
-    plot_ends(figure.add_subplot(), outcome)
+    ax = figure.add_subplot()
+    match name:
+        case "spectrum":
+            plot_ends(ax, outcome)
+        case "paths":
+            plot_records(ax, outcome.trajectories)
+        case "alignment":
+            first, path = next(iter(outcome.trajectories.items()))
+            plot_layers(ax, path.final(), layer=1)
+            ax.set_title(f"end of {first}, first run", fontsize="medium")
     return figure
 
 

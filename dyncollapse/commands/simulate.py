@@ -22,6 +22,7 @@ from dyncollapse.runtime.process import cores, uninterrupted
 from dyncollapse.runtime.progress import duration, progress_bars
 from dyncollapse.simulation.build import Simulation, build
 from dyncollapse.simulation.outcome import Outcome
+from dyncollapse.simulation.picture_options import PictureOptions, Plot
 from dyncollapse.simulation.prediction import time_per_step
 from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.report import RECORD, recorded, save, was_killed
@@ -37,22 +38,22 @@ if TYPE_CHECKING:
 LONG = 30.0  # seconds from which on a simulation says first how long it will take
 
 
-def simulate(out: Path | None, as_json: bool, **settings: Any) -> None:
+def simulate(out: Path | None, as_json: bool, pictures: PictureOptions, **settings: Any) -> None:
     """Run one simulation, save it in its folder, and print its table and verdict."""
     with bad_input():
         configuration = resolve({name: value for name, value in settings.items() if value is not None})
+        pictures.check(configuration)
         use_machine(configuration.device, configuration.threads or 1)
         simulation = build(configuration)  # bad settings are refused before a folder is made
         with claimed_folder(out, "simulate", partial(was_killed, configuration=configuration)) as folder:
             outcome, report = _run(simulation, folder)
-            problem = _save_spectrum(outcome, folder)
+            drawn, problems = _save_pictures(outcome, folder, pictures)
     if as_json:
         click.echo(json.dumps(report, allow_nan=False))
     print_outcome(outcome, report, to_stderr=as_json)
-    names = [RECORD, *(f"{name}.npz" for name in outcome.trajectories), "spectrum.png"]
-    if problem:
+    for problem in problems:
         warn(problem)
-        names.pop()
+    names = [RECORD, *(f"{name}.npz" for name in outcome.trajectories), *drawn]
     say_saved(folder, names, to_stderr=as_json)
 
 
@@ -179,13 +180,17 @@ def _column(values: list[float]) -> list[str]:
     return ["-" if math.isnan(v) else f"{v:.3f}" if fixed or v == 0 else f"{v:.1e}" for v in values]
 
 
-def _save_spectrum(outcome: Outcome, folder: Path) -> str:
-    """Draw `spectrum.png` into the run folder; one line on why that failed, empty if it did not."""
+def _save_pictures(outcome: Outcome, folder: Path, wanted: PictureOptions) -> tuple[list[str], list[str]]:
+    """Draw the pictures into the run folder; the names of those that were drawn, and a line on each that was not."""
 
-    def draw() -> "Figure":
+    def draw(name: Plot) -> "Figure":
         # Here, not above: importing Matplotlib fails when the user's settings of it are broken.
-        from dyncollapse.commands.pictures import draw_spectrum
+        from dyncollapse.commands.pictures import draw_outcome
 
-        return draw_spectrum(outcome)
+        return draw_outcome(outcome, name)
 
-    return save_picture(folder / "spectrum.png", draw)
+    problems = {
+        file: save_picture(folder / file, partial(draw, name))
+        for name, file in zip(wanted.plot, wanted.files, strict=True)
+    }
+    return [file for file, problem in problems.items() if not problem], [*filter(None, problems.values())]

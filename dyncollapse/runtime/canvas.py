@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 # Matplotlib is imported only to draw: the import itself fails where the user's matplotlibrc is broken.
 
 DPI = 150
+# What image files say of program and date, which is left out: equal pictures are equal files.
+DATED = {
+    "png": ("Software",),
+    "svg": ("Creator", "Date", "Format", "Type"),
+    "pdf": ("Creator", "Producer", "CreationDate"),
+}
 
 
 @contextmanager
@@ -37,7 +43,7 @@ def picture(draw: Callable[[], "Figure"], form: str = "png", settings: Mapping[A
 
     Args:
         draw: Makes the figure; called with Matplotlib in our style.
-        form: "png" or "svg".
+        form: "png", "svg" or "pdf".
         settings: As for `own_style`.
 
     Returns:
@@ -61,7 +67,7 @@ def drawn_once(draw: Callable[[], "Figure"], settings: Mapping[Any, Any] | None 
         settings: As for `own_style`.
 
     Returns:
-        Returns what `picture` does, given "png" or "svg".
+        Returns what `picture` does, given "png", "svg" or "pdf".
 
     Examples:
         >>> from matplotlib.figure import Figure
@@ -80,10 +86,9 @@ def drawn_once(draw: Callable[[], "Figure"], settings: Mapping[Any, Any] | None 
         return drawn
 
     def as_file(form: str) -> bytes:
-        nothing = {"Software": None} if form == "png" else dict.fromkeys(("Creator", "Date", "Format", "Type"))
         with own_style(settings):
             file = io.BytesIO()
-            figure().savefig(file, format=form, dpi=DPI, metadata=nothing)
+            figure().savefig(file, format=form, dpi=DPI, metadata=dict.fromkeys(DATED[form]))
         return file.getvalue()
 
     return as_file
@@ -93,14 +98,14 @@ def save_picture(path: Path, draw: Callable[[], "Figure"]) -> str:
     """Draw a picture and write it atomically; a failure is returned, not raised, so that it costs no results.
 
     Args:
-        path: Where the PNG file goes.
+        path: Where the file goes; its ending, .png, .svg or .pdf, is its format.
         draw: Makes the figure.
 
     Returns:
         One line that says why there is no picture; empty when there is one.
     """
     try:
-        write_bytes(path, picture(draw))
+        write_bytes(path, picture(draw, path.suffix[1:]))
     except CannotWrite as error:
         return f"{path} could not be written ({error.strerror})"
     except Exception as error:  # Matplotlib and what it calls raise anything

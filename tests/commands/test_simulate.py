@@ -161,3 +161,31 @@ def test_help_names_every_setting():
 
     shown = CliRunner().invoke(main, ["simulate", "--help"]).output
     assert all(option(name) in shown for name in setting_names())
+
+
+def test_pictures_are_chosen_with_their_format(simulate, tmp_path):
+    result = simulate("--depth", 2, "--plot", "paths,alignment", "--format", "pdf", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    assert "sgd.npz, flow.npz, paths.pdf, alignment.pdf" in result.stdout
+    for name in ("paths", "alignment"):
+        assert (tmp_path / "run" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    assert not (tmp_path / "run" / "spectrum.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ["--plot", "alignment"],
+            "--plot alignment is of two layers, and the network has one; raise --depth, or drop it",
+        ),
+        (["--plot", "paths,paths"], "--plot is 'paths,paths'; name one or more pictures, each once"),
+        (["--plot", "path"], "--plot"),
+        (["--plot", ""], "--plot"),
+        (["--format", "jpg"], "--format"),
+    ],
+)
+def test_pictures_that_cannot_be_drawn_are_refused(options, words, simulate, tmp_path):
+    result = simulate(*options, "--out", tmp_path / "run")
+    assert words in refused(result)
+    assert not (tmp_path / "run").exists()

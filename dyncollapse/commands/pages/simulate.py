@@ -3,8 +3,9 @@
 import click
 
 from dyncollapse.commands.help_pages import page
-from dyncollapse.commands.options import AS_JSON, OUT, setting_options
+from dyncollapse.commands.options import AS_JSON, OUT, record_options, setting_options
 from dyncollapse.simulation.configuration import Configuration
+from dyncollapse.simulation.picture_options import PictureOptions
 
 simulate = page(
     "dyncollapse.commands.simulate:simulate",
@@ -18,6 +19,7 @@ simulate = page(
     DIR, the same command continues a run in DIR that was killed.
     """,
     setting_options(Configuration),
+    record_options(PictureOptions, "pictures"),
     click.option("--out", type=OUT, help="Folder for the results, new or empty.  [runs/simulate-NNNN]"),
     AS_JSON,
     surplus="each value follows its option, as --dim 8",
