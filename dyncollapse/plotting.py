@@ -155,7 +155,7 @@ def plot_sweep(
     x, values = np.asarray(x), np.asarray(values)
     colors = colormaps["viridis"](np.linspace(0, 0.85, values.shape[1]))
     for k, (column, color) in enumerate(zip(values.T, colors, strict=True)):
-        label = "by rank, first to last" if k == 0 else None
+        label = f"rank 1 (dark) to {values.shape[1]} (light)" if k == 0 else None
         ax.plot(x, column, ".-", color=color, linewidth=1, markersize=4, label=label)
     if rest is not None:
         # float32 makes modes equal that differ only by rounding, so each is drawn once.
@@ -168,6 +168,8 @@ def plot_sweep(
     ax.set_yscale("log")
     if x.min() > 0 and x.max() > 50 * x.min():
         ax.set_xscale("log")
+    elif np.issubdtype(x.dtype, np.integer):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def plot_alignment(ax: Axes, alignment: ArrayLike) -> AxesImage:

@@ -13,10 +13,12 @@ from dyncollapse.runtime.settings import option, renamed
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.picture_options import PictureOptions
 from dyncollapse.sweeps.options import WorkerOptions
+from dyncollapse.sweeps.picture_options import SweepPictureOptions
 
 RECORDS = {
     "simulate": Configuration,
     "pictures": PictureOptions,
+    "spectra": SweepPictureOptions,
     "workers": WorkerOptions,
     "pretrain": Recipe,
     "diagnose": DiagnosisOptions,

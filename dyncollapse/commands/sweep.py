@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.sweeps.estimate import Estimate, estimate
 from dyncollapse.sweeps.grid import as_options, expand_grid, parse_grid, shown
 from dyncollapse.sweeps.options import WorkerOptions
+from dyncollapse.sweeps.picture_options import SweepPictureOptions, SweepPlot
 from dyncollapse.sweeps.schemas import Report
 from dyncollapse.sweeps.sweep import Sweep
 
@@ -48,6 +50,7 @@ def sweep(
     *,
     out: Path,
     where: WorkerOptions,
+    pictures: SweepPictureOptions,
     dry_run: bool,
     as_json: bool,
     **settings: Any,
@@ -67,7 +70,7 @@ def sweep(
             click.echo(json.dumps(_as_values(plan) | {"workers": chosen.count, **plan.estimate._asdict()}))
         print_plan(plan, to_stderr=as_json)
     else:
-        _run(asked, chosen, where.pack, as_json)
+        _run(asked, chosen, where.pack, pictures, as_json=as_json)
 
 
 def _grid(settings: Mapping[str, Any]) -> list[Configuration]:
@@ -86,12 +89,12 @@ def _workers(where: WorkerOptions, threads: int, logs: Path) -> Workers:
     return local_workers(where.workers, threads)
 
 
-def _run(asked: Sweep, workers: Workers, most_runs: int | None, as_json: bool) -> None:
+def _run(asked: Sweep, workers: Workers, most_runs: int | None, wanted: SweepPictureOptions, *, as_json: bool) -> None:
     """Run the unfinished points; print, draw and save the results of all."""
     try:
         with bad_input(), progress_line() as progress:
             failures = asked.run(workers, most_runs=most_runs, progress=progress, tell=note)
-        table, pictures, problem = _gather(asked)
+        table, pictures, problems = _gather(asked, wanted)
     except KeyboardInterrupt:
         done = len(asked.reports()[0])
         fail(130, f"Interrupted. {done} of {len(asked.points)} points are done; the same command continues.")
@@ -105,34 +108,36 @@ def _run(asked: Sweep, workers: Workers, most_runs: int | None, as_json: bool) -
     print_sweep(asked, table, to_stderr=as_json)
     say_saved(asked.folder, ("points/", "sweep.json", *pictures), to_stderr=as_json)
     print_failures(asked, failures)
-    if problem:
+    for problem in problems:
         warn(problem)
     if failures:
         fail(1, f"{len(failures)} of {len(asked.points)} points failed; the same command tries them again")
 
 
-def _gather(asked: Sweep) -> tuple[list[dict[str, Any]], list[str], str]:
-    """The table of this grid, the names of the pictures of the whole folder, and one line on why these failed."""
+def _gather(asked: Sweep, wanted: SweepPictureOptions) -> tuple[list[dict[str, Any]], list[str], list[str]]:
+    """The table of this grid, the names of the pictures of the whole folder, and a line on each that failed."""
     try:
         everything = Sweep.open(asked.folder)
     except ValueError as error:
-        return asked.table(), [], f"sweep.png could not be drawn ({error})"
+        return asked.table(), [], [f"{', '.join(wanted.files)} could not be drawn ({error})"]
     reports = everything.reports()[0]  # read once for picture and table
-    pictures, problem = _save_picture(everything, reports)
-    return asked.table({name: reports[name] for name in asked.points if name in reports}), pictures, problem
+    pictures, problems = _save_pictures(everything, reports, wanted)
+    return asked.table({name: reports[name] for name in asked.points if name in reports}), pictures, problems
 
 
-def _save_picture(everything: Sweep, reports: Mapping[str, Report]) -> tuple[list[str], str]:
-    """Draw the final singular values over the numeric axis with most values into sweep.png.
+def _save_pictures(
+    everything: Sweep, reports: Mapping[str, Report], wanted: SweepPictureOptions
+) -> tuple[list[str], list[str]]:
+    """Draw final singular values; what they are drawn over, or in lines by, is the numeric axis with most values.
 
     Each combination of the other axes has a panel; the first PANELS are drawn. Returns the names of what was drawn,
-    and one line on why that failed.
+    and a line on each picture that was not.
     """
     axes = everything.axes
     numeric = [name for name, values in axes.items() if all(isinstance(value, int | float) for value in values)]
     numeric = [name for name in numeric if name != "seed"] or numeric
     if not numeric or not reports:
-        return [], ""
+        return [], []
     over = max(numeric, key=lambda name: len(axes[name]))
     others = [name for name in axes if name != over]
     panels: dict[tuple[Any, ...], list[tuple[float, Report]]] = {}
@@ -141,18 +146,23 @@ def _save_picture(everything: Sweep, reports: Mapping[str, Report]) -> tuple[lis
         panels.setdefault(tuple(getattr(point, other) for other in others), []).append((getattr(point, over), report))
     left_out = f" (first {PANELS} of {len(panels)} panels)" if len(panels) > PANELS else ""
 
-    def draw() -> "Figure":
+    def draw(kind: SweepPlot) -> "Figure":
         # Here, not above: importing Matplotlib fails when the user's settings of it are broken.
-        from dyncollapse.commands.pictures import Panel, draw_sweep
+        from dyncollapse.commands.pictures import Panel, draw_spectra, draw_sweep
 
         drawn = [
             Panel(", ".join(f"{option(n)[2:]} {_short(v)}" for n, v in zip(others, values, strict=True)), points)
             for values, points in list(panels.items())[:PANELS]
         ]
+        if kind == "spectrum":
+            return draw_spectra(drawn, option(over)[2:], left_out)
         return draw_sweep(drawn, over, option(over)[2:] + left_out)
 
-    problem = save_picture(everything.folder / "sweep.png", draw)
-    return [] if problem else ["sweep.png"], problem
+    problems = {
+        file: save_picture(everything.folder / file, partial(draw, kind))
+        for kind, file in zip(wanted.plot, wanted.files, strict=True)
+    }
+    return [file for file, problem in problems.items() if not problem], [*filter(None, problems.values())]
 
 
 def print_sweep(asked: Sweep, table: Sequence[Mapping[str, Any]], *, to_stderr: bool) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 from dyncollapse.runtime.dispatch import Workers, dispatch
 from dyncollapse.runtime.executors import local_workers
@@ -13,9 +13,11 @@ from dyncollapse.runtime.files import is_partial, printable, read_json, remove_p
 from dyncollapse.runtime.folders import HOLDER, LOCK, check_folder, held
 from dyncollapse.runtime.schemas import checked
 from dyncollapse.simulation.configuration import Configuration
+from dyncollapse.simulation.picture_options import PictureFormat
 from dyncollapse.simulation.report import RECORD, versions
 from dyncollapse.sweeps.grid import axes_of
 from dyncollapse.sweeps.packing import best_runs, packs
+from dyncollapse.sweeps.picture_options import SweepPlot
 from dyncollapse.sweeps.points import Point, PointResult, as_configuration, read_point, run_pack
 from dyncollapse.sweeps.schemas import Failures, Plan, Report
 from dyncollapse.sweeps.tables import as_dataset, as_row, to_frame
@@ -29,7 +31,8 @@ PLAN, POINTS, FAILURES = "sweep.json", "points", "failures.json"
 PACKS = 4
 MOST_PLAN = 2**28  # bytes of sweep.json: the largest grid takes about half of it
 # What the folder of a sweep may hold without sweep.json.
-OWN_NAMES = {POINTS, FAILURES, LOCK, HOLDER, "slurm", "sweep.png"}
+OWN_NAMES = {POINTS, FAILURES, LOCK, HOLDER, "slurm"}
+OWN_NAMES |= {f"{name}.{form}" for name in get_args(SweepPlot) for form in get_args(PictureFormat)}
 
 
 class Sweep:

@@ -268,3 +268,13 @@ def test_ctrl_c_tells_how_far_it_came_and_the_same_command_goes_on(tmp_path, mon
 )
 def test_times_are_told_as_people_do(seconds, words):
     assert duration(seconds) == words
+
+
+def test_spectra_of_all_points_are_drawn_in_one_picture(sweep, tmp_path):
+    result = sweep("--aug-strength", "0.5,3", "--depth", "1,2", "--plot", "spectrum,sweep", "--format", "svg")
+    assert result.stdout.splitlines()[-1] == "Saved in here/: points/, sweep.json, spectrum.svg, sweep.svg"
+    drawn = (tmp_path / "here/spectrum.svg").read_text()
+    assert all(words in drawn for words in ("aug-strength 0.5", "aug-strength 3", "depth 1", "depth 2"))
+    (tmp_path / "here/sweep.json").unlink()
+    refused = sweep("--plot", "spectrum,spectrum")
+    assert (refused.exit_code, "--plot is 'spectrum,spectrum'" in refused.stderr) == (2, True)

@@ -6,6 +6,7 @@ from dyncollapse.commands.help_pages import grouped_option, page
 from dyncollapse.commands.options import AS_JSON, OUT, record_options, setting_options
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.sweeps.options import WorkerOptions
+from dyncollapse.sweeps.picture_options import SweepPictureOptions
 
 sweep = page(
     "dyncollapse.commands.sweep:sweep",
@@ -20,6 +21,7 @@ sweep = page(
     """,
     setting_options(Configuration, lists=True),
     record_options(WorkerOptions, "where"),
+    record_options(SweepPictureOptions, "pictures"),
     grouped_option(
         "--dry-run", group="running", is_flag=True, help="Print points, packs and a rough time; write nothing."
     ),
