@@ -11,7 +11,8 @@ from .evaluation.embed import Embedded, embed
 from .evaluation.load import LoadedEncoder, load_encoder
 from .evaluation.paper_tables import compare
 from .evaluation.pictures import draw_curves, draw_spaces
-from .evaluation.probe import Probed, logistic_probe, sgd_probe
+from .evaluation.probe import Probed, logistic_probe
+from .evaluation.sgd_probing import sgd_probe
 from .models.backbones import build_backbone
 from .models.encoders import Encoder, build_encoder
 from .models.projectors import Diagonal, Fixed, RandomSubVector, SubVector, build_projector

@@ -10,13 +10,14 @@ from torch import Tensor
 from dyncollapse.bridge.data.image_sets import Images
 from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.bridge.evaluation.probe import (
+    CHOSEN,
     Probed,
     check_classes,
     kept_dimensions,
     logistic_probe,
-    sgd_probe,
 )
 from dyncollapse.bridge.evaluation.probe_options import SGD_EPOCHS, ProbeOptions
+from dyncollapse.bridge.evaluation.sgd_probing import sgd_probe
 from dyncollapse.bridge.models.backbones import representation_dim
 from dyncollapse.bridge.training.run_folder import add_probe
 from dyncollapse.commands.bridge_encoder import (
@@ -45,7 +46,7 @@ def probe(options: EncoderOptions, *, wanted: ProbeOptions, as_json: bool) -> No
         if wanted.choose(len(train)) == "sgd":
             result = _by_sgd(opened, test, options, wanted)
         else:
-            result = _by_logistic_regression(opened, test, options, wanted.subvector)
+            result = _by_logistic_regression(opened, test, options, wanted)
         if checkpoint.run:
             add_probe(checkpoint.run, result.as_dict() | {"step": checkpoint.step})
     if as_json:
@@ -58,7 +59,7 @@ def probe(options: EncoderOptions, *, wanted: ProbeOptions, as_json: bool) -> No
         say(f"Added to {checkpoint.run}/probes.json", err=as_json)
 
 
-def _by_logistic_regression(opened: Opened, test: Images, options: EncoderOptions, subvector: int | None) -> Probed:
+def _by_logistic_regression(opened: Opened, test: Images, options: EncoderOptions, wanted: ProbeOptions) -> Probed:
     def embed(images: Images, folder: Path) -> tuple[Tensor, Tensor]:
         embedded = embed_images(opened.checkpoint, images, folder, options, spaces=("representation",), views="clean")
         return embedded["representation"][0].clone(), embedded.labels  # a copy: the file is reused
@@ -66,7 +67,7 @@ def _by_logistic_regression(opened: Opened, test: Images, options: EncoderOption
     with TemporaryDirectory() as temporary:
         train_rows, test_rows = (embed(images, Path(temporary)) for images in (opened.images, test))
         with progress_bars(("probe",)):
-            return logistic_probe(train_rows, test_rows, subvector)
+            return logistic_probe(train_rows, test_rows, wanted.subvector, strength=wanted.strength)
 
 
 def _by_sgd(opened: Opened, test: Images, options: EncoderOptions, wanted: ProbeOptions) -> Probed:
@@ -95,3 +96,17 @@ def print_probe(result: Probed, *, to_stderr: bool) -> None:
         f"images, {result.train_top1:.1f} % on {result.train} training images",
         soft_wrap=True,
     )
+    if "C" in result.settings:
+        say(_strength_in_words(result), err=to_stderr)
+
+
+def _strength_in_words(result: Probed) -> str:
+    """How the decay of a logistic probe was found, in one line."""
+    strength, origin = f"C = {result.settings['C']:g}", result.settings["C_from"]
+    if origin != CHOSEN:
+        return f"{strength} ({origin})"
+    grid, accuracies = result.settings["grid"], result.settings["held_out_top1"]
+    assert isinstance(grid, list)
+    assert isinstance(accuracies, list)
+    text = f"{strength}: the best of {len(grid)} on a {origin} of the training images (top-1 {max(accuracies):.1f} %)"
+    return text + (", at the edge of the grid; another --strength may be better" if result.settings["at_edge"] else "")

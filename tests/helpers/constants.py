@@ -18,6 +18,7 @@ SIZES = {
     "diagnostics.moments.MOST_ROWS": "a second block takes thousands of rows",
     "diagnostics.moments.BLOCKS_PER_PARTIAL": "a second partial sum takes dozens of blocks",
     "bridge.data.batches.CHUNK": "several chunks of a batch take dozens of images",
+    "commands.console.WIDTH_OF_FILES": "narrow screens, without a terminal",
     "bridge.data.augmentations.LONGEST": "shows what the square of a strip would be without a limit on its length",
 }
 TIMES = {

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from dyncollapse.bridge.evaluation.paper_tables import DIRECT, TableRow, table
+from dyncollapse.bridge.evaluation.paper_rows import DIRECT, TableRow, table
 from dyncollapse.bridge.evaluation.pictures import plot_by_rank
 from dyncollapse.bridge.spaces import SpaceName
 from dyncollapse.bridge.training.run_folder import Run

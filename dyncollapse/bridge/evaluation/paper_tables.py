@@ -1,166 +1,28 @@
 """Compare runs with the rows of the paper's Tables 1 and 2, and say what differs."""
 
-import json
-import math
-import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import combinations
-from typing import NamedTuple, TypedDict
+from typing import TypedDict
 
-from dyncollapse.bridge.spaces import SpaceName
+from dyncollapse.bridge.evaluation.associations import Association, associations
+from dyncollapse.bridge.evaluation.orders import Order, contradictions, orders
+from dyncollapse.bridge.evaluation.paper_rows import RowValues, table_values
 from dyncollapse.bridge.training.checkpoints import checkpoints
 from dyncollapse.bridge.training.run_folder import Run
-from dyncollapse.bridge.training.schemas import MeasureName
-from dyncollapse.runtime.settings import option
 
-DIRECT = "low-rank-diagonal"  # DirectCLR
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the paper's tables.
-
-    Attributes:
-        head: The projector's name here.
-        name: The row's name in the paper.
-        paper: The paper's top-1 on ImageNet, in percent.
-        source: The table.
-    """
-
-    head: str
-    name: str
-    paper: float | None
-    source: str
-
-
-# Linear probe top-1 of ResNet-50 after 100 epochs on ImageNet.
-ROWS = (
-    Row("mlp", "nonlinear, 2 layers", 66.5, "Table 1"),
-    Row("linear", "linear, 1 layer", 61.1, "Tables 1, 2"),
-    Row("none", "none", 51.5, "Tables 1, 2"),
-    Row("low-rank-diagonal", "DirectCLR (low-rank diagonal)", 62.7, "Tables 1, 2"),
-    Row("low-rank", "low-rank, fixed", 62.3, "Table 2"),
-    Row("diagonal", "diagonal, trainable", 60.2, "Table 2"),
-    Row("orthogonal", "orthogonal", 52.2, "Table 2"),
-    Row("random-subvector", "random sub-vector", 43.0, "Appendix F"),
-)
-PAPER_SUBVECTOR = 47.9  # top-1 of DirectCLR, probed on the sub-vector only (Appendix F)
 PAPER = {"arch": "resnet50", "epochs": 100, "batch_size": 4096}
 IMAGENET_IMAGES = 1281167
 IMAGENET = f"ImageNet ({IMAGENET_IMAGES} images)"
-# Settings in which the runs of one row may differ.
-VARYING: tuple[str, ...] = (
-    "seed",
-    "preset",
-    "device",
-    "workers",
-    "threads",
-    "strict",
-    "log_every",
-    "monitor_every",
-    "checkpoint_every",
-)
-VARYING += ("keep", "compile", "tensorboard", "pipeline", "method", "projector")
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """Runs of one row that differ in their seeds only.
-
-    Attributes:
-        row: The paper's row that they belong to.
-        note: What distinguishes them from most runs of that row; empty if nothing does.
-        matched: Whether it is the linear projector with as many outputs as DirectCLR keeps dimensions, which the paper
-            does not have.
-        runs: The runs, by seed.
-    """
-
-    row: Row
-    note: str
-    matched: bool
-    runs: list[Run]
-
-    @property
-    def name(self) -> str:
-        """The row's name, with the note."""
-        return self.row.name + (f", {self.note}" if self.note else "")
-
-    def mean_rank(self, space: SpaceName, name: MeasureName) -> float | None:
-        """The mean over seeds of a rank measure of a space; None if nothing was measured."""
-        spread = self.spread([run.measure(space, name) for run in self.runs])
-        return spread and spread[0]
-
-    @staticmethod
-    def spread(values: Sequence[float | None]) -> tuple[float, float | None] | None:
-        """Mean and sample standard deviation over seeds, without None; the latter is None for a single value."""
-        there = [value for value in values if value is not None]
-        if not there:
-            return None
-        return statistics.fmean(there), statistics.stdev(there) if len(there) > 1 else None
-
-
-class RowValues(TypedDict):
-    """A row as plain JSON values: means over seeds, or None if nothing was measured."""
-
-    row: str
-    projector: str
-    source: str
-    paper_top1: float | None
-    top1: float | None
-    top1_spread: float | None
-    top1_error: float | None
-    seeds: list[int]
-    subvector_top1: float | None
-    subvector_spread: float | None
-    paper_subvector_top1: float | None
-    representation_dim: int
-    embedding_dim: int
-    representation_rankme: float | None
-    representation_effective_rank: float | None
-    representation_participation_ratio: float | None
-    embedding_rankme: float | None
-    embedding_effective_rank: float | None
-    embedding_participation_ratio: float | None
-    collapsed: float | None
-    mechanism: str | None
-    finished: bool
 
 
 class Comparison(TypedDict):
-    """The rows of the table, and sentences on them."""
+    """The rows of the table, what can be said of their order and of what goes with top-1, and sentences on them."""
 
     rows: list[RowValues]
+    orders: list[Order]
+    associations: list[Association]
     differences: list[str]
     contradictions: list[str]
     unfinished: list[str]
-
-
-def table(runs: Sequence[Run]) -> list[TableRow]:
-    """Group runs by row, in the order of ROWS; runs that differ in more than the seed form rows of their own."""
-    kept = [run.facts["embedding_dim"] for run in runs if run.recipe.head == DIRECT]
-    usual = max(kept, key=kept.count) if kept else None
-    rows = []
-    for row in ROWS:
-        groups: dict[str, list[Run]] = {}
-        for run in sorted(runs, key=lambda run: (run.recipe.seed, str(run.folder))):
-            if run.recipe.head == row.head:
-                groups.setdefault(json.dumps(_fixed(run) | {"facts": run.facts}, sort_keys=True), []).append(run)
-        common: dict[str, object] = {}  # the settings of most runs of the row
-        for matched, group in sorted(
-            ((row.head == "linear" and runs[0].facts["embedding_dim"] == usual, runs) for runs in groups.values()),
-            key=lambda pair: (pair[0], -len(pair[1])),
-        ):
-            fixed = _fixed(group[0])
-            common = common or fixed
-            unlike = [f"{option(name)[2:]} {value}" for name, value in fixed.items() if value != common[name]]
-            rows.append(TableRow(row, "matched" if matched else ", ".join(unlike), matched, group))
-    return rows
-
-
-def _fixed(run: Run) -> dict[str, object]:
-    """The settings in which runs of one row agree."""
-    return {name: value for name, value in run.recipe.as_dict().items() if name not in VARYING}
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
@@ -170,8 +32,9 @@ def compare(runs: Sequence[Run]) -> Comparison:
         runs: Runs of any projectors and seeds.
 
     Returns:
-        Plain JSON values: `rows`, a dict for each row of the table; and lists of sentences: `differences` in settings,
-        `contradictions` in the order of rows, and `unfinished` runs.
+        Plain JSON values: `rows`, a dict for each row of the table; `orders`, one for each pair of rows, from `orders`;
+        `associations`, one for each measure, from `associations`; and lists of sentences: `differences` in settings,
+        `contradictions`, the orders that are reversed here, and `unfinished` runs.
 
     References:
         Jing et al. (2022), arXiv:2110.09348, Tables 1 and 2, Appendix F.
@@ -188,53 +51,15 @@ def compare(runs: Sequence[Run]) -> Comparison:
         >>> compared["differences"][0]
         'data: digits (1297 images) here, ImageNet (1281167 images) in the paper'
     """
-    rows = table_values(runs)
+    compared = orders(runs)
     return {
-        "rows": rows,
+        "rows": table_values(runs),
+        "orders": compared,
+        "associations": associations(runs),
         "differences": differences(runs) if runs else [],
-        "contradictions": contradictions(rows),
+        "contradictions": contradictions(compared),
         "unfinished": unfinished(runs),
     }
-
-
-def table_values(runs: Sequence[Run]) -> list[RowValues]:
-    """The rows of the table as plain JSON values."""
-    rows = []
-    for row in table(runs):
-        first = row.runs[0]
-        outputs = first.facts["embedding_dim"]
-        errors = row.spread([probe["error"] for run in row.runs if (probe := run.probe()) is not None])
-        top1 = row.spread([run.top1() for run in row.runs])
-        sub = row.spread([run.top1(outputs) for run in row.runs]) if row.row.head == DIRECT else None
-        verdicts = [run.diagnosis["spaces"]["representation"]["verdict"] for run in row.runs if run.diagnosis]
-        collapsed = row.spread([verdict["collapsed"] for verdict in verdicts])
-        rows.append(
-            RowValues(
-                row=row.name,
-                projector=row.row.head,
-                source="not in the paper: matched output" if row.matched else row.row.source,
-                paper_top1=None if row.note else row.row.paper,
-                top1=top1 and top1[0],
-                top1_spread=top1 and top1[1],
-                top1_error=errors and errors[0],
-                seeds=sorted(run.recipe.seed for run in row.runs),
-                subvector_top1=sub and sub[0],
-                subvector_spread=sub and sub[1],
-                paper_subvector_top1=PAPER_SUBVECTOR if sub and not row.note else None,
-                representation_dim=first.facts["representation_dim"],
-                embedding_dim=outputs,
-                representation_rankme=row.mean_rank("representation", "rankme"),
-                representation_effective_rank=row.mean_rank("representation", "effective_rank"),
-                representation_participation_ratio=row.mean_rank("representation", "participation_ratio"),
-                embedding_rankme=row.mean_rank("embedding", "rankme"),
-                embedding_effective_rank=row.mean_rank("embedding", "effective_rank"),
-                embedding_participation_ratio=row.mean_rank("embedding", "participation_ratio"),
-                collapsed=collapsed and collapsed[0],
-                mechanism="/".join(sorted({verdict["mechanism"] for verdict in verdicts})) or None,
-                finished=all(run.finished for run in row.runs),
-            )
-        )
-    return rows
 
 
 def differences(runs: Sequence[Run]) -> list[str]:
@@ -280,43 +105,6 @@ def _diagnosed(run: Run) -> str:
     return f"of the {config['split']} images, {config['views']} views"
 
 
-def contradictions(values: Sequence[RowValues]) -> list[str]:
-    """Sentences on pairs of rows whose order is the opposite of the paper's, by more than twice their uncertainty.
-
-    The uncertainty is the standard deviation over seeds; for one seed it is the probe's standard error, which does not
-    contain the spread over seeds.
-
-    Args:
-        values: Rows from `table_values`.
-
-    Returns:
-        The sentences.
-    """
-    sentences = []
-    measured = [
-        _Accuracies(row["row"], paper, top1, row["top1_error"] if row["top1_spread"] is None else row["top1_spread"])
-        for row in values
-        if (paper := row["paper_top1"]) is not None and (top1 := row["top1"]) is not None
-    ]
-    for pair in combinations(measured, 2):
-        worse, better = sorted(pair, key=lambda row: row.paper)
-        gap, gap_there = worse.top1 - better.top1, better.paper - worse.paper
-        if gap > 2 * math.hypot(worse.error or 0.0, better.error or 0.0) and gap_there > 1:
-            sentences.append(
-                f"{worse.name} beats {better.name} by {gap:.1f} here; in the paper it loses by {gap_there:.1f}"
-            )
-    return sentences
-
-
-class _Accuracies(NamedTuple):
-    """A row's top-1 in the paper and here, and the uncertainty here, all in percent."""
-
-    name: str
-    paper: float
-    top1: float
-    error: float | None
-
-
 def unfinished(runs: Sequence[Run]) -> list[str]:
     """Sentences on runs that lack their last step or a probe."""
     sentences = []
@@ -347,6 +135,30 @@ def as_markdown(values: Sequence[RowValues]) -> str:
             top1 = as_top1(row["subvector_top1"], row["subvector_spread"])
             lines.append(f"| probed on the sub-vector only | {row['paper_subvector_top1']} | {top1} | | | | | |")
     return "\n".join(lines) + "\n"
+
+
+def orders_as_markdown(compared: Sequence[Order]) -> str:
+    """The orders of rows as a Markdown table; empty if there are none."""
+    if not compared:
+        return ""
+    head = (
+        "| better in the paper | worse | settings | paper | here | 95 % interval | seeds | Holm's p | seen | verdict |"
+    )
+    lines = [head, "|---" * (head.count("|") - 1) + "|"]
+    for order in compared:
+        interval = order["interval"]
+        cells = [order["better"], order["worse"], order["setting"] or "-", f"{order['paper']:+.1f}"]
+        cells += [f"{order['difference']:+.1f}"]
+        cells += ["-" if interval is None else f"{interval[0]:+.1f} to {interval[1]:+.1f}", seeds_in_words(order)]
+        cells += [as_number(order["p_holm"]), as_top1(order["detectable"]), order["verdict"]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def seeds_in_words(order: Order) -> str:
+    """The number of shared seeds, or of both rows."""
+    better, worse = order["seeds"]
+    return str(order["shared"]) if order["test"] == "paired t" or better == worse else f"{better}, {worse}"
 
 
 def as_top1(value: float | None, spread: float | None = None) -> str:

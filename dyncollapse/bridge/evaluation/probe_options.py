@@ -3,7 +3,7 @@
 from typing import Literal
 
 from dyncollapse.bridge.recipe import WIDEST
-from dyncollapse.runtime.records import MOST_EPOCHS, Whole, record, setting
+from dyncollapse.runtime.records import LARGE, MOST_EPOCHS, SMALL, Number, Whole, record, setting
 from dyncollapse.runtime.settings import SettingError
 
 Classifier = Literal["logistic", "sgd"]
@@ -18,7 +18,7 @@ class ProbeOptions:
     """How a linear probe is trained, and on which dimensions.
 
     Raises:
-        SettingError: One line for an option of another type or out of range, and for epochs of logistic regression.
+        SettingError: One line for an option of another type or out of range, and for options of both classifiers.
 
     Examples:
         >>> ProbeOptions(epochs=5).choose(images=1000), ProbeOptions().choose(images=1000)
@@ -50,12 +50,30 @@ class ProbeOptions:
         high=MOST_EPOCHS,
         unset=f"{SGD_EPOCHS} epochs",
     )
+    strength: Number | None = setting(
+        None,
+        "C of logistic regression, the inverse of its decay; giving it chooses logistic.",
+        group="probe",
+        low=SMALL,
+        high=LARGE,
+        unset="chosen on a fifth of the training images",
+    )
 
     def __post_init__(self) -> None:
         """Check what the options say together."""
         if self.classifier == "logistic" and self.epochs is not None:
             raise SettingError(f"`epochs` is {self.epochs}, but `classifier` logistic has none; drop one of them")
+        if self.strength is None:
+            return
+        if self.classifier == "sgd" or self.epochs is not None:
+            given = "`epochs`" if self.classifier is None else "`classifier` sgd"
+            raise SettingError(
+                f"`strength` is {self.strength:g}, but {given} asks for sgd, whose decay is fixed; drop one"
+            )
 
     def choose(self, images: int) -> str:
         """The classifier for so many training images."""
-        return self.classifier or ("logistic" if images <= LOGISTIC_MOST and self.epochs is None else "sgd")
+        if self.classifier is not None:
+            return self.classifier
+        by_sgd = self.epochs is not None or (images > LOGISTIC_MOST and self.strength is None)
+        return "sgd" if by_sgd else "logistic"

@@ -51,6 +51,13 @@ class Diagnosis(TypedDict):
 
     spaces: dict[SpaceName, "Space"]
     config: "DiagnosisConfig"
+    layers: NotRequired[Annotated[list["Layer"], Meta(max_length=10**4)]]
+
+
+class Layer(TypedDict):
+    """The alignment of two successive layers; 1 where their singular vectors agree."""
+
+    alignment: Number
 
 
 class DiagnosisConfig(TypedDict):
@@ -68,6 +75,7 @@ class Space(TypedDict):
     dim: NotRequired[Size]
     spectrum: NotRequired[Spectrum]
     noise_floor: NotRequired[Number]
+    augmentation_ratio: NotRequired[Annotated[list[Number | None], Meta(max_length=10**6)] | None]
 
 
 class Measures(TypedDict):
