@@ -18,7 +18,8 @@ from dyncollapse.bridge import (
     read_run,
     run_check,
 )
-from dyncollapse.bridge.evaluation.digits_check import SWEPT, is_done
+from dyncollapse.bridge.evaluation.check_rows import SWEPT
+from dyncollapse.bridge.evaluation.check_runs import is_done
 from dyncollapse.bridge.evaluation.paper_tables import ROWS, as_markdown
 from dyncollapse.bridge.recipe import PROJECTORS
 from dyncollapse.bridge.training.run_folder import add_probe
