@@ -275,6 +275,7 @@ SETTINGS_OF_PRESETS: dict[str, dict[str, Any]] = {
         "lr": 0.3,
         "weight_decay": 1e-4,
         "precision": "float32",
+        "threads": 1,  # the same numbers whatever the number of cores
         "device": "cpu",
         "workers": 0,
         "log_every": 20,

@@ -21,10 +21,11 @@ from dyncollapse.bridge.evaluation.check_plan import (
     plan_sentences,
     workers_for,
 )
+from dyncollapse.bridge.evaluation.check_runs import check_begun
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.training.optimisation import default_precision
 from dyncollapse.commands.bridge_shared import note_in_options
-from dyncollapse.commands.shared import say
+from dyncollapse.commands.shared import note, say
 from dyncollapse.runtime.files import read_json, unmarked, write_json
 from dyncollapse.runtime.schemas import checked
 from dyncollapse.runtime.settings import SettingError
@@ -32,7 +33,7 @@ from dyncollapse.runtime.settings import SettingError
 CHECK = "check.json"
 BUDGET = 40 * 60.0  # seconds, where no budget is given: as long as one row may take at the scale of docs/results.md
 # Most seconds of measuring an encoder, and the part of the budget that it may take. Rules of thumb.
-MEASURED, PART = 3.0, 0.01
+MEASURED, PART = 3.0, 0.004
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,8 @@ class OwnImages:
     def runs(self, folder: Path) -> tuple[dict[str, Recipe], Data]:
         """The recipes of the check, as begun in the folder or chosen now, and its images in memory."""
         plan = self._begun(folder) if self.goes_on(folder) else self._chosen()
-        recipes = plan_recipes(plan, self.supply.data)  # before the choice is kept: it may be refused
+        recipes = plan_recipes(plan, self.supply.data)
+        check_begun(folder, recipes)  # before the choice is kept: it may be refused
         write_json(folder / CHECK, self._kept(plan))
         for line in plan_sentences(plan, self.supply, self.wishes.budget):
             say(line, err=True)
@@ -74,7 +76,7 @@ class OwnImages:
 
         def rate(encoder: Encoder) -> float:
             measured = pairs_per_second(encoder, self.sample, workers, seconds)
-            say(f"measured: {encoder.title}: {measured:.3g} pairs/s with {workers} runs at a time", err=True)
+            note(f"measured: {encoder.title}: {measured:.3g} pairs/s with {workers} at a time")
             return measured
 
         plan = choose(self.supply, self.wishes, rate, lambda: time.monotonic() - self.started)
@@ -126,5 +128,5 @@ def prepare(data: str, wishes: Wishes) -> OwnImages:
     started = time.monotonic()
     opened, supply, sample = open_images(data, note_in_options)
     split = f"{supply.train} training and {supply.test} test images"
-    say(f"{data}: {split} of {len(opened.classes)} classes, {supply.side} pixels on the shorter side", err=True)
+    note(f"{data}: {split} of {len(opened.classes)} classes, {supply.side} pixels on the shorter side")
     return OwnImages(opened, supply, sample, wishes, started)

@@ -18,10 +18,10 @@ from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.evaluation.check_plan import (
     LEAST_IMAGES,
     LEAST_SIDE,
-    PROBED,
     Encoder,
     Supply,
     batch_for,
+    tested_images,
 )
 from dyncollapse.bridge.recipe import Recipe, resolve
 from dyncollapse.bridge.training.distributed import Process
@@ -81,7 +81,7 @@ def _sides(images: Images) -> list[int]:
 
 
 def held_images(data: Data, images: int, side: int, tell: Callable[[str], object]) -> Data:
-    """Read so many training images into memory, and at most PROBED test images.
+    """Read so many training images into memory, and the test images that go with them.
 
     Args:
         data: The images.
@@ -97,7 +97,8 @@ def held_images(data: Data, images: int, side: int, tell: Callable[[str], object
     """
     train = data.train if images >= len(data.train) else some_images(data.train, images)
     test = data.split("test")
-    test = test if len(test) <= PROBED else some_images(test, PROBED)
+    tested = tested_images(images, len(test))
+    test = test if len(test) == tested else some_images(test, tested)
     train, test = (hold(part, side, Skipped(part, tell=tell), cores()) for part in (train, test))
     return replace(data, train=train, test=test)
 

@@ -22,8 +22,9 @@ BATCH, LEAST_BATCH, STEPS_OF_FEW = 256, 8, 4
 LEAST_IMAGES = LEAST_BATCH * STEPS_OF_FEW
 # SGD's rate of the preset cifar10 for a batch of 256, proportional to the batch (Goyal et al. 2017, arXiv:1706.02677).
 RATE = 0.12
-# Most training images that are diagnosed and probed, and most test images: their standard error is half a percent.
-PROBED = 10_000
+# Most training images that are diagnosed and probed, and most test images: their standard error is half a percent. With
+# few training images, 2000 are tested: one percent.
+PROBED, LEAST_TESTED = 10_000, 2_000
 # Seconds of a run besides its steps: start, spectra of both spaces, and per probed image the logistic regression. Then
 # the share of the time that is left for what a measurement of seconds cannot know. Rules of thumb.
 BESIDES, PER_PROBED, ROOM = 12.0, 2e-3, 1.15
@@ -127,8 +128,31 @@ def encoders(side: int) -> list[Encoder]:
     return [Encoder(arch, stem, min(side, most or side)) for arch, stem, most in chosen]
 
 
+def tested_images(train: int, test: int) -> int:
+    """Test images that are used beside so many training images: as many, within bounds.
+
+    Args:
+        train: Training images that are used.
+        test: Test images that there are.
+
+    Returns:
+        The number of test images.
+
+    Examples:
+        >>> tested_images(2560, 10_000), tested_images(500, 10_000), tested_images(50_000, 60_000)
+        (2560, 2000, 10000)
+    """
+    return min(test, PROBED, max(LEAST_TESTED, train))
+
+
 def batch_for(images: int) -> int:
     """Pairs in a batch: 256, or the largest power of two with four steps in an epoch.
+
+    Args:
+        images: Training images.
+
+    Returns:
+        The number of pairs.
 
     Examples:
         >>> batch_for(50_000), batch_for(300), batch_for(32)
@@ -220,7 +244,7 @@ def _plan(encoder: Encoder, rate: float, supply: Supply, wishes: Wishes, design:
 def _timed(plan: Plan, supply: Supply) -> Plan:
     """The plan with the time of a row and of all."""
     each = plan["rate"] / plan["workers"]
-    probed, tested = min(plan["images"], PROBED), min(supply.test, PROBED)
+    probed, tested = min(plan["images"], PROBED), tested_images(plan["images"], supply.test)
     pairs = plan["epochs"] * (plan["images"] // plan["batch_size"]) * plan["batch_size"]
     embedded = (3 * probed + tested) / EMBEDS  # two views to diagnose, and plain images to probe
     row = BESIDES + PER_PROBED * probed + (pairs + embedded) / each
@@ -289,11 +313,11 @@ def plan_sentences(plan: Plan, supply: Supply, budget: float) -> list[str]:
     """What is trained and what it costs, in two lines."""
     batch, images = plan["batch_size"], plan["images"]
     some = f"{images} of {supply.train} images" if images < supply.train else f"{images} images"
-    seeds = f"{plan['seeds']} seed{'s' * (plan['seeds'] > 1)}"
+    seeds, epochs = (f"{plan[name]} {name[:-1] if plan[name] == 1 else name}" for name in ("seeds", "epochs"))
     encoder = Encoder(plan["arch"], plan["stem"], plan["image_size"])
     return [
         f"chosen: {encoder.title}, {plan['precision']}: {plan['rate']:.3g} pairs/s on all cores; "
-        f"{len(plan['rows'])} rows x {seeds}, {plan['epochs']} epoch{'s' * (plan['epochs'] > 1)} of {some}, batch {batch}",
+        f"{len(plan['rows'])} rows x {seeds}, {epochs} of {some}, batch {batch}",
         f"a row takes about {duration(plan['row_seconds'])}, {plan['workers']} at a time; all about "
         f"{duration(plan['seconds'])}, with a budget of {duration(budget)}",
     ]

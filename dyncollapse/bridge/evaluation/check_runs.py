@@ -81,9 +81,7 @@ def run_check(
         >>> run.finished, run.facts["steps"], run.top1() > 10
         (True, 2, True)
     """
-    for name, recipe in recipes.items():
-        if (folder / name / CONFIG).exists():
-            same_run(read_run(folder / name).recipe, recipe)
+    check_begun(folder, recipes)
     check_count("workers", workers)
     left = [name for name in recipes if not is_done(folder / name)]
     at_hand = local_workers(max(1, min(workers or cores(), len(left))))
@@ -98,6 +96,21 @@ def run_check(
             if outcome:
                 failures[pack[0].name] = str(outcome)
     return failures
+
+
+def check_begun(folder: Path, recipes: Mapping[str, Recipe]) -> None:
+    """Check that the runs in a folder are those of these recipes.
+
+    Args:
+        folder: The folder of the check.
+        recipes: Settings by the name of the run's folder.
+
+    Raises:
+        ValueError: If a run began with another recipe, or cannot be read.
+    """
+    for name, recipe in recipes.items():
+        if (folder / name / CONFIG).exists():
+            same_run(read_run(folder / name).recipe, recipe)
 
 
 def finish_run(recipe: Recipe, folder: Path, data: Data | None = None, most: int | None = None) -> None:

@@ -14,7 +14,7 @@ at_scale = partial(grouped_option, group="scale")
 
 check = page(
     "dyncollapse.commands.bridge_check:check",
-    """Does the paper's comparison of projectors hold on these images?
+    """Does the paper's order of projectors hold on these images?
 
     Trains an encoder under every projector, probes and diagnoses each, and prints the results beside the paper's. It
     saves a folder per run, table.json, table.md and figures.png, small versions of the paper's Figures 2, 7b, 9 and

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from click.testing import CliRunner
-from helpers.bridge import ALONE, equal, small, states
+from helpers.bridge import ALONE, equal, small, states, write_images
 
 from dyncollapse.bridge import pretrain, read_run, resolve
 from dyncollapse.bridge.training import optimisation
@@ -55,7 +55,7 @@ def test_precision_follows_the_processor(has, expected, processor):
 
 def test_a_given_precision_and_that_of_digits_stay(processor):
     processor(True, True)
-    assert resolve({"data": "digits"}).precision == "float32"
+    assert (resolve({"data": "digits"}).precision, resolve({"data": "digits"}).threads) == ("float32", 1)
     for given in ("float32", "float16"):
         recipe = small(precision=given)
         assert with_precision(recipe, None, ALONE) is recipe
@@ -78,7 +78,9 @@ def test_a_run_keeps_its_precision_on_another_processor(processor, tmp_path):
 
 
 def test_threads_are_the_cores_unless_given_and_old_runs_stay_readable(tmp_path):
-    given = ("--data", "digits", "--epochs", 1, "--batch-size", 1000, "--no-tensorboard", "--monitor-every", 0)
+    narrow = ("--arch", "resnet10-half-16", "--stem", "cifar-stride-2", "--image-size", 16, "--batch-size", 8)
+    photos = write_images(tmp_path / "photos", 8)
+    given = ("--preset", "cifar10", "--data", photos, *narrow, "--epochs", 1, "--device", "cpu", "--no-tensorboard")
     made = CliRunner().invoke(main, ["bridge", "pretrain", *map(str, given), "--out", str(tmp_path / "new")])
     assert made.exit_code == 0, made.stderr
     config = json.loads((tmp_path / "new" / "config.json").read_text())
