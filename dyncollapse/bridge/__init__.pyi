@@ -4,9 +4,10 @@ from .data.images import Data, open_data
 from .data.pixels import Unreadable
 from .data.skipped import Skipped
 from .evaluation.check_pictures import draw_check, plot_d0, plot_relative_spectra
+from .evaluation.check_rows import check_recipes
+from .evaluation.check_runs import finish_run, run_check
 from .evaluation.depth import StageRank, ranks_by_depth
 from .evaluation.diagnose import Adjacent, DiagnosedSpaces, adjacent_layers, diagnose_spaces
-from .evaluation.digits_check import check_recipes, finish_run, run_check
 from .evaluation.embed import Embedded, embed
 from .evaluation.load import LoadedEncoder, load_encoder
 from .evaluation.paper_tables import compare

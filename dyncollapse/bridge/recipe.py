@@ -204,8 +204,11 @@ class Recipe:
         high=MOST_EPOCHS,
         unset="a tenth of the epochs",
     )
-    precision: Precision = setting(
-        "bfloat16", "Precision of the network; the loss is always computed in float32.", group="run"
+    precision: Precision | None = setting(
+        None,
+        "Precision of the network; the loss is always computed in float32.",
+        group="run",
+        unset="bfloat16 on GPUs and on processors that compute in it (AMX, AVX512_BF16), else float32",
     )
     seed: Whole = setting(0, "Seed of weights, batches and views.", group="run", low=0, high=MOST_SEED)
     device: Text = setting(
@@ -223,7 +226,15 @@ class Recipe:
         low=0,
         high=MOST_WORKERS,
     )
-    threads: Whole = setting(1, "CPU threads of each process.", group="run", unit="threads", low=1, high=MOST_WORKERS)
+    threads: Whole | None = setting(
+        None,
+        "CPU threads of each process.",
+        group="run",
+        unit="threads",
+        low=1,
+        high=MOST_WORKERS,
+        unset="the usable cores, shared by the processes on this machine",
+    )
     compile: bool = setting(False, "Compile the encoder with torch.compile.", group="run")
     deterministic: bool = setting(
         False, "Use only kernels that give the same bits every time, also on a GPU; slower.", group="run"
@@ -296,6 +307,7 @@ SETTINGS_OF_PRESETS: dict[str, dict[str, Any]] = {
         "lr": 0.3,
         "weight_decay": 1e-4,
         "precision": "float32",
+        "threads": 1,  # the same numbers whatever the number of cores
         "device": "cpu",
         "workers": 0,
         "log_every": 20,

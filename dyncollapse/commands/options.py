@@ -1,6 +1,7 @@
 """Settings of records as options of commands, and the types that options share."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
 from pathlib import Path
@@ -92,7 +93,35 @@ class Between(click.ParamType):
         return number
 
 
-NUMBER, WHOLE = _Number(), _WholeNumber()
+class _Span(click.ParamType):
+    """A span of time, as 90s, 40m or 2h; a plain number counts minutes. It is returned in seconds."""
+
+    name = words = "a time, as 90s, 40m or 2h"
+    units = MappingProxyType({"s": 1.0, "m": 60.0, "h": 3600.0})
+    most = 168.0  # hours: a week
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002
+        return "TIME"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        """Return the seconds."""
+        if isinstance(value, float):
+            return value
+        name, text = "" if parameter is None else max(parameter.opts, key=len), str(value).strip().lower()
+        unit = self.units.get(text[-1:], self.units["m"])
+        number = text[:-1] if text[-1:] in self.units else text
+        # Digits and a point alone: float() also takes nan, inf, 1e9 and 1_0.
+        if not re.fullmatch(r"[+-]?(?:[0-9]{1,9}\.?[0-9]{0,9}|\.[0-9]{1,9})", number):
+            raise click.UsageError(f"{name} is {quoted(value)}; it takes {self.words}", context)
+        seconds = float(number) * unit
+        if not 0 < seconds <= self.most * self.units["h"]:
+            raise click.UsageError(
+                f"{name} is {quoted(value)}; it must be above 0 and at most {self.most:.0f}h", context
+            )
+        return seconds
+
+
+NUMBER, WHOLE, SPAN = _Number(), _WholeNumber(), _Span()
 TYPES: dict[type, click.ParamType] = {int: WHOLE, float: NUMBER, Path: click.Path(path_type=Path)}
 # Ranges of options outside of records, equal to those of the records' settings.
 THREADS, EPOCHS = Between(WHOLE, 1, MOST_WORKERS), Between(WHOLE, 1, MOST_EPOCHS)

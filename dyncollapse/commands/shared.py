@@ -29,6 +29,9 @@ class OneLineErrors(HelpPage, click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command line as click does, but report errors in one line."""
         kwargs["standalone_mode"] = False
+        # Read when PyTorch is imported. Threads that spin while they wait for each other take the cores from other
+        # processes and from each other: on a busy machine two threads were up to forty times slower than one.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         for stream in (sys.stdout, sys.stderr):  # escape what the terminal's encoding lacks, as ± in ASCII
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
@@ -122,12 +125,12 @@ def _quiet_libraries() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def use_machine(name: str, threads: int, workers: int = 0) -> None:
+def use_machine(name: str, threads: int | None, workers: int = 0) -> None:
     """Set up this process: the threads of PyTorch and NumPy, and the C library's allocator.
 
     Args:
         name: The device, cpu, cuda or cuda:N.
-        threads: CPU threads of single operations.
+        threads: CPU threads of single operations; None for this process's share of the usable cores.
         workers: Worker processes that will run beside this one.
 
     Raises:
@@ -135,7 +138,7 @@ def use_machine(name: str, threads: int, workers: int = 0) -> None:
     """
     import torch  # here, because pages of help start without it
 
-    from dyncollapse.runtime.process import check_count, recycle_freed_memory, use_threads
+    from dyncollapse.runtime.process import check_count, core_share, recycle_freed_memory, use_threads
 
     offered = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     offered += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
@@ -145,7 +148,7 @@ def use_machine(name: str, threads: int, workers: int = 0) -> None:
         raise SettingError(f"`device` is {quoted(name)}{origin}; this machine offers {', '.join(offered)}; {choose}")
     check_count("threads", threads)
     check_count("workers", workers, least=0)
-    use_threads(threads)
+    use_threads(core_share() if threads is None else threads)
     recycle_freed_memory()
 
 

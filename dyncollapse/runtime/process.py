@@ -136,6 +136,25 @@ def cores() -> int:
     return min(allowed, max(1, int(task))) if task.isdecimal() else allowed
 
 
+def core_share(processes: int | None = None) -> int:
+    """Cores for each of several processes that share this machine, at least 1.
+
+    Args:
+        processes: Their number; None for the processes that torchrun started here, and 1 without torchrun.
+
+    Returns:
+        The usable cores over `processes`, rounded down.
+
+    Examples:
+        >>> core_share(1) == cores(), core_share(10**6)
+        (True, 1)
+    """
+    if processes is None:
+        started = os.environ.get("LOCAL_WORLD_SIZE", "")  # torchrun sets it
+        processes = int(started) if started.isdecimal() else 1
+    return max(1, cores() // max(1, processes))
+
+
 def check_count(name: str, count: int | None, least: int = 1) -> None:
     """Refuse a number of threads or processes that this machine cannot use.
 

@@ -163,7 +163,9 @@ def test_backticks_of_a_file_are_no_parameters(tmp_path):
 
 
 def test_images_are_refused_by_the_setting_that_names_them(tmp_path):
-    with pytest.raises(SettingError, match=r"^data nowhere is no folder; give a folder of images, or digits") as error:
+    with pytest.raises(
+        SettingError, match=r"^data nowhere is no folder; give a folder of images, cifar10, or digits"
+    ) as error:
         open_data("nowhere")
     assert error.value.as_options().startswith("--data nowhere is no folder")
     images = open_data(str(write_images(tmp_path / "photos", 3))).train

@@ -40,7 +40,7 @@ def test_headings_are_the_groups_of_the_settings():
     assert headings(page("bridge pretrain")) == [
         *("Data", "Augmentation", "Encoder", "Projector", "Loss", "Optimisation", "Run", *LAST)
     ]
-    assert headings(page("bridge check")) == ["Digits", "Scale", "Output", *LAST]
+    assert headings(page("bridge check")) == ["Images", "Runs", "Scale", "Output", *LAST]
     assert headings(page("collect")) == ["Options", *LAST]
     assert headings(page("")) == ["Options", "Commands", *LAST]
 

@@ -35,8 +35,10 @@ PARTS = {
     "bridge.real_scale.report.PARTS": "parts that fail, die and hang, and more time for the real ones",
     "bridge.real_scale.throughput.VARIANTS": "two networks of four: pretending a GPU is slow",
     "bridge.real_scale.cifar.ORDER": "two rows of nine: pretending a GPU is slow",
-    "bridge.evaluation.digits_check.SHORT_HEADS": "two rows: each is trained",
-    "bridge.evaluation.digits_check.SHORT_SUBVECTORS": "one row: each is trained",
+    "bridge.evaluation.check_rows.SHORT_HEADS": "two rows: each is trained",
+    "bridge.evaluation.check_rows.SHORT_SUBVECTORS": "one row: each is trained",
+    "bridge.evaluation.check_plan.SHORT_HEADS": "two rows: each is trained",
+    "bridge.evaluation.check_plan.SMALL": "a narrow encoder: the real ones take seconds for each run's spectra",
     "commands.verify.CLAIMS": "claims that fail, err and are interrupted; none of the real ones does",
 }
 MACHINE = {

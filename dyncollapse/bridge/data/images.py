@@ -1,11 +1,16 @@
 """Open a set of images by name: an image folder, torchvision's CIFAR-10, or scikit-learn's digits."""
 
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
+from http.client import HTTPException
 from pathlib import Path
+from tarfile import TarError
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -15,10 +20,12 @@ from dyncollapse.bridge.data.image_folders import ImageFolder, find_splits, in_w
 from dyncollapse.bridge.data.image_sets import NO_CLASS, FolderImages, HeldImages, Images, labelled
 from dyncollapse.bridge.data.pixels import Unreadable, quiet_decoders
 from dyncollapse.bridge.data.skipped import Skipped
-from dyncollapse.runtime.files import printable, unmarked
+from dyncollapse.runtime.files import first_line, printable, unmarked
 from dyncollapse.runtime.settings import NAMED, SettingError
 
 CIFAR = "cifar-10-batches-py"
+CIFAR_NAME, CIFAR_SIZE = "cifar10", "170 MB"
+PATIENCE = 5.0  # seconds without an answer after which a download fails
 # The last 500 of the 1797 digits are for testing. The set is ordered by writer, so these are by other people.
 DIGITS_TEST = 500
 
@@ -95,11 +102,12 @@ def _to_stderr(text: str) -> None:
 
 
 def open_data(name: str, tell: Callable[[str], object] = _to_stderr) -> Data:
-    """Open a set of images: scikit-learn's digits, a folder with torchvision's CIFAR-10, or an image folder.
+    """Open a set of images: scikit-learn's digits, torchvision's CIFAR-10, or an image folder.
 
     Args:
-        name: The word digits, or a folder. An image folder holds one folder per class, or images without classes; or
-            it holds train/ and val/ (or test/), each of which is such a folder.
+        name: The word digits; the word cifar10, which is downloaded once into `cache_folder()` unless a folder has that
+            name; or a folder, which may be torchvision's of CIFAR-10. An image folder holds one folder per class, or
+            images without classes; or it holds train/ and val/ (or test/), each of which is such a folder.
         tell: Called with one line if something in an image folder is skipped (see docs/how-to/train-encoders.md). The
             line names the setting `data` in backticks.
 
@@ -107,7 +115,7 @@ def open_data(name: str, tell: Callable[[str], object] = _to_stderr) -> Data:
         Training images, and test images if there are any.
 
     Raises:
-        SettingError: If `name` is no folder.
+        SettingError: If `name` is no folder, or if CIFAR-10 cannot be downloaded.
         ValueError: If a folder holds no images, or if train/ and val/ have different classes.
 
     Examples:
@@ -118,6 +126,8 @@ def open_data(name: str, tell: Callable[[str], object] = _to_stderr) -> Data:
     check_name(name)
     if name == "digits":
         return _digits()
+    if _is_cifar(name):
+        return _downloaded(tell)
     if os.path.isdir(os.path.join(name, CIFAR)):
         return _cifar(Path(name))
     splits = find_splits(name)
@@ -135,8 +145,45 @@ def open_data(name: str, tell: Callable[[str], object] = _to_stderr) -> Data:
 
 def check_name(name: str) -> None:
     """Refuse what `open_data` could not open, without reading the folder. Raises SettingError."""
-    if name != "digits" and not os.path.isdir(name):
-        raise SettingError(f"`data` {unmarked(name) or '(empty)'} is no folder; give a folder of images, or digits")
+    if name != "digits" and not _is_cifar(name) and not os.path.isdir(name):
+        given = unmarked(name) or "(empty)"
+        raise SettingError(f"`data` {given} is no folder; give a folder of images, {CIFAR_NAME}, or digits")
+
+
+def cache_folder() -> Path:
+    """Where downloaded images are kept: dyncollapse in $XDG_CACHE_HOME, or in ~/.cache without that variable."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(given) if os.path.isabs(given) else Path.home() / ".cache") / "dyncollapse"
+
+
+def _is_cifar(name: str) -> bool:
+    return name == CIFAR_NAME and not os.path.isdir(name)
+
+
+def _downloaded(tell: Callable[[str], object]) -> Data:
+    """CIFAR-10 from the cache; torchvision downloads it and checks its published checksum the first time."""
+    from torchvision.datasets import CIFAR10
+
+    folder = cache_folder() / CIFAR_NAME
+    if not (folder / CIFAR).is_dir():
+        tell(f"`data` {CIFAR_NAME}: downloading {CIFAR_SIZE} from {CIFAR10.url} into {unmarked(str(folder))}")
+        patience = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(PATIENCE)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # Renamed when it is complete: no other process sees half of it.
+            with TemporaryDirectory(dir=folder, prefix=".download-") as scratch, redirect_stdout(sys.stderr):
+                CIFAR10(scratch, download=True)
+                with suppress(FileExistsError):  # another process was faster
+                    os.rename(Path(scratch) / CIFAR, folder / CIFAR)
+        except (OSError, RuntimeError, HTTPException, TarError, EOFError) as error:
+            raise SettingError(
+                f"`data` {CIFAR_NAME} is not in {unmarked(str(folder))} and cannot be downloaded "
+                f"({unmarked(first_line(error))}); unpack {CIFAR10.url} there, or give a folder of images"
+            ) from None
+        finally:
+            socket.setdefaulttimeout(patience)
+    return replace(_cifar(folder), title=CIFAR_NAME)
 
 
 def _labelled(part: ImageFolder, numbers: dict[str, int]) -> FolderImages:

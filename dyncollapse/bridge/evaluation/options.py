@@ -41,7 +41,7 @@ class EncoderOptions:
 
     checkpoint: Path = setting(REQUIRED, "Checkpoint file, or a run's folder.", group="encoder")
     data: Text | None = setting(
-        None, "Folder of images, or digits.", group="data", unset="the images that the run was trained on"
+        None, "Folder of images, cifar10, or digits.", group="data", unset="the images that the run was trained on"
     )
     augment: Augmentation | None = setting(
         None, "Augmentations that the encoder was trained with.", group="data", unset="by its `stem`"
@@ -96,7 +96,9 @@ class EncoderOptions:
         unset="nothing",
     )
     device: Text = setting("cpu", "cpu, cuda or cuda:N.", group="run", pattern=DEVICE, must=DEVICE_WORDS)
-    threads: Whole = setting(1, "CPU threads.", group="run", unit="threads", low=1, high=MOST_WORKERS)
+    threads: Whole | None = setting(
+        None, "CPU threads.", group="run", unit="threads", low=1, high=MOST_WORKERS, unset="the usable cores"
+    )
     workers: Whole = setting(
         0,
         "Worker processes that read images; 0 reads them in this process.",

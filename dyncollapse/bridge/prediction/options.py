@@ -136,7 +136,9 @@ class PredictOptions:
         "Train the linear encoder by SGD on the measured pairs, and compare it with the prediction.",
         group="training",
     )
-    threads: Whole = setting(1, "CPU threads.", group="run", unit="threads", low=1, high=MOST_WORKERS)
+    threads: Whole | None = setting(
+        None, "CPU threads.", group="run", unit="threads", low=1, high=MOST_WORKERS, unset="the usable cores"
+    )
     strict: bool = setting(False, "Stop at the first image that cannot be read, instead of skipping it.", group="run")
     seed: Whole = setting(0, "Seed of the images drawn, the views and the start.", group="run", low=0, high=MOST_SEED)
 

@@ -13,7 +13,8 @@ from dyncollapse.bridge.data.image_folders import folder_names
 from dyncollapse.bridge.data.image_sets import HeldImages
 from dyncollapse.bridge.data.images import CIFAR, Data, hold, open_data
 from dyncollapse.bridge.data.skipped import Skipped
-from dyncollapse.bridge.evaluation.digits_check import finish_run, table_recipes
+from dyncollapse.bridge.evaluation.check_rows import table_recipes
+from dyncollapse.bridge.evaluation.check_runs import finish_run
 from dyncollapse.bridge.evaluation.paper_tables import compare
 from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site
 from dyncollapse.bridge.real_scale.throughput import rates

@@ -3,13 +3,18 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from dyncollapse.bridge.recipe import Recipe
+from dyncollapse.bridge.recipe import Precision, Recipe
+from dyncollapse.bridge.training.distributed import Process, gather_values
+from dyncollapse.bridge.training.run_folder import CONFIG, read_run
 
 if TYPE_CHECKING:
     from timm.scheduler import CosineLRScheduler
@@ -85,6 +90,53 @@ def exact_float32() -> Iterator[None]:
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """Mixed precision if the recipe asks for it."""
-    dtype = getattr(torch, recipe.precision)
+    """Mixed precision if the recipe asks for it, or if it is unset and the device is faster with it."""
+    dtype = getattr(torch, recipe.precision or default_precision(device.type))
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+@cache
+def default_precision(device: str) -> Precision:
+    """The precision of a network for which none is given: bfloat16 where the device computes in it, else float32.
+
+    Other processors emulate bfloat16, which is slower than float32.
+
+    Args:
+        device: "cuda" or "cpu".
+
+    Returns:
+        The precision's name.
+
+    Examples:
+        >>> default_precision("cuda")
+        'bfloat16'
+    """
+    if device != "cpu":
+        return "bfloat16"
+    # torch has no public name for this in all of its versions; where one is missing, float32 is right, if not fastest.
+    asked = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return "bfloat16" if any(supported is not None and supported() for supported in asked) else "float32"
+
+
+def with_precision(recipe: Recipe, folder: Path, process: Process) -> Recipe:
+    """Set a precision that is not given: that of the run in a folder, else the default of the device.
+
+    A run keeps its precision wherever it is resumed.
+
+    Args:
+        recipe: The run's settings.
+        folder: The run's folder, which may be empty.
+        process: This process; all processes get the choice of the first.
+
+    Returns:
+        The settings with a precision.
+
+    Raises:
+        ValueError: If the folder's config.json cannot be read.
+    """
+    if recipe.precision is not None:
+        return recipe
+    chosen = default_precision(process.device.type)
+    if process.first and (folder / CONFIG).exists():
+        chosen = read_run(folder).recipe.precision or chosen
+    return replace(recipe, precision=gather_values(chosen, process.count)[0])

@@ -22,7 +22,7 @@ from dyncollapse.bridge.training.distributed import Process
 from dyncollapse.bridge.training.loop import LossDiverged as LossDiverged
 from dyncollapse.bridge.training.loop import Outputs, Progress, take_steps
 from dyncollapse.bridge.training.loop import Stopped as Stopped
-from dyncollapse.bridge.training.optimisation import chosen_kernels
+from dyncollapse.bridge.training.optimisation import chosen_kernels, with_precision
 from dyncollapse.bridge.training.run_folder import CONFIG, read_run
 from dyncollapse.bridge.training.trainer import Trainer, build_trainer
 from dyncollapse.bridge.training.training_log import LOG, MONITOR, TrainingLog
@@ -116,9 +116,9 @@ def train_in(
     """
     progress = progress or Progress()
     check_count("workers", recipe.workers, least=0)
-    data = limited(
-        data or open_data(recipe.data, progress.tell if process.first else lambda _text: None), recipe.images
-    )
+    data = data or open_data(recipe.data, progress.tell if process.first else lambda _text: None)
+    data = limited(data, recipe.images)
+    recipe = with_precision(recipe, folder, process)
     exhausted: TooBig | None = None
     try:
         with chosen_kernels(recipe), out_of_memory_raised():
@@ -216,6 +216,7 @@ def _write_config(trainer: Trainer, data: Data, images: Images, folder: Path) ->
                     "another run"
                 )
     content = {"recipe": trainer.recipe.as_dict(), "facts": facts, "processes": trainer.process.count}
+    content["threads"] = torch.get_num_threads()  # resumed with as many, the run ends with the same bits
     write_json(folder / CONFIG, content | {"versions": versions("timm", "torchvision", "scikit-learn")})
 
 
@@ -259,7 +260,8 @@ def same_run(old: Recipe, new: Recipe) -> None:
     Raises:
         SettingError: If they differ in a setting that the weights depend on.
     """
-    changed = {name: value for name, value in old.as_dict().items() if name not in FREE}
+    free = (*FREE, "precision") if new.precision is None else FREE  # a run keeps the precision that it chose
+    changed = {name: value for name, value in old.as_dict().items() if name not in free}
     for name, value in changed.items():
         if getattr(new, name) != value:
             raise SettingError(

@@ -1,7 +1,7 @@
 """One step of contrastive training, and the state that it changes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +15,7 @@ from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.training.checkpoints import Checkpoint
 from dyncollapse.bridge.training.collapse_monitor import SPACES
 from dyncollapse.bridge.training.distributed import Process, gather, gather_values, synchronise_norms
-from dyncollapse.bridge.training.optimisation import autocast, build_optimiser, build_schedule
+from dyncollapse.bridge.training.optimisation import autocast, build_optimiser, build_schedule, default_precision
 from dyncollapse.bridge.training.restoring import restore_states
 from dyncollapse.model.losses import ntxent
 from dyncollapse.runtime.settings import SettingError
@@ -147,7 +147,7 @@ def contrast(
     Args:
         network: The encoder, or its distributed or compiled wrapper.
         views: This process's two views of the same images.
-        recipe: Settings; used are temperature and precision.
+        recipe: Settings; used are temperature and precision, by default that of the device.
         process: This process.
 
     Returns:
@@ -194,6 +194,7 @@ def build_trainer(recipe: Recipe, process: Process, images: int, channels: int) 
         (10, 600)
     """
     process.share(recipe.batch_size)
+    recipe = replace(recipe, precision=recipe.precision or default_precision(process.device.type))
     if images < 2:
         few = f"`data` has {images} image to train on"
         raise SettingError(f"{few}; training needs at least 2, and as many as `batch_size`")

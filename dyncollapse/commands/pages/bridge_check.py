@@ -6,28 +6,34 @@ from pathlib import Path
 import click
 
 from dyncollapse.commands.help_pages import grouped_option, page
-from dyncollapse.commands.options import AS_JSON, EPOCHS, NUMBER, OUT, THREADS, WHOLE, Between
+from dyncollapse.commands.options import AS_JSON, EPOCHS, NUMBER, OUT, SPAN, THREADS, WHOLE, Between
 
-on_digits = partial(grouped_option, group="digits")
+images = partial(grouped_option, group="images")
+runs = partial(grouped_option, group="runs")
 at_scale = partial(grouped_option, group="scale")
 
 check = page(
     "dyncollapse.commands.bridge_check:check",
-    """Does the paper's comparison of projectors hold on digits?
+    """Does the paper's order of projectors hold on these images?
 
-    Trains a small ResNet on digits under every projector, probes and diagnoses each, and prints the results beside
-    the paper's. It needs no data and no GPU, and takes six minutes on two quiet cores. It saves a folder per run,
-    table.json, table.md and figures.png, small versions of the paper's Figures 2, 7b, 9 and 12. The same command
-    continues after Ctrl-C.
+    Trains an encoder under every projector, probes and diagnoses each, and prints the results beside the paper's. It
+    saves a folder per run, table.json, table.md and figures.png, small versions of the paper's Figures 2, 7b, 9 and
+    12. The same command continues after Ctrl-C.
+
+    Without --data it takes digits: no download, no GPU, six minutes on two quiet cores. With --data it measures
+    encoders for seconds, says which one, how many rows, seeds, epochs and images fit into the --budget, and keeps
+    that choice in check.json.
 
     --full asks another question: do the full-size computations run on one GPU, and how fast? It runs ResNet-50 at
     224 x 224, 50 000 embeddings and their covariances, 4096 toy networks, a resumed run and, given CIFAR-10, the
     rows of the tables. It saves report.json, summary.md and pictures, and exits with 1 when a part fails.
     """,
-    on_digits("--seeds", type=Between(WHOLE, 1, 100), help="Runs of each projector.  [3]"),
-    on_digits("--epochs", type=EPOCHS, help="Epochs of each run.  [30; 15 with --short]"),
-    on_digits("--short", is_flag=True, help="Only the projectors of Table 1, and fewer sub-vectors."),
-    on_digits("--workers", type=THREADS, help="Runs at a time, on one core each.  [the number of cores]"),
+    images("--data", help="cifar10, which is downloaded once, or a folder with train/CLASS/*.jpg and test/.  [digits]"),
+    images("--budget", type=SPAN, help="With --data: time for the whole check, as 90s, 40m or 2h.  [40m]"),
+    runs("--seeds", type=Between(WHOLE, 1, 100), help="Runs of each projector.  [digits: 3; --data: by the budget]"),
+    runs("--epochs", type=EPOCHS, help="Epochs of each run.  [digits: 30, or 15 with --short; --data: by the budget]"),
+    runs("--short", is_flag=True, help="Only the projectors of Table 1 and, on digits, fewer sub-vectors."),
+    runs("--workers", type=THREADS, help="Runs at a time, which share the cores.  [one on each core]"),
     at_scale("--full", is_flag=True, help="Check the full size on one device instead, part by part."),
     at_scale("--tiny", is_flag=True, help="As --full, with every part at toy size: about a minute on a CPU."),
     at_scale(
@@ -46,6 +52,6 @@ check = page(
     click.option("--out", type=OUT, help="Folder, new or of an earlier check.  [runs/check-NNNN]"),
     AS_JSON,
     surplus="name its folder with --out",
-    example="dyncollapse bridge check --seeds 1 --out runs/check",
+    example="dyncollapse bridge check --data cifar10 --budget 40m --out runs/check",
     topics=("collapse", "measures", "folders"),
 )

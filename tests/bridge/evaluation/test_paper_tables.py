@@ -19,7 +19,8 @@ from dyncollapse.bridge import (
     read_run,
     run_check,
 )
-from dyncollapse.bridge.evaluation.digits_check import SWEPT, is_done
+from dyncollapse.bridge.evaluation.check_rows import SWEPT
+from dyncollapse.bridge.evaluation.check_runs import is_done
 from dyncollapse.bridge.evaluation.paper_rows import ROWS
 from dyncollapse.bridge.evaluation.paper_tables import as_markdown, orders_as_markdown
 from dyncollapse.bridge.recipe import PROJECTORS

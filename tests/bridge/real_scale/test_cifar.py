@@ -6,7 +6,7 @@ import pytest
 from helpers.constants import set_constant
 from helpers.real_scale import site
 
-from dyncollapse.bridge.evaluation.digits_check import table_recipes
+from dyncollapse.bridge.evaluation.check_rows import table_recipes
 from dyncollapse.bridge.real_scale import cifar
 from dyncollapse.bridge.real_scale.scale import FULL
 from dyncollapse.bridge.training.loop import LossDiverged

@@ -13,7 +13,7 @@ from helpers.programs import refused
 from helpers.real_scale import call, site
 from matplotlib.image import imread
 
-from dyncollapse.bridge.evaluation.digits_check import table_recipes
+from dyncollapse.bridge.evaluation.check_rows import table_recipes
 from dyncollapse.bridge.real_scale import cifar, covariances, embedding, ensembles, report, throughput
 from dyncollapse.bridge.training.checkpoints import newest
 from dyncollapse.bridge.training.distributed import Process

@@ -1,22 +1,27 @@
-"""The check on digits: train every projector, probe and diagnose each run, and compare them with the paper."""
+"""The runs of the check: train, diagnose and probe each, several at a time."""
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dyncollapse.bridge.data.image_sets import Images
 from dyncollapse.bridge.data.images import Data, limited, open_data, some_images
+from dyncollapse.bridge.data.mapped_images import map_data, save_data
+from dyncollapse.bridge.evaluation.depth import ranks_by_depth
 from dyncollapse.bridge.evaluation.diagnose import diagnose_spaces
 from dyncollapse.bridge.evaluation.embed import VIEWS_OF_LOSS, embed
 from dyncollapse.bridge.evaluation.load import LoadedEncoder, from_recipe
 from dyncollapse.bridge.evaluation.probe import logistic_probe
-from dyncollapse.bridge.models.encoders import build_encoder, embedding_dim
-from dyncollapse.bridge.recipe import PROJECTORS, Recipe, resolve
+from dyncollapse.bridge.models.encoders import embedding_dim
+from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.training.distributed import Process
 from dyncollapse.bridge.training.loop import LossDiverged
 from dyncollapse.bridge.training.pretraining import pretrain, same_run
@@ -25,61 +30,21 @@ from dyncollapse.bridge.training.training_log import LOG, read_log
 from dyncollapse.runtime.dispatch import dispatch
 from dyncollapse.runtime.executors import local_workers
 from dyncollapse.runtime.files import write_json
-from dyncollapse.runtime.process import recycle_freed_memory, torch_threads
+from dyncollapse.runtime.process import check_count, core_share, cores, recycle_freed_memory, torch_threads
 
-# Epochs and seeds of each projector in the tables; then, for Fig. 12, sizes of DirectCLR's sub-vector, with one seed.
-EPOCHS, SEEDS = 30, 3
-SUBVECTORS = (4, 8, 64)
-SHORT_EPOCHS, SHORT_HEADS, SHORT_SUBVECTORS = 15, ("mlp", "linear", "none", "low-rank-diagonal"), (4, 64)
-SWEPT = "sweep-d0-"  # beginning of the names of the runs for Fig. 12
+IMAGES = ".images-"  # beginning of the name of the folder of images for the workers, which is removed at the end
 PAUSE = 1.0  # seconds between two reads of the runs' logs
 
 
-def check_recipes(seeds: int = SEEDS, *, short: bool = False, epochs: int | None = None) -> dict[str, Recipe]:
-    """Choose the runs of the check on digits.
+class _Job(NamedTuple):
+    """What a worker needs for a run; `images` is a folder of `save_data`, None to open the recipe's own data."""
 
-    Besides the paper's rows there is a linear projector with as many outputs as DirectCLR keeps dimensions. In the
-    paper these numbers differ, 128 and 360.
-
-    Args:
-        seeds: Runs of each projector.
-        short: Whether to leave out the ablations of Table 2.
-        epochs: Epochs of each run; None for 30, or 15 if `short`.
-
-    Returns:
-        Settings by the name of the run's folder.
-
-    Examples:
-        >>> list(check_recipes(seeds=1, short=True))
-        ['mlp-seed0', 'linear-seed0', 'none-seed0', 'low-rank-diagonal-seed0', 'sweep-d0-4', 'sweep-d0-64']
-    """
-    epochs = epochs or (SHORT_EPOCHS if short else EPOCHS)
-    common = {"data": "digits", "epochs": epochs, "monitor_every": 0, "tensorboard": False}
-    recipes: dict[str, Recipe] = {}
-    for seed in range(seeds):
-        heads = SHORT_HEADS if short else PROJECTORS
-        recipes |= {f"{name}-seed{seed}": r for name, r in table_recipes(common | {"seed": seed}, heads).items()}
-    for size in SHORT_SUBVECTORS if short else SUBVECTORS:
-        recipes[f"{SWEPT}{size}"] = resolve(common | {"method": "directclr", "d0": size})
-    return recipes
-
-
-def table_recipes(common: Mapping[str, object], heads: Sequence[str] = PROJECTORS) -> dict[str, Recipe]:
-    """Make a recipe for each row of the tables.
-
-    Args:
-        common: Settings that all of them share.
-        heads: Projectors. With all of PROJECTORS, the linear one that matches DirectCLR's d0 is added.
-
-    Returns:
-        Recipes by projector; the added one is "linear-matched".
-    """
-    recipes = {head: resolve({**common, "projector": head}) for head in heads}
-    if {"linear", "low-rank-diagonal"} <= recipes.keys() and len(heads) == len(PROJECTORS):
-        # As many outputs as DirectCLR keeps, which does not depend on the images' channels.
-        d0 = embedding_dim(build_encoder(recipes["low-rank-diagonal"], 1))
-        recipes["linear-matched"] = resolve({**common, "projector": "linear", "out_dim": d0})
-    return recipes
+    name: str
+    recipe: Recipe
+    folder: Path
+    images: Path | None
+    most: int | None
+    threads: int
 
 
 def run_check(
@@ -87,16 +52,21 @@ def run_check(
     recipes: dict[str, Recipe],
     workers: int | None = None,
     progress: Callable[[int, int], object] | None = None,
+    *,
+    data: Data | None = None,
+    most: int | None = None,
 ) -> dict[str, str]:
-    """Train, diagnose and probe runs, several at a time on one thread each.
+    """Train, diagnose and probe runs, several at a time, which share the cores.
 
     Finished runs are skipped; unfinished ones continue from their last checkpoint.
 
     Args:
         folder: Gets a folder for each run.
         recipes: Settings by the name of the run's folder, as from `check_recipes`.
-        workers: Runs at a time; None for the number of cores.
+        workers: Runs at a time; None for the number of cores, or of runs if there are fewer.
         progress: Called with the steps that were taken and the steps in all.
+        data: The images of all recipes, in memory; None to let each run open those that its recipe names.
+        most: Number of training images for diagnosis and probe; None for all.
 
     Returns:
         One line on each run that failed, by its name.
@@ -105,7 +75,7 @@ def run_check(
         ValueError: If `folder` holds a run of another recipe under one of these names.
 
     Examples:
-        >>> from dyncollapse.bridge import find_runs
+        >>> from dyncollapse.bridge import find_runs, resolve
         >>> recipe = resolve({"data": "digits", "projector": "none", "epochs": 1, "batch_size": 648, "lr": 0.01})
         >>> run_check(Path("runs"), {"none": recipe}, workers=1)
         {}
@@ -113,21 +83,36 @@ def run_check(
         >>> run.finished, run.facts["steps"], run.top1() > 10
         (True, 2, True)
     """
+    check_begun(folder, recipes)
+    check_count("workers", workers)
+    left = [name for name in recipes if not is_done(folder / name)]
+    at_hand = local_workers(max(1, min(workers or cores(), len(left))))
+    total = _steps(recipes, data)
+    failures: dict[str, str] = {}
+    alone = at_hand.count == 1  # needs no other process
+    with _shared(None if alone or not left else data, folder) as images, _reported(folder, recipes, total, progress):
+        threads = core_share(at_hand.count)
+        packs = [[_Job(name, recipes[name], folder / name, images, most, threads)] for name in left]
+        results = ((pack, _finish(pack, data)) for pack in packs) if alone else dispatch(_finish, packs, at_hand)
+        for pack, outcome in results:
+            if outcome:
+                failures[pack[0].name] = str(outcome)
+    return failures
+
+
+def check_begun(folder: Path, recipes: Mapping[str, Recipe]) -> None:
+    """Check that the runs in a folder are those of these recipes.
+
+    Args:
+        folder: The folder of the check.
+        recipes: Settings by the name of the run's folder.
+
+    Raises:
+        ValueError: If a run began with another recipe, or cannot be read.
+    """
     for name, recipe in recipes.items():
         if (folder / name / CONFIG).exists():
             same_run(read_run(folder / name).recipe, recipe)
-    total = sum(map(_steps, recipes.values()))
-    left = [name for name in recipes if not is_done(folder / name)]
-    failures: dict[str, str] = {}
-    packs = [[(name, recipes[name], folder / name)] for name in left]
-    at_hand = local_workers(workers)
-    with _progress_reported(folder, recipes, total, progress):
-        # One at a time needs no other process.
-        results = ((pack, _finish(pack)) for pack in packs) if at_hand.count == 1 else dispatch(_finish, packs, at_hand)
-        for pack, outcome in results:
-            if outcome:
-                failures[pack[0][0]] = str(outcome)
-    return failures
 
 
 def finish_run(recipe: Recipe, folder: Path, data: Data | None = None, most: int | None = None) -> None:
@@ -144,6 +129,7 @@ def finish_run(recipe: Recipe, folder: Path, data: Data | None = None, most: int
         LossDiverged: As `pretrain`.
 
     Examples:
+        >>> from dyncollapse.bridge import resolve
         >>> recipe = resolve({"data": "digits", "method": "directclr", "epochs": 1, "batch_size": 648, "lr": 0.01})
         >>> finish_run(recipe, Path("direct"), most=300)
         >>> sorted(path.name for path in Path("direct").glob("*.json"))
@@ -158,7 +144,8 @@ def finish_run(recipe: Recipe, folder: Path, data: Data | None = None, most: int
         # Diagnose two augmented views, as the loss saw them; probe plain images.
         if not (folder / DIAGNOSIS).exists():
             pairs = embed(pretrained, images, scratch, views=VIEWS_OF_LOSS, device=recipe.device)
-            diagnosed = diagnose_spaces(pairs, encoder, VIEWS_OF_LOSS)
+            depth = tuple(ranks_by_depth(pretrained, images, device=recipe.device))
+            diagnosed = replace(diagnose_spaces(pairs, encoder, VIEWS_OF_LOSS), depth=depth)
             config = {"split": "train", "views": VIEWS_OF_LOSS}
             write_json(folder / DIAGNOSIS, diagnosed.as_values() | {"config": config})
         train, test = (_representations(pretrained, part, scratch) for part in (images, data.split("test")))
@@ -187,24 +174,42 @@ def is_done(folder: Path) -> bool:
     return run.finished and run.top1() is not None and not subvector
 
 
-def _finish(pack: Sequence[tuple[str, Recipe, Path]]) -> str:
+def _finish(pack: Sequence[_Job], data: Data | None = None) -> str:
     """Finish runs in a worker; return one line on what went wrong, or an empty one."""
     recycle_freed_memory()
     try:
-        with torch_threads(1):
-            for _, recipe, folder in pack:
-                finish_run(recipe, folder)
+        for job in pack:
+            with torch_threads(job.recipe.threads or job.threads):
+                finish_run(job.recipe, job.folder, data if job.images is None else map_data(job.images), job.most)
     except (ValueError, LossDiverged, OSError) as error:
         return str(error)
     return ""
 
 
-def _steps(recipe: Recipe) -> int:
-    return recipe.epochs * ((recipe.images or len(open_data(recipe.data).train)) // recipe.batch_size)
+def _steps(recipes: Mapping[str, Recipe], data: Data | None) -> int:
+    """Steps of all runs together."""
+    sizes = {recipe.data: 0 for recipe in recipes.values()}
+    sizes = {name: len((data or open_data(name)).train) for name in sizes}
+    return sum(
+        recipe.epochs * ((recipe.images or sizes[recipe.data]) // recipe.batch_size) for recipe in recipes.values()
+    )
 
 
 @contextmanager
-def _progress_reported(
+def _shared(data: Data | None, folder: Path) -> Iterator[Path | None]:
+    """Write images for the workers, each of which would read all files again, until the context ends."""
+    if data is None:
+        yield None
+        return
+    for left in folder.glob(f"{IMAGES}*"):  # of a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=IMAGES) as scratch:
+        yield save_data(data, Path(scratch))
+
+
+@contextmanager
+def _reported(
     folder: Path, recipes: dict[str, Recipe], total: int, progress: Callable[[int, int], object] | None
 ) -> Iterator[None]:
     """Report the steps of all runs from their logs until the context ends."""

@@ -1,0 +1,59 @@
+"""The rows of the check: a recipe for each projector and seed, as in the paper's Tables 1 and 2."""
+
+from collections.abc import Mapping, Sequence
+
+from dyncollapse.bridge.models.encoders import build_encoder, embedding_dim
+from dyncollapse.bridge.recipe import PROJECTORS, Recipe, resolve
+
+# Epochs and seeds of each projector in the tables; then, for Fig. 12, sizes of DirectCLR's sub-vector, with one seed.
+EPOCHS, SEEDS = 30, 3
+SUBVECTORS = (4, 8, 64)
+SHORT_EPOCHS, SHORT_HEADS, SHORT_SUBVECTORS = 15, ("mlp", "linear", "none", "low-rank-diagonal"), (4, 64)
+SWEPT = "sweep-d0-"  # beginning of the names of the runs for Fig. 12
+
+
+def check_recipes(seeds: int = SEEDS, *, short: bool = False, epochs: int | None = None) -> dict[str, Recipe]:
+    """Choose the runs of the check on digits.
+
+    Besides the paper's rows there is a linear projector with as many outputs as DirectCLR keeps dimensions. In the
+    paper these numbers differ, 128 and 360.
+
+    Args:
+        seeds: Runs of each projector.
+        short: Whether to leave out the ablations of Table 2.
+        epochs: Epochs of each run; None for 30, or 15 if `short`.
+
+    Returns:
+        Settings by the name of the run's folder.
+
+    Examples:
+        >>> list(check_recipes(seeds=1, short=True))
+        ['mlp-seed0', 'linear-seed0', 'none-seed0', 'low-rank-diagonal-seed0', 'sweep-d0-4', 'sweep-d0-64']
+    """
+    epochs = epochs or (SHORT_EPOCHS if short else EPOCHS)
+    common = {"data": "digits", "epochs": epochs, "monitor_every": 0, "tensorboard": False}
+    recipes: dict[str, Recipe] = {}
+    for seed in range(seeds):
+        heads = SHORT_HEADS if short else PROJECTORS
+        recipes |= {f"{name}-seed{seed}": r for name, r in table_recipes(common | {"seed": seed}, heads).items()}
+    for size in SHORT_SUBVECTORS if short else SUBVECTORS:
+        recipes[f"{SWEPT}{size}"] = resolve(common | {"method": "directclr", "d0": size})
+    return recipes
+
+
+def table_recipes(common: Mapping[str, object], heads: Sequence[str] = PROJECTORS) -> dict[str, Recipe]:
+    """Make a recipe for each row of the tables.
+
+    Args:
+        common: Settings that all of them share.
+        heads: Projectors. With all of PROJECTORS, the linear one that matches DirectCLR's d0 is added.
+
+    Returns:
+        Recipes by projector; the added one is "linear-matched".
+    """
+    recipes = {head: resolve({**common, "projector": head}) for head in heads}
+    if {"linear", "low-rank-diagonal"} <= recipes.keys() and len(heads) == len(PROJECTORS):
+        # As many outputs as DirectCLR keeps, which does not depend on the images' channels.
+        d0 = embedding_dim(build_encoder(recipes["low-rank-diagonal"], 1))
+        recipes["linear-matched"] = resolve({**common, "projector": "linear", "out_dim": d0})
+    return recipes

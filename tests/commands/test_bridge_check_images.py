@@ -1,0 +1,161 @@
+"""`bridge check --data --budget` on small folders: one whole check, its resumption, and what is refused."""
+
+import json
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from helpers.bridge import write_images
+from helpers.constants import set_constant
+from helpers.programs import refused
+from PIL import Image
+
+from dyncollapse.bridge import open_data
+from dyncollapse.bridge.data.images import CIFAR, cache_folder
+from dyncollapse.commands.main import main
+
+NARROW = (("resnet10-half-16", "cifar-stride-2", None),)
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, ["bridge", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for number, split in enumerate(("train", "test")):
+        write_images(folder / split, 20 - 8 * number, size=(20, 18), seed=number)
+    return folder
+
+
+def test_small_check_of_own_images_says_what_it_trains_and_continues(photos, tmp_path, monkeypatch):
+    set_constant(monkeypatch, "bridge.evaluation.check_plan.SMALL", NARROW)
+    set_constant(monkeypatch, "bridge.evaluation.check_rows.SHORT_HEADS", ("none", "linear"))
+    set_constant(monkeypatch, "bridge.evaluation.check_plan.SHORT_HEADS", ("none", "linear"))
+    out = tmp_path / "check"
+    asked = ["check", "--data", photos, "--budget", "8m", "--short", "--seeds", 1, "--epochs", 2, "--workers", 1]
+    result = call(*asked, "--out", out, "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert [row["row"] for row in found["rows"]] == ["linear, 1 layer", "none"]
+    assert all(0 <= row["top1"] <= 100 for row in found["rows"])
+    assert found["failures"] == {}
+    assert {path.name for path in out.iterdir()} == {
+        *("check.json", "table.json", "table.md", "figures.png", "none-seed0", "linear-seed0")
+    }
+    said = result.stderr
+    assert "40 training and 24 test images of 2 classes, 18 pixels on the shorter side" in said
+    assert "measured: resnet10-half-16, stem cifar-stride-2, 18 x 18: " in said
+    assert "2 rows x 1 seed, 2 epochs of 40 images, batch 8" in said
+    assert "a row takes about" in said
+    # A run that is left is made again by the same command, which neither measures nor chooses.
+    kept = (out / "check.json").read_text()
+    (out / "none-seed0" / "probes.json").unlink()
+    again = call(*asked, "--out", out)
+    assert again.exit_code == 0, again.stderr
+    assert "measured" not in again.stderr
+    assert (out / "none-seed0" / "probes.json").exists()
+    assert (out / "check.json").read_text() == kept
+    # Another choice does not continue it, and a choice that was edited is not believed.
+    assert "--epochs is 3, but the check in" in refused(call(*asked, "--epochs", 3, "--out", out))
+    line = refused(call(*asked[:3], "--budget", "9m", *asked[5:], "--out", out))
+    assert "--budget is 540s, but the check in" in line
+    assert "began with 480s; give that, or name another folder" in line
+    assert "already holds files" in refused(call("check", "--short", "--out", out))
+    for content in ("{", "[]", kept.replace('"epochs": 2,\n  "images"', '"epochs": 1e9,\n  "images"'), kept[:200]):
+        (out / "check.json").write_text(content)
+        assert "check.json cannot be read (" in refused(call(*asked, "--out", out))
+    (out / "check.json").write_text(kept.replace('"resnet10-half-16"', '"resnet0"'))
+    assert "'resnet0'" in refused(call(*asked, "--out", out))
+
+
+def folder_of(path, classes=2, split=("train", "test"), count=20, size=(20, 18)):
+    for part in split:
+        for number in range(count):
+            inside = path / part / f"class{number % classes}" if classes else path / part
+            inside.mkdir(parents=True, exist_ok=True)
+            pixels = np.full((*size, 3), 10 * number % 256, dtype=np.uint8)
+            Image.fromarray(pixels).save(inside / f"{part}{number}.png")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        ({"split": ("train",)}, "has no test images; give a folder with train/ and val/ or test/"),
+        ({"classes": 0}, "have no classes, which a probe needs"),
+        ({"classes": 1}, "has training images of one class only; a probe needs two"),
+        ({"count": 30}, "has 30 training images; the check needs 32"),
+        ({"count": 40, "size": (60, 15)}, "has images of 15 pixels; the check's encoders halve the side four times"),
+    ],
+    ids=["no test split", "no classes", "one class", "few images", "small images"],
+)
+def test_images_that_cannot_be_checked_are_refused(images, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = refused(call("check", "--data", folder_of(tmp_path / "photos", **images), "--budget", "1h"))
+    assert words in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_budget_below_one_epoch_says_what_would_do(photos, tmp_path, monkeypatch):
+    set_constant(monkeypatch, "bridge.evaluation.check_plan.SMALL", NARROW)
+    monkeypatch.chdir(tmp_path)
+    last = refused(call("check", "--data", photos, "--budget", "1s"))
+    assert last.startswith("dyncollapse: --budget 1 s is too short: 4 runs of 1 epoch on 40 images take about ")
+    assert last.rpartition("give --budget ")[2].removesuffix("m").isdecimal()
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("0", "--budget is '0'; it must be above 0 and at most 168h"),
+        ("-1", "--budget is '-1'; it must be above 0"),
+        ("1e9h", "--budget is '1e9h'; it takes a time, as 90s, 40m or 2h"),
+        ("169h", "--budget is '169h'; it must be above 0 and at most 168h"),
+        ("99999999h", "at most 168h"),
+        *((text, "it takes a time, as 90s, 40m or 2h") for text in ("nan", "inf", "abc", "", "m", "1_0", "٣m", "2d")),
+    ],
+)
+def test_a_budget_that_is_no_time_is_refused(value, words, photos):
+    assert words in refused(call("check", "--data", photos, "--budget", value))
+
+
+def test_digits_have_no_budget_and_unknown_names_no_images():
+    assert "--budget is for images of your own" in refused(call("check", "--budget", "40m"))
+    assert "--budget is for images of your own" in refused(call("check", "--data", "digits", "--budget", "40m"))
+    line = refused(call("check", "--data", "/nowhere", "--budget", "40m"))
+    assert "--data /nowhere is no folder; give a folder of images, cifar10, or digits" in line
+    line = refused(call("check", "--full", "--data", "digits", "--budget", "2"))
+    assert line.startswith("dyncollapse: --data, --budget: only for the check of projectors; drop it")
+
+
+def test_cifar10_is_downloaded_once_and_refused_in_one_line_without_a_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "dyncollapse"
+    asked = []
+
+    def no_network(dataset):
+        asked.append(dataset.root)
+        raise URLError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.download", no_network)
+    lines = []
+    with pytest.raises(ValueError, match=r"cifar10 is not in .*cannot be downloaded \(.*no network.*; unpack https://"):
+        open_data("cifar10", lines.append)
+    assert len(asked) == len(lines) == 1
+    assert "downloading 170 MB from https://" in lines[0]
+    assert not list((tmp_path / "dyncollapse" / "cifar10").iterdir())
+    assert "cannot be downloaded" in refused(call("check", "--data", "cifar10", "--budget", "40m"))
+    # What is in the cache is not downloaded again, and read with torchvision's checks.
+    (tmp_path / "dyncollapse" / "cifar10" / CIFAR).mkdir()
+    with pytest.raises(ValueError, match="is damaged or incomplete"):
+        open_data("cifar10", lines.append)
+    assert len(asked) == 2
+    # A folder of that name is an image folder.
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "cifar10", 2)
+    assert torch.equal(open_data("cifar10").train.labels, torch.tensor([0, 0, 1, 1]))
