@@ -27,7 +27,7 @@ RATE = 0.12
 PROBED, LEAST_TESTED = 10_000, 2_000
 # Seconds of a run besides its steps: start, spectra of both spaces, and per probed image the logistic regression. Then
 # the share of the time that is left for what a measurement of seconds cannot know. Rules of thumb.
-BESIDES, PER_PROBED, ROOM = 12.0, 2e-3, 1.15
+BESIDES, PER_PROBED, ROOM = 8.0, 2e-3, 1.15
 # Embedding in float32 takes at most as long as training on a third as many pairs in bfloat16: forwards only, one view.
 EMBEDS = 3.0
 SAVED_EVERY = 60.0  # seconds between checkpoints, which a kill may lose
