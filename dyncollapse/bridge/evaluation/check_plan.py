@@ -63,13 +63,19 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Supply:
-    """The images: how many there are, the side of the views, and seconds to read one on all cores."""
+    """The images: how many there are and fit into memory, the side of the views, seconds to read one on all cores."""
 
     data: str
     train: int
     test: int
     side: int
     reading: float = 0.0
+    room: int | None = None
+
+    @property
+    def usable(self) -> int:
+        """Training images that fit into memory, but at least as many as a check needs."""
+        return self.train if self.room is None else min(self.train, max(self.room, LEAST_IMAGES))
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,7 @@ class Wishes:
 
 
 Positive = Annotated[float, Meta(gt=0, le=1e12)]
+MOST_SEEDS = 100
 
 
 class Plan(TypedDict):
@@ -93,10 +100,10 @@ class Plan(TypedDict):
     stem: Name
     image_size: Size
     precision: Name
-    rows: list[Name]
-    seeds: Size
+    rows: Annotated[list[Name], Meta(min_length=1, max_length=len(PROJECTORS) + 1)]
+    seeds: Annotated[int, Meta(ge=1, le=MOST_SEEDS)]
     epochs: Size
-    images: Size
+    images: Annotated[int, Meta(ge=1, le=2**53)]
     batch_size: Size
     rate: Positive
     workers: Size
@@ -231,8 +238,8 @@ def _plan(encoder: Encoder, rate: float, supply: Supply, wishes: Wishes, design:
         rows=design.rows,
         seeds=design.seeds,
         epochs=design.epochs,
-        images=supply.train,
-        batch_size=batch_for(supply.train),
+        images=supply.usable,
+        batch_size=batch_for(supply.usable),
         rate=rate,
         workers=min(wishes.workers or cores(), design.runs),
         row_seconds=0.0,

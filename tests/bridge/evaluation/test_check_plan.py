@@ -89,9 +89,10 @@ def test_what_is_spent_is_no_longer_there():
     seeds=st.none() | st.integers(1, 5),
     epochs=st.none() | st.integers(1, 500),
     short=st.booleans(),
+    room=st.none() | st.integers(0, 10**6),
 )
-def test_every_plan_keeps_what_was_asked_for(budget, train, test, side, seeds, epochs, short):
-    supply = Supply("photos", train, test, side)
+def test_every_plan_keeps_what_was_asked_for(budget, train, test, side, seeds, epochs, short, room):
+    supply = Supply("photos", train, test, side, room=room)
     try:
         plan, _ = chosen(budget, supply, seeds=seeds, epochs=epochs, short=short)
     except BudgetTooSmall:
@@ -100,7 +101,8 @@ def test_every_plan_keeps_what_was_asked_for(budget, train, test, side, seeds, e
     assert plan["seeds"] == (seeds or plan["seeds"])
     assert plan["epochs"] == (epochs or plan["epochs"])
     assert 1 <= plan["epochs"] <= max(MOST_EPOCHS, epochs or 0)
-    assert plan["batch_size"] <= plan["images"] <= train
+    assert plan["batch_size"] <= plan["images"] <= supply.usable <= train
+    assert room is None or supply.usable <= max(room, LEAST_IMAGES)
     assert not short or plan["rows"] == [*SHORT_HEADS]
     assert plan["image_size"] <= side
 
