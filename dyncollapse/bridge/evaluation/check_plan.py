@@ -316,6 +316,11 @@ def plan_recipes(plan: Plan, data: str) -> dict[str, Recipe]:
     return recipes
 
 
+def pairs_a_second(rate: float) -> str:
+    """A rate in words, to three digits below 1000."""
+    return f"{rate:.0f} pairs/s" if rate >= 1000 else f"{rate:.3g} pairs/s"
+
+
 def plan_sentences(plan: Plan, supply: Supply, budget: float) -> list[str]:
     """What is trained and what it costs, in two lines."""
     batch, images = plan["batch_size"], plan["images"]
@@ -323,7 +328,7 @@ def plan_sentences(plan: Plan, supply: Supply, budget: float) -> list[str]:
     seeds, epochs = (f"{plan[name]} {name[:-1] if plan[name] == 1 else name}" for name in ("seeds", "epochs"))
     encoder = Encoder(plan["arch"], plan["stem"], plan["image_size"])
     return [
-        f"chosen: {encoder.title}, {plan['precision']}: {plan['rate']:.3g} pairs/s on all cores; "
+        f"chosen: {encoder.title}, {plan['precision']}: {pairs_a_second(plan['rate'])} on all cores; "
         f"{len(plan['rows'])} rows x {seeds}, {epochs} of {some}, batch {batch}",
         f"a row takes about {duration(plan['row_seconds'])}, {plan['workers']} at a time; all about "
         f"{duration(plan['seconds'])}, with a budget of {duration(budget)}",

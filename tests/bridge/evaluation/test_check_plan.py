@@ -125,3 +125,4 @@ def test_candidates_fit_the_images_and_recipes_follow_the_plan(side):
     one = recipes["none-seed0"]
     assert (one.batch_size, one.lr, one.epochs, one.precision) == (64, RATE / 4, plan["epochs"], "float32")
     assert "300 images, batch 64" in plan_sentences(plan, supply, HOUR)[0]
+    assert "1234 pairs/s on all cores" in plan_sentences({**plan, "rate": 1234.5}, supply, HOUR)[0]
