@@ -17,6 +17,7 @@ from dyncollapse.bridge.evaluation.check_plan import (
     Supply,
     Wishes,
     choose,
+    pairs_a_second,
     plan_recipes,
     plan_sentences,
     workers_for,
@@ -76,7 +77,7 @@ class OwnImages:
 
         def rate(encoder: Encoder) -> float:
             measured = pairs_per_second(encoder, self.sample, workers, seconds)
-            note(f"measured: {encoder.title}: {measured:.3g} pairs/s with {workers} at a time")
+            note(f"measured: {encoder.title}: {pairs_a_second(measured)} with {workers} at a time")
             return measured
 
         plan = choose(self.supply, self.wishes, rate, lambda: time.monotonic() - self.started)

@@ -65,7 +65,15 @@ def test_small_check_of_own_images_says_what_it_trains_and_continues(photos, tmp
     assert "--budget is 540s, but the check in" in line
     assert "began with 480s; give that, or name another folder" in line
     assert "already holds files" in refused(call("check", "--short", "--out", out))
-    for content in ("{", "[]", kept.replace('"epochs": 2,\n  "images"', '"epochs": 1e9,\n  "images"'), kept[:200]):
+    many = kept.replace('"seeds": 1,\n  "epochs": 2,\n  "images"', '"seeds": 9999999,\n  "epochs": 2,\n  "images"')
+    assert many != kept
+    for content in (
+        "{",
+        "[]",
+        kept.replace('"epochs": 2,\n  "images"', '"epochs": 1e9,\n  "images"'),
+        many,
+        kept[:200],
+    ):
         (out / "check.json").write_text(content)
         assert "check.json cannot be read (" in refused(call(*asked, "--out", out))
     (out / "check.json").write_text(kept.replace('"resnet10-half-16"', '"resnet0"'))

@@ -27,9 +27,10 @@ from dyncollapse.bridge.recipe import Recipe, resolve
 from dyncollapse.bridge.training.distributed import Process
 from dyncollapse.bridge.training.trainer import Trainer, build_trainer
 from dyncollapse.runtime.files import unmarked
-from dyncollapse.runtime.process import core_share, cores, torch_threads
+from dyncollapse.runtime.process import available_memory, core_share, cores, torch_threads
 from dyncollapse.runtime.settings import SettingError
 
+MEMORY = 0.3  # most of the free memory that images may take: runs need the rest
 SAMPLE = 256  # images whose size and reading time stand for all, and on which encoders are measured
 PAIRS_AT_ONCE = 64  # pairs in a batch that measures speed: per pair as fast as larger ones, on a CPU
 
@@ -66,7 +67,9 @@ def open_images(name: str, tell: Callable[[str], object]) -> tuple[Data, Supply,
     held = hold(sample, min(side, 128), Skipped(sample, tell=lambda _text: None), cores())
     reading = (time.perf_counter() - start) / len(sample)
     tests = 0 if data.test is None else len(data.test)
-    return data, Supply(name, len(data.train), tests, side, reading), held
+    free = available_memory()
+    room = None if free is None else int(MEMORY * free) // held.pixels[0].numel()
+    return data, Supply(name, len(data.train), tests, side, reading, room), held
 
 
 def _sides(images: Images) -> list[int]:

@@ -27,7 +27,7 @@ RATE = 0.12
 PROBED, LEAST_TESTED = 10_000, 2_000
 # Seconds of a run besides its steps: start, spectra of both spaces, and per probed image the logistic regression. Then
 # the share of the time that is left for what a measurement of seconds cannot know. Rules of thumb.
-BESIDES, PER_PROBED, ROOM = 12.0, 2e-3, 1.15
+BESIDES, PER_PROBED, ROOM = 8.0, 2e-3, 1.15
 # Embedding in float32 takes at most as long as training on a third as many pairs in bfloat16: forwards only, one view.
 EMBEDS = 3.0
 SAVED_EVERY = 60.0  # seconds between checkpoints, which a kill may lose
@@ -63,13 +63,19 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Supply:
-    """The images: how many there are, the side of the views, and seconds to read one on all cores."""
+    """The images: how many there are and fit into memory, the side of the views, seconds to read one on all cores."""
 
     data: str
     train: int
     test: int
     side: int
     reading: float = 0.0
+    room: int | None = None
+
+    @property
+    def usable(self) -> int:
+        """Training images that fit into memory, but at least as many as a check needs."""
+        return self.train if self.room is None else min(self.train, max(self.room, LEAST_IMAGES))
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,7 @@ class Wishes:
 
 
 Positive = Annotated[float, Meta(gt=0, le=1e12)]
+MOST_SEEDS = 100
 
 
 class Plan(TypedDict):
@@ -93,10 +100,10 @@ class Plan(TypedDict):
     stem: Name
     image_size: Size
     precision: Name
-    rows: list[Name]
-    seeds: Size
+    rows: Annotated[list[Name], Meta(min_length=1, max_length=len(PROJECTORS) + 1)]
+    seeds: Annotated[int, Meta(ge=1, le=MOST_SEEDS)]
     epochs: Size
-    images: Size
+    images: Annotated[int, Meta(ge=1, le=2**53)]
     batch_size: Size
     rate: Positive
     workers: Size
@@ -231,8 +238,8 @@ def _plan(encoder: Encoder, rate: float, supply: Supply, wishes: Wishes, design:
         rows=design.rows,
         seeds=design.seeds,
         epochs=design.epochs,
-        images=supply.train,
-        batch_size=batch_for(supply.train),
+        images=supply.usable,
+        batch_size=batch_for(supply.usable),
         rate=rate,
         workers=min(wishes.workers or cores(), design.runs),
         row_seconds=0.0,
@@ -309,6 +316,11 @@ def plan_recipes(plan: Plan, data: str) -> dict[str, Recipe]:
     return recipes
 
 
+def pairs_a_second(rate: float) -> str:
+    """A rate in words, to three digits below 1000."""
+    return f"{rate:.0f} pairs/s" if rate >= 1000 else f"{rate:.3g} pairs/s"
+
+
 def plan_sentences(plan: Plan, supply: Supply, budget: float) -> list[str]:
     """What is trained and what it costs, in two lines."""
     batch, images = plan["batch_size"], plan["images"]
@@ -316,7 +328,7 @@ def plan_sentences(plan: Plan, supply: Supply, budget: float) -> list[str]:
     seeds, epochs = (f"{plan[name]} {name[:-1] if plan[name] == 1 else name}" for name in ("seeds", "epochs"))
     encoder = Encoder(plan["arch"], plan["stem"], plan["image_size"])
     return [
-        f"chosen: {encoder.title}, {plan['precision']}: {plan['rate']:.3g} pairs/s on all cores; "
+        f"chosen: {encoder.title}, {plan['precision']}: {pairs_a_second(plan['rate'])} on all cores; "
         f"{len(plan['rows'])} rows x {seeds}, {epochs} of {some}, batch {batch}",
         f"a row takes about {duration(plan['row_seconds'])}, {plan['workers']} at a time; all about "
         f"{duration(plan['seconds'])}, with a budget of {duration(budget)}",

@@ -226,7 +226,7 @@ def _stored(recipe: Recipe, images: Images, tell: Callable[[str], object]) -> tu
     if recipe.pipeline == "memory":
         if not isinstance(images, HeldImages):
             tell(f"reading {len(images)} images into memory")
-        return hold(images, recipe.image_size, skipped, recipe.workers), skipped
+        return hold(images, recipe.image_size, skipped, max(recipe.workers, torch.get_num_threads())), skipped
     return images, skipped
 
 

@@ -89,9 +89,10 @@ def test_what_is_spent_is_no_longer_there():
     seeds=st.none() | st.integers(1, 5),
     epochs=st.none() | st.integers(1, 500),
     short=st.booleans(),
+    room=st.none() | st.integers(0, 10**6),
 )
-def test_every_plan_keeps_what_was_asked_for(budget, train, test, side, seeds, epochs, short):
-    supply = Supply("photos", train, test, side)
+def test_every_plan_keeps_what_was_asked_for(budget, train, test, side, seeds, epochs, short, room):
+    supply = Supply("photos", train, test, side, room=room)
     try:
         plan, _ = chosen(budget, supply, seeds=seeds, epochs=epochs, short=short)
     except BudgetTooSmall:
@@ -100,7 +101,8 @@ def test_every_plan_keeps_what_was_asked_for(budget, train, test, side, seeds, e
     assert plan["seeds"] == (seeds or plan["seeds"])
     assert plan["epochs"] == (epochs or plan["epochs"])
     assert 1 <= plan["epochs"] <= max(MOST_EPOCHS, epochs or 0)
-    assert plan["batch_size"] <= plan["images"] <= train
+    assert plan["batch_size"] <= plan["images"] <= supply.usable <= train
+    assert room is None or supply.usable <= max(room, LEAST_IMAGES)
     assert not short or plan["rows"] == [*SHORT_HEADS]
     assert plan["image_size"] <= side
 
@@ -123,3 +125,4 @@ def test_candidates_fit_the_images_and_recipes_follow_the_plan(side):
     one = recipes["none-seed0"]
     assert (one.batch_size, one.lr, one.epochs, one.precision) == (64, RATE / 4, plan["epochs"], "float32")
     assert "300 images, batch 64" in plan_sentences(plan, supply, HOUR)[0]
+    assert "1234 pairs/s on all cores" in plan_sentences({**plan, "rate": 1234.5}, supply, HOUR)[0]
