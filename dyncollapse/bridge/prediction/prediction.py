@@ -11,8 +11,8 @@ from dyncollapse.bridge.prediction.byol import as_rest_modes, byol_fates, byol_m
 from dyncollapse.bridge.prediction.directions import Directions, correlation_error
 from dyncollapse.bridge.prediction.fates import Correlations, Fates, bounded, fates_of
 from dyncollapse.diagnostics.shared_signal import family_margin
+from dyncollapse.theory.coupled_modes import along_directions, coupled_forces, effective_variances
 from dyncollapse.theory.limits import population_limit
-from dyncollapse.theory.mode_forces import ModeForces
 from dyncollapse.theory.rest_modes import RestModes, rest_modes
 
 STEP_SHARE = 0.1  # of the time in which the fastest direction changes by e: the default learning rate
@@ -107,8 +107,8 @@ def predict(
     """
     modes = (_byol if loss == "byol" else _by_gradient)(found, loss, encoder, start, alike)
     lr = encoder.lr or STEP_SHARE / max(modes.fastest, 1e-300)
-    along, steps = _along_directions(found, modes.rest, modes.times / lr)
     in_time, view_cov = modes.times / lr <= encoder.steps, found.measured.moments.view_cov
+    along, steps = along_directions(view_cov, modes.rest, found.frame.T @ found.vectors, modes.times / lr, LEVEL)
     filled = _spectrum(modes.rest, view_cov, in_time)
     return LossPrediction(
         loss,
@@ -138,13 +138,13 @@ def _by_gradient(found: Directions, loss: str, encoder: Encoder, start: Tensor |
     moments = found.measured.moments
     invariance = encoder.invariance if loss == "vcreg" else None
     rest = rest_modes(moments, loss, invariance=invariance, weight_decay=encoder.weight_decay, outputs=encoder.outputs)
-    limit = population_limit(moments, loss, invariance=invariance)
-    forces = _forces(found, rest, loss, limit.repulsion, encoder.weight_decay)
+    forces = coupled_forces(moments, rest, loss, invariance=invariance, weight_decay=encoder.weight_decay)
     begin = _start_variances(found, encoder, start, rest.directions)
     times = forces.learning_times((begin / forces.view_var).sqrt(), LEVEL)
     gamma = _correlations(found, rest.directions, by_product=loss in ("spectral", "barlow"), alike=alike)
     fates = fates_of(loss, rest.ratio, rest.variance, rest.room, gamma, 1.0 if invariance is None else invariance)
-    fastest = float(torch.linalg.eigvalsh(limit.growth).abs().max()) + encoder.weight_decay
+    growth = population_limit(moments, loss, invariance=invariance).growth
+    fastest = float(torch.linalg.eigvalsh(growth).abs().max()) + encoder.weight_decay
     return _Modes(rest, torch.where(rest.room, times, math.inf), fastest, fates)
 
 
@@ -180,58 +180,6 @@ def start_scale(found: Directions, encoder: Encoder) -> float:
     return START / math.sqrt(largest * (encoder.outputs or found.count))
 
 
-def _forces(found: Directions, rest: RestModes, loss: str, repulsion: float | None, weight_decay: float) -> ModeForces:
-    """Forces on the modes of a rest point, each with one view variance."""
-    if loss == "barlow":  # its metric is G itself, so that its modes are independent of each other
-        variances = 1 / rest.directions.square().sum(0)
-        growth = rest.growth * variances
-        shared = (growth + weight_decay) / 4
-        return ModeForces(growth, variances, rest.ratio, 4 * shared.square() / variances)
-    variances = effective_variances(found.measured.moments.view_cov, rest.directions, rest.growth)
-    return ModeForces(
-        rest.growth * variances, variances, rest.ratio, None if repulsion is None else repulsion * variances
-    )
-
-
-def effective_variances(
-    view_cov: Float[Tensor, "q q"], directions: Float[Tensor, "q r"], growth: Float[Tensor, " r"]
-) -> Float[Tensor, " r"]:
-    """Variance of the views with which each mode grows, where the modes are not orthogonal.
-
-    In whitened coordinates Y = P S_e^(1/2) the flow is dY/dt = Y X S_e, where X is diagonal along the modes
-    w = S_e^(1/2) u and S_e is not. A mode that is learnt follows the slower ones without delay, which leaves them the
-    Schur complement of S_e: the pivots of its Cholesky factorisation in the order of learning. Where the covariances
-    commute, S_e is diagonal along the modes and its pivots are their variances.
-
-    Args:
-        view_cov: S_e.
-        directions: U with U^T S_e U = I.
-        growth: u^T X0 u of each mode.
-
-    Returns:
-        The pivots.
-
-    Examples:
-        >>> view_cov = torch.diag(torch.tensor([4.0, 1.0]))
-        >>> modes = torch.diag(torch.tensor([0.5, 1.0]))
-        >>> effective_variances(view_cov, modes, torch.ones(2)).round(decimals=3).tolist()
-        [4.0, 1.0]
-    """
-    images = view_cov @ directions
-    among = images.T @ images  # U^T S_e^2 U = W^T S_e W
-    variances = among.diagonal().clone()
-    jitter = torch.finfo(among.dtype).eps * float(variances.max())
-    for _ in range(2):  # the second order follows from the pivots of the first
-        order = (growth.clamp_min(0) * variances).argsort(descending=True)
-        turned = among[order][:, order] + jitter * torch.eye(len(order), dtype=among.dtype)
-        factor, failed = torch.linalg.cholesky_ex(turned)
-        if int(failed):
-            return variances
-        variances = variances.clone()
-        variances[order] = factor.diagonal().square()
-    return variances
-
-
 def _correlations(found: Directions, u: Float[Tensor, "q r"], *, by_product: bool, alike: bool) -> Correlations:
     """Correlations of the views along modes, with the ranges in which sampling leaves them."""
     measured = found.measured
@@ -250,26 +198,6 @@ def _correlations(found: Directions, u: Float[Tensor, "q r"], *, by_product: boo
         told[order[: int(found.shared.sum())]] = True
         told[order[len(order) - int(found.opposed.sum()) :]] = True
     return bounded(value, margin, told, found.explained, alike=alike)
-
-
-def _along_directions(
-    found: Directions, rest: RestModes, steps: Float[Tensor, " r"]
-) -> tuple[Float[Tensor, " q"], Float[Tensor, " q"]]:
-    """Variance at rest, and the step at which half of it is learnt, along the directions that views share."""
-    moments = found.measured.moments
-    shares = (found.frame.T @ found.vectors).T @ moments.view_cov @ rest.directions
-    shares = shares.square()
-    shares = torch.where(shares > 1e-9 * shares.amax(1, keepdim=True), shares, 0.0)  # round-off beside infinite modes
-    unbounded = torch.isinf(rest.variance)
-    variance = torch.where(unbounded, 0.0, rest.variance)
-    along = shares @ variance
-    along = torch.where((shares[:, unbounded] > 1e-3).any(1), math.inf, along)
-    # The median of the steps of its modes, each with its part of the variance.
-    order = steps.argsort()
-    parts = shares[:, order] * torch.where(unbounded, 1.0, variance)[order]
-    sums = parts.cumsum(1)
-    middle = (sums >= LEVEL * sums[:, -1:]).to(torch.int64).argmax(1)
-    return along, torch.where(sums[:, -1] > 0, steps[order][middle], math.inf)
 
 
 def _spectrum(

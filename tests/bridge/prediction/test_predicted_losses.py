@@ -4,11 +4,10 @@ import math
 
 import pytest
 import torch
-from scipy.linalg import expm
 
 from dyncollapse.bridge.prediction.directions import find_directions, measure
 from dyncollapse.bridge.prediction.fates import Correlations, bounded, fates_of
-from dyncollapse.bridge.prediction.prediction import Encoder, effective_variances, predict
+from dyncollapse.bridge.prediction.prediction import Encoder, predict
 
 EMPTIED = 4
 VARIANCES = torch.tensor([8.0, 4.0, 2.0, 1.0, 1.0, 0.5, 0.5, 0.5], dtype=torch.float64)
@@ -89,19 +88,6 @@ def test_slower_rates_take_as_many_more_steps(directions):
     )
     alive = torch.isfinite(fast)
     torch.testing.assert_close(slow[alive], 10 * fast[alive])
-
-
-def test_effective_variances_give_the_slow_rate_of_two_coupled_modes():
-    # dy/dt = y S along the modes, after the fast one is at rest: it follows, and the slow one has a Schur complement.
-    among = torch.tensor([[4.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
-    values, turn = torch.linalg.eigh(among)
-    directions = (turn / values.sqrt()) @ turn.T  # U with U^T S_e U = I, and W^T S_e W = S_e
-    found = effective_variances(among, directions, torch.ones(2, dtype=torch.float64))
-    assert found.tolist() == pytest.approx([4.0, 1 - 1 / 4])
-    # The first mode held at rest against the growth of both: y1 = -y2 S12 / S11, the fixed point of its own fast decay.
-    matrix = torch.tensor([[-1000 * 4.0, -1000.0], [1.0, 1.0]])
-    slow = max(torch.linalg.eigvals(torch.tensor(expm(matrix.numpy() / 1000))).real.log().tolist()) * 1000
-    assert slow == pytest.approx(0.75, rel=0.02)
 
 
 def test_a_mode_within_its_error_of_zero_is_never_called_dead():
