@@ -132,7 +132,7 @@ def along_directions(
 
     Examples:
         >>> from dyncollapse import GaussianTask, rest_modes
-        >>> task = GaussianTask.block(2, 1, 1.0, views="two-sided")  # S_e = diag(1, 2)
+        >>> task = GaussianTask.block(2, 1, 1.0, 1.0, "two-sided")  # S_e = diag(1, 2)
         >>> rest = rest_modes(task, "spectral")  # variances 1 and 1/2
         >>> white = torch.tensor([[0.8, 0.6], [-0.6, 0.8]], dtype=torch.float64)
         >>> near_each = torch.diag(torch.tensor([1.0, 0.5], dtype=torch.float64).sqrt()) @ white
