@@ -14,9 +14,10 @@ from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.distillation import ESCAPED, rest_of
 from dyncollapse.theory.coupled_modes import along_directions, coupled_forces
 from dyncollapse.theory.equilibria import escape_time
+from dyncollapse.theory.followed_modes import followed_modes
 from dyncollapse.theory.limits import POPULATION_LOSSES, population_limit
 from dyncollapse.theory.mode_forces import ModeForces, mode_forces
-from dyncollapse.theory.modes import generalised_modes, have_common_modes, modes
+from dyncollapse.theory.modes import have_common_modes, modes
 from dyncollapse.theory.rest_modes import RestModes, rest_modes
 from dyncollapse.theory.self_distillation import byol_learning_times
 
@@ -90,7 +91,8 @@ def outlook(simulation: Simulation) -> Outlook | None:
     if c.loss not in POPULATION_LOSSES or objective.activation != "linear":
         return None
     loss = (c.loss, objective.temperature, objective.invariance)
-    if have_common_modes(simulation.task):
+    followed = followed_modes(simulation.task)
+    if not followed.whitened:
         forces = mode_forces(simulation.task, *loss)
         variance = forces.rest_variance(c.weight_decay, c.depth)
         rest = torch.where(variance > 0, variance / forces.view_var, 0.0).sqrt()
@@ -102,7 +104,7 @@ def outlook(simulation: Simulation) -> Outlook | None:
     except ValueError:  # inputs without data, which this loss leaves as they started
         return None
     forces = coupled_forces(simulation.task, found, *loss[:2], invariance=loss[2], weight_decay=c.weight_decay)
-    view_cov, u = simulation.task.seen[0], generalised_modes(simulation.task)[1]
+    view_cov, u = simulation.task.seen[0], followed.directions
     growth = ((u.T @ population_limit(simulation.task, *loss).growth) * u.T).sum(-1)
     coupled = Coupled(view_cov, u, found, forces)
     if c.weight_decay or c.loss == "barlow":  # these turn the modes
