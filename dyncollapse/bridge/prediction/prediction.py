@@ -7,13 +7,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dyncollapse.bridge.prediction.byol import as_rest_modes, byol_fates, byol_modes, byol_times
+from dyncollapse.bridge.prediction.byol import as_rest_modes, byol_fates
 from dyncollapse.bridge.prediction.directions import Directions, correlation_error
 from dyncollapse.bridge.prediction.fates import Correlations, Fates, bounded, fates_of
 from dyncollapse.diagnostics.shared_signal import family_margin
 from dyncollapse.theory.coupled_modes import along_directions, coupled_forces, effective_variances
 from dyncollapse.theory.limits import population_limit
 from dyncollapse.theory.rest_modes import RestModes, rest_modes
+from dyncollapse.theory.self_distillation import byol_learning_times, byol_rest_along
 
 STEP_SHARE = 0.1  # of the time in which the fastest direction changes by e: the default learning rate
 # Share of the largest singular value up to which a direction counts as empty at the end of training. Those that die are
@@ -153,10 +154,10 @@ def _byol(found: Directions, _loss: str, encoder: Encoder, start: Tensor | None,
     directions, view_cov = found.frame.T @ found.vectors, found.measured.moments.view_cov
     gamma = _correlations(found, directions, by_product=True, alike=alike)
     variances = effective_variances(view_cov, directions, gamma.value)
-    limit, places = byol_modes(gamma.value, variances, encoder.weight_decay)
-    rest = as_rest_modes(limit, places, directions, encoder.outputs)
+    limit = byol_rest_along(directions, gamma.value * variances, variances, encoder.weight_decay)
+    rest = as_rest_modes(limit, encoder.outputs)
     begin = _start_variances(found, encoder, start, directions)
-    times = byol_times(limit, places, (begin / variances).sqrt(), LEVEL)
+    times = byol_learning_times(limit, (begin / variances).sqrt(), LEVEL)
     fates = byol_fates(rest, gamma, variances, encoder.weight_decay)
     fastest = float((gamma.value.clamp_min(0).square() * variances).max()) + encoder.weight_decay
     return _Modes(rest, torch.where(rest.room, times, math.inf), fastest, fates)

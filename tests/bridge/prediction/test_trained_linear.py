@@ -80,3 +80,16 @@ def test_weight_decay_kills_byol(weight_decay, dead, digits):
     expected, trained = train_encoder(found, pairs, "byol", encoder, batch_size=256, alike=True)
     assert expected.fates.counts()["dead"] == dead
     assert (trained.agreement["empty_trained"] == 8) == bool(dead)
+
+
+def test_one_sided_byol_follows_a_correlation_above_one():
+    # The other view has twice the anchor's spread: g = 2 s_e, and P rests at g / s_e = 2 in balance.
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, 3, generator=generator, dtype=torch.float64) * torch.tensor([1.2, 1.0, 0.8]).double()
+    x_pos = 2 * x + 0.3 * torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    found = find_directions(measure([(x, x_pos)], "one-sided", 4000), 3)
+    encoder = Encoder(steps=1500, init_scale=0.05)
+    expected, trained = train_encoder(found, found.measured, "byol", encoder, batch_size=4000)
+    assert float(expected.rest.sum()) == pytest.approx(4 * float(found.measured.moments.view_cov.trace()), rel=0.02)
+    assert trained.agreement["compared"] >= 2
+    assert trained.agreement["error"] < 0.02
