@@ -168,3 +168,19 @@ def test_modes_that_disturb_each_other_escape_when_the_population_flow_says(tmp_
     assert spearmanr(first, times).statistic == 1
     assert float(ratio.min()) > 0.6
     assert float(ratio.max()) < 1.6
+
+
+def test_covariances_of_two_sizes_are_refused_by_both_names(tmp_path):
+    for size in (4, 6):
+        np.save(tmp_path / f"{size}.npy", np.eye(size))
+    with pytest.raises(SettingError, match=r"data_cov is a covariance \(6, 6\) and aug_cov \(4, 4\)"):
+        resolve({"data_cov": str(tmp_path / "6.npy"), "aug_cov": str(tmp_path / "4.npy")})
+
+
+def test_numbers_wider_than_64_bits_are_refused_by_their_name(tmp_path):
+    np.save(tmp_path / "long.npy", np.eye(4, dtype=np.longdouble))
+    kind = np.dtype(np.longdouble).name
+    if kind == "float64":
+        pytest.skip("long doubles have 64 bits here")
+    with pytest.raises(SettingError, match=rf"holds an array \(4, 4\) of {kind}; give a covariance"):
+        build(resolve({"data_cov": str(tmp_path / "long.npy"), "dim": 4}))

@@ -34,6 +34,6 @@ def byol_fates(rest: RestModes, gamma: Correlations, variances: Float[Tensor, " 
     """Fates by the decay that each direction survives, gamma^2 s_e / 4, at both ends of what sampling leaves open."""
     low, high = (end.clamp_min(0).square() * variances / 4 for end in (gamma.low, gamma.high))
     level = COLLAPSED_BELOW**2 * float(rest.variance.max())
-    dead = (weight_decay > high) | (gamma.high < 0)
-    lives = ~dead & (gamma.low > 0) & (weight_decay <= low) & ((rest.variance >= level) | ~rest.room)
-    return Fates(lives & rest.room, ~(lives | dead), dead, lives & ~rest.room)
+    opposed = gamma.high < 0
+    lives = (gamma.low > 0) & (weight_decay <= low) & ((rest.variance >= level) | ~rest.room)
+    return Fates.sorted(lives, (weight_decay > high) | opposed, opposed, rest.room)

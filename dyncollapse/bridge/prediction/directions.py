@@ -35,6 +35,14 @@ class Measured:
     first: Float[Tensor, "r d"]
     second: Float[Tensor, "r d"]
 
+    @classmethod
+    def centred(cls, moments: PairMoments, first: Float[Tensor, "r d"], second: Float[Tensor, "r d"]) -> "Measured":
+        """Pairs about the mean of both views, and one-sided ones about that of the anchors, as the moments are."""
+        assert moments.means is not None
+        anchor, positive = moments.means
+        mean = anchor if moments.views == "one-sided" else (anchor + positive) / 2
+        return cls(moments, first - mean, second - mean)
+
     @property
     def samples(self) -> int:
         """Number of pairs behind the moments."""
@@ -84,12 +92,8 @@ def measure(pairs: Iterable[tuple[Tensor, Tensor]], views: str, count: int, seed
         raise ValueError("all views are alike, without any variance; give images that differ")
     if float(moments.difference_cov.diagonal().max()) <= UNCHANGED * largest:
         raise ValueError("both views of every image are equal: the augmentation changes none of these images")
-    assert moments.means is not None
-    means = moments.means if views == "one-sided" else ((moments.means[0] + moments.means[1]) / 2,) * 2
-    first, second = (
-        torch.cat(rows).to(torch.float64) - mean for rows, mean in zip(zip(*kept, strict=True), means, strict=True)
-    )
-    return Measured(moments, first, second)
+    first, second = (torch.cat(rows).to(torch.float64) for rows in zip(*kept, strict=True))
+    return Measured.centred(moments, first, second)
 
 
 @dataclass(frozen=True, eq=False)

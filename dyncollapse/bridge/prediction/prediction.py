@@ -104,7 +104,7 @@ def predict(
         >>> views = [x + torch.randn(4000, 3, generator=g) for _ in range(2)]
         >>> found = find_directions(measure([tuple(views)], "two-sided", 4000), most=3)
         >>> predict(found, "spectral", Encoder(), alike=True).fates.counts()
-        {'alive': 2, 'suppressed': 1, 'dead': 0, 'no_room': 0}
+        {'alive': 2, 'suppressed': 1, 'dead': 0, 'decayed': 0, 'no_room': 0}
     """
     modes = (_byol if loss == "byol" else _by_gradient)(found, loss, encoder, start, alike)
     lr = encoder.lr or STEP_SHARE / max(modes.fastest, 1e-300)
@@ -143,9 +143,11 @@ def _by_gradient(found: Directions, loss: str, encoder: Encoder, start: Tensor |
     begin = _start_variances(found, encoder, start, rest.directions)
     times = forces.learning_times((begin / forces.view_var).sqrt(), LEVEL)
     gamma = _correlations(found, rest.directions, by_product=loss in ("spectral", "barlow"), alike=alike)
-    fates = fates_of(loss, rest.ratio, rest.variance, rest.room, gamma, 1.0 if invariance is None else invariance)
-    growth = population_limit(moments, loss, invariance=invariance).growth
-    fastest = float(torch.linalg.eigvalsh(growth).abs().max()) + encoder.weight_decay
+    limit = population_limit(moments, loss, invariance=invariance)
+    factor, decay = 1.0 if invariance is None else invariance, encoder.weight_decay / limit.pull
+    by_decay = decay * rest.directions.square().sum(0)
+    fates = fates_of(loss, rest.ratio, rest.variance, rest.room, gamma, factor, by_decay)
+    fastest = float(torch.linalg.eigvalsh(limit.growth).abs().max()) + encoder.weight_decay
     return _Modes(rest, torch.where(rest.room, times, math.inf), fastest, fates)
 
 

@@ -37,13 +37,15 @@ class Opened:
         pairs: The pairs.
         dim: Numbers in a row.
         image_shape: Shape (c, h, w) of a row; None for representations.
-        title: What they are, in words.
+        source: Where the images come from.
+        kind: What a row is, in words.
     """
 
     pairs: ViewPairs
     dim: int
     image_shape: tuple[int, int, int] | None
-    title: str
+    source: str
+    kind: str
 
 
 def open_pairs(options: PredictOptions, tell: Callable[[str], object]) -> Opened:
@@ -84,7 +86,7 @@ def open_pairs(options: PredictOptions, tell: Callable[[str], object]) -> Opened
         dim = encoder.backbone.num_features if isinstance(encoder.backbone.num_features, int) else _width(pairs)
         kind = f"representations of {unmarked(str(loaded.path))}"
     _check_room(dim, options)
-    return Opened(pairs, dim, None if loaded else shape, f"{unmarked(options.data)}: {len(chosen)} images, {kind}")
+    return Opened(pairs, dim, None if loaded else shape, unmarked(options.data), kind)
 
 
 def _loaded(options: PredictOptions, images: Images) -> LoadedEncoder | None:

@@ -94,8 +94,7 @@ def projected(pairs: ViewPairs, found: Directions) -> Measured:
     """All pairs that were measured, drawn again, in the coordinates of the directions' frame and centred."""
     rows = [(x.to(found.frame.dtype) @ found.frame, y.to(found.frame.dtype) @ found.frame) for x, y in pairs]
     first, second = (torch.cat(views) for views in zip(*rows, strict=True))
-    mean = first.mean(0) if pairs.views == "one-sided" else (first.mean(0) + second.mean(0)) / 2
-    return Measured(found.measured.moments, first - mean, second - mean)
+    return Measured.centred(found.measured.moments, first, second)
 
 
 def train_encoder(

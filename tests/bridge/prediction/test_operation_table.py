@@ -63,3 +63,15 @@ def test_progress_counts_images(generator):
     pairs = ViewPairs(white_noise(generator, count=300), Pipeline(FLIP, FLIP, "flips"), size=SIZE)
     list(pairs.with_(progress=lambda done, total: seen.append((done, total))))
     assert seen == [(CHUNK, 300), (300, 300)]
+
+
+def test_one_sided_pairs_are_centred_on_the_anchors_in_the_table_as_in_the_measurement(generator):
+    brighter = View(**{**vars(NOTHING), "jitter": (0.9, 0.0, 0.0, 0.0), "jitter_probability": 1.0})
+    pairs = ViewPairs(
+        white_noise(generator, channels=1), Pipeline(brighter, brighter, "bright"), size=SIZE, views="one-sided"
+    )
+    measured = measure(pairs, "one-sided", len(pairs))
+    assert float(measured.first.mean(0).abs().max()) < 1e-6
+    assert float(measured.second.mean()) != pytest.approx(0, abs=1e-6)  # relative to the anchors' mean
+    found = find_directions(measured, 16)
+    assert augmentation_table(pairs, found).whole.signal_rank == int(found.shared.sum())

@@ -41,28 +41,35 @@ def test_rest_values_are_the_closed_forms_of_rho(directions):
 @pytest.mark.parametrize("loss", ["infonce", "spectral", "vcreg", "barlow"])
 def test_two_views_drawn_alike_suppress_and_kill_nothing(loss, directions):
     counts = predict(directions, loss, Encoder(), alike=True).fates.counts()
-    assert counts == {"alive": 4, "suppressed": 4, "dead": 0, "no_room": 0}
+    assert counts == {"alive": 4, "suppressed": 4, "dead": 0, "decayed": 0, "no_room": 0}
 
 
 def test_fewer_outputs_leave_no_room(directions):
     counts = predict(directions, "spectral", Encoder(outputs=3), alike=True).fates.counts()
-    assert counts == {"alive": 3, "suppressed": 4, "dead": 0, "no_room": 1}
+    assert counts == {"alive": 3, "suppressed": 4, "dead": 0, "decayed": 0, "no_room": 1}
 
 
 def test_weight_decay_kills_and_says_so(directions):
     # X0 = 4 G - w: 4 G is at least 4 along signal, and 0 +- 0.2 elsewhere.
     counts = predict(directions, "spectral", Encoder(weight_decay=2.0), alike=True).fates.counts()
-    assert counts == {"alive": 4, "suppressed": 0, "dead": 4, "no_room": 0}
-    counts = predict(directions, "spectral", Encoder(weight_decay=1000.0), alike=True).fates.counts()
-    assert counts["dead"] == 8
+    assert counts == {"alive": 4, "suppressed": 0, "dead": 0, "decayed": 4, "no_room": 0}
+    for loss in ("infonce", "vcreg", "barlow", "byol"):
+        counts = predict(directions, loss, Encoder(weight_decay=1000.0), alike=True).fates.counts()
+        assert (counts["dead"], counts["decayed"]) == (0, 8)
+    # What the loss kills by itself is dead, whatever weight decay adds.
+    counts = predict(directions, "vcreg", Encoder(invariance=2.0, weight_decay=1000.0), alike=True).fates.counts()
+    assert (counts["dead"], counts["decayed"]) == (4, 4)
 
 
 @pytest.mark.parametrize(
     ("invariance", "expected"),
     [
-        (0.5, {"alive": 8, "suppressed": 0, "dead": 0, "no_room": 0}),  # 1 - rho / 2 is 1/2 without shared signal
-        (2.0, {"alive": 4, "suppressed": 0, "dead": 4, "no_room": 0}),
-        (20.0, {"alive": 0, "suppressed": 0, "dead": 8, "no_room": 0}),
+        (
+            0.5,
+            {"alive": 8, "suppressed": 0, "dead": 0, "decayed": 0, "no_room": 0},
+        ),  # 1 - rho / 2 is 1/2 without shared signal
+        (2.0, {"alive": 4, "suppressed": 0, "dead": 4, "decayed": 0, "no_room": 0}),
+        (20.0, {"alive": 0, "suppressed": 0, "dead": 8, "decayed": 0, "no_room": 0}),
     ],
 )
 def test_the_coefficient_of_vcreg_sets_the_threshold(invariance, expected, directions):
@@ -95,7 +102,7 @@ def test_a_mode_within_its_error_of_zero_is_never_called_dead():
     value = torch.tensor([0.9, 0.1, -0.2])
     gamma = bounded(value, torch.full((3,), 0.05), told, 0.3, alike=False)
     fates = fates_of("spectral", 1 - value, value.clamp_min(0), torch.ones(3, dtype=torch.bool), gamma)
-    assert fates.counts() == {"alive": 1, "suppressed": 2, "dead": 0, "no_room": 0}
+    assert fates.counts() == {"alive": 1, "suppressed": 2, "dead": 0, "decayed": 0, "no_room": 0}
 
 
 def test_a_mode_that_is_opposed_beyond_its_error_is_dead():

@@ -73,13 +73,13 @@ def test_batches_are_the_same_at_each_iteration_and_hold_each_pair_once():
     assert not torch.equal(once[0], once[2])
 
 
-@pytest.mark.parametrize(("weight_decay", "dead"), [(0.0, 0), (10.0, 8)])
-def test_weight_decay_kills_byol(weight_decay, dead, digits):
+@pytest.mark.parametrize(("weight_decay", "decayed"), [(0.0, 0), (10.0, 8)])
+def test_weight_decay_kills_byol(weight_decay, decayed, digits):
     found, pairs = digits
     encoder = Encoder(steps=400, weight_decay=weight_decay, init_scale=0.05)
     expected, trained = train_encoder(found, pairs, "byol", encoder, batch_size=256, alike=True)
-    assert expected.fates.counts()["dead"] == dead
-    assert (trained.agreement["empty_trained"] == 8) == bool(dead)
+    assert expected.fates.counts()["decayed"] == decayed
+    assert (trained.agreement["empty_trained"] == 8) == bool(decayed)
 
 
 def test_one_sided_byol_follows_a_correlation_above_one():
