@@ -8,13 +8,19 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from dyncollapse import PairMoments, rest_modes
-from dyncollapse.bridge import open_data
-from dyncollapse.bridge.data.augmentations import View
-from dyncollapse.bridge.prediction.directions import Directions, Measured, find_directions, measure
-from dyncollapse.bridge.prediction.pipelines import Pipeline
-from dyncollapse.bridge.prediction.prediction import Encoder
-from dyncollapse.bridge.prediction.training import projected, train_encoder
-from dyncollapse.bridge.prediction.views import ViewPairs
+from dyncollapse.bridge import (
+    Directions,
+    LinearEncoder,
+    Measured,
+    Pipeline,
+    View,
+    ViewPairs,
+    find_directions,
+    measure_pairs,
+    open_data,
+    projected_pairs,
+    train_linear_encoder,
+)
 
 SEED, SIDE, LR = 0, 8, 0.05
 VIEW = View(scale=(0.5, 1.0), ratio=(3 / 4, 4 / 3), flip=0.0, jitter_probability=0.0, grey=0.0, noise=0.1)
@@ -71,8 +77,8 @@ def draw(quick: bool) -> Result:
     """Draw predicted and trained spectra and learning times on digits, and the directions kept and lost as images."""
     count, fewest, batch, steps = (16, 5, 256, 500) if quick else (32, 9, 512, 1500)
     pairs = ViewPairs(open_data("digits").train, Pipeline(VIEW, VIEW, "crops and noise"), size=SIDE, seed=SEED)
-    found = find_directions(measure(pairs, "two-sided", len(pairs), SEED), count, alike=True)
-    decay, every = decay_in_gap(found.measured.moments, fewest), projected(pairs, found)
+    found = find_directions(measure_pairs(pairs, "two-sided", len(pairs), SEED), count, alike=True)
+    decay, every = decay_in_gap(found.measured.moments, fewest), projected_pairs(pairs, found)
     exact = {loss: trained(found, every, loss, decay, 1024, steps) for loss in ("spectral", "vcreg", "barlow")}
     infonce = trained(found, every, "infonce", decay / 2, batch, steps)
     control = trained(found, gaussian(found.measured.moments), "infonce", decay / 2, batch, steps)
@@ -120,8 +126,8 @@ def decay_in_gap(moments: PairMoments, fewest: int) -> float:
 def trained(found: Directions, every: Measured, loss: str, decay: float, batch: int, steps: int) -> Trained:
     """Train an encoder on pairs, and compare its embedding with the rest point of the measured moments."""
     lr = LR if loss != "infonce" else 2 * LR
-    encoder = Encoder(weight_decay=decay, lr=lr, steps=steps)
-    expected, one = train_encoder(found, every, loss, encoder, batch_size=batch, seed=SEED, alike=True)
+    encoder = LinearEncoder(weight_decay=decay, lr=lr, steps=steps)
+    expected, one = train_linear_encoder(found, every, loss, encoder, batch_size=batch, seed=SEED, alike=True)
     moments = found.measured.moments
     root = moments.seen_root
     ends = rest_modes(moments, loss, weight_decay=decay).gram, one.product.T @ one.product

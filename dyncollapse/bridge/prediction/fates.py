@@ -22,6 +22,12 @@ class Fates:
         dead: The loss shrinks the mode to zero whatever the sampling error.
         decayed: Weight decay shrinks it to zero, and the loss alone might not.
         no_room: The mode would live, and the outputs are filled by others.
+
+    Examples:
+        >>> lives, lost = torch.tensor([True, True, False]), torch.tensor([False, False, True])
+        >>> fates = Fates.sorted(lives, lost, lost_to_loss=lost, room=torch.tensor([True, False, True]))
+        >>> fates.counts()
+        {'alive': 1, 'suppressed': 0, 'dead': 1, 'decayed': 0, 'no_room': 1}
     """
 
     alive: Bool[Tensor, " r"]

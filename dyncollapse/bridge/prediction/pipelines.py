@@ -31,7 +31,19 @@ NAMES = {"cifar10": "cifar"}  # names of pipelines beside those of PAIRS
 
 
 class Pipeline(NamedTuple):
-    """The augmentations of two views of an image."""
+    """The augmentations of two views of an image.
+
+    Attributes:
+        first: How the first view is drawn.
+        second: How the second view is drawn.
+        name: What it is called in reports.
+
+    Examples:
+        >>> flips = ViewSettings(flip=0.5, noise=0.1).as_view()
+        >>> pipeline = Pipeline(flips, flips, "flips and noise")
+        >>> pipeline.operations, pipeline.only("flip").operations
+        (('flip', 'noise'), ('flip',))
+    """
 
     first: View
     second: View

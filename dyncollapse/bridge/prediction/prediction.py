@@ -25,7 +25,7 @@ LEVEL = 0.5  # share of its variance at rest at which a direction counts as lear
 
 
 @dataclass(frozen=True)
-class Encoder:
+class LinearEncoder:
     """The linear encoder and its training.
 
     Attributes:
@@ -36,6 +36,10 @@ class Encoder:
             with a standard deviation of START along the direction of largest variance.
         lr: Learning rate; None for a tenth of the time in which the fastest direction changes by e.
         steps: SGD steps.
+
+    Examples:
+        >>> LinearEncoder(outputs=16, weight_decay=0.1).steps
+        2000
     """
 
     outputs: int | None = None
@@ -62,6 +66,12 @@ class LossPrediction:
         learnt: Number of modes that live and are learnt by the last step.
         empty: Number of singular values of the embedding that are at most EMPTY of the largest when all modes that are
             learnt by the last step are at rest. Measured correlations are taken as they are, without sampling error.
+
+    Examples:
+        >>> from dyncollapse.bridge import PredictOptions, predict
+        >>> found = predict(PredictOptions("digits", images=400, directions=8, loss=("spectral",))).losses["spectral"]
+        >>> found.rest.shape, bool((found.rest <= 1).all())  # gamma is at most 1
+        (torch.Size([8]), True)
     """
 
     loss: str
@@ -75,8 +85,8 @@ class LossPrediction:
     empty: int
 
 
-def predict(
-    found: Directions, loss: str, encoder: Encoder, *, alike: bool = False, start: Tensor | None = None
+def predict_loss(
+    found: Directions, loss: str, encoder: LinearEncoder, *, alike: bool = False, start: Tensor | None = None
 ) -> LossPrediction:
     """Predict a linear encoder on the span of the directions.
 
@@ -98,12 +108,12 @@ def predict(
         ValueError: For other losses, and settings out of range.
 
     Examples:
-        >>> from dyncollapse.bridge.prediction.directions import find_directions, measure
+        >>> from dyncollapse.bridge.prediction.directions import find_directions, measure_pairs
         >>> g = torch.Generator().manual_seed(0)
         >>> x = torch.randn(4000, 3, generator=g) * torch.tensor([1.0, 1.0, 0.0])
         >>> views = [x + torch.randn(4000, 3, generator=g) for _ in range(2)]
-        >>> found = find_directions(measure([tuple(views)], "two-sided", 4000), most=3)
-        >>> predict(found, "spectral", Encoder(), alike=True).fates.counts()
+        >>> found = find_directions(measure_pairs([tuple(views)], "two-sided", 4000), most=3)
+        >>> predict_loss(found, "spectral", LinearEncoder(), alike=True).fates.counts()
         {'alive': 2, 'suppressed': 1, 'dead': 0, 'decayed': 0, 'no_room': 0}
     """
     modes = (_byol if loss == "byol" else _by_gradient)(found, loss, encoder, start, alike)
@@ -134,7 +144,7 @@ class _Modes:
     fates: Fates
 
 
-def _by_gradient(found: Directions, loss: str, encoder: Encoder, start: Tensor | None, alike: bool) -> _Modes:
+def _by_gradient(found: Directions, loss: str, encoder: LinearEncoder, start: Tensor | None, alike: bool) -> _Modes:
     """Modes of a loss whose gradient is followed."""
     moments = found.measured.moments
     invariance = encoder.invariance if loss == "vcreg" else None
@@ -151,7 +161,7 @@ def _by_gradient(found: Directions, loss: str, encoder: Encoder, start: Tensor |
     return _Modes(rest, torch.where(rest.room, times, math.inf), fastest, fates)
 
 
-def _byol(found: Directions, _loss: str, encoder: Encoder, start: Tensor | None, alike: bool) -> _Modes:
+def _byol(found: Directions, _loss: str, encoder: LinearEncoder, start: Tensor | None, alike: bool) -> _Modes:
     """Modes of BYOL, which has a closed form for moments that commute: the directions, each by itself."""
     directions, view_cov = found.frame.T @ found.vectors, found.measured.moments.view_cov
     gamma = _correlations(found, directions, by_product=True, alike=alike)
@@ -166,7 +176,7 @@ def _byol(found: Directions, _loss: str, encoder: Encoder, start: Tensor | None,
 
 
 def _start_variances(
-    found: Directions, encoder: Encoder, start: Tensor | None, directions: Float[Tensor, "q r"]
+    found: Directions, encoder: LinearEncoder, start: Tensor | None, directions: Float[Tensor, "q r"]
 ) -> Float[Tensor, " r"]:
     """Variance of the embedding along each mode at the start: of a given matrix, or on average over Gaussian ones."""
     patterns = found.measured.moments.view_cov @ directions
@@ -175,7 +185,7 @@ def _start_variances(
     return start_scale(found, encoder) ** 2 * (encoder.outputs or found.count) * patterns.square().sum(0)
 
 
-def start_scale(found: Directions, encoder: Encoder) -> float:
+def start_scale(found: Directions, encoder: LinearEncoder) -> float:
     """Standard deviation of the entries of the first matrix."""
     if encoder.init_scale is not None:
         return encoder.init_scale

@@ -30,6 +30,10 @@ class Effect:
             sum of what a view keeps of the plain image: negative where operations turn images into their negatives.
         shared_share: tr G / tr S_e, the share of the variance of a view that both views share.
         difference_trace: tr A_e, the mean square of the difference of the views, over all inputs.
+
+    Examples:
+        >>> Effect(signal_rank=3, suppressed=1, shared_signal=2.2, shared_share=0.5, difference_trace=1.5).suppressed
+        1
     """
 
     signal_rank: int
@@ -41,7 +45,18 @@ class Effect:
 
 @dataclass(frozen=True)
 class OperationRow:
-    """One operation of a pipeline: its effect alone, and that of the pipeline without it (None without any other)."""
+    """One operation of a pipeline.
+
+    Attributes:
+        operation: Its name.
+        alone: Its effect alone.
+        without: The effect of the pipeline without it; None where it has no other operation.
+
+    Examples:
+        >>> row = OperationRow("flip", Effect(2, 2, 2.0, 0.5, 1.0), without=None)
+        >>> row.as_values()["alone"]["signal_rank"]
+        2
+    """
 
     operation: str
     alone: Effect
@@ -62,6 +77,12 @@ class AugmentationTable:
         share: Share of the variance of these views that they hold.
         whole: The effect of all operations together.
         rows: A row per operation.
+
+    Examples:
+        >>> effect = Effect(2, 2, 2.0, 0.5, 1.0)
+        >>> table = AugmentationTable(500, 4, 1.0, effect, (OperationRow("flip", effect, None),))
+        >>> {row.operation: row.alone.signal_rank for row in table.rows}
+        {'flip': 2}
     """
 
     images: int
@@ -86,10 +107,10 @@ def augmentation_table(
 
     Examples:
         >>> from dyncollapse.bridge import open_data
-        >>> from dyncollapse.bridge.prediction.directions import measure
+        >>> from dyncollapse.bridge.prediction.directions import measure_pairs
         >>> from dyncollapse.bridge.prediction.pipelines import open_pipeline
         >>> pairs = ViewPairs(open_data("digits").train, open_pipeline("digits", 1), size=8)
-        >>> table = augmentation_table(pairs, find_directions(measure(pairs, "two-sided", 1297), 32, alike=True))
+        >>> table = augmentation_table(pairs, find_directions(measure_pairs(pairs, "two-sided", 1297), 32, alike=True))
         >>> [row.operation for row in table.rows], table.whole.signal_rank <= table.rows[0].without.signal_rank
         (['crop', 'rotation', 'colour', 'noise'], True)
     """
