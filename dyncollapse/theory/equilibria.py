@@ -173,13 +173,15 @@ def rest_variance(
         >>> rest_variance(torch.tensor([3 / 8, 1.0]), torch.ones(2)).tolist()
         [1.0, 0.0]
     """
-    terms, unit = loss_terms(loss, "one-sided", temperature, invariance), torch.ones_like(ratio)
+    terms, shape = loss_terms(loss, "one-sided", temperature, invariance), ratio.shape
+    ratio, signal = ratio.reshape(-1), signal.broadcast_to(shape).reshape(-1)
     growth = terms.view + terms.shared * signal
     if loss == "infonce" and gap is not None:
-        growth = terms.pull * gap
+        growth = terms.pull * gap.broadcast_to(shape).reshape(-1)
     elif terms.difference:
         growth = growth + 2 * terms.difference * ratio
-    return forces_along(loss, terms, growth.broadcast_to(ratio.shape), unit, signal, ratio).rest_variance()
+    growth = growth.broadcast_to(ratio.shape)
+    return forces_along(loss, terms, growth, torch.ones_like(ratio), signal, ratio).rest_variance().reshape(shape)
 
 
 @outside_autocast

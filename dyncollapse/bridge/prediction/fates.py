@@ -109,6 +109,7 @@ def fates_of(
     variance: Float[Tensor, " r"],
     room: Bool[Tensor, " r"],
     gamma: Correlations,
+    *,
     factor: float = 1.0,
     decay: Float[Tensor, " r"] | float = 0.0,
 ) -> Fates:

@@ -156,7 +156,7 @@ def _by_gradient(found: Directions, loss: str, encoder: LinearEncoder, start: Te
     limit = population_limit(moments, loss, invariance=invariance)
     factor, decay = 1.0 if invariance is None else invariance, encoder.weight_decay / limit.pull
     by_decay = decay * rest.directions.square().sum(0)
-    fates = fates_of(loss, rest.ratio, rest.variance, rest.room, gamma, factor, by_decay)
+    fates = fates_of(loss, rest.ratio, rest.variance, rest.room, gamma, factor=factor, decay=by_decay)
     fastest = float(torch.linalg.eigvalsh(limit.growth).abs().max()) + encoder.weight_decay
     return _Modes(rest, torch.where(rest.room, times, math.inf), fastest, fates)
 
