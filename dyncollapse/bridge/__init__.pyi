@@ -1,6 +1,6 @@
 from .data.augmentations import View, batched_view, draw_views, worker_view
 from .data.image_sets import FolderImages, HeldImages
-from .data.images import Data, open_data
+from .data.images import Data, open_data, some_images
 from .data.pixels import Unreadable
 from .data.skipped import Skipped
 from .evaluation.diagnose import Adjacent, DiagnosedSpaces, adjacent_layers, diagnose_spaces
@@ -109,6 +109,7 @@ __all__ = [
     "resolve",
     "run_check",
     "sgd_probe",
+    "some_images",
     "train_linear_encoder",
     "worker_view",
 ]
