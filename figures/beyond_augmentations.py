@@ -1,21 +1,29 @@
 """Beyond the paper: which operation of an augmentation costs which directions of the pixels."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from figure import Result, claim, main, plt
 from torch import Tensor
 
-from dyncollapse.bridge import open_data
-from dyncollapse.bridge.data.augmentations import View
-from dyncollapse.bridge.data.image_sets import HeldImages
-from dyncollapse.bridge.prediction.directions import Directions, find_directions, measure
-from dyncollapse.bridge.prediction.pipelines import NOTHING, Pipeline, open_pipeline
-from dyncollapse.bridge.prediction.table import AugmentationTable, Effect, OperationRow, augmentation_table
-from dyncollapse.bridge.prediction.views import ViewPairs
+from dyncollapse.bridge import (
+    AugmentationTable,
+    Directions,
+    Effect,
+    HeldImages,
+    OperationRow,
+    Pipeline,
+    ViewPairs,
+    ViewSettings,
+    augmentation_table,
+    find_directions,
+    measure_pairs,
+    open_data,
+    open_pipeline,
+)
 
 SEED, SIDE, DRAWN = 0, 8, 10
-FLIP = replace(NOTHING, flip=0.5)
+FLIP = ViewSettings(flip=0.5).as_view()
 ROUNDING, ERRORS, PURE = 1e-4, 4, 0.999  # views are float32; standard errors; squared share of antisymmetric patterns
 LOUD, QUIET = 0.2, 0.05  # shares of the variance that crops empty at least, and noise at most
 
@@ -84,7 +92,7 @@ more than {LOUD:.0%} of the variance, and noise less than {QUIET:.0%}.""",
 
 def directions(pairs: ViewPairs) -> Directions:
     """Directions of all pixels under the pairs' pipeline."""
-    return find_directions(measure(pairs, "two-sided", len(pairs), SEED), SIDE**2, alike=True)
+    return find_directions(measure_pairs(pairs, "two-sided", len(pairs), SEED), SIDE**2, alike=True)
 
 
 def emptied(found: Directions) -> tuple[Tensor, float]:
@@ -193,10 +201,8 @@ def draw_known(ax: plt.Axes, count: int, step: float, rows: list[dict[str, objec
 
 def correlation(images: HeldImages, setting: str, p: float) -> tuple[float, float]:
     """Correlation of two views over the directions that an operation changes, and its standard error."""
-    changes: dict[str, object] = {setting: p}
-    if setting == "blur":
-        changes |= {"blur_sigma": (2.0, 2.0), "blur_size": 2 * SIDE - 1}
-    view: View = replace(NOTHING, **changes)  # type: ignore[arg-type]
+    blur = {"blur_sigma": (2.0, 2.0), "blur_size": 2 * SIDE - 1} if setting == "blur" else {}
+    view = ViewSettings(**{setting: p}, **blur).as_view()  # type: ignore[arg-type]
     first, second = (
         torch.cat(views).double().reshape(-1, 3, SIDE, SIDE)
         for views in zip(*ViewPairs(images, Pipeline(view, view, setting), size=SIDE, seed=SEED), strict=True)

@@ -8,13 +8,20 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from dyncollapse import PairMoments, rest_modes
-from dyncollapse.bridge import open_data
-from dyncollapse.bridge.data.augmentations import View
-from dyncollapse.bridge.prediction.directions import Directions, Measured, find_directions, measure
-from dyncollapse.bridge.prediction.pipelines import Pipeline
-from dyncollapse.bridge.prediction.prediction import Encoder
-from dyncollapse.bridge.prediction.training import projected, train_encoder
-from dyncollapse.bridge.prediction.views import ViewPairs
+from dyncollapse.bridge import (
+    Directions,
+    LinearEncoder,
+    Measured,
+    Pipeline,
+    View,
+    ViewPairs,
+    find_directions,
+    measure_pairs,
+    open_data,
+    projected_pairs,
+    some_images,
+    train_linear_encoder,
+)
 
 SEED, SIDE, LR = 0, 8, 0.05
 VIEW = View(scale=(0.5, 1.0), ratio=(3 / 4, 4 / 3), flip=0.0, jitter_probability=0.0, grey=0.0, noise=0.1)
@@ -25,6 +32,7 @@ MARKERS = {"spectral": "s", "vcreg": "^", "barlow": "D", "infonce": "o"}
 DISTANCE, LARGEST, EMPTY, ORDER = 0.08, 0.08, 1e-3, 0.8
 GAUSSIAN = 20_000  # pairs with the moments of the pixels and a Gaussian distribution
 DRAWN = 11  # images in a row
+NEEDS_CIFAR = " A panel of CIFAR-10 needs its images: --cifar FOLDER."
 EDGE = {"markeredgecolor": "w", "markeredgewidth": 0.4, "markersize": 5, "clip_on": False}
 
 
@@ -67,28 +75,33 @@ class Trained:
         return float(spearmanr(self.steps, self.steps_found).statistic)
 
 
-def draw(quick: bool) -> Result:
-    """Draw predicted and trained spectra and learning times on digits, and the directions kept and lost as images."""
+def draw(quick: bool, cifar: str | None = None) -> Result:
+    """Draw predicted and trained spectra and learning times on digits, and the directions kept and lost as images.
+
+    With a folder of CIFAR-10's images, also draw spectra and times on these.
+    """
     count, fewest, batch, steps = (16, 5, 256, 500) if quick else (32, 9, 512, 1500)
     pairs = ViewPairs(open_data("digits").train, Pipeline(VIEW, VIEW, "crops and noise"), size=SIDE, seed=SEED)
-    found = find_directions(measure(pairs, "two-sided", len(pairs), SEED), count, alike=True)
-    decay, every = decay_in_gap(found.measured.moments, fewest), projected(pairs, found)
+    found = find_directions(measure_pairs(pairs, "two-sided", len(pairs), SEED), count, alike=True)
+    decay, every = decay_in_gap(found.measured.moments, fewest), projected_pairs(pairs, found)
     exact = {loss: trained(found, every, loss, decay, 1024, steps) for loss in ("spectral", "vcreg", "barlow")}
     infonce = trained(found, every, "infonce", decay / 2, batch, steps)
     control = trained(found, gaussian(found.measured.moments), "infonce", decay / 2, batch, steps)
-    check(exact, infonce, control)
-    figure = plt.figure(figsize=(7.2, 5.4))
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1.25, 1))
+    check(exact)
+    check_infonce(infonce, control)
+    figure = plt.figure(figsize=(7.2, 8.4 if cifar else 5.4))
+    upper, lower, *below = figure.subfigures(3 if cifar else 2, 1, height_ratios=(1.25, 1, 1.25)[: 3 if cifar else 2])
     left, right = upper.subplots(1, 2, width_ratios=(1.3, 1))
     draw_spectra(left, exact, infonce, control)
-    draw_times(right, exact, infonce)
+    draw_times(right, {**exact, "infonce": infonce}, "(b) when a direction is learnt")
+    on_cifar, needs = cifar_row(below[0], cifar, quick) if cifar else ({}, NEEDS_CIFAR)
     lost = draw_images(lower, found, exact["spectral"])
     alive, keeps = exact["spectral"].alive[0], infonce.alive
     worst = {loss: one.relative for loss, one in [*exact.items(), ("infonce", infonce), ("gaussian", control)]}
     numbers = {loss: f"{float(one.median()):.1%} (at most {float(one.max()):.0%})" for loss, one in worst.items()}
     return Result(
         figure,
-        rows({**exact, "infonce": infonce, "infonce, Gaussian control": control}),
+        rows({**exact, "infonce": infonce, "infonce, Gaussian control": control, **on_cifar}),
         f"""A linear encoder on {len(every.first)} handwritten digits (scikit-learn's, {SIDE} x {SIDE} pixels; {count} principal directions, {found.share:.0%} of
 the variance) under random crops of 50 to 100 % of the area and noise of 0.1, two views drawn alike, weight decay {decay} (InfoNCE, whose
 modes grow half as fast, {decay / 2:g}), in a gap of the spectrum, so that no direction is next to its threshold. The
@@ -103,11 +116,33 @@ and {keeps[1]} of {keeps[0]} directions live. On Gaussian pairs with the same mo
 {numbers["gaussian"]}, covariances by {control.distance:.1%}, from the finite batch.
 (b) Step at which a direction has half of its variance at rest, predicted and found. Rank correlation {exact["spectral"].order:.2f}, {exact["vcreg"].order:.2f} and {exact["barlow"].order:.2f}; InfoNCE {infonce.order:.2f}.
 (c) Patterns that the embedding keeps, by the closed form of the spectral loss and by SGD, largest first, with their singular
-value; and those that it loses, by the variance of the views, of which they hold {lost:.0%}.
+value; and those that it loses, by the variance of the views, of which they hold {lost:.0%}.{needs}
 Asserted: equal numbers of living directions, and all others below {EMPTY:g}; covariances within {DISTANCE:.0%} and each surviving singular value
 within {LARGEST:.0%} of the largest (spectral, VCReg, Barlow Twins); rank correlation of times above {ORDER}; InfoNCE's covariance is further off
 on pixels than on Gaussian pairs, and it keeps no direction more than predicted.""",
     )
+
+
+def cifar_row(part: plt.Figure, folder: str, quick: bool) -> tuple[dict[str, Trained], str]:
+    """Draw spectra and learning times on CIFAR-10 at low resolution; return what was trained, and the caption's part."""
+    images = some_images(open_data(folder, lambda _text: None).train, 1000 if quick else 3000, SEED)
+    pairs = ViewPairs(images, Pipeline(VIEW, VIEW, "crops and noise"), size=SIDE, seed=SEED)
+    found = find_directions(measure_pairs(pairs, "two-sided", len(pairs), SEED), 32, alike=True)
+    moments, every = found.measured.moments, projected_pairs(pairs, found)
+    decay, lr = decay_in_gap(moments, 5), 0.1 / (4 * float(torch.linalg.eigvalsh(moments.shared)[-1]))
+    exact = {loss: trained(found, every, loss, decay, 1024, 3000, lr=lr) for loss in ("spectral", "vcreg", "barlow")}
+    check(exact)
+    left, right = part.subplots(1, 2, width_ratios=(1.3, 1))
+    draw_values(left, exact)
+    left.set_title("(d) CIFAR-10 at rest")
+    draw_times(right, exact, "(e) CIFAR-10: when a direction is learnt")
+    distances = ", ".join(f"{one.distance:.1%}" for one in exact.values())
+    said = (
+        f"\n(d), (e) The same for {len(every.first)} images of CIFAR-10 at {SIDE} x {SIDE} pixels, of 32 principal directions "
+        f"({found.share:.0%} of the variance), weight decay {decay}, 3000 steps at a learning rate of {lr:.2g}: "
+        f"{exact['spectral'].alive[0]} directions live, and covariances are within {distances}."
+    )
+    return {f"CIFAR-10, {loss}": one for loss, one in exact.items()}, said
 
 
 def decay_in_gap(moments: PairMoments, fewest: int) -> float:
@@ -117,11 +152,13 @@ def decay_in_gap(moments: PairMoments, fewest: int) -> float:
     return round(4 * float((shared[place] * shared[place + 1]).sqrt()), 2)
 
 
-def trained(found: Directions, every: Measured, loss: str, decay: float, batch: int, steps: int) -> Trained:
+def trained(
+    found: Directions, every: Measured, loss: str, decay: float, batch: int, steps: int, *, lr: float | None = None
+) -> Trained:
     """Train an encoder on pairs, and compare its embedding with the rest point of the measured moments."""
-    lr = LR if loss != "infonce" else 2 * LR
-    encoder = Encoder(weight_decay=decay, lr=lr, steps=steps)
-    expected, one = train_encoder(found, every, loss, encoder, batch_size=batch, seed=SEED, alike=True)
+    lr = lr or (LR if loss != "infonce" else 2 * LR)
+    encoder = LinearEncoder(weight_decay=decay, lr=lr, steps=steps)
+    expected, one = train_linear_encoder(found, every, loss, encoder, batch_size=batch, seed=SEED, alike=True)
     moments = found.measured.moments
     root = moments.seen_root
     ends = rest_modes(moments, loss, weight_decay=decay).gram, one.product.T @ one.product
@@ -138,8 +175,8 @@ def gaussian(moments: PairMoments) -> Measured:
     return Measured(moments, pairs.anchor, pairs.positive)
 
 
-def check(exact: dict[str, Trained], infonce: Trained, control: Trained) -> None:
-    """Claim what the caption says."""
+def check(exact: dict[str, Trained]) -> None:
+    """Claim what the caption says of losses that see second moments."""
     for one in exact.values():
         predicted, found = one.values
         claim(one.alive[0] == one.alive[1], f"{one.label}: {one.alive[0]} directions live, SGD keeps {one.alive[1]}")
@@ -147,40 +184,51 @@ def check(exact: dict[str, Trained], infonce: Trained, control: Trained) -> None
         off = float((found - predicted).abs().max() / predicted[0])
         claim(off < LARGEST, f"{one.label}: singular values are within {LARGEST:.0%} of the largest: {off:.3f}")
         claim(one.order > ORDER, f"{one.label}: directions are learnt in the predicted order: {one.order:.3f}")
+
+
+def check_infonce(infonce: Trained, control: Trained) -> None:
+    """Claim what the caption says of InfoNCE on pixels and on Gaussian pairs."""
     off, on_gaussian = infonce.distance, control.distance
     claim(off > on_gaussian, f"InfoNCE is further off on pixels than on Gaussian pairs: {off:.3f}, {on_gaussian:.3f}")
     claim(infonce.alive[1] <= infonce.alive[0], f"InfoNCE keeps no direction more than predicted: {infonce.alive}")
 
 
-def draw_spectra(ax: plt.Axes, exact: dict[str, Trained], infonce: Trained, control: Trained) -> None:
-    """Draw singular values by rank."""
-    shown = min(len(infonce.expected), 20)
+def draw_values(ax: plt.Axes, every: dict[str, Trained]) -> Tensor:
+    """Draw singular values by rank; return the ranks."""
+    shown = min(min(len(one.expected) for one in every.values()), 20)
     rank = torch.arange(1, shown + 1)
-    for number, (loss, one) in enumerate({**exact, "infonce": infonce}.items()):
+    for number, (loss, one) in enumerate(every.items()):
         color, (predicted, found) = f"C{number}", (values[:shown] for values in one.values)
         if loss != "vcreg":  # which rests on the line of the spectral loss
             ax.plot(rank, predicted, color=color, zorder=1)
         ax.plot(rank, found, MARKERS[loss], color=color, label=one.label, **EDGE)
+    ax.set(ylim=(0, None), xlim=(0.5, shown + 0.5), xlabel="rank", ylabel="singular value of the embedding")
+    ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+    return rank
+
+
+def draw_spectra(ax: plt.Axes, exact: dict[str, Trained], infonce: Trained, control: Trained) -> None:
+    """Draw singular values by rank, and those on Gaussian pairs."""
+    rank = draw_values(ax, {**exact, "infonce": infonce})
+    shown = len(rank)
     style = {"marker": "o", "mfc": "none", "markersize": 7, "linestyle": "none", "color": "C3"}
     ax.plot(
         rank, control.values[1][:shown], label="InfoNCE, Gaussian pairs\nof the same moments", clip_on=False, **style
     )
-    ax.set(ylim=(0, None), xlim=(0.5, shown + 0.5), xlabel="rank", ylabel="singular value of the embedding")
-    ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     ax.set_title("(a) at rest: closed form (lines) and SGD (symbols)")
     ax.legend(loc="upper right")
 
 
-def draw_times(ax: plt.Axes, exact: dict[str, Trained], infonce: Trained) -> None:
+def draw_times(ax: plt.Axes, every: dict[str, Trained], title: str) -> None:
     """Draw learning steps found over those predicted."""
-    ends = [torch.cat([one.steps, one.steps_found]) for one in (*exact.values(), infonce)]
+    ends = [torch.cat([one.steps, one.steps_found]) for one in every.values()]
     low, high = float(min(e.min() for e in ends)) / 1.3, float(max(e.max() for e in ends)) * 1.3
     ax.plot([low, high], [low, high], color="0.6", linewidth=0.8)
-    for number, (loss, one) in enumerate({**exact, "infonce": infonce}.items()):
+    for number, (loss, one) in enumerate(every.items()):
         ax.plot(one.steps, one.steps_found, MARKERS[loss], color=f"C{number}", label=one.label, **EDGE)
     ax.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
     ax.set(xlabel="predicted step", ylabel="step in training")
-    ax.set_title("(b) when a direction is learnt")
+    ax.set_title(title)
     ax.legend(loc="upper left")
 
 
@@ -220,4 +268,4 @@ def rows(trained_ones: dict[str, Trained]) -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
-    main("beyond_pixels", draw)
+    main("beyond_pixels", draw, takes_cifar=True)

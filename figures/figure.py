@@ -32,21 +32,23 @@ class Result:
     caption: str
 
 
-def main(name: str, draw: Callable[[bool], Result]) -> None:
+def main(name: str, draw: Callable[..., Result], *, takes_cifar: bool = False) -> None:
     """Parse --quick and --out, draw in the common style, and write name.png, .pdf, .csv and .txt.
 
     `draw(quick)` computes, asserts its claims and returns a Result; with `quick` it asserts the same claims on a
-    smaller problem.
+    smaller problem. With `takes_cifar` it is draw(quick, folder) with the folder of --cifar, or None.
     """
     parser = ArgumentParser(description=draw.__doc__)
     parser.add_argument("--quick", action="store_true", help="a smaller problem with the same assertions")
     parser.add_argument("--out", type=Path, default=HERE / "out", help="folder for the results (default: figures/out)")
+    if takes_cifar:
+        parser.add_argument("--cifar", metavar="FOLDER", help="CIFAR-10's images, for a panel that needs them")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # for the same bits everywhere; scripts run in parallel instead
     recycle_freed_memory()
     matplotlib.rcdefaults()  # the user's settings may ask for LaTeX
     plt.style.use(HERE / "paper.mplstyle")
-    result = draw(arguments.quick)
+    result = draw(arguments.quick, arguments.cifar) if takes_cifar else draw(arguments.quick)
     arguments.out.mkdir(parents=True, exist_ok=True)
     target = arguments.out / name
     for suffix in ("png", "pdf"):

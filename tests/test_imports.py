@@ -13,18 +13,13 @@ PACKAGE = Path(dyncollapse.__file__).parent
 PUBLIC = {"dyncollapse", "dyncollapse.bridge", "dyncollapse.plotting", "dyncollapse.runtime.files"}
 
 
-# `predict` is a command so far, without public names for Python; these scripts draw what its rooms compute.
-PREDICTION = ("beyond_augmentations.py", "beyond_pixels.py")
-
-
 def test_figures_use_the_public_interface_only():
     scripts = sorted((PACKAGE.parent / "figures").glob("*.py"))
     assert scripts
     for script in scripts:
         for node in ast.walk(ast.parse(script.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dyncollapse"):
-                inside = script.name in PREDICTION and node.module.startswith("dyncollapse.bridge.")
-                assert node.module in PUBLIC or inside, script.name
+                assert node.module in PUBLIC, script.name
 
 
 def test_all_names_what_is_there():

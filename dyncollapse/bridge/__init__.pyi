@@ -1,6 +1,6 @@
 from .data.augmentations import View, batched_view, draw_views, worker_view
 from .data.image_sets import FolderImages, HeldImages
-from .data.images import Data, open_data
+from .data.images import Data, open_data, some_images
 from .data.pixels import Unreadable
 from .data.skipped import Skipped
 from .evaluation.check_pictures import draw_check, plot_d0, plot_relative_spectra
@@ -17,6 +17,17 @@ from .evaluation.sgd_probing import sgd_probe
 from .models.backbones import build_backbone
 from .models.encoders import Encoder, build_encoder
 from .models.projectors import Diagonal, Fixed, RandomSubVector, SubVector, build_projector
+from .prediction.directions import Directions, Measured, find_directions, measure_pairs
+from .prediction.fates import Fates
+from .prediction.options import PredictOptions
+from .prediction.outcome import Prediction
+from .prediction.pictures import draw_prediction
+from .prediction.pipelines import Pipeline, ViewSettings, open_pipeline
+from .prediction.prediction import LinearEncoder, LossPrediction, predict_loss
+from .prediction.run import predict
+from .prediction.table import AugmentationTable, Effect, OperationRow, augmentation_table
+from .prediction.training import TrainedLinear, projected_pairs, train_linear_encoder
+from .prediction.views import ViewPairs
 from .recipe import Recipe, resolve
 from .training.distributed import GlobalBatchNorm, Process, gather, join_processes
 from .training.loop import LossDiverged, Progress, Stopped
@@ -26,17 +37,28 @@ from .training.trainer import Trainer, build_trainer, contrast
 
 __all__ = [
     "Adjacent",
+    "AugmentationTable",
     "Data",
     "DiagnosedSpaces",
     "Diagonal",
+    "Directions",
+    "Effect",
     "Embedded",
     "Encoder",
+    "Fates",
     "Fixed",
     "FolderImages",
     "GlobalBatchNorm",
     "HeldImages",
+    "LinearEncoder",
     "LoadedEncoder",
     "LossDiverged",
+    "LossPrediction",
+    "Measured",
+    "OperationRow",
+    "Pipeline",
+    "PredictOptions",
+    "Prediction",
     "Probed",
     "Process",
     "Progress",
@@ -48,11 +70,15 @@ __all__ = [
     "Stopped",
     "SubVector",
     "TooBig",
+    "TrainedLinear",
     "Trainer",
     "Unreadable",
     "View",
+    "ViewPairs",
+    "ViewSettings",
     "add_probe",
     "adjacent_layers",
+    "augmentation_table",
     "batched_view",
     "build_backbone",
     "build_encoder",
@@ -64,23 +90,32 @@ __all__ = [
     "diagnose_spaces",
     "draw_check",
     "draw_curves",
+    "draw_prediction",
     "draw_spaces",
     "draw_views",
     "embed",
+    "find_directions",
     "find_runs",
     "finish_run",
     "gather",
     "join_processes",
     "load_encoder",
     "logistic_probe",
+    "measure_pairs",
     "open_data",
+    "open_pipeline",
     "plot_d0",
     "plot_relative_spectra",
+    "predict",
+    "predict_loss",
     "pretrain",
+    "projected_pairs",
     "ranks_by_depth",
     "read_run",
     "resolve",
     "run_check",
     "sgd_probe",
+    "some_images",
+    "train_linear_encoder",
     "worker_view",
 ]

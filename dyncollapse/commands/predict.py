@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
+from dyncollapse.bridge.prediction.directions import Directions
 from dyncollapse.bridge.prediction.options import PredictOptions
 from dyncollapse.bridge.prediction.outcome import Prediction
 from dyncollapse.bridge.prediction.prediction import LossPrediction
@@ -85,7 +86,7 @@ def print_prediction(prediction: Prediction, opened: Opened, options: PredictOpt
     console.print()
     console.print(_loss_table(prediction, options))
     console.print()
-    console.print(_operations(prediction.table))
+    console.print(_operations(prediction.table, options.views))
     for one in prediction.trained:
         console.print(agreement_sentence(one.loss, one.agreement), soft_wrap=True)
     console.print(conclusion(prediction), style="bold", soft_wrap=True)
@@ -95,23 +96,37 @@ def sentences(prediction: Prediction, opened: Opened, options: PredictOptions) -
     """What was measured, and how far it can be trusted."""
     found, pairs = prediction.found, opened.pairs
     samples, skipped = found.measured.samples, pairs.skipped.sentence if pairs.skipped else ""
-    lines = [opened.title, pipeline_in_words(pairs.pipeline, options.views)]
+    title = f"{opened.source}: {_count(samples, 'image')}, {opened.kind}"
+    lines = [title, pipeline_in_words(pairs.pipeline, options.views)]
     kind = "features" if prediction.image_shape is None else "pixels"
     lines.append(f"Covariances are taken about the mean: a linear encoder without bias on centred {kind}.")
     if found.count < opened.dim:
         lines.append(
-            f"Predicted for {found.count} principal directions of {opened.dim}, which hold {found.share:.2%} of the "
-            f"variance; nothing is said of the rest{_limit(found.count, samples, options)}."
+            f"Predicted for {_count(found.count, 'principal direction')} of {opened.dim}, with {found.share:.2%} of "
+            f"the variance; nothing is said of the rest{_limit(found.count, samples, options)}."
         )
+    return [*lines, _shared_sentence(found, options.views), *([f"note: {skipped}"] if skipped else [])]
+
+
+def _shared_sentence(found: Directions, views: str) -> str:
+    """How many directions share signal, and what sampling hides in the others."""
     shared = int(found.shared.sum())
-    if options.views == "two-sided":
-        lines.append(
-            f"{shared} of {found.count} directions share signal between the views. In the others, which hold "
-            f"{emptied_share(found):.0%} of the variance, a correlation up to {found.explained:.2f} may be chance."
+    of = f"{shared} of {_count(found.count, 'direction')}"
+    if views == "one-sided":
+        return f"Rho is below 1 beyond its error along {of}."
+    others = (
+        ""
+        if shared == found.count
+        else (
+            f" In the others, which hold {emptied_share(found):.0%} of the variance, a correlation up to "
+            f"{found.explained:.2f} may be chance."
         )
-    else:
-        lines.append(f"{shared} of {found.count} directions have rho below 1 beyond its error.")
-    return [*lines, *([f"note: {skipped}"] if skipped else [])]
+    )
+    return f"The views share signal along {of}.{others}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _limit(count: int, samples: int, options: PredictOptions) -> str:
@@ -119,21 +134,19 @@ def _limit(count: int, samples: int, options: PredictOptions) -> str:
     if count == options.directions:
         return f" (--directions {count})"
     if count == samples // SAMPLES_PER_DIRECTION:
-        return f": {samples} images show a quarter as many directions, and more images would show more"
+        return f": {_count(samples, 'image')} show a quarter as many directions, and more images would show more"
     return ", which does not vary"
 
 
 def _loss_table(prediction: Prediction, options: PredictOptions) -> Table:
     """A row per loss: the fates of its modes, and when it learns them."""
+    fates = ["alive", "suppressed", "no room", "dead", *(["decayed"] if options.weight_decay else [])]
     late = f"learnt by step {options.steps}"
-    table = open_table(
-        "loss", "alive", "suppressed", "no room", "dead", late, "lr", "first learnt", "median", "last alive", left=1
-    )
+    table = open_table("loss", *fates, late, "lr", "first learnt", "median", "last alive", left=1)
     for name, one in prediction.losses.items():
         counts = one.fates.counts()
-        first, median, last = learning_range(one)
-        cells = (counts["alive"], counts["suppressed"], counts["no_room"], counts["dead"], one.learnt)
-        table.add_row(name, *map(str, cells), f"{one.lr:.2g}", *(_step(value) for value in (first, median, last)))
+        cells = (*(counts[fate.replace(" ", "_")] for fate in fates), one.learnt)
+        table.add_row(name, *map(str, cells), f"{one.lr:.2g}", *map(_step, learning_range(one)))
     return table
 
 
@@ -149,10 +162,11 @@ def _step(value: float) -> str:
     return "-" if math.isnan(value) else f"step {value:.0f}" if value < 1e5 else f"step {value:.1e}"
 
 
-def _operations(table: AugmentationTable) -> Table:
+def _operations(table: AugmentationTable, views: str) -> Table:
     """Two rows per operation: it alone, and all but it."""
+    signal = "sum of gamma" if views == "two-sided" else "tr S^-1 G"  # of one-sided views it is no sum of correlations
     shown = open_table(
-        f"on {table.images} images", f"shared of {table.directions}", "suppressed", "sum of gamma", "tr G / tr S",
+        f"on {_count(table.images, 'image')}", f"shared of {table.directions}", "suppressed", signal, "tr G / tr S",
         "tr A", left=1,
     )  # fmt: skip
     shown.add_row("all operations", *_cells(table.whole))
@@ -177,9 +191,10 @@ def _cells(effect: Effect) -> list[str]:
 def agreement_sentence(loss: str, agreement: dict[str, float | None]) -> str:
     """How far training agrees with its prediction."""
     error, order = agreement["error"], agreement["order"]
-    parts = [f"{agreement['empty_trained']:.0f} singular values are empty, {agreement['empty']:.0f} predicted"]
+    parts = [f"singular values that are empty: {agreement['empty_trained']:.0f}, predicted {agreement['empty']:.0f}"]
     if error is not None:
-        parts.append(f"singular values differ by {error:.2g} in the median of {agreement['compared']:.0f} directions")
+        compared = _count(int(agreement["compared"] or 0), "direction")
+        parts.append(f"singular values differ by {error:.2g} in the median of {compared}")
     if order is not None:
         parts.append(f"learning steps have rank correlation {order:.2f}")
     return f"Trained by SGD, {loss}: {'; '.join(parts)}."
@@ -194,4 +209,4 @@ def conclusion(prediction: Prediction) -> str:
     gain, name = max(gains)
     if gain <= 0:
         return "No single operation costs a direction that sampling would show."
-    return f"{name} costs most: without it {gain} more of {table.directions} directions would share signal."
+    return f"{name} costs most: without it {gain} more of {_count(table.directions, 'direction')} would share signal."

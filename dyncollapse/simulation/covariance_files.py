@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dyncollapse.formats.arrays import read_npy
+from dyncollapse.formats.arrays import FLOATS, INTEGERS, read_npy
 from dyncollapse.runtime.settings import SettingError, quoted
 
 # Eigenvalues of larger matrices would take minutes before the simulation begins.
@@ -59,15 +59,16 @@ def _opened(name: str, path: str) -> Tensor:
         found = read_npy(Path(path))
         square = found.shape is not None and len(found.shape) == 2 and found.shape[0] == found.shape[1]
         fits = square and found.shape is not None and 1 <= found.shape[0] <= WIDEST
-        matrix = found.load() if fits and found.kind[:1] in "fiub" else None
+        matrix = found.load() if fits and found.kind in FLOATS + INTEGERS else None
     except OSError as error:
         raise SettingError(f"`{name}` {quoted(path)} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # damage can raise any
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise SettingError(f"`{name}` {quoted(path)} is no sound .npy file: {reason}") from None
-    if matrix is None or matrix.is_complex() or matrix.dtype == torch.bool:
+    if matrix is None:
         kind = f"an array {found.shape} of {found.kind}" if found.shape is not None else found.kind
         raise SettingError(
-            f"`{name}` {quoted(path)} holds {kind}; give a covariance (d, d) of real numbers, d up to {WIDEST}"
+            f"`{name}` {quoted(path)} holds {kind}; give a covariance (d, d) of real numbers of at most 64 "
+            f"bits, d up to {WIDEST}"
         )
     return matrix

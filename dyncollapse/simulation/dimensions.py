@@ -11,7 +11,8 @@ from dyncollapse.model.networks import Weights, end_to_end, forward
 from dyncollapse.model.pair_moments import Task
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.precision import outside_autocast
-from dyncollapse.theory.modes import augmentation_ratio, generalised_modes, have_common_modes, modes
+from dyncollapse.theory.followed_modes import followed_modes
+from dyncollapse.theory.modes import augmentation_ratio
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,21 +129,15 @@ def mode_dimensions(weights: Weights, task: Task) -> Dimensions:
         ([0.0, 1.5], [2.0, 0.1])
     """
     product = end_to_end(weights)
-    if have_common_modes(task):
-        common = modes(task)
-        values = _assigned(product, common.directions, common.groups)
-        # Inputs that never vary add nothing to the embedding, whatever weights they have.
-        still = (common.data_var == 0) & (common.aug_var == 0)
-        values = torch.where(still, 0.0, values)
-        ratio = torch.where(still, torch.nan, common.ratio)
-        columns, whitened = (common.data_var, common.aug_var, ratio), False
-    else:
-        ratio, u = generalised_modes(task)
-        values = _assigned(product @ task.seen_root, task.seen_root @ u, _equal(ratio))
-        data_var, aug_var = (((u.T @ cov) * u.T).sum(-1) for cov in task.equivalent)
-        columns, whitened = (data_var, aug_var, ratio), True
-    data_var, aug_var, ratio = (column.expand(values.shape) for column in columns)
-    return _with_outputs(Dimensions(values, data_var, aug_var, ratio, task.views, whitened=whitened), product.shape[-2])
+    followed = followed_modes(task)
+    values = _assigned(followed.seen_by(product), followed.orthonormal, followed.groups)
+    # Inputs that never vary add nothing to the embedding, whatever weights they have.
+    values = torch.where(followed.ratio.isnan(), 0.0, values)
+    data_var, aug_var, ratio = (
+        column.expand(values.shape) for column in (followed.data_var, followed.aug_var, followed.ratio)
+    )
+    found = Dimensions(values, data_var, aug_var, ratio, task.views, whitened=followed.whitened)
+    return _with_outputs(found, product.shape[-2])
 
 
 def _assigned(matrix: Tensor, directions: Tensor, groups: list[list[int]]) -> Tensor:
@@ -161,18 +156,6 @@ def _assigned(matrix: Tensor, directions: Tensor, groups: list[list[int]]) -> Te
         for group in groups:
             value[group] = value[group].sort(descending=True).values
     return values.reshape(*sigma.shape[:-1], count)
-
-
-def _equal(ratio: Tensor) -> list[list[int]]:
-    """Index lists of ascending ratios that differ by round-off only."""
-    tolerance = 1e3 * len(ratio) * torch.finfo(ratio.dtype).eps * float(ratio[-1:].abs().sum())
-    groups: list[list[int]] = []
-    for k, value in enumerate(ratio.tolist()):
-        if groups and value - float(ratio[groups[-1][-1]]) <= tolerance:
-            groups[-1].append(k)
-        else:
-            groups.append([k])
-    return groups
 
 
 @outside_autocast

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, DimensionVerdict, Fate, Verdict
+from dyncollapse.diagnostics.verdict import DimensionVerdict, Fate, Verdict
 from dyncollapse.model.choices import SELF_DISTILLED
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.simulation.configuration import TARGET_MOMENTUM, Configuration
 from dyncollapse.simulation.dimensions import Dimensions
+from dyncollapse.simulation.verdict import give_room, in_words, measured_values
 from dyncollapse.theory.modes import have_common_modes
 from dyncollapse.theory.self_distillation import ByolRest, byol_learning_times, byol_rest
 
@@ -59,21 +60,14 @@ def judge_distilled(
     Returns:
         The verdict. The times of waiting modes hold for SimSiam without weight decay; others are not known.
     """
-    k = end.singular_value.shape[-1]
-    sigma = end.singular_value.reshape(-1, k).mean(0)
-    if not torch.isfinite(sigma).all():
-        raise ValueError("the singular values hold NaN or infinity; there is nothing to judge")
     rate = 1.0 if c.predictor_rate is None else c.predictor_rate
-    threshold = COLLAPSED_BELOW * max(float(sigma.max()), rate ** (-c.depth / 2))
-    alive = sigma > threshold
+    sigma, threshold = measured_values(end, rate ** (-c.depth / 2))
+    k, alive = len(sigma), sigma > threshold
     if rest is None:
         fates = [Fate.ALIVE if one else Fate.UNEXPLAINED for one in alive.tolist()]
         return _verdict(c, fates, [None] * k, threshold, room=room, outputs=None, rest=None)
     fates = [_fate(i, alive, sigma, rest) for i in range(k)]
-    would_live = [i for i in range(k) if fates[i] in (Fate.ALIVE, Fate.WAITING)]
-    waiting = [i for i in would_live if fates[i] is Fate.WAITING]
-    for i in sorted(waiting, key=lambda i: float(rest.encoder[i]))[: max(0, len(would_live) - room)]:
-        fates[i] = Fate.STRUCTURAL
+    give_room(fates, room, rest.encoder)
     if fates.count(Fate.ALIVE) >= room:  # no output is left for the others, whatever they started from
         lost = (fate is Fate.DECAYED and float(rest.encoder[i]) > 0 for i, fate in enumerate(fates))
         fates = [Fate.STRUCTURAL if no_room else fate for fate, no_room in zip(fates, lost, strict=True)]
@@ -123,9 +117,6 @@ def _verdict(
     judged = tuple(DimensionVerdict(fate, time) for fate, time in zip(fates, times, strict=True))
     counts = {fate: fates.count(fate) for fate in Fate}
     total = len(fates) if outputs is None else outputs
-    gone = max(0, total - counts[Fate.ALIVE])
-    if not gone:
-        return Verdict(judged, threshold, f"No dimension of {total} collapsed.", outputs)
     ends = [time for time in times if time is not None]
     latest = f", the last one at t = {max(ends):.3g} or before" if ends else ""
     reasons = {
@@ -137,5 +128,4 @@ def _verdict(
     }
     kind = "dimensions collapsed" if outputs is None else f"embedding dimensions collapsed. Of {len(fates)} input modes"
     parts = [f"{counts[fate]} {reason}" for fate, reason in reasons.items() if counts[fate]]
-    listed = ", ".join(parts[:-1]) + " and " + parts[-1] if parts[1:] else "".join(parts)
-    return Verdict(judged, threshold, f"{gone} of {total} {kind}: {listed}.", outputs)
+    return Verdict(judged, threshold, in_words(max(0, total - counts[Fate.ALIVE]), total, parts, kind), outputs)

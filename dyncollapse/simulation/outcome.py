@@ -12,6 +12,7 @@ from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.dimensions import Dimensions, mode_dimensions, sampled_dimensions
 from dyncollapse.simulation.distillation import judge_distilled, rest_of
 from dyncollapse.simulation.prediction import (
+    Outlook,
     batch_growth,
     escape_times,
     held_at_zero,
@@ -45,7 +46,14 @@ class Outcome:
     def verdict(self) -> Verdict | None:
         """The verdict on the end of SGD, or of the first flow where there is no SGD; None without any record."""
         name = next((n for n in ("sgd", "flow", "population") if n in self.trajectories), None)
-        return None if name is None else _judge_end(self.simulation, name, self.trajectories[name], self.ends[name])
+        if name is None:
+            return None
+        return _judge_end(self.simulation, self.outlook, name, self.trajectories[name], self.ends[name])
+
+    @cached_property
+    def outlook(self) -> Outlook | None:
+        """What the closed forms say on the modes; None where there are none."""
+        return outlook(self.simulation)
 
 
 def dimensions(simulation: Simulation, trajectory: Trajectory) -> Dimensions:
@@ -57,13 +65,15 @@ def dimensions(simulation: Simulation, trajectory: Trajectory) -> Dimensions:
     return sampled_dimensions(weights, simulation.probe, simulation.objective.activation, biases)
 
 
-def _judge_end(simulation: Simulation, name: str, trajectory: Trajectory, end: Dimensions) -> Verdict:
+def _judge_end(
+    simulation: Simulation, prediction: Outlook | None, name: str, trajectory: Trajectory, end: Dimensions
+) -> Verdict:
     if isinstance(simulation.objective, SelfDistillation):
         found, outputs = rest_of(simulation.configuration, simulation.task), simulation.weights[-1].shape[-2]
         return judge_distilled(
             simulation.configuration, end, found, float(trajectory.time[-1]), room(simulation), outputs
         )
-    prediction, escape, held = outlook(simulation), None, None
+    escape = held = None
     # Weight decay may hold at zero what rho < 1 would let grow.
     undecided = prediction is None and simulation.configuration.weight_decay > 0
     if prediction is not None:
@@ -71,8 +81,7 @@ def _judge_end(simulation: Simulation, name: str, trajectory: Trajectory, end: D
         growth = None if name == "population" else batch_growth(simulation, end_to_end(trajectory.final()))
         values = end.singular_value[..., : len(prediction.rest)]
         held = held_at_zero(simulation, prediction, values)
-        times = escape_times(simulation, prediction, values, growth)
-        escape = None if times is None else float(trajectory.time[-1]) + times
+        escape = float(trajectory.time[-1]) + escape_times(simulation, prediction, values, growth)
     return judge(
         end,
         scale=natural_scale(simulation.task, simulation.objective, whitened=end.whitened),

@@ -12,11 +12,13 @@ from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.distillation import ESCAPED, rest_of
+from dyncollapse.theory.coupled_modes import along_directions, coupled_forces
 from dyncollapse.theory.equilibria import escape_time
+from dyncollapse.theory.followed_modes import followed_modes
 from dyncollapse.theory.limits import POPULATION_LOSSES, population_limit
 from dyncollapse.theory.mode_forces import ModeForces, mode_forces
-from dyncollapse.theory.modes import generalised_modes, have_common_modes, modes
-from dyncollapse.theory.rest_modes import rest_modes
+from dyncollapse.theory.modes import have_common_modes, modes
+from dyncollapse.theory.rest_modes import RestModes, rest_modes
 from dyncollapse.theory.self_distillation import byol_learning_times
 
 # Pairs of the probe over which the force is averaged, in batches: enough for a few per cent. A batch size above this is
@@ -44,11 +46,37 @@ class Outlook:
         growth: Force at zero (k,), without weight decay; None for byol and simsiam, whose force at zero is 0.
         forces: The force on each mode as a function of its size; None for byol and simsiam, and where the modes are not
             common to both covariances, because they then disturb each other on their way.
+        coupled: What is known of modes that disturb each other; None for others.
     """
 
     rest: Float[Tensor, " k"]
     growth: Float[Tensor, " k"] | None
-    forces: ModeForces | None
+    forces: ModeForces | None = None
+    coupled: "Coupled | None" = None
+
+
+@dataclass(frozen=True, eq=False)
+class Coupled:
+    """Modes of covariances that do not commute.
+
+    Attributes:
+        view_cov: S_e (d, d).
+        directions: The generalised modes (d, k), to which singular values are assigned.
+        rest: Modes of the rest point, which weight decay and the metric of barlow turn.
+        forces: The forces on these, each with the variance that faster ones leave it.
+    """
+
+    view_cov: Float[Tensor, "d d"]
+    directions: Float[Tensor, "d k"]
+    rest: RestModes
+    forces: ModeForces
+
+    def learning_times(self, start: Float[Tensor, " k"], depth: int) -> Float[Tensor, " k"]:
+        """Time to half of the variance at rest, for singular values of P S_e^(1/2) at the start."""
+        shares = (self.directions.T @ self.view_cov @ self.rest.directions).square()
+        begin = (start.square() @ shares / self.forces.view_var).sqrt()
+        times = self.forces.learning_times(begin, ESCAPED, 0.0, depth)
+        return along_directions(self.view_cov, self.rest, self.directions, times, ESCAPED)[1]
 
 
 def outlook(simulation: Simulation) -> Outlook | None:
@@ -59,11 +87,12 @@ def outlook(simulation: Simulation) -> Outlook | None:
     c, objective = simulation.configuration, simulation.objective
     if isinstance(objective, SelfDistillation):
         distilled = rest_of(c, simulation.task)
-        return None if distilled is None else Outlook(distilled.encoder, None, None)
+        return None if distilled is None else Outlook(distilled.encoder, None)
     if c.loss not in POPULATION_LOSSES or objective.activation != "linear":
         return None
     loss = (c.loss, objective.temperature, objective.invariance)
-    if have_common_modes(simulation.task):
+    followed = followed_modes(simulation.task)
+    if not followed.whitened:
         forces = mode_forces(simulation.task, *loss)
         variance = forces.rest_variance(c.weight_decay, c.depth)
         rest = torch.where(variance > 0, variance / forces.view_var, 0.0).sqrt()
@@ -74,12 +103,15 @@ def outlook(simulation: Simulation) -> Outlook | None:
         found = rest_modes(simulation.task, *loss[:2], invariance=loss[2], weight_decay=c.weight_decay)
     except ValueError:  # inputs without data, which this loss leaves as they started
         return None
-    _, u = generalised_modes(simulation.task)
+    forces = coupled_forces(simulation.task, found, *loss[:2], invariance=loss[2], weight_decay=c.weight_decay)
+    view_cov, u = simulation.task.seen[0], followed.directions
     growth = ((u.T @ population_limit(simulation.task, *loss).growth) * u.T).sum(-1)
-    # In the order of the generalised modes, which weight decay and barlow's metric turn.
-    along = ((u.T @ simulation.task.seen[0] @ found.directions).square() * found.variance.nan_to_num(posinf=0)).sum(-1)
-    variance = along if c.weight_decay or c.loss == "barlow" else found.variance
-    return Outlook(variance.sqrt(), growth, None)
+    coupled = Coupled(view_cov, u, found, forces)
+    if c.weight_decay or c.loss == "barlow":  # these turn the modes
+        variance, _ = along_directions(view_cov, found, u, torch.zeros_like(found.variance))
+    else:
+        variance = found.variance
+    return Outlook(variance.sqrt(), growth, coupled=coupled)
 
 
 def held_at_zero(simulation: Simulation, prediction: Outlook, values: Float[Tensor, "*runs k"]) -> Tensor | None:
@@ -111,7 +143,7 @@ def escape_times(
     prediction: Outlook,
     values: Float[Tensor, "*runs d"],
     growth: Float[Tensor, " d"] | None = None,
-) -> Float[Tensor, " d"] | None:
+) -> Float[Tensor, " d"]:
     """Flow time until each mode of a linear network escapes from its present singular value.
 
     For byol and simsiam it is the time to half the variance at rest, which byol takes a little longer to reach.
@@ -119,6 +151,9 @@ def escape_times(
     The closed form assumes aligned layers and a constant force. Balanced layers take exactly this long and all others
     less. The force of finite batches fades further while other modes grow; escapes then come later than predicted.
     With weight decay it is the time to half of the rest value, of infinitely many samples.
+
+    Modes of covariances that do not commute disturb each other. The time is then that to half of the variance at rest,
+    each mode with the variance that faster ones leave it (`effective_variances`): an estimate for aligned layers.
 
     Args:
         simulation: The simulation.
@@ -128,10 +163,10 @@ def escape_times(
         growth: Rate of each mode; by default that of infinitely many samples at W = 0.
 
     Returns:
-        A time per mode from now on, infinite for one that never escapes; None where modes disturb each other.
+        A time per mode from now on, infinite for one that never escapes.
 
     References:
-        docs/explanation/beyond-the-paper.md, section 5f.
+        docs/explanation/beyond-the-paper.md, section 5f; docs/explanation/one-axis.md, limits.
     """
     depth, decay = simulation.configuration.depth, simulation.configuration.weight_decay
     start = values.reshape(-1, values.shape[-1]).log().mean(0).exp()
@@ -139,11 +174,13 @@ def escape_times(
         found = rest_of(simulation.configuration, simulation.task)
         assert found is not None
         return byol_learning_times(found, start.to(torch.float64).cpu(), ESCAPED)
-    if prediction.forces is None or prediction.growth is None:
-        return None
+    if prediction.coupled is not None:
+        return prediction.coupled.learning_times(start.to(torch.float64), depth)
+    assert prediction.forces is not None
+    assert prediction.growth is not None
     start = start.to(prediction.growth.dtype)
     if decay:
-        return prediction.forces.learning_times(start, 0.5, decay, depth).to(torch.float64)
+        return prediction.forces.learning_times(start, ESCAPED, decay, depth).to(torch.float64)
     growth = prediction.growth if growth is None else growth
     # An unbounded mode counts as escaped once its embedding variance reaches the kernel's width, 1.
     target = torch.minimum(prediction.rest, prediction.forces.view_var.rsqrt())

@@ -112,11 +112,18 @@ def _replace_sizes(settings: dict[str, Any], given: Mapping[str, Any]) -> None:
         numbers = [int(width) for width in widths.split(",")]
         settings |= {"dim": numbers[0], "depth": len(numbers) - 1}
         return
-    for name in ("data_cov", "aug_cov"):
-        if given.get(name) is not None and "dim" not in given:
-            from dyncollapse.simulation.covariance_files import size_of
+    files = [name for name in ("data_cov", "aug_cov") if given.get(name) is not None]
+    if not files or "dim" in given:
+        return
+    from dyncollapse.simulation.covariance_files import size_of
 
-            settings["dim"] = size_of(name, given[name])
+    sizes = {name: size_of(name, given[name]) for name in files}
+    settings["dim"] = sizes[files[0]]
+    if len(set(sizes.values())) > 1:
+        data, aug = sizes["data_cov"], sizes["aug_cov"]
+        raise SettingError(
+            f"`data_cov` is a covariance ({data}, {data}) and `aug_cov` ({aug}, {aug}); give both for the same inputs"
+        )
 
 
 def _shown(value: Any) -> str:

@@ -23,12 +23,15 @@ from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.dimensions import mode_dimensions
 from dyncollapse.simulation.outcome import Outcome
-from dyncollapse.simulation.prediction import MOST_PAIRS, escape_times, outlook, time_per_step
+from dyncollapse.simulation.prediction import MOST_PAIRS, Outlook, escape_times, time_per_step
 from dyncollapse.simulation.representation import probe_costs, representation_dimensions
 from dyncollapse.theory.equilibria import collapse_threshold
 from dyncollapse.theory.population import POPULATION_LOSSES, negatives_needed, population_valid
 
 RECORD = "run.json"
+# What escape times assume, and what they assume in addition where the covariances have no common modes.
+ALIGNED = "escape times: aligned layers near zero; at most these if unbalanced"
+COUPLED = "escape times: faster modes are followed without delay, an estimate"
 
 
 def report(outcome: Outcome) -> dict[str, Any]:
@@ -44,7 +47,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
     return {
         "config": {**simulation.configuration.as_dict(), "versions": versions()},
         "status": outcome.status,
-        "prediction": _prediction(simulation),
+        "prediction": _prediction(simulation, outcome.outlook),
         "dynamics": {name: _summary(simulation, path) for name, path in outcome.trajectories.items()},
         "sgd_vs_flow": _distance(outcome, "flow"),
         "sgd_vs_population": _distance(outcome, "population"),
@@ -97,8 +100,8 @@ def recorded(folder: Path) -> dict[str, Trajectory]:
     return found
 
 
-def _prediction(simulation: Simulation) -> dict[str, Any]:
-    end, predicted = mode_dimensions(simulation.weights, simulation.task), outlook(simulation)
+def _prediction(simulation: Simulation, predicted: Outlook | None) -> dict[str, Any]:
+    end = mode_dimensions(simulation.weights, simulation.task)
     count = int((~end.ratio[0].isnan()).sum()) if end.whitened else simulation.task.dim
     columns: dict[str, list[Any]] = {
         "data_var": end.data_var[0, :count].tolist(),
@@ -110,15 +113,14 @@ def _prediction(simulation: Simulation) -> dict[str, Any]:
     if predicted is not None:
         columns["rest_singular_value"] = [_finite(value) for value in predicted.rest.tolist()]
         times = escape_times(simulation, predicted, end.singular_value[..., :count])
-        if times is not None:
-            columns["escape_time"] = [_finite(time) for time in times.tolist()]
+        columns["escape_time"] = [_finite(time) for time in times.tolist()]
     growth, decay = None if predicted is None else predicted.growth, simulation.configuration.weight_decay
     threshold = None if growth is None else _threshold(simulation.configuration)
     return {
         "threshold": threshold,
         # With weight decay such a mode decays exponentially, as any other.
         "at_threshold": 0 if growth is None or threshold is None or decay else int((growth == 0).sum()),
-        "assumes": ["infinite batch", "no bias", "escape times: aligned layers near zero; at most these if unbalanced"],
+        "assumes": ["infinite batch", "no bias", ALIGNED, *([COUPLED] if end.whitened else [])],
         "whitened": end.whitened,
         "modes": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
     }

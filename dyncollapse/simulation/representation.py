@@ -10,7 +10,7 @@ from dyncollapse.model.networks import Weights, end_to_end
 from dyncollapse.model.precision import outside_autocast
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.dimensions import Dimensions, mode_dimensions
-from dyncollapse.theory.modes import generalised_modes, have_common_modes, modes
+from dyncollapse.theory.followed_modes import followed_modes
 
 
 def representation_dimensions(simulation: Simulation, trajectory: Trajectory) -> Dimensions | None:
@@ -40,26 +40,24 @@ def probe_costs(simulation: Simulation, weights: Weights) -> tuple[Float[Tensor,
 
     Returns:
         The share for targets along each mode (*runs, k), and of the data's whole variance (*runs,). Among equal modes,
-        in which no basis is special, targets are those that the network itself keeps apart, best kept first.
+        in which no basis is special, targets are those that the network itself keeps apart, best kept first,
+        after those without data, of which nothing is missed.
 
     References:
         docs/explanation/one-axis.md.
     """
     task, ridge = simulation.task, simulation.configuration.ridge
     missed = _missed(end_to_end(_of_task(simulation, weights)), task.data_cov, ridge)
-    if have_common_modes(task):
-        common = modes(task)
-        directions, groups = common.directions, common.groups
-    else:
-        directions = generalised_modes(task)[1]
-        groups = [[k] for k in range(directions.shape[1])]
-    whole = ((directions.T @ task.data_cov) * directions.T).sum(-1)
+    followed = followed_modes(task)
+    whole = ((followed.directions.T @ task.data_cov) * followed.directions.T).sum(-1)
     least = task.dim * torch.finfo(whole.dtype).eps * float(whole.max())
     share = missed.new_zeros(*missed.shape[:-2], len(whole))
-    for group in groups:
-        frame = directions[:, group]
-        if float(whole[group[0]]) > least:
-            share[..., group] = torch.linalg.eigvalsh(frame.T @ missed @ frame) / whole[group]
+    for group in followed.groups:
+        frame = followed.directions[:, group]
+        variances, turn = torch.linalg.eigh(frame.T @ task.data_cov @ frame)
+        kept = variances > least
+        white = frame @ turn[:, kept] / variances[kept].sqrt()
+        share[..., group[len(group) - int(kept.sum()) :]] = torch.linalg.eigvalsh(white.T @ missed @ white)
     variance = float(task.data_cov.diagonal().sum())
     total = missed.diagonal(dim1=-2, dim2=-1).sum(-1) / (variance or 1.0)  # without data nothing is missed
     return share, total

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.diagnostics.shared_signal import family_margin
@@ -81,12 +82,9 @@ def judge(
         >>> [str(one.fate) for one in judge(found).dimensions]
         ['alive', 'waiting', 'dead']
     """
-    k = dimensions.singular_value.shape[-1]
-    sigma = dimensions.singular_value.reshape(-1, k).mean(0)
-    if not torch.isfinite(sigma).all():
-        raise ValueError("the singular values hold NaN or infinity; there is nothing to judge")
+    sigma, threshold = measured_values(dimensions, scale)
+    k = len(sigma)
     ratio = dimensions.ratio.reshape(-1, k).mean(0)
-    threshold = COLLAPSED_BELOW * max(float(sigma.max()), scale)
     low = _rests_low(sigma, rest, scale, threshold)
     margin = torch.zeros_like(ratio)
     if dimensions.ratio_error is not None:
@@ -106,7 +104,7 @@ def judge(
 
     fates = [fate(j) for j in range(k)]
     if room is not None:
-        _give_room(fates, room, sigma if dimensions.ratio_error is not None else -ratio)
+        give_room(fates, room, sigma if dimensions.ratio_error is not None else -ratio)
     times = [None] * k if escape is None else [*escape.tolist(), *[None] * (k - len(escape))]
     judged = tuple(
         DimensionVerdict(fate, time if fate is Fate.WAITING else None) for fate, time in zip(fates, times, strict=True)
@@ -118,6 +116,33 @@ def judge(
     varying = int((~ratio.isnan()).sum())
     sentence = _sentence(fates, on_threshold, waits, room, fewer, why_open=OPEN[rho_decides], varying=varying)
     return Verdict(judged, threshold, sentence, fewer)
+
+
+def measured_values(dimensions: Dimensions, scale: float) -> tuple[Float[Tensor, " k"], float]:
+    """Mean singular values over the runs, and the value from which on one is alive.
+
+    Args:
+        dimensions: Singular values (*runs, k).
+        scale: Singular value from which on the loss sees a dimension.
+
+    Returns:
+        The means, and COLLAPSED_BELOW times the largest of them, or times the scale where that is larger.
+
+    Raises:
+        ValueError: For singular values that are not finite.
+    """
+    sigma = dimensions.singular_value.reshape(-1, dimensions.singular_value.shape[-1]).mean(0)
+    if not torch.isfinite(sigma).all():
+        raise ValueError("the singular values hold NaN or infinity; there is nothing to judge")
+    return sigma, COLLAPSED_BELOW * max(float(sigma.max()), scale)
+
+
+def in_words(gone: int, total: int, parts: Sequence[str], kind: str = "dimensions collapsed") -> str:
+    """How many dimensions collapsed, and a part of the sentence for each reason."""
+    if not gone:
+        return f"No dimension of {total} collapsed."
+    listed = ", ".join(parts[:-1]) + " and " + parts[-1] if parts[1:] else "".join(parts)
+    return f"{gone} of {total} {kind}: {listed}."
 
 
 def _count_at_threshold(fates: Sequence[Fate], ratio: Tensor, rates: Sequence[float | None]) -> int:
@@ -155,7 +180,7 @@ def _fate(rho: float, error: float, rests_low: bool, views: str) -> Fate:
     return Fate.UNEXPLAINED if rho + error >= 1 else Fate.WAITING
 
 
-def _give_room(fates: list[Fate], room: int, order: Tensor) -> None:
+def give_room(fates: list[Fate], room: int, order: Tensor) -> None:
     """Turn waiting and unexplained dimensions beyond `room` into structural ones, those of least `order` first."""
     would_live = [k for k, fate in enumerate(fates) if fate in (Fate.ALIVE, Fate.WAITING, Fate.UNEXPLAINED)]
     waiting = sorted((k for k in would_live if fates[k] is not Fate.ALIVE), key=lambda k: float(order[k]))
@@ -252,9 +277,6 @@ def _sentence(
             f" {len(fates) - passed} of the {len(fates)} input modes cannot be represented, for want of width: "
             f"the network is only {passed} wide."
         )
-    gone = total - counts[Fate.ALIVE]
-    if not gone:
-        return f"No dimension of {total} collapsed.{unfed}"
     parts = []
     if counts[Fate.STRUCTURAL]:
         parts.append(f"{counts[Fate.STRUCTURAL]} for want of {_want(room, varying)}")
@@ -270,8 +292,7 @@ def _sentence(
         parts.append(f"{counts[Fate.WAITING]} by implicit regularization ({reason})")
     if counts[Fate.UNEXPLAINED]:
         parts.append(f"{counts[Fate.UNEXPLAINED]} for a cause that is open ({why_open})")
-    listed = ", ".join(parts[:-1]) + " and " + parts[-1] if parts[1:] else parts[0]
-    return f"{gone} of {total} dimensions collapsed: {listed}.{unfed}"
+    return in_words(total - counts[Fate.ALIVE], total, parts) + unfed
 
 
 def _fill(counts: dict[Fate, int], passed: int, outputs: int) -> int:

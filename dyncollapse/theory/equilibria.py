@@ -8,19 +8,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.model.choices import LOSSES, VIEWS
-from dyncollapse.model.losses import loss_temperature
+from dyncollapse.model.gaussian import as_seen
 from dyncollapse.model.pair_moments import Task
 from dyncollapse.model.precision import outside_autocast
 from dyncollapse.theory.limits import (
     POPULATION_LOSSES,
-    check_closed_form,
     check_weight_decay,
-    dot_temperature,
     loss_terms,
     vcreg_invariance,
 )
-from dyncollapse.theory.mode_forces import infonce_rest, mode_forces
+from dyncollapse.theory.mode_forces import ModeForces, forces_along, mode_forces
+from dyncollapse.theory.modes import modes
 from dyncollapse.theory.rest_modes import rest_modes
+from dyncollapse.theory.ties import by_gain
 
 
 def collapse_threshold(
@@ -100,7 +100,8 @@ def rest_singular_values(
         invariance: lambda / mu of vcreg, 1 unless given.
         weight_decay: w of every layer.
         depth: Number of aligned, balanced layers, which matters with weight decay only.
-        outputs: Width of the narrowest layer, where it leaves room for fewer modes: the others rest at 0.
+        outputs: Width of the narrowest layer, where it leaves room for fewer modes: the others rest at 0. Of modes of
+            equal gain those that grow fastest from small starts find room, and of equal rate the least augmented.
 
     Returns:
         p* (d,), in the order of `modes(task)`.
@@ -120,9 +121,21 @@ def rest_singular_values(
     forces = mode_forces(task, loss, temperature, invariance)
     variance = forces.rest_variance(weight_decay, depth)
     if outputs is not None and outputs < len(variance):
-        kept = forces.gain(variance, weight_decay).argsort(descending=True, stable=True)[:outputs]
-        variance = torch.zeros_like(variance).index_copy(0, kept, variance[kept])
+        common = modes(task)
+        _, differences = as_seen(common.data_var, common.aug_var, task.views)
+        order = by_gain(_priority(forces, variance, weight_decay, depth), forces.growth, -differences)
+        variance = variance.index_fill(0, torch.tensor(order[outputs:], device=variance.device), 0.0)
     return torch.where(variance > 0, variance / forces.view_var, 0.0).sqrt()
+
+
+def _priority(forces: ModeForces, variance: Tensor, weight_decay: float, depth: int) -> Tensor:
+    """What rises with the gain of each mode at rest: its root, or what is known to more digits where the gain is small.
+
+    For infonce and one layer the gain depends on (x0 - w) / s_e alone.
+    """
+    if forces.repulsion is None and not (weight_decay and depth > 1):
+        return torch.where(forces.view_var > 0, (forces.growth - weight_decay) / forces.view_var, -torch.inf)
+    return forces.gain(variance, weight_decay).clamp_min(0).sqrt()
 
 
 def rest_variance(
@@ -160,16 +173,15 @@ def rest_variance(
         >>> rest_variance(torch.tensor([3 / 8, 1.0]), torch.ones(2)).tolist()
         [1.0, 0.0]
     """
-    check_closed_form(loss)
-    factor, tau = vcreg_invariance(loss, invariance), dot_temperature(loss, temperature)
-    if loss == "infonce":
-        loss_temperature(loss, temperature)
-        return infonce_rest(ratio, 1 - ratio if gap is None else gap)
-    if loss == "vcreg":
-        return (1 - factor * ratio).clamp_min(0)
-    if loss == "barlow":
-        return torch.where(signal > 0, 1 / signal, 0.0)
-    return tau * signal.clamp_min(0)
+    terms, shape = loss_terms(loss, "one-sided", temperature, invariance), ratio.shape
+    ratio, signal = ratio.reshape(-1), signal.broadcast_to(shape).reshape(-1)
+    growth = terms.view + terms.shared * signal
+    if loss == "infonce" and gap is not None:
+        growth = terms.pull * gap.broadcast_to(shape).reshape(-1)
+    elif terms.difference:
+        growth = growth + 2 * terms.difference * ratio
+    growth = growth.broadcast_to(ratio.shape)
+    return forces_along(loss, terms, growth, torch.ones_like(ratio), signal, ratio).rest_variance().reshape(shape)
 
 
 @outside_autocast

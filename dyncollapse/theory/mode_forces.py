@@ -16,7 +16,7 @@ from torch import Tensor
 from dyncollapse.model.array_arguments import array_fields, takes_arrays
 from dyncollapse.model.gaussian import as_seen
 from dyncollapse.model.pair_moments import PairMoments, Task
-from dyncollapse.theory.limits import check_weight_decay, loss_terms
+from dyncollapse.theory.limits import LossTerms, check_weight_decay, loss_terms
 from dyncollapse.theory.modes import COVARIANCE_ROUND_OFF, at_threshold, modes
 
 # Nodes of the quadrature over log c. The integrand is smooth, and over each of the panels nearly an exponential.
@@ -246,10 +246,29 @@ def mode_forces(
     gamma = torch.where(s_e > 0, g / s_e, 0.0)
     # Rho is settled where round-off cannot tell it from 1, and with it the force.
     ratio = (2 * terms.by_difference * common.ratio + terms.by_noise * (1 - gamma)) / terms.pull
-    if terms.repulsion is None:
-        return ModeForces(torch.where(at_threshold(common.ratio), 0.0, growth), s_e, ratio, None)
-    metric = g * gamma if loss == "barlow" else s_e  # g^2 / s_e, or s_e
-    return ModeForces(growth, s_e, ratio, terms.repulsion * metric)
+    if loss == "infonce":
+        growth = torch.where(at_threshold(common.ratio), 0.0, growth)
+    return forces_along(loss, terms, growth, s_e, gamma, ratio)
+
+
+def forces_along(
+    loss: str, terms: LossTerms, growth: Tensor, view_var: Tensor, signal: Tensor, ratio: Tensor
+) -> ModeForces:
+    """Forces on modes from what the moments are along each.
+
+    Args:
+        loss: The loss by name.
+        terms: Its coefficients.
+        growth: x0.
+        view_var: s_e.
+        signal: g / s_e, the share of the variance that both views have.
+        ratio: Effective rho.
+
+    Returns:
+        The forces, with b = r s_e, and for barlow r g^2 / s_e.
+    """
+    metric = view_var * signal.square() if loss == "barlow" else view_var
+    return ModeForces(growth, view_var, ratio, None if terms.repulsion is None else terms.repulsion * metric)
 
 
 def infonce_rest(ratio: Tensor, gap: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from dyncollapse.model.precision import outside_autocast
 from dyncollapse.theory.limits import Limit, check_weight_decay, population_limit
 from dyncollapse.theory.mode_forces import infonce_rest
 from dyncollapse.theory.modes import COVARIANCE_ROUND_OFF, generalised_modes, least_variance, relative_modes
+from dyncollapse.theory.ties import part_ties
 
 
 @array_fields
@@ -84,7 +85,8 @@ def rest_modes(
         outputs: Width m of the narrowest layer, where it leaves room for fewer modes than there are.
 
     Returns:
-        The modes in the range of S_e, in descending order of gain. Inputs that carry neither data nor augmentation keep
+        The modes in the range of S_e, in descending order of gain; of equal gain, those that grow fastest from small
+        starts first, and of equal rate, the least augmented. Inputs that carry neither data nor augmentation keep
         their initial weights, and count as 0 here.
 
     Raises:
@@ -126,6 +128,7 @@ def _infonce(task: Task, limit: Limit, weight_decay: float) -> _Found:
         ratio = doubled / 2
     else:
         ratio, u = generalised_modes(task)
+    u = _parted(u, ratio, task, 1.0)
     growth = _along(u, limit.growth) - weight_decay * u.square().sum(0)
     growth = torch.where(ratio == 1, 0.0, growth)
     # 1 - rho is growth / 2, without cancellation where views are two-sided. Below round-off of rho's terms, rho is 0.
@@ -138,7 +141,8 @@ def _infonce(task: Task, limit: Limit, weight_decay: float) -> _Found:
 def _quartic(task: Task, limit: Limit, loss: str, weight_decay: float) -> _Found:
     assert limit.repulsion is not None
     push = _decayed(limit.push, weight_decay)
-    _, u = relative_modes(limit.metric, push, least_variance(limit.metric))
+    pushed, u = relative_modes(limit.metric, push, least_variance(limit.metric))
+    u = _parted(u, pushed, task, limit.pull)
     unseen = task.dim - u.shape[1]
     if unseen and not weight_decay and not (loss == "vcreg" and task.views == "one-sided"):
         raise ValueError(
@@ -155,7 +159,7 @@ def _quartic(task: Task, limit: Limit, loss: str, weight_decay: float) -> _Found
 def _barlow(task: Task, weight_decay: float) -> _Found:
     """P G P^T = I along eigenvectors of G with eigenvalue g > 0; with weight decay 1 - w / (4 g) in place of 1."""
     g, v = torch.linalg.eigh(task.shared)
-    g, v = g.flip(0), v.flip(1)
+    g, v = g.flip(0), part_ties(v.flip(1), g.flip(0), [(task.seen[1], False), (task.seen[0], True)])
     empty = g.abs() <= least_variance(task.shared)
     variances = _along(v, task.seen[0])  # of views along unit vectors
     seen = variances > least_variance(task.seen[0])
@@ -165,6 +169,15 @@ def _barlow(task: Task, weight_decay: float) -> _Found:
     squared = torch.where(alive, growth / (4 * g.square()), 0.0)  # p*^2
     ratio = torch.where(alive, weight_decay / (4 * g), 1 - growth.clamp_max(0) / (4 * variances))
     return v / variances.sqrt(), growth / variances, ratio, squared * variances
+
+
+def _parted(u: Tensor, pushed: Tensor, task: Task, scale: float) -> Tensor:
+    """Modes from which augmentation takes equally much, and whose gain is equal, in the order of `part_ties`.
+
+    u^T S_e^2 u is the variance of a mode whose u has u^T S_e u = 1.
+    """
+    s_e, a_e = task.seen
+    return part_ties(u, pushed, [(s_e @ s_e, True), (a_e, False)], scale)
 
 
 def _decayed(push: Tensor, weight_decay: float) -> Tensor:

@@ -95,6 +95,41 @@ def byol_rest(task: Task, weight_decay: float = 0.0, *, predictor_rate: float = 
         >>> rest.critical_decay.tolist(), [round(value, 4) for value in rest.encoder.tolist()]
         ([0.125, 0.03125], [0.7236, 0.0])
     """
+    directions = modes(task).directions
+    s_e, g = (_variances(directions, cov) for cov in (task.seen[0], task.shared))
+    return byol_rest_along(directions, g, s_e, weight_decay, predictor_rate=predictor_rate, depth=depth)
+
+
+def byol_rest_along(
+    directions: Float[Tensor, "d k"],
+    signal: Float[Tensor, " k"],
+    view_var: Float[Tensor, " k"],
+    weight_decay: float = 0.0,
+    *,
+    predictor_rate: float = 1.0,
+    depth: int = 1,
+) -> ByolRest:
+    """Rest points of linear BYOL and SimSiam along directions that act on no other.
+
+    Args:
+        directions: One mode per column.
+        signal: g of each; above s_e where the other view of one-sided pairs varies more than the anchor.
+        view_var: s_e of each.
+        weight_decay: eta.
+        predictor_rate: r, as in `SelfDistillation`, above 0.
+        depth: Number of layers L of the encoder.
+
+    Returns:
+        The rest points, in the order of the directions.
+
+    Raises:
+        ValueError: For settings out of range.
+
+    Examples:
+        >>> one = torch.ones(1)
+        >>> byol_rest_along(torch.eye(1), 2 * one, one).predictor.item()  # g / s_e
+        2.0
+    """
     for name, value, allowed, fine in (
         ("weight_decay", weight_decay, "finite and at least 0", 0 <= weight_decay < math.inf),
         ("predictor_rate", predictor_rate, "finite and above 0", 0 < predictor_rate < math.inf),
@@ -102,8 +137,7 @@ def byol_rest(task: Task, weight_decay: float = 0.0, *, predictor_rate: float = 
     ):
         if not fine:
             raise ValueError(f"{name} is {value}; it must be {allowed}")
-    directions = modes(task).directions
-    s_e, g = (_variances(directions, cov) for cov in (task.seen[0], task.shared))
+    g, s_e = signal, view_var
     fed = (g > 0) & (s_e > 0)
     top = torch.where(fed, g * (2 * depth - 1) / (2 * depth * s_e), 0.0)  # where f is largest
     critical = torch.where(fed, predictor_rate ** (1 - depth) * top ** (2 * depth - 1) * g / (2 * depth), 0.0)

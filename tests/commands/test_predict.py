@@ -39,8 +39,9 @@ def test_the_json_holds_a_number_for_each_direction(saved):
     for name in ("spectral", "barlow"):
         loss = values["losses"][name]
         assert len(loss["rest"]) == len(loss["learning_steps"]) == len(values["rho"]) == len(values["error"]) == 12
-        assert loss["alive"] + loss["suppressed"] + loss["no_room"] + loss["dead"] == 12
-        assert loss["dead"] == 0
+        fates = ("alive", "suppressed", "no_room", "dead", "decayed")
+        assert sum(loss[fate] for fate in fates) == 12
+        assert loss["dead"] == loss["decayed"] == 0
         assert values["trained"][name]["error"] is None or values["trained"][name]["error"] >= 0
     assert [row["operation"] for row in values["augmentations"]] == ["crop", "rotation", "colour", "noise"]
     for row in values["augmentations"]:
@@ -67,6 +68,25 @@ def test_folders_of_images_are_read_in_colour(tmp_path):
     assert "drawn by two different pipelines" in result.stdout
     assert "10 principal directions of 192" in result.stdout  # fewer images than dimensions
     assert "40 images show a quarter as many directions" in result.stdout
+
+
+def test_images_that_cannot_be_read_are_not_counted(tmp_path):
+    write_images(tmp_path / "photos", per_class=20)
+    damaged = sorted(path for path in (tmp_path / "photos").rglob("*") if path.is_file())[3]
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    result = predict("--data", tmp_path / "photos", "--image-size", 8, "--loss", "spectral", "--weight-decay", 1)
+    assert result.exit_code == 0, result.stderr
+    assert ": 39 images, 8 x 8 pixels" in result.stdout
+    assert "\non 39 images " in result.stdout
+    assert "1 of 40 images could not be read" in result.stdout
+    assert "dead  decayed  learnt" in result.stdout
+
+
+def test_one_direction_is_called_one():
+    result = predict("--data", "digits", "--images", 60, "--directions", 1, "--loss", "spectral")
+    assert result.exit_code == 0, result.stderr
+    assert "Predicted for 1 principal direction of 64, with " in result.stdout
+    assert "1 directions" not in result.stdout
 
 
 def test_views_depend_on_the_seed_alone(saved):

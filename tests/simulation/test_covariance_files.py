@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.reference import normal, random_covariance
+from scipy.stats import spearmanr
 
-from dyncollapse import Configuration, GaussianTask, SettingError, expand_grid, rest_modes
+from dyncollapse import Configuration, GaussianTask, SettingError, expand_grid, mode_dimensions, rest_modes
 from dyncollapse.simulation.build import build
 from dyncollapse.simulation.presets import resolve
-from dyncollapse.simulation.report import report
+from dyncollapse.simulation.report import COUPLED, report
 from dyncollapse.simulation.run import run
 from dyncollapse.sweeps.grid import point_hash
 
@@ -37,7 +38,7 @@ def test_covariances_from_files_make_the_task(views, files):
     expected = rest_modes(GaussianTask(data, aug, views))
     rests = [mode["rest_singular_value"] for mode in values["prediction"]["modes"]]
     assert rests == pytest.approx(expected.variance.sqrt().tolist(), rel=1e-9)
-    assert [mode["escape_time"] for mode in values["prediction"]["modes"]] == [None] * 4
+    assert [mode["escape_time"] is not None for mode in values["prediction"]["modes"]] == expected.alive.tolist()
     assert values["prediction"]["whitened"]
     assert values["prediction"]["threshold"] is None
     end = found.ends["population"].singular_value.mean(0)
@@ -146,3 +147,40 @@ def test_the_name_of_a_point_follows_the_content_of_its_files(tmp_path, generato
     )
     assert one == copy != other
     assert point_hash(Configuration()) == point_hash(Configuration(weight_decay=0.0))
+
+
+@pytest.mark.parametrize("loss", ["infonce", "vcreg"])
+def test_modes_that_disturb_each_other_escape_when_the_population_flow_says(tmp_path, loss):
+    generator = torch.Generator().manual_seed(2)
+    turn = torch.linalg.qr(torch.randn(4, 4, generator=generator, dtype=torch.float64))[0]
+    np.save(tmp_path / "data.npy", (turn * torch.tensor([2.0, 1.0, 0.3, 0.1]) @ turn.T).numpy())
+    np.save(tmp_path / "aug.npy", np.diag([0.3, 0.1, 0.2, 0.05]))
+    files = {"data_cov": str(tmp_path / "data.npy"), "aug_cov": str(tmp_path / "aug.npy")}
+    outcome = outcome_of(loss=loss, views="two-sided", init_scale=1e-3, runs=1, steps=1600, lr=0.05, **files)
+    found = report(outcome)
+    assert found["prediction"]["whitened"]
+    assert COUPLED in found["prediction"]["assumes"]
+    times = torch.tensor([mode["escape_time"] for mode in found["prediction"]["modes"]])
+    path, rest = outcome.trajectories["population"], outcome.outlook.rest
+    values = mode_dimensions(path.weights, outcome.simulation.task).singular_value[:, 0]
+    first = path.time[(values >= 0.5**0.5 * rest).to(torch.int64).argmax(0)]
+    ratio = first / times
+    assert spearmanr(first, times).statistic == 1
+    assert float(ratio.min()) > 0.6
+    assert float(ratio.max()) < 1.6
+
+
+def test_covariances_of_two_sizes_are_refused_by_both_names(tmp_path):
+    for size in (4, 6):
+        np.save(tmp_path / f"{size}.npy", np.eye(size))
+    with pytest.raises(SettingError, match=r"data_cov is a covariance \(6, 6\) and aug_cov \(4, 4\)"):
+        resolve({"data_cov": str(tmp_path / "6.npy"), "aug_cov": str(tmp_path / "4.npy")})
+
+
+def test_numbers_wider_than_64_bits_are_refused_by_their_name(tmp_path):
+    np.save(tmp_path / "long.npy", np.eye(4, dtype=np.longdouble))
+    kind = np.dtype(np.longdouble).name
+    if kind == "float64":
+        pytest.skip("long doubles have 64 bits here")
+    with pytest.raises(SettingError, match=rf"holds an array \(4, 4\) of {kind}; give a covariance"):
+        build(resolve({"data_cov": str(tmp_path / "long.npy"), "dim": 4}))

@@ -192,6 +192,22 @@ def test_rest_variance_has_its_limits():
     assert (c[4:] == 0).all()
 
 
+@pytest.mark.parametrize(("loss", "temperature"), LOSSES)
+def test_rest_variance_takes_any_shape(loss, temperature):
+    ratio = torch.tensor([[0.25, 0.5, 0.75], [1.0, 1.5, 0.1]], dtype=torch.float64)
+    every = rest_variance(ratio, 1 - ratio, loss, temperature, 1 - ratio)
+    one_by_one = [rest_variance(rho, 1 - rho, loss, temperature, 1 - rho) for rho in ratio.flatten()]
+    assert every.shape == (2, 3)
+    assert all(one.shape == () for one in one_by_one)
+    torch.testing.assert_close(every.flatten(), torch.stack(one_by_one))
+    torch.testing.assert_close(
+        rest_variance(ratio, torch.ones(()), loss, temperature)[0, 0],
+        one_by_one[0].new_tensor(
+            float(rest_variance(torch.tensor(0.25).double(), torch.ones(()).double(), loss, temperature))
+        ),
+    )
+
+
 SPECTRA = ((0, 0, 0), (1, 0, 0), (1, 0.5, 0.25), (1e-18, 1, 1), (1e-300, 1, 0), (1e-200, 1e-200, 1e-200))
 
 

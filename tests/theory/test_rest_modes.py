@@ -6,7 +6,17 @@ from helpers.equilibria import root_of
 from helpers.population_losses import LOSSES, minimised, population_value
 from helpers.reference import EPS, VIEWS, normal, random_covariance
 
-from dyncollapse import GaussianTask, PairMoments, generalised_modes, modes, rest_gram, rest_modes, rest_singular_values
+from dyncollapse import (
+    GaussianTask,
+    Objective,
+    PairMoments,
+    generalised_modes,
+    modes,
+    population_flow,
+    rest_gram,
+    rest_modes,
+    rest_singular_values,
+)
 from dyncollapse.theory.limits import population_limit
 
 
@@ -175,3 +185,36 @@ def test_ratios_of_moments_may_exceed_one_under_two_sided_views(generator):
 def test_unusable_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         rest_modes(GaussianTask.block(2, 1), **settings)
+
+
+# Covariances whose modes gain equally under some loss: by their views' variance, by their augmentation, or altogether.
+TIES = {
+    "one-sided, all gain 1": ([0.3, 2.0, 1.0], [0.2, 0.1, 0.4], "one-sided"),
+    "one-sided, one variance": ([1.0, 1.0, 1.0], [0.5, 0.1, 3.0], "one-sided"),
+    "two-sided, one rho": ([0.5, 2.0, 1.0], [0.25, 1.0, 0.5], "two-sided"),
+    "two-sided, one signal": ([1.0, 1.0, 1.0], [0.7, 0.2, 1.5], "two-sided"),
+}
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("kind", TIES)
+def test_modes_of_equal_gain_fill_the_outputs_in_one_order(kind, loss, outputs, generator):
+    data, aug, views = TIES[kind]
+    frame = torch.linalg.qr(normal(generator, 3, 3))[0]
+    s, a = (frame * torch.tensor(values, dtype=torch.float64) @ frame.T for values in (data, aug))
+    task, name = GaussianTask(s, a, views), loss[:2]
+    for decay in (0.0, 0.05):
+        given = {"invariance": loss[2], "weight_decay": decay, "outputs": outputs}
+        single, common = rest_singular_values(task, *name, **given), modes(task).directions
+        gram = rest_gram(task, *name, **given)
+        torch.testing.assert_close(gram, common * single.square() @ common.T, rtol=0, atol=1e-9)
+        assert int((single > 0).sum()) == outputs
+
+
+def test_the_fastest_of_equal_modes_is_the_one_that_fills_an_output():
+    task = GaussianTask(torch.diag(torch.tensor([0.5, 2.0, 1.0])).double(), 0.1 * torch.eye(3).double())
+    assert rest_gram(task, "spectral", outputs=1).diagonal().tolist() == [0.0, pytest.approx(0.5), 0.0]
+    start = 1e-7 * torch.randn(1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    path = population_flow((start,), task, 9.0, objective=Objective("spectral"))
+    torch.testing.assert_close(path.product[-1].abs(), torch.tensor([[0.0, 0.5**0.5, 0.0]]).double(), rtol=0, atol=1e-2)

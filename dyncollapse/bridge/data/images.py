@@ -293,5 +293,18 @@ def limited(data: Data, images: int | None) -> Data:
 
 
 def some_images(images: Images, most: int, seed: int = 0) -> Images:
-    """At most `most` of the images, drawn without repetition, in random order."""
+    """At most so many of the images, drawn without repetition, in random order.
+
+    Args:
+        images: The images.
+        most: How many, at most.
+        seed: Of the choice.
+
+    Returns:
+        The chosen images.
+
+    Examples:
+        >>> len(some_images(open_data("digits").train, 100))
+        100
+    """
     return images.take(torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:most])

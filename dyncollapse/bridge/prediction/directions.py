@@ -29,11 +29,25 @@ class Measured:
         moments: Second moments about the mean.
         first: One view of the kept pairs, centred.
         second: The other view of the same pairs.
+
+    Examples:
+        >>> x = torch.tensor([[1.0], [3.0]])
+        >>> measured = Measured.centred(PairMoments.from_pairs(x, x), x, x)
+        >>> measured.samples, measured.first.tolist()
+        (2, [[-1.0], [1.0]])
     """
 
     moments: PairMoments
     first: Float[Tensor, "r d"]
     second: Float[Tensor, "r d"]
+
+    @classmethod
+    def centred(cls, moments: PairMoments, first: Float[Tensor, "r d"], second: Float[Tensor, "r d"]) -> "Measured":
+        """Pairs about the mean of both views, and one-sided ones about that of the anchors, as the moments are."""
+        assert moments.means is not None
+        anchor, positive = moments.means
+        mean = anchor if moments.views == "one-sided" else (anchor + positive) / 2
+        return cls(moments, first - mean, second - mean)
 
     @property
     def samples(self) -> int:
@@ -45,7 +59,7 @@ class Measured:
         return Measured(self.moments.within(frame), self.first @ frame, self.second @ frame)
 
 
-def measure(pairs: Iterable[tuple[Tensor, Tensor]], views: str, count: int, seed: int = 0) -> Measured:
+def measure_pairs(pairs: Iterable[tuple[Tensor, Tensor]], views: str, count: int, seed: int = 0) -> Measured:
     """Measure pairs in one pass, in float64.
 
     Args:
@@ -62,7 +76,7 @@ def measure(pairs: Iterable[tuple[Tensor, Tensor]], views: str, count: int, seed
 
     Examples:
         >>> x = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
-        >>> measured = measure([(x, -x)], "two-sided", 100)
+        >>> measured = measure_pairs([(x, -x)], "two-sided", 100)
         >>> measured.samples, measured.first.shape
         (100, torch.Size([100, 3]))
     """
@@ -84,12 +98,8 @@ def measure(pairs: Iterable[tuple[Tensor, Tensor]], views: str, count: int, seed
         raise ValueError("all views are alike, without any variance; give images that differ")
     if float(moments.difference_cov.diagonal().max()) <= UNCHANGED * largest:
         raise ValueError("both views of every image are equal: the augmentation changes none of these images")
-    assert moments.means is not None
-    means = moments.means if views == "one-sided" else ((moments.means[0] + moments.means[1]) / 2,) * 2
-    first, second = (
-        torch.cat(rows).to(torch.float64) - mean for rows, mean in zip(zip(*kept, strict=True), means, strict=True)
-    )
-    return Measured(moments, first, second)
+    first, second = (torch.cat(rows).to(torch.float64) for rows in zip(*kept, strict=True))
+    return Measured.centred(moments, first, second)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +116,14 @@ class Directions:
         opposed: Whether gamma is below 0 beyond its error.
         explained: Correlation that sampling alone reaches in directions without shared signal.
         share: Share of the variance of the views that the frame holds.
+
+    Examples:
+        >>> g = torch.Generator().manual_seed(0)
+        >>> x = torch.randn(2000, 2, generator=g) * torch.tensor([1.0, 0.0])
+        >>> views = tuple(x + torch.randn(2000, 2, generator=g) for _ in range(2))
+        >>> found = find_directions(measure_pairs([views], "two-sided", 2000), most=2)
+        >>> found.shared.tolist(), [round(gamma, 1) for gamma in found.gamma.abs().tolist()]
+        ([True, False], [0.5, 0.0])
     """
 
     frame: Float[Tensor, "d q"]
@@ -155,7 +173,7 @@ def find_directions(measured: Measured, most: int, *, alike: bool = False) -> Di
         >>> g = torch.Generator().manual_seed(0)
         >>> x = torch.randn(4000, 3, generator=g) * torch.tensor([1.0, 1.0, 0.0])
         >>> views = [x + 0.5 * torch.randn(4000, 3, generator=g) for _ in range(2)]
-        >>> found = find_directions(measure([tuple(views)], "two-sided", 4000), most=3)
+        >>> found = find_directions(measure_pairs([tuple(views)], "two-sided", 4000), most=3)
         >>> found.shared.tolist(), [round(value, 1) for value in found.gamma[:2].tolist()]
         ([True, True, False], [0.8, 0.8])
     """

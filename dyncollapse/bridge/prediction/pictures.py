@@ -10,7 +10,7 @@ from torch import Tensor
 from dyncollapse.bridge.prediction.directions import Directions
 from dyncollapse.bridge.prediction.outcome import Prediction
 from dyncollapse.bridge.prediction.table import AugmentationTable
-from dyncollapse.bridge.prediction.training import Trained
+from dyncollapse.bridge.prediction.training import TrainedLinear
 
 ALIVE, EMPTY, BAND = "tab:blue", "tab:red", "0.8"
 DRAWN = 8  # directions of each kind that are drawn as images
@@ -18,7 +18,20 @@ STANDARD_ERRORS = 2  # half-width of the error band
 
 
 def draw_prediction(prediction: Prediction) -> Figure:
-    """Draw rho with its errors, the directions as images, the table of augmentations, and what was trained."""
+    """Draw rho with its errors, the directions as images, the table of augmentations, and what was trained.
+
+    Args:
+        prediction: The prediction.
+
+    Returns:
+        The figure; directions of representations are not drawn.
+
+    Examples:
+        >>> from dyncollapse.bridge import PredictOptions, predict
+        >>> options = PredictOptions("digits", images=200, directions=8, loss=("spectral",))
+        >>> len(draw_prediction(predict(options)).subfigs)  # measurements above, directions as images below
+        2
+    """
     trained, pixels = prediction.trained, prediction.image_shape is not None
     rows = 1 + pixels + bool(trained)
     heights = [1.0, *([0.62] if pixels else []), *([0.9] if trained else [])]
@@ -107,7 +120,7 @@ def _draw_image(ax: Axes, image: Float[Tensor, "c h w"]) -> None:
         ax.imshow(image[0].numpy(), cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
 
 
-def _draw_trained(part: SubFigure, prediction: Prediction, trained: tuple[Trained, ...]) -> None:
+def _draw_trained(part: SubFigure, prediction: Prediction, trained: tuple[TrainedLinear, ...]) -> None:
     """Trained singular values over the predicted ones, and trained learning steps over predicted ones."""
     left, right = part.subplots(1, 2)
     for number, one in enumerate(trained):

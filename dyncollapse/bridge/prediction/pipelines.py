@@ -24,11 +24,26 @@ OPERATIONS = {
     "solarise": ("solarise",),
     "noise": ("noise",),
 }
+# Least and largest values of settings with two ends. A thousandth of the area is one pixel of 32 x 32, and a blur below
+# a twentieth of a pixel changes no image.
+RANGES = {"scale": (0.001, 1), "ratio": (0.01, 100), "blur_sigma": (0.05, 100)}
 NAMES = {"cifar10": "cifar"}  # names of pipelines beside those of PAIRS
 
 
 class Pipeline(NamedTuple):
-    """The augmentations of two views of an image."""
+    """The augmentations of two views of an image.
+
+    Attributes:
+        first: How the first view is drawn.
+        second: How the second view is drawn.
+        name: What it is called in reports.
+
+    Examples:
+        >>> flips = ViewSettings(flip=0.5, noise=0.1).as_view()
+        >>> pipeline = Pipeline(flips, flips, "flips and noise")
+        >>> pipeline.operations, pipeline.only("flip").operations
+        (('flip', 'noise'), ('flip',))
+    """
 
     first: View
     second: View
@@ -111,12 +126,11 @@ class ViewSettings:
 
     def __post_init__(self) -> None:
         """Check the settings that hold several numbers."""
-        ranges = {"scale": (0, 1), "ratio": (0, 100), "blur_sigma": (0, 100)}
-        for name, (low, high) in ranges.items():
+        for name, (low, high) in RANGES.items():
             ends = getattr(self, name)
-            if len(ends) != 2 or not low < ends[0] <= ends[1] <= high:
+            if len(ends) != 2 or not low <= ends[0] <= ends[1] <= high:
                 raise SettingError(
-                    f"`{name}` is {list(ends)}; write its smallest and largest value, above {low} and at most {high}"
+                    f"`{name}` is {list(ends)}; write its smallest and largest value, between {low} and {high}"
                 )
         if len(self.jitter) != 4 or min(self.jitter) < 0 or self.jitter[3] > 0.5 or max(self.jitter) > 10:
             raise SettingError(

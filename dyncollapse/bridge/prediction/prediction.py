@@ -7,13 +7,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dyncollapse.bridge.prediction.byol import as_rest_modes, byol_fates, byol_modes, byol_times
+from dyncollapse.bridge.prediction.byol import as_rest_modes, byol_fates
 from dyncollapse.bridge.prediction.directions import Directions, correlation_error
 from dyncollapse.bridge.prediction.fates import Correlations, Fates, bounded, fates_of
 from dyncollapse.diagnostics.shared_signal import family_margin
+from dyncollapse.theory.coupled_modes import along_directions, coupled_forces, effective_variances
 from dyncollapse.theory.limits import population_limit
-from dyncollapse.theory.mode_forces import ModeForces
 from dyncollapse.theory.rest_modes import RestModes, rest_modes
+from dyncollapse.theory.self_distillation import byol_learning_times, byol_rest_along
 
 STEP_SHARE = 0.1  # of the time in which the fastest direction changes by e: the default learning rate
 # Share of the largest singular value up to which a direction counts as empty at the end of training. Those that die are
@@ -24,7 +25,7 @@ LEVEL = 0.5  # share of its variance at rest at which a direction counts as lear
 
 
 @dataclass(frozen=True)
-class Encoder:
+class LinearEncoder:
     """The linear encoder and its training.
 
     Attributes:
@@ -35,6 +36,10 @@ class Encoder:
             with a standard deviation of START along the direction of largest variance.
         lr: Learning rate; None for a tenth of the time in which the fastest direction changes by e.
         steps: SGD steps.
+
+    Examples:
+        >>> LinearEncoder(outputs=16, weight_decay=0.1).steps
+        2000
     """
 
     outputs: int | None = None
@@ -61,6 +66,12 @@ class LossPrediction:
         learnt: Number of modes that live and are learnt by the last step.
         empty: Number of singular values of the embedding that are at most EMPTY of the largest when all modes that are
             learnt by the last step are at rest. Measured correlations are taken as they are, without sampling error.
+
+    Examples:
+        >>> from dyncollapse.bridge import PredictOptions, predict
+        >>> found = predict(PredictOptions("digits", images=400, directions=8, loss=("spectral",))).losses["spectral"]
+        >>> found.rest.shape, bool((found.rest <= 1).all())  # gamma is at most 1
+        (torch.Size([8]), True)
     """
 
     loss: str
@@ -74,8 +85,8 @@ class LossPrediction:
     empty: int
 
 
-def predict(
-    found: Directions, loss: str, encoder: Encoder, *, alike: bool = False, start: Tensor | None = None
+def predict_loss(
+    found: Directions, loss: str, encoder: LinearEncoder, *, alike: bool = False, start: Tensor | None = None
 ) -> LossPrediction:
     """Predict a linear encoder on the span of the directions.
 
@@ -97,18 +108,18 @@ def predict(
         ValueError: For other losses, and settings out of range.
 
     Examples:
-        >>> from dyncollapse.bridge.prediction.directions import find_directions, measure
+        >>> from dyncollapse.bridge.prediction.directions import find_directions, measure_pairs
         >>> g = torch.Generator().manual_seed(0)
         >>> x = torch.randn(4000, 3, generator=g) * torch.tensor([1.0, 1.0, 0.0])
         >>> views = [x + torch.randn(4000, 3, generator=g) for _ in range(2)]
-        >>> found = find_directions(measure([tuple(views)], "two-sided", 4000), most=3)
-        >>> predict(found, "spectral", Encoder(), alike=True).fates.counts()
-        {'alive': 2, 'suppressed': 1, 'dead': 0, 'no_room': 0}
+        >>> found = find_directions(measure_pairs([tuple(views)], "two-sided", 4000), most=3)
+        >>> predict_loss(found, "spectral", LinearEncoder(), alike=True).fates.counts()
+        {'alive': 2, 'suppressed': 1, 'dead': 0, 'decayed': 0, 'no_room': 0}
     """
     modes = (_byol if loss == "byol" else _by_gradient)(found, loss, encoder, start, alike)
     lr = encoder.lr or STEP_SHARE / max(modes.fastest, 1e-300)
-    along, steps = _along_directions(found, modes.rest, modes.times / lr)
     in_time, view_cov = modes.times / lr <= encoder.steps, found.measured.moments.view_cov
+    along, steps = along_directions(view_cov, modes.rest, found.frame.T @ found.vectors, modes.times / lr, LEVEL)
     filled = _spectrum(modes.rest, view_cov, in_time)
     return LossPrediction(
         loss,
@@ -133,37 +144,39 @@ class _Modes:
     fates: Fates
 
 
-def _by_gradient(found: Directions, loss: str, encoder: Encoder, start: Tensor | None, alike: bool) -> _Modes:
+def _by_gradient(found: Directions, loss: str, encoder: LinearEncoder, start: Tensor | None, alike: bool) -> _Modes:
     """Modes of a loss whose gradient is followed."""
     moments = found.measured.moments
     invariance = encoder.invariance if loss == "vcreg" else None
     rest = rest_modes(moments, loss, invariance=invariance, weight_decay=encoder.weight_decay, outputs=encoder.outputs)
-    limit = population_limit(moments, loss, invariance=invariance)
-    forces = _forces(found, rest, loss, limit.repulsion, encoder.weight_decay)
+    forces = coupled_forces(moments, rest, loss, invariance=invariance, weight_decay=encoder.weight_decay)
     begin = _start_variances(found, encoder, start, rest.directions)
     times = forces.learning_times((begin / forces.view_var).sqrt(), LEVEL)
     gamma = _correlations(found, rest.directions, by_product=loss in ("spectral", "barlow"), alike=alike)
-    fates = fates_of(loss, rest.ratio, rest.variance, rest.room, gamma, 1.0 if invariance is None else invariance)
+    limit = population_limit(moments, loss, invariance=invariance)
+    factor, decay = 1.0 if invariance is None else invariance, encoder.weight_decay / limit.pull
+    by_decay = decay * rest.directions.square().sum(0)
+    fates = fates_of(loss, rest.ratio, rest.variance, rest.room, gamma, factor=factor, decay=by_decay)
     fastest = float(torch.linalg.eigvalsh(limit.growth).abs().max()) + encoder.weight_decay
     return _Modes(rest, torch.where(rest.room, times, math.inf), fastest, fates)
 
 
-def _byol(found: Directions, _loss: str, encoder: Encoder, start: Tensor | None, alike: bool) -> _Modes:
+def _byol(found: Directions, _loss: str, encoder: LinearEncoder, start: Tensor | None, alike: bool) -> _Modes:
     """Modes of BYOL, which has a closed form for moments that commute: the directions, each by itself."""
     directions, view_cov = found.frame.T @ found.vectors, found.measured.moments.view_cov
     gamma = _correlations(found, directions, by_product=True, alike=alike)
     variances = effective_variances(view_cov, directions, gamma.value)
-    limit, places = byol_modes(gamma.value, variances, encoder.weight_decay)
-    rest = as_rest_modes(limit, places, directions, encoder.outputs)
+    limit = byol_rest_along(directions, gamma.value * variances, variances, encoder.weight_decay)
+    rest = as_rest_modes(limit, encoder.outputs)
     begin = _start_variances(found, encoder, start, directions)
-    times = byol_times(limit, places, (begin / variances).sqrt(), LEVEL)
+    times = byol_learning_times(limit, (begin / variances).sqrt(), LEVEL)
     fates = byol_fates(rest, gamma, variances, encoder.weight_decay)
     fastest = float((gamma.value.clamp_min(0).square() * variances).max()) + encoder.weight_decay
     return _Modes(rest, torch.where(rest.room, times, math.inf), fastest, fates)
 
 
 def _start_variances(
-    found: Directions, encoder: Encoder, start: Tensor | None, directions: Float[Tensor, "q r"]
+    found: Directions, encoder: LinearEncoder, start: Tensor | None, directions: Float[Tensor, "q r"]
 ) -> Float[Tensor, " r"]:
     """Variance of the embedding along each mode at the start: of a given matrix, or on average over Gaussian ones."""
     patterns = found.measured.moments.view_cov @ directions
@@ -172,64 +185,12 @@ def _start_variances(
     return start_scale(found, encoder) ** 2 * (encoder.outputs or found.count) * patterns.square().sum(0)
 
 
-def start_scale(found: Directions, encoder: Encoder) -> float:
+def start_scale(found: Directions, encoder: LinearEncoder) -> float:
     """Standard deviation of the entries of the first matrix."""
     if encoder.init_scale is not None:
         return encoder.init_scale
     largest = float(torch.linalg.eigvalsh(found.measured.moments.view_cov)[-1])
     return START / math.sqrt(largest * (encoder.outputs or found.count))
-
-
-def _forces(found: Directions, rest: RestModes, loss: str, repulsion: float | None, weight_decay: float) -> ModeForces:
-    """Forces on the modes of a rest point, each with one view variance."""
-    if loss == "barlow":  # its metric is G itself, so that its modes are independent of each other
-        variances = 1 / rest.directions.square().sum(0)
-        growth = rest.growth * variances
-        shared = (growth + weight_decay) / 4
-        return ModeForces(growth, variances, rest.ratio, 4 * shared.square() / variances)
-    variances = effective_variances(found.measured.moments.view_cov, rest.directions, rest.growth)
-    return ModeForces(
-        rest.growth * variances, variances, rest.ratio, None if repulsion is None else repulsion * variances
-    )
-
-
-def effective_variances(
-    view_cov: Float[Tensor, "q q"], directions: Float[Tensor, "q r"], growth: Float[Tensor, " r"]
-) -> Float[Tensor, " r"]:
-    """Variance of the views with which each mode grows, where the modes are not orthogonal.
-
-    In whitened coordinates Y = P S_e^(1/2) the flow is dY/dt = Y X S_e, where X is diagonal along the modes
-    w = S_e^(1/2) u and S_e is not. A mode that is learnt follows the slower ones without delay, which leaves them the
-    Schur complement of S_e: the pivots of its Cholesky factorisation in the order of learning. Where the covariances
-    commute, S_e is diagonal along the modes and its pivots are their variances.
-
-    Args:
-        view_cov: S_e.
-        directions: U with U^T S_e U = I.
-        growth: u^T X0 u of each mode.
-
-    Returns:
-        The pivots.
-
-    Examples:
-        >>> view_cov = torch.diag(torch.tensor([4.0, 1.0]))
-        >>> modes = torch.diag(torch.tensor([0.5, 1.0]))
-        >>> effective_variances(view_cov, modes, torch.ones(2)).round(decimals=3).tolist()
-        [4.0, 1.0]
-    """
-    images = view_cov @ directions
-    among = images.T @ images  # U^T S_e^2 U = W^T S_e W
-    variances = among.diagonal().clone()
-    jitter = torch.finfo(among.dtype).eps * float(variances.max())
-    for _ in range(2):  # the second order follows from the pivots of the first
-        order = (growth.clamp_min(0) * variances).argsort(descending=True)
-        turned = among[order][:, order] + jitter * torch.eye(len(order), dtype=among.dtype)
-        factor, failed = torch.linalg.cholesky_ex(turned)
-        if int(failed):
-            return variances
-        variances = variances.clone()
-        variances[order] = factor.diagonal().square()
-    return variances
 
 
 def _correlations(found: Directions, u: Float[Tensor, "q r"], *, by_product: bool, alike: bool) -> Correlations:
@@ -250,26 +211,6 @@ def _correlations(found: Directions, u: Float[Tensor, "q r"], *, by_product: boo
         told[order[: int(found.shared.sum())]] = True
         told[order[len(order) - int(found.opposed.sum()) :]] = True
     return bounded(value, margin, told, found.explained, alike=alike)
-
-
-def _along_directions(
-    found: Directions, rest: RestModes, steps: Float[Tensor, " r"]
-) -> tuple[Float[Tensor, " q"], Float[Tensor, " q"]]:
-    """Variance at rest, and the step at which half of it is learnt, along the directions that views share."""
-    moments = found.measured.moments
-    shares = (found.frame.T @ found.vectors).T @ moments.view_cov @ rest.directions
-    shares = shares.square()
-    shares = torch.where(shares > 1e-9 * shares.amax(1, keepdim=True), shares, 0.0)  # round-off beside infinite modes
-    unbounded = torch.isinf(rest.variance)
-    variance = torch.where(unbounded, 0.0, rest.variance)
-    along = shares @ variance
-    along = torch.where((shares[:, unbounded] > 1e-3).any(1), math.inf, along)
-    # The median of the steps of its modes, each with its part of the variance.
-    order = steps.argsort()
-    parts = shares[:, order] * torch.where(unbounded, 1.0, variance)[order]
-    sums = parts.cumsum(1)
-    middle = (sums >= LEVEL * sums[:, -1:]).to(torch.int64).argmax(1)
-    return along, torch.where(sums[:, -1] > 0, steps[order][middle], math.inf)
 
 
 def _spectrum(

@@ -1,7 +1,7 @@
 """From options to a prediction: open the images, measure their views, predict, and train if asked to."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -12,13 +12,13 @@ from dyncollapse.bridge.data.image_sets import HeldImages, Images
 from dyncollapse.bridge.data.images import open_data, some_images
 from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.evaluation.load import LoadedEncoder, load_encoder
-from dyncollapse.bridge.prediction.directions import LEAST, Directions, Measured, find_directions, measure
+from dyncollapse.bridge.prediction.directions import LEAST, Directions, Measured, find_directions, measure_pairs
 from dyncollapse.bridge.prediction.options import PredictOptions
 from dyncollapse.bridge.prediction.outcome import Prediction
 from dyncollapse.bridge.prediction.pipelines import Pipeline, open_pipeline
-from dyncollapse.bridge.prediction.prediction import Encoder, LossPrediction, predict
+from dyncollapse.bridge.prediction.prediction import LinearEncoder, LossPrediction, predict_loss
 from dyncollapse.bridge.prediction.table import augmentation_table
-from dyncollapse.bridge.prediction.training import Trained, projected, train_encoder
+from dyncollapse.bridge.prediction.training import TrainedLinear, projected_pairs, train_linear_encoder
 from dyncollapse.bridge.prediction.views import ViewPairs
 from dyncollapse.runtime.files import unmarked
 from dyncollapse.runtime.process import available_memory
@@ -37,13 +37,15 @@ class Opened:
         pairs: The pairs.
         dim: Numbers in a row.
         image_shape: Shape (c, h, w) of a row; None for representations.
-        title: What they are, in words.
+        source: Where the images come from.
+        kind: What a row is, in words.
     """
 
     pairs: ViewPairs
     dim: int
     image_shape: tuple[int, int, int] | None
-    title: str
+    source: str
+    kind: str
 
 
 def open_pairs(options: PredictOptions, tell: Callable[[str], object]) -> Opened:
@@ -84,7 +86,7 @@ def open_pairs(options: PredictOptions, tell: Callable[[str], object]) -> Opened
         dim = encoder.backbone.num_features if isinstance(encoder.backbone.num_features, int) else _width(pairs)
         kind = f"representations of {unmarked(str(loaded.path))}"
     _check_room(dim, options)
-    return Opened(pairs, dim, None if loaded else shape, f"{unmarked(options.data)}: {len(chosen)} images, {kind}")
+    return Opened(pairs, dim, None if loaded else shape, unmarked(options.data), kind)
 
 
 def _loaded(options: PredictOptions, images: Images) -> LoadedEncoder | None:
@@ -122,9 +124,9 @@ def _check_room(dim: int, options: PredictOptions) -> None:
         )
 
 
-def encoder_of(options: PredictOptions) -> Encoder:
+def encoder_of(options: PredictOptions) -> LinearEncoder:
     """The linear encoder and its training that the options describe."""
-    return Encoder(
+    return LinearEncoder(
         options.out_dim, options.weight_decay, options.invariance, options.init_scale, options.lr, options.steps
     )
 
@@ -154,26 +156,69 @@ def run(
         found = find_directions(measured, options.directions, alike=pairs.alike)
         losses = dict[str, LossPrediction]()
         for number, loss in enumerate(options.loss):
-            losses[loss] = predict(found, loss, encoder, alike=pairs.alike)
+            losses[loss] = predict_loss(found, loss, encoder, alike=pairs.alike)
             advance("directions", number + 2, len(options.loss) + 1)
         table = augmentation_table(pairs, found, lambda done, total: advance("operations", done, total))
         prediction = Prediction(found, losses, table, opened.image_shape)
         return _with_training(prediction, pairs, options, encoder, advance) if options.train else prediction
 
 
+def predict(
+    options: PredictOptions,
+    *,
+    tell: Callable[[str], object] = print,
+    progress: Callable[[tuple[str, ...]], AbstractContextManager[Advance]] | None = None,
+) -> Prediction:
+    """Predict what a linear encoder keeps of images under an augmentation, as `dyncollapse predict` does.
+
+    Args:
+        options: Images, augmentation, losses and training.
+        tell: Called with a line on each entry and image that is skipped.
+        progress: Takes the names of the parts, and gives a context in which progress(name, done, total) is shown; None
+            shows nothing.
+
+    Returns:
+        The measured directions, what each loss makes of them, the effect of each operation, and with `train` what SGD
+        came to.
+
+    Raises:
+        SettingError: For options that do not fit the images, and moments that do not fit into memory. One line.
+        ValueError: For images and checkpoints that cannot be used, and views that cannot be measured.
+        Diverged: With `train`, where the learning rate is too large.
+
+    References:
+        docs/how-to/choose-an-augmentation.md; docs/explanation/one-axis.md.
+
+    Examples:
+        >>> from dyncollapse.bridge import PredictOptions
+        >>> prediction = predict(PredictOptions("digits", images=400, directions=12, loss=("spectral",)))
+        >>> prediction.losses["spectral"].fates.counts()["dead"]  # two views drawn alike kill nothing
+        0
+        >>> prediction.found.count, [row.operation for row in prediction.table.rows]
+        (12, ['crop', 'rotation', 'colour', 'noise'])
+    """
+    return run(open_pairs(options, tell), options, progress or _unseen)
+
+
+@contextmanager
+def _unseen(_names: tuple[str, ...]) -> Iterator[Advance]:
+    """Progress that nobody is shown."""
+    yield lambda _name, _done, _total: None
+
+
 def _measured(pairs: ViewPairs, options: PredictOptions, advance: Advance) -> Measured:
     shown = pairs.with_(progress=lambda done, total: advance("views", done, total))
-    return measure(shown, options.views, len(pairs), options.seed)
+    return measure_pairs(shown, options.views, len(pairs), options.seed)
 
 
 def _with_training(
-    prediction: Prediction, pairs: ViewPairs, options: PredictOptions, encoder: Encoder, advance: Advance
+    prediction: Prediction, pairs: ViewPairs, options: PredictOptions, encoder: LinearEncoder, advance: Advance
 ) -> Prediction:
     """Train an encoder for each loss, from the start for which it is predicted anew."""
-    found, every = prediction.found, projected(pairs, prediction.found)
-    trained, losses = list[Trained](), dict(prediction.losses)
+    found, every = prediction.found, projected_pairs(pairs, prediction.found)
+    trained, losses = list[TrainedLinear](), dict(prediction.losses)
     for loss in options.loss:
-        losses[loss], one = train_encoder(
+        losses[loss], one = train_linear_encoder(
             found,
             every,
             loss,

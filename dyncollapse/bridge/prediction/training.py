@@ -12,7 +12,15 @@ from torch import Tensor
 
 from dyncollapse.bridge.data.batches import mix
 from dyncollapse.bridge.prediction.directions import Directions, Measured
-from dyncollapse.bridge.prediction.prediction import EMPTY, LEVEL, START, Encoder, LossPrediction, predict, start_scale
+from dyncollapse.bridge.prediction.prediction import (
+    EMPTY,
+    LEVEL,
+    START,
+    LinearEncoder,
+    LossPrediction,
+    predict_loss,
+    start_scale,
+)
 from dyncollapse.bridge.prediction.views import ViewPairs
 from dyncollapse.dynamics.training import train
 from dyncollapse.dynamics.trajectory import Trajectory
@@ -63,7 +71,7 @@ class FixedBatches:
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class TrainedLinear:
     """A linear encoder after SGD, beside its prediction.
 
     Attributes:
@@ -79,6 +87,13 @@ class Trained:
         steps: Number of SGD steps.
         seconds: Time that they took.
         product: Its matrix at the end, in the coordinates of the directions' frame (m, q).
+
+    Examples:
+        >>> from dyncollapse.bridge import PredictOptions, predict
+        >>> options = PredictOptions("digits", images=200, directions=4, loss=("spectral",), train=True, steps=20)
+        >>> (trained,) = predict(options).trained
+        >>> trained.loss, trained.product.shape
+        ('spectral', torch.Size([4, 4]))
     """
 
     loss: str
@@ -90,25 +105,39 @@ class Trained:
     product: Float[Tensor, "m q"]
 
 
-def projected(pairs: ViewPairs, found: Directions) -> Measured:
-    """All pairs that were measured, drawn again, in the coordinates of the directions' frame and centred."""
+def projected_pairs(pairs: ViewPairs, found: Directions) -> Measured:
+    """All pairs that were measured, drawn again, in the coordinates of the directions' frame and centred.
+
+    Args:
+        pairs: The pairs.
+        found: Directions of these pairs.
+
+    Returns:
+        The moments that were measured, and every pair.
+
+    Examples:
+        >>> from dyncollapse.bridge import find_directions, measure_pairs, open_data, open_pipeline
+        >>> pairs = ViewPairs(open_data("digits").test, open_pipeline("digits", 1), size=8)
+        >>> found = find_directions(measure_pairs(pairs, "two-sided", len(pairs)), most=4)
+        >>> projected_pairs(pairs, found).first.shape
+        torch.Size([500, 4])
+    """
     rows = [(x.to(found.frame.dtype) @ found.frame, y.to(found.frame.dtype) @ found.frame) for x, y in pairs]
     first, second = (torch.cat(views) for views in zip(*rows, strict=True))
-    mean = first.mean(0) if pairs.views == "one-sided" else (first.mean(0) + second.mean(0)) / 2
-    return Measured(found.measured.moments, first - mean, second - mean)
+    return Measured.centred(found.measured.moments, first, second)
 
 
-def train_encoder(
+def train_linear_encoder(
     found: Directions,
     pairs: Measured,
     loss: str,
-    encoder: Encoder,
+    encoder: LinearEncoder,
     *,
     batch_size: int,
     seed: int = 0,
     alike: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[LossPrediction, Trained]:
+) -> tuple[LossPrediction, TrainedLinear]:
     """Train on the pairs that were measured, so that training and prediction have the same moments.
 
     Args:
@@ -118,7 +147,7 @@ def train_encoder(
         encoder: The linear encoder and its training.
         batch_size: Pairs in a batch.
         seed: Of the start and of the batches.
-        alike: As for `predict`.
+        alike: As for `predict_loss`.
         progress: Called with (step, steps).
 
     Returns:
@@ -128,21 +157,21 @@ def train_encoder(
         Diverged: Where the learning rate is too large.
 
     Examples:
-        >>> from dyncollapse.bridge.prediction.directions import find_directions, measure
+        >>> from dyncollapse.bridge.prediction.directions import find_directions, measure_pairs
         >>> g = torch.Generator().manual_seed(0)
         >>> x = torch.randn(4000, 2, generator=g)
         >>> views = [x + torch.randn(4000, 2, generator=g) for _ in range(2)]
-        >>> measured = measure([tuple(views)], "two-sided", 2000)
+        >>> measured = measure_pairs([tuple(views)], "two-sided", 2000)
         >>> found = find_directions(measured, most=2)
-        >>> encoder = Encoder(steps=300, init_scale=0.01)
-        >>> _, trained = train_encoder(found, found.measured, "spectral", encoder, batch_size=4000)
+        >>> encoder = LinearEncoder(steps=300, init_scale=0.01)
+        >>> _, trained = train_linear_encoder(found, found.measured, "spectral", encoder, batch_size=4000)
         >>> trained.agreement["compared"]
         2.0
     """
     moments, outputs = found.measured.moments, encoder.outputs or found.count
     generator = torch.Generator().manual_seed(mix(seed, 5))
     start = start_scale(found, encoder) * torch.randn(outputs, found.count, generator=generator, dtype=torch.float64)
-    expected = predict(found, loss, encoder, alike=alike, start=start)
+    expected = predict_loss(found, loss, encoder, alike=alike, start=start)
     byol = loss == "byol"
     objective = (
         SelfDistillation() if byol else Objective(loss, invariance=encoder.invariance if loss == "vcreg" else None)
@@ -174,7 +203,7 @@ def train_encoder(
         + found.count
         - len(spectrum),
     }
-    return expected, Trained(loss, end, steps, agreement, encoder.steps, float(path.meta["seconds"]), product)
+    return expected, TrainedLinear(loss, end, steps, agreement, encoder.steps, float(path.meta["seconds"]), product)
 
 
 def _variances(patterns: Tensor, weights: Weights) -> Tensor:
@@ -204,7 +233,7 @@ def _first_steps(
 def agreement_of(
     expected: LossPrediction, end: Float[Tensor, " q"], steps: Float[Tensor, " q"], last: int
 ) -> dict[str, float | None]:
-    """Compare an end of training and its learning steps with a prediction; see `Trained.agreement`."""
+    """Compare an end of training and its learning steps with a prediction; see `TrainedLinear.agreement`."""
     rest, learnt = expected.rest.sqrt(), (expected.learning_steps <= LEARNT * last) & (expected.rest > 0)
     largest = torch.where(learnt & torch.isfinite(rest), rest, 0.0).max()
     learnt &= rest >= COMPARED**0.5 * largest

@@ -5,7 +5,7 @@ import torch
 
 from dyncollapse.bridge.data.augmentations import View
 from dyncollapse.bridge.data.image_sets import HeldImages
-from dyncollapse.bridge.prediction.directions import find_directions, measure
+from dyncollapse.bridge.prediction.directions import find_directions, measure_pairs
 from dyncollapse.bridge.prediction.pipelines import NOTHING, Pipeline
 from dyncollapse.bridge.prediction.table import augmentation_table
 from dyncollapse.bridge.prediction.views import CHUNK, ViewPairs
@@ -22,7 +22,7 @@ def white_noise(generator, channels=3, count=1500):
 
 def test_flips_empty_what_is_odd_and_grey_changes_no_grey_image(generator):
     pairs = ViewPairs(white_noise(generator), Pipeline(FLIP, FLIP, "flips"), size=SIZE)
-    found = find_directions(measure(pairs, "two-sided", len(pairs)), 16, alike=True)
+    found = find_directions(measure_pairs(pairs, "two-sided", len(pairs)), 16, alike=True)
     table = augmentation_table(pairs, found)
     assert [row.operation for row in table.rows] == ["flip", "grey"]
     flip, grey = table.rows
@@ -40,7 +40,7 @@ def test_flips_empty_what_is_odd_and_grey_changes_no_grey_image(generator):
 def test_a_pipeline_of_one_operation_has_nothing_without_it(generator):
     noise = Pipeline(View(**{**vars(NOTHING), "noise": 0.2}), View(**{**vars(NOTHING), "noise": 0.2}), "noise")
     pairs = ViewPairs(white_noise(generator, channels=1), noise, size=SIZE)
-    table = augmentation_table(pairs, find_directions(measure(pairs, "two-sided", len(pairs)), 16, alike=True))
+    table = augmentation_table(pairs, find_directions(measure_pairs(pairs, "two-sided", len(pairs)), 16, alike=True))
     assert [(row.operation, row.without) for row in table.rows] == [("noise", None)]
     assert table.whole == table.rows[0].alone
 
@@ -63,3 +63,15 @@ def test_progress_counts_images(generator):
     pairs = ViewPairs(white_noise(generator, count=300), Pipeline(FLIP, FLIP, "flips"), size=SIZE)
     list(pairs.with_(progress=lambda done, total: seen.append((done, total))))
     assert seen == [(CHUNK, 300), (300, 300)]
+
+
+def test_one_sided_pairs_are_centred_on_the_anchors_in_the_table_as_in_the_measurement(generator):
+    brighter = View(**{**vars(NOTHING), "jitter": (0.9, 0.0, 0.0, 0.0), "jitter_probability": 1.0})
+    pairs = ViewPairs(
+        white_noise(generator, channels=1), Pipeline(brighter, brighter, "bright"), size=SIZE, views="one-sided"
+    )
+    measured = measure_pairs(pairs, "one-sided", len(pairs))
+    assert float(measured.first.mean(0).abs().max()) < 1e-6
+    assert float(measured.second.mean()) != pytest.approx(0, abs=1e-6)  # relative to the anchors' mean
+    found = find_directions(measured, 16)
+    assert augmentation_table(pairs, found).whole.signal_rank == int(found.shared.sum())

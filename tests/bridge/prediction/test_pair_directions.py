@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dyncollapse.bridge.prediction.directions import find_directions, measure
+from dyncollapse.bridge.prediction.directions import find_directions, measure_pairs
 
 EMPTIED, FLIPPED = 5, 3
 
@@ -18,7 +18,7 @@ def pairs(generator, samples=4000, dim=12, noise=0.3):
 
 
 def found(first, second, views="two-sided", **settings):
-    return find_directions(measure([(first, second)], views, len(first)), 10**5, **settings)
+    return find_directions(measure_pairs([(first, second)], views, len(first)), 10**5, **settings)
 
 
 @pytest.mark.seeds(3)
@@ -49,7 +49,7 @@ def test_views_that_are_drawn_alike_oppose_nothing(generator):
 
 
 def test_the_frame_is_orthonormal_and_the_directions_diagonalise_both_moments(generator):
-    measured = measure([tuple(pairs(generator))], "two-sided", 4000)
+    measured = measure_pairs([tuple(pairs(generator))], "two-sided", 4000)
     directions = find_directions(measured, 7)
     u, moments = directions.vectors, measured.moments
     identity = torch.eye(7, dtype=torch.float64)
@@ -101,4 +101,4 @@ def test_the_pixel_mean_is_subtracted(generator):
 )
 def test_what_cannot_be_measured_is_refused(first, second, words):
     with pytest.raises(ValueError, match=words):
-        measure([(first, second)], "two-sided", len(first))
+        measure_pairs([(first, second)], "two-sided", len(first))

@@ -1,22 +1,27 @@
 """Linear encoders trained by SGD on the pairs that were measured end where they were predicted to."""
 
+import json
+from contextlib import contextmanager
+
 import pytest
 import torch
+from click.testing import CliRunner
 
-from dyncollapse.bridge import open_data
-from dyncollapse.bridge.prediction.directions import find_directions, measure
+from dyncollapse.bridge import PredictOptions, open_data, predict
+from dyncollapse.bridge.prediction.directions import find_directions, measure_pairs
 from dyncollapse.bridge.prediction.pipelines import open_pipeline
-from dyncollapse.bridge.prediction.prediction import Encoder
-from dyncollapse.bridge.prediction.training import FixedBatches, projected, train_encoder
+from dyncollapse.bridge.prediction.prediction import LinearEncoder
+from dyncollapse.bridge.prediction.training import FixedBatches, projected_pairs, train_linear_encoder
 from dyncollapse.bridge.prediction.views import ViewPairs
+from dyncollapse.commands.main import main
 
 
 @pytest.fixture(scope="module")
 def digits():
     """Eight principal directions of digits under their augmentation, and all pairs along them."""
     pairs = ViewPairs(open_data("digits").train, open_pipeline("digits", 1), size=8)
-    found = find_directions(measure(pairs, "two-sided", len(pairs)), 8, alike=True)
-    return found, projected(pairs, found)
+    found = find_directions(measure_pairs(pairs, "two-sided", len(pairs)), 8, alike=True)
+    return found, projected_pairs(pairs, found)
 
 
 def test_the_pairs_are_those_that_were_measured(digits):
@@ -42,8 +47,8 @@ def test_the_pairs_are_those_that_were_measured(digits):
 )
 def test_training_ends_as_predicted(loss, batch_size, error, order, digits):
     found, pairs = digits
-    encoder = Encoder(steps=1500, init_scale=0.05 if loss == "byol" else 1e-3)  # byol leaves zero slowly
-    expected, trained = train_encoder(found, pairs, loss, encoder, batch_size=batch_size, alike=True)
+    encoder = LinearEncoder(steps=1500, init_scale=0.05 if loss == "byol" else 1e-3)  # byol leaves zero slowly
+    expected, trained = train_linear_encoder(found, pairs, loss, encoder, batch_size=batch_size, alike=True)
     agreement = trained.agreement
     assert agreement["compared"] >= 4
     assert abs(agreement["empty"] - agreement["empty_trained"]) <= 2
@@ -56,8 +61,8 @@ def test_training_ends_as_predicted(loss, batch_size, error, order, digits):
 
 def test_weight_decay_empties_the_directions_that_it_was_predicted_to(digits):
     found, pairs = digits
-    encoder = Encoder(steps=1500, weight_decay=4.0, init_scale=0.01)
-    expected, trained = train_encoder(found, pairs, "spectral", encoder, batch_size=256, alike=True)
+    encoder = LinearEncoder(steps=1500, weight_decay=4.0, init_scale=0.01)
+    expected, trained = train_linear_encoder(found, pairs, "spectral", encoder, batch_size=256, alike=True)
     assert 0 < expected.empty == trained.agreement["empty_trained"] < 8
     assert trained.agreement["error"] < 0.02
     assert trained.agreement["compared"] == 4  # the others have less than a tenth of the largest variance
@@ -73,10 +78,54 @@ def test_batches_are_the_same_at_each_iteration_and_hold_each_pair_once():
     assert not torch.equal(once[0], once[2])
 
 
-@pytest.mark.parametrize(("weight_decay", "dead"), [(0.0, 0), (10.0, 8)])
-def test_weight_decay_kills_byol(weight_decay, dead, digits):
+@pytest.mark.parametrize(("weight_decay", "decayed"), [(0.0, 0), (10.0, 8)])
+def test_weight_decay_kills_byol(weight_decay, decayed, digits):
     found, pairs = digits
-    encoder = Encoder(steps=400, weight_decay=weight_decay, init_scale=0.05)
-    expected, trained = train_encoder(found, pairs, "byol", encoder, batch_size=256, alike=True)
-    assert expected.fates.counts()["dead"] == dead
-    assert (trained.agreement["empty_trained"] == 8) == bool(dead)
+    encoder = LinearEncoder(steps=400, weight_decay=weight_decay, init_scale=0.05)
+    expected, trained = train_linear_encoder(found, pairs, "byol", encoder, batch_size=256, alike=True)
+    assert expected.fates.counts()["decayed"] == decayed
+    assert (trained.agreement["empty_trained"] == 8) == bool(decayed)
+
+
+def test_one_sided_byol_follows_a_correlation_above_one():
+    # The other view has twice the anchor's spread: g = 2 s_e, and P rests at g / s_e = 2 in balance.
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, 3, generator=generator, dtype=torch.float64) * torch.tensor([1.2, 1.0, 0.8]).double()
+    x_pos = 2 * x + 0.3 * torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    found = find_directions(measure_pairs([(x, x_pos)], "one-sided", 4000), 3)
+    encoder = LinearEncoder(steps=1500, init_scale=0.05)
+    expected, trained = train_linear_encoder(found, found.measured, "byol", encoder, batch_size=4000)
+    assert float(expected.rest.sum()) == pytest.approx(4 * float(found.measured.moments.view_cov.trace()), rel=0.02)
+    assert trained.agreement["compared"] >= 2
+    assert trained.agreement["error"] < 0.02
+
+
+def test_python_predicts_what_the_command_does():
+    options = PredictOptions("digits", images=200, directions=6, loss=("spectral",), train=True, steps=50)
+    seen, told = set(), []
+
+    @contextmanager
+    def progress(names):
+        seen.update(names)
+        yield lambda name, _done, _total: told.append(name)
+
+    prediction = predict(options, progress=progress)
+    assert seen == set(told) == {"views", "directions", "operations", "sgd spectral"}
+    given = [
+        "--data",
+        "digits",
+        "--images",
+        "200",
+        "--directions",
+        "6",
+        "--loss",
+        "spectral",
+        "--train",
+        "--steps",
+        "50",
+    ]
+    result = CliRunner().invoke(main, ["predict", *given, "--json"])
+    found = json.loads(result.stdout)
+    assert found["rho"] == prediction.found.rho.tolist()
+    assert found["losses"]["spectral"]["rest"] == prediction.losses["spectral"].rest.tolist()
+    assert found["trained"]["spectral"]["singular_values"] == prediction.trained[0].singular_values.tolist()
