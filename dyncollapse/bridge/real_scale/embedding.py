@@ -61,6 +61,7 @@ def measure(site: Site) -> PartResult:
     site.save(PartResult(findings, values, skipped))
     values["spectra"] = {}
     for space in SPACES:
+        site.tell(f"spectrum of the {space}, on the device and by NumPy")
         rows, part = on_device[space][0], embedded[space][0][: scale.spectrum_part]
         error = _spectrum_error(part, device)  # first, for the device's library has to start, too
         spectrum, seconds = timed(partial(_spectrum, rows), device)
@@ -73,6 +74,7 @@ def measure(site: Site) -> PartResult:
                 limit=SPECTRUM_AGREES,
             ),
         ]
+    site.tell("the first rows and views again, on the CPU")
     findings += _agreement(pretrained, images, embedded, site)
     site.save(PartResult(findings, values, skipped))
     site.tell("diagnosing both spaces")
@@ -86,6 +88,8 @@ def measure(site: Site) -> PartResult:
     findings.append(
         Finding("report on both spaces, and the alignment of layers on the CPU", values["diagnose_seconds"], "s")
     )
+    site.save(PartResult(findings, values, skipped))
+    site.tell("a report while training")
     findings.append(
         Finding("report while training, its window of batches included", _monitor_seconds(site, pretrained), "s")
     )
