@@ -33,11 +33,11 @@ def measure(site: Site) -> PartResult:
     Returns:
         Differences of the losses.
     """
+    site.tell(f"{site.scale.killed_steps} steps without interruption")
     classes = 4
     write_jpegs(site.folder / "small" / "train", classes, site.scale.killed_images // classes, ((64, 64),))
     recipe, steps = killed_recipe(site), site.scale.killed_steps
     whole, parts = site.folder / "whole", site.folder / "killed"
-    site.tell(f"{steps} steps without interruption")
     torch.set_num_threads(recipe.threads)  # as the command does
     pretrain(recipe, whole, Process(0, 1, site.device))
     site.tell("the same run, to be killed after its first checkpoint")

@@ -91,7 +91,7 @@ def test_a_part_says_what_it_does_and_keeps_what_it_has(part, tmp_path, monkeypa
     for name in ("seconds_per_call", "peak_memory"):
         if work := getattr(part, name, None):
             monkeypatch.setattr(part, name, lambda *a, _work=work, **k: (done.append("work"), _work(*a, **k))[1])
-    noted = {"tell": lambda text: done.append(f"tell {text}"), "save": lambda result: done.append("save")}
+    noted = {"tell": lambda text: done.append(f"tell {text}"), "save": lambda _result: done.append("save")}
     part.measure(replace(site(tmp_path), **noted))
     assert done[0].startswith("tell")
     assert "save" in done[: len(done) - done[::-1].index("work")]  # before the last measurement
