@@ -82,6 +82,17 @@ def hanging_part(site):
     sleeper.wait()
 
 
+def measuring_part(site):
+    site.save(PartResult([Finding("speed", 3.0, "m/s")], {"a": float("inf")}))
+    site.tell("measuring for an hour")
+    time.sleep(3600)
+
+
+def part_without_memory(site):
+    site.tell("filling the memory")
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 80 GiB\nmore")
+
+
 def part_without_numbers(_site):
     missing = [None, float("nan")]
     return PartResult([Finding("x", value) for value in missing], {"x": missing})

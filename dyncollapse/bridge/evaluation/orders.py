@@ -12,13 +12,11 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import nct, t, ttest_ind, ttest_rel
 
-from dyncollapse.bridge.evaluation.paper_rows import DIRECT, SUBVECTOR, TableRow, fixed_settings, table
+from dyncollapse.bridge.evaluation.paper_rows import DIRECT, SUBVECTOR, TableRow, shared_settings, table
 from dyncollapse.bridge.training.run_folder import Run
 from dyncollapse.runtime.settings import option
 
 LEVEL, POWER = 0.95, 0.8
-# Settings that belong to the projector: rows differ in them.
-OF_PROJECTOR = ("d0", "hidden_dim", "out_dim")
 ROUNDING = 1e-9  # percent: differences of accuracies that agree to within this are the same
 # Percentage points: rows that are closer in the paper, which has one seed of each, contradict nothing when they swap.
 CLOSE = 1.0
@@ -116,9 +114,7 @@ def _by_setting(runs: Sequence[Run]) -> list[tuple[str, list[Measured]]]:
     """The rows of each combination of settings, and what distinguishes it from the first; most runs first."""
     groups: dict[tuple[tuple[str, str], ...], dict[str, TableRow]] = {}
     for row in table(runs):
-        settings = fixed_settings(row.runs[0]) | {"images": row.runs[0].facts["images"]}
-        key = tuple((name, str(value)) for name, value in settings.items() if name not in OF_PROJECTOR)
-        rows = groups.setdefault(key, {})
+        rows = groups.setdefault(shared_settings(row.runs[0]), {})
         # The matched row is not in the paper. Of several sizes of a projector, the one with most runs comes first.
         if not row.matched:
             rows.setdefault(row.row.head, row)

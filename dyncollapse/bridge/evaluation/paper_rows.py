@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
@@ -59,6 +60,10 @@ VARYING: tuple[str, ...] = (
     "checkpoint_every",
 )
 VARYING += ("keep", "compile", "tensorboard", "pipeline", "method", "projector")
+
+
+# Settings of the projector, in which the paper's rows differ.
+OF_PROJECTOR = ("d0", "hidden_dim", "out_dim")
 
 
 @dataclass(frozen=True)
@@ -125,9 +130,21 @@ class RowValues(TypedDict):
 
 
 def table(runs: Sequence[Run]) -> list[TableRow]:
-    """Group runs by row, in the order of ROWS; runs that differ in more than the seed form rows of their own."""
+    """Group runs by row, in the order of ROWS; runs that differ in more than the seed form rows of their own.
+
+    Of a row's groups, the first one has the settings that most runs of all rows have; if none has, most of its own.
+
+    Args:
+        runs: Runs of any projectors, seeds and settings.
+
+    Returns:
+        The groups. All but the first of each row have a note on what distinguishes them from it.
+    """
+    if not runs:
+        return []
     kept = [run.facts["embedding_dim"] for run in runs if run.recipe.head == DIRECT]
     usual = max(kept, key=kept.count) if kept else None
+    most_common = Counter(map(shared_settings, runs)).most_common(1)[0][0]
     rows = []
     for row in ROWS:
         groups: dict[str, list[Run]] = {}
@@ -139,7 +156,7 @@ def table(runs: Sequence[Run]) -> list[TableRow]:
         common: dict[str, object] = {}  # the settings of most runs of the row
         for matched, group in sorted(
             ((row.head == "linear" and runs[0].facts["embedding_dim"] == usual, runs) for runs in groups.values()),
-            key=lambda pair: (pair[0], -len(pair[1])),
+            key=lambda pair: (pair[0], shared_settings(pair[1][0]) != most_common, -len(pair[1])),
         ):
             fixed = fixed_settings(group[0])
             common = common or fixed
@@ -151,6 +168,12 @@ def table(runs: Sequence[Run]) -> list[TableRow]:
 def fixed_settings(run: Run) -> dict[str, object]:
     """The settings in which runs of one row agree."""
     return {name: value for name, value in run.recipe.as_dict().items() if name not in VARYING}
+
+
+def shared_settings(run: Run) -> tuple[tuple[str, str], ...]:
+    """The settings in which rows agree that can be compared, with the number of images: names and values."""
+    settings = fixed_settings(run) | {"images": run.facts["images"]}
+    return tuple((name, str(value)) for name, value in settings.items() if name not in OF_PROJECTOR)
 
 
 def table_values(runs: Sequence[Run]) -> list[RowValues]:

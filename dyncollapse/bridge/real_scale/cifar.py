@@ -16,7 +16,7 @@ from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.evaluation.check_rows import table_recipes
 from dyncollapse.bridge.evaluation.check_runs import finish_run
 from dyncollapse.bridge.evaluation.paper_tables import compare
-from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site
+from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site, record_failure
 from dyncollapse.bridge.real_scale.throughput import rates
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.training.checkpoints import FOLDER
@@ -60,6 +60,7 @@ def measure(site: Site) -> PartResult:
     data = open_data(str(unpacked(site.cifar, site.folder / "cifar")), site.tell)
     data.check_labels()
     train, data = _held(data, first.image_size, site)
+    site.tell(f"measuring the rate of training on {len(train)} images")
     with chosen_kernels(first):  # more epochs than measuring a rate takes
         measured, _ = rates(replace(first, epochs=1000), train, train, ("memory",), site)
     seconds = len(train) // first.batch_size * first.batch_size / measured.trained["memory"]
@@ -167,13 +168,14 @@ def _train(recipes: dict[str, Recipe], data: Data, values: dict[str, Any], site:
             skipped.append(f"no time for the row {name}; give more --minutes")
             continue
         start = time.time()
+        site.tell(f"{name}: training, diagnosis and probe, {recipe.epochs} epoch(s)")
         folder = site.report / "cifar" / name
         folder.mkdir(parents=True)
         try:
             finish_run(recipe, folder, data, site.scale.probed)
-        except (ValueError, LossDiverged) as error:
-            values["failed"][name] = str(error)
-            site.tell(f"{name} failed: {error}")
+        except (ValueError, RuntimeError, LossDiverged, MemoryError) as error:  # the other rows may do better
+            site.tell(f"{name} failed: {record_failure(error, name, values)}")
+            site.save(_result(done, values, skipped, site))
             continue
         finally:
             shutil.rmtree(folder / FOLDER, ignore_errors=True)  # the report is kept, and nine networks are large

@@ -25,16 +25,20 @@ def measure(site: Site) -> PartResult:
     """
     scale, device = site.scale, site.device
     problem = samples(scale.samples, scale.dim, scale.embedding_dim, device)
+    site.tell(f"Sigma0 and Sigma1 of {scale.samples} samples in {scale.dim} dimensions")
     peak = peak_memory(device, lambda: blockwise_covariance(*problem))
     seconds = seconds_per_call(lambda: blockwise_covariance(*problem), device, scale.seconds, warm=0)
+    size = f"{scale.samples} samples, {scale.dim} dimensions"
+    findings = [Finding(f"Sigma0 and Sigma1, {size}, float32", seconds, "s")]
+    site.save(PartResult(findings))
     x, x_pos, z, z_pos = problem
+    site.tell("their matrix products alone")
     products_seconds = seconds_per_call(lambda: products(x, x_pos, z, z_pos), device, scale.seconds)
+    site.tell(f"the dense form of {scale.dense_samples} samples in float64 on the CPU")
     part = [rows[: scale.dense_samples] for rows in problem]
     got, (x, x_pos, z, z_pos) = blockwise_covariance(*part), (rows.cpu().double() for rows in part)
     dense = contrastive_covariance(x, x_pos, infonce_weights(z, z_pos, z_pos), x_pos)
-    size = f"{scale.samples} samples, {scale.dim} dimensions"
-    findings = [
-        Finding(f"Sigma0 and Sigma1, {size}, float32", seconds, "s"),
+    findings += [
         Finding("their matrix products alone", products_seconds, "s"),
         site.target("time over that of the products alone", seconds / products_seconds, OVER_PRODUCTS, least=False),
         *(

@@ -59,20 +59,9 @@ def measure(site: Site) -> PartResult:
         Finding("views embedded per second", 2 * len(images) / values["embed_seconds"], "1/s"),
     ]
     site.save(PartResult(findings, values, skipped))
-    values["spectra"] = {}
-    for space in SPACES:
-        rows, part = on_device[space][0], embedded[space][0][: scale.spectrum_part]
-        error = _spectrum_error(part, device)  # first, for the device's library has to start, too
-        spectrum, seconds = timed(partial(_spectrum, rows), device)
-        values["spectra"][space] = {"dim": rows.shape[1], "seconds": seconds, "eigenvalues": spectrum.tolist()}
-        findings += [
-            Finding(f"spectrum of the {space}, {rows.shape[1]} dimensions, in float64", seconds, "s"),
-            Finding(
-                f"largest error of an eigenvalue against numpy on the CPU, over the largest one, {len(part)} rows",
-                error,
-                limit=SPECTRUM_AGREES,
-            ),
-        ]
+    values["spectra"], of_spectra = _spectra(embedded, on_device, site)
+    findings += of_spectra
+    site.tell("the first rows and views again, on the CPU")
     findings += _agreement(pretrained, images, embedded, site)
     site.save(PartResult(findings, values, skipped))
     site.tell("diagnosing both spaces")
@@ -86,6 +75,8 @@ def measure(site: Site) -> PartResult:
     findings.append(
         Finding("report on both spaces, and the alignment of layers on the CPU", values["diagnose_seconds"], "s")
     )
+    site.save(PartResult(findings, values, skipped))
+    site.tell("a report while training")
     findings.append(
         Finding("report while training, its window of batches included", _monitor_seconds(site, pretrained), "s")
     )
@@ -100,6 +91,29 @@ def _encoder(site: Site) -> tuple[LoadedEncoder, list[str]]:
     recipe = resolve({**site.scale.recipe, "data": "generated", "device": "cpu"})
     untrained = from_recipe(build_encoder(recipe, 3), recipe, 3, site.folder)
     return untrained, ["part 1 left no checkpoint: the encoder is untrained"]
+
+
+def _spectra(
+    embedded: Embedded, on_device: dict[str, tuple[Tensor, ...]], site: Site
+) -> tuple[dict[str, Any], list[Finding]]:
+    """Time the spectrum of each space on the device, and compare that of its first rows with NumPy's."""
+    values: dict[str, Any] = {}
+    findings: list[Finding] = []
+    for space in SPACES:
+        site.tell(f"spectrum of the {space}, on the device and by NumPy")
+        rows, part = on_device[space][0], embedded[space][0][: site.scale.spectrum_part]
+        error = _spectrum_error(part, site.device)  # first, for the device's library has to start, too
+        spectrum, seconds = timed(partial(_spectrum, rows), site.device)
+        values[space] = {"dim": rows.shape[1], "seconds": seconds, "eigenvalues": spectrum.tolist()}
+        findings += [
+            Finding(f"spectrum of the {space}, {rows.shape[1]} dimensions, in float64", seconds, "s"),
+            Finding(
+                f"largest error of an eigenvalue against numpy on the CPU, over the largest one, {len(part)} rows",
+                error,
+                limit=SPECTRUM_AGREES,
+            ),
+        ]
+    return values, findings
 
 
 def _spectrum(rows: Tensor) -> Tensor:

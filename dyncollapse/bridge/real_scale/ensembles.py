@@ -32,17 +32,20 @@ def measure(site: Site) -> PartResult:
         Rates and the difference between device and CPU.
     """
     scale, cpu = site.scale, torch.device("cpu")
-    rates = {}
+    rates: dict[str, float] = {}
     tried: tuple[tuple[str, Callable[[int, int, torch.device], object], int, torch.device], ...] = (
         ("device", ensemble, scale.runs, site.device),
         ("floor", floor, scale.runs, site.device),
         ("cpu", ensemble, scale.cpu_runs, cpu),
     )
     for name, work, runs, device in tried:
+        site.tell(f"{name}: {runs} runs at once, {scale.steps} steps")
         seconds = seconds_per_call(partial(work, runs, scale.steps, device), device, scale.seconds / 2)
         rates[name] = runs * scale.steps / seconds
-        site.tell(f"{name}: {runs} runs at once, {rates[name]:.4g} run-steps/s")
+        site.tell(f"{name}: {rates[name]:.4g} run-steps/s")
+        site.save(PartResult([Finding(f"rate of the {name}", rate, "run-steps/s") for name, rate in rates.items()]))
     threads = torch.get_num_threads()
+    site.tell(f"comparing {scale.compared_runs} runs of device and CPU in float64")
     findings = [
         Finding(f"{scale.runs} runs at once", rates["device"], "run-steps/s"),
         Finding(f"{scale.cpu_runs} runs at once on the CPU, {threads} threads", rates["cpu"], "run-steps/s"),

@@ -2,6 +2,7 @@
 
 import math
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from dyncollapse.bridge.real_scale.scale import Scale
+from dyncollapse.bridge.training.loop import LossDiverged
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,24 @@ class PartResult:
     def failed(self) -> bool:
         """Whether a number violates its limit."""
         return any(finding.fails for finding in self.findings)
+
+
+def record_failure(error: BaseException, name: str, values: dict[str, Any]) -> str:
+    """Record that one row or variant of a part failed, while the part goes on with the others.
+
+    Args:
+        error: What was raised, while it is being handled.
+        name: The row or variant.
+        values: The part's values; `failed` and `tracebacks` get an entry.
+
+    Returns:
+        One line: the error's first line, after its type where the message was not written for users.
+    """
+    line = (str(error).strip().splitlines() or [""])[0]
+    line = line if isinstance(error, (ValueError, LossDiverged)) else f"{type(error).__name__}: {line}"
+    values["failed"][name] = line
+    values.setdefault("tracebacks", {})[name] = traceback.format_exc()
+    return line
 
 
 def _ignore(_value: object) -> None:

@@ -36,9 +36,11 @@ PARTS = (
 )
 
 
-def measure_part(part: Part, site: Site, tell: Callable[[str], object]) -> PartResult | Failure[PartResult]:
-    """Run a part in a process of its own, until `site.until`."""
-    return run_in_subprocess(partial(_measure, part.measure, site), site.until, tell)
+def measure_part(
+    part: Part, site: Site, tell: Callable[[str], object], keep: Callable[[PartResult], object]
+) -> PartResult | Failure[PartResult]:
+    """Run a part in a process of its own, until `site.until`; `keep` gets its partial results."""
+    return run_in_subprocess(partial(_measure, part.measure, site), site.until, tell, keep)
 
 
 def _measure(

@@ -4,7 +4,8 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import rmtree
@@ -27,6 +28,7 @@ from dyncollapse.simulation.report import versions
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+REPORT, SUMMARY, PICTURE = "report.json", "summary.md", "report.png"
 RESERVE = 20.0  # seconds for starting, writing and cleaning up
 LEAST = 5.0  # with less than these seconds left, no part is started
 OPTIONAL = {"tensorboard": "its logs are not written"}
@@ -46,8 +48,9 @@ def run_parts(
     A part that fails, hangs or has no time left is reported as FAILED, and the others go on.
 
     Args:
-        folder: Gets report.json, summary.md and report.png, updated after each part; with CIFAR-10 also cifar.png and
-            cifar/, a folder for each run.
+        folder: Gets report.json and summary.md, updated with every line and partial result of the running part, so
+            that they survive whatever ends this process; report.png, updated after each part; with CIFAR-10 also
+            cifar.png and cifar/, a folder for each run. What a killed check left of these is removed.
         device: Where to compute.
         tiny: Whether to run every part at toy size.
         cifar: CIFAR-10, a folder or an archive; None to leave it out.
@@ -68,7 +71,11 @@ def run_parts(
         "minutes": minutes,
         "skipped": missing,
         "parts": [],
+        "running": None,
     }
+    for name in (REPORT, SUMMARY, PICTURE, "cifar.png"):
+        (folder / name).unlink(missing_ok=True)
+    rmtree(folder / "cifar", ignore_errors=True)
     scratch = Path(mkdtemp(dir=folder, prefix=".scratch-", suffix=PARTIAL))
     try:
         for part in PARTS:
@@ -76,18 +83,54 @@ def run_parts(
             until = min(started + 60 * minutes - RESERVE, now + part.most)
             site = Site(TINY if tiny else FULL, device, scratch, folder, until, cifar)
             tell(f"{part.number}. {part.title}: {duration(max(0.0, until - now))} at most")
+            running = _Running(part, report, folder, started)
+            running.update()
             if until - now < LEAST:
                 outcome: PartResult | Failure[PartResult] = Failure("no time was left for it; give more --minutes")
             else:
-                outcome = measure_part(part, site, lambda text: tell(f"   {text}"))
-            values = _part_values(part, outcome, time.time() - now)
+                outcome = measure_part(part, site, partial(_told, running, tell), running.keep)
+            values = _part_values(part, outcome, time.time() - now) | {"last_line": running.line}
             tell("\n".join([f"   {values['status']}, {duration(values['seconds'])}", *values["details"].splitlines()]))
             report["parts"] = sorted([*report["parts"], values], key=lambda values: values["number"])
-            report |= {"seconds": time.time() - started, "passed": _passed(report["parts"])}
-            _write(report, folder, tell)
+            report |= {"seconds": time.time() - started, "passed": _passed(report["parts"]), "running": None}
+            _write(report, folder)
+            _draw(report, folder, tell)
     finally:
         rmtree(scratch, ignore_errors=True)
     return report
+
+
+@dataclass
+class _Running:
+    """The part that is running, in the report: its last line and what it has measured so far."""
+
+    part: Part
+    report: dict[str, Any]
+    folder: Path
+    started: float
+    line: str = ""
+    saved: PartResult = field(default_factory=lambda: PartResult([]))
+
+    def hear(self, line: str) -> None:
+        self.line = line
+        self.update()
+
+    def keep(self, saved: PartResult) -> None:
+        self.saved = saved
+        self.update()
+
+    def update(self) -> None:
+        """Write the report as it would be read if this process were killed now."""
+        measured = _measured_values(self.saved)
+        running = {"number": self.part.number, "title": self.part.title, "last_line": self.line, **measured}
+        seconds = time.time() - self.started
+        self.report |= {"seconds": seconds, "passed": _passed(self.report["parts"]), "running": running}
+        _write(self.report, self.folder)
+
+
+def _told(running: _Running, tell: Callable[[str], object], line: str) -> None:
+    running.hear(line)
+    tell(f"   {line}")
 
 
 def _passed(parts: list[dict[str, Any]]) -> bool:
@@ -105,6 +148,12 @@ def _part_values(part: Part, outcome: PartResult | Failure[PartResult], seconds:
         "status": "FAILED" if failed else "ok" if result.findings else "skipped",
         "reason": "; ".join(reasons + [finding.sentence for finding in result.findings if finding.fails]),
         "details": "" if failure is None else failure.details,
+        **_measured_values(result),
+    }
+
+
+def _measured_values(result: PartResult) -> dict[str, Any]:
+    return {
         "findings": [_finding_values(finding) for finding in result.findings],
         "skipped": result.skipped,
         "values": _plain(result.values),
@@ -124,10 +173,12 @@ def _plain(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write(report: dict[str, Any], folder: Path, tell: Callable[[str], object]) -> None:
-    write_json(folder / "report.json", report)
-    write_bytes(folder / "summary.md", summary(report).encode())
+def _write(report: dict[str, Any], folder: Path) -> None:
+    write_json(folder / REPORT, report)
+    write_bytes(folder / SUMMARY, summary(report).encode())
 
+
+def _draw(report: dict[str, Any], folder: Path, tell: Callable[[str], object]) -> None:
     def draw() -> "Figure":
         from dyncollapse.bridge.real_scale.pictures import (
             draw_report,  # imports Matplotlib, which may fail
@@ -135,14 +186,14 @@ def _write(report: dict[str, Any], folder: Path, tell: Callable[[str], object]) 
 
         return draw_report(report)
 
-    if problem := save_picture(folder / "report.png", draw):
+    if problem := save_picture(folder / PICTURE, draw):
         tell(f"   {problem}")
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether a folder holds the report of a check that was killed before all parts were done."""
+    """Whether a folder holds the report of a check that ended before all parts were done."""
     try:
-        return len(read_json(folder / "report.json")["parts"]) < len(PARTS)
+        return len(read_json(folder / REPORT)["parts"]) < len(PARTS)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -152,6 +203,8 @@ def summary(report: dict[str, Any]) -> str:
     verdict = "passed" if report["passed"] else "FAILED"
     if len(report["parts"]) < len(PARTS):
         verdict = f"unfinished, {len(report['parts'])} of {len(PARTS)} parts {verdict}"
+        if running := report["running"]:
+            verdict += f", part {running['number']} was running"
     packages = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     lines = [
         f"# Real-scale check: {verdict}",
@@ -164,15 +217,29 @@ def summary(report: dict[str, Any]) -> str:
         lines += ["", f"## {part['number']}. {part['title']}: {part['status']}, {duration(part['seconds'])}", ""]
         if part["status"] == "FAILED":
             lines += [f"**{part['reason']}**", ""]
+            lines += _last_line(part)
         if part["details"]:
             lines += ["```", part["details"].rstrip(), "```", ""]
-        lines += [f"- {finding['sentence']}" for finding in part["findings"]]
-        lines += [f"- skipped: {text}" for text in part["skipped"]]
-        if "rows" in part["values"]:
-            lines += ["", as_markdown(part["values"]["rows"]), orders_as_markdown(part["values"]["orders"])]
-            lines += [f"- against the paper: {text}" for text in part["values"]["contradictions"]]
-            lines += [f"- unlike the paper: {text}" for text in part["values"]["differences"]]
+        lines += _measured_lines(part)
+    if running := report["running"]:
+        lines += ["", f"## {running['number']}. {running['title']}: was running when this was written", ""]
+        lines += [*_last_line(running), *_measured_lines(running)]
     return "\n".join(lines) + "\n"
+
+
+def _last_line(part: dict[str, Any]) -> list[str]:
+    return [f"Its last line: {part['last_line']}", ""] if part["last_line"] else []
+
+
+def _measured_lines(part: dict[str, Any]) -> list[str]:
+    """What a part has measured and left out."""
+    lines = [f"- {finding['sentence']}" for finding in part["findings"]]
+    lines += [f"- skipped: {text}" for text in part["skipped"]]
+    if "rows" in part["values"]:
+        lines += ["", as_markdown(part["values"]["rows"]), orders_as_markdown(part["values"]["orders"])]
+        lines += [f"- against the paper: {text}" for text in part["values"]["contradictions"]]
+        lines += [f"- unlike the paper: {text}" for text in part["values"]["differences"]]
+    return lines
 
 
 def _device_name(device: torch.device) -> str:

@@ -34,14 +34,17 @@ def measure(site: Site) -> PartResult:
     Returns:
         Differences of the losses.
     """
+    site.tell(f"{site.scale.killed_steps} steps without interruption")
     classes = 4
     write_jpegs(site.folder / "small" / "train", classes, site.scale.killed_images // classes, ((64, 64),))
     recipe, steps = killed_recipe(site), site.scale.killed_steps
     whole, parts = site.folder / "whole", site.folder / "killed"
     torch.set_num_threads(recipe.threads or cores())  # as the command does
     pretrain(recipe, whole, Process(0, 1, site.device))
-    site.tell(f"{steps} steps without interruption; now the same run, killed after its first checkpoint")
+    site.tell("the same run, to be killed after its first checkpoint")
     died_at = _killed(recipe, parts)
+    killed = Finding(f"step of the SIGKILL, of {steps}", died_at, limit=steps - 1)
+    site.save(PartResult([killed]))
     site.tell(f"killed at step {died_at}; resuming")
     resume = _command("--resume", "--out", str(parts))
     finished = subprocess.run(resume, capture_output=True, text=True, check=False)
@@ -52,7 +55,7 @@ def measure(site: Site) -> PartResult:
     expected, got = ([line["loss"] for line in read_log(folder / "log.jsonl")] for folder in (whole, parts))
     differences = compare(expected, got)
     findings = [
-        Finding(f"step of the SIGKILL, of {steps}", died_at, limit=steps - 1),
+        killed,
         Finding("losses of the resumed run, one per step", len(got), limit=steps, least=True),
         Finding("largest relative difference from the uninterrupted run's losses", max(differences), limit=AGREES),
         Finding("share of losses that agree to the last bit", differences.count(0.0) / len(differences)),

@@ -45,7 +45,10 @@ class Failure(Generic[ResultT]):
 
 
 def run_in_subprocess(
-    work: Callable[[Tell, Callable[[ResultT], object]], ResultT], until: float, tell: Tell
+    work: Callable[[Tell, Callable[[ResultT], object]], ResultT],
+    until: float,
+    tell: Tell,
+    keep: Callable[[ResultT], object] = lambda _saved: None,
 ) -> ResultT | Failure[ResultT]:
     """Do work in another process; that process and all that it started have ended when this returns.
 
@@ -54,6 +57,7 @@ def run_in_subprocess(
             results.
         until: When it has to end, in seconds of time.time().
         tell: Called in this process with each line.
+        keep: Called in this process with each partial result.
 
     Returns:
         What the work returned, or a Failure if it raised, died or did not end in time.
@@ -70,14 +74,16 @@ def run_in_subprocess(
     process.start()
     there.close()
     try:
-        return _result(here, process, until, tell)
+        return _result(here, process, until, tell, keep)
     finally:
         _kill(process)
         process.join()
         here.close()
 
 
-def _result(here: Connection, process: BaseProcess, until: float, tell: Tell) -> ResultT | Failure[ResultT]:
+def _result(
+    here: Connection, process: BaseProcess, until: float, tell: Tell, keep: Callable[[ResultT], object]
+) -> ResultT | Failure[ResultT]:
     saved: ResultT | None = None
     while (left := until - time.time()) > 0:
         ready = wait([here, process.sentinel], timeout=left)
@@ -91,6 +97,7 @@ def _result(here: Connection, process: BaseProcess, until: float, tell: Tell) ->
                 return replace(content, saved=saved) if isinstance(content, Failure) else content
             if kind == "saved":
                 saved = content
+                keep(content)
             else:
                 tell(content)
         elif ready:

@@ -14,7 +14,7 @@ from dyncollapse.bridge.data.batches import CHUNK, Batch, Order, batches_from_me
 from dyncollapse.bridge.data.image_sets import HeldImages, Images
 from dyncollapse.bridge.data.images import hold, open_data, some_images
 from dyncollapse.bridge.data.skipped import Skipped
-from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site
+from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site, record_failure
 from dyncollapse.bridge.real_scale.synthetic_images import write_jpegs
 from dyncollapse.bridge.real_scale.timing import peak_memory, seconds_per_call
 from dyncollapse.bridge.recipe import Recipe, resolve
@@ -99,20 +99,28 @@ def measure(site: Site) -> PartResult:
     values: dict[str, Any] = {"images": count, "mean_jpeg_bytes": size, "workers": workers}
     with chosen_kernels(resolve(common)):
         tried, pairs = _batches(resolve(common | {"batch_size": max(2, scale.batches[0])}), site)
+        site.tell(f"reading {scale.held} images into memory, and timing their views")
         some = some_images(images, scale.held)
         held = hold(some, resolve(common).image_size, Skipped(some, strict=True), workers)
         findings = [Finding("pairs in a batch, the largest within 2 % of the fastest", pairs)]
         rows: dict[str, dict[str, object]] = {}
         views, skipped = _views(held, pairs, resolve(common), site)
         slowest = 0.0
-        values |= {"batch": pairs, "batches": tried, "rates": rows, **views}
+        values |= {"batch": pairs, "batches": tried, "rates": rows, "failed": {}, **views}
+        site.save(PartResult(findings, values, skipped))
         for name, settings in VARIANTS.items():
             if ROOM_OF_TIME * slowest > site.left:
                 skipped.append(f"no time for {name}; give more --minutes")
                 continue
             start = time.time()
+            pipelines = PIPELINES if not rows else PIPELINES[:-1]
+            site.tell(f"{name}: the network alone, then training by {', '.join(pipelines)}")
             recipe = resolve({**common, **settings, "batch_size": pairs})
-            measured, trainer = rates(recipe, images, held, PIPELINES if not rows else PIPELINES[:-1], site)
+            try:
+                measured, trainer = rates(recipe, images, held, pipelines, site)
+            except (RuntimeError, MemoryError) as error:  # the other variants may do better
+                site.tell(f"{name} failed: {record_failure(error, name, values)}")
+                continue
             if not rows:
                 trainer.checkpoint(len(measured.losses)).save(site.folder, keep=1)  # for part 2
             del trainer  # otherwise the next variant's peak memory would include it
@@ -122,6 +130,7 @@ def measure(site: Site) -> PartResult:
             findings += _findings(name, measured, site)
             site.save(PartResult(findings, values, skipped))
             slowest = max(slowest, time.time() - start)
+    findings.append(Finding("variants that failed", len(values["failed"]), limit=0))
     return PartResult(findings, values, skipped)
 
 
@@ -146,6 +155,7 @@ def _batches(recipe: Recipe, site: Site) -> tuple[list[Trial], int]:
     trainer = build_trainer(recipe, Process(0, 1, site.device), recipe.batch_size, 3)
     total = torch.cuda.get_device_properties(site.device).total_memory if site.device.type == "cuda" else None
     for pairs in site.scale.batches:
+        site.tell(f"{pairs} pairs a batch, the network alone")
         try:
             step = _bare_step(trainer, pairs)
             step()  # searches the fastest kernels, which takes more memory than training
@@ -155,7 +165,7 @@ def _batches(recipe: Recipe, site: Site) -> tuple[list[Trial], int]:
         except torch.OutOfMemoryError:
             break
         tried.append({"pairs": pairs, "images_per_second": rate, "peak_bytes": peak})
-        site.tell(f"{pairs} pairs a batch: {rate:.4g} images/s, the network alone")
+        site.tell(f"{pairs} pairs a batch: {rate:.4g} images/s")
         if total is not None and peak is not None and 2 * peak > total:
             break
     if not tried:

@@ -92,6 +92,15 @@ def test_runs_that_differ_in_more_than_the_seed_are_rows_of_their_own(runs):
     assert both == {"nonlinear, 2 layers": [0, 1, 2], "nonlinear, 2 layers, epochs 3": [7]}
 
 
+def test_a_row_begins_with_the_settings_that_most_runs_have(runs):
+    for seed in range(4):
+        made_up(runs / f"orthogonal-longer-{seed}", "orthogonal", seed, 55.0, epochs=3)
+    made_up(runs / "orthogonal", "orthogonal", 0, 51.0)
+    rows = {row["row"]: row for row in compare(find_runs([runs]))["rows"] if row["projector"] == "orthogonal"}
+    assert {name: row["paper_top1"] for name, row in rows.items()} == {"orthogonal": 52.2, "orthogonal, epochs 3": None}
+    assert rows["orthogonal"]["seeds"] == [0]
+
+
 def test_what_differs_and_what_contradicts_is_said(runs):
     compared = compare(find_runs([runs]))
     told = " | ".join(compared["differences"])

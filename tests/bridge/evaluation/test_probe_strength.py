@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
 from dyncollapse.bridge import logistic_probe
-from dyncollapse.bridge.evaluation.probe import CHOSEN, DEFAULT, GIVEN, HELD_OUT, STRENGTHS
+from dyncollapse.bridge.evaluation.probe import CHOSEN, DEFAULT, GIVEN, HELD_OUT, STRENGTHS, WEAKER
 from dyncollapse.bridge.evaluation.probe_options import ProbeOptions
 from dyncollapse.runtime.settings import SettingError
 
@@ -84,7 +84,12 @@ def test_a_choice_at_the_edge_of_the_grid_is_marked(generator):
     rows, labels = noisy(generator, 400, dim=3, apart=30.0)
     hidden = torch.cat([2e-3 * rows, torch.randn(len(rows), 20, generator=generator)], 1)
     settings = logistic_probe((hidden, labels), (hidden, labels)).settings
-    assert (settings["C"], settings["at_edge"]) == (STRENGTHS[-1], True)
+    assert settings["grid"][: len(STRENGTHS)] == [*STRENGTHS]
+    assert settings["C"] > STRENGTHS[-1]  # beyond the usual grid
+    assert settings["at_edge"] == (settings["C"] == WEAKER[-1])
+    deeper = torch.cat([2e-5 * rows, torch.randn(len(rows), 20, generator=generator)], 1)
+    unread = logistic_probe((deeper, labels), (deeper, labels), strength=WEAKER[-1])
+    assert unread.train_top1 < 90  # not even the weakest decay lets the weights grow as far
     clear = logistic_probe((rows, labels), (rows, labels)).settings
     assert clear["at_edge"] is False
 

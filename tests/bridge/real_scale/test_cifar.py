@@ -3,6 +3,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 from helpers.constants import set_constant
 from helpers.real_scale import site
 
@@ -12,12 +13,20 @@ from dyncollapse.bridge.real_scale.scale import FULL
 from dyncollapse.bridge.training.loop import LossDiverged
 
 
-def test_rows_that_fail_are_told_and_fail_their_part(tmp_path, archive, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (LossDiverged("the loss is nan at step 1"), "the loss is nan at step 1"),
+        (torch.OutOfMemoryError("out of memory\nat length"), "OutOfMemoryError: out of memory"),
+    ],
+    ids=["diverged", "memory"],
+)
+def test_rows_that_fail_are_told_and_fail_their_part(error, told, tmp_path, archive, monkeypatch):
     finish = cifar.finish_run
 
     def some(recipe, *rest):
         if recipe.head == "linear":
-            raise LossDiverged("the loss is nan at step 1")
+            raise error
         finish(recipe, *rest)
 
     monkeypatch.setattr(cifar, "finish_run", some)
@@ -25,7 +34,8 @@ def test_rows_that_fail_are_told_and_fail_their_part(tmp_path, archive, monkeypa
     monkeypatch.setattr(cifar, "table_recipes", lambda common: table_recipes(common, ("linear", "mlp")))
     found = cifar.measure(site(tmp_path, cifar=archive))
     assert found.failed
-    assert found.values["failed"] == {"linear": "the loss is nan at step 1"}
+    assert found.values["failed"] == {"linear": told}
+    assert "in some" in found.values["tracebacks"]["linear"]
     assert [row["row"] for row in found.values["rows"]] == ["nonlinear, 2 layers"]
 
 

@@ -10,7 +10,7 @@ from helpers.real_scale import CPU, Clock, site
 
 from dyncollapse.bridge.data.images import open_data, some_images
 from dyncollapse.bridge.models.encoders import Encoder, build_encoder
-from dyncollapse.bridge.real_scale import covariances, embedding, resumption, throughput, timing
+from dyncollapse.bridge.real_scale import covariances, embedding, ensembles, resumption, throughput, timing
 from dyncollapse.bridge.real_scale.scale import FULL, TINY
 from dyncollapse.bridge.real_scale.synthetic_images import images_in_memory, write_jpegs
 from dyncollapse.bridge.recipe import resolve
@@ -61,6 +61,40 @@ def test_training_that_stands_still_fails_its_part(tmp_path, monkeypatch):
     assert [f.what for f in found.findings if f.holds is False] == [
         "SimCLR-none, share of weights that training changed"
     ]
+
+
+def test_a_variant_without_memory_fails_alone(tmp_path, monkeypatch):
+    measured = throughput.rates
+
+    def some(recipe, *rest):
+        if recipe.head == "mlp":
+            raise torch.OutOfMemoryError("no memory")
+        return measured(recipe, *rest)
+
+    monkeypatch.setattr(throughput, "rates", some)
+    two = {name: throughput.VARIANTS[name] for name in ("SimCLR-mlp", "SimCLR-none")}
+    set_constant(monkeypatch, "bridge.real_scale.throughput.VARIANTS", two)
+    lines, kept = [], []
+    found = throughput.measure(replace(site(tmp_path), tell=lines.append, save=kept.append))
+    assert [f.what for f in found.findings if f.holds is False] == ["variants that failed"]
+    assert [*found.values["rates"]] == ["SimCLR-none"]
+    assert checkpoints(tmp_path)  # of the first that trained
+    assert "SimCLR-mlp failed: OutOfMemoryError: no memory" in lines
+    announced = [line.partition(":")[0] for line in lines]
+    assert announced.index("SimCLR-none") < len(announced) - 1  # before it is measured
+    assert kept
+
+
+@pytest.mark.parametrize("part", [covariances, ensembles], ids=lambda part: part.__name__.rpartition(".")[2])
+def test_a_part_says_what_it_does_and_keeps_what_it_has(part, tmp_path, monkeypatch):
+    done = []
+    for name in ("seconds_per_call", "peak_memory"):
+        if work := getattr(part, name, None):
+            monkeypatch.setattr(part, name, lambda *a, _work=work, **k: (done.append("work"), _work(*a, **k))[1])
+    noted = {"tell": lambda text: done.append(f"tell {text}"), "save": lambda _result: done.append("save")}
+    part.measure(replace(site(tmp_path), **noted))
+    assert done[0].startswith("tell")
+    assert "save" in done[: len(done) - done[::-1].index("work")]  # before the last measurement
 
 
 def test_embeddings_of_another_network_fail_their_part(tmp_path, monkeypatch):

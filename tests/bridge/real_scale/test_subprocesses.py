@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 
+import pytest
 from helpers import bridge as parts
 from helpers.constants import set_constant
 from helpers.real_scale import CPU, Clock, call, site
@@ -17,6 +18,7 @@ from dyncollapse.bridge.real_scale import report, subprocesses
 from dyncollapse.bridge.real_scale.findings import Finding, PartResult
 from dyncollapse.bridge.real_scale.parts import PARTS, Part
 from dyncollapse.bridge.real_scale.scale import FULL
+from dyncollapse.runtime.folders import claimed_folder
 
 # --- What runs the parts
 
@@ -79,6 +81,75 @@ def test_part_that_hangs_is_ended_with_what_it_started(tmp_path, monkeypatch):
 def test_parts_for_which_no_time_is_left_fail(tmp_path, monkeypatch):
     found, _ = run(tmp_path / "out", monkeypatch, parts.good_part, minutes=0.1)
     assert found["parts"][0]["reason"] == "no time was left for it; give more --minutes"
+
+
+def test_a_part_out_of_memory_says_what_it_did(tmp_path, monkeypatch):
+    found, said = run(tmp_path / "out", monkeypatch, parts.part_without_memory, parts.good_part)
+    assert [part["status"] for part in found["parts"]] == ["FAILED", "ok"]
+    assert found["parts"][0]["reason"] == "OutOfMemoryError: CUDA out of memory. Tried to allocate 80 GiB"
+    assert found["parts"][0]["last_line"] == "filling the memory"
+    assert "Its last line: filling the memory" in (tmp_path / "out" / "summary.md").read_text()
+    assert "   filling the memory" in said
+    assert found["running"] is None
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import torch
+from helpers import bridge as helpers
+from dyncollapse.bridge.real_scale import report
+from dyncollapse.bridge.real_scale.parts import Part
+if __name__ == "__main__":
+    report.PARTS = (Part(7, "good", helpers.good_part, 3600), Part(8, "long", helpers.measuring_part, 3600))
+    report.run_parts(Path(sys.argv[1]), torch.device("cpu"), tiny=True, minutes=60)
+"""
+
+
+def test_a_check_that_is_killed_leaves_what_was_measured_and_names_the_running_part(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "cifar").mkdir()  # of an earlier check, killed in this folder
+    environment = {**ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = subprocess.Popen([sys.executable, "-c", KILLED, str(out)], env=environment, stdout=subprocess.DEVNULL)
+    summary = out / "summary.md"
+    try:
+        eventually(lambda: summary.exists() and "measuring for an hour" in summary.read_text())
+    finally:
+        command.kill()
+        command.wait()
+    text = summary.read_text()
+    assert text.startswith("# Real-scale check: unfinished, 1 of 2 parts passed, part 8 was running\n")
+    assert "## 8. long: was running when this was written" in text
+    assert "Its last line: measuring for an hour" in text
+    assert "- speed: 3 m/s" in text
+    assert "## 7. good: ok" in text
+    found = json.loads((out / "report.json").read_text())
+    assert (found["running"]["number"], found["running"]["values"]) == (8, {"a": None})
+    assert report.is_unfinished(out)  # also with six parts
+    assert not (out / "cifar").exists()
+    with claimed_folder(out, "check-full", report.is_unfinished):
+        assert not list(out.glob(".scratch*"))
+
+
+@pytest.mark.slow
+def test_the_command_may_be_killed_at_any_time(tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "dyncollapse", "bridge", "check", "--full", "--tiny", "--device", "cpu"]
+    process = subprocess.Popen(
+        [*command, "--out", str(out)],
+        env={**ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        eventually((out / "summary.md").exists)
+    finally:
+        process.kill()
+        process.wait()
+    assert ", part 4 was running" in (out / "summary.md").read_text().splitlines()[0]
+    assert json.loads((out / "report.json").read_text())["parts"] == []
+    assert report.is_unfinished(out)
 
 
 def test_failed_part_ends_the_command_with_1(tmp_path, monkeypatch):
