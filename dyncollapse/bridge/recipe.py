@@ -94,11 +94,11 @@ class Recipe:
         "paper-imagenet",
         "Named defaults for the other settings; any setting that is given overrides them.",
         group="data",
-        unset="paper-imagenet; digits for `data` digits",
+        unset="paper-imagenet; that of `data` digits and cifar10",
     )
     data: Text = setting(
         "",
-        "Folder with train/CLASS/*.jpg and val/ or test/; a CIFAR-10 folder; or digits.",
+        "Folder with train/CLASS/*.jpg and val/ or test/; cifar10, which is downloaded once; or digits.",
         group="data",
         unset="required",
     )
@@ -317,12 +317,16 @@ SETTINGS_OF_PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+# Presets of data that have a name, where none is given.
+OWN_PRESETS = {"digits": "digits", "cifar10": "cifar10"}
+
+
 def resolve(given: Mapping[str, Any], config: Path | None = None) -> Recipe:
     """Make a recipe from a preset, a TOML file and given settings; each overrides the one before.
 
     Args:
         given: Settings by name; None counts as not given. Without a preset, that of `data` is used: digits for
-            "digits", else paper-imagenet.
+            "digits", cifar10 for "cifar10", else paper-imagenet.
         config: A TOML file with settings of the same names.
 
     Returns:
@@ -347,7 +351,7 @@ def resolve(given: Mapping[str, Any], config: Path | None = None) -> Recipe:
     given = {name: check_value(Recipe, name, value) for name, value in given.items()}
     written = {} if config is None else read_toml(Recipe, config)
     own = {name: value for name, (_, value) in written.items()} | given
-    preset = own.get("preset", "digits" if own.get("data") == "digits" else "paper-imagenet")
+    preset = own.get("preset", OWN_PRESETS.get(str(own.get("data")), "paper-imagenet"))
     settings = {"preset": preset, **SETTINGS_OF_PRESETS[preset], **own}
     head = _head(settings.get("method", "simclr"), settings.get("projector"))
     # A preset's widths apply only to projectors that have them.
@@ -381,7 +385,7 @@ def recorded(values: Any) -> Recipe:
 
 def _check_together(recipe: Recipe) -> None:
     if not recipe.data:
-        raise SettingError("`data` is not given; name a folder of images, or digits")
+        raise SettingError("`data` is not given; name a folder of images, cifar10, or digits")
     if recipe.method == "directclr" and recipe.projector not in (None, "low-rank-diagonal"):
         raise SettingError(
             f"`projector` is {recipe.projector!r}, but directclr fixes it to low-rank-diagonal; "

@@ -23,6 +23,13 @@ def test_presets_are_whole_and_what_is_given_changes_them(preset):
     assert Recipe(**recipe.as_dict()) == recipe
 
 
+def test_cifar10_names_its_preset():
+    assert (resolve({"data": "cifar10"}).arch, resolve({"data": "cifar10", "preset": "paper-imagenet"}).arch) == (
+        "resnet18",
+        "resnet50",
+    )
+
+
 def test_digits_name_their_preset_and_directclr_its_projector():
     assert resolve({"data": "digits"}).preset == "digits"
     assert resolve({"data": "digits", "method": "directclr", "d0": 5}).head == "low-rank-diagonal"

@@ -99,7 +99,7 @@ MISTAKES = {
     "an unknown claim": ("verify --claim lemma1", "did you mean lemma-1"),
     "an unknown topic": ("help colapse", "did you mean collapse"),
     "no images": ("bridge pretrain --data texts --device cpu", "name another folder"),
-    "no data": ("bridge pretrain", "name a folder of images, or digits"),
+    "no data": ("bridge pretrain", "name a folder of images, cifar10, or digits"),
     "a folder with a run": ("bridge pretrain --data digits --out run", "add --resume, or name a new folder"),
     "resume with other settings": (
         "bridge pretrain --resume --out run --lr 0.5",

@@ -123,6 +123,8 @@ def test_python_predicts_what_the_command_does():
         "--train",
         "--steps",
         "50",
+        "--threads",
+        "1",
     ]
     result = CliRunner().invoke(main, ["predict", *given, "--json"])
     found = json.loads(result.stdout)
