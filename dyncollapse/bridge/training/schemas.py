@@ -52,6 +52,15 @@ class Diagnosis(TypedDict):
     spaces: dict[SpaceName, "Space"]
     config: "DiagnosisConfig"
     layers: NotRequired[Annotated[list["Layer"], Meta(max_length=10**4)]]
+    depth: NotRequired[Annotated[list["Stage"], Meta(max_length=10**4)]]
+
+
+class Stage(TypedDict):
+    """The effective rank of the features after a stage of the encoder."""
+
+    stage: Name
+    dim: Size
+    effective_rank: Number
 
 
 class Layer(TypedDict):
