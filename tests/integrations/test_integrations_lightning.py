@@ -18,7 +18,6 @@ pytestmark = [
     )
 ]
 
-import lightning.pytorch as pl  # noqa: E402
 from helpers.lightning import Encoder, Keeper, batches, fit  # noqa: E402
 from lightning.pytorch.loggers import TensorBoardLogger  # noqa: E402
 
@@ -114,40 +113,6 @@ def test_other_loggers_get_numbers_alone_and_one_line_says_so(tmp_path):
     assert "picture" not in silent.getvalue()
 
 
-class WandbLogger:
-    """Takes a picture as Lightning's logger of this name does."""
-
-    def __init__(self):
-        self.pictures = []
-
-    def log_image(self, key, images, step=None):
-        self.pictures.append((key, images[0].shape, step))
-
-
-class MLFlowLogger:
-    """Holds a run and a client, as Lightning's logger of this name does."""
-
-    run_id = "run"
-
-    def __init__(self):
-        self.pictures, self.experiment = [], self
-
-    def log_image(self, run_id, image, artifact_file):
-        self.pictures.append((run_id, image.shape, artifact_file))
-
-
-def test_pictures_go_to_wandb_and_mlflow_by_their_own_methods():
-    from dyncollapse.integrations.pictures import send
-
-    pixels = torch.zeros(3, 5, 3, dtype=torch.uint8).numpy()
-    wandb, mlflow = WandbLogger(), MLFlowLogger()
-    assert send(wandb, "collapse/spectrum", pixels, 7)
-    assert send(mlflow, "collapse/spectrum", pixels, 7)
-    assert wandb.pictures == [("collapse/spectrum", (3, 5, 3), None)]
-    assert mlflow.pictures == [("run", (3, 5, 3), "collapse/spectrum-7.png")]
-    assert not send(object(), "collapse/spectrum", pixels, 7)
-
-
 def test_it_works_in_the_other_package_of_lightning(tmp_path):
     other = pytest.importorskip("pytorch_lightning", reason="pytorch_lightning is not installed")
     callback = CollapseMonitor("z", every=5)
@@ -171,7 +136,3 @@ def test_two_processes_report_on_the_rows_of_both(tmp_path):
     for name in ("samples", "collapsed", "spectrum"):
         assert first[name] == pytest.approx(report.compute(intervals=False).as_values()[name], rel=1e-9)
     assert (log, silent) == (1, 0)
-
-
-def test_no_more_is_needed_than_the_base_class():
-    assert issubclass(CollapseMonitor, pl.Callback)
