@@ -48,7 +48,7 @@ def missing(error: ModuleNotFoundError, module: str, extra: str, what: str) -> I
         >>> missing(ModuleNotFoundError("No module named 'a'", name="a"), "a", "tables", "CollapseMetric")
         ImportError("CollapseMetric needs a: pip install 'dyncollapse[tables]'")
     """
-    if error.name != module:
+    if (error.name or "").partition(".")[0] != module:
         return error
     return ImportError(f"{what} needs {module}: pip install 'dyncollapse[{extra}]'")
 
