@@ -110,9 +110,11 @@ class Evidence:
         return self._values[0] if self._values else self.principal[0]
 
     @cached_property
-    def second_moment_values(self) -> Float[Tensor, " c"] | None:
-        """Eigenvalues of the second moment, descending; None if its directions are needed, too."""
-        return self._values[1] if self._values else None
+    def second_moment_values(self) -> Float[Tensor, " c"]:
+        """Eigenvalues of the second moment, descending, where its directions are not needed."""
+        if self._values:
+            return self._values[1]
+        return torch.linalg.eigvalsh(self.moments.second_moment).flip(-1).clamp_min(0)
 
     @cached_property
     def _values(self) -> tuple[Tensor, Tensor] | None:

@@ -89,12 +89,13 @@ def _wanted(evidence: Evidence, alive: int) -> dict[str, tuple[Tensor, Tensor | 
 
     There are no coordinates if intervals are left out.
     """
-    values, centred, uncentred, rows = evidence.variances, None, evidence.second_moment_values, None
-    if uncentred is None:
+    values, centred, rows = evidence.variances, None, None
+    if evidence.intervals:
         uncentred, uncentred_directions = descending(evidence.moments.second_moment)
-        if evidence.intervals:
-            centred = evidence.centred @ evidence.principal[1]
-            rows = (evidence.centred + evidence.moments.mean) @ uncentred_directions
+        centred = evidence.centred @ evidence.principal[1]
+        rows = (evidence.centred + evidence.moments.mean) @ uncentred_directions
+    else:
+        uncentred = evidence.second_moment_values
     squares = (evidence.centred if centred is None else centred).square().sum(-1)
     squares = squares / squares.max().clamp_min(
         torch.finfo(torch.float64).tiny
