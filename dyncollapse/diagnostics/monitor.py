@@ -32,8 +32,8 @@ class Monitor:
     W = 0 and needs no N x N pairs.
 
     Cost: `update` takes O(n d^2) time for n rows. Memory is O(d^2) plus `sample` rows of each view, however many rows
-    are added; until there are d rows, the rows themselves are held. `compute` takes O(d^3). Sums are kept on the device
-    of the first batch.
+    are added; until there are d rows, the rows themselves are held. `compute` takes O(d^3), most of it for
+    intervals and the comparison of views, which it can leave out. Sums are kept on the device of the first batch.
 
     Attributes:
         views: "two-sided" or "one-sided".

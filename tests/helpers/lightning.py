@@ -103,7 +103,7 @@ def fit(module, folder, *callbacks, logger=None, package=pl, val_dataloaders=Non
         enable_model_summary=False,
         **{"max_epochs": -1, **limits},
     )
-    trainer.fit(module, batches(4), val_dataloaders, ckpt_path=ckpt_path, weights_only=False if ckpt_path else None)
+    trainer.fit(module, batches(4), val_dataloaders, ckpt_path=ckpt_path)
     if save:
         trainer.save_checkpoint(save)
     return logger
