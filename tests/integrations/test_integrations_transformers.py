@@ -3,68 +3,15 @@ import math
 
 import pytest
 import torch
+from helpers.forks import run_together
 from helpers.monitor import assert_same, watched
 
-transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
 pytest.importorskip("accelerate", reason="accelerate is not installed")
 
-from dyncollapse.integrations.transformers import CollapseCallback  # noqa: E402
+from helpers.transformers import Texts, logged, pooled, trained
 
-ROWS, TOKENS, DIM = 8, 5, 4
-
-
-class Texts(torch.utils.data.Dataset):
-    """Sentences of a few tokens, some of them padding."""
-
-    def __init__(self, count=ROWS * 12):
-        g = torch.Generator().manual_seed(0)
-        self.ids = torch.randint(1, 20, (count, TOKENS), generator=g)
-        self.mask = torch.ones(count, TOKENS, dtype=torch.long)
-        self.mask[::2, 3:] = 0
-
-    def __len__(self):
-        return len(self.ids)
-
-    def __getitem__(self, k):
-        return {"input_ids": self.ids[k], "attention_mask": self.mask[k], "labels": int(self.ids[k, 0]) % 2}
-
-
-def model():
-    transformers.set_seed(0)
-    sizes = {"hidden_size": DIM, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
-    config = transformers.BertConfig(vocab_size=20, max_position_embeddings=8, output_hidden_states=True, **sizes)
-    return transformers.BertForSequenceClassification(config)
-
-
-def trained(tmp_path, callback, *, steps=11, keep=None, resume=None, **arguments):
-    settings = transformers.TrainingArguments(
-        output_dir=str(tmp_path),
-        max_steps=steps,
-        per_device_train_batch_size=ROWS,
-        use_cpu=True,
-        disable_tqdm=True,
-        logging_strategy="no",
-        **{"report_to": [], "save_strategy": "no", **arguments},
-    )
-    trainer = transformers.Trainer(model(), settings, train_dataset=Texts())
-    if callback:
-        callback.attach(trainer)
-    if keep is not None:
-        trainer.model.register_forward_hook(lambda *given: keep.append(given), with_kwargs=True)
-    trainer.train(resume_from_checkpoint=resume)
-    return trainer
-
-
-def logged(trainer):
-    return {line["step"]: line for line in trainer.state.log_history if "collapse/samples" in line}
-
-
-def pooled(calls):
-    rows = []
-    for _, _, inputs, outputs in calls:
-        kept = inputs["attention_mask"].unsqueeze(-1)
-        rows.append((outputs.hidden_states[-1].detach() * kept).sum(1) / kept.sum(1))
-    return torch.cat(rows)
+from dyncollapse.integrations.transformers import CollapseCallback
 
 
 def own(_model, inputs, outputs):
@@ -135,3 +82,21 @@ def test_without_its_trainer_or_steps_it_refuses(tmp_path):
         trainer.train()
     with pytest.raises(ValueError, match="every is None"):
         CollapseCallback("logits", every=None)
+
+
+WORKER = """
+import sys
+from helpers.transformers import processes
+processes(int(sys.argv[1]), sys.argv[2], sys.argv[3])
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_report_on_the_rows_of_both(tmp_path):
+    run_together(*(["-c", WORKER, rank, tmp_path / "meeting", tmp_path] for rank in range(2)))
+    (first, rows, count), (second, others, _) = (torch.load(tmp_path / f"out{rank}") for rank in range(2))
+    assert first == second
+    report = watched([torch.cat([rows, others])]).compute(intervals=False).as_values()
+    # 4 dimensions and 16 rows per step: a window of 3 steps.
+    assert (first["samples"], count) == (48, 1)
+    assert first["spectrum"] == pytest.approx(report["spectrum"], rel=1e-5, abs=1e-12)
