@@ -10,13 +10,13 @@ import os
 import tempfile
 from pathlib import Path
 
-from helpers.pages import ROOT, lightning, pages_that_run, replayed
+from helpers.pages import ROOT, pages_that_run, replayed
 
 
 def refresh(page: Path) -> bool:
     """Rewrite one page's output; whether anything changed."""
     before = page.read_text()
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), lightning():
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         after = replayed(before, page.name)
     if after != before:
         page.write_text(after)

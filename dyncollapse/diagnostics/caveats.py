@@ -73,7 +73,7 @@ def _rounding(evidence: Evidence) -> list[str]:
         return []
     name, stored = format_name(evidence.precision), format_name(evidence.dtype)
     origin = "" if name == stored else f", though the file is {stored}"
-    hidden = int((evidence.principal[0] <= evidence.noise_floor).sum())
+    hidden = int((evidence.variances <= evidence.noise_floor).sum())
     lost = f", and {hidden} dimension(s) lie there" if hidden else ""
     return [f"values are rounded to {name}{origin}: variances up to {evidence.noise_floor:.2g} are rounding{lost}"]
 

@@ -115,7 +115,7 @@ def _least(holds: Callable[[int], bool], low: int) -> int:
 
 def _no_cliff(evidence: Evidence, verdict: Verdict, rankme: float | None) -> Iterator[str]:
     """Warn of variances that fall slowly: a level relative to the largest one would count many more."""
-    values = evidence.principal[0][: evidence.seen]
+    values = evidence.variances[: evidence.seen]
     below = int((values <= COLLAPSED_BELOW**2 * values[0]).sum())
     counted = int((values <= verdict.threshold).sum())
     if rankme is not None and below - counted > A_LOT * evidence.dim:

@@ -1,7 +1,8 @@
 """Measurements of embeddings before they are judged, and what rounding and sampling can hide in them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float, Shaped
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from dyncollapse.diagnostics.conversion import Numbers, as_rows
 from dyncollapse.diagnostics.moments import Moments
-from dyncollapse.diagnostics.spectra import ROUNDINGS_OF_SUMS, noise_floor
+from dyncollapse.diagnostics.spectra import ROUNDINGS_OF_SUMS, centred_and_not, noise_floor
 from dyncollapse.diagnostics.spectrum_checks import require_matrix
 from dyncollapse.model.covariance import ContrastiveCovariance
 
@@ -53,6 +54,8 @@ class Evidence:
         inputs: The same measurements of the inputs of the last linear layer.
         input_dim: Number of units that this layer reads, if it was given without its inputs.
         direct: Eigenvalues and directions by `principal_directions`, if requested.
+        intervals: Whether intervals are wanted, which takes the directions beside the eigenvalues.
+        uncompared: Whether there are other views, but their comparison was left out.
     """
 
     moments: Moments
@@ -75,6 +78,8 @@ class Evidence:
     inputs: "Evidence | None" = None
     input_dim: int | None = None
     direct: tuple[Tensor, Tensor] | None = None
+    intervals: bool = True
+    uncompared: bool = False
 
     @property
     def samples(self) -> int:
@@ -98,6 +103,25 @@ class Evidence:
             return descending(self.covariance)
         values, directions = self.direct
         return values, directions if self.frame is None else self.frame.mT @ directions
+
+    @cached_property
+    def variances(self) -> Float[Tensor, " k"]:
+        """Covariance eigenvalues, descending; without their directions, which take longer, if nothing needs these."""
+        return self._values[0] if self._values else self.principal[0]
+
+    @cached_property
+    def second_moment_values(self) -> Float[Tensor, " c"]:
+        """Eigenvalues of the second moment, descending, where its directions are not needed."""
+        if self._values:
+            return self._values[1]
+        return torch.linalg.eigvalsh(self.moments.second_moment).flip(-1).clamp_min(0)
+
+    @cached_property
+    def _values(self) -> tuple[Tensor, Tensor] | None:
+        """Eigenvalues of covariance and second moment; None if the directions are needed."""
+        if self.intervals or self.pairs is not None or self.direct is not None:
+            return None
+        return centred_and_not(self.covariance, self.moments.mean)
 
     def coordinates(self, rows: Shaped[Tensor, "r d"]) -> Float[Tensor, "r c"]:
         """Centre rows by the mean of the first view, and express them in the coordinates of all matrices."""
@@ -164,7 +188,7 @@ class Evidence:
     @cached_property
     def noise_floor(self) -> float:
         """Variance that rounding alone can show in a direction."""
-        largest = float(self.principal[0][0])
+        largest = float(self.variances[0])
         # The SVD is off by eps of the largest singular value, which is eps^2 of the largest eigenvalue.
         exact = torch.finfo(torch.float64).eps if self.direct else 1.0
         return self._floor(exact * largest, self.precision, fast=self.fast and not self.direct)
@@ -177,7 +201,7 @@ class Evidence:
     @cached_property
     def ratio_floor(self) -> float:
         """Variance below which rho is rounding of any view; pairs are summed even if the spectrum is from an SVD."""
-        largest = float(self.principal[0][0])
+        largest = float(self.variances[0])
         sums = ROUNDINGS_OF_SUMS * self.pairs_eps * largest
         return max(self._floor(largest, self.other_precision, fast=self.fast), sums)
 
@@ -209,17 +233,25 @@ def format_name(dtype: torch.dtype) -> str:
 
 def stored_precision(rows: Shaped[Tensor, "r d"]) -> torch.dtype:
     """Return the coarsest format that holds every number: values once rounded to bfloat16 stay so in a float32 file."""
-    if not rows.is_floating_point() or bool((rows == rows.round()).all()):
+    if not rows.is_floating_point() or _holds(lambda part: torch.equal(part, part.round()), rows):
         return rows.dtype
     coarser = (f for f in FORMATS if torch.finfo(f).eps > torch.finfo(rows.dtype).eps)
-    return next((f for f in coarser if torch.equal(rows.to(f).to(rows.dtype), rows)), rows.dtype)
+    return next((f for f in coarser if _holds(partial(_kept_by, f), rows)), rows.dtype)
+
+
+def _kept_by(coarser: torch.dtype, rows: Shaped[Tensor, "r d"]) -> bool:
+    return torch.equal(rows.to(coarser).to(rows.dtype), rows)
 
 
 def has_unit_rows(rows: Shaped[Tensor, "r d"]) -> bool:
     """Whether every row has length 1, up to the rounding of its format."""
-    norms = rows.to(torch.float64).norm(dim=-1)
     eps = torch.finfo(stored_precision(rows)).eps if rows.is_floating_point() else 0.0
-    return bool(((norms - 1).abs() <= 8 * eps).all())
+    return _holds(lambda part: bool(((part.to(torch.float64).norm(dim=-1) - 1).abs() <= 8 * eps).all()), rows)
+
+
+def _holds(check: Callable[[Tensor], bool], rows: Shaped[Tensor, "r d"]) -> bool:
+    """Whether a check holds for every row; where it does not, the first few rows mostly show it, in less time."""
+    return check(rows[:8]) and check(rows)
 
 
 @torch.no_grad()

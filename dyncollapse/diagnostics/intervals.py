@@ -35,7 +35,7 @@ Interval = tuple[float, float] | None
 
 
 def measures_with_intervals(evidence: Evidence, alive: int) -> tuple[Measures, dict[str, Interval], list[str]]:
-    """Compute every measure of DEFINITIONS with its 95 % interval.
+    """Compute every measure of DEFINITIONS with its 95 % interval, if intervals are wanted.
 
     LiDAR has no interval, and neither has the signal rank, which is a bound itself.
 
@@ -48,11 +48,10 @@ def measures_with_intervals(evidence: Evidence, alive: int) -> tuple[Measures, d
     """
     measures: Measures = dict.fromkeys(DEFINITIONS)
     intervals: dict[str, Interval] = dict.fromkeys(DEFINITIONS)
-    values, directions = evidence.principal
-    if not values[0] > 0:
+    if not evidence.variances[0] > 0:
         return measures, intervals, ["no rank measure is defined: nothing varies"]
     missing = []
-    for name, (spectrum, coordinates, measure) in _wanted(evidence, values, directions, alive).items():
+    for name, (spectrum, coordinates, measure) in _wanted(evidence, alive).items():
         try:
             measures[name], intervals[name] = _with_interval(measure, spectrum, coordinates, evidence.samples)
         except ValueError as reason:
@@ -73,9 +72,9 @@ def collapsed_interval(evidence: Evidence, threshold: float) -> Interval:
         threshold: Variance up to which a dimension counts as collapsed.
 
     Returns:
-        The lowest and the highest count; None for too few samples.
+        The lowest and the highest count; None for too few samples, and if intervals are left out.
     """
-    if evidence.samples < FEWEST_FOR_ERRORS:
+    if evidence.samples < FEWEST_FOR_ERRORS or not evidence.intervals:
         return None
     values, directions = (part[..., : evidence.seen] for part in evidence.principal)
     unit = float(values[0]) or 1.0  # squares of variances could overflow otherwise
@@ -85,14 +84,19 @@ def collapsed_interval(evidence: Evidence, threshold: float) -> Interval:
     return low, high
 
 
-def _wanted(
-    evidence: Evidence, values: Tensor, directions: Tensor, alive: int
-) -> dict[str, tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]]:
-    """Return for each measure its spectrum, the coordinates of sampled rows along its directions, and its function."""
-    rows = evidence.centred + evidence.moments.mean
-    centred = evidence.centred @ directions
-    uncentred, uncentred_directions = descending(evidence.moments.second_moment)
-    squares = centred.square().sum(-1)
+def _wanted(evidence: Evidence, alive: int) -> dict[str, tuple[Tensor, Tensor | None, Callable[[Tensor], Tensor]]]:
+    """Return for each measure its spectrum, the coordinates of sampled rows along its directions, and its function.
+
+    There are no coordinates if intervals are left out.
+    """
+    values, centred, rows = evidence.variances, None, None
+    if evidence.intervals:
+        uncentred, uncentred_directions = descending(evidence.moments.second_moment)
+        centred = evidence.centred @ evidence.principal[1]
+        rows = (evidence.centred + evidence.moments.mean) @ uncentred_directions
+    else:
+        uncentred = evidence.second_moment_values
+    squares = (evidence.centred if centred is None else centred).square().sum(-1)
     squares = squares / squares.max().clamp_min(
         torch.finfo(torch.float64).tiny
     )  # their squares could overflow otherwise
@@ -111,7 +115,7 @@ def _wanted(
         return alpha_req(v, ALPHA_FIRST, min(ALPHA_LAST, alive))  # a fit across a cliff has no meaning
 
     return {
-        "rankme": (uncentred, rows @ uncentred_directions, rankme_from_eigenvalues),
+        "rankme": (uncentred, rows, rankme_from_eigenvalues),
         "effective_rank": (values, centred, effective_rank),
         "participation_ratio": (values, centred, participation_ratio),
         "participation_ratio_unbiased": (values, centred, unbiased),
@@ -121,9 +125,12 @@ def _wanted(
 
 
 def _with_interval(
-    measure: Callable[[Tensor], Tensor], spectrum: Float[Tensor, " d"], coordinates: Float[Tensor, "r d"], samples: int
+    measure: Callable[[Tensor], Tensor],
+    spectrum: Float[Tensor, " d"],
+    coordinates: Float[Tensor, "r d"] | None,
+    samples: int,
 ) -> tuple[float, Interval]:
-    """Return the value of a function f of a spectrum, and the value +- 1.96 standard errors.
+    """Return the value of a function f of a spectrum, and the value +- 1.96 standard errors if there are coordinates.
 
     A row with coordinates y along the eigenvectors changes f by sum_k (df/dl_k) (y_k^2 - l_k) / N, its influence. The
     variance of f is that of the influences, times N: the linearised bootstrap (infinitesimal jackknife, Efron 1982).
@@ -133,7 +140,7 @@ def _with_interval(
         value = measure(variable)
         (slope,) = torch.autograd.grad(value, variable)
     middle = float(value.detach())
-    if samples < FEWEST_FOR_ERRORS:
+    if coordinates is None or samples < FEWEST_FOR_ERRORS:
         return middle, None
     influence = (coordinates.square() - spectrum) @ slope
     margin = NORMAL_95 * float(influence.std()) / samples**0.5

@@ -1,6 +1,7 @@
 """Mean and covariance of any number of rows in constant memory, over batches, files and processes."""
 
 import uuid
+from collections.abc import Sequence
 
 import scipy.linalg
 import torch
@@ -171,6 +172,30 @@ class Moments:
         if tuple(offset.shape) != (self.dim,):
             raise ValueError(f"offset has shape {tuple(offset.shape)}; give one number for each of {self.dim} columns")
         self._origin = self._origin + offset.to(self._origin)
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the sums as tensors: count (), origin (d,), offset (d,) and scatter (d, d); `restored` takes them.
+
+        Of the scatter only the lower triangle counts. It is not copied.
+        """
+        self._settle()
+        return torch.tensor(self.count, device=self._scatter.device), self._origin, self._offset, self._scatter
+
+    @classmethod
+    def restored(cls, tensors: Sequence[Tensor], *, fast: bool = False) -> "Moments":
+        """Return moments from what `tensors` returned. They change the given scatter in place when rows are added.
+
+        Args:
+            tensors: Count, origin, offset and scatter.
+            fast: Whether products are computed in float32.
+
+        Returns:
+            Moments that count as a source of their own.
+        """
+        count, origin, offset, scatter = tensors
+        moments = cls(len(origin), fast=fast, device=scatter.device)
+        moments.count, moments._origin, moments._offset, moments._scatter = int(count), origin, offset, scatter
+        return moments
 
     def _require_own_rows(self, action: str) -> None:
         """Raise ValueError if the sums hold rows of other processes, which another sum would count again."""

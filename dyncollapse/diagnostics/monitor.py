@@ -32,8 +32,8 @@ class Monitor:
     W = 0 and needs no N x N pairs.
 
     Cost: `update` takes O(n d^2) time for n rows. Memory is O(d^2) plus `sample` rows of each view, however many rows
-    are added; until there are d rows, the rows themselves are held. `compute` takes O(d^3). Sums are kept on the device
-    of the first batch.
+    are added; until there are d rows, the rows themselves are held. `compute` takes O(d^3), most of it for
+    intervals and the comparison of views, which it can leave out. Sums are kept on the device of the first batch.
 
     Attributes:
         views: "two-sided" or "one-sided".
@@ -195,8 +195,15 @@ class Monitor:
         self.sums.all_reduce(group)
         self._reduced = True
 
-    def compute(self) -> EmbeddingReport:
+    def compute(self, *, intervals: bool = True, compare: bool = True) -> EmbeddingReport:
         """Report on all rows added so far. The monitor stays as it is, and more batches may follow.
+
+        Both options take the eigenvectors of d x d matrices, so leaving them out saves most of the time: see
+        docs/how-to/monitor-training.md, which has a table. `notes` of the report say what was left out.
+
+        Args:
+            intervals: Give the measures and the number of collapsed dimensions their 95 % intervals.
+            compare: Compare the views, if there are others: causes, rho, `signal_rank` and LiDAR.
 
         Returns:
             The report.
@@ -204,10 +211,14 @@ class Monitor:
         Raises:
             ValueError: For fewer than two rows, and for values whose squares overflow or vanish.
         """
-        return examine(self.evidence())
+        return examine(self.evidence(intervals=intervals, compare=compare))
 
-    def evidence(self) -> Evidence:
+    def evidence(self, *, intervals: bool = True, compare: bool = True) -> Evidence:
         """Return what was measured, before it is judged; `compute` judges it.
+
+        Args:
+            intervals: As for `compute`.
+            compare: As for `compute`.
 
         Returns:
             Sums over all rows and the sample of rows.
@@ -218,7 +229,7 @@ class Monitor:
         count = 0 if self.sums is None else self.sums.count
         if self.dtype is None or self.sums is None or count < 2:
             raise ValueError(f"the spread of {count} sample(s) is not defined; give at least 2 rows")
-        summed = self.sums.summed()
+        summed = self.sums.summed(others=compare)
         total = summed.total
         if not all(moments.finite for moments in total.all):
             raise ValueError("the embeddings hold numbers whose squares overflow; give them in other units")
@@ -229,6 +240,9 @@ class Monitor:
             raise ValueError("the embeddings are so small that their squares vanish in float32; leave out fast")
         if bool((rows != rows[:1]).any()) and not summed.column_variance.any():
             raise ValueError("the embeddings differ by so little that their squares vanish; give them in other units")
+        uncompared = bool(others) and not compare
+        if uncompared:
+            others = []
         split = others and all(half.count > 1 for half in summed.halves)
         pairs = total.pairs(self.views) if others else None
         return Evidence(
@@ -249,6 +263,8 @@ class Monitor:
             weights="uniform" if others else None,
             pairs_eps=torch.finfo(torch.float32 if self.fast else torch.float64).eps,
             lda=total.lda(),
+            intervals=intervals,
+            uncompared=uncompared,
         )
 
     def _agree(self, group: torch.distributed.ProcessGroup | None) -> None:

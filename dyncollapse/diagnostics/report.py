@@ -58,7 +58,7 @@ class EmbeddingReport:
             `ratios` are biased, this share is not.
         verdict: Fate of each principal direction, mechanism, threshold and sentence.
         warnings: Reasons to doubt the report, one line each.
-        notes: Measures that are not defined here, one line each.
+        notes: Measures that are not defined here, and what was left out, one line each.
         pairs: Contrastive covariances Sigma0 and Sigma1 of the embeddings; None without other views.
         input_pairs: The same of the inputs of the last linear layer.
         frame: Orthonormal columns in whose coordinates `pairs` are, if there were fewer rows than dimensions.
@@ -182,10 +182,10 @@ def examine(evidence: Evidence) -> EmbeddingReport:
     Returns:
         The report.
     """
-    values, directions = evidence.principal
+    values = evidence.variances
     level = collapse_level(values[: evidence.seen])
     source = evidence.inputs or evidence
-    ratio, error = _ratios_along(evidence, directions)
+    ratio, error = _ratios_along(evidence)
     room, contradiction = _room(evidence, values)
     signals, unsigned = _signals(evidence)
     signal = signals.get("inputs", signals["embeddings"])
@@ -200,7 +200,7 @@ def examine(evidence: Evidence) -> EmbeddingReport:
         from_views=None if ratio is None else partial(fates_from_views, evidence),
         counted=count_inputs(evidence.inputs, signal, crossed) if evidence.inputs and not contradiction else None,
         views=evidence.views,
-        no_cause=NO_VIEWS if evidence.pairs is None else "the other views do not differ from the first",
+        no_cause=_no_cause(evidence),
         ratios=_finite(ratio),
         ratio_errors=_finite(error),
     )
@@ -225,7 +225,7 @@ def examine(evidence: Evidence) -> EmbeddingReport:
         augmentation_share=_share_beaten(crossed, ratios) if one_sided else None,
         verdict=verdict,
         warnings=(*cautions(evidence, ratios), *contradiction, *doubts(evidence, verdict, signals, measures["rankme"])),
-        notes=(*missing, *unsigned),
+        notes=(*missing, *unsigned, *_left_out(evidence)),
         pairs=evidence.pairs,
         input_pairs=evidence.inputs.pairs if evidence.inputs else None,
         frame=evidence.frame,
@@ -233,12 +233,27 @@ def examine(evidence: Evidence) -> EmbeddingReport:
     )
 
 
-def _ratios_along(
-    evidence: Evidence, directions: Float[Tensor, "c k"]
-) -> tuple[Float[Tensor, " d"] | None, Float[Tensor, " d"] | None]:
+def _no_cause(evidence: Evidence) -> str:
+    """Return what to say of dimensions whose cause is open."""
+    if evidence.uncompared:
+        return "the views were not compared, so causes are open"
+    return NO_VIEWS if evidence.pairs is None else "the other views do not differ from the first"
+
+
+def _left_out(evidence: Evidence) -> list[str]:
+    """Return a line for each part of the report that was left out on request."""
+    left_out = {
+        "intervals are left out (`intervals` is off)": not evidence.intervals,
+        "the views are not compared (`compare` is off): no causes, rho, signal_rank or lidar": evidence.uncompared,
+    }
+    return [line for line, so in left_out.items() if so]
+
+
+def _ratios_along(evidence: Evidence) -> tuple[Float[Tensor, " d"] | None, Float[Tensor, " d"] | None]:
     """Return rho along each principal direction and its standard error; None if no view differs from the first."""
     if evidence.pairs is None or evidence.unaugmented:
         return None, None
+    directions = evidence.principal[1]
     along = ratio_along(directions, evidence.pairs)
     error = ratio_error(evidence, directions, along)
     return _padded(along, evidence.dim, math.nan), _padded(error, evidence.dim, math.nan)
@@ -284,7 +299,7 @@ def _conventions(evidence: Evidence, level: float) -> dict[str, Any]:
     return {
         "spectrum": SPECTRUM,
         **DEFINITIONS,
-        "intervals": INTERVALS,
+        "intervals": INTERVALS if evidence.intervals else "left out",
         "normalised": evidence.normalised,
         "dtype": format_name(evidence.dtype),
         "precision": format_name(evidence.precision),

@@ -2,7 +2,7 @@
 
 import torch
 import torch.distributed
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
@@ -21,6 +21,16 @@ class Reservoir:
         self.size, self.generator = size, torch.Generator().manual_seed(seed)
         self.keys = torch.empty(0, dtype=torch.float64)
         self._buffer: Tensor | None = None
+
+    @classmethod
+    def restored(cls, buffer: Shaped[Tensor, "size d"], keys: Float[Tensor, " r"], seed: int) -> "Reservoir":
+        """Return a reservoir from the rows that another one kept, in the first places of `buffer`, and their keys.
+
+        It writes new rows into `buffer`.
+        """
+        reservoir = cls(len(buffer), seed)
+        reservoir.keys, reservoir._buffer = keys, buffer
+        return reservoir
 
     @property
     def rows(self) -> Shaped[Tensor, "r d"] | None:

@@ -44,6 +44,14 @@ class SplitMoments:
         self._held: list[tuple[list[Tensor], Tensor]] | None = []
         self._halves: tuple[ViewMoments, ViewMoments] | None = None
 
+    @classmethod
+    def restored(cls, halves: tuple[ViewMoments, ViewMoments], *, fast: bool) -> "SplitMoments":
+        """Return sums of two halves that were summed before."""
+        first = halves[0].each[0]
+        sums = cls(first.dim, len(halves[0].shifts), fast=fast, device=first.mean.device)
+        sums._halves, sums._held = halves, None
+        return sums
+
     @property
     def count(self) -> int:
         """Number of samples."""
@@ -79,13 +87,17 @@ class SplitMoments:
         for half in self.sum_rows():
             half.all_reduce(group)
 
-    def summed(self) -> Summed:
-        """Return all sums; rows that are still held are summed in coordinates of their span."""
+    def summed(self, *, others: bool = True) -> Summed:
+        """Return all sums; rows that are still held are summed in coordinates of their span.
+
+        Without `others` the total is that of the first view alone.
+        """
         if self._held is None:
             frame, halves = None, self.sum_rows()
         else:
             frame, halves = self._in_their_span(self._held)
-        total = ViewMoments(halves[0].each[0].dim, self.others, fast=self.fast, device=self.device)
+        kept = self.others if others else 0
+        total = ViewMoments(halves[0].each[0].dim, kept, fast=self.fast, device=self.device)
         for half in halves:
             total.merge(half)
         if frame is None:

@@ -30,6 +30,14 @@ class ViewMoments:
             [Moments(dim, fast=fast, device=device) for _ in range(count)] for count in counts
         )
 
+    @classmethod
+    def restored(cls, every: Sequence[Moments], others: int) -> "ViewMoments":
+        """Return sums over 1 + `others` views from all their moments, in the order of `all`."""
+        sums = cls.__new__(cls)
+        sums.each, sums.shifts = list(every[: 1 + others]), list(every[1 + others : 1 + 2 * others])
+        sums.centres = list(every[1 + 2 * others :])
+        return sums
+
     @property
     def all(self) -> list[Moments]:
         """All moments."""
@@ -66,8 +74,8 @@ class ViewMoments:
             moments.translate(offset)
 
     def merge(self, other: "ViewMoments") -> None:
-        """Add the samples of another sum of the same dimension and number of views."""
-        for own, added in zip(self.all, other.all, strict=True):
+        """Add the samples of another sum of the same dimension and number of views; a single view takes its first."""
+        for own, added in zip(self.all, other.all if self.shifts else other.each[:1], strict=True):
             own.merge(added)
 
     def all_reduce(self, group: ProcessGroup | None = None) -> None:

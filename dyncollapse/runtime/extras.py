@@ -32,6 +32,27 @@ def need(module: str, extra: str, what: str) -> None:
         raise SettingError(f"{what}: pip install 'dyncollapse[{extra}]'")
 
 
+def missing(error: ModuleNotFoundError, module: str, extra: str, what: str) -> ImportError:
+    """Return the error of a module that is built on an optional library: one line of advice where that is missing.
+
+    Args:
+        error: What importing the library raised.
+        module: The library's module.
+        extra: The extra of dyncollapse that installs it.
+        what: Who needs it.
+
+    Returns:
+        The error to raise; `error` itself where the library is there, but something that it imports is missing.
+
+    Examples:
+        >>> missing(ModuleNotFoundError("No module named 'a'", name="a"), "a", "tables", "CollapseMetric")
+        ImportError("CollapseMetric needs a: pip install 'dyncollapse[tables]'")
+    """
+    if (error.name or "").partition(".")[0] != module:
+        return error
+    return ImportError(f"{what} needs {module}: pip install 'dyncollapse[{extra}]'")
+
+
 def as_frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> "pandas.DataFrame":
     """Make a pandas data frame from rows; a value that a row lacks is NaN.
 

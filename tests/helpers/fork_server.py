@@ -31,11 +31,11 @@ LIBRARIES = ("scipy.integrate", "sklearn.datasets", "sklearn.linear_model", "tim
 
 
 def warm(libraries: Iterable[str]) -> None:
-    """Import the package and what commands import later."""
+    """Import the package, without what is built on optional libraries, and what commands import later."""
     import dyncollapse
 
     for module in pkgutil.walk_packages(dyncollapse.__path__, "dyncollapse."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith("__main__") and not module.name.startswith("dyncollapse.integrations."):
             importlib.import_module(module.name)
     for name in libraries:
         importlib.import_module(name)

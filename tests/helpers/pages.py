@@ -6,13 +6,10 @@ import itertools
 import os
 import re
 import shlex
-import sys
-import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 
 from dyncollapse.commands.main import main
@@ -57,17 +54,6 @@ class Output:
     start: int
     end: int
     where: str
-
-
-@contextlib.contextmanager
-def lightning() -> Iterator[None]:
-    """Stand in for Lightning, which is no dependency: a base class for callbacks."""
-    package, module = types.ModuleType("lightning"), types.ModuleType("lightning.pytorch")
-    package.pytorch, module.Callback = module, type("Callback", (), {})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "lightning", package)
-        patch.setitem(sys.modules, "lightning.pytorch", module)
-        yield
 
 
 def blocks(document: str) -> list[Block]:
