@@ -130,7 +130,8 @@ def use_machine(name: str, threads: int | None, workers: int = 0) -> None:
 
     Args:
         name: The device, cpu, cuda or cuda:N.
-        threads: CPU threads of single operations; None for this process's share of the usable cores.
+        threads: CPU threads of single operations; None for this process's share of the usable cores, at most
+            OMP_NUM_THREADS.
         workers: Worker processes that will run beside this one.
 
     Raises:
@@ -138,7 +139,7 @@ def use_machine(name: str, threads: int | None, workers: int = 0) -> None:
     """
     import torch  # here, because pages of help start without it
 
-    from dyncollapse.runtime.process import check_count, core_share, recycle_freed_memory, use_threads
+    from dyncollapse.runtime.process import check_count, default_threads, recycle_freed_memory, use_threads
 
     offered = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     offered += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
@@ -148,7 +149,7 @@ def use_machine(name: str, threads: int | None, workers: int = 0) -> None:
         raise SettingError(f"`device` is {quoted(name)}{origin}; this machine offers {', '.join(offered)}; {choose}")
     check_count("threads", threads)
     check_count("workers", workers, least=0)
-    use_threads(core_share() if threads is None else threads)
+    use_threads(default_threads() if threads is None else threads)
     recycle_freed_memory()
 
 

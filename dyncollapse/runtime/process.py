@@ -155,6 +155,24 @@ def core_share(processes: int | None = None) -> int:
     return max(1, cores() // max(1, processes))
 
 
+def default_threads(processes: int | None = None) -> int:
+    """Threads of single operations where no number is given: the share of the cores, at most OMP_NUM_THREADS if set.
+
+    Args:
+        processes: As for `core_share`.
+
+    Returns:
+        The number of threads, at least 1.
+
+    Examples:
+        >>> default_threads(10**6)
+        1
+    """
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # OpenMP takes a number for each level
+    share = core_share(processes)
+    return min(share, max(1, int(given))) if given.isdecimal() else share
+
+
 def check_count(name: str, count: int | None, least: int = 1) -> None:
     """Refuse a number of threads or processes that this machine cannot use.
 

@@ -27,7 +27,7 @@ from dyncollapse.bridge.recipe import Recipe, resolve
 from dyncollapse.bridge.training.distributed import Process
 from dyncollapse.bridge.training.trainer import Trainer, build_trainer
 from dyncollapse.runtime.files import unmarked
-from dyncollapse.runtime.process import available_memory, core_share, cores, torch_threads
+from dyncollapse.runtime.process import available_memory, cores, default_threads, torch_threads
 from dyncollapse.runtime.settings import SettingError
 
 MEMORY = 0.3  # most of the free memory that images may take: runs need the rest
@@ -121,7 +121,7 @@ def pairs_per_second(encoder: Encoder, held: HeldImages, workers: int, seconds: 
     batch = min(PAIRS_AT_ONCE, batch_for(len(held)))
     settings = {"arch": encoder.arch, "stem": encoder.stem, "image_size": encoder.image_size, "batch_size": batch}
     recipe = resolve({"preset": "cifar10", "data": "sample", "device": "cpu", "projector": "none", **settings})
-    threads = core_share(workers)
+    threads = default_threads(workers)
     with torch_threads(threads), ThreadPoolExecutor(workers, "", torch.set_num_threads, (threads,)) as pool:
         trainers = [build_trainer(recipe, Process(0, 1, torch.device("cpu")), len(held), 3) for _ in range(workers)]
         return sum(pool.map(partial(_rate, recipe, held, seconds), trainers))

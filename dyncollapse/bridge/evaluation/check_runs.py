@@ -30,7 +30,7 @@ from dyncollapse.bridge.training.training_log import LOG, read_log
 from dyncollapse.runtime.dispatch import dispatch
 from dyncollapse.runtime.executors import local_workers
 from dyncollapse.runtime.files import write_json
-from dyncollapse.runtime.process import check_count, core_share, cores, recycle_freed_memory, torch_threads
+from dyncollapse.runtime.process import check_count, cores, default_threads, recycle_freed_memory, torch_threads
 
 IMAGES = ".images-"  # beginning of the name of the folder of images for the workers, which is removed at the end
 PAUSE = 1.0  # seconds between two reads of the runs' logs
@@ -91,7 +91,7 @@ def run_check(
     failures: dict[str, str] = {}
     alone = at_hand.count == 1  # needs no other process
     with _shared(None if alone or not left else data, folder) as images, _reported(folder, recipes, total, progress):
-        threads = core_share(at_hand.count)
+        threads = default_threads(at_hand.count)
         packs = [[_Job(name, recipes[name], folder / name, images, most, threads)] for name in left]
         results = ((pack, _finish(pack, data)) for pack in packs) if alone else dispatch(_finish, packs, at_hand)
         for pack, outcome in results:

@@ -13,7 +13,7 @@ from dyncollapse.bridge.training import optimisation
 from dyncollapse.bridge.training.optimisation import default_precision, with_precision
 from dyncollapse.bridge.training.trainer import build_trainer
 from dyncollapse.commands.main import main
-from dyncollapse.runtime.process import core_share, cores
+from dyncollapse.runtime.process import core_share, cores, default_threads
 
 PROBES = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
 
@@ -77,7 +77,8 @@ def test_a_run_keeps_its_precision_on_another_processor(processor, tmp_path):
     assert read_run(tmp_path / "other").recipe.precision == "float32"
 
 
-def test_threads_are_the_cores_unless_given_and_old_runs_stay_readable(tmp_path):
+def test_threads_are_the_cores_unless_given_and_old_runs_stay_readable(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS")
     narrow = ("--arch", "resnet10-half-16", "--stem", "cifar-stride-2", "--image-size", 16, "--batch-size", 8)
     photos = write_images(tmp_path / "photos", 8)
     given = ("--preset", "cifar10", "--data", photos, *narrow, "--epochs", 1, "--device", "cpu", "--no-tensorboard")
@@ -98,3 +99,6 @@ def test_processes_on_one_machine_share_its_cores(monkeypatch):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", started)
         assert core_share() == expected
     assert core_share(3) == 3
+    for given, expected in (("2", 2), ("64", 9), ("4,2", 4), ("0", 1), ("all", 9), ("", 9)):
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+        assert default_threads(1) == expected
