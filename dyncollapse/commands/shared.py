@@ -136,16 +136,10 @@ def use_machine(name: str, threads: int | None, workers: int = 0) -> None:
     Raises:
         SettingError: For a device that the machine does not have, and for more threads or workers than it can run.
     """
-    import torch  # here, because pages of help start without it
+    # Here, because pages of help start without it.
+    from dyncollapse.runtime.process import check_count, check_device, core_share, recycle_freed_memory, use_threads
 
-    from dyncollapse.runtime.process import check_count, core_share, recycle_freed_memory, use_threads
-
-    offered = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    offered += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    if name not in offered:
-        choose = "choose one of these" if offered[1:] else "give `device` cpu"
-        origin = "" if _device_was_chosen() else " (the default)"
-        raise SettingError(f"`device` is {quoted(name)}{origin}; this machine offers {', '.join(offered)}; {choose}")
+    check_device(name, "" if _device_was_chosen() else " (the default)")
     check_count("threads", threads)
     check_count("workers", workers, least=0)
     use_threads(core_share() if threads is None else threads)
