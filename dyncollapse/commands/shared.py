@@ -16,7 +16,7 @@ import click
 from dyncollapse.commands.help_pages import GroupedCommand, HelpPage, commands_meant
 from dyncollapse.runtime.files import CannotWrite, printable
 from dyncollapse.runtime.process import stopped_as_by_ctrl_c
-from dyncollapse.runtime.settings import SettingError, did_you_mean, option, quoted, renamed
+from dyncollapse.runtime.settings import SettingError, did_you_mean, option, renamed
 
 UNKNOWN = (click.NoSuchOption, click.exceptions.NoSuchCommand)  # click would add names that are not very near
 
