@@ -186,3 +186,12 @@ def test_a_download_that_another_process_finishes_first_is_no_error(tmp_path, mo
     monkeypatch.setattr("dyncollapse.bridge.data.images._cifar", lambda _folder: open_data("digits"))
     assert open_data("cifar10", print).title == "cifar10"
     assert [path.name for path in kept.parent.iterdir()] == [CIFAR]
+
+
+def test_images_of_which_hardly_any_can_be_read_are_refused(tmp_path):
+    for split in ("train", "test"):
+        write_images(tmp_path / split, 20)
+    for path in sorted(tmp_path.glob("train/*/*.jpg"))[5:]:
+        path.write_bytes(b"no image")
+    line = refused(call("check", "--data", tmp_path, "--budget", "40m"))
+    assert "of 40 training images that were tried, 5 can be read; the check needs 32" in line
