@@ -11,7 +11,7 @@ from dyncollapse.bridge.data.images import Data
 from dyncollapse.bridge.evaluation.check_plan import Wishes
 from dyncollapse.bridge.evaluation.check_rows import SEEDS, SWEPT, check_recipes
 from dyncollapse.bridge.evaluation.check_runs import run_check
-from dyncollapse.bridge.evaluation.paper_tables import as_markdown, compare, orders_as_markdown
+from dyncollapse.bridge.evaluation.paper_tables import as_markdown, compare
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.training.loop import Stopped
 from dyncollapse.bridge.training.run_folder import find_runs
@@ -144,8 +144,7 @@ def _save(folder: Path) -> dict[str, Any]:
     runs = find_runs([folder])
     compared = compare([run for run in runs if not run.folder.name.startswith(SWEPT)])
     write_json(folder / "table.json", compared)
-    tables = (as_markdown(compared["rows"]), orders_as_markdown(compared["orders"]))
-    write_bytes(folder / "table.md", "\n".join(filter(None, tables)).encode())
+    write_bytes(folder / "table.md", as_markdown(compared).encode())
     if problem := save_picture(folder / "figures.png", draw):
         warn(problem)
     return {**compared}

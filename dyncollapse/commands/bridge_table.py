@@ -18,7 +18,6 @@ from dyncollapse.bridge.evaluation.paper_tables import (
     as_number,
     as_top1,
     compare,
-    orders_as_markdown,
     seeds_in_words,
 )
 from dyncollapse.bridge.training.run_folder import find_runs
@@ -49,7 +48,7 @@ def table(folders: tuple[Path, ...], markdown: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(compared, allow_nan=False))
     if markdown:
-        for line in f"{as_markdown(compared['rows'])}\n{orders_as_markdown(compared['orders'])}".splitlines():
+        for line in as_markdown(compared).splitlines():
             say(line, err=False)
     print_table(compared, to_stderr=as_json or markdown)
 

@@ -16,7 +16,7 @@ import click
 from dyncollapse.commands.help_pages import GroupedCommand, HelpPage, commands_meant
 from dyncollapse.runtime.files import CannotWrite, printable
 from dyncollapse.runtime.process import stopped_as_by_ctrl_c
-from dyncollapse.runtime.settings import SettingError, did_you_mean, option, quoted, renamed
+from dyncollapse.runtime.settings import SettingError, did_you_mean, option, renamed
 
 UNKNOWN = (click.NoSuchOption, click.exceptions.NoSuchCommand)  # click would add names that are not very near
 
@@ -137,16 +137,16 @@ def use_machine(name: str, threads: int | None, workers: int = 0) -> None:
     Raises:
         SettingError: For a device that the machine does not have, and for more threads or workers than it can run.
     """
-    import torch  # here, because pages of help start without it
+    # Here, because pages of help start without it.
+    from dyncollapse.runtime.process import (
+        check_count,
+        check_device,
+        default_threads,
+        recycle_freed_memory,
+        use_threads,
+    )
 
-    from dyncollapse.runtime.process import check_count, default_threads, recycle_freed_memory, use_threads
-
-    offered = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    offered += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    if name not in offered:
-        choose = "choose one of these" if offered[1:] else "give `device` cpu"
-        origin = "" if _device_was_chosen() else " (the default)"
-        raise SettingError(f"`device` is {quoted(name)}{origin}; this machine offers {', '.join(offered)}; {choose}")
+    check_device(name, "" if _device_was_chosen() else " (the default)")
     check_count("threads", threads)
     check_count("workers", workers, least=0)
     use_threads(default_threads() if threads is None else threads)

@@ -15,7 +15,7 @@ from dyncollapse.commands.shared import bad_input, fail, say_saved, use_machine,
 from dyncollapse.diagnostics.verdict import Verdict
 from dyncollapse.dynamics.solver import FlowFailed
 from dyncollapse.dynamics.training import Diverged
-from dyncollapse.runtime.canvas import save_picture
+from dyncollapse.runtime.canvas import save_pictures
 from dyncollapse.runtime.files import CannotWrite
 from dyncollapse.runtime.folders import claimed_folder, is_free
 from dyncollapse.runtime.process import cores, uninterrupted
@@ -189,8 +189,5 @@ def _save_pictures(outcome: Outcome, folder: Path, wanted: PictureOptions) -> tu
 
         return draw_outcome(outcome, name)
 
-    problems = {
-        file: save_picture(folder / file, partial(draw, name))
-        for name, file in zip(wanted.plot, wanted.files, strict=True)
-    }
-    return [file for file, problem in problems.items() if not problem], [*filter(None, problems.values())]
+    named = zip(wanted.files, wanted.plot, strict=True)
+    return save_pictures(folder, {file: partial(draw, name) for file, name in named})

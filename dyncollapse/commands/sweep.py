@@ -12,7 +12,7 @@ import click
 from dyncollapse.commands.console import open_console, open_table
 from dyncollapse.commands.options import SINGLE
 from dyncollapse.commands.shared import bad_input, fail, note, say_saved, use_machine, warn
-from dyncollapse.runtime.canvas import save_picture
+from dyncollapse.runtime.canvas import save_pictures
 from dyncollapse.runtime.dispatch import Workers
 from dyncollapse.runtime.executors import dask_workers, local_workers, slurm_workers
 from dyncollapse.runtime.files import printable
@@ -158,11 +158,8 @@ def _save_pictures(
             return draw_spectra(drawn, option(over)[2:], left_out)
         return draw_sweep(drawn, over, option(over)[2:] + left_out)
 
-    problems = {
-        file: save_picture(everything.folder / file, partial(draw, kind))
-        for kind, file in zip(wanted.plot, wanted.files, strict=True)
-    }
-    return [file for file, problem in problems.items() if not problem], [*filter(None, problems.values())]
+    named = zip(wanted.files, wanted.plot, strict=True)
+    return save_pictures(everything.folder, {file: partial(draw, kind) for file, kind in named})
 
 
 def print_sweep(asked: Sweep, table: Sequence[Mapping[str, Any]], *, to_stderr: bool) -> None:

@@ -119,9 +119,11 @@ class CollapseMetric(Metric):
         state = {name: _changeable(getattr(self, name)) for name in self._defaults}
         rank = torch.distributed.get_rank() if _distributed() else 0
         monitor = self._monitor(state, rank)
-        monitor.update(*(view.to(kept) for view in views))
-        for name, tensor in stored(monitor, state).items():
-            setattr(self, name, tensor)
+        try:
+            monitor.update(*(view.to(kept) for view in views))
+        finally:  # rows before a NaN stay added, and the state's tensors have changed in place
+            for name, tensor in stored(monitor, state).items():
+                setattr(self, name, tensor)
 
     def compute(self) -> dict[str, Tensor]:
         """Report on all rows added so far, on those of all processes if they are synchronised.
@@ -133,9 +135,10 @@ class CollapseMetric(Metric):
             ValueError: For fewer than two rows, and for values whose squares overflow or vanish.
         """
         state = {name: getattr(self, name) for name in self._defaults}
-        synchronised = self.count.ndim > 2
-        parts = [{name: tensor[rank] for name, tensor in state.items()} for rank in range(len(self.count))]
-        joined, *rest = [self._monitor(part, rank) for rank, part in enumerate(parts if synchronised else [state])]
+        parts = [state]
+        if self.count.ndim > 2:  # synchronised: stacked over the processes
+            parts = [{name: tensor[rank] for name, tensor in state.items()} for rank in range(len(self.count))]
+        joined, *rest = [self._monitor(part, rank) for rank, part in enumerate(parts)]
         for monitor in rest:
             joined.merge(monitor)
         self.report = joined.compute(intervals=self.intervals, compare=self.compare)

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dyncollapse.diagnostics.report import EmbeddingReport
@@ -132,7 +133,7 @@ def _pooled(view: Tensor, mask: Tensor | None) -> Tensor:
     """Return the mean over the tokens that a mask keeps, in float32 at least; a matrix as it is."""
     if view.ndim != 3:
         return view
-    view = view.float()
+    view = view.to(torch.promote_types(view.dtype, torch.float32))
     if mask is None or mask.shape != view.shape[:2]:
         return view.mean(1)
     kept = mask.to(view).unsqueeze(-1)

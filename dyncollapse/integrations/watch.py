@@ -51,7 +51,7 @@ class Watch:
         return self.every is None or self.window is None or -step % self.every < self.window
 
     def update(self, step: int, views: Sequence[Tensor]) -> None:
-        """Add the embeddings of a step; the first ones ever also tell how many steps a window has.
+        """Add the embeddings of a step; the first ones ever decide how many steps a window has.
 
         Args:
             step: The step, counted from 1.

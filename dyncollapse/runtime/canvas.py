@@ -111,3 +111,17 @@ def save_picture(path: Path, draw: Callable[[], "Figure"]) -> str:
     except Exception as error:  # Matplotlib and what it calls raise anything
         return f"{path} could not be drawn ({first_line(error)})"
     return ""
+
+
+def save_pictures(folder: Path, draw: Mapping[str, Callable[[], "Figure"]]) -> tuple[list[str], list[str]]:
+    """Draw pictures and write them as `save_picture` does.
+
+    Args:
+        folder: Where the files go.
+        draw: Makes each figure, by the name of its file.
+
+    Returns:
+        The names of the files that were written, and a line on each that was not.
+    """
+    problems = {name: save_picture(folder / name, figure) for name, figure in draw.items()}
+    return [name for name, problem in problems.items() if not problem], [*filter(None, problems.values())]

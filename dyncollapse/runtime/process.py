@@ -15,7 +15,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
-from dyncollapse.runtime.settings import SettingError
+from dyncollapse.runtime.settings import SettingError, quoted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PARENT = "DYNCOLLAPSE_PARENT"  # environment variable that tells a server of workers which process starts it
@@ -193,6 +193,25 @@ def check_count(name: str, count: int | None, least: int = 1) -> None:
         raise SettingError(
             f"`{name}` is {count}; it must be between {least} and {most}, {PER_CORE} for each usable core"
         )
+
+
+def check_device(name: str, origin: str = "") -> None:
+    """Refuse a device that this machine does not have.
+
+    Args:
+        name: The device, cpu, cuda or cuda:N.
+        origin: Where the name is from, for the message.
+
+    Raises:
+        SettingError: The message lists the devices that there are.
+    """
+    import torch
+
+    offered = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    offered += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if name not in offered:
+        choose = "choose one of these" if offered[1:] else "give `device` cpu"
+        raise SettingError(f"`device` is {quoted(name)}{origin}; this machine offers {', '.join(offered)}; {choose}")
 
 
 def use_threads(count: int) -> None:

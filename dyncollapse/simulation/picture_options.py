@@ -10,8 +10,25 @@ Plot = Literal["spectrum", "paths", "alignment"]
 PictureFormat = Literal["png", "pdf", "svg"]
 
 
+class NamedPictures:
+    """What all records of pictures have: names of pictures, each once, and a file for each."""
+
+    plot: tuple[str, ...]
+    format: PictureFormat
+
+    def __post_init__(self) -> None:
+        """Check that every picture is named once."""
+        if not self.plot or len(set(self.plot)) < len(self.plot):
+            raise SettingError(f"`plot` is {quoted(','.join(self.plot))}; name one or more pictures, each once")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the files."""
+        return tuple(f"{name}.{self.format}" for name in self.plot)
+
+
 @record
-class PictureOptions:
+class PictureOptions(NamedPictures):
     """Pictures of a simulation, and their format.
 
     Raises:
@@ -28,16 +45,6 @@ class PictureOptions:
         group="pictures",
     )
     format: PictureFormat = setting("png", "Format of the pictures.", group="pictures")
-
-    def __post_init__(self) -> None:
-        """Check that every picture is named once."""
-        if not self.plot or len(set(self.plot)) < len(self.plot):
-            raise SettingError(f"`plot` is {quoted(','.join(self.plot))}; name one or more pictures, each once")
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The names of the files."""
-        return tuple(f"{name}.{self.format}" for name in self.plot)
 
     def check(self, configuration: Configuration) -> None:
         """Check that a simulation has what the pictures show.

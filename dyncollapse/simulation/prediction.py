@@ -175,7 +175,8 @@ def escape_times(
         assert found is not None
         return byol_learning_times(found, start.to(torch.float64).cpu(), ESCAPED)
     if prediction.coupled is not None:
-        return prediction.coupled.learning_times(start.to(torch.float64), depth)
+        times = prediction.coupled.learning_times(start.to(prediction.coupled.view_cov), depth)
+        return times.to(torch.float64).cpu()
     assert prediction.forces is not None
     assert prediction.growth is not None
     start = start.to(prediction.growth.dtype)

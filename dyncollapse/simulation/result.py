@@ -9,7 +9,7 @@ from dyncollapse.diagnostics.verdict import Verdict
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.runtime.extras import as_frame, need
 from dyncollapse.runtime.folders import claimed_folder
-from dyncollapse.runtime.process import cores
+from dyncollapse.runtime.process import check_device, cores
 from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.outcome import Outcome
@@ -248,9 +248,11 @@ def simulate(
             ...
         dyncollapse.runtime.settings.SettingError: there is no setting 'aug_strenght'; ...
     """
-    simulation = build(resolve({name: value for name, value in settings.items() if value is not None}))
-    outcome = run(simulation, progress or _silent, lambda _outcome: None, threads=threads or cores())
-    return SimulationResult(outcome)
+    settings["threads"] = threads
+    configuration = resolve({name: value for name, value in settings.items() if value is not None})
+    check_device(configuration.device)
+    threads = configuration.threads or cores()
+    return SimulationResult(run(build(configuration), progress or _silent, lambda _outcome: None, threads=threads))
 
 
 def _silent(_name: str, _done: float, _total: float) -> None:

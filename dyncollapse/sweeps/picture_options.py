@@ -3,14 +3,13 @@
 from typing import Literal
 
 from dyncollapse.runtime.records import Several, record, setting
-from dyncollapse.runtime.settings import SettingError, quoted
-from dyncollapse.simulation.picture_options import PictureFormat
+from dyncollapse.simulation.picture_options import NamedPictures, PictureFormat
 
 SweepPlot = Literal["sweep", "spectrum"]
 
 
 @record
-class SweepPictureOptions:
+class SweepPictureOptions(NamedPictures):
     """Pictures of a sweep, and their format.
 
     Raises:
@@ -28,13 +27,3 @@ class SweepPictureOptions:
         group="pictures",
     )
     format: PictureFormat = setting("png", "Format of the pictures.", group="pictures")
-
-    def __post_init__(self) -> None:
-        """Check that every picture is named once."""
-        if not self.plot or len(set(self.plot)) < len(self.plot):
-            raise SettingError(f"`plot` is {quoted(','.join(self.plot))}; name one or more pictures, each once")
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The names of the files."""
-        return tuple(f"{name}.{self.format}" for name in self.plot)

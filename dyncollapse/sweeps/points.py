@@ -12,7 +12,7 @@ from dyncollapse.dynamics.training import Diverged
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.runtime.files import printable, read_json
 from dyncollapse.runtime.out_of_memory import out_of_memory_raised
-from dyncollapse.runtime.process import check_count, cores, recycle_freed_memory, use_threads
+from dyncollapse.runtime.process import check_count, core_share, recycle_freed_memory, use_threads
 from dyncollapse.runtime.records import from_values
 from dyncollapse.runtime.schemas import checked
 from dyncollapse.simulation.build import Simulation, build
@@ -63,7 +63,7 @@ class PointResult(NamedTuple):
 
 def threads_of_each(workers: int | None) -> int:
     """Most threads with which workers do not compete for this machine's cores; 1 where their number is not known."""
-    return max(1, cores() // workers) if workers else 1
+    return core_share(workers) if workers else 1
 
 
 def run_pack(points: Sequence[Point], folder: Path, workers: int | None = None) -> list[PointResult]:

@@ -1,6 +1,7 @@
 """`bridge check --data --budget` on small folders: one whole check, its resumption, and what is refused."""
 
 import json
+from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
@@ -167,3 +168,30 @@ def test_cifar10_is_downloaded_once_and_refused_in_one_line_without_a_network(tm
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "cifar10", 2)
     assert torch.equal(open_data("cifar10").train.labels, torch.tensor([0, 0, 1, 1]))
+
+
+def test_a_download_that_another_process_finishes_first_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept = cache_folder() / "cifar10" / CIFAR
+
+    class Dataset:
+        url = "https://nowhere"
+
+        def __init__(self, root, **_settings):
+            for folder in (kept, Path(root) / CIFAR):
+                folder.mkdir()
+                (folder / "data_batch_1").touch()
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", Dataset)
+    monkeypatch.setattr("dyncollapse.bridge.data.images._cifar", lambda _folder: open_data("digits"))
+    assert open_data("cifar10", print).title == "cifar10"
+    assert [path.name for path in kept.parent.iterdir()] == [CIFAR]
+
+
+def test_images_of_which_hardly_any_can_be_read_are_refused(tmp_path):
+    for split in ("train", "test"):
+        write_images(tmp_path / split, 20)
+    for path in sorted(tmp_path.glob("train/*/*.jpg"))[5:]:
+        path.write_bytes(b"no image")
+    line = refused(call("check", "--data", tmp_path, "--budget", "40m"))
+    assert "of 40 training images that were tried, 5 can be read; the check needs 32" in line

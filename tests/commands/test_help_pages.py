@@ -35,8 +35,8 @@ LAST = ["Example", "More"]
 
 
 def test_headings_are_the_groups_of_the_settings():
-    assert headings(page("simulate")) == ["Data", "Network", "Training", "Flow", "Output", *LAST]
-    assert headings(page("sweep")) == ["Data", "Network", "Training", "Flow", "Running", "Output", *LAST]
+    assert headings(page("simulate")) == ["Data", "Network", "Training", "Flow", "Pictures", "Output", *LAST]
+    assert headings(page("sweep")) == [*("Data", "Network", "Training", "Flow", "Running", "Pictures", "Output", *LAST)]
     assert headings(page("bridge pretrain")) == [
         *("Data", "Augmentation", "Encoder", "Projector", "Loss", "Optimisation", "Run", *LAST)
     ]

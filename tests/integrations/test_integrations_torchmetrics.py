@@ -167,3 +167,14 @@ def test_two_processes_equal_one(tmp_path):
         for name, value in scalars(expected).items():
             assert float(both[0][0][name]) == pytest.approx(value, rel=1e-9, nan_ok=True)
             assert not math.isnan(value) or name.endswith("alpha_req")  # 5 dimensions are too few for a power law
+
+
+def test_rows_before_a_nan_stay_added_with_their_sample(monkeypatch):
+    monkeypatch.setattr("dyncollapse.diagnostics.monitor.BLOCK_BYTES", 8 * 5 * 10)  # blocks of ten rows
+    views = gaussian(0, others=1)
+    metric = fill(metric_of(), [view[:20] for view in views])
+    views[0][45, 2] = math.nan
+    with pytest.raises(ValueError, match="row 25 of view 1 holds NaN"):
+        metric.update(*(view[20:] for view in views))
+    metric.compute()
+    assert_same(metric.report, watched([view[:40] for view in views], sample=1024).compute(intervals=False))

@@ -10,6 +10,7 @@ from helpers.reference import random_covariance
 from dyncollapse import SettingError
 from dyncollapse.commands.simulate import print_outcome
 from dyncollapse.simulation.build import build
+from dyncollapse.simulation.prediction import escape_times, outlook
 from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.report import report
 from dyncollapse.simulation.run import run
@@ -107,3 +108,13 @@ def test_a_huge_covariance_is_refused_at_once(tmp_path):
     np.lib.format.open_memmap(tmp_path / "huge.npy", "w+", "f8", (5000, 5000))
     with pytest.raises(SettingError, match="up to 2048"):
         resolve({"data_cov": str(tmp_path / "huge.npy")})
+
+
+@pytest.mark.parametrize("loss", ["infonce", "spectral", "barlow"])
+def test_modes_that_disturb_each_other_have_times_in_float32_too(loss, cov):
+    def times(dtype):
+        s = build(resolve(SMALL | {"data_cov": cov("full"), "aug_cov": cov("turned"), "loss": loss, "dtype": dtype}))
+        return escape_times(s, outlook(s), torch.full((2, 6), 1e-3, dtype=s.weights[0].dtype))
+
+    assert torch.isfinite(times("float64")).any()
+    torch.testing.assert_close(times("float32"), times("float64"), rtol=1e-3, atol=0)

@@ -91,6 +91,8 @@ def test_saved_folder_is_that_of_the_command(result, tmp_path):
         ({"dim": "wide"}, "dim is 'wide'"),
         ({"dim": 0}, "dim is 0; it must be between 1"),
         ({"dynamics": ("sdg",)}, "sdg"),
+        ({"threads": 0}, "threads"),
+        ({"device": "cuda:999"}, "this machine offers cpu"),
         ({"loss": "vicreg", "dynamics": ("population",)}, "vicreg"),
     ],
 )

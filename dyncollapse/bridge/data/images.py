@@ -5,7 +5,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
@@ -174,8 +174,11 @@ def _downloaded(tell: Callable[[str], object]) -> Data:
             # Renamed when it is complete: no other process sees half of it.
             with TemporaryDirectory(dir=folder, prefix=".download-") as scratch, redirect_stdout(sys.stderr):
                 CIFAR10(scratch, download=True)
-                with suppress(FileExistsError):  # another process was faster
+                try:
                     os.rename(Path(scratch) / CIFAR, folder / CIFAR)
+                except OSError:
+                    if not (folder / CIFAR).is_dir():  # else another process was faster
+                        raise
         except (OSError, RuntimeError, HTTPException, TarError, EOFError) as error:
             raise SettingError(
                 f"`data` {CIFAR_NAME} is not in {unmarked(str(folder))} and cannot be downloaded "

@@ -16,6 +16,7 @@ from dyncollapse.bridge.data.images import Data, hold, open_data, some_images
 from dyncollapse.bridge.data.pixels import Unreadable
 from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.evaluation.check_plan import (
+    LEAST_BATCH,
     LEAST_IMAGES,
     LEAST_SIDE,
     Encoder,
@@ -66,6 +67,11 @@ def open_images(name: str, tell: Callable[[str], object]) -> tuple[Data, Supply,
     start = time.perf_counter()
     held = hold(sample, min(side, 128), Skipped(sample, tell=lambda _text: None), cores())
     reading = (time.perf_counter() - start) / len(sample)
+    if len(held) < LEAST_BATCH:  # too few to measure an encoder
+        raise SettingError(
+            f"`data` {shown}: of {len(sample)} training images that were tried, {len(held)} can be read; the check "
+            f"needs {LEAST_IMAGES}"
+        )
     tests = 0 if data.test is None else len(data.test)
     free = available_memory()
     room = None if free is None else int(MEMORY * free) // held.pixels[0].numel()

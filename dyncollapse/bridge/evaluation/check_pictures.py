@@ -41,22 +41,26 @@ def plot_relative_spectra(ax: Axes, spectra: Mapping[str, ArrayLike], title: str
     """
     for head, values in spectra.items():
         seeds = np.atleast_2d(np.asarray(values, dtype=np.float64))
-        _plot_band(ax, seeds / seeds[:, :1], COLOURS[head], NAMES[head])
+        largest = np.where(seeds[:, :1] > 0, seeds[:, :1], 1.0)
+        _plot_seeds(ax, seeds / largest, COLOURS[head], NAMES[head])
     ax.set_ylim(bottom=max(LOWEST, ax.get_ylim()[0]))
     ax.set_ylabel("eigenvalue, over the largest")
     ax.set_title(title, fontsize="medium")
     ax.legend(frameon=False, fontsize="small")
 
 
-def _plot_band(ax: Axes, seeds: Float[np.ndarray, "k d"], colour: str, label: str) -> None:
+def _plot_seeds(ax: Axes, seeds: Float[np.ndarray, "k d"], colour: str, label: str) -> None:
     """Draw the geometric mean over seeds by rank, and a band from the smallest to the largest."""
-    positive = np.where(seeds > 0, seeds, np.nan)
-    with np.errstate(invalid="ignore"):
-        mean = np.exp(np.log(positive).mean(0))
+    mean = np.exp(np.log(np.where(seeds > 0, seeds, np.nan)).mean(0))
     plot_by_rank(ax, np.nan_to_num(mean), color=colour, label=label)
+    _fill_band(ax, seeds, colour)
+
+
+def _fill_band(ax: Axes, seeds: Float[np.ndarray, "k d"], colour: str) -> None:
+    """Fill from the smallest to the largest value of several seeds, where all are above 0."""
     if len(seeds) > 1:
-        ranks = np.arange(1, seeds.shape[1] + 1)
-        ax.fill_between(ranks, positive.min(0), positive.max(0), color=colour, alpha=0.25, linewidth=0)
+        low, high = (np.where(seeds.min(0) > 0, ends, np.nan) for ends in (seeds.min(0), seeds.max(0)))
+        ax.fill_between(np.arange(1, seeds.shape[1] + 1), low, high, color=colour, alpha=0.25, linewidth=0)
 
 
 def plot_d0(ax: Axes, points: Sequence[tuple[int, float, float]], references: Mapping[str, float]) -> None:
@@ -148,9 +152,7 @@ def _draw_embedding(ax: Axes, runs: Sequence[Run]) -> None:
     plot_eigenvalues(
         ax, spectra[0], first["noise_floor"], first["verdict"]["threshold"], color=COLOURS["mlp"], label="first seed"
     )
-    if len(runs) > 1:
-        ranks = np.arange(1, spectra.shape[1] + 1)
-        ax.fill_between(ranks, spectra.min(0), spectra.max(0), color=COLOURS["mlp"], alpha=0.25, linewidth=0)
+    _fill_band(ax, spectra, COLOURS["mlp"])
     ax.set_title("as Fig. 2: embedding of SimCLR", fontsize="medium", pad=18)
 
 
@@ -163,8 +165,8 @@ def _draw_sub_vector(ax: Axes, runs: Sequence[Run]) -> None:
     """As Fig. 10: the whole representation of DirectCLR has directions that the sub-vector lacks."""
     if not runs:
         return
-    _plot_band(ax, _spectra(runs, "representation"), COLOURS[DIRECT], "representation")
-    _plot_band(ax, _spectra(runs, "embedding"), "C4", "sub-vector that the loss sees")
+    _plot_seeds(ax, _spectra(runs, "representation"), COLOURS[DIRECT], "representation")
+    _plot_seeds(ax, _spectra(runs, "embedding"), "C4", "sub-vector that the loss sees")
     ax.set_ylabel("covariance eigenvalue")
     ax.set_title("as Fig. 10: DirectCLR", fontsize="medium")
     ax.legend(frameon=False, fontsize="small")
@@ -176,12 +178,9 @@ def _draw_sizes(ax: Axes, runs: Sequence[Run], main: Mapping[str, Sequence[Run]]
     for run in runs:
         if run.recipe.head == DIRECT and run.top1() is not None:
             sizes.setdefault(run.facts["embedding_dim"], []).append(run)
-    points = []
-    for size, found in sizes.items():
-        mean, spread = _mean_and_spread(found)
-        points.append((size, mean, spread))
-    if not points:
+    if not sizes:
         return
+    points = [(size, *_mean_and_spread(found)) for size, found in sizes.items()]
     probed = {head: [run for run in main.get(head, ()) if run.top1() is not None] for head in ("mlp", "none")}
     plot_d0(ax, points, {head: _mean_and_spread(found)[0] for head, found in probed.items() if found})
     ax.set_title("as Fig. 12: size of the sub-vector", fontsize="medium")
@@ -205,7 +204,7 @@ def _draw_top1(ax: Axes, rows: Sequence[TableRow]) -> None:
         colour = COLOURS.get(row.row.head, "0.4") if not row.note else "0.4"
         ax.plot(top1, [place] * len(top1), "o", color=colour, markersize=4, alpha=0.7)
         ax.plot([np.mean(top1)], [place], "|", color=colour, markersize=14, markeredgewidth=2)
-    labels = [row.name if row.note or row.row.paper is None else f"{row.name} ({row.row.paper:g})" for row in probed]
+    labels = [row.name if row.note else f"{row.name} ({row.row.paper:g})" for row in probed]
     ax.set_yticks(range(len(probed)), labels, fontsize="small")
     ax.invert_yaxis()
     ax.set_xlabel("linear probe, top-1 (%)")

@@ -218,21 +218,21 @@ def _reported(
         return
     ended = threading.Event()
 
-    def taken() -> int:
-        logs = (read_log(folder / name / LOG) for name in recipes)
-        return sum(lines[-1]["step"] for lines in logs if lines)
-
     def report() -> None:
-        while not ended.wait(PAUSE):
-            with suppress(OSError, ValueError):  # a broken log is reported by its own run
-                progress(taken(), total)
+        with suppress(OSError, ValueError):  # a broken log is reported by its own run
+            logs = [read_log(folder / name / LOG) for name in recipes]
+            progress(sum(lines[-1]["step"] for lines in logs if lines), total)
 
-    progress(taken(), total)
-    reporter = threading.Thread(target=report, daemon=True)
+    def report_until_the_end() -> None:
+        while not ended.wait(PAUSE):
+            report()
+
+    report()
+    reporter = threading.Thread(target=report_until_the_end, daemon=True)
     reporter.start()
     try:
         yield
     finally:
         ended.set()
         reporter.join()
-        progress(taken(), total)
+        report()

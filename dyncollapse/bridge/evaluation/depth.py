@@ -93,9 +93,11 @@ def _collecting(encoder: Encoder, collected: dict[str, list[Tensor]]) -> Iterato
         if not list(part.children()) and not isinstance(part, nn.Identity)
     }
 
+    channels_last = getattr(encoder.backbone, "output_fmt", "") == "NHWC"  # of timm's models with windows
+
     def collect(stage: str, output: object) -> None:
         if isinstance(output, Tensor) and output.ndim in (2, 3, 4):
-            collected.setdefault(stage, []).append(_pooled(output).to("cpu", torch.float64))
+            collected.setdefault(stage, []).append(_pooled(output, channels_last).to("cpu", torch.float64))
 
     with ExitStack() as hooks:
         for stage, part in stages.items():
@@ -109,10 +111,10 @@ def _is_stage(part: nn.Module) -> bool:
     return bool(list(part.children())) and next(part.parameters(), None) is not None
 
 
-def _pooled(features: Float[Tensor, "n *shape"]) -> Float[Tensor, "n c"]:
-    """Average over positions: the last two axes of an image's features, the middle axis of tokens."""
+def _pooled(features: Float[Tensor, "n *shape"], channels_last: bool) -> Float[Tensor, "n c"]:
+    """Average over positions: the two axes of an image's features beside the channels, the middle axis of tokens."""
     if features.ndim == 4:
-        return features.mean((2, 3))
+        return features.mean((1, 2) if channels_last else (2, 3))
     return features.mean(1) if features.ndim == 3 else features
 
 

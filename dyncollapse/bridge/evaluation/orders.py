@@ -31,8 +31,8 @@ class Order(TypedDict):
     `difference` is the better row's top-1 in the paper minus the worse one's, here; `paper` is the same in the paper.
     `interval` has 95 % for this pair alone, and `p` is for this pair alone; `p_holm` holds for all pairs together.
     `detectable` is the smallest difference that as many seeds with this spread show with a power of 80 %. Without a
-    test these are None, `reason` says why, and `probe_error`, the standard error that the test images leave, is a
-    lower bound of the difference's.
+    test these are None, and `reason` says why. `probe_error` is the standard error of the difference from the number of
+    test images alone, as if each row had test images of its own.
     """
 
     better: str

@@ -58,10 +58,13 @@ VARYING: tuple[str, ...] = (
     "log_every",
     "monitor_every",
     "checkpoint_every",
+    "keep",
+    "compile",
+    "tensorboard",
+    "pipeline",
+    "method",
+    "projector",
 )
-VARYING += ("keep", "compile", "tensorboard", "pipeline", "method", "projector")
-
-
 # Settings of the projector, in which the paper's rows differ.
 OF_PROJECTOR = ("d0", "hidden_dim", "out_dim")
 
@@ -150,9 +153,8 @@ def table(runs: Sequence[Run]) -> list[TableRow]:
         groups: dict[str, list[Run]] = {}
         for run in sorted(runs, key=lambda run: (run.recipe.seed, str(run.folder))):
             if run.recipe.head == row.head:
-                groups.setdefault(json.dumps(fixed_settings(run) | {"facts": run.facts}, sort_keys=True), []).append(
-                    run
-                )
+                agreed = json.dumps(fixed_settings(run) | {"facts": run.facts}, sort_keys=True)
+                groups.setdefault(agreed, []).append(run)
         common: dict[str, object] = {}  # the settings of most runs of the row
         for matched, group in sorted(
             ((row.head == "linear" and runs[0].facts["embedding_dim"] == usual, runs) for runs in groups.values()),

@@ -118,7 +118,13 @@ def unfinished(runs: Sequence[Run]) -> list[str]:
     return sentences
 
 
-def as_markdown(values: Sequence[RowValues]) -> str:
+def as_markdown(compared: Comparison) -> str:
+    """A comparison as Markdown tables: the rows, and the orders if there are any."""
+    tables = (rows_as_markdown(compared["rows"]), orders_as_markdown(compared["orders"]))
+    return "\n".join(filter(None, tables))
+
+
+def rows_as_markdown(values: Sequence[RowValues]) -> str:
     """The rows as a Markdown table."""
     head = "| projector | paper | top-1 here | seeds | outputs | RankMe r | effective rank r | effective rank z |"
     lines = [head, "|---|---|---|---|---|---|---|---|"]
@@ -129,11 +135,12 @@ def as_markdown(values: Sequence[RowValues]) -> str:
             row["representation_effective_rank"],
             row["embedding_effective_rank"],
         )
-        cells = [row["row"], "-" if row["paper_top1"] is None else row["paper_top1"], top1, len(row["seeds"])]
+        cells = [row["row"], as_top1(row["paper_top1"]), top1, len(row["seeds"])]
         lines.append(f"| {' | '.join(map(str, [*cells, row['embedding_dim'], *map(as_number, ranks)]))} |")
         if row["subvector_top1"] is not None:
             top1 = as_top1(row["subvector_top1"], row["subvector_spread"])
-            lines.append(f"| probed on the sub-vector only | {row['paper_subvector_top1']} | {top1} | | | | | |")
+            paper = as_top1(row["paper_subvector_top1"])
+            lines.append(f"| probed on the sub-vector only | {paper} | {top1} | | | | | |")
     return "\n".join(lines) + "\n"
 
 
@@ -156,9 +163,10 @@ def orders_as_markdown(compared: Sequence[Order]) -> str:
 
 
 def seeds_in_words(order: Order) -> str:
-    """The number of shared seeds, or of both rows."""
+    """The number of seeds that were compared: those that both rows share, or else those of each."""
     better, worse = order["seeds"]
-    return str(order["shared"]) if order["test"] == "paired t" or better == worse else f"{better}, {worse}"
+    same = better == worse == order["shared"]
+    return str(order["shared"]) if order["test"] == "paired t" or same else f"{better}, {worse}"
 
 
 def as_top1(value: float | None, spread: float | None = None) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dyncollapse.bridge.evaluation.paper_tables import as_markdown, orders_as_markdown
+from dyncollapse.bridge.evaluation.paper_tables import as_markdown
 from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site
 from dyncollapse.bridge.real_scale.parts import PARTS, Part, measure_part
 from dyncollapse.bridge.real_scale.scale import FULL, TINY
@@ -236,7 +236,7 @@ def _measured_lines(part: dict[str, Any]) -> list[str]:
     lines = [f"- {finding['sentence']}" for finding in part["findings"]]
     lines += [f"- skipped: {text}" for text in part["skipped"]]
     if "rows" in part["values"]:
-        lines += ["", as_markdown(part["values"]["rows"]), orders_as_markdown(part["values"]["orders"])]
+        lines += ["", as_markdown(part["values"])]
         lines += [f"- against the paper: {text}" for text in part["values"]["contradictions"]]
         lines += [f"- unlike the paper: {text}" for text in part["values"]["differences"]]
     return lines

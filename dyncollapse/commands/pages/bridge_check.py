@@ -17,8 +17,8 @@ check = page(
     """Does the paper's order of projectors hold on these images?
 
     Trains an encoder under every projector, probes and diagnoses each, and prints the results beside the paper's. It
-    saves a folder per run, table.json, table.md and figures.png, small versions of the paper's Figures 2, 7b, 9 and
-    12. The same command continues after Ctrl-C.
+    saves a folder per run, table.json, table.md and figures.png, small versions of the paper's Figures 2, 7b, 9,
+    10 and 12. The same command continues after Ctrl-C.
 
     Without --data it takes digits: no download, no GPU, six minutes on two quiet cores. With --data it measures
     encoders for seconds, says which one, how many rows, seeds, epochs and images fit into the --budget, and keeps

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from dyncollapse import diagnose
 from dyncollapse.bridge import Run, draw_check, draw_curves, draw_spaces, resolve
+from dyncollapse.bridge.evaluation.check_pictures import plot_relative_spectra
 from dyncollapse.bridge.real_scale.pictures import draw_report
 
 RANKS = ("dimension, by variance", "generalised mode")
@@ -87,3 +89,14 @@ def test_figures_without_runs_say_so(runs, empty):
         warnings.simplefilter("error")
         figure = draw_check(runs)
     assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["no run yet"] * empty
+
+
+def test_seeds_without_variance_are_left_out_of_a_band():
+    figure = Figure()
+    plot_relative_spectra(figure.subplots(), {"mlp": [0.0, 0.0], "none": [[4.0, 2.0, 0.0], [2.0, 1.0, 0.5]]})
+    (axes,) = figure.axes
+    (band,) = axes.collections
+    inside = [tuple(corner) for corner in band.get_paths()[0].vertices]
+    assert (2.0, 0.5) in inside
+    assert max(rank for rank, _ in inside) == 2
+    figure.canvas.draw()

@@ -40,3 +40,10 @@ def test_rank_of_a_projector_is_that_of_its_matrix():
         encoder.projector.weight.zero_()
     *_, last = ranks_by_depth(from_recipe(encoder, recipe, 1, Path("dead")), open_data("digits").test)
     assert last.as_values() == {"stage": "projector", "dim": 64, "effective_rank": 0.0}
+
+
+def test_features_with_channels_last_are_averaged_over_positions():
+    recipe = small(arch="test_mambaout", stem="imagenet", image_size=64, projector="none")
+    encoder = from_recipe(build_encoder(recipe, 1), recipe, 1, Path("untrained"))
+    dims = {rank.stage: rank.dim for rank in ranks_by_depth(encoder, open_data("digits").test.take(range(8)))}
+    assert dims["backbone.stages"] == 64  # channels; each image has 2 x 2 positions

@@ -21,8 +21,9 @@ from dyncollapse.bridge import (
 )
 from dyncollapse.bridge.evaluation.check_rows import SWEPT
 from dyncollapse.bridge.evaluation.check_runs import is_done
+from dyncollapse.bridge.evaluation.orders import Measured, compare_pair
 from dyncollapse.bridge.evaluation.paper_rows import ROWS
-from dyncollapse.bridge.evaluation.paper_tables import as_markdown, orders_as_markdown
+from dyncollapse.bridge.evaluation.paper_tables import as_markdown, orders_as_markdown, rows_as_markdown, seeds_in_words
 from dyncollapse.bridge.recipe import PROJECTORS
 from dyncollapse.bridge.training.run_folder import add_probe
 from dyncollapse.commands.bridge_table import print_table
@@ -171,12 +172,29 @@ def test_table_prints_and_reads_as_markdown(runs, capsys):
     assert "nonlinear > DirectCLR    +3.8   -9.0 ± 2.5      3" in printed
     assert "…" not in printed
     assert "Against the paper: DirectCLR" in printed
-    lines = as_markdown(compared["rows"]).splitlines()
+    lines = rows_as_markdown(compared["rows"]).splitlines()
     assert {line.count("|") for line in lines} == {9}
     assert any("| 62.0 ± 2.0 | 3 | 128 |" in line for line in lines)
     lines = orders_as_markdown(compared["orders"]).splitlines()
     assert {line.count("|") for line in lines} == {11}
     assert any("| +3.8 | -9.0 | -11.5 to -6.5 | 3 |" in line for line in lines)
+
+
+def test_rows_that_the_paper_lacks_have_a_dash_for_the_sub_vector_too(runs):
+    made_up(runs / "longer", "low-rank-diagonal", 7, 65.0, epochs=3)
+    add_probe(runs / "longer", {"method": "sgd", "dimensions": 90, "top1": 40.0, "error": 1.0, "step": 10})
+    compared = compare(find_runs([runs]))
+    (line,) = [line for line in as_markdown(compared).splitlines() if "| 40.0 |" in line]
+    assert line.startswith("| probed on the sub-vector only | - | 40.0 |")
+
+
+def test_seeds_of_both_rows_are_counted_unless_they_are_the_same():
+    top1 = {seed: 50.0 + seed**2 for seed in range(6)}
+    first, same, other, one = (
+        Measured("row", 60.0, {seed: top1[seed] for seed in seeds}) for seeds in ((0, 1, 2), (0, 1, 2), (3, 4, 5), (0,))
+    )
+    pairs = ((first, same), (first, other), (first, one), (one, one))
+    assert [seeds_in_words(compare_pair(*pair)) for pair in pairs] == ["3", "3, 3", "3, 1", "1"]
 
 
 @pytest.mark.parametrize("width", [80, 109, 110, 140])
@@ -252,9 +270,8 @@ def test_check_finishes_what_is_left_and_reports_what_fails(tmp_path):
 
     figure = draw_check(find_runs([tmp_path / name for name in recipes]))
     axes = figure.axes
-    assert len(axes) == 4
-    (line,) = axes[2].get_lines()
-    assert len(line.get_xdata()) == 128
+    assert len(axes) == 6
+    assert [len(line.get_xdata()) for line in axes[2].get_lines()] == [128, 128]
     figure.savefig(tmp_path / "figures.png")
     assert imread(tmp_path / "figures.png").std() > 0.05
 
