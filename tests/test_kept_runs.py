@@ -1,0 +1,37 @@
+"""The kept records of runs are whole, small and free of paths, and the page of results shows what they say."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from keep_runs import rounded
+
+from dyncollapse.bridge import compare, find_runs
+from dyncollapse.bridge.evaluation.paper_tables import as_markdown
+
+ROOT = Path(__file__).parent.parent
+KEPT = ROOT / "docs" / "data" / "cifar10"
+RUNS = find_runs([KEPT])
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.folder.name)
+def test_every_kept_run_is_finished_diagnosed_and_probed(run):
+    assert run.finished
+    assert run.top1() is not None
+    assert run.diagnosis is not None
+    assert run.recipe.data == "cifar10"
+    text = "".join(path.read_text() for path in run.folder.iterdir())
+    assert len(text) < 500_000
+    assert not re.search(r'"/\w', text)
+
+
+def test_page_of_results_shows_the_tables_of_these_runs():
+    page = (ROOT / "docs" / "results.md").read_text()
+    assert as_markdown(compare(RUNS)) in page
+
+
+def test_numbers_are_rounded_and_all_else_is_kept():
+    values = {"a": [1 / 3, 2, "x", None, True], "b": {"c": 1e-9 / 7}}
+    assert rounded(values) == {"a": [0.333333, 2, "x", None, True], "b": {"c": 1.42857e-10}}
+    json.dumps(rounded(values), allow_nan=False)
