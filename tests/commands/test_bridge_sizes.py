@@ -231,7 +231,7 @@ def test_record_of_an_encoder_by_others_holds_no_recipe(tmp_path):
     record = json.loads((tmp_path / "z" / "embed.json").read_text())
     assert record["recipe"] is None
     known = {"arch": "resnet10-narrow", "stem": "cifar", "image_size": 32, "augment": "cifar", "channels": 3}
-    assert record["encoder"] == known
+    assert record["encoder"] == known | {"crop_scale": None, "colour": 1.0}
     assert set(record) <= {"checkpoint", "step", "matched", "encoder", "recipe", "assumptions"} | {
         "views",
         "seed",

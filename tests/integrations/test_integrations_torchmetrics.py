@@ -3,6 +3,7 @@ import pickle
 
 import pytest
 import torch
+from helpers.constants import set_constant
 from helpers.forks import run_together
 from helpers.monitor import assert_same, gaussian, watched
 
@@ -170,7 +171,7 @@ def test_two_processes_equal_one(tmp_path):
 
 
 def test_rows_before_a_nan_stay_added_with_their_sample(monkeypatch):
-    monkeypatch.setattr("dyncollapse.diagnostics.monitor.BLOCK_BYTES", 8 * 5 * 10)  # blocks of ten rows
+    set_constant(monkeypatch, "diagnostics.monitor.BLOCK_BYTES", 8 * 5 * 10)  # blocks of ten rows
     views = gaussian(0, others=1)
     metric = fill(metric_of(), [view[:20] for view in views])
     views[0][45, 2] = math.nan

@@ -39,7 +39,7 @@ def test_keys_are_read_with_hyphens_or_underscores(write):
         ("warmup-epochs = 5", {"epochs": 5}, "warmup-epochs is 5.0 of --epochs 5; it must be less"),
         ("momentum = 0.5", {"optimiser": "adamw"}, "momentum is for lars and sgd, not for adamw; drop it"),
         ("batch-size = 3\nbatch_size = 3", {}, " has batch_size twice, as batch-size and batch_size; keep one of them"),
-        ("colour = 3", {}, " has 'colour'; settings are preset, data"),
+        ("shape = 3", {}, " has 'shape'; settings are preset, data"),
         ("[run]\nlr = 3", {}, " has 'run'; this is a table; write its settings at the top level, without [run]"),
         ("batch__size = 3", {}, " has 'batch__size'; did you mean batch_size?"),
     ],

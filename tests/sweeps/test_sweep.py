@@ -233,7 +233,7 @@ def test_workers_share_the_cores(points, given, workers, each, tmp_path, monkeyp
 
     for place in ("dyncollapse.simulation.run.train", "dyncollapse.sweeps.packing.train"):
         monkeypatch.setattr(place, trained)
-    monkeypatch.setattr("dyncollapse.sweeps.points.cores", lambda: 8)
+    monkeypatch.setattr("dyncollapse.runtime.process.cores", lambda: 8)
     pack = [Point.of(resolve({**SMALL, "threads": given, "seed": seed})) for seed in range(points)]
     assert [result.failure for result in run_pack(pack, tmp_path, workers)] == [None] * points
     assert seen == [(each, given or 1)]

@@ -17,7 +17,7 @@ from dyncollapse.bridge.training.checkpoints import checkpoints
 from dyncollapse.bridge.training.distributed import Process
 from dyncollapse.bridge.training.pretraining import pretrain
 from dyncollapse.bridge.training.training_log import read_log
-from dyncollapse.runtime.process import cores
+from dyncollapse.runtime.process import default_threads
 
 LOOK = 0.01  # seconds between two checks for the first checkpoint
 # Relative difference of losses. With `--deterministic` it should be 0, also on a GPU, where it has not been measured. A
@@ -39,7 +39,7 @@ def measure(site: Site) -> PartResult:
     write_jpegs(site.folder / "small" / "train", classes, site.scale.killed_images // classes, ((64, 64),))
     recipe, steps = killed_recipe(site), site.scale.killed_steps
     whole, parts = site.folder / "whole", site.folder / "killed"
-    torch.set_num_threads(recipe.threads or cores())  # as the command does
+    torch.set_num_threads(recipe.threads or default_threads())  # as the command does
     pretrain(recipe, whole, Process(0, 1, site.device))
     site.tell("the same run, to be killed after its first checkpoint")
     died_at = _killed(recipe, parts)

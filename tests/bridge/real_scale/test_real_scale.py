@@ -116,7 +116,7 @@ def test_a_gpu_that_is_absent_is_told_in_a_line(tmp_path):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (["--full", "--seeds", "2", "--short"], "--seeds, --short: only for the check on digits; drop it"),
+        (["--full", "--seeds", "2", "--short"], "--seeds, --short: only for the check of projectors; drop it"),
         (["--minutes", "3"], "--minutes: only with --full or --tiny; add one, or drop it"),
         (["--tiny", "--device", "cpu", "--cifar", "gone"], "--cifar gone is not there; give a folder of CIFAR-10"),
         (["--tiny", "--device", "cpu", "--cifar", __file__], "is no folder and no tar archive; give CIFAR-10 as one"),
