@@ -54,7 +54,7 @@ def draw(quick: bool) -> Result:
         figure,
         table,
         f"""A ResNet of 10 layers and half the widths ({first.arch}, representation of {by_head["none"]["representation_dim"]}) trained for {first.epochs} epochs by NT-Xent
-(temperature {first.temperature}) on the 50 000 training images of CIFAR-10, batches of {first.batch_size}; three seeds of each row of Table 1.
+(temperature {first.temperature}) on the 50 000 training images of CIFAR-10, batches of {first.batch_size}; three seeds of each row of Table 1, seed 0 of the others.
 Spectra over 10 000 training images under the two views of the loss, in evaluation mode; linear probe by logistic regression on the
 same images without augmentation, its decay chosen on a held-out fifth, top-1 on the 10 000 test images. Bands and dots are seeds. As
 Fig. 2: covariance eigenvalues of SimCLR's embedding. As Fig. 7b and 9: of the representation. As Fig. 10: of DirectCLR's whole
