@@ -9,7 +9,7 @@ from statistics import median
 
 import torch
 
-from dyncollapse.bridge.data.augmentations import PAIRS
+from dyncollapse.bridge.data.augmentations import pair_of
 from dyncollapse.bridge.data.batches import batches_from_memory
 from dyncollapse.bridge.data.image_sets import HeldImages, Images
 from dyncollapse.bridge.data.images import Data, hold, open_data, some_images
@@ -138,7 +138,7 @@ def _rate(recipe: Recipe, held: HeldImages, seconds: float, trainer: Trainer) ->
     trainer.encoder.train()
     batches = batches_from_memory(
         held,
-        PAIRS[recipe.augment],
+        pair_of(recipe),
         recipe.image_size,
         trainer.order,
         steps=(0, trainer.total),

@@ -46,7 +46,7 @@ class PredictOptions:
         None,
         "Augmentation: imagenet, cifar10, digits, or a TOML file of a view's settings.",
         group="data",
-        unset="digits for `data` digits, else cifar10",
+        unset="that of `features`; else digits for `data` digits, else cifar10",
     )
     views: Views = setting(
         "two-sided", "two-sided: both views are augmented; one-sided: the anchor is the plain image.", group="data"

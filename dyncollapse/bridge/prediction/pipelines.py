@@ -174,11 +174,16 @@ def open_pipeline(name: str, channels: int) -> Pipeline:
         raise SettingError(
             f"`augment` is {unmarked(name) or '(empty)'}; choose one of {known}, or name a file FILE.toml"
         )
-    found = found.for_channels(channels)
+    return effective(found, channels)
+
+
+def effective(pipeline: Pipeline, channels: int) -> Pipeline:
+    """The pipeline as images with so many channels see it. Raises SettingError if it leaves them as they are."""
+    found = pipeline.for_channels(channels)
     if not found.operations:
         raise SettingError(
-            f"`augment` {unmarked(name)} changes no image of {channels} channel(s), so both views are one; give it an "
-            f"operation: {', '.join(OPERATIONS)}"
+            f"`augment` {unmarked(found.name)} changes no image of {channels} channel(s), so both views are one; give "
+            f"it an operation: {', '.join(OPERATIONS)}"
         )
     return found
 

@@ -15,7 +15,7 @@ from dyncollapse.bridge.evaluation.load import LoadedEncoder, load_encoder
 from dyncollapse.bridge.prediction.directions import LEAST, Directions, Measured, find_directions, measure_pairs
 from dyncollapse.bridge.prediction.options import PredictOptions
 from dyncollapse.bridge.prediction.outcome import Prediction
-from dyncollapse.bridge.prediction.pipelines import Pipeline, open_pipeline
+from dyncollapse.bridge.prediction.pipelines import Pipeline, effective, open_pipeline
 from dyncollapse.bridge.prediction.prediction import LinearEncoder, LossPrediction, predict_loss
 from dyncollapse.bridge.prediction.table import augmentation_table
 from dyncollapse.bridge.prediction.training import TrainedLinear, projected_pairs, train_linear_encoder
@@ -72,7 +72,7 @@ def open_pairs(options: PredictOptions, tell: Callable[[str], object]) -> Opened
         raise SettingError(f"`images` is {options.images}, too few to measure a correlation; give at least {LEAST}")
     chosen = some_images(images, options.images, options.seed)
     loaded = _loaded(options, images)
-    pipeline = open_pipeline(_augmentation(options, loaded), images.channels)
+    pipeline = _pipeline(options, loaded, images.channels)
     side = images.pixels.shape[-1] if isinstance(images, HeldImages) else SIDE
     size = loaded.spec.image_size if loaded else options.image_size or side
     skipped = Skipped(chosen, options.strict, tell)
@@ -102,10 +102,13 @@ def _loaded(options: PredictOptions, images: Images) -> LoadedEncoder | None:
     return loaded
 
 
-def _augmentation(options: PredictOptions, loaded: LoadedEncoder | None) -> str:
+def _pipeline(options: PredictOptions, loaded: LoadedEncoder | None, channels: int) -> Pipeline:
+    """The augmentations that were asked for; else those with which the encoder was trained, or usual ones."""
     if options.augment is not None:
-        return options.augment
-    return loaded.spec.augment if loaded else "digits" if options.data == "digits" else "cifar10"
+        return open_pipeline(options.augment, channels)
+    if loaded is not None:
+        return effective(Pipeline(*loaded.spec.pair, loaded.spec.augment), channels)
+    return open_pipeline("digits" if options.data == "digits" else "cifar10", channels)
 
 
 def _width(pairs: ViewPairs) -> int:

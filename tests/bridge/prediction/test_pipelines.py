@@ -1,10 +1,15 @@
 """Augmentation pipelines: their operations alone and left out, and files that describe them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from helpers.bridge import ALONE, small
 
-from dyncollapse.bridge.data.augmentations import PAIRS, batched_view, draw_views
+from dyncollapse.bridge import PredictOptions, pretrain
+from dyncollapse.bridge.data.augmentations import PAIRS, batched_view, draw_views, pair_of
 from dyncollapse.bridge.prediction.pipelines import NOTHING, OPERATIONS, open_pipeline
+from dyncollapse.bridge.prediction.run import open_pairs
 from dyncollapse.runtime.settings import SettingError
 
 
@@ -85,3 +90,12 @@ def test_a_file_that_describes_no_augmentation_is_refused_in_one_line(text, word
 def test_unknown_pipelines_are_refused(name):
     with pytest.raises(SettingError, match="augment"):
         open_pipeline(name, 3)
+
+
+def test_pairs_of_an_encoder_have_the_views_of_its_training(tmp_path):
+    recipe = small(epochs=1, batch_size=648, crop_scale=0.9, colour=0.5)
+    pretrain(recipe, tmp_path / "run", ALONE)
+    options = PredictOptions(data="digits", features=tmp_path / "run", images=200)
+    assert open_pairs(options, print).pairs.pipeline[:2] == pair_of(recipe)
+    usual = replace(options, augment="digits")
+    assert open_pairs(usual, print).pairs.pipeline == open_pipeline("digits", 1)
