@@ -36,8 +36,7 @@ def setting(run: Run) -> str:
 
 def beyond_one(run: Run) -> float | None:
     """Share of the representation's directions along which augmentation varies more than data, rho >= 1; percent."""
-    ratios = run.diagnosis["spaces"][REPRESENTATION].get("augmentation_ratio") if run.diagnosis else None
-    return None if not ratios else 100 * sum(ratio is not None and ratio >= 1 for ratio in ratios) / len(ratios)
+    return 100 * sum(rho >= 1 for rho in run.ratios) / len(run.ratios) if run.ratios else None
 
 
 def draw(quick: bool) -> Result:

@@ -15,7 +15,7 @@ LESS = 1.2  # factor between effective ranks that are called different
 def draw(quick: bool) -> Result:
     """Draw spectra of embedding and representation under each projector, and top-1 of every row and seed."""
     del quick  # the records are small
-    runs = [run for run in find_runs([KEPT]) if run.folder.name.startswith("e5-")]
+    runs = [run for run in find_runs([KEPT]) if run.recipe.epochs == EPOCHS]
     claim(all(run.finished for run in runs), "every run has taken its last step")
     figure = draw_check(runs)
     rows = compare([run for run in runs if run.recipe.d0 is None])["rows"]

@@ -71,14 +71,30 @@ def progress_line(unit: str = "points", every: float | None = None) -> Iterator[
 @contextmanager
 def _logged(console: Console, line: Callable[[], str], every: float | None) -> Iterator[None]:
     """Print a line every few seconds, from a thread, since the work may report nothing for longer than that."""
-    ended, seconds = threading.Event(), LOG_EVERY if every is None else every
 
     def report() -> None:
-        while not ended.wait(seconds):
-            with suppress(OSError, ValueError):  # stderr has been closed
-                console.print(line(), soft_wrap=True)
+        with suppress(OSError, ValueError):  # stderr has been closed
+            console.print(line(), soft_wrap=True)
 
-    thread = threading.Thread(target=report, daemon=True)
+    with called_every(LOG_EVERY if every is None else every, report):
+        yield
+
+
+@contextmanager
+def called_every(seconds: float, report: Callable[[], object]) -> Iterator[None]:
+    """Call a function every few seconds, from a thread, until the context ends; the first time after `seconds`.
+
+    Args:
+        seconds: Time between two calls.
+        report: The function; it raises nothing.
+    """
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(seconds):
+            report()
+
+    thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
     try:
         yield

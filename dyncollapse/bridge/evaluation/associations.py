@@ -122,19 +122,12 @@ def rank_correlation(pairs: Sequence[tuple[float, float]]) -> tuple[float | None
     return r, [-1.0 if r < -swapped else low, 1.0 if r > swapped else high]
 
 
-def _ratios(run: Run) -> list[float]:
-    """The generalised eigenvalues rho of (Sigma1, Sigma0) in the representation; empty if they were not measured."""
-    space = run.diagnosis["spaces"].get("representation") if run.diagnosis else None
-    return [rho for rho in (space.get("augmentation_ratio") or [] if space else []) if rho is not None]
-
-
 def _directions(run: Run, least: float) -> float | None:
-    ratios = _ratios(run)
-    return float(sum(rho >= least for rho in ratios)) if ratios else None
+    return float(sum(rho >= least for rho in run.ratios)) if run.ratios else None
 
 
 def _largest_over_median(run: Run) -> float | None:
-    ratios = _ratios(run)
+    ratios = run.ratios
     middle = statistics.median(ratios) if ratios else 0.0
     return max(ratios) / middle if middle > 0 else None
 

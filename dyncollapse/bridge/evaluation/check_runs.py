@@ -1,7 +1,6 @@
 """The runs of the check: train, diagnose and probe each, several at a time."""
 
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -31,6 +30,7 @@ from dyncollapse.runtime.dispatch import dispatch
 from dyncollapse.runtime.executors import local_workers
 from dyncollapse.runtime.files import write_json
 from dyncollapse.runtime.process import check_count, cores, default_threads, recycle_freed_memory, torch_threads
+from dyncollapse.runtime.progress import called_every
 
 IMAGES = ".images-"  # beginning of the name of the folder of images for the workers, which is removed at the end
 PAUSE = 1.0  # seconds between two reads of the runs' logs
@@ -216,23 +216,15 @@ def _reported(
     if progress is None:
         yield
         return
-    ended = threading.Event()
 
     def report() -> None:
         with suppress(OSError, ValueError):  # a broken log is reported by its own run
             logs = [read_log(folder / name / LOG) for name in recipes]
             progress(sum(lines[-1]["step"] for lines in logs if lines), total)
 
-    def report_until_the_end() -> None:
-        while not ended.wait(PAUSE):
-            report()
-
     report()
-    reporter = threading.Thread(target=report_until_the_end, daemon=True)
-    reporter.start()
     try:
-        yield
+        with called_every(PAUSE, report):
+            yield
     finally:
-        ended.set()
-        reporter.join()
         report()

@@ -99,6 +99,12 @@ class Run:
             return None
         return self.diagnosis["spaces"][space]["measures"][name]
 
+    @property
+    def ratios(self) -> list[float]:
+        """The rho of the representation from the last diagnosis; empty if they were not measured."""
+        space = self.diagnosis["spaces"].get("representation") if self.diagnosis else None
+        return [rho for rho in (space.get("augmentation_ratio") or [] if space else []) if rho is not None]
+
 
 def read_run(folder: Path) -> Run:
     """Read a run's folder.
