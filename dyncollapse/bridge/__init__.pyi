@@ -28,7 +28,8 @@ from .prediction.run import predict
 from .prediction.table import AugmentationTable, Effect, OperationRow, augmentation_table
 from .prediction.training import TrainedLinear, projected_pairs, train_linear_encoder
 from .prediction.views import ViewPairs
-from .recipe import Recipe, resolve
+from .presets import resolve
+from .recipe import Recipe
 from .training.distributed import GlobalBatchNorm, Process, gather, join_processes
 from .training.loop import LossDiverged, Progress, Stopped
 from .training.pretraining import TooBig, pretrain

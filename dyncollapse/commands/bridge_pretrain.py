@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyncollapse.bridge.data.images import check_name
-from dyncollapse.bridge.recipe import Recipe, resolve
+from dyncollapse.bridge.presets import resolve
+from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.training.checkpoints import checkpoints
 from dyncollapse.bridge.training.distributed import Process, gather_values, join_processes
 from dyncollapse.bridge.training.loop import LossDiverged, Stopped

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from dyncollapse.bridge.recipe import ADDED_LATER, PRESETS, PROJECTORS, Recipe, recorded, resolve
+from dyncollapse.bridge.presets import resolve
+from dyncollapse.bridge.recipe import ADDED_LATER, PRESETS, PROJECTORS, Recipe, recorded
 from dyncollapse.runtime.records import settings_of
 from dyncollapse.runtime.settings import SettingError, option
 

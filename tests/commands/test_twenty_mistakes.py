@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from helpers.programs import refused
 from PIL import Image
 
-from dyncollapse.bridge.recipe import resolve
+from dyncollapse.bridge.presets import resolve
 from dyncollapse.bridge.training.run_folder import CONFIG, find_runs
 from dyncollapse.commands.main import main
 

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from dyncollapse.bridge.recipe import Recipe, resolve
+from dyncollapse.bridge.presets import resolve
+from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.runtime.settings import SettingError
 from dyncollapse.runtime.settings_file import read_toml
 

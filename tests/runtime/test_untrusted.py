@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from dyncollapse.bridge.recipe import resolve
+from dyncollapse.bridge.presets import resolve
 from dyncollapse.bridge.training.training_log import read_log
 from dyncollapse.runtime.files import read_json
 from dyncollapse.runtime.settings_file import MOST_TOML

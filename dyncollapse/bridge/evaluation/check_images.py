@@ -24,7 +24,8 @@ from dyncollapse.bridge.evaluation.check_plan import (
     batch_for,
     tested_images,
 )
-from dyncollapse.bridge.recipe import Recipe, resolve
+from dyncollapse.bridge.presets import resolve
+from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.training.distributed import Process
 from dyncollapse.bridge.training.trainer import Trainer, build_trainer
 from dyncollapse.runtime.files import unmarked

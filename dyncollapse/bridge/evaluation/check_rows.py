@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from dyncollapse.bridge.models.encoders import build_encoder, embedding_dim
-from dyncollapse.bridge.recipe import PROJECTORS, Recipe, resolve
+from dyncollapse.bridge.presets import resolve
+from dyncollapse.bridge.recipe import PROJECTORS, Recipe
 
 # Epochs and seeds of each projector in the tables; then, for Fig. 12, sizes of DirectCLR's sub-vector, with one seed.
 EPOCHS, SEEDS = 30, 3

@@ -17,10 +17,10 @@ from dyncollapse.bridge.evaluation.embed import BATCH, VIEWS_OF_LOSS, Embedded, 
 from dyncollapse.bridge.evaluation.load import LoadedEncoder, from_recipe, load_encoder
 from dyncollapse.bridge.models.backbones import representation_dim
 from dyncollapse.bridge.models.encoders import build_encoder, embedding_dim
+from dyncollapse.bridge.presets import resolve
 from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site
 from dyncollapse.bridge.real_scale.synthetic_images import images_in_memory
 from dyncollapse.bridge.real_scale.timing import timed
-from dyncollapse.bridge.recipe import resolve
 from dyncollapse.bridge.training.checkpoints import checkpoints
 from dyncollapse.bridge.training.collapse_monitor import SPACES, CollapseMonitor
 from dyncollapse.bridge.training.distributed import Process

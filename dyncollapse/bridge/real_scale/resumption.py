@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
+from dyncollapse.bridge.presets import resolve
 from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site
 from dyncollapse.bridge.real_scale.synthetic_images import write_jpegs
-from dyncollapse.bridge.recipe import Recipe, resolve
+from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.training.checkpoints import checkpoints
 from dyncollapse.bridge.training.distributed import Process
 from dyncollapse.bridge.training.pretraining import pretrain

@@ -14,10 +14,11 @@ from dyncollapse.bridge.data.batches import CHUNK, Batch, Order, batches_from_me
 from dyncollapse.bridge.data.image_sets import HeldImages, Images
 from dyncollapse.bridge.data.images import hold, open_data, some_images
 from dyncollapse.bridge.data.skipped import Skipped
+from dyncollapse.bridge.presets import resolve
 from dyncollapse.bridge.real_scale.findings import Finding, PartResult, Site, record_failure
 from dyncollapse.bridge.real_scale.synthetic_images import write_jpegs
 from dyncollapse.bridge.real_scale.timing import peak_memory, seconds_per_call
-from dyncollapse.bridge.recipe import Recipe, resolve
+from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.training.distributed import Process
 from dyncollapse.bridge.training.optimisation import autocast, chosen_kernels
 from dyncollapse.bridge.training.trainer import Trainer, build_trainer

@@ -10,10 +10,10 @@ from helpers.real_scale import CPU, Clock, site
 
 from dyncollapse.bridge.data.images import open_data, some_images
 from dyncollapse.bridge.models.encoders import Encoder, build_encoder
+from dyncollapse.bridge.presets import resolve
 from dyncollapse.bridge.real_scale import covariances, embedding, ensembles, resumption, throughput, timing
 from dyncollapse.bridge.real_scale.scale import FULL, TINY
 from dyncollapse.bridge.real_scale.synthetic_images import images_in_memory, write_jpegs
-from dyncollapse.bridge.recipe import resolve
 from dyncollapse.bridge.training.checkpoints import checkpoints, load_checkpoint
 from dyncollapse.bridge.training.optimisation import chosen_kernels
 from dyncollapse.bridge.training.pretraining import pretrain
