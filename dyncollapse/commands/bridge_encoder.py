@@ -19,7 +19,10 @@ from dyncollapse.runtime.progress import progress_line
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """An encoder, the images of one split, and the data that they are from."""
+    """An encoder, the images of one split, and the data that they are from.
+
+    `images` are those that the run used, which may be fewer than `data` has.
+    """
 
     checkpoint: LoadedEncoder
     images: Images
@@ -52,10 +55,10 @@ def open_encoder(options: EncoderOptions, split: str | None) -> Opened:
     if name is None:
         raise ValueError(f"--data is not given, and {checkpoint.path} does not say which images; name a folder")
     data = open_data(name, note_in_options)
-    if checkpoint.recipe is not None and name == checkpoint.data:
-        data = limited(data, checkpoint.recipe.images)
+    recipe = checkpoint.recipe
+    used = data if recipe is None or name != checkpoint.data else limited(data, recipe.images)
     split = split or ("train" if data.test is None else "test")
-    images = data.split(split)
+    images = used.split(split)
     if images.channels != checkpoint.channels:
         others = (
             "give a folder of images, which are read in colour" if checkpoint.channels == 3 else "give --data digits"

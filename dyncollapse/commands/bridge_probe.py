@@ -1,6 +1,7 @@
 """Run `dyncollapse bridge probe`: a linear probe of an encoder."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -8,6 +9,7 @@ import click
 from torch import Tensor
 
 from dyncollapse.bridge.data.image_sets import Images
+from dyncollapse.bridge.data.images import limited
 from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.bridge.evaluation.probe import (
     CHOSEN,
@@ -36,8 +38,10 @@ def probe(options: EncoderOptions, *, wanted: ProbeOptions, as_json: bool) -> No
     """Train and test a linear probe, and add its result to the run."""
     with refusals():
         opened = open_encoder(options, "train")
-        checkpoint, train = opened.checkpoint, opened.images
         opened.data.check_labels()
+        if wanted.images is not None:
+            opened = replace(opened, images=limited(opened.data, wanted.images).train)
+        checkpoint, train = opened.checkpoint, opened.images
         kept_dimensions(wanted.subvector, representation_dim(checkpoint.encoder.backbone))
         check_classes(train.labels)
         test = opened.data.split("test")

@@ -21,6 +21,7 @@ from helpers.waiting import eventually
 from dyncollapse.bridge.data.images import open_data
 from dyncollapse.bridge.models.backbones import build_backbone
 from dyncollapse.bridge.training.checkpoints import checkpoints
+from dyncollapse.bridge.training.run_folder import read_run
 from dyncollapse.commands.main import main
 from dyncollapse.runtime.files import write_bytes
 from dyncollapse.runtime.folders import claimed_folder, replaced_folder
@@ -242,6 +243,17 @@ def test_a_probe_of_one_class_is_refused_before_anything_is_embedded(method, run
     monkeypatch.setattr("dyncollapse.commands.bridge_probe.embed_images", lambda *_: pytest.fail("it embeds"))
     line = refused(call("probe", "--checkpoint", run, "--classifier", method))
     assert "has training images of one class only; a probe needs two" in line
+
+
+def test_probe_takes_more_images_than_the_run_was_trained_on(tmp_path):
+    few = tmp_path / "few"
+    assert call("pretrain", *SHORT, "--images", 200, "--batch-size", 100, "--out", few).exit_code == 0
+    for wanted, trained in (((), 200), (("--images", 300), 300)):
+        result = call("probe", "--checkpoint", few, *wanted, "--json")
+        assert json.loads(result.stdout)["train"] == trained
+    assert [probe["train"] for probe in read_run(few).probes] == [200, 300]
+    line = refused(call("probe", "--checkpoint", few, "--images", 5000))
+    assert "--images is 5000, but --data digits has 1297; give fewer" in line
 
 
 def test_folder_in_use_and_other_settings_are_refused(run):

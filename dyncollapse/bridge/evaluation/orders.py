@@ -14,6 +14,7 @@ from scipy.stats import nct, t, ttest_ind, ttest_rel
 
 from dyncollapse.bridge.evaluation.paper_rows import DIRECT, SUBVECTOR, TableRow, shared_settings, table
 from dyncollapse.bridge.training.run_folder import Run
+from dyncollapse.bridge.training.schemas import Probe
 from dyncollapse.runtime.settings import option
 
 LEVEL, POWER = 0.95, 0.8
@@ -61,21 +62,24 @@ class Measured:
         paper: Its top-1 in the paper, in percent.
         top1: Its top-1 here by seed, in percent.
         error: The probe's standard error from the number of test images, in percent; None if unknown.
+        probes: The kinds of probe by which it was measured, in words.
     """
 
     name: str
     paper: float
     top1: Mapping[int, float]
     error: float | None = None
+    probes: frozenset[str] = frozenset()
 
 
 def orders(runs: Sequence[Run]) -> list[Order]:
     """Test every order of two rows that the paper gives, among runs with the same settings.
 
-    Rows are compared by Student's t test on the differences of runs with the same seed, if at least two seeds are
-    shared, and by Welch's test otherwise. Runs with the same seed and settings see the same images in the same order,
-    crops and colours, and their backbones start with the same weights. A paired test needs none of that: it holds
-    whatever the runs of a seed share.
+    Rows that were probed in different ways, or on different numbers of images, are not compared. The others are, by
+    Student's t test on the differences of runs with the same seed, if at least two seeds are shared, and by Welch's
+    test otherwise. Runs with the same seed and settings see the same images in the same order, crops and colours, and
+    their backbones start with the same weights. A paired test needs none of that: it holds whatever the runs of a seed
+    share.
 
     The test images are the same for all runs, so that results hold for these images.
 
@@ -142,14 +146,19 @@ def _measured(rows: Iterable[TableRow]) -> list[Measured]:
 
 
 def _top1(row: TableRow, name: str, paper: float, dimensions: int | None) -> Measured:
+    probed = [(run.recipe.seed, probe) for run in row.runs if (probe := run.probe(dimensions)) is not None]
     by_seed: dict[int, list[float]] = {}
-    errors = []
-    for run in row.runs:
-        if (probe := run.probe(dimensions)) is not None:
-            by_seed.setdefault(run.recipe.seed, []).append(probe["top1"])
-            errors.append(probe["error"])
+    for seed, probe in probed:
+        by_seed.setdefault(seed, []).append(probe["top1"])
     top1 = {seed: statistics.fmean(values) for seed, values in by_seed.items()}
-    return Measured(name, paper, top1, statistics.fmean(errors) if errors else None)
+    error = statistics.fmean(probe["error"] for _, probe in probed) if probed else None
+    return Measured(name, paper, top1, error, frozenset(probe_in_words(probe) for _, probe in probed))
+
+
+def probe_in_words(probe: Probe) -> str:
+    """The kind of a probe: its classifier and the number of its training images, where this is known."""
+    images = probe.get("train")
+    return probe["method"] + ("" if images is None else f" on {images} images")
 
 
 def compare_pair(better: Measured, worse: Measured, setting: str = "") -> Order:
@@ -166,7 +175,11 @@ def compare_pair(better: Measured, worse: Measured, setting: str = "") -> Order:
     shared = sorted(better.top1.keys() & worse.top1.keys())
     paired = len(shared) > 1
     a, b = (np.array([one.top1[seed] for seed in (shared if paired else sorted(one.top1))]) for one in (better, worse))
-    tested = _t_test(a, b, paired=paired)
+    probes = sorted(better.probes | worse.probes)
+    if len(probes) > 1:
+        tested = _Tested("none", reason=f"the rows were probed in different ways: {', '.join(probes)}")
+    else:
+        tested = _t_test(a, b, paired=paired)
     known = better.error is not None and worse.error is not None
     return Order(
         better=better.name,

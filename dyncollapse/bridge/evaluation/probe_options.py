@@ -31,6 +31,15 @@ class ProbeOptions:
         group="probe",
         unset=f"logistic up to {LOGISTIC_MOST} images, sgd beyond",
     )
+    images: Whole | None = setting(
+        None,
+        "Training images of the probe, drawn at random, the same ones every time.",
+        group="probe",
+        unit="images",
+        low=2,
+        high=10**9,
+        unset="those that the run was trained on, else all",
+    )
     subvector: Whole | None = setting(
         None,
         "Probe the first N dimensions only.",

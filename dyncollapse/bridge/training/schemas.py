@@ -40,6 +40,7 @@ class Probe(TypedDict):
     dimensions: Size
     top1: Percent
     error: Percent
+    train: NotRequired[Count]
     step: NotRequired[Count | None]
 
 

@@ -198,3 +198,17 @@ def test_a_comparison_is_plain_json():
     compared = compare([*some_runs(), run("linear", 5, 3.0, temperature=0.7)])
     assert json.loads(json.dumps(compared, allow_nan=False)) == compared
     assert compared["contradictions"] == contradictions(compared["orders"])
+
+
+def test_rows_that_were_probed_unlike_are_not_compared():
+    top1 = {"mlp": (55.0, 56.5, 57.0), "none": (50.0, 51.0, 52.0)}
+    rows = [run(head, seed, one) for head in top1 for seed, one in enumerate(top1[head])]
+    for one in rows:
+        one.probes[0]["train"] = 2000
+    (order,) = orders(rows)
+    assert (order["verdict"], order["test"]) == ("holds", "paired t")
+    rows[0].probes[0]["train"] = 10_000
+    (order,) = orders(rows)
+    assert (order["verdict"], order["test"], order["interval"]) == ("undecided", "none", None)
+    assert order["reason"] == "the rows were probed in different ways: sgd on 10000 images, sgd on 2000 images"
+    assert contradictions([order]) == []
