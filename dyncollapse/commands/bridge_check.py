@@ -10,7 +10,7 @@ import click
 from dyncollapse.bridge.data.images import Data
 from dyncollapse.bridge.evaluation.check_plan import Wishes
 from dyncollapse.bridge.evaluation.check_rows import SEEDS, SWEPT, check_recipes
-from dyncollapse.bridge.evaluation.check_runs import run_check
+from dyncollapse.bridge.evaluation.check_runs import PARTS, run_check
 from dyncollapse.bridge.evaluation.paper_tables import as_markdown, compare
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.training.loop import Stopped
@@ -24,7 +24,7 @@ from dyncollapse.runtime.canvas import save_picture
 from dyncollapse.runtime.files import CannotWrite, write_bytes, write_json
 from dyncollapse.runtime.folders import claimed_folder
 from dyncollapse.runtime.process import check_count
-from dyncollapse.runtime.progress import progress_line
+from dyncollapse.runtime.progress import progress_bars
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,7 +116,7 @@ def _check_projectors(options: CheckOptions, out: Path | None, *, as_json: bool)
             again = f"dyncollapse bridge check --out {folder} with the same options continues"
             try:
                 recipes, data = images.runs(folder)
-                with progress_line("steps") as advance:
+                with progress_bars(PARTS) as advance:
                     failures = run_check(folder, recipes, options.workers, advance, data=data, most=images.most)
                 compared = _save(folder) | {"failures": failures}
             except (KeyboardInterrupt, Stopped):

@@ -1,6 +1,13 @@
 """`bridge check --data --budget` on small folders: one whole check, its resumption, and what is refused."""
 
 import json
+import pickle
+import tarfile
+import threading
+from functools import partial
+from hashlib import md5
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 from urllib.error import URLError
 
@@ -72,6 +79,7 @@ def test_small_check_of_own_images_says_what_it_trains_and_continues(photos, tmp
         "{",
         "[]",
         kept.replace('"epochs": 2,\n  "images"', '"epochs": 1e9,\n  "images"'),
+        kept.replace('"swept": []', '"swept": [2.0]'),
         many,
         kept[:200],
     ):
@@ -168,6 +176,46 @@ def test_cifar10_is_downloaded_once_and_refused_in_one_line_without_a_network(tm
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "cifar10", 2)
     assert torch.equal(open_data("cifar10").train.labels, torch.tensor([0, 0, 1, 1]))
+
+
+def made_up_archive(path):
+    """Write an archive in the form of CIFAR-10's, with 10 images a file; return the MD5 sums of its files by name."""
+    generator, sums = np.random.default_rng(0), {}
+    contents = {"batches.meta": {"label_names": ["cat", "dog"]}}
+    for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"):
+        pixels = generator.integers(0, 256, (10, 3072), dtype=np.uint8)
+        contents[name] = {"data": pixels, "labels": [0, 1] * 5}
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in contents.items():
+            data = pickle.dumps(content)
+            sums[name] = md5(data).hexdigest()
+            entry = tarfile.TarInfo(f"{CIFAR}/{name}")
+            entry.size = len(data)
+            archive.addfile(entry, BytesIO(data))
+    return sums
+
+
+def test_cifar10_is_really_downloaded_unpacked_and_kept(tmp_path, monkeypatch):
+    from torchvision.datasets import CIFAR10
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    served = tmp_path / "served"
+    served.mkdir()
+    sums = made_up_archive(served / CIFAR10.filename)
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5((served / CIFAR10.filename).read_bytes()).hexdigest())
+    for parts in ("train_list", "test_list"):
+        monkeypatch.setattr(CIFAR10, parts, [[name, sums[name]] for name, _ in getattr(CIFAR10, parts)])
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": sums["batches.meta"]})
+    handler = partial(SimpleHTTPRequestHandler, directory=served)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{server.server_port}/{CIFAR10.filename}")
+        first = open_data("cifar10", print)
+        server.shutdown()
+    assert (len(first.train), len(first.test), first.classes) == (50, 10, ["cat", "dog"])
+    again = open_data("cifar10", lambda text: pytest.fail(text))  # no server is left
+    assert torch.equal(first.train.read(3), again.train.read(3))
+    assert sorted(path.name for path in (tmp_path / "dyncollapse" / "cifar10").iterdir()) == [CIFAR]
 
 
 def test_a_download_that_another_process_finishes_first_is_no_error(tmp_path, monkeypatch):

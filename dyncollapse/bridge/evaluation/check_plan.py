@@ -1,13 +1,13 @@
 """What the check trains within a budget of time: encoder, rows, seeds, epochs and number of images."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, TypedDict
 
 from msgspec import Meta
 
-from dyncollapse.bridge.evaluation.check_rows import SHORT_HEADS, table_recipes
+from dyncollapse.bridge.evaluation.check_rows import SHARES, SHORT_HEADS, sizes_of_shares, swept_recipes, table_recipes
 from dyncollapse.bridge.recipe import PROJECTORS, Recipe
 from dyncollapse.runtime.process import cores
 from dyncollapse.runtime.progress import duration
@@ -90,17 +90,23 @@ class Wishes:
 
 
 Positive = Annotated[float, Meta(gt=0, le=1e12)]
+Share = Annotated[float, Meta(gt=0, le=1)]
 MOST_SEEDS = 100
 
 
 class Plan(TypedDict):
-    """What is trained, as check.json keeps it. `rate` is pairs per second of all cores, `row_seconds` of one run."""
+    """What is trained, as check.json keeps it.
+
+    `rate` is pairs per second of all cores, `row_seconds` the time of one run. `swept` has further sizes of
+    DirectCLR's sub-vector, as shares of the representation; each has one seed.
+    """
 
     arch: Name
     stem: Name
     image_size: Size
     precision: Name
     rows: Annotated[list[Name], Meta(min_length=1, max_length=len(PROJECTORS) + 1)]
+    swept: Annotated[list[Share], Meta(max_length=len(SHARES))]
     seeds: Annotated[int, Meta(ge=1, le=MOST_SEEDS)]
     epochs: Size
     images: Annotated[int, Meta(ge=1, le=2**53)]
@@ -172,8 +178,8 @@ def choose(supply: Supply, wishes: Wishes, rate: Callable[[Encoder], float], spe
     """Choose the largest encoder for which one seed of Table 1's rows has 20 epochs, then what else fits.
 
     Encoders are measured from the largest on, until one fits. With what is left of the budget come 3 seeds and 50
-    epochs, then all rows, then more epochs, up to 200. If no encoder fits, the fastest gets fewer images, then fewer
-    epochs.
+    epochs, then all rows, then other sizes of DirectCLR's sub-vector, then more epochs, up to 200. If no encoder fits,
+    the fastest gets fewer images, then fewer epochs.
 
     Args:
         supply: The images.
@@ -215,18 +221,24 @@ class _Design(NamedTuple):
     rows: list[str]
     seeds: int
     epochs: int  # at least
+    swept: Sequence[float] = ()
 
     @property
     def runs(self) -> int:
-        return len(self.rows) * self.seeds
+        return len(self.rows) * self.seeds + len(self.swept)
 
 
 def _designs(wishes: Wishes) -> list[_Design]:
     """Designs that the user's wishes allow, the richest first."""
     every, four = [*PROJECTORS, "linear-matched"], list(SHORT_HEADS)
-    designs = [(every, 3, MORE_EPOCHS), (four, 3, MORE_EPOCHS), (four, 1, LEAST_EPOCHS)]
-    fixed = [_Design(rows, wishes.seeds or seeds, wishes.epochs or epochs) for rows, seeds, epochs in designs]
-    return [one for one in fixed if not wishes.short or one.rows == four]
+    seeds, epochs = wishes.seeds or 3, wishes.epochs or MORE_EPOCHS
+    designs = [
+        _Design(every, seeds, epochs, SHARES),
+        _Design(every, seeds, epochs),
+        _Design(four, seeds, epochs),
+        _Design(four, wishes.seeds or 1, wishes.epochs or LEAST_EPOCHS),
+    ]
+    return [one for one in designs if not wishes.short or one.rows == four]
 
 
 def _plan(encoder: Encoder, rate: float, supply: Supply, wishes: Wishes, design: _Design) -> Plan:
@@ -236,6 +248,7 @@ def _plan(encoder: Encoder, rate: float, supply: Supply, wishes: Wishes, design:
         image_size=encoder.image_size,
         precision="",
         rows=design.rows,
+        swept=[*design.swept],
         seeds=design.seeds,
         epochs=design.epochs,
         images=supply.usable,
@@ -255,7 +268,7 @@ def _timed(plan: Plan, supply: Supply) -> Plan:
     pairs = plan["epochs"] * (plan["images"] // plan["batch_size"]) * plan["batch_size"]
     embedded = (3 * probed + tested) / EMBEDS  # two views to diagnose, and plain images to probe
     row = BESIDES + PER_PROBED * probed + (pairs + embedded) / each
-    rounds = math.ceil(len(plan["rows"]) * plan["seeds"] / plan["workers"])
+    rounds = math.ceil(runs_of(plan) / plan["workers"])
     reading = supply.reading * (plan["images"] + tested)
     return Plan(**{**plan, "row_seconds": row, "seconds": ROOM * rounds * row + reading})
 
@@ -281,9 +294,8 @@ def _shrunk(plan: Plan, supply: Supply, wishes: Wishes, spent: Callable[[], floa
         if changed["seconds"] <= left:
             return changed
     needed = math.ceil((changed["seconds"] + spent()) / 60 * 1.1)  # a tenth for a rate that varies
-    runs = len(plan["rows"]) * plan["seeds"]
     raise BudgetTooSmall(
-        f"`budget` {duration(wishes.budget)} is too short: {runs} runs of {changed['epochs']} "
+        f"`budget` {duration(wishes.budget)} is too short: {runs_of(plan)} runs of {changed['epochs']} "
         f"epoch{'s' * (changed['epochs'] > 1)} on {changed['images']} images take about "
         f"{duration(changed['seconds'])} here; give `budget` {needed}m"
     )
@@ -313,7 +325,12 @@ def plan_recipes(plan: Plan, data: str) -> dict[str, Recipe]:
     recipes: dict[str, Recipe] = {}
     for seed in range(plan["seeds"]):
         recipes |= {f"{name}-seed{seed}": one for name, one in table_recipes(common | {"seed": seed}, heads).items()}
-    return recipes
+    return recipes | swept_recipes(common, sizes_of_shares(common, plan["swept"]))
+
+
+def runs_of(plan: Plan) -> int:
+    """The number of runs of a plan."""
+    return len(plan["rows"]) * plan["seeds"] + len(plan["swept"])
 
 
 def pairs_a_second(rate: float) -> str:
@@ -326,10 +343,11 @@ def plan_sentences(plan: Plan, supply: Supply, budget: float) -> list[str]:
     batch, images = plan["batch_size"], plan["images"]
     some = f"{images} of {supply.train} images" if images < supply.train else f"{images} images"
     seeds, epochs = (f"{plan[name]} {name[:-1] if plan[name] == 1 else name}" for name in ("seeds", "epochs"))
+    swept = f" and {len(plan['swept'])} other sizes of DirectCLR's sub-vector" if plan["swept"] else ""
     encoder = Encoder(plan["arch"], plan["stem"], plan["image_size"])
     return [
         f"chosen: {encoder.title}, {plan['precision']}: {pairs_a_second(plan['rate'])} on all cores; "
-        f"{len(plan['rows'])} rows x {seeds}, {epochs} of {some}, batch {batch}",
+        f"{len(plan['rows'])} rows x {seeds}{swept}, {epochs} of {some}, batch {batch}",
         f"a row takes about {duration(plan['row_seconds'])}, {plan['workers']} at a time; all about "
         f"{duration(plan['seconds'])}, with a budget of {duration(budget)}",
     ]

@@ -33,6 +33,7 @@ from dyncollapse.runtime.process import check_count, cores, default_threads, rec
 from dyncollapse.runtime.progress import called_every
 
 IMAGES = ".images-"  # beginning of the name of the folder of images for the workers, which is removed at the end
+PARTS = ("steps", "probes")  # of the work, as they are reported
 PAUSE = 1.0  # seconds between two reads of the runs' logs
 
 
@@ -51,7 +52,7 @@ def run_check(
     folder: Path,
     recipes: dict[str, Recipe],
     workers: int | None = None,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Callable[[str, int, int], object] | None = None,
     *,
     data: Data | None = None,
     most: int | None = None,
@@ -64,7 +65,8 @@ def run_check(
         folder: Gets a folder for each run.
         recipes: Settings by the name of the run's folder, as from `check_recipes`.
         workers: Runs at a time; None for the number of cores, or of runs if there are fewer.
-        progress: Called with the steps that were taken and the steps in all.
+        progress: Called with one of PARTS, how much of it is done and how much there is: steps of training, and runs
+            that were diagnosed and probed.
         data: The images of all recipes, in memory; None to let each run open those that its recipe names.
         most: Number of training images for diagnosis and probe; None for all.
 
@@ -210,17 +212,24 @@ def _shared(data: Data | None, folder: Path) -> Iterator[Path | None]:
 
 @contextmanager
 def _reported(
-    folder: Path, recipes: dict[str, Recipe], total: int, progress: Callable[[int, int], object] | None
+    folder: Path, recipes: dict[str, Recipe], total: int, progress: Callable[[str, int, int], object] | None
 ) -> Iterator[None]:
-    """Report the steps of all runs from their logs until the context ends."""
+    """Report the steps of all runs from their logs until the context ends, and when all are taken, the probes."""
     if progress is None:
         yield
         return
 
+    taken = -1
+
     def report() -> None:
+        nonlocal taken
         with suppress(OSError, ValueError):  # a broken log is reported by its own run
             logs = [read_log(folder / name / LOG) for name in recipes]
-            progress(sum(lines[-1]["step"] for lines in logs if lines), total)
+            steps = sum(lines[-1]["step"] for lines in logs if lines)
+            if steps > taken:
+                progress(PARTS[0], taken := steps, total)
+            if steps >= total:
+                progress(PARTS[1], sum(is_done(folder / name) for name in recipes), len(recipes))
 
     report()
     try:

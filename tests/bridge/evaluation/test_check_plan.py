@@ -23,8 +23,9 @@ from dyncollapse.bridge.evaluation.check_plan import (
     encoders,
     plan_recipes,
     plan_sentences,
+    runs_of,
 )
-from dyncollapse.bridge.evaluation.check_rows import SHORT_HEADS
+from dyncollapse.bridge.evaluation.check_rows import SHARES, SHORT_HEADS, SWEPT
 
 SPEEDS = {"resnet18": 370.0, "resnet10": 730.0, "resnet10-half-512": 1200.0}  # pairs/s on two cores, measured
 CIFAR = Supply("cifar10", train=50_000, test=10_000, side=32, reading=2e-4)
@@ -48,10 +49,10 @@ def test_more_time_never_buys_less_and_the_largest_encoder_that_fits_is_taken():
         plan, asked = chosen(hours * HOUR)
         assert plan["seconds"] <= hours * HOUR
         assert asked == list(SPEEDS)[: len(asked)]  # measured from the largest on, and no further than needed
-        least.append((order.index(plan["arch"]), plan["images"], len(plan["rows"]) * plan["seeds"]))
+        least.append((order.index(plan["arch"]), plan["images"], runs_of(plan)))
     assert [one[0] for one in least] == sorted(one[0] for one in least)
     assert least[0][:2] < least[-1][:2]
-    assert least[-1] == (2, 50_000, 9 * 3)
+    assert least[-1] == (2, 50_000, 9 * 3 + len(SHARES))
 
 
 def test_a_short_budget_takes_fewer_images_before_fewer_epochs():
@@ -121,8 +122,10 @@ def test_candidates_fit_the_images_and_recipes_follow_the_plan(side):
     supply = Supply("photos", 300, 100, side)
     plan, _ = chosen(2 * HOUR, supply)
     recipes = plan_recipes({**plan, "precision": "float32"}, "photos")
-    assert len(recipes) == len(plan["rows"]) * plan["seeds"]
+    assert len(recipes) == runs_of(plan) == len(plan["rows"]) * plan["seeds"] + len(SHARES)
+    assert [one.d0 for name, one in recipes.items() if name.startswith(SWEPT)] == [16, 64, 256]
     one = recipes["none-seed0"]
     assert (one.batch_size, one.lr, one.epochs, one.precision) == (64, RATE / 4, plan["epochs"], "float32")
+    assert "9 rows x 3 seeds and 3 other sizes of DirectCLR's sub-vector" in plan_sentences(plan, supply, HOUR)[0]
     assert "300 images, batch 64" in plan_sentences(plan, supply, HOUR)[0]
     assert "1234 pairs/s on all cores" in plan_sentences({**plan, "rate": 1234.5}, supply, HOUR)[0]

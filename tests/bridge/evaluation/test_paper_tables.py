@@ -249,11 +249,13 @@ def test_check_finishes_what_is_left_and_reports_what_fails(tmp_path):
         run_check(made, {"a": small(epochs=2)}, 1)
     broken = replace(recipes["none-seed0"], batch_size=5000)
     seen = []
-    failures = run_check(tmp_path, {**recipes, "broken": broken}, 1, lambda done, total: seen.append((done, total)))
+    failures = run_check(tmp_path, {**recipes, "broken": broken}, 1, lambda *part: seen.append(part))
     assert list(failures) == ["broken"]
     assert "batch_size is 5000, but there are 1297 images" in failures["broken"]
-    assert seen[0] == (0, 20)
-    assert seen[-1] == (20, 20)
+    assert seen[0] == ("steps", 0, 20)
+    assert ("steps", 20, 20) in seen
+    assert seen[-1] == ("probes", 2, 3)  # the broken run has none
+    assert len({(name, done) for name, done, _ in seen if name == "steps"}) == sum(name == "steps" for name, *_ in seen)
     assert all(is_done(tmp_path / name) for name in recipes)
     run = read_run(tmp_path / "sweep-d0-4")
     assert run.top1() is not None
