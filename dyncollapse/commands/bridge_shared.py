@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from dyncollapse.bridge.data.batches import LostWorker, lost_workers
 from dyncollapse.commands.shared import as_options, bad_input, fail, note
+from dyncollapse.runtime.extras import install
 from dyncollapse.runtime.files import CannotWrite
 from dyncollapse.runtime.settings import NAMED, SettingError
 
@@ -42,7 +43,7 @@ def refusals() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name not in NEEDED:
             raise
-        fail(2, f"{error.name} is not installed; the bridge needs it: pip install 'dyncollapse[bridge]'")
+        fail(2, f"{error.name} is not installed; the bridge needs it: {install('bridge')}")
     except LostWorker as error:
         fail(2, f"a process that reads images was killed ({error}); give fewer --workers")
     except CannotWrite as error:

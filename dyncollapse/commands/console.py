@@ -27,9 +27,14 @@ def open_table(*columns: str, left: int = 0) -> Table:
 
 
 class _Console(Console):
-    """A console that escapes control codes in text."""
+    """A console that escapes control codes in text.
+
+    Sentences are printed with soft_wrap: files and pipes get each on a line of its own, terminals wrap it at words.
+    """
 
     def print(self, *objects: Any, **style: Any) -> None:
+        if self.is_terminal:
+            style.pop("soft_wrap", None)
         super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **style)
 
 

@@ -214,7 +214,8 @@ def taken(record: type[RecordT], given: dict[str, Any], only: Iterable[str] | No
 
 
 def _option(setting: Setting, several: bool, former: str) -> Callable[[Command], Command]:
-    add = partial(grouped_option, group=setting.group, help=_help(setting), former=former)
+    complete = partial(_completed, setting.choices) if setting.choices else None
+    add = partial(grouped_option, group=setting.group, help=_help(setting), former=former, shell_complete=complete)
     name, choices = option(setting.name), setting.choices
     if setting.type is bool:
         return add(f"{name}/--no-{name[2:]}", default=None)
@@ -228,6 +229,12 @@ def _option(setting: Setting, several: bool, former: str) -> Callable[[Command],
         words = metavar or {int: "INTEGER", float: "FLOAT", str: "TEXT"}[setting.type]
         return add(name, metavar=f"{words},..")
     return add(name, type=TYPES.get(setting.type, setting.type), metavar=metavar, required=setting.default is REQUIRED)
+
+
+def _completed(choices: Iterable[str], _context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """Complete the name that was begun, the last of several, for the completion of a shell."""
+    before, comma, last = begun.rpartition(",")
+    return [f"{before}{comma}{name}" for name in choices if name.startswith(last)]
 
 
 def _help(setting: Setting) -> str:

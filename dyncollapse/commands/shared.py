@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import get_terminal_size
+from textwrap import fill
 from typing import Any, NoReturn
 
 import click
@@ -227,7 +229,7 @@ class _Notes:
                     self.timer.start()
                 self.held.append(text)
                 return
-        click.echo(printable(text), err=True)
+        click.echo(wrapped(printable(text), err=True), err=True)
 
     def release(self, *, dropped: bool = False) -> None:
         with self.lock:
@@ -235,7 +237,7 @@ class _Notes:
             self.timer.cancel()
         with suppress(OSError, ValueError):  # stderr is closed
             for text in () if dropped else lines:
-                click.echo(printable(text), err=True)
+                click.echo(wrapped(printable(text), err=True), err=True)
 
 
 HELD_BACK = 10.0
@@ -259,12 +261,20 @@ def note(text: str) -> None:
 def fail(code: int, message: str) -> NoReturn:
     """Print one line on stderr that says what went wrong, and exit."""
     _NOTES.release(dropped=code == 2)
-    say(f"dyncollapse: {message}", err=True)
+    click.echo(wrapped(printable(f"dyncollapse: {message}"), err=True), err=True)
     sys.exit(code)
 
 
+def wrapped(text: str, *, err: bool) -> str:
+    """A sentence, wrapped at words where it is printed on a terminal; a single line for files and pipes."""
+    stream = sys.stderr if err else sys.stdout
+    if not stream.isatty():
+        return text
+    return fill(text, max(20, get_terminal_size().columns), break_long_words=False, break_on_hyphens=False)
+
+
 def say(text: str, *, err: bool) -> None:
-    """Print one line, with control codes in it escaped."""
+    """Print one line, such as a command to copy, with control codes in it escaped."""
     _NOTES.release()
     click.echo(printable(text), err=err)
 
@@ -272,7 +282,7 @@ def say(text: str, *, err: bool) -> None:
 def warn(message: str) -> None:
     """Print one line on stderr about a failure that changes no result."""
     _NOTES.release()
-    click.echo(f"dyncollapse: warning: {printable(message)}", err=True)
+    click.echo(wrapped(f"dyncollapse: warning: {printable(message)}", err=True), err=True)
 
 
 def say_saved(folder: Path, names: Iterable[str], *, to_stderr: bool) -> None:

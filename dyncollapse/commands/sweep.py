@@ -11,7 +11,7 @@ import click
 
 from dyncollapse.commands.console import open_console, open_table
 from dyncollapse.commands.options import SINGLE
-from dyncollapse.commands.shared import bad_input, fail, note, say_saved, use_machine, warn
+from dyncollapse.commands.shared import bad_input, fail, note, say, say_saved, use_machine, warn
 from dyncollapse.runtime.canvas import save_pictures
 from dyncollapse.runtime.dispatch import Workers
 from dyncollapse.runtime.executors import dask_workers, local_workers, slurm_workers
@@ -191,7 +191,7 @@ def print_failures(asked: Sweep, failures: Mapping[str, str]) -> None:
     console = open_console(to_stderr=True)
     for name, text in failures.items():
         console.print(f"failed: {name}: {text}", style="red", soft_wrap=True)
-        console.print(f"  dyncollapse simulate {as_options(asked.points[name])}", soft_wrap=True)
+        say(f"  dyncollapse simulate {as_options(asked.points[name])}", err=True)
 
 
 def _plan(asked: Sweep, workers: Workers, most_runs: int | None) -> Plan:

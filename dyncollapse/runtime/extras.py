@@ -1,7 +1,11 @@
 """Optional libraries: one line of advice where one is missing, and data frames by pandas."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
+from shlex import quote
+from shutil import which
 from typing import TYPE_CHECKING, Any
 
 from dyncollapse.runtime.settings import SettingError
@@ -26,10 +30,28 @@ def need(module: str, extra: str, what: str) -> None:
         >>> need("no_such_module", "tables", "to_pandas needs no_such_module")
         Traceback (most recent call last):
             ...
-        dyncollapse.runtime.settings.SettingError: to_pandas needs no_such_module: pip install 'dyncollapse[tables]'
+        dyncollapse.runtime.settings.SettingError: to_pandas needs no_such_module: ...pip install 'dyncollapse[tables]'
     """
     if find_spec(module) is None:
-        raise SettingError(f"{what}: pip install 'dyncollapse[{extra}]'")
+        raise SettingError(f"{what}: {install(extra)}")
+
+
+def install(extra: str) -> str:
+    """The command that adds an extra to this installation, from a registry or from a clone: pip of the running Python.
+
+    Args:
+        extra: The extra of dyncollapse.
+
+    Returns:
+        The command; it names the Python unless that is the one that `python` starts.
+    """
+    at_hand, own = which("python"), sys.executable
+    if at_hand is not None and Path(at_hand).absolute() == Path(own).absolute():
+        named = ""
+    else:
+        inside = Path(own).is_relative_to(Path.cwd())
+        named = f"{quote(str(Path(own).relative_to(Path.cwd()) if inside else own))} -m "
+    return f"{named}pip install 'dyncollapse[{extra}]'"
 
 
 def missing(error: ModuleNotFoundError, module: str, extra: str, what: str) -> ImportError:
@@ -46,11 +68,11 @@ def missing(error: ModuleNotFoundError, module: str, extra: str, what: str) -> I
 
     Examples:
         >>> missing(ModuleNotFoundError("No module named 'a'", name="a"), "a", "tables", "CollapseMetric")
-        ImportError("CollapseMetric needs a: pip install 'dyncollapse[tables]'")
+        ImportError("CollapseMetric needs a: ...pip install 'dyncollapse[tables]'")
     """
     if (error.name or "").partition(".")[0] != module:
         return error
-    return ImportError(f"{what} needs {module}: pip install 'dyncollapse[{extra}]'")
+    return ImportError(f"{what} needs {module}: {install(extra)}")
 
 
 def as_frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> "pandas.DataFrame":

@@ -23,6 +23,7 @@ from dyncollapse.bridge.models.backbones import build_backbone
 from dyncollapse.bridge.training.checkpoints import checkpoints
 from dyncollapse.bridge.training.run_folder import read_run
 from dyncollapse.commands.main import main
+from dyncollapse.runtime.extras import install
 from dyncollapse.runtime.files import write_bytes
 from dyncollapse.runtime.folders import claimed_folder, replaced_folder
 
@@ -361,7 +362,7 @@ def test_missing_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "timm", None)
     line = refused(call("pretrain", *SHORT))
-    assert "timm is not installed; the bridge needs it: pip install 'dyncollapse[bridge]'" in line
+    assert f"timm is not installed; the bridge needs it: {install('bridge')}" in line
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
