@@ -1,8 +1,8 @@
 # Every target makes what it needs: an environment in .venv, with the package installed from this checkout.
 PYTHON ?= python3
-BIN := .venv/bin
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: help install figures gallery test quick fuzz results docs mutations bench kills gpu-check lint format types clean
+.PHONY: help install figures gallery test quick fuzz results docs mutations bench kills wheel gpu-check lint format types clean
 .DEFAULT_GOAL := help
 
 help: ## list every target
@@ -47,6 +47,9 @@ gpu-check: .venv/.installed ## check results and speeds at full size on a CUDA G
 kills: .venv/.developed ## kill commands 20 times each at drawn moments, and count what is half-written, lost or blocked
 	$(BIN)/python tests/kills.py --kills 20
 
+wheel: .venv/.developed ## build dist/, and use the wheel in empty environments of each Python at hand (minutes, 6 GB each)
+	$(BIN)/python tests/wheel.py
+
 lint: .venv/.developed ## check style, formatting and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -63,15 +66,15 @@ types: .venv/.developed ## check types
 clean: ## remove .venv, caches and drawn figures
 	rm -rf .venv site figures/out benchmarks.json fuzz.json .pytest_cache .import_linter_cache .mypy_cache .ruff_cache .hypothesis build dist
 
-.venv/bin/python:
+.venv/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "dyncollapse needs Python 3.11 or newer, and '$(PYTHON)' is older or missing; try: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 
-.venv/.installed: pyproject.toml | .venv/bin/python
+.venv/.installed: pyproject.toml | .venv/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bridge]'
 	touch $@
 
-.venv/.developed: pyproject.toml | .venv/bin/python
+.venv/.developed: pyproject.toml | .venv/pyvenv.cfg
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ .venv/.installed

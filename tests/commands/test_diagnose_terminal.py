@@ -1,5 +1,4 @@
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 from helpers.diagnose_command import SAVED
 from helpers.forks import running
+from helpers.terminals import shown_on_terminal
 from helpers.waiting import ONE_THREAD, PATIENCE
 
 # -------------------------------------------------------------------------------------------------- around the terminal
@@ -36,28 +36,10 @@ def test_output_that_is_no_utf8_is_plain_and_nothing_crashes(folder):
 
 
 def test_columns_of_a_narrow_terminal_are_kept(folder):
-    pty = pytest.importorskip("pty")
-    import fcntl
-    import struct
-    import termios
-
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 60, 0, 0))
-    hidden = {"COLUMNS": "", "LINES": "", "TERM": "xterm", "NO_COLOR": "1"}
-    with running([*DIAGNOSE, "a.npy"], folder, env={**os.environ, **hidden}, stdout=theirs) as (process, errors):
-        os.close(theirs)
-        shown = b""
-        try:
-            while part := os.read(ours, 65536):
-                shown += part
-        except OSError:  # Linux says so when the other end is closed
-            pass
-        assert process.wait(PATIENCE) == 0, errors()
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).splitlines()
-    blank = [number for number, line in enumerate(lines) if not line.strip()]
-    chart_and_table = lines[blank[0] : blank[2]]
-    assert max(map(len, chart_and_table)) <= 60
-    assert any(line.startswith("participation_ratio_unbiased ") for line in chart_and_table)
+    code, lines = shown_on_terminal([*DIAGNOSE, "a.npy"], folder, 60)
+    assert code == 0, lines
+    assert max(map(len, lines)) <= 60
+    assert any(line.startswith("participation_ratio_unbiased ") for line in lines)
     assert not any("…" in line for line in lines)
 
 

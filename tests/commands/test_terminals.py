@@ -1,16 +1,10 @@
 """What only terminals get: sentences wrapped at words, and the completion of a shell."""
 
 import io
-import os
-import pty
-import struct
-import sys
-from fcntl import ioctl
-from subprocess import Popen
-from termios import TIOCSWINSZ
 
 import pytest
 from click.shell_completion import BashComplete
+from helpers.terminals import shown_on_terminal
 
 from dyncollapse.commands.console import open_console
 from dyncollapse.commands.main import main
@@ -31,22 +25,10 @@ def test_sentences_are_wrapped_at_words_on_terminals_only(terminal, monkeypatch)
     assert (len(lines) > 1) is terminal
 
 
-def test_a_refusal_is_wrapped_at_words_on_a_narrow_terminal():
-    ours, theirs = pty.openpty()
-    ioctl(theirs, TIOCSWINSZ, struct.pack("HHHH", 40, 60, 0, 0))
-    command = [sys.executable, "-m", "dyncollapse", "simulate", "--aug-strength=-1"]
-    environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
-    with Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
-        os.close(theirs)
-        written = b""
-        try:
-            while part := os.read(ours, 65536):
-                written += part
-        except OSError:  # the program has ended
-            pass
-    os.close(ours)
-    lines = written.decode().splitlines()
-    assert process.returncode == 2
+def test_a_refusal_is_wrapped_at_words_on_a_narrow_terminal(tmp_path):
+    command = ["-m", "dyncollapse", "simulate", "--aug-strength=-1"]
+    code, lines = shown_on_terminal(command, tmp_path, 60)
+    assert code == 2
     assert len(lines) == 2
     assert " ".join(lines) == "dyncollapse: --aug-strength is -1.0; it must be between 0 and 1e15"
 

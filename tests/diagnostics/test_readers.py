@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import resource
 import struct
 import sys
 import zipfile
@@ -18,6 +17,8 @@ from hypothesis import strategies as st
 
 from dyncollapse.diagnostics.readers import read_rows
 from dyncollapse.formats.arrays import FLOATS, INTEGERS
+
+resource = pytest.importorskip("resource")
 
 # -------------------------------------------------------------------------------------------------------- what is taken
 

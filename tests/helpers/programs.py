@@ -1,8 +1,9 @@
 """What the tests of all commands ask of them."""
 
 import re
-import resource
 from contextlib import contextmanager
+
+import pytest
 
 SMALL = ["--dim", "4", "--batch-size", "16", "--pool", "64", "--steps", "30", "--runs", "2", "--flow-batches", "2"]
 
@@ -17,6 +18,7 @@ PACE = re.compile(
 @contextmanager
 def small_disk(size):
     """Let the system refuse what a file has beyond so many bytes, as a full disk does."""
+    resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

@@ -1,7 +1,6 @@
 """What work takes at least, what there is, and that nothing is allocated for what does not fit."""
 
 import math
-import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -95,6 +94,8 @@ before = peak()
 run(build(c), lambda *_: None, lambda _: None)
 print((peak() - before) / simulation_bytes(c))
 """
+
+resource = pytest.importorskip("resource")
 
 
 @pytest.mark.slow
