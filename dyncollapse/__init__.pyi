@@ -1,5 +1,6 @@
 """Which dimensions of a contrastive embedding collapse, and why: trained, integrated and in closed form."""
 
+from .diagnostics.conventions import PublishedMeasure, compare_conventions
 from .diagnostics.embeddings import diagnose
 from .diagnostics.evidence import principal_directions
 from .diagnostics.lidar import lidar, lidar_from_covariances
@@ -122,6 +123,7 @@ __all__ = [
     "PairStream",
     "Pairs",
     "Planted",
+    "PublishedMeasure",
     "RestModes",
     "SelfDistillation",
     "SettingError",
@@ -146,6 +148,7 @@ __all__ = [
     "byol_rest",
     "collapse_level",
     "collapse_threshold",
+    "compare_conventions",
     "contrastive_covariance",
     "covariance_spectrum",
     "dask_workers",

@@ -14,8 +14,9 @@ def lidar(views: Real[Numbers, "*runs v n d"], delta: float = 1e-4) -> Float[Ten
 
     With mu_i the mean of sample i's views and mu the mean of those, it is `lidar_from_covariances` of
     between = (1/n) sum_i (mu_i - mu)(mu_i - mu)^T and within = (1/(n v)) sum_ij (e_ij - mu_i)(e_ij - mu_i)^T.
-    A direction without signal keeps an eigenvalue of about 1/(v - 1), the noise of a mean of v views. So compare only
-    values of equal v, n and d.
+    Divided by n - 1 and n (v - 1) in place of n and n v, as in stable-pretraining, both covariances change by a factor,
+    which matters only as far as `delta` does. A direction without signal keeps an eigenvalue of about 1/(v - 1), the
+    noise of a mean of v views. So compare only values of equal v, n and d.
 
     Args:
         views: Embeddings e_ij: the first axis is the view, the second the sample.

@@ -282,7 +282,7 @@ def alpha_req(
     """Return alpha-ReQ, the exponent a of a power law l_j ~ j^-a that is fitted to the eigenvalues of a covariance.
 
     It is minus the slope of log l_j against log j by least squares over the ranks `first` to `last`, both included. The
-    defaults are those of the authors' package reptrix; the authors' experiments also end at ranks 50 and 80.
+    authors' package, reptrix 0.1.0, fits ranks 11 to 100, and their experiments also end at ranks 50 and 80.
     Eigenvalues that are 0 to round-off (their root below d eps times the largest root, as in NumPy's `matrix_rank`) are
     left out, so a spectrum that ends before `last` is fitted up to its end. A noise floor above that is fitted as if it
     were signal: choose `last` before it.
