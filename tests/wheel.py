@@ -32,14 +32,23 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--dist", type=Path, default=ROOT / "dist", help="where the wheel goes (default: dist)")
     parser.add_argument("--extras", default=",".join(USES).lstrip(","), help="extras to try, or an empty text for none")
+    parser.add_argument("--pythons", nargs="+", default=PYTHONS, help=f"commands (default: {' '.join(PYTHONS)})")
     arguments = parser.parse_args()
     wheel = build(arguments.dist)
     extras = ["", *(name for name in arguments.extras.split(",") if name)]
-    for python in filter(shutil.which, PYTHONS):
+    for python in filter(runs, arguments.pythons):
         with TemporaryDirectory() as folder:
             use(python, wheel, extras, Path(folder))
-    missing = ", ".join(python for python in PYTHONS if not shutil.which(python))
+    missing = ", ".join(python for python in arguments.pythons if not runs(python))
     say(f"not at hand, so not tried: {missing}" if missing else "all of these Pythons were tried")
+
+
+def runs(python: str) -> bool:
+    """Whether a Python is at hand and starts, which a version manager's name for one that is not chosen does not."""
+    return (
+        shutil.which(python) is not None
+        and subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
+    )
 
 
 def build(dist: Path) -> Path:
