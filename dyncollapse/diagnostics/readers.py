@@ -4,11 +4,14 @@ import os
 import stat
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from jaxtyping import Shaped
 from torch import Tensor
 
+from dyncollapse.diagnostics.batches import joined_batches
 from dyncollapse.formats.archives import open_archive
 from dyncollapse.formats.arrays import (
     FLOATS,
@@ -17,19 +20,27 @@ from dyncollapse.formats.arrays import (
     OBJECTS,
     PARTS,
     Array,
+    Listed,
     read_npy,
     read_npz,
     read_safetensors,
     read_torch,
 )
+from dyncollapse.formats.delimited import read_delimited
+from dyncollapse.formats.hdf5 import read_hdf5
+from dyncollapse.formats.parquet import read_parquet
 from dyncollapse.formats.pickles import UnknownName
+from dyncollapse.runtime.extras import need
 from dyncollapse.runtime.files import printable, unmarked
 from dyncollapse.runtime.settings import SettingError
 from dyncollapse.runtime.untrusted import Refused, open_regular
 
+T = TypeVar("T")
+
 NPY_MAGIC = b"\x93NUMPY"
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")  # the second is that of an empty zip
 PICKLE_MAGIC = b"\x80"
+MAGICS = {NPY_MAGIC: ".npy", b"PAR1": ".parquet", b"\x89HDF\r\n\x1a\n": ".h5"}
 LEGACY_PT_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.serialization.MAGIC_NUMBER, as pickled
 LISTED, MOST_LETTERS = 8, 100
 USE_OBJECTS = f"holds {OBJECTS}, which are never loaded; save a plain array with numpy.save"
@@ -37,23 +48,31 @@ USE_EMBEDDINGS = "give the embeddings it computes, not the model"
 
 
 def read_rows(path: str | Path, key: str | None = None) -> Shaped[Tensor, "n d"]:
-    """Read embeddings from a .npy, .npz, .pt, .pth or .safetensors file, one row per sample.
+    """Read embeddings from a file, one row per sample.
 
-    Nothing is unpickled, so files from strangers can be read. A .npy, .pt or .safetensors file is mapped into memory:
-    its bytes are read when its rows are used, so it may be larger than memory, and writing to the tensor does not
-    change the file. Some files are read whole: a .npz, which is decompressed; a .pt that was saved before torch 1.6 or
-    compressed later; and a .npy of the other byte order. Real and integer formats are kept.
+    Formats are .npy, .npz, .pt (.pth), .safetensors, .csv, .tsv, .parquet (needs pyarrow) and .h5 (.hdf5; needs h5py).
+    Nothing is unpickled, so files from strangers can be read. A .npy, .pt, .safetensors or uncompressed .h5 file is
+    mapped into memory: its bytes are read when its rows are used, so it may be larger than memory, and writing to the
+    tensor does not change the file. Other files are read whole: tables; what is compressed; a .pt that was saved before
+    torch 1.6; and numbers of the other byte order. Real and integer formats are kept; text becomes float64.
+
+    A list of batches in a .pt is joined if all elements are matrices of one width, or pairs with one as (z, labels),
+    and all have equally many rows but for a last one with fewer. A table has one column per dimension, or in .parquet
+    one column of lists. Other columns (text; names that end in id, index, label, target or class; no name beside names)
+    are refused by name, unless `key` chooses the dimensions.
 
     Args:
         path: The file.
-        key: Name of an array in a .npz or .safetensors file, or in a .pt that holds a dict, list or tuple (elements are
-            "0", "1", ...). It can be left out if only one array is two-dimensional and floating.
+        key: Name of an array in a .npz, .safetensors or .h5 file, or in a .pt that holds a dict, list or tuple
+            (elements are "0", "1", ...; "*" joins all of them as batches). It can be left out if only one array is
+            two-dimensional and floating. In a table, a column, or the beginning of names with a *, as "emb_*".
 
     Returns:
         The rows (n, d), with n and d at least 1.
 
     Raises:
-        ValueError: One line that starts with the path, for every file that cannot be read as rows.
+        ValueError: One line that starts with the path, for every file that cannot be read as rows. Its subclass
+            SettingError, for a library that is not installed.
 
     Examples:
         >>> import numpy as np, tempfile
@@ -62,15 +81,39 @@ def read_rows(path: str | Path, key: str | None = None) -> Shaped[Tensor, "n d"]
         ...     read_rows(Path(folder) / "z.npy").shape
         torch.Size([5, 2])
     """
+    return described_rows(path, key).load()
+
+
+def described_rows(path: str | Path, key: str | None = None) -> Array:
+    """Open a file as `read_rows` does, but read its numbers when they are loaded.
+
+    Args:
+        path: As for `read_rows`.
+        key: As for `read_rows`.
+
+    Returns:
+        The array with its shape and format; loading it raises ValueError as `read_rows` does.
+
+    Raises:
+        ValueError: As for `read_rows`.
+    """
+    array = _in_one_line(path, lambda: _described(Path(path), key))
+    return replace(array, load=lambda: _in_one_line(path, array.load))
+
+
+def _in_one_line(path: str | Path, read: Callable[[], T]) -> T:
+    """Return what `read` returns; whatever it raises becomes one line that starts with the path."""
     shown = unmarked(os.fspath(path))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy and torch warn of old files, which are read or refused here
-            return _read(Path(path), key)
+            return read()
     except UnknownName:
         raise ValueError(f"{shown} {USE_OBJECTS} or one tensor with torch.save") from None
     except Refused as refusal:
         raise SettingError(f"{shown} {refusal}") from None
+    except SettingError:
+        raise
     except FileNotFoundError:
         raise ValueError(f"{shown} does not exist; give a file, {_suffixes()}") from None
     except OSError as error:
@@ -81,16 +124,24 @@ def read_rows(path: str | Path, key: str | None = None) -> Shaped[Tensor, "n d"]
         raise ValueError(f"{shown} is damaged or truncated; copy it or save it again") from error
 
 
-def _read(path: Path, key: str | None) -> Tensor:
-    contents = READERS[_checked_format(path)](path)
+def _described(path: Path, key: str | None) -> Array:
+    form = _checked_format(path)
+    if form in LIBRARIES:
+        need(*LIBRARIES[form], f"{unmarked(os.fspath(path))} cannot be read without {LIBRARIES[form][0]}")
+    if form in TABLES:
+        return _checked(TABLES[form](path, key))
+    contents = read_hdf5(path, key) if form == ".h5" else READERS[form](path)
+    if isinstance(contents, Listed) and (batches := joined_batches(path, contents, key)):
+        return _checked(batches)
     if isinstance(contents, Array):
         if key is not None:
             raise Refused(f"holds a single array without a name; leave out `key` {_brief(key)}")
-        return _checked(contents).load()
+        return _checked(contents)
     name = _only_name(contents) if key is None else key
     if name not in contents:
-        raise Refused(f"has no array named {_brief(name)}; it has {_listed(_arrays(contents))}")
-    return _checked(contents[name], f"array {_brief(name)} ").load()
+        every = contents or (read_hdf5(path) if form == ".h5" else {})
+        raise Refused(f"has no array named {_brief(name)}; it has {_listed(_arrays(every))}")
+    return _checked(contents[name], f"array {_brief(name)} ")
 
 
 def _checked_format(path: Path) -> str:
@@ -100,13 +151,15 @@ def _checked_format(path: Path) -> str:
         raise Refused(f"is a directory; give a file, {_suffixes()}")
     if not stat.S_ISREG(status.st_mode):  # a pipe would block, and cannot be mapped
         raise Refused(f"is not a regular file; give a file, {_suffixes()}")
-    named = path.suffix.lower().replace(".pth", ".pt")
-    if named not in READERS:
+    named = ALIASES.get(path.suffix.lower(), path.suffix.lower())
+    if named not in {*READERS, *TABLES, ".h5"}:
         ends = f"ends in {_brief(path.suffix)}" if path.suffix else "has no suffix"
         raise Refused(f"{ends}; give a file, {_suffixes()}")
     if status.st_size == 0:
         raise Refused("is an empty file (0 bytes); save it again")
     actual = _format_by_content(path)
+    if actual is None and named in TEXTS:
+        return named
     if actual is None:
         raise Refused(f"does not start like a {named} file: damaged, or another format; save it as {_suffixes()}")
     if actual != named:
@@ -117,8 +170,8 @@ def _checked_format(path: Path) -> str:
 def _format_by_content(path: Path) -> str | None:
     with open_regular(path) as file:
         head = file.read(64)
-    if head.startswith(NPY_MAGIC):
-        return ".npy"
+    if known := next((form for magic, form in MAGICS.items() if head.startswith(magic)), None):
+        return known
     if head.startswith(ZIP_MAGICS):
         return ".pt" if "data.pkl" in _inner_names(path) else ".npz"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MOST_SAFETENSORS_HEADER:
@@ -151,8 +204,8 @@ def _only_name(contents: Mapping[str, Array]) -> str:
     has = f"has {len(fitting) or 'no'} two-dimensional floating arrays"
     choose = "choose one with `key` NAME"
     if list(arrays) == [str(number) for number in range(len(arrays))]:  # a list, as of batches or of rows
-        joined = "torch.cat" if fitting else "torch.stack"
-        choose = f"join them with {joined} and save that, or choose one as FILE:{unmarked(names[0])}"
+        stack = "" if fitting else "join them with torch.stack and save that, or "
+        choose = f"{stack}choose one as FILE:{unmarked(names[0])}"
     raise Refused(f"{has}: {_listed(arrays)}; {choose}")
 
 
@@ -184,10 +237,18 @@ READERS: dict[str, Callable[[Path], Array | dict[str, Array]]] = {
     ".pt": read_torch,
     ".safetensors": read_safetensors,
 }
+TEXTS = (".csv", ".tsv")
+TABLES: dict[str, Callable[[Path, str | None], Array]] = {
+    ".csv": read_delimited,
+    ".tsv": read_delimited,
+    ".parquet": read_parquet,
+}
+ALIASES = {".pth": ".pt", ".hdf5": ".h5"}
+LIBRARIES = {".parquet": ("pyarrow", "tables"), ".h5": ("h5py", "hdf5")}  # the module, and the extra that installs it
 
 
 def _suffixes() -> str:
-    return ".npy, .npz, .pt, .pth or .safetensors"
+    return ".npy, .npz, .pt, .pth, .safetensors, .csv, .tsv, .parquet or .h5"
 
 
 def _listed(arrays: Mapping[str, Array]) -> str:
