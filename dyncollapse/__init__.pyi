@@ -20,6 +20,7 @@ from .diagnostics.monitor import Monitor
 from .diagnostics.planted import Planted, planted_cases
 from .diagnostics.readers import read_rows
 from .diagnostics.report import EmbeddingReport
+from .diagnostics.shards import diagnose_shards
 from .diagnostics.shared_signal import signal_rank
 from .diagnostics.spectra import covariance_spectrum, mode_singular_values, noise_floor
 from .diagnostics.spectrum_verdict import collapse_level, judge_spectrum
@@ -153,6 +154,7 @@ __all__ = [
     "covariance_spectrum",
     "dask_workers",
     "diagnose",
+    "diagnose_shards",
     "dot_gradients",
     "dot_infonce",
     "effective_negatives",

@@ -151,8 +151,8 @@ def _checked_format(path: Path) -> str:
         raise Refused(f"is a directory; give a file, {_suffixes()}")
     if not stat.S_ISREG(status.st_mode):  # a pipe would block, and cannot be mapped
         raise Refused(f"is not a regular file; give a file, {_suffixes()}")
-    named = ALIASES.get(path.suffix.lower(), path.suffix.lower())
-    if named not in {*READERS, *TABLES, ".h5"}:
+    named = format_named(path)
+    if named is None:
         ends = f"ends in {_brief(path.suffix)}" if path.suffix else "has no suffix"
         raise Refused(f"{ends}; give a file, {_suffixes()}")
     if status.st_size == 0:
@@ -165,6 +165,12 @@ def _checked_format(path: Path) -> str:
     if actual != named:
         raise Refused(f"is a {actual} file by its content, not a {named}; rename it")
     return named
+
+
+def format_named(path: Path) -> str | None:
+    """Return the format that a file has by its suffix, as ".pt" for .pth; None for a format that is not read."""
+    named = ALIASES.get(path.suffix.lower(), path.suffix.lower())
+    return named if named in {*READERS, *TABLES, ".h5"} else None
 
 
 def _format_by_content(path: Path) -> str | None:
