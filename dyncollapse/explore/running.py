@@ -13,7 +13,7 @@ from dyncollapse.simulation.run import run
 from dyncollapse.sweeps.estimate import expected_seconds
 from dyncollapse.theory.limits import POPULATION_LOSSES
 
-# Seconds within which a flow is drawn without being asked for.
+# Seconds of processor time within which a flow is drawn without being asked for.
 AT_ONCE = 1.0
 # Seconds between two reports of progress on the page.
 REPORT_EVERY = 0.25
@@ -63,7 +63,7 @@ def record(
         name: "sgd", "flow" or "population".
         stopped: Whether to give up, asked after every step.
         report: Called every REPORT_EVERY seconds with the share that is done.
-        within: Seconds that it may take; None for as long as it needs.
+        within: Seconds of processor time that it may take; None for as long as it needs.
 
     Returns:
         The record.
@@ -74,15 +74,15 @@ def record(
         TrainingFailed: Where SGD diverges or a solver gives up.
     """
     alone = replace(configuration, dynamics=(name,))
-    started = reported = clock.monotonic()
+    started, reported = clock.thread_time(), clock.monotonic()
 
     def advance(_name: str, done: float, total: float) -> None:
         nonlocal reported
         if ENDED.is_set() or stopped():
             raise Stopped
-        now = clock.monotonic()
-        if within is not None and now - started > within:
+        if within is not None and clock.thread_time() - started > within:
             raise TooLong(0.0)
+        now = clock.monotonic()
         if now - reported > REPORT_EVERY:
             reported = now
             report(done / total)
