@@ -68,9 +68,14 @@ class View:
         return Outcome(self.simulation, self.trajectories)
 
     @cached_property
+    def report(self) -> dict[str, Any]:
+        """What run.json would hold."""
+        return report(self.outcome)
+
+    @property
     def prediction(self) -> dict[str, Any]:
         """What run.json says under "prediction": threshold, modes with rho, rest value and escape time, assumptions."""
-        found: dict[str, Any] = report(Outcome(self.simulation))["prediction"]
+        found: dict[str, Any] = self.report["prediction"]
         return found
 
     @cached_property

@@ -251,6 +251,7 @@ def _(chosen, controls, curves, mo, pictures, shown, strength, texts, view):
             pictures.image(
                 lambda ax: pictures.draw_phases(ax, phases, strength.value, chosen.value),
                 "Size of an augmented mode over augmentation variance and flow time",
+                right=0.92,
             ),
         )
     mo.Html(texts.side_by_side(_parts))

@@ -25,26 +25,26 @@ STYLES: dict[str, dict[str, Any]] = {
     "sgd": {"linestyle": "none", "marker": "o", "markersize": 2.6},
 }
 NAMES = {"closed form": "closed form", "population": "population flow", "flow": "flow on fixed batches", "sgd": "SGD"}
-SMALLEST = 1e-6  # of the largest value: what is drawn on a logarithmic axis
+SMALLEST = 1e-12  # of the largest value: what is drawn on a logarithmic axis
 # Matplotlib keeps its style in one place for all threads, and every open page has a thread.
 DRAWING = threading.Lock()
 
 
-def image(draw: Callable[[Axes], object], words: str, size: tuple[float, float] = (4.9, 3.4)) -> str:
+def image(draw: Callable[[Axes], object], words: str, right: float = 0.98) -> str:
     """Draw on new axes, and return the picture as HTML.
 
     Args:
         draw: Draws on the axes.
         words: What the picture shows, for readers who do not see it.
-        size: Width and height in inches.
+        right: Where the axes end, as a share of the width.
 
     Returns:
         An image with its data in it.
     """
 
     def drawn() -> Figure:
-        figure = Figure(figsize=size)
-        figure.subplots_adjust(0.14, 0.15, 0.98, 0.86)
+        figure = Figure(figsize=(4.9, 3.4))
+        figure.subplots_adjust(0.14, 0.15, right, 0.86)
         draw(figure.add_subplot())
         return figure
 
@@ -84,7 +84,7 @@ def draw_paths(ax: Axes, view: View, time: float) -> Axes:
     ax.axvline(time, color="0.6", linewidth=0.8)
     if largest > 0:
         lowest = min((float(path.values[0][path.values[0] > 0].min()) for path in view.paths.values()), default=1.0)
-        ax.set_ylim(max(SMALLEST * largest, lowest / 30), 2 * largest)
+        ax.set_ylim(max(SMALLEST * largest, lowest / 10), 2 * largest)
     _few_ticks(ax)
     ax.set(xlabel="flow time $t$ = learning rate x steps", ylabel="singular value $p$")
     _above(ax, handles)

@@ -6,7 +6,6 @@ from typing import Any
 
 from dyncollapse.explore.curves import View
 from dyncollapse.simulation.prediction import room, time_per_step
-from dyncollapse.simulation.report import report
 from dyncollapse.simulation.sentences import population_limit_sentence, threshold_sentence
 from dyncollapse.simulation.verdict import moment
 from dyncollapse.theory.limits import check_closed_form
@@ -50,7 +49,7 @@ def summary(view: View) -> list[str]:
         first, last = (moment(time, time_per_step(c)) for time in (min(times), max(times)))
         said.append(f"{len(times)} modes escape between {first} and {last}, in closed form.")
     if view.trajectories:
-        found = report(view.outcome)["verdict"]
+        found = view.report["verdict"]
         name = next(name for name in END_OF if name in view.trajectories)
         said.append(f"At the end of {END_OF[name]}: {found['sentence']}")
     return said
@@ -95,7 +94,7 @@ def _without_closed_form(loss: str) -> str:
 
 
 def _of_records(view: View) -> list[str]:
-    found = report(view.outcome)
+    found = view.report
     said = [threshold_sentence(found)]
     if "population" in view.trajectories:
         said.append(population_limit_sentence(found))

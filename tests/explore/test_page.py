@@ -154,6 +154,8 @@ def test_nothing_is_asked_elsewhere_and_the_end_does_not_wait_for_open_pages(pag
     asked = [one for one in shown.requests if not one.startswith("data:")]
     assert len(asked) > 10
     assert {urlsplit(one).netloc for one in asked} == {host}
+    shown.ask(f"{PRESS}('Run SGD')")
+    shown.wait("document.querySelector('.progress') !== null")  # and SGD is not waited for
     program.send_signal(signal.SIGINT)
     assert program.wait(30.0) == 0
     assert said().split() == ["Stopped."]
