@@ -94,7 +94,7 @@ def _(controls, depth, dim, group, lr, mo, slider, steps, training):
 
 
 @app.cell
-def _(controls, decay, depth, dim, extras, init, loss, lr, mo, sizes, steps, strength, training, views):
+def _(controls, decay, depth, dim, extras, init, loss, lr, mo, sizes, steps, strength, texts, training, views):
     problem = None
     try:
         configuration = controls.configuration_of(
@@ -106,7 +106,7 @@ def _(controls, decay, depth, dim, extras, init, loss, lr, mo, sizes, steps, str
         )
     except ValueError as error:
         problem = str(error)
-    mo.stop(problem is not None, mo.Html(f'<p id="problem">{problem}.</p>'))
+    mo.stop(problem is not None, mo.Html(texts.listed([f"{problem}."], "problem")))
     return (configuration,)
 
 
@@ -241,8 +241,8 @@ def _(chosen, controls, curves, mo, pictures, shown, strength, texts, view):
     phases = curves.phases(view)
     _command = controls.command(view.configuration, with_sgd="sgd" in shown.trajectories)
     _parts = [
-        '<p class="section">The command that computes this (a click selects it)</p>'
-        f'<p><code id="command">{_command}</code></p>'
+        '<p class="section">The command that computes this</p>'
+        f'<div class="codehilite"><pre><code id="command">{_command}</code></pre></div>'
         '<p class="section">What the closed forms leave out</p>' + texts.listed(texts.caveats(shown), "caveats")
     ]
     if phases is not None:

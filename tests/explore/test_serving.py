@@ -32,6 +32,7 @@ def test_a_bad_port_is_refused_in_one_line(port):
 
 
 def test_a_taken_port_is_refused_in_one_line():
+    pytest.importorskip("marimo")
     with open_port(None) as taken:
         port = taken.getsockname()[1]
         line = refused(explore("--port", str(port), "--no-browser"))
