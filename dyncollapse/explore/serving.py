@@ -95,9 +95,9 @@ def copy_page(path: Path) -> None:
         SettingError: For another ending, and where a file is there already.
         CannotWrite: Where a file cannot be written.
     """
-    style = path.with_suffix(".css")
     if path.suffix != ".py":
         raise SettingError(f"`copy` is {quoted(str(path))}; a notebook's name ends in .py")
+    style = path.with_suffix(".css")
     if taken := next((one for one in (path, style) if os.path.lexists(one)), None):
         raise SettingError(f"`copy` would replace {quoted(str(taken))}; name a new file")
     text = PAGE.read_text(encoding="utf-8").replace(f'"{PAGE.stem}.css"', json.dumps(style.name))

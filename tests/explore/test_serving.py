@@ -60,7 +60,8 @@ def test_a_copy_of_the_page_is_a_notebook_with_its_style(tmp_path, monkeypatch):
     assert 'css_file="mine.css"' in text
     assert text.replace("mine.css", "page.css") == PAGE.read_text()
     assert "mine.py" in refused(explore("--copy", "mine.py"))
-    assert ".py" in refused(explore("--copy", "mine.txt"))
+    for name in ("mine.txt", "", ".", "..", ".py", "mine.py/x"):
+        assert "--copy" in refused(explore("--copy", name))
     assert sorted(os.listdir()) == ["mine.css", "mine.py"]
 
 

@@ -1,11 +1,9 @@
 """The page of `dyncollapse explore`."""
 
-from pathlib import Path
-
 import click
 
 from dyncollapse.commands.help_pages import page
-from dyncollapse.commands.options import record_options
+from dyncollapse.commands.options import OUT, record_options
 from dyncollapse.explore.options import ExploreOptions
 
 explore = page(
@@ -21,12 +19,7 @@ explore = page(
     source is a notebook: --copy writes it to a file, which marimo edit FILE opens.
     """,
     record_options(ExploreOptions),
-    click.option(
-        "--copy",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="Write the page's notebook to a new file, and end.",
-    ),
+    click.option("--copy", type=OUT, metavar="FILE", help="Write the page's notebook to a new file, and end."),
     surplus="sliders on the page set what simulate takes as options",
     example="dyncollapse explore --port 8050",
     topics=("rho", "time", "views", "losses"),
