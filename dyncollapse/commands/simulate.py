@@ -28,9 +28,9 @@ from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.report import RECORD, recorded, save, was_killed
 from dyncollapse.simulation.representation import representation_dimensions
 from dyncollapse.simulation.run import run
+from dyncollapse.simulation.sentences import population_limit_sentence, threshold_sentence
 from dyncollapse.simulation.verdict import moment
 from dyncollapse.sweeps.estimate import expected_seconds
-from dyncollapse.theory.population import POPULATION_FACTOR
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -124,13 +124,9 @@ def print_outcome(outcome: Outcome, report: Mapping[str, Any], *, to_stderr: boo
                 f"{distance['at_end']:.2g} at the end."
             )
     if "population" in ends:
-        console.print(_population_limit(report), soft_wrap=True)
-    if count := report["prediction"]["at_threshold"]:
-        console.print(
-            f"Modes at the threshold: {count} of {outcome.simulation.task.dim} have rho = 1 up to round-off. They "
-            "decay to zero, but only as a power of time.",
-            soft_wrap=True,
-        )
+        console.print(population_limit_sentence(report), soft_wrap=True)
+    if said := threshold_sentence(report):
+        console.print(said, soft_wrap=True)
     if costs:
         console.print(_price(priced, report["config"]["ridge"]), soft_wrap=True)
     console.print(judged.sentence, style="bold", soft_wrap=True)
@@ -154,23 +150,6 @@ def _fates(judged: Verdict, step: float) -> list[str]:
         end = "" if escape is None else " for ever" if escape == "never" else f" until {escape}"
         cells.append(f"{one.fate}{end}" if one.fate.collapsed else "no")
     return cells
-
-
-def _population_limit(report: Mapping[str, Any]) -> str:
-    """One sentence on whether the population flow may be compared with dynamics on finite batches."""
-    name = next(name for name in ("sgd", "flow", "population") if name in report["dynamics"])
-    limit, batch_size = report["dynamics"][name]["population_limit"], report["config"]["batch_size"]
-    if limit is None:
-        return "Population limit: whether batches of N behave as it says is not known for this network."
-    needed, effective = limit["negatives_needed"], limit["effective_negatives"]
-    if needed == 0:
-        return "Population limit: equal to the expected flow at every N; only the noise of the batches differs."
-    least = "more than any" if needed is None else f"N >= {POPULATION_FACTOR * needed:.3g}"
-    counts = "" if effective is None else f", effectively {effective:.3g} negatives"
-    return (
-        f"Population limit at the end of {name}: {'valid' if limit['valid'] else 'not valid'} "
-        f"(it takes {least}; N = {batch_size}{counts})."
-    )
 
 
 def _column(values: list[float]) -> list[str]:
