@@ -1,0 +1,83 @@
+"""The results of a sweep as a page for a browser."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dyncollapse.runtime.command_line import shown
+from dyncollapse.runtime.page.record import Page, Picture, Table
+from dyncollapse.sweeps.grid import NOT_HASHED
+from dyncollapse.sweeps.schemas import Report
+from dyncollapse.sweeps.sweep import Sweep
+
+LISTED = 20  # failed points that the page names
+
+
+def sweep_page(
+    sweep: Sweep, reports: Mapping[str, Report] | None = None, pictures: Sequence[Picture] = (), reproduce: str = ""
+) -> Page:
+    """Put the results of a sweep on a page.
+
+    Args:
+        sweep: The sweep.
+        reports: Reports that `Sweep.reports` has read; by default they are read now.
+        pictures: Pictures of the results.
+        reproduce: The command line that runs the same points.
+
+    Returns:
+        In how many points dimensions collapsed and why, pictures, a row per point, failures, and the settings that all
+        points share.
+    """
+    reports = sweep.reports()[0] if reports is None else reports
+    table, points, failures = sweep.table(reports), list(sweep.points.values()), sweep.failures()
+    sizes = " x ".join(f"{len(values)} {name.replace('_', ' ')}" for name, values in sweep.axes.items())
+    first = vars(points[0])
+    shared = {name: first[name] for name in first if all(getattr(point, name) == first[name] for point in points)}
+    settings = {name: value for name, value in shared.items() if name not in NOT_HASHED}
+    versions = [report["config"]["versions"] for report in reports.values() if "versions" in report["config"]]
+    cautions = [f"Point {name} failed: {text}" for name, text in list(failures.items())[:LISTED]]
+    return Page(
+        command="sweep",
+        subject=f"{sweep.folder}: {len(points)} points, {sizes or 'one setting'}",
+        verdict=_verdict(table),
+        facts=[f"{len(table)} of {len(points)} points are finished."],
+        pictures=pictures,
+        tables=[_points(table, list(sweep.axes))] if table else [],
+        cautions=[*cautions, *([f"{len(failures) - LISTED} more points failed."] if len(failures) > LISTED else [])],
+        settings=settings | ({"versions": versions[0]} if versions else {}),
+        reproduce=reproduce,
+    )
+
+
+def _verdict(table: Sequence[Mapping[str, Any]]) -> str:
+    """One sentence on how many points have collapsed dimensions, and why."""
+    if not table:
+        return "No point is finished."
+    causes = Counter(row["mechanism"] for row in table if row["collapsed"])
+    if not causes:
+        return f"No dimension collapsed in any of {len(table)} points."
+    named = ", ".join(f"{cause} in {count}" for cause, count in causes.most_common())
+    return f"Dimensions collapsed in {causes.total()} of {len(table)} points: {named}."
+
+
+def _points(table: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> Table:
+    """A row per point: its settings on the axes, what collapsed, and how far SGD is from the flow."""
+    compared = any(row["sgd_vs_flow"] is not None for row in table)
+    rows = [
+        [
+            row["point"],
+            *(_short(row[name]) for name in axes),
+            row["collapsed"],
+            row["out_dim"] or row["dim"],
+            row["mechanism"],
+            *([row["sgd_vs_flow"]] if compared else []),
+        ]
+        for row in table
+    ]
+    words = [name.replace("_", " ") for name in axes]
+    columns = ["point", *words, "collapsed", "of", "mechanism", *(["SGD-flow"] if compared else [])]
+    return Table("Points", columns, rows)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else shown(value)
