@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dyncollapse.commands.console import open_console, open_table
+from dyncollapse.commands.console import filled_table, open_console
 from dyncollapse.commands.shared import bad_input, fail, one_form, say_saved, use_machine, warn
 from dyncollapse.dynamics.solver import FlowFailed
 from dyncollapse.dynamics.training import Diverged
@@ -95,12 +95,8 @@ def _run(simulation: Simulation, folder: Path) -> tuple[Outcome, dict[str, Any]]
 
 def print_outcome(outcome: Outcome, report: Mapping[str, Any], *, to_stderr: bool) -> None:
     """Print a row per dimension and the verdict; `report` is the content of run.json."""
-    columns, rows = dimension_table(outcome, report)
-    table = open_table(*columns)
-    for row in rows:
-        table.add_row(*row)
     console = open_console(to_stderr)
-    console.print(table)
+    console.print(filled_table(*dimension_table(outcome, report)))
     for text in remarks(outcome, report):
         console.print(text, soft_wrap=True)
     console.print(report["verdict"]["sentence"], style="bold", soft_wrap=True)

@@ -11,6 +11,7 @@ from dyncollapse.sweeps.schemas import Report
 from dyncollapse.sweeps.sweep import Sweep
 
 LISTED = 20  # failed points that the page names
+SHOWN = 8  # letters of a point's name, enough to find its folder
 
 
 def sweep_page(
@@ -65,7 +66,7 @@ def _points(table: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> Table:
     compared = any(row["sgd_vs_flow"] is not None for row in table)
     rows = [
         [
-            row["point"],
+            row["point"][:SHOWN],
             *(_short(row[name]) for name in axes),
             row["collapsed"],
             row["out_dim"] or row["dim"],
