@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 COLUMNS = ("dimension", "eigenvalue", "collapsed", "mechanism", "fate", "rho", "rho_error")
 
 
-def diagnosis_page(values: Mapping[str, Any], facts: Sequence[str] = (), reproduce: str = "") -> Page:
+def diagnosis_page(values: Mapping[str, Any], remarks: Sequence[str] = (), reproduce: str = "") -> Page:
     """Put a report on a page.
 
     Args:
         values: What diagnosis.json holds: `EmbeddingReport.as_values`, with the settings as "config" if there are any.
-        facts: Sentences below the verdict.
+        remarks: Sentences that explain the numbers.
         reproduce: The command line that gives the same report.
 
     Returns:
@@ -35,7 +35,7 @@ def diagnosis_page(values: Mapping[str, Any], facts: Sequence[str] = (), reprodu
             f"{values['space']}"
         ),
         verdict=values["verdict"]["sentence"],
-        facts=facts,
+        remarks=remarks,
         pictures=spectrum_pictures(values),
         tables=[fate_table(values), measure_table(values), _dimensions(values)],
         cautions=values["warnings"],

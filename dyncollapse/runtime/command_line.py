@@ -25,7 +25,13 @@ def command_line(command: str, *arguments: object, **settings: Any) -> str:
         "dyncollapse diagnose 'my z.npy' --positives a.npy --positives b.npy --svd"
     """
     words = [word for name, value in settings.items() for word in _words(name, value)]
-    return " ".join(["dyncollapse", command, *(shlex.quote(shown(value)) for value in arguments), *words])
+    return " ".join(["dyncollapse", command, *map(_argument, arguments), *words])
+
+
+def _argument(value: object) -> str:
+    """A word that is no option: a path that begins with a dash is named from the current folder."""
+    text = shown(value)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def _words(name: str, value: Any) -> list[str]:

@@ -73,13 +73,14 @@ def prediction_page(
         command="predict",
         subject=f"{options.data}: {images}" if opened is None else title(prediction, opened),
         verdict=verdict(found, options.views),
-        facts=[conclusion(prediction), *trained, *described],
+        facts=[*filter(None, (chance(found, options.views),)), conclusion(prediction), *described[:1], *trained],
         pictures=_pictures(prediction),
         tables=[
             Table("What each loss keeps", *loss_table(prediction, options)),
             Table("What each operation leaves", *operation_table(prediction.table, options.views)),
         ],
-        cautions=[*filter(None, (chance(found, options.views), skipped))],
+        cautions=[*filter(None, (skipped,))],
+        notes=described[1:],
         settings={**options.as_dict(), **({"versions": versions} if versions else {})},
         reproduce=command_line("predict", **chosen(options)),
     )

@@ -17,7 +17,7 @@ def title(prediction: Prediction, opened: Opened) -> str:
 
 
 def sentences(prediction: Prediction, opened: Opened, options: PredictOptions) -> list[str]:
-    """What was measured, and what is not predicted."""
+    """How views are drawn, what was measured, and what is not predicted."""
     found = prediction.found
     lines = [pipeline_in_words(opened.pairs.pipeline, options.views)]
     kind = "features" if prediction.image_shape is None else "pixels"

@@ -70,8 +70,9 @@ class Page:
         command: The command, as "simulate".
         subject: What the result is of: a file, images, the network.
         verdict: One sentence.
-        facts: Further sentences, below the verdict.
+        facts: Further short sentences, below the verdict.
         pictures: Pictures.
+        remarks: Sentences that explain the numbers.
         tables: Tables.
         cautions: Reasons to doubt the result, one sentence each.
         notes: What was left out or assumed, one sentence each.
@@ -86,6 +87,7 @@ class Page:
     verdict: str
     facts: Sequence[str] = ()
     pictures: Sequence[Picture] = ()
+    remarks: Sequence[str] = ()
     tables: Sequence[Table] = ()
     cautions: Sequence[str] = ()
     notes: Sequence[str] = ()
