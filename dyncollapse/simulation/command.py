@@ -22,8 +22,8 @@ def simulate_command(configuration: Configuration) -> str:
         One line.
 
     Examples:
-        >>> simulate_command(resolve({"dim": 8, "aug_strength": 1.5}))
-        'dyncollapse simulate --dim 8 --aug-strength 1.5'
+        >>> simulate_command(resolve({"depth": 2, "aug_strength": 0.3}))
+        'dyncollapse simulate --aug-strength 0.3 --depth 2'
     """
     return command_line("simulate", **necessary(configuration))
 
