@@ -8,8 +8,8 @@ from dyncollapse.diagnostics.verdict import Verdict
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import time_per_step
 from dyncollapse.simulation.representation import representation_dimensions
+from dyncollapse.simulation.sentences import population_limit_sentence, threshold_sentence
 from dyncollapse.simulation.verdict import moment
-from dyncollapse.theory.population import POPULATION_FACTOR
 
 
 def dimension_table(outcome: Outcome, report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -64,12 +64,9 @@ def remarks(outcome: Outcome, report: Mapping[str, Any]) -> list[str]:
                 f"{distance['at_end']:.2g} at the end."
             )
     if "population" in outcome.ends:
-        said.append(_population_limit(report))
-    if count := report["prediction"]["at_threshold"]:
-        said.append(
-            f"Modes at the threshold: {count} of {outcome.simulation.task.dim} have rho = 1 up to round-off. They "
-            "decay to zero, but only as a power of time."
-        )
+        said.append(population_limit_sentence(report))
+    if text := threshold_sentence(report):
+        said.append(text)
     priced = report["dynamics"][next(iter(outcome.ends))]
     if priced.get("probe_cost_by_mode"):
         said.append(_price(priced, report["config"]["ridge"]))
@@ -94,23 +91,6 @@ def _fates(judged: Verdict, step: float) -> list[str]:
         end = "" if escape is None else " for ever" if escape == "never" else f" until {escape}"
         cells.append(f"{one.fate}{end}" if one.fate.collapsed else "no")
     return cells
-
-
-def _population_limit(report: Mapping[str, Any]) -> str:
-    """One sentence on whether the population flow may be compared with dynamics on finite batches."""
-    name = next(name for name in ("sgd", "flow", "population") if name in report["dynamics"])
-    limit, batch_size = report["dynamics"][name]["population_limit"], report["config"]["batch_size"]
-    if limit is None:
-        return "Population limit: whether batches of N behave as it says is not known for this network."
-    needed, effective = limit["negatives_needed"], limit["effective_negatives"]
-    if needed == 0:
-        return "Population limit: equal to the expected flow at every N; only the noise of the batches differs."
-    least = "more than any" if needed is None else f"N >= {POPULATION_FACTOR * needed:.3g}"
-    counts = "" if effective is None else f", effectively {effective:.3g} negatives"
-    return (
-        f"Population limit at the end of {name}: {'valid' if limit['valid'] else 'not valid'} "
-        f"(it takes {least}; N = {batch_size}{counts})."
-    )
 
 
 def _column(values: list[float]) -> list[str]:

@@ -6,7 +6,7 @@ import shlex
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers.devtools import browser, tab
+from helpers.browser_tab import browser, tab
 from helpers.html import Page
 from helpers.programs import SMALL
 
