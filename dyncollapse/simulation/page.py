@@ -12,6 +12,8 @@ from dyncollapse.simulation.tables import dimension_table, remarks
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MOST_LINES = 64  # more paths than that are drawn as dots: as curves they would make up most of the page
+
 
 def simulation_page(outcome: Outcome, report: Mapping[str, Any]) -> Page:
     """Put a simulation on a page.
@@ -73,6 +75,8 @@ def _pictures(outcome: Outcome, report: Mapping[str, Any]) -> list[Picture]:
         from dyncollapse.simulation.pictures import plot_records
 
         plot_records(ax, outcome.trajectories)
+        for line in ax.lines if len(ax.lines) > MOST_LINES else ():
+            line.set_rasterized(True)
 
     def alignment(ax: "Axes") -> None:
         from dyncollapse.simulation.pictures import plot_layers
