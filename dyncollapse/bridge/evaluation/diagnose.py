@@ -103,11 +103,19 @@ class DiagnosedSpaces:
         return {"spaces": spaces, "layers": layers, "depth": depth, "assumptions": list(self.assumptions)}
 
     def remarks(self) -> list[str]:
-        """What collapsed means in each space, and how augmentation compares with data there."""
+        """Say what collapsed means in each space, and how augmentation compares with data there.
+
+        Returns:
+            Sentences, each of which begins with the name of its space.
+        """
         return [f"{space}: {text}" for space, report in self.reports.items() for text in sentences_of(report)]
 
     def to_html(self) -> str:
-        """Write the diagnosis as the page that `dyncollapse bridge diagnose` saves as report.html."""
+        """Write the diagnosis as the page that `dyncollapse bridge diagnose` saves as report.html.
+
+        Returns:
+            One self-contained page: what collapsed in each space, pictures, tables and cautions.
+        """
         return render(spaces_page(self.as_values(), self.remarks()))
 
 
