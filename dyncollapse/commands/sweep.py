@@ -12,7 +12,8 @@ import click
 from dyncollapse.commands.console import open_console, open_table
 from dyncollapse.commands.options import SINGLE
 from dyncollapse.commands.shared import bad_input, fail, note, one_form, say_saved, use_machine, warn
-from dyncollapse.commands.sweep_pictures import Layout, short, sweep_command
+from dyncollapse.commands.sweep_layout import Layout, short
+from dyncollapse.commands.sweep_pictures import panel_pictures, sweep_command
 from dyncollapse.runtime.canvas import save_pictures
 from dyncollapse.runtime.dispatch import Workers
 from dyncollapse.runtime.executors import dask_workers, local_workers, slurm_workers
@@ -137,13 +138,22 @@ def _gather(asked: Sweep, wanted: SweepPictureOptions) -> Gathered:
     except ValueError as error:
         problems.append(f"{', '.join(wanted.files)} could not be drawn ({error})")
     reports = everything.reports()[0]  # read once for pictures, page and table
-    layout, names, pictures = Layout.of(everything, reports), list[str](), list[Picture]()
+    layout = Layout.of(everything.points, everything.axes, reports)
+    names, pictures = list[str](), list[Picture]()
     if layout is not None and not problems:
         named = zip(wanted.files, wanted.plot, strict=True)
         drawing = {file: partial(layout.draw, kind) for file, kind in named}
         names, problems = save_pictures(everything.folder, drawing)
-        pictures = layout.pictures(wanted.plot)
-    page = render(sweep_page(everything, reports, pictures, sweep_command(everything)))
+        pictures = panel_pictures(layout, wanted.plot)
+    record = sweep_page(
+        everything.points,
+        reports,
+        everything.failures(),
+        folder=everything.folder,
+        pictures=pictures,
+        reproduce=sweep_command(everything),
+    )
+    page = render(record)
     unsaved = save_page(everything.folder / PAGE, page)
     table = asked.table({name: reports[name] for name in asked.points if name in reports})
     return Gathered(table, page, [*names, *([] if unsaved else [PAGE])], [*problems, *unsaved])

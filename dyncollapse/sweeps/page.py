@@ -2,26 +2,37 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dyncollapse.runtime.command_line import shown
 from dyncollapse.runtime.page.record import Page, Picture, Table
-from dyncollapse.sweeps.grid import NOT_HASHED
+from dyncollapse.simulation.configuration import Configuration
+from dyncollapse.sweeps.grid import NOT_HASHED, axes_of
 from dyncollapse.sweeps.schemas import Report
-from dyncollapse.sweeps.sweep import Sweep
+from dyncollapse.sweeps.tables import as_row
 
 LISTED = 20  # failed points that the page names
 SHOWN = 8  # letters of a point's name, enough to find its folder
 
 
 def sweep_page(
-    sweep: Sweep, reports: Mapping[str, Report] | None = None, pictures: Sequence[Picture] = (), reproduce: str = ""
+    points: Mapping[str, Configuration],
+    reports: Mapping[str, Report],
+    failures: Mapping[str, str] = MappingProxyType({}),
+    *,
+    folder: Path | None = None,
+    pictures: Sequence[Picture] = (),
+    reproduce: str = "",
 ) -> Page:
     """Put the results of a sweep on a page.
 
     Args:
-        sweep: The sweep.
-        reports: Reports that `Sweep.reports` has read; by default they are read now.
+        points: Settings by the name of the point, at least one.
+        reports: The content of run.json for each finished point.
+        failures: Why points failed, by name.
+        folder: Where the sweep is saved; None if it is not.
         pictures: Pictures of the results.
         reproduce: The command line that runs the same points.
 
@@ -29,21 +40,21 @@ def sweep_page(
         In how many points dimensions collapsed and why, pictures, a row per point, failures, and the settings that all
         points share.
     """
-    reports = sweep.reports()[0] if reports is None else reports
-    table, points, failures = sweep.table(reports), list(sweep.points.values()), sweep.failures()
-    sizes = " x ".join(f"{len(values)} {name.replace('_', ' ')}" for name, values in sweep.axes.items())
-    first = vars(points[0])
-    shared = {name: first[name] for name in first if all(getattr(point, name) == first[name] for point in points)}
+    table = [as_row(name, points[name], report) for name, report in reports.items()]
+    every, axes = list(points.values()), axes_of(list(points.values()))
+    sizes = " x ".join(f"{len(values)} {name.replace('_', ' ')}" for name, values in axes.items())
+    first = vars(every[0])
+    shared = {name: first[name] for name in first if all(getattr(point, name) == first[name] for point in every)}
     settings = {name: value for name, value in shared.items() if name not in NOT_HASHED}
     versions = [report["config"]["versions"] for report in reports.values() if "versions" in report["config"]]
     cautions = [f"Point {name} failed: {text}" for name, text in list(failures.items())[:LISTED]]
     return Page(
         command="sweep",
-        subject=f"{sweep.folder}: {len(points)} points, {sizes or 'one setting'}",
+        subject=f"{'' if folder is None else f'{folder}: '}{len(points)} points, {sizes or 'one setting'}",
         verdict=_verdict(table),
         facts=[f"{len(table)} of {len(points)} points are finished."],
         pictures=pictures,
-        tables=[_points(table, list(sweep.axes))] if table else [],
+        tables=[_points(table, list(axes))] if table else [],
         cautions=[*cautions, *([f"{len(failures) - LISTED} more points failed."] if len(failures) > LISTED else [])],
         settings=settings | ({"versions": versions[0]} if versions else {}),
         reproduce=reproduce,

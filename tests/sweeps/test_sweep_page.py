@@ -7,7 +7,8 @@ import pytest
 from helpers.html import Page as Read
 
 from dyncollapse import Sweep, Workers, expand_grid
-from dyncollapse.commands.sweep_pictures import Layout, sweep_command
+from dyncollapse.commands.sweep_layout import Layout
+from dyncollapse.commands.sweep_pictures import panel_pictures, sweep_command
 from dyncollapse.runtime.files import write_json
 from dyncollapse.runtime.page.render import render
 from dyncollapse.sweeps.page import LISTED, sweep_page
@@ -24,8 +25,12 @@ def sweep(tmp_path_factory):
     return made
 
 
+def page_of(sweep, reports=None):
+    return sweep_page(sweep.points, reports or sweep.reports()[0], sweep.failures(), folder=sweep.folder)
+
+
 def test_it_counts_points_and_causes(sweep):
-    page = sweep_page(sweep)
+    page = page_of(sweep)
     assert page.verdict.startswith("Dimensions collapsed in ")
     assert " of 4 points: " in page.verdict
     assert page.facts == ["4 of 4 points are finished."]
@@ -40,8 +45,8 @@ def test_it_counts_points_and_causes(sweep):
 def test_nothing_collapsed_and_nothing_finished_are_said(sweep, tmp_path):
     healthy = {name: report for name, report in sweep.reports()[0].items() if not report["verdict"]["collapsed"]}
     assert healthy
-    assert sweep_page(sweep, healthy).verdict == f"No dimension collapsed in any of {len(healthy)} points."
-    empty = sweep_page(Sweep(tmp_path, expand_grid({"seed": [0, 1]})))
+    assert page_of(sweep, healthy).verdict == f"No dimension collapsed in any of {len(healthy)} points."
+    empty = page_of(Sweep(tmp_path, expand_grid({"seed": [0, 1]})))
     assert (empty.verdict, empty.tables) == ("No point is finished.", [])
     assert Read(render(empty)).tags.count("h1") == 1
 
@@ -49,7 +54,7 @@ def test_nothing_collapsed_and_nothing_finished_are_said(sweep, tmp_path):
 def test_failures_are_cautions_and_only_text(tmp_path):
     many = Sweep(tmp_path, expand_grid({"seed": list(range(LISTED + 3))}))
     write_json(tmp_path / FAILURES, dict.fromkeys(many.points, EVIL))
-    page = sweep_page(many)
+    page = page_of(many)
     assert len(page.cautions) == LISTED + 1
     assert page.cautions[-1] == "3 more points failed."
     text = render(page)
@@ -58,15 +63,16 @@ def test_failures_are_cautions_and_only_text(tmp_path):
 
 
 def test_a_panel_has_a_picture_with_the_scale_of_all(sweep):
-    layout = Layout.of(sweep, sweep.reports()[0])
-    pictures = layout.pictures(("sweep", "spectrum"))
+    layout = Layout.of(sweep.points, sweep.axes, sweep.reports()[0])
+    pictures = panel_pictures(layout, ("sweep", "spectrum"))
     assert len(pictures) == 4
     assert all("Collapsed dimensions by" in one.description for one in pictures)
     assert len({one.draw().axes[0].get_ylim() for one in pictures}) == 1
 
 
 def test_a_single_setting_has_no_picture(tmp_path):
-    assert Layout.of(Sweep(tmp_path, expand_grid({"dim": 4})), {}) is None
+    one = Sweep(tmp_path, expand_grid({"dim": 4}))
+    assert Layout.of(one.points, one.axes, {}) is None
 
 
 def test_the_command_names_exactly_the_points(sweep):

@@ -37,7 +37,7 @@ def spaces_page(values: Mapping[str, Any], remarks: Sequence[str] = (), subject:
         ],
         cautions=[f"{space}: {text}" for space, one in spaces.items() for text in one["warnings"]],
         notes=[*notes, *(f"Assumed: {text}" for text in values["assumptions"])],
-        remedies=values.get("remedies") or _remedies(spaces),
+        remedies=values["remedies"] if "remedies" in values else _remedies(spaces),
         settings=values.get("config", {}),
         reproduce=reproduce,
     )

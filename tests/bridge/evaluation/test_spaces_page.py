@@ -36,8 +36,8 @@ def test_remedies_of_the_spaces_are_shown_once(diagnosed):
     values = diagnosed.as_values()
     for space in values["spaces"].values():
         space["remedies"] = [advice]
-    shown = spaces_page({**values, "remedies": []})
-    assert list(shown.remedies) == [advice]
+    assert list(spaces_page({name: values[name] for name in values if name != "remedies"}).remedies) == [advice]
+    assert list(spaces_page({**values, "remedies": []}).remedies) == []  # what both spaces together say counts
 
 
 def test_the_same_diagnosis_is_the_same_page(diagnosed):
