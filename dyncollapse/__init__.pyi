@@ -74,6 +74,7 @@ from .theory.equilibria import (
 )
 from .theory.imbalance import imbalance, imbalance_drift, isotropic_rest_layers
 from .theory.mode_forces import ModeForces, mode_forces
+from .theory.mode_paths import mode_paths
 from .theory.modes import generalised_modes, modes, relative_modes
 from .theory.population import (
     POPULATION_FACTOR,
@@ -191,6 +192,7 @@ __all__ = [
     "mode_dimensions",
     "mode_flow",
     "mode_forces",
+    "mode_paths",
     "mode_singular_values",
     "modes",
     "module_alignment",

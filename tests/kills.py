@@ -226,8 +226,8 @@ def look_after(case: Case, home: Path, expected: set[str]) -> str:
         return f"half-written: {error}"
     if lost := {name for name, value in before.items() if after.get(name) != value}:
         return f"lost: {lost}"
-    # A simulation that was killed after its results were saved lacks the picture, and says so by its end.
-    if missing := expected - names(out) - ({"spectrum.png"} if command is None else set()):
+    # A simulation that was killed after its results were saved lacks the picture and the page, and says so by its end.
+    if missing := expected - names(out) - ({"spectrum.png", "report.html"} if command is None else set()):
         return f"lost: {missing}"
     if command is not None and (left := [path.name for path in home.rglob(".*")]):
         return f"left: {left}"

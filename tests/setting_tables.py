@@ -8,6 +8,7 @@ from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.bridge.evaluation.probe_options import ProbeOptions
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.diagnostics.options import DiagnosisOptions
+from dyncollapse.explore.options import ExploreOptions
 from dyncollapse.runtime.records import Setting, settings_of
 from dyncollapse.runtime.settings import option, renamed
 from dyncollapse.simulation.configuration import Configuration
@@ -18,6 +19,7 @@ from dyncollapse.sweeps.picture_options import SweepPictureOptions
 RECORDS = {
     "simulate": Configuration,
     "pictures": PictureOptions,
+    "explore": ExploreOptions,
     "spectra": SweepPictureOptions,
     "workers": WorkerOptions,
     "pretrain": Recipe,

@@ -7,8 +7,13 @@ import dyncollapse
 
 PACKAGE = Path(dyncollapse.__file__).parent
 LINES, POSITIONAL = 50, 6
-# Others call these, with arguments in an order of theirs: pickles call a function of torch's, CVODE a preconditioner.
-CALLED_BY_OTHERS = {("formats/torch_names.py", "_tensor_of_bytes"), ("dynamics/_cvode.py", "precondition")}
+# Others call these, with arguments in an order of theirs: pickles call a function of torch's, CVODE a preconditioner,
+# marimo the cells of a notebook.
+CALLED_BY_OTHERS = {
+    ("formats/torch_names.py", "_tensor_of_bytes"),
+    ("dynamics/_cvode.py", "precondition"),
+    ("explore/page.py", "_"),
+}
 
 
 def functions(path):

@@ -21,6 +21,7 @@ from .prediction.directions import Directions, Measured, find_directions, measur
 from .prediction.fates import Fates
 from .prediction.options import PredictOptions
 from .prediction.outcome import Prediction
+from .prediction.page import prediction_html
 from .prediction.pictures import draw_prediction
 from .prediction.pipelines import Pipeline, ViewSettings, open_pipeline
 from .prediction.prediction import LinearEncoder, LossPrediction, predict_loss
@@ -109,6 +110,7 @@ __all__ = [
     "plot_relative_spectra",
     "predict",
     "predict_loss",
+    "prediction_html",
     "pretrain",
     "projected_pairs",
     "ranks_by_depth",

@@ -204,7 +204,7 @@ class Recipe:
         None,
         "Precision of the network; the loss is always computed in float32.",
         group="run",
-        unset="bfloat16 on GPUs and on processors that compute in it (AMX, AVX512_BF16), else float32",
+        unset="bfloat16 on GPUs and processors that compute in it (since Ampere; AMX, AVX512_BF16), else float32",
     )
     seed: Whole = setting(0, "Seed of weights, batches and views.", group="run", low=0, high=MOST_SEED)
     device: Text = setting(

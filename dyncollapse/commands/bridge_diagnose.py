@@ -15,6 +15,7 @@ from dyncollapse.bridge.evaluation.diagnose import DiagnosedSpaces, diagnose_spa
 from dyncollapse.bridge.evaluation.embed_options import EmbedOptions
 from dyncollapse.bridge.evaluation.load import LoadedEncoder
 from dyncollapse.bridge.evaluation.options import EncoderOptions
+from dyncollapse.bridge.evaluation.page import spaces_page
 from dyncollapse.bridge.evaluation.paper_tables import as_number
 from dyncollapse.bridge.spaces import SPACES
 from dyncollapse.bridge.training.run_folder import DIAGNOSIS
@@ -26,15 +27,17 @@ from dyncollapse.commands.bridge_encoder import (
 )
 from dyncollapse.commands.bridge_shared import refusals
 from dyncollapse.commands.console import open_console, open_table
-from dyncollapse.commands.shared import say_saved, warn
+from dyncollapse.commands.shared import one_form, say_saved, warn
 from dyncollapse.commands.spectrum_chart import spectrum_lines
 from dyncollapse.diagnostics import exports
 from dyncollapse.diagnostics.embeddings import check_loss
 from dyncollapse.diagnostics.options import DiagnosisOptions
 from dyncollapse.diagnostics.sentences import augmentation_sentence
 from dyncollapse.runtime.canvas import save_picture
+from dyncollapse.runtime.command_line import chosen, command_line
 from dyncollapse.runtime.files import partial_path, write_bytes, write_json
 from dyncollapse.runtime.folders import replaced_folder, whole_folder
+from dyncollapse.runtime.page.render import PAGE, render
 from dyncollapse.runtime.progress import progress_bars
 from dyncollapse.runtime.settings import renamed
 from dyncollapse.simulation.report import versions
@@ -53,16 +56,18 @@ def diagnose(
     keep_embeddings: bool,
     out: Path | None,
     as_json: bool,
+    as_html: bool,
 ) -> None:
     """Embed the images, diagnose both spaces, and print and save the reports."""
     diagnosis: DiagnosedSpaces | None = None
+    forms = one_form({"json": as_json, "html": as_html})
     with refusals():
         check_loss(comparison.loss, comparison.temperature, comparison.views, 1)  # before anything is read
         opened = open_encoder(options, wanted.split)
 
         def show() -> None:
             if diagnosis is not None:
-                print_spaces(diagnosis, opened.title, to_stderr=as_json)
+                print_spaces(diagnosis, opened.title, to_stderr=bool(forms))
 
         place = _place(opened.checkpoint, out)
         with saved_whole_or_not(show), place as (partial, folder), _emptied(partial / "embeddings") as temporary:
@@ -74,12 +79,17 @@ def diagnose(
                 "skipped": skipped,
                 **options.as_dict(),
             }
-            names = _save(diagnosis, opened.checkpoint, partial, config)
+            chosen_views = {name: value for name, value in chosen(comparison).items() if name in config}
+            given = {**chosen(options), **chosen(wanted), **chosen_views}
+            reproduce = command_line("bridge diagnose", **given)
+            names, page = _save(diagnosis, opened, partial, config, reproduce)
     if as_json:
         values = {"folder": str(folder), "matched": opened.checkpoint.matched, **diagnosis.as_values()}
         click.echo(json.dumps(values, allow_nan=False))
+    if as_html:
+        click.echo(page, nl=False)
     show()
-    say_saved(folder, names, to_stderr=as_json)
+    say_saved(folder, names, to_stderr=bool(forms))
 
 
 def _diagnose(
@@ -121,8 +131,11 @@ def _emptied(folder: Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _save(diagnosis: DiagnosedSpaces, checkpoint: LoadedEncoder, folder: Path, config: dict[str, Any]) -> list[str]:
-    """Write a folder per space, the picture and diagnosis.json; return the names of what was saved."""
+def _save(
+    diagnosis: DiagnosedSpaces, opened: Opened, folder: Path, config: dict[str, Any], reproduce: str
+) -> tuple[list[str], str]:
+    """Write a folder per space, the picture, the page and diagnosis.json; return their names, and the page."""
+    checkpoint = opened.checkpoint
 
     def draw() -> "Figure":
         # Here, not above: importing Matplotlib fails when the user's settings of it are broken.
@@ -135,15 +148,18 @@ def _save(diagnosis: DiagnosedSpaces, checkpoint: LoadedEncoder, folder: Path, c
     for space, report in diagnosis.reports.items():
         (folder / space).mkdir(exist_ok=True)
         of_space = {"file": f"{checkpoint.path} ({space})", "assumptions": list(diagnosis.assumptions), **config}
-        for name, content in exports.as_files(report, of_space, on_problem=warn).items():
+        for name, content in exports.as_files(report, of_space, reproduce=reproduce, on_problem=warn).items():
             write_bytes(folder / space / name, content)
     if problem := save_picture(folder / "spectra.png", draw):
         warn(problem)
     values = diagnosis.as_values() | {"config": config}
     write_json(folder / DIAGNOSIS, values)
+    page = render(spaces_page(values, diagnosis.remarks(), opened.title, reproduce))
+    write_bytes(folder / PAGE, page.encode())
     if checkpoint.run:
         write_json(checkpoint.run / DIAGNOSIS, values)
-    return [DIAGNOSIS, *([] if problem else ["spectra.png"]), *(f"{space}/" for space in diagnosis.reports)]
+    pictures = [] if problem else ["spectra.png"]
+    return [DIAGNOSIS, PAGE, *pictures, *(f"{space}/" for space in diagnosis.reports)], page
 
 
 def print_spaces(diagnosis: DiagnosedSpaces, title: str, *, to_stderr: bool) -> None:

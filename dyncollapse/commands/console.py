@@ -1,5 +1,6 @@
 """Tables and lines on the terminal; control codes in their text are shown and not obeyed."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -23,6 +24,14 @@ def open_table(*columns: str, left: int = 0) -> Table:
     table = _Table(box=None, header_style="bold", pad_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number < left else "right", no_wrap=True)
+    return table
+
+
+def filled_table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 0) -> Table:
+    """A table as by `open_table`, with rows."""
+    table = open_table(*columns, left=left)
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dyncollapse.commands.console import open_console, open_table
 from dyncollapse.commands.options import taken
-from dyncollapse.commands.shared import as_options, bad_input, fail, say_saved, warn
+from dyncollapse.commands.shared import as_options, bad_input, fail, one_form, say_saved, warn
 from dyncollapse.commands.spectrum_chart import spectrum_lines
 from dyncollapse.diagnostics import embeddings, exports
 from dyncollapse.diagnostics.options import DiagnosisOptions
@@ -20,6 +20,7 @@ from dyncollapse.diagnostics.readers import read_rows
 from dyncollapse.diagnostics.report import EmbeddingReport
 from dyncollapse.diagnostics.sentences import augmentation_sentence, threshold_sentence
 from dyncollapse.formats.mapped import unchanged
+from dyncollapse.runtime.command_line import chosen, command_line
 from dyncollapse.runtime.files import CannotWrite, printable, unmarked, write_bytes
 from dyncollapse.runtime.folders import whole_folder
 from dyncollapse.runtime.progress import progress_bars
@@ -64,6 +65,18 @@ class Request:
             "versions": versions(),
         }
 
+    def as_command(self) -> str:
+        """The command line that makes the same report."""
+        return command_line(
+            "diagnose",
+            self.file,
+            positives=list(self.positives),
+            inputs=self.inputs,
+            input_positives=self.input_positives,
+            key=self.key,
+            **chosen(self.options),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -86,9 +99,8 @@ class Diagnosis:
 
 def diagnose(*, out: Path | None, as_json: bool, as_csv: bool, as_html: bool, **given: Any) -> None:
     """Diagnose the embeddings of a file, and print or save the report."""
-    forms = [form for form, wanted in (("json", as_json), ("csv", as_csv), ("html", as_html)) if wanted]
-    if len(forms) > 1:
-        fail(2, f"--{' and --'.join(forms)} cannot share stdout; choose one, or save all of them with --out")
+    wanted = {"json": as_json, "csv": as_csv, "html": as_html}
+    forms = one_form(wanted, ", or save all of them with --out")
     request = _requested(given)
     diagnosis, unsaved = _diagnose(request, out, forms)
     for form in forms:
@@ -180,7 +192,13 @@ def _examine(request: Request, rows: Rows, forms: Sequence[str]) -> Diagnosis:
         )
     problems = list[str]()
     # Without a form, `as_files` would make all of them.
-    contents = exports.as_files(report, request.as_config(), *forms, on_problem=problems.append) if forms else {}
+    contents = (
+        exports.as_files(
+            report, request.as_config(), *forms, reproduce=request.as_command(), on_problem=problems.append
+        )
+        if forms
+        else {}
+    )
     return Diagnosis(report, contents, problems)
 
 

@@ -5,6 +5,7 @@ import click
 from dyncollapse.commands.bridge import bridge
 from dyncollapse.commands.pages.collect import collect
 from dyncollapse.commands.pages.diagnose import diagnose
+from dyncollapse.commands.pages.explore import explore
 from dyncollapse.commands.pages.help import help_
 from dyncollapse.commands.pages.predict import predict
 from dyncollapse.commands.pages.simulate import simulate
@@ -24,5 +25,5 @@ def main() -> None:
     """Which dimensions of a contrastive embedding collapse, and why?"""
 
 
-for command in (simulate, verify, diagnose, predict, sweep, collect, bridge, help_):
+for command in (simulate, explore, verify, diagnose, predict, sweep, collect, bridge, help_):
     main.add_command(command)

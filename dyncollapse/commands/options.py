@@ -33,6 +33,10 @@ OUT = _Target(path_type=Path)
 AS_JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout; all else goes to stderr."
 )
+# Every command whose result is a page has this option; the folder of a result holds the page in any case.
+AS_HTML = click.option(
+    "--html", "as_html", is_flag=True, help="Print the result as one web page on stdout; all else goes to stderr."
+)
 
 
 def _names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import get_terminal_size
@@ -188,6 +188,22 @@ def as_options(error: ValueError) -> str:
 def _spelled(parameter: click.Parameter) -> str:
     """The longest name of an option, or the name of an argument as the help shows it."""
     return max(parameter.opts, key=len) if isinstance(parameter, click.Option) else parameter.human_readable_name
+
+
+def one_form(wanted: Mapping[str, bool], advice: str = ": the folder has both") -> list[str]:
+    """The form of the result that goes to stdout, if any; refuses several.
+
+    Args:
+        wanted: Whether each form was asked for, by the name of its option without dashes.
+        advice: How to have several: the end of the message.
+
+    Returns:
+        At most one name.
+    """
+    forms = [form for form, asked in wanted.items() if asked]
+    if len(forms) > 1:
+        fail(2, f"--{' and --'.join(forms)} cannot share stdout; choose one{advice}")
+    return forms
 
 
 @contextmanager

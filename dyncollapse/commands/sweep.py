@@ -5,34 +5,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import click
 
 from dyncollapse.commands.console import open_console, open_table
 from dyncollapse.commands.options import SINGLE
-from dyncollapse.commands.shared import bad_input, fail, note, say, say_saved, use_machine, warn
+from dyncollapse.commands.shared import bad_input, fail, note, one_form, say, say_saved, use_machine, warn
+from dyncollapse.commands.sweep_layout import Layout, short
+from dyncollapse.commands.sweep_pictures import panel_pictures, sweep_command
 from dyncollapse.runtime.canvas import save_pictures
 from dyncollapse.runtime.dispatch import Workers
 from dyncollapse.runtime.executors import dask_workers, local_workers, slurm_workers
 from dyncollapse.runtime.files import printable
 from dyncollapse.runtime.folders import DISK
+from dyncollapse.runtime.page.record import Picture
+from dyncollapse.runtime.page.render import PAGE, render, save_page
 from dyncollapse.runtime.progress import duration, progress_line
 from dyncollapse.runtime.settings import option
+from dyncollapse.simulation.command import as_options
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.sweeps.estimate import Estimate, estimate
-from dyncollapse.sweeps.grid import as_options, expand_grid, parse_grid, shown
+from dyncollapse.sweeps.grid import expand_grid, parse_grid
 from dyncollapse.sweeps.options import WorkerOptions
-from dyncollapse.sweeps.picture_options import SweepPictureOptions, SweepPlot
-from dyncollapse.sweeps.schemas import Report
+from dyncollapse.sweeps.page import sweep_page
+from dyncollapse.sweeps.picture_options import SweepPictureOptions
 from dyncollapse.sweeps.sweep import Sweep
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 SHOWN = 8  # letters of a point's name in the table, enough to find its folder
-# Rows of a table that a person reads, and panels that fit on a page: 3 rows of 4.
-ROWS, PANELS = 60, 12
+ROWS = 60  # of a table that a person reads
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,15 @@ class Plan:
     estimate: Estimate
 
 
+class Gathered(NamedTuple):
+    """The table of a grid, the page, the names of the files beside the points, and a line on each that failed."""
+
+    table: list[dict[str, Any]]
+    page: str
+    saved: list[str]
+    problems: list[str]
+
+
 def sweep(
     *,
     out: Path,
@@ -53,9 +63,13 @@ def sweep(
     pictures: SweepPictureOptions,
     dry_run: bool,
     as_json: bool,
+    as_html: bool,
     **settings: Any,
 ) -> None:
     """Run a grid of simulations, or print its plan."""
+    forms = one_form({"json": as_json, "html": as_html})
+    if dry_run and as_html:
+        fail(2, "--html prints results, and --dry-run has none; leave one out")
     with bad_input():
         asked = Sweep(out, _grid(settings))
         threads = max(point.threads or 1 for point in asked.points.values())  # the same for all points, see SINGLE
@@ -70,7 +84,7 @@ def sweep(
             click.echo(json.dumps(_as_values(plan) | {"workers": chosen.count, **plan.estimate._asdict()}))
         print_plan(plan, to_stderr=as_json)
     else:
-        _run(asked, chosen, where.pack, pictures, as_json=as_json)
+        _run(asked, chosen, where.pack, pictures, forms)
 
 
 def _grid(settings: Mapping[str, Any]) -> list[Configuration]:
@@ -89,77 +103,60 @@ def _workers(where: WorkerOptions, threads: int, logs: Path) -> Workers:
     return local_workers(where.workers, threads)
 
 
-def _run(asked: Sweep, workers: Workers, most_runs: int | None, wanted: SweepPictureOptions, *, as_json: bool) -> None:
+def _run(asked: Sweep, workers: Workers, most_runs: int | None, wanted: SweepPictureOptions, forms: list[str]) -> None:
     """Run the unfinished points; print, draw and save the results of all."""
     try:
         with bad_input(), progress_line() as progress:
             failures = asked.run(workers, most_runs=most_runs, progress=progress, tell=note)
-        table, pictures, problems = _gather(asked, wanted)
+        gathered = _gather(asked, wanted)
     except KeyboardInterrupt:
         done = len(asked.reports()[0])
         fail(130, f"Interrupted. {done} of {len(asked.points)} points are done; the same command continues.")
     except OSError as error:
         reason = f"{error.filename or asked.folder} cannot be written ({error.strerror})"
         fail(1 if error.errno in DISK else 2, f"{reason}; make room or access, and give the same command again")
-    if as_json:
+    if forms == ["json"]:
         lost = [{"point": n, "failure": text, "config": asked.points[n].as_dict()} for n, text in failures.items()]
-        values = {"folder": str(asked.folder), "points": len(asked.points), "table": table, "failures": lost}
+        values = {"folder": str(asked.folder), "points": len(asked.points), "table": gathered.table, "failures": lost}
         click.echo(json.dumps(values))
-    print_sweep(asked, table, to_stderr=as_json)
-    say_saved(asked.folder, ("points/", "sweep.json", *pictures), to_stderr=as_json)
+    if forms == ["html"]:
+        click.echo(gathered.page, nl=False)
+    print_sweep(asked, gathered.table, to_stderr=bool(forms))
+    say_saved(asked.folder, ("points/", "sweep.json", *gathered.saved), to_stderr=bool(forms))
     print_failures(asked, failures)
-    for problem in problems:
+    for problem in gathered.problems:
         warn(problem)
     if failures:
         fail(1, f"{len(failures)} of {len(asked.points)} points failed; the same command tries them again")
 
 
-def _gather(asked: Sweep, wanted: SweepPictureOptions) -> tuple[list[dict[str, Any]], list[str], list[str]]:
-    """The table of this grid, the names of the pictures of the whole folder, and a line on each that failed."""
+def _gather(asked: Sweep, wanted: SweepPictureOptions) -> Gathered:
+    """Put together the results of this grid, and draw and save the pictures and the page of the whole folder."""
+    everything, problems = asked, list[str]()
     try:
         everything = Sweep.open(asked.folder)
     except ValueError as error:
-        return asked.table(), [], [f"{', '.join(wanted.files)} could not be drawn ({error})"]
-    reports = everything.reports()[0]  # read once for picture and table
-    pictures, problems = _save_pictures(everything, reports, wanted)
-    return asked.table({name: reports[name] for name in asked.points if name in reports}), pictures, problems
-
-
-def _save_pictures(
-    everything: Sweep, reports: Mapping[str, Report], wanted: SweepPictureOptions
-) -> tuple[list[str], list[str]]:
-    """Draw final singular values; what they are drawn over, or in lines by, is the numeric axis with most values.
-
-    Each combination of the other axes has a panel; the first PANELS are drawn. Returns the names of what was drawn,
-    and a line on each picture that was not.
-    """
-    axes = everything.axes
-    numeric = [name for name, values in axes.items() if all(isinstance(value, int | float) for value in values)]
-    numeric = [name for name in numeric if name != "seed"] or numeric
-    if not numeric or not reports:
-        return [], []
-    over = max(numeric, key=lambda name: len(axes[name]))
-    others = [name for name in axes if name != over]
-    panels: dict[tuple[Any, ...], list[tuple[float, Report]]] = {}
-    for name, report in reports.items():
-        point = everything.points[name]
-        panels.setdefault(tuple(getattr(point, other) for other in others), []).append((getattr(point, over), report))
-    left_out = f" (first {PANELS} of {len(panels)} panels)" if len(panels) > PANELS else ""
-
-    def draw(kind: SweepPlot) -> "Figure":
-        # Here, not above: importing Matplotlib fails when the user's settings of it are broken.
-        from dyncollapse.commands.pictures import Panel, draw_spectra, draw_sweep
-
-        drawn = [
-            Panel(", ".join(f"{option(n)[2:]} {_short(v)}" for n, v in zip(others, values, strict=True)), points)
-            for values, points in list(panels.items())[:PANELS]
-        ]
-        if kind == "spectrum":
-            return draw_spectra(drawn, option(over)[2:], left_out)
-        return draw_sweep(drawn, over, option(over)[2:] + left_out)
-
-    named = zip(wanted.files, wanted.plot, strict=True)
-    return save_pictures(everything.folder, {file: partial(draw, kind) for file, kind in named})
+        problems.append(f"{', '.join(wanted.files)} could not be drawn ({error})")
+    reports = everything.reports()[0]  # read once for pictures, page and table
+    layout = Layout.of(everything.points, everything.axes, reports)
+    names, pictures = list[str](), list[Picture]()
+    if layout is not None and not problems:
+        named = zip(wanted.files, wanted.plot, strict=True)
+        drawing = {file: partial(layout.draw, kind) for file, kind in named}
+        names, problems = save_pictures(everything.folder, drawing)
+        pictures = panel_pictures(layout, wanted.plot)
+    record = sweep_page(
+        everything.points,
+        reports,
+        everything.failures(),
+        folder=everything.folder,
+        pictures=pictures,
+        reproduce=sweep_command(everything),
+    )
+    page = render(record)
+    unsaved = save_page(everything.folder / PAGE, page)
+    table = asked.table({name: reports[name] for name in asked.points if name in reports})
+    return Gathered(table, page, [*names, *([] if unsaved else [PAGE])], [*problems, *unsaved])
 
 
 def print_sweep(asked: Sweep, table: Sequence[Mapping[str, Any]], *, to_stderr: bool) -> None:
@@ -169,7 +166,7 @@ def print_sweep(asked: Sweep, table: Sequence[Mapping[str, Any]], *, to_stderr: 
     words = (name.replace("_", " ") for name in axes)
     rows = open_table("point", *words, "collapsed", "mechanism", *(["SGD-flow"] if compared else []))
     for row in table[:ROWS]:
-        cells = [row["point"][:SHOWN], *(_short(row[name]) for name in axes)]
+        cells = [row["point"][:SHOWN], *(short(row[name]) for name in axes)]
         cells += [f"{row['collapsed']} of {row['out_dim'] or row['dim']}", row["mechanism"]]
         distance = row["sgd_vs_flow"]
         rows.add_row(*cells, *(["-" if distance is None else f"{distance:.2g}"] if compared else []))
@@ -179,11 +176,6 @@ def print_sweep(asked: Sweep, table: Sequence[Mapping[str, Any]], *, to_stderr: 
         folder = printable(str(asked.folder))
         console.print(f"... and {len(table) - ROWS} more: dyncollapse collect {folder}", soft_wrap=True)
     console.print(f"{len(table)} of {len(asked.points)} points are finished.")
-
-
-def _short(value: Any) -> str:
-    """A setting's value, short enough for a cell or a title."""
-    return f"{value:.6g}" if isinstance(value, float) else shown(value)
 
 
 def print_failures(asked: Sweep, failures: Mapping[str, str]) -> None:

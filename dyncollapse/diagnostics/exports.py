@@ -3,19 +3,18 @@
 import csv
 import io
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from dyncollapse.diagnostics.page import COLUMNS, diagnosis_page
 from dyncollapse.diagnostics.report import EmbeddingReport
-from dyncollapse.diagnostics.sentences import FATE_MEANINGS, augmentation_sentence, threshold_sentence
-from dyncollapse.runtime.canvas import drawn_once
-from dyncollapse.runtime.files import first_line, printable
-from dyncollapse.runtime.settings import renamed
+from dyncollapse.diagnostics.sentences import sentences_of
+from dyncollapse.runtime.canvas import picture
+from dyncollapse.runtime.files import first_line
+from dyncollapse.runtime.page.render import PAGE, render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,11 +22,10 @@ if TYPE_CHECKING:
 FILES = {
     "json": "diagnosis.json",
     "csv": "spectrum.csv",
-    "html": "report.html",
+    "html": PAGE,
     "png": "spectrum.png",
     "npz": "covariances.npz",
 }
-COLUMNS = ("dimension", "eigenvalue", "collapsed", "mechanism", "fate", "rho", "rho_error")
 
 
 def draw(report: EmbeddingReport) -> "Figure":
@@ -46,20 +44,16 @@ def draw(report: EmbeddingReport) -> "Figure":
     return figure
 
 
-def _pictures(report: EmbeddingReport) -> Callable[[str], bytes]:
-    """Return what makes PNG and SVG files of the figure of `draw`; the same report has the same bytes."""
-    return drawn_once(lambda: draw(report), {"svg.fonttype": "path", "svg.hashsalt": "dyncollapse"})
-
-
 def as_png(report: EmbeddingReport) -> bytes:
     """Return the figure of `draw` as a PNG file."""
-    return _pictures(report)("png")
+    return picture(lambda: draw(report))
 
 
 def as_files(
     report: EmbeddingReport,
     config: Mapping[str, Any],
     *forms: str,
+    reproduce: str = "",
     on_problem: Callable[[str], object] = lambda _text: None,
 ) -> dict[str, bytes]:
     """Return the contents of the files of a report.
@@ -68,16 +62,16 @@ def as_files(
         report: The report.
         config: The settings that it was made with.
         *forms: Keys of FILES: the files to make; none for all of them.
+        reproduce: The command line that gives the same report.
         on_problem: Called with one line if the picture cannot be drawn; it is then left out.
 
     Returns:
         Contents by file name.
     """
-    pictures = _pictures(report)
 
     def try_png() -> bytes | None:
         try:
-            return pictures("png")
+            return as_png(report)
         except Exception as error:  # Matplotlib and its backends raise any error
             on_problem(f"{FILES['png']} could not be drawn ({first_line(error)})")
             return None
@@ -85,7 +79,7 @@ def as_files(
     makers: dict[str, Callable[[], bytes | None]] = {
         "json": lambda: as_json(report, config).encode(),
         "csv": lambda: as_csv(report).encode(),
-        "html": lambda: _page(report, config, pictures).encode(),
+        "html": lambda: as_html(report, config, reproduce).encode(),
         "png": try_png,
         "npz": lambda: as_npz(report),
     }
@@ -127,79 +121,15 @@ def as_csv(report: EmbeddingReport) -> str:
     return text.getvalue()
 
 
-def as_html(report: EmbeddingReport, config: Mapping[str, Any]) -> str:
+def as_html(report: EmbeddingReport, config: Mapping[str, Any] = MappingProxyType({}), reproduce: str = "") -> str:
     """Return one self-contained page: verdict, pictures, measures with their definitions, warnings and settings.
 
-    It is ASCII, so it is the same in every encoding. Its template, `report.html.jinja`, escapes every text, so that a
-    name can control neither a browser nor a terminal.
+    Args:
+        report: The report.
+        config: The settings that it was made with; "file" names the embeddings.
+        reproduce: The command line that gives the same report.
+
+    Returns:
+        HTML in ASCII.
     """
-    return _page(report, config, _pictures(report))
-
-
-def _page(report: EmbeddingReport, config: Mapping[str, Any], pictures: Callable[[str], bytes]) -> str:
-    settings = {**report.conventions, **config}
-    svg, problem = _as_svg(pictures)
-    page = _template().render(
-        report=report,
-        name=str(config.get("file", "embeddings")),
-        sentence=renamed(report.verdict.sentence, str),
-        fates=Counter(report.verdict.fates),
-        meanings=FATE_MEANINGS,
-        sentences=[threshold_sentence(report), *([] if report.ratios is None else [augmentation_sentence(report)])],
-        svg=svg,
-        problem=problem,
-        assumptions=config.get("assumptions", ()),
-        settings={name: settings[name] for name in settings if name not in {*report.measures, "assumptions"}},
-        columns=COLUMNS,
-        rows=report.rows(),
-    )
-    return page.encode("ascii", "xmlcharrefreplace").decode()
-
-
-@cache
-def _template() -> Template:
-    pages = Environment(
-        loader=PackageLoader("dyncollapse", "diagnostics"),
-        autoescape=True,
-        finalize=_shown,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    pages.filters |= {"number": _number, "interval": _range, "setting": _setting}
-    return pages.get_template("report.html.jinja")
-
-
-def _shown(value: object) -> object:
-    """Return a value as one line of text, which Jinja then escapes; the picture, which is HTML, stays as it is."""
-    if hasattr(value, "__html__"):
-        return value
-    return "" if value is None else printable(str(value))
-
-
-def _as_svg(pictures: Callable[[str], bytes]) -> tuple[str, str]:
-    """Return the figure as an element of the page, and the reason if it cannot be drawn."""
-    try:
-        svg = pictures("svg").decode()
-    except Exception as error:  # Matplotlib and its backends raise any error
-        return "", first_line(error)
-    return svg[svg.index("<svg") :], ""
-
-
-def _number(value: float | None) -> str:
-    return "not defined" if value is None else f"{value:.4g}"
-
-
-def _setting(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {part}" for name, part in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "-" if value is None else str(value)
-
-
-def _range(bar: tuple[float, float] | None) -> str:
-    return "" if bar is None else f"{bar[0]:.4g} to {bar[1]:.4g}"
+    return render(diagnosis_page(report.as_values() | {"config": config}, sentences_of(report), reproduce))

@@ -20,12 +20,15 @@ from dyncollapse.diagnostics.intervals import (
     collapsed_interval,
     measures_with_intervals,
 )
+from dyncollapse.diagnostics.page import diagnosis_page
 from dyncollapse.diagnostics.ratios import Crossed, cross_validated_ratios, generalised, ratio_along, ratio_error
+from dyncollapse.diagnostics.sentences import sentences_of
 from dyncollapse.diagnostics.shared_signal import SharedSignal
 from dyncollapse.diagnostics.spectrum_verdict import NO_VIEWS, collapse_level, judge_spectrum
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate, Verdict
 from dyncollapse.model.covariance import ContrastiveCovariance
 from dyncollapse.runtime.extras import as_frame
+from dyncollapse.runtime.page.render import render
 from dyncollapse.runtime.settings import renamed
 
 if TYPE_CHECKING:
@@ -171,6 +174,14 @@ class EmbeddingReport:
             ValueError: If pandas is not installed; the extra `dyncollapse[tables]` installs it.
         """
         return as_frame(self.rows())
+
+    def to_html(self) -> str:
+        """Write the report as the page that `dyncollapse diagnose` saves as report.html.
+
+        Returns:
+            One self-contained page: verdict, pictures, tables, cautions and conventions.
+        """
+        return render(diagnosis_page(self.as_values(), sentences_of(self)))
 
 
 def examine(evidence: Evidence) -> EmbeddingReport:

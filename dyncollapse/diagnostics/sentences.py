@@ -1,8 +1,14 @@
 """Sentences about a report, for the terminal and the page."""
 
-from dyncollapse.diagnostics.report import EmbeddingReport
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from dyncollapse.diagnostics.intervals import Interval
 from dyncollapse.diagnostics.shared_signal import SharedSignal
-from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate
+from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate, Verdict
+from dyncollapse.model.covariance import ContrastiveCovariance
 
 # One sentence per fate, true of every convention of views; docs/explanation/diagnostics.md has the same.
 FATE_MEANINGS = {
@@ -18,7 +24,45 @@ FATE_MEANINGS = {
 }
 
 
-def augmentation_sentence(report: EmbeddingReport) -> str:
+@runtime_checkable
+class Described(Protocol):
+    """What the sentences need of an `EmbeddingReport`, which itself uses them."""
+
+    @property
+    def conventions(self) -> Mapping[str, Any]: ...  # noqa: D102
+    @property
+    def intervals(self) -> Mapping[str, Interval]: ...  # noqa: D102
+    @property
+    def verdict(self) -> Verdict: ...  # noqa: D102
+    @property
+    def noise_floor(self) -> float: ...  # noqa: D102
+    @property
+    def relative_level(self) -> float: ...  # noqa: D102
+    @property
+    def ratios(self) -> Tensor | None: ...  # noqa: D102
+    @property
+    def signal(self) -> SharedSignal | None: ...  # noqa: D102
+    @property
+    def augmentation_share(self) -> float | None: ...  # noqa: D102
+    @property
+    def pairs(self) -> ContrastiveCovariance | None: ...  # noqa: D102
+    @property
+    def input_pairs(self) -> ContrastiveCovariance | None: ...  # noqa: D102
+
+
+def sentences_of(report: Described) -> list[str]:
+    """Say what collapsed means in a report, and how augmentation compares with data.
+
+    Args:
+        report: The report.
+
+    Returns:
+        One or two paragraphs.
+    """
+    return [threshold_sentence(report), *([] if report.ratios is None else [augmentation_sentence(report)])]
+
+
+def augmentation_sentence(report: Described) -> str:
     """Say how augmentation compares with data.
 
     Args:
@@ -76,7 +120,7 @@ def signal_sentence(signal: SharedSignal) -> str:
     return f"{text}."
 
 
-def threshold_sentence(report: EmbeddingReport) -> str:
+def threshold_sentence(report: Described) -> str:
     """Say what collapsed means in this report, which of two levels that is, and how certain the count is.
 
     Args:

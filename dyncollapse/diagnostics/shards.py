@@ -92,7 +92,7 @@ def diagnose_shards(
     options = replace(options, sample=min(sample, max(2, total)))
     parts = _parts(shards, total)
     merged: Monitor | None = None
-    for monitor in _in_order(parts, partial(_summed, options=options), workers, total, progress):
+    for monitor in _in_order(parts, partial(sum_part, options=options), workers, total, progress):
         if merged is None:
             merged = monitor
         else:
@@ -150,7 +150,7 @@ def _rows(part: Sequence[Shard]) -> int:
     return sum(shard.rows for shard in part)
 
 
-def _summed(part: list[Shard], options: DiagnosisOptions) -> Monitor | str:
+def sum_part(part: list[Shard], options: DiagnosisOptions) -> Monitor | str:
     """Sum the shards of a part; a text says why one of them cannot be."""
     monitor = Monitor(
         views=options.views, space=options.space, fast=options.fast, sample=options.sample, seed=options.seed

@@ -36,6 +36,12 @@ def rest_of(c: Configuration, task: GaussianTask) -> ByolRest | None:
     return byol_rest(task.to(torch.float64), c.weight_decay, predictor_rate=rate, depth=c.depth)
 
 
+def distilled_scale(c: Configuration) -> float:
+    """Singular value at rest of a mode without augmentation and weight decay, under byol and simsiam."""
+    rate = 1.0 if c.predictor_rate is None else c.predictor_rate
+    return rate ** (-c.depth / 2)
+
+
 def judge_distilled(
     c: Configuration, end: Dimensions, rest: ByolRest | None, time: float, room: int, outputs: int
 ) -> Verdict:
@@ -60,8 +66,7 @@ def judge_distilled(
     Returns:
         The verdict. The times of waiting modes hold for SimSiam without weight decay; others are not known.
     """
-    rate = 1.0 if c.predictor_rate is None else c.predictor_rate
-    sigma, threshold = measured_values(end, rate ** (-c.depth / 2))
+    sigma, threshold = measured_values(end, distilled_scale(c))
     k, alive = len(sigma), sigma > threshold
     if rest is None:
         fates = [Fate.ALIVE if one else Fate.UNEXPLAINED for one in alive.tolist()]

@@ -9,10 +9,12 @@ from dyncollapse.diagnostics.verdict import Verdict
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.runtime.extras import as_frame, need
 from dyncollapse.runtime.folders import claimed_folder
+from dyncollapse.runtime.page.render import render
 from dyncollapse.runtime.process import check_device, cores
 from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.outcome import Outcome
+from dyncollapse.simulation.page import simulation_page
 from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.report import report, save
 from dyncollapse.simulation.run import run
@@ -179,6 +181,14 @@ class SimulationResult:
                 f"layer is {layer}, and the network has {len(weights)}; an alignment is of layer k and k + 1"
             )
         return plot_layers(_axes(ax), weights, layer)
+
+    def to_html(self) -> str:
+        """Write the result as the page that `dyncollapse simulate` saves as report.html.
+
+        Returns:
+            One self-contained page: verdict, pictures, tables, cautions and settings.
+        """
+        return render(simulation_page(self.outcome, self.to_dict()))
 
     def save(self, folder: str | Path) -> Path:
         """Write the records and run.json, as `dyncollapse simulate --out` does.

@@ -10,11 +10,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from dyncollapse.runtime.files import printable
 from dyncollapse.runtime.records import settings_of
-from dyncollapse.runtime.settings import SettingError, option, quoted
+from dyncollapse.runtime.settings import SettingError, quoted
+from dyncollapse.simulation.command import as_options as as_options
 from dyncollapse.simulation.configuration import Configuration
-from dyncollapse.simulation.presets import REPLACED, resolve
+from dyncollapse.simulation.presets import resolve
 
 # A point takes 0.06 ms to resolve and 640 bytes of sweep.json: a larger grid would need more than 128 MB for its plan.
 MOST_POINTS = 2 * 10**5
@@ -256,35 +256,3 @@ def axes_of(configurations: Sequence[Configuration]) -> dict[str, list[Any]]:
             ordered = all(isinstance(value, int | float) for value in values)
             axes[name] = sorted(values) if ordered else values
     return axes
-
-
-def as_options(configuration: Configuration) -> str:
-    """The options of `dyncollapse simulate` that give this configuration; those that are defaults are left out."""
-    taken = [others for name, others in REPLACED.items() if getattr(configuration, name) is not None]
-    replaced = {other for others in taken for other in others}
-    settings = {
-        name: value
-        for name, value in vars(configuration).items()
-        if value is not None and name != "out" and name not in replaced
-    }
-    defaults = vars(resolve({}))
-    given = {name: value for name, value in settings.items() if value != defaults[name]}
-    implied = vars(resolve(given))
-    return _as_words({name: value for name, value in settings.items() if name in given or value != implied[name]})
-
-
-def _as_words(settings: Mapping[str, Any]) -> str:
-    words = []
-    for name, value in settings.items():
-        if isinstance(value, bool):
-            words.append(option(name) if value else option(f"no_{name}"))
-        else:
-            words.append(f"{option(name)} {shown(value)}")
-    return " ".join(words)
-
-
-def shown(value: Any) -> str:
-    """A setting's value as the command line takes it, to the last digit."""
-    if isinstance(value, tuple):
-        return ",".join(value)
-    return "-" if value is None else printable(str(value)).removesuffix(".0")

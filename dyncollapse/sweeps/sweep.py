@@ -11,6 +11,7 @@ from dyncollapse.runtime.dispatch import Workers, dispatch
 from dyncollapse.runtime.executors import local_workers
 from dyncollapse.runtime.files import is_partial, printable, read_json, remove_partial, write_json, writing
 from dyncollapse.runtime.folders import HOLDER, LOCK, check_folder, held
+from dyncollapse.runtime.page.render import PAGE
 from dyncollapse.runtime.schemas import checked
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.picture_options import PictureFormat
@@ -31,7 +32,7 @@ PLAN, POINTS, FAILURES = "sweep.json", "points", "failures.json"
 PACKS = 4
 MOST_PLAN = 2**28  # bytes of sweep.json: the largest grid takes about half of it
 # What the folder of a sweep may hold without sweep.json.
-OWN_NAMES = {POINTS, FAILURES, LOCK, HOLDER, "slurm"}
+OWN_NAMES = {POINTS, FAILURES, LOCK, HOLDER, PAGE, "slurm"}
 OWN_NAMES |= {f"{name}.{form}" for name in get_args(SweepPlot) for form in get_args(PictureFormat)}
 
 

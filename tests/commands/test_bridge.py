@@ -83,6 +83,7 @@ def test_embed_diagnose_probe_and_table_go_together(run):
     assert {path.name for path in (run / "diagnosis").iterdir()} == {
         "diagnosis.json",
         "spectra.png",
+        "report.html",
         "representation",
         "embedding",
     }

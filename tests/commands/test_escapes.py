@@ -18,6 +18,7 @@ COMMANDS = [
     ["simulate", ESCAPES],
     ["simulate", f"--{ESCAPES}"],
     [ESCAPES],
+    *(["explore", option, ESCAPES] for option in ("--port", "--copy")),
     ["verify", "--claim", ESCAPES],
     *(["sweep", "--out", "x", option, ESCAPES] for option in ("--loss", "--dim", "--lr", "--executor", "--scheduler")),
     ["sweep", "--out", "x", "--device", f"cpu,{ESCAPES}"],

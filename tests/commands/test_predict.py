@@ -12,7 +12,7 @@ from PIL import Image
 from dyncollapse.commands.main import main
 
 LOSSES = ("infonce", "spectral", "vcreg", "barlow", "byol")
-FILES = {"prediction.json", "directions.csv", "augmentations.csv", "prediction.png"}
+FILES = {"prediction.json", "directions.csv", "augmentations.csv", "report.html", "prediction.png"}
 
 
 def predict(*arguments):

@@ -19,7 +19,7 @@ def test_table_verdict_and_folder_are_shown(simulate, tmp_path):
     for words in ("mode", "data var", "aug var", "rho", "sgd", "flow", "collapsed?", "dimension", "runs/simulate-0001"):
         assert words in result.stdout
     files = {path.name for path in (tmp_path / "runs/simulate-0001").iterdir()}
-    assert files == {"run.json", "sgd.npz", "flow.npz", "spectrum.png"}
+    assert files == {"run.json", "sgd.npz", "flow.npz", "spectrum.png", "report.html"}
 
 
 def test_json_is_alone_on_stdout(simulate, tmp_path):
@@ -113,7 +113,7 @@ def test_ctrl_c_before_there_are_results_leaves_no_folder(simulate, tmp_path, mo
 def test_names_of_folders_are_shown_and_not_interpreted(simulate, name):
     shown = name.replace("\n", r"\n")
     last = simulate("--dynamics", "sgd", "--out", name).stdout.splitlines()[-1]
-    assert last == f"Saved in {shown}/: run.json, sgd.npz, spectrum.png"
+    assert last == f"Saved in {shown}/: run.json, sgd.npz, spectrum.png, report.html"
     assert shown in refused(simulate("--dynamics", "sgd", "--out", name))
 
 

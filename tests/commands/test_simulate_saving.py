@@ -71,7 +71,8 @@ def test_killed_run_is_continued_by_the_same_command(simulate, tmp_path):
     result = simulate(*options)
     assert result.exit_code == 0, result.stderr
     assert messages(result.stderr) == ["Continuing a run that was killed: sgd done"]
-    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"run.json", "sgd.npz", "flow.npz", "spectrum.png"}
+    whole = {"run.json", "sgd.npz", "flow.npz", "spectrum.png", "report.html"}
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == whole
     assert simulate("--seed", 3, "--out", "whole").exit_code == 0
     mine, whole = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("mine", "whole"))
     assert mine["status"] == "finished"

@@ -41,7 +41,7 @@ def test_sweep_shows_a_row_per_point_and_draws(sweep, tmp_path):
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["point", "aug", "strength", "depth", "collapsed", "mechanism"]
     assert [line.split()[1:3] for line in lines[1:7]] == [[k, d] for k in ("0.5", "1.75", "3") for d in "12"]
-    assert lines[7:] == ["6 of 6 points are finished.", "Saved in here/: points/, sweep.json, sweep.png"]
+    assert lines[7:] == ["6 of 6 points are finished.", "Saved in here/: points/, sweep.json, sweep.png, report.html"]
     assert (tmp_path / "here/sweep.png").stat().st_size > 1000
     assert "6 of 6 points" in result.stderr
     again = sweep("--aug-strength", "0.5:3:3", "--depth", "1,2")
@@ -102,7 +102,7 @@ def test_a_picture_that_cannot_be_drawn_hides_nothing(sweep, tmp_path, failing):
     result = sweep("--aug-strength", "0.5,1e6" if failing else "0.5,1")
     assert result.exit_code == (1 if failing else 0)
     assert f"{2 - failing} of 2 points are finished" in result.stdout
-    assert "Saved in here/: points/, sweep.json\n" in result.stdout
+    assert "Saved in here/: points/, sweep.json, report.html\n" in result.stdout
     assert ("SGD diverged at step" in result.stderr) is failing
     assert "dyncollapse: warning: here/sweep.png could not be written (Is a directory)\n" in result.stderr
     assert ("1 of 2 points failed" in result.stderr.splitlines()[-1]) is failing
@@ -126,7 +126,7 @@ def test_a_plan_that_goes_while_the_sweep_runs_is_no_traceback(sweep, tmp_path, 
 def test_names_of_folders_are_shown_and_not_interpreted(sweep, name, tmp_path):
     shown = name.replace("\n", r"\n").replace("\x1b", r"\x1b")
     result = sweep("--seed", "0,1", "--out", name)
-    assert result.stdout.splitlines()[-1] == f"Saved in {shown}/: points/, sweep.json, sweep.png"
+    assert result.stdout.splitlines()[-1] == f"Saved in {shown}/: points/, sweep.json, sweep.png, report.html"
     assert (tmp_path / name / "sweep.json").exists()
     (tmp_path / name / "sweep.json").unlink()
     assert refused(collect(name)) == f"dyncollapse: {shown} holds no sweep.json; name the folder of a sweep"
@@ -272,7 +272,7 @@ def test_times_are_told_as_people_do(seconds, words):
 
 def test_spectra_of_all_points_are_drawn_in_one_picture(sweep, tmp_path):
     result = sweep("--aug-strength", "0.5,3", "--depth", "1,2", "--plot", "spectrum,sweep", "--format", "svg")
-    assert result.stdout.splitlines()[-1] == "Saved in here/: points/, sweep.json, spectrum.svg, sweep.svg"
+    assert result.stdout.splitlines()[-1] == "Saved in here/: points/, sweep.json, spectrum.svg, sweep.svg, report.html"
     drawn = (tmp_path / "here/spectrum.svg").read_text()
     assert all(words in drawn for words in ("aug-strength 0.5", "aug-strength 3", "depth 1", "depth 2"))
     (tmp_path / "here/sweep.json").unlink()

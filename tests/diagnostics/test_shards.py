@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from helpers.constants import set_constant
 from safetensors.torch import save_file
 
 from dyncollapse import Workers, diagnose, diagnose_shards
@@ -53,7 +54,7 @@ def test_rows_that_are_fewer_than_dimensions_stay_exact(tmp_path):
 @pytest.mark.parametrize("parts", [1, 2, 100])
 def test_any_number_of_parts_and_workers_gives_the_same(tmp_path, monkeypatch, parts):
     folder, other = cut(tmp_path / "z", VIEWS[0]), cut(tmp_path / "z_pos", VIEWS[1])
-    monkeypatch.setattr(shards, "PARTS", parts)
+    set_constant(monkeypatch, "diagnostics.shards.PARTS", parts)
     alone = diagnose_shards(folder, other).as_values()
     assert same(alone, diagnose(VIEWS[0], VIEWS[1]).as_values())
     for count in (1, 3):
@@ -149,7 +150,7 @@ def die(_part, options):
 
 def test_a_worker_that_dies_names_its_shard(tmp_path, monkeypatch):
     folder = cut(tmp_path / "z", X, cuts=(0, 5000))
-    monkeypatch.setattr(shards, "_summed", die)
+    monkeypatch.setattr(shards, "sum_part", die)
     workers = Workers(lambda: ProcessPoolExecutor(1), 1)
     with pytest.raises(ValueError, match=r"part-7.npy could not be summed: the worker died twice"):
         diagnose_shards(folder, workers=workers)

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from helpers.constants import set_constant
 from helpers.readers import ROWS, refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dyncollapse.diagnostics.readers import described_rows, read_rows
-from dyncollapse.formats import delimited
 
 pandas = pytest.importorskip("pandas")
 Z = np.random.default_rng(0).normal(size=(7, 3))
@@ -50,7 +50,7 @@ def test_any_numbers_come_back(tmp_path_factory, rows, width, data, header, end,
 
 
 def test_blocks_join_to_the_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(delimited, "BLOCK", 6)
+    set_constant(monkeypatch, "formats.delimited.BLOCK", 6)
     path = tmp_path / "z.csv"
     FRAME.assign(label=1, name="x").to_csv(path, index=False)
     assert np.array_equal(read_rows(path, "emb_*").numpy(), Z)

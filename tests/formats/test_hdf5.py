@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from helpers.constants import set_constant
 from helpers.readers import refusal
 
 from dyncollapse.diagnostics.readers import read_rows
-from dyncollapse.formats import hdf5
 from dyncollapse.runtime import extras
 
 h5py = pytest.importorskip("h5py")
@@ -24,7 +24,7 @@ def saved(path, **arrays):
     "options", [{}, {"chunks": (7, 2)}, {"chunks": (7, 3), "compression": "gzip", "shuffle": True}]
 )
 def test_formats_are_kept(tmp_path, monkeypatch, suffix, dtype, options):
-    monkeypatch.setattr(hdf5, "BLOCK", 30)  # several reads
+    set_constant(monkeypatch, "formats.hdf5.BLOCK", 30)  # several reads
     z = (10 * np.abs(Z)).astype(dtype)
     with h5py.File(tmp_path / f"z{suffix}", "w") as file:
         file.create_dataset("z", data=z, **options)
@@ -85,7 +85,7 @@ def test_shapes_without_numbers_ask_for_no_memory(tmp_path, options, words):
 
 
 def test_what_unpacks_to_far_more_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("dyncollapse.formats.archives.FREE", 2**20)
+    set_constant(monkeypatch, "formats.archives.FREE", 2**20)
     with h5py.File(tmp_path / "z.h5", "w") as file:
         file.create_dataset("z", data=np.zeros((10**4, 100)), chunks=(10**3, 100), compression="gzip")
     assert "more than embeddings do" in refusal(tmp_path / "z.h5")

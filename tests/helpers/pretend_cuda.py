@@ -121,7 +121,7 @@ def pretend_cuda():
         "set_device": lambda _device: None,
         "synchronize": lambda _device=None: None,
         "empty_cache": lambda: None,
-        "is_bf16_supported": lambda *_args: True,
+        "is_bf16_supported": lambda *_args, **_given: True,
         "reset_peak_memory_stats": lambda _device=None: None,
         "max_memory_allocated": lambda _device=None: 2**30,
         "mem_get_info": lambda _device=None: (80 * 2**30, 80 * 2**30),

@@ -142,6 +142,7 @@ def arguments(make, dtype=torch.float64):
         "judge": {"dimensions": mode_dimensions((as_torch(LOWER),), isotropic), "rest": make([4, 4, 4])},
         "linear_dimensions": {"weights": layers, "task": task},
         "mode_dimensions": {"weights": layers, "task": isotropic if dtype == torch.float64 else isotropic.to(dtype)},
+        "mode_paths": {"forces": forces, "start": spectrum, "time": time},
         "mode_flow": {"layer_values": [spectrum, spectrum], "force": make([-1, -2, -3]), "time": time},
         "negatives_needed": population,
         "ntxent": {"z": z, "z_pos": z_pos},

@@ -10,11 +10,11 @@ from helpers.reference import random_covariance
 from dyncollapse import SettingError
 from dyncollapse.commands.simulate import print_outcome
 from dyncollapse.simulation.build import build
+from dyncollapse.simulation.command import as_options
 from dyncollapse.simulation.prediction import escape_times, outlook
 from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.report import report
 from dyncollapse.simulation.run import run
-from dyncollapse.sweeps.grid import as_options
 
 SMALL = {"runs": 2, "steps": 60, "batch_size": 16, "pool": 0, "lr": 0.02}
 

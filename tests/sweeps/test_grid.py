@@ -4,9 +4,10 @@ import pytest
 from helpers.hostile_values import ESCAPES, shown_safely
 
 from dyncollapse.runtime.settings import SettingError, option
+from dyncollapse.simulation.command import as_options
 from dyncollapse.simulation.configuration import Configuration, setting_names
 from dyncollapse.simulation.presets import resolve
-from dyncollapse.sweeps.grid import MOST_POINTS, as_options, axes_of, expand_grid, parse_values, point_hash
+from dyncollapse.sweeps.grid import MOST_POINTS, axes_of, expand_grid, parse_values, point_hash
 from dyncollapse.sweeps.points import as_configuration
 
 

@@ -19,6 +19,7 @@ from dyncollapse.diagnostics.spectra import covariance_spectrum
 
 MOST = 4096  # images: eight for each dimension of a representation of 512
 BATCH = 256
+LISTS = ("blocks", "stages")  # timm's names of what holds a transformer's blocks, or the stages of a ConvNeXt
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def ranks_by_depth(pretrained: LoadedEncoder, images: Images, *, device: torch.d
     """Measure the effective rank of the features after each stage of the backbone and each layer of the projector.
 
     Images are plain, at most 4096 of them. Features with positions are averaged over these, as the last stage's are in
-    a ResNet's representation. Stages are the direct parts of the backbone that have parts themselves.
+    a ResNet's representation. Stages are the direct parts of the backbone that have parts themselves, and each block or
+    stage of timm's lists of them.
 
     Args:
         pretrained: The encoder.
@@ -86,7 +88,7 @@ def ranks_by_depth(pretrained: LoadedEncoder, images: Images, *, device: torch.d
 @contextmanager
 def _collecting(encoder: Encoder, collected: dict[str, list[Tensor]]) -> Iterator[None]:
     """Collect the pooled outputs of every stage while images pass."""
-    stages = {f"backbone.{name}": part for name, part in encoder.backbone.named_children() if _is_stage(part)}
+    stages = {f"backbone.{name}": part for name, part in _stages(encoder.backbone)}
     stages |= {
         name: part
         for name, part in encoder.projector.named_modules(prefix="projector")
@@ -104,6 +106,15 @@ def _collecting(encoder: Encoder, collected: dict[str, list[Tensor]]) -> Iterato
             handle = part.register_forward_hook(lambda _part, _inputs, output, stage=stage: collect(stage, output))
             hooks.callback(handle.remove)
         yield
+
+
+def _stages(backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The parts of a backbone that have parts themselves; each block or stage of its own, where timm lists these."""
+    for name, part in backbone.named_children():
+        if name in LISTS:
+            yield from ((f"{name}.{number}", one) for number, one in part.named_children() if _is_stage(one))
+        elif _is_stage(part):
+            yield name, part
 
 
 def _is_stage(part: nn.Module) -> bool:

@@ -9,10 +9,13 @@ from torch import Tensor, nn
 
 from dyncollapse.bridge.evaluation.depth import StageRank
 from dyncollapse.bridge.evaluation.embed import Embedded
+from dyncollapse.bridge.evaluation.page import spaces_page
 from dyncollapse.bridge.models.encoders import Encoder
 from dyncollapse.bridge.models.projectors import Diagonal, Fixed
 from dyncollapse.diagnostics.embeddings import diagnose
 from dyncollapse.diagnostics.report import EmbeddingReport
+from dyncollapse.diagnostics.sentences import sentences_of
+from dyncollapse.runtime.page.render import render
 from dyncollapse.theory.alignment import AlignmentReport, alignment_report
 
 # Layers that keep the rank of their input in evaluation mode.
@@ -98,6 +101,22 @@ class DiagnosedSpaces:
         layers = [layer.as_values() for layer in self.layers]
         depth = [rank.as_values() for rank in self.depth]
         return {"spaces": spaces, "layers": layers, "depth": depth, "assumptions": list(self.assumptions)}
+
+    def remarks(self) -> list[str]:
+        """Say what collapsed means in each space, and how augmentation compares with data there.
+
+        Returns:
+            Sentences, each of which begins with the name of its space.
+        """
+        return [f"{space}: {text}" for space, report in self.reports.items() for text in sentences_of(report)]
+
+    def to_html(self) -> str:
+        """Write the diagnosis as the page that `dyncollapse bridge diagnose` saves as report.html.
+
+        Returns:
+            One self-contained page: what collapsed in each space, pictures, tables and cautions.
+        """
+        return render(spaces_page(self.as_values(), self.remarks()))
 
 
 def diagnose_spaces(

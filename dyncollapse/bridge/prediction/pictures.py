@@ -38,16 +38,16 @@ def draw_prediction(prediction: Prediction) -> Figure:
     figure = Figure(figsize=(10, 1 + 3.4 * sum(heights)), layout="constrained")
     parts = list(figure.subfigures(rows, 1, height_ratios=heights, squeeze=False).flat)
     left, right = parts[0].subplots(1, 2, width_ratios=(1.25, 1))
-    _draw_ratios(left, prediction.found)
-    _draw_table(right, prediction.table)
+    draw_ratios(left, prediction.found)
+    draw_operations(right, prediction.table)
     if prediction.image_shape is not None:
-        _draw_directions(parts[1], prediction.found, prediction.image_shape)
+        draw_directions(parts[1], prediction.found, prediction.image_shape)
     if trained:
-        _draw_trained(parts[-1], prediction, trained)
+        draw_trained(parts[-1], prediction, trained)
     return figure
 
 
-def _draw_ratios(ax: Axes, found: Directions) -> None:
+def draw_ratios(ax: Axes, found: Directions) -> None:
     """Rho of every direction with its error band, and the band in which sampling hides a shared signal."""
     rho, error = (values.numpy() for values in (found.rho, found.error))
     place = np.arange(1, len(rho) + 1)
@@ -64,7 +64,7 @@ def _draw_ratios(ax: Axes, found: Directions) -> None:
     ax.legend(frameon=False, fontsize=8, loc="lower right")
 
 
-def _draw_table(ax: Axes, table: AugmentationTable) -> None:
+def draw_operations(ax: Axes, table: AugmentationTable) -> None:
     """Bars of the signal rank with each operation alone and with all others."""
     names = [row.operation for row in table.rows]
     place = np.arange(len(names))[::-1]
@@ -79,7 +79,7 @@ def _draw_table(ax: Axes, table: AugmentationTable) -> None:
     ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
 
 
-def _draw_directions(part: SubFigure, found: Directions, shape: tuple[int, int, int]) -> None:
+def draw_directions(part: SubFigure, found: Directions, shape: tuple[int, int, int]) -> None:
     """Surviving and emptied directions as images, each row by its own order."""
     part.suptitle(
         "Surviving directions, least augmented first (above), and emptied ones, largest variance first (below)",
@@ -120,7 +120,7 @@ def _draw_image(ax: Axes, image: Float[Tensor, "c h w"]) -> None:
         ax.imshow(image[0].numpy(), cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
 
 
-def _draw_trained(part: SubFigure, prediction: Prediction, trained: tuple[TrainedLinear, ...]) -> None:
+def draw_trained(part: SubFigure, prediction: Prediction, trained: tuple[TrainedLinear, ...]) -> None:
     """Trained singular values over the predicted ones, and trained learning steps over predicted ones."""
     left, right = part.subplots(1, 2)
     for number, one in enumerate(trained):

@@ -112,7 +112,8 @@ def default_precision(device: str) -> Precision:
         'bfloat16'
     """
     if device != "cpu":
-        return "bfloat16"
+        emulated = torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False)
+        return "float32" if emulated else "bfloat16"
     # torch has no public name for this in all of its versions; where one is missing, float32 is right, if not fastest.
     asked = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
     return "bfloat16" if any(supported is not None and supported() for supported in asked) else "float32"

@@ -5,7 +5,7 @@ import click
 from dyncollapse.bridge.evaluation.embed_options import EmbedOptions
 from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.commands.help_pages import grouped_option, page
-from dyncollapse.commands.options import AS_JSON, OUT, record_options
+from dyncollapse.commands.options import AS_HTML, AS_JSON, OUT, record_options
 from dyncollapse.diagnostics.options import DiagnosisOptions
 
 diagnose = page(
@@ -25,6 +25,7 @@ diagnose = page(
         help="Folder for the results, new or empty.  [diagnosis/ in the run's folder; else runs/diagnose-NNNN]",
     ),
     AS_JSON,
+    AS_HTML,
     surplus="name the encoder with --checkpoint",
     example="dyncollapse bridge diagnose --checkpoint resnet50.pth --data PHOTOS",
     topics=("causes", "measures", "views", "spaces", "checkpoints", "folders"),

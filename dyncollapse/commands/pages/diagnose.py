@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from dyncollapse.commands.help_pages import grouped_option, page
-from dyncollapse.commands.options import AS_JSON, OUT, setting_options
+from dyncollapse.commands.options import AS_HTML, AS_JSON, OUT, setting_options
 from dyncollapse.diagnostics.options import DiagnosisOptions
 
 FILE = click.Path(path_type=Path)
@@ -45,7 +45,7 @@ diagnose = page(
     click.option("--out", type=OUT, help="Folder for all results (JSON, CSV, page, picture, arrays), new or empty."),
     AS_JSON,
     click.option("--csv", "as_csv", is_flag=True, help="Print one line per dimension on stdout; all else on stderr."),
-    click.option("--html", "as_html", is_flag=True, help="Print one web page on stdout; all else on stderr."),
+    AS_HTML,
     surplus="other views go after --positives",
     example="dyncollapse diagnose z.npy --positives z_pos.npy --out report",
     topics=("collapse", "causes", "measures", "views", "rho", "spaces", "losses", "folders"),

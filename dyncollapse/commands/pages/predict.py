@@ -4,7 +4,7 @@ import click
 
 from dyncollapse.bridge.prediction.options import PredictOptions
 from dyncollapse.commands.help_pages import page
-from dyncollapse.commands.options import AS_JSON, OUT, record_options
+from dyncollapse.commands.options import AS_HTML, AS_JSON, OUT, record_options
 
 predict = page(
     "dyncollapse.commands.predict:predict",
@@ -20,6 +20,7 @@ predict = page(
     record_options(PredictOptions),
     click.option("--out", type=OUT, help="Folder for JSON, CSV and picture, new or empty."),
     AS_JSON,
+    AS_HTML,
     surplus="name the images with --data",
     example="dyncollapse predict --data digits",
     topics=("collapse", "causes", "views", "rho", "losses", "time", "folders"),

@@ -3,7 +3,7 @@
 import click
 
 from dyncollapse.commands.help_pages import page
-from dyncollapse.commands.options import AS_JSON, OUT, record_options, setting_options
+from dyncollapse.commands.options import AS_HTML, AS_JSON, OUT, record_options, setting_options
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.picture_options import PictureOptions
 
@@ -22,6 +22,7 @@ simulate = page(
     record_options(PictureOptions, "pictures"),
     click.option("--out", type=OUT, help="Folder for the results, new or empty.  [runs/simulate-NNNN]"),
     AS_JSON,
+    AS_HTML,
     surplus="each value follows its option, as --dim 8",
     example="dyncollapse simulate --depth 3 --aug-dim 16 --aug-strength 0.3",
     topics=("collapse", "rho", "views", "time", "presets", "folders"),

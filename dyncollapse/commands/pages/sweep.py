@@ -3,7 +3,7 @@
 import click
 
 from dyncollapse.commands.help_pages import grouped_option, page
-from dyncollapse.commands.options import AS_JSON, OUT, record_options, setting_options
+from dyncollapse.commands.options import AS_HTML, AS_JSON, OUT, record_options, setting_options
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.sweeps.options import WorkerOptions
 from dyncollapse.sweeps.picture_options import SweepPictureOptions
@@ -27,6 +27,7 @@ sweep = page(
     ),
     click.option("--out", type=OUT, required=True, help="Folder of the sweep: a new one, or one to resume or extend."),
     AS_JSON,
+    AS_HTML,
     surplus="write lists without spaces, as 1,2",
     example="dyncollapse sweep --aug-strength 0.4:4.4:3 --aug-dim 4,8 --out runs/grid",
     topics=("grids", "collapse", "presets", "folders"),

@@ -46,4 +46,18 @@ def test_features_with_channels_last_are_averaged_over_positions():
     recipe = small(arch="test_mambaout", stem="imagenet", image_size=64, projector="none")
     encoder = from_recipe(build_encoder(recipe, 1), recipe, 1, Path("untrained"))
     dims = {rank.stage: rank.dim for rank in ranks_by_depth(encoder, open_data("digits").test.take(range(8)))}
-    assert dims["backbone.stages"] == 64  # channels; each image has 2 x 2 positions
+    assert dims["backbone.stages.3"] == 64  # channels; each image has 2 x 2 positions
+
+
+@pytest.mark.parametrize(
+    ("arch", "stages"),
+    [
+        ("test_vit", ["patch_embed", *(f"blocks.{k}" for k in range(6))]),
+        ("test_convnext", ["stem", *(f"stages.{k}" for k in range(4)), "head"]),
+    ],
+)
+def test_blocks_and_stages_count_one_by_one(arch, stages):
+    recipe = small(arch=arch, stem="imagenet", image_size=160, projector="none")
+    encoder = from_recipe(build_encoder(recipe, 1), recipe, 1, Path("untrained"))
+    ranks = ranks_by_depth(encoder, open_data("digits").test.take(range(8)))
+    assert [rank.stage.removeprefix("backbone.") for rank in ranks] == stages

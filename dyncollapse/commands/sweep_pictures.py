@@ -1,0 +1,88 @@
+"""The pictures on the page of a sweep, one per panel, and the command that runs its points."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dyncollapse.commands.options import SINGLE
+from dyncollapse.commands.sweep_layout import PANELS, Layout, Panel
+from dyncollapse.runtime.command_line import command_line
+from dyncollapse.runtime.page.record import Picture
+from dyncollapse.simulation.command import necessary
+from dyncollapse.sweeps.grid import expand_grid
+from dyncollapse.sweeps.picture_options import SweepPlot
+from dyncollapse.sweeps.schemas import Report
+from dyncollapse.sweeps.sweep import Sweep
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_CHECKED = 5000  # points: to resolve their settings again takes a third of a second
+
+
+def panel_pictures(layout: Layout, kinds: Sequence[SweepPlot]) -> list[Picture]:
+    """Make a picture of each panel, all with one scale, so that a narrow window can show them below each other.
+
+    Args:
+        layout: What is drawn over which setting.
+        kinds: "sweep", values over the setting; "spectrum", values by rank.
+
+    Returns:
+        Pictures of the first PANELS panels, kind by kind.
+    """
+    panels = layout.panels[:PANELS]
+    ends = [value for panel in panels for _, report in panel.points for value in _final(report) if value]
+    scale = (min(ends) / 1.5, max(ends) * 1.5) if ends else (0.1, 10.0)
+    name, count = layout.over.replace("_", " "), len(layout.panels)
+    captions: dict[SweepPlot, str] = {
+        "sweep": f"Final singular values over {name}",
+        "spectrum": f"Final spectra by {name}",
+    }
+    left_out = f" (first {PANELS} of {count})" if count > PANELS else ""
+
+    def drawer(kind: SweepPlot, panel: Panel) -> "Callable[[], Figure]":
+        def draw() -> "Figure":
+            figure = Layout(layout.over, [panel]).draw(kind)
+            figure.axes[0].set_ylim(*scale)
+            return figure
+
+        return draw
+
+    return [
+        Picture(
+            " for ".join(filter(None, (captions[kind], panel.title))) + left_out,
+            _described(panel, name),
+            drawer(kind, panel),
+        )
+        for kind in kinds
+        for panel in panels
+    ]
+
+
+def _final(report: Report) -> list[float | None]:
+    """The final singular values of the first dynamics."""
+    return next(iter(report["dynamics"].values()))["product_singular_values"]
+
+
+def _described(panel: Panel, name: str) -> str:
+    """The text alternative of a panel: how many dimensions collapsed where."""
+    points = sorted(panel.points, key=lambda one: one[0])
+    counts = [(value, report["verdict"]["collapsed"]) for value, report in points]
+    said = ", ".join(f"{count} at {value:g}" for value, count in counts[:PANELS])
+    more = f", and {len(counts) - PANELS} more values" if len(counts) > PANELS else ""
+    return f"A line for each singular value or spectrum. Collapsed dimensions by {name}: {said}{more}."
+
+
+def sweep_command(sweep: Sweep) -> str:
+    """The command that runs exactly the points of a sweep; empty if no single one does, or if they are too many."""
+    points, axes = list(sweep.points.values()), sweep.axes
+    if len(points) > MOST_CHECKED or math.prod(map(len, axes.values())) != len(points) or set(axes) & set(SINGLE):
+        return ""
+    settings: dict[str, Any] = {name: value for name, value in necessary(points[0]).items() if name not in axes}
+    try:
+        again = set(expand_grid(settings | axes))
+    except ValueError:
+        return ""
+    if again != set(points):
+        return ""
+    return command_line("sweep", **settings, **{name: tuple(values) for name, values in axes.items()}, out=sweep.folder)

@@ -1,0 +1,34 @@
+"""What the page of a prediction shows, as a record."""
+
+import pytest
+from helpers.html import Page
+
+from dyncollapse.bridge import PredictOptions, predict, prediction_html
+from dyncollapse.bridge.prediction.page import prediction_page
+
+OPTIONS = PredictOptions("digits", images=200, directions=8, loss=("spectral", "byol"))
+
+
+@pytest.fixture(scope="module")
+def prediction():
+    return predict(OPTIONS)
+
+
+def test_it_says_what_the_prediction_holds(prediction):
+    page = prediction_page(prediction, OPTIONS)
+    shared = int(prediction.found.shared.sum())
+    assert page.verdict == f"The views share signal along {shared} of 8 directions."
+    assert page.subject == "digits: 200 images"
+    losses, operations = page.tables
+    assert [row[0] for row in losses.rows] == ["spectral", "byol"]
+    assert [row[0] for row in operations.rows][:2] == ["all operations", "crop alone"]
+    assert page.reproduce == "dyncollapse predict --data digits --images 200 --directions 8 --loss spectral,byol"
+    assert [picture.wide for picture in page.pictures] == [False, False, True]
+
+
+def test_the_same_prediction_is_the_same_page(prediction):
+    text = prediction_html(prediction, OPTIONS)
+    assert text == prediction_html(prediction, OPTIONS)
+    read = Page(text)
+    assert read.tags.count("svg") == 3
+    assert len(read.ids) == len(set(read.ids))
