@@ -43,6 +43,7 @@ PICKLE_MAGIC = b"\x80"
 MAGICS = {NPY_MAGIC: ".npy", b"PAR1": ".parquet", b"\x89HDF\r\n\x1a\n": ".h5"}
 LEGACY_PT_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.serialization.MAGIC_NUMBER, as pickled
 LISTED, MOST_LETTERS = 8, 100
+DIMENSIONAL = {2: "two", 3: "three"}
 USE_OBJECTS = f"holds {OBJECTS}, which are never loaded; save a plain array with numpy.save"
 USE_EMBEDDINGS = "give the embeddings it computes, not the model"
 
@@ -84,12 +85,13 @@ def read_rows(path: str | Path, key: str | None = None) -> Shaped[Tensor, "n d"]
     return described_rows(path, key).load()
 
 
-def described_rows(path: str | Path, key: str | None = None) -> Array:
+def described_rows(path: str | Path, key: str | None = None, axes: int = 2) -> Array:
     """Open a file as `read_rows` does, but read its numbers when they are loaded.
 
     Args:
         path: As for `read_rows`.
         key: As for `read_rows`.
+        axes: Number of axes that the array has: 2 for rows, 3 for tokens (images, tokens, dimensions).
 
     Returns:
         The array with its shape and format; loading it raises ValueError as `read_rows` does.
@@ -97,11 +99,11 @@ def described_rows(path: str | Path, key: str | None = None) -> Array:
     Raises:
         ValueError: As for `read_rows`.
     """
-    array = _in_one_line(path, lambda: _described(Path(path), key))
-    return replace(array, load=lambda: _in_one_line(path, array.load))
+    array = in_one_line(path, lambda: _described(Path(path), key, axes))
+    return replace(array, load=lambda: in_one_line(path, array.load))
 
 
-def _in_one_line(path: str | Path, read: Callable[[], T]) -> T:
+def in_one_line(path: str | Path, read: Callable[[], T]) -> T:
     """Return what `read` returns; whatever it raises becomes one line that starts with the path."""
     shown = unmarked(os.fspath(path))
     try:
@@ -124,27 +126,43 @@ def _in_one_line(path: str | Path, read: Callable[[], T]) -> T:
         raise ValueError(f"{shown} is damaged or truncated; copy it or save it again") from error
 
 
-def _described(path: Path, key: str | None) -> Array:
-    form = _checked_format(path)
-    if form in LIBRARIES:
-        need(*LIBRARIES[form], f"{unmarked(os.fspath(path))} cannot be read without {LIBRARIES[form][0]}")
+def _described(path: Path, key: str | None, axes: int) -> Array:
+    form = checked_format(path)
+    need_library(path, form)
     if form in TABLES:
-        return _checked(TABLES[form](path, key))
-    contents = read_hdf5(path, key) if form == ".h5" else READERS[form](path)
-    if isinstance(contents, Listed) and (batches := joined_batches(path, contents, key)):
-        return _checked(batches)
+        return _checked(TABLES[form](path, key), axes)
+    contents = _opened(path, form, key)
+    if isinstance(contents, Listed) and (batches := joined_batches(path, contents, key, axes)):
+        return _checked(batches, axes)
     if isinstance(contents, Array):
         if key is not None:
             raise Refused(f"holds a single array without a name; leave out `key` {_brief(key)}")
-        return _checked(contents)
-    name = _only_name(contents) if key is None else key
+        return _checked(contents, axes)
+    name = _only_name(contents, axes) if key is None else key
     if name not in contents:
         every = contents or (read_hdf5(path) if form == ".h5" else {})
         raise Refused(f"has no array named {_brief(name)}; it has {_listed(_arrays(every))}")
-    return _checked(contents[name], f"array {_brief(name)} ")
+    return _checked(contents[name], axes, f"array {_brief(name)} ")
 
 
-def _checked_format(path: Path) -> str:
+def _opened(path: Path, form: str, key: str | None) -> Array | dict[str, Array]:
+    return read_hdf5(path, key) if form == ".h5" else READERS[form](path)
+
+
+def contents_of(path: Path, form: str, key: str | None = None) -> dict[str, Array]:
+    """Return the arrays of a file that is no table, by name; a single array without a name is called ""."""
+    need_library(path, form)
+    contents = _opened(path, form, key)
+    return {"": contents} if isinstance(contents, Array) else contents
+
+
+def need_library(path: Path, form: str) -> None:
+    """Raise SettingError if the library that reads a format is not installed."""
+    if form in LIBRARIES:
+        need(*LIBRARIES[form], f"{unmarked(os.fspath(path))} cannot be read without {LIBRARIES[form][0]}")
+
+
+def checked_format(path: Path) -> str:
     """Return the suffix of a file if its first bytes agree with it."""
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
@@ -195,19 +213,19 @@ def _inner_names(path: Path) -> set[str]:
         return {name.rpartition("/")[2] for name in archive.namelist()}
 
 
-def _only_name(contents: Mapping[str, Array]) -> str:
-    """Return the name of the only two-dimensional floating array, or of the only array."""
+def _only_name(contents: Mapping[str, Array], axes: int) -> str:
+    """Return the name of the only floating array with so many axes, or of the only array."""
     if any(array.kind == PARTS or name.endswith(("weight", "bias")) for name, array in contents.items()):
         keys = _shortened([_brief(name) for name in contents])
         raise Refused(f"looks like a model, with keys {keys}; {USE_EMBEDDINGS}, or choose an array with `key` NAME")
     arrays = _arrays(contents)
-    fitting = [name for name, array in arrays.items() if array.kind in FLOATS and len(array.shape or ()) == 2]
+    fitting = [name for name, array in arrays.items() if array.kind in FLOATS and len(array.shape or ()) == axes]
     names = fitting or list(arrays)
     if len(names) == 1:
         return names[0]
     if not arrays:
         raise Refused("holds no array; save one with one row per sample")
-    has = f"has {len(fitting) or 'no'} two-dimensional floating arrays"
+    has = f"has {len(fitting) or 'no'} {DIMENSIONAL[axes]}-dimensional floating arrays"
     choose = "choose one with `key` NAME"
     if list(arrays) == [str(number) for number in range(len(arrays))]:  # a list, as of batches or of rows
         stack = "" if fitting else "join them with torch.stack and save that, or "
@@ -219,13 +237,19 @@ def _arrays(contents: Mapping[str, Array]) -> dict[str, Array]:
     return {name: array for name, array in contents.items() if array.shape is not None}
 
 
-def _checked(array: Array, which: str = "") -> Array:
-    """Return the array if it holds numbers in rows and columns; messages name it `which`, after the path."""
+def _checked(array: Array, axes: int, which: str = "") -> Array:
+    """Return the array if it holds numbers along so many axes; messages name it `which`, after the path."""
     if array.kind == OBJECTS:
         raise Refused(f"{which}{USE_OBJECTS}")
     if array.kind not in FLOATS + INTEGERS or array.shape is None:
         raise Refused(f"{which}holds {array.kind}; allowed are {', '.join(FLOATS)} and integers, dense; convert it")
-    if len(array.shape) != 2:
+    if len(array.shape) == 3 and axes == 2 and 0 not in array.shape:
+        raise Refused(
+            f"{which}has shape {_brief(str(array.shape))}, as tokens of images have; say how to take them with `tokens`"
+        )
+    if axes == 3 and (len(array.shape) != 3 or 0 in array.shape):
+        raise Refused(f"{which}has shape {_brief(str(array.shape))}; `tokens` takes (images, tokens, dimensions)")
+    if len(array.shape) != axes:
         labels = ", as labels have" if len(array.shape) == 1 and array.kind in INTEGERS else ""
         raise Refused(
             f"{which}has shape {_brief(str(array.shape))}{labels}; give one row per sample, (samples, dimensions)"

@@ -61,12 +61,24 @@ def read_npy(path: Path) -> Array:
         OSError: For a file that cannot be read.
         ValueError: For a file that is not sound; damage can raise any Exception.
     """
+    dtype, shape, mapped = _opened_npy(path)
+    return Array(kind_of(dtype), shape, lambda: as_native(mapped()))
+
+
+def map_npy(path: Path) -> np.ndarray[Any, np.dtype[Any]]:
+    """Map a .npy file, of numbers or text; errors are those of `read_npy`."""
+    dtype, _, mapped = _opened_npy(path)
+    if dtype.hasobject:
+        raise Refused(f"holds {OBJECTS}, which are never loaded; save a plain array with numpy.save")
+    return mapped()
+
+
+def _opened_npy(path: Path) -> tuple[np.dtype[Any], tuple[int, ...], Callable[[], np.ndarray[Any, np.dtype[Any]]]]:
     with open_regular(path) as file:
         dtype, shape, fortran = _npy_header(file, regular(path).st_size)
         offset = file.tell()
     # torch needs writable memory. Mode "c" copies a page when it is written to, so the file does not change.
-    mapped = partial(np.memmap, path, dtype, "c", offset, shape, "F" if fortran else "C")
-    return Array(kind_of(dtype), shape, lambda: as_native(mapped()))
+    return dtype, shape, partial(np.memmap, path, dtype, "c", offset, shape, "F" if fortran else "C")
 
 
 def _npy_header(file: IO[bytes], size: int) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
