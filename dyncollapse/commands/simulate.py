@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyncollapse.commands.console import open_console, open_table
+from dyncollapse.commands.remedies import print_remedies
 from dyncollapse.commands.shared import bad_input, fail, say_saved, use_machine, warn
 from dyncollapse.diagnostics.verdict import Verdict
 from dyncollapse.dynamics.solver import FlowFailed
@@ -25,6 +26,7 @@ from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.picture_options import PictureOptions, Plot
 from dyncollapse.simulation.prediction import time_per_step
 from dyncollapse.simulation.presets import resolve
+from dyncollapse.simulation.remedies import remedies
 from dyncollapse.simulation.report import RECORD, recorded, save, was_killed
 from dyncollapse.simulation.representation import representation_dimensions
 from dyncollapse.simulation.run import run
@@ -134,6 +136,7 @@ def print_outcome(outcome: Outcome, report: Mapping[str, Any], *, to_stderr: boo
     if costs:
         console.print(_price(priced, report["config"]["ridge"]), soft_wrap=True)
     console.print(judged.sentence, style="bold", soft_wrap=True)
+    print_remedies(console, remedies(outcome))
 
 
 def _price(priced: Mapping[str, Any], ridge: float) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from dyncollapse.diagnostics.causes import count_inputs, fates_from_views, whole_signal
 from dyncollapse.diagnostics.caveats import beyond_width, cautions
 from dyncollapse.diagnostics.doubts import doubts
+from dyncollapse.diagnostics.embedding_remedies import embedding_remedies
 from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence, format_name
 from dyncollapse.diagnostics.intervals import (
     DEFINITIONS,
@@ -21,6 +22,7 @@ from dyncollapse.diagnostics.intervals import (
     measures_with_intervals,
 )
 from dyncollapse.diagnostics.ratios import Crossed, cross_validated_ratios, generalised, ratio_along, ratio_error
+from dyncollapse.diagnostics.remedies import Remedy
 from dyncollapse.diagnostics.shared_signal import SharedSignal
 from dyncollapse.diagnostics.spectrum_verdict import NO_VIEWS, collapse_level, judge_spectrum
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate, Verdict
@@ -63,6 +65,7 @@ class EmbeddingReport:
         input_pairs: The same of the inputs of the last linear layer.
         frame: Orthonormal columns in whose coordinates `pairs` are, if there were fewer rows than dimensions.
         input_frame: The same for `input_pairs`.
+        remedies: What to try for the causes that were found, and what would decide those that are open.
 
     References:
         docs/explanation/diagnostics.md (every line of the report).
@@ -98,6 +101,7 @@ class EmbeddingReport:
     input_pairs: ContrastiveCovariance | None
     frame: Float[Tensor, "d c"] | None = None
     input_frame: Float[Tensor, "k c"] | None = None
+    remedies: tuple[Remedy, ...] = ()
 
     def __repr__(self) -> str:
         """Return the size, the space and the verdict; the numbers are in the attributes and in `as_values`."""
@@ -147,6 +151,7 @@ class EmbeddingReport:
                     for one in v.dimensions
                 ],
             },
+            "remedies": [one.as_values() for one in self.remedies],
             "warnings": list(self.warnings),
             "notes": list(self.notes),
         }
@@ -182,8 +187,7 @@ def examine(evidence: Evidence) -> EmbeddingReport:
     Returns:
         The report.
     """
-    values = evidence.variances
-    level = collapse_level(values[: evidence.seen])
+    values, level = evidence.variances, collapse_level(evidence.variances[: evidence.seen])
     source = evidence.inputs or evidence
     ratio, error = _ratios_along(evidence)
     room, contradiction = _room(evidence, values)
@@ -230,6 +234,7 @@ def examine(evidence: Evidence) -> EmbeddingReport:
         input_pairs=evidence.inputs.pairs if evidence.inputs else None,
         frame=evidence.frame,
         input_frame=evidence.inputs.frame if evidence.inputs else None,
+        remedies=embedding_remedies(evidence, verdict),
     )
 
 

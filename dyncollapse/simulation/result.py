@@ -5,6 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dyncollapse.diagnostics.remedies import Remedy
 from dyncollapse.diagnostics.verdict import Verdict
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.runtime.extras import as_frame, need
@@ -14,6 +15,7 @@ from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.presets import resolve
+from dyncollapse.simulation.remedies import remedies
 from dyncollapse.simulation.report import report, save
 from dyncollapse.simulation.run import run
 
@@ -62,8 +64,13 @@ class SimulationResult:
         assert verdict is not None  # there is at least one record
         return verdict
 
+    @property
+    def remedies(self) -> tuple[Remedy, ...]:
+        """What to try for the causes that the verdict names, and what would decide those that are open."""
+        return remedies(self.outcome)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return what run.json holds: settings, predictions, the end of each dynamics, verdict.
+        """Return what run.json holds: settings, predictions, the end of each dynamics, verdict, remedies.
 
         Returns:
             Plain JSON values; infinite and undefined numbers are None.
