@@ -18,6 +18,7 @@ from .diagnostics.moments import Moments
 from .diagnostics.monitor import Monitor
 from .diagnostics.planted import Planted, planted_cases
 from .diagnostics.readers import read_rows
+from .diagnostics.remedies import Remedy
 from .diagnostics.report import EmbeddingReport
 from .diagnostics.shared_signal import signal_rank
 from .diagnostics.spectra import covariance_spectrum, mode_singular_values, noise_floor
@@ -122,6 +123,7 @@ __all__ = [
     "PairStream",
     "Pairs",
     "Planted",
+    "Remedy",
     "RestModes",
     "SelfDistillation",
     "SettingError",

@@ -7,7 +7,7 @@ import torch
 
 from dyncollapse.diagnostics.doubts import WORTH_SEEING, rows_to_see
 from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence, format_name
-from dyncollapse.diagnostics.remedies import Remedy, every
+from dyncollapse.diagnostics.remedies import Remedy, counted, every
 from dyncollapse.diagnostics.shared_signal import family_margin
 from dyncollapse.diagnostics.verdict import Fate, Mechanism, Verdict
 
@@ -97,12 +97,12 @@ def _weaker_augmentation(evidence: Evidence, verdict: Verdict) -> Iterator[Remed
     elif dead:
         yield Remedy(
             "Draw both views of a sample independently and by one pipeline.",
-            f"The views are negatively correlated along {dead}; views drawn alike never have rho above 1.",
+            f"The views are negatively correlated along {counted(dead)}; views drawn alike never have rho above 1.",
             "docs: one axis, two moments are enough",
         )
     if evidence.views == "two-sided" and low:
         most = verdict.unseen_signal
-        bound = f" Now it is at most {most:.2g} along {low}." if most else ""
+        bound = f" Now it is at most {most:.2g}, along {counted(low)}." if most else ""
         yield Remedy(
             "Weaken the augmentation that removes what the views share: leave out one operation at a time, and embed "
             "both views again.",
@@ -121,8 +121,9 @@ def _shares(evidence: Evidence, verdict: Verdict) -> str:
         return "They grow once rho is below 1; by how much to weaken it does not follow from these files."
     some = f" ({1 / known[0]:.2g} for the first)" if len(known) > 1 else ""
     return (
-        f"rho there is up to {known[-1]:.3g}: it falls below 1 in {every(len(known), 'direction')} at {1 / known[-1]:.2g} of the "
-        f"variance of the augmentation{some}. An estimate: it takes added noise, and directions that stay."
+        f"rho there is up to {known[-1]:.3g}: it falls below 1 in {every(len(known), 'direction')} at "
+        f"{1 / known[-1]:.2g} of the augmentation's variance{some}. An estimate: it takes added noise, and directions "
+        "that stay."
     )
 
 
@@ -130,8 +131,8 @@ def _longer_training(verdict: Verdict) -> Iterator[Remedy]:
     if waiting := verdict.fates.count(Fate.WAITING):
         yield Remedy(
             "Train longer, and diagnose a later checkpoint with the same samples.",
-            f"Data exceed augmentation along {waiting}: waiting dimensions grow, and their number falls. When does not "
-            "follow from embeddings.",
+            f"Data exceed augmentation along {counted(waiting)}: waiting dimensions grow, and their number falls. "
+            "When does not follow from embeddings.",
             "docs: beyond the paper, 5f",
         )
 

@@ -132,7 +132,7 @@ def _representation(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
     if saved:
         yield Remedy(
             "Use the representation below the last layer, not the embedding.",
-            f"It keeps {saved} of the {sum(lost)} dimensions that collapsed in the embedding.",
+            f"It keeps {saved} of {counted(sum(lost))} that collapsed in the embedding.",
             "Jing et al. 2022, Proposition 1",
         )
 

@@ -46,7 +46,7 @@ def test_at_the_stated_share_rho_is_one():
 def test_softmax_weights_give_no_share():
     report = diagnose(*one_sided(strength=6.0, n=500), views="one-sided", loss="infonce")
     assert "%" not in text(report)
-    assert " of the variance" not in text(report)
+    assert "of the augmentation's variance" not in text(report)
 
 
 def test_the_stated_number_of_samples_decides_an_open_cause():
