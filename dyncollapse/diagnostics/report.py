@@ -22,12 +22,13 @@ from dyncollapse.diagnostics.intervals import (
     measures_with_intervals,
 )
 from dyncollapse.diagnostics.ratios import Crossed, cross_validated_ratios, generalised, ratio_along, ratio_error
-from dyncollapse.diagnostics.remedies import Remedy
+from dyncollapse.diagnostics.remedies import Remedy, remedy_lines
 from dyncollapse.diagnostics.shared_signal import SharedSignal
 from dyncollapse.diagnostics.spectrum_verdict import NO_VIEWS, collapse_level, judge_spectrum
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate, Verdict
 from dyncollapse.model.covariance import ContrastiveCovariance
 from dyncollapse.runtime.extras import as_frame
+from dyncollapse.runtime.results import html_table, plain
 from dyncollapse.runtime.settings import renamed
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class EmbeddingReport:
             Names and values.
         """
         v = self.verdict
-        return {
+        values = {
             "samples": self.samples,
             "dim": self.dim,
             "space": self.space,
@@ -155,6 +156,20 @@ class EmbeddingReport:
             "warnings": list(self.warnings),
             "notes": list(self.notes),
         }
+        return {name: plain(value) for name, value in values.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values, as the other results do; `as_values` under its common name.
+
+        Returns:
+            Names and values; what was not measured is None, and no number is infinite.
+        """
+        return self.as_values()
+
+    def _repr_html_(self) -> str:
+        """The verdict, what to try, and the rows, for notebooks."""
+        sentence = renamed(self.verdict.sentence, str)
+        return html_table([sentence, *remedy_lines(self.remedies, width=10_000)], self.rows())
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per principal direction, in descending order of variance.

@@ -1,16 +1,16 @@
 """`simulate` in Python: what the command does, with a result to question, tabulate and draw."""
 
 from collections.abc import Callable, Mapping
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dyncollapse.diagnostics.remedies import Remedy
+from dyncollapse.diagnostics.remedies import Remedy, remedy_lines
 from dyncollapse.diagnostics.verdict import Verdict
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.runtime.extras import as_frame, need
 from dyncollapse.runtime.folders import claimed_folder
 from dyncollapse.runtime.process import check_device, cores
+from dyncollapse.runtime.results import html_table, plain
 from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.outcome import Outcome
@@ -81,9 +81,9 @@ class SimulationResult:
         """Return one row per dynamics and dimension, at the end.
 
         Returns:
-            Rows with the dynamics, the dimension's number from 1 on, variance of data and augmentation along it, rho,
-            mean and standard deviation of its singular value over runs, and its fate where the verdict is on this
-            dynamics.
+            Rows with the dynamics, the dimension's number from 1 on, variance of data and augmentation along it, rho
+            (None where nothing varies), mean and standard deviation of its singular value over runs, and its fate
+            (None where the verdict is on another dynamics).
         """
         judged = self.verdict.dimensions
         first = next(name for name in ("sgd", "flow", "population") if name in self.trajectories)
@@ -94,8 +94,8 @@ class SimulationResult:
             for k, (data, augmentation, ratio, value) in enumerate(zip(*columns, strict=True)):
                 row = {"dynamics": name, "dimension": k + 1, "data_var": data, "aug_var": augmentation, "rho": ratio}
                 row |= {"singular_value": value, "spread": spread[k]}
-                rows.append(row | ({"fate": judged[k].fate.value} if name == first else {}))
-        return rows
+                rows.append(row | {"fate": judged[k].fate.value if name == first else None})
+        return list(map(plain, rows))
 
     def to_pandas(self) -> "pandas.DataFrame":
         """Return `rows` as a data frame.
@@ -213,13 +213,8 @@ class SimulationResult:
         )
 
     def _repr_html_(self) -> str:
-        """The verdict and the rows, for notebooks."""
-        rows = self.rows()
-        cells = [[_cell(row.get(name, "")) for name in rows[0]] for row in rows]
-        head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
-        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in cells)
-        sentence = f"<p>{escape(self.verdict.sentence)}</p>"
-        return f"{sentence}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        """The verdict, what to try, and the rows, for notebooks."""
+        return html_table([self.verdict.sentence, *remedy_lines(self.remedies, width=10_000)], self.rows())
 
 
 def simulate(
@@ -273,7 +268,3 @@ def _axes(ax: "Axes | None") -> "Axes":
     import matplotlib.pyplot as plt
 
     return plt.figure(figsize=(5, 3.5), layout="constrained").add_subplot()
-
-
-def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
