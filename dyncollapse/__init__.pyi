@@ -1,5 +1,6 @@
 """Which dimensions of a contrastive embedding collapse, and why: trained, integrated and in closed form."""
 
+from .claims.result import VerifyResult, verify
 from .diagnostics.embeddings import diagnose
 from .diagnostics.evidence import principal_directions
 from .diagnostics.lidar import lidar, lidar_from_covariances
@@ -132,6 +133,7 @@ __all__ = [
     "TrainingFailed",
     "Trajectory",
     "Verdict",
+    "VerifyResult",
     "Workers",
     "alignment_bound",
     "alignment_matrix",
@@ -239,6 +241,7 @@ __all__ = [
     "uniform_biases",
     "uniform_init",
     "vcreg",
+    "verify",
     "vicreg",
 ]
 
