@@ -55,6 +55,7 @@ from .simulation.dimensions import Dimensions, linear_dimensions, mode_dimension
 from .simulation.result import SimulationResult, simulate
 from .simulation.verdict import judge, natural_scale
 from .sweeps.grid import expand_grid
+from .sweeps.result import SweepResult, sweep
 from .sweeps.sweep import Sweep
 from .theory.alignment import (
     AlignmentReport,
@@ -130,6 +131,7 @@ __all__ = [
     "SettingError",
     "SimulationResult",
     "Sweep",
+    "SweepResult",
     "TrainingFailed",
     "Trajectory",
     "Verdict",
@@ -236,6 +238,7 @@ __all__ = [
     "spectrum_init",
     "stable_rank",
     "stack_pairs",
+    "sweep",
     "train",
     "unbiased_traces",
     "uniform_biases",

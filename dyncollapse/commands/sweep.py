@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,25 +14,21 @@ from dyncollapse.commands.options import SINGLE
 from dyncollapse.commands.shared import bad_input, fail, note, say_saved, use_machine, warn
 from dyncollapse.runtime.canvas import save_pictures
 from dyncollapse.runtime.dispatch import Workers
-from dyncollapse.runtime.executors import dask_workers, local_workers, slurm_workers
 from dyncollapse.runtime.files import printable
 from dyncollapse.runtime.folders import DISK
 from dyncollapse.runtime.progress import duration, progress_line
 from dyncollapse.runtime.settings import option
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.sweeps.estimate import Estimate, estimate
-from dyncollapse.sweeps.grid import as_options, expand_grid, parse_grid, shown
-from dyncollapse.sweeps.options import WorkerOptions
-from dyncollapse.sweeps.picture_options import SweepPictureOptions, SweepPlot
+from dyncollapse.sweeps.grid import as_options, expand_grid, parse_grid
+from dyncollapse.sweeps.layout import Layout, short
+from dyncollapse.sweeps.options import WorkerOptions, workers_of
+from dyncollapse.sweeps.picture_options import SweepPictureOptions
 from dyncollapse.sweeps.schemas import Report
 from dyncollapse.sweeps.sweep import Sweep
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 SHOWN = 8  # letters of a point's name in the table, enough to find its folder
-# Rows of a table that a person reads, and panels that fit on a page: 3 rows of 4.
-ROWS, PANELS = 60, 12
+ROWS = 60  # of a table that a person reads
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ def sweep(
     with bad_input():
         asked = Sweep(out, _grid(settings))
         threads = max(point.threads or 1 for point in asked.points.values())  # the same for all points, see SINGLE
-        chosen = _workers(where, threads, out / "slurm")
+        chosen = workers_of(where, threads, out / "slurm")
         if where.executor == "local":
             for device in {point.device for point in asked.points.values()}:
                 use_machine(device, threads)
@@ -78,15 +74,6 @@ def _grid(settings: Mapping[str, Any]) -> list[Configuration]:
     given = {name: value for name, value in settings.items() if value is not None}
     lists = parse_grid({name: text for name, text in given.items() if name not in SINGLE})
     return expand_grid({name: lists.get(name, value) for name, value in given.items()})
-
-
-def _workers(where: WorkerOptions, threads: int, logs: Path) -> Workers:
-    """The workers for the points, each with so many threads; Slurm writes its files into the folder `logs`."""
-    if where.executor == "dask":
-        return dask_workers(where.workers, threads, where.scheduler)
-    if where.executor == "slurm":
-        return slurm_workers(logs, where.workers, threads, where.sbatch)
-    return local_workers(where.workers, threads)
 
 
 def _run(asked: Sweep, workers: Workers, most_runs: int | None, wanted: SweepPictureOptions, *, as_json: bool) -> None:
@@ -128,38 +115,12 @@ def _gather(asked: Sweep, wanted: SweepPictureOptions) -> tuple[list[dict[str, A
 def _save_pictures(
     everything: Sweep, reports: Mapping[str, Report], wanted: SweepPictureOptions
 ) -> tuple[list[str], list[str]]:
-    """Draw final singular values; what they are drawn over, or in lines by, is the numeric axis with most values.
-
-    Each combination of the other axes has a panel; the first PANELS are drawn. Returns the names of what was drawn,
-    and a line on each picture that was not.
-    """
-    axes = everything.axes
-    numeric = [name for name, values in axes.items() if all(isinstance(value, int | float) for value in values)]
-    numeric = [name for name in numeric if name != "seed"] or numeric
-    if not numeric or not reports:
+    """Draw final singular values; the names of what was drawn, and a line on each picture that was not."""
+    layout = Layout.of(everything.points, everything.axes, reports)
+    if layout is None:
         return [], []
-    over = max(numeric, key=lambda name: len(axes[name]))
-    others = [name for name in axes if name != over]
-    panels: dict[tuple[Any, ...], list[tuple[float, Report]]] = {}
-    for name, report in reports.items():
-        point = everything.points[name]
-        panels.setdefault(tuple(getattr(point, other) for other in others), []).append((getattr(point, over), report))
-    left_out = f" (first {PANELS} of {len(panels)} panels)" if len(panels) > PANELS else ""
-
-    def draw(kind: SweepPlot) -> "Figure":
-        # Here, not above: importing Matplotlib fails when the user's settings of it are broken.
-        from dyncollapse.commands.pictures import Panel, draw_spectra, draw_sweep
-
-        drawn = [
-            Panel(", ".join(f"{option(n)[2:]} {_short(v)}" for n, v in zip(others, values, strict=True)), points)
-            for values, points in list(panels.items())[:PANELS]
-        ]
-        if kind == "spectrum":
-            return draw_spectra(drawn, option(over)[2:], left_out)
-        return draw_sweep(drawn, over, option(over)[2:] + left_out)
-
     named = zip(wanted.files, wanted.plot, strict=True)
-    return save_pictures(everything.folder, {file: partial(draw, kind) for file, kind in named})
+    return save_pictures(everything.folder, {file: partial(layout.draw, kind) for file, kind in named})
 
 
 def print_sweep(asked: Sweep, table: Sequence[Mapping[str, Any]], *, to_stderr: bool) -> None:
@@ -169,7 +130,7 @@ def print_sweep(asked: Sweep, table: Sequence[Mapping[str, Any]], *, to_stderr: 
     words = (name.replace("_", " ") for name in axes)
     rows = open_table("point", *words, "collapsed", "mechanism", *(["SGD-flow"] if compared else []))
     for row in table[:ROWS]:
-        cells = [row["point"][:SHOWN], *(_short(row[name]) for name in axes)]
+        cells = [row["point"][:SHOWN], *(short(row[name]) for name in axes)]
         cells += [f"{row['collapsed']} of {row['out_dim'] or row['dim']}", row["mechanism"]]
         distance = row["sgd_vs_flow"]
         rows.add_row(*cells, *(["-" if distance is None else f"{distance:.2g}"] if compared else []))
@@ -179,11 +140,6 @@ def print_sweep(asked: Sweep, table: Sequence[Mapping[str, Any]], *, to_stderr: 
         folder = printable(str(asked.folder))
         console.print(f"... and {len(table) - ROWS} more: dyncollapse collect {folder}", soft_wrap=True)
     console.print(f"{len(table)} of {len(asked.points)} points are finished.")
-
-
-def _short(value: Any) -> str:
-    """A setting's value, short enough for a cell or a title."""
-    return f"{value:.6g}" if isinstance(value, float) else shown(value)
 
 
 def print_failures(asked: Sweep, failures: Mapping[str, str]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dyncollapse.diagnostics.remedies import Remedy, remedy_lines
 from dyncollapse.diagnostics.verdict import Verdict
 from dyncollapse.dynamics.trajectory import Trajectory
+from dyncollapse.runtime.canvas import axes_or_new
 from dyncollapse.runtime.extras import as_frame, need
 from dyncollapse.runtime.folders import claimed_folder
 from dyncollapse.runtime.process import check_device, cores
@@ -143,7 +144,7 @@ class SimulationResult:
         """
         from dyncollapse.simulation.pictures import plot_ends
 
-        return plot_ends(_axes(ax), self.outcome)
+        return plot_ends(axes_or_new(ax), self.outcome)
 
     def plot_paths(self, ax: "Axes | None" = None) -> "Axes":
         """Draw singular values over flow time t = lr x steps, the mean over runs, for every dynamics.
@@ -156,7 +157,7 @@ class SimulationResult:
         """
         from dyncollapse.simulation.pictures import plot_records
 
-        return plot_records(_axes(ax), self.trajectories)
+        return plot_records(axes_or_new(ax), self.trajectories)
 
     def plot_alignment(self, ax: "Axes | None" = None, *, dynamics: str | None = None, layer: int = 1) -> "Axes":
         """Draw the magnitudes of the alignment matrix of two successive layers at the end of the first run.
@@ -185,7 +186,7 @@ class SimulationResult:
             raise ValueError(
                 f"layer is {layer}, and the network has {len(weights)}; an alignment is of layer k and k + 1"
             )
-        return plot_layers(_axes(ax), weights, layer)
+        return plot_layers(axes_or_new(ax), weights, layer)
 
     def save(self, folder: str | Path) -> Path:
         """Write the records and run.json, as `dyncollapse simulate --out` does.
@@ -259,12 +260,3 @@ def simulate(
 
 def _silent(_name: str, _done: float, _total: float) -> None:
     """Report no progress."""
-
-
-def _axes(ax: "Axes | None") -> "Axes":
-    """The axes, or those of a new figure."""
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
-
-    return plt.figure(figsize=(5, 3.5), layout="constrained").add_subplot()
