@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dyncollapse.commands.options import SINGLE
-from dyncollapse.commands.sweep_layout import PANELS, Layout, Panel
 from dyncollapse.runtime.command_line import command_line
 from dyncollapse.runtime.page.record import Picture
 from dyncollapse.simulation.command import necessary
 from dyncollapse.sweeps.grid import expand_grid
-from dyncollapse.sweeps.picture_options import SweepPlot
+from dyncollapse.sweeps.layout import PANELS, Layout
+from dyncollapse.sweeps.picture_options import Panel, SweepPlot
 from dyncollapse.sweeps.schemas import Report
 from dyncollapse.sweeps.sweep import Sweep
 

@@ -7,10 +7,10 @@ import pytest
 from helpers.html import Page as Read
 
 from dyncollapse import Sweep, Workers, expand_grid
-from dyncollapse.commands.sweep_layout import Layout
 from dyncollapse.commands.sweep_pictures import panel_pictures, sweep_command
 from dyncollapse.runtime.files import write_json
 from dyncollapse.runtime.page.render import render
+from dyncollapse.sweeps.layout import Layout
 from dyncollapse.sweeps.page import LISTED, sweep_page
 from dyncollapse.sweeps.sweep import FAILURES
 
