@@ -12,7 +12,7 @@ import click
 from dyncollapse.commands.console import open_console, open_table
 from dyncollapse.commands.options import SINGLE
 from dyncollapse.commands.shared import bad_input, fail, note, one_form, say_saved, use_machine, warn
-from dyncollapse.commands.sweep_pictures import panel_pictures, sweep_command
+from dyncollapse.commands.sweep_command import sweep_command
 from dyncollapse.runtime.canvas import save_pictures
 from dyncollapse.runtime.dispatch import Workers
 from dyncollapse.runtime.files import printable
@@ -28,6 +28,7 @@ from dyncollapse.sweeps.grid import expand_grid, parse_grid
 from dyncollapse.sweeps.layout import Layout, short
 from dyncollapse.sweeps.options import WorkerOptions, workers_of
 from dyncollapse.sweeps.page import sweep_page
+from dyncollapse.sweeps.page_pictures import panel_pictures
 from dyncollapse.sweeps.picture_options import SweepPictureOptions
 from dyncollapse.sweeps.sweep import Sweep
 

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from dyncollapse.runtime.canvas import axes_or_new
 from dyncollapse.runtime.dispatch import Workers
+from dyncollapse.runtime.page.render import render
 from dyncollapse.runtime.process import check_device
 from dyncollapse.runtime.results import html_table, plain
 from dyncollapse.runtime.settings import SettingError, option, quoted
@@ -22,6 +23,8 @@ from dyncollapse.sweeps.grid import axes_of, expand_grid
 from dyncollapse.sweeps.layout import Layout
 from dyncollapse.sweeps.options import Executor as ExecutorName
 from dyncollapse.sweeps.options import WorkerOptions, workers_of
+from dyncollapse.sweeps.page import sweep_page
+from dyncollapse.sweeps.page_pictures import panel_pictures
 from dyncollapse.sweeps.picture_options import SweepPlot
 from dyncollapse.sweeps.schemas import Report
 from dyncollapse.sweeps.sweep import Sweep
@@ -210,6 +213,17 @@ class SweepResult:
             wanted = ", ".join(f"{name}={axes[name][0]!r}" for name in free)
             raise SettingError(f"{', '.join(free)} vary beside {layout.over}; fix them ({wanted}), or draw `figure()`")
         return layout
+
+    def to_html(self) -> str:
+        """Write the results as the page that `dyncollapse sweep` saves as report.html.
+
+        Returns:
+            One self-contained page: in how many points dimensions collapsed, pictures, a row per point, and failures.
+        """
+        layout = Layout.of(self.points, self.axes, self.reports)
+        pictures = [] if layout is None else panel_pictures(layout, ("sweep",))
+        page = sweep_page(self.points, self.reports, self.failures, folder=self.folder, pictures=pictures)
+        return render(page)
 
     def __repr__(self) -> str:
         """How many points are finished, over which axes, and in how many dimensions collapsed."""
