@@ -1,5 +1,6 @@
 """Which dimensions of a contrastive embedding collapse, and why: trained, integrated and in closed form."""
 
+from .claims.result import VerifyResult, verify
 from .diagnostics.conventions import PublishedMeasure, compare_conventions
 from .diagnostics.embeddings import diagnose
 from .diagnostics.evidence import principal_directions
@@ -19,6 +20,7 @@ from .diagnostics.moments import Moments
 from .diagnostics.monitor import Monitor
 from .diagnostics.planted import Planted, planted_cases
 from .diagnostics.readers import read_rows
+from .diagnostics.remedies import Remedy
 from .diagnostics.report import EmbeddingReport
 from .diagnostics.shared_signal import signal_rank
 from .diagnostics.spectra import covariance_spectrum, mode_singular_values, noise_floor
@@ -54,6 +56,7 @@ from .simulation.dimensions import Dimensions, linear_dimensions, mode_dimension
 from .simulation.result import SimulationResult, simulate
 from .simulation.verdict import judge, natural_scale
 from .sweeps.grid import expand_grid
+from .sweeps.result import SweepResult, sweep
 from .sweeps.sweep import Sweep
 from .theory.alignment import (
     AlignmentReport,
@@ -125,14 +128,17 @@ __all__ = [
     "Pairs",
     "Planted",
     "PublishedMeasure",
+    "Remedy",
     "RestModes",
     "SelfDistillation",
     "SettingError",
     "SimulationResult",
     "Sweep",
+    "SweepResult",
     "TrainingFailed",
     "Trajectory",
     "Verdict",
+    "VerifyResult",
     "Workers",
     "alignment_bound",
     "alignment_matrix",
@@ -237,11 +243,13 @@ __all__ = [
     "spectrum_init",
     "stable_rank",
     "stack_pairs",
+    "sweep",
     "train",
     "unbiased_traces",
     "uniform_biases",
     "uniform_init",
     "vcreg",
+    "verify",
     "vicreg",
 ]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dyncollapse.commands.console import open_console, open_table
 from dyncollapse.commands.options import taken
+from dyncollapse.commands.remedies import print_remedies
 from dyncollapse.commands.shared import as_options, bad_input, fail, one_form, say_saved, warn
 from dyncollapse.commands.spectrum_chart import spectrum_lines
 from dyncollapse.diagnostics import embeddings, exports
@@ -228,6 +229,7 @@ def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> 
         console.print(f"note: {text}", soft_wrap=True)
     console.print(threshold_sentence(report), soft_wrap=True)
     console.print(as_options(SettingError(report.verdict.sentence)), style="bold", soft_wrap=True)
+    print_remedies(console, report.remedies)
 
 
 def _measures(report: EmbeddingReport, *, with_words: bool) -> Table:
