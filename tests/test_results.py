@@ -13,8 +13,10 @@ from dyncollapse import Monitor, diagnose, simulate, sweep, verify
 from dyncollapse.bridge import PredictOptions, predict
 from dyncollapse.claims.check import Measured, claim, run_check
 from dyncollapse.claims.result import VerifyResult
+from dyncollapse.commands.pages.diagnose import diagnose as diagnose_page
 from dyncollapse.commands.pages.simulate import simulate as simulate_page
 from dyncollapse.commands.pages.verify import verify as verify_page
+from dyncollapse.diagnostics.options import DiagnosisOptions
 from dyncollapse.runtime.results import html_table, plain
 from dyncollapse.simulation.configuration import Configuration
 
@@ -142,6 +144,9 @@ def test_names_and_defaults_of_commands_are_those_of_functions():
     own = inspect.signature(verify).parameters
     assert named(verify_page) == set(own) - {"progress"}
     assert own["workers"].default is None
+    options, own = inspect.signature(DiagnosisOptions).parameters, inspect.signature(diagnose).parameters
+    assert {name: one.default for name, one in options.items()} == {name: own[name].default for name in options}
+    assert named(diagnose_page) - {"file", "key", "out", "as_csv"} == set(own) - {"z", "progress"}
     assert set(inspect.signature(Configuration).parameters) | {"plot", "format", "out"} >= named(simulate_page)
 
 

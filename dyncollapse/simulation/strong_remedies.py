@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dyncollapse.diagnostics.remedies import Remedy, counted, every
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate, Verdict
+from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.dimensions import mode_dimensions
@@ -47,7 +48,7 @@ def _for_dead(outcome: Outcome, dead: int) -> Remedy:
     simulation, c = outcome.simulation, outcome.simulation.configuration
     loss, exact = _loss(simulation)
     decay = c.weight_decay if c.depth == 1 and not isinstance(simulation.objective, SelfDistillation) else 0.0
-    task = simulation.task.to(torch.float64)
+    task = _task(simulation)
     shares, undecayed = (growing_shares(task, *loss, weight_decay=w) for w in (decay, 0.0))
     fatal = [share for share in (shares if len(shares) else undecayed).tolist() if share <= 1]
     source = "Jing et al. 2022, Corollary 1; docs: beyond the paper, 5c"
@@ -93,7 +94,7 @@ def _at_half(outcome: Outcome, share: float) -> str:
     simulation, prediction, c = outcome.simulation, outcome.outlook, outcome.simulation.configuration
     if prediction is None or prediction.growth is None or not _by_modes(simulation):
         return ""
-    forces = weakened_forces(simulation.task.to(torch.float64), *_loss(simulation)[0])(share)
+    forces = weakened_forces(_task(simulation), *_loss(simulation)[0])(share)
     dead = prediction.growth.to(forces.growth) <= (c.weight_decay if c.depth == 1 else 0.0)
     rest = _rest(forces, c.weight_decay, c.depth)
     times = forces.learning_times(starts(simulation).to(rest), ESCAPED, c.weight_decay, c.depth)
@@ -113,7 +114,7 @@ def _for_suppressed(outcome: Outcome, verdict: Verdict, low: int) -> Remedy:
     lost = torch.tensor([fate is Fate.SUPPRESSED for fate in verdict.fates])
     bistable = c.weight_decay > 0 and c.depth > 1
     if outcome.outlook is not None and _by_modes(simulation) and not bistable:
-        forces = weakened_forces(simulation.task.to(torch.float64), *_loss(simulation)[0])
+        forces = weakened_forces(_task(simulation), *_loss(simulation)[0])
 
         def counts_at(share: float) -> bool:
             rest = _rest(forces(share), c.weight_decay, c.depth)
@@ -219,6 +220,11 @@ def down(value: float) -> str:
         return f"{value:g}"
     unit = 10.0 ** (math.floor(math.log10(value)) - 2)
     return f"{math.floor(value / unit * (1 + 1e-12)) * unit:.3g}"
+
+
+def _task(simulation: Simulation) -> GaussianTask:
+    """The task in double precision on the CPU: closed forms are small."""
+    return simulation.task.to(torch.float64, torch.device("cpu"))
 
 
 def _they(number: int) -> str:
