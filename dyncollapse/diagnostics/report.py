@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dyncollapse.diagnostics.causes import count_inputs, fates_from_views, whole_signal
 from dyncollapse.diagnostics.caveats import beyond_width, cautions
+from dyncollapse.diagnostics.conventions import PublishedMeasure
 from dyncollapse.diagnostics.doubts import doubts
 from dyncollapse.diagnostics.embedding_remedies import embedding_remedies
 from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence, format_name
@@ -70,6 +71,7 @@ class EmbeddingReport:
         frame: Orthonormal columns in whose coordinates `pairs` are, if there were fewer rows than dimensions.
         input_frame: The same for `input_pairs`.
         remedies: What to try for the causes that were found, and what would decide those that are open.
+        published: Rank measures in the conventions of other libraries and papers; empty unless asked for.
 
     References:
         docs/explanation/diagnostics.md (every line of the report).
@@ -106,6 +108,7 @@ class EmbeddingReport:
     frame: Float[Tensor, "d c"] | None = None
     input_frame: Float[Tensor, "k c"] | None = None
     remedies: tuple[Remedy, ...] = ()
+    published: tuple[PublishedMeasure, ...] = ()
 
     def __repr__(self) -> str:
         """Return the size, the space and the verdict; the numbers are in the attributes and in `as_values`."""
@@ -156,6 +159,7 @@ class EmbeddingReport:
                 ],
             },
             "remedies": [one.as_values() for one in self.remedies],
+            "published": [one._asdict() for one in self.published],
             "warnings": list(self.warnings),
             "notes": list(self.notes),
         }
