@@ -1,5 +1,6 @@
 """Which dimensions of a contrastive embedding collapse, and why: trained, integrated and in closed form."""
 
+from .claims.result import VerifyResult, verify
 from .diagnostics.by_labels import ClassReports, diagnose_by
 from .diagnostics.conventions import PublishedMeasure, compare_conventions
 from .diagnostics.embeddings import diagnose
@@ -20,6 +21,7 @@ from .diagnostics.moments import Moments
 from .diagnostics.monitor import Monitor
 from .diagnostics.planted import Planted, planted_cases
 from .diagnostics.readers import read_rows
+from .diagnostics.remedies import Remedy
 from .diagnostics.report import EmbeddingReport
 from .diagnostics.shards import diagnose_shards
 from .diagnostics.shared_signal import signal_rank
@@ -57,6 +59,7 @@ from .simulation.dimensions import Dimensions, linear_dimensions, mode_dimension
 from .simulation.result import SimulationResult, simulate
 from .simulation.verdict import judge, natural_scale
 from .sweeps.grid import expand_grid
+from .sweeps.result import SweepResult, sweep
 from .sweeps.sweep import Sweep
 from .theory.alignment import (
     AlignmentReport,
@@ -129,14 +132,17 @@ __all__ = [
     "Pairs",
     "Planted",
     "PublishedMeasure",
+    "Remedy",
     "RestModes",
     "SelfDistillation",
     "SettingError",
     "SimulationResult",
     "Sweep",
+    "SweepResult",
     "TrainingFailed",
     "Trajectory",
     "Verdict",
+    "VerifyResult",
     "Workers",
     "alignment_bound",
     "alignment_matrix",
@@ -244,11 +250,13 @@ __all__ = [
     "spectrum_init",
     "stable_rank",
     "stack_pairs",
+    "sweep",
     "train",
     "unbiased_traces",
     "uniform_biases",
     "uniform_init",
     "vcreg",
+    "verify",
     "vicreg",
 ]
 

@@ -7,7 +7,62 @@ import torch
 from dyncollapse.claims import CLAIMS
 from dyncollapse.claims.check import Checked, Claim, Measured, run_check
 from dyncollapse.runtime.dispatch import Workers, dispatch
-from dyncollapse.runtime.process import recycle_freed_memory
+from dyncollapse.runtime.executors import local_workers
+from dyncollapse.runtime.process import check_count, cores, recycle_freed_memory
+from dyncollapse.runtime.settings import SettingError, did_you_mean, quoted
+
+
+def chosen_claims(names: Sequence[str] = ()) -> list[Claim]:
+    """Claims by their names.
+
+    Args:
+        names: The names; none for all claims.
+
+    Returns:
+        The claims, in the order in which they are first named.
+
+    Raises:
+        SettingError: For unknown names; the message suggests near ones.
+
+    Examples:
+        >>> [claim.name for claim in chosen_claims(["lemma-2", "lemma-1"])]
+        ['lemma-2', 'lemma-1']
+    """
+    known = {claim.name: claim for claim in CLAIMS}
+    if strange := [name for name in names if not isinstance(name, str)]:
+        raise SettingError(f"`claim` holds {quoted(strange[0])}; give names of claims, as 'lemma-1'")
+    if unknown := [name for name in names if name not in known]:
+        told = did_you_mean(unknown[0], known, f"the claims are {', '.join(known)}")
+        if "," in unknown[0]:
+            told = "give one claim per `claim`, which is repeatable"
+        raise SettingError(f"`claim` is {', '.join(unknown)}; {told}")
+    return [known[name] for name in dict.fromkeys(names)] or list(CLAIMS)
+
+
+def claim_workers(chosen: Sequence[Claim], workers: int | None, *, named: bool) -> Workers | None:
+    """Processes that check claims: no more than there are claims, and by default none for claims that were named.
+
+    Processes import for seconds, and most single claims take less.
+
+    Args:
+        chosen: The claims.
+        workers: Number of processes; None for the default.
+        named: Whether the claims were named.
+
+    Returns:
+        The workers; None where this process checks the claims.
+
+    Raises:
+        SettingError: For a number that this machine cannot run.
+    """
+    check_count("workers", workers)
+    count = min(workers or (1 if named else cores()), len(chosen))
+    return local_workers(count) if count > 1 else None
+
+
+def in_order(checked: Sequence[Checked], chosen: Sequence[Claim]) -> list[Checked]:
+    """Results in the order of the chosen claims."""
+    return sorted(checked, key=lambda result: chosen.index(result.claim))
 
 
 def check_claims(claims: Sequence[Claim], workers: Workers | None = None) -> Iterator[Checked]:

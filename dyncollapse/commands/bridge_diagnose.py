@@ -27,6 +27,7 @@ from dyncollapse.commands.bridge_encoder import (
 )
 from dyncollapse.commands.bridge_shared import refusals
 from dyncollapse.commands.console import open_console, open_table
+from dyncollapse.commands.remedies import print_remedies
 from dyncollapse.commands.shared import one_form, say_saved, warn
 from dyncollapse.commands.spectrum_chart import spectrum_lines
 from dyncollapse.diagnostics import exports
@@ -204,3 +205,4 @@ def print_spaces(diagnosis: DiagnosedSpaces, title: str, *, to_stderr: bool) -> 
             console.print(f"note: {space}: {text}", soft_wrap=True)
     for space, report in reports.items():
         console.print(f"{space}: {renamed(report.verdict.sentence, str)}", style="bold", soft_wrap=True)
+    print_remedies(console, diagnosis.remedies)

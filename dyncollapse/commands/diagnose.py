@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dyncollapse.commands.console import open_console, open_table
 from dyncollapse.commands.options import taken
+from dyncollapse.commands.remedies import print_remedies
 from dyncollapse.commands.shared import as_options, bad_input, fail, one_form, say_saved, warn
 from dyncollapse.commands.spectrum_chart import spectrum_lines
 from dyncollapse.diagnostics import embeddings, exports
@@ -27,7 +28,7 @@ from dyncollapse.runtime.progress import progress_bars
 from dyncollapse.runtime.settings import SettingError
 from dyncollapse.simulation.report import versions
 
-TOO_BIG = "this does not fit into memory; leave out --svd or --loss, or give fewer rows"
+TOO_BIG = "this does not fit into memory; leave out --svd, --loss or --compare, or give fewer rows"
 WIDTH_FOR_WORDS = 100  # columns from which on definitions have room beside the measures
 
 
@@ -220,6 +221,9 @@ def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> 
     console.print()
     console.print(_measures(report, with_words=console.width >= WIDTH_FOR_WORDS))
     console.print()
+    if report.published:
+        console.print(_published(report))
+        console.print()
     if report.ratios is not None:
         console.print(augmentation_sentence(report), soft_wrap=True)
     for text in report.warnings:
@@ -228,6 +232,7 @@ def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> 
         console.print(f"note: {text}", soft_wrap=True)
     console.print(threshold_sentence(report), soft_wrap=True)
     console.print(as_options(SettingError(report.verdict.sentence)), style="bold", soft_wrap=True)
+    print_remedies(console, report.remedies)
 
 
 def _measures(report: EmbeddingReport, *, with_words: bool) -> Table:
@@ -241,4 +246,13 @@ def _measures(report: EmbeddingReport, *, with_words: bool) -> Table:
         definition = re.sub(r" \([^()]*\d{4}\)$", "", report.conventions[name])  # without the source
         cells = (name, "-" if value is None else f"{value:.4g}", interval, definition)
         table.add_row(*cells[: len(table.columns)])
+    return table
+
+
+def _published(report: EmbeddingReport) -> Table:
+    """The measures in the conventions of other libraries and papers, with words that wrap."""
+    table = open_table("measure", "as computed by", "value", left=2)
+    table.add_column("convention", overflow="fold")
+    for one in report.published:
+        table.add_row(one.measure, one.source, "-" if one.value is None else f"{one.value:.6g}", one.convention)
     return table

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dyncollapse.commands.console import filled_table, open_console
+from dyncollapse.commands.remedies import print_remedies
 from dyncollapse.commands.shared import bad_input, fail, one_form, say_saved, use_machine, warn
 from dyncollapse.dynamics.solver import FlowFailed
 from dyncollapse.dynamics.training import Diverged
@@ -24,6 +25,7 @@ from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.page import simulation_page
 from dyncollapse.simulation.picture_options import PictureOptions, Plot
 from dyncollapse.simulation.presets import resolve
+from dyncollapse.simulation.remedies import remedies
 from dyncollapse.simulation.report import RECORD, recorded, save, was_killed
 from dyncollapse.simulation.run import run
 from dyncollapse.simulation.tables import dimension_table, remarks
@@ -100,6 +102,7 @@ def print_outcome(outcome: Outcome, report: Mapping[str, Any], *, to_stderr: boo
     for text in remarks(outcome, report):
         console.print(text, soft_wrap=True)
     console.print(report["verdict"]["sentence"], style="bold", soft_wrap=True)
+    print_remedies(console, remedies(outcome))
 
 
 def _save_pictures(outcome: Outcome, folder: Path, wanted: PictureOptions) -> tuple[list[str], list[str]]:

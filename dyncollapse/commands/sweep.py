@@ -12,11 +12,9 @@ import click
 from dyncollapse.commands.console import open_console, open_table
 from dyncollapse.commands.options import SINGLE
 from dyncollapse.commands.shared import bad_input, fail, note, one_form, say, say_saved, use_machine, warn
-from dyncollapse.commands.sweep_layout import Layout, short
-from dyncollapse.commands.sweep_pictures import panel_pictures, sweep_command
+from dyncollapse.commands.sweep_command import sweep_command
 from dyncollapse.runtime.canvas import save_pictures
 from dyncollapse.runtime.dispatch import Workers
-from dyncollapse.runtime.executors import dask_workers, local_workers, slurm_workers
 from dyncollapse.runtime.files import printable
 from dyncollapse.runtime.folders import DISK
 from dyncollapse.runtime.page.record import Picture
@@ -27,8 +25,10 @@ from dyncollapse.simulation.command import as_options
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.sweeps.estimate import Estimate, estimate
 from dyncollapse.sweeps.grid import expand_grid, parse_grid
-from dyncollapse.sweeps.options import WorkerOptions
+from dyncollapse.sweeps.layout import Layout, short
+from dyncollapse.sweeps.options import WorkerOptions, workers_of
 from dyncollapse.sweeps.page import sweep_page
+from dyncollapse.sweeps.page_pictures import panel_pictures
 from dyncollapse.sweeps.picture_options import SweepPictureOptions
 from dyncollapse.sweeps.sweep import Sweep
 
@@ -73,7 +73,7 @@ def sweep(
     with bad_input():
         asked = Sweep(out, _grid(settings))
         threads = max(point.threads or 1 for point in asked.points.values())  # the same for all points, see SINGLE
-        chosen = _workers(where, threads, out / "slurm")
+        chosen = workers_of(where, threads, out / "slurm")
         if where.executor == "local":
             for device in {point.device for point in asked.points.values()}:
                 use_machine(device, threads)
@@ -92,15 +92,6 @@ def _grid(settings: Mapping[str, Any]) -> list[Configuration]:
     given = {name: value for name, value in settings.items() if value is not None}
     lists = parse_grid({name: text for name, text in given.items() if name not in SINGLE})
     return expand_grid({name: lists.get(name, value) for name, value in given.items()})
-
-
-def _workers(where: WorkerOptions, threads: int, logs: Path) -> Workers:
-    """The workers for the points, each with so many threads; Slurm writes its files into the folder `logs`."""
-    if where.executor == "dask":
-        return dask_workers(where.workers, threads, where.scheduler)
-    if where.executor == "slurm":
-        return slurm_workers(logs, where.workers, threads, where.sbatch)
-    return local_workers(where.workers, threads)
 
 
 def _run(asked: Sweep, workers: Workers, most_runs: int | None, wanted: SweepPictureOptions, forms: list[str]) -> None:

@@ -6,55 +6,42 @@ from collections.abc import Sequence
 
 import click
 
-from dyncollapse.claims import CLAIMS, Checked, Claim, as_values
-from dyncollapse.claims.run import check_claims
+from dyncollapse.claims import Checked
+from dyncollapse.claims.result import VerifyResult
+from dyncollapse.claims.run import check_claims, chosen_claims, claim_workers, in_order
 from dyncollapse.commands.console import open_console, open_table
 from dyncollapse.commands.shared import bad_input, fail, use_machine
-from dyncollapse.runtime.executors import local_workers
-from dyncollapse.runtime.process import cores
 from dyncollapse.runtime.progress import progress_bars
-from dyncollapse.runtime.settings import did_you_mean
 
 
-def verify(names: tuple[str, ...], workers: int | None, as_json: bool) -> None:
+def verify(claim: tuple[str, ...], workers: int | None, as_json: bool) -> None:
     """Check the claims of these names, or all, and print what each one measured."""
-    known = {claim.name: claim for claim in CLAIMS}
-    if unknown := [name for name in names if name not in known]:
-        told = did_you_mean(unknown[0], known, f"the claims are {', '.join(known)}")
-        if "," in unknown[0]:
-            told = "give one claim per --claim, which is repeatable"
-        fail(2, f"--claim is {', '.join(unknown)}; {told}")
-    chosen, checked = [known[name] for name in dict.fromkeys(names)] or list(CLAIMS), list[Checked]()
+    checked = list[Checked]()
     with bad_input():
+        chosen = chosen_claims(claim)
         use_machine("cpu", 1, workers or 0)  # sums in one order everywhere; small matrices gain nothing from threads
-        # Processes import for seconds, and most single claims take less.
-        count = min(workers or (1 if names else cores()), len(chosen))
-        processes = local_workers(count) if count > 1 else None
+        processes = claim_workers(chosen, workers, named=bool(claim))
     try:
         with progress_bars(("claims",)) as progress, bad_input():
-            for result in check_claims(chosen, processes):
-                checked.append(result)
+            for one in check_claims(chosen, processes):
+                checked.append(one)
                 progress("claims", len(checked), len(chosen))
     except KeyboardInterrupt:
-        print_claims(_in_order(checked, chosen), to_stderr=True)
+        print_claims(VerifyResult(in_order(checked, chosen)), to_stderr=True)
         fail(130, f"Interrupted after {len(checked)} of {len(chosen)} claims.")
-    checked = _in_order(checked, chosen)
+    result = VerifyResult(in_order(checked, chosen))
     if as_json:
-        click.echo(json.dumps({"claims": [as_values(result) for result in checked]}, allow_nan=False))
-    print_claims(checked, to_stderr=as_json)
-    if names:
-        print_explanation(checked, to_stderr=as_json)
-    if surprising := [result for result in checked if result.surprising]:
-        fail(1, f"unlike expected: {', '.join(result.claim.name for result in surprising)}")
+        click.echo(json.dumps(result.to_dict(), allow_nan=False))
+    print_claims(result, to_stderr=as_json)
+    if claim:
+        print_explanation(result.checked, to_stderr=as_json)
+    if result.failed:
+        fail(1, f"unlike expected: {', '.join(result.failed)}")
 
 
-def _in_order(checked: Sequence[Checked], chosen: Sequence[Claim]) -> list[Checked]:
-    """Results in the order of the chosen claims."""
-    return sorted(checked, key=lambda result: chosen.index(result.claim))
-
-
-def print_claims(checked: Sequence[Checked], *, to_stderr: bool) -> None:
+def print_claims(found: VerifyResult, *, to_stderr: bool) -> None:
     """Print a row per claim: what was measured, its bound, whether it holds and whether that is expected."""
+    checked = found.checked
     if not checked:
         return
     table = open_table("claim", "source", "measured", "", "bound", "holds", "as expected", "seconds", left=2)
@@ -72,15 +59,7 @@ def print_claims(checked: Sequence[Checked], *, to_stderr: bool) -> None:
     for result in checked:
         if result.error:
             console.print(f"{result.claim.name}: {result.error}", style="red", soft_wrap=True)
-    unexpected = sum(result.surprising for result in checked)
-    failing = [result.claim.name for result in checked if not (result.holds or result.surprising)]
-    console.print(
-        f"{len(checked) - unexpected} of {len(checked)} claims behave as expected"
-        + (f"; {', '.join(failing)} {'does' if len(failing) == 1 else 'do'} not hold, as expected" if failing else "")
-        + ".",
-        style="bold",
-        soft_wrap=True,
-    )
+    console.print(found.sentence, style="bold", soft_wrap=True)
 
 
 def print_explanation(checked: Sequence[Checked], *, to_stderr: bool) -> None:

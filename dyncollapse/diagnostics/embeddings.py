@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from dyncollapse.diagnostics.conventions import compare_conventions
 from dyncollapse.diagnostics.conversion import Rows, as_rows
 from dyncollapse.diagnostics.evidence import Evidence, principal_directions
 from dyncollapse.diagnostics.finite import ADVICE, nonfinite
@@ -35,6 +36,7 @@ def diagnose(
     sample: int = 4096,
     seed: int = 0,
     input_dim: int | None = None,
+    compare: bool = False,
     progress: Callable[[str, float, float], None] | None = None,
 ) -> EmbeddingReport:
     """Report which dimensions of given embeddings collapsed, why, and how certain that is.
@@ -59,6 +61,7 @@ def diagnose(
         sample: Number of rows kept for intervals and warnings.
         seed: Seed of the choice of these rows and of the halves for cross-validation.
         input_dim: Number k of units that the last linear layer reads, if `inputs` are not at hand.
+        compare: Add the rank measures of `compare_conventions`, for which all rows are held in float64.
         progress: Called with the name of the step, the rows done and the number of rows.
 
     Returns:
@@ -91,6 +94,7 @@ def diagnose(
         fast=fast,
         sample=sample,
         seed=seed,
+        compare=compare,
     )
     given = [] if positives is None else positives if isinstance(positives, list | tuple) else [positives]
     z, *others = (as_rows(view) for view in (z, *given))
@@ -110,7 +114,8 @@ def diagnose(
         evidence = replace(weigh(evidence, (z, *others), (z, *others)), weights=loss)
         source = weigh(source, pair, (z, others[0])) if source and pair else None
     direct = principal_directions(z) if svd else None
-    return examine(replace(evidence, inputs=source, direct=direct))
+    report = examine(replace(evidence, inputs=source, direct=direct))
+    return replace(report, published=tuple(compare_conventions(z, others))) if compare else report
 
 
 def _input_pair(

@@ -46,6 +46,11 @@ class DiagnosisOptions:
     space: Text = setting(
         "embedding", "Where the embeddings were taken: a name for the report, which changes no number.", group="report"
     )
+    compare: bool = setting(
+        False,
+        "Give RankMe, LiDAR and alpha-ReQ as other libraries and papers compute them, too, from all rows in float64.",
+        group="report",
+    )
     svd: bool = setting(
         False,
         "Compute the spectrum by an SVD of the whole matrix in float64, which keeps digits of small eigenvalues.",

@@ -37,7 +37,7 @@ def diagnosis_page(values: Mapping[str, Any], remarks: Sequence[str] = (), repro
         verdict=values["verdict"]["sentence"],
         remarks=remarks,
         pictures=spectrum_pictures(values),
-        tables=[fate_table(values), measure_table(values), _dimensions(values)],
+        tables=[fate_table(values), measure_table(values), *published_tables(values), _dimensions(values)],
         cautions=values["warnings"],
         notes=[*values["notes"], *assumed],
         remedies=values.get("remedies", ()),
@@ -77,6 +77,28 @@ def measure_table(values: Mapping[str, Any], name: str = "") -> Table:
         for definition in [values["conventions"][measure]]
     ]
     return Table(f"Measures{name and f', {name}'}", ("measure", "value", "95 % interval", "definition"), rows)
+
+
+def published_tables(values: Mapping[str, Any]) -> list[Table]:
+    """List the rank measures in the conventions of other libraries and papers, where they were asked for.
+
+    Args:
+        values: As for `diagnosis_page`.
+
+    Returns:
+        One table, or none.
+    """
+    rows = [
+        [
+            one["measure"],
+            one["source"],
+            "not defined" if one["value"] is None else f"{one['value']:.6g}",
+            one["convention"],
+        ]
+        for one in values.get("published", ())
+    ]
+    columns = ("measure", "as computed by", "value", "convention")
+    return [Table("The same measures in other conventions", columns, rows)] if rows else []
 
 
 def _interval(values: Mapping[str, Any], measure: str) -> str:

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from dyncollapse.diagnostics.causes import count_inputs, fates_from_views, whole_signal
 from dyncollapse.diagnostics.caveats import beyond_width, cautions
+from dyncollapse.diagnostics.conventions import PublishedMeasure
 from dyncollapse.diagnostics.doubts import doubts
+from dyncollapse.diagnostics.embedding_remedies import embedding_remedies
 from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence, format_name
 from dyncollapse.diagnostics.intervals import (
     DEFINITIONS,
@@ -22,6 +24,7 @@ from dyncollapse.diagnostics.intervals import (
 )
 from dyncollapse.diagnostics.page import diagnosis_page
 from dyncollapse.diagnostics.ratios import Crossed, cross_validated_ratios, generalised, ratio_along, ratio_error
+from dyncollapse.diagnostics.remedies import Remedy, remedy_lines
 from dyncollapse.diagnostics.sentences import sentences_of
 from dyncollapse.diagnostics.shared_signal import SharedSignal
 from dyncollapse.diagnostics.spectrum_verdict import NO_VIEWS, collapse_level, judge_spectrum
@@ -29,6 +32,7 @@ from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate, Verdict
 from dyncollapse.model.covariance import ContrastiveCovariance
 from dyncollapse.runtime.extras import as_frame
 from dyncollapse.runtime.page.render import render
+from dyncollapse.runtime.results import html_table, plain
 from dyncollapse.runtime.settings import renamed
 
 if TYPE_CHECKING:
@@ -66,6 +70,8 @@ class EmbeddingReport:
         input_pairs: The same of the inputs of the last linear layer.
         frame: Orthonormal columns in whose coordinates `pairs` are, if there were fewer rows than dimensions.
         input_frame: The same for `input_pairs`.
+        remedies: What to try for the causes that were found, and what would decide those that are open.
+        published: Rank measures in the conventions of other libraries and papers; empty unless asked for.
 
     References:
         docs/explanation/diagnostics.md (every line of the report).
@@ -101,6 +107,8 @@ class EmbeddingReport:
     input_pairs: ContrastiveCovariance | None
     frame: Float[Tensor, "d c"] | None = None
     input_frame: Float[Tensor, "k c"] | None = None
+    remedies: tuple[Remedy, ...] = ()
+    published: tuple[PublishedMeasure, ...] = ()
 
     def __repr__(self) -> str:
         """Return the size, the space and the verdict; the numbers are in the attributes and in `as_values`."""
@@ -119,7 +127,7 @@ class EmbeddingReport:
             Names and values.
         """
         v = self.verdict
-        return {
+        values = {
             "samples": self.samples,
             "dim": self.dim,
             "space": self.space,
@@ -150,9 +158,25 @@ class EmbeddingReport:
                     for one in v.dimensions
                 ],
             },
+            "remedies": [one.as_values() for one in self.remedies],
+            "published": [one._asdict() for one in self.published],
             "warnings": list(self.warnings),
             "notes": list(self.notes),
         }
+        return {name: plain(value) for name, value in values.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values, as the other results do; `as_values` under its common name.
+
+        Returns:
+            Names and values; what was not measured is None, and no number is infinite.
+        """
+        return self.as_values()
+
+    def _repr_html_(self) -> str:
+        """The verdict, what to try, and the rows, for notebooks."""
+        sentence = renamed(self.verdict.sentence, str)
+        return html_table([sentence, *remedy_lines(self.remedies, width=10_000)], self.rows())
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per principal direction, in descending order of variance.
@@ -193,8 +217,7 @@ def examine(evidence: Evidence) -> EmbeddingReport:
     Returns:
         The report.
     """
-    values = evidence.variances
-    level = collapse_level(values[: evidence.seen])
+    values, level = evidence.variances, collapse_level(evidence.variances[: evidence.seen])
     source = evidence.inputs or evidence
     ratio, error = _ratios_along(evidence)
     room, contradiction = _room(evidence, values)
@@ -241,6 +264,7 @@ def examine(evidence: Evidence) -> EmbeddingReport:
         input_pairs=evidence.inputs.pairs if evidence.inputs else None,
         frame=evidence.frame,
         input_frame=evidence.inputs.frame if evidence.inputs else None,
+        remedies=embedding_remedies(evidence, verdict),
     )
 
 

@@ -122,7 +122,7 @@ class DimensionVerdict:
     rho_error: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """Which dimensions collapsed and why.
 
@@ -147,6 +147,10 @@ class Verdict:
     sentence: str
     outputs: int | None = None
     unseen_signal: float | None = None
+
+    def __repr__(self) -> str:
+        """The counts and the mechanism; `sentence` has it in words, and `dimensions` one by one."""
+        return f"Verdict({self.count} of {self.dim} dimensions collapsed, {self.mechanism.value})"
 
     @property
     def dim(self) -> int:

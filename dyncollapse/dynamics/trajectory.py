@@ -23,7 +23,7 @@ STATISTIC = "statistic_"  # what the names of statistics begin with in a file
 
 
 @array_fields
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trajectory:
     """A path of weights over flow time t, as every training and flow returns it.
 
@@ -54,6 +54,12 @@ class Trajectory:
     statistics: dict[str, Any] = field(default_factory=dict)
     predictor: Float[Tensor, "t *runs m m"] | None = None
     target: tuple[Tensor, ...] = ()
+
+    def __repr__(self) -> str:
+        """How many states of which layers, and until when."""
+        shapes = ", ".join(str(tuple(w.shape[1:])) for w in self.weights)
+        until = f", until t = {float(self.time[-1]):.4g}" if len(self.time) else ""
+        return f"Trajectory({len(self.time)} times{until}; layers {shapes})"
 
     @property
     @outside_autocast

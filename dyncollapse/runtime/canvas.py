@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dyncollapse.runtime.files import CannotWrite, first_line, write_bytes
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Matplotlib is imported only to draw: the import itself fails where the user's matplotlibrc is broken.
@@ -36,6 +37,15 @@ def own_style(settings: Mapping[Any, Any] | None = None) -> Iterator[None]:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(settings or {})
         yield
+
+
+def axes_or_new(ax: "Axes | None") -> "Axes":
+    """These axes, or those of a new figure in the user's own style."""
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.figure(figsize=(5, 3.5), layout="constrained").add_subplot()
 
 
 def picture(draw: Callable[[], "Figure"], form: str = "png", settings: Mapping[Any, Any] | None = None) -> bytes:

@@ -76,7 +76,10 @@ def missing(error: ModuleNotFoundError, module: str, extra: str, what: str) -> I
 
 
 def as_frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> "pandas.DataFrame":
-    """Make a pandas data frame from rows; a value that a row lacks is NaN.
+    """Make a pandas data frame from rows.
+
+    A number that a row lacks, or that is None, is NaN: a column of numbers never becomes one of Python objects, which
+    comparisons and means refuse. So does a column of nothing but None.
 
     Args:
         rows: Each a mapping from column to value.
@@ -91,8 +94,14 @@ def as_frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = 
     Examples:
         >>> as_frame([{"x": 1, "y": 0.5}, {"x": 2}]).y.tolist()
         [0.5, nan]
+        >>> bool((as_frame([{"rho": None}]).rho > 1).any())
+        False
     """
     need("pandas", "tables", "to_pandas needs pandas")
     import pandas
 
-    return pandas.DataFrame(list(rows), columns=None if columns is None else list(columns))
+    frame = pandas.DataFrame(list(rows), columns=None if columns is None else list(columns))
+    for name in frame:
+        if frame[name].dtype == object and all(value is None or type(value) in (int, float) for value in frame[name]):
+            frame[name] = frame[name].astype(float)
+    return frame

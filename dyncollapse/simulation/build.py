@@ -24,7 +24,7 @@ from dyncollapse.simulation.task import task_of
 PROBE_SAMPLES = 20_000
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Simulation:
     """What the dynamics of a configuration need.
 
@@ -47,6 +47,11 @@ class Simulation:
     stream: PairStream | JoinedStream
     probe: Pairs
     predictor: Tensor | None = None
+
+    def __repr__(self) -> str:
+        """The loss, the layers and the number of runs."""
+        c = self.configuration
+        return f"Simulation({c.loss}, widths {c.layer_widths}, {c.runs} runs)"
 
 
 def build(configuration: Configuration) -> Simulation:

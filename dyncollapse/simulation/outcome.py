@@ -23,7 +23,7 @@ from dyncollapse.simulation.prediction import (
 from dyncollapse.simulation.verdict import judge, natural_scale, rho_decides_fate
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Outcome:
     """What a simulation has recorded so far, and what became of its dimensions.
 
@@ -36,6 +36,10 @@ class Outcome:
     simulation: Simulation
     trajectories: Mapping[str, Trajectory] = field(default_factory=dict)
     status: str = "running"
+
+    def __repr__(self) -> str:
+        """Which dynamics are recorded, and the status."""
+        return f"Outcome({', '.join(self.trajectories) or 'no dynamics'}, {self.status})"
 
     @cached_property
     def ends(self) -> dict[str, Dimensions]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dyncollapse.model.forces import mean_force
@@ -115,10 +115,10 @@ def outlook(simulation: Simulation) -> Outlook | None:
 
 
 def held_at_zero(simulation: Simulation, prediction: Outlook, values: Float[Tensor, "*runs k"]) -> Tensor | None:
-    """Which modes weight decay shrinks from their present size, although the loss alone would let them grow.
+    """Which modes weight decay shrinks to zero from their present size, although the loss alone would let them grow.
 
-    One layer decays where the force at zero is at most w. More layers are bistable: a mode shrinks while
-    p^(2 - 2/L) x(p) is at most w.
+    One layer decays where the force at zero is at most w. More layers are bistable: a mode decays below the unstable
+    rest point, where p^(2 - 2/L) x(p) is at most w and rises with p. Beyond the stable one it shrinks to that.
 
     Args:
         simulation: The simulation.
@@ -131,11 +131,18 @@ def held_at_zero(simulation: Simulation, prediction: Outlook, values: Float[Tens
     c = simulation.configuration
     if not c.weight_decay or prediction.growth is None:
         return None
-    if prediction.forces is None:
-        return prediction.rest == 0
+    never = (prediction.growth > 0) & (prediction.rest == 0)
+    if prediction.forces is None or c.depth == 1:
+        return never
     p = values.reshape(-1, values.shape[-1]).mean(0).to(prediction.growth.dtype)
-    force = prediction.forces.at(p.square() * prediction.forces.view_var)
-    return (prediction.growth > 0) & (p ** (2 - 2 / c.depth) * force <= c.weight_decay) & (force > 0)
+    lift, rises = lift_of(prediction.forces, p, c.depth)
+    return never | ((prediction.growth > 0) & (lift <= c.weight_decay) & rises)
+
+
+def lift_of(forces: ModeForces, p: Float[Tensor, " k"], depth: int) -> tuple[Float[Tensor, " k"], Bool[Tensor, " k"]]:
+    """p^(2 - 2/L) x(p), which weight decay has to stay below for a mode to grow, and whether it rises with p."""
+    here, above = (q ** (2 - 2 / depth) * forces.at(q.square() * forces.view_var) for q in (p, p * (1 + 1e-4)))
+    return here, above > here
 
 
 def escape_times(

@@ -24,6 +24,7 @@ from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.dimensions import mode_dimensions
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import MOST_PAIRS, Outlook, escape_times, time_per_step
+from dyncollapse.simulation.remedies import remedies
 from dyncollapse.simulation.representation import probe_costs, representation_dimensions
 from dyncollapse.theory.equilibria import collapse_threshold
 from dyncollapse.theory.population import POPULATION_LOSSES, negatives_needed, population_valid
@@ -52,6 +53,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "sgd_vs_flow": _distance(outcome, "flow"),
         "sgd_vs_population": _distance(outcome, "population"),
         "verdict": _verdict(outcome),
+        "remedies": [one.as_values() for one in remedies(outcome)],
     }
 
 
@@ -73,7 +75,7 @@ def save(outcome: Outcome, folder: Path) -> dict[str, Any]:
     """
     values = report(outcome)
     if not (folder / RECORD).exists():
-        write_json(folder / RECORD, values | {"status": "running", "dynamics": {}, "verdict": None})
+        write_json(folder / RECORD, values | {"status": "running", "dynamics": {}, "verdict": None, "remedies": []})
     settings = {"config": outcome.simulation.configuration.as_dict()}  # so that every file has its seed
     for name, trajectory in outcome.trajectories.items():
         replace(trajectory, meta=trajectory.meta | settings).save(folder / f"{name}.npz")

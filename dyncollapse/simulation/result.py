@@ -1,21 +1,24 @@
 """`simulate` in Python: what the command does, with a result to question, tabulate and draw."""
 
 from collections.abc import Callable, Mapping
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dyncollapse.diagnostics.remedies import Remedy, remedy_lines
 from dyncollapse.diagnostics.verdict import Verdict
 from dyncollapse.dynamics.trajectory import Trajectory
+from dyncollapse.runtime.canvas import axes_or_new
 from dyncollapse.runtime.extras import as_frame, need
 from dyncollapse.runtime.folders import claimed_folder
 from dyncollapse.runtime.page.render import render
 from dyncollapse.runtime.process import check_device, cores
+from dyncollapse.runtime.results import html_table, plain
 from dyncollapse.simulation.build import build
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.page import simulation_page
 from dyncollapse.simulation.presets import resolve
+from dyncollapse.simulation.remedies import remedies
 from dyncollapse.simulation.report import report, save
 from dyncollapse.simulation.run import run
 
@@ -64,8 +67,13 @@ class SimulationResult:
         assert verdict is not None  # there is at least one record
         return verdict
 
+    @property
+    def remedies(self) -> tuple[Remedy, ...]:
+        """What to try for the causes that the verdict names, and what would decide those that are open."""
+        return remedies(self.outcome)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return what run.json holds: settings, predictions, the end of each dynamics, verdict.
+        """Return what run.json holds: settings, predictions, the end of each dynamics, verdict, remedies.
 
         Returns:
             Plain JSON values; infinite and undefined numbers are None.
@@ -76,9 +84,9 @@ class SimulationResult:
         """Return one row per dynamics and dimension, at the end.
 
         Returns:
-            Rows with the dynamics, the dimension's number from 1 on, variance of data and augmentation along it, rho,
-            mean and standard deviation of its singular value over runs, and its fate where the verdict is on this
-            dynamics.
+            Rows with the dynamics, the dimension's number from 1 on, variance of data and augmentation along it, rho
+            (None where nothing varies), mean and standard deviation of its singular value over runs, and its fate
+            (None where the verdict is on another dynamics).
         """
         judged = self.verdict.dimensions
         first = next(name for name in ("sgd", "flow", "population") if name in self.trajectories)
@@ -89,8 +97,8 @@ class SimulationResult:
             for k, (data, augmentation, ratio, value) in enumerate(zip(*columns, strict=True)):
                 row = {"dynamics": name, "dimension": k + 1, "data_var": data, "aug_var": augmentation, "rho": ratio}
                 row |= {"singular_value": value, "spread": spread[k]}
-                rows.append(row | ({"fate": judged[k].fate.value} if name == first else {}))
-        return rows
+                rows.append(row | {"fate": judged[k].fate.value if name == first else None})
+        return list(map(plain, rows))
 
     def to_pandas(self) -> "pandas.DataFrame":
         """Return `rows` as a data frame.
@@ -138,7 +146,7 @@ class SimulationResult:
         """
         from dyncollapse.simulation.pictures import plot_ends
 
-        return plot_ends(_axes(ax), self.outcome)
+        return plot_ends(axes_or_new(ax), self.outcome)
 
     def plot_paths(self, ax: "Axes | None" = None) -> "Axes":
         """Draw singular values over flow time t = lr x steps, the mean over runs, for every dynamics.
@@ -151,7 +159,7 @@ class SimulationResult:
         """
         from dyncollapse.simulation.pictures import plot_records
 
-        return plot_records(_axes(ax), self.trajectories)
+        return plot_records(axes_or_new(ax), self.trajectories)
 
     def plot_alignment(self, ax: "Axes | None" = None, *, dynamics: str | None = None, layer: int = 1) -> "Axes":
         """Draw the magnitudes of the alignment matrix of two successive layers at the end of the first run.
@@ -180,7 +188,7 @@ class SimulationResult:
             raise ValueError(
                 f"layer is {layer}, and the network has {len(weights)}; an alignment is of layer k and k + 1"
             )
-        return plot_layers(_axes(ax), weights, layer)
+        return plot_layers(axes_or_new(ax), weights, layer)
 
     def to_html(self) -> str:
         """Write the result as the page that `dyncollapse simulate` saves as report.html.
@@ -216,13 +224,8 @@ class SimulationResult:
         )
 
     def _repr_html_(self) -> str:
-        """The verdict and the rows, for notebooks."""
-        rows = self.rows()
-        cells = [[_cell(row.get(name, "")) for name in rows[0]] for row in rows]
-        head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
-        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in cells)
-        sentence = f"<p>{escape(self.verdict.sentence)}</p>"
-        return f"{sentence}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        """The verdict, what to try, and the rows, for notebooks."""
+        return html_table([self.verdict.sentence, *remedy_lines(self.remedies, width=10_000)], self.rows())
 
 
 def simulate(
@@ -267,16 +270,3 @@ def simulate(
 
 def _silent(_name: str, _done: float, _total: float) -> None:
     """Report no progress."""
-
-
-def _axes(ax: "Axes | None") -> "Axes":
-    """The axes, or those of a new figure."""
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
-
-    return plt.figure(figsize=(5, 3.5), layout="constrained").add_subplot()
-
-
-def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -205,7 +205,10 @@ def _listed(name: str, given: Any) -> Sequence[Any]:
     if name not in KINDS:
         raise SettingError(f"there is no setting {quoted(name)}; the settings are {', '.join(KINDS)}")
     given = given.tolist() if hasattr(given, "tolist") else given
+    # A tuple is one value of the settings that take several words or numbers, and several values of all others.
     values = given if isinstance(given, list | range) else [given]
+    if isinstance(given, tuple) and name not in ("dynamics", "widths"):
+        values = list(given)
     if isinstance(values, range) and values[MOST_POINTS:]:  # len() fails for the longest ranges
         raise SettingError(f"`{name}` has more than {MOST_POINTS} values; give fewer")
     if not values:

@@ -1,7 +1,10 @@
 """Where the points of a sweep run: the options of the command line, in one record."""
 
+from pathlib import Path
 from typing import Literal
 
+from dyncollapse.runtime.dispatch import Workers
+from dyncollapse.runtime.executors import dask_workers, local_workers, slurm_workers
 from dyncollapse.runtime.records import MOST_WORKERS, Text, Whole, record, setting
 from dyncollapse.runtime.settings import SettingError, quoted
 
@@ -74,3 +77,28 @@ class WorkerOptions:
     def sbatch(self) -> dict[str, str]:
         """The options of sbatch by name."""
         return {key.strip(): value for key, _, value in (part.partition("=") for part in self._parts)}
+
+
+def workers_of(where: WorkerOptions, threads: int, logs: Path) -> Workers:
+    """The workers for the points of a sweep.
+
+    Args:
+        where: The executor and its options.
+        threads: CPU threads of each worker.
+        logs: Where Slurm writes its files.
+
+    Returns:
+        The workers, which are not started yet.
+
+    Raises:
+        SettingError: For what this machine or cluster cannot run.
+
+    Examples:
+        >>> workers_of(WorkerOptions(workers=2), 1, Path("slurm")).count
+        2
+    """
+    if where.executor == "dask":
+        return dask_workers(where.workers, threads, where.scheduler)
+    if where.executor == "slurm":
+        return slurm_workers(logs, where.workers, threads, where.sbatch)
+    return local_workers(where.workers, threads)

@@ -1,9 +1,11 @@
-"""Which pictures of a sweep to save, and in which format: options of the command line, in one record."""
+"""Which pictures of a sweep to save, and in which format; what one panel of them shows."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 from dyncollapse.runtime.records import Several, record, setting
 from dyncollapse.simulation.picture_options import NamedPictures, PictureFormat
+from dyncollapse.sweeps.schemas import Report
 
 SweepPlot = Literal["sweep", "spectrum"]
 
@@ -27,3 +29,10 @@ class SweepPictureOptions(NamedPictures):
         group="pictures",
     )
     format: PictureFormat = setting("png", "Format of the pictures.", group="pictures")
+
+
+class Panel(NamedTuple):
+    """One panel of a sweep's picture: its title, and the value on the axis and the report of each point."""
+
+    title: str
+    points: Sequence[tuple[float, Report]]

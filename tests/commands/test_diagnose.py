@@ -33,6 +33,7 @@ KEYS = {
     "augmentation_ratio",
     "augmentation_share",
     "shared_signal",
+    "remedies",
     "verdict",
     "warnings",
     "notes",

@@ -54,7 +54,7 @@ def stopped():
 @pytest.fixture
 def verify(monkeypatch):
     def invoke(*options, claims=CLAIMS):
-        set_constant(monkeypatch, "commands.verify.CLAIMS", tuple(claims))
+        set_constant(monkeypatch, "claims.run.CLAIMS", tuple(claims))
         here = () if "--workers" in options else ("--workers", "1")  # other processes know no claims made up here
         return CliRunner().invoke(main, ["verify", *options, *here])
 
@@ -179,7 +179,7 @@ def started(monkeypatch):
         counts.append(count)
         return Workers(lambda: ThreadPoolExecutor(count), count)
 
-    monkeypatch.setattr("dyncollapse.commands.verify.local_workers", local_workers)
+    monkeypatch.setattr("dyncollapse.claims.run.local_workers", local_workers)
     return counts
 
 
@@ -187,8 +187,8 @@ QUICK = [candidate for candidate in CLAIMS if candidate.name in ("lemma-1", "lem
 
 
 def test_all_claims_are_checked_on_all_cores_and_one_claim_here(started, monkeypatch):
-    monkeypatch.setattr("dyncollapse.commands.verify.cores", lambda: 3)
-    set_constant(monkeypatch, "commands.verify.CLAIMS", tuple(QUICK))
+    monkeypatch.setattr("dyncollapse.claims.run.cores", lambda: 3)
+    set_constant(monkeypatch, "claims.run.CLAIMS", tuple(QUICK))
     assert CliRunner().invoke(main, ["verify"]).exit_code == 0
     assert started == [3]
     assert CliRunner().invoke(main, ["verify", "--claim", "lemma-1", "--claim", "lemma-2"]).exit_code == 0

@@ -1,12 +1,16 @@
 """Rank measures in the conventions of other libraries equal what these libraries compute."""
 
+import json
 import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from dyncollapse import diagnose
+from dyncollapse.commands.main import main
 from dyncollapse.diagnostics.conventions import compare_conventions
 from dyncollapse.diagnostics.lidar import lidar_from_covariances
 
@@ -102,3 +106,28 @@ def test_measures_without_a_value_are_none_and_other_views_are_checked():
     assert by_name(compare_conventions(same, same))["lidar", "dyncollapse"] is not None  # within is 0: delta alone
     with pytest.raises(ValueError, match=r"`?positives`? has shape \(9, 24\), and the embeddings \(10, 24\)"):
         compare_conventions(same[:10], [same[:9]])
+
+
+def test_a_report_has_them_where_they_were_asked_for():
+    z = views()
+    report = diagnose(z[0], list(z[1:]), compare=True)
+    assert list(report.published) == compare_conventions(z[0], list(z[1:]))
+    by = by_name(report.published)
+    assert by["rankme", "dyncollapse"] == pytest.approx(report.measures["rankme"])
+    assert by["lidar", "dyncollapse"] == pytest.approx(report.measures["lidar"])
+    assert by["alpha_req", "dyncollapse"] == pytest.approx(report.measures["alpha_req"])
+    assert "stable-pretraining" in report.to_html()
+    assert diagnose(z[0]).to_dict()["published"] == []
+
+
+def test_the_command_prints_and_saves_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("z.npy", views()[0].numpy())
+    result = CliRunner().invoke(main, ["diagnose", "z.npy", "--compare", "--out", "report"])
+    assert result.exit_code == 0, result.output
+    saved = json.loads((tmp_path / "report" / "diagnosis.json").read_text())
+    assert [one["source"] for one in saved["published"][:2]] == ["dyncollapse", "Garrido et al. 2023"]
+    assert saved["config"]["compare"] is True
+    (line,) = [line for line in result.stdout.splitlines() if "1e-05 added to every share" in line]
+    assert line.split()[:2] == ["rankme", "stable-pretraining"]
+    assert float(line.split()[2]) == pytest.approx(saved["published"][2]["value"], rel=1e-5)

@@ -44,7 +44,7 @@ PARTS = {
     "bridge.evaluation.check_rows.SHORT_SUBVECTORS": "one row: each is trained",
     "bridge.evaluation.check_plan.SHORT_HEADS": "two rows: each is trained",
     "bridge.evaluation.check_plan.SMALL": "a narrow encoder: the real ones take seconds for each run's spectra",
-    "commands.verify.CLAIMS": "claims that fail, err and are interrupted; none of the real ones does",
+    "claims.run.CLAIMS": "claims that fail, err and are interrupted; none of the real ones does",
 }
 MACHINE = {
     "simulation.footprint.MEMINFO": "what Linux says of a machine's memory",

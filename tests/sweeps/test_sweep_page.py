@@ -7,11 +7,13 @@ import pytest
 from helpers.html import Page as Read
 
 from dyncollapse import Sweep, Workers, expand_grid
-from dyncollapse.commands.sweep_layout import Layout
-from dyncollapse.commands.sweep_pictures import panel_pictures, sweep_command
+from dyncollapse.commands.sweep_command import sweep_command
 from dyncollapse.runtime.files import write_json
 from dyncollapse.runtime.page.render import render
+from dyncollapse.sweeps.layout import Layout
 from dyncollapse.sweeps.page import LISTED, sweep_page
+from dyncollapse.sweeps.page_pictures import panel_pictures
+from dyncollapse.sweeps.result import SweepResult
 from dyncollapse.sweeps.sweep import FAILURES
 
 GRID = {"dim": 4, "runs": 1, "dynamics": ("population",), "aug_strength": [0.5, 1.5], "depth": [1, 2]}
@@ -40,6 +42,12 @@ def test_it_counts_points_and_causes(sweep):
     assert len(table.rows) == 4
     assert page.settings["dim"] == 4
     assert {"depth", "aug_strength", "out"} & set(page.settings) == set()
+
+
+def test_the_result_in_python_has_the_same_page(sweep):
+    text = SweepResult(sweep.points, sweep.reports()[0], {}, sweep.folder).to_html()
+    assert Read(text).tags.count("svg") == 2
+    assert page_of(sweep).verdict in Read(text).text
 
 
 def test_nothing_collapsed_and_nothing_finished_are_said(sweep, tmp_path):

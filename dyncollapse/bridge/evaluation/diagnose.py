@@ -12,7 +12,9 @@ from dyncollapse.bridge.evaluation.embed import Embedded
 from dyncollapse.bridge.evaluation.page import spaces_page
 from dyncollapse.bridge.models.encoders import Encoder
 from dyncollapse.bridge.models.projectors import Diagonal, Fixed
+from dyncollapse.diagnostics.embedding_remedies import space_remedies
 from dyncollapse.diagnostics.embeddings import diagnose
+from dyncollapse.diagnostics.remedies import Remedy
 from dyncollapse.diagnostics.report import EmbeddingReport
 from dyncollapse.diagnostics.sentences import sentences_of
 from dyncollapse.runtime.page.render import render
@@ -95,12 +97,22 @@ class DiagnosedSpaces:
     assumptions: tuple[str, ...] = ()
     depth: tuple[StageRank, ...] = ()
 
+    @property
+    def remedies(self) -> tuple[Remedy, ...]:
+        """What to try, and what would tell open causes apart, from both spaces together."""
+        reports = self.reports.items()
+        return space_remedies(
+            {name: one.verdict for name, one in reports}, {name: one.remedies for name, one in reports}
+        )
+
     def as_values(self) -> dict[str, object]:
         """The whole diagnosis as plain JSON values."""
+        remedies = [one.as_values() for one in self.remedies]
         spaces = {space: report.as_values() for space, report in self.reports.items()}
         layers = [layer.as_values() for layer in self.layers]
         depth = [rank.as_values() for rank in self.depth]
-        return {"spaces": spaces, "layers": layers, "depth": depth, "assumptions": list(self.assumptions)}
+        assumptions = list(self.assumptions)
+        return {"spaces": spaces, "layers": layers, "depth": depth, "assumptions": assumptions, "remedies": remedies}
 
     def remarks(self) -> list[str]:
         """Say what collapsed means in each space, and how augmentation compares with data there.

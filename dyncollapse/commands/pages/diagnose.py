@@ -41,7 +41,7 @@ diagnose = page(
         group="inputs",
         help="Name of the array in files that hold several; FILE:KEY names one for one file.",
     ),
-    setting_options(DiagnosisOptions, only=("svd", "fast", "sample", "seed", "space")),
+    setting_options(DiagnosisOptions, only=("svd", "fast", "sample", "seed", "space", "compare")),
     click.option("--out", type=OUT, help="Folder for all results (JSON, CSV, page, picture, arrays), new or empty."),
     AS_JSON,
     click.option("--csv", "as_csv", is_flag=True, help="Print one line per dimension on stdout; all else on stderr."),

@@ -15,7 +15,6 @@ verify = page(
     """,
     click.option(
         "--claim",
-        "names",
         multiple=True,
         metavar="NAME",
         help="Check this claim only, and explain it; repeatable.  [all claims]",

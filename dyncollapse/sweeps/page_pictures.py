@@ -1,23 +1,15 @@
-"""The pictures on the page of a sweep, one per panel, and the command that runs its points."""
+"""The pictures on the page of a sweep, one per panel."""
 
-import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dyncollapse.commands.options import SINGLE
-from dyncollapse.commands.sweep_layout import PANELS, Layout, Panel
-from dyncollapse.runtime.command_line import command_line
 from dyncollapse.runtime.page.record import Picture
-from dyncollapse.simulation.command import necessary
-from dyncollapse.sweeps.grid import expand_grid
-from dyncollapse.sweeps.picture_options import SweepPlot
+from dyncollapse.sweeps.layout import PANELS, Layout
+from dyncollapse.sweeps.picture_options import Panel, SweepPlot
 from dyncollapse.sweeps.schemas import Report
-from dyncollapse.sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-MOST_CHECKED = 5000  # points: to resolve their settings again takes a third of a second
 
 
 def panel_pictures(layout: Layout, kinds: Sequence[SweepPlot]) -> list[Picture]:
@@ -71,18 +63,3 @@ def _described(panel: Panel, name: str) -> str:
     said = ", ".join(f"{count} at {value:g}" for value, count in counts[:PANELS])
     more = f", and {len(counts) - PANELS} more values" if len(counts) > PANELS else ""
     return f"A line for each singular value or spectrum. Collapsed dimensions by {name}: {said}{more}."
-
-
-def sweep_command(sweep: Sweep) -> str:
-    """The command that runs exactly the points of a sweep; empty if no single one does, or if they are too many."""
-    points, axes = list(sweep.points.values()), sweep.axes
-    if len(points) > MOST_CHECKED or math.prod(map(len, axes.values())) != len(points) or set(axes) & set(SINGLE):
-        return ""
-    settings: dict[str, Any] = {name: value for name, value in necessary(points[0]).items() if name not in axes}
-    try:
-        again = set(expand_grid(settings | axes))
-    except ValueError:
-        return ""
-    if again != set(points):
-        return ""
-    return command_line("sweep", **settings, **{name: tuple(values) for name, values in axes.items()}, out=sweep.folder)

@@ -1,0 +1,179 @@
+"""Remedies for a simulation: what to try for each fate that its verdict gives, and what it would do."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+
+from dyncollapse.diagnostics.remedies import Remedy, counted, every
+from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate, Verdict
+from dyncollapse.dynamics.trajectory import Trajectory
+from dyncollapse.model.self_distillation import SelfDistillation
+from dyncollapse.simulation.build import Simulation
+from dyncollapse.simulation.outcome import Outcome
+from dyncollapse.simulation.prediction import escape_times, room, time_per_step
+from dyncollapse.simulation.representation import representation_dimensions
+from dyncollapse.simulation.strong_remedies import (
+    lower_weight_decay,
+    starts,
+    steps_until,
+    weaker_augmentation,
+)
+from dyncollapse.simulation.verdict import moment
+from dyncollapse.theory.projector import layer_values_at_rest
+
+# Steps beyond which training longer is no advice.
+MOST_ADVISED = 1e12
+
+
+def remedies(outcome: Outcome) -> tuple[Remedy, ...]:
+    """Return what to try for each cause that the verdict names, with numbers where closed forms give them.
+
+    Args:
+        outcome: What a simulation recorded.
+
+    Returns:
+        Remedies first, then checks; empty without a verdict, and where no dimension is lost.
+    """
+    verdict = outcome.verdict
+    if verdict is None:
+        return ()
+    found = [
+        *weaker_augmentation(outcome, verdict),
+        *_longer_training(outcome, verdict),
+        *lower_weight_decay(outcome, verdict),
+        *_width(outcome.simulation, verdict),
+        *_representation(outcome, verdict),
+        *_projector(outcome, verdict),
+        *_checks(outcome, verdict),
+    ]
+    return tuple(sorted(found, key=lambda one: one.kind == "check"))
+
+
+def _longer_training(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
+    c, source = outcome.simulation.configuration, "docs: beyond the paper, 5f"
+    count, times = verdict.fates.count(Fate.WAITING), [time for time in verdict.escapes if time is not None]
+    if not count:
+        return
+    step = time_per_step(c)
+    finite = [time for time in times if time / step < MOST_ADVISED]
+    if not times:
+        told = f"{counted(count)} grow{'s'[: count == 1]}; when is not known in closed form here."
+        yield Remedy(f"Train for more `steps` (now {c.steps}).", told, source)
+    elif finite:
+        latest = steps_until(max(finite), step)
+        some = f"{len(finite)} of {count} waiting dimensions"
+        whose = some if len(finite) < count else f"{every(count, 'waiting dimension').capitalize()}"
+        yield Remedy(
+            f"Train until step {latest} (`steps`, now {c.steps}).",
+            f"{whose} {'has' if len(finite) == 1 else 'have'} escaped by {moment(max(finite))}, at the present force.",
+            source,
+        )
+    if len(finite) < len(times):
+        told = f"{len(times) - len(finite)} do not escape at the force of these batches, whose negatives have faded."
+        yield Remedy(f"Raise `batch_size` (now {c.batch_size}).", told, "docs: beyond the paper, 5h")
+    yield from _larger_start(outcome, verdict)
+
+
+def _larger_start(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
+    """Say what twice the initial scale does to the escape of several layers, near zero and with aligned layers."""
+    simulation, c = outcome.simulation, outcome.simulation.configuration
+    prediction = outcome.outlook
+    if c.depth < 2 or c.weight_decay or prediction is None or prediction.forces is None:
+        return
+    waiting = torch.tensor([fate is Fate.WAITING for fate in verdict.fates])[: len(prediction.rest)]
+    begin = starts(simulation).to(prediction.rest)
+    now, then = (
+        float(escape_times(simulation, prediction, scale * begin)[waiting].max()) for scale in (1.0, 2.0**c.depth)
+    )
+    if 0 < then < now < math.inf:
+        yield Remedy(
+            f"Start from twice the scale (`init_scale` {2 * c.init_scale:g}, now {c.init_scale:g}).",
+            f"The last waiting dimension then escapes at about {moment(then)} instead of {moment(now)} (infinite "
+            "batches, aligned layers).",
+            "docs: beyond the paper, 5f",
+        )
+
+
+def _width(simulation: Simulation, verdict: Verdict) -> Iterator[Remedy]:
+    if Fate.STRUCTURAL not in verdict.fates:
+        return
+    widest, inputs = room(simulation), simulation.task.dim
+    lives = (Fate.ALIVE, Fate.WAITING, Fate.UNEXPLAINED)
+    alive = sum(fate in lives for fate in verdict.fates)
+    structural = verdict.fates.count(Fate.STRUCTURAL)
+    linear = simulation.objective.activation == "linear" or len(simulation.weights) == 1
+    unfed = max(0, len(verdict.fates) - inputs) if linear else 0
+    if unfed:
+        yield Remedy(
+            f"Keep {inputs} outputs or fewer (`out_dim`).",
+            f"{unfed} outputs cannot vary, whatever the training: more outputs than the {inputs} inputs cannot help.",
+            "the rank of a matrix",
+        )
+    if widest < inputs and structural > unfed:
+        wanted = min(inputs, alive + structural - unfed) if linear else alive + structural
+        yield Remedy(
+            f"Widen the narrowest layer from {widest} to {wanted} units.",
+            f"{counted(structural - unfed)} would grow if there were room: rho is below 1 along {wanted}.",
+            "docs: one axis, rest points of every loss",
+        )
+
+
+def _representation(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
+    """Say how many of the dimensions that collapsed the layer below the last one keeps."""
+    path = _judged(outcome)
+    kept = representation_dimensions(outcome.simulation, path)
+    if kept is None or not verdict.count:
+        return
+    values = kept.singular_value.reshape(-1, kept.singular_value.shape[-1]).mean(0)
+    above = (values > COLLAPSED_BELOW * values.max()).tolist()
+    lost = [fate.collapsed for fate in verdict.fates]
+    saved = sum(one and so for one, so in zip(lost, above, strict=False))
+    if saved:
+        yield Remedy(
+            "Use the representation below the last layer, not the embedding.",
+            f"It keeps {saved} of {counted(sum(lost))} that collapsed in the embedding.",
+            "Jing et al. 2022, Proposition 1",
+        )
+
+
+def _projector(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
+    """Say what a layer behind a single one would leave of the dead modes in front of it."""
+    simulation, c, prediction = outcome.simulation, outcome.simulation.configuration, outcome.outlook
+    if c.depth > 1 or c.weight_decay or Fate.DEAD not in verdict.fates or prediction is None or not prediction.forces:
+        return
+    dead = torch.tensor([fate is Fate.DEAD for fate in verdict.fates])[: simulation.task.dim]
+    start = starts(simulation)[dead]
+    kept, _ = layer_values_at_rest(torch.zeros_like(start), start.square() - (start / 2).square())
+    yield Remedy(
+        "Add a projector (`depth` 2) that starts at half the size, and use the representation below it.",
+        f"The embedding collapses as before, but in the linear theory dead dimensions of the representation rest at "
+        f"{float(kept.min()):.2g}, not at zero (aligned layers). What that gains on real images is open.",
+        "docs: one axis, what a projector protects; results, CIFAR-10",
+    )
+
+
+def _judged(outcome: Outcome) -> Trajectory:
+    """The dynamics that the verdict is on."""
+    name = next(name for name in ("sgd", "flow", "population") if name in outcome.trajectories)
+    return outcome.trajectories[name]
+
+
+def _checks(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
+    """Suggest what tells open causes apart: they answer differently to time and to augmentation."""
+    if Fate.UNEXPLAINED not in verdict.fates:
+        return
+    c, count = outcome.simulation.configuration, verdict.fates.count(Fate.UNEXPLAINED)
+    yield Remedy(
+        f"Run twice as long (`steps` {2 * c.steps}).",
+        f"Those of the {count} that wait become larger; dead ones shrink, and suppressed ones stay.",
+        "docs: beyond the paper, 5f",
+        "check",
+    )
+    if c.aug_cov is None and c.aug_strength > 0 and not isinstance(outcome.simulation.objective, SelfDistillation):
+        yield Remedy(
+            f"Halve the augmentation (`aug_strength` {c.aug_strength / 2:g}).",
+            "Dimensions that augmentation kept small become larger; waiting ones hardly change.",
+            "docs: beyond the paper, 5c",
+            "check",
+        )

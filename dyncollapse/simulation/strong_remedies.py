@@ -1,0 +1,274 @@
+"""Remedies for dimensions that augmentation or weight decay keeps at zero, with numbers from the closed forms."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dyncollapse.diagnostics.remedies import Remedy, counted, every
+from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate, Verdict
+from dyncollapse.model.gaussian import GaussianTask
+from dyncollapse.model.self_distillation import SelfDistillation
+from dyncollapse.simulation.build import Simulation
+from dyncollapse.simulation.dimensions import mode_dimensions
+from dyncollapse.simulation.distillation import ESCAPED, rest_of
+from dyncollapse.simulation.outcome import Outcome
+from dyncollapse.simulation.prediction import lift_of, time_per_step
+from dyncollapse.theory.followed_modes import followed_modes
+from dyncollapse.theory.limits import POPULATION_LOSSES
+from dyncollapse.theory.mode_forces import ModeForces
+from dyncollapse.theory.weakening import growing_shares, weakened_forces
+
+# Losses that let exactly the dimensions with rho < 1 grow from zero.
+BY_RHO = ("infonce", "dot", "spectral", "ntxent")
+# Halvings of the bracket around a share of the augmentation; 40 leave 12 digits.
+HALVINGS = 40
+
+
+def weaker_augmentation(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
+    """Say how far the augmentation must be weakened for dead dimensions to grow, and for suppressed ones to count.
+
+    Args:
+        outcome: The finished dynamics.
+        verdict: Its verdict.
+
+    Yields:
+        At most one remedy for dead, and one for suppressed dimensions.
+    """
+    dead, low = (verdict.fates.count(fate) for fate in (Fate.DEAD, Fate.SUPPRESSED))
+    if dead:
+        yield _for_dead(outcome, dead)
+    if low:
+        yield _for_suppressed(outcome, verdict, low)
+
+
+def _for_dead(outcome: Outcome, dead: int) -> Remedy:
+    simulation, c = outcome.simulation, outcome.simulation.configuration
+    loss, exact = _loss(simulation)
+    decay = c.weight_decay if c.depth == 1 and not isinstance(simulation.objective, SelfDistillation) else 0.0
+    task = _task(simulation)
+    shares, undecayed = (growing_shares(task, *loss, weight_decay=w) for w in (decay, 0.0))
+    fatal = [share for share in (shares if len(shares) else undecayed).tolist() if share <= 1]
+    source = "Jing et al. 2022, Corollary 1; docs: beyond the paper, 5c"
+    if not fatal:
+        return Remedy(
+            "Choose another augmentation (`aug_cov`).",
+            "There is no data along the dead dimensions, only noise.",
+            source,
+        )
+    action = f"Weaken the augmentation below {_strength(simulation, fatal[0])}{_now(simulation)}."
+    if not len(shares):
+        told = (
+            f"No strength alone helps: weight decay {c.weight_decay:g} exceeds the force of the data, so lower it, too."
+        )
+        return Remedy(action, told, source)
+    outwards = "rho falls below 1" if c.loss in BY_RHO and not decay else "the force at zero points outwards"
+    effect = f"Then {outwards} in {every(len(fatal), 'dead direction')}: {_they(len(fatal))} from zero."
+    if fatal[-1] > fatal[0] * (1 + 1e-9):
+        effect += f" The first grows below {_strength(simulation, fatal[-1])}."
+    if len(fatal) < dead:
+        effect += f" {counted(dead - len(fatal), 'other')} would not grow without augmentation either."
+    if not exact:
+        effect += " An estimate: this network and loss have no closed form."
+    elif c.weight_decay and c.depth > 1:
+        effect += " Weight decay may still hold a small start at zero."
+    else:
+        effect += _at_half(outcome, fatal[0] / 2)
+    return Remedy(action, effect, source)
+
+
+def _loss(simulation: Simulation) -> tuple[tuple[str, float | None, float | None], bool]:
+    """The loss whose force at zero decides, its coefficients, and whether that is exact for this network and loss."""
+    c, linear = simulation.configuration, simulation.objective.activation == "linear"
+    if isinstance(simulation.objective, SelfDistillation):
+        return ("spectral", None, None), linear  # modes die where the views share no signal, as here
+    if linear and c.loss in POPULATION_LOSSES:
+        return (c.loss, c.temperature, c.invariance), True
+    return ("infonce", None, None), False
+
+
+def _at_half(outcome: Outcome, share: float) -> str:
+    """Say where the dead modes rest under augmentation of this share, and when they arrive."""
+    simulation, prediction, c = outcome.simulation, outcome.outlook, outcome.simulation.configuration
+    if prediction is None or prediction.growth is None or not _by_modes(simulation):
+        return ""
+    forces = weakened_forces(_task(simulation), *_loss(simulation)[0])(share)
+    dead = prediction.growth.to(forces.growth) <= (c.weight_decay if c.depth == 1 else 0.0)
+    rest = _rest(forces, c.weight_decay, c.depth)
+    times = forces.learning_times(starts(simulation).to(rest), ESCAPED, c.weight_decay, c.depth)
+    reached = dead & times.isfinite() & (rest > 0)
+    if not bool(reached.any()):
+        return ""
+    time = float(times[reached].max())
+    aligned = " and aligned layers" if c.depth > 1 else ""
+    return (
+        f" At {_strength(simulation, share)} they rest at {float(rest[reached].min()):.3g}, and reach half of that "
+        f"variance by t = {time:.3g} (step {steps_until(time, time_per_step(c))}) with infinite batches{aligned}."
+    )
+
+
+def _for_suppressed(outcome: Outcome, verdict: Verdict, low: int) -> Remedy:
+    simulation, c, source = outcome.simulation, outcome.simulation.configuration, "docs: beyond the paper, 5b"
+    lost = torch.tensor([fate is Fate.SUPPRESSED for fate in verdict.fates])
+    bistable = c.weight_decay > 0 and c.depth > 1
+    if outcome.outlook is not None and _by_modes(simulation) and not bistable:
+        forces = weakened_forces(_task(simulation), *_loss(simulation)[0])
+
+        def counts_at(share: float) -> bool:
+            rest = _rest(forces(share), c.weight_decay, c.depth)
+            return bool((rest[lost[: len(rest)]] > _level(rest, verdict)).all())
+
+        if share := _largest(counts_at):
+            return Remedy(
+                f"Weaken the augmentation below {_strength(simulation, share)}{_now(simulation)}.",
+                f"Then {every(low, 'suppressed dimension')} {'rests' if low == 1 else 'rest'} above "
+                f"{verdict.threshold:.2g}, and so above the threshold of this run.",
+                source,
+            )
+    told = "The weaker it is, the larger suppressed dimensions are at rest; how much is not known in closed form here."
+    return Remedy(f"Weaken the augmentation{_now(simulation)}.", told, source)
+
+
+def lower_weight_decay(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
+    """Say below which weight decay the decayed dimensions live.
+
+    Args:
+        outcome: The finished dynamics.
+        verdict: Its verdict.
+
+    Yields:
+        At most one remedy.
+    """
+    count = verdict.fates.count(Fate.DECAYED)
+    if not count:
+        return
+    c, prediction = outcome.simulation.configuration, outcome.outlook
+    lost = torch.tensor([fate is Fate.DECAYED for fate in verdict.fates])
+    if isinstance(outcome.simulation.objective, SelfDistillation):
+        yield _distilled_decay(outcome.simulation, lost)
+    elif prediction is not None and prediction.growth is not None and c.depth == 1:
+        critical = prediction.growth[lost[: len(prediction.growth)]]
+        if prediction.forces is None:  # rates along turned directions only bound the eigenvalues of the force
+            yield Remedy("Lower `weight_decay`.", "The loss alone lets them grow.", "docs: one axis, weight decay")
+            return
+        low, high = float(critical.min()), float(critical.max())
+        first = f" The first grows below {down(high)}." if high > low * (1 + 1e-9) else ""
+        yield Remedy(
+            f"Lower `weight_decay` below {down(low)} (now {c.weight_decay:g}).",
+            f"It is then below the force at zero of {every(count, 'decayed dimension')}: {_they(count)}.{first}",
+            "docs: one axis, weight decay",
+        )
+    elif prediction is not None and prediction.forces is not None:
+        yield _deep_decay(outcome.simulation, prediction.forces, lost, count)
+
+
+def _deep_decay(simulation: Simulation, forces: ModeForces, lost: Tensor, count: int) -> Remedy:
+    """Two thresholds of several layers: from this start, and from any start."""
+    c = simulation.configuration
+    start, critical = starts(simulation, smallest=True).to(forces.growth), forces.critical_weight_decay(c.depth)
+    # Below the maximum of the lift a start must lie above the unstable point; beyond it, it shrinks to the stable one.
+    lift, rises = lift_of(forces, start, c.depth)
+    held = torch.where(rises, lift, critical)[lost[: len(start)]]
+    largest = critical[lost[: len(critical)]]
+    return Remedy(
+        f"Lower `weight_decay` below {down(float(held.min()))} (now {c.weight_decay:g}).",
+        f"That lets {every(count, 'decayed dimension')} grow from this start: exact for aligned, balanced layers, else "
+        f"an estimate. From a start that is large enough, {down(float(largest.min()))} suffices.",
+        "docs: one axis, weight decay",
+    )
+
+
+def _distilled_decay(simulation: Simulation, lost: Tensor) -> Remedy:
+    rest = rest_of(simulation.configuration, simulation.task)
+    assert rest is not None
+    critical = rest.critical_decay[lost[: len(rest.critical_decay)]]
+    return Remedy(
+        f"Lower `weight_decay` below {down(float(critical.min()))} (now {simulation.configuration.weight_decay:g}).",
+        "Every decayed dimension then has a rest point beside zero. Zero stays stable, and small starts still decay: "
+        "raise `init_scale` as well.",
+        "docs: beyond the paper, 5j",
+    )
+
+
+def starts(simulation: Simulation, *, smallest: bool = False) -> Float[Tensor, " k"]:
+    """Singular value of each mode at the start.
+
+    Args:
+        simulation: The simulation.
+        smallest: Whether to take the smallest over runs, in place of the geometric mean.
+
+    Returns:
+        One value per mode.
+    """
+    values = mode_dimensions(simulation.weights, simulation.task).singular_value[..., : simulation.task.dim]
+    flat = values.reshape(-1, values.shape[-1]).to(torch.float64).cpu()
+    return flat.amin(0) if smallest else flat.log().mean(0).exp()
+
+
+def steps_until(time: float, time_per_step: float) -> int:
+    """The SGD step by which a flow time has passed, rounded up to three digits."""
+    steps = max(1.0, time / time_per_step)
+    unit = 10 ** max(0, math.floor(math.log10(steps)) - 2)
+    return math.ceil(steps / unit) * unit
+
+
+def down(value: float) -> str:
+    """A bound to three digits, rounded down, so that what lies below it lies below the value."""
+    if not 0 < value < math.inf:
+        return f"{value:g}"
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return f"{math.floor(value / unit * (1 + 1e-12)) * unit:.3g}"
+
+
+def _task(simulation: Simulation) -> GaussianTask:
+    """The task in double precision on the CPU: closed forms are small."""
+    return simulation.task.to(torch.float64, torch.device("cpu"))
+
+
+def _they(number: int) -> str:
+    return "it grows" if number == 1 else "they grow"
+
+
+def _by_modes(simulation: Simulation) -> bool:
+    """Whether there is a closed form mode by mode whose modes keep their order when augmentation is weakened."""
+    scaled = simulation.configuration.view_corr is None or _by_number(simulation)
+    return _loss(simulation)[1] and scaled and not followed_modes(simulation.task).whitened
+
+
+def _by_number(simulation: Simulation) -> bool:
+    """Whether the setting `aug_strength` scales the whole augmentation."""
+    c = simulation.configuration
+    return c.aug_cov is None and (c.view_corr is None or not c.view_corr.endswith(".npy"))
+
+
+def _rest(forces: ModeForces, weight_decay: float, depth: int) -> Tensor:
+    variance = forces.rest_variance(weight_decay, depth)
+    return torch.where(variance > 0, variance / forces.view_var, 0.0).sqrt()
+
+
+def _level(rest: Tensor, verdict: Verdict) -> float:
+    """Singular value from which on one counts, both beside the others of the run and beside those at rest."""
+    finite = rest[rest.isfinite()]
+    return max(verdict.threshold, COLLAPSED_BELOW * float(finite.max()) if len(finite) else 0.0)
+
+
+def _largest(holds: Callable[[float], bool]) -> float:
+    """The largest share between 0 and 1 for which a condition holds that holds for all smaller ones; 0 for none."""
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        middle = math.sqrt(low * high) if low else high / 16
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
+
+
+def _strength(simulation: Simulation, share: float) -> str:
+    if _by_number(simulation):
+        return f"a strength of {down(share * simulation.configuration.aug_strength)}"
+    return f"{down(share)} of its variance"
+
+
+def _now(simulation: Simulation) -> str:
+    strength = simulation.configuration.aug_strength
+    return f" (`aug_strength`, now {strength:g})" if _by_number(simulation) else ""

@@ -1,0 +1,236 @@
+"""Remedies of simulations as mathematics: each is applied, on either side of its number, and must do what it says."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dyncollapse import GaussianTask, population_flow, rest_singular_values, simulate
+from dyncollapse.simulation.build import build
+from dyncollapse.simulation.outcome import Outcome
+from dyncollapse.simulation.presets import resolve
+from dyncollapse.simulation.remedies import remedies
+from dyncollapse.simulation.run import run
+
+NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
+POPULATION = {"dim": 4, "runs": 2, "dynamics": ("population",)}
+
+
+def aligned(scale: float = 0.1, **settings) -> Outcome:
+    """A population flow whose layers are multiples of the identity: aligned and balanced."""
+    configuration = resolve(POPULATION | settings)
+    simulation = build(configuration)
+    d, size = configuration.dim, scale ** (1 / configuration.depth)
+    layer = size * torch.eye(d, dtype=torch.float64).expand(configuration.runs, d, d)
+    return run(replace(simulation, weights=(layer,) * configuration.depth), lambda *_: None, lambda _: None)
+
+
+def suggested(outcome: Outcome, word: str) -> tuple[str, str]:
+    """The text of the remedy whose action has this word, and its effect."""
+    (found,) = [one for one in remedies(outcome) if word in one.action]
+    return found.action, found.effect
+
+
+def number(text: str, before: str) -> float:
+    """The number behind these words."""
+    found = re.search(before + " " + NUMBER, text)
+    assert found, text
+    return float(found[1])
+
+
+def fates(outcome: Outcome) -> list[str]:
+    assert outcome.verdict is not None
+    return [str(fate) for fate in outcome.verdict.fates]
+
+
+DEADLY = [
+    {"loss": "infonce", "aug_strength": 1.5},
+    {"loss": "infonce", "aug_strength": 3.0, "data_var": 1.0, "depth": 2},
+    {"loss": "vcreg", "invariance": 2.0, "aug_strength": 2.0},
+    {"loss": "vcreg", "invariance": 3.0, "views": "two-sided", "aug_strength": 2.0, "depth": 3},
+    {"loss": "infonce", "aug_strength": 1.0, "weight_decay": 0.3},
+    {"loss": "infonce", "views": "correlated", "view_corr": "-0.8", "aug_strength": 2.0},
+]
+
+
+@pytest.mark.parametrize("settings", DEADLY)
+def test_dead_dimensions_grow_just_below_the_strength_and_die_just_above(settings):
+    action, _ = suggested(aligned(**settings), "Weaken")
+    strength = number(action, "strength of")
+    for factor, side in ((0.98, False), (1.02, True)):
+        after = aligned(1e-3, **settings | {"aug_strength": factor * strength, "steps": 200})
+        p = after.trajectories["population"].singular_values[:, 0, -1]
+        assert (p[-1] < p[0]) == side  # the value of the dead dimension
+        assert bool({"dead", "decayed"} & set(fates(after))) == side
+
+
+@pytest.mark.parametrize("settings", DEADLY)
+def test_at_half_that_strength_they_are_alive_at_the_stated_value_and_time(settings):
+    settings = settings | {"lr": 0.01}
+    _, effect = suggested(aligned(**settings), "Weaken")
+    half, rest, step = (number(effect, text) for text in ("strength of", "rest at", r"\(step"))
+    early, later, last = (
+        aligned(**settings | {"aug_strength": half, "steps": steps}) for steps in (int(step), 4 * int(step), 30_000)
+    )
+    at_time, at_rest = (float(one.ends["population"].singular_value[0, -1]) for one in (early, last))
+    assert at_rest == pytest.approx(rest, rel=1e-2)  # three digits, and the rest of the flow
+    assert at_time == pytest.approx(rest / 2**0.5, rel=2e-2)
+    assert "dead" not in fates(last)
+    assert fates(later) == ["alive"] * 4  # before dimensions without augmentation, which grow for ever, dwarf them
+
+
+def test_several_strengths_are_named():
+    torch.manual_seed(0)
+    outcome = aligned(aug_strength=2.0)
+    task = GaussianTask(outcome.simulation.task.data_cov, torch.diag(torch.tensor([0, 0, 2, 4.0]).double()))
+    both = run(replace(outcome.simulation, task=task), lambda *_: None, lambda _: None)
+    action, effect = suggested(both, "Weaken")
+    assert "strength of 0.5 " in action  # 4 falls to 1 at a quarter of the strength 2
+    assert "The first grows below a strength of 1." in effect
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_waiting_dimensions_have_escaped_by_the_stated_step(depth):
+    settings = {"depth": depth, "aug_strength": 0.3, "lr": 0.02, "steps": 20, "aug_dim": 4}
+    before = aligned(scale=1e-3, **settings)
+    assert fates(before) == ["waiting"] * 4
+    step = int(number(suggested(before, "Train until")[0], "step"))
+    after = aligned(scale=1e-3, **settings | {"steps": step})
+    assert fates(after) == ["alive"] * 4
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_twice_the_initial_scale_escapes_at_the_stated_time(depth):
+    settings = {"depth": depth, "aug_strength": 0.3, "steps": 20, "aug_dim": 4}
+    _, effect = suggested(aligned(scale=1e-3, **settings), "twice the scale")
+    then, now = number(effect, "about t ="), number(effect, "instead of t =")
+    assert now / then == pytest.approx(4 ** (depth - 1), rel=0.02)  # (2^L)^(2 - 2/L)
+    after = aligned(scale=1e-3 * 2**depth, **settings | {"steps": int(10 * then)})
+    assert fates(after) == ["alive"] * 4
+
+
+def test_one_layer_lives_just_below_the_stated_weight_decay():
+    settings = {"aug_strength": 0.5, "weight_decay": 1.2}
+    before = simulate(**POPULATION, **settings)
+    action, effect = suggested(before.outcome, "weight_decay")
+    assert (number(action, "below"), number(effect, "first grows below")) == (0.5, 1.0)
+    for decay, living in ((0.49, 4), (0.51, 2), (0.99, 2), (1.01, 0)):
+        after = simulate(**POPULATION, **settings | {"weight_decay": decay, "steps": 20_000})
+        assert sum(after.outcome.ends["population"].singular_value.mean(0) > 0.05) == living
+
+
+@pytest.mark.parametrize(("depth", "scale"), [(2, 0.2), (3, 0.3), (2, 1.0)])
+def test_deep_layers_live_just_below_the_stated_weight_decay_from_this_start(depth, scale):
+    settings = {"depth": depth, "aug_strength": 0.5, "aug_dim": 4, "weight_decay": 0.9, "steps": 2000}
+    before = aligned(scale, **settings)
+    assert fates(before) == ["decayed"] * 4
+    action, effect = suggested(before, "weight_decay")
+    here, anywhere = number(action, "below"), number(effect, "enough,")
+    assert here <= anywhere * 1.01
+    for factor, fate in ((0.97, "alive"), (1.03, "decayed")):
+        assert fates(aligned(scale, **settings | {"weight_decay": factor * here, "steps": 20_000})) == [fate] * 4
+    # A start at the rest point without decay lives up to the larger threshold.
+    for factor, fate in ((0.97, "alive"), (1.03, "decayed")):
+        large = float(rest_singular_values(before.simulation.task).max())
+        assert fates(aligned(large, **settings | {"weight_decay": factor * anywhere, "steps": 20_000})) == [fate] * 4
+
+
+def test_simsiam_has_a_rest_point_just_below_the_stated_weight_decay():
+    settings = {"loss": "simsiam", "aug_strength": 0.5, "aug_dim": 4, "weight_decay": 0.3}
+    critical = number(suggested(aligned(**settings), "weight_decay")[0], "below")
+    for factor, alive in ((0.97, 4), (1.05, 0)):
+        after = aligned(1.0, **settings | {"weight_decay": factor * critical, "steps": 20_000})
+        assert fates(after).count("alive") == alive
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 1e-4])
+def test_suppressed_dimensions_count_at_rest_just_below_the_stated_strength(weight_decay):
+    settings = {"views": "two-sided", "aug_dim": 4, "steps": 20_000, "weight_decay": weight_decay}
+    before = aligned(aug_strength=2e4, **settings)
+    assert set(fates(before)) == {"suppressed"}
+    action, _ = suggested(before, "Weaken")
+    strength = number(action, "strength of")
+    assert before.verdict is not None
+    for factor, counts in ((0.98, True), (1.02, False)):
+        task = GaussianTask.block(4, 4, factor * strength, 0.5, "two-sided")
+        rest = rest_singular_values(task, weight_decay=weight_decay)
+        assert bool((rest > before.verdict.threshold).all()) == counts
+
+
+def test_more_outputs_than_inputs_cannot_help_and_fewer_lose_nothing():
+    settings = POPULATION | {"aug_strength": 0.5, "steps": 5000}
+    more = simulate(**settings, out_dim=6)
+    action, effect = suggested(more.outcome, "out_dim")
+    assert number(action, "Keep") == 4
+    assert effect.startswith("2 outputs cannot vary")
+    assert simulate(**settings, out_dim=4).remedies == ()
+
+
+def test_the_stated_width_has_room_for_all():
+    settings = POPULATION | {"aug_strength": 0.5, "aug_dim": 4, "steps": 5000}
+    narrow = simulate(**settings, depth=2, hidden_dim=2)
+    width = int(number(suggested(narrow.outcome, "Widen")[0], "to"))
+    after = simulate(**settings, depth=2, hidden_dim=width)
+    assert [str(fate) for fate in after.verdict.fates] == ["alive"] * 4
+
+
+def test_a_projector_keeps_the_stated_value_of_dead_dimensions():
+    start = 0.2
+    before = aligned(start, aug_strength=3.0)
+    kept = number(suggested(before, "projector")[1], "rest at")
+    eye = torch.eye(4, dtype=torch.float64)
+    times = torch.linspace(0, 400, 5, dtype=torch.float64)
+    path = population_flow((start * eye[None], start / 2 * eye[None]), before.simulation.task, times)
+    encoder, projector = path.final()
+    assert float(encoder[0, -1, -1]) == pytest.approx(kept, rel=0.02)
+    assert float(projector[0, -1, -1]) < 1e-3  # the embedding has collapsed
+
+
+def test_the_representation_is_named_for_what_it_keeps():
+    outcome = simulate(**POPULATION, depth=2, aug_strength=3.0, init_scale=0.5, steps=3000).outcome
+    _, effect = suggested(outcome, "representation")
+    kept = number(effect, "keeps")
+    path = outcome.trajectories["population"]
+    values = torch.linalg.svdvals(path.final()[0]).mean(0)
+    assert kept == int((values > 1e-2 * values.max()).sum()) - fates(outcome).count("alive")
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"loss": "vicreg", "aug_strength": 3.0, "steps": 200, "dynamics": ("sgd",)}, "Run twice"),
+        ({"activation": "relu", "depth": 2, "aug_strength": 2.0, "steps": 200, "dynamics": ("sgd",)}, "Weaken"),
+        ({"aug_strength": 2.0, "weight_decay": 2.0}, "Weaken"),
+        ({"loss": "byol", "views": "correlated", "view_corr": "-1", "aug_strength": 2.0}, "Weaken"),
+    ],
+)
+def test_where_no_closed_form_holds_a_number_is_an_estimate_or_missing(settings, word):
+    _, effect = suggested(simulate(**POPULATION | settings).outcome, word)
+    assert "rest at" not in effect
+
+
+def test_a_healthy_run_has_no_remedy_and_every_remedy_is_json():
+    assert simulate(**POPULATION, aug_strength=0.5).remedies == ()
+    found = simulate(**POPULATION).to_dict()["remedies"]
+    assert [set(one) for one in found] == [{"try", "effect", "source", "kind"}] * 2
+    assert not any("`" in text for one in found for text in one.values())
+
+
+def test_non_commuting_covariances_have_the_threshold_and_no_rest_value(tmp_path, generator):
+    import numpy as np
+
+    mixed = torch.randn(4, 4, generator=generator, dtype=torch.float64)
+    np.save(tmp_path / "data.npy", (mixed @ mixed.T / 4 + 0.2 * torch.eye(4)).numpy())
+    np.save(tmp_path / "aug.npy", np.diag([0.0, 1.0, 9.0, 16.0]))
+    files = {"data_cov": str(tmp_path / "data.npy"), "aug_cov": str(tmp_path / "aug.npy")}
+    before = simulate(runs=2, dynamics=("population",), steps=3000, **files)
+    action, effect = suggested(before.outcome, "Weaken")
+    share = number(action, "below")
+    assert "rest at" not in effect
+    for factor, dead in ((0.97, 0), (1.03, 1)):
+        np.save(tmp_path / "less.npy", np.diag([0.0, 1.0, 9.0, 16.0]) * share * factor)
+        after = simulate(
+            runs=2, dynamics=("population",), steps=3000, **files | {"aug_cov": str(tmp_path / "less.npy")}
+        )
+        assert [str(fate) for fate in after.verdict.fates].count("dead") == dead
