@@ -146,6 +146,7 @@ def diagnose_by(
     pair = [None if one is None else as_rows(one, "inputs") for one in (inputs, input_positives)]
     whole = diagnose(z, views or None, inputs=pair[0], input_positives=pair[1], progress=progress, **options)
     reports = dict[Label, EmbeddingReport]()
+    options.pop("compare", None)  # published numbers are of all samples
     for number, (label, rows) in enumerate(places.items(), 1):
         if len(rows) >= FEWEST_FOR_ERRORS:
             x, x_pos = (None if one is None else one[rows.to(one.device)] for one in pair)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
+from multiprocessing import parent_process
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from dyncollapse.diagnostics.shard_files import Shard, find_shards
 from dyncollapse.formats.mapped import unchanged
 from dyncollapse.runtime.dispatch import Workers, dispatch
 from dyncollapse.runtime.files import unmarked
+from dyncollapse.runtime.process import default_threads, use_threads
 from dyncollapse.runtime.settings import SettingError
 
 # Parts that are summed apart. They do not depend on the workers, so that the result does not. Each returns its sums,
@@ -92,7 +94,8 @@ def diagnose_shards(
     options = replace(options, sample=min(sample, max(2, total)))
     parts = _parts(shards, total)
     merged: Monitor | None = None
-    for monitor in _in_order(parts, partial(sum_part, options=options), workers, total, progress):
+    work = partial(sum_part, options=options, threads=_threads(workers))
+    for monitor in _in_order(parts, work, workers, total, progress):
         if merged is None:
             merged = monitor
         else:
@@ -150,8 +153,15 @@ def _rows(part: Sequence[Shard]) -> int:
     return sum(shard.rows for shard in part)
 
 
-def sum_part(part: list[Shard], options: DiagnosisOptions) -> Monitor | str:
+def _threads(workers: Workers | None) -> int:
+    """Threads of each worker: its share of this machine, and one where the machine is another."""
+    return 1 if workers is None or workers.count is None else default_threads(workers.count)
+
+
+def sum_part(part: list[Shard], options: DiagnosisOptions, threads: int) -> Monitor | str:
     """Sum the shards of a part; a text says why one of them cannot be."""
+    if parent_process() is not None:  # a worker of its own, not a thread of the user's program
+        use_threads(threads)
     monitor = Monitor(
         views=options.views, space=options.space, fast=options.fast, sample=options.sample, seed=options.seed
     )

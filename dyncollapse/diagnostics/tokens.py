@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float, Shaped
@@ -19,10 +19,10 @@ from dyncollapse.diagnostics.measures import (
     rankme_from_eigenvalues,
 )
 from dyncollapse.diagnostics.monitor import Monitor
+from dyncollapse.diagnostics.options import Tokens
 from dyncollapse.diagnostics.report import EmbeddingReport, examine
 from dyncollapse.runtime.settings import SettingError, quoted
 
-Tokens = Literal["per-image", "all", "across-images"]
 WAYS: tuple[Tokens, ...] = get_args(Tokens)
 MOST_IMAGES = 1000  # whose measures are averaged: their mean is then known to a thirtieth of their spread
 BLOCK_BYTES = 2**25  # of images that are centred at once, in float64
@@ -96,12 +96,12 @@ def diagnose_tokens(
             notes=(*report.notes, f"the {count} tokens of an image are not independent: intervals are too narrow"),
         )
     else:
-        first, *others = map(_means, views)
+        first, *others = map(token_means, views)
         report = diagnose(first, others or None, progress=progress, **options)
     return replace(report, conventions=report.conventions | {"tokens": f"{tokens}: {MEANINGS[tokens]}"})
 
 
-def _means(view: Shaped[Tensor, "n p d"]) -> Float[Tensor, "n d"]:
+def token_means(view: Shaped[Tensor, "n p d"]) -> Float[Tensor, "n d"]:
     """Return the mean of each image's tokens, in the format of the tokens if that is floating."""
     size = _images_at_once(view)
     parts = [view[start : start + size].to(torch.float64).mean(1) for start in range(0, len(view), size)]
@@ -113,29 +113,29 @@ def _images_at_once(view: Tensor) -> int:
 
 
 def _within(
-    views: list[Tensor],
+    arrays: list[Tensor],
     progress: Callable[[str, float, float], None] | None,
     *,
     input_dim: int | None = None,
     loss: str | None = None,
     svd: bool = False,
+    compare: bool = False,
     **options: Any,
 ) -> EmbeddingReport:
     """Report on tokens minus the mean of their image, with measures that are means over images."""
-    if loss is not None or svd or options.pop("temperature", None) is not None:
-        raise SettingError("`tokens` per-image takes neither `svd` nor `loss`; leave them out")
-    count, places, _ = views[0].shape
+    if loss is not None or svd or compare or options.pop("temperature", None) is not None:
+        raise SettingError("`tokens` per-image takes neither `svd` nor `loss` nor `compare`; leave them out")
+    count, places, _ = arrays[0].shape
     if places < 2:
         raise ValueError("one token per image does not vary within images; take `tokens` across-images")
     options["sample"] = min(options.get("sample", 4096), max(2, count * places))
-    monitor, size = Monitor(**options), _images_at_once(views[0])
+    monitor, size = Monitor(**options), _images_at_once(arrays[0])
     for start in range(0, count, size):
-        blocks = [view[start : start + size].to(torch.float64) for view in views]
-        monitor.update(*((block - block.mean(1, keepdim=True)).flatten(0, 1) for block in blocks))
+        monitor.update(*(_centred(view[start : start + size]).flatten(0, 1) for view in arrays))
         if progress:
             progress("embeddings", min(start + size, count), count)
     report = examine(replace(monitor.evidence(), input_dim=input_dim))
-    measures, intervals = _mean_measures(views[0], monitor.seed)
+    measures, intervals = _mean_measures(arrays[0], monitor.seed)
     missing = ", ".join(name for name in report.measures if name not in measures)
     return replace(
         report,
@@ -143,6 +143,13 @@ def _within(
         intervals=dict.fromkeys(report.measures) | {"collapsed": report.intervals["collapsed"]} | intervals,
         notes=(*report.notes, f"not computed within single images: {missing}"),
     )
+
+
+def _centred(images: Shaped[Tensor, "n p d"]) -> Float[Tensor, "n p d"]:
+    """Return tokens minus the mean of their image, in the format of the tokens if that is floating."""
+    apart = images.to(torch.float64) - images[:, :1].to(torch.float64)  # first, so that equal tokens become exactly 0
+    centred = apart - apart.mean(1, keepdim=True)
+    return centred.to(images.dtype) if images.is_floating_point() else centred
 
 
 def _mean_measures(view: Shaped[Tensor, "n p d"], seed: int) -> tuple[dict[str, float | None], dict[str, Interval]]:
@@ -154,7 +161,7 @@ def _mean_measures(view: Shaped[Tensor, "n p d"], seed: int) -> tuple[dict[str, 
     found: dict[str, list[float]] = {"rankme": [], **{name: [] for name in WITHIN}}
     for image in chosen.tolist():
         tokens = view[image].to(torch.float64)
-        centred = _eigenvalues(tokens - tokens.mean(0))
+        centred = _eigenvalues(_centred(tokens[None])[0])
         if not centred[-1] > 0:
             continue  # equal tokens have no rank
         found["rankme"].append(float(rankme_from_eigenvalues(_eigenvalues(tokens).flip(0))))

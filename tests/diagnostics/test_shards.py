@@ -144,7 +144,7 @@ def test_a_shard_with_nan_names_itself(tmp_path, workers):
         diagnose_shards(folder, other, workers=workers)
 
 
-def die(_part, options):
+def die(_part, options, threads):  # noqa: ARG001
     os._exit(options.seed + 1)
 
 

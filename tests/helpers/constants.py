@@ -17,6 +17,7 @@ SIZES = {
     "formats.parquet.BLOCK": "a second batch takes a million numbers",
     "formats.hdf5.BLOCK": "a second read takes a million numbers",
     "formats.archives.FREE": "what unpacks to too much takes a gigabyte",
+    "diagnostics.tokens.BLOCK_BYTES": "a second block takes 32 MB of tokens",
     "diagnostics.shards.PARTS": "several shards in a part take more than 64 shards",
     "diagnostics.monitor.BLOCK_BYTES": "a second block takes 32 MB of rows",
     "diagnostics.moments.FEWEST_ROWS": "a second block takes hundreds of rows",
