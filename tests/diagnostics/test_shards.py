@@ -9,7 +9,7 @@ import torch
 from helpers.constants import set_constant
 from safetensors.torch import save_file
 
-from dyncollapse import Workers, diagnose, diagnose_shards
+from dyncollapse import Workers, dask_workers, diagnose, diagnose_shards, local_workers, slurm_workers
 from dyncollapse.diagnostics import shards
 from dyncollapse.diagnostics.shard_files import Shard, find_shards
 
@@ -161,3 +161,19 @@ def test_progress_counts_rows(tmp_path):
     diagnose_shards(cut(tmp_path / "z", X), progress=lambda *step: seen.append(step))
     assert seen[-1] == ("embeddings", 5000, 5000)
     assert [done for _, done, _ in seen] == sorted({done for _, done, _ in seen})
+
+
+@pytest.mark.parametrize("kind", ["local", "dask", "submitit"])
+@pytest.mark.slow
+def test_every_executor_gives_the_same_report(kind, tmp_path):
+    start = {
+        "local": lambda: local_workers(2),
+        "dask": lambda: dask_workers(1),  # each imports PyTorch
+        "submitit": lambda: slurm_workers(tmp_path / "slurm", 2, cluster="local"),
+    }
+    folder, other = (
+        cut(tmp_path / "z", VIEWS[0], cuts=(0, 2000, 5000)),
+        cut(tmp_path / "p", VIEWS[1], cuts=(0, 2000, 5000)),
+    )
+    found = diagnose_shards(folder, other, workers=start[kind]()).as_values()
+    assert same(found, diagnose(VIEWS[0], VIEWS[1]).as_values())
