@@ -79,5 +79,5 @@ diagnose = page(
     AS_HTML,
     surplus="other views go after --positives",
     example="dyncollapse diagnose z.npy --positives z_pos.npy --out report",
-    topics=("collapse", "causes", "measures", "views", "rho", "spaces", "losses", "folders"),
+    topics=("collapse", "causes", "measures", "views", "rho", "spaces", "losses", "formats", "folders"),
 )
