@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dyncollapse.plotting import plot_spectrum, plot_sweep
+from dyncollapse.plotting import label_panels, plot_spectrum, plot_sweep, ramp
+from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.picture_options import Plot
 from dyncollapse.simulation.pictures import plot_ends, plot_layers, plot_records
@@ -29,6 +29,7 @@ def draw_outcome(outcome: Outcome, name: Plot) -> Figure:
     match name:
         case "spectrum":
             plot_ends(ax, outcome)
+            ax.set_title(_setting(outcome.simulation.configuration), fontsize="medium")
         case "paths":
             plot_records(ax, outcome.trajectories)
         case "alignment":
@@ -36,6 +37,14 @@ def draw_outcome(outcome: Outcome, name: Plot) -> Figure:
             plot_layers(ax, path.final(), layer=1)
             ax.set_title(f"end of {first}, first run", fontsize="medium")
     return figure
+
+
+def _setting(c: Configuration) -> str:
+    """The setting of a simulation in two lines."""
+    layers = f"{c.depth} {c.activation} layer{'s' * (c.depth > 1)}"
+    strength = f"k = {c.aug_strength:g} on {c.aug_dim} of {c.dim}" if c.aug_cov is None else f"covariance {c.aug_cov}"
+    step = c.lr * c.steps / (1 - c.momentum)
+    return f"{c.loss}, {c.views} views, {layers}, d = {c.dim}\naugmentation {strength}, t = {step:g}, runs: {c.runs}"
 
 
 class Panel(NamedTuple):
@@ -59,7 +68,7 @@ def draw_spectra(panels: Sequence[Panel], label: str, left_out: str) -> Figure:
     """Draw final singular values by rank: a line per value of the setting `label`, a panel per combination."""
     figure, grid = _panels(len(panels))
     values = sorted({value for panel in panels for value, _ in panel.points})
-    colours = dict(zip(values, colormaps["viridis"](np.linspace(0, 0.85, len(values))), strict=True))
+    colours = dict(zip(values, ramp(len(values)), strict=True))
     for ax, panel in zip(grid.flat, panels, strict=False):
         for value, report in sorted(panel.points, key=lambda point: point[0]):
             end = next(iter(report["dynamics"].values()))["product_singular_values"]
@@ -86,6 +95,7 @@ def _panels(count: int) -> tuple[Figure, np.ndarray[Any, np.dtype[Any]]]:
 
 def _finish(figure: Figure, grid: np.ndarray[Any, np.dtype[Any]]) -> None:
     """Label the vertical axis, and collect the panels' legends into one above them."""
+    label_panels([ax for ax in grid.flat if ax.axison])
     figure.supylabel("final singular value, mean over runs", fontsize=10)
     lines = {label: line for ax in grid.flat for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     ncols = 3 if grid.shape[1] > 1 else 1  # a single panel is too narrow for all labels side by side
