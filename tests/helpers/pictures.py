@@ -18,7 +18,7 @@ NEAR = 0.02  # of a colour of the ramp, in each of red, green and blue
 
 def faults(figure):
     """Everything that a reader of the picture would miss, a line each."""
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     checks = (small_text, cut_text, unlettered_panels, unnamed_looks, strange_colours)
     return [line for check in checks for line in check(figure)]
 
