@@ -62,7 +62,7 @@ def plot_records(ax: Axes, trajectories: Mapping[str, Trajectory]) -> Axes:
     if largest > 0:
         ax.set_ylim(bottom=max(ax.get_ylim()[0], SMALLEST * largest))
     ax.set_ylabel("singular value of $W$")
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
     return ax
 
 
