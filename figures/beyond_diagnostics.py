@@ -162,7 +162,7 @@ def fill_row(table: Axes, r: int, row: dict[str, object], case: Planted, report:
     """Write the name, the remark, the planted answer and what each monitor says."""
     centred, middle = {"ha": "center", "va": "center", "fontsize": NORMAL}, r + 0.35
     table.text(NAMES, r + 0.02, case.name, va="center", fontweight="bold", fontsize=NORMAL)
-    remark = "\n".join(textwrap.wrap(case.remark, 54))
+    remark = "\n".join(textwrap.wrap(case.remark, 46))
     table.text(NAMES, r + 0.2, remark, va="top", fontsize=SMALL, color=LEVEL, linespacing=1.1)
     table.text(sum(TRUTH) - TRUTH[1] / 2, middle, said(case.collapsed, case.mechanism), **centred)
     unseen = report.verdict.fates.count("unseen")

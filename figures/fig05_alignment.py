@@ -193,10 +193,11 @@ layers align in the same order, and over its other diagonal, which is 1 where th
 in geometric steps, augmentation variance {2 * options.rho:g} times each, so that the rest point has distinct singular values: the smallest gap of P
 is {distinct.gap:.2g}, the conserved |C| {distinct.imbalance:.2g}. (c), (d) Data covariance I, augmentation {2 * options.rho:g} I, so that the rest point is a multiple of an
 orthogonal matrix (smallest gap of P {isotropic.gap:.1e}, |C| {isotropic.imbalance:.2g}). Theorem 2 as printed assumes in both cases that X pulls outwards: along
-the flow X, of order 1 at the start, has no eigenvalue below {min(distinct.force, isotropic.force):.1e}. What decides is how the gaps of P
+the flow X, of order 1 at the start, has no eigenvalue below {min(distinct.force, isotropic.force):.1e} on the way. What decides is how the gaps of P
 compare with the spread of C's eigenvalues. Flow: infinitely many samples, t = {options.time:g}. SGD: fresh batches of {options.batch_size}, learning rate
 {options.lr:g}, {options.steps} steps. {said(panels)}
-Means over runs, on the diagonal and on the other: (a) {on["distinct", "flow"]:.3f}, {off["distinct", "flow"]:.3f}; (b) {on["distinct", "SGD"]:.3f}, {off["distinct", "SGD"]:.3f}; (c) {on["isotropic", "flow"]:.6f}, {off["isotropic", "flow"]:.6f}; (d) {on["isotropic", "SGD"]:.3f}, {off["isotropic", "SGD"]:.3f}."""
+Means over runs of |A|'s diagonal: distinct {on["distinct", "flow"]:.3f} (flow), {on["distinct", "SGD"]:.3f} (SGD); isotropic {on["isotropic", "flow"]:.6f} (flow), {on["isotropic", "SGD"]:.3f} (SGD). Of its
+other diagonal: distinct {off["distinct", "flow"]:.3f}, {off["distinct", "SGD"]:.3f}; isotropic SGD {off["isotropic", "SGD"]:.3f}, isotropic flow: {off["isotropic", "flow"]:.6f}."""
 
 
 def said(panels: dict[tuple[str, str], Panel]) -> str:

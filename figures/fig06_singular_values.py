@@ -85,8 +85,8 @@ def draw(options: Options) -> Result:
 covariance {options.data_var:g} I, augmentation variance {options.aug_strength:g} in all directions, Gaussian start of standard
 deviation {options.init_scale:g}, seed {options.seed}. Dots: SGD on fresh batches of {options.batch_size}, learning rate {options.lr:g}. Lines: gradient flow averaged over
 {options.flow_batches} fixed batches of {options.batch_size}, from the same start. At t = {last:g}: {waiting} of {options.dim} dimensions below a hundredth of the largest;
-the conserved W1 W1^T - W2^T W2 moved by {flow.imbalance_drift:.1e} (flow) and {sgd.imbalance_drift:.1e} (SGD), relative. Largest relative gap between SGD and flow
-where the flow's singular value of the product exceeds 1: {gap:.3f}.""",
+the conserved W1 W1^T - W2^T W2 moved by {flow.imbalance_drift:.1e} (flow) and {sgd.imbalance_drift:.1e} (SGD), relative. Where the flow's singular value
+of the product exceeds 1, SGD's is beside it (largest gap {gap:.3f}, relative).""",
         f"singular values above 1 agree within {options.limit:.0%}, at least 4 have grown beyond 1, at least 2 dimensions "
         "wait, the flow's drift is below 1e-6.",
     )

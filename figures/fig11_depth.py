@@ -124,10 +124,7 @@ def rows(found: dict[str, dict[int, Spectra]]) -> list[dict[str, object]]:
 
 def caption(options: Options, found: dict[str, dict[int, Spectra]]) -> str:
     """The setting, what bands and dotted lines are, and the counts."""
-    counts = {
-        activation: ", ".join(f"{depth}: {float(one.collapsed.mean()):.4g}" for depth, one in depths.items())
-        for activation, depths in found.items()
-    }
+    counts = {name: [float(one.collapsed.mean()) for one in depths.values()] for name, depths in found.items()}
     drawn = f"a pool of {options.pool}" if options.pool else "fresh samples"
     rho = options.aug_strength / (2 * options.data_var)
     waits = (
@@ -138,9 +135,9 @@ def caption(options: Options, found: dict[str, dict[int, Spectra]]) -> str:
     return f"""Eigenvalues of the embedding covariance (Eq. 1, on {options.probes} fresh samples) of networks of {", ".join(map(str, options.depths))} layers of width {options.dim}, linear (a)
 and with ReLU between layers (b), after SGD on Eq. 2 (one-sided views, data covariance {options.data_var:g} I, augmentation variance {options.aug_strength:g}
 in all directions, batches of {options.batch_size} from {drawn}, learning rate {options.lr:g}, {options.steps} steps), from the uniform start of
-torch.nn.Linear. Lines: geometric mean over {options.runs} runs of seed {options.seed}; bands: from the smallest to the largest run. Dotted: the threshold, {BELOW:g} of
-the largest eigenvalue (mean over runs), below which a dimension counts as collapsed, for each depth in its colour. Counts on average, by number of layers:
-{counts["linear"]} (linear); {counts["relu"]} (ReLU). {waits}"""
+torch.nn.Linear. Lines: geometric mean over {options.runs} runs of seed {options.seed}; bands: from the smallest to the largest run. Dotted, for
+each depth in its colour: the threshold. A dimension counts as collapsed below {BELOW:g} of the largest eigenvalue: {counts["linear"]} (linear), {counts["relu"]} (ReLU)
+on average. {waits}"""
 
 
 if __name__ == "__main__":
