@@ -90,7 +90,7 @@ def draw(options: Options) -> Result:
         for name, one in (("flow", path), ("SGD", sgd)):
             found = values[name]
             gap[name] = max(gap[name], float((found[-1, :alive] / rest[:alive] - 1).abs().max()))
-            grown = float((found[:, alive:] / start).max())
+            grown = float((found[:, alive:] / start).amax()) if alive < len(rho) else 0.0
             claim(grown <= 1 + 1e-6, f"depth {depth}, {name}: no dead mode ever grows, one to {grown:.4g} of its start")
             for k, time in enumerate(predicted):
                 passed = passing_time(one.time, found[:, k], float(rest[k]) / 2) if k < alive else math.inf

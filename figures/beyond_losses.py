@@ -79,7 +79,7 @@ MEASURED = (
 class Options:
     """Parameters of the comparison of losses."""
 
-    runs: Whole = like("runs", 8, "Runs of SGD for each loss; half as many in panel (c).")
+    runs: Whole = like("runs", 8, "Runs of SGD for each loss; half as many in panel (c).", low=2)
     init_scale: Number = like("init_scale", 0.1, "Standard deviation of the Gaussian start of SGD.")
     coarse: Whole = number(
         1, "Factor by which SGD's steps are larger and fewer, and some batches smaller.", low=1, high=4

@@ -1,5 +1,6 @@
 """Beyond the paper: what a linear encoder keeps of real pixels, predicted from two measured moments before training."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,7 +75,7 @@ class Trained:
     @property
     def order(self) -> float:
         """Rank correlation of learning steps."""
-        return float(spearmanr(self.steps, self.steps_found).statistic)
+        return float(spearmanr(self.steps, self.steps_found).statistic) if len(self.steps) > 1 else math.nan
 
 
 @record
@@ -88,7 +89,7 @@ class Options:
     noise: Number = number(0.1, "Standard deviation of the noise of a view.", low=0.01, high=1)
     batch_size: Whole = like("batch_size", 512, "Pairs in a batch of InfoNCE.")
     lr: Number = like("lr", 0.05, "Learning rate; twice it for InfoNCE.")
-    steps: Whole = like("steps", 1500)
+    steps: Whole = like("steps", 1500, low=100)
     cifar: Path | None = number(
         None, "Folder of CIFAR-10's images, for two more panels.", unset="none", metavar="FOLDER"
     )
@@ -259,8 +260,8 @@ def draw_spectra(ax: plt.Axes, exact: dict[str, Trained], infonce: Trained, cont
 
 def draw_times(ax: plt.Axes, every: dict[str, Trained], title: str) -> None:
     """Draw learning steps found over those predicted."""
-    ends = [torch.cat([one.steps, one.steps_found]) for one in every.values()]
-    low, high = float(min(e.min() for e in ends)) / 1.3, float(max(e.max() for e in ends)) * 1.3
+    ends = torch.cat([torch.cat([one.steps, one.steps_found]) for one in every.values()]).tolist() or [1.0, 10.0]
+    low, high = min(ends) / 1.3, max(ends) * 1.3
     ax.plot([low, high], [low, high], color=FAINT, linewidth=0.8, label="equal")
     for k, (loss, one) in enumerate(every.items()):
         ax.plot(one.steps, one.steps_found, MARKERS[loss], color=PALETTE[k], label=one.label, **EDGE)

@@ -34,7 +34,7 @@ class Options:
     lr: Number = like("lr", 0.02)
     time: Number = number(50.0, "Flow time t = lr x steps at the end of SGD.", low=25, high=1e4)
     ridge: Number = number(0.05, "Penalty of the ridge probe per sample.", low=1e-6, high=10)
-    runs: Whole = like("runs", 4)
+    runs: Whole = like("runs", 4, low=2)
     seed: Whole = like("seed", 0)
 
 

@@ -24,7 +24,7 @@ class Options:
     )
     points: Whole = number(6, "Number of noises in panel (c) at which flows are run.", low=2, high=40)
     coarse: Whole = number(1, "Factor by which SGD's steps are larger and fewer.", low=1, high=4)
-    runs: Whole = like("runs", 6)
+    runs: Whole = like("runs", 6, low=2)
     seed: Whole = like("seed", 0)
 
 

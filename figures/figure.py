@@ -92,13 +92,14 @@ class Output:
     out: Path = setting(HERE / "out", "Folder for the results.", group="output", unset="figures/out")
 
 
-def like(name: str, default: Any, text: str = "") -> Any:
+def like(name: str, default: Any, text: str = "", *, low: float | None = None) -> Any:
     """A setting of `dyncollapse simulate`, with a figure's default.
 
     Args:
         name: The setting in `Configuration`, which gives range, unit and help.
         default: The figure's value.
         text: Another help, where the figure needs to say more.
+        low: A larger smallest value, where the figure needs it.
 
     Returns:
         The field of a record.
@@ -106,9 +107,8 @@ def like(name: str, default: Any, text: str = "") -> Any:
     one = settings_of(Configuration)[name]
     high = LARGEST.get(name, one.high)
     # The range of several numbers stands with the type of one of them.
-    limits = (
-        {} if isinstance(default, tuple) else {"low": one.low, "high": high, "above": one.above, "below": one.below}
-    )
+    ends = {"low": one.low if low is None else low, "high": high, "above": one.above, "below": one.below}
+    limits = {} if isinstance(default, tuple) else ends
     return setting(default, text or WORDS.get(name, one.text), group="figure", unit=one.unit, **limits)
 
 

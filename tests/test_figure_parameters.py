@@ -1,6 +1,7 @@
 """Figures vary: each script is a function and a command line with the same parameters, which refuse bad values."""
 
 import inspect
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers import forks
+from helpers.pictures import faults
 from matplotlib.figure import Figure
 
 from dyncollapse import SettingError
@@ -56,6 +58,50 @@ def test_a_figure_is_a_function():
     assert isinstance(figure, Figure)
     assert len(figure.axes) == 4
     assert all(len(ax.lines) == 2 * 3 for ax in figure.axes)
+
+
+# Small values, at which figures do not show what they assert.
+ODD = {
+    "fig03_strong_augmentation": {
+        "aug_strength": (100.0,),
+        "dim": 2,
+        "steps": 20,
+        "runs": 1,
+        "flow_batches": 1,
+        "lr": 1e-3,
+    },
+    "fig05_alignment": {"dim": 2, "steps": 20, "runs": 1, "time": 5.0},
+    "fig06_singular_values": {"dim": 1, "steps": 1, "flow_batches": 1},
+    "fig09_natural_images": {},
+    "fig11_depth": {"depth": tuple(range(1, 9)), "dim": 2, "steps": 20, "runs": 1, "pool": 0, "aug_strength": 2.0},
+    "beyond_augmentations": {"images": 100, "step": 0.45},
+    "beyond_byol": {"points": 2, "shares": (0.9,), "time": 5.0},
+    "beyond_diagnostics": {"samples": 256},
+    "beyond_escape": {"rho": (0.3,), "time": 10.0, "points": 2, "batch_size": 8},
+    "beyond_limits": {"runs": 64, "pairs": 4096, "largest": 32},
+    "beyond_losses": {"runs": 2, "coarse": 4},
+    "beyond_order": {"lr": (0.5, 0.25), "depth": (1,), "dim": 2, "runs": 1, "time": 1.0},
+    "beyond_order_of_rows": {"colours": "epochs"},
+    "beyond_phase_diagram": {"points": 3, "time": 10.0, "runs": 1, "batch_size": 8},
+    "beyond_pixels": {"directions": 8, "fewest": 2, "steps": 100, "batch_size": 16},
+    "beyond_projector": {"runs": 2, "time": 25.0, "batch_size": 16, "lr": 0.2},
+    "beyond_theorem2": {"dim": 2, "runs": 1, "time": 50.0},
+    "beyond_weight_decay": {"step": 0.5, "points": 2, "coarse": 4, "runs": 2},
+}
+LONG_WHATEVER_THE_VALUES = {"fig07_projectors", "beyond_scaling"}  # they train encoders, and measure times
+
+
+def test_odd_values_are_tried_of_every_figure():
+    assert set(ODD) | LONG_WHATEVER_THE_VALUES == set(NAMES)
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.slow
+def test_odd_values_are_drawn_and_can_be_read(name):
+    result = drawing(name).result(quick=True, **ODD[name])
+    assert faults(result.figure) == []
+    assert result.text.count("\n- ") == len(result.missed)
+    assert not re.search(r"\bnone of\b|\{|\}", result.text)
 
 
 def test_captions_follow_the_values():
