@@ -88,12 +88,12 @@ def draw(options: Options) -> Result:
         f"""What the operations of an augmentation cost. (a), (b) {table.images} handwritten digits (scikit-learn's, {SIDE} x {SIDE} pixels, {table.directions} directions) under the
 operations of the digits' pipeline, each alone and all but it, two views drawn alike, seed {options.seed}. (a) Directions along which the views share signal
 beyond what sampling explains; dashed: all operations together, {table.whole.signal_rank}. (b) Sum of the correlations gamma over all directions; dashed: all
-together, {table.whole.shared_signal:.1f}. Crops cost most: alone they leave {row_of(table, "crop").alone.signal_rank}, and without them there are {left_out(table, "crop").signal_rank}.
+together, {table.whole.shared_signal:.1f}. [[Crops cost most:]] crops alone leave {row_of(table, "crop").alone.signal_rank}, and without them there are {left_out(table, "crop").signal_rank}.
 (c) Correlation of two views along what an operation changes, by its probability, in closed form (lines) and measured (symbols, with one standard
 error) on {planted} images of independent random pixels. Flips empty antisymmetric directions with probability 1/2, and share them again
 beyond. Grey and blur leave 1 - p: colour and detail are emptied only as p goes to 1. Largest deviation {worst:.1f} standard errors.
 (d) Directions of the digits that an operation alone has emptied, of largest variance first, and the share of the variance of the views
-that such directions hold. Crops empty shifts, colour jitter the brightness of the whole, noise what varies least. Flips, which the digits' pipeline does not have, leave gamma = 1 along the {whole} symmetric directions of {count}, and of the {count - whole} antisymmetric ones the test counts {count - whole - lost} as shared; a
+that such directions hold. [[Crops empty shifts, colour jitter the brightness of the whole, noise what varies least.]] Flips, which the digits' pipeline does not have, leave gamma = 1 along the {whole} symmetric directions of {count}, and of the {count - whole} antisymmetric ones the test counts {count - whole - lost} as shared; a
 share of {odd:.5f} of the squared patterns that they empty is antisymmetric.""",
         f"""what flips empty is antisymmetric (share above {PURE}), and gamma = 1 within {ROUNDING:g} along all symmetric directions; correlations in (c) within {ERRORS} standard
 errors; every operation alone, and all but it, leave at least as many directions as all together; crops cost most; they empty

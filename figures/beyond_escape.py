@@ -131,9 +131,9 @@ def draw(options: Options) -> Result:
 one-sided views, d = {len(ratios)}, data covariance s I with s = {options.data_var:g}, augmentation variance 2 s rho, rho = {", ".join(f"{r:g}" for r in ratios)}. Lines: population flow
 (relative tolerance {RTOL:g}; dashed: rho >= 1). Dots: SGD on fresh batches of {batch}, learning rate {lr:g}, seed {options.seed}, singular values
 assigned to modes. Dotted lines and black bars: the closed form of the time at which a mode passes half its rest value p*,
-log(p*/2p(0))/x0 for one layer and p(0)^-(2-2/L)/(2(L-1)x0) for L >= 2, x0 = 2s(1-rho): deeper networks escape later, from the same start
-and under the same force. Modes pass p*/2 at {spans["flow"]} (flow) and {spans["SGD"]} (SGD) times that time, and end within
-{gap["flow"]:.1e} (flow) and {gap["SGD"]:.2f} (SGD) of p*; those with rho >= 1 only fall. (d) The time at which the population flow of one
+log(p*/2p(0))/x0 for one layer and p(0)^-(2-2/L)/(2(L-1)x0) for L >= 2, x0 = 2s(1-rho): [[deeper networks escape later, from the same start
+and under the same force.]] Modes pass p*/2 at {spans["flow"]} (flow) and {spans["SGD"]} (SGD) times that time, and end within
+{gap["flow"]:.1e} (flow) and {gap["SGD"]:.2f} (SGD) of p*[[; those with rho >= 1 only fall]]. (d) The time at which the population flow of one
 mode, rho = {RHO}, s = {options.data_var:g}, passes p*/2, against its start, for 1 to 5 layers (dots), and the closed form (lines). Exponents by
 least squares over {points} starts from {SMALLEST:g} to {LARGEST:g}: {", ".join(f"{slope:.3f}" for slope in slopes[1:])}; one layer waits {slopes[0]:.4f} log(p0)/x0 with x0 = {rate:g}.""",
         f"""exponents, and the slope of one layer in log(p0) against -1/x0, within {EXPONENT:.0%}; in (a) to (c) every mode with rho < 1

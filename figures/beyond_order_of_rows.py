@@ -110,8 +110,8 @@ decay chosen on a held-out fifth. Colours are projectors, markers settings. (a) 
 correlation {rank:+.2f} over runs. (b) Top-1 against the share of the representation's directions along which augmentation varies
 more than data, rho >= 1: rank correlation {rho:+.2f}. Neither is a cause: settings differ in more than one measure. (c) The effective rank
 of the features after each stage, {settings[0]}; bands are the range over seeds. (d) Top-1 minus that without projector of the same
-seed; bars are the standard error of one pair of probes. With the nonlinear projector: {", ".join(f"{value:+.1f}" for value in short)} points after 5 epochs of 50 000 images, and
-{", ".join(f"{value:+.1f}" for value in few)} after 250 epochs of 2000 images, which take twice as many steps.""",
+seed; bars are the standard error of one pair of probes. [[With the nonlinear projector: {", ".join(f"{value:+.1f}" for value in short)} points after 5 epochs of 50 000 images, and
+{", ".join(f"{value:+.1f}" for value in few)} after 250 epochs of 2000 images, which take twice as many steps.]]""",
         f"""in every setting the representation's effective rank is at least {LESS} times higher without a projector than with the nonlinear
 one; the nonlinear projector loses with every seed after 5 epochs, and wins with every seed on 2000 images.""",
     )

@@ -146,7 +146,7 @@ modes grow half as fast, {decay / 2:g}), in a gap of the spectrum, so that no di
 prediction sees two covariances of the views and nothing else. SGD: {steps} steps, learning rate {options.lr:g}
 (InfoNCE {2 * options.lr:g}), batches of 1024 of the measured pairs (InfoNCE {batch}), start of seed {options.seed}.
 (a) Singular values of the embedding (standard deviations, by rank): rest points in closed form (lines) and SGD
-(symbols). {alive} of {count} directions live under spectral, VCReg and Barlow Twins, in theory and in training. These losses see second moments only, and
+(symbols). [[{alive} of {count} directions live under spectral, VCReg and Barlow Twins, in theory and in training.]] These losses see second moments only, and
 their limits hold for any distribution: SGD's covariance of the embedding, directions included, is within {exact["spectral"].distance:.1%}, {exact["vcreg"].distance:.1%} and {exact["barlow"].distance:.1%} of the
 prediction. Surviving singular values differ by {numbers["spectral"]}, {numbers["vcreg"]} and {numbers["barlow"]} in the median.
 InfoNCE's limit is for Gaussian views: on pixels its singular values differ by {numbers["infonce"]}, covariances by {infonce.distance:.1%},

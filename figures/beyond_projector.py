@@ -69,10 +69,10 @@ def draw(options: Options) -> Result:
 s = {options.data_var:g}, augmentation variance 2 s rho. The flow conserves C = s1^2 - s2^2 of each mode. At the start s2 = {PROJECTOR} and s1^2 = s2^2 + C.
 (a) A dead mode, rho = {RATIOS[DEAD]}, and (b) a living one, rho = {RATIOS[LIVE]}, at C = {IMBALANCES[0]}: singular values of the encoder, of the projector and of
 their product p, by the population flow (lines) and SGD (dots; fresh batches of {options.batch_size}, mean of {options.runs} runs of seed {options.seed}, learning rate {options.lr:g}); dashed: rest values
-in closed form, and in (a) the decay exp(-|x0| C t) of p: the flow decays at {rate:.4f}, predicted {predicted:.4f}. SGD's noise
-keeps p from falling on, and slowly takes from C. (c) Rest values against rho, embedding p*
+in closed form, and in (a) the decay exp(-|x0| C t) of p: the flow decays at {rate:.4f}, predicted {predicted:.4f}. [[SGD's noise
+keeps p from falling on, and slowly takes from C.]] (c) Rest values against rho, embedding p*
 and representation s1 for C = {IMBALANCES[0]} and {IMBALANCES[1]}: closed form (lines), flow at t = {REST:g} (crosses), SGD at t = {options.time:g} (symbols; bars of one standard
-error). From rho = 1 on the embedding is 0, and the representation rests at sqrt(C). (d) What a ridge probe (penalty {options.ridge:g} per sample)
+error). [[From rho = 1 on the embedding is 0, and the representation rests at sqrt(C).]] (d) What a ridge probe (penalty {options.ridge:g} per sample)
 misses of the variance along each mode: closed form (lines), and probes fitted to {SAMPLES} clean samples through SGD's networks (symbols).
 At rho = {RATIOS[DEAD]} the probe of the embedding misses {price(rows, IMBALANCES[0], "embedding"):.2f}, that of the representation {price(rows, IMBALANCES[0], "representation"):.3f} (C = {IMBALANCES[0]}) or {price(rows, IMBALANCES[1], "representation"):.3f} (C = {IMBALANCES[1]}).
 Flows are within {worst["flow"]:.1e} of the rest values, SGD within {worst["SGD"]:.3f}, prices within {worst["price"]:.3f}.""",

@@ -110,8 +110,8 @@ def draw(options: Options) -> Result:
 {options.repeats} times; the arithmetic of its matrix products, scaled to the time of the largest size; and the peak memory of all that PyTorch
 holds beside parameters. One size varies, the others are {base}. Exponents are fitted to
 the upper half of the sizes; time / arithmetic / memory: {"; ".join(exponents)}.
-Small steps take the time of their calls, whose number grows only with depth. Runs that do not fit into a cache together are taken a few
-at a time, so that memory levels off. Times are measured where the figure is drawn, and not asserted.
+[[Small steps take the time of their calls, whose number grows only with depth. Runs that do not fit into a cache together are taken a few
+at a time, so that memory levels off.]] Times are measured where the figure is drawn, and not asserted.
 (i), (j): seconds of one core for one flow to t = {FLOW_TIME:g} in float64 at rtol 1e-8, once each: population flows by CVODE and by LSODA with its
 exact dense Jacobian, up to {LSODA_WEIGHTS} weights, and the sample flow on {FLOW_BATCHES} batches of {FLOW_SAMPLES}; one size varies, the other is dimension {FLOW_BASE["dimension"]} or
 {FLOW_BASE["depth"]} layers. Exponents over the upper half of the sizes: {flow_exponents}.

@@ -134,13 +134,13 @@ def draw(options: Options) -> Result:
 Top (a, b, c): |A| = |V2^T U1| of the first run. Bottom (d, e, f): the sine of the largest angle between a left singular vector of W1 and the right one
 of W2 with the same rank (blue) or with the opposite rank (orange); dashed, what the conserved C = W1 W1^T - W2^T W2 and the singular
 values of P alone allow for the same rank, by Davis-Kahan (not drawn where infinite). Left: data variances {variances[0]:g} ... {variances[-1]:g} in
-geometric steps, augmentation {2 * options.rho:g} times each, start of standard deviation {options.init_scale:g}: the gaps of P, at least {gap:.2g} at rest, dominate
-|C| <= {norm["aligned"]:.2g}, and the layers align within sin <= {final["aligned"][0]:.2g} (bound {final["aligned"][2]:.2g}). Middle: data covariance I, augmentation {2 * options.rho:g} I, start
-of standard deviation {options.large_scale:g}, |C| <= {norm["anti-aligned"]:.2g}: P tends to a multiple of an orthogonal matrix, no gap is left, and the layers align in
-opposite order (sin <= {final["anti-aligned"][1]:.1e}), with the closed form's singular values (error {rest_error:.1e}). Right: the same data and the same
-largest |C|, but C = lambda I with lambda = {lam:.2g}: aligned at all times (sin <= {worst["balanced"]:.1e} before the grey area, where the order of a
-layer's singular values, less than {ORDERED:g} of the largest apart, is the solver's noise). What decides is therefore not the size of C but its spread,
-compared with the gaps of P.""",
+geometric steps, augmentation {2 * options.rho:g} times each, start of standard deviation {options.init_scale:g}: the gaps of P, at least {gap:.2g} at rest[[, dominate
+|C| <= {norm["aligned"]:.2g}, and the layers align]] within sin <= {final["aligned"][0]:.2g} (bound {final["aligned"][2]:.2g}). Middle: data covariance I, augmentation {2 * options.rho:g} I, start
+of standard deviation {options.large_scale:g}, |C| <= {norm["anti-aligned"]:.2g}: [[P tends to a multiple of an orthogonal matrix, no gap is left, and the layers align in
+opposite order]] (sin <= {final["anti-aligned"][1]:.1e}), with the closed form's singular values (error {rest_error:.1e}). Right: the same data and the same
+largest |C|, but C = lambda I with lambda = {lam:.2g}: [[aligned at all times]] (sin <= {worst["balanced"]:.1e} before the grey area, where the order of a
+layer's singular values, less than {ORDERED:g} of the largest apart, is the solver's noise). [[What decides is therefore not the size of C but its spread,
+compared with the gaps of P.]]""",
         """no angle above its bound at any time; patterns aligned, anti-aligned, aligned in every run;
 left bound < 0.8; middle bound infinite, opposite ranks < 1e-5, closed form < 1e-6; right < 1e-6.""",
     )

@@ -60,8 +60,8 @@ def draw(options: Options) -> Result:
 every layer. (a) Two balanced layers, noise variance a = {NOISE}. Lines: p x(p) = w, x the force of the population, stable (solid), unstable
 (dashed). Symbols: starts at p = {LARGE} and {SMALL}; population flow at t = {END:g} (hollow), SGD (filled) on fresh batches of {BATCH}, mean of
 {runs} runs of seed {options.seed}. Up to w_c = {critical:.4f} (w_c = {critical / (2 * DATA_VAR):.3f} x 2s, p = {turn:.3f}) a large start lives and one below the dashed branch dies;
-from w_c on all die. Zero is stable at every w > 0: a mode that SGD has killed stays dead when the flow goes on with a lower w,
-step by step down to {step / 2 * critical:.3f} (crosses). Beside the dashed branch SGD's noise decides, so that some runs live and others die.
+from w_c on all die. Zero is stable at every w > 0: [[a mode that SGD has killed stays dead when the flow goes on with a lower w,
+step by step down to {step / 2 * critical:.3f} (crosses).]] [[Beside the dashed branch SGD's noise decides, so that some runs live and others die.]]
 (b) One layer, noise variances a = {", ".join(map(str, NOISES))}. Each mode rests where A_e + w I takes the place of A_e and dies at w = 2 s whatever the noise,
 which alone kills none. SGD on batches of {BATCH_ONE}. (c) The weight decay from which on zero is the only rest point, for one to three
 layers, against the noise; triangles: the flow from above lives at 0.98 and dies at 1.02 times that weight decay.

@@ -213,8 +213,8 @@ batches of {options.batch_size} from {drawn}, {options.runs} runs of seed {optio
 averaged over {counted(options.flow_batches)} of {options.batch_size} (lines, bands). (b) The same against k, with the threshold k = {collapse_threshold(options.data_var):g} and the rest
 point that a single augmented mode has with infinitely many negatives. Singular values are assigned to input modes by the overlap
 of their right singular vectors. Smallest of the unaugmented block over largest of the augmented one (SGD, flow): {measured}.
-Why the flow's largest lies above SGD's: the flow sees the same few batches all the time, and their sampling error slows some
-augmented direction down throughout, where fresh batches average over it. At k = {options.strengths[-1]:g} the largest is {factor(last["flow"].largest / last["sgd"].largest)} times SGD's on {counted(options.flow_batches)} and
+[[Why the flow's largest lies above SGD's: the flow sees the same few batches all the time, and their sampling error slows some
+augmented direction down throughout, where fresh batches average over it.]] At k = {options.strengths[-1]:g} the largest is {factor(last["flow"].largest / last["sgd"].largest)} times SGD's on {counted(options.flow_batches)} and
 {factor(last["few"].largest / last["sgd"].largest)} times on {max(1, options.flow_batches // FEWER)}; the geometric mean of the block, to which slow and fast directions count alike, is {typical:.2g} times SGD's."""
 
 

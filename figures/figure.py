@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,7 +62,10 @@ LARGEST = {"dim": 256, "depth": 8, "steps": 10**6, "runs": 128, "batch_size": 81
 
 @dataclass(frozen=True)
 class Result:
-    """A drawn figure, the numbers in it (one dict per row), a caption with setting and seed, and what is asserted."""
+    """A drawn figure, the numbers in it (one dict per row), a caption with setting and seed, and what is asserted.
+
+    What the caption concludes from the values stands in [[double brackets]]; it is left out where claims do not hold.
+    """
 
     figure: Figure
     rows: Sequence[dict[str, object]]
@@ -73,7 +77,8 @@ class Result:
     @property
     def text(self) -> str:
         """The caption with what is asserted, or with what of it holds in a varied figure."""
-        caption, asserted = self.caption.strip(), self.asserted.strip()
+        kept = re.sub(r" *\[\[.*?\]\]", "", self.caption, flags=re.DOTALL) if self.missed else self.caption
+        caption, asserted = re.sub(r"\[\[|\]\]", "", kept).strip(), self.asserted.strip()
         if not self.changed:
             return f"{caption}\nAsserted: {asserted}\n"
         own = f'Varied: {self.changed}. With its own settings the figure asserts this: "{asserted}"'

@@ -4,6 +4,7 @@ import inspect
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def test_odd_values_are_drawn_and_can_be_read(name):
     result = drawing(name).result(quick=True, **ODD[name])
     assert faults(result.figure) == []
     assert result.text.count("\n- ") == len(result.missed)
-    assert not re.search(r"\bnone of\b|\{|\}", result.text)
+    assert not re.search(r"\[\[|\]\]|\{|\}", result.text)
 
 
 def test_captions_follow_the_values():
@@ -111,6 +112,18 @@ def test_captions_follow_the_values():
     assert "Varied: --dim 3 --steps 30 --flow-batches 2 --seed 7." in result.text
     assert result.missed  # three dimensions are fewer than the four that have to grow
     assert all(f"- {line}" in result.text for line in result.missed)
+
+
+def test_conclusions_are_left_out_where_claims_do_not_hold():
+    result = import_module("figures.figure").Result(
+        Figure(), [{"a": 1}], "Drawn: 3. [[All grow\nwith k.]] Seed 0.", "all grow"
+    )
+    assert result.text == "Drawn: 3. All grow\nwith k. Seed 0.\nAsserted: all grow\n"
+    varied = replace(result, changed="--k 1")
+    assert varied.text.startswith("Drawn: 3. All grow\nwith k. Seed 0.\nVaried: --k 1.")
+    missed = replace(varied, missed=("one shrinks",))
+    assert missed.text.startswith("Drawn: 3. Seed 0.\nVaried: --k 1.")
+    assert missed.text.endswith("Here it does not hold:\n- one shrinks\n")
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import ast
 import re
 from pathlib import Path
 
@@ -42,6 +43,18 @@ COLOURED = ("spectrum", "eigenvalues", "ratios", "order")
 @pytest.mark.parametrize("name", DRAWN)
 def test_every_function_returns_its_axes(ax, name):
     assert DRAWN[name](ax) is ax
+
+
+def test_every_function_of_the_package_that_plots_returns_axes():
+    package = Path(plotting.__file__).parent
+    found = {
+        node.name: ast.unparse(node.returns).strip("'\"")
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("plot_")
+    }
+    assert {"plot_spectrum", "plot_d0", "plot_ends", "plot_rates"} <= set(found)
+    assert set(found.values()) == {"Axes"}
 
 
 def test_every_exported_function_is_drawn_here():

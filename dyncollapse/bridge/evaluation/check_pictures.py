@@ -41,7 +41,7 @@ def plot_relative_spectra(ax: Axes, spectra: Mapping[str, ArrayLike], title: str
         >>> ax = Figure().subplots()
         >>> ax = plot_relative_spectra(ax, {"mlp": [4.0, 2.0, 0.1], "none": [[9.0, 0.9, 0.0], [8.0, 0.7, 0.1]]})
         >>> ax.get_yscale(), [text.get_text() for text in ax.get_legend().get_texts()]
-        ('log', ['SimCLR, nonlinear projector', 'SimCLR, no projector'])
+        ('log', ['SimCLR, nonlinear projector', 'SimCLR, no projector', 'range over seeds'])
     """
     for head, values in spectra.items():
         seeds = np.atleast_2d(np.asarray(values, dtype=np.float64))

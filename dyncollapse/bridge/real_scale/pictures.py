@@ -36,7 +36,7 @@ def draw_report(report: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def plot_rates(axes: Axes, values: Mapping[str, Any]) -> None:
+def plot_rates(axes: Axes, values: Mapping[str, Any]) -> Axes:
     """Images per second of each variant: the network alone, and training by each pipeline."""
     names, width = list(values["rates"]), 0.8 / len(KINDS)
     for k, (kind, label) in enumerate(KINDS.items()):
@@ -51,9 +51,10 @@ def plot_rates(axes: Axes, values: Mapping[str, Any]) -> None:
     axes.set_title(f"training, {values['batch']} pairs a batch", fontsize="medium")
     axes.margins(y=0.35)
     axes.legend(frameon=False, fontsize="small", ncols=2, loc="upper center", columnspacing=1, handlelength=1)
+    return axes
 
 
-def plot_spectra(axes: Axes, values: Mapping[str, Any]) -> None:
+def plot_spectra(axes: Axes, values: Mapping[str, Any]) -> Axes:
     """Covariance eigenvalues of representation and embedding, down to the rounding of float64."""
     for space, measured in values["spectra"].items():
         plot_by_rank(axes, measured["eigenvalues"], label=f"{space}, {measured['dim']} dimensions")
@@ -62,9 +63,10 @@ def plot_spectra(axes: Axes, values: Mapping[str, Any]) -> None:
     axes.set_ylabel("covariance eigenvalue")
     axes.set_title(f"spectra of {values['images']} images", fontsize="medium")
     axes.legend(frameon=False, fontsize="small")
+    return axes
 
 
-def plot_ensembles(axes: Axes, values: Mapping[str, Any]) -> None:
+def plot_ensembles(axes: Axes, values: Mapping[str, Any]) -> Axes:
     """Run-steps per second on the CPU and on the device, and the device's floor."""
     rates = values["run_steps_per_second"]
     labels = {"cpu": "CPU", "device": "device", "floor": "floor of\nthe device"}
@@ -74,9 +76,10 @@ def plot_ensembles(axes: Axes, values: Mapping[str, Any]) -> None:
     axes.margins(y=0.2)
     axes.set_ylabel("run-steps/s")
     axes.set_title(f"toy ensembles, {values['runs']} runs at once", fontsize="medium")
+    return axes
 
 
-def plot_losses(axes: Axes, values: Mapping[str, Any]) -> None:
+def plot_losses(axes: Axes, values: Mapping[str, Any]) -> Axes:
     """Losses of the uninterrupted run and of the one that was killed and resumed."""
     steps = np.arange(1, len(values["loss"]) + 1)
     axes.plot(steps, values["loss"], label="uninterrupted", color=PALETTE[0], linewidth=3, alpha=0.4)
@@ -87,3 +90,4 @@ def plot_losses(axes: Axes, values: Mapping[str, Any]) -> None:
     axes.set(xlabel="step", ylabel="contrastive loss")
     axes.set_title("checkpoint, kill, resume", fontsize="medium")
     axes.legend(frameon=False, fontsize="small")
+    return axes
