@@ -68,9 +68,7 @@ def draw(options: Options) -> Result:
             if views == "two-sided" or strength * MARGIN_STRENGTH < threshold:
                 farthest = max(farthest, abs(float(cells[-1][-1]) / rest - 1))
         sizes, norm = np.array(cells).T, LogNorm(0.01, 100)
-        image = ax.pcolormesh(
-            strengths, time, sizes / start, shading="nearest", cmap="PuOr", norm=norm, rasterized=True
-        )
+        ax.pcolormesh(strengths, time, sizes / start, shading="nearest", cmap="PuOr", norm=norm, rasterized=True)
         rests, rates = zip(*(closed_form(strength, views, options.data_var)[1:] for strength in grid), strict=True)
         escapes = [escape_time(start, rest / 2, rate) for rest, rate in zip(rests, rates, strict=True)]
         ax.plot(grid, [t if t < 2 * end else math.nan for t in escapes], "--", color=PALETTE[6])
@@ -87,6 +85,26 @@ def draw(options: Options) -> Result:
         )
     claim(farthest < 0.15, f"survivors end within 15 % of their rest points, not {farthest:.3f}")
 
+    finish(figure, axes, threshold, options)
+    return Result(
+        figure,
+        rows,
+        f"""Singular value p of one linear layer trained by SGD on Eq. 2, d = {DIM}, data covariance s I with s = {options.data_var:g}, all directions augmented
+with variance a, fresh batches of {options.batch_size}, learning rate {options.lr:g}, {options.runs} runs of seed {options.seed} that start at p = {start:g} in all directions;
+geometric mean over directions and runs. (a), (b) Cells: p over its start at flow time t, for {columns} values of a/s;
+colours end at a factor of 100. Solid: a = 2s, beyond which one-sided views collapse (rho = a/2s = 1). Dashed: escape time,
+log(p*/2p(0))/x0, until which a mode that will grow to its rest point p* waits. (c) p at the end against p* in closed
+form (lines); dotted: the start; open triangles: below the axis. Two-sided views have no threshold (rho = a/(s+a) < 1); they suppress p like 1/(s+a).
+Survivors end within {100 * farthest:.0f} % of p* (SGD's noise is largest at the strongest augmentation).""",
+        f"""for the {judged} of {len(rows)} cells further than a factor {MARGIN_STRENGTH} in a/s and {MARGIN_TIME} in t from a boundary: at a > 2s one-sided,
+every singular value is below its start. In all other cells it is above its start, more than p*/2 after the
+escape time and less before it, and at the end survivors are within 15 % of p*.""",
+    )
+
+
+def finish(figure: plt.Figure, axes: list[plt.Axes], threshold: float, options: Options) -> None:
+    """Label the regions and the axes, and name all lines."""
+    end, start = options.time, options.start
     axes[0].axvline(threshold, color=PALETTE[6])
     for x, y, text, color in ((0.7, 25, "alive", "w"), (0.62, 1.9, "waiting", "k"), (4.3, 25, "collapsed", "w")):
         axes[0].text(x, y, text, color=color, ha="left" if color == "k" else "center")
@@ -112,20 +130,8 @@ def draw(options: Options) -> Result:
         {"color": LEVEL, "marker": "v", "mfc": "none", "linestyle": "none", "label": "(c) below the axis"},
     ]
     figure.legend(handles=[plt.Line2D([], [], **look) for look in looks], loc="outside lower center", ncols=4)
-    figure.colorbar(image, ax=axes[:2], extend="both", pad=0.02, aspect=28).ax.set_title(r"$p\,/\,p(0)$")
-    return Result(
-        figure,
-        rows,
-        f"""Singular value p of one linear layer trained by SGD on Eq. 2, d = {DIM}, data covariance s I with s = {options.data_var:g}, all directions augmented
-with variance a, fresh batches of {options.batch_size}, learning rate {options.lr:g}, {options.runs} runs of seed {options.seed} that start at p = {start:g} in all directions;
-geometric mean over directions and runs. (a), (b) Cells: p over its start at flow time t, for {columns} values of a/s;
-colours end at a factor of 100. Solid: a = 2s, beyond which one-sided views collapse (rho = a/2s = 1). Dashed: escape time,
-log(p*/2p(0))/x0, until which a mode that will grow to its rest point p* waits. (c) p at the end against p* in closed
-form (lines); dotted: the start; open triangles: below the axis. Two-sided views have no threshold (rho = a/(s+a) < 1); they suppress p like 1/(s+a).
-Survivors end within {100 * farthest:.0f} % of p* (SGD's noise is largest at the strongest augmentation).""",
-        f"""for the {judged} of {len(rows)} cells further than a factor {MARGIN_STRENGTH} in a/s and {MARGIN_TIME} in t from a boundary: at a > 2s one-sided,
-every singular value is below its start. In all other cells it is above its start, more than p*/2 after the
-escape time and less before it, and at the end survivors are within 15 % of p*.""",
+    figure.colorbar(axes[0].collections[0], ax=axes[:2], extend="both", pad=0.02, aspect=28).ax.set_title(
+        r"$p\,/\,p(0)$"
     )
 
 

@@ -62,53 +62,11 @@ def draw(options: Options) -> Result:
         ),
     }
     figure, axes = plt.subplots(2, 3, figsize=(7.4, 5.6), height_ratios=[1, 0.95])
-    rows, last, final, worst = [], {}, {}, {}
+    rows: list[dict[str, object]] = []
+    last, final, worst = {}, {}, {}
     for (name, (title, path)), picture, ax in zip(columns.items(), *axes, strict=True):
-        time, (same, opposite, bound, ordered) = path.time, _angles(path)
-        # Each picture shows the last time at which the order of the singular values is above the solver's noise.
-        last[name] = int(ordered.nonzero().max())
-        final[name] = [float(x[last[name]].max()) for x in (same, opposite, bound)]
-        worst[name] = float(same[: last[name] + 1].max())
-        plot_alignment(picture, alignment_matrix(*(w[last[name], 0] for w in path.weights)))
-        picture.set_title(f"{title}\n$t$ = {float(time[last[name]]):.{0 if last[name] == len(time) - 1 else 1}f}")
-        _draw_angles(ax, time[: last[name] + 1], same, opposite, bound)
-        if last[name] < len(time) - 1:
-            ax.axvspan(
-                float(time[last[name]]),
-                float(time[-1]),
-                color=BAND,
-                linewidth=0,
-                label="a layer's values have become equal",
-            )
-        ax.set_xlim(float(time[0]), float(time[-1]))
-        measured = ordered & bound.isfinite().all(-1)
-        claim(bool((same <= bound + 1e-12)[measured].all()), f"{name}: no angle exceeds its bound")
-        rows += [
-            {
-                "setting": name,
-                "run": r,
-                "flow_time": float(time[i]),
-                "sine_same_rank": float(same[i, r]),
-                "sine_opposite_rank": float(opposite[i, r]),
-                "bound": float(bound[i, r]),
-            }
-            for i in range(last[name] + 1)
-            for r in range(runs)
-        ]
-        if bound[: last[name] + 1].isinf().all():
-            ax.text(
-                0.06, 0.45, "bound infinite:\n$C$ exceeds\n$P$'s gaps", transform=ax.transAxes, va="center", fontsize=8
-            )
-    for letter, ax in zip("def", axes[1], strict=True):
-        ax.set_title(f"({letter}) over time")
-    for ax in axes[:, 1:].flat:
-        ax.set_ylabel("")
-    axes[1, 0].set_ylabel("sine of the largest angle")
-    axes[1, 0].set_ylim(8e-3, 1.4)  # a close-up of the quantity beside it
-    axes[1, 0].set_yticks([0.01, 0.1, 1])
-    figure.colorbar(axes[0, 0].images[-1], ax=axes[0], label="$|A|$", shrink=0.9)
-    named = {label: one for ax in axes[1] for one, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(named.values(), named, loc="outside lower center", ncols=2)
+        last[name], final[name], worst[name] = draw_column(picture, ax, title, path, name, rows)
+    finish(figure, axes)
 
     paths = {name: path for name, (_, path) in columns.items()}
     patterns = {
@@ -119,14 +77,7 @@ def draw(options: Options) -> Result:
     sizes = {name: _imbalance_spectrum(tuple(w[0] for w in path.weights)) for name, path in paths.items()}
     norm = {name: float(c.abs().max()) for name, c in sizes.items()}
     gap = float(paths["aligned"].singular_values[-1].diff(dim=-1).abs().min())
-    claim(set(patterns["aligned"]) == {"aligned"}, f"distinct variances: {patterns['aligned']}")
-    claim(final["aligned"][2] < 0.8, f"distinct variances: the bound certifies alignment, {final['aligned'][2]:.2g}")
-    claim(set(patterns["anti-aligned"]) == {"anti-aligned"}, f"isotropic: {patterns['anti-aligned']}")
-    claim(final["anti-aligned"][1] < 1e-5, f"isotropic: opposite ranks pair up to {final['anti-aligned'][1]:.1e}")
-    claim(math.isinf(final["anti-aligned"][2]), "isotropic: nothing is certified")
-    claim(rest_error < 1e-6, f"isotropic: singular values of the layers are off the closed form by {rest_error:.1e}")
-    claim(set(patterns["balanced"]) == {"aligned"}, f"C = lambda I: {patterns['balanced']}")
-    claim(worst["balanced"] < 1e-6, f"C = lambda I: same ranks pair at all times up to {worst['balanced']:.1e}")
+    check(patterns, final, worst, rest_error)
     return Result(
         figure,
         rows,
@@ -144,6 +95,63 @@ compared with the gaps of P.]]""",
         """no angle above its bound at any time; patterns aligned, anti-aligned, aligned in every run;
 left bound < 0.8; middle bound infinite, opposite ranks < 1e-5, closed form < 1e-6; right < 1e-6.""",
     )
+
+
+def draw_column(
+    picture: plt.Axes, ax: plt.Axes, title: str, path: Trajectory, name: str, rows: list[dict[str, object]]
+) -> tuple[int, list[float], float]:
+    """Draw |A| and the angles over time; return the last time drawn, the sines then, and the worst of same ranks."""
+    time, (same, opposite, bound, ordered) = path.time, _angles(path)
+    # The picture shows the last time at which the order of the singular values is above the solver's noise.
+    last = int(ordered.nonzero().max())
+    plot_alignment(picture, alignment_matrix(*(w[last, 0] for w in path.weights)))
+    picture.set_title(f"{title}\n$t$ = {float(time[last]):.{0 if last == len(time) - 1 else 1}f}")
+    _draw_angles(ax, time[: last + 1], same, opposite, bound)
+    if last < len(time) - 1:
+        words = "a layer's values have become equal"
+        ax.axvspan(float(time[last]), float(time[-1]), color=BAND, linewidth=0, label=words)
+    ax.set_xlim(float(time[0]), float(time[-1]))
+    measured = ordered & bound.isfinite().all(-1)
+    claim(bool((same <= bound + 1e-12)[measured].all()), f"{name}: no angle exceeds its bound")
+    columns = {"sine_same_rank": same, "sine_opposite_rank": opposite, "bound": bound}
+    rows += [
+        {"setting": name, "run": r, "flow_time": float(time[i])}
+        | {column: float(values[i, r]) for column, values in columns.items()}
+        for i in range(last + 1)
+        for r in range(same.shape[1])
+    ]
+    if bound[: last + 1].isinf().all():
+        words = "bound infinite:\n$C$ exceeds\n$P$'s gaps"
+        ax.text(0.06, 0.45, words, transform=ax.transAxes, va="center", fontsize=8)
+    return last, [float(x[last].max()) for x in (same, opposite, bound)], float(same[: last + 1].max())
+
+
+def finish(figure: plt.Figure, axes: list[list[plt.Axes]]) -> None:
+    """Label the axes, and name all lines below them."""
+    for letter, ax in zip("def", axes[1], strict=True):
+        ax.set_title(f"({letter}) over time")
+    for ax in axes[:, 1:].flat:
+        ax.set_ylabel("")
+    axes[1, 0].set_ylabel("sine of the largest angle")
+    axes[1, 0].set_ylim(8e-3, 1.4)  # a close-up of the quantity beside it
+    axes[1, 0].set_yticks([0.01, 0.1, 1])
+    figure.colorbar(axes[0, 0].images[-1], ax=axes[0], label="$|A|$", shrink=0.9)
+    named = {label: one for ax in axes[1] for one, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named, loc="outside lower center", ncols=2)
+
+
+def check(
+    patterns: dict[str, list[str]], final: dict[str, list[float]], worst: dict[str, float], rest_error: float
+) -> None:
+    """Claim which layers align, and how well."""
+    claim(set(patterns["aligned"]) == {"aligned"}, f"distinct variances: {patterns['aligned']}")
+    claim(final["aligned"][2] < 0.8, f"distinct variances: the bound certifies alignment, {final['aligned'][2]:.2g}")
+    claim(set(patterns["anti-aligned"]) == {"anti-aligned"}, f"isotropic: {patterns['anti-aligned']}")
+    claim(final["anti-aligned"][1] < 1e-5, f"isotropic: opposite ranks pair up to {final['anti-aligned'][1]:.1e}")
+    claim(math.isinf(final["anti-aligned"][2]), "isotropic: nothing is certified")
+    claim(rest_error < 1e-6, f"isotropic: singular values of the layers are off the closed form by {rest_error:.1e}")
+    claim(set(patterns["balanced"]) == {"aligned"}, f"C = lambda I: {patterns['balanced']}")
+    claim(worst["balanced"] < 1e-6, f"C = lambda I: same ranks pair at all times up to {worst['balanced']:.1e}")
 
 
 def _seeded(seed: int) -> torch.Generator:
