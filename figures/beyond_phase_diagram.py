@@ -44,45 +44,16 @@ class Options:
 @drawn_with(Options, points=9, runs=2, time=50.0)
 def draw(options: Options) -> Result:
     """Draw a mode's singular value over augmentation strength and time, with the boundaries in closed form."""
-    columns, end, start = options.points, options.time, options.start
-    strengths = 2.0 ** np.linspace(-1, 3, columns)
-    grid = np.geomspace(strengths[0], strengths[-1], 400)
+    strengths = 2.0 ** np.linspace(-1, 3, options.points)
     threshold = collapse_threshold(options.data_var) / options.data_var
     figure, axes = plt.subplots(1, 3, figsize=(7.6, 3.3), width_ratios=(1, 1, 0.85))
-    rows, judged, farthest = [], 0, 0.0
-    for ax, views, color, marker in zip(axes, ("one-sided", "two-sided"), PALETTE[:2], "o^", strict=False):
-        cells = []
-        for strength in strengths:
-            task, rest, growth = closed_form(strength, views, options.data_var)
-            path = trained(options, task)
-            kept = path.time >= 1
-            time, sigma = path.time[kept].tolist(), path.singular_values[kept].flatten(1)
-            # All modes are alike, and start alike: their geometric mean over the runs is one mode's size.
-            cells.append(sigma.log().mean(-1).exp().numpy())
-            escape = escape_time(start, rest / 2, growth)
-            for t, values, size in zip(time, sigma, cells[-1].tolist(), strict=True):
-                judged += check_cell(views, strength, strength / threshold, t, values, size, rest, escape, start)
-                row = {"views": views, "strength": strength, "time": t, "singular_value": size}
-                row |= {"smallest": float(values.min()), "largest": float(values.max())}
-                rows.append(row | {"rest_singular_value": rest, "escape_time": escape})
-            if views == "two-sided" or strength * MARGIN_STRENGTH < threshold:
-                farthest = max(farthest, abs(float(cells[-1][-1]) / rest - 1))
-        sizes, norm = np.array(cells).T, LogNorm(0.01, 100)
-        ax.pcolormesh(strengths, time, sizes / start, shading="nearest", cmap="PuOr", norm=norm, rasterized=True)
-        rests, rates = zip(*(closed_form(strength, views, options.data_var)[1:] for strength in grid), strict=True)
-        escapes = [escape_time(start, rest / 2, rate) for rest, rate in zip(rests, rates, strict=True)]
-        ax.plot(grid, [t if t < 2 * end else math.nan for t in escapes], "--", color=PALETTE[6])
-        axes[2].plot(grid, rests, color=color, linewidth=1.2)
-        seen = sizes[-1] > UNDER * start
-        axes[2].plot(strengths[seen], sizes[-1][seen], marker, color=color, label=views)
-        # Below the axis by many decades: say where, with arrows.
-        axes[2].plot(
-            strengths[~seen],
-            np.full(columns - seen.sum(), 1.15 * UNDER * start),
-            "v",
-            color=color,
-            markerfacecolor="none",
-        )
+    rows: list[dict[str, object]] = []
+    judged, farthest = 0, 0.0
+    for ax, views, look in zip(axes, ("one-sided", "two-sided"), zip(PALETTE, "o^", strict=False), strict=False):
+        time, sizes, cells, off = measured(options, views, strengths, rows)
+        judged, farthest = judged + cells, max(farthest, off)
+        draw_cells(ax, options, views, (strengths, time, sizes))
+        draw_ends(axes[2], options, views, (strengths, sizes[-1]), look)
     claim(farthest < 0.15, f"survivors end within 15 % of their rest points, not {farthest:.3f}")
 
     finish(figure, axes, threshold, options)
@@ -90,8 +61,8 @@ def draw(options: Options) -> Result:
         figure,
         rows,
         f"""Singular value p of one linear layer trained by SGD on Eq. 2, d = {DIM}, data covariance s I with s = {options.data_var:g}, all directions augmented
-with variance a, fresh batches of {options.batch_size}, learning rate {options.lr:g}, {options.runs} runs of seed {options.seed} that start at p = {start:g} in all directions;
-geometric mean over directions and runs. (a), (b) Cells: p over its start at flow time t, for {columns} values of a/s;
+with variance a, fresh batches of {options.batch_size}, learning rate {options.lr:g}, {options.runs} runs of seed {options.seed} that start at p = {options.start:g} in all directions;
+geometric mean over directions and runs. (a), (b) Cells: p over its start at flow time t, for {options.points} values of a/s;
 colours end at a factor of 100. Solid: a = 2s, beyond which one-sided views collapse (rho = a/2s = 1). Dashed: escape time,
 log(p*/2p(0))/x0, until which a mode that will grow to its rest point p* waits. (c) p at the end against p* in closed
 form (lines); dotted: the start; open triangles: below the axis. Two-sided views have no threshold (rho = a/(s+a) < 1); they suppress p like 1/(s+a).
@@ -100,6 +71,55 @@ Survivors end within {100 * farthest:.0f} % of p* (SGD's noise is largest at the
 every singular value is below its start. In all other cells it is above its start, more than p*/2 after the
 escape time and less before it, and at the end survivors are within 15 % of p*.""",
     )
+
+
+def measured(
+    options: Options, views: str, strengths: np.ndarray, rows: list[dict[str, object]]
+) -> tuple[list[float], np.ndarray, int, float]:
+    """Train at every strength; return times, sizes (time, strength), cells judged, and how far survivors are off."""
+    cells, judged, farthest, threshold = [], 0, 0.0, collapse_threshold(options.data_var) / options.data_var
+    for strength in strengths:
+        task, rest, growth = closed_form(strength, views, options.data_var)
+        path = trained(options, task)
+        kept = path.time >= 1
+        time, sigma = path.time[kept].tolist(), path.singular_values[kept].flatten(1)
+        # All modes are alike, and start alike: their geometric mean over the runs is one mode's size.
+        cells.append(sigma.log().mean(-1).exp().numpy())
+        escape = escape_time(options.start, rest / 2, growth)
+        for t, values, size in zip(time, sigma, cells[-1].tolist(), strict=True):
+            judged += check_cell(views, strength, strength / threshold, t, values, size, rest, escape, options.start)
+            row = {"views": views, "strength": strength, "time": t, "singular_value": size}
+            row |= {"smallest": float(values.min()), "largest": float(values.max())}
+            rows.append(row | {"rest_singular_value": rest, "escape_time": escape})
+        if views == "two-sided" or strength * MARGIN_STRENGTH < threshold:
+            farthest = max(farthest, abs(float(cells[-1][-1]) / rest - 1))
+    return time, np.array(cells).T, judged, farthest
+
+
+def draw_cells(ax: plt.Axes, options: Options, views: str, cells: tuple[np.ndarray, list[float], np.ndarray]) -> None:
+    """Draw sizes over their start by strength and time, with the escape time."""
+    strengths, time, sizes = cells
+    norm, grid = LogNorm(0.01, 100), np.geomspace(strengths[0], strengths[-1], 400)
+    ax.pcolormesh(strengths, time, sizes / options.start, shading="nearest", cmap="PuOr", norm=norm, rasterized=True)
+    rests, rates = zip(*(closed_form(strength, views, options.data_var)[1:] for strength in grid), strict=True)
+    escapes = [escape_time(options.start, rest / 2, rate) for rest, rate in zip(rests, rates, strict=True)]
+    shown = [t if t < 2 * options.time else math.nan for t in escapes]
+    ax.plot(grid, shown, "--", color=PALETTE[6])
+
+
+def draw_ends(
+    ax: plt.Axes, options: Options, views: str, ends: tuple[np.ndarray, np.ndarray], look: tuple[str, str]
+) -> None:
+    """Draw the sizes at the end, and the rest points in closed form."""
+    (strengths, sizes), (color, marker), floor = ends, look, UNDER * options.start
+    grid = np.geomspace(strengths[0], strengths[-1], 400)
+    rests = [closed_form(strength, views, options.data_var)[1] for strength in grid]
+    ax.plot(grid, rests, color=color, linewidth=1.2)
+    seen = sizes > floor
+    ax.plot(strengths[seen], sizes[seen], marker, color=color, label=views)
+    # Below the axis by many decades: say where, with arrows.
+    below = np.full((~seen).sum(), 1.15 * floor)
+    ax.plot(strengths[~seen], below, "v", color=color, markerfacecolor="none")
 
 
 def finish(figure: plt.Figure, axes: list[plt.Axes], threshold: float, options: Options) -> None:
