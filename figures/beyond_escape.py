@@ -12,6 +12,7 @@ from matplotlib.ticker import NullLocator
 from dyncollapse import (
     GaussianTask,
     SettingError,
+    Trajectory,
     escape_time,
     growth_rates,
     mode_dimensions,
@@ -70,41 +71,28 @@ def draw(options: Options) -> Result:
 
     figure = plt.figure(figsize=(7.6, 3.3))
     axes = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.3))
-    rows, late, gap = [], {"flow": [], "SGD": []}, {"flow": 0.0, "SGD": 0.0}
+    rows: list[dict[str, object]] = []
+    late, gap = {"flow": [], "SGD": []}, {"flow": 0.0, "SGD": 0.0}
     for depth, ax in enumerate(axes[:3], 1):
-        weights = aligned_layers(torch.full_like(rho, start), depth)
-        path = population_flow(weights, task, torch.logspace(0, math.log10(end), 200).double(), rtol=RTOL)
-        stream = task.stream(batch, torch.Generator().manual_seed(options.seed))
-        sgd = train(weights, stream, lr=lr, steps=round(end / lr), records=240)
-        valid = population_valid(sgd.product, task, batch)
-        claim(bool(valid.all()), f"depth {depth}: {batch} pairs are enough for the population limit")
+        flow, sgd = trained(options, task, depth)
         # The flow keeps the modes apart. SGD mixes them a little, so that its singular values have to be assigned.
-        values = {"flow": path.product.diagonal(dim1=-2, dim2=-1)}
+        values = {"flow": flow.product.diagonal(dim1=-2, dim2=-1)}
         values["SGD"] = mode_dimensions(sgd.weights, task).singular_value
-        plot_paths(ax, path.time, values["flow"][:, :alive], colors[:alive])
-        plot_paths(ax, path.time, values["flow"][:, alive:], colors[alive:], linestyle="--")
-        shown = (sgd.time >= 1).nonzero().squeeze(-1)[::4]
-        plot_paths(ax, sgd.time[shown], values["SGD"][shown], colors, linestyle="none", marker="o", markersize=2.2)
         predicted = [escape_time(start, p / 2, x0, depth) for p, x0 in zip(rest.tolist(), rates.tolist(), strict=True)]
         claim(all(map(math.isinf, predicted[alive:])), f"dead modes have no escape time: {predicted[alive:]}")
-        for name, one in (("flow", path), ("SGD", sgd)):
-            found = values[name]
+        paths = {name: (one.time, values[name]) for name, one in (("flow", flow), ("SGD", sgd))}
+        draw_modes(ax, paths, (colors, alive), (predicted, rest))
+        ax.set(title=f"({'abc'[depth - 1]}) {depth} layer" + "s" * (depth > 1), xlim=(1, end))
+        ax.tick_params(labelleft=depth == 1)
+        for name, (times, found) in paths.items():
             gap[name] = max(gap[name], float((found[-1, :alive] / rest[:alive] - 1).abs().max()))
             grown = float((found[:, alive:] / start).amax()) if alive < len(rho) else 0.0
             claim(grown <= 1 + 1e-6, f"depth {depth}, {name}: no dead mode ever grows, one to {grown:.4g} of its start")
             for k, time in enumerate(predicted):
-                passed = passing_time(one.time, found[:, k], float(rest[k]) / 2) if k < alive else math.inf
+                passed = passing_time(times, found[:, k], float(rest[k]) / 2) if k < alive else math.inf
                 rows.append({"panel": "modes", "depth": depth, "rho": ratios[k], "start": start, "dynamics": name})
                 rows[-1] |= {"predicted_escape": time, "measured_escape": passed}
-                if k < alive:
-                    late[name].append(passed / time)
-        for k, time in enumerate(predicted[:alive]):
-            ax.plot([time, time], [FLOOR, float(rest[k]) / 2], ":", color=colors[k], linewidth=1)
-            ax.plot(time, float(rest[k]) / 2, "k_", markersize=6, markeredgewidth=1.2)
-        title = f"({'abc'[depth - 1]}) {depth} layer" + "s" * (depth > 1)
-        ax.set(xscale="log", yscale="log", title=title, xlim=(1, end), ylim=(FLOOR, 4))
-        if depth > 1:
-            ax.tick_params(labelleft=False)
+                late[name] += [passed / time] if k < alive else []
     for name, factor in (("flow", FLOW_FACTOR), ("SGD", SGD_FACTOR)):
         worst = max(max(ratio, 1 / ratio) for ratio in late[name])
         claim(worst < factor, f"{name}: escapes within a factor {factor} of the closed form, not {worst:.3f}")
@@ -140,6 +128,38 @@ least squares over {points} starts from {SMALLEST:g} to {LARGEST:g}: {", ".join(
 passes p*/2 within a factor {FLOW_FACTOR} (flow) and {SGD_FACTOR} (SGD) of its predicted time and ends within 15 % of p*; no mode with rho >= 1
 ever exceeds its start, in flow or SGD; {batch} pairs are enough for the population limit at every recorded step.""",
     )
+
+
+def trained(options: Options, task: GaussianTask, depth: int) -> tuple[Trajectory, Trajectory]:
+    """Population flow and SGD from balanced layers in which all modes start alike."""
+    weights, batch = aligned_layers(torch.full((task.dim,), options.start).double(), depth), options.batch_size
+    times = torch.logspace(0, math.log10(options.time), 200).double()
+    flow = population_flow(weights, task, times, rtol=RTOL)
+    stream = task.stream(batch, torch.Generator().manual_seed(options.seed))
+    sgd = train(weights, stream, lr=options.lr, steps=round(options.time / options.lr), records=240)
+    valid = population_valid(sgd.product, task, batch)
+    claim(bool(valid.all()), f"depth {depth}: {batch} pairs are enough for the population limit")
+    return flow, sgd
+
+
+def draw_modes(
+    ax: plt.Axes,
+    paths: dict[str, tuple[torch.Tensor, torch.Tensor]],
+    look: tuple[list[str], int],
+    escapes: tuple[list[float], torch.Tensor],
+) -> None:
+    """Draw the modes of flow and SGD over log time, and the predicted escapes of those that live."""
+    (colors, alive), (predicted, rest) = look, escapes
+    (time, flow), (times, sgd) = paths["flow"], paths["SGD"]
+    plot_paths(ax, time, flow[:, :alive], colors[:alive])
+    plot_paths(ax, time, flow[:, alive:], colors[alive:], linestyle="--")
+    shown = (times >= 1).nonzero().squeeze(-1)[::4]
+    plot_paths(ax, times[shown], sgd[shown], colors, linestyle="none", marker="o", markersize=2.2)
+    for k, escape in enumerate(predicted[:alive]):
+        half = float(rest[k]) / 2
+        ax.plot([escape, escape], [FLOOR, half], ":", color=colors[k], linewidth=1)
+        ax.plot(escape, half, "k_", markersize=6, markeredgewidth=1.2)
+    ax.set(xscale="log", yscale="log", ylim=(FLOOR, 4))
 
 
 def scaling_task(data_var: float) -> GaussianTask:
