@@ -5,8 +5,10 @@ import torch
 from helpers.pictures import faults
 
 from dyncollapse import diagnose, simulate
-from dyncollapse.commands.pictures import Panel, draw_outcome, draw_spectra, draw_sweep
+from dyncollapse.commands.pictures import draw_outcome
 from dyncollapse.diagnostics.exports import draw
+from dyncollapse.sweeps.picture_options import Panel
+from dyncollapse.sweeps.pictures import draw_spectra, draw_sweep
 
 
 @pytest.fixture(scope="module")
