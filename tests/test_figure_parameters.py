@@ -115,9 +115,8 @@ def test_captions_follow_the_values():
 
 
 def test_conclusions_are_left_out_where_claims_do_not_hold():
-    result = import_module("figures.figure").Result(
-        Figure(), [{"a": 1}], "Drawn: 3. [[All grow\nwith k.]] Seed 0.", "all grow"
-    )
+    caption = "Drawn: 3. [[All grow\nwith k.]] Seed 0.\n[[So it is.]] Time 1."
+    result = import_module("figures.figure").Result(Figure(), [{"a": 1}], caption, "all grow")
     assert result.text == "Drawn: 3. All grow\nwith k. Seed 0.\nSo it is. Time 1.\nAsserted: all grow\n"
     varied = replace(result, changed="--k 1")
     assert varied.text.startswith("Drawn: 3. All grow\nwith k. Seed 0.\nSo it is. Time 1.\nVaried: --k 1.")
