@@ -77,7 +77,11 @@ class Result:
     @property
     def text(self) -> str:
         """The caption with what is asserted, or with what of it holds in a varied figure."""
-        kept = re.sub(r" *\[\[.*?\]\]", "", self.caption, flags=re.DOTALL) if self.missed else self.caption
+        kept = (
+            re.sub(r"(?:(?m:^)\[\[(?s:.*?)\]\] ?)| *\[\[(?s:.*?)\]\]", "", self.caption)
+            if self.missed
+            else self.caption
+        )
         caption, asserted = re.sub(r"\[\[|\]\]", "", kept).strip(), self.asserted.strip()
         if not self.changed:
             return f"{caption}\nAsserted: {asserted}\n"

@@ -115,14 +115,13 @@ def test_captions_follow_the_values():
 
 
 def test_conclusions_are_left_out_where_claims_do_not_hold():
-    result = import_module("figures.figure").Result(
-        Figure(), [{"a": 1}], "Drawn: 3. [[All grow\nwith k.]] Seed 0.", "all grow"
-    )
-    assert result.text == "Drawn: 3. All grow\nwith k. Seed 0.\nAsserted: all grow\n"
+    caption = "Drawn: 3. [[All grow\nwith k.]] Seed 0.\n[[So it is.]] Time 1."
+    result = import_module("figures.figure").Result(Figure(), [{"a": 1}], caption, "all grow")
+    assert result.text == "Drawn: 3. All grow\nwith k. Seed 0.\nSo it is. Time 1.\nAsserted: all grow\n"
     varied = replace(result, changed="--k 1")
-    assert varied.text.startswith("Drawn: 3. All grow\nwith k. Seed 0.\nVaried: --k 1.")
+    assert varied.text.startswith("Drawn: 3. All grow\nwith k. Seed 0.\nSo it is. Time 1.\nVaried: --k 1.")
     missed = replace(varied, missed=("one shrinks",))
-    assert missed.text.startswith("Drawn: 3. Seed 0.\nVaried: --k 1.")
+    assert missed.text.startswith("Drawn: 3. Seed 0.\nTime 1.\nVaried: --k 1.")
     assert missed.text.endswith("Here it does not hold:\n- one shrinks\n")
 
 
