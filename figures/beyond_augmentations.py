@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from figure import Result, claim, main, plt
+from figure import Number, Result, Whole, claim, drawn_with, like, number, plt, record
 from torch import Tensor
 
 from dyncollapse.bridge import (
@@ -21,8 +21,9 @@ from dyncollapse.bridge import (
     open_data,
     open_pipeline,
 )
+from dyncollapse.plotting import FAINT, PALETTE
 
-SEED, SIDE, DRAWN = 0, 8, 10
+SIDE, DRAWN = 8, 10
 FLIP = ViewSettings(flip=0.5).as_view()
 ROUNDING, ERRORS, PURE = 1e-4, 4, 0.999  # views are float32; standard errors; squared share of antisymmetric patterns
 LOUD, QUIET = 0.2, 0.05  # shares of the variance that crops empty at least, and noise at most
@@ -54,20 +55,30 @@ KNOWN = (
 )
 
 
-def draw(quick: bool) -> Result:
+@record
+class Options:
+    """Parameters of the comparison of operations."""
+
+    images: Whole = number(4000, "Images of random pixels in panel (c).", low=100, high=10**5, unit="images")
+    step: Number = number(0.1, "Distance of the probabilities in panel (c).", low=0.02, high=0.45)
+    seed: Whole = like("seed", 0)
+
+
+@drawn_with(Options, images=500, step=0.25)
+def draw(options: Options) -> Result:
     """Draw what each operation costs the digits, correlations that are known, and emptied directions as images."""
-    planted, step = (500, 0.25) if quick else (4000, 0.1)
+    planted = options.images
     images, pipeline = open_data("digits").train, open_pipeline("digits", 1)
-    pairs = ViewPairs(images, pipeline, size=SIDE, seed=SEED)
-    table = augmentation_table(pairs, directions(pairs))
-    alone = {name: directions(pairs.with_(pipeline=pipeline.only(name))) for name in pipeline.operations}
-    alone["flip"] = directions(pairs.with_(pipeline=Pipeline(FLIP, FLIP, "flip")))
+    pairs = ViewPairs(images, pipeline, size=SIDE, seed=options.seed)
+    table = augmentation_table(pairs, directions(pairs, options.seed))
+    alone = {name: directions(pairs.with_(pipeline=pipeline.only(name)), options.seed) for name in pipeline.operations}
+    alone["flip"] = directions(pairs.with_(pipeline=Pipeline(FLIP, FLIP, "flip")), options.seed)
     check_digits(table, alone)
-    figure = plt.figure(figsize=(7.2, 6.2))
+    figure = plt.figure(figsize=(7.4, 6.6))
     upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.25))
     ranks, signal, known = upper.subplots(1, 3, width_ratios=(1, 1, 1.35))
     rows = draw_table(ranks, signal, table)
-    worst = draw_known(known, planted, step, rows)
+    worst = draw_known(known, options, rows)
     draw_images(lower, alone)
     odd, whole, lost = antisymmetric(alone["flip"])
     count = alone["flip"].count
@@ -75,24 +86,24 @@ def draw(quick: bool) -> Result:
         figure,
         rows,
         f"""What the operations of an augmentation cost. (a), (b) {table.images} handwritten digits (scikit-learn's, {SIDE} x {SIDE} pixels, {table.directions} directions) under the
-operations of the digits' pipeline, each alone and all but it, two views drawn alike, seed {SEED}. (a) Directions along which the views share signal
+operations of the digits' pipeline, each alone and all but it, two views drawn alike, seed {options.seed}. (a) Directions along which the views share signal
 beyond what sampling explains; dashed: all operations together, {table.whole.signal_rank}. (b) Sum of the correlations gamma over all directions; dashed: all
-together, {table.whole.shared_signal:.1f}. Crops cost most: alone they leave {row_of(table, "crop").alone.signal_rank}, and without them there are {left_out(table, "crop").signal_rank}.
+together, {table.whole.shared_signal:.1f}. [[Crops cost most:]] crops alone leave {row_of(table, "crop").alone.signal_rank}, and without them there are {left_out(table, "crop").signal_rank}.
 (c) Correlation of two views along what an operation changes, by its probability, in closed form (lines) and measured (symbols, with one standard
 error) on {planted} images of independent random pixels. Flips empty antisymmetric directions with probability 1/2, and share them again
 beyond. Grey and blur leave 1 - p: colour and detail are emptied only as p goes to 1. Largest deviation {worst:.1f} standard errors.
 (d) Directions of the digits that an operation alone has emptied, of largest variance first, and the share of the variance of the views
-that such directions hold. Crops empty shifts, colour jitter the brightness of the whole, noise what varies least. Flips, which the digits' pipeline does not have, leave gamma = 1 along the {whole} symmetric directions of {count}, and of the {count - whole} antisymmetric ones the test counts {count - whole - lost} as shared; a
-share of {odd:.5f} of the squared patterns that they empty is antisymmetric.
-Asserted: what flips empty is antisymmetric (share above {PURE}), and gamma = 1 within {ROUNDING:g} along all symmetric directions; correlations in (c) within {ERRORS} standard
+that such directions hold. [[Crops empty shifts, colour jitter the brightness of the whole, noise what varies least.]] Flips, which the digits' pipeline does not have, leave gamma = 1 along the {whole} symmetric directions of {count}, and of the {count - whole} antisymmetric ones the test counts {count - whole - lost} as shared; a
+share of {odd:.5f} of the squared patterns that they empty is antisymmetric.""",
+        f"""what flips empty is antisymmetric (share above {PURE}), and gamma = 1 within {ROUNDING:g} along all symmetric directions; correlations in (c) within {ERRORS} standard
 errors; every operation alone, and all but it, leave at least as many directions as all together; crops cost most; they empty
 more than {LOUD:.0%} of the variance, and noise less than {QUIET:.0%}.""",
     )
 
 
-def directions(pairs: ViewPairs) -> Directions:
+def directions(pairs: ViewPairs, seed: int) -> Directions:
     """Directions of all pixels under the pairs' pipeline."""
-    return find_directions(measure_pairs(pairs, "two-sided", len(pairs), SEED), SIDE**2, alike=True)
+    return find_directions(measure_pairs(pairs, "two-sided", len(pairs), seed), SIDE**2, alike=True)
 
 
 def emptied(found: Directions) -> tuple[Tensor, float]:
@@ -149,12 +160,12 @@ def draw_table(left: plt.Axes, right: plt.Axes, table: AugmentationTable) -> lis
     place = torch.arange(len(names)).flip(0)
     for ax, key in ((left, "signal_rank"), (right, "shared_signal")):
         bars = {
-            "alone": ([getattr(row.alone, key) for row in table.rows], 0.2, "C2"),
-            "all but it": ([getattr(left_out(table, name), key) for name in names], -0.2, "C4"),
+            "alone": ([getattr(row.alone, key) for row in table.rows], 0.2, PALETTE[2]),
+            "all but it": ([getattr(left_out(table, name), key) for name in names], -0.2, PALETTE[4]),
         }
         for label, (values, shift, color) in bars.items():
             ax.barh(place + shift, values, 0.38, color=color, label=label)
-        ax.axvline(getattr(table.whole, key), color="k", linewidth=1, linestyle="--")
+        ax.axvline(getattr(table.whole, key), color=PALETTE[6], linewidth=1, linestyle="--", label="all together")
         ax.set_yticks(place, names if ax is left else [""] * len(names))
         ax.set_xlim(0, table.directions)
     left.set(xlabel=f"of {table.directions} directions", title="(a) share signal")
@@ -169,16 +180,16 @@ def draw_table(left: plt.Axes, right: plt.Axes, table: AugmentationTable) -> lis
     ]
 
 
-def draw_known(ax: plt.Axes, count: int, step: float, rows: list[dict[str, object]]) -> float:
+def draw_known(ax: plt.Axes, options: Options, rows: list[dict[str, object]]) -> float:
     """Draw correlations with a known answer; return the largest deviation in standard errors."""
-    generator, worst = torch.Generator().manual_seed(SEED), 0.0
-    pixels = torch.randint(64, 192, (count, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
-    images = HeldImages(pixels, torch.zeros(count, dtype=torch.int64), "random pixels")
+    generator, worst = torch.Generator().manual_seed(options.seed), 0.0
+    pixels = torch.randint(64, 192, (options.images, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
+    images = HeldImages(pixels, torch.zeros(options.images, dtype=torch.int64), "random pixels")
     fine = torch.linspace(0, 1, 101)
-    for number, known in enumerate(KNOWN):
-        ax.plot(fine, known.gamma(fine), color="0.6" if number else "C0", zorder=1)
-        places = torch.arange(step, 1 - step / 4, step).tolist()
-        measured = [correlation(images, known.setting, p) for p in places]
+    for k, known in enumerate(KNOWN):
+        ax.plot(fine, known.gamma(fine), color=FAINT if k else PALETTE[0], zorder=1)
+        places = torch.arange(options.step, 1 - options.step / 4, options.step).tolist()
+        measured = [correlation(images, known.setting, p, options.seed) for p in places]
         for p, (gamma, error) in zip(places, measured, strict=True):
             expected = float(known.gamma(p))
             off = abs(gamma - expected) / error
@@ -188,9 +199,9 @@ def draw_known(ax: plt.Axes, count: int, step: float, rows: list[dict[str, objec
             rows[-1] |= {"standard_error": error, "known": expected}
         style = {"linestyle": "none", "markeredgecolor": "w", "markeredgewidth": 0.5, "markersize": 5}
         values, errors = zip(*measured, strict=True)
-        ax.errorbar(places, values, errors, marker=known.marker, color=f"C{number}", label=known.label, **style)
-    ax.text(0.52, 0.52, "1 - p", color="0.4")
-    ax.text(0.02, 0.1, "(1 - 2p)²", color="C0")
+        ax.errorbar(places, values, errors, marker=known.marker, color=PALETTE[k], label=known.label, **style)
+    ax.text(0.52, 0.52, "1 - p", color=FAINT)
+    ax.text(0.02, 0.1, "(1 - 2p)²", color=PALETTE[0])
     ax.set(
         xlim=(0, 1), ylim=(-0.05, 1.0), xlabel="probability p of the operation", ylabel="gamma along what it changes"
     )
@@ -199,13 +210,13 @@ def draw_known(ax: plt.Axes, count: int, step: float, rows: list[dict[str, objec
     return worst
 
 
-def correlation(images: HeldImages, setting: str, p: float) -> tuple[float, float]:
+def correlation(images: HeldImages, setting: str, p: float, seed: int) -> tuple[float, float]:
     """Correlation of two views over the directions that an operation changes, and its standard error."""
     blur = {"blur_sigma": (2.0, 2.0), "blur_size": 2 * SIDE - 1} if setting == "blur" else {}
     view = ViewSettings(**{setting: p}, **blur).as_view()  # type: ignore[arg-type]
     first, second = (
         torch.cat(views).double().reshape(-1, 3, SIDE, SIDE)
-        for views in zip(*ViewPairs(images, Pipeline(view, view, setting), size=SIDE, seed=SEED), strict=True)
+        for views in zip(*ViewPairs(images, Pipeline(view, view, setting), size=SIDE, seed=seed), strict=True)
     )
     scores = [changed(view, setting) for view in (first, second)]
     y, y_pos = (one - one.mean(0) for one in scores)
@@ -244,4 +255,4 @@ def draw_images(part: plt.Figure, alone: dict[str, Directions]) -> None:
 
 
 if __name__ == "__main__":
-    main("beyond_augmentations", draw)
+    draw.main()

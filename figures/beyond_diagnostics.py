@@ -4,15 +4,17 @@ import textwrap
 
 import numpy as np
 import torch
-from figure import Result, claim, main, plt
+from figure import Result, Whole, claim, drawn_with, like, number, plt, record
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from dyncollapse import EmbeddingReport, Planted, diagnose, planted_cases
+from dyncollapse.plotting import BAND, FAINT, LEVEL, PALETTE
 
-SEED, SHARE, TOLERANCE, HEALTHY = 0, 1e-4, 0.1, 0.5
+SHARE, TOLERANCE, HEALTHY = 1e-4, 0.1, 0.5
 LOWEST, HIGHEST = 1e-17, 1e2  # of the spectra, in units of the largest eigenvalue
-ALIVE, GONE, WRONG = "C0", "C1", "#FBE3D3"
+ALIVE, GONE = PALETTE[:2]
+SMALL, NORMAL = 7, 9  # points
 # Columns of the table: name in the CSV, heading, what it is, left edge and width.
 COLUMNS = (
     ("report", "this report", "count, mechanism", 0.52, 0.13),
@@ -33,10 +35,18 @@ NAMES, SPECTRA, TRUTH = 0.0, (0.265, 0.125), (0.405, 0.11)
 SHORT = {"none": "", "strong-augmentation": "strong", "implicit-regularization": "implicit"}
 
 
-def draw(quick: bool) -> Result:
+@record
+class Options:
+    """Parameters of the planted cases."""
+
+    samples: Whole = number(4000, "Samples of each case that does not fix them.", low=256, high=10**5, unit="samples")
+    seed: Whole = like("seed", 0)
+
+
+@drawn_with(Options, samples=1000)
+def draw(options: Options) -> Result:
     """Draw each planted spectrum beside the collapsed dimensions that the report and four usual monitors see."""
-    samples = 1000 if quick else 4000
-    cases = planted_cases(SEED, samples)
+    cases = planted_cases(options.seed, options.samples)
     reports = [diagnose(case.z, **case.others) for case in cases]
     read = [monitors(case.z, report) for case, report in zip(cases, reports, strict=True)]
     rows = [judged(*row) for row in zip(cases, reports, read, strict=True)]
@@ -54,7 +64,7 @@ def draw(quick: bool) -> Result:
     for name, expected in EXPECTED.items():
         claim(expected <= set(wrong[name]), f"{name} is wrong in {sorted(expected)} at least; it is in {wrong[name]}")
 
-    figure = plt.figure(figsize=(7.6, 0.37 * len(cases) + 1.15))
+    figure = plt.figure(figsize=(9.6, 0.5 * len(cases) + 1.5))
     figure.set_layout_engine("none")  # all positions are set by hand
     table = figure.add_axes((0.015, 0.02, 0.97, 0.96))
     tabulate(figure, table, rows, cases, reports)
@@ -63,15 +73,15 @@ def draw(quick: bool) -> Result:
     return Result(
         figure,
         rows,
-        f"""What the report on embeddings and four usual monitors say about {len(cases)} planted cases (`planted_cases`, seed {SEED}, {samples} samples where the
+        f"""What the report on embeddings and four usual monitors say about {len(cases)} planted cases (`planted_cases`, seed {options.seed}, {options.samples} samples where the
 case does not fix them). Spectra: covariance eigenvalues over the largest, on a log axis from {LOWEST:g} (smaller ones are drawn at that edge)
 to {HIGHEST:g}, against rank / d; filled: alive, open: collapsed, grey ticks: unseen in so few samples; shaded: noise floor; dotted: threshold.
 Planted: collapsed dimensions and their cause, "unknown" where the input of the report does not decide it. Monitors: the standard deviation of normalised embeddings, mean over columns, times sqrt(d), read as collapse below {HEALTHY:g} (the best threshold in hindsight,
 {cut:.3f}, still errs in {fewest}); d less RankMe (singular values, not centred); d less the participation ratio of covariance eigenvalues; the
 number of eigenvalues below {SHARE:g} of the largest. These three are marked as wrong where they miss the planted count by more than
 {TOLERANCE:g} d, the report where count, mechanism or the fate of the last dimension is not exactly as planted. Only the report names a mechanism.
-Wrong, of {len(cases)}: {counts}.
-Asserted: the report is right in all; no threshold for std errs in fewer than 5; std x sqrt(d) exceeds 0.95 with 112 of 128 dimensions
+Wrong, of {len(cases)}: {counts}.""",
+        f"""the report is right in all; no threshold for std errs in fewer than 5; std x sqrt(d) exceeds 0.95 with 112 of 128 dimensions
 gone and is below 0.1 with none gone;{asserted[:-1]}.""",
     )
 
@@ -125,72 +135,47 @@ def tabulate(
     headings += [(*TRUTH, "planted", "count, mechanism")] + [(x, w, *text) for _, *text, x, w in COLUMNS]
     for x, width, heading, note in headings:
         align = "center" if width else "left"
-        table.text(x + width / 2, -0.95, heading, ha=align, va="center", fontweight="bold", fontsize=7.5)
-        table.text(x + width / 2, -0.52, note, ha=align, va="center", fontsize=6.5, color="0.35")
+        table.text(x + width / 2, -0.95, heading, ha=align, va="center", fontweight="bold", fontsize=NORMAL)
+        table.text(x + width / 2, -0.52, note, ha=align, va="center", fontsize=SMALL, color=LEVEL)
     for y in (-0.25, last - 0.05):
-        table.axhline(y, color="k", linewidth=0.8)
+        table.axhline(y, color=PALETTE[6], linewidth=0.8)
     for r, (row, case, report) in enumerate(zip(rows, cases, reports, strict=True)):
-        middle = r + 0.35
         if r and case.mechanism != cases[r - 1].mechanism:
-            table.axhline(r - 0.15, color="0.7", linewidth=0.6)
-        table.text(NAMES, r + 0.02, case.name, va="center", fontweight="bold", fontsize=7.5)
-        remark = "\n".join(textwrap.wrap(case.remark, 49))
-        table.text(NAMES, r + 0.2, remark, va="top", fontsize=5.4, color="0.35", linespacing=1.1)
-        table.text(
-            sum(TRUTH) - TRUTH[1] / 2,
-            middle,
-            said(case.collapsed, case.mechanism),
-            ha="center",
-            va="center",
-            fontsize=7.5,
-        )
-        for name, _, _, x, width in COLUMNS:
-            right = bool(row[f"{name}_right"])
-            if not right:
-                table.add_patch(Rectangle((x, r - 0.08), width, 0.86, color=WRONG, linewidth=0))
-            number = f"{row[name]:.2f}" if name == "std" else f"{row[name]:.0f}"
-            if name == "report":
-                unseen = report.verdict.fates.count("unseen")
-                number = (
-                    f"{report.collapsed}, {unseen} unseen"
-                    if unseen
-                    else said(report.collapsed, report.verdict.mechanism)
-                )
-            table.text(
-                x + width / 2,
-                middle,
-                f"{number} {'✓' if right else '✗'}",
-                ha="center",
-                va="center",
-                fontsize=7.5,
-                color="k" if right else "#A33B00",
-                fontweight="normal" if right else "bold",
-            )
-        box = figure.transFigure.inverted().transform(
-            table.transData.transform([(SPECTRA[0], r + 0.74), (sum(SPECTRA), r - 0.06)])
-        )
+            table.axhline(r - 0.15, color=FAINT, linewidth=0.6)
+        fill_row(table, r, row, case, report)
+        corners = table.transData.transform([(SPECTRA[0], r + 0.74), (sum(SPECTRA), r - 0.06)])
+        box = figure.transFigure.inverted().transform(corners)
         sparkline(figure.add_axes((*box[0], *(box[1] - box[0]))), report)
-    table.text(
-        sum(TRUTH) - TRUTH[1] / 2,
-        last + 0.35,
-        f"wrong, of {last}",
-        ha="center",
-        va="center",
-        fontweight="bold",
-        fontsize=8,
-    )
-    table.text(
-        NAMES,
-        last + 1.0,
+    middle = {"ha": "center", "va": "center", "fontweight": "bold", "fontsize": NORMAL}
+    table.text(sum(TRUTH) - TRUTH[1] / 2, last + 0.35, f"wrong, of {last}", **middle)
+    legend = (
         "spectrum: filled, alive; open, collapsed; grey ticks, unseen in so few samples; shaded, noise floor; dotted, "
-        f"threshold.    ✗: off by more than {TOLERANCE:g} $d$; the report: by anything",
-        fontsize=5.8,
-        color="0.35",
-        va="center",
+        f"threshold.    ✗: off by more than {TOLERANCE:g} $d$; the report: by anything"
     )
+    table.text(NAMES, last + 1.0, legend, fontsize=SMALL, color=LEVEL, va="center")
     for name, _, _, x, width in COLUMNS:
         count = sum(not row[f"{name}_right"] for row in rows)
-        table.text(x + width / 2, last + 0.35, f"{count}", ha="center", va="center", fontweight="bold", fontsize=9)
+        table.text(x + width / 2, last + 0.35, f"{count}", **middle)
+
+
+def fill_row(table: Axes, r: int, row: dict[str, object], case: Planted, report: EmbeddingReport) -> None:
+    """Write the name, the remark, the planted answer and what each monitor says."""
+    centred, middle = {"ha": "center", "va": "center", "fontsize": NORMAL}, r + 0.35
+    table.text(NAMES, r + 0.02, case.name, va="center", fontweight="bold", fontsize=NORMAL)
+    remark = "\n".join(textwrap.wrap(case.remark, 46))
+    table.text(NAMES, r + 0.2, remark, va="top", fontsize=SMALL, color=LEVEL, linespacing=1.1)
+    table.text(sum(TRUTH) - TRUTH[1] / 2, middle, said(case.collapsed, case.mechanism), **centred)
+    unseen = report.verdict.fates.count("unseen")
+    for name, _, _, x, width in COLUMNS:
+        right = bool(row[f"{name}_right"])
+        if not right:
+            table.add_patch(Rectangle((x, r - 0.08), width, 0.86, color=GONE, alpha=0.18, linewidth=0))
+        value = f"{row[name]:.2f}" if name == "std" else f"{row[name]:.0f}"
+        if name == "report":
+            value = said(report.collapsed, report.verdict.mechanism)
+            value = f"{report.collapsed}, {unseen} unseen" if unseen else value
+        look = {"color": PALETTE[6]} if right else {"color": GONE, "fontweight": "bold"}
+        table.text(x + width / 2, middle, f"{value} {'✓' if right else '✗'}", **centred, **look)
 
 
 def said(collapsed: int, mechanism: str) -> str:
@@ -205,15 +190,15 @@ def sparkline(ax: Axes, report: EmbeddingReport) -> None:
     rank = np.arange(1, report.dim + 1) / report.dim
     gone, unseen = np.array(report.verdict.collapsed), np.array(report.verdict.fates) == "unseen"
     alive = ~(gone | unseen)
-    ax.axhspan(LOWEST, min(max(report.noise_floor / unit, LOWEST), HIGHEST), color="0.88", linewidth=0)
-    ax.axhline(report.verdict.threshold / unit, color="0.3", linestyle=":", linewidth=0.7)
+    ax.axhspan(LOWEST, min(max(report.noise_floor / unit, LOWEST), HIGHEST), color=BAND, linewidth=0)
+    ax.axhline(report.verdict.threshold / unit, color=LEVEL, linestyle=":", linewidth=0.7)
     ax.plot(rank[alive], values[alive], ".", color=ALIVE, markersize=1.8)
-    ax.plot(rank[unseen], values[unseen], "|", color="0.55", markersize=2, markeredgewidth=0.5)
+    ax.plot(rank[unseen], values[unseen], "|", color=FAINT, markersize=2, markeredgewidth=0.5)
     ax.plot(rank[gone], values[gone], "o", color=GONE, markersize=1.7, markerfacecolor="w", markeredgewidth=0.4)
     ax.set(yscale="log", ylim=(LOWEST, HIGHEST), xlim=(-0.03, 1.03), xticks=[], yticks=[])
     ax.minorticks_off()
-    ax.spines[["left", "bottom"]].set(color="0.7", linewidth=0.5)
+    ax.spines[["left", "bottom"]].set(color=FAINT, linewidth=0.5)
 
 
 if __name__ == "__main__":
-    main("beyond_diagnostics", draw)
+    draw.main()

@@ -3,21 +3,24 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
-from figure import Result, claim, main, plt
+from figure import Result, claim, drawn_with, number, plt, record
 from matplotlib.axes import Axes
 
+from dyncollapse import SettingError
 from dyncollapse.bridge import Run, compare, find_runs
+from dyncollapse.plotting import LEVEL, PALETTE, ramp
 
 KEPT = Path(__file__).parent.parent / "docs" / "data" / "cifar10"
-COLOURS = {"mlp": "C0", "linear": "C1", "none": "C2", "low-rank-diagonal": "C3"}
 NAMES = {
     "mlp": "nonlinear projector",
     "linear": "linear projector",
     "none": "no projector",
     "low-rank-diagonal": "DirectCLR",
 }
-OTHER = ("0.5", "other projectors")
+COLOURS = dict(zip(NAMES, PALETTE, strict=False))
+OTHER = (LEVEL, "other projectors")
 MARKERS = "os^vDP*X<>"
 REPRESENTATION = "representation"
 Gains = list[tuple[str, str, list[float], float]]  # setting, projector, differences by seed, error of one
@@ -39,18 +42,32 @@ def beyond_one(run: Run) -> float | None:
     return 100 * sum(rho >= 1 for rho in run.ratios) / len(run.ratios) if run.ratios else None
 
 
-def draw(quick: bool) -> Result:
+@record
+class Options:
+    """Which kept runs are drawn, and how."""
+
+    folder: Path = number(KEPT, "Folder with runs, as `bridge check` keeps them.", unset="docs/data/cifar10")
+    colours: Literal["projector", "epochs", "seed"] = number(
+        "projector", "What the colours of (a) and (b) are: projector, or from dark to light epochs or seed."
+    )
+
+
+@drawn_with(Options)
+def draw(options: Options) -> Result:
     """Draw top-1 against rank and against rho, effective rank by depth, and what the projector adds in each setting."""
-    del quick  # the records are small
-    runs = [run for run in find_runs([KEPT]) if run.top1() is not None and run.diagnosis is not None]
+    runs = [run for run in find_runs([options.folder]) if run.top1() is not None and run.diagnosis is not None]
+    if not runs:
+        raise SettingError("`folder` has no run that is diagnosed and probed; name another folder")
     figure = plt.figure(figsize=(9, 7.4))
     upper, lower = figure.subfigures(2, 1)  # long labels of a lower panel leave the upper ones as they are
     (a, b), (c, d) = upper.subplots(1, 2), lower.subplots(1, 2)
-    figure.suptitle("CIFAR-10, ResNet-10 of half width, representation of 512", fontsize=9)
+    facts = runs[0].facts
+    words = f"{facts['data']}, {runs[0].recipe.arch}, representation of {facts['representation_dim']}"
+    figure.suptitle(words, fontsize=9)
     settings = sorted({setting(run) for run in runs}, key=lambda name: -sum(setting(run) == name for run in runs))
-    scatter(a, runs, settings, lambda run: run.measure(REPRESENTATION, "effective_rank"))
+    scatter(a, runs, settings, options, lambda run: run.measure(REPRESENTATION, "effective_rank"))
     a.set(xlabel="effective rank of the representation", ylabel="linear probe, top-1 (%)", xscale="log")
-    scatter(b, runs, settings, beyond_one)
+    scatter(b, runs, settings, options, beyond_one)
     b.set(xlabel=r"directions of the representation with $\rho \geq 1$ (%)", ylabel="linear probe, top-1 (%)")
     by_depth(c, [run for run in runs if setting(run) == settings[0]])
     gains = what_a_projector_adds(runs, settings)
@@ -63,9 +80,12 @@ def draw(quick: bool) -> Result:
         f"in every setting the representation's rank is {LESS} times higher without a projector: {ranks}",
     )
     added = {(name, head): values for name, head, values, _ in gains}
-    few, short = added[FEW, "mlp"], added[SHORT, "mlp"]
+    few, short = added.get((FEW, "mlp"), []), added.get((SHORT, "mlp"), [])
     claim(min(len(few), len(short)) >= 3, "both settings have three seeds")
-    claim(max(short) < 0 < min(few), f"the projector loses after 5 epochs and wins on 2000 images: {short}, {few}")
+    claim(
+        max(short, default=1) < 0 < min(few, default=-1),
+        f"the projector loses after 5 epochs and wins on 2000 images: {short}, {few}",
+    )
     found = {one["measure"]: one for one in compare(runs)["associations"]}
     rank, rho = found["effective rank r"]["spearman"], found["directions rho >= 1, r"]["spearman"]
     rows = [
@@ -90,9 +110,9 @@ decay chosen on a held-out fifth. Colours are projectors, markers settings. (a) 
 correlation {rank:+.2f} over runs. (b) Top-1 against the share of the representation's directions along which augmentation varies
 more than data, rho >= 1: rank correlation {rho:+.2f}. Neither is a cause: settings differ in more than one measure. (c) The effective rank
 of the features after each stage, {settings[0]}; bands are the range over seeds. (d) Top-1 minus that without projector of the same
-seed; bars are the standard error of one pair of probes. With the nonlinear projector: {", ".join(f"{value:+.1f}" for value in short)} points after 5 epochs of 50 000 images, and
-{", ".join(f"{value:+.1f}" for value in few)} after 250 epochs of 2000 images, which take twice as many steps.
-Asserted: in every setting the representation's effective rank is at least {LESS} times higher without a projector than with the nonlinear
+seed; bars are the standard error of one pair of probes. [[With the nonlinear projector: {", ".join(f"{value:+.1f}" for value in short)} points after 5 epochs of 50 000 images, and
+{", ".join(f"{value:+.1f}" for value in few)} after 250 epochs of 2000 images, which take twice as many steps.]]""",
+        f"""in every setting the representation's effective rank is at least {LESS} times higher without a projector than with the nonlinear
 one; the nonlinear projector loses with every seed after 5 epochs, and wins with every seed on 2000 images.""",
     )
 
@@ -109,23 +129,44 @@ def ranks_in_pairs(runs: list[Run]) -> list[tuple[float, float]]:
     ]
 
 
-def scatter(ax: Axes, runs: list[Run], settings: list[str], get: Callable[[Run], float | None]) -> None:
-    """Draw top-1 against a measure: colours are projectors, markers settings."""
+def scatter(
+    ax: Axes, runs: list[Run], settings: list[str], options: Options, get: Callable[[Run], float | None]
+) -> None:
+    """Draw top-1 against a measure: colours as the options say, markers settings."""
+    colours = colours_of(runs, options.colours)
     for run in runs:
         value = get(run)
-        if value is None:
-            continue
-        colour = COLOURS.get(run.recipe.head, OTHER[0])
-        ax.plot(value, run.top1(), MARKERS[settings.index(setting(run))], color=colour, markersize=4.5, alpha=0.8)
+        if value is not None:
+            marker = MARKERS[settings.index(setting(run)) % len(MARKERS)]
+            colour = colours[kind(run, options.colours)]
+            ax.plot(value, run.top1(), marker, color=colour, markersize=4.5, alpha=0.8)
     if ax.get_subplotspec().is_first_col():
-        for head, name in NAMES.items():
-            ax.plot([], [], "o", color=COLOURS[head], label=name)
-        if any(run.recipe.head not in COLOURS for run in runs):
-            ax.plot([], [], "o", color=OTHER[0], label=OTHER[1])
+        for name, colour in colours.items():
+            ax.plot([], [], "o", color=colour, label=name)
     else:
         for marker, name in zip(MARKERS, settings, strict=False):
-            ax.plot([], [], marker, color="0.3", label=name)
+            ax.plot([], [], marker, color=LEVEL, label=name)
     ax.legend(fontsize=7)
+
+
+def kind(run: Run, colours: str) -> str:
+    """What gives a run its colour."""
+    if colours == "projector":
+        return NAMES.get(run.recipe.head, OTHER[1])
+    return f"{run.recipe.epochs} epochs" if colours == "epochs" else f"seed {run.recipe.seed}"
+
+
+def colours_of(runs: list[Run], colours: str) -> dict[str, str]:
+    """A colour for each kind of run: of the palette for projectors, else in order from dark to light."""
+    if colours == "projector":
+        known = {NAMES[head]: colour for head, colour in COLOURS.items()} | {OTHER[1]: OTHER[0]}
+        found = {kind(run, colours) for run in runs}
+        return {name: colour for name, colour in known.items() if name in found}
+    found = list(
+        dict.fromkeys(kind(run, colours) for run in sorted(runs, key=lambda r: (r.recipe.epochs, r.recipe.seed)))
+    )
+    names = found if colours == "epochs" else sorted(found)
+    return dict(zip(names, ramp(len(names)), strict=True))
 
 
 def by_depth(ax: Axes, runs: list[Run]) -> None:
@@ -173,15 +214,24 @@ def what_a_projector_adds(runs: list[Run], settings: list[str]) -> Gains:
 
 def draw_gains(ax: Axes, gains: Gains) -> None:
     """Draw the differences: a dot for each seed; bars are the error of one pair of probes."""
+    first = {head: place for place, (_, head, *_rest) in reversed(list(enumerate(gains)))}
     for place, (_, head, values, error) in enumerate(gains):
         ax.errorbar(
-            values, [place] * len(values), xerr=error, fmt="o", color=COLOURS[head], markersize=4, linewidth=0.8
+            values,
+            [place] * len(values),
+            xerr=error,
+            fmt="o",
+            color=COLOURS[head],
+            markersize=4,
+            linewidth=0.8,
+            label=NAMES[head] if place == first[head] else None,
         )
-    ax.axvline(0, color="0.5", linewidth=0.8)
+    ax.axvline(0, color=LEVEL, linewidth=0.8, label="no projector")
+    ax.legend(fontsize=7)
     ax.set_yticks(range(len(gains)), [f"{name}: {NAMES[head]}" for name, head, *_ in gains], fontsize=7)
     ax.invert_yaxis()
     ax.set_xlabel("top-1 minus that of no projector (%)")
 
 
 if __name__ == "__main__":
-    main("beyond_order_of_rows", draw)
+    draw.main()

@@ -1,13 +1,15 @@
 """Beyond the paper: what a linear encoder keeps of real pixels, predicted from two measured moments before training."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
-from figure import Result, claim, main, plt
+from figure import Number, Result, Whole, claim, drawn_with, like, number, plt, record
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from dyncollapse import PairMoments, rest_modes
+from dyncollapse import PairMoments, SettingError, rest_modes
 from dyncollapse.bridge import (
     Directions,
     LinearEncoder,
@@ -22,9 +24,10 @@ from dyncollapse.bridge import (
     some_images,
     train_linear_encoder,
 )
+from dyncollapse.plotting import FAINT, PALETTE
 
-SEED, SIDE, LR = 0, 8, 0.05
-VIEW = View(scale=(0.5, 1.0), ratio=(3 / 4, 4 / 3), flip=0.0, jitter_probability=0.0, grey=0.0, noise=0.1)
+SIDE = 8
+VIEW = View(scale=(0.5, 1.0), ratio=(3 / 4, 4 / 3), flip=0.0, jitter_probability=0.0, grey=0.0)
 NAMES = {"spectral": "spectral", "vcreg": "VCReg", "barlow": "Barlow Twins", "infonce": "InfoNCE"}
 MARKERS = {"spectral": "s", "vcreg": "^", "barlow": "D", "infonce": "o"}
 # Batches of 1024 of 1297 pairs know covariances to sqrt(2 / 1024 * (1 - 1024 / 1297)) = 2 %. Bounds are four times as
@@ -72,21 +75,56 @@ class Trained:
     @property
     def order(self) -> float:
         """Rank correlation of learning steps."""
-        return float(spearmanr(self.steps, self.steps_found).statistic)
+        return float(spearmanr(self.steps, self.steps_found).statistic) if len(self.steps) > 1 else math.nan
 
 
-def draw(quick: bool, cifar: str | None = None) -> Result:
+@record
+class Options:
+    """Parameters of the linear encoder on pixels."""
+
+    directions: Whole = number(32, "Principal directions of the digits.", low=8, high=64)
+    fewest: Whole = number(
+        9, "Directions that live at least; weight decay lies in a gap of the spectrum below.", low=2, high=50
+    )
+    noise: Number = number(0.1, "Standard deviation of the noise of a view.", low=0.01, high=1)
+    batch_size: Whole = like("batch_size", 512, "Pairs in a batch of InfoNCE.")
+    lr: Number = like("lr", 0.05, "Learning rate; twice it for InfoNCE.")
+    steps: Whole = like("steps", 1500, low=100)
+    cifar: Path | None = number(
+        None, "Folder of CIFAR-10's images, for two more panels.", unset="none", metavar="FOLDER"
+    )
+    cifar_images: Whole = number(3000, "Images of CIFAR-10 in these panels.", low=1000, high=50_000, unit="images")
+    seed: Whole = like("seed", 0)
+
+    def __post_init__(self) -> None:
+        """Refuse more living directions than there are."""
+        if self.fewest + 5 > self.directions:
+            raise SettingError(
+                f"`fewest` is {self.fewest}; it must be at most `directions` less 5, {self.directions - 5}"
+            )
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Two views drawn alike."""
+        view = replace(VIEW, noise=self.noise)
+        return Pipeline(view, view, "crops and noise")
+
+
+@drawn_with(Options, directions=16, fewest=5, batch_size=256, steps=500, cifar_images=1000)
+def draw(options: Options) -> Result:
     """Draw predicted and trained spectra and learning times on digits, and the directions kept and lost as images.
 
     With a folder of CIFAR-10's images, also draw spectra and times on these.
     """
-    count, fewest, batch, steps = (16, 5, 256, 500) if quick else (32, 9, 512, 1500)
-    pairs = ViewPairs(open_data("digits").train, Pipeline(VIEW, VIEW, "crops and noise"), size=SIDE, seed=SEED)
-    found = find_directions(measure_pairs(pairs, "two-sided", len(pairs), SEED), count, alike=True)
+    count, fewest, batch, steps, cifar = (
+        options.directions, options.fewest, options.batch_size, options.steps, options.cifar,
+    )  # fmt: skip
+    pairs = ViewPairs(open_data("digits").train, options.pipeline, size=SIDE, seed=options.seed)
+    found = find_directions(measure_pairs(pairs, "two-sided", len(pairs), options.seed), count, alike=True)
     decay, every = decay_in_gap(found.measured.moments, fewest), projected_pairs(pairs, found)
-    exact = {loss: trained(found, every, loss, decay, 1024, steps) for loss in ("spectral", "vcreg", "barlow")}
-    infonce = trained(found, every, "infonce", decay / 2, batch, steps)
-    control = trained(found, gaussian(found.measured.moments), "infonce", decay / 2, batch, steps)
+    exact = {loss: trained(found, every, loss, decay, options) for loss in ("spectral", "vcreg", "barlow")}
+    infonce = trained(found, every, "infonce", decay / 2, options)
+    control = trained(found, gaussian(found.measured.moments, options.seed), "infonce", decay / 2, options)
     check(exact)
     check_infonce(infonce, control)
     figure = plt.figure(figsize=(7.2, 8.4 if cifar else 5.4))
@@ -94,7 +132,7 @@ def draw(quick: bool, cifar: str | None = None) -> Result:
     left, right = upper.subplots(1, 2, width_ratios=(1.3, 1))
     draw_spectra(left, exact, infonce, control)
     draw_times(right, {**exact, "infonce": infonce}, "(b) when a direction is learnt")
-    on_cifar, needs = cifar_row(below[0], cifar, quick) if cifar else ({}, NEEDS_CIFAR)
+    on_cifar, needs = cifar_row(below[0], options) if cifar else ({}, NEEDS_CIFAR)
     lost = draw_images(lower, found, exact["spectral"])
     alive, keeps = exact["spectral"].alive[0], infonce.alive
     worst = {loss: one.relative for loss, one in [*exact.items(), ("infonce", infonce), ("gaussian", control)]}
@@ -103,12 +141,12 @@ def draw(quick: bool, cifar: str | None = None) -> Result:
         figure,
         rows({**exact, "infonce": infonce, "infonce, Gaussian control": control, **on_cifar}),
         f"""A linear encoder on {len(every.first)} handwritten digits (scikit-learn's, {SIDE} x {SIDE} pixels; {count} principal directions, {found.share:.0%} of
-the variance) under random crops of 50 to 100 % of the area and noise of 0.1, two views drawn alike, weight decay {decay} (InfoNCE, whose
+the variance) under random crops of 50 to 100 % of the area and noise of {options.noise:g}, two views drawn alike, weight decay {decay} (InfoNCE, whose
 modes grow half as fast, {decay / 2:g}), in a gap of the spectrum, so that no direction is next to its threshold. The
-prediction sees two covariances of the views and nothing else. SGD: {steps} steps, learning rate {LR}
-(InfoNCE {2 * LR}), batches of 1024 of the measured pairs (InfoNCE {batch}), start of seed {SEED}.
+prediction sees two covariances of the views and nothing else. SGD: {steps} steps, learning rate {options.lr:g}
+(InfoNCE {2 * options.lr:g}), batches of 1024 of the measured pairs (InfoNCE {batch}), start of seed {options.seed}.
 (a) Singular values of the embedding (standard deviations, by rank): rest points in closed form (lines) and SGD
-(symbols). {alive} of {count} directions live under spectral, VCReg and Barlow Twins, in theory and in training. These losses see second moments only, and
+(symbols). [[{alive} of {count} directions live under spectral, VCReg and Barlow Twins, in theory and in training.]] These losses see second moments only, and
 their limits hold for any distribution: SGD's covariance of the embedding, directions included, is within {exact["spectral"].distance:.1%}, {exact["vcreg"].distance:.1%} and {exact["barlow"].distance:.1%} of the
 prediction. Surviving singular values differ by {numbers["spectral"]}, {numbers["vcreg"]} and {numbers["barlow"]} in the median.
 InfoNCE's limit is for Gaussian views: on pixels its singular values differ by {numbers["infonce"]}, covariances by {infonce.distance:.1%},
@@ -116,21 +154,24 @@ and {keeps[1]} of {keeps[0]} directions live. On Gaussian pairs with the same mo
 {numbers["gaussian"]}, covariances by {control.distance:.1%}, from the finite batch.
 (b) Step at which a direction has half of its variance at rest, predicted and found. Rank correlation {exact["spectral"].order:.2f}, {exact["vcreg"].order:.2f} and {exact["barlow"].order:.2f}; InfoNCE {infonce.order:.2f}.
 (c) Patterns that the embedding keeps, by the closed form of the spectral loss and by SGD, largest first, with their singular
-value; and those that it loses, by the variance of the views, of which they hold {lost:.0%}.{needs}
-Asserted: equal numbers of living directions, and all others below {EMPTY:g}; covariances within {DISTANCE:.0%} and each surviving singular value
+value; and those that it loses, by the variance of the views, of which they hold {lost:.0%}.{needs}""",
+        f"""equal numbers of living directions, and all others below {EMPTY:g}; covariances within {DISTANCE:.0%} and each surviving singular value
 within {LARGEST:.0%} of the largest (spectral, VCReg, Barlow Twins); rank correlation of times above {ORDER}; InfoNCE's covariance is further off
 on pixels than on Gaussian pairs, and it keeps no direction more than predicted.""",
     )
 
 
-def cifar_row(part: plt.Figure, folder: str, quick: bool) -> tuple[dict[str, Trained], str]:
+def cifar_row(part: plt.Figure, options: Options) -> tuple[dict[str, Trained], str]:
     """Draw spectra and learning times on CIFAR-10 at low resolution; return what was trained, and the caption's part."""
-    images = some_images(open_data(folder, lambda _text: None).train, 1000 if quick else 3000, SEED)
-    pairs = ViewPairs(images, Pipeline(VIEW, VIEW, "crops and noise"), size=SIDE, seed=SEED)
-    found = find_directions(measure_pairs(pairs, "two-sided", len(pairs), SEED), 32, alike=True)
+    images = some_images(open_data(str(options.cifar), lambda _text: None).train, options.cifar_images, options.seed)
+    pairs = ViewPairs(images, options.pipeline, size=SIDE, seed=options.seed)
+    found = find_directions(measure_pairs(pairs, "two-sided", len(pairs), options.seed), 32, alike=True)
     moments, every = found.measured.moments, projected_pairs(pairs, found)
     decay, lr = decay_in_gap(moments, 5), 0.1 / (4 * float(torch.linalg.eigvalsh(moments.shared)[-1]))
-    exact = {loss: trained(found, every, loss, decay, 1024, 3000, lr=lr) for loss in ("spectral", "vcreg", "barlow")}
+    exact = {
+        loss: trained(found, every, loss, decay, replace(options, lr=lr, steps=3000))
+        for loss in ("spectral", "vcreg", "barlow")
+    }
     check(exact)
     left, right = part.subplots(1, 2, width_ratios=(1.3, 1))
     draw_values(left, exact)
@@ -152,13 +193,11 @@ def decay_in_gap(moments: PairMoments, fewest: int) -> float:
     return round(4 * float((shared[place] * shared[place + 1]).sqrt()), 2)
 
 
-def trained(
-    found: Directions, every: Measured, loss: str, decay: float, batch: int, steps: int, *, lr: float | None = None
-) -> Trained:
+def trained(found: Directions, every: Measured, loss: str, decay: float, options: Options) -> Trained:
     """Train an encoder on pairs, and compare its embedding with the rest point of the measured moments."""
-    lr = lr or (LR if loss != "infonce" else 2 * LR)
-    encoder = LinearEncoder(weight_decay=decay, lr=lr, steps=steps)
-    expected, one = train_linear_encoder(found, every, loss, encoder, batch_size=batch, seed=SEED, alike=True)
+    lr, batch = (2 * options.lr, options.batch_size) if loss == "infonce" else (options.lr, 1024)
+    encoder = LinearEncoder(weight_decay=decay, lr=lr, steps=options.steps)
+    expected, one = train_linear_encoder(found, every, loss, encoder, batch_size=batch, seed=options.seed, alike=True)
     moments = found.measured.moments
     root = moments.seen_root
     ends = rest_modes(moments, loss, weight_decay=decay).gram, one.product.T @ one.product
@@ -168,9 +207,9 @@ def trained(
     return Trained(NAMES[loss], at_rest, at_end, expected.learning_steps[kept], one.learning_steps[kept])
 
 
-def gaussian(moments: PairMoments) -> Measured:
+def gaussian(moments: PairMoments, seed: int) -> Measured:
     """Gaussian pairs with the moments of the pixels."""
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(seed)
     pairs = next(iter(moments.gaussian_task().stream(GAUSSIAN, generator, ())))
     return Measured(moments, pairs.anchor, pairs.positive)
 
@@ -197,8 +236,8 @@ def draw_values(ax: plt.Axes, every: dict[str, Trained]) -> Tensor:
     """Draw singular values by rank; return the ranks."""
     shown = min(min(len(one.expected) for one in every.values()), 20)
     rank = torch.arange(1, shown + 1)
-    for number, (loss, one) in enumerate(every.items()):
-        color, (predicted, found) = f"C{number}", (values[:shown] for values in one.values)
+    for k, (loss, one) in enumerate(every.items()):
+        color, (predicted, found) = PALETTE[k], (values[:shown] for values in one.values)
         if loss != "vcreg":  # which rests on the line of the spectral loss
             ax.plot(rank, predicted, color=color, zorder=1)
         ax.plot(rank, found, MARKERS[loss], color=color, label=one.label, **EDGE)
@@ -211,7 +250,7 @@ def draw_spectra(ax: plt.Axes, exact: dict[str, Trained], infonce: Trained, cont
     """Draw singular values by rank, and those on Gaussian pairs."""
     rank = draw_values(ax, {**exact, "infonce": infonce})
     shown = len(rank)
-    style = {"marker": "o", "mfc": "none", "markersize": 7, "linestyle": "none", "color": "C3"}
+    style = {"marker": "o", "mfc": "none", "markersize": 7, "linestyle": "none", "color": PALETTE[3]}
     ax.plot(
         rank, control.values[1][:shown], label="InfoNCE, Gaussian pairs\nof the same moments", clip_on=False, **style
     )
@@ -221,11 +260,11 @@ def draw_spectra(ax: plt.Axes, exact: dict[str, Trained], infonce: Trained, cont
 
 def draw_times(ax: plt.Axes, every: dict[str, Trained], title: str) -> None:
     """Draw learning steps found over those predicted."""
-    ends = [torch.cat([one.steps, one.steps_found]) for one in every.values()]
-    low, high = float(min(e.min() for e in ends)) / 1.3, float(max(e.max() for e in ends)) * 1.3
-    ax.plot([low, high], [low, high], color="0.6", linewidth=0.8)
-    for number, (loss, one) in enumerate(every.items()):
-        ax.plot(one.steps, one.steps_found, MARKERS[loss], color=f"C{number}", label=one.label, **EDGE)
+    ends = torch.cat([torch.cat([one.steps, one.steps_found]) for one in every.values()]).tolist() or [1.0, 10.0]
+    low, high = min(ends) / 1.3, max(ends) * 1.3
+    ax.plot([low, high], [low, high], color=FAINT, linewidth=0.8, label="equal")
+    for k, (loss, one) in enumerate(every.items()):
+        ax.plot(one.steps, one.steps_found, MARKERS[loss], color=PALETTE[k], label=one.label, **EDGE)
     ax.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
     ax.set(xlabel="predicted step", ylabel="step in training")
     ax.set_title(title)
@@ -268,4 +307,4 @@ def rows(trained_ones: dict[str, Trained]) -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
-    main("beyond_pixels", draw, takes_cifar=True)
+    draw.main()

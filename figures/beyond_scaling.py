@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from figure import Result, claim, main, plt
+from figure import Result, Whole, claim, drawn_with, like, number, plt, record
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from dyncollapse import GaussianTask, Objective, Trajectory, gaussian_init, population_flow, sample_flow, stack_pairs
+from dyncollapse.plotting import PALETTE
 
-SEED, REPEATS = 0, 5
+FIRST = {"batch size": 16, "dimension": 8, "depth": 1, "runs": 1}  # smallest sizes
 BASE = {"batch size": 128, "dimension": 16, "depth": 1, "runs": 8}
 # Largest exponents of time and memory allowed for each size. The matrix products take N^2 d + N d^2 + depth d^3 in time
 # and N^2 + N d + depth d^2 in memory, both times the runs.
@@ -29,21 +30,47 @@ FLOWS = {"population, CVODE": "CVODE", "population, LSODA": "LSODA", "sample, DO
 LSODA_WEIGHTS = 600
 
 
-def draw(quick: bool) -> Result:
+@record
+class Options:
+    """Parameters of the measurement; sizes double up to the largest."""
+
+    batch_size: Whole = number(2048, "Largest batch size N.", low=64, high=2**14, unit="pairs")
+    dim: Whole = number(512, "Largest dimension of a step.", low=32, high=1024, unit="dimensions")
+    depth: Whole = number(64, "Largest number of layers of a step.", low=4, high=256, unit="layers")
+    runs: Whole = number(512, "Largest number of runs at once.", low=4, high=4096, unit="runs")
+    flow_dim: Whole = number(64, "Largest dimension of a flow.", low=16, high=128, unit="dimensions")
+    flow_depth: Whole = number(5, "Largest number of layers of a flow.", low=3, high=8, unit="layers")
+    repeats: Whole = number(5, "Times of each step, of which the best counts.", low=1, high=100)
+    seed: Whole = like("seed", 0)
+
+    def sizes(self, name: str) -> list[int]:
+        """Sizes of a step from the smallest, each twice the one before."""
+        last = {"batch size": self.batch_size, "dimension": self.dim, "depth": self.depth, "runs": self.runs}[name]
+        return [FIRST[name] * 2**e for e in range((last // FIRST[name]).bit_length())]
+
+    @property
+    def flow_sizes(self) -> dict[str, list[int]]:
+        """Sizes of flows."""
+        return {
+            "dimension": [2**e for e in range(2, self.flow_dim.bit_length())],
+            "depth": list(range(1, self.flow_depth + 1)),
+        }
+
+
+@drawn_with(Options, batch_size=512, dim=256, depth=32, runs=128, flow_dim=16, flow_depth=3)
+def draw(options: Options) -> Result:
     """Draw time, arithmetic and peak memory of one step against each size, and the time of flows."""
-    last = {"batch size": 9, "dimension": 8, "depth": 5, "runs": 7} if quick else {"batch size": 11, "dimension": 9, "depth": 6, "runs": 9}  # fmt: skip
-    first = {"batch size": 4, "dimension": 3, "depth": 0, "runs": 0}
     figure = plt.figure(figsize=(7.2, 5.9))
     steps, below = figure.subfigures(2, 1, height_ratios=(3.8, 2.1))
     axes = steps.subplots(2, 4, sharey="row")
     rows, exponents = [], []
     for column, name in enumerate(BASE):
-        sizes = [2**e for e in range(first[name], last[name] + 1)]
+        sizes = options.sizes(name)
         measured = []
         for size in sizes:
-            step = step_of(BASE | {name: size})
+            step = step_of(BASE | {name: size}, options.seed)
             flops = arithmetic(step)
-            measured.append((seconds(step), flops, peak_memory(step)))
+            measured.append((seconds(step, options.repeats), flops, peak_memory(step)))
             rows.append(
                 {"against": name, "size": size} | dict(zip(("seconds", "flops", "bytes"), measured[-1], strict=True))
             )
@@ -58,61 +85,63 @@ def draw(quick: bool) -> Result:
         )
         exponents.append(f"{name} {time_slope:.2f} / {flop_slope:.2f} / {memory_slope:.2f}")
         upper, lower = axes[:, column]
-        upper.loglog(sizes, 1e3 * spent, "o-", label=f"time: {time_slope:.2f}")
-        upper.loglog(sizes, 1e3 * spent[-1] * flops / flops[-1], "k--", label=f"arithmetic: {flop_slope:.2f}")
-        lower.loglog(sizes, held / 2**20, "o-", color="C1", label=f"memory: {memory_slope:.2f}")
+        upper.loglog(sizes, 1e3 * spent, "o-", color=PALETTE[0], label=f"time: {time_slope:.2f}")
+        upper.loglog(
+            sizes, 1e3 * spent[-1] * flops / flops[-1], "--", color=PALETTE[6], label=f"arithmetic: {flop_slope:.2f}"
+        )
+        lower.loglog(sizes, held / 2**20, "o-", color=PALETTE[1], label=f"memory: {memory_slope:.2f}")
         lower.set_xlabel(LABELS[name])
         for ax in (upper, lower):
             ax.legend(loc="upper left", handlelength=1.4)
-    flow_rows, flow_exponents = draw_flows(below.subplots(1, 2, sharey=True), quick)
+    flows = below.subplots(1, 2, sharey=True)
+    flow_rows, flow_exponents = draw_flows(flows, options)
     axes[0, 0].set_ylabel("one step (ms)")
     axes[1, 0].set_ylabel("peak beside parameters (MiB)")
     for ax in axes[:, 0]:
         low, high = ax.get_ylim()
         ax.set_ylim(low, 8 * high)  # room for the legends
+    for letter, ax in zip("abcdefghij", [*axes.flat, *flows], strict=True):
+        ax.set_title(f"({letter})", loc="left")
     base = ", ".join(f"{name} {size}" for name, size in BASE.items())
     return Result(
         figure,
         rows + flow_rows,
-        f"""Above: one SGD step under Eq. 2 (draw a fresh batch, differentiate in closed form) on one core in float32, seed {SEED}: best of
-{REPEATS} times; the arithmetic of its matrix products, scaled to the time of the largest size; and the peak memory of all that PyTorch
+        f"""(a) to (h): one SGD step under Eq. 2 (draw a fresh batch, differentiate in closed form) on one core in float32, seed {options.seed}: best of
+{options.repeats} times; the arithmetic of its matrix products, scaled to the time of the largest size; and the peak memory of all that PyTorch
 holds beside parameters. One size varies, the others are {base}. Exponents are fitted to
 the upper half of the sizes; time / arithmetic / memory: {"; ".join(exponents)}.
-Small steps take the time of their calls, whose number grows only with depth. Runs that do not fit into a cache together are taken a few
-at a time, so that memory levels off. Times are measured where the figure is drawn, and not asserted. Asserted: the exponents of arithmetic and memory are at most those of
-N^2 d + N d^2 + depth d^3 and N^2 + N d + depth d^2, times the runs.
-Below: seconds of one core for one flow to t = {FLOW_TIME:g} in float64 at rtol 1e-8, once each: population flows by CVODE and by LSODA with its
+[[Small steps take the time of their calls, whose number grows only with depth. Runs that do not fit into a cache together are taken a few
+at a time, so that memory levels off.]] Times are measured where the figure is drawn, and not asserted.
+(i), (j): seconds of one core for one flow to t = {FLOW_TIME:g} in float64 at rtol 1e-8, once each: population flows by CVODE and by LSODA with its
 exact dense Jacobian, up to {LSODA_WEIGHTS} weights, and the sample flow on {FLOW_BATCHES} batches of {FLOW_SAMPLES}; one size varies, the other is dimension {FLOW_BASE["dimension"]} or
-{FLOW_BASE["depth"]} layers. Exponents over the upper half of the sizes: {flow_exponents}. Asserted: CVODE and LSODA end at the same singular values,
-and what CVODE computes most often, velocities and products with the Jacobian, grows in number with an exponent below 1 in d. Processor: {processor()}.""",
+{FLOW_BASE["depth"]} layers. Exponents over the upper half of the sizes: {flow_exponents}.
+Processor: {processor()}.""",
+        "the exponents of arithmetic and memory are at most those of N^2 d + N d^2 + depth d^3 and N^2 + N d + depth d^2, times the runs; CVODE and LSODA end at the same singular values, "
+        "and what CVODE computes most often, velocities and products with the Jacobian, grows in number with an exponent below 1 in d.",
     )
 
 
-def draw_flows(axes: np.ndarray, quick: bool) -> tuple[list[dict[str, object]], str]:
+def draw_flows(axes: np.ndarray, options: Options) -> tuple[list[dict[str, object]], str]:
     """Draw the seconds of flows against dimension and depth; return rows and the fitted exponents."""
-    sizes = {
-        "dimension": [4, 8, 16] if quick else [4, 8, 16, 32, 64],
-        "depth": [1, 2, 3] if quick else [1, 2, 3, 4, 5],
-    }
     rows: list[dict[str, object]] = []
     exponents = []
-    for ax, (name, values) in zip(axes, sizes.items(), strict=True):
+    for ax, (name, values) in zip(axes, options.flow_sizes.items(), strict=True):
         ends: dict[tuple[str, int], torch.Tensor] = {}
-        for label, method in FLOWS.items():
+        for color, (label, method) in zip(PALETTE[2:], FLOWS.items(), strict=False):
             taken, spent, calls = [], [], []
             for size in values:
                 shape = FLOW_BASE | {name: size}
                 if method == "LSODA" and shape["depth"] * shape["dimension"] ** 2 > LSODA_WEIGHTS:
                     continue
                 started = time.process_time()
-                path = flow(shape["dimension"], shape["depth"], method)
+                path = flow(shape["dimension"], shape["depth"], method, options.seed)
                 taken.append(size)
                 spent.append(time.process_time() - started)
                 calls.append(path.meta["evaluations"] + path.meta.get("jacobian_products", 0))
                 ends[method, size] = path.singular_values[-1]
                 rows.append({"against": f"{name}, flow {label}", "size": size, "seconds": spent[-1]})
             slope = exponent(taken, np.array(spent))
-            ax.loglog(taken, spent, "o-", label=f"{label}: {slope:.2f}")
+            ax.loglog(taken, spent, "o-", color=color, label=f"{label}: {slope:.2f}")
             exponents.append(f"{label}, in {name} {slope:.2f}")
             if (method, name) == ("CVODE", "dimension"):
                 growth = exponent(taken, np.array(calls, dtype=float))
@@ -132,9 +161,9 @@ def draw_flows(axes: np.ndarray, quick: bool) -> tuple[list[dict[str, object]], 
     return rows, "; ".join(exponents)
 
 
-def flow(dim: int, depth: int, method: str) -> Trajectory:
+def flow(dim: int, depth: int, method: str, seed: int) -> Trajectory:
     """One flow from a start that does not depend on the method."""
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(seed)
     weights, task = (
         gaussian_init([dim] * (depth + 1), generator, scale=1 / dim**0.5),
         GaussianTask.block(dim, dim // 2, 1.5),
@@ -154,20 +183,20 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def step_of(sizes: dict[str, int]) -> Callable[[], object]:
+def step_of(sizes: dict[str, int], seed: int) -> Callable[[], object]:
     """A function that draws a batch and differentiates the loss on it."""
     dim, runs = sizes["dimension"], (sizes["runs"],)
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(seed)
     weights = tuple(w.float() for w in gaussian_init([dim] * (sizes["depth"] + 1), generator, runs))
     task, objective = GaussianTask.block(dim, dim // 2, 1.5, dtype=torch.float32), Objective()
     return lambda: objective.gradient(weights, task.sample(sizes["batch size"], generator, runs))
 
 
-def seconds(step: Callable[[], object]) -> float:
+def seconds(step: Callable[[], object], repeats: int) -> float:
     """Best time of a step."""
     step()
     times = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         started = time.perf_counter()
         step()
         times.append(time.perf_counter() - started)
@@ -217,4 +246,4 @@ def exponent(sizes: list[int], values: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    main("beyond_scaling", draw)
+    draw.main()

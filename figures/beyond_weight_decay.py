@@ -1,44 +1,72 @@
 """Beyond the paper: weight decay kills two layers with hysteresis, and one layer at a threshold without noise in it."""
 
 import torch
-from figure import Result, claim, main, plt
+from figure import Number, Result, Whole, claim, drawn_with, like, number, plt, record
 from matplotlib.lines import Line2D
 
 from dyncollapse import GaussianTask, ModeForces, Trajectory, mode_forces, population_flow, population_valid, train
+from dyncollapse.plotting import LEVEL, PALETTE
 
-SEED, DATA_VAR, NOISE, END, BATCH = 0, 0.5, 0.25, 1000.0, 64
+DATA_VAR, NOISE, END, BATCH = 0.5, 0.25, 1000.0, 64
+MARK = {"linestyle": "none", "color": LEVEL}
 LARGE, SMALL = 1.5, 0.25  # starts of the product of two layers
 NOISES, BATCH_ONE = (0.125, 0.5, 2.0), 256  # panel (b)
 # A mode whose p is below DEAD has died. SGD is compared with the closed form but for MARGIN around a threshold.
 DEAD, MARGIN, FLOW, SGD = 0.03, 0.08, 1e-4, 0.06
 
 
-def draw(quick: bool) -> Result:
+@record
+class Options:
+    """Parameters of the comparison."""
+
+    step: Number = number(
+        0.1, "Distance of weight decays in (a), over the critical one; twice it in (b).", low=0.02, high=0.5
+    )
+    points: Whole = number(6, "Number of noises in panel (c) at which flows are run.", low=2, high=40)
+    coarse: Whole = number(1, "Factor by which SGD's steps are larger and fewer.", low=1, high=4)
+    runs: Whole = like("runs", 6, low=2)
+    seed: Whole = like("seed", 0)
+
+
+@drawn_with(Options, step=0.2, points=3, coarse=2, runs=2)
+def draw(options: Options) -> Result:
     """Draw p* against weight decay: two layers from two starts, one layer at three noises, and where each depth dies."""
-    runs, speed, step = (2, 2, 0.2) if quick else (6, 1, 0.1)
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(7.2, 2.9), width_ratios=(1.2, 1, 1))
+    runs, step = options.runs, options.step
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(7.6, 3.7), width_ratios=(1.2, 1, 1))
     rows: list[dict[str, object]] = []
     forces = mode_forces(two_sided((NOISE,)))
     critical = float(forces.critical_weight_decay(depth=2)[0])
     turn = draw_branches(left, forces, critical)
-    worst = draw_starts(left, forces, critical, [(k + 0.5) * step for k in range(round(1.3 / step))], runs, speed, rows)
+    shares = [(k + 0.5) * step for k in range(round(1.3 / step))]
+    worst = draw_starts(left, forces, critical, shares, options, rows)
     finish_hysteresis(left, critical, turn)
-    errors = draw_one_layer(middle, [k * 2 * step for k in range(round(0.6 / step) + 1)], runs, speed, rows)
-    draw_critical(right, 3 if quick else 6, rows)
+    errors = draw_one_layer(middle, [k * 2 * step for k in range(round(0.6 / step) + 1)], options, rows)
+    draw_critical(right, options.points, rows)
+    looks = [
+        {"color": LEVEL, "label": "(a) stable"},
+        {"color": LEVEL, "linestyle": "--", "label": "(a) unstable"},
+        {"color": LEVEL, "linestyle": ":", "linewidth": 1, "label": "(a), (b) threshold"},
+        {**MARK, "marker": "o", "mfc": "none", "label": "(a), (b) hollow: flow"},
+        {**MARK, "marker": "o", "label": "(a), (b) filled: SGD"},
+        {**MARK, "marker": "^", "label": "(c) lives at 0.98"},
+        {**MARK, "marker": "v", "label": "(c) dies at 1.02"},
+        {"color": PALETTE[1], "alpha": 0.1, "linewidth": 6, "label": "(a) falls to 0"},
+    ]
+    figure.legend(handles=[Line2D([], [], **look) for look in looks], loc="outside lower center", ncols=4)
     return Result(
         figure,
         rows,
         f"""Rest values of the singular value p of a mode under InfoNCE (Eq. 2), two-sided views, data variance s = {DATA_VAR}, weight decay w on
 every layer. (a) Two balanced layers, noise variance a = {NOISE}. Lines: p x(p) = w, x the force of the population, stable (solid), unstable
 (dashed). Symbols: starts at p = {LARGE} and {SMALL}; population flow at t = {END:g} (hollow), SGD (filled) on fresh batches of {BATCH}, mean of
-{runs} runs of seed {SEED}. Up to w_c = {critical:.4f} (w_c = {critical / (2 * DATA_VAR):.3f} x 2s, p = {turn:.3f}) a large start lives and one below the dashed branch dies;
-from w_c on all die. Zero is stable at every w > 0: a mode that SGD has killed stays dead when the flow goes on with a lower w,
-step by step down to {step / 2 * critical:.3f} (crosses). Beside the dashed branch SGD's noise decides, so that some runs live and others die.
+{runs} runs of seed {options.seed}. Up to w_c = {critical:.4f} (w_c = {critical / (2 * DATA_VAR):.3f} x 2s, p = {turn:.3f}) a large start lives and one below the dashed branch dies;
+from w_c on all die. Zero is stable at every w > 0: [[a mode that SGD has killed stays dead when the flow goes on with a lower w,
+step by step down to {step / 2 * critical:.3f} (crosses).]] [[Beside the dashed branch SGD's noise decides, so that some runs live and others die.]]
 (b) One layer, noise variances a = {", ".join(map(str, NOISES))}. Each mode rests where A_e + w I takes the place of A_e and dies at w = 2 s whatever the noise,
 which alone kills none. SGD on batches of {BATCH_ONE}. (c) The weight decay from which on zero is the only rest point, for one to three
 layers, against the noise; triangles: the flow from above lives at 0.98 and dies at 1.02 times that weight decay.
-Flows are within {max(worst[0], errors[0]):.1e} of the lines, SGD within {max(worst[1], errors[1]):.3f}.
-Asserted: flows within {FLOW:g} and SGD within {SGD} of the closed form, live and dead modes alike, further than {MARGIN} from a threshold
+Flows are within {max(worst[0], errors[0]):.1e} of the lines, SGD within {max(worst[1], errors[1]):.3f}.""",
+        f"""flows within {FLOW:g} and SGD within {SGD} of the closed form, live and dead modes alike, further than {MARGIN} from a threshold
 (in a: also a start from the dashed branch); the crosses below {FLOW:g}; batches large enough for the population limit; in (c) lives and deaths as stated.""",
     )
 
@@ -64,12 +92,12 @@ def draw_branches(ax: plt.Axes, forces: ModeForces, critical: float) -> float:
     p = torch.linspace(0, 2, 2001, dtype=torch.float64)
     decay = lift(forces, p)
     peak = int(decay.argmax())
-    ax.plot(decay[:peak], p[:peak], "--", color="0.3", linewidth=1.2)
+    ax.plot(decay[:peak], p[:peak], "--", color=LEVEL, linewidth=1.2)
     stable = decay[peak:] >= 0
-    ax.plot(decay[peak:][stable], p[peak:][stable], color="0.3")
-    ax.plot([0, 1], [0, 0], color="0.3", zorder=1)
-    ax.fill_betweenx(p[: peak + 1], decay[: peak + 1], 1, color="C1", alpha=0.1, linewidth=0)
-    ax.fill_betweenx(p[peak:], decay[peak:].clamp_min(critical), 1, color="C1", alpha=0.1, linewidth=0)
+    ax.plot(decay[peak:][stable], p[peak:][stable], color=LEVEL)
+    ax.plot([0, 1], [0, 0], color=LEVEL, zorder=1)
+    ax.fill_betweenx(p[: peak + 1], decay[: peak + 1], 1, color=PALETTE[1], alpha=0.1, linewidth=0)
+    ax.fill_betweenx(p[peak:], decay[peak:].clamp_min(critical), 1, color=PALETTE[1], alpha=0.1, linewidth=0)
     return float(p[peak])
 
 
@@ -78,12 +106,11 @@ def draw_starts(
     forces: ModeForces,
     critical: float,
     shares: list[float],
-    runs: int,
-    speed: int,
+    options: Options,
     rows: list[dict[str, object]],
 ) -> tuple[float, float]:
     """Draw the ends of flow and SGD from both starts; return their largest distances from the closed form."""
-    task, worst = two_sided((NOISE,)), (0.0, 0.0)
+    task, worst, runs, speed = two_sided((NOISE,)), (0.0, 0.0), options.runs, options.coarse
     starts = torch.tensor([LARGE, SMALL], dtype=torch.float64)
     weights = tuple(starts.sqrt().view(2, 1, 1, 1).expand(2, runs, 1, 1).clone() for _ in range(2))
     lower = lift(forces, starts[1:])[0]  # weight decay at which the unstable branch passes the small start
@@ -92,16 +119,16 @@ def draw_starts(
         rest = float((forces.rest_variance(decay, depth=2) / forces.view_var).sqrt()[0])
         predicted = torch.tensor([rest, rest if decay < lower else 0.0]).double()
         flow = sizes(population_flow(tuple(w[:, 0] for w in weights), task, END, weight_decay=decay))[:, 0]
-        stream = task.stream(BATCH, torch.Generator().manual_seed(SEED), (2, runs))
+        stream = task.stream(BATCH, torch.Generator().manual_seed(options.seed), (2, runs))
         path = train(weights, stream, lr=0.1 * speed, steps=800 // speed, weight_decay=decay, records=2)
         claim(
             bool(population_valid(path.product[-1], task, BATCH).all()), f"{BATCH} pairs are enough at w = {decay:.3f}"
         )
         sgd = sizes(path)[..., 0].mean(1)
         error = sizes(path)[..., 0].std(1) / runs**0.5
-        for k, (color, marker) in enumerate((("C0", "v"), ("C1", "^"))):
+        for k, (color, marker) in enumerate(((PALETTE[0], "v"), (PALETTE[1], "^"))):
             ax.plot(decay, flow[k], marker, color=color, markersize=7, markerfacecolor="none", markeredgewidth=0.8)
-            ax.errorbar(decay, sgd[k], error[k], color=color, marker=marker, markersize=3)
+            ax.errorbar(decay, sgd[k], error[k], color=color, marker=marker, markersize=3, linestyle="none")
             rows.append(row("two layers", 2, NOISE, decay, float(starts[k]), predicted[k], flow[k], sgd[k], error[k]))
             near = abs(share - 1) < MARGIN or (k == 1 and abs(decay / float(lower) - 1) < MARGIN)
             worst = worst if near else compare(worst, rows[-1])
@@ -118,18 +145,18 @@ def draw_return(
         path = population_flow(layers, two_sided((NOISE,)), END, weight_decay=decay)
         layers, p = tuple(w[-1] for w in path.weights), float(sizes(path)[0])
         claim(p < FLOW, f"a dead mode stays dead when w is lowered to {decay:.3f}, where p is {p:.3g}")
-        ax.plot(decay, p, "x", color="k", markersize=4, markeredgewidth=1)
+        ax.plot(decay, p, "x", color=PALETTE[6], markersize=4, markeredgewidth=1)
         rows.append(row("two layers, w lowered", 2, NOISE, decay, 0.0, 0.0, p, None, None))
 
 
 def draw_one_layer(
-    ax: plt.Axes, decays: list[float], runs: int, speed: int, rows: list[dict[str, object]]
+    ax: plt.Axes, decays: list[float], options: Options, rows: list[dict[str, object]]
 ) -> tuple[float, float]:
     """Draw one layer at several noises against w / 2s; return the largest distances from the closed form."""
-    task, worst = two_sided(NOISES), (0.0, 0.0)
+    task, worst, runs, speed = two_sided(NOISES), (0.0, 0.0), options.runs, options.coarse
     forces, start = mode_forces(task), torch.eye(len(NOISES)).double()
     order = task.aug_cov.diagonal().tolist()
-    colors = ("C0", "C2", "C3")
+    colors = (PALETTE[0], PALETTE[2], PALETTE[3])
     fine = torch.linspace(0, 1.2, 241, dtype=torch.float64)
     rests = torch.stack([forces.rest_variance(float(w) * 2 * DATA_VAR) / forces.view_var for w in fine]).sqrt()
     places = [int((forces.view_var - DATA_VAR - a).abs().argmin()) for a in order]
@@ -139,7 +166,7 @@ def draw_one_layer(
         decay = share * 2 * DATA_VAR
         rest = (forces.rest_variance(decay) / forces.view_var).sqrt()
         flow = sizes(population_flow((start,), task, END, weight_decay=decay))
-        stream = task.stream(BATCH_ONE, torch.Generator().manual_seed(SEED), (runs,))
+        stream = task.stream(BATCH_ONE, torch.Generator().manual_seed(options.seed), (runs,))
         path = train(
             (start.expand(runs, -1, -1),), stream, lr=0.1 * speed, steps=600 // speed, weight_decay=decay, records=2
         )
@@ -148,11 +175,11 @@ def draw_one_layer(
         sgd, error = sizes(path).mean(0), sizes(path).std(0) / runs**0.5
         for k, (place, color) in enumerate(zip(places, colors, strict=True)):
             ax.plot(share, flow[k], "o", color=color, markersize=6.5, markerfacecolor="none", markeredgewidth=0.8)
-            ax.errorbar(share, sgd[k], error[k], color=color, marker="o", markersize=3)
+            ax.errorbar(share, sgd[k], error[k], color=color, marker="o", markersize=3, linestyle="none")
             rows.append(row("one layer", 1, NOISES[k], decay, 1.0, rest[place], flow[k], sgd[k], error[k]))
             worst = compare(worst, rows[-1]) if abs(share - 1) > MARGIN else worst
-    ax.axvline(1, ymax=0.68, color="0.5", linestyle=":", linewidth=1)
-    ax.text(1.02, 0.55, "$w = 2s$", fontsize=8, color="0.3")
+    ax.axvline(1, ymax=0.68, color=LEVEL, linestyle=":", linewidth=1)
+    ax.text(1.02, 0.55, "$w = 2s$", fontsize=8, color=LEVEL)
     ax.set(xlabel="weight decay $w / 2s$", ylabel="$p^*$", ylim=(-0.05, None), title="(b) one layer, any noise")
     ax.legend(loc="upper right", handlelength=1, borderaxespad=0)
     return worst
@@ -163,7 +190,7 @@ def draw_critical(ax: plt.Axes, points: int, rows: list[dict[str, object]]) -> N
     fine, marked = (torch.logspace(-2, 2, count, dtype=torch.float64) * DATA_VAR for count in (81, points))
     for depth in (1, 2, 3):
         lines = [float(mode_forces(two_sided((float(a),))).critical_weight_decay(depth)[0]) for a in fine]
-        unit, color = 2 * DATA_VAR, f"C{(0, 1, 2)[depth - 1]}"
+        unit, color = 2 * DATA_VAR, PALETTE[depth - 1]
         ax.plot(fine / DATA_VAR, torch.tensor(lines) / unit, color=color, label=f"{depth}")
         for a in marked.tolist():
             task = two_sided((a,))
@@ -188,17 +215,17 @@ def draw_critical(ax: plt.Axes, points: int, rows: list[dict[str, object]]) -> N
 
 def finish_hysteresis(ax: plt.Axes, critical: float, turn: float) -> None:
     """Label the axes, the turning point and what happens there."""
-    ax.axvline(critical, ymax=0.68, color="0.5", linestyle=":", linewidth=1)
-    grey = {"color": "0.3", "fontsize": 8}
+    ax.axvline(critical, ymax=0.68, color=LEVEL, linestyle=":", linewidth=1)
+    grey = {"color": LEVEL, "fontsize": 8}
     for end, start in (((1.05, 0.12), (1.05, turn)), ((0.48, 0.07), (0.92, 0.07))):
         ends = [(x * critical, y) for x, y in (end, start)]
-        ax.annotate("", *ends, arrowprops={"arrowstyle": "->", "color": "0.3", "shrinkA": 0, "shrinkB": 0})
+        ax.annotate("", *ends, arrowprops={"arrowstyle": "->", "color": LEVEL, "shrinkA": 0, "shrinkB": 0})
     ax.text(critical * 1.09, turn * 0.6, "collapse", rotation=90, va="center", **grey)
     ax.text(critical * 1.03, 1.08, "$w_c$")
     handles = [
-        Line2D([], [], color="C0", marker="v", linestyle="none", label=f"from p = {LARGE}"),
-        Line2D([], [], color="C1", marker="^", linestyle="none", label=f"from p = {SMALL}"),
-        Line2D([], [], color="k", marker="x", linestyle="none", markersize=4, label="$w$ lowered again"),
+        Line2D([], [], color=PALETTE[0], marker="v", linestyle="none", label=f"from p = {LARGE}"),
+        Line2D([], [], color=PALETTE[1], marker="^", linestyle="none", label=f"from p = {SMALL}"),
+        Line2D([], [], color=PALETTE[6], marker="x", linestyle="none", markersize=4, label="$w$ lowered again"),
     ]
     ax.legend(handles=handles, loc="upper right", handletextpad=0.1, borderaxespad=0.2, labelspacing=0.3)
     ax.set(xlabel="weight decay $w$", ylabel="$p^*$", title="(a) two layers: hysteresis", xlim=(0, 1.4 * critical))
@@ -224,4 +251,4 @@ def compare(worst: tuple[float, float], found: dict[str, object]) -> tuple[float
 
 
 if __name__ == "__main__":
-    main("beyond_weight_decay", draw)
+    draw.main()

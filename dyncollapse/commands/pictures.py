@@ -2,6 +2,7 @@
 
 from matplotlib.figure import Figure
 
+from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.picture_options import Plot
 from dyncollapse.simulation.pictures import plot_ends, plot_layers, plot_records
@@ -17,6 +18,7 @@ def draw_outcome(outcome: Outcome, name: Plot) -> Figure:
     match name:
         case "spectrum":
             plot_ends(ax, outcome)
+            ax.set_title(_setting(outcome.simulation.configuration), fontsize="medium")
         case "paths":
             plot_records(ax, outcome.trajectories)
         case "alignment":
@@ -24,3 +26,11 @@ def draw_outcome(outcome: Outcome, name: Plot) -> Figure:
             plot_layers(ax, path.final(), layer=1)
             ax.set_title(f"end of {first}, first run", fontsize="medium")
     return figure
+
+
+def _setting(c: Configuration) -> str:
+    """The setting of a simulation in two lines."""
+    layers = f"{c.depth} {c.activation} layer{'s' * (c.depth > 1)}"
+    strength = f"k = {c.aug_strength:g} on {c.aug_dim} of {c.dim}" if c.aug_cov is None else f"covariance {c.aug_cov}"
+    step = c.lr * c.steps / (1 - c.momentum)
+    return f"{c.loss}, {c.views} views, {layers}, d = {c.dim}\naugmentation {strength}, t = {step:g}, runs: {c.runs}"

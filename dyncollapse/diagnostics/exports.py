@@ -33,7 +33,7 @@ def draw(report: EmbeddingReport) -> "Figure":
     """Draw the spectrum with its noise floor and threshold, and rho if there are other views."""
     from matplotlib.figure import Figure
 
-    from dyncollapse.plotting import plot_eigenvalues, plot_ratios
+    from dyncollapse.plotting import ABOVE_LEGEND, label_panels, plot_eigenvalues, plot_ratios
 
     ratios = report.ratios
     wide = ratios is not None and len(ratios) > 0
@@ -42,6 +42,7 @@ def draw(report: EmbeddingReport) -> "Figure":
     plot_eigenvalues(axes[0], report.spectrum, report.noise_floor, report.verdict.threshold)
     if ratios is not None and wide:
         plot_ratios(axes[1], ratios)
+    label_panels(axes, pad=ABOVE_LEGEND)
     return figure
 
 

@@ -7,14 +7,13 @@ from html import escape
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from dyncollapse.explore.curves import Path, Phases, View
-from dyncollapse.plotting import plot_paths, plot_spectrum, set_ranks
+from dyncollapse.plotting import PALETTE, plot_paths, plot_spectrum, ramp, set_ranks
 from dyncollapse.runtime.canvas import picture
 
 # How each path is drawn; dots of SGD stand on the lines.
@@ -67,7 +66,7 @@ def draw_paths(ax: Axes, view: View, time: float) -> Axes:
     """
     largest, handles = 0.0, []
     for name, path in view.paths.items():
-        colours = _ramp(path.values.shape[1])
+        colours = ramp(path.values.shape[1])
         shown = _of_dots(path) if name == "sgd" else path.time > 0
         values = path.values[shown].numpy()
         plot_paths(ax, path.time[shown].numpy(), values, colours, **STYLES[name])
@@ -76,7 +75,7 @@ def draw_paths(ax: Axes, view: View, time: float) -> Axes:
     escapes = [mode["escape_time"] for mode in view.prediction["modes"]]
     first, last = (float(view.times[view.times > 0][place]) for place in (0, -1))
     ax.set(xscale="log", yscale="log", xlim=(first, last))
-    for escape_time, colour in zip(escapes, _ramp(len(escapes)), strict=True):
+    for escape_time, colour in zip(escapes, ramp(len(escapes)), strict=True):
         if escape_time is not None and first <= escape_time <= last:
             ax.plot(escape_time, 1.02, "v", color=colour, transform=ax.get_xaxis_transform(), clip_on=False)
     if any(one is not None for one in escapes):
@@ -104,7 +103,8 @@ def draw_spectrum(ax: Axes, view: View, time: float) -> Axes:
     """
     markers = {"closed form": "s", "population": "o", "flow": "o", "sgd": "x"}
     level = top = 1e-3
-    colours = {"closed form": "C0", "population": "C1", "flow": "C1", "sgd": "C2"}
+    closed, flow, sgd = PALETTE[:3]
+    colours = {"closed form": closed, "population": flow, "flow": flow, "sgd": sgd}
     shared = {"markersize": 4, "markerfacecolor": "none", "linewidth": 0.8}
     for name, (values, spread) in view.at(time).items():
         ranked, order = values.sort(descending=True)
@@ -177,10 +177,6 @@ def _of_dots(path: Path) -> np.ndarray[Any, np.dtype[np.bool_]]:
     shown[1::2] = False
     shown[-1] = True
     return shown
-
-
-def _ramp(count: int) -> list[Any]:
-    return list(colormaps["viridis"](np.linspace(0, 0.85, count)))
 
 
 def _few_ticks(ax: Axes, *, both: bool = True) -> None:

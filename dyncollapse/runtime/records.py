@@ -187,9 +187,14 @@ _CONFIG = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class Setting(NamedTuple):
-    """A setting as its field declares it; `type` is one of the keys of WORDS, `choices` holds its allowed names."""
+    """A setting as its field declares it.
+
+    `type` is one of the keys of WORDS and `part` the type of a tuple's parts, to which its range applies; `choices`
+    holds the allowed names.
+    """
 
     name: str
+    part: type
     type: type
     optional: bool
     default: Any
@@ -223,7 +228,7 @@ class Setting(NamedTuple):
         if isinstance(value, bool):
             return ("no", "yes")[value]
         if isinstance(value, tuple):
-            return ",".join(map(str, value))
+            return ",".join(f"{part:g}" if isinstance(part, float) else str(part) for part in value)
         unit = _one(self.unit) if value == 1 else self.unit
         return f"{value:g} {unit}".rstrip() if value == 0 else f"{value} {unit}".rstrip()
 
@@ -234,14 +239,15 @@ class Setting(NamedTuple):
         elif self.type is tuple and self.must:
             advice = self.must  # names what its parts are, as WORDS cannot
         elif kind.endswith("_type") or not (self.must or self.choices or self.range):
-            advice = f"it takes {WORDS[self.type]}" + " or None" * self.optional
+            words = "names" if self.part is str else WORDS[self.part]  # of which a tuple holds some
+            advice = f"it takes {words if self.type is tuple else WORDS[self.type]}" + " or None" * self.optional
         else:
             advice = self.must or (
                 f"choose one of {', '.join(self.choices)}"
                 if self.choices
                 else f"it must be {self.range} {self.unit}".rstrip()
             )
-        given = _number(value) if self.type is float else value
+        given = _number(value) if float in (self.type, self.part) else value
         return SettingError(f"`{self.name}` is {quoted(given)}; {advice}")
 
 
@@ -273,15 +279,18 @@ def _setting(name: str, info: Any) -> Setting:
     hint, optional = _bare(info.annotation), NoneType in get_args(info.annotation)
     if optional:
         hint = _bare(next(part for part in get_args(info.annotation) if part is not NoneType))
-    parts = _bare(get_args(hint)[0]) if get_origin(hint) is tuple else hint
+    several = get_args(hint)[0] if get_origin(hint) is tuple else hint
+    parts = _bare(several)
     choices = get_args(parts) if get_origin(parts) is Literal else ()
-    kind = get_origin(hint) if get_origin(hint) is tuple else str if choices else hint
+    part = str if choices else parts
+    kind = tuple if get_origin(hint) is tuple else part
+    limits = [*info.metadata, *getattr(several, "__metadata__", ())]
     ends: dict[str, Any] = {
-        end: next((getattr(one, short) for one in info.metadata if hasattr(one, short)), None)
+        end: next((getattr(one, short) for one in limits if hasattr(one, short)), None)
         for end, short in (("low", "ge"), ("high", "le"), ("above", "gt"), ("below", "lt"))
     }
     words = info.json_schema_extra
-    return Setting(name, kind, optional, info.default, info.description, **words, choices=choices, **ends)
+    return Setting(name, part, kind, optional, info.default, info.description, **words, choices=choices, **ends)
 
 
 def _bare(hint: Any) -> Any:

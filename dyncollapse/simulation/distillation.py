@@ -30,7 +30,8 @@ def self_distillation(c: Configuration) -> SelfDistillation | None:
 
 def rest_of(c: Configuration, task: GaussianTask) -> ByolRest | None:
     """Where the modes of a linear network rest; None for ReLU networks and covariances without common modes."""
-    if (c.activation != "linear" and c.depth > 1) or not have_common_modes(task):
+    # Dimensions of networks with an activation are sampled directions, in another order than the modes.
+    if c.activation != "linear" or not have_common_modes(task):
         return None
     rate = 1.0 if c.predictor_rate is None else c.predictor_rate
     return byol_rest(task.to(torch.float64), c.weight_decay, predictor_rate=rate, depth=c.depth)

@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping
 
-import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.model.networks import Weights
-from dyncollapse.plotting import plot_alignment, plot_paths, plot_spectrum
+from dyncollapse.plotting import LEVEL, plot_alignment, plot_paths, plot_spectrum
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.representation import representation_dimensions
 from dyncollapse.theory.alignment import alignment_matrix
@@ -38,7 +36,7 @@ def plot_ends(ax: Axes, outcome: Outcome) -> Axes:
     if outcome.simulation.objective.activation != "linear":
         ax.set(xlabel="embedding dimension", ylabel="standard deviation of the embedding")
     if outcome.verdict is not None:
-        ax.axhline(outcome.verdict.threshold, color="0.5", linestyle=":", label="counts as collapsed below")
+        ax.axhline(outcome.verdict.threshold, color=LEVEL, linestyle=":", label="counts as collapsed below")
     ax.legend(frameon=False)
     return ax
 
@@ -57,14 +55,14 @@ def plot_records(ax: Axes, trajectories: Mapping[str, Trajectory]) -> Axes:
     for name, path in trajectories.items():
         sigma = path.singular_values
         values = sigma.flatten(1, -2).mean(1).cpu().numpy() if sigma.ndim > 2 else sigma.cpu().numpy()
-        colours = colormaps["viridis"](np.linspace(0, 0.85, values.shape[1]))
-        plot_paths(ax, path.time.cpu().numpy(), values, list(colours), linestyle=LINES.get(name, "-."), label=name)
+        ranks = f", rank 1 (dark) to {values.shape[1]} (light)" if values.shape[1] > 1 else ""
+        plot_paths(ax, path.time.cpu().numpy(), values, linestyle=LINES.get(name, "-."), label=f"{name}{ranks}")
         largest = max(largest, float(values.max(initial=0.0)))
     ax.set_yscale("log")
     if largest > 0:
         ax.set_ylim(bottom=max(ax.get_ylim()[0], SMALLEST * largest))
     ax.set_ylabel("singular value of $W$")
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)
     return ax
 
 
@@ -80,8 +78,8 @@ def plot_layers(ax: Axes, weights: Weights, layer: int) -> Axes:
         The axes.
     """
     lower, upper = (w.flatten(0, -3)[0] if w.ndim > 2 else w for w in weights[layer - 1 : layer + 1])
-    image = plot_alignment(ax, alignment_matrix(lower, upper).cpu().numpy())
-    ax.figure.colorbar(image, ax=ax, label="|A|, entry by entry")
+    plot_alignment(ax, alignment_matrix(lower, upper).cpu().numpy())
+    ax.figure.colorbar(ax.images[-1], ax=ax, label="|A|, entry by entry")
     ax.set_xlabel(f"left singular vector of $W_{{{layer}}}$")
     ax.set_ylabel(f"right singular vector of $W_{{{layer + 1}}}$")
     return ax

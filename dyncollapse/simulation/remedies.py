@@ -7,9 +7,7 @@ import torch
 
 from dyncollapse.diagnostics.remedies import Remedy, counted, every
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate, Verdict
-from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.model.self_distillation import SelfDistillation
-from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import escape_times, room, time_per_step
 from dyncollapse.simulation.representation import representation_dimensions
@@ -42,7 +40,7 @@ def remedies(outcome: Outcome) -> tuple[Remedy, ...]:
         *weaker_augmentation(outcome, verdict),
         *_longer_training(outcome, verdict),
         *lower_weight_decay(outcome, verdict),
-        *_width(outcome.simulation, verdict),
+        *_width(outcome, verdict),
         *_representation(outcome, verdict),
         *_projector(outcome, verdict),
         *_checks(outcome, verdict),
@@ -95,34 +93,34 @@ def _larger_start(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
         )
 
 
-def _width(simulation: Simulation, verdict: Verdict) -> Iterator[Remedy]:
-    if Fate.STRUCTURAL not in verdict.fates:
-        return
-    widest, inputs = room(simulation), simulation.task.dim
-    lives = (Fate.ALIVE, Fate.WAITING, Fate.UNEXPLAINED)
-    alive = sum(fate in lives for fate in verdict.fates)
+def _width(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
     structural = verdict.fates.count(Fate.STRUCTURAL)
-    linear = simulation.objective.activation == "linear" or len(simulation.weights) == 1
-    unfed = max(0, len(verdict.fates) - inputs) if linear else 0
+    if not structural:
+        return
+    ratio = outcome.ends[_judged(outcome)].ratio
+    unfed = int(ratio.reshape(-1, ratio.shape[-1]).isnan().any(0).sum())
     if unfed:
+        varying = ratio.shape[-1] - unfed
         yield Remedy(
-            f"Keep {inputs} outputs or fewer (`out_dim`).",
-            f"{unfed} outputs cannot vary, whatever the training: more outputs than the {inputs} inputs cannot help.",
+            f"Keep {counted(varying, 'output')} or fewer (`out_dim`).",
+            f"{counted(unfed, 'output')} cannot vary, whatever the training: the inputs vary along "
+            f"{counted(varying, 'direction')}, and more outputs than inputs cannot help.",
             "the rank of a matrix",
         )
-    if widest < inputs and structural > unfed:
-        wanted = min(inputs, alive + structural - unfed) if linear else alive + structural
+    narrow = structural - unfed
+    if narrow > 0:
+        lives = (Fate.ALIVE, Fate.WAITING, Fate.UNEXPLAINED)
+        wanted = sum(fate in lives for fate in verdict.fates) + narrow
         yield Remedy(
-            f"Widen the narrowest layer from {widest} to {wanted} units.",
-            f"{counted(structural - unfed)} would grow if there were room: rho is below 1 along {wanted}.",
+            f"Widen the narrowest layer from {room(outcome.simulation)} to {wanted} units.",
+            f"There is then room for {counted(narrow, 'more dimension')}.",
             "docs: one axis, rest points of every loss",
         )
 
 
 def _representation(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
     """Say how many of the dimensions that collapsed the layer below the last one keeps."""
-    path = _judged(outcome)
-    kept = representation_dimensions(outcome.simulation, path)
+    kept = representation_dimensions(outcome.simulation, outcome.trajectories[_judged(outcome)])
     if kept is None or not verdict.count:
         return
     values = kept.singular_value.reshape(-1, kept.singular_value.shape[-1]).mean(0)
@@ -153,10 +151,9 @@ def _projector(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
     )
 
 
-def _judged(outcome: Outcome) -> Trajectory:
+def _judged(outcome: Outcome) -> str:
     """The dynamics that the verdict is on."""
-    name = next(name for name in ("sgd", "flow", "population") if name in outcome.trajectories)
-    return outcome.trajectories[name]
+    return next(name for name in ("sgd", "flow", "population") if name in outcome.trajectories)
 
 
 def _checks(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:

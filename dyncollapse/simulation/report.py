@@ -209,10 +209,11 @@ def population_limit(simulation: Simulation, weights: Weights) -> dict[str, Any]
     if simulation.objective.loss not in POPULATION_LOSSES:
         return None
     product, task = end_to_end(weights).to(torch.float64), simulation.task.to(torch.float64)
-    needed = negatives_needed(product, task, simulation.objective)
+    objective = replace(simulation.objective, activation="linear")  # one layer has no activation
+    needed = negatives_needed(product, task, objective)
     return {
         "negatives_needed": _finite(float(needed.max())),
-        "valid": bool(population_valid(product, task, simulation.configuration.batch_size, simulation.objective).all()),
+        "valid": bool(population_valid(product, task, simulation.configuration.batch_size, objective).all()),
         "effective_negatives": _effective_negatives(simulation, product),
     }
 

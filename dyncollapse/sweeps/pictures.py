@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dyncollapse.plotting import plot_spectrum, plot_sweep
+from dyncollapse.plotting import label_panels, plot_spectrum, plot_sweep, ramp
 from dyncollapse.sweeps.picture_options import Panel
 
 COLUMNS = 4  # of panels in a picture, at most
@@ -43,7 +42,7 @@ def draw_spectra(panels: Sequence[Panel], label: str, left_out: str) -> Figure:
 def line_colours(panels: Sequence[Panel]) -> dict[float, Any]:
     """A colour for every value, the same in all panels."""
     values = sorted({value for panel in panels for value, _ in panel.points})
-    return dict(zip(values, colormaps["viridis"](np.linspace(0, 0.85, len(values))), strict=True))
+    return dict(zip(values, ramp(len(values)), strict=True))
 
 
 def plot_spectra(ax: Axes, panel: Panel, label: str, colours: Mapping[float, Any]) -> Axes:
@@ -79,6 +78,7 @@ def _panels(count: int) -> tuple[Figure, np.ndarray[Any, np.dtype[Any]]]:
 
 def _finish(figure: Figure, grid: np.ndarray[Any, np.dtype[Any]]) -> None:
     """Label the vertical axis, and collect the panels' legends into one above them."""
+    label_panels([ax for ax in grid.flat if ax.axison])
     figure.supylabel("final singular value, mean over runs", fontsize=10)
     lines = {label: line for ax in grid.flat for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     ncols = 3 if grid.shape[1] > 1 else 1  # a single panel is too narrow for all labels side by side

@@ -33,6 +33,7 @@ KEYS = {
     "augmentation_ratio",
     "augmentation_share",
     "shared_signal",
+    "published",
     "remedies",
     "verdict",
     "warnings",

@@ -32,6 +32,10 @@ CALLS = {
     "Monitor": (monitored, Z, Z_POS),
     "alpha_req": (lambda values: dyncollapse.alpha_req(values, first=1), SPECTRUM),
     "collapse_level": (dyncollapse.collapse_level, SPECTRUM),
+    "compare_conventions": (
+        lambda *views: torch.tensor([one.value for one in dyncollapse.compare_conventions(*views) if one.value]),
+        *(Z, Z_POS),
+    ),
     "covariance_spectrum": (dyncollapse.covariance_spectrum, Z),
     "diagnose": (lambda *views: dyncollapse.diagnose(*views).spectrum, Z, Z_POS),
     "effective_rank": (dyncollapse.effective_rank, SPECTRUM),

@@ -167,12 +167,42 @@ def test_more_outputs_than_inputs_cannot_help_and_fewer_lose_nothing():
     assert simulate(**settings, out_dim=4).remedies == ()
 
 
+def test_inputs_that_never_vary_feed_no_output(tmp_path):
+    import numpy as np
+
+    for name, strength in (("data", 1.0), ("aug", 0.5)):
+        np.save(tmp_path / f"{name}.npy", np.diag([strength, strength, 0.0, 0.0]))
+    files = {"data_cov": str(tmp_path / "data.npy"), "aug_cov": str(tmp_path / "aug.npy")}
+    found = simulate(runs=1, steps=3000, dynamics=("population",), **files)
+    action, effect = suggested(found.outcome, "out_dim")
+    assert action.startswith("Keep 2 outputs or fewer")
+    assert effect.startswith("2 outputs cannot vary")
+    assert simulate(runs=1, steps=3000, dynamics=("population",), **files, out_dim=2).verdict.count == 0
+
+
 def test_the_stated_width_has_room_for_all():
     settings = POPULATION | {"aug_strength": 0.5, "aug_dim": 4, "steps": 5000}
     narrow = simulate(**settings, depth=2, hidden_dim=2)
     width = int(number(suggested(narrow.outcome, "Widen")[0], "to"))
     after = simulate(**settings, depth=2, hidden_dim=width)
     assert [str(fate) for fate in after.verdict.fates] == ["alive"] * 4
+
+
+def test_hidden_layers_of_relu_networks_are_widened():
+    narrow = simulate(dim=3, out_dim=6, depth=3, activation="relu", runs=1, steps=5, dynamics=("sgd",))
+    assert "from 3 to 6 units" in suggested(narrow.outcome, "Widen")[0]
+
+
+def test_one_relu_layer_with_few_outputs_has_a_report_under_simsiam():
+    settings = {"dim": 3, "out_dim": 1, "depth": 1, "runs": 1, "steps": 5, "dynamics": ("sgd",), "loss": "simsiam"}
+    assert simulate(**settings, activation="relu").to_dict()["verdict"]["embedding_dim"] == 1
+
+
+@pytest.mark.parametrize("loss", ["infonce", "dot", "vcreg", "barlow"])
+def test_one_relu_layer_is_linear_and_has_a_report(loss):
+    settings = {"dim": 3, "depth": 1, "runs": 1, "steps": 5, "dynamics": ("sgd",), "loss": loss}
+    found, linear = (simulate(**settings, activation=one).to_dict()["dynamics"]["sgd"] for one in ("relu", "linear"))
+    assert found["population_limit"] == linear["population_limit"]
 
 
 def test_a_projector_keeps_the_stated_value_of_dead_dimensions():

@@ -55,7 +55,7 @@ def test_pictures_are_drawn_on_given_axes_or_on_new_ones(result):
         assert draw(ax) is ax
         assert ax.has_data()
     labels = [text.get_text() for text in result.plot_paths(axes()).get_legend().get_texts()]
-    assert labels == ["sgd", "population"]
+    assert labels == [f"{name}, rank 1 (dark) to 4 (light)" for name in ("sgd", "population")]
     assert result.plot_spectrum().figure.get_axes()
 
 

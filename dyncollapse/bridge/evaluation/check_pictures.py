@@ -12,7 +12,7 @@ from dyncollapse.bridge.evaluation.paper_rows import DIRECT, TableRow, table
 from dyncollapse.bridge.evaluation.pictures import plot_by_rank
 from dyncollapse.bridge.spaces import SpaceName
 from dyncollapse.bridge.training.run_folder import Run
-from dyncollapse.plotting import plot_eigenvalues
+from dyncollapse.plotting import LEVEL, PALETTE, plot_eigenvalues
 
 NAMES: dict[str, str] = {
     "mlp": "SimCLR, nonlinear projector",
@@ -20,11 +20,12 @@ NAMES: dict[str, str] = {
     "none": "SimCLR, no projector",
     "low-rank-diagonal": "DirectCLR",
 }
-COLOURS = {"mlp": "C0", "linear": "C1", "none": "C2", "low-rank-diagonal": "C3"}
+COLOURS = dict(zip(NAMES, PALETTE, strict=False))
+BAND = "range over seeds"
 LOWEST = 1e-12  # lower end of relative spectra: float32 features have no variance below it that is not rounding
 
 
-def plot_relative_spectra(ax: Axes, spectra: Mapping[str, ArrayLike], title: str = "") -> None:
+def plot_relative_spectra(ax: Axes, spectra: Mapping[str, ArrayLike], title: str = "") -> Axes:
     """Draw covariance spectra, each divided by its largest eigenvalue, on a log axis.
 
     Args:
@@ -33,11 +34,14 @@ def plot_relative_spectra(ax: Axes, spectra: Mapping[str, ArrayLike], title: str
             or (k, d) of k seeds, drawn as their geometric mean in a band from the smallest to the largest.
         title: Title of the axes.
 
+    Returns:
+        The axes.
+
     Examples:
         >>> ax = Figure().subplots()
-        >>> plot_relative_spectra(ax, {"mlp": [4.0, 2.0, 0.1], "none": [[9.0, 0.9, 0.0], [8.0, 0.7, 0.1]]})
+        >>> ax = plot_relative_spectra(ax, {"mlp": [4.0, 2.0, 0.1], "none": [[9.0, 0.9, 0.0], [8.0, 0.7, 0.1]]})
         >>> ax.get_yscale(), [text.get_text() for text in ax.get_legend().get_texts()]
-        ('log', ['SimCLR, nonlinear projector', 'SimCLR, no projector'])
+        ('log', ['SimCLR, nonlinear projector', 'SimCLR, no projector', 'range over seeds'])
     """
     for head, values in spectra.items():
         seeds = np.atleast_2d(np.asarray(values, dtype=np.float64))
@@ -47,6 +51,7 @@ def plot_relative_spectra(ax: Axes, spectra: Mapping[str, ArrayLike], title: str
     ax.set_ylabel("eigenvalue, over the largest")
     ax.set_title(title, fontsize="medium")
     ax.legend(frameon=False, fontsize="small")
+    return ax
 
 
 def _plot_seeds(ax: Axes, seeds: Float[np.ndarray, "k d"], colour: str, label: str) -> None:
@@ -59,11 +64,13 @@ def _plot_seeds(ax: Axes, seeds: Float[np.ndarray, "k d"], colour: str, label: s
 def _fill_band(ax: Axes, seeds: Float[np.ndarray, "k d"], colour: str) -> None:
     """Fill from the smallest to the largest value of several seeds, where all are above 0."""
     if len(seeds) > 1:
+        # One entry of the legend stands for all bands of the axes.
+        label = None if BAND in ax.get_legend_handles_labels()[1] else BAND
         low, high = (np.where(seeds.min(0) > 0, ends, np.nan) for ends in (seeds.min(0), seeds.max(0)))
-        ax.fill_between(np.arange(1, seeds.shape[1] + 1), low, high, color=colour, alpha=0.25, linewidth=0)
+        ax.fill_between(np.arange(1, seeds.shape[1] + 1), low, high, color=colour, alpha=0.25, linewidth=0, label=label)
 
 
-def plot_d0(ax: Axes, points: Sequence[tuple[int, float, float]], references: Mapping[str, float]) -> None:
+def plot_d0(ax: Axes, points: Sequence[tuple[int, float, float]], references: Mapping[str, float]) -> Axes:
     """Draw DirectCLR's top-1 against d0, and the top-1 of other projectors as horizontal lines.
 
     Args:
@@ -71,12 +78,15 @@ def plot_d0(ax: Axes, points: Sequence[tuple[int, float, float]], references: Ma
         points: d0, top-1 and its standard error, the last two in percent.
         references: Top-1 in percent by projector: "mlp", "linear" or "none".
 
+    Returns:
+        The axes.
+
     References:
         Jing et al. (2022), arXiv:2110.09348, Figure 12.
 
     Examples:
         >>> ax = Figure().subplots()
-        >>> plot_d0(ax, [(64, 97.0, 0.8), (4, 91.0, 1.3)], {"none": 98.0})
+        >>> ax = plot_d0(ax, [(64, 97.0, 0.8), (4, 91.0, 1.3)], {"none": 98.0})
         >>> [tick.get_text() for tick in ax.get_xticklabels()]
         ['4', '64']
     """
@@ -89,6 +99,7 @@ def plot_d0(ax: Axes, points: Sequence[tuple[int, float, float]], references: Ma
     ax.set_xlabel("dimensions that the loss sees, $d_0$")
     ax.set_ylabel("linear probe, top-1 (%)")
     ax.legend(frameon=False, fontsize="small")
+    return ax
 
 
 def draw_check(runs: Sequence[Run]) -> Figure:
@@ -114,7 +125,7 @@ def draw_check(runs: Sequence[Run]) -> Figure:
     main = {head: main[head] for head in NAMES if head in main}
     figure = Figure(figsize=(12, 6.8), layout="constrained")
     (two, seven, nine), (ten, twelve, top1) = figure.subplots(2, 3)
-    figure.suptitle(_setting(runs), fontsize="medium")
+    figure.suptitle("\n".join(filter(None, (_setting(runs), _order(rows)))), fontsize="medium")
     _draw_embedding(two, main.get("mlp", []))
     everyone = {head: _spectra(found, "representation") for head, found in main.items()}
     _draw_relative(seven, {head: everyone[head] for head in everyone if head in ("mlp", "none")}, "as Fig. 7b")
@@ -122,7 +133,8 @@ def draw_check(runs: Sequence[Run]) -> Figure:
     _draw_sub_vector(ten, main.get(DIRECT, []))
     _draw_sizes(twelve, runs, main)
     _draw_top1(top1, rows)
-    for axes in figure.axes:
+    for letter, axes in zip("abcdef", figure.axes, strict=True):
+        axes.set_title(f"({letter}) {axes.get_title()}", fontsize="medium", pad=18 if axes is two else None)
         if not axes.has_data():
             axes.text(0.5, 0.5, "no run yet", ha="center", transform=axes.transAxes)
             axes.set_axis_off()
@@ -137,6 +149,24 @@ def _setting(runs: Iterable[Run]) -> str:
     if not facts:
         return ""
     return f"{'; '.join(facts)}; {', '.join(map(str, epochs))} epochs; seeds: {seeds}"
+
+
+def _order(rows: Sequence[TableRow]) -> str:
+    """Whether SimCLR's projectors come in the order of the paper, by top-1; empty unless two of them are probed."""
+    simclr = [row for row in rows if row.row.head in NAMES and row.row.head != DIRECT and not row.note]
+    top1 = {
+        (row.row.head, row.row.paper): mean[0]
+        for row in reversed(simclr)
+        if (mean := row.spread([run.top1() for run in row.runs])) is not None
+    }
+    if len(top1) < 2:
+        return ""
+    found, paper = (sorted(top1, key=key) for key in (lambda row: -top1[row], lambda row: -row[1]))
+    compared = "as in the paper" if found == paper else "reversed" if found == paper[::-1] else "unlike the paper's"
+    words = {head: NAMES[head].removeprefix("SimCLR, ") for head, _ in top1}
+    here = " > ".join(f"{words[row[0]]} {top1[row]:.1f}" for row in found)
+    there = " > ".join(f"{words[row[0]]} {row[1]:g}" for row in paper)
+    return f"SimCLR's order of top-1 {compared}: {here}" + ("" if found == paper else f"; on ImageNet {there}")
 
 
 def _spectra(runs: Sequence[Run], space: SpaceName) -> Float[np.ndarray, "k d"]:
@@ -166,7 +196,7 @@ def _draw_sub_vector(ax: Axes, runs: Sequence[Run]) -> None:
     if not runs:
         return
     _plot_seeds(ax, _spectra(runs, "representation"), COLOURS[DIRECT], "representation")
-    _plot_seeds(ax, _spectra(runs, "embedding"), "C4", "sub-vector that the loss sees")
+    _plot_seeds(ax, _spectra(runs, "embedding"), PALETTE[4], "sub-vector that the loss sees")
     ax.set_ylabel("covariance eigenvalue")
     ax.set_title("as Fig. 10: DirectCLR", fontsize="medium")
     ax.legend(frameon=False, fontsize="small")
@@ -201,11 +231,14 @@ def _draw_top1(ax: Axes, rows: Sequence[TableRow]) -> None:
         return
     for place, row in enumerate(probed):
         top1 = [value for run in row.runs if (value := run.top1()) is not None]
-        colour = COLOURS.get(row.row.head, "0.4") if not row.note else "0.4"
+        colour = COLOURS.get(row.row.head, LEVEL) if not row.note else LEVEL
         ax.plot(top1, [place] * len(top1), "o", color=colour, markersize=4, alpha=0.7)
         ax.plot([np.mean(top1)], [place], "|", color=colour, markersize=14, markeredgewidth=2)
+    for marker, size, label in (("o", 4, "one seed"), ("|", 10, "mean")):
+        ax.plot([], [], marker, color=LEVEL, label=label, markersize=size)
+    ax.legend(frameon=False, fontsize="small")
     labels = [row.name if row.note else f"{row.name} ({row.row.paper:g})" for row in probed]
     ax.set_yticks(range(len(probed)), labels, fontsize="small")
     ax.invert_yaxis()
     ax.set_xlabel("linear probe, top-1 (%)")
-    ax.set_title("top-1 of each seed (on ImageNet in the paper)", fontsize="medium")
+    ax.set_title("top-1 of each seed (in the paper)", fontsize="medium")

@@ -11,22 +11,26 @@ from numpy.typing import ArrayLike
 
 from dyncollapse.bridge.training.schemas import LogLine, MonitorLine
 from dyncollapse.diagnostics.report import EmbeddingReport
-from dyncollapse.plotting import plot_eigenvalues, plot_ratios, set_ranks
+from dyncollapse.plotting import ABOVE_LEGEND, PALETTE, coloured, label_panels, plot_eigenvalues, plot_ratios, set_ranks
 
 
-def plot_by_rank(ax: Axes, eigenvalues: ArrayLike, **style: Any) -> None:
+def plot_by_rank(ax: Axes, eigenvalues: ArrayLike, **style: Any) -> Axes:
     """Draw eigenvalues (d,), largest first, as a line on a log axis; values of 0 and below are left out.
 
     Args:
         ax: Where to draw; it may hold other spectra.
         eigenvalues: The spectrum.
-        **style: Keyword arguments of `Axes.plot`.
+        **style: Keyword arguments of `Axes.plot`; without a colour, the next of `plotting.PALETTE`.
+
+    Returns:
+        The axes.
     """
     values = np.asarray(eigenvalues)
-    ax.plot(np.arange(1, len(values) + 1), np.where(values > 0, values, np.nan), **style)
+    ax.plot(np.arange(1, len(values) + 1), np.where(values > 0, values, np.nan), **coloured(ax, style))
     ax.set_yscale("log")
     set_ranks(ax, max(len(line.get_xdata()) for line in ax.get_lines()))  # type: ignore[arg-type]
     ax.set_xlabel("dimension, by variance")
+    return ax
 
 
 def draw_curves(log: Sequence[LogLine], monitor: Sequence[MonitorLine]) -> Figure:
@@ -46,9 +50,9 @@ def draw_curves(log: Sequence[LogLine], monitor: Sequence[MonitorLine]) -> Figur
     """
     figure = Figure(figsize=(9 if monitor else 4, 3.2), layout="constrained")
     axes = figure.subplots(1, 3 if monitor else 1, squeeze=False)[0]
-    axes[0].plot([line["step"] for line in log], [line["loss"] for line in log], ".-", markersize=3, linewidth=1)
+    axes[0].plot([line["step"] for line in log], [line["loss"] for line in log], ".-", color=PALETTE[0], markersize=3)
     axes[0].set(xlabel="step", ylabel="contrastive loss")
-    for space, colour in (("representation", "C0"), ("embedding", "C1")) if monitor else ():
+    for space, colour in (("representation", PALETTE[0]), ("embedding", PALETTE[1])) if monitor else ():
         whole = [line for line in monitor if f"{space}_spectrum" in line]
         seen = [line for line in whole if line.get(f"{space}_effective_rank") is not None]
         if not seen:
@@ -62,6 +66,7 @@ def draw_curves(log: Sequence[LogLine], monitor: Sequence[MonitorLine]) -> Figur
         axes[2].legend(frameon=False, fontsize="small")
     for ax in axes[:2]:
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    label_panels(axes)
     return figure
 
 
@@ -99,4 +104,8 @@ def draw_spaces(reports: Mapping[str, EmbeddingReport]) -> Figure:
         axes[1].set_ylabel(f"{'inputs' if report.input_pairs else space}: eigenvalue")
         axes[1].legend(frameon=False, fontsize="small")
         plot_ratios(axes[2], report.ratios)
+    shown = [ax for ax in grid.flat if ax.has_data()]
+    for ax in (one for one in grid.flat if one not in shown):
+        ax.set_axis_off()
+    label_panels(shown, pad=ABOVE_LEGEND)
     return figure

@@ -11,8 +11,9 @@ from dyncollapse.bridge.prediction.directions import Directions
 from dyncollapse.bridge.prediction.outcome import Prediction
 from dyncollapse.bridge.prediction.table import AugmentationTable
 from dyncollapse.bridge.prediction.training import TrainedLinear
+from dyncollapse.plotting import BAND, FAINT, LEVEL, PALETTE
 
-ALIVE, EMPTY, BAND = "tab:blue", "tab:red", "0.8"
+ALIVE, EMPTY = PALETTE[0], PALETTE[1]
 DRAWN = 8  # directions of each kind that are drawn as images
 STANDARD_ERRORS = 2  # half-width of the error band
 
@@ -58,9 +59,9 @@ def draw_ratios(ax: Axes, found: Directions) -> None:
     for chosen, colour, label in ((shared, ALIVE, "shares signal"), (~shared, EMPTY, "no shared signal seen")):
         if chosen.any():
             ax.plot(place[chosen], rho[chosen], "o", color=colour, markersize=size, label=f"{label}: {chosen.sum()}")
-    ax.axhline(1, color="0.4", lw=0.8, ls=":")
+    ax.axhline(1, color=LEVEL, lw=0.8, ls=":", label="rho = 1")
     ax.set(xlabel="direction, least augmented first", ylabel="augmentation ratio rho", ylim=(0, None))
-    ax.set_title("Which directions two views share", fontsize=10)
+    ax.set_title("(a) Which directions two views share", fontsize=10)
     ax.legend(frameon=False, fontsize=8, loc="lower right")
 
 
@@ -70,19 +71,19 @@ def draw_operations(ax: Axes, table: AugmentationTable) -> None:
     place = np.arange(len(names))[::-1]
     alone = [row.alone.signal_rank for row in table.rows]
     without = [np.nan if row.without is None else row.without.signal_rank for row in table.rows]
-    ax.barh(place + 0.2, alone, 0.38, color="tab:green", label="it alone")
-    ax.barh(place - 0.2, without, 0.38, color="tab:orange", label="all but it")
-    ax.axvline(table.whole.signal_rank, color="k", lw=1, ls="--", label=f"all: {table.whole.signal_rank}")
+    ax.barh(place + 0.2, alone, 0.38, color=PALETTE[2], label="it alone")
+    ax.barh(place - 0.2, without, 0.38, color=PALETTE[4], label="all but it")
+    ax.axvline(table.whole.signal_rank, color=PALETTE[6], lw=1, ls="--", label=f"all: {table.whole.signal_rank}")
     ax.set_yticks(place, names)
     ax.set(xlabel=f"directions that share signal, of {table.directions}", xlim=(0, table.directions * 1.02))
-    ax.set_title(f"What each operation leaves ({table.images} images)", fontsize=10)
+    ax.set_title(f"(b) What each operation leaves ({table.images} images)", fontsize=10)
     ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
 
 
 def draw_directions(part: SubFigure, found: Directions, shape: tuple[int, int, int]) -> None:
     """Surviving and emptied directions as images, each row by its own order."""
     part.suptitle(
-        "Surviving directions, least augmented first (above), and emptied ones, largest variance first (below)",
+        "(c) Surviving directions, least augmented first (above), and emptied ones, largest variance first (below)",
         fontsize=10,
     )
     axes = part.subplots(2, DRAWN, squeeze=False)
@@ -123,8 +124,9 @@ def _draw_image(ax: Axes, image: Float[Tensor, "c h w"]) -> None:
 def draw_trained(part: SubFigure, prediction: Prediction, trained: tuple[TrainedLinear, ...]) -> None:
     """Trained singular values over the predicted ones, and trained learning steps over predicted ones."""
     left, right = part.subplots(1, 2)
+    first, second = "de" if prediction.image_shape is not None else "cd"
     for number, one in enumerate(trained):
-        colour = f"C{number}"
+        colour = PALETTE[number % len(PALETTE)]
         expected = prediction.losses[one.loss]
         place = np.arange(1, len(expected.rest) + 1)
         rest, in_time = expected.rest.sqrt().numpy(), (expected.learning_steps <= one.steps).numpy()
@@ -143,8 +145,8 @@ def draw_trained(part: SubFigure, prediction: Prediction, trained: tuple[Trained
     left.set_ylim(0, 1.5 * highest)  # what is not learnt in time may be predicted far above
     right.set(xlabel="predicted step", ylabel="step in training", xscale="log", yscale="log")
     low, high = right.get_xlim()
-    right.plot([low, high], [low, high], color="0.6", lw=0.8, ls=":")
-    left.set_title(f"After {trained[0].steps} steps; faint: at rest, later", fontsize=10)
-    right.set_title("When a direction is learnt", fontsize=10)
+    right.plot([low, high], [low, high], color=FAINT, lw=0.8, ls=":", label="equal")
+    left.set_title(f"({first}) After {trained[0].steps} steps; faint: at rest, later", fontsize=10)
+    right.set_title(f"({second}) When a direction is learnt", fontsize=10)
     for ax in (left, right):
         ax.legend(frameon=False, fontsize=8)
