@@ -224,6 +224,9 @@ def _only_name(contents: Mapping[str, Array], axes: int) -> str:
     if len(names) == 1:
         return names[0]
     if not arrays:
+        lists = [_brief(name) for name, array in contents.items() if array.kind in ("a Python list", "a Python tuple")]
+        if lists:
+            raise Refused(f"holds lists and no array: {_shortened(lists)}; join batches with torch.cat, and save that")
         raise Refused("holds no array; save one with one row per sample")
     has = f"has {len(fitting) or 'no'} {DIMENSIONAL[axes]}-dimensional floating arrays"
     choose = "choose one with `key` NAME"

@@ -10,6 +10,7 @@ RNG = np.random.default_rng(0)
 Y = RNG.integers(0, 3, 600)
 Z = RNG.normal(size=(600, 6))
 Z[Y == 1, 4:] *= 1e-4
+WORKERS = ("--workers", "2")
 Z_POS = Z * (1 + 0.1 * RNG.normal(size=Z.shape))
 
 
@@ -121,3 +122,10 @@ def test_tables_and_batches_are_read(diagnose):
     assert "1200 samples" in fine(diagnose("views.pt:*")).stdout
     both = fine(diagnose("views.pt:0", "--positives", "views.pt:1")).stdout
     assert both.splitlines()[1:] == fine(diagnose("z.npy", "--positives", "z_pos.npy")).stdout.splitlines()[1:]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("files")
+def test_workers_change_nothing(diagnose):
+    alone, shared = (fine(diagnose("z", "--positives", "z_pos", "--json", *more)).stdout for more in ((), WORKERS))
+    assert as_json(alone) == as_json(shared)

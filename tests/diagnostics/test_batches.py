@@ -62,6 +62,11 @@ def test_what_is_no_list_of_batches_is_not_joined(tmp_path, content):
     assert "has elements that are no batches: * joins two-dimensional arrays of one width and format" in message
 
 
+def test_lists_inside_a_dict_are_named(tmp_path):
+    message = refusal(saved(tmp_path / "z.pt", {"z": BATCHES, "labels": [Y]}))
+    assert "holds lists and no array: z, labels; join batches with torch.cat, and save that" in message
+
+
 def test_one_stored_batch_that_is_listed_a_thousand_times_asks_for_no_memory(tmp_path):
     large = torch.zeros(1000, 2000)
     path = saved(tmp_path / "z.pt", [large] * 2000 + [large[:1]])
