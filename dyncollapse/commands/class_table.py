@@ -32,3 +32,4 @@ def print_classes(reports: ClassReports, *, to_stderr: bool) -> None:
     console.print(table)
     if left := len(rows) - len(shown):
         console.print(f"and {left} classes with no more collapsed dimensions than these", soft_wrap=True)
+    console.print(reports.sentence, style="bold", soft_wrap=True)

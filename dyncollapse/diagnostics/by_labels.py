@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Each class gets a report of its own, with every eigenvalue: ImageNet has 1000 classes.
 MOST_CLASSES, MOST_LETTERS = 1000, 100
+MOST_NAMED = 8  # classes in a sentence
 TOO_FEW = f"fewer than {FEWEST_FOR_ERRORS} samples"
 COLUMNS = ("class", "samples", "collapsed", "effective_rank", "mechanism")
 
@@ -51,6 +52,21 @@ class ClassReports:
     def __repr__(self) -> str:
         """Return the number of classes and the report on the whole; `rows` has the classes."""
         return f"<{type(self).__name__} of {len(self.samples)} classes: {self.whole!r}>"
+
+    @property
+    def sentence(self) -> str:
+        """The classes in which more dimensions collapsed than in the whole, as one sentence."""
+        more = {name: n for name, one in self.classes.items() if (n := one.collapsed) > self.whole.collapsed}
+        if not more:
+            return f"No class of {len(self.classes)} has more collapsed dimensions than the whole."
+        most = sorted(more, key=lambda name: more[name], reverse=True)
+        shown = ", ".join(f"{unmarked(str(name))} ({more[name]})" for name in most[:MOST_NAMED])
+        left = f" and {len(more) - MOST_NAMED} more" if len(more) > MOST_NAMED else ""
+        verb = "classes has" if len(more) == 1 else "classes have"
+        return (
+            f"{len(more)} of {len(self.classes)} {verb} more collapsed dimensions than the whole "
+            f"({self.whole.collapsed}): {shown}{left}."
+        )
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per class.

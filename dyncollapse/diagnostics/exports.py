@@ -138,5 +138,7 @@ def as_html(
     Returns:
         HTML in ASCII.
     """
-    whole = report.whole if isinstance(report, ClassReports) else report
-    return render(diagnosis_page(report.as_values() | {"config": config}, sentences_of(whole), reproduce))
+    remarks = (
+        [*sentences_of(report.whole), report.sentence] if isinstance(report, ClassReports) else sentences_of(report)
+    )
+    return render(diagnosis_page(report.as_values() | {"config": config}, remarks, reproduce))

@@ -79,6 +79,9 @@ def test_classes_are_a_table_json_and_part_of_the_page(diagnose, tmp_path):
     table = [line.split() for line in found.stdout.splitlines()]
     assert ["class", "samples", "collapsed", "effective", "rank", "mechanism"] in table
     assert next(row for row in table if row[:1] == ["1"] and len(row) > 5)[2:5] == ["2", "of", "6"]
+    sentence = "1 of 3 classes has more collapsed dimensions than the whole (0): 1 (2)."
+    assert table[-2] == sentence.split()
+    assert sentence in (tmp_path / "saved/report.html").read_text()
     by = as_json((tmp_path / "saved/diagnosis.json").read_text())["by"]
     assert [(one["class"], one["collapsed"], one["samples"]) for one in by] == [
         (k, 2 * (k == 1), int((k == Y).sum())) for k in range(3)

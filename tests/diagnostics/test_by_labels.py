@@ -20,6 +20,8 @@ def test_a_collapse_in_one_class_is_seen_in_that_class_alone():
     assert reports.whole.collapsed == 0
     assert [row["collapsed"] for row in reports.rows()] == [0, 2, 0]
     assert sum(reports.samples.values()) == 900
+    assert reports.sentence == "1 of 3 classes has more collapsed dimensions than the whole (0): 1 (2)."
+    assert diagnose_by(X, Y * 0).sentence == "No class of 1 has more collapsed dimensions than the whole."
 
 
 @pytest.mark.parametrize("positives", [None, VIEWS[1]])
