@@ -1,6 +1,7 @@
 """Which dimensions of a contrastive embedding collapse, and why: trained, integrated and in closed form."""
 
 from .claims.result import VerifyResult, verify
+from .diagnostics.by_labels import ClassReports, diagnose_by
 from .diagnostics.conventions import PublishedMeasure, compare_conventions
 from .diagnostics.embeddings import diagnose
 from .diagnostics.evidence import principal_directions
@@ -22,9 +23,11 @@ from .diagnostics.planted import Planted, planted_cases
 from .diagnostics.readers import read_rows
 from .diagnostics.remedies import Remedy
 from .diagnostics.report import EmbeddingReport
+from .diagnostics.shards import diagnose_shards
 from .diagnostics.shared_signal import signal_rank
 from .diagnostics.spectra import covariance_spectrum, mode_singular_values, noise_floor
 from .diagnostics.spectrum_verdict import collapse_level, judge_spectrum
+from .diagnostics.tokens import diagnose_tokens
 from .diagnostics.verdict import COLLAPSED_BELOW, DimensionVerdict, Fate, Mechanism, Verdict
 from .dynamics.comparison import LimitDistances, limit_distances, order_of_convergence, relative_distance
 from .dynamics.flow import population_flow, sample_flow
@@ -103,6 +106,7 @@ __all__ = [
     "POPULATION_FACTOR",
     "AlignmentReport",
     "ByolRest",
+    "ClassReports",
     "Configuration",
     "ContrastiveCovariance",
     "DimensionVerdict",
@@ -160,6 +164,9 @@ __all__ = [
     "covariance_spectrum",
     "dask_workers",
     "diagnose",
+    "diagnose_by",
+    "diagnose_shards",
+    "diagnose_tokens",
     "dot_gradients",
     "dot_infonce",
     "effective_negatives",

@@ -16,11 +16,14 @@ SMALL = ["simulate", "--dim", "4", "--batch-size", "16", "--pool", "64", "--step
 SAVE = "import numpy; numpy.save('z.npy', numpy.random.default_rng(0).normal(size=(200, 16)))"
 PRETRAIN = ["bridge", "pretrain", "--data", "digits", "--epochs", "1", "--out", "run"]
 FRAME = "import dyncollapse; dyncollapse.simulate(dim=4, dynamics=('population',)).to_pandas().to_csv('rows.csv')"
+PARQUET = "import numpy, pandas; pandas.DataFrame(numpy.load('z.npy')).add_prefix('z_').to_parquet('z.parquet')"
+HDF5 = "import h5py, numpy; h5py.File('z.h5', 'w')['z'] = numpy.load('z.npy')"
 METRIC = "from dyncollapse.integrations.torchmetrics import CollapseMetric; CollapseMetric(8)"
 # What must work with each extra: arguments of the command line, or code.
 USES: dict[str, list[list[str] | str]] = {
     "": [["--help"], [*SMALL, "--out", "toy"], SAVE, ["diagnose", "z.npy", "--out", "report"], ["verify", "--help"]],
-    "tables": [FRAME],
+    "tables": [FRAME, PARQUET, ["diagnose", "z.parquet"]],
+    "hdf5": [HDF5, ["diagnose", "z.h5"]],
     "bridge": [PRETRAIN, ["bridge", "diagnose", "--checkpoint", "run"]],
     "cluster": ["import distributed, submitit"],
     "integrations": [METRIC],

@@ -4,96 +4,40 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from rich.table import Table
-from torch import Tensor
 
+from dyncollapse.commands.class_table import print_classes
 from dyncollapse.commands.console import open_console, open_table
+from dyncollapse.commands.diagnose_request import Request, Rows, read, report_on
 from dyncollapse.commands.options import taken
 from dyncollapse.commands.remedies import print_remedies
 from dyncollapse.commands.shared import as_options, bad_input, fail, one_form, say_saved, warn
 from dyncollapse.commands.spectrum_chart import spectrum_lines
-from dyncollapse.diagnostics import embeddings, exports
+from dyncollapse.diagnostics import exports
+from dyncollapse.diagnostics.by_labels import ClassReports
 from dyncollapse.diagnostics.options import DiagnosisOptions
-from dyncollapse.diagnostics.readers import read_rows
 from dyncollapse.diagnostics.report import EmbeddingReport
 from dyncollapse.diagnostics.sentences import augmentation_sentence, threshold_sentence
 from dyncollapse.formats.mapped import unchanged
-from dyncollapse.runtime.command_line import chosen, command_line
-from dyncollapse.runtime.files import CannotWrite, printable, unmarked, write_bytes
+from dyncollapse.runtime.files import CannotWrite, printable, write_bytes
 from dyncollapse.runtime.folders import whole_folder
 from dyncollapse.runtime.progress import progress_bars
 from dyncollapse.runtime.settings import SettingError
-from dyncollapse.simulation.report import versions
+from dyncollapse.sweeps.options import WorkerOptions
 
 TOO_BIG = "this does not fit into memory; leave out --svd, --loss or --compare, or give fewer rows"
 WIDTH_FOR_WORDS = 100  # columns from which on definitions have room beside the measures
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to diagnose, and how: the arguments of `embeddings.diagnose`, with files in place of arrays."""
-
-    file: Path
-    positives: tuple[Path, ...]
-    inputs: Path | None
-    input_positives: Path | None
-    key: str | None
-    options: DiagnosisOptions
-
-    @property
-    def sources(self) -> list[Path]:
-        """The files that are read."""
-        given = (self.file, *self.positives, self.inputs, self.input_positives)
-        return [_file_and_key(path)[0] for path in given if path is not None]
-
-    @property
-    def steps(self) -> tuple[str, ...]:
-        """The parts of the work that show progress."""
-        return ("embeddings", *(["inputs"] if self.inputs else []), *(["pairs"] if self.options.loss else []))
-
-    def as_config(self) -> dict[str, Any]:
-        """The request as plain JSON values, with the versions of the libraries."""
-        return {
-            "file": str(self.file),
-            "positives": [str(path) for path in self.positives],
-            "inputs": self.inputs and str(self.inputs),
-            "input_positives": self.input_positives and str(self.input_positives),
-            "key": self.key,
-            **self.options.as_dict(),
-            "versions": versions(),
-        }
-
-    def as_command(self) -> str:
-        """The command line that makes the same report."""
-        return command_line(
-            "diagnose",
-            self.file,
-            positives=list(self.positives),
-            inputs=self.inputs,
-            input_positives=self.input_positives,
-            key=self.key,
-            **chosen(self.options),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """The arrays of a request, one row per sample."""
-
-    embeddings: Tensor
-    positives: list[Tensor]
-    inputs: Tensor | None
-    input_positives: Tensor | None
-
-
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """A report, the contents of its files by name, and a line for each file that could not be made."""
+    """A report with those within classes, the contents of its files, and a line for each that could not be made."""
 
     report: EmbeddingReport
+    classes: ClassReports | None
     contents: dict[str, bytes]
     problems: list[str]
 
@@ -102,11 +46,13 @@ def diagnose(*, out: Path | None, as_json: bool, as_csv: bool, as_html: bool, **
     """Diagnose the embeddings of a file, and print or save the report."""
     wanted = {"json": as_json, "csv": as_csv, "html": as_html}
     forms = one_form(wanted, ", or save all of them with --out")
-    request = _requested(given)
+    request = _requested(given, out)
     diagnosis, unsaved = _diagnose(request, out, forms)
     for form in forms:
         click.echo(diagnosis.contents[exports.FILES[form]], nl=False)
     print_embeddings(diagnosis.report, str(request.file), to_stderr=bool(forms))
+    if diagnosis.classes is not None:
+        print_classes(diagnosis.classes, to_stderr=bool(forms))
     for problem in diagnosis.problems:
         warn(problem)
     if unsaved:
@@ -115,13 +61,14 @@ def diagnose(*, out: Path | None, as_json: bool, as_csv: bool, as_html: bool, **
         say_saved(out, diagnosis.contents, to_stderr=bool(forms))
 
 
-def _requested(given: dict[str, Any]) -> Request:
+def _requested(given: dict[str, Any], out: Path | None) -> Request:
     """The options as a request. Refuses --views when there are no other views."""
     if given["views"] and not (given["positives"] or given["inputs"]):
         fail(2, "--views says how other views were made, and there are none; give --positives, or leave it out")
     with bad_input():
-        options = taken(DiagnosisOptions, given)
-    return Request(**given, options=options)
+        options, where = taken(DiagnosisOptions, given), taken(WorkerOptions, given)
+    logs = Path("diagnose-slurm") if out is None else out.with_name(f"{out.name}-slurm")
+    return Request(**given, options=options, where=where, logs=logs)
 
 
 def _diagnose(request: Request, out: Path | None, forms: Sequence[str]) -> tuple[Diagnosis, str]:
@@ -129,7 +76,7 @@ def _diagnose(request: Request, out: Path | None, forms: Sequence[str]) -> tuple
     diagnosis: Diagnosis | None = None
     try:
         with bad_input(TOO_BIG):
-            rows = _read(request)
+            rows = read(request)
             if out is None:
                 diagnosis = _examine(request, rows, forms)
             else:
@@ -148,59 +95,25 @@ def _diagnose(request: Request, out: Path | None, forms: Sequence[str]) -> tuple
     return diagnosis, ""
 
 
-def _read(request: Request) -> Rows:
-    """Read the files of a request."""
-
-    def read(path: Path) -> Tensor:
-        path, key = _file_and_key(path)
-        return read_rows(path, request.key if key is None else key)
-
-    rows = Rows(
-        read(request.file),
-        [read(path) for path in request.positives],
-        None if request.inputs is None else read(request.inputs),
-        None if request.input_positives is None else read(request.input_positives),
-    )
-    for path, view in zip(request.positives, rows.positives, strict=True):
-        if view.shape != rows.embeddings.shape:
-            _refuse_view(path, tuple(view.shape), request.file, tuple(rows.embeddings.shape))
-    return rows
-
-
-def _refuse_view(path: Path, shape: tuple[int, ...], file: Path, wanted: tuple[int, ...]) -> NoReturn:
-    """Name the files of two views that do not belong together, as the library, which has arrays, cannot."""
-    same = "both must come from the same layer" if shape[0] == wanted[0] else "give the same samples, in the same order"
-    advice = "transpose it" if shape == wanted[::-1] else same
-    raise ValueError(f"{unmarked(str(path))} has shape {shape}, and {unmarked(str(file))} {wanted}; {advice}")
-
-
-def _file_and_key(path: Path) -> tuple[Path, str | None]:
-    """The path of FILE or FILE:KEY, and the name of the array if there is one."""
-    name, colon, key = str(path).rpartition(":")
-    return (Path(name), key) if colon and not path.exists() else (path, None)
-
-
-def _examine(request: Request, rows: Rows, forms: Sequence[str]) -> Diagnosis:
+def _examine(request: Request, rows: Rows | None, forms: Sequence[str]) -> Diagnosis:
     """Diagnose the rows, and make the contents of the files that `forms` name."""
     with unchanged(request.sources), progress_bars(request.steps) as progress:
-        report = embeddings.diagnose(
-            rows.embeddings,
-            rows.positives or None,
-            inputs=rows.inputs,
-            input_positives=rows.input_positives,
-            **request.options.as_dict(),
-            progress=progress,
-        )
+        report, classes = report_on(request, rows, progress)
     problems = list[str]()
     # Without a form, `as_files` would make all of them.
     contents = (
         exports.as_files(
-            report, request.as_config(), *forms, reproduce=request.as_command(), on_problem=problems.append
+            report,
+            request.as_config(),
+            *forms,
+            classes=classes,
+            reproduce=request.as_command(),
+            on_problem=problems.append,
         )
         if forms
         else {}
     )
-    return Diagnosis(report, contents, problems)
+    return Diagnosis(report, classes, contents, problems)
 
 
 def print_embeddings(report: EmbeddingReport, file: str, *, to_stderr: bool) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dyncollapse.diagnostics.by_labels import ClassReports
 from dyncollapse.diagnostics.page import COLUMNS, diagnosis_page
 from dyncollapse.diagnostics.report import EmbeddingReport
 from dyncollapse.diagnostics.sentences import sentences_of
@@ -54,6 +55,7 @@ def as_files(
     report: EmbeddingReport,
     config: Mapping[str, Any],
     *forms: str,
+    classes: ClassReports | None = None,
     reproduce: str = "",
     on_problem: Callable[[str], object] = lambda _text: None,
 ) -> dict[str, bytes]:
@@ -63,6 +65,7 @@ def as_files(
         report: The report.
         config: The settings that it was made with.
         *forms: Keys of FILES: the files to make; none for all of them.
+        classes: Reports within classes, which the JSON and the page hold, too.
         reproduce: The command line that gives the same report.
         on_problem: Called with one line if the picture cannot be drawn; it is then left out.
 
@@ -78,9 +81,9 @@ def as_files(
             return None
 
     makers: dict[str, Callable[[], bytes | None]] = {
-        "json": lambda: as_json(report, config).encode(),
+        "json": lambda: as_json(classes or report, config).encode(),
         "csv": lambda: as_csv(report).encode(),
-        "html": lambda: as_html(report, config, reproduce).encode(),
+        "html": lambda: as_html(classes or report, config, reproduce).encode(),
         "png": try_png,
         "npz": lambda: as_npz(report),
     }
@@ -88,7 +91,7 @@ def as_files(
     return {name: content for name, content in contents.items() if content is not None}
 
 
-def as_json(report: EmbeddingReport, config: Mapping[str, Any]) -> str:
+def as_json(report: EmbeddingReport | ClassReports, config: Mapping[str, Any]) -> str:
     """Return the report and the settings that it was made with as one line of JSON."""
     return json.dumps(report.as_values() | {"config": config}, allow_nan=False) + "\n"
 
@@ -122,15 +125,20 @@ def as_csv(report: EmbeddingReport) -> str:
     return text.getvalue()
 
 
-def as_html(report: EmbeddingReport, config: Mapping[str, Any] = MappingProxyType({}), reproduce: str = "") -> str:
+def as_html(
+    report: EmbeddingReport | ClassReports, config: Mapping[str, Any] = MappingProxyType({}), reproduce: str = ""
+) -> str:
     """Return one self-contained page: verdict, pictures, measures with their definitions, warnings and settings.
 
     Args:
-        report: The report.
+        report: The report, or the reports within classes.
         config: The settings that it was made with; "file" names the embeddings.
         reproduce: The command line that gives the same report.
 
     Returns:
         HTML in ASCII.
     """
-    return render(diagnosis_page(report.as_values() | {"config": config}, sentences_of(report), reproduce))
+    remarks = (
+        [*sentences_of(report.whole), report.sentence] if isinstance(report, ClassReports) else sentences_of(report)
+    )
+    return render(diagnosis_page(report.as_values() | {"config": config}, remarks, reproduce))

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 import scipy.linalg
 import torch
@@ -196,6 +197,16 @@ class Moments:
         moments = cls(len(origin), fast=fast, device=scatter.device)
         moments.count, moments._origin, moments._offset, moments._scatter = int(count), origin, offset, scatter
         return moments
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the sums for a pickle, without the partial sum, which is as large as all the rest."""
+        self._settle()
+        return {name: value for name, value in vars(self).items() if name != "_partial"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the sums from a pickle."""
+        vars(self).update(state)
+        self._partial = torch.zeros_like(self._scatter, dtype=torch.float32 if self.fast else torch.float64)
 
     def _require_own_rows(self, action: str) -> None:
         """Raise ValueError if the sums hold rows of other processes, which another sum would count again."""

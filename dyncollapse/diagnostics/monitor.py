@@ -296,6 +296,9 @@ class Monitor:
             raise ValueError(f"{action} after all_reduce would count rows of other processes again; call reset first")
 
     def _check(self, z: Tensor, others: Sequence[Tensor]) -> None:
+        if z.ndim == 3:
+            shape = tuple(z.shape)
+            raise ValueError(f"embeddings have shape {shape}; give one row per sample, or tokens to diagnose_tokens")
         if z.ndim != 2 or not z.shape[1]:
             raise ValueError(f"embeddings have shape {tuple(z.shape)}; give one row per sample, (samples, dimensions)")
         for other in others:

@@ -1,11 +1,13 @@
 """Options of a diagnosis, shared by `Monitor`, `diagnose` and the command line."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from dyncollapse.model.choices import AUTHORS_TEMPERATURE, Views, Weighing
 from dyncollapse.runtime.records import LARGE, MOST_SEED, SMALL, Number, Text, Whole, record, setting
 
+# How tokens of images are taken: see `diagnose_tokens`.
+Tokens = Literal["per-image", "all", "across-images"]
 MOST_ROWS, WIDEST = 10**9, 10**6
 
 

@@ -37,13 +37,26 @@ def diagnosis_page(values: Mapping[str, Any], remarks: Sequence[str] = (), repro
         verdict=values["verdict"]["sentence"],
         remarks=remarks,
         pictures=spectrum_pictures(values),
-        tables=[fate_table(values), measure_table(values), *published_tables(values), _dimensions(values)],
+        tables=[
+            fate_table(values),
+            measure_table(values),
+            *published_tables(values),
+            *_classes(values),
+            _dimensions(values),
+        ],
         cautions=values["warnings"],
         notes=[*values["notes"], *assumed],
         remedies=values.get("remedies", ()),
         settings={name: value for name, value in settings.items() if name not in left_out},
         reproduce=reproduce,
     )
+
+
+def _classes(values: Mapping[str, Any]) -> list[Table]:
+    """A row per class, if the report was made within classes, too."""
+    names = ("class", "samples", "collapsed", "effective_rank", "mechanism")
+    rows = [[str(one["class"]), *(one[name] for name in names[1:])] for one in values.get("by", ())]
+    return [Table("Within each class", [name.replace("_", " ") for name in names], rows)] if rows else []
 
 
 def fate_table(values: Mapping[str, Any], name: str = "") -> Table:

@@ -73,6 +73,19 @@ def check_unpacked(members: Iterable[zipfile.ZipInfo]) -> None:
     unpacked = packed = 0
     for member in members:
         unpacked, packed = unpacked + member.file_size, packed + member.compress_size
+    check_growth(unpacked, packed)
+
+
+def check_growth(unpacked: int, packed: int) -> None:
+    """Refuse what takes more memory than there is, or far more bytes than it has in the file.
+
+    Args:
+        unpacked: Bytes in memory.
+        packed: Bytes in the file.
+
+    Raises:
+        ValueError: `Refused`, with the size.
+    """
     if unpacked > max(FREE, MOST_RATIO * packed):
         raise Refused(
             f"unpacks to {unpacked / 2**30:.3g} GiB from {packed / 2**20:.3g} MiB, more than embeddings do; save a .npy"

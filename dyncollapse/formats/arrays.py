@@ -24,6 +24,7 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 OBJECTS = "pickled objects"
 PARTS = "a dict of tensors"
+MOST_PARTS = 64  # entries of an element of a list that is looked into: a batch has embeddings, labels, names, ...
 MOST_NPY_HEADER = 10_000  # bytes, as in NumPy, which reads a whole header before it checks the length
 MOST_SAFETENSORS_HEADER = 2**22  # bytes: thirty thousand tensors, read in a second
 SAFETENSORS_KINDS = {
@@ -60,12 +61,24 @@ def read_npy(path: Path) -> Array:
         OSError: For a file that cannot be read.
         ValueError: For a file that is not sound; damage can raise any Exception.
     """
+    dtype, shape, mapped = _opened_npy(path)
+    return Array(kind_of(dtype), shape, lambda: as_native(mapped()))
+
+
+def map_npy(path: Path) -> np.ndarray[Any, np.dtype[Any]]:
+    """Map a .npy file, of numbers or text; errors are those of `read_npy`."""
+    dtype, _, mapped = _opened_npy(path)
+    if dtype.hasobject:
+        raise Refused(f"holds {OBJECTS}, which are never loaded; save a plain array with numpy.save")
+    return mapped()
+
+
+def _opened_npy(path: Path) -> tuple[np.dtype[Any], tuple[int, ...], Callable[[], np.ndarray[Any, np.dtype[Any]]]]:
     with open_regular(path) as file:
         dtype, shape, fortran = _npy_header(file, regular(path).st_size)
         offset = file.tell()
     # torch needs writable memory. Mode "c" copies a page when it is written to, so the file does not change.
-    mapped = partial(np.memmap, path, dtype, "c", offset, shape, "F" if fortran else "C")
-    return Array(_kind(dtype), shape, lambda: _as_tensor(mapped()))
+    return dtype, shape, partial(np.memmap, path, dtype, "c", offset, shape, "F" if fortran else "C")
 
 
 def _npy_header(file: IO[bytes], size: int) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
@@ -105,7 +118,7 @@ def read_npz(path: Path) -> dict[str, Array]:
                 with archive.open(member) as file:
                     dtype, shape, _ = _npy_header(file, member.file_size)
                 load = partial(_load_member, path, member.filename)
-                arrays[member.filename.removesuffix(".npy")] = Array(_kind(dtype), shape, load)
+                arrays[member.filename.removesuffix(".npy")] = Array(kind_of(dtype), shape, load)
     return arrays
 
 
@@ -130,7 +143,7 @@ def load_npz(path: Path) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
 
 
 def _load_member(path: Path, name: str) -> Tensor:
-    return _as_tensor(load_member(path, name))
+    return as_native(load_member(path, name))
 
 
 def load_member(path: Path, name: str) -> np.ndarray[Any, np.dtype[Any]]:
@@ -150,7 +163,8 @@ def load_member(path: Path, name: str) -> np.ndarray[Any, np.dtype[Any]]:
             return array
 
 
-def _kind(dtype: np.dtype[Any]) -> str:
+def kind_of(dtype: np.dtype[Any]) -> str:
+    """Return the name of a format of numbers, or what an array of it holds instead."""
     if dtype.hasobject:
         return OBJECTS
     if dtype.kind == "V":  # NumPy has no bfloat16 and writes that of JAX as two bytes without a type
@@ -158,10 +172,21 @@ def _kind(dtype: np.dtype[Any]) -> str:
     return str(dtype.name)
 
 
-def _as_tensor(array: np.ndarray[Any, np.dtype[Any]]) -> Tensor:
+def as_native(array: np.ndarray[Any, np.dtype[Any]]) -> Tensor:
+    """Return an array as a tensor on the same memory, or on a copy if its bytes are swapped or not aligned."""
     if not (array.dtype.isnative and array.flags.aligned):
         array = array.astype(array.dtype.newbyteorder("="))
     return torch.from_numpy(array)
+
+
+class Listed(dict[str, Array]):
+    """The arrays of a list or tuple by their numbers.
+
+    Attributes:
+        ordered: Whether it is a list, as batches are kept in, not a tuple, whose elements differ in meaning.
+    """
+
+    ordered: bool
 
 
 def read_torch(path: Path) -> Array | dict[str, Array]:
@@ -171,15 +196,38 @@ def read_torch(path: Path) -> Array | dict[str, Array]:
         path: A regular file.
 
     Returns:
-        The tensor, or the tensors at the top level by name; elements of a list or tuple are named by their numbers.
-        Errors are those of `read_npy`.
+        The tensor, or the tensors at the top level by name; elements of a list or tuple are named by their numbers
+        (`Listed`), and an element that holds one floating matrix, as (z, labels), stands for that. Errors are those of
+        `read_npy`.
     """
     content = read_pt(path, mapped=True)
     if not isinstance(content, dict | list | tuple):
         return _described(content)
-    named = content if isinstance(content, dict) else dict(enumerate(content))
     looked: dict[int, bool] = {}
-    return {str(name): _described(value, looked) for name, value in named.items()}
+    if isinstance(content, dict):
+        return {str(name): _described(value, looked) for name, value in content.items()}
+    matrices: dict[int, Tensor | None] = {}
+    elements = ((number, _matrix_in(value, matrices)) for number, value in enumerate(content))
+    listed = Listed((str(number), _described(value, looked)) for number, value in elements)
+    listed.ordered = isinstance(content, list)
+    return listed
+
+
+def _matrix_in(value: Any, known: dict[int, Tensor | None]) -> Any:
+    """Return the only floating matrix of a pair, or of another small collection that is no model; else the value.
+
+    `known` remembers it for each collection: a file may hold one of them in many places.
+    """
+    if not isinstance(value, dict | list | tuple) or len(value) > MOST_PARTS:
+        return value
+    if id(value) not in known:
+        named = value if isinstance(value, dict) else dict(enumerate(value))
+        tensors = {str(name): one for name, one in named.items() if isinstance(one, Tensor)}
+        matrices = [one for one in tensors.values() if one.ndim == 2 and one.is_floating_point()]
+        model = any(name.endswith(("weight", "bias")) for name in tensors)
+        known[id(value)] = matrices[0] if len(matrices) == 1 and not model else None
+    found = known[id(value)]
+    return value if found is None else found
 
 
 def _described(value: object, looked: dict[int, bool] | None = None) -> Array:

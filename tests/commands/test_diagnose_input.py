@@ -66,7 +66,7 @@ def refuse(options, words):
     [
         refuse([], "Missing argument 'FILE'"),
         refuse(["missing.npy"], "missing.npy does not exist"),
-        refuse(["."], ". is a directory"),
+        refuse(["."], ". holds "),
         refuse(["bytes.npy"], "bytes.npy is an empty file"),
         refuse(["none.npy"], "of shape (0, 4)"),
         refuse(["row.npy"], "at least 2 rows"),

@@ -19,7 +19,7 @@ from dyncollapse.model.choices import DYNAMICS, VIEWS
 from dyncollapse.simulation.configuration import PRESETS
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
-TOPICS = ("causes", "checkpoints", "collapse", "folders", "grids", "losses", "measures", "presets", "rho")
+TOPICS = ("causes", "checkpoints", "collapse", "folders", "formats", "grids", "losses", "measures", "presets", "rho")
 TOPICS += ("settings-files", "spaces", "time", "views")
 LINES = 25
 

@@ -18,6 +18,7 @@ from fuzz.world import build
 SHARES = {
     "options": 30,
     "arrays": 14,
+    "data": 6,
     "checkpoints": 14,
     "run folders": 12,
     "sweep folders": 8,
@@ -57,6 +58,7 @@ def strategies(runner: Runner) -> dict[str, st.SearchStrategy[Try]]:
     return {
         "options": options.option_tries(main),
         "arrays": files.array_tries(),
+        "data": files.data_tries(),
         "checkpoints": files.checkpoint_tries(),
         "run folders": folders.run_tries(),
         "sweep folders": folders.sweep_tries(points),

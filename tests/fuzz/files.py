@@ -8,7 +8,7 @@ from fuzz.pictures import PICTURES
 from fuzz.runner import Try
 from fuzz.tensors import ARRAYS, CHANGES, MEMBERS, NEW
 from fuzz.world import ARRAYS as ARRAY_FILES
-from fuzz.world import CHECKPOINTS, EARLIER, LAST, NETWORK, RUN, TRAINING
+from fuzz.world import CHECKPOINTS, EARLIER, LABELS, LAST, NETWORK, RUN, TABLES, TRAINING
 
 PARTS = st.sampled_from([k / 1000 for k in range(1000)])  # floats would be drawn near 0 mostly
 BIG = ("0", "-1", "99", "4294967296", "9" * 18, "1" * 5000, "1e9", "nan")
@@ -73,6 +73,8 @@ def _array_steps(path: str) -> st.SearchStrategy[tuple[Any, ...]]:
     suffix = path.rpartition(".")[2]
     packed = st.sampled_from(("plain", "twice", "two", "bomb") if suffix == "npz" else ("plain",))
     odd = st.tuples(st.just("array"), st.just(path), st.sampled_from(sorted(ARRAYS)), st.sampled_from(MEMBERS), packed)
+    if path in TABLES:
+        return damage(path)
     if suffix in ("npy", "npz"):
         return weighted((2, odd), (1, damage(path)))
     return weighted((2, odd), (2, _tensor_steps(path)), (1, damage(path)))
@@ -94,7 +96,7 @@ def some(steps: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
 @st.composite
 def array_tries(draw: Any) -> Try:
     """`diagnose` of a changed array, alone, with a view, or as one."""
-    name = draw(st.sampled_from(ARRAY_FILES))
+    name = draw(st.sampled_from((*ARRAY_FILES, *TABLES)))
     steps = draw(some(_array_steps(name)))
     if draw(st.integers(0, 7)) == 0:
         changed = draw(st.sampled_from(NAMES)) + draw(st.sampled_from(SUFFIXES))
@@ -108,7 +110,19 @@ def array_tries(draw: Any) -> Try:
     files = draw(st.sampled_from(((name,), (name, "--positives", "b.npy"), ("b.npy", "--positives", name), both)))
     saved = draw(st.sampled_from(((), (), ("--out", "out"))))
     files = files if not files[0].startswith("-") else ("--", files[0])
-    return Try("arrays", ("diagnose", *options, *saved, *files), (*ARRAY_FILES, "b.npy"), steps)
+    return Try("arrays", ("diagnose", *options, *saved, *files), (*ARRAY_FILES, *TABLES, "b.npy"), steps)
+
+
+@st.composite
+def data_tries(draw: Any) -> Try:
+    """`diagnose` of a folder of shards one of which is changed, or within classes whose labels are."""
+    if draw(st.booleans()):
+        name = f"shards/part-{draw(st.integers(0, 2))}.npy"
+        views = draw(st.sampled_from(((), ("--positives", "shards"))))
+        return Try("data", ("diagnose", "shards", *views), ("shards",), draw(some(_array_steps(name))))
+    name = draw(st.sampled_from(LABELS))
+    steps = draw(some(damage(name)))
+    return Try("data", ("diagnose", "a.npy", "--by", name), ("a.npy", *LABELS), steps)
 
 
 @st.composite

@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -45,6 +48,8 @@ BASES: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[str, ...]]] = {
     ("bridge", "check"): (("--short", "--seeds", "1", "--epochs", "1", "--out", "a.npy"), ("a.npy",)),
 }
 ARRAYS = ("a.npy", "a.npz", "a.pt", "legacy.pth", "a.safetensors")
+TABLES = ("a.csv", "a.tsv", "a.parquet", "columns.parquet", "a.h5", "packed.hdf5", "batches.pt")
+LABELS = ("y.npy", "y.csv", "y.pt")
 CHECKPOINTS = ("foreign.pt", "foreign.safetensors", "nested.ckpt")
 
 
@@ -83,6 +88,28 @@ def _arrays(world: Path) -> None:
     torch.save({"z": torch.from_numpy(a), "labels": torch.arange(ROWS)}, world / "a.pt")
     torch.save(torch.from_numpy(a), world / "legacy.pth", _use_new_zipfile_serialization=False)
     save_file({"z": torch.from_numpy(a)}, world / "a.safetensors")
+    _tables(world, a)
+    labels = np.arange(ROWS) % 2
+    np.save(world / "y.npy", labels)
+    torch.save(torch.from_numpy(labels), world / "y.pt")
+    (world / "y.csv").write_text("label\n" + "".join(f"{one}\n" for one in ("cat", "dog") * (ROWS // 2)))
+    (world / "shards").mkdir()
+    for number, part in enumerate(np.split(a, 3)):
+        np.save(world / "shards" / f"part-{number}.npy", part)
+
+
+def _tables(world: Path, z: np.ndarray) -> None:
+    """The embeddings as text, in columns, and in pieces."""
+    np.savetxt(world / "a.csv", z, delimiter=",", header=",".join(f"emb_{k}" for k in range(DIM)), comments="")
+    np.savetxt(world / "a.tsv", z, delimiter="\t")
+    pyarrow.parquet.write_table(pyarrow.table({"z": list(z), "y": ["x"] * ROWS}), world / "a.parquet")
+    columns = {f"emb_{k}": column for k, column in enumerate(z.T)}
+    pyarrow.parquet.write_table(pyarrow.table(columns), world / "columns.parquet")
+    with h5py.File(world / "a.h5", "w") as file:
+        file["train/z"] = z
+    with h5py.File(world / "packed.hdf5", "w") as file:
+        file.create_dataset("z", data=z, chunks=(5, 3), compression="gzip")
+    torch.save([(torch.from_numpy(part), torch.arange(len(part))) for part in (z[:20], z[20:])], world / "batches.pt")
 
 
 def _images(folder: Path) -> None:
