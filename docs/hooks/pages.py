@@ -25,7 +25,11 @@ times, learning rate x steps."""
 # The wings whose public names each page shows, and its first words.
 PAGES = {
     "toy": (("model", "dynamics"), "Toy networks", "Gaussian data, networks, losses; SGD and gradient flows."),
-    "theory": (("theory",), "Theory", "Closed forms: rest points, thresholds, escape times, alignment, velocities."),
+    "theory": (
+        ("theory", "claims"),
+        "Theory",
+        "Closed forms: rest points, thresholds, escape times, alignment, velocities; and their checks.",
+    ),
     "simulation": (
         ("simulation", "sweeps", "runtime"),
         "Simulations and sweeps",
