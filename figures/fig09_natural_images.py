@@ -1,11 +1,13 @@
 """Figs. 2, 7b, 9, 10 and 12 on natural images: SimCLR's projectors and DirectCLR on CIFAR-10, from kept records."""
 
+from collections import Counter
 from pathlib import Path
 
 from figure import Result, Whole, claim, drawn_with, number, record
 
 from dyncollapse import SettingError
 from dyncollapse.bridge import Run, compare, draw_check, find_runs
+from dyncollapse.bridge.evaluation.paper_rows import shared_settings
 
 KEPT = Path(__file__).parent.parent / "docs" / "data" / "cifar10"
 TABLE_1 = ("mlp", "linear", "none", "low-rank-diagonal")
@@ -23,9 +25,12 @@ class Options:
 @drawn_with(Options)
 def draw(options: Options) -> Result:
     """Draw spectra of embedding and representation under each projector, and top-1 of every row and seed."""
-    runs = [run for run in find_runs([options.folder]) if run.recipe.epochs == options.epochs]
-    if not runs:
+    found = [run for run in find_runs([options.folder]) if run.recipe.epochs == options.epochs]
+    if not found:
         raise SettingError(f"`folder` has no run of `epochs` {options.epochs}; name another folder or number")
+    # Of several temperatures, widths or batches, the setting with most runs is drawn.
+    usual = Counter(map(shared_settings, found)).most_common(1)[0][0]
+    runs = [run for run in found if shared_settings(run) == usual]
     claim(all(run.finished for run in runs), "every run has taken its last step")
     figure = draw_check(runs)
     rows = compare([run for run in runs if run.recipe.d0 is None])["rows"]

@@ -33,6 +33,7 @@ from dyncollapse.runtime.files import write_bytes, write_json
 from dyncollapse.runtime.folders import whole_folder
 from dyncollapse.runtime.page.render import PAGE, render
 from dyncollapse.runtime.progress import progress_bars
+from dyncollapse.runtime.settings import option, renamed
 from dyncollapse.simulation.report import versions
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def print_prediction(prediction: Prediction, opened: Opened, options: PredictOpt
     known = " ".join(filter(None, (verdict(found, options.views), chance(found, options.views))))
     lines = [title(prediction, opened), *sentences(prediction, opened, options), known]
     for text in (*lines, *([f"note: {skipped}"] if skipped else [])):
-        console.print(text, soft_wrap=True)
+        console.print(renamed(text, option), soft_wrap=True)
     console.print()
     console.print(filled_table(*loss_table(prediction, options), left=1))
     console.print()

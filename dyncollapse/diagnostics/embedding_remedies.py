@@ -80,8 +80,8 @@ def _projector(verdicts: Mapping[str, Verdict]) -> Iterator[Remedy]:
         yield Remedy(
             "Train with a projector or as DirectCLR (this encoder has no projector).",
             "A linear projector takes the collapse upon itself as far as it starts smaller than the encoder; what it "
-            "gains is open: on CIFAR-10 a probe lost 1.6 points by it in short training and gained 1.9 in long "
-            "training, undecided.",
+            "gains depends: on CIFAR-10 a nonlinear one cost a probe 1.6 points at temperature 0.1, and gained 3.7 at "
+            "0.5 (5 epochs).",
             "docs: one axis, what a projector protects; results, CIFAR-10",
         )
 

@@ -259,7 +259,7 @@ def test_record_of_an_encoder_by_others_holds_no_recipe(tmp_path):
     for text in found["assumptions"]:
         assert f"assumed: {text}" in result.stderr
     page = (tmp_path / "d" / "embedding" / "report.html").read_text()
-    assert page.count("<p>Assumed: ") == len(found["assumptions"])
+    assert page.count("Assumed: ") == len(found["assumptions"])
 
 
 def test_own_checkpoints_take_none_of_these_options(tmp_path):

@@ -44,7 +44,7 @@ def place(tmp_path_factory):
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
     np.savez(folder / "several.npz", train=z, test=z)
-    (folder / "z.csv").write_text("1,2\n3,4\n")
+    (folder / "z.xlsx").write_text("1,2\n3,4\n")
     torch.save({"layer.0.q": torch.ones(8, 3, 4, 4)}, folder / "unknown.pth")
     for name, text in (("key", "epoch = 5"), ("table", "[run]\nepochs = 5"), ("syntax", "data = digits"), *SETTINGS):
         (folder / f"{name}.toml").write_text(text)
@@ -61,9 +61,9 @@ def place(tmp_path_factory):
 
 
 MISTAKES = {
-    "a wrong path": ("diagnose nowhere.npy", "give a file, .npy, .npz, .pt, .pth or .safetensors"),
-    "a directory instead of a file": ("diagnose used", "is a directory; give a file, .npy"),
-    "another format": ("diagnose z.csv", "ends in .csv; give a file, .npy, .npz"),
+    "a wrong path": ("diagnose nowhere.npy", "give a file, .npy, .npz, .pt, .pth, .safetensors, .csv, "),
+    "a directory instead of a file": ("diagnose used", "holds no file of embeddings; give a folder of shards, as .npy"),
+    "another format": ("diagnose z.xlsx", "ends in .xlsx; give a file, .npy, .npz"),
     "one number per sample": ("diagnose flat.npy", "give one row per sample, (samples, dimensions)"),
     "labels instead of embeddings": ("diagnose labels.npy", "as labels have; give one row per sample"),
     "several arrays": ("diagnose several.npz", "choose one with --key NAME"),

@@ -38,6 +38,14 @@ CALLS = {
     ),
     "covariance_spectrum": (dyncollapse.covariance_spectrum, Z),
     "diagnose": (lambda *views: dyncollapse.diagnose(*views).spectrum, Z, Z_POS),
+    "diagnose_by": (
+        lambda *views: dyncollapse.diagnose_by(views[0], np.arange(len(Z)) % 2, views[1]).whole.spectrum,
+        *(Z, Z_POS),
+    ),
+    "diagnose_tokens": (
+        lambda z: dyncollapse.diagnose_tokens(z, "all").spectrum,
+        np.stack([Z, Z_POS]),
+    ),
     "effective_rank": (dyncollapse.effective_rank, SPECTRUM),
     "intrinsic_dimension": (dyncollapse.intrinsic_dimension, SPECTRUM),
     "judge_spectrum": (lambda values: dyncollapse.judge_spectrum(values, 0.6, 1e-9, 3).fates, SPECTRUM),

@@ -63,7 +63,7 @@ def test_no_matrix_among_several_and_a_wrong_only_array(tmp_path, suffix):
     assert "images (2, 3, 4) float32" in message
     assert "labels (5,) int64" in message
     path = save_many(tmp_path / f"one{suffix}", {"images": torch.zeros(2, 3, 4)})
-    assert "array images has shape (2, 3, 4); give one row per sample" in refusal(path)
+    assert "array images has shape (2, 3, 4), as tokens of images have; " in refusal(path)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".pt"])

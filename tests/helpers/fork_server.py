@@ -35,7 +35,9 @@ def warm(libraries: Iterable[str]) -> None:
     import dyncollapse
 
     for module in pkgutil.walk_packages(dyncollapse.__path__, "dyncollapse."):
-        if not module.name.endswith("__main__") and not module.name.startswith("dyncollapse.integrations."):
+        # transformers takes a process that has imported marimo for a notebook.
+        optional = module.name.startswith(("dyncollapse.integrations.", "dyncollapse.explore."))
+        if not module.name.endswith("__main__") and not optional:
             importlib.import_module(module.name)
     for name in libraries:
         importlib.import_module(name)

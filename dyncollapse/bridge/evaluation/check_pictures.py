@@ -166,7 +166,7 @@ def _order(rows: Sequence[TableRow]) -> str:
     words = {head: NAMES[head].removeprefix("SimCLR, ") for head, _ in top1}
     here = " > ".join(f"{words[row[0]]} {top1[row]:.1f}" for row in found)
     there = " > ".join(f"{words[row[0]]} {row[1]:g}" for row in paper)
-    return f"SimCLR's order of top-1 {compared}: {here}" + ("" if found == paper else f"; on ImageNet {there}")
+    return f"SimCLR's order of top-1 {compared}: {here}" + ("" if found == paper else f"\non ImageNet: {there}")
 
 
 def _spectra(runs: Sequence[Run], space: SpaceName) -> Float[np.ndarray, "k d"]:

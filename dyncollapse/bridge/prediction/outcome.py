@@ -84,7 +84,7 @@ class Prediction:
         return as_frame(self.rows())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain JSON values, as `dyncollapse predict --json` prints it beside the options.
+        """Return everything as plain JSON values, as the command predict prints it beside its options.
 
         Returns:
             One object. `rho`, `gamma`, `error`, and each loss's `rest` and `learning_steps` have a number for each of

@@ -22,6 +22,7 @@ from dyncollapse.bridge.prediction.wording import (
 from dyncollapse.runtime.command_line import chosen, command_line
 from dyncollapse.runtime.page.record import Page, Picture, Table, alone
 from dyncollapse.runtime.page.render import render
+from dyncollapse.runtime.settings import renamed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -66,7 +67,7 @@ def prediction_page(
     """
     found = prediction.found
     images = count(found.measured.samples, "image")
-    described = [] if opened is None else sentences(prediction, opened, options)
+    described = [] if opened is None else [renamed(text, str) for text in sentences(prediction, opened, options)]
     skipped = "" if opened is None else skipped_sentence(opened)
     trained = [agreement_sentence(one.loss, one.agreement) for one in prediction.trained]
     return Page(

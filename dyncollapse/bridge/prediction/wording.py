@@ -61,7 +61,7 @@ def count(number: int, noun: str) -> str:
 def _limit(predicted: int, samples: int, options: PredictOptions) -> str:
     """What bounds the number of directions, and what would raise it."""
     if predicted == options.directions:
-        return f" (--directions {predicted})"
+        return f" (`directions` {predicted})"
     if predicted == samples // SAMPLES_PER_DIRECTION:
         return f": {count(samples, 'image')} show a quarter as many directions, and more images would show more"
     return ", which does not vary"
