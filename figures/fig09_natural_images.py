@@ -7,10 +7,10 @@ from figure import Result, Whole, claim, drawn_with, number, record
 
 from dyncollapse import SettingError
 from dyncollapse.bridge import Run, compare, draw_check, find_runs
-from dyncollapse.bridge.evaluation.paper_rows import shared_settings
 
 KEPT = Path(__file__).parent.parent / "docs" / "data" / "cifar10"
 TABLE_1 = ("mlp", "linear", "none", "low-rank-diagonal")
+SHARED = ("arch", "stem", "images", "augment", "crop_scale", "colour", "temperature", "batch_size", "lr")
 LESS = 1.2  # factor between effective ranks that are called different
 
 
@@ -29,8 +29,8 @@ def draw(options: Options) -> Result:
     if not found:
         raise SettingError(f"`folder` has no run of `epochs` {options.epochs}; name another folder or number")
     # Of several temperatures, widths or batches, the setting with most runs is drawn.
-    usual = Counter(map(shared_settings, found)).most_common(1)[0][0]
-    runs = [run for run in found if shared_settings(run) == usual]
+    usual = Counter(map(setting, found)).most_common(1)[0][0]
+    runs = [run for run in found if setting(run) == usual]
     claim(all(run.finished for run in runs), "every run has taken its last step")
     figure = draw_check(runs)
     rows = compare([run for run in runs if run.recipe.d0 is None])["rows"]
@@ -55,6 +55,11 @@ Top-1 and effective rank of the representation: {measured}.""",
         f"""the representation's effective rank without a projector is at least {LESS} times that with either trained projector, unlike in
 the paper; DirectCLR's representation has a higher effective rank than its sub-vector; every run is finished.""",
     )
+
+
+def setting(run: Run) -> tuple[object, ...]:
+    """The settings in which compared runs agree, besides the epochs."""
+    return tuple(getattr(run.recipe, name) for name in SHARED)
 
 
 def check(by_head: dict[str, dict[str, object]]) -> None:
