@@ -26,6 +26,7 @@ USES: dict[str, list[list[str] | str]] = {
     "hdf5": [HDF5, ["diagnose", "z.h5"]],
     "bridge": [PRETRAIN, ["bridge", "diagnose", "--checkpoint", "run"]],
     "cluster": ["import distributed, submitit"],
+    "explore": [["explore", "--copy", "page.py"], "import runpy; runpy.run_path('page.py')"],
     "integrations": [METRIC],
 }
 
