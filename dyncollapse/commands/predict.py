@@ -99,9 +99,10 @@ def print_prediction(prediction: Prediction, opened: Opened, options: PredictOpt
     console = open_console(to_stderr)
     found, skipped = prediction.found, skipped_sentence(opened)
     known = " ".join(filter(None, (verdict(found, options.views), chance(found, options.views))))
-    lines = [title(prediction, opened), *sentences(prediction, opened, options), known]
+    said = [renamed(text, option) for text in sentences(prediction, opened, options)]
+    lines = [title(prediction, opened), *said, known]
     for text in (*lines, *([f"note: {skipped}"] if skipped else [])):
-        console.print(renamed(text, option), soft_wrap=True)
+        console.print(text, soft_wrap=True)
     console.print()
     console.print(filled_table(*loss_table(prediction, options), left=1))
     console.print()

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from dyncollapse.diagnostics.conversion import Rows, as_rows
 from dyncollapse.diagnostics.lidar import lidar
-from dyncollapse.diagnostics.measures import alpha_req, effective_rank, rankme
+from dyncollapse.diagnostics.measures import alpha_req, effective_rank
 from dyncollapse.diagnostics.spectra import covariance_spectrum
+from dyncollapse.diagnostics.spectrum_checks import require_finite, require_matrix
 from dyncollapse.runtime.settings import SettingError
 
 HERE = "dyncollapse"
@@ -76,16 +77,19 @@ def compare_conventions(z: Rows, positives: Rows | Sequence[Rows] | None = None)
         raise SettingError(
             f"`positives` has shape {wrong[0]}, and the embeddings {tuple(rows.shape)}; give the same rows"
         )
-    found = _rankmes(rows)
+    require_matrix(rows, "embeddings")
+    require_finite(rows, "embeddings")
+    centred = covariance_spectrum(rows)
+    found = _rankmes(torch.linalg.svdvals(rows), _as_reptrix(centred, rows))
     if others:
         found += _lidars(torch.stack([rows, *others]))
-    return found + _alphas(rows)
+    return found + _alphas(centred, _as_reptrix(centred, rows))
 
 
-def _rankmes(z: Float[Tensor, "n d"]) -> list[PublishedMeasure]:
-    sigma = torch.linalg.svdvals(z)
+def _rankmes(sigma: Float[Tensor, " k"], centred: Float[Tensor, " r"]) -> list[PublishedMeasure]:
+    """RankMe from singular values, which are not centred, and as reptrix takes it from the centred covariance."""
     return [
-        PublishedMeasure("rankme", HERE, float(rankme(z)), "singular values, not centred, no epsilon"),
+        PublishedMeasure("rankme", HERE, float(effective_rank(sigma)), "singular values, not centred, no epsilon"),
         PublishedMeasure(
             "rankme",
             "Garrido et al. 2023",
@@ -101,7 +105,7 @@ def _rankmes(z: Float[Tensor, "n d"]) -> list[PublishedMeasure]:
         PublishedMeasure(
             "rankme",
             "reptrix",
-            _entropy_rank(_reptrix_spectrum(z), REPTRIX_EPSILON),
+            _entropy_rank(centred, REPTRIX_EPSILON),
             f"eigenvalues of the centred covariance, {REPTRIX_EPSILON:g} added to every share: effective_rank here",
         ),
     ]
@@ -120,7 +124,7 @@ def _lidars(views: Float[Tensor, "v n d"]) -> list[PublishedMeasure]:
 
     def reptrix() -> float:
         matrix = _lda_matrix(between, within / n + REPTRIX_DELTA * identity)
-        return _entropy_rank(_reptrix_spectrum(matrix), REPTRIX_EPSILON)
+        return _entropy_rank(_as_reptrix(covariance_spectrum(matrix), matrix), REPTRIX_EPSILON)
 
     ours = "1/n between and 1/(n v) within samples, delta 0.0001, no epsilon"
     theirs = f"1/(n - 1) and 1/(n (v - 1)), delta {STABLE_DELTA:g}, {STABLE_LIDAR_EPSILON:g} added to every eigenvalue"
@@ -132,16 +136,16 @@ def _lidars(views: Float[Tensor, "v n d"]) -> list[PublishedMeasure]:
     ]
 
 
-def _alphas(z: Float[Tensor, "n d"]) -> list[PublishedMeasure]:
+def _alphas(centred: Float[Tensor, " d"], values: Float[Tensor, " r"]) -> list[PublishedMeasure]:
+    """alpha-ReQ from the eigenvalues of the centred covariance, and from those of them that reptrix takes."""
     first, last = REPTRIX_RANKS
-    values = _reptrix_spectrum(z)
     reptrix = _or_none(lambda: float(alpha_req(values, first, last))) if len(values) >= last else None
     lacks = "" if len(values) >= last else f"; it needs {last} eigenvalues, and there are {len(values)}"
     return [
         PublishedMeasure(
             "alpha_req",
             HERE,
-            _or_none(lambda: float(alpha_req(covariance_spectrum(z)))),
+            _or_none(lambda: float(alpha_req(centred))),
             "ranks 6 to 100 as far as eigenvalues are not 0, weights 1/rank",
         ),
         PublishedMeasure("alpha_req", "reptrix", reptrix, f"ranks {first} to {last}, weights 1/rank{lacks}"),
@@ -154,9 +158,9 @@ def _entropy_rank(spectrum: Float[Tensor, " k"], epsilon: float) -> float:
     return float((-torch.special.xlogy(shares, shares).sum()).exp())
 
 
-def _reptrix_spectrum(rows: Float[Tensor, "n d"]) -> Float[Tensor, " k"]:
-    """Squared singular values of centred rows, the largest first: at most min(n, d, 2048)."""
-    return torch.linalg.svdvals(rows - rows.mean(0)).square()[:REPTRIX_MOST]
+def _as_reptrix(centred: Float[Tensor, " d"], rows: Float[Tensor, "n d"]) -> Float[Tensor, " r"]:
+    """The eigenvalues of the covariance of rows that reptrix takes, up to their scale: at most min(n, d, 2048)."""
+    return centred[: min(*rows.shape, REPTRIX_MOST)]
 
 
 def _lda_matrix(between: Float[Tensor, "d d"], within: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:

@@ -7,9 +7,9 @@ from typing import Any
 
 from dyncollapse.explore.running import flow_of
 from dyncollapse.runtime.records import settings_of
+from dyncollapse.simulation.command import as_options
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.presets import resolve
-from dyncollapse.sweeps.grid import as_options
 
 WIDEST, DEEPEST = 48, 4  # flows of larger networks take many seconds
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from dyncollapse.runtime.records import settings_of
 from dyncollapse.runtime.settings import SettingError, quoted
-from dyncollapse.simulation.command import as_options as as_options
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.presets import resolve
 
