@@ -219,7 +219,7 @@ def _reported(
         yield
         return
 
-    taken = -1
+    taken, done = -1, set[str]()
 
     def report() -> None:
         nonlocal taken
@@ -229,7 +229,8 @@ def _reported(
             if steps > taken:
                 progress(PARTS[0], taken := steps, total)
             if steps >= total:
-                progress(PARTS[1], sum(is_done(folder / name) for name in recipes), len(recipes))
+                done.update(name for name in recipes.keys() - done if is_done(folder / name))  # reads a run's files
+                progress(PARTS[1], len(done), len(recipes))
 
     report()
     try:
