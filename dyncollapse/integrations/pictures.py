@@ -24,7 +24,7 @@ def _to_wandb(name: str, pixels: Pixels) -> None:
 # imported for it. In Hugging Face's Trainer callbacks log, to the active run of Weights & Biases and MLflow.
 SENDERS: dict[str, Callable[[Any, str, Pixels, int], object]] = {
     "TensorBoardLogger": lambda logger, name, pixels, step: _to_tensorboard(logger.experiment, name, pixels, step),
-    "WandbLogger": lambda logger, name, pixels, _step: logger.log_image(key=name, images=[pixels]),
+    "WandbLogger": lambda logger, name, pixels, step: logger.log_image(key=name, images=[pixels], step=step),
     "MLFlowLogger": lambda logger, name, pixels, step: logger.experiment.log_image(
         logger.run_id, pixels, artifact_file=f"{name}-{step}.png"
     ),

@@ -83,7 +83,7 @@ def test_pictures_go_to_lightning_s_loggers_by_their_own_methods():
     wandb, mlflow = WandbLogger(), MLFlowLogger()
     assert send(wandb, "collapse/spectrum", PIXELS, 7)
     assert send(mlflow, "collapse/spectrum", PIXELS, 7)
-    assert wandb.pictures == [("collapse/spectrum", (3, 5, 3), None)]
+    assert wandb.pictures == [("collapse/spectrum", (3, 5, 3), 7)]
     assert mlflow.pictures == [("run", (3, 5, 3), "collapse/spectrum-7.png")]
     assert not send(object(), "collapse/spectrum", PIXELS, 7)
 
