@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from keep_runs import rounded
+from keep_runs import PAGE, refreshed, rounded
 
 from dyncollapse.bridge import compare, find_runs
 from dyncollapse.bridge.evaluation.paper_tables import as_markdown
@@ -27,8 +27,9 @@ def test_every_kept_run_is_finished_diagnosed_and_probed(run):
 
 
 def test_page_of_results_shows_the_tables_of_these_runs():
-    page = (ROOT / "docs" / "results.md").read_text()
-    assert as_markdown(compare(RUNS)) in page
+    tables, page = as_markdown(compare(RUNS)), PAGE.read_text()
+    assert tables in page
+    assert refreshed(page.replace(tables, "| projector |\n\n| better |\n"), KEPT) == page
 
 
 def test_numbers_are_rounded_and_all_else_is_kept():
