@@ -30,6 +30,7 @@ class Order(TypedDict):
     """A pair of rows: their order in the paper, and what these runs say of it; top-1 in percent.
 
     `difference` is the better row's top-1 in the paper minus the worse one's, here; `paper` is the same in the paper.
+    It is the mean over shared seeds, but over all seeds if the test is Welch's or if no seed is shared.
     `interval` has 95 % for this pair alone, and `p` is for this pair alone; `p_holm` holds for all pairs together.
     `detectable` is the smallest difference that as many seeds with this spread show with a power of 80 %. Without a
     test these are None, and `reason` says why. `probe_error` is the standard error of the difference from the number of
@@ -77,7 +78,8 @@ def orders(runs: Sequence[Run]) -> list[Order]:
 
     Rows that were probed in different ways, or on different numbers of images, are not compared. The others are, by
     Student's t test on the differences of runs with the same seed, if at least two seeds are shared, and by Welch's
-    test otherwise. Runs with the same seed and settings see the same images in the same order, crops and colours, and
+    test otherwise. If a row has one seed, nothing is tested, and the difference is that of this seed where both rows
+    have it. Runs with the same seed and settings see the same images in the same order, crops and colours, and
     their backbones start with the same weights. A paired test needs none of that: it holds whatever the runs of a seed
     share.
 
@@ -173,7 +175,8 @@ def compare_pair(better: Measured, worse: Measured, setting: str = "") -> Order:
         The record, without `p_holm`.
     """
     shared = sorted(better.top1.keys() & worse.top1.keys())
-    paired = len(shared) > 1
+    # Welch's test needs two seeds of each row. Without it the seeds that both share are the fairest comparison.
+    paired = len(shared) > 1 or (len(shared) == 1 and min(len(better.top1), len(worse.top1)) == 1)
     a, b = (np.array([one.top1[seed] for seed in (shared if paired else sorted(one.top1))]) for one in (better, worse))
     probes = sorted(better.probes | worse.probes)
     if len(probes) > 1:

@@ -120,9 +120,11 @@ def test_holm_bounds_all_pairs_together():
 
 
 def test_one_seed_leaves_every_order_undecided_and_bounds_the_error():
-    order = compare_pair(Measured("a", 60, {0: 90.0}, 1.2), Measured("b", 50, {0: 10.0, 1: 12.0}, 0.5))
+    a, b = Measured("a", 60, {0: 90.0}, 1.2), Measured("b", 50, {0: 10.0, 1: 12.0}, 0.5)
+    order = compare_pair(a, b)
     assert (order["verdict"], order["interval"], order["p"], order["detectable"]) == ("undecided", None, None, None)
-    assert order["difference"] == 79.0
+    assert order["difference"] == 80.0  # of the seed that both have
+    assert compare_pair(Measured("c", 60, {2: 90.0}), b)["difference"] == 79.0
     assert order["probe_error"] == pytest.approx(1.3)
     assert (order["seeds"], order["shared"], order["test"]) == ([1, 2], 1, "none")
     assert order["reason"] == "one seed: the spread over seeds is unknown"
