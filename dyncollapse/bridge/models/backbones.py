@@ -95,7 +95,7 @@ def _create(
         if image_size is None:
             raise
         raise SettingError(
-            f"`image_size` is {image_size}, for which timm cannot build {arch} ({_short(error)}); its usual "
+            f"`image_size` is {image_size}, for which timm cannot build {arch} ({short_reason(error)}); its usual "
             f"size is {usual_size(arch, 'imagenet')}"
         ) from None
     return backbone
@@ -179,7 +179,7 @@ def check_size(arch: str, stem: str, channels: int, image_size: int) -> None:
         return
     except (AssertionError, RuntimeError, IndexError, ZeroDivisionError, TypeError) as error:
         raise SettingError(
-            f"`image_size` is {image_size}, which {arch} cannot take ({_short(error)}); "
+            f"`image_size` is {image_size}, which {arch} cannot take ({short_reason(error)}); "
             f"its usual size is {usual_size(arch, stem)}"
         ) from None
     patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
@@ -189,7 +189,7 @@ def check_size(arch: str, stem: str, channels: int, image_size: int) -> None:
         )
 
 
-def _short(error: Exception) -> str:
+def short_reason(error: Exception) -> str:
     """The first line of a library's message, without backticks, which mark settings."""
     lines = str(error).strip().splitlines()
     return printable(lines[0][:MOST_LETTERS]).replace("`", "'") if lines else type(error).__name__
