@@ -182,10 +182,16 @@ def check_size(arch: str, stem: str, channels: int, image_size: int) -> None:
             f"`image_size` is {image_size}, which {arch} cannot take ({short_reason(error)}); "
             f"its usual size is {usual_size(arch, stem)}"
         ) from None
+    if has_fixed_size(arch):
+        check_patches(backbone, arch, image_size)
+
+
+def check_patches(backbone: nn.Module, shown: str, image_size: int) -> None:
+    """Check that a vision transformer's patches fill images of a size. Raises SettingError, with a model's name."""
     patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
-    if has_fixed_size(arch) and isinstance(patch, tuple) and image_size % patch[0]:
+    if isinstance(patch, tuple) and image_size % patch[0]:
         raise SettingError(
-            f"`image_size` is {image_size}, but {arch} cuts images into patches of {patch[0]} pixels; give a multiple"
+            f"`image_size` is {image_size}, but {shown} cuts images into patches of {patch[0]} pixels; give a multiple"
         )
 
 

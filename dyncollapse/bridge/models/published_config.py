@@ -1,6 +1,6 @@
 """What a published model says of itself: architecture, classes, image size, pixels; from timm's list or config.json."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_args
 
@@ -89,6 +89,7 @@ class ModelConfig:
         fixed_size: Whether the network is built for one image size.
         prepared: How its images are resized, cropped and normalised.
         arguments: More arguments of the architecture.
+        listed: Whether timm's own list describes it.
         assumptions: Sentences on what it says and is not followed.
     """
 
@@ -100,6 +101,7 @@ class ModelConfig:
     fixed_size: bool
     prepared: Preparation
     arguments: dict[str, Any] = field(default_factory=dict)
+    listed: bool = False
     assumptions: tuple[str, ...] = ()
 
 
@@ -132,7 +134,7 @@ def of_registry(name: str) -> tuple[ModelConfig, "PretrainedCfg"]:
     known = timm.get_pretrained_cfg(name)
     assert known is not None
     entries = {key: list(v) if isinstance(v, tuple) else v for key, v in known.to_dict().items()}
-    return _described(bare, checked(entries, PublishedPixels), {}, shown), known
+    return replace(_described(bare, checked(entries, PublishedPixels), {}, shown), listed=True), known
 
 
 def _like(word: str) -> str:
@@ -166,6 +168,8 @@ def of_folder(folder: Path, shown: str) -> ModelConfig:
     try:
         content = read_json(folder / CONFIG)
     except FileNotFoundError:
+        if not folder.is_dir():
+            raise ValueError(f"{shown} is no folder; give one with {CONFIG} and model.safetensors") from None
         raise ValueError(
             f"{shown} has no {CONFIG}, which says what its weights are; give the file of weights, with `arch`"
         ) from None
@@ -253,7 +257,7 @@ def _described(architecture: str, entries: PublishedPixels, arguments: dict[str,
         fixed or own_size is not None,
         prepared,
         arguments,
-        assumptions,
+        assumptions=assumptions,
     )
 
 

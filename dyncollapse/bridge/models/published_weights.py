@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dyncollapse.bridge.models.backbones import BATCH_COUNT, short_reason
+from dyncollapse.bridge.models.backbones import BATCH_COUNT, check_patches, short_reason
 from dyncollapse.bridge.models.foreign_matching import convert_by_timm, refuse_nan
 from dyncollapse.bridge.models.published_config import CONFIG, ModelConfig, most_layers
 from dyncollapse.runtime.files import printable, unmarked
@@ -42,6 +42,8 @@ def build_published(
         expected = _created(config, side, config.classes, shown)
         headless = _created(config, side, 0, shown)
     width = _width(headless, config, side, shown)
+    if side != config.image_size:
+        check_patches(headless, shown, side)
     wanted = _shapes(headless)
     classifier = _shapes(expected).keys() - wanted.keys()
     own = {name: tensor for name, tensor in tensors.items() if not name.endswith(BATCH_COUNT)}
@@ -74,21 +76,20 @@ def _created(config: ModelConfig, side: int, classes: int, shown: str) -> nn.Mod
     """Create the model by timm with random weights. Raises SettingError if it cannot be built so."""
     import timm
 
+    name, channels = config.architecture, config.channels
     arguments: dict[str, Any] = dict(config.arguments)
     if config.fixed_size:
         arguments["img_size"] = side
-    channels = config.channels
-    pretrained = {"input_size": (channels, side, side), "fixed_input_size": config.fixed_size, "classifier": None}
+    if config.listed:
+        name = f"{name}.{config.tag}" if config.tag else name
+    else:
+        size = {"input_size": (channels, side, side), "fixed_input_size": config.fixed_size}
+        arguments["pretrained_cfg"] = {"architecture": name, "classifier": None, **size}
     try:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")  # names that timm has renamed, and torch's own
             model: nn.Module = timm.create_model(
-                config.architecture,
-                pretrained=False,
-                pretrained_cfg={**pretrained, "architecture": config.architecture},
-                num_classes=classes,
-                in_chans=channels,
-                **arguments,
+                name, pretrained=False, num_classes=classes, in_chans=channels, **arguments
             )
     except Exception as error:  # a description of other sizes can fail in any way
         raise SettingError(
