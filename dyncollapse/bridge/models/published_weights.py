@@ -12,6 +12,7 @@ from dyncollapse.bridge.models.foreign_matching import convert_by_timm, refuse_n
 from dyncollapse.bridge.models.published_config import CONFIG, ModelConfig, most_layers
 from dyncollapse.runtime.files import printable, unmarked
 from dyncollapse.runtime.settings import SettingError
+from dyncollapse.simulation.footprint import check_room
 
 OUTGROWN = 4  # times as many numbers as the file holds: a network of other sizes
 
@@ -41,6 +42,10 @@ def build_published(
     with torch.device("meta"):
         expected = _created(config, side, config.classes, shown)
         headless = _created(config, side, 0, shown)
+    stored = [*headless.parameters(), *headless.buffers()]  # also tables that no file holds
+    check_room(
+        sum(one.numel() * one.itemsize for one in stored), "cpu", f"the network of {shown}", "name a smaller one"
+    )
     width = _width(headless, config, side, shown)
     if side != config.image_size:
         check_patches(headless, shown, side)

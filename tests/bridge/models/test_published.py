@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 
@@ -17,6 +18,7 @@ from dyncollapse.bridge import Skipped, embed, load_encoder, open_data, sgd_prob
 from dyncollapse.bridge.data.augmentations import normalise, plain
 from dyncollapse.bridge.data.preparation import Preparation
 from dyncollapse.bridge.models.published import is_published
+from dyncollapse.commands.bridge import bridge
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 3}
 RESNET = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 12]}
@@ -300,3 +302,19 @@ def test_tensors_that_are_missing_left_over_or_of_another_shape_are_refused(tmp_
     (folder / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"has no model.safetensors or pytorch_model.bin"):
         load_encoder(folder)
+
+
+def test_commands_take_a_model_without_an_option_and_save_what_it_has(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    publish(tmp_path / "model")
+    photos(tmp_path / "photos", count=8)
+    saved = CliRunner().invoke(bridge, ["embed", "model", "--data", "photos", "--out", "z"])
+    assert saved.exit_code == 0, saved.output
+    assert {path.name for path in (tmp_path / "z").iterdir()} == {"representation.npy", "labels.npy", "embed.json"}
+    asked = CliRunner().invoke(bridge, ["embed", "model", "--data", "photos", "--space", "both"])
+    assert (asked.exit_code, "no recognised projector" in asked.stderr) == (2, True)
+    found = CliRunner().invoke(bridge, ["diagnose", "model", "--data", "photos", "--out", "d", "--json"])
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["spaces"].keys() == {"representation"}
+    record = json.loads((tmp_path / "d" / "diagnosis.json").read_text())["config"]
+    assert (record["checkpoint"], record["published"]["file"]) == ("model", "model.safetensors")
