@@ -146,23 +146,19 @@ def load_published(name: str, hints: Hints) -> PublishedEncoder:
     spec = EncoderSpec(config.architecture, "imagenet", config.channels, side, augment, prepared=config.prepared)
     count = sum(not one.endswith(BATCH_COUNT) for one in backbone.state_dict())
     left_out = f", the classifier of {config.classes} classes left out" if config.classes else ""
-    end = (
-        f"the first {hints.d0} dimensions as embedding"
-        if hints.d0
-        else "no projector, so the representation alone is known"
+    end = "no projector, so the representation alone is known"
+    end = f"the first {hints.d0} dimensions as embedding" if hints.d0 else end
+    assumed = (
+        "" if hints.augment else f"Augmented views are those of {augment}, by its image size; `augment` names others."
     )
-    assumptions = [*config.assumptions, *sentences]
-    if hints.augment is None:
-        assumptions.append(f"Augmented views are those of {augment}, by its image size; `augment` names others.")
-    if side != config.image_size:
-        assumptions.append(f"The model was published for images of {config.image_size} pixels.")
+    resized = "" if side == config.image_size else f"It was published for images of {config.image_size} pixels."
     return PublishedEncoder(
         Encoder(backbone, SubVector(hints.d0) if hints.d0 else nn.Identity()),
         spec,
         published,
         hints.d0 is not None,
         f"{count} of {count} tensors matched ({published.title}{left_out}); {end}",
-        tuple(assumptions),
+        tuple(filter(None, (*config.assumptions, *sentences, assumed, resized))),
     )
 
 

@@ -51,30 +51,31 @@ def build_published(
         check_patches(headless, shown, side)
     wanted = _shapes(headless)
     classifier = _shapes(expected).keys() - wanted.keys()
-    own = {name: tensor for name, tensor in tensors.items() if not name.endswith(BATCH_COUNT)}
+    own: Mapping[str, Tensor] = {name: tensor for name, tensor in tensors.items() if not name.endswith(BATCH_COUNT)}
     needed, there = (sum(map(torch.Size.numel, shapes)) for shapes in (wanted.values(), map(_shape, own.values())))
     sentences: list[str] = []
-    backbone: nn.Module | None = None
     if not _fits(own, wanted, classifier) and needed <= OUTGROWN * there:
-        backbone = _created(config, side, 0, shown)
-        converted = convert_by_timm(config.architecture, dict(tensors), backbone)
-        if converted is not None and all(name in converted for name in wanted):
-            sentences = [
-                f"timm resampled {printable(name)} from {tuple(own[name].shape)} to {tuple(converted[name].shape)}."
-                for name in wanted
-                if name in own and own[name].shape != converted[name].shape
-            ]
-            own = {name: tensor for name, tensor in converted.items() if not name.endswith(BATCH_COUNT)}
+        own, sentences = _translated(own, wanted, config, _created(config, side, 0, shown))
     _refuse_others(own, wanted, classifier, config, shown)
     refuse_nan(((name, own[name]) for name in wanted), shown)
-    backbone = backbone or _created(config, side, 0, shown)
-    counters = {name: tensor for name, tensor in tensors.items() if name.endswith(BATCH_COUNT) and tensor.ndim == 0}
-    known = backbone.state_dict().keys()
-    backbone.load_state_dict(
-        {name: own[name] for name in wanted} | {name: one for name, one in counters.items() if name in known},
-        strict=False,
-    )
+    backbone = _created(config, side, 0, shown)
+    backbone.load_state_dict({name: own[name] for name in wanted}, strict=False)  # all but BatchNorm's counters
     return backbone, width, sentences
+
+
+def _translated(
+    own: Mapping[str, Tensor], wanted: Mapping[str, torch.Size], config: ModelConfig, backbone: nn.Module
+) -> tuple[Mapping[str, Tensor], list[str]]:
+    """Tensors by the network's names and shapes, as far as timm can translate them; sentences on what it changed."""
+    converted = convert_by_timm(config.architecture, dict(own), backbone)
+    if converted is None or not all(name in converted for name in wanted):
+        return own, []
+    sentences = [
+        f"timm resampled {printable(name)} from {tuple(own[name].shape)} to {tuple(converted[name].shape)}."
+        for name in wanted
+        if name in own and own[name].shape != converted[name].shape
+    ]
+    return {name: tensor for name, tensor in converted.items() if not name.endswith(BATCH_COUNT)}, sentences
 
 
 def _created(config: ModelConfig, side: int, classes: int, shown: str) -> nn.Module:
