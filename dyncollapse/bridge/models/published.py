@@ -172,7 +172,7 @@ def _found(name: str, shown: str) -> tuple[ModelConfig, Path, str | None, str | 
         config, known = of_registry(bare)
         if not known.hf_hub_id:
             raise SettingError(
-                f"`checkpoint` {shown} is not on the Hugging Face hub; download {known.url or 'its weights'} and name "
+                f"{shown} is not on the Hugging Face hub; download {known.url or 'its weights'} and name "
                 f"the file, with `arch` {config.architecture}"
             )
         hub = hub_model(f"{known.hf_hub_id}{f'@{revision}' if revision else ''}", shown)

@@ -124,13 +124,13 @@ def of_registry(name: str) -> tuple[ModelConfig, "PretrainedCfg"]:
     pretrained = sorted(timm.list_pretrained(f"{bare}.*")) if timm.is_model(bare) else []
     if not timm.is_model(bare):
         raise SettingError(
-            f"`checkpoint` {shown} is no model of the installed timm {timm.__version__}; {_like(bare)}hf-hub:ORG/NAME "
+            f"{shown} is no model of the installed timm {timm.__version__}; {_like(bare)}hf-hub:ORG/NAME "
             "names a model that timm does not list"
         )
     if not pretrained:
-        raise SettingError(f"`checkpoint` {shown} is published without weights; {_like(bare)}name another model")
+        raise SettingError(f"{shown} is published without weights; {_like(bare)}name another model")
     if tag and name not in pretrained:
-        raise SettingError(f"`checkpoint` {shown} does not exist; give {_some([f'timm/{one}' for one in pretrained])}")
+        raise SettingError(f"{shown} does not exist; give {_some([f'timm/{one}' for one in pretrained])}")
     known = timm.get_pretrained_cfg(name)
     assert known is not None
     entries = {key: list(v) if isinstance(v, tuple) else v for key, v in known.to_dict().items()}

@@ -75,12 +75,12 @@ class HubModel:
                 return Path(path), found.commit_hash or _commit(Path(path))
         except Exception as error:  # the library's versions raise errors of several HTTP clients
             raise SettingError(
-                f"`checkpoint` {self.shown} is not in {unmarked(str(constants.HF_HUB_CACHE))} and cannot be downloaded "
+                f"{self.shown} is not in {unmarked(str(constants.HF_HUB_CACHE))} and cannot be downloaded "
                 f"({_reason(error)}); give a local folder with config.json and {WEIGHTS[0]}, or fill that cache where "
                 f"there is a network: hf download {self.repository}"
             ) from None
         raise SettingError(
-            f"`checkpoint` {self.shown} has no {' or '.join(names)} on the hub; give a model in timm's layout, or "
+            f"{self.shown} has no {' or '.join(names)} on the hub; give a model in timm's layout, or "
             "download its file and name it, with `arch`"
         )
 
@@ -110,9 +110,7 @@ def hub_model(name: str, shown: str) -> HubModel:
     """
     parts = REPOSITORY.fullmatch(name)
     if parts is None or ".." in name:
-        raise SettingError(
-            f"`checkpoint` {shown} names no repository; write hf-hub:ORG/NAME or hf-hub:ORG/NAME@REVISION"
-        )
+        raise SettingError(f"{shown} names no repository; write hf-hub:ORG/NAME or hf-hub:ORG/NAME@REVISION")
     return HubModel(parts[1], parts[2], shown)
 
 

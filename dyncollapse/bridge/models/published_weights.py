@@ -122,7 +122,7 @@ def _width(headless: nn.Module, config: ModelConfig, side: int, shown: str) -> i
         shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise SettingError(
             f"{shown} gives {shape} for one image, not a vector: it is published without pooling; embed the images "
-            "yourself and use dyncollapse diagnose --tokens"
+            "yourself and diagnose their tokens"
         )
     return int(outputs.shape[1])
 
