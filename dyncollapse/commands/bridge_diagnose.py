@@ -146,6 +146,8 @@ def _save(
 
     config |= {"checkpoint": str(checkpoint.path), "step": checkpoint.step}
     config |= {"versions": versions("timm", "torchvision")}
+    if checkpoint.published is not None:
+        config |= {"encoder": checkpoint.spec.as_values(), "published": checkpoint.published.as_values()}
     for space, report in diagnosis.reports.items():
         (folder / space).mkdir(exist_ok=True)
         of_space = {"file": f"{checkpoint.path} ({space})", "assumptions": list(diagnosis.assumptions), **config}

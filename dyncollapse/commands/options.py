@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from functools import partial, wraps
 from pathlib import Path
 from types import MappingProxyType
@@ -154,6 +154,7 @@ def setting_options(
     lists: bool = False,
     only: Iterable[str] | None = None,
     former: Mapping[str, str] = MappingProxyType({}),
+    bare: Container[str] = (),
 ) -> Callable[[Command], Command]:
     """Give a command an option for each setting of a record; options that are not given are None.
 
@@ -162,6 +163,7 @@ def setting_options(
         lists: Whether options take several values as text, which the command parses; those of SINGLE never do.
         only: Names of the settings to take; by default all.
         former: For names of settings, an earlier name of the option, which is taken but not shown.
+        bare: Names of settings that the command also takes without the option, which then is not required.
 
     Returns:
         The decorator.
@@ -172,7 +174,9 @@ def setting_options(
     def decorate(command: Command) -> Command:
         for setting in reversed(chosen):
             if setting.text:
-                command = _option(setting, lists and setting.name not in SINGLE, former.get(setting.name, ""))(command)
+                several, earlier = lists and setting.name not in SINGLE, former.get(setting.name, "")
+                required = setting.default is REQUIRED and setting.name not in bare
+                command = _option(setting, several, earlier, required=required)(command)
         return command
 
     return decorate
@@ -184,6 +188,7 @@ def record_options(
     *,
     only: Iterable[str] | None = None,
     former: Mapping[str, str] = MappingProxyType({}),
+    bare: Mapping[str, str] = MappingProxyType({}),
 ) -> Callable[[Command], Command]:
     """Give a command the options of a record, and pass it the record that they make.
 
@@ -192,6 +197,7 @@ def record_options(
         name: The parameter of the command that takes the record.
         only: As for `setting_options`; the other settings keep their defaults.
         former: As for `setting_options`.
+        bare: For names of settings, the argument of the command that gives the same without the option.
 
     Returns:
         The decorator.
@@ -200,15 +206,32 @@ def record_options(
     def decorate(command: Command) -> Command:
         @wraps(command)
         def packed(**given: Any) -> Any:
+            for setting, argument in bare.items():
+                _take_bare(given, setting, argument)
             try:
                 made: Any = taken(record, given, only)
             except SettingError as error:
                 fail(2, as_options(error))
             return command(**{name: made}, **given)
 
-        return setting_options(record, only=only, former=former)(packed)
+        for setting, argument in bare.items():
+            kind = TYPES[settings_of(record)[setting].type]
+            click.argument(argument, required=False, type=kind, metavar=f"[{argument.upper()}]")(packed)
+        return setting_options(record, only=only, former=former, bare=bare)(packed)
 
     return decorate
+
+
+def _take_bare(given: dict[str, Any], setting: str, argument: str) -> None:
+    """Let a command's argument take the place of an option. Raises click.UsageError if both or none are given."""
+    context, value = click.get_current_context(), given.pop(argument)
+    if value is None and given[setting] is None:
+        missing = next(one for one in context.command.params if one.name == setting)
+        raise click.MissingParameter(ctx=context, param=missing)
+    if value is not None and given[setting] is not None:
+        shown = f"{quoted(str(value))} and {option(setting)} {quoted(str(given[setting]))}"
+        raise click.UsageError(f"{shown} are both given; give one {argument}", context)
+    given[setting] = value if value is not None else given[setting]
 
 
 def taken(record: type[RecordT], given: dict[str, Any], only: Iterable[str] | None = None) -> RecordT:
@@ -230,7 +253,7 @@ def taken(record: type[RecordT], given: dict[str, Any], only: Iterable[str] | No
     return record(**{name: value for name, value in values.items() if value is not None})
 
 
-def _option(setting: Setting, several: bool, former: str) -> Callable[[Command], Command]:
+def _option(setting: Setting, several: bool, former: str, *, required: bool) -> Callable[[Command], Command]:
     complete = partial(_completed, setting.choices) if setting.choices else None
     add = partial(grouped_option, group=setting.group, help=_help(setting), former=former, shell_complete=complete)
     name, choices = option(setting.name), setting.choices
@@ -248,7 +271,7 @@ def _option(setting: Setting, several: bool, former: str) -> Callable[[Command],
     if several:
         words = metavar or {int: "INTEGER", float: "FLOAT", str: "TEXT"}[setting.type]
         return add(name, metavar=f"{words},..")
-    return add(name, type=TYPES.get(setting.type, setting.type), metavar=metavar, required=setting.default is REQUIRED)
+    return add(name, type=TYPES.get(setting.type, setting.type), metavar=metavar, required=required)
 
 
 def _completed(choices: Iterable[str], _context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dyncollapse.bridge.data.preparation import Interpolation, Preparation
 from dyncollapse.bridge.recipe import Recipe
 
 # Mean and standard deviation that normalise pixels in [0, 1]. For three channels they are ImageNet's, as in torchvision
@@ -146,9 +147,23 @@ def worker_view(view: View, size: int) -> Callable[[UInt8[Tensor, "c h w"]], UIn
     return transform
 
 
-def plain(images: UInt8[Tensor, "*n c h w"], size: int) -> UInt8[Tensor, "*n c size size"]:
-    """Resize the shorter side of images to `stored_side(size)` and crop the centre, as evaluation does."""
-    return square(images, stored_side(size), size)
+def plain(
+    images: UInt8[Tensor, "*n c h w"], size: int, prepared: Preparation | None = None
+) -> UInt8[Tensor, "*n c size size"]:
+    """Resize images and crop the centre, as evaluation does.
+
+    Args:
+        images: Pixels from 0 to 255.
+        size: Side of the crop, in pixels.
+        prepared: How; None resizes the shorter side to `stored_side(size)`.
+
+    Returns:
+        The crops.
+    """
+    if prepared is None:
+        return square(images, stored_side(size), size)
+    side = prepared.resized_side(size)
+    return square(images, side, size, prepared.interpolation, squash=prepared.squash)
 
 
 def stored_side(size: int) -> int:
@@ -156,8 +171,26 @@ def stored_side(size: int) -> int:
     return round(size * 256 / 224) if size >= 64 else size
 
 
-def square(images: UInt8[Tensor, "*n c h w"], shorter: int, size: int) -> UInt8[Tensor, "*n c size size"]:
-    """Resize the shorter side of images to `shorter` pixels and crop the central `size` x `size` square."""
+def square(
+    images: UInt8[Tensor, "*n c h w"],
+    shorter: int,
+    size: int,
+    interpolation: Interpolation = "bicubic",
+    *,
+    squash: bool = False,
+) -> UInt8[Tensor, "*n c size size"]:
+    """Resize the shorter side of images to `shorter` pixels, or both sides, and crop the central square.
+
+    Args:
+        images: Pixels from 0 to 255.
+        shorter: Side after resizing, in pixels.
+        size: Side of the crop, in pixels.
+        interpolation: How images are resized.
+        squash: Whether both sides are resized.
+
+    Returns:
+        The crops.
+    """
     from torchvision.transforms.v2 import functional as f
 
     height, width = images.shape[-2:]
@@ -166,14 +199,16 @@ def square(images: UInt8[Tensor, "*n c h w"], shorter: int, size: int) -> UInt8[
         # Crop very long images first: 1 x 80000 pixels, resized whole, would take gigabytes.
         most += (max(height, width) - most) % 2  # so that both ends lose equally many pixels
         images = f.center_crop(images, [min(height, most), min(width, most)])
-    if min(images.shape[-2:]) != shorter:
-        images = f.resize(images, [shorter], f.InterpolationMode.BICUBIC, antialias=True)
+    if (max if squash else min)(images.shape[-2:]) != shorter or (squash and height != width):
+        sides = [shorter, shorter] if squash else [shorter]
+        images = f.resize(images, sides, f.InterpolationMode(interpolation), antialias=True)
     return f.center_crop(images, [size, size])
 
 
-def normalise(images: Shaped[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """Normalise pixels, uint8 or floats in [0, 1], by the mean and standard deviation in COLOURS."""
-    mean, spread = (_constant(v, images.device) for v in COLOURS[images.shape[-3]])
+def normalise(images: Shaped[Tensor, "n c h w"], prepared: Preparation | None = None) -> Float[Tensor, "n c h w"]:
+    """Normalise pixels, uint8 or floats in [0, 1], by the mean and standard deviation given, or else in COLOURS."""
+    constants = COLOURS[images.shape[-3]] if prepared is None else (prepared.mean, prepared.std)
+    mean, spread = (_constant(values, images.device) for values in constants)
     pixels = images if images.is_floating_point() else images.to(torch.float32) / 255
     return (pixels - mean) / spread
 

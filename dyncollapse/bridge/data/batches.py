@@ -25,6 +25,7 @@ from dyncollapse.bridge.data.augmentations import (
 )
 from dyncollapse.bridge.data.image_sets import HeldImages, Images
 from dyncollapse.bridge.data.pixels import UnknownRange, Unreadable, quiet_decoders
+from dyncollapse.bridge.data.preparation import Preparation
 from dyncollapse.bridge.data.skipped import NEIGHBOURS, read_near
 from dyncollapse.runtime.process import check_count, end_with_parent
 from dyncollapse.runtime.settings import SettingError
@@ -118,6 +119,7 @@ def batches_from_memory(
     steps: tuple[int, int],
     rows: slice,
     device: torch.device,
+    prepared: Preparation | None = None,
 ) -> Iterator[Batch]:
     """Yield batches of images that are in memory, copied to the device once and augmented there.
 
@@ -129,6 +131,7 @@ def batches_from_memory(
         steps: The first step, and the one after the last.
         rows: This process's rows of each whole batch.
         device: Where pixels and views are.
+        prepared: How views are normalised; None for the usual way.
 
     Yields:
         A batch for each step.
@@ -147,7 +150,7 @@ def batches_from_memory(
         indices = chosen[rows]
         taken = pixels[indices.to(device, non_blocking=True)]
         made = [batched_view(taken, drawn, view, size) for drawn, view in zip(draws, views, strict=True)]
-        yield Batch(tuple(normalise(view) for view in made), indices)
+        yield Batch(tuple(normalise(view, prepared) for view in made), indices)
 
 
 def _draws(
@@ -169,6 +172,7 @@ def batches_from_workers(
     device: torch.device,
     workers: int,
     mixed: bool = False,
+    prepared: Preparation | None = None,
 ) -> Iterator[Batch]:
     """Yield batches that worker processes read and augment.
 
@@ -183,6 +187,7 @@ def batches_from_workers(
         workers: Number of worker processes; 0 to read in this process.
         mixed: Whether workers only decode and crop (a sixth of the work for JPEGs of ImageNet's size, docs/results.md)
             and the device makes the rest of the views.
+        prepared: How views are normalised; None for the usual way.
 
     Yields:
         A batch for each step.
@@ -213,7 +218,7 @@ def batches_from_workers(
                 for crop, drawn, view in zip(made, draws, views, strict=True)
             ]
         failures = [failure for part in failed for failure in part]
-        yield Batch(tuple(normalise(view) for view in made), torch.cat(indices), failures)
+        yield Batch(tuple(normalise(view, prepared) for view in made), torch.cat(indices), failures)
 
 
 def batches_in_order(
@@ -225,6 +230,7 @@ def batches_in_order(
     device: torch.device,
     workers: int,
     seed: int,
+    prepared: Preparation | None = None,
 ) -> Iterator[Batch]:
     """Yield all images once, in order; images that cannot be read are left out and listed in the batch's failures.
 
@@ -236,6 +242,7 @@ def batches_in_order(
         device: Where the views go.
         workers: Number of worker processes; 0 to read in this process.
         seed: Seed of the augmentations.
+        prepared: How plain images are resized and all views are normalised; None for the usual way.
 
     Yields:
         A batch for each `batch_size` images.
@@ -253,14 +260,14 @@ def batches_in_order(
             made = []
             for view in views:
                 if view is None:
-                    made.append(normalise(plain(taken, size)))
+                    made.append(normalise(plain(taken, size, prepared), prepared))
                 else:
                     drawn = draw_views(view, len(indices), generator, shape, slice(None))
-                    made.append(normalise(batched_view(taken, drawn, view, size)))
+                    made.append(normalise(batched_view(taken, drawn, view, size), prepared))
             yield Batch(tuple(made), indices)
         return
     loader = DataLoader(
-        _Views(images, views, size, seed, replace=False),
+        _Views(images, views, size, seed, replace=False, prepared=prepared),
         sampler=[(-1, index) for index in range(len(images))],
         batch_size=batch_size,
         num_workers=workers,
@@ -269,7 +276,7 @@ def batches_in_order(
         worker_init_fn=_leave_signals,
     )
     for made, indices, failures in _delivered(loader):
-        yield Batch(tuple(normalise(view.to(device)) for view in made), indices, failures)
+        yield Batch(tuple(normalise(view.to(device), prepared) for view in made), indices, failures)
 
 
 def _leave_signals(_worker: int) -> None:
@@ -327,10 +334,18 @@ class _Views(Dataset[_Item]):
     """Views of images by key (epoch, image); an unreadable image is replaced by the next one, or left out."""
 
     def __init__(
-        self, images: Images, views: Sequence[View | None], size: int, seed: int, *, replace: bool = True
+        self,
+        images: Images,
+        views: Sequence[View | None],
+        size: int,
+        seed: int,
+        *,
+        replace: bool = True,
+        prepared: Preparation | None = None,
     ) -> None:
         self.images, self.seed, self.replace = images, seed, replace
-        self.transforms = [partial(plain, size=size) if view is None else worker_view(view, size) for view in views]
+        as_plain = partial(plain, size=size, prepared=prepared)
+        self.transforms = [as_plain if view is None else worker_view(view, size) for view in views]
 
     def __len__(self) -> int:
         return len(self.images)

@@ -73,10 +73,10 @@ def ranks_by_depth(pretrained: LoadedEncoder, images: Images, *, device: torch.d
         [('backbone.layer4', 128), ('projector', 64)]
     """
     device = torch.device(device)
-    encoder = pretrained.encoder.to(device).eval()
+    encoder, spec = pretrained.encoder.to(device).eval(), pretrained.spec
     collected: dict[str, list[Tensor]] = {}
     batches = batches_in_order(
-        images, (None,), pretrained.spec.image_size, batch_size=BATCH, device=device, workers=0, seed=0
+        images, (None,), spec.image_size, batch_size=BATCH, device=device, workers=0, seed=0, prepared=spec.prepared
     )
     with _collecting(encoder, collected), exact_float32():
         for batch in islice(batches, -(-MOST // BATCH)):

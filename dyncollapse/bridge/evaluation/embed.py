@@ -130,7 +130,14 @@ def embed(
     shape = (min(batch_size, len(images)), images.channels, spec.image_size, spec.image_size)
     check_batch_room(encoder.backbone, shape, len(pair), device)
     batches = batches_in_order(
-        images, pair, spec.image_size, batch_size=batch_size, device=device, workers=workers, seed=seed
+        images,
+        pair,
+        spec.image_size,
+        batch_size=batch_size,
+        device=device,
+        workers=workers,
+        seed=seed,
+        prepared=spec.prepared,
     )
     with RowFiles(folder, names, len(images)) as files:
         indices = _write_rows(files, encoder, batches, spaces, skipped, progress)

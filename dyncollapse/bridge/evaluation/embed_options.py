@@ -18,14 +18,15 @@ class EmbedOptions:
         SettingError: One line for an option of another type or out of range.
 
     Examples:
-        >>> EmbedOptions(space="embedding").spaces, EmbedOptions().spaces
-        (('embedding',), ('representation', 'embedding'))
+        >>> EmbedOptions().spaces(projector=True), EmbedOptions().spaces(projector=False)
+        (('representation', 'embedding'), ('representation',))
     """
 
-    space: Saved = setting(
-        "both",
+    space: Saved | None = setting(
+        None,
         "Which space to save: representation, before the projector; embedding, after it; or both.",
         group="embeddings",
+        unset="both; representation for a published model, which has no projector",
     )
     split: Split | None = setting(None, "Which images.", group="data", unset="test if there are any, else train")
     views: EmbeddedViews = setting(
@@ -35,7 +36,8 @@ class EmbedOptions:
         unset="clean: one view is enough to count dimensions",
     )
 
-    @property
-    def spaces(self) -> tuple[str, ...]:
-        """The spaces by name."""
+    def spaces(self, *, projector: bool) -> tuple[str, ...]:
+        """The spaces by name; without a name, all that an encoder has."""
+        if self.space is None:
+            return SPACES if projector else SPACES[:1]
         return SPACES if self.space == "both" else (self.space,)

@@ -1,4 +1,4 @@
-"""Load an encoder from a run's checkpoint, the newest one in a run's folder, or another library's checkpoint."""
+"""Load an encoder: of a run, from another library's checkpoint, or a published model of timm or the hub."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -8,6 +8,7 @@ from dyncollapse.bridge.models.checkpoint_tensors import flatten, read_tensors
 from dyncollapse.bridge.models.encoders import Encoder, EncoderSpec, spec_of
 from dyncollapse.bridge.models.foreign_checkpoints import Hints, find_encoder
 from dyncollapse.bridge.models.foreign_projectors import ProjectorHints
+from dyncollapse.bridge.models.published import Published, is_published, load_published
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.training.checkpoints import Checkpoint, as_checkpoint, is_ours, newest
 from dyncollapse.bridge.training.run_folder import CONFIG
@@ -22,7 +23,7 @@ class LoadedEncoder:
     Attributes:
         encoder: The network.
         spec: Its model and the images that it takes: arch, stem, channels, image_size, augment.
-        path: The checkpoint's file.
+        path: The checkpoint's file; for a published model, its name.
         matched: How many tensors were matched, as a sentence.
         recipe: All settings of its run; None for another library's checkpoint.
         step: Steps that it was trained for; None if unknown.
@@ -31,6 +32,7 @@ class LoadedEncoder:
         assumptions: Sentences on what another library's file does not say and was assumed. They name parameters of
             `load_encoder` in backticks.
         left_out: Sentences on layers that may be the projector and were not used.
+        published: Where a published model is from; None for a checkpoint.
 
     Examples:
         >>> from dyncollapse.bridge import build_encoder
@@ -51,6 +53,7 @@ class LoadedEncoder:
     has_embedding: bool = True
     assumptions: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    published: Published | None = None
 
     @property
     def channels(self) -> int:
@@ -74,19 +77,23 @@ class LoadedEncoder:
         return replace(self, assumptions=tuple(map(words, self.assumptions)), left_out=tuple(map(words, self.left_out)))
 
     def as_record(self) -> dict[str, object]:
-        """What is known about the encoder, as plain JSON values; `recipe` is None for another library's."""
+        """What is known about the encoder, as plain JSON values.
+
+        `recipe` is None for another library's, and `published` is there for a published model alone.
+        """
         return {
             "checkpoint": str(self.path),
             "step": self.step,
             "matched": self.matched,
             "recipe": self.recipe.as_dict() if self.recipe else None,
-            "encoder": asdict(self.spec),
+            "encoder": self.spec.as_values(),
             "assumptions": [*self.assumptions, *self.left_out],
+            **({"published": self.published.as_values()} if self.published else {}),
         }
 
 
 def load_encoder(
-    path: Path,
+    path: Path | str,
     *,
     arch: str | None = None,
     stem: str | None = None,
@@ -99,13 +106,15 @@ def load_encoder(
     projector_last: str | None = None,
     trust: bool = False,
 ) -> LoadedEncoder:
-    """Load an encoder from a checkpoint, or from the newest checkpoint in a run's folder.
+    """Load an encoder from a checkpoint or the newest checkpoint in a run's folder, or load a published model.
 
     All parameters but `path` and `trust` are for checkpoints of other libraries. Checkpoints of `bridge pretrain` store
-    their own settings.
+    their own settings. Published models say themselves how their images are resized, cropped and normalised, and take
+    `d0`, `image_size` and `augment` alone; their files are kept in the cache of the Hugging Face hub.
 
     Args:
-        path: A file, or a run's folder.
+        path: A file, a run's folder, timm/NAME, hf-hub:ORG/NAME, hf-hub:ORG/NAME@REVISION, or a folder in timm's layout
+            (config.json and model.safetensors).
         arch: The timm model; None to detect a ResNet.
         stem: First layers, such as "imagenet" or "cifar" (see `build_backbone`); None to detect them.
         renames: Beginnings of tensor names and their replacements.
@@ -123,7 +132,8 @@ def load_encoder(
         The encoder, with sentences on what was matched and assumed.
 
     Raises:
-        SettingError: If a parameter does not fit the file, or if the backbone is incomplete. One line.
+        SettingError: If a parameter does not fit the file, if the backbone is incomplete, or if a published model does
+            not exist or cannot be downloaded. One line.
         ValueError: If the file holds no encoder, or cannot be read. One line.
 
     Examples:
@@ -135,10 +145,14 @@ def load_encoder(
         >>> loaded.matched
         '65 of 65 tensors matched (resnet10-narrow, stem cifar, prefix encoder.); projector: the first 16'
     """
-    path = newest(path) if path.is_dir() else path
-    shown = unmarked(str(path))
     projector = ProjectorHints(projector_prefix, projector_activation, projector_last)
     hints = Hints(arch, stem, renames or {}, d0, image_size, augment, projector)
+    name = path.as_posix() if isinstance(path, Path) else path
+    if is_published(name):
+        return _published(name, hints, trust=trust)
+    path = Path(path)
+    path = newest(path) if path.is_dir() else path
+    shown = unmarked(str(path))
     content = read_tensors(path, trust=trust)
     if is_ours(content):
         _refuse_hints(hints, shown)
@@ -181,12 +195,37 @@ def _from_run(checkpoint: Checkpoint, path: Path) -> LoadedEncoder:
     return LoadedEncoder(checkpoint.encoder().eval(), spec, path, matched, recipe, checkpoint.step, run)
 
 
-def _refuse_hints(hints: Hints, shown: str) -> None:
-    """Raise SettingError for hints on a checkpoint that stores its own settings."""
+def _published(name: str, hints: Hints, *, trust: bool) -> LoadedEncoder:
+    """Load a published model."""
+    wrong = [name for name in _given(hints) if name not in ("d0", "image_size", "augment")] + ["trust"] * trust
+    if wrong:
+        raise SettingError(
+            f"{', '.join(f'`{name}`' for name in wrong)}: {unmarked(name)} is a published model, which says itself how "
+            "it is read; leave it out"
+        )
+    found = load_published(name, hints)
+    return LoadedEncoder(
+        found.encoder.eval(),
+        found.spec,
+        Path(name),
+        found.matched,
+        has_embedding=found.has_embedding,
+        assumptions=found.assumptions,
+        published=found.published,
+    )
+
+
+def _given(hints: Hints) -> list[str]:
+    """Names of the hints that were given."""
     given = {"arch": hints.arch, "stem": hints.stem, "renames": hints.renames or None, "d0": hints.d0}
     given |= {"image_size": hints.image_size, "augment": hints.augment}
     given |= {f"projector_{name}": value for name, value in asdict(hints.projector).items()}
-    if wrong := [f"`{name}`" for name, value in given.items() if value is not None]:
+    return [name for name, value in given.items() if value is not None]
+
+
+def _refuse_hints(hints: Hints, shown: str) -> None:
+    """Raise SettingError for hints on a checkpoint that stores its own settings."""
+    if wrong := [f"`{name}`" for name in _given(hints)]:
         raise SettingError(
             f"{', '.join(wrong)}: {shown} was saved by dyncollapse and stores its own settings; leave it out"
         )

@@ -39,12 +39,17 @@ class EncoderOptions:
         {'model': 'module', 'neck': ''}
     """
 
-    checkpoint: Path = setting(REQUIRED, "Checkpoint file, or a run's folder.", group="encoder")
+    checkpoint: Path = setting(
+        REQUIRED,
+        "Checkpoint file, a run's folder, timm/NAME, hf-hub:ORG/NAME, or a folder with config.json and "
+        "model.safetensors.",
+        group="encoder",
+    )
     data: Text | None = setting(
         None, "Folder of images, cifar10, or digits.", group="data", unset="the images that the run was trained on"
     )
     augment: Augmentation | None = setting(
-        None, "Augmentations that the encoder was trained with.", group="data", unset="by its `stem`"
+        None, "Augmentations that the encoder was trained with.", group="data", unset="by its `stem` or image size"
     )
     image_size: Whole | None = setting(
         None,

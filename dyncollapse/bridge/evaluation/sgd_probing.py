@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from dyncollapse.bridge.data.augmentations import PROBES, View
 from dyncollapse.bridge.data.batches import Batch, Order, batches_from_memory, batches_from_workers, batches_in_order
 from dyncollapse.bridge.data.image_sets import HeldImages, Images
+from dyncollapse.bridge.data.preparation import Preparation
 from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.evaluation.load import LoadedEncoder
 from dyncollapse.bridge.evaluation.probe import CONSTANT, Probed, check_classes, kept_dimensions, standard_error
@@ -81,19 +83,20 @@ def sgd_probe(
     """
     device = torch.device(device)
     skipped = skipped or Skipped(train, tell=lambda _text: None)
-    backbone, size = pretrained.encoder.to(device).eval().backbone, pretrained.spec.image_size
+    backbone, spec = pretrained.encoder.to(device).eval().backbone, pretrained.spec
+    size = spec.image_size
     check_classes(train.labels)
     dim = representation_dim(backbone)
     kept = kept_dimensions(subvector, dim)
     batch_size = min(batch_size, len(train))
     check_batch_room(backbone, (batch_size, train.channels, size, size), 1, device)
-    in_order = partial(
-        batches_in_order, views=(None,), size=size, batch_size=batch_size, device=device, workers=workers, seed=seed
+    on: dict[str, Any] = {"device": device, "workers": workers, "prepared": spec.prepared}
+    in_order: Callable[[Images], Iterator[Batch]] = partial(
+        batches_in_order, views=(None,), size=size, batch_size=batch_size, seed=seed, **on
     )
     features = _fit_features(backbone, kept, islice(in_order(train), -(-SCALED_BY // batch_size)), skipped)
     order = Order(len(train), batch_size, seed)
-    view = PROBES[pretrained.spec.augment]
-    batches = _augmented_batches(train, view, size, order, epochs=epochs, device=device, workers=workers)
+    batches = _augmented_batches(train, PROBES[spec.augment], size, order, epochs=epochs, **on)
     layer = _zero_layer(kept, int(max(train.labels.max(), test.labels.max())) + 1, device)
     steps = epochs * order.steps_per_epoch, order.steps_per_epoch
     right = _train_layer(layer, features, batches, train.labels, steps, skipped=skipped, progress=progress)
@@ -147,13 +150,25 @@ def _fit_features(backbone: nn.Module, kept: int, batches: Iterable[Batch], skip
 
 
 def _augmented_batches(
-    train: Images, view: View, size: int, order: Order, *, epochs: int, device: torch.device, workers: int
+    train: Images,
+    view: View,
+    size: int,
+    order: Order,
+    *,
+    epochs: int,
+    device: torch.device,
+    workers: int,
+    prepared: Preparation | None,
 ) -> Iterator[Batch]:
     """Batches of augmented views for all epochs, in random order."""
     steps, rows = (0, epochs * order.steps_per_epoch), slice(0, order.batch_size)
     if isinstance(train, HeldImages):
-        return batches_from_memory(train, (view,), size, order, steps=steps, rows=rows, device=device)
-    return batches_from_workers(train, (view,), size, order, steps=steps, rows=rows, device=device, workers=workers)
+        return batches_from_memory(
+            train, (view,), size, order, steps=steps, rows=rows, device=device, prepared=prepared
+        )
+    return batches_from_workers(
+        train, (view,), size, order, steps=steps, rows=rows, device=device, workers=workers, prepared=prepared
+    )
 
 
 def _zero_layer(inputs: int, classes: int, device: torch.device) -> nn.Linear:

@@ -95,7 +95,7 @@ def _create(
         if image_size is None:
             raise
         raise SettingError(
-            f"`image_size` is {image_size}, for which timm cannot build {arch} ({_short(error)}); its usual "
+            f"`image_size` is {image_size}, for which timm cannot build {arch} ({short_reason(error)}); its usual "
             f"size is {usual_size(arch, 'imagenet')}"
         ) from None
     return backbone
@@ -179,17 +179,23 @@ def check_size(arch: str, stem: str, channels: int, image_size: int) -> None:
         return
     except (AssertionError, RuntimeError, IndexError, ZeroDivisionError, TypeError) as error:
         raise SettingError(
-            f"`image_size` is {image_size}, which {arch} cannot take ({_short(error)}); "
+            f"`image_size` is {image_size}, which {arch} cannot take ({short_reason(error)}); "
             f"its usual size is {usual_size(arch, stem)}"
         ) from None
+    if has_fixed_size(arch):
+        check_patches(backbone, arch, image_size)
+
+
+def check_patches(backbone: nn.Module, shown: str, image_size: int) -> None:
+    """Check that a vision transformer's patches fill images of a size. Raises SettingError, with a model's name."""
     patch = getattr(getattr(backbone, "patch_embed", None), "patch_size", None)
-    if has_fixed_size(arch) and isinstance(patch, tuple) and image_size % patch[0]:
+    if isinstance(patch, tuple) and image_size % patch[0]:
         raise SettingError(
-            f"`image_size` is {image_size}, but {arch} cuts images into patches of {patch[0]} pixels; give a multiple"
+            f"`image_size` is {image_size}, but {shown} cuts images into patches of {patch[0]} pixels; give a multiple"
         )
 
 
-def _short(error: Exception) -> str:
+def short_reason(error: Exception) -> str:
     """The first line of a library's message, without backticks, which mark settings."""
     lines = str(error).strip().splitlines()
     return printable(lines[0][:MOST_LETTERS]).replace("`", "'") if lines else type(error).__name__

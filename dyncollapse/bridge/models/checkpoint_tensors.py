@@ -43,7 +43,9 @@ def read_tensors(path: Path, *, trust: bool = False) -> object:
         content = _content(path, trust)
         flatten(content)
     except FileNotFoundError:
-        raise ValueError(f"{shown} does not exist; give a checkpoint, or the folder of a run") from None
+        raise ValueError(
+            f"{shown} does not exist; give a checkpoint, the folder of a run, or timm/NAME or hf-hub:ORG/NAME"
+        ) from None
     except OSError as error:
         raise ValueError(f"{shown} cannot be read ({error.strerror})") from None
     except NoFile as error:

@@ -1,12 +1,13 @@
 """Encoders: a backbone, which outputs the representation r, and a projector, which outputs the embedding z."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dyncollapse.bridge.data.augmentations import View, view_settings
+from dyncollapse.bridge.data.preparation import Preparation
 from dyncollapse.bridge.models.backbones import build_backbone, check_size, has_fixed_size, representation_dim
 from dyncollapse.bridge.models.projectors import build_projector
 from dyncollapse.bridge.recipe import Recipe
@@ -24,6 +25,7 @@ class EncoderSpec:
         augment: The augmentations it was trained with, one of `recipe.AUGMENTATIONS`.
         crop_scale: Smallest area of their crops; None for the usual one.
         colour: Factor on the strengths of their colour jitters.
+        prepared: How a published model's images are resized, cropped and normalised; None for the usual way.
     """
 
     arch: str
@@ -33,11 +35,16 @@ class EncoderSpec:
     augment: str
     crop_scale: float | None = None
     colour: float = 1.0
+    prepared: Preparation | None = None
 
     @property
     def pair(self) -> tuple[View, View]:
         """The augmentations of two views."""
         return view_settings(self.augment, self.crop_scale, self.colour)
+
+    def as_values(self) -> dict[str, object]:
+        """The spec as plain JSON values; `prepared` only where a published model says it."""
+        return {name: value for name, value in asdict(self).items() if name != "prepared" or value is not None}
 
 
 def spec_of(recipe: Recipe, channels: int) -> EncoderSpec:

@@ -199,7 +199,8 @@ def _load_weights(
     own = {name: tensors[other] for name, other in place.names.items()}
     extra, changes = list(place.extra), []
     if {name: tensor.shape for name, tensor in own.items()} != wanted or extra:
-        converted = _read_by_timm(place, tensors, backbone)
+        below = {name[len(place.prefix) :]: t for name, t in tensors.items() if name.startswith(place.prefix)}
+        converted = convert_by_timm(place.arch, below, backbone)
         if converted is not None and {name: converted[name].shape for name in wanted if name in converted} == wanted:
             changes = _changes_by_timm(own, {name: converted[name] for name in wanted})
             extra = left_over((name for name in converted if name not in wanted), wanted)
@@ -221,19 +222,27 @@ def _load_weights(
     return matched, changes
 
 
-def _read_by_timm(place: Place, tensors: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor] | None:
-    """Convert tensors by timm's reader for this model, which knows older names and resamples position embeddings."""
+def convert_by_timm(arch: str, tensors: dict[str, Tensor], backbone: nn.Module) -> dict[str, Tensor] | None:
+    """Convert tensors by timm's reader for a model, which knows older names and resamples position embeddings.
+
+    Args:
+        arch: The model.
+        tensors: Tensors by name, as a file has them.
+        backbone: The network that will take them.
+
+    Returns:
+        The tensors by the network's names; None if timm has no reader for this model, or if it fails.
+    """
     import timm
 
-    if not timm.is_model(place.arch):
+    if not timm.is_model(arch):
         return None
-    module = sys.modules[timm.models.model_entrypoint(place.arch).__module__]
+    module = sys.modules[timm.models.model_entrypoint(arch).__module__]
     convert: Callable[[dict[str, Tensor], nn.Module], object] | None = getattr(module, "checkpoint_filter_fn", None)
     if convert is None:
         return None
-    below = {name[len(place.prefix) :]: t for name, t in tensors.items() if name.startswith(place.prefix)}
     try:
-        converted = convert(below, backbone)
+        converted = convert(tensors, backbone)
     except Exception:  # on files of another kind it may fail in any way; the mismatch is then reported
         return None
     if not isinstance(converted, Mapping):

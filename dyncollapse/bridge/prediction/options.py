@@ -78,7 +78,10 @@ class PredictOptions:
         high=MOST_DIRECTIONS,
     )
     features: Path | None = setting(
-        None, "Checkpoint of an encoder: predict a linear head on its frozen representations.", group="encoder"
+        None,
+        "Checkpoint of an encoder, or a published model such as timm/resnet18.a1_in1k: predict a linear head on its "
+        "frozen representations.",
+        group="encoder",
     )
     arch: Text | None = setting(
         None, "Name of the encoder in timm, for a file that another library wrote.", group="encoder", unset="detected"

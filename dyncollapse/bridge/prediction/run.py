@@ -82,7 +82,7 @@ def open_pairs(options: PredictOptions, tell: Callable[[str], object]) -> Opened
     dim = images.channels * size**2
     if loaded is not None:
         encoder = loaded.encoder
-        pairs = pairs.with_(encoder=lambda view: encoder(view)[0])
+        pairs = pairs.with_(encoder=lambda view: encoder(view)[0], prepared=loaded.spec.prepared)
         dim = encoder.backbone.num_features if isinstance(encoder.backbone.num_features, int) else _width(pairs)
         kind = f"representations of {unmarked(str(loaded.path))}"
     _check_room(dim, options)

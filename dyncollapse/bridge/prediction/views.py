@@ -11,6 +11,7 @@ from dyncollapse.bridge.data.augmentations import square, stored_side
 from dyncollapse.bridge.data.batches import batches_in_order, mix
 from dyncollapse.bridge.data.image_sets import HeldImages, Images
 from dyncollapse.bridge.data.pixels import Unreadable, quiet_decoders
+from dyncollapse.bridge.data.preparation import Preparation
 from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.prediction.pipelines import Pipeline
 
@@ -32,6 +33,7 @@ class ViewPairs:
         seed: Seed of the views; those of an image depend on it and on the image's place alone.
         skipped: Record of images that cannot be read.
         encoder: Maps views (b, c, size, size) to rows (b, d); None for the pixels themselves.
+        prepared: How a published encoder's images are resized and normalised; None for the usual way.
         progress: Called with the images that are done and the images in all.
 
     Examples:
@@ -50,6 +52,7 @@ class ViewPairs:
     seed: int = 0
     skipped: Skipped | None = None
     encoder: Callable[[Tensor], Tensor] | None = None
+    prepared: Preparation | None = None
     progress: Callable[[int, int], None] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -73,6 +76,7 @@ class ViewPairs:
                     device=torch.device("cpu"),
                     workers=0,
                     seed=mix(self.seed, start),
+                    prepared=self.prepared,
                 )
                 first, second = map(self._as_rows, batch.views)
                 yield first, second

@@ -14,8 +14,10 @@ diagnose = page(
 
     Embeds the images and diagnoses the representation and the embedding side by side. Also reports how the last
     layers are aligned, and the spectrum of the augmentation against that of the data.
+
+    ENCODER is what --checkpoint takes: a run's folder, a checkpoint, or a published model, as timm/resnet18.a1_in1k.
     """,
-    record_options(EncoderOptions),
+    record_options(EncoderOptions, bare={"checkpoint": "encoder"}),
     record_options(EmbedOptions, "wanted", only=("split",)),
     record_options(DiagnosisOptions, "comparison", only=("views", "loss", "temperature")),
     grouped_option("--keep-embeddings", group="output", is_flag=True, help="Keep the .npy files in the folder."),
@@ -26,7 +28,7 @@ diagnose = page(
     ),
     AS_JSON,
     AS_HTML,
-    surplus="name the encoder with --checkpoint",
-    example="dyncollapse bridge diagnose --checkpoint resnet50.pth --data PHOTOS",
+    surplus="give one encoder, and the images with --data",
+    example="dyncollapse bridge diagnose timm/resnet18.a1_in1k --data PHOTOS",
     topics=("causes", "measures", "views", "spaces", "checkpoints", "folders"),
 )

@@ -13,12 +13,14 @@ embed = page(
 
     Saves representations and embeddings as .npy files, float32, one row per image. With --views one-sided or
     two-sided, a second view of the same images is saved in NAME_pos.npy, for dyncollapse diagnose --positives.
+
+    ENCODER is what --checkpoint takes: a run's folder, a checkpoint, or a published model, as timm/resnet18.a1_in1k.
     """,
-    record_options(EncoderOptions),
+    record_options(EncoderOptions, bare={"checkpoint": "encoder"}),
     record_options(EmbedOptions, "wanted"),
     click.option("--out", type=OUT, help="Folder for the files, new or empty.  [runs/embed-NNNN]"),
     AS_JSON,
-    surplus="name the encoder with --checkpoint",
+    surplus="give one encoder, and the images with --data",
     example="dyncollapse bridge embed --checkpoint runs/mlp --views two-sided --out z",
     topics=("checkpoints", "views", "folders"),
 )

@@ -11,11 +11,13 @@ probe = page(
 
     Trains a linear probe on the frozen encoder's representation of the training images, and tests it on the test
     images. The result of a run's checkpoint is added to the run's probes.json, which dyncollapse bridge table reads.
+
+    ENCODER is what --checkpoint takes: a run's folder, a checkpoint, or a published model, as timm/resnet18.a1_in1k.
     """,
-    record_options(EncoderOptions),
+    record_options(EncoderOptions, bare={"checkpoint": "encoder"}),
     record_options(ProbeOptions, "wanted", former={"classifier": "--method"}),
     AS_JSON,
-    surplus="name the encoder with --checkpoint",
+    surplus="give one encoder, and the images with --data",
     example="dyncollapse bridge probe --checkpoint runs/mlp",
     topics=("checkpoints", "folders"),
 )

@@ -273,7 +273,7 @@ def test_batches_that_are_kept_keep_no_file_open(training, folder, monkeypatch):
 def test_a_batch_of_many_chunks_takes_few_open_files(folder, monkeypatch):
     set_constant(monkeypatch, "bridge.data.batches.CHUNK", 1)
     counts, whole = [], loading.normalise
-    monkeypatch.setattr(loading, "normalise", lambda views: counts.append(open_files()) or whole(views))
+    monkeypatch.setattr(loading, "normalise", lambda views, *how: counts.append(open_files()) or whole(views, *how))
     images = open_data(str(folder)).train
     images = images.take(torch.arange(30) % 12)
     before = open_files()

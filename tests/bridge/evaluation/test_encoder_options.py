@@ -97,3 +97,19 @@ def test_hostile_values_are_refused_in_one_short_line(name):
         assert line.startswith(f"{name} is ")
         assert len(line) < 400
         assert shown_safely(line)
+
+
+def test_an_argument_takes_the_place_of_an_option():
+    made = []
+
+    @click.command()
+    @record_options(EncoderOptions, bare={"checkpoint": "encoder"})
+    def command(options):
+        made.append(options)
+
+    for given in (["timm/x", "--data", "d"], ["--data", "d", "--checkpoint", "timm/x"]):
+        assert CliRunner().invoke(command, given).exit_code == 0
+    assert made == [EncoderOptions(Path("timm/x"), data="d")] * 2
+    for given, words in (([], "Missing option '--checkpoint'"), (["a", "--checkpoint", "b"], "give one encoder")):
+        refused = CliRunner().invoke(command, given)
+        assert (refused.exit_code, words in refused.stderr) == (2, True)
