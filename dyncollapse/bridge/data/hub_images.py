@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import datasets
 
 HUB_MARK = "hf:"
-HUB_NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
+HUB_NAME = re.compile(r"\w[\w.-]{0,95}(/\w[\w.-]{0,95})?", re.ASCII)
 # Ways in which a dataset may be stored that hold images and run no code. The library's others are not for images.
 FORMATS = ("parquet", "arrow", "imagefolder")
 CACHE = "cache"  # any of these, found in the cache while the Hub cannot be reached
@@ -110,8 +110,8 @@ class HubImages:
 
 def check_hub_name(name: str) -> None:
     """Refuse a name that begins with hf: and can be no dataset. Raises SettingError."""
-    source, _ = _parted(name)
-    if not (HUB_NAME.fullmatch(source) or os.path.isdir(source)):
+    source, config = _parted(name)
+    if not (HUB_NAME.fullmatch(source) or os.path.isdir(source)) or "/" in (config or ""):
         raise SettingError(
             f"`data` {unmarked(name)} is no name of a dataset; write hf:ORG/NAME, hf:ORG/NAME:CONFIG, or hf:FOLDER"
         )

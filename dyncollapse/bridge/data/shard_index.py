@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from dyncollapse.runtime.files import unmarked, write_bytes
 from dyncollapse.runtime.schemas import Count, Text, checked
 
 THREADS = 16  # shards that are indexed at a time: reading waits for the disk
-KEPT = "skipped"  # of the file: what was skipped, as JSON
+SKIPPED, DIGEST = "skipped", "digest"  # of the file: what was skipped, as JSON; the hash of all else
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,17 +129,27 @@ def _made(paths: Sequence[str], done: list[int]) -> ShardIndex:
 
 def _as_bytes(index: ShardIndex) -> bytes:
     skipped = [[*kind, number, names] for kind, (number, names) in index.skipped.counts.items()]
-    text = json.dumps(skipped).encode()
     columns = {name: getattr(index, name).contiguous() for name in COLUMNS}
-    return save(columns | {KEPT: torch.frombuffer(bytearray(text), dtype=torch.uint8)})
+    columns[SKIPPED] = torch.frombuffer(bytearray(json.dumps(skipped).encode()), dtype=torch.uint8)
+    return save(columns | {DIGEST: torch.frombuffer(bytearray(_digest(columns)), dtype=torch.uint8)})
+
+
+def _digest(columns: Mapping[str, Tensor]) -> bytes:
+    """The hash of columns, which tells of damage on the disk."""
+    found = hashlib.sha256()
+    for name in (*COLUMNS, SKIPPED):
+        found.update(columns[name].numpy())
+    return found.digest()
 
 
 def _read(kept: Path, paths: Sequence[str]) -> ShardIndex | None:
     """The index in a file, which anyone may have written; None unless it is sound and fits the shards as they are."""
     try:
         arrays = read_safetensors(kept, mapped=False)
-        columns = {name: arrays[name].load() for name in COLUMNS}
-        skipped = json.loads(arrays[KEPT].load().numpy().tobytes())
+        columns = {name: arrays[name].load() for name in (*COLUMNS, SKIPPED)}
+        if arrays[DIGEST].load().numpy().tobytes() != _digest(columns):
+            return None
+        skipped = json.loads(columns.pop(SKIPPED).numpy().tobytes())
         counts = {
             (one, many): (number, names)
             for one, many, number, names in checked(skipped, list[tuple[Text, Text, Count, list[Text]]])

@@ -52,13 +52,10 @@ def members(file: io.BufferedReader, size: int) -> Iterator[Member]:
         NoTar: If it does not begin with a header.
         DamagedTar: If a header is damaged or says that its content ends beyond the archive.
     """
-    if size < BLOCK:
-        raise NoTar("it is too short for a tar archive")
+    _check_begin(file.read(BLOCK))
     at, notes = 0, dict[str, str]()
     while at < size and (header := _read(file, at, BLOCK)) != ZEROS:
-        if at == 0:
-            _check_begin(header)
-        elif not _sums_up(header):
+        if not _sums_up(header):
             raise DamagedTar(f"byte {at} begins no header")
         kind, length, start = header[156:157], _number(header[124:136]), at + BLOCK
         if kind in WITHOUT_CONTENT:
@@ -101,7 +98,7 @@ def _check_begin(header: bytes) -> None:
     for magic, kind in COMPRESSED.items():
         if header.startswith(magic):
             raise NoTar(f"it is compressed by {kind}; unpack that, and keep the .tar")
-    if not _sums_up(header):
+    if len(header) < BLOCK or not (header == ZEROS or _sums_up(header)):
         raise NoTar("it is no tar archive")
 
 
