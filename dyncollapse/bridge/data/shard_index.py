@@ -71,7 +71,7 @@ def index_of(paths: Sequence[str], tell: Callable[[str], object]) -> ShardIndex:
     real = [os.path.realpath(path) for path in paths]
     name = hashlib.sha256("\0".join(real).encode(errors="surrogateescape")).hexdigest()[:32]
     kept = cache_folder() / "shards" / f"{name}.safetensors"
-    done = [0]
+    index, done = None, [0]
     with _reported(paths, done, tell):
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -79,10 +79,9 @@ def index_of(paths: Sequence[str], tell: Callable[[str], object]) -> ShardIndex:
                 if (index := _read(kept, real)) is None:
                     index = _made(real, done)
                     write_bytes(kept, _as_bytes(index))
-                return index
         except OSError as error:
             tell(f"`data`: the index of shards cannot be kept in {unmarked(str(kept.parent))} ({error.strerror})")
-        return _made(real, done)
+        return _made(real, done) if index is None else index
 
 
 @contextmanager
@@ -138,7 +137,7 @@ def _digest(columns: Mapping[str, Tensor]) -> bytes:
     """The hash of columns, which tells of damage on the disk."""
     found = hashlib.sha256()
     for name in (*COLUMNS, SKIPPED):
-        found.update(columns[name].numpy())
+        found.update(columns[name].numpy().tobytes())
     return found.digest()
 
 
