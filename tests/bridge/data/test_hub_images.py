@@ -32,7 +32,6 @@ def library():
 def place(tmp_path, monkeypatch, library):
     """The current folder, with a cache of its own."""
     monkeypatch.setattr(library.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(library.config, "HF_MODULES_CACHE", tmp_path / "modules")
     (tmp_path / "set").mkdir()
     monkeypatch.chdir(tmp_path / "set")
     return tmp_path / "set"
