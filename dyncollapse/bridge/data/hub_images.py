@@ -1,5 +1,6 @@
 """Image datasets of Hugging Face, by the library `datasets`: of the Hub, saved ones, and folders of parquet files."""
 
+import logging
 import os
 import re
 import sys
@@ -214,20 +215,27 @@ def _in_one_line(name: str) -> Iterator[None]:
         yield
     except SettingError:
         raise
-    except Exception as error:  # damaged files raise anything
+    except Exception as raised:  # damaged files raise anything
+        error: BaseException = raised
+        if type(error).__name__ == "DatasetGenerationError":  # which says nothing itself
+            error = error.__cause__ or error
         reason = unmarked(f"{type(error).__name__}: {first_line(error)}"[:300])
         raise SettingError(f"`data` {unmarked(name)} cannot be opened ({reason})") from None
 
 
 @contextmanager
 def _quiet(library: Any) -> Iterator[None]:
-    """Show the library's progress bars only on a terminal."""
+    """Show the library's progress bars only on a terminal, and its errors only in our one line."""
+    logger = logging.getLogger("datasets")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     enabled = library.is_progress_bar_enabled() and not sys.stderr.isatty()
     if enabled:
         library.disable_progress_bars()
     try:
         yield
     finally:
+        logger.setLevel(level)
         if enabled:
             library.enable_progress_bars()
 

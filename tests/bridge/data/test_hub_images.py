@@ -259,10 +259,25 @@ def test_names_of_splits_that_lead_elsewhere_are_refused(splits, place):
     assert "saved cannot be opened (" in refused(str(place / "saved"))
 
 
-def test_damaged_parquet_is_refused(place):
+@pytest.mark.parametrize(
+    ("cut", "words"), [(slice(-40), "magic bytes not found"), (slice(40), "ArrowInvalid"), (slice(0), "0 bytes")]
+)
+def test_damaged_parquet_is_refused_in_one_line(cut, words, place, capfd):
     as_parquet(place / "set", {"train": pictures(1)})
-    damage(place / "set" / "data" / "train-00000-of-00001.parquet", lambda content: content[:-40])
-    assert "set cannot be opened (" in refused("set")
+    damage(place / "set" / "data" / "train-00000-of-00001.parquet", lambda content: content[cut])
+    capfd.readouterr()
+    message = refused("set")
+    assert "set cannot be opened (" in message
+    assert words in message
+    assert capfd.readouterr().err == ""
+
+
+def test_damaged_pages_of_parquet_are_named(place, capfd):
+    as_parquet(place / "set", {"train": pictures(1)})
+    damage(place / "set" / "data" / "train-00000-of-00001.parquet", lambda text: text[:4] + b"\xff" * 40 + text[44:])
+    capfd.readouterr()
+    assert "An error occurred" not in refused("set")
+    assert capfd.readouterr().err == ""
 
 
 def test_offsets_beyond_the_end_are_found(place):
