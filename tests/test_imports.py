@@ -36,7 +36,7 @@ def loaded(code, *arguments):
     return set(result.stdout.splitlines()[-1].split()), result
 
 
-HEAVY = {"torch", "scipy", "matplotlib", "rich", "pandas", "jinja2", "timm", "torchvision", "sklearn"}
+HEAVY = {"torch", "scipy", "matplotlib", "rich", "pandas", "jinja2", "timm", "torchvision", "sklearn", "datasets"}
 
 
 def test_import_loads_nothing_heavy_before_it_is_used():

@@ -19,12 +19,32 @@ FRAME = "import dyncollapse; dyncollapse.simulate(dim=4, dynamics=('population',
 PARQUET = "import numpy, pandas; pandas.DataFrame(numpy.load('z.npy')).add_prefix('z_').to_parquet('z.parquet')"
 HDF5 = "import h5py, numpy; h5py.File('z.h5', 'w')['z'] = numpy.load('z.npy')"
 METRIC = "from dyncollapse.integrations.torchmetrics import CollapseMetric; CollapseMetric(8)"
+SAVED = (
+    "import datasets, numpy; kinds = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(2));"
+    "images = numpy.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), 'u1');"
+    "columns = dict(image=list(images), label=[0, 1] * 20);"
+    "datasets.Dataset.from_dict(columns, features=kinds).save_to_disk('saved')"
+)
+PREDICT = [
+    "predict",
+    "--data",
+    "saved",
+    "--image-size",
+    "8",
+    "--directions",
+    "4",
+    "--loss",
+    "spectral",
+    "--out",
+    "fates",
+]
 # What must work with each extra: arguments of the command line, or code.
 USES: dict[str, list[list[str] | str]] = {
     "": [["--help"], [*SMALL, "--out", "toy"], SAVE, ["diagnose", "z.npy", "--out", "report"], ["verify", "--help"]],
     "tables": [FRAME, PARQUET, ["diagnose", "z.parquet"]],
     "hdf5": [HDF5, ["diagnose", "z.h5"]],
     "bridge": [PRETRAIN, ["bridge", "diagnose", "--checkpoint", "run"]],
+    "datasets": [SAVED, PREDICT],
     "cluster": ["import distributed, submitit"],
     "explore": [["explore", "--copy", "page.py"], "import runpy; runpy.run_path('page.py')"],
     "integrations": [METRIC],

@@ -1,8 +1,9 @@
 from .data.augmentations import View, batched_view, draw_views, worker_view
 from .data.image_sets import FolderImages, HeldImages
-from .data.images import Data, open_data, some_images
+from .data.images import open_data, some_images
 from .data.pixels import Unreadable
 from .data.skipped import Skipped
+from .data.splits import Data
 from .evaluation.check_pictures import draw_check, plot_d0, plot_relative_spectra
 from .evaluation.check_rows import check_recipes
 from .evaluation.check_runs import finish_run, run_check

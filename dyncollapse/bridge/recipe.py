@@ -94,7 +94,8 @@ class Recipe:
     )
     data: Text = setting(
         "",
-        "Folder with train/CLASS/*.jpg and val/ or test/; cifar10, which is downloaded once; or digits.",
+        "Folder with train/CLASS/*.jpg and val/ or test/; cifar10, which is downloaded once; digits; hf:ORG/NAME, a "
+        "dataset of Hugging Face, or a folder of one; or webdataset shards: a folder, or train-{0000..0099}.tar.",
         group="data",
         unset="required",
     )

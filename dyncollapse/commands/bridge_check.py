@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dyncollapse.bridge.data.images import Data
+from dyncollapse.bridge.data.splits import Data
 from dyncollapse.bridge.evaluation.check_plan import Wishes
 from dyncollapse.bridge.evaluation.check_rows import SEEDS, SWEPT, check_recipes
 from dyncollapse.bridge.evaluation.check_runs import PARTS, run_check

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dyncollapse.bridge.data.image_sets import HeldImages
-from dyncollapse.bridge.data.images import Data
+from dyncollapse.bridge.data.splits import Data
 from dyncollapse.bridge.evaluation.check_images import held_images, open_images, pairs_per_second
 from dyncollapse.bridge.evaluation.check_plan import (
     PROBED,

@@ -32,7 +32,8 @@ def need(module: str, extra: str, what: str) -> None:
             ...
         dyncollapse.runtime.settings.SettingError: to_pandas needs no_such_module: ...pip install 'dyncollapse[tables]'
     """
-    if find_spec(module) is None:
+    found = find_spec(module)
+    if found is None or found.origin is None:  # the second: a folder of that name where Python was started
         raise SettingError(f"{what}: {install(extra)}")
 
 

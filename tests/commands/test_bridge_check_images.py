@@ -21,7 +21,8 @@ from helpers.programs import refused
 from PIL import Image
 
 from dyncollapse.bridge import open_data
-from dyncollapse.bridge.data.images import CIFAR, cache_folder
+from dyncollapse.bridge.data.cache import cache_folder
+from dyncollapse.bridge.data.named_sets import CIFAR
 from dyncollapse.commands.main import main
 
 NARROW = (("resnet10-half-16", "cifar-stride-2", None),)

@@ -25,6 +25,7 @@ SHARES = {
     "spaces": 5,
     "settings": 4,
     "image folders": 13,
+    "shards": 4,
 }
 
 
@@ -65,6 +66,7 @@ def strategies(runner: Runner) -> dict[str, st.SearchStrategy[Try]]:
         "spaces": folders.space_tries(),
         "settings": folders.settings_tries(),
         "image folders": files.image_tries(),
+        "shards": files.shard_tries(),
     }
 
 

@@ -8,7 +8,7 @@ from fuzz.pictures import PICTURES
 from fuzz.runner import Try
 from fuzz.tensors import ARRAYS, CHANGES, MEMBERS, NEW
 from fuzz.world import ARRAYS as ARRAY_FILES
-from fuzz.world import CHECKPOINTS, EARLIER, LABELS, LAST, NETWORK, RUN, TABLES, TRAINING
+from fuzz.world import CHECKPOINTS, EARLIER, LABELS, LAST, NETWORK, RUN, SHARD, TABLES, TRAINING
 
 PARTS = st.sampled_from([k / 1000 for k in range(1000)])  # floats would be drawn near 0 mostly
 BIG = ("0", "-1", "99", "4294967296", "9" * 18, "1" * 5000, "1e9", "nan")
@@ -215,3 +215,16 @@ def image_tries(draw: Any) -> Try:
         ("bridge", "pretrain", *TRAINING, "--data", data, "--pipeline", "mixed", *strict, "--out", "out"),
     )
     return Try("image folders", draw(st.sampled_from(commands)), RUN, steps)
+
+
+@st.composite
+def shard_tries(draw: Any) -> Try:
+    """A shard of webdataset that is damaged."""
+    strict = draw(st.sampled_from(((), ("--strict",))))
+    commands = (
+        ("bridge", "embed", "--checkpoint", "run", "--data", SHARD, *strict),
+        ("predict", "--data", SHARD, "--image-size", "8", "--directions", "4", "--loss", "spectral", "--out", "out"),
+    )
+    flip = st.tuples(st.just("flip"), st.just(SHARD), PARTS, st.integers(0, 7))
+    steps = draw(weighted((1, st.tuples(flip)), (2, some(damage(SHARD)))))
+    return Try("shards", draw(st.sampled_from(commands)), ("run", SHARD), steps)

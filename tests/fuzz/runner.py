@@ -98,7 +98,7 @@ class Runner:
         self.place, self.world, self.count = place, place / "world", 0
         self.world.mkdir(parents=True)
         reading, writing = os.pipe()
-        environment = {**ONE_THREAD, "MPLCONFIGDIR": str(place / "matplotlib")}
+        environment = {**ONE_THREAD, "MPLCONFIGDIR": str(place / "matplotlib"), "XDG_CACHE_HOME": str(place / "cache")}
         environment.pop("PYTHONWARNINGS", None)
         command = ["-m", "fuzz.worker"]
         self.process = forks.start(command, place, environment, stdin=reading, stdout=subprocess.PIPE)

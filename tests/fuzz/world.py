@@ -1,5 +1,7 @@
 """Small valid inputs of every kind, from which tries are made, and the command line that reads each."""
 
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ TRAINING = (
 )
 READING = ("--checkpoint", "run", "--data", "images")
 RUN = ("run", "images")
+SHARD = "shard.tar"
 EARLIER, LAST = "run/checkpoints/step-00000002.pt", "run/checkpoints/step-00000004.pt"
 # A valid use of each command, and the inputs it needs. A command that is missing here is tried with no base.
 BASES: dict[tuple[str, ...], tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -58,6 +61,7 @@ def build(runner: Runner) -> dict[str, float]:
     world = runner.world
     _arrays(world)
     _images(world / "images")
+    _shard(world / SHARD, world / "images" / "train")
     (world / "recipe.toml").write_text('preset = "digits"\nepochs = 1\nlr = 0.1\nstrict = true\n')
     _made(runner, ("bridge", "pretrain", *TRAINING, "--out", "run"))
     _made(runner, ("sweep", *TOY, "--out", "grid", "--aug-strength", "0.5,1.5", "--steps", "5", "--workers", "1"))
@@ -121,6 +125,17 @@ def _images(folder: Path) -> None:
                 pixels = rng.integers(0, 128, (20, 18, 3), dtype=np.uint8)
                 pixels[..., k] += 100
                 Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
+
+
+def _shard(path: Path, folder: Path) -> None:
+    """The training images as a shard of webdataset."""
+    with tarfile.open(path, "w") as packed:
+        for label, name in enumerate(("cat", "dog")):
+            for number in range(5):
+                packed.add(folder / name / f"{number}.png", f"{name}/{number}.png")
+                entry = tarfile.TarInfo(f"{name}/{number}.cls")
+                entry.size = 1
+                packed.addfile(entry, io.BytesIO(b"%d" % label))
 
 
 def _foreign(world: Path) -> None:

@@ -1,11 +1,16 @@
-"""Find the images below a folder and their classes; report what was skipped and why."""
+"""Image folders: find the images below a folder and their classes; report what was skipped and why."""
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dyncollapse.runtime.files import printable
+import torch
+
+from dyncollapse.bridge.data.image_sets import NO_CLASS, FolderImages
+from dyncollapse.bridge.data.name_lists import in_words, some
+from dyncollapse.bridge.data.splits import Data
+from dyncollapse.runtime.files import printable, unmarked
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 # Names that macOS, Windows, file systems, network storage and Python leave in folders. Dot names are hidden as well.
@@ -23,8 +28,6 @@ SYSTEM = {
     "ehthumbs.db",
     "desktop.ini",
 }
-LISTED = 5  # names in a message
-LONGEST = 200  # characters of a name in a message: a path may have 4096
 TRAIN = "train"
 TESTS = ("val", "test")
 
@@ -70,6 +73,37 @@ class _Walk:
 
     def skip(self, kind: tuple[str, str], path: str) -> None:
         self.skipped.setdefault(kind, []).append(os.path.relpath(path, self.root))
+
+
+def open_folder(name: str, tell: Callable[[str], object]) -> Data:
+    """Open a folder of images.
+
+    Args:
+        name: The folder.
+        tell: Called with one line if something in it is skipped.
+
+    Returns:
+        Training images, and test images if there are any.
+
+    Raises:
+        ValueError: As `find_splits`.
+    """
+    splits = find_splits(name)
+    skipped: dict[tuple[str, str], list[str]] = {}
+    for split, part in splits.items():
+        for kind, names in part.skipped.items():
+            skipped.setdefault(kind, []).extend(os.path.join(split, relative) for relative in names)
+    if skipped:
+        tell(f"`data` {unmarked(name)}: skipped {unmarked(in_words(skipped))}")
+    classes = sorted({label for part in splits.values() for label in part.names or ()})
+    numbers = {label: number for number, label in enumerate(classes)}
+    train, *tests = (_labelled(part, numbers) for part in splits.values())
+    return Data(train, tests[0] if tests else None, classes, name, in_words(skipped))
+
+
+def _labelled(part: ImageFolder, numbers: dict[str, int]) -> FolderImages:
+    labels = [NO_CLASS] * len(part.paths) if part.names is None else [numbers[label] for label in part.names]
+    return FolderImages(part.paths, torch.tensor(labels, dtype=torch.int64))
 
 
 def find_splits(name: str) -> dict[str, ImageFolder]:
@@ -171,7 +205,7 @@ def _descend(walk: _Walk, start: str, real: str) -> None:
 
 def _visit(walk: _Walk, folder: str, entry: os.DirEntry[str]) -> bool:
     """Record an entry of a folder; return whether it is a folder to visit."""
-    if _hidden(entry.name):
+    if is_hidden(entry.name):
         walk.skip(HIDDEN, entry.path)
         return False
     linked, image = entry.is_symlink(), entry.name.lower().endswith(SUFFIXES)
@@ -209,10 +243,11 @@ def _add_linked_files(walk: _Walk) -> None:
 def folder_names(root: str) -> list[str]:
     """Names of the subfolders of a folder, without hidden and system ones. Raises OSError."""
     with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if not _hidden(entry.name) and os.path.isdir(entry.path))
+        return sorted(entry.name for entry in entries if not is_hidden(entry.name) and os.path.isdir(entry.path))
 
 
-def _hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a name begins with a dot, or is one that systems leave in folders."""
     return name.startswith(".") or name.lower() in SYSTEM
 
 
@@ -248,19 +283,3 @@ def _by_class(walk: _Walk) -> ImageFolder:
     ends = f"these end in {', '.join(SUFFIXES[:3])}, ..."
     besides = f"; skipped: {in_words(walk.skipped)}" if walk.skipped else ""
     raise ValueError(f"{shown} holds no images ({ends}){besides}; name another folder")
-
-
-def in_words(skipped: dict[tuple[str, str], list[str]]) -> str:
-    """How many entries were skipped for each reason, with the first few names."""
-    parts = (f"{len(names)} {kind[len(names) > 1]} ({some(names)})" for kind, names in skipped.items())
-    return ", ".join(parts)
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few names, and the number of others."""
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(_shortened(printable(name)) for name in names[:LISTED]) + more
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}...{name[-LONGEST // 2 :]}"

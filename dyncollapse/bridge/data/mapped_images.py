@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from dyncollapse.bridge.data.image_sets import HeldImages
-from dyncollapse.bridge.data.images import Data
+from dyncollapse.bridge.data.splits import Data
 from dyncollapse.runtime.files import read_json, write_json, write_whole
 
 NAMES = "data.json"

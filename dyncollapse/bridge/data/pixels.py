@@ -1,9 +1,11 @@
 """Decode image files to 8-bit RGB, from 1 to 32 bits, grey or colour, integers or floats."""
 
+import io
 import os
+import re
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "GIF")
 TOP16, TOP12 = 65535, 4095
 HALF = 0.5 / 255  # half a level of 8 bits: rounding puts floats this far outside of [0, 1]
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF
+MEMORY_ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")  # what Pillow calls bytes that are no image
 BYTES_PER_PIXEL = 8  # four channels of 16 bits; no valid file is much longer than its pixels
 
 
@@ -66,26 +69,60 @@ def read_rgb(path: str) -> UInt8[np.ndarray, "h w 3"]:
         Unreadable: If the file is damaged, cut short, too large, missing, or not a regular file.
         UnknownRange: If its values for black and white are unknown.
     """
-    from PIL import Image
-
-    shown = printable(path)
-    most = Image.MAX_IMAGE_PIXELS  # Pillow's own limit; None where the user has lifted it
-    try:
+    with _one_line(printable(path), path):
         if not stat.S_ISREG((status := os.stat(path)).st_mode):
             raise OSError("it is no regular file")
-        if most is not None and status.st_size > most * BYTES_PER_PIXEL:
-            raise OSError(f"its {status.st_size:.3g} bytes are more than {most:.3g} pixels take")
-        with Image.open(path, formats=FORMATS) as image:
-            if most is not None and image.width * image.height > most:
-                raise OSError(f"its {image.width} x {image.height} pixels are more than the {most:.3g} that are read")
-            return as_rgb(image, shown)
+        return _decoded(lambda: path, status.st_size, printable(path))
+
+
+def rgb_of_bytes(content: Callable[[], bytes], size: int, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """Decode the bytes of an image file as `read_rgb` decodes the file.
+
+    Args:
+        content: Returns the bytes; not called for more of them than an image can have.
+        size: Number of bytes.
+        name: What messages call the image.
+
+    Returns:
+        Red, green and blue.
+
+    Raises:
+        Unreadable: If the bytes are damaged, too many, or cannot be read.
+        UnknownRange: If their values for black and white are unknown.
+
+    Examples:
+        >>> rgb_of_bytes(lambda: b"P5 1 1 255 " + bytes([7]), 12, "it").tolist()
+        [[[7, 7, 7]]]
+    """
+    with _one_line(name):
+        return _decoded(lambda: io.BytesIO(content()), size, name)
+
+
+def _decoded(source: Callable[[], str | io.BytesIO], size: int, name: str) -> UInt8[np.ndarray, "h w 3"]:
+    """Decode an image of so many bytes. Raises OSError for one that is too large."""
+    from PIL import Image
+
+    most = Image.MAX_IMAGE_PIXELS  # Pillow's own limit; None where the user has lifted it
+    if most is not None and size > most * BYTES_PER_PIXEL:
+        raise OSError(f"its {size:.3g} bytes are more than {most:.3g} pixels take")
+    with Image.open(source(), formats=FORMATS) as image:
+        if most is not None and image.width * image.height > most:
+            raise OSError(f"its {image.width} x {image.height} pixels are more than the {most:.3g} that are read")
+        return as_rgb(image, name)
+
+
+@contextmanager
+def _one_line(name: str, path: str | None = None) -> Iterator[None]:
+    """Turn any error of a decoder into Unreadable with one line."""
+    try:
+        yield
     except (Unreadable, UnknownRange):
         raise
     except Exception as error:  # a decoder can fail on damage in any way
         # Pillow's own messages repeat the path in some cases and say nothing in others.
         reason = (error.strerror if isinstance(error, OSError) else None) or printable(str(error))
-        reason = reason.replace(f" {path!r}", "") or type(error).__name__
-        raise Unreadable(f"{shown} cannot be read as an image ({reason})") from None
+        reason = MEMORY_ADDRESS.sub("", reason.replace(f" {path!r}", "")) or type(error).__name__
+        raise Unreadable(f"{name} cannot be read as an image ({reason})") from None
 
 
 def as_rgb(image: "Image.Image", name: str) -> UInt8[np.ndarray, "h w 3"]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from jaxtyping import UInt8
 from torch import Tensor
 
-from dyncollapse.bridge.data.image_folders import some
 from dyncollapse.bridge.data.image_sets import Images
+from dyncollapse.bridge.data.name_lists import some
 from dyncollapse.bridge.data.pixels import Unreadable
 from dyncollapse.runtime.files import unmarked
 from dyncollapse.runtime.settings import SettingError

@@ -46,7 +46,10 @@ class EncoderOptions:
         group="encoder",
     )
     data: Text | None = setting(
-        None, "Folder of images, cifar10, or digits.", group="data", unset="the images that the run was trained on"
+        None,
+        "Folder of images, cifar10, digits, hf:ORG/NAME of Hugging Face, or .tar shards.",
+        group="data",
+        unset="the images that the run was trained on",
     )
     augment: Augmentation | None = setting(
         None, "Augmentations that the encoder was trained with.", group="data", unset="by its `stem` or image size"

@@ -41,7 +41,9 @@ class PredictOptions:
         ('infonce', 'spectral', 'vcreg', 'barlow', 'byol')
     """
 
-    data: Text = setting(REQUIRED, "Folder of images, or digits.", group="data")
+    data: Text = setting(
+        REQUIRED, "Folder of images, cifar10, digits, hf:ORG/NAME of Hugging Face, or .tar shards.", group="data"
+    )
     augment: Text | None = setting(
         None,
         "Augmentation: imagenet, cifar10, digits, or a TOML file of a view's settings.",

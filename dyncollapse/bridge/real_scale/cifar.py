@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from dyncollapse.bridge.data.image_folders import folder_names
 from dyncollapse.bridge.data.image_sets import HeldImages
-from dyncollapse.bridge.data.images import CIFAR, Data, hold, open_data
+from dyncollapse.bridge.data.images import Data, hold, open_data
+from dyncollapse.bridge.data.named_sets import CIFAR
 from dyncollapse.bridge.data.skipped import Skipped
 from dyncollapse.bridge.evaluation.check_rows import table_recipes
 from dyncollapse.bridge.evaluation.check_runs import finish_run

@@ -28,7 +28,11 @@ check = page(
     224 x 224, 50 000 embeddings and their covariances, 4096 toy networks, a resumed run and, given CIFAR-10, the
     rows of the tables. It saves report.json, summary.md and pictures, and exits with 1 when a part fails.
     """,
-    images("--data", help="cifar10, which is downloaded once, or a folder with train/CLASS/*.jpg and test/.  [digits]"),
+    images(
+        "--data",
+        help="cifar10, which is downloaded once, a folder with train/CLASS/*.jpg and test/, hf:ORG/NAME, or .tar "
+        "shards.  [digits]",
+    ),
     images("--budget", type=SPAN, help="With --data: time for the whole check, as 90s, 40m or 2h.  [40m]"),
     runs("--seeds", type=Between(WHOLE, 1, 100), help="Runs of each projector.  [digits: 3; --data: by the budget]"),
     runs("--epochs", type=EPOCHS, help="Epochs of each run.  [digits: 30, or 15 with --short; --data: by the budget]"),
