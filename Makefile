@@ -1,6 +1,9 @@
 # Every target makes what it needs: an environment in .venv, with the package installed from this checkout.
 PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable
+# On all cores, where pip would take one; some packages hold files that no Python reads.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 
 .PHONY: help install figures gallery test quick fuzz results docs mutations bench kills wheel gpu-check lint format types clean
 .DEFAULT_GOAL := help
@@ -17,8 +20,10 @@ gallery: figures ## refresh the pictures that the README shows, their captions, 
 	mkdir -p figures/gallery && cp figures/out/*.png figures/out/*.txt figures/gallery/
 	$(BIN)/python tests/quotes.py --docs-only
 
-test: .venv/.developed lint types ## lint, check types and run all tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: .venv/.developed lint ## lint, check types and run all tests
+	@$(MAKE) --no-print-directory types >.types.txt 2>&1 & types=$$!; \
+	$(BIN)/python -m pytest -n 2 --dist worksteal; tests=$$?; \
+	wait $$types; types=$$?; cat .types.txt; rm -f .types.txt; exit $$((tests ? tests : types))
 
 quick: .venv/.developed ## run the tests that take less than about three seconds each
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
@@ -72,9 +77,11 @@ clean: ## remove .venv, caches and drawn figures
 	$(PYTHON) -m venv .venv
 
 .venv/.installed: pyproject.toml | .venv/pyvenv.cfg
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bridge]'
+	$(PIP_INSTALL) '.[bridge]'
+	@$(COMPILE)
 	touch $@
 
 .venv/.developed: pyproject.toml | .venv/pyvenv.cfg
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(PIP_INSTALL) '.[dev]'
+	@$(COMPILE)
 	touch $@ .venv/.installed

@@ -1,6 +1,7 @@
 """A function fits one screen, and nobody has to count its arguments."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import dyncollapse
@@ -26,14 +27,17 @@ def functions(path):
             yield node.name, node.end_lineno - node.lineno + 1 - words, len(names)
 
 
-FUNCTIONS = {path.relative_to(PACKAGE).as_posix(): list(functions(path)) for path in sorted(PACKAGE.rglob("*.py"))}
+@cache
+def by_file():
+    """The functions of every file: not before a test asks, as all processes of a run of tests import this module."""
+    return {path.relative_to(PACKAGE).as_posix(): list(functions(path)) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def test_functions_fit_a_screen():
-    long = {(path, name) for path, found in FUNCTIONS.items() for name, lines, _ in found if lines > LINES}
+    long = {(path, name) for path, found in by_file().items() for name, lines, _ in found if lines > LINES}
     assert not long
 
 
 def test_functions_take_few_arguments_by_place():
-    many = {(path, name) for path, found in FUNCTIONS.items() for name, _, count in found if count > POSITIONAL}
+    many = {(path, name) for path, found in by_file().items() for name, _, count in found if count > POSITIONAL}
     assert many == CALLED_BY_OTHERS

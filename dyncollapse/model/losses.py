@@ -214,9 +214,15 @@ def spectral(
     """
     y = z if negatives is None else negatives
     n = z.shape[-2]
-    similarities = exact_product(z, y.mT)
-    off_diagonal = similarities.square().sum((-2, -1)) - similarities.diagonal(dim1=-2, dim2=-1).square().sum(-1)
+    off_diagonal = _squared_products(z, y) - (z * y).sum(-1).square().sum(-1)
     return -2 * (z * z_pos).sum(-1).mean(-1) + off_diagonal / (n * (n - 1))
+
+
+def _squared_products(z: Tensor, y: Tensor) -> Float[Tensor, "*runs"]:
+    """Sum over all i and j of (z_i . y_j)^2 = tr(Z^T Z Y^T Y), by the smaller of its matrices: n x n or m x m."""
+    if z.shape[-2] <= z.shape[-1]:
+        return exact_product(z, y.mT).square().sum((-2, -1))
+    return (exact_product(z.mT, z) * exact_product(y.mT, y)).sum((-2, -1))
 
 
 def dot_logits(

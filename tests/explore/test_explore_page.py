@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner
-from helpers.devtools import chromium, open_page
+from helpers.browser_tab import browser, tab
 from test_serving import served
 
 from dyncollapse import GaussianTask, escape_time, growth_rates, rest_singular_values
@@ -37,11 +37,11 @@ ROWS = """[...document.querySelectorAll('#numbers tbody tr')].map(
 def page(tmp_path_factory):
     """The page in a browser, and the program that serves it."""
     pytest.importorskip("marimo")
-    if chromium() is None:
-        pytest.skip("there is no Chromium")
+    if browser() is None:
+        pytest.skip("no browser is installed: chromium, google-chrome or chrome")
     folder = tmp_path_factory.mktemp("page")
-    with served(folder) as (program, address, said), open_page(folder / "browser") as shown:
-        shown.show(address)
+    with served(folder) as (program, address, said), tab() as shown:
+        shown.open(address, 1200)
         settled(shown, "summary", "Here k = 1.5.")
         yield shown, program, address, said
 
@@ -54,12 +54,12 @@ def settled(shown, name, words):
 
 
 def text(shown, name):
-    return shown.ask(f"document.querySelector('#{name}').innerText")
+    return shown.value(f"document.querySelector('#{name}').innerText")
 
 
 def numbers(shown, name):
     """A column of the table; infinite and unknown numbers are None."""
-    return [None if row[name] == "-" else float(row[name]) for row in shown.ask(ROWS)]
+    return [None if row[name] == "-" else float(row[name]) for row in shown.value(ROWS)]
 
 
 def four(values):
@@ -90,7 +90,7 @@ def moved(shown, words, key, times):
 
 def test_numbers_on_the_page_are_the_closed_forms(page):
     shown, *_ = page
-    assert shown.ask("document.title") == "dyncollapse explore"
+    assert shown.value("document.title") == "dyncollapse explore"
     agree(shown, 1.5, 1)
     # From this start the modes of one layer hardly disturb each other: the flow ends where the closed forms say.
     assert numbers(shown, "closed form") == pytest.approx(numbers(shown, "population"), rel=1e-2, abs=1e-6)
@@ -104,7 +104,7 @@ def test_numbers_on_the_page_are_the_closed_forms(page):
     settled(shown, "command", "--depth 2")
     agree(shown, 0.8, 2)
     assert "balanced and aligned" in text(shown, "caveats")
-    assert not shown.errors
+    assert not shown.errors()
 
 
 def test_the_command_on_the_page_gives_its_numbers(page, tmp_path):
@@ -123,18 +123,18 @@ def test_the_command_on_the_page_gives_its_numbers(page, tmp_path):
     escapes = [mode["escape_time"] for mode in found["prediction"]["modes"]]
     assert numbers(shown, "escape_time") == [None if one is None else pytest.approx(one, rel=1e-3) for one in escapes]
     assert found["verdict"]["sentence"] in text(shown, "summary")
-    assert not shown.errors
+    assert not shown.errors()
 
 
 def test_a_loss_without_closed_forms_says_so_and_contradictions_are_one_line(page):
     shown, *_ = page
-    shown.ask(f"{CHOOSE}('loss', 'ntxent')")
+    shown.value(f"{CHOOSE}('loss', 'ntxent')")
     assert "two-sided" in shown.wait("document.querySelector('#problem')?.innerText")
-    shown.ask(f"{CHOOSE}('views', 'two-sided')")
+    shown.value(f"{CHOOSE}('views', 'two-sided')")
     settled(shown, "caveats", "No closed forms")
     assert "--loss ntxent" in text(shown, "command")
     assert set(numbers(shown, "rest_singular_value")) == {None}
-    assert not shown.errors
+    assert not shown.errors()
 
 
 @pytest.mark.parametrize("width", [390, 1600])
@@ -143,18 +143,19 @@ def test_the_page_fits_its_window(page, width, tmp_path):
     shown.resize(width)
     pictures = "[...document.querySelectorAll('img.picture')].map(e => e.getBoundingClientRect())"
     shown.wait(f"{pictures}.length > 1 && {pictures}.every(r => r.width > 300 && r.right <= innerWidth)")
-    assert shown.ask("document.documentElement.scrollWidth") <= width
-    assert shown.ask("[...document.querySelectorAll('img.picture')].every(e => e.alt && e.naturalWidth)")
-    assert shown.picture(tmp_path / "page.png").stat().st_size > 10_000
+    assert shown.value("document.documentElement.scrollWidth") <= width
+    assert shown.value("[...document.querySelectorAll('img.picture')].every(e => e.alt && e.naturalWidth)")
+    shown.screenshot(tmp_path / "page.png")
+    assert (tmp_path / "page.png").stat().st_size > 10_000
 
 
 def test_nothing_is_asked_elsewhere_and_the_end_does_not_wait_for_open_pages(page):
     shown, program, address, said = page
     host = urlsplit(address).netloc
-    asked = [one for one in shown.requests if not one.startswith("data:")]
+    asked = [one for one in shown.requests() if not one.startswith("data:")]
     assert len(asked) > 10
     assert {urlsplit(one).netloc for one in asked} == {host}
-    shown.ask(f"{PRESS}('Run SGD')")
+    shown.value(f"{PRESS}('Run SGD')")
     shown.wait("document.querySelector('.progress') !== null")  # and SGD is not waited for
     program.send_signal(signal.SIGINT)
     assert program.wait(30.0) == 0

@@ -14,13 +14,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from helpers.waiting import PATIENCE
+from helpers.waiting import PATIENCE, eventually
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-# The browser resolves no name and has no proxy: what a page asks for fails, and is recorded all the same.
+# The browser finds nothing but servers of this machine, and has no proxy: what a page asks for elsewhere fails, and is
+# recorded all the same.
 OPTIONS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run",
-    "--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking", "--disable-dev-shm-usage",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", "--no-proxy-server", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-extensions", "--disable-dev-shm-usage",
 )  # fmt: skip
 
 
@@ -64,36 +66,54 @@ class Tab:
         first, self._rest = self._rest.split(b"\0", 1)
         return json.loads(first)
 
-    def open(self, path: Path, width: int, *, dark: bool = False) -> None:
-        """Open a file in a window of so many pixels."""
-        self.send(
-            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
-        )
+    def open(self, address: str | Path, width: int, *, dark: bool = False) -> None:
+        """Open an address or a file in a window of so many pixels, and forget what earlier pages did."""
+        self.resize(width, mobile=width < 600)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.send("Emulation.setEmulatedMedia", features=[scheme])
+        still = {"name": "prefers-reduced-motion", "value": "reduce"}
+        self.send("Emulation.setEmulatedMedia", features=[scheme, still])
         self.events.clear()
-        self.send("Page.navigate", url=path.absolute().as_uri())
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+        self.send("Page.navigate", url=address if isinstance(address, str) else address.absolute().as_uri())
+        while not self._heard("Page.loadEventFired"):
             self.events.append(self._next())
 
+    def resize(self, width: int, *, mobile: bool = False) -> None:
+        """Give the window another width, in pixels."""
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": mobile}
+        self.send("Emulation.setDeviceMetricsOverride", **size)
+
     def value(self, expression: str) -> Any:
-        """The value of an expression of JavaScript on the page."""
-        found = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
+        """The value of an expression of JavaScript on the page, or of what it promises."""
+        found = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
+    def wait(self, expression: str) -> Any:
+        """The value of an expression as soon as it is true."""
+        return eventually(lambda: self.value(expression))
+
+    def press(self, key: str, times: int = 1) -> None:
+        """Press a named key, as ArrowRight, on what has the focus."""
+        for _ in range(times):
+            for kind in ("keyDown", "keyUp"):
+                self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+
     def requests(self) -> list[str]:
-        """What the page has asked for, itself included."""
-        sent = [event["params"] for event in self.events if event.get("method") == "Network.requestWillBeSent"]
-        return [one["request"]["url"] for one in sent]
+        """What the page has asked for, itself and sockets included."""
+        sent = [one["request"]["url"] for one in self._heard("Network.requestWillBeSent")]
+        return [*sent, *(one["url"] for one in self._heard("Network.webSocketCreated"))]
 
     def complaints(self) -> list[str]:
-        """What the browser says of the page: violations of its policy, and errors of scripts."""
-        return [
-            json.dumps(event["params"])
-            for event in self.events
-            if event.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
-        ]
+        """What the browser says of the page: violations of its policy, errors of scripts, and what these print."""
+        said = self._heard("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
+        return [json.dumps(one) for one in said]
+
+    def errors(self) -> list[str]:
+        """What scripts of the page have thrown and not caught."""
+        return [json.dumps(one) for one in self._heard("Runtime.exceptionThrown")]
+
+    def _heard(self, *methods: str) -> list[dict[str, Any]]:
+        return [event["params"] for event in self.events if event.get("method") in methods]
 
     def screenshot(self, path: Path) -> None:
         """Save the whole page as a PNG file."""

@@ -70,8 +70,9 @@ def test_losses_survive_any_norm(name, scale, views, generator):
 
 
 @pytest.mark.parametrize("scale", [1e-70, 1e70])
-def test_spectral_loss_survives_norms_whose_fourth_power_exists(scale, generator):
-    z, z_pos = scale * normal(generator, 6, 3), scale * normal(generator, 6, 3)
+@pytest.mark.parametrize("shape", [(6, 3), (3, 6)])
+def test_spectral_loss_survives_norms_whose_fourth_power_exists(scale, shape, generator):
+    z, z_pos = scale * normal(generator, *shape), scale * normal(generator, *shape)
     torch.testing.assert_close(spectral(z, z_pos), reference.spectral(z, z_pos, "one-sided"), rtol=1e-12, atol=0)
 
 

@@ -6,7 +6,8 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from dyncollapse.runtime.files import printable
 from dyncollapse.runtime.settings import SettingError
@@ -30,6 +31,24 @@ STEM_STRIDE = {"cifar": 1, "cifar-padding-2": 1, "cifar-stride-2": 2}
 BATCH_COUNT = "num_batches_tracked"  # a counter of BatchNorm, missing in old files
 NEAR = 8  # models that a message lists
 MOST_LETTERS = 120  # letters of a library's message that ours repeats
+# What fills tensors with random numbers; those of `nn.init` call a mode before they call the others.
+DRAWS: frozenset[object] = frozenset(
+    {Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.trunc_normal_}
+    | {nn.init.kaiming_normal_, nn.init.kaiming_uniform_, nn.init.xavier_normal_, nn.init.xavier_uniform_}
+)
+
+
+class Undrawn(TorchFunctionMode):
+    """Leave random weights undrawn while a model is built whose weights are read from a file, or not needed."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Call what does not draw."""
+        given = dict(kwargs or {})
+        if func in DRAWS:
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
 
 
 def build_backbone(arch: str, stem: str, channels: int, image_size: int | None = None) -> nn.Module:
@@ -136,7 +155,7 @@ def _widened(arch: str, factor: int, channels: int) -> nn.Module:
 @cache
 def backbone_shapes(arch: str, stem: str) -> Mapping[str, torch.Size]:
     """Names and shapes of a backbone's tensors for images of 3 channels, found without allocating the weights."""
-    with torch.device("meta"):
+    with torch.device("meta"), Undrawn():
         state = build_backbone(arch, stem, 3).state_dict()
     return {name: tensor.shape for name, tensor in state.items() if not name.endswith(BATCH_COUNT)}
 
@@ -159,6 +178,7 @@ def usual_size(arch: str, stem: str) -> int:
     return 224 if settings is None else int(settings.input_size[-1])
 
 
+@cache
 def check_size(arch: str, stem: str, channels: int, image_size: int) -> None:
     """Check that a model takes images of a size, from shapes alone.
 
@@ -173,7 +193,8 @@ def check_size(arch: str, stem: str, channels: int, image_size: int) -> None:
     """
     try:
         with torch.device("meta"), torch.no_grad():
-            backbone = build_backbone(arch, stem, channels, image_size).eval()
+            with Undrawn():
+                backbone = build_backbone(arch, stem, channels, image_size).eval()
             backbone(torch.zeros(1, channels, image_size, image_size))
     except NotImplementedError:  # an operation that cannot run on shapes alone: only real images can tell
         return

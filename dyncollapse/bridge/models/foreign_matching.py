@@ -14,6 +14,7 @@ from dyncollapse.bridge.models.backbones import (
     FIRST_WIDTH,
     SMALL,
     STEM_PADDING,
+    Undrawn,
     backbone_shapes,
     build_backbone,
     check_size,
@@ -77,7 +78,8 @@ def match_backbone(
     own_side = _own_side(place, tensors)
     side = image_size or own_side or usual_size(arch, chosen)
     check_size(arch, chosen, channels, side)
-    backbone = build_backbone(arch, chosen, channels, side)
+    with Undrawn():
+        backbone = build_backbone(arch, chosen, channels, side)
     where = f"{arch}, stem {chosen}, prefix {unmarked(place.prefix) or 'none'}"
     matched, changes = _load_weights(backbone, place, tensors, where, shown)
     assumptions = _assumptions_on_names(places)

@@ -50,6 +50,14 @@ def test_backbone_is_found_out_and_safetensors_are_read(tmp_path):
     assert "no recognised projector" in loaded.matched
 
 
+def test_no_weights_are_drawn_that_the_file_replaces(tmp_path):
+    path = tmp_path / "encoder.safetensors"
+    save_file(under("", backbone()), path)
+    before = torch.random.get_rng_state()
+    assert not load_encoder(path).has_embedding
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_small_stems_say_how_large_their_images_are(tmp_path):
     path = tmp_path / "encoder.pt"
     torch.save(under("", backbone(stem="cifar", channels=1)), path)
