@@ -41,7 +41,9 @@ def kind_of_folder(name: str, tell: Callable[[str], object]) -> str:
             return FILES
     if len(found) > 1:
         shard = unmarked(os.path.relpath(found[TAR], name))
-        tell(f"`data` {unmarked(name)}: reads its parquet files, not {shard}; name the .tar files themselves for shards")
+        tell(
+            f"`data` {unmarked(name)}: reads its parquet files, not {shard}; name the .tar files themselves for shards"
+        )
     return HUB if PARQUET in found else SHARDS if TAR in found else FILES
 
 

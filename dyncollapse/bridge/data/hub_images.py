@@ -268,9 +268,8 @@ def _chosen_splits(splits: Sequence[str]) -> tuple[str, str | None]:
         return TRAIN, next((split for split in TESTS if split in splits), None)
     if len(splits) == 1:
         return splits[0], None
-    raise ValueError(
-        f"it has the splits {', '.join(map(printable, splits)) or 'none'}, and no {TRAIN}; rename one, or save one alone"
-    )
+    names = ", ".join(map(printable, splits)) or "none"
+    raise ValueError(f"it has the splits {names}, and no {TRAIN}; rename one, or save one alone")
 
 
 def _data(name: str, load: Callable[[str], Any], splits: Sequence[str], tell: Callable[[str], object]) -> Data:

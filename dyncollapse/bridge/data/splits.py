@@ -50,8 +50,8 @@ class Data:
         if self.test is None:
             shown = unmarked(self.title)
             raise SettingError(
-                f"`data` {shown} has no test images; give a folder with train/ and val/ or test/, or a dataset or shards "
-                "with such splits"
+                f"`data` {shown} has no test images; give a folder with train/ and val/ or test/, or a dataset or "
+                "shards with such splits"
             )
         return self.test
 

@@ -80,7 +80,7 @@ def test_rows_are_those_of_timm_on_its_own_pixels(tmp_path, arch, arguments, pix
     folder, images = publish(tmp_path / "model", arch, arguments, pixels=pixels), photos(tmp_path / "photos")
     loaded = load_encoder(folder)
     data = open_data(str(images)).train
-    embedded = embed(loaded, data, tmp_path, spaces=("representation",))
+    embedded = embed(loaded, data, tmp_path)  # without a projector, the representation alone
     torch.testing.assert_close(embedded["representation"][0], by_timm(folder, data.paths), rtol=1e-4, atol=1e-5)
     classes = "the classifier of 5 classes left out); no projector"
     assert classes in loaded.matched
