@@ -318,6 +318,16 @@ def test_the_index_is_made_once_and_again_for_other_shards(place, monkeypatch):
     assert len(list(cached(place).parent.glob("*.safetensors"))) == 1
 
 
+def test_an_index_of_other_rules_is_not_read(place, monkeypatch):
+    pack(place / "0.tar", sample("a"))
+    with monkeypatch.context() as earlier:
+        earlier.setattr("dyncollapse.bridge.data.shard_index.RULES", "0")
+        opened(place)
+    kept = place.parent / "cache" / "dyncollapse" / "shards"
+    opened(place)
+    assert len(list(kept.glob("*.safetensors"))) == 2
+
+
 @pytest.mark.parametrize("at", [0, 8, 60, 0.3, 0.5, 0.7, 0.9, -1])
 def test_a_damaged_index_is_made_anew(at, place):
     as_shards(place, {"a": pictures()})
