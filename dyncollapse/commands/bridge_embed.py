@@ -26,8 +26,7 @@ def embed(options: EncoderOptions, *, wanted: EmbedOptions, out: Path | None, as
     with refusals():
         opened = open_encoder(options, wanted.split)
         checkpoint, images = opened.checkpoint, opened.images
-        # A projector that was not recognised in a checkpoint is an error, which says how to name it.
-        spaces = wanted.spaces(projector=checkpoint.has_embedding or checkpoint.published is None)
+        spaces = wanted.spaces or checkpoint.spaces
         with saved_whole_or_not(), whole_folder(out, "embed") as (partial, folder):
             embedded = embed_images(checkpoint, images, partial, options, spaces=spaces, views=wanted.views)
     names = [f"{name}{'_pos' if k else ''}.npy" for name in spaces for k in range(len(embedded[name]))]

@@ -164,7 +164,8 @@ def test_backticks_of_a_file_are_no_parameters(tmp_path):
 
 def test_images_are_refused_by_the_setting_that_names_them(tmp_path):
     with pytest.raises(
-        SettingError, match=r"^data nowhere is no folder; give a folder of images, cifar10, or digits"
+        SettingError,
+        match=r"^data nowhere is no folder; give a folder of images, of parquet files or of \.tar shards; or",
     ) as error:
         open_data("nowhere")
     assert error.value.as_options().startswith("--data nowhere is no folder")

@@ -146,7 +146,7 @@ def test_digits_have_no_budget_and_unknown_names_no_images():
     assert "--budget is for images of your own" in refused(call("check", "--budget", "40m"))
     assert "--budget is for images of your own" in refused(call("check", "--data", "digits", "--budget", "40m"))
     line = refused(call("check", "--data", "/nowhere", "--budget", "40m"))
-    assert "--data /nowhere is no folder; give a folder of images, cifar10, or digits" in line
+    assert "--data /nowhere is no folder; give a folder of images, of parquet files or of .tar shards" in line
     line = refused(call("check", "--full", "--data", "digits", "--budget", "2"))
     assert line.startswith("dyncollapse: --data, --budget: only for the check of projectors; drop it")
 

@@ -195,13 +195,15 @@ def square(
 
     height, width = images.shape[-2:]
     most = LONGEST * min(height, width)
-    if max(height, width) > most:
+    if max(height, width) > most and not squash:
         # Crop very long images first: 1 x 80000 pixels, resized whole, would take gigabytes.
         most += (max(height, width) - most) % 2  # so that both ends lose equally many pixels
         images = f.center_crop(images, [min(height, most), min(width, most)])
     if (max if squash else min)(images.shape[-2:]) != shorter or (squash and height != width):
         sides = [shorter, shorter] if squash else [shorter]
-        images = f.resize(images, sides, f.InterpolationMode(interpolation), antialias=True)
+        exact = {"nearest": "nearest-exact"}  # Pillow's nearest pixel; torchvision's own is off by half a pixel
+        mode = f.InterpolationMode(exact.get(interpolation, interpolation))
+        images = f.resize(images, sides, mode, antialias=True)
     return f.center_crop(images, [size, size])
 
 

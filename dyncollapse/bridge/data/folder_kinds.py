@@ -15,11 +15,11 @@ DEPTH = {PARQUET: 3, TAR: 1}  # of folders in which such a file counts: CONFIG/t
 
 
 def kind_of_folder(name: str, tell: Callable[[str], object]) -> str:
-    """Tell what kind of images a folder holds. Image files win over others beside them.
+    """Tell what kind of images a folder holds. Image files win over others beside them, then parquet files.
 
     Args:
         name: The folder.
-        tell: Called with one line if there are image files and others.
+        tell: Called with one line if there are files of several kinds.
 
     Returns:
         SAVED, HUB, SHARDS or FILES; the last also for a folder without any of these.
@@ -39,6 +39,11 @@ def kind_of_folder(name: str, tell: Callable[[str], object]) -> str:
                     "name hf:FOLDER for parquet files, or the .tar files themselves"
                 )
             return FILES
+    if len(found) > 1:
+        shard = unmarked(os.path.relpath(found[TAR], name))
+        tell(
+            f"`data` {unmarked(name)}: reads its parquet files, not {shard}; name the .tar files themselves for shards"
+        )
     return HUB if PARQUET in found else SHARDS if TAR in found else FILES
 
 

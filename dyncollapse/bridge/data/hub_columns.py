@@ -73,13 +73,25 @@ def columns_of(features: Mapping[str, Any]) -> Columns:
         raise ValueError(f"it has no column of images, but {', '.join(map(printable, features)) or 'none at all'}")
     image, others = _first(images, IMAGE_NAMES)
     choices = [_choice("images", image, others)] if others else []
-    for kind, holds in LABEL_KINDS.items():
-        if labels := [c for c, feature in features.items() if holds(c, feature)]:
-            label, others = _first(labels, LABEL_NAMES)
+    by_kind = {kind: [c for c, feature in features.items() if holds(c, feature)] for kind, holds in LABEL_KINDS.items()}
+    for kind, labels in by_kind.items():
+        if labels:
+            label, _ = _first(labels, LABEL_NAMES)
+            others = [c for known in by_kind.values() for c in known if c != label]
             choices += [_choice("labels", label, others)] if others else []
             names = tuple(features[label].names or ()) if kind == CLASS_LABELS else ()
             return Columns(image, label, kind, names, "; ".join(choices))
+    choices += [
+        f"{column} gives no classes, since it holds {_type(feature)}, not whole numbers or text"
+        for column, feature in features.items()
+        if column in LABEL_NAMES
+    ]
     return Columns(image, None, "", (), "; ".join(choices))
+
+
+def _type(feature: Any) -> str:
+    """What a column holds, as the library calls it."""
+    return printable(str(getattr(feature, "dtype", None) or type(feature).__name__))
 
 
 def _first(columns: Sequence[str], names: Sequence[str]) -> tuple[str, list[str]]:

@@ -254,8 +254,11 @@ def _size(builder: Any) -> str:
 def _from_disk(library: Any, folder: Path) -> Any:
     """One split of a saved dataset, whose small files are checked before the library reads them."""
     for file in ("state.json", "dataset_info.json"):
-        if not isinstance(read_json(folder / file), dict):
+        content = read_json(folder / file)
+        if not isinstance(content, dict):
             raise ValueError(f"{file} holds no settings")
+        if content.get("_data_files") == []:  # of state.json, which the library reads as an IndexError
+            raise ValueError(f"{printable(folder.name)} has no rows")
     return library.load_from_disk(str(folder)).with_format(None)
 
 
@@ -265,7 +268,8 @@ def _chosen_splits(splits: Sequence[str]) -> tuple[str, str | None]:
         return TRAIN, next((split for split in TESTS if split in splits), None)
     if len(splits) == 1:
         return splits[0], None
-    raise ValueError(f"it has the splits {', '.join(map(printable, splits)) or 'none'}, and no {TRAIN}")
+    names = ", ".join(map(printable, splits)) or "none"
+    raise ValueError(f"it has the splits {names}, and no {TRAIN}; rename one, or save one alone")
 
 
 def _data(name: str, load: Callable[[str], Any], splits: Sequence[str], tell: Callable[[str], object]) -> Data:

@@ -80,7 +80,8 @@ def check_name(name: str) -> None:
     elif name != DIGITS and not is_cifar(name) and not os.path.isdir(name) and not is_pattern(name):
         given = unmarked(name) or "(empty)"
         raise SettingError(
-            f"`data` {given} is no folder; give a folder of images, cifar10, or digits; or hf:NAME, or .tar shards"
+            f"`data` {given} is no folder; give a folder of images, of parquet files or of .tar shards; or cifar10, "
+            "digits, hf:NAME"
         )
 
 

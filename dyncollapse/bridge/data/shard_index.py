@@ -26,6 +26,7 @@ from dyncollapse.runtime.files import unmarked, write_bytes
 from dyncollapse.runtime.schemas import Count, Text, checked
 
 THREADS = 16  # shards that are indexed at a time: reading waits for the disk
+RULES = "2"  # of what is indexed and how: raised when `samples_of` finds others, so that no earlier index is used
 SKIPPED, DIGEST = "skipped", "digest"  # of the file: what was skipped, as JSON; the hash of all else
 
 
@@ -69,7 +70,7 @@ def index_of(paths: Sequence[str], tell: Callable[[str], object]) -> ShardIndex:
         The index, in the order of `paths` and of the members of each.
     """
     real = [os.path.realpath(path) for path in paths]
-    name = hashlib.sha256("\0".join(real).encode(errors="surrogateescape")).hexdigest()[:32]
+    name = hashlib.sha256("\0".join([RULES, *real]).encode(errors="surrogateescape")).hexdigest()[:32]
     kept = cache_folder() / "shards" / f"{name}.safetensors"
     index, done = None, [0]
     with _reported(paths, done, tell):

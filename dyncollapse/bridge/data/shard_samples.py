@@ -31,6 +31,8 @@ TWICE = "second member of a name in its sample", "second members of a name in th
 NO_IMAGE = "sample without an image", "samples without an image"
 NO_SPLIT = "shard of another split", "shards of other splits"
 NO_LABEL = "sample without a whole number as label", "samples without a whole number as label"
+NOT_WHOLE = "label that cannot be read as a whole number", "labels that cannot be read as whole numbers"
+SECOND_IMAGE = "second image of its sample", "second images of their samples"
 
 
 @dataclass
@@ -142,26 +144,26 @@ def _is_meta(name: str) -> bool:
 
 
 def _add(found: Samples, file: Any, name: str, sample: dict[str, Member]) -> None:
-    image = next((member for extension, member in sample.items() if extension in IMAGE_EXTENSIONS), None)
-    if image is None:
+    images = [extension for extension in sample if extension in IMAGE_EXTENSIONS]
+    if not images:
         found.skipped.add(NO_IMAGE, [name])
         return
+    if images[1:]:
+        found.skipped.add(SECOND_IMAGE, [name] * len(images[1:]))
+    if (label := _label(file, sample)) is None:
+        found.skipped.add(NOT_WHOLE, [name])
+    image = sample[images[0]]
     found.starts.append(image.start)
     found.sizes.append(image.size)
-    found.labels.append(_label(file, sample))
+    found.labels.append(NO_CLASS if label is None else label)
 
 
-def _label(file: Any, sample: dict[str, Member]) -> int:
-    """The label in .cls or, without that, in .json; NO_CLASS if there is none that is a whole number from 0 on."""
+def _label(file: Any, sample: dict[str, Member]) -> int | None:
+    """The label in .cls or, without that, in .json; NO_CLASS without one; None if it is no whole number from 0."""
     for extension, most, read in ((CLS, MOST_CLS, _label_of_cls), (JSON, MOST_JSON, _label_of_json)):
-        if extension in sample:
-            member = sample[extension]
-            if member.size > most:
-                return NO_CLASS
+        if (member := sample.get(extension)) is not None:
             file.seek(member.start)
-            label = read(file.read(member.size))
-            if label is not None or extension == CLS:
-                return NO_CLASS if label is None else label
+            return read(file.read(member.size)) if member.size <= most else None
     return NO_CLASS
 
 
@@ -175,8 +177,6 @@ def _label_of_json(content: bytes) -> int | None:
         values = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    for key in LABEL_KEYS if isinstance(values, dict) else ():
-        value = values.get(key)
-        if type(value) is int and 0 <= value < MOST_LABEL:
-            return value
-    return None
+    given = [values[key] for key in LABEL_KEYS if key in values] if isinstance(values, dict) else []
+    whole = (value for value in given if type(value) is int and 0 <= value < MOST_LABEL)
+    return next(whole, None if given else NO_CLASS)

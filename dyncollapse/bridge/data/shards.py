@@ -148,8 +148,8 @@ def open_shards(name: str, tell: Callable[[str], object]) -> Data:
     for split, index in indices.items():
         if not len(index.labels):
             besides = f"; skipped: {words}" if words else ""
-            part = f"the {split} shards of " if len(splits) > 1 else ""
-            raise ValueError(f"{part}{printable(name)} hold no images that can be used{besides}")
+            who = f"the {split} shards of {printable(name)} hold" if len(splits) > 1 else f"{printable(name)} holds"
+            raise ValueError(f"{who} no images that can be used{besides}")
     try:
         labels, classes = numbered([index.labels for index in indices.values()], _class_names(beside))
     except ValueError as error:

@@ -49,7 +49,10 @@ class Data:
             return self.train
         if self.test is None:
             shown = unmarked(self.title)
-            raise SettingError(f"`data` {shown} has no test images; give a folder with train/ and val/ or test/")
+            raise SettingError(
+                f"`data` {shown} has no test images; give a folder with train/ and val/ or test/, or a dataset or "
+                "shards with such splits"
+            )
         return self.test
 
     def check_labels(self) -> None:
@@ -60,15 +63,15 @@ class Data:
                 the test images has no training images. One line.
         """
         shown = unmarked(self.title)
+        besides = f"; skipped: {unmarked(self.skipped)}" if self.skipped else ""
         for part, split in (("training", "train"), ("test", "test")):
             if not labelled(self.split(split)):
                 raise SettingError(
                     f"the {part} images of `data` {shown} have no classes, which a probe needs; put the images of each "
-                    "class in a folder of its own, or give a dataset or shards with labels"
+                    f"class in a folder of its own, or give a dataset or shards with labels{besides}"
                 )
         trained, tested = (set(images.labels.unique().tolist()) for images in (self.train, self.split("test")))
         if len(trained) < 2:
-            besides = f"; skipped: {unmarked(self.skipped)}" if self.skipped else ""
             raise SettingError(f"`data` {shown} has training images of one class only; a probe needs two{besides}")
         if unseen := sorted(tested - trained):
             names = unmarked(some([self.classes[k] for k in unseen]))

@@ -74,7 +74,7 @@ def embed(
     images: Images,
     folder: Path,
     *,
-    spaces: Sequence[str] = SPACES,
+    spaces: Sequence[str] | None = None,
     views: str = "clean",
     batch_size: int = BATCH,
     device: torch.device | str = "cpu",
@@ -93,7 +93,8 @@ def embed(
         images: n images. Without classes there is no labels.npy.
         folder: Gets representation.npy (n, d) and embedding.npy (n, m), the same with _pos for the other view,
             labels.npy (n,) and embed.json.
-        spaces: Any of "representation" and "embedding".
+        spaces: Any of "representation" and "embedding"; None for both, and for the first alone if a published model has
+            no other.
         views: "clean" for plain images, "one-sided" for a plain and an augmented view, "two-sided" for two augmented
             views.
         batch_size: Images at a time.
@@ -122,6 +123,7 @@ def embed(
         >>> r.shape, r_pos.shape, np.load("embedding.npy").shape
         (torch.Size([500, 128]), torch.Size([500, 128]), (500, 64))
     """
+    spaces = pretrained.spaces if spaces is None else spaces
     _check_spaces(pretrained, spaces)
     device = torch.device(device)
     skipped = skipped or Skipped(images, tell=lambda _text: None)

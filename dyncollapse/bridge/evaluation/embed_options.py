@@ -18,8 +18,8 @@ class EmbedOptions:
         SettingError: One line for an option of another type or out of range.
 
     Examples:
-        >>> EmbedOptions().spaces(projector=True), EmbedOptions().spaces(projector=False)
-        (('representation', 'embedding'), ('representation',))
+        >>> EmbedOptions(space="both").spaces, EmbedOptions().spaces
+        (('representation', 'embedding'), None)
     """
 
     space: Saved | None = setting(
@@ -36,8 +36,7 @@ class EmbedOptions:
         unset="clean: one view is enough to count dimensions",
     )
 
-    def spaces(self, *, projector: bool) -> tuple[str, ...]:
-        """The spaces by name; without a name, all that an encoder has."""
-        if self.space is None:
-            return SPACES if projector else SPACES[:1]
-        return SPACES if self.space == "both" else (self.space,)
+    @property
+    def spaces(self) -> tuple[str, ...] | None:
+        """The spaces by name; None for those that an encoder has."""
+        return SPACES if self.space == "both" else (self.space,) if self.space else None

@@ -10,6 +10,7 @@ from dyncollapse.bridge.models.foreign_checkpoints import Hints, find_encoder
 from dyncollapse.bridge.models.foreign_projectors import ProjectorHints
 from dyncollapse.bridge.models.published import Published, is_published, load_published
 from dyncollapse.bridge.recipe import Recipe
+from dyncollapse.bridge.spaces import SPACES
 from dyncollapse.bridge.training.checkpoints import Checkpoint, as_checkpoint, is_ours, newest
 from dyncollapse.bridge.training.run_folder import CONFIG
 from dyncollapse.runtime.files import unmarked
@@ -59,6 +60,14 @@ class LoadedEncoder:
     def channels(self) -> int:
         """Channels of the images that it takes."""
         return self.spec.channels
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """The spaces that are embedded if none are named: both, or that of a published model without an embedding.
+
+        A projector that was not recognised in a checkpoint is an error instead, which says how to name it.
+        """
+        return SPACES if self.has_embedding or self.published is None else SPACES[:1]
 
     @property
     def data(self) -> str | None:

@@ -105,6 +105,21 @@ def test_of_several_columns_the_usual_name_is_taken_and_the_others_are_said(plac
     assert (data.train.labels.tolist(), data.classes) == ([0, 1], ["a", "b"])
 
 
+def test_labels_of_another_type_beside_the_chosen_ones_are_said(place, library):
+    types = {"species": library.ClassLabel(names=["a", "b"]), "label": library.Value("int64")}
+    data, told = opened(saved(place, library, {"species": [0, 1], "label": [5, 6]}, **types))
+    assert told == "labels are those of species, not of label"
+    assert data.classes == ["a", "b"]
+
+
+@pytest.mark.parametrize(("kind", "values"), [("float32", [0.0, 1.0]), ("list", [[0], [0, 1]])])
+def test_a_column_of_labels_that_can_be_no_classes_is_said(kind, values, place, library):
+    feature = library.List(library.Value("int64")) if kind == "list" else library.Value(kind)
+    data, told = opened(saved(place, library, {"label": values}, label=feature))
+    assert told.lower().startswith(f"label gives no classes, since it holds {kind}, ")
+    assert data.train.labels.tolist() == [-1, -1]
+
+
 def test_without_images_the_columns_are_named(place, library):
     library.Dataset.from_dict({"text": ["a"], "label": [0]}).save_to_disk(place / "saved")
     assert "it has no column of images, but text, label" in refused(str(place / "saved"))
@@ -187,6 +202,8 @@ def test_splits_without_training_images_or_of_two_datasets_are_refused(place, li
     assert "train and test differ in their columns or classes" in refused(str(place / "two"))
     as_dataset(pictures(1)).select([]).save_to_disk(place / "none", num_shards=1)
     assert "its split train has no rows" in refused(str(place / "none"))
+    as_dataset(pictures(1)).select([]).save_to_disk(place / "no_file")
+    assert "no_file has no rows" in refused(str(place / "no_file"))
 
 
 def test_one_dataset_without_splits(place):
@@ -194,6 +211,15 @@ def test_one_dataset_without_splits(place):
     data, told = opened(str(place / "saved"))
     assert (len(data.train), data.test, told) == (4, None, "")
     assert data.train.name(3) == f"{place / 'saved'} train row 3"
+
+
+def test_parquet_wins_over_shards_beside_it_and_that_is_said(place):
+    as_parquet(place / "set", {"train": pictures(1)})
+    (place / "set" / "a.tar").write_bytes(b"")
+    lines = []
+    data = open_data("set", lines.append)
+    assert len(data.train) == 2
+    assert lines[0] == "`data` set: reads its parquet files, not a.tar; name the .tar files themselves for shards"
 
 
 def test_configurations_of_a_folder(place):

@@ -91,6 +91,18 @@ def test_labels_of_json_and_none_at_all(place):
         data.check_labels()
 
 
+@pytest.mark.parametrize(
+    "label", [("a.cls", b"dog"), ("a.cls", b"1.0"), ("a.json", b'{"label": "dog"}'), ("a.json", b" " * 2**17)]
+)
+def test_labels_of_which_none_can_be_read_are_said(label, place):
+    pack(place / "0.tar", [("a.jpg", RED), label])
+    data = opened(place)
+    assert data.train.labels.tolist() == [-1]
+    assert data.skipped == "1 label that cannot be read as a whole number (0.tar/a)"
+    with pytest.raises(ValueError, match=r"have no classes.* skipped: 1 label that cannot be read"):
+        data.check_labels()
+
+
 def test_names_of_classes(place):
     pack(place / "0.tar", [*sample("a", 1), *sample("b", 0)])
     (place / "classes.txt").write_text("cat\ndog\n")
@@ -188,13 +200,15 @@ def test_what_is_skipped_is_counted(place):
     parts = [*sample("a"), link("b.png"), link("c.png", tarfile.LNKTYPE), device, ("._d.png", RED), ("README", b"x")]
     parts += [("e.txt", b"x"), ("f.png", RED), *sample("g", "cat"), *sample("h", -1), *sample("a"), ("a.png", RED)]
     parts += [("__meta__", b"x"), *sample("../../i", 1), ("/j.png", RED), ("/j.json", b"[" * 9000)]
+    parts += [*sample("k", 2), ("k.JPG", RED)]
     pack(place / "0.tar", parts)
     data = opened(place)
-    assert data.train.labels.tolist() == [0, 0, 1]
+    assert data.train.labels.tolist() == [0, 0, 1, 2]
     assert data.skipped == (
         "2 links in shards (0.tar/b.png, 0.tar/c.png), 1 device or sparse file in a shard (0.tar/dev.png), "
         "2 members that belong to no sample (0.tar/._d.png, 0.tar/README), 1 sample without an image (0.tar/e), "
-        "1 second member of a name in its sample (0.tar/a.png), "
+        "3 labels that cannot be read as whole numbers (0.tar/g, 0.tar/h, 0.tar//j), "
+        "1 second member of a name in its sample (0.tar/a.png), 1 second image of its sample (0.tar/k), "
         f"4 samples without a whole number as label ({', '.join(f'{place}/0.tar/{n}.png' for n in 'fgh')}, "
         f"{place}/0.tar//j.png)"
     )
@@ -302,6 +316,16 @@ def test_the_index_is_made_once_and_again_for_other_shards(place, monkeypatch):
         first.read(0)
     assert len(opened(place).train) == 12 - 5 + 1
     assert len(list(cached(place).parent.glob("*.safetensors"))) == 1
+
+
+def test_an_index_of_other_rules_is_not_read(place, monkeypatch):
+    pack(place / "0.tar", sample("a"))
+    with monkeypatch.context() as earlier:
+        earlier.setattr("dyncollapse.bridge.data.shard_index.RULES", "0")
+        opened(place)
+    kept = place.parent / "cache" / "dyncollapse" / "shards"
+    opened(place)
+    assert len(list(kept.glob("*.safetensors"))) == 2
 
 
 @pytest.mark.parametrize("at", [0, 8, 60, 0.3, 0.5, 0.7, 0.9, -1])
