@@ -59,13 +59,7 @@ def open_encoder(options: EncoderOptions, split: str | None) -> Opened:
     used = data if recipe is None or name != checkpoint.data else limited(data, recipe.images)
     split = split or ("train" if data.test is None else "test")
     images = used.split(split)
-    if images.channels != checkpoint.channels:
-        others = (
-            "give a folder of images, which are read in colour" if checkpoint.channels == 3 else "give --data digits"
-        )
-        raise ValueError(
-            f"--data has images of {images.channels} channel(s), and the encoder takes {checkpoint.channels}; {others}"
-        )
+    checkpoint.check_channels(images.channels)
     if options.data not in (None, checkpoint.data):
         checkpoint = replace(checkpoint, run=None)  # results on other images do not belong to the run
     return Opened(checkpoint, images, split, data)

@@ -128,7 +128,11 @@ def test_assumptions_name_parameters_in_python_and_options_on_the_command_line(t
 def test_digits_are_refused_for_an_encoder_of_colour_images(tmp_path):
     torch.save(BACKBONE, tmp_path / "other.pt")
     line = command("--checkpoint", tmp_path / "other.pt", "--arch", ARCH, "--data", "digits", "--out", tmp_path / "z")
-    assert "and the encoder takes 3; give a folder of images, which are read in colour" in line
+    words = "and the encoder takes 3; give a folder of images, which are read in colour"
+    assert f"--data has images of 1 channel(s), {words}" in line
+    encoder = load_encoder(tmp_path / "other.pt", arch=ARCH)
+    with pytest.raises(SettingError, match=f"data has images of 1 channel.*{words}"):
+        embed(encoder, open_data("digits").train, tmp_path / "z", spaces=["representation"])
 
 
 def test_options_that_a_message_gives_take_the_projector(tmp_path):

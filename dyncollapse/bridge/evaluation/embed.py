@@ -108,8 +108,8 @@ def embed(
         The rows, memory-mapped from the files.
 
     Raises:
-        SettingError: If the embedding of an encoder without projector is asked for, or if a batch does not fit into
-            memory.
+        SettingError: If the embedding of an encoder without projector is asked for, if the encoder takes images with
+            another number of channels, or if a batch does not fit into memory.
         ValueError: If none of the first images can be read.
         CannotWrite: If the disk is full.
 
@@ -125,6 +125,7 @@ def embed(
     """
     spaces = pretrained.spaces if spaces is None else spaces
     _check_spaces(pretrained, spaces)
+    pretrained.check_channels(images.channels)
     device = torch.device(device)
     skipped = skipped or Skipped(images, tell=lambda _text: None)
     encoder, spec = pretrained.encoder.to(device).eval(), pretrained.spec

@@ -74,6 +74,14 @@ class LoadedEncoder:
         """Name of the images that it was trained on; None if unknown."""
         return self.recipe.data if self.recipe else None
 
+    def check_channels(self, channels: int) -> None:
+        """Check that it takes images with this number of channels. Raises SettingError, one line."""
+        if channels != self.channels:
+            others = "give a folder of images, which are read in colour" if self.channels == 3 else "give `data` digits"
+            raise SettingError(
+                f"`data` has images of {channels} channel(s), and the encoder takes {self.channels}; {others}"
+            )
+
     def reworded(self, words: Callable[[str], str]) -> "LoadedEncoder":
         """A copy with reworded sentences, for an interface that has other names for parameters.
 

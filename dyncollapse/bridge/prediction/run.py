@@ -94,11 +94,7 @@ def _loaded(options: PredictOptions, images: Images) -> LoadedEncoder | None:
     if options.features is None:
         return None
     loaded = load_encoder(options.features, arch=options.arch, stem=options.stem, trust=options.trust_checkpoint)
-    if loaded.channels != images.channels:
-        raise SettingError(
-            f"`data` has images of {images.channels} channel(s), and the encoder takes {loaded.channels}; give the "
-            "images that it was trained on"
-        )
+    loaded.check_channels(images.channels)
     return loaded
 
 
