@@ -21,7 +21,7 @@ gallery: figures ## refresh the pictures that the README shows, their captions, 
 	$(BIN)/python tests/quotes.py --docs-only
 
 test: .venv/.developed lint ## lint, check types and run all tests
-	@$(MAKE) --no-print-directory types >.types.txt 2>&1 & types=$$!; \
+	@$(BIN)/mypy >.types.txt 2>&1 & types=$$!; \
 	$(BIN)/python -m pytest -n 2 --dist worksteal; tests=$$?; \
 	wait $$types; types=$$?; cat .types.txt; rm -f .types.txt; exit $$((tests ? tests : types))
 
