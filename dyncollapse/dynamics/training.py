@@ -216,10 +216,12 @@ def _advice(start: Callable[[float], Ensemble], rule: Rule, steps: int) -> tuple
 def _stable_learning_rate(start: Callable[[float], Ensemble], lr: float, checked: int) -> float | None:
     """Halve the rate until it and the one before both survive `checked` steps: stable, with a factor 2 to spare."""
     survived = False
-    for halvings in range(1, 200):  # a rate that is far too large fails within a few steps
+    # A rate that is far too large fails within a few steps: looks after 1, 2, 4 steps and so on spare it the others.
+    looks = sorted({*(2**e for e in range(LOOK.bit_length()) if 2**e < checked), *range(0, checked, LOOK), checked})
+    for halvings in range(1, 200):
         trial = lr / 2**halvings
         with start(trial) as ensemble:
-            before, survived = survived, checked in _bounded(ensemble, [*range(0, checked, LOOK), checked])
+            before, survived = survived, checked in _bounded(ensemble, looks)
         if before and survived:
             return trial
     return None
