@@ -140,7 +140,7 @@ def test_what_leaves_floating_point_has_a_report(simulate, tmp_path, options, co
 )
 @pytest.mark.slow
 def test_ctrl_c_saves_what_was_recorded(tmp_path, stage, number):
-    sizes = {"sgd": ["--steps", "1000000"], "flow": ["--steps", "300", "--flow-batches", "20000"]}[stage]
+    sizes = {"sgd": ["--steps", "1000000"], "flow": ["--steps", "300", "--flow-batches", "4000"]}[stage]
     code = "import dyncollapse.runtime.progress as progress; progress.LOG_EVERY = 0.1; "
     code += "from dyncollapse.commands.main import main; main()"
     begun = {"sgd": r"^sgd: \d+%, about", "flow": "^flow: "}[stage]
