@@ -2,8 +2,6 @@
 
 import inspect
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -172,5 +170,5 @@ def test_help_explains_every_parameter():
 
 def test_figures_import_as_modules_without_a_command_line():
     code = "from figures.fig11_depth import draw; print(callable(draw), draw.__doc__[:4])"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    result = forks.run(["-c", code], cwd=ROOT)
     assert result.stdout == "True Draw\n", result.stderr
