@@ -21,7 +21,7 @@ NAMES = {
 }
 COLOURS = dict(zip(NAMES, PALETTE, strict=False))
 OTHER = (LEVEL, "other projectors")
-MARKERS = "os^vDP*X<>"
+MARKERS = "os^vDP*X<>hpd8"
 REPRESENTATION = "representation"
 Gains = list[tuple[str, str, list[float], float]]  # setting, projector, differences by seed, error of one
 SHORT, FEW = "5 epochs", "2000 images"  # settings with three seeds of both rows
