@@ -71,7 +71,7 @@ ODD = {
     },
     "fig05_alignment": {"dim": 2, "steps": 20, "runs": 1, "time": 5.0},
     "fig06_singular_values": {"dim": 1, "steps": 1, "flow_batches": 1},
-    "fig09_natural_images": {},
+    "fig09_natural_images": {"temperature": 0.5},
     "fig11_depth": {"depth": tuple(range(1, 9)), "dim": 2, "steps": 20, "runs": 1, "pool": 0, "aug_strength": 2.0},
     "beyond_augmentations": {"images": 100, "step": 0.45},
     "beyond_byol": {"points": 2, "shares": (0.9,), "time": 5.0},

@@ -131,7 +131,11 @@ def _(mo, running):
                 work(lambda: thread.should_exit, lambda html: mo.output.replace(mo.Html(html)))
             except running.Stopped:
                 pass
-            except RuntimeError as error:  # SGD diverged, or the solver gave up
+            except Exception as error:
+                if running.ENDED.is_set():  # and the page, which the thread writes to, is gone
+                    return
+                if not isinstance(error, RuntimeError):  # SGD diverged, or the solver gave up
+                    raise
                 mo.output.replace(mo.md(f"{error}."))
 
         mo.Thread(target=target, daemon=True).start()

@@ -1,5 +1,6 @@
 """Pictures of a comparison: spectra by projector, top-1 by row, and top-1 against the size of the sub-vector."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from dyncollapse.bridge.evaluation.orders import orders
 from dyncollapse.bridge.evaluation.paper_rows import DIRECT, TableRow, table
 from dyncollapse.bridge.evaluation.pictures import plot_by_rank
 from dyncollapse.bridge.spaces import SpaceName
@@ -125,7 +127,7 @@ def draw_check(runs: Sequence[Run]) -> Figure:
     main = {head: main[head] for head in NAMES if head in main}
     figure = Figure(figsize=(12, 6.8), layout="constrained")
     (two, seven, nine), (ten, twelve, top1) = figure.subplots(2, 3)
-    figure.suptitle("\n".join(filter(None, (_setting(runs), _order(rows)))), fontsize="medium")
+    figure.suptitle("\n".join(filter(None, (_setting(runs), _orders(rows)))), fontsize="medium")
     _draw_embedding(two, main.get("mlp", []))
     everyone = {head: _spectra(found, "representation") for head, found in main.items()}
     _draw_relative(seven, {head: everyone[head] for head in everyone if head in ("mlp", "none")}, "as Fig. 7b")
@@ -151,22 +153,25 @@ def _setting(runs: Iterable[Run]) -> str:
     return f"{'; '.join(facts)}; {', '.join(map(str, epochs))} epochs; seeds: {seeds}"
 
 
-def _order(rows: Sequence[TableRow]) -> str:
-    """Whether SimCLR's projectors come in the order of the paper, by top-1; empty unless two of them are probed."""
+def _orders(rows: Sequence[TableRow]) -> str:
+    """SimCLR's projectors by top-1, here and in the paper, and how many of their orders these seeds show."""
     simclr = [row for row in rows if row.row.head in NAMES and row.row.head != DIRECT and not row.note]
-    top1 = {
-        (row.row.head, row.row.paper): mean[0]
-        for row in reversed(simclr)
-        if (mean := row.spread([run.top1() for run in row.runs])) is not None
-    }
-    if len(top1) < 2:
+    tested = orders([run for row in simclr for run in row.runs])
+    if not tested:
         return ""
-    found, paper = (sorted(top1, key=key) for key in (lambda row: -top1[row], lambda row: -row[1]))
-    compared = "as in the paper" if found == paper else "reversed" if found == paper[::-1] else "unlike the paper's"
-    words = {head: NAMES[head].removeprefix("SimCLR, ") for head, _ in top1}
-    here = " > ".join(f"{words[row[0]]} {top1[row]:.1f}" for row in found)
-    there = " > ".join(f"{words[row[0]]} {row[1]:g}" for row in paper)
-    return f"SimCLR's order of top-1 {compared}: {here}" + ("" if found == paper else f"\non ImageNet: {there}")
+    probed = [row for row in simclr if any(run.probe() for run in row.runs)]
+    here = _listed({row.row.head: _mean_and_spread(row.runs)[0] for row in probed})
+    paper = _listed({row.row.head: row.row.paper for row in probed})
+    counts = Counter(order["verdict"] for order in tested)
+    words = {"holds": "holds" if counts["holds"] == 1 else "hold", "reversed": "reversed", "undecided": "undecided"}
+    said = ", ".join(f"{counts[verdict]} {word}" for verdict, word in words.items() if counts[verdict])
+    return f"top-1: {here}; in the paper: {paper}\nof the paper's {len(tested)} orders of these: {said}"
+
+
+def _listed(top1: Mapping[str, float]) -> str:
+    """Projectors with their top-1, best first."""
+    ranked = sorted(top1.items(), key=lambda one: -one[1])
+    return ", ".join(f"{NAMES[head].removeprefix('SimCLR, ')} {value:.1f}" for head, value in ranked)
 
 
 def _spectra(runs: Sequence[Run], space: SpaceName) -> Float[np.ndarray, "k d"]:
