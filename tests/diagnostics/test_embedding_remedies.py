@@ -148,8 +148,8 @@ def test_the_quoted_results_are_those_of_the_page():
     from helpers.pages import ROOT
 
     results = (ROOT / "docs" / "results.md").read_text()
-    assert "Nonlinear projector minus none, top-1: +3.7 (+2.4 to +4.9) at\n  temperature 0.5" in results
-    assert "-1.6 (-2.9 to -0.4) at the paper's 0.1" in results
+    assert "| nonlinear, 2 layers | none | temperature 0.5 | +15.0 | +3.7 | +2.4 to +4.9 |" in results
+    assert "| nonlinear, 2 layers | none | - | +15.0 | -1.6 | -2.9 to -0.4 |" in results
 
 
 def test_remedies_of_numpy_and_lists_are_plain_text():
