@@ -79,28 +79,7 @@ def draw(options: Options) -> Result:
     draw_gains(d, gains)
     for letter, ax in zip("abcd", (a, b, c, d), strict=True):
         ax.set_title(f"({letter})", loc="left")
-    sharp = ranks_in_pairs([run for run in runs if run.recipe.temperature == TEMPERATURE])
-    soft = ranks_in_pairs([run for run in runs if setting(run) == SOFT])
-    claim(
-        all(bare > LESS * other for bare, other in sharp),
-        f"at temperature {TEMPERATURE} the representation's rank is {LESS} times higher without a projector: {sharp}",
-    )
-    claim(
-        len(soft) > 0 and all(LESS * bare < other for bare, other in soft),
-        f"after {SOFT} it is {LESS} times lower without a projector: {soft}",
-    )
-    added = {(name, head): values for name, head, values, _ in gains}
-    few, short = added.get((FEW, "mlp"), []), added.get((SHORT, "mlp"), [])
-    claim(min(len(few), len(short)) >= 3, "both settings have three seeds")
-    claim(
-        max(short, default=1) < 0 < min(few, default=-1),
-        f"the projector loses after 5 epochs and wins on 2000 images: {short}, {few}",
-    )
-    warm = {name: values for name, head, values, _ in gains if head == "mlp" and "temperature" in name}
-    claim(
-        SOFT in warm and all(min(values) > 0 for values in warm.values()),
-        f"the nonlinear projector gains at every temperature above {TEMPERATURE}: {warm}",
-    )
+    short, few, warm = check(runs, gains)
     found = {one["measure"]: one for one in compare(runs)["associations"]}
     rank, rho = found["effective rank r"]["spearman"], found["directions rho >= 1, r"]["spearman"]
     rows = [
@@ -119,18 +98,45 @@ def draw(options: Options) -> Result:
     return Result(
         figure,
         rows,
-        f"""{len(rows)} runs of SimCLR with each projector, and of DirectCLR, on CIFAR-10 ({runs[0].recipe.arch}, batches of {runs[0].recipe.batch_size}, {len({run.recipe.seed for run in runs})} seeds; the settings and
+        f"""{len(rows)} runs of SimCLR with each projector, and of DirectCLR, on CIFAR-10 ({runs[0].recipe.arch}, batches of {BATCH} unless named, {len({run.recipe.seed for run in runs})} seeds; the settings and
 commands are in docs/results.md). Spectra over at most 10 000 training images under the two views of the loss; logistic probe, its
 decay chosen on a held-out fifth. Colours are projectors, markers settings. (a) Top-1 against the effective rank of the representation: rank
 correlation {rank:+.2f} over runs. (b) Top-1 against the share of the representation's directions along which augmentation varies
 more than data, rho >= 1: rank correlation {rho:+.2f}. Neither is a cause: settings differ in more than one measure. (c) The effective rank
 of the features after each stage, {settings[0]}; bands are the range over seeds. (d) Top-1 minus that without projector of the same
 seed; bars are the standard error of one pair of probes. [[With the nonlinear projector: {", ".join(f"{value:+.1f}" for value in short)} points after 5 epochs of 50 000 images, and
-{", ".join(f"{value:+.1f}" for value in few)} after 250 epochs of 2000 images, which take twice as many steps.]] At higher temperatures it gains {"; ".join(f"{', '.join(f'{value:+.1f}' for value in values)} ({name})" for name, values in sorted(warm.items()))}.""",
+{", ".join(f"{value:+.1f}" for value in few)} after 250 epochs of 2000 images, which take twice as many steps. At higher temperatures it gains {"; ".join(f"{', '.join(f'{value:+.1f}' for value in values)} ({name})" for name, values in sorted(warm.items()))}.]]""",
         f"""at temperature {TEMPERATURE} the representation's effective rank is at least {LESS} times higher without a projector than with the
 nonlinear one, in every setting, and at temperature 0.5 after 5 epochs at least {LESS} times lower; the nonlinear projector loses
 with every seed after 5 epochs, and wins with every seed on 2000 images and at every temperature above {TEMPERATURE}.""",
     )
+
+
+def check(runs: list[Run], gains: Gains) -> tuple[list[float], list[float], dict[str, list[float]]]:
+    """Claim what the figure asserts, and return what the nonlinear projector adds in the settings that it names."""
+    sharp = ranks_in_pairs([run for run in runs if run.recipe.temperature == TEMPERATURE])
+    soft = ranks_in_pairs([run for run in runs if setting(run) == SOFT])
+    claim(
+        all(bare > LESS * other for bare, other in sharp),
+        f"at temperature {TEMPERATURE} the representation's rank is {LESS} times higher without a projector: {sharp}",
+    )
+    claim(
+        len(soft) > 0 and all(LESS * bare < other for bare, other in soft),
+        f"after {SOFT} it is {LESS} times lower without a projector: {soft}",
+    )
+    added = {name: values for name, head, values, _ in gains if head == "mlp"}
+    few, short = added.get(FEW, []), added.get(SHORT, [])
+    claim(min(len(few), len(short)) >= 3, "both settings have three seeds")
+    claim(
+        max(short, default=1) < 0 < min(few, default=-1),
+        f"the projector loses after 5 epochs and wins on 2000 images: {short}, {few}",
+    )
+    warm = {name: values for name, values in added.items() if "temperature" in name}
+    claim(
+        SOFT in warm and all(min(values) > 0 for values in warm.values()),
+        f"the nonlinear projector gains at every temperature above {TEMPERATURE}: {warm}",
+    )
+    return short, few, warm
 
 
 def ranks_in_pairs(runs: list[Run]) -> list[tuple[float, float]]:

@@ -1,7 +1,9 @@
-"""Where downloaded images and indices of shards are kept."""
+"""Where downloaded images and indices of shards are kept, and how long a download may be without an answer."""
 
 import os
 from pathlib import Path
+
+PATIENCE = 5.0  # seconds without an answer after which a download fails
 
 
 def cache_folder() -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from dyncollapse.bridge.data.named_sets import PATIENCE
+from dyncollapse.bridge.data.cache import PATIENCE
 
 
 @contextmanager

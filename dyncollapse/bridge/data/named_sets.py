@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from dyncollapse.bridge.data.cache import cache_folder
+from dyncollapse.bridge.data.cache import PATIENCE, cache_folder
 from dyncollapse.bridge.data.image_sets import HeldImages
 from dyncollapse.bridge.data.splits import Data
 from dyncollapse.runtime.files import first_line, printable, unmarked
@@ -22,7 +22,6 @@ from dyncollapse.runtime.settings import SettingError
 DIGITS = "digits"
 CIFAR = "cifar-10-batches-py"
 CIFAR_NAME, CIFAR_SIZE = "cifar10", "170 MB"
-PATIENCE = 5.0  # seconds without an answer after which a download fails
 # The last 500 of the 1797 digits are for testing. The set is ordered by writer, so these are by other people.
 DIGITS_TEST = 500
 

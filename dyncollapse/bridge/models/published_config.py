@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_args
 
 from msgspec import Meta
 
+from dyncollapse.bridge.data.augmentations import COLOURS
 from dyncollapse.bridge.data.preparation import Interpolation, Preparation
 from dyncollapse.bridge.recipe import NARROWEST_IMAGE, WIDEST_IMAGE
 from dyncollapse.runtime.files import printable, read_json, unmarked
@@ -264,7 +265,7 @@ def _described(architecture: str, entries: PublishedPixels, arguments: dict[str,
 def _preparation(entries: PublishedPixels, channels: int) -> tuple[Preparation, tuple[str, ...]]:
     """How images are prepared, and sentences on what is assumed instead of what the model says."""
     assumptions = []
-    mean, std = entries.get("mean") or [0.485, 0.456, 0.406], entries.get("std") or [0.229, 0.224, 0.225]
+    mean, std = (entries.get(name) or list(usual) for name, usual in zip(("mean", "std"), COLOURS[3], strict=True))
     if {len(mean), len(std)} - {1, channels}:
         mean, std = [sum(mean) / len(mean)], [sum(std) / len(std)]
         assumptions.append(

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dyncollapse.bridge.data.cache import PATIENCE
 from dyncollapse.runtime.files import first_line, unmarked
 from dyncollapse.runtime.settings import SettingError
 
 # What holds weights in timm's layout, best first. None is unpickled: see `checkpoint_tensors`.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-PATIENCE = 5.0  # seconds without an answer of the hub after which it is not asked again
 PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 REPOSITORY = re.compile(rf"({PART}/{PART})(?:@([A-Za-z0-9][A-Za-z0-9._/-]{{0,99}}))?")
 

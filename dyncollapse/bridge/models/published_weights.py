@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dyncollapse.bridge.models.backbones import BATCH_COUNT, check_patches, short_reason
+from dyncollapse.bridge.models.backbones import BATCH_COUNT, Undrawn, check_patches, short_reason
 from dyncollapse.bridge.models.foreign_matching import convert_by_timm, refuse_nan
 from dyncollapse.bridge.models.published_config import CONFIG, ModelConfig, most_layers
 from dyncollapse.runtime.files import printable, unmarked
@@ -79,7 +79,7 @@ def _translated(
 
 
 def _created(config: ModelConfig, side: int, classes: int, shown: str) -> nn.Module:
-    """Create the model by timm with random weights. Raises SettingError if it cannot be built so."""
+    """Create the model by timm with weights that are not set yet. Raises SettingError if it cannot be built so."""
     import timm
 
     name, channels = config.architecture, config.channels
@@ -92,7 +92,7 @@ def _created(config: ModelConfig, side: int, classes: int, shown: str) -> nn.Mod
         size = {"input_size": (channels, side, side), "fixed_input_size": config.fixed_size}
         arguments["pretrained_cfg"] = {"architecture": name, "classifier": None, **size}
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), Undrawn():
             warnings.simplefilter("ignore")  # names that timm has renamed, and torch's own
             model: nn.Module = timm.create_model(
                 name, pretrained=False, num_classes=classes, in_chans=channels, **arguments
