@@ -163,8 +163,12 @@ def _orders(rows: Sequence[TableRow]) -> str:
     here = _listed({row.row.head: _mean_and_spread(row.runs)[0] for row in probed})
     paper = _listed({row.row.head: row.row.paper for row in probed})
     counts = Counter(order["verdict"] for order in tested)
-    words = {"holds": "holds" if counts["holds"] == 1 else "hold", "reversed": "reversed", "undecided": "undecided"}
-    said = ", ".join(f"{counts[verdict]} {word}" for verdict, word in words.items() if counts[verdict])
+    kinds = (
+        (counts["holds"], "holds" if counts["holds"] == 1 else "hold"),
+        (counts["reversed"], "reversed"),
+        (counts["undecided"], "undecided"),
+    )
+    said = ", ".join(f"{number} {word}" for number, word in kinds if number)
     return f"top-1: {here}; in the paper: {paper}\nof the paper's {len(tested)} orders of these: {said}"
 
 

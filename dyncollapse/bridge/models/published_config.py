@@ -265,7 +265,8 @@ def _described(architecture: str, entries: PublishedPixels, arguments: dict[str,
 def _preparation(entries: PublishedPixels, channels: int) -> tuple[Preparation, tuple[str, ...]]:
     """How images are prepared, and sentences on what is assumed instead of what the model says."""
     assumptions = []
-    mean, std = (entries.get(name) or list(usual) for name, usual in zip(("mean", "std"), COLOURS[3], strict=True))
+    usual_mean, usual_std = map(list, COLOURS[3])
+    mean, std = entries.get("mean") or usual_mean, entries.get("std") or usual_std
     if {len(mean), len(std)} - {1, channels}:
         mean, std = [sum(mean) / len(mean)], [sum(std) / len(std)]
         assumptions.append(
