@@ -21,8 +21,8 @@ from dyncollapse import Diverged, FlowFailed, SettingError, recycle_freed_memory
 from dyncollapse.commands.help_pages import GroupedCommand
 from dyncollapse.commands.options import record_options, setting_options
 from dyncollapse.commands.shared import OneLineErrors, bad_input, fail
-from dyncollapse.runtime.canvas import own_style
-from dyncollapse.runtime.files import write_bytes, write_whole
+from dyncollapse.runtime.canvas import drawn_once, own_style
+from dyncollapse.runtime.files import write_bytes
 from dyncollapse.runtime.records import Number, Several, Whole, record, setting, settings_of
 from dyncollapse.runtime.settings import option
 from dyncollapse.simulation.configuration import Configuration
@@ -157,6 +157,13 @@ class Drawing:
 
     def result(self, *, quick: bool = False, **settings: Any) -> Result:
         """Draw the figure and return it with its numbers and its caption; arguments are those of a call."""
+        result = self._result(quick, settings)
+        with own_style(STYLE):  # what is made only when it is drawn, as ticks
+            result.figure.draw_without_rendering()
+        return result
+
+    def _result(self, quick: bool, settings: Mapping[str, Any]) -> Result:
+        """The same before it is laid out, which takes as long as to draw it."""
         own = self.parameters(**(self.quick if quick else {}))
         chosen = self.parameters(**{**(self.quick if quick else {}), **settings})
         values, before = asdict(chosen), asdict(own)
@@ -165,7 +172,6 @@ class Drawing:
         changed = " ".join(f"{option(n)} {_shown(v)}" for n, v in values.items() if v != before[n])
         with own_style(STYLE), _claims(strict=not changed) as missed:
             result = self.draw(chosen)
-            result.figure.canvas.draw()
         plt.close("all")
         return replace(result, missed=tuple(missed), changed=changed)
 
@@ -183,7 +189,7 @@ class Drawing:
             recycle_freed_memory()
             try:
                 with bad_input("this figure does not fit into memory; lower its sizes"):
-                    result = self.result(quick=quick, **{name: v for name, v in given.items() if v is not None})
+                    result = self._result(quick, {name: v for name, v in given.items() if v is not None})
             except (Diverged, FlowFailed) as error:
                 fail(1, f"{error}. Nothing was drawn.")
             for one in result.missed:
@@ -218,9 +224,10 @@ def save(result: Result, output: Output, name: str) -> str:
     """Write name.png and the other formats, name.csv and name.txt; return the names."""
     output.out.mkdir(parents=True, exist_ok=True)
     target = output.out / name
-    with own_style(STYLE):
-        for suffix in output.format:
-            write_whole(target.with_suffix(f".{suffix}"), partial(result.figure.savefig, format=suffix))
+    once = {**STYLE, "figure.constrained_layout.use": False}  # the figure has its layout: each file would make it again
+    as_file = drawn_once(lambda: result.figure, once, dpi=STYLE["savefig.dpi"])
+    for suffix in output.format:
+        write_bytes(target.with_suffix(f".{suffix}"), as_file(suffix))
     write_bytes(target.with_suffix(".csv"), _as_table(result.rows).encode())
     write_bytes(target.with_suffix(".txt"), result.text.encode())
     return ", ".join([f"{target}.{output.format[0]}", *(f".{end}" for end in (*output.format[1:], "csv", "txt"))])

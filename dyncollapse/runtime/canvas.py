@@ -67,7 +67,9 @@ def picture(draw: Callable[[], "Figure"], form: str = "png", settings: Mapping[A
     return drawn_once(draw, settings)(form)
 
 
-def drawn_once(draw: Callable[[], "Figure"], settings: Mapping[Any, Any] | None = None) -> Callable[[str], bytes]:
+def drawn_once(
+    draw: Callable[[], "Figure"], settings: Mapping[Any, Any] | None = None, *, dpi: float = DPI
+) -> Callable[[str], bytes]:
     r"""Return a function that gives a figure as an image file in a format; all of them have one layout.
 
     To draw a figure and to lay it out takes most of the time of an image file.
@@ -75,6 +77,7 @@ def drawn_once(draw: Callable[[], "Figure"], settings: Mapping[Any, Any] | None 
     Args:
         draw: As for `picture`; called at the first request.
         settings: As for `own_style`.
+        dpi: Pixels per inch of a "png".
 
     Returns:
         Returns what `picture` does, given "png", "svg" or "pdf".
@@ -89,7 +92,7 @@ def drawn_once(draw: Callable[[], "Figure"], settings: Mapping[Any, Any] | None 
     @cache
     def figure() -> "Figure":
         drawn = draw()
-        drawn.set_dpi(DPI)
+        drawn.set_dpi(dpi)
         if (engine := drawn.get_layout_engine()) is not None:
             engine.execute(drawn)
             drawn.set_layout_engine(None)  # else Matplotlib lays it out, and draws it, twice for each file
@@ -98,7 +101,7 @@ def drawn_once(draw: Callable[[], "Figure"], settings: Mapping[Any, Any] | None 
     def as_file(form: str) -> bytes:
         with own_style(settings):
             file = io.BytesIO()
-            figure().savefig(file, format=form, dpi=DPI, metadata=dict.fromkeys(DATED[form]))
+            figure().savefig(file, format=form, dpi=dpi, metadata=dict.fromkeys(DATED[form]))
         return file.getvalue()
 
     return as_file

@@ -18,7 +18,8 @@ NEAR = 0.02  # of a colour of the ramp, in each of red, green and blue
 
 def faults(figure):
     """Everything that a reader of the picture would miss, a line each."""
-    figure.draw_without_rendering()
+    if figure.stale:  # else it has just been drawn
+        figure.draw_without_rendering()
     checks = (small_text, cut_text, unlettered_panels, unnamed_looks, strange_colours)
     return [line for check in checks for line in check(figure)]
 
