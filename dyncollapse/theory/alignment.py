@@ -43,11 +43,7 @@ def alignment_matrix(w1: Float[Tensor, "*runs h d"], w2: Float[Tensor, "*runs m 
         >>> alignment_matrix(w, w).abs().tolist()
         [[1.0, 0.0], [0.0, 1.0]]
     """
-    if w1.shape[-2] != w2.shape[-1]:
-        raise ValueError(
-            f"layers of shape {tuple(w1.shape)} and {tuple(w2.shape)} are not adjacent; "
-            "w1's outputs must be w2's inputs"
-        )
+    _check_adjacent(w1, w2)
     u1 = torch.linalg.svd(w1, full_matrices=False).U
     v2h = torch.linalg.svd(w2, full_matrices=False).Vh
     return v2h @ u1
@@ -80,11 +76,10 @@ def block_alignment(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: flo
         >>> block_alignment(w, w), block_alignment(w, w.flip(0, 1))  # the same order, the opposite one
         (1.0, 0.0)
     """
-    a = alignment_matrix(w1, w2)
-    k = min(a.shape)
-    s1, s2 = (torch.linalg.svdvals(w)[:k] for w in (w1, w2))
-    inside = sum(a[block][:, block].square().sum() for block in _blocks(s1, s2, gap))
-    return float(inside) / k
+    _check_adjacent(w1, w2)
+    u1, s1, _ = torch.linalg.svd(w1, full_matrices=False)
+    _, s2, v2h = torch.linalg.svd(w2, full_matrices=False)
+    return _share_in_blocks(v2h @ u1, s1, s2, gap)
 
 
 @array_fields
@@ -184,7 +179,8 @@ def alignment_report(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: fl
         raise ValueError(
             f"layers have shapes {tuple(w1.shape)} and {tuple(w2.shape)}; report on one run (two matrices) at a time"
         )
-    alignment, h = block_alignment(w1, w2, gap), w1.shape[0]
+    _check_adjacent(w1, w2)
+    h = w1.shape[0]
     # Both frames of the hidden space are completed, since missing singular values are zeros with vectors of their own.
     # The outer frames are not needed in full.
     u1, s1, _ = torch.linalg.svd(w1, full_matrices=w1.shape[1] < w1.shape[0])
@@ -205,7 +201,7 @@ def alignment_report(w1: Float[Tensor, "h d"], w2: Float[Tensor, "m h"], gap: fl
         sines=torch.stack(sines),
         bounds=alignment_bound(p, c, blocks),
         permutation=permutation,
-        alignment=alignment,
+        alignment=_share_in_blocks(a2[: len(s2), : len(s1)], s1, s2, gap),
         permuted_alignment=share,
     )
 
@@ -297,6 +293,21 @@ def alignment_bound(
     above, below = steps[..., [block[0] for block in blocks]], steps[..., [block[-1] + 1 for block in blocks]]
     separation = torch.minimum(above, below) - g
     return torch.where(separation > 0, g / separation, math.inf)
+
+
+def _check_adjacent(w1: Tensor, w2: Tensor) -> None:
+    if w1.shape[-2] != w2.shape[-1]:
+        raise ValueError(
+            f"layers of shape {tuple(w1.shape)} and {tuple(w2.shape)} are not adjacent; "
+            "w1's outputs must be w2's inputs"
+        )
+
+
+def _share_in_blocks(a: Tensor, s1: Tensor, s2: Tensor, gap: float) -> float:
+    """Share of A, of the frames of two layers with these singular values, in its diagonal blocks."""
+    k = min(a.shape)
+    inside = sum(a[block][:, block].square().sum() for block in _blocks(s1[:k], s2[:k], gap))
+    return float(inside) / k
 
 
 def _blocks(s1: Tensor, s2: Tensor, gap: float) -> list[list[int]]:
