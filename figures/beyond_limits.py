@@ -81,7 +81,7 @@ class Distances:
         return train((start,), stream, lr=rate, steps=round(self.options.time / rate), records=2)
 
 
-@drawn_with(Options, largest=64, runs=512, pairs=2**14)
+@drawn_with(Options, largest=64, runs=256, pairs=2**14)
 def draw(options: Options) -> Result:
     """Draw the distance of SGD and of sample flows to the expected flow, and of that to the population flow."""
     model, few, dim = Distances(options), options.few, options.dim

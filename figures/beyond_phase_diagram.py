@@ -41,7 +41,7 @@ class Options:
     seed: Whole = like("seed", 0)
 
 
-@drawn_with(Options, points=5, runs=2, time=50.0)
+@drawn_with(Options, points=3, runs=2, time=50.0)
 def draw(options: Options) -> Result:
     """Draw a mode's singular value over augmentation strength and time, with the boundaries in closed form."""
     strengths = 2.0 ** np.linspace(-1, 3, options.points)

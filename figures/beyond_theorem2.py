@@ -40,7 +40,7 @@ class Options:
     seed: Whole = like("seed", 0)
 
 
-@drawn_with(Options, dim=4, runs=2, time=400.0)
+@drawn_with(Options, dim=4, runs=1, time=400.0)
 def draw(options: Options) -> Result:
     """Draw |A| at the end, and over time how far it is from the identity and from the anti-diagonal."""
     dim, runs, end, short = options.dim, options.runs, options.time, 30.0

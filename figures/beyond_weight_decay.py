@@ -28,7 +28,7 @@ class Options:
     seed: Whole = like("seed", 0)
 
 
-@drawn_with(Options, step=0.2, points=3, coarse=2, runs=2)
+@drawn_with(Options, step=0.25, points=2, coarse=2, runs=2)
 def draw(options: Options) -> Result:
     """Draw p* against weight decay: two layers from two starts, one layer at three noises, and where each depth dies."""
     runs, step = options.runs, options.step

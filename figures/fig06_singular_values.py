@@ -46,7 +46,7 @@ class Options:
         return 0.15 if self.flow_batches >= 64 else 0.3
 
 
-@drawn_with(Options, flow_batches=16, steps=1_000)
+@drawn_with(Options, flow_batches=4, steps=1_000)
 def draw(options: Options) -> Result:
     """Draw the singular values of W1, W2 and W2 W1, and the embedding covariance, for SGD and for the flow."""
     task = GaussianTask.block(options.dim, options.dim, options.aug_strength, options.data_var)

@@ -17,22 +17,26 @@ class Options:
     """Parameters of the small-scale figures."""
 
     epochs: Whole = number(15, "Epochs of each run.", low=1, high=1000, unit="epochs")
+    probed: Whole = number(2000, "Most training images that are diagnosed and probed.", low=100, high=2000, unit="images")
     seed: Whole = like("seed", 0)
 
 
-@drawn_with(Options, epochs=2)
+@drawn_with(Options, epochs=2, probed=300)
 def draw(options: Options) -> Result:
     """Draw spectra of embedding and representation under each projector, and top-1 against the sub-vector's size."""
     recipes = check_recipes(1, short=True, epochs=options.epochs)
     recipes = {name: replace(recipe, seed=options.seed) for name, recipe in recipes.items()}
     with TemporaryDirectory() as folder:
-        failures = run_check(Path(folder), recipes, workers=1)
+        failures = run_check(Path(folder), recipes, workers=1, most=options.probed)
         claim(not failures, f"every run finishes, but {failures}")
         runs = {run.folder.name: run for run in find_runs([Path(folder)])}
         figure = draw_check(list(runs.values()))
     rank = {name: run.measure("representation", "effective_rank") for name, run in runs.items()}
     check(runs, rank)
     recipe, facts = next(iter(recipes.values())), next(iter(runs.values())).facts
+    seen = "these images"
+    if options.probed < facts["images"]:
+        seen = f"{options.probed} of these images, from which the probe learns, too,"
     measured = "; ".join(f"{name}: {rank[name]:.3g}, {run.top1():.1f} %" for name, run in runs.items())
     collapsed = rank["mlp-seed0"] < rank["none-seed0"]
     worse = runs["mlp-seed0"].top1() < runs["none-seed0"].top1()
@@ -41,7 +45,7 @@ def draw(options: Options) -> Result:
         figure,
         rows(runs),
         f"""{recipe.arch} (representation of {facts["representation_dim"]}) trained for {recipe.epochs} epochs by NT-Xent (temperature
-{recipe.temperature}) on the first {facts["images"]} of scikit-learn's digits, batches of {recipe.batch_size}, seed {recipe.seed}; spectra over these images in
+{recipe.temperature}) on the first {facts["images"]} of scikit-learn's digits, batches of {recipe.batch_size}, seed {recipe.seed}; spectra over {seen} in
 evaluation mode; linear probe by logistic regression, top-1 on the others (bars: its standard error).
 (a) as Fig. 2: covariance eigenvalues of SimCLR's embedding. (b) as Fig. 7b: of the representation with a nonlinear projector and
 without one. (c) as Fig. 9: of the representation under DirectCLR and SimCLR's projectors. (d) as Fig. 10: of DirectCLR's whole

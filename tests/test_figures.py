@@ -66,13 +66,13 @@ def test_figure_draws_what_it_claims_and_can_be_read(script, tmp_path):
 
 @pytest.mark.slow
 def test_a_script_runs_by_itself_with_parameters(tmp_path):
-    words = ["--quick", "--depth", "1,2", "--steps", "50", "--runs", "2", "--format", "svg", "--out", str(tmp_path)]
+    words = ["--quick", "--depth", "1,2", "--steps", "50", "--runs", "3", "--format", "svg", "--out", str(tmp_path)]
     python = [sys.executable, "-W", "error", str(FIGURES / f"{STARTED}.py"), *words]
     result = subprocess.run(python, capture_output=True, text=True, check=False, env=ENVIRONMENT)
     assert result.returncode == 0, result.stderr
     assert {path.name for path in tmp_path.iterdir()} == {f"{STARTED}.{end}" for end in ("svg", "csv", "txt")}
     caption = (tmp_path / f"{STARTED}.txt").read_text()
-    assert "Varied: --depth 1,2 --steps 50 --runs 2." in caption
+    assert "Varied: --depth 1,2 --steps 50 --runs 3." in caption
     missed = [line for line in caption.splitlines() if line.startswith("- ")]
     said = [line for line in result.stderr.splitlines() if line.startswith("does not hold with these settings: ")]
     assert [line.removeprefix("- ") for line in missed] == [line.split(": ", 1)[1] for line in said]
