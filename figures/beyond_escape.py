@@ -58,7 +58,7 @@ class Options:
         return tuple(sorted(set(self.rho)))
 
 
-@drawn_with(Options, lr=0.1, batch_size=64, points=3)
+@drawn_with(Options, lr=0.1, batch_size=64, points=2)
 def draw(options: Options) -> Result:
     """Draw the modes of three depths over log time, with their predicted escapes, and escape time against start."""
     lr, batch, points, ratios, start, end = (

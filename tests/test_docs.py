@@ -24,7 +24,7 @@ def test_relative_links_lead_somewhere(name, text):
 @pytest.mark.slow
 def test_table_of_the_diagnostics_is_the_figures(tmp_path):
     script = ROOT / "figures" / "beyond_diagnostics.py"
-    result = forks.run([script, "--out", tmp_path])
+    result = forks.run([script, "--format", "svg", "--out", tmp_path])
     assert result.returncode == 0, result.stderr
     with (tmp_path / "beyond_diagnostics.csv").open() as file:
         drawn = {row["case"]: row for row in csv.DictReader(file)}

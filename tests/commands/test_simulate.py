@@ -80,7 +80,7 @@ def test_divergence_exits_1_names_step_and_rate_and_keeps_the_record(simulate, t
     assert run["status"] == "diverged"
     assert run["dynamics"]["sgd"]["time"] > 0
     advised = result.stderr.split("; lr ")[1].split()[0]
-    assert simulate("--lr", advised, "--aug-strength", 3, "--steps", 200).exit_code == 0
+    assert simulate("--lr", advised, "--aug-strength", 3, "--steps", 200, "--dynamics", "sgd").exit_code == 0
 
 
 def test_ctrl_c_while_results_are_saved_loses_none(simulate, tmp_path, monkeypatch):

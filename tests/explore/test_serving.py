@@ -68,7 +68,7 @@ def test_a_copy_of_the_page_is_a_notebook_with_its_style(tmp_path, monkeypatch):
 def test_a_copy_runs_as_a_program(tmp_path):
     pytest.importorskip("marimo")
     assert explore("--copy", str(tmp_path / "mine.py")).exit_code == 0
-    done = subprocess.run([sys.executable, tmp_path / "mine.py"], capture_output=True, text=True, check=False)
+    done = forks.run([tmp_path / "mine.py"])
     assert (done.returncode, done.stderr) == (0, "")
 
 
