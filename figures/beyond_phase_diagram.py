@@ -1,6 +1,7 @@
 """Beyond the paper: where strong augmentation collapses a mode, and when, one-sided and two-sided."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -52,8 +53,10 @@ def draw(options: Options) -> Result:
     for ax, views, look in zip(axes, ("one-sided", "two-sided"), zip(PALETTE, "o^", strict=False), strict=False):
         time, sizes, cells, off = measured(options, views, strengths, rows)
         judged, farthest = judged + cells, max(farthest, off)
-        draw_cells(ax, options, views, (strengths, time, sizes))
-        draw_ends(axes[2], options, views, (strengths, sizes[-1]), look)
+        grid = np.geomspace(strengths[0], strengths[-1], 400)
+        rests, rates = zip(*(closed_form(strength, views, options.data_var)[1:] for strength in grid), strict=True)
+        draw_cells(ax, options, (strengths, time, sizes), (grid, rests, rates))
+        draw_ends(axes[2], options, (strengths, sizes[-1]), (grid, rests), (views, *look))
     claim(farthest < 0.15, f"survivors end within 15 % of their rest points, not {farthest:.3f}")
 
     finish(figure, axes, threshold, options)
@@ -96,25 +99,30 @@ def measured(
     return time, np.array(cells).T, judged, farthest
 
 
-def draw_cells(ax: plt.Axes, options: Options, views: str, cells: tuple[np.ndarray, list[float], np.ndarray]) -> None:
+def draw_cells(
+    ax: plt.Axes,
+    options: Options,
+    cells: tuple[np.ndarray, list[float], np.ndarray],
+    closed: tuple[np.ndarray, Sequence[float], Sequence[float]],
+) -> None:
     """Draw sizes over their start by strength and time, with the escape time."""
-    strengths, time, sizes = cells
-    norm, grid = LogNorm(0.01, 100), np.geomspace(strengths[0], strengths[-1], 400)
+    (strengths, time, sizes), (grid, rests, rates), norm = cells, closed, LogNorm(0.01, 100)
     ax.pcolormesh(strengths, time, sizes / options.start, shading="nearest", cmap="PuOr", norm=norm, rasterized=True)
-    rests, rates = zip(*(closed_form(strength, views, options.data_var)[1:] for strength in grid), strict=True)
     escapes = [escape_time(options.start, rest / 2, rate) for rest, rate in zip(rests, rates, strict=True)]
     shown = [t if t < 2 * options.time else math.nan for t in escapes]
     ax.plot(grid, shown, "--", color=PALETTE[6])
 
 
 def draw_ends(
-    ax: plt.Axes, options: Options, views: str, ends: tuple[np.ndarray, np.ndarray], look: tuple[str, str]
+    ax: plt.Axes,
+    options: Options,
+    ends: tuple[np.ndarray, np.ndarray],
+    closed: tuple[np.ndarray, Sequence[float]],
+    look: tuple[str, str, str],
 ) -> None:
     """Draw the sizes at the end, and the rest points in closed form."""
-    (strengths, sizes), (color, marker), floor = ends, look, UNDER * options.start
-    grid = np.geomspace(strengths[0], strengths[-1], 400)
-    rests = [closed_form(strength, views, options.data_var)[1] for strength in grid]
-    ax.plot(grid, rests, color=color, linewidth=1.2)
+    (strengths, sizes), (views, color, marker), floor = ends, look, UNDER * options.start
+    ax.plot(*closed, color=color, linewidth=1.2)
     seen = sizes > floor
     ax.plot(strengths[seen], sizes[seen], marker, color=color, label=views)
     # Below the axis by many decades: say where, with arrows.

@@ -17,7 +17,9 @@ class Options:
     """Parameters of the small-scale figures."""
 
     epochs: Whole = number(15, "Epochs of each run.", low=1, high=1000, unit="epochs")
-    probed: Whole = number(2000, "Most training images that are diagnosed and probed.", low=100, high=2000, unit="images")
+    probed: Whole = number(
+        2000, "Most training images that are diagnosed and probed.", low=100, high=2000, unit="images"
+    )
     seed: Whole = like("seed", 0)
 
 

@@ -163,7 +163,7 @@ class Drawing:
         return result
 
     def _result(self, quick: bool, settings: Mapping[str, Any]) -> Result:
-        """The same before it is laid out, which takes as long as to draw it."""
+        """The same before it is drawn, which takes as long for each file."""
         own = self.parameters(**(self.quick if quick else {}))
         chosen = self.parameters(**{**(self.quick if quick else {}), **settings})
         values, before = asdict(chosen), asdict(own)
@@ -172,6 +172,8 @@ class Drawing:
         changed = " ".join(f"{option(n)} {_shown(v)}" for n, v in values.items() if v != before[n])
         with own_style(STYLE), _claims(strict=not changed) as missed:
             result = self.draw(chosen)
+            if (engine := result.figure.get_layout_engine()) is not None:
+                engine.execute(result.figure)  # a drawing makes another layout, from this: a single one may cut titles
         plt.close("all")
         return replace(result, missed=tuple(missed), changed=changed)
 
