@@ -43,7 +43,7 @@ class Options:
             raise SettingError("`lr` needs two or more rates for a slope, none of them above `time`")
 
 
-@drawn_with(Options, lr=tuple(2.0**-e for e in range(5, 8)), runs=2)
+@drawn_with(Options, lr=tuple(2.0**-e for e in range(5, 8)), runs=1)
 def draw(options: Options) -> Result:
     """Draw the distance between SGD and flow on the same fixed batch against the learning rate."""
     rates, depths = sorted(set(options.lr), reverse=True), sorted(set(options.depth))
