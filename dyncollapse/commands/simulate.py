@@ -29,7 +29,7 @@ from dyncollapse.simulation.remedies import remedies
 from dyncollapse.simulation.report import RECORD, recorded, save, was_killed
 from dyncollapse.simulation.run import run
 from dyncollapse.simulation.tables import dimension_table, remarks
-from dyncollapse.sweeps.estimate import expected_seconds
+from dyncollapse.sweeps.estimate import expected_seconds, is_short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,8 +81,8 @@ def _run(simulation: Simulation, folder: Path) -> tuple[Outcome, dict[str, Any]]
         if known:
             click.echo(f"Continuing a run that was killed: {', '.join(known)} done", err=True)
         left = tuple(name for name in configuration.dynamics if name not in known)
-        seconds = expected_seconds(replace(configuration, dynamics=left)) if left else 0.0
-        if seconds > LONG:
+        rest = replace(configuration, dynamics=left) if left else None
+        if rest is not None and not is_short(rest) and (seconds := expected_seconds(rest)) > LONG:
             click.echo(f"This takes roughly {duration(seconds)}; Ctrl-C keeps what is done until then.", err=True)
         with progress_bars(left) as progress:
             threads = configuration.threads or cores()

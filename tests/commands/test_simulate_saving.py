@@ -156,6 +156,7 @@ def test_counts_beyond_all_reason_and_empty_names_are_refused(simulate, tmp_path
 def test_long_run_says_beforehand_how_long_and_meanwhile_how_far(simulate, monkeypatch):
     set_constant(monkeypatch, "runtime.progress.LOG_EVERY", 0.001)
     set_constant(monkeypatch, "commands.simulate.LONG", 0.0)
+    set_constant(monkeypatch, "sweeps.estimate.SHORT", 0.0)
     result = simulate("--steps", 400, "--json")
     assert result.exit_code == 0
     json.loads(result.stdout)

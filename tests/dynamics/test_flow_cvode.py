@@ -165,9 +165,9 @@ def test_a_way_without_hope_is_tried_once():
 
 
 def test_modes_that_grow_for_ever_keep_their_digits():
-    weights = gaussian_init([16, 16, 16], torch.Generator().manual_seed(0), (), 0.3)
+    weights = gaussian_init([8, 8, 8], torch.Generator().manual_seed(0), (), 0.3)
     *grown, exact = (
-        population_flow(weights, GaussianTask.block(16, 8, 1.5), 1e6, **settings).singular_values[-1][:8]
+        population_flow(weights, GaussianTask.block(8, 4, 1.5), 1e6, **settings).singular_values[-1][:4]
         for settings in ({"atol": 1e-6}, {"atol": None}, {"method": "LSODA", "rtol": 1e-11, "atol": 1e-13})
     )
     for found in grown:

@@ -22,7 +22,7 @@ from dyncollapse import (
 )
 
 DATA_VAR, TARGET = 0.5, 0.1
-STARTS = [10.0**-k for k in range(2, 15)] + [1e-40, 1e-150]
+STARTS = [1e-2, 1e-3, 1e-5, 1e-8, 1e-11, 1e-14, 1e-40, 1e-150]
 
 
 def diagonal(*values, depth=1):

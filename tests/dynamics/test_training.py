@@ -341,7 +341,7 @@ def test_the_step_loop_does_not_wait_for_numbers():
     generator = torch.Generator().manual_seed(0)
     weights = gaussian_init([4, 4], generator, (2,))
     stream = GaussianTask.block(4, 2).stream(8, generator, (2,))
-    steps = 6400
+    steps = 1280
     with Looks() as looks:
         train(weights, stream, lr=1e-3, steps=steps, records=2)
     # One look per 64 steps; besides, constants: the start's checks, the bound and the end.

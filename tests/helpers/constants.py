@@ -29,6 +29,7 @@ SIZES = {
 }
 TIMES = {
     "sweeps.estimate.GLANCE": "a record of the start that takes longer than the look needs a simulation of minutes",
+    "sweeps.estimate.SHORT": "what settings do not show to be short takes seconds",
     "runtime.progress.LOG_EVERY": "a line of progress comes after 10 s",
     "commands.simulate.LONG": "a simulation is announced as long from 30 s on",
     "commands.shared.HELD_BACK": "notes are held back for 10 s",

@@ -47,3 +47,21 @@ def test_flows_are_estimated_from_their_first_steps(name, settings, watched, mon
     monkeypatch.undo()
     run(build(c), lambda *_: next(taken), lambda _: None, threads=1)
     assert 1 / 4 < expected / next(taken) < 4
+
+
+@pytest.mark.parametrize(
+    ("given", "short"),
+    [
+        ({}, True),
+        ({"dynamics": ("sgd", "flow", "population")}, True),
+        ({"steps": 30_000}, False),
+        ({"widths": "256,256,256", "aug_dim": 8, "dynamics": ("population",)}, False),
+        ({"batch_size": 2048}, False),
+        ({"runs": 100}, False),
+        ({"loss": "dot", "temperature": 0.1}, False),  # whose flow may take many more steps than its settings tell
+        ({"activation": "relu", "depth": 2}, False),
+        ({"loss": "ntxent", "dynamics": ("sgd",), "steps": 100}, True),
+    ],
+)
+def test_only_what_settings_show_to_be_short_is_not_timed_before_the_start(given, short):
+    assert estimate.is_short(resolve(given)) == short
