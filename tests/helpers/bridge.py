@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from helpers.constants import set_constant
 from PIL import Image
 
 from dyncollapse.bridge import Process, resolve
@@ -36,6 +37,12 @@ def small(**given):
     """A recipe that takes a second or two."""
     settings = {"data": "digits", "epochs": 1, "warmup_epochs": 0.0, "batch_size": 128, "monitor_every": 0}
     return resolve({**settings, "tensorboard": False, "log_every": 5, "checkpoint_every": 5, **given})
+
+
+def probe_few_strengths(patch):
+    """Let logistic probes choose among three strengths of decay, where the choice is not what is tested."""
+    set_constant(patch, "bridge.evaluation.probe.STRENGTHS", (0.01, 0.1, 1.0))
+    set_constant(patch, "bridge.evaluation.probe.WEAKER", ())
 
 
 def states(folder):

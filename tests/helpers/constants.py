@@ -44,6 +44,8 @@ PARTS = {
     "bridge.evaluation.check_rows.SHORT_HEADS": "two rows: each is trained",
     "bridge.evaluation.check_rows.SHORT_SUBVECTORS": "one row: each is trained",
     "bridge.evaluation.check_plan.SHORT_HEADS": "two rows: each is trained",
+    "bridge.evaluation.probe.STRENGTHS": "three strengths of decay: to fit digits with little of it takes seconds",
+    "bridge.evaluation.probe.WEAKER": "no weaker decay: to fit digits with little of it takes seconds",
     "bridge.evaluation.check_plan.SMALL": "a narrow encoder: the real ones take seconds for each run's spectra",
     "claims.run.CLAIMS": "claims that fail, err and are interrupted; none of the real ones does",
 }
