@@ -13,8 +13,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from filelock import FileLock
-from helpers.bridge import probe_few_strengths, write_images
-from helpers.constants import set_constant
+from helpers.bridge import write_images
+from helpers.constants import probe_few_strengths, set_constant
 from helpers.programs import messages, refused, small_disk
 from helpers.waiting import eventually
 

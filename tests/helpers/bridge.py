@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from helpers.constants import set_constant
 from PIL import Image
 
 from dyncollapse.bridge import Process, resolve
@@ -34,15 +33,10 @@ def write_images(folder: Path, per_class: int = 6, size: tuple[int, int] = (40, 
 
 
 def small(**given):
-    """A recipe that takes a second or two."""
-    settings = {"data": "digits", "epochs": 1, "warmup_epochs": 0.0, "batch_size": 128, "monitor_every": 0}
-    return resolve({**settings, "tensorboard": False, "log_every": 5, "checkpoint_every": 5, **given})
-
-
-def probe_few_strengths(patch):
-    """Let logistic probes choose among three strengths of decay, where the choice is not what is tested."""
-    set_constant(patch, "bridge.evaluation.probe.STRENGTHS", (0.01, 0.1, 1.0))
-    set_constant(patch, "bridge.evaluation.probe.WEAKER", ())
+    """A recipe that takes a second or less: ten steps on some of the digits, if no data or batch are given."""
+    few = {} if {"data", "batch_size"} & given.keys() else {"images": 320, "batch_size": 32}
+    settings = {"data": "digits", "batch_size": 128, "epochs": 1, "warmup_epochs": 0.0, "monitor_every": 0}
+    return resolve({**settings, **few, "tensorboard": False, "log_every": 5, "checkpoint_every": 5, **given})
 
 
 def states(folder):

@@ -60,3 +60,9 @@ def set_constant(patch: pytest.MonkeyPatch, name: str, value: object) -> None:
     """Give a constant of SET another value until the patch is undone."""
     assert name in SET, f"{name}: add it to helpers.constants, with the reason"
     patch.setattr(f"dyncollapse.{name}", value)
+
+
+def probe_few_strengths(patch: pytest.MonkeyPatch) -> None:
+    """Let logistic probes choose among three strengths of decay, where the choice is not what is tested."""
+    set_constant(patch, "bridge.evaluation.probe.STRENGTHS", (0.01, 0.1, 1.0))
+    set_constant(patch, "bridge.evaluation.probe.WEAKER", ())

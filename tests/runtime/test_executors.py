@@ -21,7 +21,7 @@ def submitted(tmp_path):
 
 
 def without_torch(folder, code="raise ImportError"):
-    """An environment in which programs find this code instead of PyTorch: where nothing computes, they start at once."""
+    """An environment in which programs find this code instead of PyTorch: they start at once."""
     (folder / "torch.py").write_text(code)
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
 

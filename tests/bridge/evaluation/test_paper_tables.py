@@ -5,8 +5,8 @@ import math
 from dataclasses import replace
 
 import pytest
-from helpers.bridge import probe_few_strengths, small
-from helpers.constants import set_constant
+from helpers.bridge import small
+from helpers.constants import probe_few_strengths, set_constant
 from matplotlib.image import imread
 
 from dyncollapse.bridge import (
