@@ -105,9 +105,3 @@ def skipped_part(_site):
 
 def start_method(_tell, _save):
     return multiprocessing.get_start_method()
-
-
-def sleep_and_tell(path, _tell, _save):
-    Path(f"{path}.partial").write_text(str(os.getpid()))
-    os.rename(f"{path}.partial", path)
-    time.sleep(3600)

@@ -11,6 +11,7 @@ import time
 import pytest
 from helpers.constants import set_constant
 from helpers.waiting import PATIENCE, alive, eventually
+from helpers.without_torch import without_torch
 
 from dyncollapse.runtime.executors import dask_workers, local_workers, slurm_workers
 
@@ -18,12 +19,6 @@ from dyncollapse.runtime.executors import dask_workers, local_workers, slurm_wor
 @pytest.fixture
 def submitted(tmp_path):
     return lambda **given: slurm_workers(tmp_path / "jobs", cluster="local", **given)
-
-
-def without_torch(folder, code="raise ImportError"):
-    """An environment in which programs find this code instead of PyTorch: they start at once."""
-    (folder / "torch.py").write_text(code)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
 
 
 def test_local_processes_return_results():
