@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from filelock import FileLock
 from helpers.bridge import write_images
-from helpers.constants import set_constant
+from helpers.constants import probe_few_strengths, set_constant
 from helpers.programs import messages, refused, small_disk
 from helpers.waiting import eventually
 
@@ -32,6 +32,11 @@ SHORT = ["--data", "digits", "--epochs", "1", "--batch-size", "256", "--no-tenso
 
 def call(*arguments):
     return CliRunner().invoke(main, ["bridge", *map(str, arguments)])
+
+
+@pytest.fixture(autouse=True)
+def few_strengths(monkeypatch):
+    probe_few_strengths(monkeypatch)
 
 
 @pytest.fixture(scope="module")

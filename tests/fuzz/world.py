@@ -63,23 +63,24 @@ def build(runner: Runner) -> dict[str, float]:
     _images(world / "images")
     _shard(world / SHARD, world / "images" / "train")
     (world / "recipe.toml").write_text('preset = "digits"\nepochs = 1\nlr = 0.1\nstrict = true\n')
-    _made(runner, ("bridge", "pretrain", *TRAINING, "--out", "run"))
     _made(runner, ("sweep", *TOY, "--out", "grid", "--aug-strength", "0.5,1.5", "--steps", "5", "--workers", "1"))
+    seconds = {"bridge pretrain": _made(runner, ("bridge", "pretrain", *TRAINING, "--out", "run"))}
     for command in ("diagnose", "probe"):
-        _made(runner, ("bridge", command, *READING))
+        seconds[f"bridge {command}"] = _made(runner, ("bridge", command, *READING))
     _foreign(world)
-    seconds = {}
     for command, (arguments, needs) in BASES.items():
-        outcome = runner.run(Try("valid", (*command, *arguments), needs), bound=60.0)
-        expected = 2 if command[-1] == "check" else 0
-        assert outcome.code == expected, (command, outcome.stderr)
-        seconds[" ".join(command)] = outcome.seconds
+        if (name := " ".join(command)) not in seconds:
+            outcome = runner.run(Try("valid", (*command, *arguments), needs), bound=60.0)
+            expected = 2 if command[-1] == "check" else 0
+            assert outcome.code == expected, (command, outcome.stderr)
+            seconds[name] = outcome.seconds
     return seconds
 
 
-def _made(runner: Runner, arguments: tuple[str, ...]) -> None:
+def _made(runner: Runner, arguments: tuple[str, ...]) -> float:
     found = runner.call(arguments, runner.world, seconds=120.0, idle=60.0)
     assert found["code"] == 0, found
+    return float(found["seconds"])
 
 
 def _arrays(world: Path) -> None:

@@ -45,6 +45,8 @@ PARTS = {
     "bridge.evaluation.check_rows.SHORT_HEADS": "two rows: each is trained",
     "bridge.evaluation.check_rows.SHORT_SUBVECTORS": "one row: each is trained",
     "bridge.evaluation.check_plan.SHORT_HEADS": "two rows: each is trained",
+    "bridge.evaluation.probe.STRENGTHS": "three strengths of decay: to fit digits with little of it takes seconds",
+    "bridge.evaluation.probe.WEAKER": "no weaker decay: to fit digits with little of it takes seconds",
     "bridge.evaluation.check_plan.SMALL": "a narrow encoder: the real ones take seconds for each run's spectra",
     "claims.run.CLAIMS": "claims that fail, err and are interrupted; none of the real ones does",
 }
@@ -59,3 +61,9 @@ def set_constant(patch: pytest.MonkeyPatch, name: str, value: object) -> None:
     """Give a constant of SET another value until the patch is undone."""
     assert name in SET, f"{name}: add it to helpers.constants, with the reason"
     patch.setattr(f"dyncollapse.{name}", value)
+
+
+def probe_few_strengths(patch: pytest.MonkeyPatch) -> None:
+    """Let logistic probes choose among three strengths of decay, where the choice is not what is tested."""
+    set_constant(patch, "bridge.evaluation.probe.STRENGTHS", (0.01, 0.1, 1.0))
+    set_constant(patch, "bridge.evaluation.probe.WEAKER", ())

@@ -9,9 +9,9 @@ import sys
 import time
 
 import pytest
-from helpers import forks
 from helpers.constants import set_constant
 from helpers.waiting import PATIENCE, alive, eventually
+from helpers.without_torch import without_torch
 
 from dyncollapse.runtime.executors import dask_workers, local_workers, slurm_workers
 
@@ -41,7 +41,8 @@ if __name__ == "__main__":
 def test_workers_leave_ctrl_c_to_the_sweep_from_their_first_moment(tmp_path):
     # In a program of its own: workers inherit the signals of their server, which another test may have started.
     (tmp_path / "program.py").write_text(SIGNALS)
-    assert forks.run([tmp_path / "program.py"]).stdout == "True False\n"
+    command, given = [sys.executable, tmp_path / "program.py"], without_torch(tmp_path)
+    assert subprocess.check_output(command, env=given, text=True) == "True False\n"
 
 
 def test_local_workers_share_the_cores():
@@ -58,10 +59,10 @@ def test_counts_beyond_all_reason_are_refused(count):
 
 
 PROGRAM = """
-from dyncollapse import Sweep, expand_grid, local_workers
+from dyncollapse.runtime.executors import local_workers
 {guard}
-    points = expand_grid({{"seed": range(2), "steps": 5, "runs": 1, "dynamics": ("sgd",)}})
-    Sweep("sweep", points).run(local_workers(1))
+    with local_workers(1).start():
+        pass
 """
 
 
@@ -72,12 +73,13 @@ from dyncollapse import Sweep, expand_grid, local_workers
         ("program.py", "if True:", 'put its work under `if __name__ == "__main__":`'),
     ],
 )
-@pytest.mark.slow
 def test_program_that_workers_cannot_import_is_reported_in_one_line(tmp_path, given, guard, words):
     code = PROGRAM.format(guard=guard)
     (tmp_path / "program.py").write_text(code)
-    command = [sys.executable, given]
-    result = subprocess.run(command, input=code, cwd=tmp_path, capture_output=True, text=True, check=False)
+    command, environment = [sys.executable, given], without_torch(tmp_path)
+    result = subprocess.run(
+        command, input=code, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert result.stderr.count("Traceback") == 1  # its own, of a library's ValueError
     last = result.stderr.splitlines()[-1]
     assert last.startswith("ValueError: ")
@@ -93,15 +95,15 @@ def test_server_of_workers_ends_with_a_program_that_is_killed_while_it_imports(t
         "        pass\n"
     )
     (tmp_path / "program.py").write_text(code)
-    # The server finds this instead of PyTorch: an import that never ends. The program itself needs no PyTorch.
-    (tmp_path / "torch.py").write_text(
+    # The server finds an import that never ends. The program itself needs no PyTorch.
+    environment = without_torch(
+        tmp_path,
         "import os, pathlib, time\n"
         "folder = pathlib.Path(__file__).parent\n"
         "(folder / 'begun').write_text(str(os.getpid()))\n"
         "(folder / 'begun').rename(folder / 'server')\n"
-        "time.sleep(3600)\n"
+        "time.sleep(3600)\n",
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     program = subprocess.Popen([sys.executable, tmp_path / "program.py"], env=environment)
     try:
         eventually((tmp_path / "server").exists)
@@ -124,8 +126,8 @@ def test_a_program_that_is_killed_leaves_nothing_on_the_terminal(tmp_path):
         "        time.sleep(60)\n"
     )
     (tmp_path / "program.py").write_text(code)
-    command = [sys.executable, tmp_path / "program.py"]
-    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command, given = [sys.executable, tmp_path / "program.py"], without_torch(tmp_path)
+    program = subprocess.Popen(command, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert program.stdout is not None
     assert program.stdout.readline() == "started\n"
     program.kill()
@@ -156,7 +158,7 @@ def test_local_processes_end_with_a_program_that_is_killed(tmp_path):
     (tmp_path / "program.py").write_text(code)
     pid_file = tmp_path / "pid"
     # The worker imports `tell` from the program, which reads its arguments as the program does.
-    program = subprocess.Popen([sys.executable, tmp_path / "program.py", pid_file])
+    program = subprocess.Popen([sys.executable, tmp_path / "program.py", pid_file], env=without_torch(tmp_path))
     try:
         eventually(pid_file.exists)
     finally:

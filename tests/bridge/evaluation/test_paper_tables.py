@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from helpers.bridge import small
-from helpers.constants import set_constant
+from helpers.constants import probe_few_strengths, set_constant
 from matplotlib.image import imread
 
 from dyncollapse.bridge import (
@@ -237,7 +237,8 @@ def test_check_has_every_projector_by_seed_a_matched_one_and_other_sub_vectors()
     assert {recipe.epochs for recipe in short.values()} == {15}
 
 
-def test_check_finishes_what_is_left_and_reports_what_fails(tmp_path):
+def test_check_finishes_what_is_left_and_reports_what_fails(tmp_path, monkeypatch):
+    probe_few_strengths(monkeypatch)
     recipes = {
         name: recipe
         for name, recipe in check_recipes(1, short=True, epochs=1).items()

@@ -313,7 +313,7 @@ def test_damaged_file_is_refused_in_one_line(content, tmp_path):
 
 
 def test_ours_know_their_own(tmp_path):
-    encoder = pretrain(small(batch_size=432, projector="linear"), tmp_path, ALONE)
+    encoder = pretrain(small(images=96, batch_size=32, projector="linear"), tmp_path, ALONE)
     loaded = load_encoder(tmp_path)
     assert (loaded.step, loaded.run, loaded.recipe.projector) == (3, tmp_path, "linear")
     state = loaded.encoder.state_dict()

@@ -93,7 +93,7 @@ def test_unknown_pipelines_are_refused(name):
 
 
 def test_pairs_of_an_encoder_have_the_views_of_its_training(tmp_path):
-    recipe = small(epochs=1, batch_size=648, crop_scale=0.9, colour=0.5)
+    recipe = small(epochs=1, images=64, batch_size=32, crop_scale=0.9, colour=0.5)
     pretrain(recipe, tmp_path / "run", ALONE)
     options = PredictOptions(data="digits", features=tmp_path / "run", images=200)
     assert open_pairs(options, print).pairs.pipeline[:2] == pair_of(recipe)

@@ -114,14 +114,20 @@ def test_wrong_weights_fail_the_covariances(tmp_path, monkeypatch):
     assert covariances.measure(site(tmp_path)).failed
 
 
-@pytest.mark.parametrize("lost", ["optimiser", "schedule", "order"])
-def test_a_state_that_was_lost_shows_in_the_losses(lost, tmp_path, monkeypatch):
-    place = site(tmp_path)
-    write_jpegs(tmp_path / "small" / "train", 4, TINY.killed_images // 4, ((64, 64),))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The uninterrupted run of part 5, with all of its checkpoints: its recipe and its folder."""
+    place = site(tmp_path_factory.mktemp("whole"))
+    write_jpegs(place.folder / "small" / "train", 4, TINY.killed_images // 4, ((64, 64),))
     recipe = replace(resumption.killed_recipe(place), keep=100)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    pretrain(recipe, whole, ALONE)
-    shutil.copytree(whole, killed)
+    pretrain(recipe, place.folder / "whole", ALONE)
+    return recipe, place.folder / "whole"
+
+
+@pytest.mark.parametrize("lost", ["optimiser", "schedule", "order"])
+def test_a_state_that_was_lost_shows_in_the_losses(lost, whole, tmp_path, monkeypatch):
+    (recipe, finished), killed = whole, tmp_path / "killed"
+    shutil.copytree(finished, killed)
     first, *later = checkpoints(killed)
     for path in later:
         path.unlink()
@@ -137,7 +143,7 @@ def test_a_state_that_was_lost_shows_in_the_losses(lost, tmp_path, monkeypatch):
     else:
         monkeypatch.setattr("timm.scheduler.CosineLRScheduler.step_update", lambda *_args: None)
     pretrain(recipe, killed, ALONE)
-    losses = ([line["loss"] for line in read_log(folder / "log.jsonl")] for folder in (whole, killed))
+    losses = ([line["loss"] for line in read_log(folder / "log.jsonl")] for folder in (finished, killed))
     differences = resumption.compare(*losses)
     assert max(differences[: TINY.checkpoint_every]) == 0
     assert max(differences) > 100 * resumption.AGREES

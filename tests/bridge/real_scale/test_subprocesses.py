@@ -13,6 +13,7 @@ from helpers import bridge as parts
 from helpers.constants import set_constant
 from helpers.real_scale import CPU, Clock, call, site
 from helpers.waiting import ONE_THREAD, PATIENCE, alive, eventually
+from helpers.without_torch import without_torch
 
 from dyncollapse.bridge.real_scale import report, subprocesses
 from dyncollapse.bridge.real_scale.findings import Finding, PartResult
@@ -208,13 +209,13 @@ def test_a_part_starts_its_workers_as_a_command_does():
 def test_a_command_that_is_killed_leaves_no_part_behind(tmp_path):
     code = """
 import sys, time
-from helpers import bridge as bridge_helpers
+from helpers.without_torch import sleep_and_tell
 from functools import partial
 from dyncollapse.bridge.real_scale.subprocesses import run_in_subprocess
 if __name__ == "__main__":
-    run_in_subprocess(partial(bridge_helpers.sleep_and_tell, sys.argv[1]), time.time() + 3600, print)
+    run_in_subprocess(partial(sleep_and_tell, sys.argv[1]), time.time() + 3600, print)
 """
-    environment = {**ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = without_torch(tmp_path)  # the part's process and its server would import it, too
     command = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "pid")], env=environment)
     try:
         eventually((tmp_path / "pid").exists)

@@ -62,7 +62,7 @@ def test_a_given_precision_and_that_of_digits_stay(processor):
 
 
 def test_a_run_keeps_its_precision_on_another_processor(processor, tmp_path):
-    unset = replace(small(batch_size=648), precision=None, epochs=2)
+    unset = replace(small(images=64, batch_size=32), precision=None, epochs=2)
     processor(False, True)
     pretrain(unset, tmp_path / "whole", ALONE)
     recorded = read_run(tmp_path / "whole").recipe

@@ -33,7 +33,7 @@ def test_same_seed_same_bits_and_training_lowers_the_loss(tmp_path):
 
 @pytest.mark.parametrize("head", PROJECTORS)
 def test_every_projector_trains_and_moves_what_it_should(head, tmp_path):
-    recipe = small(projector=head, batch_size=432, lr=0.05)
+    recipe = small(projector=head, images=96, batch_size=32, lr=0.05)
     trainer = build_trainer(recipe, ALONE, 1297, 1)
     before = {name: value.clone() for name, value in trainer.encoder.state_dict().items()}
     encoder = pretrain(recipe, tmp_path, ALONE)
@@ -51,7 +51,7 @@ def test_every_projector_trains_and_moves_what_it_should(head, tmp_path):
 
 @pytest.mark.parametrize("optimiser", ["lars", "sgd", "adamw"])
 def test_schedule_warms_up_and_ends_and_vectors_are_not_decayed(optimiser):
-    recipe = small(optimiser=optimiser, epochs=4, warmup_epochs=1.0, lr=0.5)
+    recipe = small(optimiser=optimiser, batch_size=128, epochs=4, warmup_epochs=1.0, lr=0.5)
     trainer = build_trainer(recipe, ALONE, 1280, 1)
     rates = []
     for step in range(trainer.total):
@@ -125,7 +125,7 @@ def test_weights_that_overflow_are_told():
 @pytest.mark.parametrize("arch", ["vit_tiny_patch16_224", "mobilenetv3_small_050"])
 def test_backbones_are_tried_before_anything_is_written(arch, tmp_path):
     side = 40 if "vit" in arch else 32  # no whole number of patches of 16 pixels
-    recipe = small(arch=arch, stem="imagenet", image_size=side, batch_size=1000)
+    recipe = small(arch=arch, stem="imagenet", image_size=side, images=32, batch_size=32)
     if "vit" in arch:
         with pytest.raises(ValueError, match="cuts images into patches of 16 pixels; give a multiple"):
             pretrain(recipe, tmp_path, ALONE)
@@ -137,7 +137,7 @@ def test_backbones_are_tried_before_anything_is_written(arch, tmp_path):
 
 def test_digits_go_through_workers_where_that_is_asked_for(tmp_path):
     for pipeline in PIPELINES:
-        pretrain(small(batch_size=1000, pipeline=pipeline), tmp_path / pipeline, ALONE)
+        pretrain(small(images=32, batch_size=32, pipeline=pipeline), tmp_path / pipeline, ALONE)
     models = [states(tmp_path / pipeline)["model"] for pipeline in PIPELINES]
     assert not any(equal(one, other) for one, other in itertools.combinations(models, 2))
 
@@ -154,7 +154,7 @@ def test_out_of_memory_says_what_to_do(error, tmp_path, monkeypatch):
         raise error
 
     monkeypatch.setattr(trainer_module, "contrast", exhausted)
-    with pytest.raises(TooBig, match="batch_size 128 does not fit into memory; halve it until it does"):
+    with pytest.raises(TooBig, match="batch_size 32 does not fit into memory; halve it until it does"):
         pretrain(small(), tmp_path, ALONE)
 
 

@@ -32,7 +32,9 @@ class Quits:
 
 @pytest.mark.parametrize("head", ["mlp", "random-subvector"])
 def test_run_that_died_between_checkpoints_ends_as_if_it_had_not(head, tmp_path):
-    recipe = small(projector=head, epochs=2, batch_size=256, checkpoint_every=3, log_every=2, monitor_every=4)
+    recipe = small(
+        projector=head, epochs=2, images=160, batch_size=32, checkpoint_every=3, log_every=2, monitor_every=4
+    )
     folders = [tmp_path / name for name in ("whole", "died")]
     pretrain(recipe, folders[0], ALONE)
     for at in (2, 5, 8):  # before the first checkpoint, and after the first and second
@@ -49,7 +51,7 @@ def test_run_that_died_between_checkpoints_ends_as_if_it_had_not(head, tmp_path)
 
 
 def test_finished_run_is_only_read_again(tmp_path):
-    recipe, steps = small(batch_size=432), []
+    recipe, steps = small(images=96, batch_size=32), []
     pretrain(recipe, tmp_path, ALONE)
     before = states(tmp_path)
     encoder = pretrain(recipe, tmp_path, ALONE, Progress(step=lambda done, _total: steps.append(done)))
@@ -58,10 +60,10 @@ def test_finished_run_is_only_read_again(tmp_path):
 
 
 def test_other_settings_do_not_go_on_with_a_run(tmp_path):
-    pretrain(small(batch_size=432), tmp_path, ALONE)
+    pretrain(small(images=96, batch_size=32), tmp_path, ALONE)
     with pytest.raises(ValueError, match=r"lr is 0\.5, but this run began with 0\.3"):
-        pretrain(small(batch_size=432, lr=0.5), tmp_path, ALONE)
-    pretrain(small(batch_size=432, keep=1, log_every=1), tmp_path, ALONE)
+        pretrain(small(images=96, batch_size=32, lr=0.5), tmp_path, ALONE)
+    pretrain(small(images=96, batch_size=32, keep=1, log_every=1), tmp_path, ALONE)
 
 
 def test_data_that_has_changed_does_not_go_on_with_a_run(tmp_path):
@@ -74,7 +76,7 @@ def test_data_that_has_changed_does_not_go_on_with_a_run(tmp_path):
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
-    recipe, refusals = small(batch_size=432), []
+    recipe, refusals = small(images=96, batch_size=32), []
 
     def second(done, _total):
         if done == 1:
@@ -88,7 +90,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stop_signal_ends_after_the_step_with_a_checkpoint(number, tmp_path):
-    recipe = small(batch_size=256, epochs=2, checkpoint_every=100)
+    recipe = small(images=160, batch_size=32, epochs=2, checkpoint_every=100)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
 
     def ask(done, _total):
@@ -127,12 +129,12 @@ def test_killed_command_resumes_to_the_same_weights(tmp_path):
 
 
 def test_the_newest_checkpoints_are_kept(tmp_path):
-    pretrain(small(batch_size=256, checkpoint_every=1, keep=3), tmp_path, ALONE)
+    pretrain(small(images=160, batch_size=32, checkpoint_every=1, keep=3), tmp_path, ALONE)
     assert [path.name for path in checkpoints(tmp_path)] == [f"step-{k:08d}.pt" for k in (3, 4, 5)]
 
 
 def test_full_disk_leaves_the_previous_checkpoint_whole(tmp_path):
-    recipe = small(batch_size=256, checkpoint_every=2)
+    recipe = small(images=160, batch_size=32, checkpoint_every=2)
 
     def fill(done, _total):
         if done == 2:
@@ -151,11 +153,11 @@ def test_full_disk_leaves_the_previous_checkpoint_whole(tmp_path):
 
 
 def test_damaged_checkpoint_is_told(tmp_path):
-    pretrain(small(batch_size=432), tmp_path, ALONE)
+    pretrain(small(images=96, batch_size=32), tmp_path, ALONE)
     path = newest(tmp_path)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ValueError, match="take an earlier one"):
-        pretrain(small(batch_size=432), tmp_path, ALONE)
+        pretrain(small(images=96, batch_size=32), tmp_path, ALONE)
 
 
 def test_log_drops_what_a_resumed_run_writes_again(tmp_path):
