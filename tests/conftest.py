@@ -13,8 +13,9 @@ from hypothesis import settings
 
 pytest.register_assert_rewrite("helpers.monitor", "helpers.readers", "helpers.waiting")
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start beside each other
-os.environ["OMP_WAIT_POLICY"] = "passive"  # else threads that wait for each other keep other processes from the cores
-if "--benchmark-only" not in sys.argv:  # it would be timed, too
+if "--benchmark-only" not in sys.argv:  # both would be timed, too
+    # Else threads that wait for each other keep other processes from the cores.
+    os.environ["OMP_WAIT_POLICY"] = "passive"
     check_annotations()  # before anything imports the package
 
 # What computes is imported late: the process that shares out the tests needs none of it, and the others wait for it.

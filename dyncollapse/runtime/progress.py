@@ -16,7 +16,7 @@ def progress_bars(names: tuple[str, ...], every: float | None = None) -> Iterato
     """Show a bar per name on stderr, with the time left; in a log, a line every few seconds.
 
     Args:
-        names: The parts of the work, in their order; several may be under way at once.
+        names: The parts of the work, in their order.
         every: Seconds between lines in a log; LOG_EVERY by default.
 
     Yields:
@@ -24,15 +24,9 @@ def progress_bars(names: tuple[str, ...], every: float | None = None) -> Iterato
     """
     console = Console(stderr=True, highlight=False, markup=False)
     if not console.is_terminal:
-        paces = {name: _Pace(name) for name in names}
-
-        def line() -> str:
-            begun = [pace for pace in paces.values() if pace.known]
-            unfinished = [pace for pace in begun if pace.done < pace.total]
-            return "; ".join(pace.shares() for pace in unfinished or begun[-1:] or [paces[names[0]]])
-
-        with _logged(console, line, every):
-            yield lambda name, done, total: paces[name].note(done, total)
+        pace = _Pace(names[0])
+        with _logged(console, pace.shares, every):
+            yield pace.share
         return
     columns = (TextColumn("{task.description:>10}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bars:
@@ -116,6 +110,12 @@ class _Pace:
         self.name, self.started = name, clock.monotonic()
         self.done = self.total = self.first = 0.0
         self.known = False
+
+    def share(self, name: str, done: float, total: float) -> None:
+        """Note how much of the work `name` is done; a new name starts a new pace."""
+        if name != self.name:
+            self.name, self.known = name, False
+        self.note(done, total)
 
     def note(self, done: float, total: float) -> None:
         """Note how much is done."""

@@ -1,7 +1,7 @@
 """Run one toy simulation: each dynamics of its configuration, all from the same start."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -11,10 +11,7 @@ from dyncollapse.dynamics.flow import population_flow, sample_flow
 from dyncollapse.dynamics.solver import FlowFailed
 from dyncollapse.dynamics.training import Diverged, record_steps, train
 from dyncollapse.dynamics.trajectory import Trajectory
-from dyncollapse.model.choices import Dynamics
 from dyncollapse.model.pairs import stack_pairs
-from dyncollapse.model.streams import JoinedStream
-from dyncollapse.simulation.beside import Beside
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import time_per_step
@@ -31,12 +28,10 @@ def run(
 ) -> Outcome:
     """Run each of the configuration's dynamics from the same start.
 
-    SGD of few runs keeps one thread busy. Where there are more, the flows go on beside it.
-
     Args:
         simulation: The simulation.
-        progress: Called as progress(name of the dynamics, done, total), by one thread at a time.
-        keep: Called with the outcome so far whenever a dynamics has ended, in their order, also by an error.
+        progress: Called as progress(name of the dynamics, done, total).
+        keep: Called with the outcome so far whenever a dynamics has ended, also by an error.
         known: Records of dynamics that need not run again, by name.
         threads: CPU threads for the runs of SGD and of sample flows, as in `train`.
 
@@ -46,41 +41,28 @@ def run(
     Raises:
         Diverged: Where SGD leaves its bounds; its record is in the outcome that `keep` got.
         FlowFailed: Where a solver gives up; likewise.
-        KeyboardInterrupt: On Ctrl-C; likewise, with what flows beside it had reached.
+        KeyboardInterrupt: On Ctrl-C; likewise.
     """
-    outcome, known = Outcome(simulation), known or {}
+    outcome = Outcome(simulation)
     names = simulation.configuration.dynamics
-    left = [name for name in names if name not in known]
-    count = threads or torch.get_num_threads()
-    works = {name: partial(_dynamics, name, simulation, count) for name in left}
-    with Beside({name: works.pop(name) for name in _beside(simulation, left, count)}, progress) as beside:
-        for name in names:
-            try:
-                if name in works:
-                    path = works[name](partial(beside.report, name))
-                else:
-                    path = known[name] if name in known else beside.result(name)
-            except (Diverged, FlowFailed, KeyboardInterrupt) as stop:
-                found: dict[str, Trajectory] = {name: stop.trajectory} if hasattr(stop, "trajectory") else {}
-                if isinstance(stop, KeyboardInterrupt):  # one between two dynamics has no record
-                    found |= beside.stop()
-                records = {other: path for other, path in found.items() if len(path.time)}
-                status = {Diverged: "diverged", FlowFailed: "failed"}.get(type(stop), "interrupted")
-                keep(replace(outcome, trajectories={**outcome.trajectories, **records}, status=status))
-                raise
-            status = "finished" if name == names[-1] else "running"
-            outcome = replace(outcome, trajectories={**outcome.trajectories, name: path}, status=status)
-            keep(outcome)
+    for name in names:
+        try:
+            path = (known or {}).get(name) or _dynamics(name, simulation, partial(progress, name), threads)
+        except (Diverged, FlowFailed, KeyboardInterrupt) as stop:
+            record: Trajectory | None = getattr(stop, "trajectory", None)  # a Ctrl-C between two dynamics has none
+            more: dict[str, Trajectory] = {name: record} if record is not None and len(record.time) else {}
+            status = {Diverged: "diverged", FlowFailed: "failed"}.get(type(stop), "interrupted")
+            keep(replace(outcome, trajectories={**outcome.trajectories, **more}, status=status))
+            raise
+        status = "finished" if name == names[-1] else "running"
+        outcome = replace(outcome, trajectories={**outcome.trajectories, name: path}, status=status)
+        keep(outcome)
     return outcome
 
 
-def _beside(simulation: Simulation, names: Sequence[Dynamics], threads: int) -> Sequence[Dynamics]:
-    """The dynamics to run beside the first: flows, where that is SGD on a single thread of several."""
-    alone = isinstance(simulation.stream, JoinedStream) or simulation.task.data_cov.is_cuda
-    return names[1:] if names and names[0] == "sgd" and threads > 1 and not alone else []
-
-
-def _dynamics(name: str, simulation: Simulation, threads: int, progress: Callable[[float, float], None]) -> Trajectory:
+def _dynamics(
+    name: str, simulation: Simulation, progress: Callable[[float, float], None], threads: int | None
+) -> Trajectory:
     configuration = simulation.configuration
     if name == "sgd":
         return train(

@@ -41,19 +41,11 @@ def test_lines_go_on_while_the_work_reports_nothing(log):
         advance("sgd", 50, 100)
         # Half is done, and no more since: what is left is said to take longer and longer.
         eventually(lambda: len(set(left("sgd: 50%"))) > 2)
-        advance("sgd", 100, 100)
         advance("flow", 0.0, 2.0)
         advance("flow", 0.5, 2.0)
         eventually(lambda: left("flow: 25%"))
     assert left("sgd: 50%") == sorted(left("sgd: 50%"))
     assert log()[-1].startswith("flow: 25%, about ")
-
-
-def test_parts_that_are_under_way_at_once_share_a_line(log):
-    with progress_bars(("sgd", "flow"), SOON) as advance:
-        for name, done in (("sgd", 0), ("flow", 0), ("flow", 25), ("sgd", 50)):
-            advance(name, done, 100)
-        eventually(lambda: re.fullmatch("sgd: 50%, about [^;]+ left; flow: 25%, about [^;]+ left", (log() or [""])[-1]))
 
 
 def test_counts_have_a_rate_and_what_was_done_before_is_no_pace(log):
