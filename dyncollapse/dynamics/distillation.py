@@ -60,4 +60,4 @@ def moment_equation(depth: int, moments: OnlineMoments, objective: SelfDistillat
     def loss(_t: float, parameters: Weights) -> Tensor:
         return objective.moment_value(parameters[:depth], moments, parameters[depth:])
 
-    return Equation(velocity, loss, tangent=tangent)
+    return Equation(velocity, loss, tangent=tangent, steady=True)

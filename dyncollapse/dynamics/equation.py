@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dyncollapse.model.networks import Weights
@@ -53,6 +54,7 @@ class Equation:
         field: The same velocity on the vector of all parameters of one run, faster or with a derivative, or None.
         smooth: Whether the velocity is; ReLU's jumps.
         own_loss: Name of a user's own loss, for messages, or None.
+        steady: Whether the loss is a function of the parameters alone, also of many states (t, *runs, ...) at once.
     """
 
     velocity: Callable[[float, Weights], Sequence[Tensor]]
@@ -62,3 +64,11 @@ class Equation:
     field: Field | None = None
     smooth: bool = True
     own_loss: str | None = None
+    steady: bool = False
+
+    def losses(self, times: Sequence[float], path: Weights) -> Tensor:
+        """The losses (t, *runs) at the states (t, *runs, ...) of a path; empty without any."""
+        if self.steady and len(times):
+            return self.loss(times[0], path)
+        losses = [self.loss(t, tuple(p[i] for p in path)) for i, t in enumerate(times)]
+        return torch.stack(losses) if losses else torch.empty(0)

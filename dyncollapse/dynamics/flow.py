@@ -297,9 +297,10 @@ def _population_equation(
     if objective.population is not None:  # whose derivatives nobody gave
         return Equation(velocity, loss, own_loss=objective.name)
     if method != "CVODE":
-        return Equation(velocity, loss, jacobian)
+        return Equation(velocity, loss, jacobian, steady=True)
     kernel = PopulationField([tuple(w.shape[-2:]) for w in weights], task, objective, weight_decay)
-    return Equation(velocity, loss, field=Field(kernel.velocity, kernel.linearise, kernel.preconditioned))
+    field = Field(kernel.velocity, kernel.linearise, kernel.preconditioned)
+    return Equation(velocity, loss, field=field, steady=True)
 
 
 def _check_limit(objective: Objective | SelfDistillation) -> None:

@@ -63,7 +63,8 @@ def frozen_flow(
         return list(layer_gradients(layers, end_to_end(layers) @ force))
 
     solver = Solver(method, rtol, atol, max_evaluations)
-    return integrate(weights, (), Equation(velocity, loss), time, solver=solver, meta={"dynamics": "frozen"})
+    equation = Equation(velocity, loss, steady=True)
+    return integrate(weights, (), equation, time, solver=solver, meta={"dynamics": "frozen"})
 
 
 def mode_flow(

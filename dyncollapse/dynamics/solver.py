@@ -172,11 +172,10 @@ def integrate(
 
     def trajectory(moments: np.ndarray, states: np.ndarray, **extra: Any) -> Trajectory:
         path = vector.unpack(states.reshape(-1, len(vector.start)))
-        losses = [equation.loss(t, tuple(p[i] for p in path)) for i, t in enumerate(moments)]
+        losses = equation.losses(moments.tolist(), path)
         record = {"seconds": clock.perf_counter() - started, **extra}
-        recorded = torch.stack(losses) if losses else torch.empty(0)
         fields = parameter_fields(path, vector.depth)
-        return Trajectory(torch.from_numpy(moments.copy()), loss=recorded, meta=meta | record, **fields)
+        return Trajectory(torch.from_numpy(moments.copy()), loss=losses, meta=meta | record, **fields)
 
     if times[-1] == 0:
         return trajectory(times, vector.start[None], rest_time=None, evaluations=0)

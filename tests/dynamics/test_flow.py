@@ -18,6 +18,7 @@ from dyncollapse import (
     mode_flow,
     population_flow,
     population_force,
+    population_loss,
     sample_flow,
     train,
     uniform_biases,
@@ -258,3 +259,13 @@ def test_unusable_solver_settings_are_refused(settings, words, generator):
 def test_weights_that_do_not_read_the_task_are_refused(generator):
     with pytest.raises(ValueError, match="must read the task's 4 inputs"):
         population_flow((normal(generator, 3, 3),), TASK, 1.0)
+
+
+@pytest.mark.parametrize("method", ["CVODE", "DOP853"])
+@pytest.mark.parametrize("loss", ["infonce", "spectral"])
+def test_recorded_losses_are_those_of_the_recorded_states(loss, method, generator):
+    weights, task = gaussian_init([4, 4, 3], generator, (2,), 0.5), GaussianTask.block(4, 2, 0.5)
+    path = population_flow(weights, task, [0.0, 1.0, 2.0], objective=Objective(loss), method=method)
+    alone = torch.stack([population_loss(product, task, Objective(loss)) for product in path.product])
+    torch.testing.assert_close(path.loss, alone, rtol=1e-12, atol=1e-12)
+    assert path.loss.shape == (3, 2)
