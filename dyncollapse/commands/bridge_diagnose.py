@@ -15,7 +15,7 @@ from dyncollapse.bridge.evaluation.diagnose import DiagnosedSpaces, diagnose_spa
 from dyncollapse.bridge.evaluation.embed_options import EmbedOptions
 from dyncollapse.bridge.evaluation.load import LoadedEncoder
 from dyncollapse.bridge.evaluation.options import EncoderOptions
-from dyncollapse.bridge.evaluation.page import spaces_page
+from dyncollapse.bridge.evaluation.page import pictures_by_space, spaces_page
 from dyncollapse.bridge.evaluation.paper_tables import as_number
 from dyncollapse.bridge.spaces import SPACES
 from dyncollapse.bridge.training.run_folder import DIAGNOSIS
@@ -148,21 +148,23 @@ def _save(
     config |= {"versions": versions("timm", "torchvision")}
     if checkpoint.published is not None:
         config |= {"encoder": checkpoint.spec.as_values(), "published": checkpoint.published.as_values()}
+    values = diagnosis.as_values() | {"config": config}
+    pictures = pictures_by_space({space: report.as_values() for space, report in diagnosis.reports.items()})
     for space, report in diagnosis.reports.items():
         (folder / space).mkdir(exist_ok=True)
         of_space = {"file": f"{checkpoint.path} ({space})", "assumptions": list(diagnosis.assumptions), **config}
-        for name, content in exports.as_files(report, of_space, reproduce=reproduce, on_problem=warn).items():
+        files = exports.as_files(report, of_space, reproduce=reproduce, pictures=pictures[space], on_problem=warn)
+        for name, content in files.items():
             write_bytes(folder / space / name, content)
     if problem := save_picture(folder / "spectra.png", draw):
         warn(problem)
-    values = diagnosis.as_values() | {"config": config}
     write_json(folder / DIAGNOSIS, values)
-    page = render(spaces_page(values, diagnosis.remarks(), opened.title, reproduce))
+    page = render(spaces_page(values, diagnosis.remarks(), opened.title, reproduce, pictures))
     write_bytes(folder / PAGE, page.encode())
     if checkpoint.run:
         write_json(checkpoint.run / DIAGNOSIS, values)
-    pictures = [] if problem else ["spectra.png"]
-    return [DIAGNOSIS, PAGE, *pictures, *(f"{space}/" for space in diagnosis.reports)], page
+    spectra = [] if problem else ["spectra.png"]
+    return [DIAGNOSIS, PAGE, *spectra, *(f"{space}/" for space in diagnosis.reports)], page
 
 
 def print_spaces(diagnosis: DiagnosedSpaces, title: str, *, to_stderr: bool) -> None:

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from dyncollapse.diagnostics.report import EmbeddingReport
 from dyncollapse.diagnostics.sentences import sentences_of
 from dyncollapse.runtime.canvas import picture
 from dyncollapse.runtime.files import first_line
+from dyncollapse.runtime.page.record import Picture
 from dyncollapse.runtime.page.render import PAGE, render
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def as_files(
     *forms: str,
     classes: ClassReports | None = None,
     reproduce: str = "",
+    pictures: Sequence[Picture] | None = None,
     on_problem: Callable[[str], object] = lambda _text: None,
 ) -> dict[str, bytes]:
     """Return the contents of the files of a report.
@@ -67,6 +69,7 @@ def as_files(
         *forms: Keys of FILES: the files to make; none for all of them.
         classes: Reports within classes, which the JSON and the page hold, too.
         reproduce: The command line that gives the same report.
+        pictures: As for `diagnosis_page`.
         on_problem: Called with one line if the picture cannot be drawn; it is then left out.
 
     Returns:
@@ -83,7 +86,7 @@ def as_files(
     makers: dict[str, Callable[[], bytes | None]] = {
         "json": lambda: as_json(classes or report, config).encode(),
         "csv": lambda: as_csv(report).encode(),
-        "html": lambda: as_html(classes or report, config, reproduce).encode(),
+        "html": lambda: as_html(classes or report, config, reproduce, pictures).encode(),
         "png": try_png,
         "npz": lambda: as_npz(report),
     }
@@ -126,7 +129,10 @@ def as_csv(report: EmbeddingReport) -> str:
 
 
 def as_html(
-    report: EmbeddingReport | ClassReports, config: Mapping[str, Any] = MappingProxyType({}), reproduce: str = ""
+    report: EmbeddingReport | ClassReports,
+    config: Mapping[str, Any] = MappingProxyType({}),
+    reproduce: str = "",
+    pictures: Sequence[Picture] | None = None,
 ) -> str:
     """Return one self-contained page: verdict, pictures, measures with their definitions, warnings and settings.
 
@@ -134,6 +140,7 @@ def as_html(
         report: The report, or the reports within classes.
         config: The settings that it was made with; "file" names the embeddings.
         reproduce: The command line that gives the same report.
+        pictures: As for `diagnosis_page`.
 
     Returns:
         HTML in ASCII.
@@ -141,4 +148,4 @@ def as_html(
     remarks = (
         [*sentences_of(report.whole), report.sentence] if isinstance(report, ClassReports) else sentences_of(report)
     )
-    return render(diagnosis_page(report.as_values() | {"config": config}, remarks, reproduce))
+    return render(diagnosis_page(report.as_values() | {"config": config}, remarks, reproduce, pictures))

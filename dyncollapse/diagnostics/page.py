@@ -13,13 +13,19 @@ if TYPE_CHECKING:
 COLUMNS = ("dimension", "eigenvalue", "collapsed", "mechanism", "fate", "rho", "rho_error")
 
 
-def diagnosis_page(values: Mapping[str, Any], remarks: Sequence[str] = (), reproduce: str = "") -> Page:
+def diagnosis_page(
+    values: Mapping[str, Any],
+    remarks: Sequence[str] = (),
+    reproduce: str = "",
+    pictures: Sequence[Picture] | None = None,
+) -> Page:
     """Put a report on a page.
 
     Args:
         values: What diagnosis.json holds: `EmbeddingReport.as_values`, with the settings as "config" if there are any.
         remarks: Sentences that explain the numbers.
         reproduce: The command line that gives the same report.
+        pictures: Those of `spectrum_pictures`, where another page shows them, too; None makes them.
 
     Returns:
         Verdict, spectrum and rho, fates and measures, warnings and notes, and a row per dimension.
@@ -36,7 +42,7 @@ def diagnosis_page(values: Mapping[str, Any], remarks: Sequence[str] = (), repro
         ),
         verdict=values["verdict"]["sentence"],
         remarks=remarks,
-        pictures=spectrum_pictures(values),
+        pictures=spectrum_pictures(values) if pictures is None else pictures,
         tables=[
             fate_table(values),
             measure_table(values),

@@ -166,7 +166,7 @@ def test_images_that_are_all_alike_are_refused(tmp_path):
     (tmp_path / "black").mkdir()
     for number in range(9):
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "black" / f"{number}.png")
-    result = predict("--data", tmp_path / "black", "--augment", "cifar10")
+    result = predict("--data", tmp_path / "black", "--augment", "cifar10", "--image-size", 8)
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
     assert "without any variance" in result.stderr
 

@@ -8,6 +8,10 @@ from torch import nn
 from dyncollapse.bridge.models.backbones import build_backbone
 
 ARCH = "resnet18"
+NARROW, DIM = (
+    "resnet10-narrow",
+    128,
+)  # the backbone of the layouts, with the parts of ResNet-18 and a thirtieth of its size
 CHILDREN = dict(zip(("conv1", "bn1", "layer1", "layer2", "layer3", "layer4"), "014567", strict=True))
 FLAT = dict(zip(CHILDREN, "012345", strict=True))
 UNPOOLED = dict(zip(CHILDREN, "013456", strict=True))
@@ -24,7 +28,7 @@ def backbone(seed=0, stem="imagenet", channels=3, arch=ARCH):
     return module.eval()
 
 
-def projector(*kinds, dim=512, seed=1):
+def projector(*kinds, dim=DIM, seed=1):
     """Layers by letters: l(inear with bias), w (without), b(atch norm), n(orm without gain), r(elu), g(elu)."""
     layers, width = [], dim
     with torch.random.fork_rng():
@@ -72,7 +76,7 @@ MLP = projector(*"wbrwbrw")
 TWO = projector(*"lrl")
 GELU = projector(*"lgl")
 LAST = {"head.last_layer.weight_g": torch.ones(9, 1), "head.last_layer.weight_v": torch.ones(9, 32)}
-# Layout: the file's content, the projector in it, the stem.
+# Layout: the file's content with a narrow backbone, the projector in it, the stem.
 LAYOUTS = {
     "directclr": (
         lambda b: nested("model", under("module.backbone.", b) | under("module.projector.", MLP)),
@@ -95,9 +99,9 @@ LAYOUTS = {
         "imagenet",
     ),
     "bare-torchvision": (lambda b: under("", b), None, "imagenet"),
-    "torchvision-with-classifier": (lambda b: under("", b) | under("fc.", nn.Linear(512, 32)), None, "imagenet"),
+    "torchvision-with-classifier": (lambda b: under("", b) | under("fc.", nn.Linear(DIM, 32)), None, "imagenet"),
     "directclr-final": (
-        lambda b: {"backbone": under("", b), "head": under("", nn.Linear(512, 1000))},
+        lambda b: {"backbone": under("", b), "head": under("", nn.Linear(DIM, 1000))},
         None,
         "imagenet",
     ),
@@ -116,13 +120,13 @@ LAYOUTS = {
     "solo-learn": (
         lambda b: {
             "pytorch-lightning_version": "2.1",
-            "state_dict": under("backbone.", b) | under("projector.", TWO) | under("classifier.", nn.Linear(512, 10)),
+            "state_dict": under("backbone.", b) | under("projector.", TWO) | under("classifier.", nn.Linear(DIM, 10)),
         },
         TWO,
         "cifar-padding-2",
     ),
     "solo-learn-old": (
-        lambda b: nested("state_dict", under("encoder.", b) | under("classifier.", nn.Linear(512, 10))),
+        lambda b: nested("state_dict", under("encoder.", b) | under("classifier.", nn.Linear(DIM, 10))),
         None,
         "cifar-padding-2",
     ),
@@ -228,7 +232,7 @@ LAYOUTS = {
             | under("head.mlp.", GELU)
             | LAST
             | under("momentum_head.mlp.", projector(*"lgl", seed=8))
-            | under("classifier.", nn.Linear(512, 10)),
+            | under("classifier.", nn.Linear(DIM, 10)),
         ),
         GELU,
         "cifar-padding-2",

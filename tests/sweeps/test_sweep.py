@@ -86,10 +86,11 @@ def test_every_executor_gives_the_same_results(kind, tmp_path):
     start = {
         "local": lambda: local_workers(2),
         "dask": lambda: dask_workers(1),  # each imports PyTorch; two are tried elsewhere
-        "submitit": lambda: slurm_workers(tmp_path / "slurm", 2, cluster="local"),
+        "submitit": lambda: slurm_workers(tmp_path / "slurm", 1, cluster="local"),
     }
     found = sweep(tmp_path)
-    assert found.run(start[kind](), most_runs=4) == {}
+    # Two packs; with submitit one, as each is a job that imports PyTorch, and two jobs are tried elsewhere.
+    assert found.run(start[kind](), most_runs=6 if kind == "submitit" else 4) == {}
     assert len(found.table()) == 3
     reference = sweep(tmp_path / "reference")
     reference.run(HERE)

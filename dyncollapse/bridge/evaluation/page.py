@@ -4,10 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dyncollapse.diagnostics.page import fate_table, spectrum_pictures
-from dyncollapse.runtime.page.record import Page, Table
+from dyncollapse.runtime.page.record import Page, Picture, Table
 
 
-def spaces_page(values: Mapping[str, Any], remarks: Sequence[str] = (), subject: str = "", reproduce: str = "") -> Page:
+def spaces_page(
+    values: Mapping[str, Any],
+    remarks: Sequence[str] = (),
+    subject: str = "",
+    reproduce: str = "",
+    pictures: Mapping[str, Sequence[Picture]] | None = None,
+) -> Page:
     """Put the diagnosis of both spaces on one page.
 
     Args:
@@ -15,6 +21,7 @@ def spaces_page(values: Mapping[str, Any], remarks: Sequence[str] = (), subject:
         remarks: Sentences that explain the numbers.
         subject: The encoder, and what was matched of it.
         reproduce: The command line that gives the same diagnosis.
+        pictures: Those of `pictures_by_space`, where other pages show them, too; None makes them.
 
     Returns:
         What collapsed in each space, spectra, fates and measures side by side, ranks by depth, and alignment of layers.
@@ -28,7 +35,7 @@ def spaces_page(values: Mapping[str, Any], remarks: Sequence[str] = (), subject:
         verdict=f"Collapsed dimensions: {counts}.",
         facts=[f"{space}: {one['verdict']['sentence']}" for space, one in spaces.items()],
         remarks=remarks,
-        pictures=[picture for space, one in spaces.items() for picture in spectrum_pictures(one, space)],
+        pictures=[picture for some in (pictures or pictures_by_space(spaces)).values() for picture in some],
         tables=[
             *(fate_table(one, space) for space, one in spaces.items()),
             _measures(spaces),
@@ -41,6 +48,11 @@ def spaces_page(values: Mapping[str, Any], remarks: Sequence[str] = (), subject:
         settings=values.get("config", {}),
         reproduce=reproduce,
     )
+
+
+def pictures_by_space(spaces: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Picture]]:
+    """Make the pictures of each space, given what its diagnosis.json holds by the name of the space."""
+    return {space: spectrum_pictures(values, space) for space, values in spaces.items()}
 
 
 def _remedies(spaces: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, str]]:

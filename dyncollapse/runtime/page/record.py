@@ -3,7 +3,10 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+from dyncollapse.runtime.canvas import drawn_once
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -12,6 +15,8 @@ if TYPE_CHECKING:
 Cell = str | float | None
 # Most letters of a cell that is kept on one line.
 SHORT = 32
+# Letters as outlines, which need no font, and nothing behind the axes, so that the page's own card shows.
+SVG_STYLE = {"svg.fonttype": "path", "svg.hashsalt": "dyncollapse", "savefig.transparent": True}
 # Text in a cell that is read as a number: 3, -, 1.2e-05, 7.1%, 0.93 ± 0.02.
 NUMBER = re.compile(r"-|not defined|[-+]?\d[\d.e+-]*%?( ± \S+)?")
 
@@ -31,6 +36,11 @@ class Picture:
     description: str
     draw: Callable[[], "Figure"]
     wide: bool = False
+
+    @cached_property
+    def svg(self) -> str:
+        """The SVG file, drawn once for all pages that show the picture. Matplotlib may raise any error."""
+        return drawn_once(self.draw, SVG_STYLE)("svg").decode()
 
 
 @dataclass(frozen=True)

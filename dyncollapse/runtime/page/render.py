@@ -10,7 +10,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from dyncollapse.runtime.canvas import drawn_once
 from dyncollapse.runtime.files import CannotWrite, first_line, printable, write_bytes
 from dyncollapse.runtime.page.record import Page, Picture
 
@@ -18,8 +17,6 @@ from dyncollapse.runtime.page.record import Page, Picture
 PAGE = "report.html"
 # More rows make a page that browsers open slowly; files of the result have all of them.
 MOST_ROWS = 2000
-# Letters as outlines, which need no font, and nothing behind the axes, so that the page's own card shows.
-SVG_STYLE = {"svg.fonttype": "path", "svg.hashsalt": "dyncollapse", "savefig.transparent": True}
 IDS = re.compile(r'(\bid="|href="#|url\(#)')
 # Comments repeat labels; the style, the same in all of Matplotlib's files, stands in the page's own.
 LEFT_OUT = re.compile(r"<!--.*?-->|<style.*?</style>|<metadata>.*?</metadata>", re.DOTALL)
@@ -86,7 +83,7 @@ def _shown(value: object) -> object:
 def _drawn(number: int, picture: Picture) -> dict[str, Any]:
     """A picture as an element of the page, and the reason if it cannot be drawn."""
     try:
-        svg = drawn_once(picture.draw, SVG_STYLE)("svg").decode()
+        svg = picture.svg
     except Exception as error:  # Matplotlib and its backends raise any error
         return {"picture": picture, "svg": None, "problem": first_line(error)}
     return {"picture": picture, "svg": _element(svg, f"p{number}-", picture), "problem": ""}

@@ -12,7 +12,7 @@ import types
 import pytest
 import torch
 from helpers.bridge import ALONE, small
-from helpers.foreign_layouts import ARCH, LAYOUTS, TWO, backbone, own_names, projector, under
+from helpers.foreign_layouts import ARCH, LAYOUTS, NARROW, TWO, backbone, own_names, projector, under
 from safetensors.torch import save_file
 from torch import nn
 
@@ -25,12 +25,12 @@ from dyncollapse.bridge.models.foreign_names import WRAPPERS, find_places, unwra
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layout_gives_the_whole_backbone_and_its_projector(layout, tmp_path):
     make, head, stem = LAYOUTS[layout]
-    b = backbone(stem=stem)
+    b = backbone(stem=stem, arch=NARROW)
     content = make(b)
     path = tmp_path / "checkpoint.pth"
     torch.save({**content, "args": argparse.Namespace(lr=0.1)} if layout == "barlow-twins" else content, path)
-    loaded = load_encoder(path, arch=ARCH)
-    assert loaded.matched.startswith("100 of 100 tensors matched (resnet18, stem ")
+    loaded = load_encoder(path, arch=NARROW)
+    assert loaded.matched.startswith("65 of 65 tensors matched (resnet10-narrow, stem ")
     assert (loaded.spec.stem, loaded.channels, loaded.has_embedding) == (stem, 3, head is not None)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -77,12 +77,12 @@ def test_directclr_by_others_keeps_d0_dimensions(tmp_path):
 
 
 def test_prefix_map_names_the_copy_that_is_wanted(tmp_path):
-    path, teacher, student = tmp_path / "dino.pt", backbone(1), backbone(2)
+    path, teacher, student = tmp_path / "dino.pt", backbone(1, arch=NARROW), backbone(2, arch=NARROW)
     torch.save({"teacher": under("net.", teacher), "student": under("net.", student)}, path)
-    assert torch.equal(load_encoder(path, arch=ARCH).encoder.backbone.conv1.weight, teacher.conv1.weight)
-    loaded = load_encoder(path, arch=ARCH, renames={"teacher.net.": "unused.", "student.net.": "backbone."})
-    assert loaded.matched.startswith("100 of 100")
-    renamed = load_encoder(path, arch=ARCH, renames={"teacher.net.layer": "unused."})
+    assert torch.equal(load_encoder(path, arch=NARROW).encoder.backbone.conv1.weight, teacher.conv1.weight)
+    loaded = load_encoder(path, arch=NARROW, renames={"teacher.net.": "unused.", "student.net.": "backbone."})
+    assert loaded.matched.startswith("65 of 65")
+    renamed = load_encoder(path, arch=NARROW, renames={"teacher.net.layer": "unused."})
     assert torch.equal(renamed.encoder.backbone.conv1.weight, student.conv1.weight)
     with pytest.raises(
         ValueError, match=r"renames encoder\. begins no name in the file; its names are like teacher\.net"
@@ -131,12 +131,12 @@ class Custom:
 
 
 def test_unknown_pickle_is_named_and_loaded_only_if_trusted(tmp_path):
-    content = {"config": Custom(), "model": under("", backbone())}
-    told = other(content, tmp_path, arch=ARCH)
+    content = {"config": Custom(), "model": under("", backbone(arch=NARROW))}
+    told = other(content, tmp_path, arch=NARROW)
     assert "Custom" in told
     assert told.endswith("add trust")
-    loaded = load_encoder(tmp_path / "odd.pth", arch=ARCH, trust=True)
-    assert loaded.matched.startswith("100 of 100")
+    loaded = load_encoder(tmp_path / "odd.pth", arch=NARROW, trust=True)
+    assert loaded.matched.startswith("65 of 65")
 
 
 def test_code_that_is_not_here_is_named_and_the_file_not_blamed(tmp_path, monkeypatch):
@@ -166,11 +166,11 @@ def test_code_that_is_not_here_is_named_and_the_file_not_blamed(tmp_path, monkey
     [("half", False), ("double", False), ("bfloat16", False), ("Parameter", False), ("numpy", True)],
 )
 def test_other_kinds_of_arrays_are_read(kind, trust, tmp_path):
-    b = backbone()
+    b = backbone(arch=NARROW)
     convert = {"Parameter": lambda t: nn.Parameter(t), "numpy": lambda t: t.numpy()}
     floats = {n: t for n, t in b.state_dict().items() if t.is_floating_point()}
     torch.save({n: convert.get(kind, lambda t: getattr(t, kind)())(t) for n, t in floats.items()}, tmp_path / "a.pt")
-    loaded = load_encoder(tmp_path / "a.pt", arch=ARCH, trust=trust)
+    loaded = load_encoder(tmp_path / "a.pt", arch=NARROW, trust=trust)
     for name, value in loaded.encoder.backbone.state_dict().items():
         if name in floats:
             assert torch.equal(
@@ -181,19 +181,19 @@ def test_other_kinds_of_arrays_are_read(kind, trust, tmp_path):
 @pytest.mark.parametrize(("value", "word"), [(math.nan, "NaN"), (math.inf, "infinity")])
 @pytest.mark.parametrize("name", ["backbone.layer2.0.bn1.running_var", "projector.2.bias"])
 def test_weights_that_are_not_finite_are_refused_by_name(value, word, name, tmp_path):
-    tensors = under("backbone.", backbone()) | under("projector.", TWO)
+    tensors = under("backbone.", backbone(arch=NARROW)) | under("projector.", TWO)
     tensors[name] = tensors[name].clone()
     tensors[name][3] = value
     torch.save(tensors, tmp_path / "nan.pt")
     with pytest.raises(ValueError, match=f"{re.escape(name)} holds {word}; take an earlier checkpoint"):
-        load_encoder(tmp_path / "nan.pt", arch=ARCH)
+        load_encoder(tmp_path / "nan.pt", arch=NARROW)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_tensors_of_no_weights_need_not_be_finite(value, tmp_path):
-    unused = under("backbone.", backbone()) | {"queue": torch.full((3,), value)}
+    unused = under("backbone.", backbone(arch=NARROW)) | {"queue": torch.full((3,), value)}
     torch.save(unused, tmp_path / "unused.pt")
-    assert load_encoder(tmp_path / "unused.pt", arch=ARCH).matched.startswith("100 of 100")
+    assert load_encoder(tmp_path / "unused.pt", arch=NARROW).matched.startswith("65 of 65")
 
 
 @pytest.mark.parametrize("depth", range(4))
@@ -225,9 +225,9 @@ def test_channels_that_no_image_has_are_refused(channels):
 
 
 def test_copies_are_announced(tmp_path):
-    tensors = under("student.", backbone(1)) | under("teacher.", backbone(2))
+    tensors = under("student.", backbone(1, arch=NARROW)) | under("teacher.", backbone(2, arch=NARROW))
     torch.save(tensors, tmp_path / "two.pt")
-    loaded = load_encoder(tmp_path / "two.pt", arch=ARCH)
+    loaded = load_encoder(tmp_path / "two.pt", arch=NARROW)
     assert (
         "Of 2 copies of the backbone, that under teacher. is taken; `renames` teacher.=unused leaves it out, and then "
         "that under student. is taken."
@@ -295,10 +295,10 @@ def test_layers_of_other_copies_of_a_transformer_are_no_projectors(tmp_path):
 
 
 def test_pickled_module_is_read_if_trusted(tmp_path):
-    torch.save(backbone(), tmp_path / "whole.pt")
+    torch.save(backbone(arch=NARROW), tmp_path / "whole.pt")
     with pytest.raises(ValueError, match="add trust"):
-        load_encoder(tmp_path / "whole.pt", arch=ARCH)
-    assert load_encoder(tmp_path / "whole.pt", arch=ARCH, trust=True).matched.startswith("100 of 100")
+        load_encoder(tmp_path / "whole.pt", arch=NARROW)
+    assert load_encoder(tmp_path / "whole.pt", arch=NARROW, trust=True).matched.startswith("65 of 65")
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 half a zip", pickle.dumps({"a": 1})])
