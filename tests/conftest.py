@@ -1,3 +1,4 @@
+import functools
 import gc
 import math
 import os
@@ -9,6 +10,7 @@ import tarfile
 import pytest
 from helpers.constants import set_constant
 from helpers.shapes import check_annotations, check_next_calls
+from helpers.stack import with_room
 from hypothesis import settings
 
 pytest.register_assert_rewrite("helpers.monitor", "helpers.readers", "helpers.waiting")
@@ -74,6 +76,11 @@ def no_lines_of_progress():
         set_constant(patch, "runtime.progress.LOG_EVERY", 3600.0)
         set_constant(patch, "commands.simulate.LONG", math.inf)
         yield
+
+
+def pytest_itemcollected(item):
+    """Run every test with room for its frames."""
+    item.runtest = functools.partial(with_room, item.runtest)
 
 
 def pytest_collection_finish():

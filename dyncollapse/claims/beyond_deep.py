@@ -80,7 +80,7 @@ def _turned_layers(upper: float, offset: float, size: float, angle: float) -> We
 
 def _hardest_layers() -> list[Weights]:
     """Two modes with C of any direction, small or large beside the gaps, around 0 and around multiples of I."""
-    angles = torch.linspace(0, math.pi, 31).tolist()
+    angles = torch.linspace(0, math.pi, 16).tolist()
     return [
         _turned_layers(upper, offset, size, angle)
         for upper in (1.2, 1.5, 2.5)

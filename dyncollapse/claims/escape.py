@@ -36,12 +36,12 @@ def _measured(layers: Weights) -> Tensor:
     on a fine grid, so that the time is as exact as the solver.
     """
     times, found = torch.linspace(0, 1.2 * float(_predicted(layers).max()) + 20, 200, dtype=torch.float64), []
-    coarse = population_flow(layers, _ESCAPING, times, rtol=1e-8, atol=1e-13)
+    coarse = population_flow(layers, _ESCAPING, times, rtol=1e-7, atol=1e-12)
     for mode, path in enumerate(_log_shares(coarse).T):
         i = int((path > 0).nonzero()[0])
-        fine = torch.linspace(0, float(times[i] - times[i - 1]), 200, dtype=torch.float64)
+        fine = torch.linspace(0, float(times[i] - times[i - 1]), 100, dtype=torch.float64)
         start = tuple(w[i - 1] for w in coarse.weights)
-        shares = _log_shares(population_flow(start, _ESCAPING, fine, rtol=1e-8, atol=1e-13))[:, mode]
+        shares = _log_shares(population_flow(start, _ESCAPING, fine, rtol=1e-7, atol=1e-12))[:, mode]
         passing = brentq(CubicSpline(fine.numpy(), shares.numpy()), 0, float(fine[-1]))
         found.append(float(times[i - 1]) + passing)
     return torch.tensor(found, dtype=torch.float64)

@@ -1,5 +1,6 @@
 """Not in the paper: BYOL and SimSiam, linear with a linear predictor (5j)."""
 
+import math
 from typing import Any
 
 import torch
@@ -69,6 +70,7 @@ def byol_threshold() -> Measured:
                     objective=objective,
                     predictor=predictor,
                     weight_decay=decay,
+                    method="LSODA",  # which is quick with two weights
                 )
                 rest = float(byol_rest(task, decay, predictor_rate=objective.predictor_rate).encoder)
                 errors.append(abs(float(path.product[-1]) - rest) / ((1 - rho) / 2 / root))
@@ -80,7 +82,7 @@ def byol_imbalance() -> Measured:
     """W_p^T W_p - r W_L W_L^T stays constant along every flow of BYOL and SimSiam; weight decay makes it e^(-2 eta t).
 
     Two layers of unequal widths and a predictor from Gaussian starts, on covariances that do not commute, with eta = 0
-    and 0.1 to t = 8. The remaining deviation is the solver's error at rtol 1e-11. By then the predictor has moved by
+    and 0.1 to t = 8. The remaining deviation is the solver's error at rtol 1e-9. By then the predictor has moved by
     more than a tenth, as the check requires.
     """
     generator, deviations = torch.Generator().manual_seed(0), []
@@ -91,11 +93,18 @@ def byol_imbalance() -> Measured:
     for objective in METHODS:
         for decay in (0.0, 0.1):
             path = population_flow(
-                weights, task, [0.0, 8.0], objective=objective, predictor=predictor, weight_decay=decay, rtol=1e-11
+                weights,
+                task,
+                [0.0, 8.0],
+                objective=objective,
+                predictor=predictor,
+                weight_decay=decay,
+                rtol=1e-9,
+                method="DOP853",
             )
             assert path.predictor is not None
             assume(float((path.predictor[-1] - predictor).norm()) > 0.1, "the predictor moves")
             start, end = predictor_imbalance(path.weights, path.predictor, objective.predictor_rate)
-            expected = start * torch.exp(torch.tensor(-2 * decay * 8.0))
+            expected = start * math.exp(-2 * decay * 8.0)
             deviations.append(float((end - expected).norm() / expected.norm()))
     return Measured(max(deviations), 1e-7)

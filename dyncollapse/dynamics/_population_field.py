@@ -50,7 +50,7 @@ class PopulationField:
         self.device = task.seen[0].device
         self.library: Any = library or (np if self.device.type == "cpu" else torch)
         self._force = _infonce(task, self) if objective.loss == "infonce" else _quartic(task, objective, self)
-        self._last: tuple[Vector, _Point] | None = None
+        self._last: tuple[bytes, _Point] | None = None
 
     def velocity(self, _t: float, y: Vector) -> Vector:
         """Return dy / dt."""
@@ -62,8 +62,9 @@ class PopulationField:
 
     def _at(self, y: Vector) -> "_Point":
         # Solvers ask for the derivative where they have asked for the velocity.
-        if self._last is None or not np.array_equal(self._last[0], y):
-            self._last = y.copy(), _Point(self.unpack(y), self._force, self.weight_decay)
+        place = y.tobytes()
+        if self._last is None or self._last[0] != place:
+            self._last = place, _Point(self.unpack(y), self._force, self.weight_decay)
         return self._last[1]
 
     def array(self, values: torch.Tensor) -> Matrix:

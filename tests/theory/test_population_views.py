@@ -97,7 +97,7 @@ def test_sgd_rests_where_the_population_does(views, loss, ratio, time, lr):
         torch.testing.assert_close(rest.square(), torch.full_like(rest, 0.5 * s / (s + a) ** 2), rtol=1e-12, atol=0)
     start = equal_modes(0.7 * float(rest[0]), generator)
     stream = task.stream(BATCH, generator, (RUNS,))
-    path = train(start, stream, lr=lr, steps=round(time / lr), objective=objective, records=400)
+    path = train(start, stream, lr=lr, steps=round(time / lr), objective=objective, records=100)
     late = path.time > time / 2
     squared = path.product.square().sum((-2, -1)) / DIM / float(rest[0]) ** 2
     deviation = squared[late].mean(0) - 1
