@@ -64,7 +64,8 @@ class PopulationField:
         # Solvers ask for the derivative where they have asked for the velocity.
         place = y.tobytes()
         if self._last is None or self._last[0] != place:
-            self._last = place, _Point(self.unpack(y), self._force, self.weight_decay)
+            # Of a copy: solvers write the next state over this one.
+            self._last = place, _Point(self.unpack(np.frombuffer(place)), self._force, self.weight_decay)
         return self._last[1]
 
     def array(self, values: torch.Tensor) -> Matrix:
