@@ -163,7 +163,7 @@ class Drawing:
         return result
 
     def _result(self, quick: bool, settings: Mapping[str, Any]) -> Result:
-        """The same before it is drawn, which takes as long for each file."""
+        """The figure as `result` returns it, but not drawn: each file draws it anyway."""
         own = self.parameters(**(self.quick if quick else {}))
         chosen = self.parameters(**{**(self.quick if quick else {}), **settings})
         values, before = asdict(chosen), asdict(own)

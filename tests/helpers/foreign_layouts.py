@@ -8,10 +8,8 @@ from torch import nn
 from dyncollapse.bridge.models.backbones import build_backbone
 
 ARCH = "resnet18"
-NARROW, DIM = (
-    "resnet10-narrow",
-    128,
-)  # the backbone of the layouts, with the parts of ResNet-18 and a thirtieth of its size
+# The backbone of the layouts, with the parts of ResNet-18 and a thirtieth of its size, and its representation.
+NARROW, DIM = "resnet10-narrow", 128
 CHILDREN = dict(zip(("conv1", "bn1", "layer1", "layer2", "layer3", "layer4"), "014567", strict=True))
 FLAT = dict(zip(CHILDREN, "012345", strict=True))
 UNPOOLED = dict(zip(CHILDREN, "013456", strict=True))
