@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
-from helpers.bridge import small
+from helpers.bridge import small, three_steps
 
 from dyncollapse.bridge import build_encoder, build_trainer, contrast, join_processes, open_data, pretrain
 from dyncollapse.bridge.training.distributed import synchronise_norms
@@ -26,7 +26,7 @@ def work(out: Path, cases: dict[str, dict[str, object]]) -> None:
             gradients = {n: p.grad for n, p in encoder.named_parameters()}
             found = {"loss": loss.detach(), "gradients": gradients, "state": encoder.state_dict()}
             torch.save(found, out / f"{name}-{process.count}-{process.rank}.pt")
-        recipe = small(images=96, batch_size=32, monitor_every=1, lr=0.05)
+        recipe = three_steps(monitor_every=1, lr=0.05)
         pretrain(recipe, out / f"run-{process.count}", process)
 
 

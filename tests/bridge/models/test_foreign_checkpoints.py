@@ -11,7 +11,7 @@ import types
 
 import pytest
 import torch
-from helpers.bridge import ALONE, small
+from helpers.bridge import ALONE, three_steps
 from helpers.foreign_layouts import ARCH, LAYOUTS, NARROW, TWO, backbone, own_names, projector, under
 from safetensors.torch import save_file
 from torch import nn
@@ -313,7 +313,7 @@ def test_damaged_file_is_refused_in_one_line(content, tmp_path):
 
 
 def test_ours_know_their_own(tmp_path):
-    encoder = pretrain(small(images=96, batch_size=32, projector="linear"), tmp_path, ALONE)
+    encoder = pretrain(three_steps(projector="linear"), tmp_path, ALONE)
     loaded = load_encoder(tmp_path)
     assert (loaded.step, loaded.run, loaded.recipe.projector) == (3, tmp_path, "linear")
     state = loaded.encoder.state_dict()

@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from helpers.bridge import ALONE, small
+from helpers.bridge import ALONE, three_steps
 
 from dyncollapse.bridge import pretrain
 from dyncollapse.bridge.data.batches import Batch
@@ -22,7 +22,7 @@ PARTS = ("optimiser", "schedule", "scaler", "random")
 def saved(tmp_path_factory):
     """What a short run saved."""
     folder = tmp_path_factory.mktemp("run")
-    pretrain(small(images=96, batch_size=32), folder, ALONE)
+    pretrain(three_steps(), folder, ALONE)
     return torch.load(checkpoints(folder)[-1], weights_only=True)
 
 
@@ -134,7 +134,7 @@ def test_states_that_do_not_fit_are_told_when_the_run_goes_on(saved, name):
     content = copy.deepcopy(saved)
     change(content, value)
     states = {name: content[name] for name in ("model", *PARTS)}
-    checkpoint = Checkpoint(saved["step"], small(images=96, batch_size=32), 1, states)
+    checkpoint = Checkpoint(saved["step"], three_steps(), 1, states)
     trainer = build_trainer(checkpoint.recipe, ALONE, 1297, 1)
     before = copy.deepcopy(trainer.encoder.state_dict())
     with pytest.raises(ValueError, match=r"the checkpoint of step \d+ does not fit this run"):
@@ -145,7 +145,7 @@ def test_states_that_do_not_fit_are_told_when_the_run_goes_on(saved, name):
 
 @pytest.mark.parametrize("settings", [{}, {"optimiser": "lars"}, {"optimiser": "adamw"}, {"momentum": 0.0}])
 def test_own_states_fit_also_those_of_another_version_of_torch(settings):
-    recipe = small(images=96, batch_size=32, **settings)
+    recipe = three_steps(**settings)
     trainers = [build_trainer(recipe, ALONE, 1297, 1) for _ in range(2)]
     views = torch.randn(2, 4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     for number in range(2):

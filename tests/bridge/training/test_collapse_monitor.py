@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from helpers.bridge import ALONE, small
+from helpers.bridge import ALONE, small, three_steps
 
 from dyncollapse.bridge import load_encoder, open_data, pretrain
 from dyncollapse.bridge.training.collapse_monitor import CollapseMonitor
@@ -37,7 +37,7 @@ def test_watch_tells_a_total_collapse_and_goes_on():
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_logs_are_mirrored_in_tensorboard(tmp_path):
     pytest.importorskip("tensorboard")
-    pretrain(small(images=96, batch_size=32, monitor_every=1, log_every=1, tensorboard=True), tmp_path, ALONE)
+    pretrain(three_steps(monitor_every=1, log_every=1, tensorboard=True), tmp_path, ALONE)
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers import bridge_worker
-from helpers.bridge import ALONE, small, states
+from helpers.bridge import ALONE, states, three_steps
 from helpers.forks import run_together
 from torch import nn
 
@@ -56,7 +56,7 @@ def test_two_processes_have_the_loss_gradients_and_statistics_of_one(tmp_path):
         assert one["representation_effective_rank"] == pytest.approx(other["representation_effective_rank"], rel=1e-2)
     weights = [states(tmp_path / f"run-{count}")["model"]["backbone.conv1.weight"] for count in (1, 2)]
     # Two violent first steps in float32 multiply rounding: conv1 moves by 0.6 of itself, the runs part by 0.6 % of it.
-    moved = weights[0] - build_encoder(small(images=96, batch_size=32), 1).state_dict()["backbone.conv1.weight"]
+    moved = weights[0] - build_encoder(three_steps(), 1).state_dict()["backbone.conv1.weight"]
     assert float((weights[0] - weights[1]).norm() / moved.norm()) < 0.03
     assert len(load_checkpoint(newest(tmp_path / "run-2")).states["random"]) == 2
 

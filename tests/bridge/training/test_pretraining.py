@@ -3,7 +3,7 @@ import json
 
 import pytest
 import torch
-from helpers.bridge import ALONE, equal, small, states, write_images
+from helpers.bridge import ALONE, equal, small, states, three_steps, write_images
 
 from dyncollapse.bridge import LossDiverged, Progress, TooBig, pretrain, read_run
 from dyncollapse.bridge.data.images import limited, open_data
@@ -33,7 +33,7 @@ def test_same_seed_same_bits_and_training_lowers_the_loss(tmp_path):
 
 @pytest.mark.parametrize("head", PROJECTORS)
 def test_every_projector_trains_and_moves_what_it_should(head, tmp_path):
-    recipe = small(projector=head, images=96, batch_size=32, lr=0.05)
+    recipe = three_steps(projector=head, lr=0.05)
     trainer = build_trainer(recipe, ALONE, 1297, 1)
     before = {name: value.clone() for name, value in trainer.encoder.state_dict().items()}
     encoder = pretrain(recipe, tmp_path, ALONE)

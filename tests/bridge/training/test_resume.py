@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 from helpers import forks
-from helpers.bridge import ALONE, equal, small, states, write_images
+from helpers.bridge import ALONE, equal, small, states, three_steps, write_images
 from helpers.programs import small_disk
 from helpers.waiting import eventually
 
@@ -51,7 +51,7 @@ def test_run_that_died_between_checkpoints_ends_as_if_it_had_not(head, tmp_path)
 
 
 def test_finished_run_is_only_read_again(tmp_path):
-    recipe, steps = small(images=96, batch_size=32), []
+    recipe, steps = three_steps(), []
     pretrain(recipe, tmp_path, ALONE)
     before = states(tmp_path)
     encoder = pretrain(recipe, tmp_path, ALONE, Progress(step=lambda done, _total: steps.append(done)))
@@ -60,10 +60,10 @@ def test_finished_run_is_only_read_again(tmp_path):
 
 
 def test_other_settings_do_not_go_on_with_a_run(tmp_path):
-    pretrain(small(images=96, batch_size=32), tmp_path, ALONE)
+    pretrain(three_steps(), tmp_path, ALONE)
     with pytest.raises(ValueError, match=r"lr is 0\.5, but this run began with 0\.3"):
-        pretrain(small(images=96, batch_size=32, lr=0.5), tmp_path, ALONE)
-    pretrain(small(images=96, batch_size=32, keep=1, log_every=1), tmp_path, ALONE)
+        pretrain(three_steps(lr=0.5), tmp_path, ALONE)
+    pretrain(three_steps(keep=1, log_every=1), tmp_path, ALONE)
 
 
 def test_data_that_has_changed_does_not_go_on_with_a_run(tmp_path):
@@ -76,7 +76,7 @@ def test_data_that_has_changed_does_not_go_on_with_a_run(tmp_path):
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
-    recipe, refusals = small(images=96, batch_size=32), []
+    recipe, refusals = three_steps(), []
 
     def second(done, _total):
         if done == 1:
@@ -153,11 +153,11 @@ def test_full_disk_leaves_the_previous_checkpoint_whole(tmp_path):
 
 
 def test_damaged_checkpoint_is_told(tmp_path):
-    pretrain(small(images=96, batch_size=32), tmp_path, ALONE)
+    pretrain(three_steps(), tmp_path, ALONE)
     path = newest(tmp_path)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ValueError, match="take an earlier one"):
-        pretrain(small(images=96, batch_size=32), tmp_path, ALONE)
+        pretrain(three_steps(), tmp_path, ALONE)
 
 
 def test_log_drops_what_a_resumed_run_writes_again(tmp_path):
