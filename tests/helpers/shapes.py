@@ -39,6 +39,8 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     """Check the first calls of a function, with everything that it was given and has returned."""
     if isinstance(function, type) or "return" not in function.__annotations__:
         return function
+    if function.__module__.endswith("_compiled"):
+        return function  # numba compiles functions as they are written
     if _left <= 0 and "<locals>" in function.__qualname__:
         return function  # a `def` in a function, again and again in a loop: to wrap it takes longer than many calls
     key, check = id(function.__code__), None  # one for all functions that a `def` in a function makes

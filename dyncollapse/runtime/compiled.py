@@ -1,0 +1,27 @@
+"""Functions of NumPy arrays that numba compiles, once for each type of number, and keeps on the disk.
+
+They hold no lock of the interpreter while they run, so that threads run them beside each other.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from numba import njit
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# Sums may be reordered and products joined to them. NaN and infinities keep their meaning: divergence is told by them.
+REORDERED = frozenset({"reassoc", "contract", "arcp", "nsz"})
+
+
+def compiled(function: Function) -> Function:
+    """Decorate a function of arrays and numbers to be compiled at its first call.
+
+    What is compiled is kept beside the function's file, or in the user's cache where that folder cannot be written.
+    numba notices changes of this file alone: functions that call each other belong in one file.
+    """
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(REORDERED)}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder to keep it in
+        return njit(**options)(function)
