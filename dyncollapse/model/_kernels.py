@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.model.precision import common_precision, exact_product, inside_autocast, outside_autocast
@@ -20,10 +20,8 @@ LOG2_E = 1 / math.log(2)
 # Bytes of softmax weights in one call, as in 64 batches or runs of 128 pairs in float32. Measured per run and step, 64
 # such runs take as long as 16, and half as long as one (docs/results.md).
 MOST_BYTES = 2**22
-# Bytes of exponentials that are computed, used and then overwritten by the next ones: 2 MiB, as a core's own cache on
-# many server processors. Less costs more calls, for which threads wait: with 1 MiB two threads take 4 % longer, with
-# 512 KiB 9 % (docs/results.md).
-CACHED_BYTES = 2**21
+# Widest matrices, and numbers in the views of a batch, up to which compiled forces were measured to be faster.
+WIDEST, MOST_NUMBERS = 64, 2**16
 # Columns from which float32 products are as fast with few columns as with few rows (docs/results.md).
 FEW_COLUMNS = 16
 
@@ -60,12 +58,6 @@ def thin_product(b: Float[Tensor, "*runs n k"], y: Float[Tensor, "*runs k d"]) -
 def multiplies_columns(y: Float[Tensor, "*runs k d"]) -> bool:
     """Whether a CPU multiplies a large b by y as fast as y^T by b^T: else up to 2.5 times slower."""
     return y.dtype == torch.float32 and y.shape[-1] >= FEW_COLUMNS
-
-
-def thin_array(like: Float[Tensor, "b k d"], n: int) -> Float[Tensor, "b n d"]:
-    """Return an empty array for `thin_product`'s results."""
-    count, _, d = like.shape
-    return like.new_empty(count, n, d) if multiplies_columns(like) else like.new_empty(count, d, n).mT
 
 
 def distance_logits(
@@ -127,10 +119,39 @@ def infonce_forces(
 ) -> Float[Tensor, "*runs d d"]:
     """Return `objective.infonce_force`, averaged over the batch axes that stand in front of the runs' axes.
 
-    Takes some batches or runs at a time, so that their arrays fit a cache. Not to be differentiated.
+    Not to be differentiated.
     """
-    # A GPU would have to wait for the check of the fast sums.
-    return mean_over_groups(partial(_force, one_sided=one_sided, safe=x.is_cuda), product, x, x_pos)
+    if is_compiled(product, x):
+        return compiled_mean("infonce_forces", product, x, x_pos, one_sided)
+    return mean_over_groups(partial(_force, one_sided=one_sided), product, x, x_pos)
+
+
+def is_compiled(product: Tensor, x: Tensor) -> bool:
+    """Whether batches are small enough for `_forces_compiled`, where larger ones need PyTorch's products or a GPU."""
+    n, widest = x.shape[-2], max(product.shape[-2:])
+    return x.is_cpu and widest <= WIDEST and n * widest <= MOST_NUMBERS and min(n, *product.shape) > 0
+
+
+@torch.no_grad()
+def compiled_mean(name: str, product: Tensor, x: Tensor, x_pos: Tensor, *settings: float) -> Tensor:
+    """Average what a function of `_forces_compiled` makes of P and each batch; arguments as of `mean_over_groups`."""
+    from dyncollapse.model import _forces_compiled  # with numba, which other losses do without
+
+    dtype = common_precision((product.dtype, x.dtype))
+    lead: tuple[int, ...] = x.shape[:-2]
+    if product.shape[:-2] != lead:
+        lead = np.broadcast_shapes(product.shape[:-2], lead)  # the same function of PyTorch imports sympy
+    arrays = [_batches_of(t.detach().to(dtype), lead) for t in (product, x, x_pos)]
+    forces = torch.empty(math.prod(lead), x.shape[-1], x.shape[-1], dtype=dtype)
+    getattr(_forces_compiled, name)(*arrays, *settings, forces.numpy())
+    return mean_over_batches(forces if len(lead) == 1 else forces.view(*lead, *forces.shape[1:]), product.ndim)
+
+
+def _batches_of(matrices: Tensor, lead: tuple[int, ...]) -> np.ndarray:
+    """Matrices of every batch and run, with one axis in front."""
+    if matrices.ndim != 3 or matrices.shape[:-2] != lead:
+        matrices = matrices.expand(*lead, *matrices.shape[-2:]).reshape(-1, *matrices.shape[-2:])
+    return matrices.contiguous().numpy()
 
 
 @outside_autocast
@@ -202,99 +223,19 @@ def _by_batches(kernel: Kernel, product: Tensor, x: Tensor, x_pos: Tensor) -> Te
     return joined if len(lead) == 1 else joined.view(*lead, *joined.shape[1:])
 
 
-def _force(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool, safe: bool) -> Float[Tensor, "b d d"]:
+def _force(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool) -> Float[Tensor, "b d d"]:
     """X = H + H^T with 2 n H = x^T (r x - 2 B y) + y^T c y - s^T r s: shifts s, row sums r and column sums c of B.
 
     Anchors, shifts and negatives lie in one array, so that one product embeds them and one gives H.
     """
-    count, n, d = x.shape
-    parts = 2 if one_sided else 3
-    points = thin_array(x, parts * n)
-    anchors, shift, *rest = points.view(count, parts, n, d).unbind(1)
-    torch.sub(x, x.sum(-2, keepdim=True), alpha=1 / n, out=anchors)
-    torch.sub(x_pos, x, out=shift)
-    y = torch.add(anchors, shift, out=rest[0]) if rest else anchors
-    z = torch.bmm(product, points.mT).view(count, -1, parts, n)
-    sums, share, c, ey = safe_sums(z, y) if safe else _sums(z, y)
-    r = sums * share
-    weights = torch.cat([r, -r, c] if rest else [r + c, -r], -1).mul_(0.5 / n)
-    weighted = points * weights.unsqueeze(-1)
-    weighted[:, :n].addcmul_(ey, share.unsqueeze(-1), value=-1 / n)
+    n = x.shape[-2]
+    anchors, shift = x - x.mean(-2, keepdim=True), x_pos - x
+    points = torch.cat([anchors, shift] if one_sided else [anchors, shift, anchors + shift], -2)
+    z, moved, *rest = (points @ product.mT).split(n, -2)
+    b, r = negative_weights(force_logits(z, moved, rest[0] if rest else z))
+    y, c = points[:, -n:] if rest else anchors, b.sum(-2).unsqueeze(-1)
+    weights = torch.cat([r, -r, c] if rest else [r + c, -r], -2).mul_(0.5 / n)
+    weighted = points * weights
+    weighted[:, :n].sub_(thin_product(b, y), alpha=1 / n)
     h = torch.bmm(points.mT, weighted)
-    force = h + h.mT
-    if not safe and (failed := _inexact(sums, share, r)) is not None:
-        force[failed] = _force(product[failed], x[failed], x_pos[failed], one_sided, safe=True)
-    return force
-
-
-def _sums(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sums of B, which has the rows of E = exp(logits) without the positives, each over its sum with the positive.
-
-    Logits -|z_i - y_j|^2 / 2 are at most 0, so their exponentials cannot overflow, and subtracting the maximum of each
-    row would be two passes more over E. Another is saved by dividing E y, and not E, by the sums of its rows. The price
-    are anchors whose positive and negatives are all so far away that exponentials underflow: see `_inexact`.
-
-    Args:
-        z: Embeddings (b, m, parts, n) of anchors, shifts and, two-sided, negatives.
-        y: Negatives (b, n, d).
-
-    Returns:
-        Row sums of E (b, n), one over the sums with the positives, column sums of B, and E y (b, n, d).
-    """
-    n = y.shape[-2]
-    squares = z.square().sum(1).mul_(-LOG2_E / 2).unbind(1)
-    share, sums, c = squares[1].exp2_(), *y.new_empty(2, *y.shape[:-1]).unbind()
-    ey, columns = thin_array(y, n), multiplies_columns(y)
-    size, last = fitting(CACHED_BYTES, y.itemsize * n**2), -1 if len(squares) > 2 else 0
-    array = y.new_empty(min(size, len(y)), n, n)
-    parts = (z[:, :, 0].mT, z[:, :, last], squares[0].unsqueeze(-1), squares[last].unsqueeze(-2), y, share, sums, c, ey)
-    for anchors, negatives, of_rows, of_columns, y_i, share_i, sums_i, c_i, ey_i in cut(size, *parts):
-        e = torch.add(of_rows, of_columns, out=array[: len(y_i)])
-        e.baddbmm_(anchors, negatives, alpha=LOG2_E).exp2_()
-        e.diagonal(0, -2, -1).zero_()
-        torch.sum(e, -1, out=sums_i)
-        share_i.add_(sums_i).reciprocal_()
-        torch.bmm(share_i.unsqueeze(1), e, out=c_i.unsqueeze(1))
-        if columns:
-            torch.bmm(e, y_i, out=ey_i)
-        else:
-            torch.bmm(y_i.mT, e.mT, out=ey_i.mT)
-    return sums, share, c, ey
-
-
-def safe_sums(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`_sums` for any distances, with B for E."""
-    anchors, shift, *rest = (part.mT for part in z.unbind(2))
-    b, r = negative_weights(force_logits(anchors, shift, rest[0] if rest else anchors))
-    r = r.squeeze(-1)
-    return r, torch.ones_like(r), b.sum(-2), thin_product(b, y)
-
-
-def _inexact(
-    sums: Float[Tensor, "b n"], share: Float[Tensor, "b n"], r: Float[Tensor, "b n"]
-) -> Int64[Tensor, " failed"] | None:
-    """Batches that `safe_sums` computes better: exponentials underflowed in a row whose softmax has a small sum.
-
-    B then lacks up to n times the smallest normal number, over that sum. This is below the round-off of the largest r
-    where every row's sum is large enough, and otherwise compared. Where the sums of the softmax are not small, the safe
-    way loses as much. Sums beyond n come from logits far above 1 in size, whose round-off has made them positive.
-
-    Args:
-        sums: Row sums over the negatives, before they are divided.
-        share: One over the sums of the softmax.
-        r: Their product.
-
-    Returns:
-        Their numbers, None where there are none.
-    """
-    if not sums.numel():
-        return None
-    n, kind = sums.shape[-1], torch.finfo(sums.dtype)
-    least, most = n * kind.tiny / kind.eps, 2.0 * n
-    low, high = sums.aminmax()
-    if low.item() >= least and high.item() <= most:  # false for NaN, too
-        return None
-    largest = share.amax(-1)
-    exact = (sums.amax(-1) <= most) & ((largest <= 2) | (r.amax(-1) >= least * largest))
-    failed = (~exact).nonzero().squeeze(-1)
-    return failed if len(failed) else None
+    return h + h.mT

@@ -16,7 +16,9 @@ from torch import Tensor
 from dyncollapse.model._kernels import (
     Kernel,
     batch_groups,
+    compiled_mean,
     infonce_forces,
+    is_compiled,
     matrix_product,
     mean_over_batches,
     mean_over_groups,
@@ -77,15 +79,15 @@ def mean_force(
     one_sided = pairs.views == "one-sided"
     if loss == "infonce":
         mean = infonce_forces(product, pairs.anchor, pairs.positive, one_sided=one_sided)
+    elif loss == "dot" and is_compiled(product, pairs.anchor):
+        assert constant is not None
+        mean = compiled_mean("dot_forces", product, pairs.anchor, pairs.positive, one_sided, constant)
     else:
         mean = mean_over_groups(_force_of(loss, constant, pairs.views), product, pairs.anchor, pairs.positive)
     return mean.to(product.dtype)
 
 
 def _force_of(loss: str, constant: float | None, views: str) -> Kernel:
-    if loss == "dot":
-        assert constant is not None
-        return partial(_dot_force, one_sided=views == "one-sided", temperature=constant)
     make = _along_of(loss, constant, views)
     return lambda product, x, x_pos: make(product, x, x_pos)[0]
 
@@ -152,12 +154,6 @@ def _symmetric(half: Tensor, rate: float) -> Tensor:
 def _dot_half(left: Tensor, b: Tensor, y: Tensor, x: Tensor, pull: Tensor) -> Tensor:
     """M = x^T B y - x^T diag(r) x', with X = -(M + M^T) / (n tau): linear in the weights."""
     return matrix_product(matrix_product(left.mT, b), y) - matrix_product(x.mT, pull)
-
-
-def _dot_force(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool, temperature: float) -> Tensor:
-    z, z_pos, y, z_negative = _embedded(product, x, x_pos, one_sided)
-    e, share, r = exponentials(dot_base_2(z, z_pos, z_negative, temperature, replaced=one_sided))
-    return _symmetric(_dot_half(share * x, e, y, x, r * x_pos), -1 / (x.shape[-2] * temperature))
 
 
 def _dot_along(product: Tensor, x: Tensor, x_pos: Tensor, one_sided: bool, temperature: float) -> tuple[Tensor, Along]:

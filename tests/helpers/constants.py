@@ -7,7 +7,7 @@ import pytest
 
 SIZES = {
     "model._kernels.MOST_BYTES": "several parts take megabytes of softmax weights",
-    "model._kernels.CACHED_BYTES": "several parts take megabytes of exponentials",
+    "model._kernels.WIDEST": "forces by PyTorch are taken for large batches",
     "model._blocks.TILE": "several tiles take thousands of pairs, and the dense form their square",
     "model._drawing.DRAWN": "a second draw takes ten thousands of anchors",
     "model._drawing.SHARED": "several streams take hundreds of thousands of numbers per step",

@@ -1,0 +1,259 @@
+"""The force X of Eq. 2 and of the dot-product loss, compiled for the CPU: one pass over the n x n softmax weights.
+
+`forces.infonce_force` and `forces.mean_force_along` are the readable forms; tests/model/test_forces_compiled.py holds
+them equal. Functions are in one file because numba notices the changes of one.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, overload
+
+from dyncollapse.runtime.compiled import compiled
+
+LOG2_E = 1 / math.log(2)
+# Taylor coefficients of 2^r for |r| <= 1/2, as many as round-off asks for.
+A1, A2, A3, A4, A5, A6, A7, A8, A9, A10, A11, A12 = (math.log(2) ** k / math.factorial(k) for k in range(1, 13))
+S1, S2, S3, S4, S5, S6, S7 = (np.float32(a) for a in (A1, A2, A3, A4, A5, A6, A7))
+ONE = np.float32(1)
+# Powers of 2 below the smallest normal number count as 0, and those beyond 2^MOST as that: n of them can be added up.
+LEAST, MOST = -1022.0, 960.0
+LEAST_32, MOST_32 = np.float32(-126), np.float32(96)
+# Softmax weights that are held at a time: some rows of them, in a core's own cache.
+HELD = 2**15
+# Multiplications in one product. OpenBLAS, which SciPy brings, shares larger ones among threads, and where other work
+# keeps a core busy they wait for each other: one force then took seconds.
+ALONE = 2**18
+
+
+@intrinsic
+def whole_power(_typing, exponent):  # type: ignore[no-untyped-def]
+    """2^k for a whole number k within reach: k, in the bits of a number's exponent."""
+    whole, real, bias, place = ir.IntType(64), ir.DoubleType(), 1023, 52
+    if exponent == types.float32:
+        whole, real, bias, place = ir.IntType(32), ir.FloatType(), 127, 23
+
+    def made(_context: Any, builder: Any, _signature: Any, given: Any) -> Any:
+        biased = builder.add(builder.fptosi(given[0], whole), ir.Constant(whole, bias))
+        return builder.bitcast(builder.shl(biased, ir.Constant(whole, place)), real)
+
+    return exponent(exponent), made
+
+
+def power_of_2(x):  # type: ignore[no-untyped-def]
+    """2^x for x up to MOST, 2^MOST beyond it, and 0 below LEAST; NaN for NaN."""
+    return np.exp2(x)
+
+
+@overload(power_of_2)
+def by_series(x):  # type: ignore[no-untyped-def]
+    """A polynomial, of which numba makes vector instructions; it does not do so with a library's function."""
+    return power_64 if x == types.float64 else power_32
+
+
+def power_64(x):  # type: ignore[no-untyped-def]
+    """2^x = 2^k 2^r with k the nearest whole number."""
+    x = LEAST - 1 if x < LEAST else x  # the bits of this power are those of 0
+    x = MOST if x > MOST else x
+    k = np.rint(x)
+    r = x - k
+    p = ((((A12 * r + A11) * r + A10) * r + A9) * r + A8) * r + A7
+    p = ((((((p * r + A6) * r + A5) * r + A4) * r + A3) * r + A2) * r + A1) * r + 1.0
+    return p * whole_power(k)
+
+
+def power_32(x):  # type: ignore[no-untyped-def]
+    """`power_64` in single precision."""
+    x = LEAST_32 - ONE if x < LEAST_32 else x
+    x = MOST_32 if x > MOST_32 else x
+    k = np.rint(x)
+    r = x - k
+    p = ((((((S7 * r + S6) * r + S5) * r + S4) * r + S3) * r + S2) * r + S1) * r + ONE
+    return p * whole_power(k)
+
+
+@compiled
+def multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """Write a b to `out`, some rows at a time."""
+    rows = max(1, ALONE // max(1, b.size))
+    for start in range(0, len(a), rows):
+        np.dot(a[start : start + rows], b, out[start : start + rows])
+
+
+@compiled
+def multiply_transposed(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """Write a^T b to `out`, the sum of products of some rows at a time."""
+    rows = max(1, ALONE // max(1, out.size))
+    np.dot(a[:rows].T, b[:rows], out)
+    for start in range(rows, len(a), rows):
+        out += np.dot(a[start : start + rows].T, b[start : start + rows])
+
+
+@compiled
+def against_the_largest(
+    row: np.ndarray, i: int, own_row: np.ndarray, columns: np.ndarray, shift: np.ndarray, positive: float
+) -> tuple[float, float]:
+    """Write a row of powers of 2, less the largest logit; return the positive's power and the sum of the others."""
+    zero = row.dtype.type(0)
+    largest = positive
+    for j in range(len(row)):
+        row[j] = shift[j]
+        for k in range(len(own_row)):
+            row[j] += own_row[k] * columns[j, k]
+        if j != i:
+            largest = max(largest, row[j])
+    total = zero
+    for j in range(len(row)):
+        row[j] = power_of_2(row[j] - largest)
+        total += zero if j == i else row[j]
+    row[i] = zero
+    return power_of_2(positive - largest), total
+
+
+@compiled
+def softmax_sums(
+    rows: np.ndarray,
+    columns: np.ndarray,
+    shift: np.ndarray,
+    positive: np.ndarray,
+    y: np.ndarray,
+    r: np.ndarray,
+    c: np.ndarray,
+    by: np.ndarray,
+) -> None:
+    """Row sums r and column sums c of B, and B y, where B has the softmax weights, with zeros for the positives.
+
+    Args:
+        rows: (n, m).
+        columns: (n, m). The logits, to base 2, are rows_i . columns_j + shift_j.
+        shift: (n,).
+        positive: Logits of the positives (n,), in place of those with i = j.
+        y: (n, d).
+        r: (n,), overwritten as the next two are.
+        c: (n,).
+        by: (n, d).
+    """
+    n = len(rows)
+    held = max(1, min(n, HELD // n, ALONE // (n * max(rows.shape[1], y.shape[1]))))
+    weights = np.empty((held, n), rows.dtype)
+    zero, one, never = rows.dtype.type(0), rows.dtype.type(1), rows.dtype.type(-np.inf)
+    most = power_of_2(-never)
+    c[:] = 0
+    for start in range(0, n, held):
+        stop = min(n, start + held)
+        e = weights[: stop - start]
+        np.dot(rows[start:stop], columns.T, e)
+        for i in range(start, stop):
+            row = e[i - start]
+            # Against the positive's own logit: its power is 1, beside which no digit of the negatives' sum is lost.
+            own, total = one, zero
+            row[i] = never
+            for j in range(n):
+                row[j] = power_of_2(row[j] + (shift[j] - positive[i]))
+                total += row[j]
+            if total >= most:  # the positive is so far away that others overflow
+                own, total = against_the_largest(row, i, rows[i], columns, shift, positive[i])
+            share = one / (total + own)
+            r[i] = total * share
+            for j in range(n):
+                row[j] *= share
+                c[j] += row[j]
+        np.dot(e, y, by[start:stop])
+
+
+@compiled
+def add_transposed(h: np.ndarray, rate: float, force: np.ndarray) -> None:
+    """Write rate (H + H^T) to `force`, both (d, d)."""
+    for i in range(len(h)):
+        for j in range(len(h)):
+            force[i, j] = rate * (h[i, j] + h[j, i])
+
+
+@compiled
+def place_points(x: np.ndarray, x_pos: np.ndarray, first: int, points: np.ndarray) -> None:
+    """Fill rows with centred anchors, shifts to the positives and, from row `first` on, centred negatives."""
+    n, d = x.shape
+    centre = np.zeros(d, x.dtype)
+    for i in range(n):
+        for k in range(d):
+            centre[k] += x[i, k]
+    centre /= x.dtype.type(n)
+    for i in range(n):
+        for k in range(d):
+            points[n + i, k] = x_pos[i, k] - x[i, k]
+            points[first + i, k] = x_pos[i, k] - centre[k]
+            points[i, k] = x[i, k] - centre[k]  # once more where the anchors are the negatives
+
+
+@compiled
+def infonce_forces(products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_sided: bool, forces: np.ndarray) -> None:
+    """X = H + H^T with 2 n H = x^T (r x - 2 B y) + y^T c y - s^T r s, of centred anchors x, shifts s and negatives y.
+
+    Anchors, shifts and, two-sided, negatives lie in one array, so that one product embeds them and one gives H.
+
+    Args:
+        products: P (b, m, d), of one type with the other arrays.
+        x: Anchors (b, n, d).
+        x_pos: Positives (b, n, d).
+        one_sided: Whether the anchors are the negatives.
+        forces: (b, d, d), overwritten.
+    """
+    count, n, d = x.shape
+    first, last = (0, 2 * n) if one_sided else (2 * n, 3 * n)  # rows where the negatives begin and all end
+    half, scale, share = x.dtype.type(0.5), x.dtype.type(LOG2_E), x.dtype.type(1 / n)
+    points, weighted, h = np.empty((last, d), x.dtype), np.empty((last, d), x.dtype), np.empty((d, d), x.dtype)
+    z, rows = np.empty((last, products.shape[1]), x.dtype), np.empty((n, products.shape[1]), x.dtype)
+    by, r, c = np.empty((n, d), x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype)
+    positive, down = np.empty(n, x.dtype), np.empty(n, x.dtype)
+    for q in range(count):
+        place_points(x[q], x_pos[q], first, points)
+        multiply(points, products[q].T, z)
+        for i in range(n):
+            own, far, other = x.dtype.type(0), x.dtype.type(0), x.dtype.type(0)
+            for k in range(z.shape[1]):
+                rows[i, k] = scale * z[i, k]
+                own += z[i, k] * z[i, k]
+                far += z[n + i, k] * z[n + i, k]
+                other += z[first + i, k] * z[first + i, k]
+            positive[i] = half * scale * (own - far)
+            down[i] = -half * scale * other
+        y = points[first : first + n]
+        softmax_sums(rows, z[first : first + n], down, positive, y, r, c, by)
+        for i in range(n):
+            for k in range(d):
+                weighted[n + i, k] = -r[i] * points[n + i, k]
+                weighted[first + i, k] = c[i] * y[i, k]
+                weighted[i, k] = (c[i] + r[i] if one_sided else r[i]) * points[i, k] - (by[i, k] + by[i, k])
+        multiply_transposed(points, weighted, h)
+        add_transposed(h, half * share, forces[q])
+
+
+@compiled
+def dot_forces(
+    products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_sided: bool, temperature: float, forces: np.ndarray
+) -> None:
+    """X = -(M + M^T) / (n temperature) with M = x^T (B y - r x'); arguments as of `infonce_forces`."""
+    count, n, d = x.shape
+    kind = x.dtype.type
+    scale = kind(LOG2_E / temperature)
+    z, z_pos = np.empty((n, products.shape[1]), x.dtype), np.empty((n, products.shape[1]), x.dtype)
+    by, h, rows = np.empty((n, d), x.dtype), np.empty((d, d), x.dtype), np.empty(z.shape, x.dtype)
+    r, c, positive, none = np.empty(n, x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype), np.zeros(n, x.dtype)
+    for q in range(count):
+        multiply(x[q], products[q].T, z)
+        multiply(x_pos[q], products[q].T, z_pos)
+        for i in range(n):
+            own = kind(0)
+            for k in range(z.shape[1]):
+                rows[i, k] = scale * z[i, k]
+                own += rows[i, k] * z_pos[i, k]
+            positive[i] = own
+        softmax_sums(rows, z if one_sided else z_pos, none, positive, x[q] if one_sided else x_pos[q], r, c, by)
+        for i in range(n):
+            for k in range(d):
+                by[i, k] -= r[i] * x_pos[q, i, k]
+        multiply_transposed(x[q], by, h)
+        add_transposed(h, kind(-1 / (n * temperature)), forces[q])

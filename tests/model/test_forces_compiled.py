@@ -1,0 +1,72 @@
+"""Compiled softmax sums and forces equal their formulas, at any distance and in both precisions."""
+
+import numpy as np
+import pytest
+import torch
+from helpers.reference import VIEWS
+from numba import njit
+
+from dyncollapse import GaussianTask, Pairs, gaussian_init
+from dyncollapse.model._forces_compiled import LEAST, LEAST_32, MOST, MOST_32, power_of_2, softmax_sums
+from dyncollapse.model.forces import mean_force, mean_force_along
+
+RANGES = [(np.float64, LEAST, MOST), (np.float32, LEAST_32, MOST_32)]
+
+
+@njit
+def powers(x):
+    return np.array([power_of_2(one) for one in x])
+
+
+@pytest.mark.parametrize(("kind", "least", "most"), RANGES)
+def test_powers_of_2_are_exact_to_round_off(kind, least, most):
+    x = np.random.default_rng(0).uniform(least, most, 2000).astype(kind)
+    exact = 2.0 ** x.astype(np.longdouble)
+    found = powers(x)
+    assert found.dtype == kind
+    assert np.abs(found / exact - 1).max() < 2 * np.finfo(kind).eps
+    whole = np.array([least, -1, 0, 1, most], kind)
+    assert (powers(whole) == 2.0**whole).all()
+
+
+@pytest.mark.parametrize(("kind", "least", "most"), RANGES)
+def test_powers_beyond_reach_are_0_or_the_largest(kind, least, most):
+    below, beyond = np.array([least - 1, -np.inf], kind), np.array([most + 1, np.inf], kind)
+    assert (powers(below) == 0).all()
+    assert (powers(beyond) == kind(2) ** kind(most)).all()
+    assert np.isnan(powers(np.array([np.nan], kind))).all()
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32])
+@pytest.mark.parametrize("n", [1, 7, 600])  # the last in several parts
+@pytest.mark.parametrize("far", [0.0, 300.0, 1e4, -1e4])  # of the positives, to base 2
+def test_sums_are_those_of_the_softmax_without_its_positives(far, n, kind):
+    rng = np.random.default_rng(0)
+    rows, columns, shift, y = (rng.standard_normal(shape) for shape in ((n, 3), (n, 3), n, (n, 2)))
+    own = rng.standard_normal(n) + far
+    logits = np.log(2) * (rows @ columns.T + shift)
+    np.fill_diagonal(logits, np.log(2) * own)
+    b = np.exp(logits - np.logaddexp.reduce(logits, 1, keepdims=True))
+    np.fill_diagonal(b, 0)
+    r, c, by = (np.empty(shape, kind) for shape in (n, n, (n, 2)))
+    softmax_sums(*(array.astype(kind) for array in (rows, columns, shift, own, y)), r, c, by)
+    # Weights are powers of logits with that round-off; sums of n of them.
+    bound = 10 * np.finfo(kind).eps * (1 + abs(far)) * np.sqrt(n)
+    for found, expected in ((r, b.sum(1)), (c, b.sum(0)), (by, b @ y)):
+        assert np.abs(found - expected).max() <= bound * np.abs(expected).max() + n * np.finfo(kind).tiny
+
+
+@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("temperature", [0.01, 0.5])  # logits of thousands, and of order 10
+@pytest.mark.parametrize(("runs", "batches"), [((), ()), ((2,), (3,))])
+def test_force_of_the_dot_product_is_the_one_that_is_differentiated(runs, batches, temperature, views, generator):
+    (product,) = gaussian_init([6, 4], generator, runs, 0.5)
+    pairs = GaussianTask.block(6, 2, views=views).sample(12, generator, (*batches, *runs))
+    expected, _ = mean_force_along(product, pairs, "dot", temperature)
+    found = mean_force(product, pairs, "dot", temperature)
+    bound = 1e-14 / temperature * float(expected.abs().max())
+    torch.testing.assert_close(found, expected, rtol=0, atol=bound)
+    single = mean_force(
+        product.float(), Pairs(pairs.anchor, pairs.positive, views).to(torch.float32), "dot", temperature
+    )
+    torch.testing.assert_close(single.double(), expected, rtol=0, atol=bound * 2**29)
