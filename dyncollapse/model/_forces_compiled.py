@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-from dyncollapse.runtime.compiled import compiled
+from dyncollapse.runtime.compiled import compiled, inlined
 
 LOG2_E = 1 / math.log(2)
 # Taylor coefficients of 2^r for |r| <= 1/2, as many as round-off asks for.
@@ -44,11 +44,11 @@ def whole_power(_typing, exponent):  # type: ignore[no-untyped-def]
 
 
 def power_of_2(x):  # type: ignore[no-untyped-def]
-    """2^x for x up to MOST, 2^MOST beyond it, and 0 below LEAST; NaN for NaN."""
+    """2^x for x from LEAST to MOST, 0 for all that is 1 less, 2^MOST for all that is more, and NaN for NaN."""
     return np.exp2(x)
 
 
-@overload(power_of_2)
+@overload(power_of_2, inline="always")
 def by_series(x):  # type: ignore[no-untyped-def]
     """A polynomial, of which numba makes vector instructions; it does not do so with a library's function."""
     return power_64 if x == types.float64 else power_32
@@ -56,10 +56,9 @@ def by_series(x):  # type: ignore[no-untyped-def]
 
 def power_64(x):  # type: ignore[no-untyped-def]
     """2^x = 2^k 2^r with k the nearest whole number."""
-    x = LEAST - 1 if x < LEAST else x  # the bits of this power are those of 0
-    x = MOST if x > MOST else x
-    k = np.rint(x)
-    r = x - k
+    within = min(max(x, LEAST - 1), MOST)  # the bits of the least power are those of 0; NaN stays NaN
+    k = np.rint(within)
+    r = within - k
     p = ((((A12 * r + A11) * r + A10) * r + A9) * r + A8) * r + A7
     p = ((((((p * r + A6) * r + A5) * r + A4) * r + A3) * r + A2) * r + A1) * r + 1.0
     return p * whole_power(k)
@@ -67,15 +66,14 @@ def power_64(x):  # type: ignore[no-untyped-def]
 
 def power_32(x):  # type: ignore[no-untyped-def]
     """`power_64` in single precision."""
-    x = LEAST_32 - ONE if x < LEAST_32 else x
-    x = MOST_32 if x > MOST_32 else x
-    k = np.rint(x)
-    r = x - k
+    within = min(max(x, LEAST_32 - ONE), MOST_32)
+    k = np.rint(within)
+    r = within - k
     p = ((((((S7 * r + S6) * r + S5) * r + S4) * r + S3) * r + S2) * r + S1) * r + ONE
     return p * whole_power(k)
 
 
-@compiled
+@inlined
 def multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """Write a b to `out`, some rows at a time."""
     rows = max(1, ALONE // max(1, b.size))
@@ -83,7 +81,7 @@ def multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
         np.dot(a[start : start + rows], b, out[start : start + rows])
 
 
-@compiled
+@inlined
 def multiply_transposed(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """Write a^T b to `out`, the sum of products of some rows at a time."""
     rows = max(1, ALONE // max(1, out.size))
@@ -92,7 +90,7 @@ def multiply_transposed(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
         out += np.dot(a[start : start + rows].T, b[start : start + rows])
 
 
-@compiled
+@inlined
 def against_the_largest(
     row: np.ndarray, i: int, own_row: np.ndarray, columns: np.ndarray, shift: np.ndarray, positive: float
 ) -> tuple[float, float]:
@@ -113,18 +111,16 @@ def against_the_largest(
     return power_of_2(positive - largest), total
 
 
-@compiled
+@inlined
 def softmax_sums(
     rows: np.ndarray,
     columns: np.ndarray,
     shift: np.ndarray,
     positive: np.ndarray,
     y: np.ndarray,
-    r: np.ndarray,
-    c: np.ndarray,
-    by: np.ndarray,
+    sums: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
-    """Row sums r and column sums c of B, and B y, where B has the softmax weights, with zeros for the positives.
+    """Write row sums r and column sums c of B, and B y, where B has the softmax weights and zeros for the positives.
 
     Args:
         rows: (n, m).
@@ -132,10 +128,9 @@ def softmax_sums(
         shift: (n,).
         positive: Logits of the positives (n,), in place of those with i = j.
         y: (n, d).
-        r: (n,), overwritten as the next two are.
-        c: (n,).
-        by: (n, d).
+        sums: Arrays for r (n,), c (n,) and B y (n, d).
     """
+    r, c, by = sums
     n = len(rows)
     held = max(1, min(n, HELD // n, ALONE // (n * max(rows.shape[1], y.shape[1]))))
     weights = np.empty((held, n), rows.dtype)
@@ -164,7 +159,7 @@ def softmax_sums(
         np.dot(e, y, by[start:stop])
 
 
-@compiled
+@inlined
 def add_transposed(h: np.ndarray, rate: float, force: np.ndarray) -> None:
     """Write rate (H + H^T) to `force`, both (d, d)."""
     for i in range(len(h)):
@@ -172,7 +167,7 @@ def add_transposed(h: np.ndarray, rate: float, force: np.ndarray) -> None:
             force[i, j] = rate * (h[i, j] + h[j, i])
 
 
-@compiled
+@inlined
 def place_points(x: np.ndarray, x_pos: np.ndarray, first: int, points: np.ndarray) -> None:
     """Fill rows with centred anchors, shifts to the positives and, from row `first` on, centred negatives."""
     n, d = x.shape
@@ -221,7 +216,7 @@ def infonce_forces(products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_s
             positive[i] = half * scale * (own - far)
             down[i] = -half * scale * other
         y = points[first : first + n]
-        softmax_sums(rows, z[first : first + n], down, positive, y, r, c, by)
+        softmax_sums(rows, z[first : first + n], down, positive, y, (r, c, by))
         for i in range(n):
             for k in range(d):
                 weighted[n + i, k] = -r[i] * points[n + i, k]
@@ -251,7 +246,7 @@ def dot_forces(
                 rows[i, k] = scale * z[i, k]
                 own += rows[i, k] * z_pos[i, k]
             positive[i] = own
-        softmax_sums(rows, z if one_sided else z_pos, none, positive, x[q] if one_sided else x_pos[q], r, c, by)
+        softmax_sums(rows, z if one_sided else z_pos, none, positive, x[q] if one_sided else x_pos[q], (r, c, by))
         for i in range(n):
             for k in range(d):
                 by[i, k] -= r[i] * x_pos[q, i, k]

@@ -18,10 +18,21 @@ def compiled(function: Function) -> Function:
     """Decorate a function of arrays and numbers to be compiled at its first call.
 
     What is compiled is kept beside the function's file, or in the user's cache where that folder cannot be written.
-    numba notices changes of this file alone: functions that call each other belong in one file.
+    numba notices changes of this file alone, so the functions that it calls, which are `inlined`, belong there too.
     """
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(REORDERED)}
     try:
-        return njit(cache=True, **options)(function)
+        return njit(cache=True, **_OPTIONS)(function)
     except RuntimeError:  # no folder to keep it in
-        return njit(**options)(function)
+        return njit(**_OPTIONS)(function)
+
+
+def inlined(function: Function) -> Function:
+    """Decorate a function that `compiled` ones call, to become part of each of them.
+
+    Left to itself, numba calls a version of its own in the process that compiles, and another in those that read the
+    result from the disk: their sums were measured to differ in the last bits.
+    """
+    return njit(inline="always", **_OPTIONS)(function)
+
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(REORDERED)}

@@ -49,7 +49,7 @@ def test_sums_are_those_of_the_softmax_without_its_positives(far, n, kind):
     b = np.exp(logits - np.logaddexp.reduce(logits, 1, keepdims=True))
     np.fill_diagonal(b, 0)
     r, c, by = (np.empty(shape, kind) for shape in (n, n, (n, 2)))
-    softmax_sums(*(array.astype(kind) for array in (rows, columns, shift, own, y)), r, c, by)
+    softmax_sums(*(array.astype(kind) for array in (rows, columns, shift, own, y)), (r, c, by))
     # Weights are powers of logits with that round-off; sums of n of them.
     bound = 10 * np.finfo(kind).eps * (1 + abs(far)) * np.sqrt(n)
     for found, expected in ((r, b.sum(1)), (c, b.sum(0)), (by, b @ y)):

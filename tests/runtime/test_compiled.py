@@ -1,0 +1,44 @@
+"""What numba compiles gives the same bits from the disk as in the process that compiled it."""
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numba import typeof
+
+import dyncollapse
+from dyncollapse.runtime.compiled import compiled
+
+MODULES = sorted(Path(dyncollapse.__file__).parent.rglob("*_compiled.py"))
+
+
+def functions(path):
+    """Functions of a file by name, with the names of their decorators and of what they call."""
+    found = {}
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            calls = {call.func.id for call in ast.walk(node) if isinstance(call, ast.Call) and hasattr(call.func, "id")}
+            found[node.name] = ({getattr(mark, "id", None) for mark in node.decorator_list}, calls)
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_compiled_functions_call_none_that_has_a_version_of_its_own(path):
+    found = functions(path)
+    whole = {name for name, (marks, _) in found.items() if "compiled" in marks}
+    assert whole
+    for name, (_, calls) in found.items():
+        assert not calls & whole, name
+
+
+def test_a_function_is_compiled_where_nothing_can_be_written(monkeypatch):
+    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
+
+    @compiled
+    def doubled(x):
+        return 2 * x
+
+    x = np.arange(3.0)
+    assert (doubled(x) == 2 * x).all()
+    assert list(doubled.signatures) == [(typeof(x),)]
