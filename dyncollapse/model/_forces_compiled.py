@@ -48,7 +48,7 @@ def power_of_2(x):  # type: ignore[no-untyped-def]
     return np.exp2(x)
 
 
-@overload(power_of_2, inline="always")
+@overload(power_of_2, jit_options={"forceinline": True})
 def by_series(x):  # type: ignore[no-untyped-def]
     """A polynomial, of which numba makes vector instructions; it does not do so with a library's function."""
     return power_64 if x == types.float64 else power_32

@@ -32,7 +32,7 @@ def inlined(function: Function) -> Function:
     Left to itself, numba calls a version of its own in the process that compiles, and another in those that read the
     result from the disk: their sums were measured to differ in the last bits.
     """
-    return njit(inline="always", **_OPTIONS)(function)
+    return njit(forceinline=True, **_OPTIONS)(function)
 
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(REORDERED)}
