@@ -1,0 +1,82 @@
+"""The population flow at one point, by compiled functions of NumPy arrays."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from dyncollapse.dynamics._population_compiled import (
+    Terms,
+    fill_bases,
+    fill_derivative,
+    fill_point,
+    fill_solution,
+    places_of,
+)
+from dyncollapse.model.objective import Objective
+from dyncollapse.model.pair_moments import Task
+from dyncollapse.theory.population import objective_limit
+
+Vector = np.ndarray
+
+
+class ArrayForm:
+    """A flow and the sizes of its arrays."""
+
+    def __init__(
+        self, shapes: Sequence[tuple[int, ...]], task: Task, objective: Objective, weight_decay: float
+    ) -> None:
+        """Prepare the covariances of a float64 task."""
+        places, self.point_size, self.bases_size = places_of(shapes)
+        factor, constant, repulsion = _factor_and_constant(task, objective)
+        matrices = [np.ascontiguousarray(matrix.numpy(), dtype=float) for matrix in (factor, constant)]
+        self.terms = Terms(places, len(shapes), float(weight_decay), repulsion, *matrices)
+
+    def point(self, y: Vector) -> "ArrayPoint":
+        """Compute everything at y."""
+        return ArrayPoint(self, y)
+
+
+def _factor_and_constant(task: Task, objective: Objective) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """What `Terms` calls factor, constant and repulsion."""
+    if objective.loss != "infonce":
+        limit = objective_limit(task, objective)
+        assert limit.repulsion is not None
+        return limit.metric, limit.growth, float(limit.repulsion)
+    diagonal = task.seen_root.diagonal()
+    return (
+        diagonal[None] if torch.equal(task.seen_root, torch.diag(diagonal)) else task.seen_root,
+        -task.seen[1],
+        0.0,
+    )
+
+
+class ArrayPoint:
+    """Layers and what depends on them."""
+
+    def __init__(self, form: ArrayForm, y: Vector) -> None:
+        """Compute it."""
+        self._form, self._values, self.velocity = form, np.empty(form.point_size), np.empty(len(y))
+        fill_point(y, form.terms, self._values, self.velocity)
+
+    def times(self, direction: Vector) -> Vector:
+        """Return J v."""
+        derivative = np.empty(len(direction))
+        fill_derivative(_writable(direction), self._form.terms, self._values, derivative)
+        return derivative
+
+    def preconditioner(self, gamma: float) -> tuple[float, Callable[[Vector], Vector]]:
+        """Return the largest share of gamma J along a mode, and an approximation of v -> (1 - gamma J)^-1 v."""
+        terms, bases, gamma = self._form.terms, np.empty(self._form.bases_size), float(gamma)
+
+        def solve(given: Vector) -> Vector:
+            solution = np.empty(len(given))
+            fill_solution(_writable(given), terms, gamma, bases, solution)
+            return solution
+
+        return fill_bases(terms, self._values, gamma, bases), solve
+
+
+def _writable(vector: Vector) -> Vector:
+    """A copy, since numba compiles functions once more for arrays that nobody may write to."""
+    return vector.copy()
