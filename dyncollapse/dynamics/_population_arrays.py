@@ -7,9 +7,11 @@ import torch
 
 from dyncollapse.dynamics._population_compiled import (
     Terms,
+    almost_diagonal,
     fill_bases,
     fill_derivative,
     fill_point,
+    fill_share,
     fill_solution,
     places_of,
 )
@@ -27,7 +29,7 @@ class ArrayForm:
         self, shapes: Sequence[tuple[int, ...]], task: Task, objective: Objective, weight_decay: float
     ) -> None:
         """Prepare the covariances of a float64 task."""
-        places, self.point_size, self.bases_size = places_of(shapes)
+        places, self.point_size, self.bases_size = places_of([(rows, columns) for rows, columns in shapes])
         factor, constant, repulsion = _factor_and_constant(task, objective)
         matrices = [np.ascontiguousarray(matrix.numpy(), dtype=float) for matrix in (factor, constant)]
         self.terms = Terms(places, len(shapes), float(weight_decay), repulsion, *matrices)
@@ -74,7 +76,9 @@ class ArrayPoint:
             fill_solution(_writable(given), terms, gamma, bases, solution)
             return solution
 
-        return fill_bases(terms, self._values, gamma, bases), solve
+        left, right = (np.linalg.eigh(matrix)[1] for matrix in almost_diagonal(terms, self._values))
+        fill_bases(np.ascontiguousarray(left.T), np.ascontiguousarray(right), terms, self._values, bases)
+        return fill_share(terms, gamma, bases), solve
 
 
 def _writable(vector: Vector) -> Vector:

@@ -12,7 +12,6 @@ P = W_L ... W_1 (m, d) there are
 Sums over entries are loops: numba takes seconds to compile one line of whole arrays, and no time for a loop.
 """
 
-import itertools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -117,8 +116,13 @@ def _fill_force(product: np.ndarray, terms: Terms, point: np.ndarray) -> None:
         return
     # N_q = S_e^(1/2) (1 + K)^-q S_e^(1/2) with K = S_e^(1/2) P^T P S_e^(1/2).
     seen = _times(product, terms.factor)
-    np.dot(seen.T, seen, force)
-    _fill_inverse_of_1_and(force, k1)
+    np.dot(seen.T, seen, k1)
+    for i in range(len(k1)):
+        k1[i, i] += 1
+    if _finite(k1):
+        _copy(np.linalg.inv(k1).T, k1)
+    else:  # which numba's inverse refuses
+        k1[:] = np.nan
     half = _times(k1, terms.factor)
     _copy(_times(np.ascontiguousarray(half.T), terms.factor), k1)
     np.dot(half.T, half, k2)
@@ -166,7 +170,7 @@ def fill_derivative(direction: np.ndarray, terms: Terms, point: np.ndarray, deri
 
 @compiled
 def _derivative_of_force(gram: np.ndarray, terms: Terms, point: np.ndarray) -> np.ndarray:
-    """dX = -(K1 G K2 + K2 G K1) for G = gram + gram^T."""
+    """The change of the force, -(K1 G K2 + K2 G K1), for G = gram + gram^T."""
     _symmetrise(gram, 1.0)
     change = np.dot(np.dot(_matrix(point, terms.places[FORCE, K1]), gram), _matrix(point, terms.places[FORCE, K2]))
     _symmetrise(change, -1.0)
@@ -174,77 +178,83 @@ def _derivative_of_force(gram: np.ndarray, terms: Terms, point: np.ndarray) -> n
 
 
 @compiled
-def fill_bases(terms: Terms, point: np.ndarray, gamma: float, bases: np.ndarray) -> float:
-    """Prepare an approximation of (1 - gamma J)^-1 at a point, see `Point.preconditioner` of the tensors.
-
-    Args:
-        terms: The flow.
-        point: Where.
-        gamma: At least 0.
-        bases: Is filled: what `places` calls ABOVE, BELOW and SHARE.
-
-    Returns:
-        By how much the most damped mode is damped; 0 for not at all.
-    """
-    places, depth = terms.places, terms.depth
-    left, right = _eigenbases(terms, point)
-    from_above, share = np.ascontiguousarray(left.T), _matrix(bases, places[SHARE, 0])
-    gram = np.zeros(share.shape)
-    for i in range(depth - 1, -1, -1):
-        above, below = _matrix(bases, places[ABOVE, i]), _matrix(bases, places[BELOW, i])
-        _copy(from_above, above)
-        if i > 0:
-            np.dot(_matrix(point, places[PRODUCT, i - 1]), right, below)
-            from_above = np.dot(from_above, _matrix(point, places[LAYER, i]))
-        else:
-            _copy(right, below)
-        _add_outer(
-            _diagonal(above, above), _diagonal(np.ascontiguousarray(below.T), np.ascontiguousarray(below.T)), 1.0, gram
-        )
-    _fill_rates(left, right, terms, point, share)
-    largest = 0.0
-    gamma /= 1 + gamma * terms.weight_decay
-    for i in range(share.shape[0]):
-        for j in range(share.shape[1]):
-            # Directions along which the flow runs away need no damping, and 1 - gamma h could be 0.
-            rate = min(gamma * share[i, j], 0.0)
-            largest = max(largest, -rate * gram[i, j])
-            share[i, j] = rate / (1 - rate * gram[i, j])
-    return largest
-
-
-@compiled
-def _eigenbases(terms: Terms, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvectors of symmetric matrices (m, m) and (d, d) in whose bases the stiff part of J is almost diagonal."""
+def almost_diagonal(terms: Terms, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric matrices (m, m) and (d, d) in whose eigenbases the stiff part of J is almost diagonal."""
     places, depth = terms.places, terms.depth
     if depth == 1:  # of one layer J is H itself
         product = _matrix(point, places[LAYER, 0])
-        left = np.dot(np.dot(product, _matrix(point, places[FORCE, K1])), product.T)
-        right = _matrix(point, places[FORCE, X])
-    else:
-        above, below = _matrix(point, places[LAYER, depth - 1]), _matrix(point, places[PRODUCT, depth - 2])
-        for i in range(depth - 2, 0, -1):
-            above = np.dot(above, _matrix(point, places[LAYER, i]))
-        left, right = np.dot(above, above.T), np.dot(below.T, below)
-    return np.linalg.eigh(left)[1], np.linalg.eigh(right)[1]
+        part = np.dot(product, _matrix(point, places[FORCE, K1]))
+        return np.dot(part, product.T), _matrix(point, places[FORCE, X])
+    above, below = _matrix(point, places[LAYER, depth - 1]), _matrix(point, places[PRODUCT, depth - 2])
+    for i in range(depth - 2, 0, -1):
+        above = np.dot(above, _matrix(point, places[LAYER, i]))
+    return np.dot(above, above.T), np.dot(below.T, below)
 
 
 @compiled
-def _fill_rates(left: np.ndarray, right: np.ndarray, terms: Terms, point: np.ndarray, rates: np.ndarray) -> None:
-    """Diagonal of H (m, d) in these bases, without the terms that exchange two modes."""
-    # Rows are the bases' vectors from here on.
-    product = np.dot(left.T, _matrix(point, terms.places[PRODUCT, terms.depth - 1]))
-    right = np.ascontiguousarray(right.T)
+def fill_bases(left: np.ndarray, right: np.ndarray, terms: Terms, point: np.ndarray, bases: np.ndarray) -> None:
+    """Compute what `places` calls ABOVE and BELOW, and for SHARE the diagonal of H in these bases.
+
+    Args:
+        left: U^T (m, m), whose rows are the eigenvectors of the first matrix of `almost_diagonal`.
+        right: V (d, d), whose columns are those of the second.
+        terms: The flow.
+        point: Where.
+        bases: Is filled.
+    """
+    places, depth = terms.places, terms.depth
+    for i in range(depth - 1, -1, -1):
+        above, below = _matrix(bases, places[ABOVE, i]), _matrix(bases, places[BELOW, i])
+        if i == depth - 1:
+            _copy(left, above)
+        else:
+            np.dot(_matrix(bases, places[ABOVE, i + 1]), _matrix(point, places[LAYER, i + 1]), above)
+        if i == 0:
+            _copy(right, below)
+        else:
+            np.dot(_matrix(point, places[PRODUCT, i - 1]), right, below)
+    product = np.dot(_matrix(point, places[PRODUCT, depth - 1]).T, left.T)
     force, k1, k2 = (
-        _matrix(point, terms.places[FORCE, X]),
-        _matrix(point, terms.places[FORCE, K1]),
-        _matrix(point, terms.places[FORCE, K2]),
+        _matrix(point, places[FORCE, X]),
+        _matrix(point, places[FORCE, K1]),
+        _matrix(point, places[FORCE, K2]),
     )
-    rates[:] = 0.0
-    _add_outer(np.ones(len(rates)), _diagonal(right, np.dot(right, force)), 1.0, rates)
-    along_1, along_2 = _diagonal(product, np.dot(product, k1)), _diagonal(product, np.dot(product, k2))
-    _add_outer(along_1, _diagonal(right, np.dot(right, k2)), -1.0, rates)
-    _add_outer(along_2, _diagonal(right, np.dot(right, k1)), -1.0, rates)
+    rates, of_force = _matrix(bases, places[SHARE, 0]), _diagonal(np.dot(force, right), right)
+    left_1, right_1 = _diagonal(np.dot(k1, product), product), _diagonal(np.dot(k1, right), right)
+    left_2, right_2 = _diagonal(np.dot(k2, product), product), _diagonal(np.dot(k2, right), right)
+    for i in range(rates.shape[0]):
+        for j in range(rates.shape[1]):  # without the terms that exchange two modes
+            rates[i, j] = of_force[j] - left_1[i] * right_2[j] - left_2[i] * right_1[j]
+
+
+@compiled
+def fill_share(terms: Terms, gamma: float, bases: np.ndarray) -> float:
+    """Turn the diagonal of H into shares.
+
+    Args:
+        terms: The flow.
+        gamma: At least 0.
+        bases: As `fill_bases` leaves them; SHARE is changed.
+
+    Returns:
+        The largest share of -gamma J along a mode.
+    """
+    places, share, largest = terms.places, _matrix(bases, terms.places[SHARE, 0]), 0.0
+    gram = np.zeros(share.shape)
+    for i in range(terms.depth):
+        above, below = _matrix(bases, places[ABOVE, i]), _matrix(bases, places[BELOW, i])
+        sizes, beside = _diagonal(above.T, above.T), _diagonal(below, below)
+        for j in range(share.shape[0]):
+            for k in range(share.shape[1]):
+                gram[j, k] += sizes[j] * beside[k]
+    gamma /= 1 + gamma * terms.weight_decay
+    for j in range(share.shape[0]):
+        for k in range(share.shape[1]):
+            # Directions along which the flow runs away need no damping, and 1 - gamma h could be 0.
+            rate = min(gamma * share[j, k], 0.0)
+            largest = max(largest, -rate * gram[j, k])
+            share[j, k] = rate / (1 - rate * gram[j, k])
+    return largest
 
 
 @compiled
@@ -275,7 +285,7 @@ def fill_solution(given: np.ndarray, terms: Terms, gamma: float, bases: np.ndarr
 
 @compiled
 def _matrix(flat: np.ndarray, place: np.ndarray) -> np.ndarray:
-    start, rows, columns = place
+    start, rows, columns = place[0], place[1], place[2]
     return flat[start : start + rows * columns].reshape((rows, columns))
 
 
@@ -294,13 +304,6 @@ def _add(matrix: np.ndarray, total: np.ndarray) -> None:
 
 
 @compiled
-def _add_outer(column: np.ndarray, row: np.ndarray, share: float, total: np.ndarray) -> None:
-    for i in range(len(column)):
-        for j in range(len(row)):
-            total[i, j] += share * column[i] * row[j]
-
-
-@compiled
 def _symmetrise(matrix: np.ndarray, share: float) -> None:
     """Replace a matrix by a share of its sum with its transpose."""
     for i in range(len(matrix)):
@@ -310,12 +313,21 @@ def _symmetrise(matrix: np.ndarray, share: float) -> None:
 
 @compiled
 def _diagonal(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Diagonal of one @ other^T."""
-    found = np.zeros(len(one))
+    """Diagonal of one^T other."""
+    found = np.zeros(one.shape[1])
     for i in range(len(one)):
         for j in range(one.shape[1]):
-            found[i] += one[i, j] * other[i, j]
+            found[j] += one[i, j] * other[i, j]
     return found
+
+
+@compiled
+def _finite(matrix: np.ndarray) -> bool:
+    for i in range(matrix.shape[0]):
+        for j in range(matrix.shape[1]):
+            if not np.isfinite(matrix[i, j]):
+                return False
+    return True
 
 
 @compiled
@@ -328,17 +340,3 @@ def _times(matrix: np.ndarray, factor: np.ndarray) -> np.ndarray:
         for j in range(matrix.shape[1]):
             product[i, j] = matrix[i, j] * factor[0, j]
     return product
-
-
-@compiled
-def _fill_inverse_of_1_and(matrix: np.ndarray, inverse: np.ndarray) -> None:
-    """(1 + M)^-1, all NaN for a matrix that is not finite, which numba's inverse refuses."""
-    finite = True
-    for i in range(len(matrix)):
-        for j in range(len(matrix)):
-            inverse[i, j] = matrix[i, j] + (i == j)
-            finite = finite and np.isfinite(matrix[i, j])
-    if finite:
-        _copy(np.linalg.inv(inverse), inverse)
-    else:
-        inverse[:] = np.nan

@@ -36,7 +36,7 @@ class Point(Protocol):
 
     @property
     def velocity(self) -> Vector:
-        """dy / dt."""
+        """The velocity dy / dt."""
 
     def times(self, direction: Vector) -> Vector:
         """Return J v."""
