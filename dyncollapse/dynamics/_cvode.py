@@ -122,7 +122,7 @@ class Calls:
 
         field, options = self._problem.field, {}
         if field.linearise is not None:
-            # Without a function that begins a solution, which would be a fifth of the calls.
+            # Without a function that begins a solution: it would be every sixth call, and calls cost more than sums.
             options["jactimes"] = CVODEJacTimes(None, self.multiply)
             if field.preconditioned:  # from the right, so that errors are measured in the flow's own norm
                 options["precond"] = CVODEPrecond(self.prepare, self.precondition, "right")

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
 from dyncollapse.dynamics._population_compiled import (
     Terms,
@@ -30,27 +29,24 @@ class ArrayForm:
     ) -> None:
         """Prepare the covariances of a float64 task."""
         places, self.point_size, self.bases_size = places_of([(rows, columns) for rows, columns in shapes])
-        factor, constant, repulsion = _factor_and_constant(task, objective)
-        matrices = [np.ascontiguousarray(matrix.numpy(), dtype=float) for matrix in (factor, constant)]
-        self.terms = Terms(places, len(shapes), float(weight_decay), repulsion, *matrices)
+        self.terms = Terms(places, len(shapes), float(weight_decay), *_force(task, objective))
 
     def point(self, y: Vector) -> "ArrayPoint":
         """Compute everything at y."""
         return ArrayPoint(self, y)
 
 
-def _factor_and_constant(task: Task, objective: Objective) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """What `Terms` calls factor, constant and repulsion."""
-    if objective.loss != "infonce":
-        limit = objective_limit(task, objective)
-        assert limit.repulsion is not None
-        return limit.metric, limit.growth, float(limit.repulsion)
-    diagonal = task.seen_root.diagonal()
-    return (
-        diagonal[None] if torch.equal(task.seen_root, torch.diag(diagonal)) else task.seen_root,
-        -task.seen[1],
-        0.0,
-    )
+def _force(task: Task, objective: Objective) -> tuple[bool, float, Vector, Vector]:
+    """What `Terms` calls quartic, repulsion, factor and constant."""
+    if objective.loss == "infonce":
+        root = task.seen_root.numpy()
+        diagonal = np.diagonal(root)
+        factor = diagonal[None] if np.array_equal(root, np.diag(diagonal)) else root
+        return False, 0.0, np.ascontiguousarray(factor), np.ascontiguousarray(-task.seen[1].numpy())
+    limit = objective_limit(task, objective)
+    assert limit.repulsion is not None
+    metric, growth = (np.ascontiguousarray(matrix.numpy()) for matrix in (limit.metric, limit.growth))
+    return True, float(limit.repulsion), metric, growth
 
 
 class ArrayPoint:
@@ -68,7 +64,7 @@ class ArrayPoint:
         return derivative
 
     def preconditioner(self, gamma: float) -> tuple[float, Callable[[Vector], Vector]]:
-        """Return the largest share of gamma J along a mode, and an approximation of v -> (1 - gamma J)^-1 v."""
+        """Return the largest share of -gamma J along a mode, and an approximation of v -> (1 - gamma J)^-1 v."""
         terms, bases, gamma = self._form.terms, np.empty(self._form.bases_size), float(gamma)
 
         def solve(given: Vector) -> Vector:

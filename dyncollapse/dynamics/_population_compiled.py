@@ -30,7 +30,8 @@ class Terms(NamedTuple):
         places: Start, rows and columns of each matrix, by kind and number.
         depth: L.
         weight_decay: Its product with the weights is subtracted from the velocity.
-        repulsion: r of X = X0 - r M P^T P M, the losses of fourth order; 0 for infonce.
+        quartic: Whether X = X0 - r M P^T P M, as of losses of fourth order in P, and not infonce's.
+        repulsion: r.
         factor: M, or S_e^(1/2) for infonce. One row is the diagonal of a diagonal matrix, for infonce alone.
         constant: X0, or -A_e for infonce.
     """
@@ -38,6 +39,7 @@ class Terms(NamedTuple):
     places: np.ndarray
     depth: int
     weight_decay: float
+    quartic: bool
     repulsion: float
     factor: np.ndarray
     constant: np.ndarray
@@ -106,7 +108,7 @@ def _fill_force(product: np.ndarray, terms: Terms, point: np.ndarray) -> None:
         _matrix(point, terms.places[FORCE, K1]),
         _matrix(point, terms.places[FORCE, K2]),
     )
-    if terms.repulsion > 0:
+    if terms.quartic:
         seen = np.dot(product, terms.factor)
         np.dot(seen.T, seen, force)
         for i in range(len(force)):
@@ -120,7 +122,7 @@ def _fill_force(product: np.ndarray, terms: Terms, point: np.ndarray) -> None:
     for i in range(len(k1)):
         k1[i, i] += 1
     if _finite(k1):
-        _copy(np.linalg.inv(k1).T, k1)
+        _copy(np.linalg.inv(k1).T, k1)  # symmetric; numba has it by columns
     else:  # which numba's inverse refuses
         k1[:] = np.nan
     half = _times(k1, terms.factor)

@@ -1,8 +1,8 @@
 """The population flow as a vector field: velocity, derivative along a direction and preconditioner, without matrices.
 
 Fast forms of formulas that stand readable in `theory.population` and `model.networks`; the tests hold them equal. On a
-CPU they are compiled, since NumPy's calls take ten times as long as what they compute on small matrices. On a GPU they
-are PyTorch's.
+CPU they are compiled, since each of NumPy's calls takes several times as long as a small product. On a GPU they are
+PyTorch's.
 
 About the preconditioner. The layers see each other through P: J = A^T H A but for terms that vanish with the force,
 where A v is the change of P along v and H the derivative of P X with respect to P. Then
@@ -42,7 +42,7 @@ class Point(Protocol):
         """Return J v."""
 
     def preconditioner(self, gamma: float) -> tuple[float, Callable[[Vector], Vector]]:
-        """Return the largest share of gamma J along a mode, and an approximation of v -> (1 - gamma J)^-1 v."""
+        """Return the largest share of -gamma J along a mode, and an approximation of v -> (1 - gamma J)^-1 v."""
 
 
 class PopulationField:

@@ -92,7 +92,7 @@ class TensorPoint:
         return self._form.pack(derivatives[::-1])
 
     def preconditioner(self, gamma: float) -> tuple[float, Callable[[Vector], Vector]]:
-        """Return the largest share of gamma J along a mode, and an approximation of v -> (1 - gamma J)^-1 v."""
+        """Return the largest share of -gamma J along a mode, and an approximation of v -> (1 - gamma J)^-1 v."""
         decayed, form = 1 + gamma * self.weight_decay, self._form
         left, right = (torch.linalg.eigh(matrix)[1] for matrix in self._bases())
         above = [left.mT if a is None else left.mT @ a for a in self._above()]
