@@ -113,6 +113,7 @@ class Calls:
         self._problem, self._watch = problem, watch
         self._pace, self.products, self.solutions = 1.0, 0, 0
         self._choice, self._counted = Choice(), (0, 0)
+        self._solving: tuple[float, bytes] | None = None  # when and where
         self._linear: Linearisation | None = None
         self._solve: Callable[[np.ndarray], np.ndarray] | None = None
 
@@ -121,7 +122,8 @@ class Calls:
 
         field, options = self._problem.field, {}
         if field.linearise is not None:
-            options["jactimes"] = CVODEJacTimes(self.begin, self.multiply)
+            # Without a function that begins a solution: it would be every sixth call, and calls cost more than sums.
+            options["jactimes"] = CVODEJacTimes(None, self.multiply)
             if field.preconditioned:  # from the right, so that errors are measured in the flow's own norm
                 options["precond"] = CVODEPrecond(self.prepare, self.precondition, "right")
         return CVODE(
@@ -137,29 +139,28 @@ class Calls:
     def velocity(self, tick: float, y: np.ndarray, result: np.ndarray) -> None:
         np.multiply(self._watch.evaluate(tick, y), self._problem.pace(tick), out=result)
 
-    def begin(self, tick: float, y: np.ndarray, velocity: np.ndarray) -> None:
-        """Prepare a linear solution."""
-        self.solutions += 1
-        self.linearise(tick, y, velocity)
-
-    def linearise(self, tick: float, y: np.ndarray, _velocity: np.ndarray) -> None:
+    def linearise(self, tick: float, y: np.ndarray) -> None:
         assert self._problem.field.linearise is not None
         self._linear = self._problem.field.linearise(self._problem.time(tick), y)
         self._pace = self._problem.pace(tick)
 
     def multiply(
-        self, _tick: float, _y: np.ndarray, _velocity: np.ndarray, direction: np.ndarray, result: np.ndarray
+        self, tick: float, y: np.ndarray, _velocity: np.ndarray, direction: np.ndarray, result: np.ndarray
     ) -> None:
+        if self._solving != (solving := (tick, y.tobytes())):  # the first product of a linear solution
+            self._solving = solving
+            self.solutions += 1
+            self.linearise(tick, y)
         assert self._linear is not None
         self.products += 1
         np.multiply(self._linear.times(direction), self._pace, out=result)
 
     def prepare(
-        self, tick: float, y: np.ndarray, velocity: np.ndarray, _known: int, renewed: list, gamma: float
+        self, tick: float, y: np.ndarray, _velocity: np.ndarray, _known: int, renewed: list, gamma: float
     ) -> None:
-        self.linearise(tick, y, velocity)
+        self.linearise(tick, y)
         assert self._linear is not None
-        renewed[0] = 1
+        self._solving, renewed[0] = None, 1
         counted, self._counted = self._counted, (self.products, self.solutions)
         if self._solve is not None or not self._choice.using:
             self._choice.settle(self.products - counted[0], self.solutions - counted[1])

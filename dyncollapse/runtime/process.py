@@ -215,14 +215,15 @@ def check_device(name: str, origin: str = "") -> None:
 
 
 def use_threads(count: int) -> None:
-    """Let PyTorch and NumPy's products use `count` CPU threads in this process: for commands and workers only.
+    """Let PyTorch, NumPy's and SciPy's products use `count` CPU threads in this process: for commands and workers only.
 
-    NumPy multiplies in population flows. Processes that take all cores for it wait for each other: on a busy machine a
+    SciPy's multiply in population flows. Processes that take all cores for it wait for each other: on a busy machine a
     flow took seven times as long.
 
     Args:
         count: Threads.
     """
+    import scipy.linalg  # noqa: F401 - a library that is loaded later would have its own way
     import torch
     from threadpoolctl import threadpool_limits
 

@@ -49,6 +49,34 @@ def test_the_field_is_the_formula(loss, temperature, widths, views, weight_decay
     np.testing.assert_allclose(found, jacobian, rtol=0, atol=1e-13 * np.abs(jacobian).max())
 
 
+@pytest.mark.parametrize("loss", ["infonce", "spectral"])
+def test_diagonal_covariances_are_like_any_other(loss, generator):
+    weights, task = gaussian_init([4, 3], generator, (), 0.5), GaussianTask.block(4, 2, 1.3)
+    turn = torch.linalg.qr(torch.randn(4, 4, generator=generator, dtype=torch.float64)).Q
+    turned = GaussianTask(turn @ task.data_cov @ turn.T, turn @ task.aug_cov @ turn.T)
+    y, given = packed(weights), packed([weights[0] @ turn.T])
+    one, other = (field_of(weights, each, Objective(loss)) for each in (task, turned))
+    v = np.random.default_rng(0).standard_normal(12)
+    rotate = np.kron(np.eye(3), turn.numpy())
+    np.testing.assert_allclose(rotate @ one.velocity(0.0, y), other.velocity(0.0, given), rtol=0, atol=1e-13)
+    changes = one.linearise(0.0, y).times(v), other.linearise(0.0, given).times(rotate @ v)
+    np.testing.assert_allclose(rotate @ changes[0], changes[1], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 1e200])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("loss", ["infonce", "spectral"])
+def test_what_is_not_finite_stays_so(loss, depth, number, generator):
+    weights, task, objective = problem(generator, (3,) * (depth + 1), loss)
+    field, y, v = field_of(weights, task, objective), packed(weights), np.ones(9 * depth)
+    # A weight so large that its square overflows is no better.
+    y[4] = number
+    assert not np.isfinite(field.velocity(0.0, y)).all()
+    assert not np.isfinite(field.linearise(0.0, y).times(v)).all()
+    v[0] = np.nan
+    assert not np.isfinite(field.linearise(0.0, packed(weights)).times(v)).all()
+
+
 def test_the_field_does_not_confuse_two_points(generator):
     weights, task, objective = problem(generator, (4, 3))
     field, y = field_of(weights, task, objective), packed(weights)

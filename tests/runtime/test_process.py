@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -137,3 +139,18 @@ def test_a_slurm_task_has_no_more_cores_than_slurm_gave_it(task, expected, monke
     everything = cores()
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", task)
     assert cores() == (expected or everything)
+
+
+def test_threads_are_counted_in_libraries_that_are_loaded_later_too():
+    code = (
+        "from dyncollapse.runtime.process import use_threads\n"
+        "use_threads(1)\n"
+        "import scipy.linalg.blas\n"
+        "from threadpoolctl import threadpool_info\n"
+        "print({one['num_threads'] for one in threadpool_info() if one['user_api'] == 'blas'})"
+    )
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "2")
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | threads, capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "{1}\n"
