@@ -4,6 +4,8 @@ BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable
 # On all cores, where pip would take one; some packages hold files that no Python reads.
 COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
+# What numba compiles is kept in __pycache__, so that no later process has to.
+KERNELS := $(BIN)/python -m dyncollapse.dynamics.compile_kernels
 
 .PHONY: help install figures gallery test quick fuzz results docs mutations bench kills wheel gpu-check lint format types clean
 .DEFAULT_GOAL := help
@@ -79,9 +81,11 @@ clean: ## remove .venv, caches and drawn figures
 .venv/.installed: pyproject.toml | .venv/pyvenv.cfg
 	$(PIP_INSTALL) '.[bridge]'
 	@$(COMPILE)
+	@$(KERNELS)
 	touch $@
 
 .venv/.developed: pyproject.toml | .venv/pyvenv.cfg
 	$(PIP_INSTALL) '.[dev]'
 	@$(COMPILE)
+	@$(KERNELS)
 	touch $@ .venv/.installed

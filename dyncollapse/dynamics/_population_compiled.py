@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dyncollapse.runtime.compiled import compiled
+from dyncollapse.runtime.compiled import compiled, inlined
 
 LAYER, PRODUCT, FORCE, ABOVE, BELOW, SHARE = range(6)
 X, K1, K2, Y = range(4)
@@ -101,7 +101,7 @@ def fill_point(y: np.ndarray, terms: Terms, point: np.ndarray, velocity: np.ndar
             velocity[i] -= terms.weight_decay * y[i]
 
 
-@compiled
+@inlined
 def _fill_force(product: np.ndarray, terms: Terms, point: np.ndarray) -> None:
     force, k1, k2 = (
         _matrix(point, terms.places[FORCE, X]),
@@ -170,7 +170,7 @@ def fill_derivative(direction: np.ndarray, terms: Terms, point: np.ndarray, deri
             derivative[i] -= terms.weight_decay * direction[i]
 
 
-@compiled
+@inlined
 def _derivative_of_force(gram: np.ndarray, terms: Terms, point: np.ndarray) -> np.ndarray:
     """The change of the force, -(K1 G K2 + K2 G K1), for G = gram + gram^T."""
     _symmetrise(gram, 1.0)
@@ -285,27 +285,27 @@ def fill_solution(given: np.ndarray, terms: Terms, gamma: float, bases: np.ndarr
         solution[i] = (given[i] + solution[i]) / (1 + gamma * terms.weight_decay)
 
 
-@compiled
+@inlined
 def _matrix(flat: np.ndarray, place: np.ndarray) -> np.ndarray:
     start, rows, columns = place[0], place[1], place[2]
     return flat[start : start + rows * columns].reshape((rows, columns))
 
 
-@compiled
+@inlined
 def _copy(matrix: np.ndarray, copy: np.ndarray) -> None:
     for i in range(matrix.shape[0]):
         for j in range(matrix.shape[1]):
             copy[i, j] = matrix[i, j]
 
 
-@compiled
+@inlined
 def _add(matrix: np.ndarray, total: np.ndarray) -> None:
     for i in range(matrix.shape[0]):
         for j in range(matrix.shape[1]):
             total[i, j] += matrix[i, j]
 
 
-@compiled
+@inlined
 def _symmetrise(matrix: np.ndarray, share: float) -> None:
     """Replace a matrix by a share of its sum with its transpose."""
     for i in range(len(matrix)):
@@ -313,7 +313,7 @@ def _symmetrise(matrix: np.ndarray, share: float) -> None:
             matrix[i, j] = matrix[j, i] = share * (matrix[i, j] + matrix[j, i])
 
 
-@compiled
+@inlined
 def _diagonal(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Diagonal of one^T other."""
     found = np.zeros(one.shape[1])
@@ -323,7 +323,7 @@ def _diagonal(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return found
 
 
-@compiled
+@inlined
 def _finite(matrix: np.ndarray) -> bool:
     for i in range(matrix.shape[0]):
         for j in range(matrix.shape[1]):
@@ -332,7 +332,7 @@ def _finite(matrix: np.ndarray) -> bool:
     return True
 
 
-@compiled
+@inlined
 def _times(matrix: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """Product with a matrix, or with the diagonal matrix whose diagonal is the only row of a factor."""
     if len(factor) > 1:

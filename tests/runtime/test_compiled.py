@@ -1,6 +1,7 @@
 """What numba compiles gives the same bits from the disk as in the process that compiled it."""
 
 import ast
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from numba import typeof
 
 import dyncollapse
+from dyncollapse.dynamics.compile_kernels import compile_kernels
+from dyncollapse.model import _forces_compiled
 from dyncollapse.runtime.compiled import compiled
 
 MODULES = sorted(Path(dyncollapse.__file__).parent.rglob("*_compiled.py"))
@@ -30,6 +33,16 @@ def test_compiled_functions_call_none_that_has_a_version_of_its_own(path):
     assert whole
     for name, (_, calls) in found.items():
         assert not calls & whole, name
+
+
+def test_all_can_be_compiled_beforehand():
+    compile_kernels()
+    for path in MODULES:
+        module = importlib.import_module(f"dyncollapse.{path.parent.name}.{path.stem}")
+        for name, (marks, _) in functions(path).items():
+            if "compiled" in marks:
+                assert getattr(module, name).signatures, name
+    assert {signature[1].dtype.bitwidth for signature in _forces_compiled.dot_forces.signatures} == {32, 64}
 
 
 def test_a_function_is_compiled_where_nothing_can_be_written(monkeypatch):

@@ -1,0 +1,24 @@
+"""Compile all kernels now and not at their first call: `python -m dyncollapse.dynamics.compile_kernels`.
+
+It takes some twenty seconds, once on a machine, as in an image of a container whose files cannot be written later.
+"""
+
+import torch
+
+from dyncollapse.dynamics.flow import population_flow
+from dyncollapse.model.forces import mean_force
+from dyncollapse.model.gaussian import GaussianTask
+
+
+def compile_kernels() -> None:
+    """Call every compiled function once for each type of number that it is for."""
+    task = GaussianTask.block(2, 1)
+    pairs, weights = task.sample(3, torch.Generator().manual_seed(0), (1,)), 0.1 * torch.ones(1, 2, 2)
+    for kind in (torch.float32, torch.float64):
+        for loss, constant in (("infonce", None), ("dot", 1.0)):
+            mean_force(weights.to(kind), pairs.to(kind), loss, constant)
+    population_flow((weights[0], weights[0]), task, 100.0)  # stiff enough for a preconditioner
+
+
+if __name__ == "__main__":
+    compile_kernels()
