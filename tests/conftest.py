@@ -15,6 +15,7 @@ from hypothesis import settings
 
 pytest.register_assert_rewrite("helpers.monitor", "helpers.readers", "helpers.waiting")
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start beside each other
+gc.set_threshold(20_000)  # looked for after 700 new objects, garbage takes a twentieth of the time
 if "--benchmark-only" not in sys.argv:  # both would be timed, too
     # Else threads that wait for each other keep other processes from the cores.
     os.environ["OMP_WAIT_POLICY"] = "passive"
