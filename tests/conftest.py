@@ -15,6 +15,7 @@ from hypothesis import settings
 
 pytest.register_assert_rewrite("helpers.monitor", "helpers.readers", "helpers.waiting")
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start beside each other
+gc.set_threshold(20_000)  # looked for after 700 new objects, garbage takes a twentieth of the time
 if "--benchmark-only" not in sys.argv:  # both would be timed, too
     # Else threads that wait for each other keep other processes from the cores.
     os.environ["OMP_WAIT_POLICY"] = "passive"
@@ -36,14 +37,6 @@ def one_thread():
         yield
 
 
-@pytest.fixture(autouse=True)
-def one_thread_again():
-    """Begin every test on one thread: a command sets what it needs for the whole process, and leaves it so."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def formulas():
     """Parse the labels of pictures once: they are alike, and Matplotlib would parse those of each picture again."""
@@ -62,13 +55,6 @@ def ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.fixture(autouse=True)
-def checks_of_annotations():
-    """Check the first calls of every test, and the same element of a list in every run: beartype draws one."""
-    random.seed(0)
-    check_next_calls()
-
-
 @pytest.fixture(scope="session", autouse=True)
 def no_lines_of_progress():
     """Keep off stderr what only a slow machine prints: how far work is, and that it will take long."""
@@ -81,6 +67,18 @@ def no_lines_of_progress():
 def pytest_itemcollected(item):
     """Run every test with room for its frames."""
     item.runtest = functools.partial(with_room, item.runtest)
+
+
+def pytest_runtest_setup():
+    """Begin every test on one thread, checking the first calls, and the same element of a list in every run.
+
+    A command sets the threads for the whole process, and leaves it so; beartype draws an element.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    random.seed(0)
+    check_next_calls()
 
 
 def pytest_collection_finish():

@@ -50,7 +50,7 @@ def test_no_test_checks_more_calls_than_it_may():
 
 def fresh():
     """A function with code of its own."""
-    names = {"Float": Float, "Tensor": Tensor}
+    names = {"__name__": __name__, "Float": Float, "Tensor": Tensor}
     exec('def shorter(x: Float[Tensor, " n"], by: int) -> Float[Tensor, " n"]:\n    return x[by:]', names)
     return names["shorter"]
 

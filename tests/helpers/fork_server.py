@@ -65,39 +65,56 @@ def settle() -> None:
         finalizer.atexit = False
 
 
-def serve(connection: socket.socket) -> dict[str, Any] | None:
-    """Fork a child for each request; returns in a child, with its request, and at the end of all, with None."""
+def serve(listener: socket.socket) -> dict[str, Any] | None:
+    """Fork a child for each request; returns in a child, with its request, and when all have left, with None."""
     tellings: dict[int, int] = {}  # where to tell of a child
     woken, waking = socket.socketpair()
     waking.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(waking.fileno())
     selector = selectors.DefaultSelector()
-    selector.register(connection, selectors.EVENT_READ)
-    selector.register(woken, selectors.EVENT_READ)
+    ours = [listener, woken, waking]  # and a connection to each process of tests
+    for end in (listener, woken):
+        selector.register(end, selectors.EVENT_READ)
     while True:
-        ready = {key.fileobj for key, _ in selector.select()}
+        ready: list[Any] = [key.fileobj for key, _ in selector.select()]
         if woken in ready:
             woken.recv(4096)
             _tell_ends(tellings)
-        if connection not in ready:
-            continue
-        message, files, *_ = socket.recv_fds(connection, 1, 5)
-        child = os.fork() if message else 0
-        if child == 0:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            selector.close()
-            for end in (connection, woken, waking):
-                end.close()
-            for other in (*files[1:2], *tellings.values()):
-                os.close(other)
-            return _entered(files[0], files[2:]) if message else None
-        file, telling, *streams = files
-        tellings[child] = telling
-        os.write(telling, NUMBER.pack(child))
-        for number in (file, *streams):
-            os.close(number)
+        if listener in ready:
+            ours.append(listener.accept()[0])
+            ours[-1].send(b".")
+            selector.register(ours[-1], selectors.EVENT_READ)
+        for connection in set(ours[3:]).intersection(ready):
+            message, files, *_ = socket.recv_fds(connection, 1, 5)
+            if message:
+                if _fork(files, tellings):
+                    continue
+                selector.close()
+                for end in ours:
+                    end.close()
+                return _entered(files[0], files[2:])
+            selector.unregister(connection)
+            ours.remove(connection)
+            connection.close()
+            if len(ours) == 3:
+                return None
+
+
+def _fork(files: list[int], tellings: dict[int, int]) -> int:
+    """Fork a child, for the files of a request; returns what os.fork does."""
+    child = os.fork()
+    if child:
+        file, tellings[child], *streams = files
+        os.write(tellings[child], NUMBER.pack(child))
+        left = [file, *streams]
+    else:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        left = [files[1], *tellings.values()]
+    for number in left:
+        os.close(number)
+    return child
 
 
 def _tell_ends(tellings: dict[int, int]) -> None:
@@ -179,7 +196,6 @@ def finish(work: Callable[[], object]) -> NoReturn:
 if __name__ == "__main__":
     warm(LIBRARIES)
     settle()
-    with socket.socket(fileno=int(sys.argv[1])) as client:
-        client.send(b".")
-        request = serve(client)
+    with socket.socket(fileno=int(sys.argv[1])) as listener:
+        request = serve(listener)
     finish(lambda: begin(request["command"]) if request else None)

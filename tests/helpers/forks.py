@@ -6,9 +6,11 @@ found it: a test of such settings, or of imports, starts Python itself.
 """
 
 import atexit
+import fcntl
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import struct
@@ -137,21 +139,39 @@ def run_together(*commands: Sequence[object], envs: Sequence[Mapping[str, str] |
 
 @cache
 def _server() -> socket.socket:
-    """The connection to a server, which ends with this process."""
-    ours, theirs = socket.socketpair()
+    """A connection to the server, which ends when all processes that share out the tests have left it."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"of-{os.getpid()}")
+    folder = Path(tempfile.gettempdir()) / f"forks-{run}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    client = socket.socket(socket.AF_UNIX)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            client.connect(str(folder / "server"))
+        except OSError:  # nobody has started it
+            _start_server(folder)
+            client.connect(str(folder / "server"))
+    atexit.register(client.close)  # before it is waited for
+    assert client.recv(1), "the server of forks does not start"
+    return client
+
+
+def _start_server(folder: Path) -> None:
+    address = folder / "server"
+    address.unlink(missing_ok=True)
     path = os.pathsep.join([str(TESTS), *filter(None, sys.path)])
     environment = {**ONE_THREAD, "PYTHONPATH": path}
     environment.pop("PYTHONWARNINGS", None)
-    with theirs:
-        number = theirs.fileno()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(address))
+        listener.listen()
+        number = listener.fileno()
         # What is imported must not warn, whatever is done about warnings later.
         command = [sys.executable, "-W", "error", "-m", "helpers.fork_server", str(number)]
         process = subprocess.Popen(command, env=environment, pass_fds=[number], start_new_session=True)
-    atexit.register(_end, process, ours)
-    assert ours.recv(1), "the server of forks does not start"
-    return ours
+    atexit.register(_end, process, folder)
 
 
-def _end(process: "subprocess.Popen[bytes]", connection: socket.socket) -> None:
-    connection.close()
+def _end(process: "subprocess.Popen[bytes]", folder: Path) -> None:
     process.wait()
+    shutil.rmtree(folder, ignore_errors=True)  # a server that did not start has left it to the next

@@ -6,12 +6,14 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 from tarfile import TarError
 from tempfile import TemporaryDirectory
 
 import torch
+from torch import Tensor
 
 from dyncollapse.bridge.data.cache import PATIENCE, cache_folder
 from dyncollapse.bridge.data.image_sets import HeldImages
@@ -77,11 +79,17 @@ def open_cifar(folder: Path) -> Data:
 
 def open_digits() -> Data:
     """scikit-learn's 1797 digits of 8 x 8 pixels, with values 0 to 16 scaled to 0 to 255."""
+    pixels, labels = _digits()
+    splits = slice(-DIGITS_TEST), slice(-DIGITS_TEST, None)
+    parts = [HeldImages(pixels[split].clone(), labels[split].clone(), "digits") for split in splits]
+    return Data(parts[0], parts[1], [str(digit) for digit in range(10)], DIGITS)
+
+
+@cache
+def _digits() -> tuple[Tensor, Tensor]:
+    """Pixels and labels, read once: scikit-learn parses the text of its file for a tenth of a second each time."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     pixels = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8).unsqueeze(1)
-    labels = torch.from_numpy(digits.target).to(torch.int64)
-    splits = slice(-DIGITS_TEST), slice(-DIGITS_TEST, None)
-    parts = [HeldImages(pixels[split], labels[split], "digits") for split in splits]
-    return Data(parts[0], parts[1], [str(digit) for digit in range(10)], DIGITS)
+    return pixels, torch.from_numpy(digits.target).to(torch.int64)
