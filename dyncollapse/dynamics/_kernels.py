@@ -8,9 +8,9 @@ import torch
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.streams import JoinedStream
 
-# Cost of a step, in numbers, for which one more thread of PyTorch pays: that of 4 runs of 128 pairs. For less, waking
-# the thread takes longer than it saves. One more thread of Python pays from 16 such runs on: smaller shares are
-# dominated by contention for the interpreter lock. Both were measured on two cores (docs/results.md).
+# Cost of a step, in numbers, for which one more thread pays: of PyTorch that of 4 runs of 128 pairs, since for less it
+# takes longer to wake one than it saves; of Python, as compiled forces use them, that of 16 such runs. Measured on two
+# cores (docs/results.md).
 WORTH_A_THREAD, WORTH_A_SHARE = 2**16, 2**18
 ALL = slice(None)
 
@@ -38,12 +38,13 @@ def shares(pairs: Pairs | Iterable[Pairs], runs: torch.Size) -> list[tuple[slice
     return [(slice(edges[first], edges[stop]), JoinedStream(streams[first:stop])) for first, stop in spans]
 
 
-def thread_counts(parts: int, numbers: int, workers: int, available: int) -> tuple[int, int]:
+def thread_counts(parts: int, numbers: int, compiled: bool, workers: int, available: int) -> tuple[int, int]:
     """Return how many of Python's threads step the parts of an ensemble, and how many of PyTorch's each of them has.
 
     Args:
         parts: Shares of the runs that are stepped by themselves.
         numbers: The cost of a step on all of them, as from `streams.numbers_per_step`.
+        compiled: Whether most of that is in compiled functions.
         workers: Threads of Python that are asked for.
         available: Threads that PyTorch has.
 
@@ -52,5 +53,5 @@ def thread_counts(parts: int, numbers: int, workers: int, available: int) -> tup
     """
     # One worker per thread. With less than two parts per thread, one per part: no part then waits for a second round.
     workers = parts if parts < 2 * workers else workers
-    useful = max(1, numbers // WORTH_A_THREAD)
+    useful = max(1, numbers // (WORTH_A_SHARE if compiled else WORTH_A_THREAD))
     return workers, max(1, min(available, useful) // workers)

@@ -18,6 +18,8 @@ from torch import Tensor
 from dyncollapse.dynamics._kernels import ALL, shares, thread_counts
 from dyncollapse.dynamics.optimisers import Factory, optimiser_step
 from dyncollapse.dynamics.trajectory import TrainingFailed
+from dyncollapse.model._kernels import is_compiled
+from dyncollapse.model.forces import COMPILED
 from dyncollapse.model.networks import Weights, check_inputs, end_to_end
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
@@ -121,7 +123,8 @@ class Ensemble:
             for rows, share in (shares(pairs, weights[0].shape[:-2]) if on_cpu else [(ALL, pairs)])
         ]
         numbers = sum(part.numbers_per_step for part in self._parts)
-        counts = thread_counts(len(self._parts), numbers, threads or available, available)
+        compiled = all(part.is_compiled for part in self._parts)
+        counts = thread_counts(len(self._parts), numbers, compiled, threads or available, available)
         self._workers, self._threads = counts if on_cpu else (1, available)
         inputs = torch.stack([part.batch.anchor.abs().max() for part in self._parts]).max()
         self._bound = blow_up_bound(float(inputs), largest := self._largest())
@@ -199,6 +202,14 @@ class _Part:
         self.batch = self._draw()
         check_inputs(self.weights[0], self.batch.anchor, self.batch.positive)
         rule.objective.check_start(self.weights, self.batch, self.others)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether compiled functions do what grows with the batch."""
+        objective = self._rule.objective
+        linear = objective.activation == "linear" or len(self.weights) == 1
+        small = is_compiled(self.weights[-1].shape[-2], self.batch.anchor)
+        return isinstance(objective, Objective) and objective.loss in COMPILED and linear and small
 
     @property
     def numbers_per_step(self) -> int:

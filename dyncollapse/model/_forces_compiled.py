@@ -190,7 +190,7 @@ def infonce_forces(products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_s
     Anchors, shifts and, two-sided, negatives lie in one array, so that one product embeds them and one gives H.
 
     Args:
-        products: P (b, m, d), of one type with the other arrays.
+        products: P (b, m, d), or (1, m, d) for all batches, of one type with the other arrays.
         x: Anchors (b, n, d).
         x_pos: Positives (b, n, d).
         one_sided: Whether the anchors are the negatives.
@@ -205,7 +205,7 @@ def infonce_forces(products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_s
     positive, down = np.empty(n, x.dtype), np.empty(n, x.dtype)
     for q in range(count):
         place_points(x[q], x_pos[q], first, points)
-        multiply(points, products[q].T, z)
+        multiply(points, products[q % len(products)].T, z)
         for i in range(n):
             own, far, other = x.dtype.type(0), x.dtype.type(0), x.dtype.type(0)
             for k in range(z.shape[1]):
@@ -238,8 +238,8 @@ def dot_forces(
     by, h, rows = np.empty((n, d), x.dtype), np.empty((d, d), x.dtype), np.empty(z.shape, x.dtype)
     r, c, positive, none = np.empty(n, x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype), np.zeros(n, x.dtype)
     for q in range(count):
-        multiply(x[q], products[q].T, z)
-        multiply(x_pos[q], products[q].T, z_pos)
+        multiply(x[q], products[q % len(products)].T, z)
+        multiply(x_pos[q], products[q % len(products)].T, z_pos)
         for i in range(n):
             own = kind(0)
             for k in range(z.shape[1]):

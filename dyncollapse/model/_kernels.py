@@ -5,6 +5,7 @@ Nothing here is a new statement: tests/model/test_kernels.py holds each form equ
 
 import math
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -22,6 +23,8 @@ LOG2_E = 1 / math.log(2)
 MOST_BYTES = 2**22
 # Widest matrices, and numbers in the views of a batch, up to which compiled forces were measured to be faster.
 WIDEST, MOST_NUMBERS = 64, 2**16
+# Softmax weights for which one more thread pays: they take about a millisecond, a thread a tenth of that to start.
+WORTH_A_THREAD = 2**18
 # Columns from which float32 products are as fast with few columns as with few rows (docs/results.md).
 FEW_COLUMNS = 16
 
@@ -121,30 +124,49 @@ def infonce_forces(
 
     Not to be differentiated.
     """
-    if is_compiled(product, x):
+    if is_compiled(product.shape[-2], x):
         return compiled_mean("infonce_forces", product, x, x_pos, one_sided)
     return mean_over_groups(partial(_force, one_sided=one_sided), product, x, x_pos)
 
 
-def is_compiled(product: Tensor, x: Tensor) -> bool:
+def is_compiled(m: int, x: Tensor) -> bool:
     """Whether batches are small enough for `_forces_compiled`, where larger ones need PyTorch's products or a GPU."""
-    n, widest = x.shape[-2], max(product.shape[-2:])
-    return x.is_cpu and widest <= WIDEST and n * widest <= MOST_NUMBERS and min(n, *product.shape) > 0
+    n, d = x.shape[-2:]
+    return x.is_cpu and max(m, d) <= WIDEST and n * max(m, d) <= MOST_NUMBERS and min(n, m, d) > 0
 
 
 @torch.no_grad()
 def compiled_mean(name: str, product: Tensor, x: Tensor, x_pos: Tensor, *settings: float) -> Tensor:
-    """Average what a function of `_forces_compiled` makes of P and each batch; arguments as of `mean_over_groups`."""
+    """Average what a function of `_forces_compiled` makes of P and each batch; arguments as of `mean_over_groups`.
+
+    The batches are shared out among as many threads as PyTorch has, where that pays.
+    """
     from dyncollapse.model import _forces_compiled  # with numba, which other losses do without
 
     dtype = common_precision((product.dtype, x.dtype))
     lead: tuple[int, ...] = x.shape[:-2]
     if product.shape[:-2] != lead:
         lead = np.broadcast_shapes(product.shape[:-2], lead)  # the same function of PyTorch imports sympy
-    arrays = [_batches_of(t.detach().to(dtype), lead) for t in (product, x, x_pos)]
+    p, *views = (t.detach().to(dtype) for t in (product, x, x_pos))
+    arrays = [_batches_of(p, lead if p.ndim > 2 else (1,)), *(_batches_of(view, lead) for view in views)]
     forces = torch.empty(math.prod(lead), x.shape[-1], x.shape[-1], dtype=dtype)
-    getattr(_forces_compiled, name)(*arrays, *settings, forces.numpy())
+    call = partial(_call_on_batches, getattr(_forces_compiled, name), arrays, settings, forces.numpy())
+    parts = min(torch.get_num_threads(), len(forces), len(forces) * x.shape[-2] ** 2 // WORTH_A_THREAD)
+    if parts < 2:
+        call(slice(None))
+    else:
+        with ThreadPoolExecutor(parts) as pool:
+            list(
+                pool.map(call, (slice(i * len(forces) // parts, (i + 1) * len(forces) // parts) for i in range(parts)))
+            )
     return mean_over_batches(forces if len(lead) == 1 else forces.view(*lead, *forces.shape[1:]), product.ndim)
+
+
+def _call_on_batches(
+    kernel: Callable[..., None], arrays: list[np.ndarray], settings: tuple[float, ...], out: np.ndarray, rows: slice
+) -> None:
+    p, x, x_pos = arrays
+    kernel(p if len(p) < len(out) else p[rows], x[rows], x_pos[rows], *settings, out[rows])
 
 
 def _batches_of(matrices: Tensor, lead: tuple[int, ...]) -> np.ndarray:

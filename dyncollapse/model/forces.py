@@ -35,6 +35,9 @@ MakeAlong = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Along]]
 FORCED = ("infonce", "dot", "ntxent", "spectral", "vcreg", "barlow")
 """The named losses that depend on inner products or covariances alone, so that they have a force X."""
 
+COMPILED = ("infonce", "dot")
+"""Those whose force is compiled for small batches on a CPU."""
+
 
 @outside_autocast
 def infonce_force(product: Float[Tensor, "... m d"], pairs: Pairs) -> Float[Tensor, "... d d"]:
@@ -79,7 +82,7 @@ def mean_force(
     one_sided = pairs.views == "one-sided"
     if loss == "infonce":
         mean = infonce_forces(product, pairs.anchor, pairs.positive, one_sided=one_sided)
-    elif loss == "dot" and is_compiled(product, pairs.anchor):
+    elif loss == "dot" and is_compiled(product.shape[-2], pairs.anchor):
         assert constant is not None
         mean = compiled_mean("dot_forces", product, pairs.anchor, pairs.positive, one_sided, constant)
     else:

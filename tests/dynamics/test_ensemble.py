@@ -203,12 +203,12 @@ def test_a_small_ensemble_has_one_of_pytorchs_threads(generator, threads):
     train(weights, stream, lr=0.1, steps=5, progress=lambda *_: seen.add(torch.get_num_threads()))
     assert seen == {1}
     weights = gaussian_init([DIM, DIM], generator)
-    large = GaussianTask.block(DIM, 2).stream(512, generator)
+    large = GaussianTask.block(DIM, 2).stream(1024, generator)
     train(weights, large, lr=0.1, steps=2, progress=lambda *_: seen.add(torch.get_num_threads()))
     assert seen == {1, 2}
 
 
-@pytest.mark.parametrize(("width", "runs"), [(DIM, (64,)), (128, ())])
+@pytest.mark.parametrize(("width", "runs"), [(DIM, (128,)), (128, ())])
 def test_runs_on_one_batch_and_wide_layers_are_worth_threads(width, runs, threads):
     threads(2)
     generator, seen = torch.Generator().manual_seed(0), set()
