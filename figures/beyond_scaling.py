@@ -14,7 +14,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from dyncollapse import GaussianTask, Objective, Trajectory, gaussian_init, population_flow, sample_flow, stack_pairs
+from dyncollapse import (
+    GaussianTask,
+    Objective,
+    Pairs,
+    Trajectory,
+    gaussian_init,
+    population_flow,
+    sample_flow,
+    stack_pairs,
+)
 from dyncollapse.plotting import PALETTE
 
 FIRST = {"batch size": 16, "dimension": 8, "depth": 1, "runs": 1}  # smallest sizes
@@ -68,9 +77,8 @@ def draw(options: Options) -> Result:
         sizes = options.sizes(name)
         measured = []
         for size in sizes:
-            step = step_of(BASE | {name: size}, options.seed)
-            flops = arithmetic(step)
-            measured.append((seconds(step, options.repeats), flops, peak_memory(step)))
+            step, counted = step_of(BASE | {name: size}, options.seed)
+            measured.append((seconds(step, options.repeats), arithmetic(counted), peak_memory(counted)))
             rows.append(
                 {"against": name, "size": size} | dict(zip(("seconds", "flops", "bytes"), measured[-1], strict=True))
             )
@@ -107,11 +115,10 @@ def draw(options: Options) -> Result:
         figure,
         rows + flow_rows,
         f"""(a) to (h): one SGD step under Eq. 2 (draw a fresh batch, differentiate in closed form) on one core in float32, seed {options.seed}: best of
-{options.repeats} times; the arithmetic of its matrix products, scaled to the time of the largest size; and the peak memory of all that PyTorch
-holds beside parameters. One size varies, the others are {base}. Exponents are fitted to
-the upper half of the sizes; time / arithmetic / memory: {"; ".join(exponents)}.
-[[Small steps take the time of their calls, whose number grows only with depth. Runs that do not fit into a cache together are taken a few
-at a time, so that memory levels off.]] Times are measured where the figure is drawn, and not asserted.
+{options.repeats} times. The arithmetic of the matrix products, scaled to the time of the largest size, and the peak memory of all that PyTorch
+holds beside parameters are those of the same step differentiated automatically, since closed forms are compiled for small batches. One size
+varies, the others are {base}. Exponents are fitted to the upper half of the sizes; time / arithmetic / memory: {"; ".join(exponents)}.
+[[Small steps take the time of their calls, whose number grows only with depth.]] Times are measured where the figure is drawn, and not asserted.
 (i), (j): seconds of one core for one flow to t = {FLOW_TIME:g} in float64 at rtol 1e-8, once each: population flows by CVODE and by LSODA with its
 exact dense Jacobian, up to {LSODA_WEIGHTS} weights, and the sample flow on {FLOW_BATCHES} batches of {FLOW_SAMPLES}; one size varies, the other is dimension {FLOW_BASE["dimension"]} or
 {FLOW_BASE["depth"]} layers. Exponents over the upper half of the sizes: {flow_exponents}.
@@ -125,6 +132,8 @@ def draw_flows(axes: np.ndarray, options: Options) -> tuple[list[dict[str, objec
     """Draw the seconds of flows against dimension and depth; return rows and the fitted exponents."""
     rows: list[dict[str, object]] = []
     exponents = []
+    for method in FLOWS.values():  # the first flow of a process loads what is compiled
+        flow(2, 1, method, options.seed)
     for ax, (name, values) in zip(axes, options.flow_sizes.items(), strict=True):
         ends: dict[tuple[str, int], torch.Tensor] = {}
         for color, (label, method) in zip(PALETTE[2:], FLOWS.items(), strict=False):
@@ -183,13 +192,21 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def step_of(sizes: dict[str, int], seed: int) -> Callable[[], object]:
-    """A function that draws a batch and differentiates the loss on it."""
+def step_of(sizes: dict[str, int], seed: int) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Functions that draw a batch and differentiate the loss on it: in closed form, and by PyTorch from its value."""
     dim, runs = sizes["dimension"], (sizes["runs"],)
     generator = torch.Generator().manual_seed(seed)
     weights = tuple(w.float() for w in gaussian_init([dim] * (sizes["depth"] + 1), generator, runs))
     task, objective = GaussianTask.block(dim, dim // 2, 1.5, dtype=torch.float32), Objective()
-    return lambda: objective.gradient(weights, task.sample(sizes["batch size"], generator, runs))
+
+    def batch() -> Pairs:
+        return task.sample(sizes["batch size"], generator, runs)
+
+    def automatic() -> object:
+        parameters = tuple(w.clone().requires_grad_() for w in weights)
+        return torch.autograd.grad(objective.value(parameters, batch()).sum(), parameters)
+
+    return lambda: objective.gradient(weights, batch()), automatic
 
 
 def seconds(step: Callable[[], object], repeats: int) -> float:

@@ -11,7 +11,7 @@ import pytest
 import dyncollapse
 
 PACKAGE = Path(dyncollapse.__file__).parent
-MADE = {".pyc", ".pyo"}
+MADE = {".pyc", ".pyo", ".nbc", ".nbi"}  # the last two by numba
 
 
 @pytest.fixture(scope="module")

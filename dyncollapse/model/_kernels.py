@@ -132,7 +132,7 @@ def infonce_forces(
 def is_compiled(m: int, x: Tensor) -> bool:
     """Whether batches are small enough for `_forces_compiled`, where larger ones need PyTorch's products or a GPU."""
     n, d = x.shape[-2:]
-    return x.is_cpu and max(m, d) <= WIDEST and n * max(m, d) <= MOST_NUMBERS and min(n, m, d) > 0
+    return x.device.type == "cpu" and max(m, d) <= WIDEST and n * max(m, d) <= MOST_NUMBERS and min(n, m, d) > 0
 
 
 @torch.no_grad()
