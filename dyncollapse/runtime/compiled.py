@@ -4,6 +4,7 @@ They hold no lock of the interpreter while they run, so that threads run them be
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from numba import njit
@@ -21,9 +22,12 @@ def compiled(function: Function) -> Function:
     numba notices changes of this file alone, so the functions that it calls, which are `inlined`, belong there too.
     """
     try:
-        return njit(cache=True, **_OPTIONS)(function)
+        dispatcher = njit(cache=True, **_OPTIONS)(function)
     except RuntimeError:  # no folder to keep it in
         return njit(**_OPTIONS)(function)
+    if hasattr(dispatcher, "_cache"):  # not where numba is switched off
+        _replace_damaged_files(dispatcher._cache)
+    return dispatcher
 
 
 def inlined(function: Function) -> Function:
@@ -33,6 +37,21 @@ def inlined(function: Function) -> Function:
     result from the disk: their sums were measured to differ in the last bits.
     """
     return njit(forceinline=True, **_OPTIONS)(function)
+
+
+def _replace_damaged_files(cache: Any) -> None:
+    """Let numba compile anew where it cannot read what it kept; by itself it raises what unpickling does."""
+    load = cache.load_overload
+
+    def loaded(*given: Any) -> Any:
+        try:
+            return load(*given)
+        except Exception:  # whatever unpickling damaged bytes raises
+            with suppress(OSError):
+                cache.flush()
+            return None
+
+    cache.load_overload = loaded
 
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(REORDERED)}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numba import typeof
+from numba import config, typeof
 
 import dyncollapse
 from dyncollapse.dynamics.compile_kernels import compile_kernels
@@ -55,3 +55,26 @@ def test_a_function_is_compiled_where_nothing_can_be_written(monkeypatch):
     x = np.arange(3.0)
     assert (doubled(x) == 2 * x).all()
     assert list(doubled.signatures) == [(typeof(x),)]
+
+
+def made():
+    @compiled
+    def doubled(x):
+        return 2 * x
+
+    return doubled
+
+
+@pytest.mark.parametrize("damaged", [".nbi", ".nbc"])
+def test_damaged_files_are_replaced(damaged, tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    x = np.arange(3.0)
+    made()(x)
+    kept = {path: path.read_bytes() for path in tmp_path.rglob(f"*{damaged}")}
+    assert kept
+    for path, content in kept.items():
+        path.write_bytes(content[: len(content) // 2])
+    assert (made()(x) == 2 * x).all()
+    read = made()
+    assert (read(x) == 2 * x).all()
+    assert sum(read.stats.cache_hits.values()) == 1
