@@ -20,7 +20,7 @@ from dyncollapse.dynamics.optimisers import Factory, optimiser_step
 from dyncollapse.dynamics.trajectory import TrainingFailed
 from dyncollapse.model._kernels import is_compiled
 from dyncollapse.model.forces import COMPILED
-from dyncollapse.model.networks import Weights, check_inputs, end_to_end
+from dyncollapse.model.networks import Weights, check_inputs, end_to_end, is_linear
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.self_distillation import SelfDistillation, target_layers
@@ -207,9 +207,9 @@ class _Part:
     def is_compiled(self) -> bool:
         """Whether compiled functions do what grows with the batch."""
         objective = self._rule.objective
-        linear = objective.activation == "linear" or len(self.weights) == 1
-        small = is_compiled(self.weights[-1].shape[-2], self.batch.anchor)
-        return isinstance(objective, Objective) and objective.loss in COMPILED and linear and small
+        if not isinstance(objective, Objective) or not is_linear(objective.activation, len(self.weights)):
+            return False
+        return objective.loss in COMPILED and is_compiled(self.weights[-1].shape[-2], self.batch.anchor)
 
     @property
     def numbers_per_step(self) -> int:

@@ -23,8 +23,8 @@ LOG2_E = 1 / math.log(2)
 MOST_BYTES = 2**22
 # Widest matrices, and numbers in the views of a batch, up to which compiled forces were measured to be faster.
 WIDEST, MOST_NUMBERS = 64, 2**16
-# Softmax weights for which one more thread pays: they take about a millisecond, a thread a tenth of that to start.
-WORTH_A_THREAD = 2**18
+# Softmax weights for which one more thread of Python pays: they take about a millisecond, it a tenth of that to start.
+WORTH_STARTING = 2**18
 # Columns from which float32 products are as fast with few columns as with few rows (docs/results.md).
 FEW_COLUMNS = 16
 
@@ -144,14 +144,13 @@ def compiled_mean(name: str, product: Tensor, x: Tensor, x_pos: Tensor, *setting
     from dyncollapse.model import _forces_compiled  # with numba, which other losses do without
 
     dtype = common_precision((product.dtype, x.dtype))
-    lead: tuple[int, ...] = x.shape[:-2]
-    if product.shape[:-2] != lead:
-        lead = np.broadcast_shapes(product.shape[:-2], lead)  # the same function of PyTorch imports sympy
+    lead = _lead(product, x)
     p, *views = (t.detach().to(dtype) for t in (product, x, x_pos))
-    arrays = [_batches_of(p, lead if p.ndim > 2 else (1,)), *(_batches_of(view, lead) for view in views)]
+    flat = [_flat(p, lead if p.ndim > 2 else (1,)), *(_flat(view, lead) for view in views)]
+    arrays = [t.contiguous().numpy() for t in flat]
     forces = torch.empty(math.prod(lead), x.shape[-1], x.shape[-1], dtype=dtype)
     call = partial(_call_on_batches, getattr(_forces_compiled, name), arrays, settings, forces.numpy())
-    parts = min(torch.get_num_threads(), len(forces), len(forces) * x.shape[-2] ** 2 // WORTH_A_THREAD)
+    parts = min(torch.get_num_threads(), len(forces), len(forces) * x.shape[-2] ** 2 // WORTH_STARTING)
     if parts < 2:
         call(slice(None))
     else:
@@ -169,11 +168,18 @@ def _call_on_batches(
     kernel(p if len(p) < len(out) else p[rows], x[rows], x_pos[rows], *settings, out[rows])
 
 
-def _batches_of(matrices: Tensor, lead: tuple[int, ...]) -> np.ndarray:
+def _lead(product: Tensor, x: Tensor) -> tuple[int, ...]:
+    """The axes of batches and of runs, broadcast."""
+    lead: tuple[int, ...] = x.shape[:-2]
+    # The same function of PyTorch imports sympy.
+    return lead if product.shape[:-2] == lead else np.broadcast_shapes(product.shape[:-2], lead)
+
+
+def _flat(matrices: Tensor, lead: tuple[int, ...]) -> Tensor:
     """Matrices of every batch and run, with one axis in front."""
-    if matrices.ndim != 3 or matrices.shape[:-2] != lead:
-        matrices = matrices.expand(*lead, *matrices.shape[-2:]).reshape(-1, *matrices.shape[-2:])
-    return matrices.contiguous().numpy()
+    if matrices.ndim == 3 and matrices.shape[:-2] == lead:
+        return matrices
+    return matrices.expand(*lead, *matrices.shape[-2:]).reshape(-1, *matrices.shape[-2:])
 
 
 @outside_autocast
@@ -235,10 +241,8 @@ def cut(size: int, *tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
 
 def _by_batches(kernel: Kernel, product: Tensor, x: Tensor, x_pos: Tensor) -> Tensor:
     """What the kernel makes of each batch. Axes of batches and of runs are broadcast and taken as one."""
-    lead: tuple[int, ...] = x.shape[:-2]
-    if len(lead) != 1 or product.shape[:-2] != lead:
-        lead = np.broadcast_shapes(product.shape[:-2], lead)  # the same function of PyTorch imports sympy
-        product, x, x_pos = (t.expand(*lead, *t.shape[-2:]).reshape(-1, *t.shape[-2:]) for t in (product, x, x_pos))
+    lead = _lead(product, x)
+    product, x, x_pos = (_flat(t, lead) for t in (product, x, x_pos))
     size = len(x) if x.is_cuda else fitting(MOST_BYTES, x.itemsize * x.shape[-2] ** 2)
     made = [kernel(*part) for part in cut(size, product, x, x_pos)]
     joined = made[0] if len(made) == 1 else torch.cat(made)

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.model._kernels import (
-    Kernel,
     batch_groups,
     compiled_mean,
     infonce_forces,
@@ -86,13 +85,9 @@ def mean_force(
         assert constant is not None
         mean = compiled_mean("dot_forces", product, pairs.anchor, pairs.positive, one_sided, constant)
     else:
-        mean = mean_over_groups(_force_of(loss, constant, pairs.views), product, pairs.anchor, pairs.positive)
+        make = _along_of(loss, constant, pairs.views)
+        mean = mean_over_groups(lambda p, x, x_pos: make(p, x, x_pos)[0], product, pairs.anchor, pairs.positive)
     return mean.to(product.dtype)
-
-
-def _force_of(loss: str, constant: float | None, views: str) -> Kernel:
-    make = _along_of(loss, constant, views)
-    return lambda product, x, x_pos: make(product, x, x_pos)[0]
 
 
 def _along_of(

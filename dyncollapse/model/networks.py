@@ -84,6 +84,11 @@ def forward(
     return deque(layer_outputs(weights, x, activation, biases), maxlen=1).pop()
 
 
+def is_linear(activation: str, layers: int) -> bool:
+    """Whether a network is its end-to-end matrix: no activation stands behind the last of its layers."""
+    return activation == "linear" or layers == 1
+
+
 def layer_outputs(
     weights: Weights, x: Float[Tensor, "... n d"], activation: str, biases: Sequence[Tensor] = ()
 ) -> Iterator[Tensor]:

@@ -21,7 +21,7 @@ from dyncollapse.model.network_gradients import (
     linear_curvature,
     linear_gradient,
 )
-from dyncollapse.model.networks import Weights, forward
+from dyncollapse.model.networks import Weights, forward, is_linear
 from dyncollapse.model.own_loss import (
     Loss,
     LossWithGradient,
@@ -120,7 +120,7 @@ class Objective:
             >>> relu.smooth(1), relu.smooth(2), Objective("vicreg").smooth(1)
             (True, False, False)
         """
-        return self.loss != "vicreg" and (self.activation == "linear" or layers == 1)
+        return self.loss != "vicreg" and is_linear(self.activation, layers)
 
     @property
     def _constant(self) -> float | None:
@@ -318,7 +318,7 @@ class Objective:
         if not self.closed_form:
             return automatic_gradient(self.value, partial(differentiated, self.loss), weights, pairs, biases)
         weights, biases = tuple(w.detach() for w in weights), tuple(b.detach() for b in biases)
-        linear = self.activation == "linear" or len(weights) == 1
+        linear = is_linear(self.activation, len(weights))
         if linear and isinstance(self.loss, str) and self.has_force and self.loss != "ntxent":
             return forced_gradient(self.loss, self._constant, weights, pairs, biases)
         slopes = partial(self.embedding_gradients, views=pairs.views)
@@ -358,7 +358,7 @@ class Objective:
             -1.5
         """
         loss = self._forced()
-        if self.activation != "linear" and len(weights) > 1:
+        if not is_linear(self.activation, len(weights)):
             raise ValueError(f"the curvature is known for linear networks, not for {self.activation} layers")
         self.check_views(pairs.views)
         return takes_arrays(linear_curvature(loss, self._constant, weights, pairs, biases))

@@ -17,7 +17,7 @@ from torch import Tensor
 from dyncollapse.model._kernels import matrix_product, mean_over_batches
 from dyncollapse.model.array_arguments import takes_arrays
 from dyncollapse.model.choices import ACTIVATIONS
-from dyncollapse.model.networks import Weights, end_to_end, forward, layer_gradients, layer_outputs
+from dyncollapse.model.networks import Weights, end_to_end, forward, is_linear, layer_gradients, layer_outputs
 from dyncollapse.model.pair_moments import Task
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.precision import outside_autocast
@@ -125,7 +125,7 @@ class SelfDistillation:
 
     def smooth(self, depth: int) -> bool:
         """Whether the velocity of a network of this depth is smooth; ReLU's jumps."""
-        return self.activation == "linear" or depth == 1
+        return is_linear(self.activation, depth)
 
     def check_views(self, views: str) -> None:
         """Accept either view convention."""
@@ -179,7 +179,7 @@ class SelfDistillation:
         """
         online, target = _roles(pairs)
         predictor, n, runs = state[0], online.shape[-2], weights[0].ndim - 2
-        linear = self.activation == "linear" or len(weights) == 1
+        linear = is_linear(self.activation, len(weights))
         outputs = [online @ end_to_end(weights).mT] if linear else list(layer_outputs(weights, online, "relu"))
         z = outputs[-1]
         gap = (z @ predictor.mT - self._targets(weights, target, state)) / n
