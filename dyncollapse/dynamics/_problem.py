@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -62,7 +63,9 @@ class Problem:
     def __init__(self, equation: Equation, vector: Vector, times: np.ndarray, *, logarithmic: bool) -> None:
         """Choose the clock for a flow to times[-1]."""
         self.equation, self.vector, self.times, self.logarithmic = equation, vector, times, logarithmic
-        self.field = equation.field or Field(self.velocity, self._linearise if equation.tangent else None)
+        self.field = equation.field or Field(self.velocity)
+        if self.field.linearise is None and equation.tangent is not None:
+            self.field = replace(self.field, linearise=self._linearise)
         self.unit = math.ldexp(1.0, math.frexp(times[-1])[1] - 1)
         self.ticks: np.ndarray = np.log1p(times) if logarithmic else times / self.unit
 

@@ -5,9 +5,10 @@ It takes some twenty seconds, once on a machine, as in an image of a container w
 
 import torch
 
-from dyncollapse.dynamics.flow import population_flow
+from dyncollapse.dynamics.flow import population_flow, sample_flow
 from dyncollapse.model.forces import mean_force
 from dyncollapse.model.gaussian import GaussianTask
+from dyncollapse.model.objective import Objective
 
 
 def compile_kernels() -> None:
@@ -17,6 +18,8 @@ def compile_kernels() -> None:
     for kind in (torch.float32, torch.float64):
         for loss, constant in (("infonce", None), ("dot", 1.0)):
             mean_force(weights.to(kind), pairs.to(kind), loss, constant)
+    for objective in (Objective(), Objective("dot")):
+        sample_flow((weights[0],), pairs, 1.0, objective=objective)
     population_flow((weights[0], weights[0]), task, 100.0)  # stiff enough for a preconditioner
 
 

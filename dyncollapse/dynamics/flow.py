@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dyncollapse.dynamics._population_field import PopulationField
+from dyncollapse.dynamics._sample_field import SampleField, has_field
 from dyncollapse.dynamics.distillation import moment_equation, velocities
 from dyncollapse.dynamics.equation import Equation, Field
 from dyncollapse.dynamics.runs import pairs_of_run, recorded, run_by_run
@@ -119,11 +120,11 @@ def sample_flow(
 
     def one_run(index: tuple[int, ...], progress: Progress | None, solver: Solver = solver) -> Trajectory:
         own = pairs_of_run(pairs, index)
+        start, beside = tuple(w[index] for w in weights), [p[index] for p in others]
         if smooth and isinstance(objective, SelfDistillation):
             equation = moment_equation(len(weights), OnlineMoments.of_pairs(own, 0), objective, weight_decay)
         else:
-            equation = _sample_equation(len(weights), own, objective, weight_decay, smooth)
-        start, beside = tuple(w[index] for w in weights), [p[index] for p in others]
+            equation = _sample_equation(start, beside, own, objective, weight_decay)
         return integrate(start, beside, equation, time, solver=solver, meta=meta, progress=progress)
 
     def all_runs() -> Trajectory:
@@ -171,8 +172,15 @@ def _in_double(
 
 
 def _sample_equation(
-    depth: int, pairs: Pairs, objective: Objective | SelfDistillation, weight_decay: float, smooth: bool
+    weights: Weights,
+    others: Sequence[Tensor],
+    pairs: Pairs,
+    objective: Objective | SelfDistillation,
+    weight_decay: float,
 ) -> Equation:
+    """The flow of one run."""
+    depth, smooth = len(weights), objective.smooth(len(weights))
+
     def velocity(_t: float, parameters: Weights) -> list[Tensor]:
         # Autograd's bookkeeping would be a tenth of a small network's time.
         with torch.inference_mode(objective.closed_form):
@@ -187,9 +195,15 @@ def _sample_equation(
     def loss(_t: float, parameters: Weights) -> Tensor:
         return objective.value(parameters[:depth], pairs, parameters[depth:])
 
-    known = smooth and isinstance(objective, Objective) and objective.has_force
-    own = objective.name if isinstance(objective, Objective) and not isinstance(objective.loss, str) else None
-    return Equation(velocity, loss, tangent=tangent if known else None, smooth=smooth, own_loss=own)
+    if not isinstance(objective, Objective):
+        return Equation(velocity, loss, smooth=smooth)
+    own = None if isinstance(objective.loss, str) else objective.name
+    along = tangent if smooth and objective.has_force else None
+    equation = Equation(velocity, loss, tangent=along, smooth=smooth, own_loss=own)
+    if not has_field(objective, weights, pairs):
+        return equation
+    compiled = SampleField(weights, pairs, objective, weight_decay, biased=bool(others))
+    return replace(equation, loss=lambda _t, parameters: compiled.loss(parameters), field=Field(compiled.velocity))
 
 
 def population_flow(

@@ -1,7 +1,7 @@
-"""The force X of Eq. 2 and of the dot-product loss, compiled for the CPU: one pass over the n x n softmax weights.
+"""Force X and loss of Eq. 2 and of the dot-product loss, compiled for the CPU: one pass over the n x n softmax weights.
 
-`forces.infonce_force` and `forces.mean_force_along` are the readable forms; tests/model/test_forces_compiled.py holds
-them equal. Functions are in one file because numba notices the changes of one.
+`forces.infonce_force`, `forces.mean_force_along` and `losses` are the readable forms; tests/model/
+test_forces_compiled.py holds them equal. Functions are in one file because numba notices the changes of one.
 """
 
 import math
@@ -91,10 +91,31 @@ def multiply_transposed(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
 
 
 @inlined
+def against_the_positive(
+    row: np.ndarray, i: int, own_row: np.ndarray, columns: np.ndarray, shift: np.ndarray, positive: float
+) -> tuple[float, float, float]:
+    """Turn a row of products, own_row . columns_j, into powers of 2 of its logits less that of the positive.
+
+    The positive's power is then 1, beside which no digit of the negatives' sum is lost. Where the sum would overflow,
+    the largest logit takes the positive's place.
+
+    Returns the positive's power, the sum of the others, and the logit that was subtracted.
+    """
+    total = row.dtype.type(0)
+    row[i] = row.dtype.type(-np.inf)
+    for j in range(len(row)):
+        row[j] = power_of_2(row[j] + (shift[j] - positive))
+        total += row[j]
+    if total >= power_of_2(row.dtype.type(np.inf)):  # the positive is so far away that others overflow
+        return against_the_largest(row, i, own_row, columns, shift, positive)
+    return row.dtype.type(1), total, positive
+
+
+@inlined
 def against_the_largest(
     row: np.ndarray, i: int, own_row: np.ndarray, columns: np.ndarray, shift: np.ndarray, positive: float
-) -> tuple[float, float]:
-    """Write a row of powers of 2, less the largest logit; return the positive's power and the sum of the others."""
+) -> tuple[float, float, float]:
+    """Do the same with the largest logit, from the beginning."""
     zero = row.dtype.type(0)
     largest = positive
     for j in range(len(row)):
@@ -108,7 +129,7 @@ def against_the_largest(
         row[j] = power_of_2(row[j] - largest)
         total += zero if j == i else row[j]
     row[i] = zero
-    return power_of_2(positive - largest), total
+    return power_of_2(positive - largest), total, largest
 
 
 @inlined
@@ -132,10 +153,9 @@ def softmax_sums(
     """
     r, c, by = sums
     n = len(rows)
-    held = max(1, min(n, HELD // n, ALONE // (n * max(rows.shape[1], y.shape[1]))))
+    held = rows_held(n, max(rows.shape[1], y.shape[1]))
     weights = np.empty((held, n), rows.dtype)
-    zero, one, never = rows.dtype.type(0), rows.dtype.type(1), rows.dtype.type(-np.inf)
-    most = power_of_2(-never)
+    one = rows.dtype.type(1)
     c[:] = 0
     for start in range(0, n, held):
         stop = min(n, start + held)
@@ -143,20 +163,37 @@ def softmax_sums(
         np.dot(rows[start:stop], columns.T, e)
         for i in range(start, stop):
             row = e[i - start]
-            # Against the positive's own logit: its power is 1, beside which no digit of the negatives' sum is lost.
-            own, total = one, zero
-            row[i] = never
-            for j in range(n):
-                row[j] = power_of_2(row[j] + (shift[j] - positive[i]))
-                total += row[j]
-            if total >= most:  # the positive is so far away that others overflow
-                own, total = against_the_largest(row, i, rows[i], columns, shift, positive[i])
+            own, total, _ = against_the_positive(row, i, rows[i], columns, shift, positive[i])
             share = one / (total + own)
             r[i] = total * share
             for j in range(n):
                 row[j] *= share
                 c[j] += row[j]
         np.dot(e, y, by[start:stop])
+
+
+@inlined
+def cross_entropy(rows: np.ndarray, columns: np.ndarray, shift: np.ndarray, positive: np.ndarray) -> float:
+    """Mean over i of the logarithm of 1 over the positive's softmax weight; arguments as of `softmax_sums`."""
+    n = len(rows)
+    held = rows_held(n, rows.shape[1])
+    weights = np.empty((held, n), rows.dtype)
+    mean = rows.dtype.type(0)
+    for start in range(0, n, held):
+        stop = min(n, start + held)
+        e = weights[: stop - start]
+        np.dot(rows[start:stop], columns.T, e)
+        for i in range(start, stop):
+            own, total, least = against_the_positive(e[i - start], i, rows[i], columns, shift, positive[i])
+            # Where the positive has all of the weight, 1 + total would round off.
+            mean += math.log1p(total) if own == 1 else math.log(own + total) + (least - positive[i]) / LOG2_E
+    return mean / n
+
+
+@inlined
+def rows_held(n: int, width: int) -> int:
+    """How many rows of n softmax weights are held at a time, and multiplied by matrices of this width."""
+    return max(1, min(n, HELD // n, ALONE // (n * width)))
 
 
 @inlined
@@ -183,6 +220,21 @@ def place_points(x: np.ndarray, x_pos: np.ndarray, first: int, points: np.ndarra
             points[i, k] = x[i, k] - centre[k]  # once more where the anchors are the negatives
 
 
+@inlined
+def fill_distances(z: np.ndarray, first: int, rows: np.ndarray, positive: np.ndarray, down: np.ndarray) -> None:
+    """Fill what `softmax_sums` asks for from embeddings of the points: logits -|z_i - y_j|^2 / 2, plus |z_i|^2 / 2."""
+    n, half, scale = len(rows), z.dtype.type(0.5), z.dtype.type(LOG2_E)
+    for i in range(n):
+        own, far, other = z.dtype.type(0), z.dtype.type(0), z.dtype.type(0)
+        for k in range(z.shape[1]):
+            rows[i, k] = scale * z[i, k]
+            own += z[i, k] * z[i, k]
+            far += z[n + i, k] * z[n + i, k]
+            other += z[first + i, k] * z[first + i, k]
+        positive[i] = half * scale * (own - far)
+        down[i] = -half * scale * other
+
+
 @compiled
 def infonce_forces(products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_sided: bool, forces: np.ndarray) -> None:
     """X = H + H^T with 2 n H = x^T (r x - 2 B y) + y^T c y - s^T r s, of centred anchors x, shifts s and negatives y.
@@ -198,7 +250,7 @@ def infonce_forces(products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_s
     """
     count, n, d = x.shape
     first, last = (0, 2 * n) if one_sided else (2 * n, 3 * n)  # rows where the negatives begin and all end
-    half, scale, share = x.dtype.type(0.5), x.dtype.type(LOG2_E), x.dtype.type(1 / n)
+    half, share = x.dtype.type(0.5), x.dtype.type(1 / n)
     points, weighted, h = np.empty((last, d), x.dtype), np.empty((last, d), x.dtype), np.empty((d, d), x.dtype)
     z, rows = np.empty((last, products.shape[1]), x.dtype), np.empty((n, products.shape[1]), x.dtype)
     by, r, c = np.empty((n, d), x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype)
@@ -206,15 +258,7 @@ def infonce_forces(products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_s
     for q in range(count):
         place_points(x[q], x_pos[q], first, points)
         multiply(points, products[q % len(products)].T, z)
-        for i in range(n):
-            own, far, other = x.dtype.type(0), x.dtype.type(0), x.dtype.type(0)
-            for k in range(z.shape[1]):
-                rows[i, k] = scale * z[i, k]
-                own += z[i, k] * z[i, k]
-                far += z[n + i, k] * z[n + i, k]
-                other += z[first + i, k] * z[first + i, k]
-            positive[i] = half * scale * (own - far)
-            down[i] = -half * scale * other
+        fill_distances(z, first, rows, positive, down)
         y = points[first : first + n]
         softmax_sums(rows, z[first : first + n], down, positive, y, (r, c, by))
         for i in range(n):
@@ -227,25 +271,60 @@ def infonce_forces(products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_s
 
 
 @compiled
+def infonce_losses(products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_sided: bool, losses: np.ndarray) -> None:
+    """Eq. 2 on every batch, one number (b,) each; other arguments as of `infonce_forces`."""
+    count, n, d = x.shape
+    first, last = (0, 2 * n) if one_sided else (2 * n, 3 * n)
+    points, z = np.empty((last, d), x.dtype), np.empty((last, products.shape[1]), x.dtype)
+    rows, positive, down = np.empty((n, products.shape[1]), x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype)
+    for q in range(count):
+        place_points(x[q], x_pos[q], first, points)
+        multiply(points, products[q % len(products)].T, z)
+        fill_distances(z, first, rows, positive, down)
+        losses[q] = cross_entropy(rows, z[first : first + n], down, positive)
+
+
+@inlined
+def fill_dots(z: np.ndarray, z_pos: np.ndarray, temperature: float, rows: np.ndarray, positive: np.ndarray) -> None:
+    """Fill what `softmax_sums` asks for: logits z_i . y_j / temperature."""
+    scale = z.dtype.type(LOG2_E / temperature)
+    for i in range(len(z)):
+        own = z.dtype.type(0)
+        for k in range(z.shape[1]):
+            rows[i, k] = scale * z[i, k]
+            own += rows[i, k] * z_pos[i, k]
+        positive[i] = own
+
+
+@compiled
+def dot_losses(
+    products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_sided: bool, temperature: float, losses: np.ndarray
+) -> None:
+    """The dot-product loss on every batch, one number (b,) each; other arguments as of `dot_forces`."""
+    count, n, _ = x.shape
+    z, z_pos = np.empty((n, products.shape[1]), x.dtype), np.empty((n, products.shape[1]), x.dtype)
+    rows, positive, none = np.empty(z.shape, x.dtype), np.empty(n, x.dtype), np.zeros(n, x.dtype)
+    for q in range(count):
+        multiply(x[q], products[q % len(products)].T, z)
+        multiply(x_pos[q], products[q % len(products)].T, z_pos)
+        fill_dots(z, z_pos, temperature, rows, positive)
+        losses[q] = cross_entropy(rows, z if one_sided else z_pos, none, positive)
+
+
+@compiled
 def dot_forces(
     products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_sided: bool, temperature: float, forces: np.ndarray
 ) -> None:
     """X = -(M + M^T) / (n temperature) with M = x^T (B y - r x'); arguments as of `infonce_forces`."""
     count, n, d = x.shape
     kind = x.dtype.type
-    scale = kind(LOG2_E / temperature)
     z, z_pos = np.empty((n, products.shape[1]), x.dtype), np.empty((n, products.shape[1]), x.dtype)
     by, h, rows = np.empty((n, d), x.dtype), np.empty((d, d), x.dtype), np.empty(z.shape, x.dtype)
     r, c, positive, none = np.empty(n, x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype), np.zeros(n, x.dtype)
     for q in range(count):
         multiply(x[q], products[q % len(products)].T, z)
         multiply(x_pos[q], products[q % len(products)].T, z_pos)
-        for i in range(n):
-            own = kind(0)
-            for k in range(z.shape[1]):
-                rows[i, k] = scale * z[i, k]
-                own += rows[i, k] * z_pos[i, k]
-            positive[i] = own
+        fill_dots(z, z_pos, temperature, rows, positive)
         softmax_sums(rows, z if one_sided else z_pos, none, positive, x[q] if one_sided else x_pos[q], (r, c, by))
         for i in range(n):
             for k in range(d):

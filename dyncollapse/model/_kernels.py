@@ -4,7 +4,7 @@ Nothing here is a new statement: tests/model/test_kernels.py holds each form equ
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -137,32 +137,57 @@ def is_compiled(m: int, x: Tensor) -> bool:
 
 @torch.no_grad()
 def compiled_mean(name: str, product: Tensor, x: Tensor, x_pos: Tensor, *settings: float) -> Tensor:
-    """Average what a function of `_forces_compiled` makes of P and each batch; arguments as of `mean_over_groups`.
+    """Average the forces that a function of `_forces_compiled` finds on each batch; arguments as of `mean_over_groups`.
 
-    The batches are shared out among as many threads as PyTorch has, where that pays.
+    Args:
+        name: The function's name.
+        product: P.
+        x: Anchors.
+        x_pos: Positives.
+        *settings: What else the function takes.
+
+    Returns:
+        One force per run.
     """
-    from dyncollapse.model import _forces_compiled  # with numba, which other losses do without
-
     dtype = common_precision((product.dtype, x.dtype))
     lead = _lead(product, x)
     p, *views = (t.detach().to(dtype) for t in (product, x, x_pos))
     flat = [_flat(p, lead if p.ndim > 2 else (1,)), *(_flat(view, lead) for view in views)]
-    arrays = [t.contiguous().numpy() for t in flat]
-    forces = torch.empty(math.prod(lead), x.shape[-1], x.shape[-1], dtype=dtype)
-    call = partial(_call_on_batches, getattr(_forces_compiled, name), arrays, settings, forces.numpy())
-    parts = min(torch.get_num_threads(), len(forces), len(forces) * x.shape[-2] ** 2 // WORTH_STARTING)
+    found = compiled(name, [t.contiguous().numpy() for t in flat], settings, (x.shape[-1], x.shape[-1]))
+    forces = torch.from_numpy(found)
+    return mean_over_batches(forces if len(lead) == 1 else forces.view(*lead, *forces.shape[1:]), product.ndim)
+
+
+def compiled(
+    name: str, arrays: Sequence[np.ndarray], settings: tuple[float, ...], shape: tuple[int, ...] = ()
+) -> np.ndarray:
+    """Call a function of `_forces_compiled` on many batches, by as many threads as PyTorch has where that pays.
+
+    Args:
+        name: The function's name.
+        arrays: P (b, m, d), or (1, m, d) for all batches, and both views (b, n, d).
+        settings: What else it takes.
+        shape: Of what it finds for each batch.
+
+    Returns:
+        That, in an array (b, *shape).
+    """
+    from dyncollapse.model import _forces_compiled  # with numba, which other losses do without
+
+    count, n, _ = arrays[1].shape
+    found = np.empty((count, *shape), arrays[1].dtype)
+    call = partial(_call_on_batches, getattr(_forces_compiled, name), arrays, settings, found)
+    parts = min(torch.get_num_threads(), count, count * n**2 // WORTH_STARTING)
     if parts < 2:
         call(slice(None))
     else:
         with ThreadPoolExecutor(parts) as pool:
-            list(
-                pool.map(call, (slice(i * len(forces) // parts, (i + 1) * len(forces) // parts) for i in range(parts)))
-            )
-    return mean_over_batches(forces if len(lead) == 1 else forces.view(*lead, *forces.shape[1:]), product.ndim)
+            list(pool.map(call, (slice(i * count // parts, (i + 1) * count // parts) for i in range(parts))))
+    return found
 
 
 def _call_on_batches(
-    kernel: Callable[..., None], arrays: list[np.ndarray], settings: tuple[float, ...], out: np.ndarray, rows: slice
+    kernel: Callable[..., None], arrays: Sequence[np.ndarray], settings: tuple[float, ...], out: np.ndarray, rows: slice
 ) -> None:
     p, x, x_pos = arrays
     kernel(p if len(p) < len(out) else p[rows], x[rows], x_pos[rows], *settings, out[rows])
