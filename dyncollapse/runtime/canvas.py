@@ -91,8 +91,11 @@ def drawn_once(
 
     @cache
     def figure() -> "Figure":
+        from dyncollapse.runtime.tick_labels import write_powers_plainly
+
         drawn = draw()
         drawn.set_dpi(dpi)
+        write_powers_plainly(drawn)
         if (engine := drawn.get_layout_engine()) is not None:
             engine.execute(drawn)
             drawn.set_layout_engine(None)  # else Matplotlib lays it out, and draws it, twice for each file
