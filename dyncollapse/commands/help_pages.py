@@ -2,7 +2,7 @@
 
 import gc
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from types import ModuleType
@@ -136,7 +136,13 @@ def commands_meant(word: str, root: click.Command) -> list[str]:
     return [name for near in near_names(word, set(ends.values())) for name in ends if ends[name] == near]
 
 
-def page(runs: str, words: str, *options: Callable[[Any], Any], **settings: Any) -> GroupedCommand:
+def page(
+    runs: str,
+    words: str,
+    *options: Callable[[Any], Any],
+    has_workers: Callable[[Mapping[str, Any]], bool] | None = None,
+    **settings: Any,
+) -> GroupedCommand:
     """Make a command from its page of help; the function that it runs is imported when it is called.
 
     So pages of help, lists of commands and refused options start without PyTorch.
@@ -145,6 +151,8 @@ def page(runs: str, words: str, *options: Callable[[Any], Any], **settings: Any)
         runs: The function, as "module:function"; it takes the values of the options by name.
         words: The help: a question in one sentence, then paragraphs.
         *options: Decorators that add the options, as those of click.
+        has_workers: Whether worker processes do the work, by the values of the options. Their server then imports
+            PyTorch at the same time as this process.
         **settings: `example`, `topics`, `rest` and `surplus` of the page, and what else `click.Command` takes.
 
     Returns:
@@ -157,6 +165,8 @@ def page(runs: str, words: str, *options: Callable[[Any], Any], **settings: Any)
     module, _, name = runs.partition(":")
 
     def call(**given: Any) -> Any:
+        if has_workers is not None and has_workers(given):
+            imported("dyncollapse.runtime.executors").begin_server()
         return getattr(imported(module), name)(**given)
 
     for add in reversed(options):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from multiprocessing import current_process, get_all_start_methods, get_context
+from multiprocessing import current_process, forkserver, get_all_start_methods, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from dyncollapse.runtime.files import first_line, unmarked
 from dyncollapse.runtime.process import PARENT, check_count, children_ignore_interrupts, cores, start_tracker_quietly
 from dyncollapse.runtime.settings import SettingError
 
+# What workers of this program import, numba among it.
+PRELOADED = ("dyncollapse.sweeps.points", "dyncollapse.claims.run", "dyncollapse.model._forces_compiled")
 # A running Dask scheduler answers within milliseconds; 10 s, a rule of thumb, leave time for one that is starting.
 CONNECT = "10s"
 # Time limit of a Slurm job, in minutes, where the options set none: a day, which the default partitions of many
@@ -63,18 +65,10 @@ def local_workers(count: int | None = None, threads: int = 1) -> Workers:
 
 @contextmanager
 def _processes(count: int) -> Iterator[Executor]:
-    # Workers are forked from a server that has only imported: forking a program that has threads may hang.
-    server = "forkserver" in get_all_start_methods()
-    context: Any = get_context("forkserver" if server else "spawn")
-    if server:
-        start_tracker_quietly()
-        main = threading.current_thread() is threading.main_thread()  # another thread may end before its server
-        first = ["dyncollapse.runtime.parent_watchdog"] if main else []
-        context.set_forkserver_preload([*first, "dyncollapse.sweeps.points"])
+    context: Any = get_context("forkserver" if begin_server() else "spawn")
     workers_end, own_end = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_watch_parent, initargs=(workers_end,))
     try:
-        os.environ[PARENT] = str(os.getpid())
         try:
             with children_ignore_interrupts():  # the server and its first worker import for seconds
                 pool.submit(os.getpid).result()
@@ -83,13 +77,34 @@ def _processes(count: int) -> Iterator[Executor]:
                 "the worker processes died at their start: memory ran out, or the script that they import "
                 'starts workers itself; put its work under `if __name__ == "__main__":`'
             ) from None
-        finally:
-            os.environ.pop(PARENT, None)
         yield pool
     finally:  # without waiting: all work has been returned, or is no longer wanted
         own_end.close()
         pool.shutdown(cancel_futures=True)
         workers_end.close()
+
+
+def begin_server() -> bool:
+    """Start the server from which workers are forked, unless it runs, and return while it still imports.
+
+    It only imports: forking a program that has threads may hang. What starts it early can import meanwhile.
+
+    Returns:
+        Whether this system has such a server.
+    """
+    if "forkserver" not in get_all_start_methods():
+        return False
+    start_tracker_quietly()
+    main = threading.current_thread() is threading.main_thread()  # another thread may end before its server
+    first = ["dyncollapse.runtime.parent_watchdog"] if main else []
+    forkserver.set_forkserver_preload([*first, *PRELOADED])
+    os.environ[PARENT] = str(os.getpid())
+    try:
+        with children_ignore_interrupts():
+            forkserver.ensure_running()
+    finally:
+        os.environ.pop(PARENT, None)
+    return True
 
 
 def _check_program() -> None:

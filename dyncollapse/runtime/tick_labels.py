@@ -1,6 +1,6 @@
 """Tick labels of logarithmic axes as plain text.
 
-Matplotlib writes each power of 10 as a formula, and parsing these was measured to take a third of a picture's time.
+Matplotlib writes each power of 10 as a formula. Parsing these was measured to take up to a quarter of a picture's time.
 """
 
 import re

@@ -13,6 +13,7 @@ from helpers.commands import PAGES
 from dyncollapse.bridge.evaluation.options import EncoderOptions
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.commands.help_pages import GroupedCommand, grouped_option, imported
+from dyncollapse.commands.help_pages import page as new_page
 from dyncollapse.commands.main import main
 from dyncollapse.commands.options import record_options
 from dyncollapse.commands.topics import topic_names
@@ -124,6 +125,24 @@ def test_a_command_is_imported_without_looking_for_garbage_which_is_looked_for_a
     finally:
         gc.unfreeze()
         sys.modules.pop("made_up_command", None)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_server_of_workers_starts_before_the_command_is_imported(workers, tmp_path, monkeypatch):
+    (tmp_path / "made_up_work.py").write_text("def work(workers):\n    print(workers)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    begun = []
+    monkeypatch.setattr(
+        "dyncollapse.runtime.executors.begin_server", lambda: begun.append("made_up_work" in sys.modules)
+    )
+    command = new_page(
+        "made_up_work:work", "", click.option("--workers", type=int), has_workers=lambda given: given["workers"] > 1
+    )
+    result = CliRunner().invoke(command, ["--workers", str(workers)])
+    del sys.modules["made_up_work"]
+    gc.unfreeze()
+    assert result.output == f"{workers}\n"
+    assert begun == [False] * (workers > 1)
 
 
 def test_a_command_that_cannot_be_imported_leaves_the_search_for_garbage_as_it_was():

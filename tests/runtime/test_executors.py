@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver, get_all_start_methods
 
 import pytest
 from helpers.constants import set_constant
 from helpers.waiting import PATIENCE, alive, eventually
 from helpers.without_torch import without_torch
 
-from dyncollapse.runtime.executors import dask_workers, local_workers, slurm_workers
+from dyncollapse.runtime.executors import begin_server, dask_workers, local_workers, slurm_workers
 
 
 @pytest.fixture
@@ -24,6 +25,15 @@ def submitted(tmp_path):
 def test_local_processes_return_results():
     with local_workers(2).start() as executor:
         assert [executor.submit(math.factorial, i).result() for i in range(4)] == [1, 1, 2, 6]
+
+
+@pytest.mark.skipif("forkserver" not in get_all_start_methods(), reason="processes that fork")
+def test_workers_are_forked_from_the_server_that_was_begun():
+    assert begin_server()
+    server = forkserver._forkserver._forkserver_pid
+    assert begin_server()  # does nothing
+    with local_workers(1).start() as executor:
+        assert executor.submit(os.getppid).result() == server
 
 
 SIGNALS = """

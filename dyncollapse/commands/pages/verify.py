@@ -4,6 +4,7 @@ import click
 
 from dyncollapse.commands.help_pages import page
 from dyncollapse.commands.options import AS_JSON, THREADS
+from dyncollapse.runtime.process import cores
 
 verify = page(
     "dyncollapse.commands.verify:verify",
@@ -28,4 +29,5 @@ verify = page(
     surplus="give a claim as --claim NAME",
     example="dyncollapse verify --claim theorem-2-as-stated",
     topics=("collapse", "rho"),
+    has_workers=lambda given: not given["claim"] and (given["workers"] or cores()) > 1,
 )
