@@ -12,6 +12,9 @@ from dyncollapse.model.streams import JoinedStream
 # takes longer to wake one than it saves; of Python, as compiled forces use them, that of 16 such runs. Measured on two
 # cores (docs/results.md).
 WORTH_A_THREAD, WORTH_A_SHARE = 2**16, 2**18
+# Cost of a step on arrays for which one more thread pays, where it is woken once for a block of them: that of 4 runs of
+# 128 pairs.
+WORTH_A_CUT = 2**16
 ALL = slice(None)
 
 

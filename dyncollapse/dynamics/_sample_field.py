@@ -12,19 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dyncollapse.model._kernels import compiled, is_compiled
-from dyncollapse.model.forces import COMPILED
-from dyncollapse.model.networks import Weights, is_linear
+from dyncollapse.model._kernels import compiled
+from dyncollapse.model.networks import Weights
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
 
 Vector = np.ndarray
-
-
-def has_field(objective: Objective, weights: Weights, pairs: Pairs) -> bool:
-    """Whether a `SampleField` describes the flow of these layers (out, in) on these batches."""
-    linear = is_linear(objective.activation, len(weights))
-    return linear and objective.loss in COMPILED and is_compiled(len(weights[-1]), pairs.anchor)
 
 
 class SampleField:
@@ -44,13 +37,13 @@ class SampleField:
         Args:
             weights: Layers of the shapes of W_1, ..., W_L.
             pairs: Views (*batches, n, d).
-            objective: A loss for which `has_field` is true.
+            objective: A loss for which `on_arrays` holds.
             weight_decay: Its product with the parameters is subtracted from the velocity.
             biased: Whether every layer has a bias.
         """
         self._shapes, self._weight_decay = [tuple(w.shape) for w in weights], weight_decay
         self._ends = [*itertools.accumulate((w.numel() for w in weights), initial=0)]
-        self._views = [view.double().numpy().reshape(-1, *view.shape[-2:]) for view in (pairs.anchor, pairs.positive)]
+        self._views = [_array(view) for view in (pairs.anchor, pairs.positive)]
         # Eq. 2 sees differences of embeddings alone, so no offset moves it.
         self._affine = biased and objective.loss != "infonce"
         if self._affine:
@@ -104,6 +97,11 @@ class SampleField:
                 velocity[first : first + rows] = matrix[:rows, columns]
                 first += rows
         return velocity
+
+
+def _array(view: Tensor) -> Vector:
+    """All batches (b, n, d), row by row: numba would compile once more for another order."""
+    return np.ascontiguousarray(view.double().numpy()).reshape(-1, *view.shape[-2:])
 
 
 def _multiplied(product: Vector, layer: Vector) -> Vector:

@@ -4,18 +4,20 @@ import itertools
 import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.dynamics._kernels import ALL, shares, thread_counts
+from dyncollapse.dynamics._kernels import ALL, WORTH_A_CUT, shares, thread_counts
+from dyncollapse.dynamics._linear_steps import Block, LinearSteps
+from dyncollapse.dynamics._on_arrays import on_arrays
 from dyncollapse.dynamics.optimisers import Factory, optimiser_step
 from dyncollapse.dynamics.trajectory import TrainingFailed
 from dyncollapse.model._kernels import is_compiled
@@ -24,8 +26,10 @@ from dyncollapse.model.networks import Weights, check_inputs, end_to_end, is_lin
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.self_distillation import SelfDistillation, target_layers
-from dyncollapse.model.streams import numbers_per_step
+from dyncollapse.model.streams import JoinedStream, PairStream, numbers_per_step
 from dyncollapse.runtime.process import torch_threads
+
+Result = TypeVar("Result")
 
 # Contrastive losses act on embeddings of order 1, the width of their kernel or their temperature. A network has
 # diverged when its embeddings exceed that, or those at its start, by this factor. A rule of thumb.
@@ -116,7 +120,6 @@ class Ensemble:
         """Copy weights (*runs, out, in) and the others of `full_state`, and draw a batch; ValueError without one."""
         self.step = 0
         self._stopped, self._context = threading.Event(), ExitStack()
-        self._map: Callable[..., Iterable[Any]] = map
         on_cpu, available = weights[0].device.type == "cpu", torch.get_num_threads()
         self._parts = [
             _Part([w[rows] for w in weights], [p[rows] for p in others], share, rule, self._stopped)
@@ -126,6 +129,9 @@ class Ensemble:
         compiled = all(part.is_compiled for part in self._parts)
         counts = thread_counts(len(self._parts), numbers, compiled, threads or available, available)
         self._workers, self._threads = counts if on_cpu else (1, available)
+        self._pool: ThreadPoolExecutor | None = None
+        if len(self._parts) == 1:
+            self._workers = self._parts[0].share_out(threads or available)
         inputs = torch.stack([part.batch.anchor.abs().max() for part in self._parts]).max()
         self._bound = blow_up_bound(float(inputs), largest := self._largest())
         if not math.isfinite(largest):
@@ -136,7 +142,7 @@ class Ensemble:
         self._context.enter_context(torch_threads(self._threads))
         if self._workers > 1:
             pool = ThreadPoolExecutor(self._workers, initializer=torch.set_num_threads, initargs=(self._threads,))
-            self._map = self._context.enter_context(pool).map
+            self._pool = self._context.enter_context(pool)
         self._context.callback(self._stopped.set)
         return self
 
@@ -153,7 +159,10 @@ class Ensemble:
         Raises:
             TrainingFailed: When the stream of batches or the optimiser's schedule ends early.
         """
-        list(self._map(lambda part: part.advance(steps), self._parts))
+        if len(self._parts) == 1:
+            self._parts[0].advance(steps, self._pool)
+        else:
+            self._each(lambda part: part.advance(steps))
         self.step += steps
 
     def parameters(self) -> list[Tensor]:
@@ -162,12 +171,15 @@ class Ensemble:
 
     def loss(self) -> Float[Tensor, "*runs"]:
         """Loss of every run on the current batch."""
-        losses = list(self._map(_Part.loss, self._parts))
+        losses = self._each(_Part.loss)
         return losses[0] if len(losses) == 1 else torch.cat(losses)
 
     def within_bounds(self) -> bool:
         """Whether no run has blown up; waits for the device."""
         return self._largest() < self._bound  # false for NaN, too
+
+    def _each(self, function: Callable[["_Part"], Result]) -> list[Result]:
+        return list(self._pool.map(function, self._parts) if self._pool else map(function, self._parts))
 
     def _largest(self) -> float:
         return float(torch.stack([end_to_end(part.weights).abs().max() for part in self._parts]).max())
@@ -186,8 +198,16 @@ class _Part:
     ) -> None:
         self.weights = tuple(w.detach().clone() for w in weights)
         self.others = tuple(p.detach().clone() for p in others)
-        self.parameters = (*self.weights, *self.others)
         self._rule, self._stopped, self._taken = rule, stopped, 0
+        self._fresh = isinstance(pairs, Pairs | PairStream | JoinedStream)  # others may write over a batch
+        self._batches = itertools.repeat(pairs) if isinstance(pairs, Pairs) else iter(pairs)
+        self.batch = self._draw()
+        check_inputs(self.weights[0], self.batch.anchor, self.batch.positive)
+        rule.objective.check_start(self.weights, self.batch, self.others)
+        self._steps = self._on_arrays()
+        if self._steps is not None:
+            self.weights, self.others = self._steps.weights, self._steps.biases
+        self.parameters = (*self.weights, *self.others)
         self._target = target_layers(rule.objective, self.others)
         learnt = self.parameters[: len(self.parameters) - len(self._target)]
         # Without automatic differentiation its bookkeeping is switched off: a tenth of a single run's step. Not so
@@ -195,13 +215,26 @@ class _Part:
         self._bare = rule.objective.closed_form and rule.optimiser is None
         if rule.optimiser is not None:
             self._step: Callable[[Sequence[Tensor]], None] = optimiser_step(rule.optimiser, learnt)
-        else:
+        elif self._steps is None:
             velocities = [torch.zeros_like(p) for p in learnt] if rule.momentum else []
             self._step = partial(sgd_step, learnt, velocities, rule=rule)
-        self._batches = itertools.repeat(pairs) if isinstance(pairs, Pairs) else iter(pairs)
-        self.batch = self._draw()
-        check_inputs(self.weights[0], self.batch.anchor, self.batch.positive)
-        rule.objective.check_start(self.weights, self.batch, self.others)
+
+    def _on_arrays(self) -> LinearSteps | None:
+        """The steps on arrays, where they are compiled."""
+        rule, objective, weights = self._rule, self._rule.objective, self.weights
+        if not isinstance(objective, Objective) or rule.optimiser is not None:
+            return None
+        shared = self.batch.anchor.ndim <= weights[0].ndim  # without batch axes in front, which are averaged over
+        if not (shared and on_arrays(objective, weights, self.batch, biased=bool(self.others))):
+            return None
+        return LinearSteps(weights, self.others, objective, (rule.lr, rule.momentum, rule.weight_decay))
+
+    def share_out(self, threads: int) -> int:
+        """Cut the runs into shares for at most so many threads, as many as pay, and return their number."""
+        runs = self.weights[0].shape[:-2].numel()
+        count = max(1, min(threads, runs, self.numbers_per_step // WORTH_A_CUT)) if self._steps else 1
+        self._shares = [slice(i * runs // count, (i + 1) * runs // count) for i in range(count)]
+        return count
 
     @property
     def is_compiled(self) -> bool:
@@ -218,8 +251,11 @@ class _Part:
         runs = np.broadcast_shapes(self.weights[0].shape[:-2], batches)
         return math.prod(runs) * numbers_per_step(n, d) + 8 * sum(w.numel() for w in self.weights)
 
-    def advance(self, steps: int) -> None:
+    def advance(self, steps: int, pool: Executor | None = None) -> None:
         """Take so many steps, fewer when the ensemble is stopped."""
+        if self._steps is not None:
+            self._advance_by_blocks(steps, pool)
+            return
         rule = self._rule
         with torch.inference_mode(self._bare):
             for _ in range(steps):
@@ -233,6 +269,40 @@ class _Part:
                 except ValueError as error:
                     raise TrainingFailed(self._taken + 1, str(error)) from error
                 self._taken += 1
+
+    @torch.inference_mode()
+    def _advance_by_blocks(self, steps: int, pool: Executor | None) -> None:
+        assert self._steps is not None
+        last = self._taken + steps
+        block, ended = self._block(steps)
+        while block is not None and not self._stopped.is_set():
+            after, under_way = self._taken + len(block.views), list[Future[None]]()
+            if pool is None:
+                self._steps.take(block)
+            else:
+                under_way = [pool.submit(self._steps.take, block, rows) for rows in self._shares]
+            following = self._block(0 if ended else last - after)  # drawn while other threads step
+            for share in under_way:
+                share.result()
+            self._taken = after
+            if ended:
+                raise TrainingFailed(after, str(ended)) from ended
+            block, ended = following
+
+    def _block(self, most: int) -> tuple[Block | None, ValueError | None]:
+        """Batches for at most so many steps, and what kept the stream from another one after them."""
+        if most == 0:
+            return None, None
+        runs = self.weights[0].shape[:-2]
+        block = Block(self.batch, runs, most, biased=bool(self.others), fresh=self._fresh)
+        block.add(self.batch)
+        try:
+            while block.takes(batch := self._draw()):
+                block.add(batch)
+        except ValueError as error:
+            return block, error
+        self.batch = batch
+        return block, None
 
     def loss(self) -> Tensor:
         """Loss of every run on the current batch."""

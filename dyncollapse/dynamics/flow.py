@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from dyncollapse.dynamics._on_arrays import on_arrays
 from dyncollapse.dynamics._population_field import PopulationField
-from dyncollapse.dynamics._sample_field import SampleField, has_field
+from dyncollapse.dynamics._sample_field import SampleField
 from dyncollapse.dynamics.distillation import moment_equation, velocities
 from dyncollapse.dynamics.equation import Equation, Field
 from dyncollapse.dynamics.runs import pairs_of_run, recorded, run_by_run
@@ -200,7 +201,7 @@ def _sample_equation(
     own = None if isinstance(objective.loss, str) else objective.name
     along = tangent if smooth and objective.has_force else None
     equation = Equation(velocity, loss, tangent=along, smooth=smooth, own_loss=own)
-    if not has_field(objective, weights, pairs):
+    if not on_arrays(objective, weights, pairs, biased=bool(others)):
         return equation
     compiled = SampleField(weights, pairs, objective, weight_decay, biased=bool(others))
     return replace(equation, loss=lambda _t, parameters: compiled.loss(parameters), field=Field(compiled.velocity))

@@ -5,8 +5,9 @@ import pytest
 import torch
 from helpers.reference import VIEWS
 
-from dyncollapse import GaussianTask, Objective, gaussian_init, sample_flow
-from dyncollapse.dynamics._sample_field import SampleField, has_field
+from dyncollapse import GaussianTask, Objective, Pairs, gaussian_init, sample_flow, train
+from dyncollapse.dynamics._sample_field import SampleField
+from dyncollapse.model._forces_compiled import dot_forces, infonce_forces
 
 LOSSES = [("infonce", None), ("dot", 0.7)]
 WIDTHS = [(5, 4), (4, 5), (5, 3, 4), (4, 6, 2, 3)]
@@ -60,17 +61,6 @@ def test_what_is_not_finite_stays_so(loss, temperature, number, generator):
     assert not torch.isfinite(field.loss(weights))
 
 
-def test_a_field_describes_linear_networks_on_small_batches_under_losses_that_are_compiled(generator):
-    weights, _, pairs = problem(generator, (4, 3, 2))
-    assert has_field(Objective(), weights, pairs)
-    assert has_field(Objective(activation="relu"), weights[:1], pairs)
-    own = Objective(lambda z, *_: z.mean((-2, -1)))
-    for objective in (Objective(activation="relu"), Objective("spectral"), own):
-        assert not has_field(objective, weights, pairs)
-    large, _, wide = problem(generator, (65, 2))
-    assert not has_field(Objective(), large, wide)
-
-
 @pytest.mark.parametrize(("loss", "temperature"), LOSSES)
 def test_flows_with_and_without_the_field_are_one(loss, temperature, generator, monkeypatch):
     weights, biases, pairs = problem(generator, (4, 3, 3), "two-sided", biased=True)
@@ -79,7 +69,26 @@ def test_flows_with_and_without_the_field_are_one(loss, temperature, generator, 
         settings = {"objective": objective, "biases": biases, "weight_decay": 0.01, "method": method}
         fast = sample_flow(weights, pairs, [0.5, 2.0], **settings)
         with monkeypatch.context() as patch:
-            patch.setattr("dyncollapse.dynamics.flow.has_field", lambda *_: False)
+            patch.setattr("dyncollapse.dynamics.flow.on_arrays", lambda *_, **__: False)
             slow = sample_flow(weights, pairs, [0.5, 2.0], **settings)
         torch.testing.assert_close(fast.product, slow.product, rtol=1e-6, atol=1e-9)
         torch.testing.assert_close(fast.loss, slow.loss, rtol=1e-6, atol=0)
+
+
+CHANGES = (lambda x: x[:, :1].expand(-1, 4, -1, -1), lambda x: x.mT.contiguous().mT)
+
+
+def test_functions_are_compiled_for_rows_alone(generator):
+    weights, biases, pairs = problem(generator, (3, 3), batches=(2, 4), biased=True)
+    weights, biases = ([p.expand(4, *p.shape) for p in parameters] for parameters in (weights, biases))
+    functions = (infonce_forces, dot_forces)
+    shared, turned = (Pairs(*(change(x) for x in (pairs.anchor, pairs.positive))) for change in CHANGES)
+    for some in (pairs, shared, turned):
+        for loss, _ in LOSSES:
+            sample_flow(weights, some, 0.1, objective=Objective(loss), biases=biases)
+            train(weights, Pairs(some.anchor[0], some.positive[0]), lr=0.1, steps=2, objective=Objective(loss))
+    layouts = {
+        array.layout for function in functions for given in function.signatures for array in (*given[:3], given[-1])
+    }
+    assert layouts == {"C"}
+    assert all(array.mutable for function in functions for given in function.signatures for array in given[:3])

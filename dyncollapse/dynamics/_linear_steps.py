@@ -1,0 +1,110 @@
+"""SGD of linear networks on arrays, for losses whose force is compiled: many steps at a time, shared among threads.
+
+A fast form of `Objective.gradient` and `ensemble.sgd_step`; the tests hold them equal.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dyncollapse.model.networks import Weights
+from dyncollapse.model.objective import Objective
+from dyncollapse.model.pairs import Pairs
+from dyncollapse.model.pullback import affine_layers
+
+# Most bytes of the batches that are held for steps to come, as in 16 steps of 8 runs of 128 pairs in 16 dimensions, and
+# most such steps. Threads start once for all of them, and a cache holds them. Rules of thumb.
+MOST_BYTES, MOST_STEPS = 2**22, 64
+
+
+class Block:
+    """Batches of some steps, with one more input that is always 1 for networks with biases."""
+
+    def __init__(self, like: Pairs, runs: tuple[int, ...], most: int, *, biased: bool, fresh: bool) -> None:
+        """Make room for batches of the shape and views of one.
+
+        Args:
+            like: Any of them, in the precision of the parameters.
+            runs: Shape of the runs; batches may have fewer axes, and axes of size 1.
+            most: How many steps are wanted at most.
+            biased: Whether the network has biases.
+            fresh: Whether each batch has memory of its own, so that it need not be copied.
+        """
+        n, d = like.anchor.shape[-2:]
+        self._like, self._whole, self._biased, self._fresh = like, (*runs, n, d), biased, fresh
+        self._kind = like.anchor.detach().numpy().dtype
+        self._room = max(1, min(most, MOST_STEPS, MOST_BYTES // (2 * math.prod(self._whole) * self._kind.itemsize)))
+        self.views: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def takes(self, batch: Pairs) -> bool:
+        """Whether there is room for a batch, and it is like the others."""
+        alike = batch.anchor.shape == self._like.anchor.shape and batch.views == self._like.views
+        return alike and len(self.views) < self._room
+
+    def add(self, batch: Pairs) -> None:
+        """Add a batch: anchors and positives (runs, n, d)."""
+        self.views.append((self._array(batch.anchor), self._array(batch.positive)))
+
+    def _array(self, view: Tensor) -> np.ndarray:
+        array = view.detach().numpy()
+        if array.shape != self._whole:
+            array = np.broadcast_to(array, self._whole).copy()  # numba compiles once more for what nobody may write to
+        array = array.reshape(-1, *self._whole[-2:])
+        if self._biased:
+            array = np.concatenate([array, np.ones((*array.shape[:-1], 1), self._kind)], -1)
+        return array.astype(self._kind, order="C", copy=not self._fresh)
+
+    @property
+    def one_sided(self) -> bool:
+        """Whether the anchors are the negatives."""
+        return self._like.views == "one-sided"
+
+
+class LinearSteps:
+    """The parameters of all runs of a linear network, and SGD on them."""
+
+    def __init__(
+        self, weights: Weights, biases: Sequence[Tensor], objective: Objective, rates: tuple[float, float, float]
+    ) -> None:
+        """Copy the parameters.
+
+        Args:
+            weights: One tensor (*runs, out, in) per layer.
+            biases: One tensor (*runs, out) per layer, or none.
+            objective: A loss of `forces.COMPILED`.
+            rates: Learning rate, momentum and weight decay.
+        """
+        # With numba, which other losses do without.
+        from dyncollapse.dynamics._steps_compiled import descend, fill_products
+        from dyncollapse.model import _forces_compiled
+
+        # An offset is the weight of an input that is always 1, and the lower layers pass it on.
+        layers, runs = affine_layers(weights, biases), weights[0].shape[:-2]
+        flat = torch.cat([layer.reshape(runs.numel(), -1) for layer in layers], 1)
+        ends = [*itertools.accumulate((math.prod(layer.shape[-2:]) for layer in layers), initial=0)]
+        own = [flat[:, i:j].view(layer.shape) for (i, j), layer in zip(itertools.pairwise(ends), layers, strict=True)]
+        self.weights = tuple(layer[..., : w.shape[-2], : w.shape[-1]] for layer, w in zip(own, weights, strict=True))
+        self.biases = tuple(layer[..., : b.shape[-1], -1] for layer, b in zip(own, biases, strict=False))
+        self._places = np.array(
+            [(i, *layer.shape[-2:], w.shape[-2]) for i, layer, w in zip(ends, layers, weights, strict=False)]
+        )
+        self._parameters, (*_, d), m = flat.numpy(), layers[0].shape, layers[-1].shape[-2]
+        kind = self._parameters.dtype
+        self._momenta = np.zeros((len(flat), flat.shape[1] if rates[1] else 0), kind)
+        self._products, self._forces = np.empty((len(flat), m, d), kind), np.empty((len(flat), d, d), kind)
+        fill_products(self._parameters, self._places, self._products)
+        self._find, self._descend = getattr(_forces_compiled, f"{objective.name}_forces"), descend
+        self._constant = () if objective.temperature is None else (objective.temperature,)
+        self._rates = rates
+
+    def take(self, block: Block, rows: slice = slice(None)) -> None:
+        """Step some of the runs through all batches of a block; other threads may step the others meanwhile."""
+        products, forces = self._products[rows], self._forces[rows]
+        parameters, momenta, settings = self._parameters[rows], self._momenta[rows], (block.one_sided, *self._constant)
+        for x, x_pos in block.views:
+            self._find(products, x[rows], x_pos[rows], *settings, forces)
+            self._descend(parameters, momenta, self._places, forces, self._rates, products)

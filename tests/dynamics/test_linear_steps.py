@@ -1,0 +1,141 @@
+"""SGD on arrays against gradient and step of PyTorch, and what it makes of streams and threads."""
+
+import threading
+
+import pytest
+import torch
+from helpers.reference import VIEWS
+
+from dyncollapse import GaussianTask, Objective, Pairs, gaussian_init, train
+from dyncollapse.dynamics._linear_steps import LinearSteps
+from dyncollapse.dynamics.trajectory import TrainingFailed
+
+LOSSES = [("infonce", None), ("dot", 0.7)]
+WIDTHS = [(5, 4), (4, 5), (5, 3, 4), (4, 6, 2, 3)]
+SETTINGS = {"lr": 0.01, "steps": 70, "records": 4}  # more steps than are taken together
+
+
+def start(generator, widths, runs=(), biased=False, dtype=torch.float64):
+    weights = gaussian_init(list(widths), generator, runs, 0.5)
+    biases = [torch.randn(*runs, width, generator=generator) for width in widths[1:] if biased]
+    return tuple(w.to(dtype) for w in weights), [b.to(dtype) for b in biases]
+
+
+def by_torch(monkeypatch, *arguments, **settings):
+    with monkeypatch.context() as patch:
+        patch.setattr("dyncollapse.dynamics.ensemble.on_arrays", lambda *_, **__: False)
+        return train(*arguments, **settings)
+
+
+def assert_alike(one, other, tolerance=1e-10):
+    for name in ("weights", "biases"):
+        for mine, theirs in zip(getattr(one, name), getattr(other, name), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(one.loss, other.loss, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(("momentum", "weight_decay"), [(0.0, 0.0), (0.9, 0.0), (0.5, 0.1)])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("widths", WIDTHS)
+@pytest.mark.parametrize(("loss", "temperature"), LOSSES)
+def test_paths_are_those_of_pytorch(
+    loss, temperature, widths, views, biased, momentum, weight_decay, generator, monkeypatch
+):
+    weights, biases = start(generator, widths, (2,), biased)
+    stream = GaussianTask.block(widths[0], 2, 1.3, views=views).stream(6, generator, (2,))
+    settings = SETTINGS | {"momentum": momentum, "weight_decay": weight_decay, "biases": biases}
+    settings |= {"objective": Objective(loss, temperature)}
+    assert_alike(train(weights, stream, **settings), by_torch(monkeypatch, weights, stream, **settings))
+
+
+def test_single_precision_stays_single(generator, monkeypatch):
+    weights, _ = start(generator, (5, 4, 3), (2,), dtype=torch.float32)
+    stream = GaussianTask.block(5, 2, 1.3).to(torch.float32).stream(6, generator, (2,))
+    path = train(weights, stream, **SETTINGS)
+    assert path.weights[0].dtype == torch.float32
+    assert_alike(path, by_torch(monkeypatch, weights, stream, **SETTINGS), tolerance=1e-4)
+
+
+@pytest.mark.parametrize("shared", [(), (1, 1), (1, 3), (2, 1), (3,)])
+def test_runs_may_share_batches(shared, generator, monkeypatch):
+    weights, biases = start(generator, (4, 3), (2, 3), biased=True)
+    pairs = GaussianTask.block(4, 2, 1.3).sample(6, generator, shared)
+    settings = SETTINGS | {"biases": biases, "objective": Objective("dot")}
+    assert_alike(train(weights, pairs, **settings), by_torch(monkeypatch, weights, pairs, **settings))
+
+
+def test_batches_in_front_of_the_runs_are_averaged_over(generator, monkeypatch):
+    weights, _ = start(generator, (4, 3), (2,))
+    pairs = GaussianTask.block(4, 2, 1.3).sample(6, generator, (3, 2))
+    assert_alike(train(weights, pairs, **SETTINGS), by_torch(monkeypatch, weights, pairs, **SETTINGS))
+
+
+def test_batches_may_differ_in_size_and_views(generator):
+    weights, _ = start(generator, (4, 3))
+    task = GaussianTask.block(4, 2, 1.3)
+    sizes = [6, 6, 2, 9, 6, 6]
+    batches = [task.sample(n, generator) for n in sizes]
+    batches = [Pairs(b.anchor, b.positive, ("one-sided", "two-sided")[i > 4]) for i, b in enumerate(batches)]
+    path = train(weights, batches, lr=0.1, steps=5, records=6)
+    w = weights[0]
+    for batch in batches[:5]:
+        w = w - 0.1 * Objective().gradient((w,), batch)[0]
+    torch.testing.assert_close(path.weights[0][-1], w, rtol=1e-13, atol=1e-14)
+    torch.testing.assert_close(path.loss[-1], Objective().value((w,), batches[5]), rtol=1e-13, atol=0)
+
+
+class Reused:
+    """A stream that writes every batch over the one before."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        anchor, positive = (torch.empty_like(self.batches[0].anchor) for _ in range(2))
+        for batch in self.batches:
+            anchor.copy_(batch.anchor)
+            positive.copy_(batch.positive)
+            yield Pairs(anchor, positive)
+
+
+def test_a_stream_may_write_a_batch_over_the_last(generator):
+    weights, _ = start(generator, (4, 3))
+    task = GaussianTask.block(4, 2, 1.3)
+    batches = [task.sample(6, generator) for _ in range(SETTINGS["steps"] + 1)]
+    expected, found = (train(weights, stream, **SETTINGS) for stream in (batches, Reused(batches)))
+    assert torch.equal(expected.weights[0], found.weights[0])
+    assert torch.equal(expected.loss, found.loss)
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_a_stream_that_ends_early_leaves_the_steps_before(count, generator):
+    weights, _ = start(generator, (4, 3))
+    task = GaussianTask.block(4, 2, 1.3)
+    batches = [task.sample(6, generator) for _ in range(count)]
+    with pytest.raises(TrainingFailed, match="ended too early") as failure:
+        train(weights, batches, **SETTINGS)
+    assert failure.value.step == count
+    path = failure.value.trajectory
+    assert path.time[-1] < count * SETTINGS["lr"]
+    if len(path.time) > 1:
+        steps = round(float(path.time[-1]) / SETTINGS["lr"])
+        again = train(weights, batches, lr=SETTINGS["lr"], steps=steps, records=2)
+        assert torch.equal(path.weights[0][-1], again.weights[0][-1])
+
+
+@pytest.mark.parametrize(("threads", "runs", "used"), [(1, 5, 1), (2, 5, 2), (4, 3, 3), (2, 1, 1)])
+def test_threads_share_the_runs_and_change_no_bit(threads, runs, used, generator, monkeypatch):
+    weights, biases = start(generator, (8, 8, 8), (runs,), biased=True)
+    stream = GaussianTask.block(8, 2, 1.3, views="two-sided").stream(256, generator, (runs,))
+    settings = {"objective": Objective("dot"), "biases": biases, "lr": 0.001, "steps": 40, "momentum": 0.5}
+    alone, seen, take = train(weights, stream, threads=1, **settings), set(), LinearSteps.take
+
+    def watched(steps, block, rows=slice(None)):
+        seen.add(threading.current_thread().name)
+        take(steps, block, rows)
+
+    monkeypatch.setattr(LinearSteps, "take", watched)
+    shared = train(weights, stream, threads=threads, **settings)
+    assert len(seen) == used
+    assert all(torch.equal(a, b) for a, b in zip(alone.weights, shared.weights, strict=True))
