@@ -97,7 +97,10 @@ class LinearSteps:
         self._momenta = np.zeros((len(flat), flat.shape[1] if rates[1] else 0), kind)
         self._products, self._forces = np.empty((len(flat), m, d), kind), np.empty((len(flat), d, d), kind)
         fill_products(self._parameters, self._places, self._products)
-        self._find, self._descend = getattr(_forces_compiled, f"{objective.name}_forces"), descend
+        self._find, self._judge = (
+            getattr(_forces_compiled, f"{objective.name}_{what}") for what in ("forces", "losses")
+        )
+        self._descend, self._runs = descend, runs
         self._constant = () if objective.temperature is None else (objective.temperature,)
         self._rates = rates
 
@@ -108,3 +111,9 @@ class LinearSteps:
         for x, x_pos in block.views:
             self._find(products, x[rows], x_pos[rows], *settings, forces)
             self._descend(parameters, momenta, self._places, forces, self._rates, products)
+
+    def losses(self, block: Block) -> Tensor:
+        """Loss of every run (*runs,) on the first batch of a block."""
+        losses = np.empty(len(self._parameters), self._parameters.dtype)
+        self._judge(self._products, *block.views[0], block.one_sided, *self._constant, losses)
+        return torch.from_numpy(losses).view(self._runs)

@@ -5,7 +5,7 @@ It takes some twenty seconds, once on a machine, as in an image of a container w
 
 import torch
 
-from dyncollapse.dynamics.flow import population_flow, sample_flow
+from dyncollapse.dynamics.flow import population_flow
 from dyncollapse.dynamics.training import train
 from dyncollapse.model.forces import mean_force
 from dyncollapse.model.gaussian import GaussianTask
@@ -19,9 +19,7 @@ def compile_kernels() -> None:
     for kind in (torch.float32, torch.float64):
         for loss, constant in (("infonce", None), ("dot", 1.0)):
             mean_force(weights.to(kind), pairs.to(kind), loss, constant)
-        train((weights.to(kind),), pairs.to(kind), steps=1, lr=0.1)
-    for objective in (Objective(), Objective("dot")):
-        sample_flow((weights[0],), pairs, 1.0, objective=objective)
+            train((weights.to(kind),), pairs.to(kind), steps=1, lr=0.1, objective=Objective(loss, constant))
     population_flow((weights[0], weights[0]), task, 100.0)  # stiff enough for a preconditioner
 
 

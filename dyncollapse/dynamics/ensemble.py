@@ -293,9 +293,7 @@ class _Part:
         """Batches for at most so many steps, and what kept the stream from another one after them."""
         if most == 0:
             return None, None
-        runs = self.weights[0].shape[:-2]
-        block = Block(self.batch, runs, most, biased=bool(self.others), fresh=self._fresh)
-        block.add(self.batch)
+        block = self._begun(most)
         try:
             while block.takes(batch := self._draw()):
                 block.add(batch)
@@ -304,8 +302,17 @@ class _Part:
         self.batch = batch
         return block, None
 
+    def _begun(self, most: int) -> Block:
+        """A block of the current batch, with room for at most so many."""
+        runs = self.weights[0].shape[:-2]
+        block = Block(self.batch, runs, most, biased=bool(self.others), fresh=self._fresh)
+        block.add(self.batch)
+        return block
+
     def loss(self) -> Tensor:
         """Loss of every run on the current batch."""
+        if self._steps is not None:
+            return self._steps.losses(self._begun(1))
         return self._rule.objective.value(self.weights, self.batch, self.others)
 
     def _follow(self) -> None:
