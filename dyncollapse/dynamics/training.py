@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dyncollapse.dynamics.ensemble import Ensemble, Rule
+from dyncollapse.dynamics.ensemble import Ensemble
 from dyncollapse.dynamics.optimisers import Factory, check_factory, check_independent, optimiser_name
+from dyncollapse.dynamics.sgd import Rule
 from dyncollapse.dynamics.statistics import Record, Recorder, stacked
 from dyncollapse.dynamics.trajectory import Interrupted, TrainingFailed, Trajectory, parameter_fields
 from dyncollapse.model.networks import Weights, check_weights

@@ -24,6 +24,7 @@ from dyncollapse import (
 from dyncollapse.dynamics import _kernels
 from dyncollapse.dynamics import ensemble as ensembles
 from dyncollapse.dynamics._linear_steps import LinearSteps
+from dyncollapse.dynamics.sgd import Rule
 from dyncollapse.model.streams import numbers_per_step
 
 RUNS, N, DIM = 10, 8, 4
@@ -248,7 +249,7 @@ def test_parts_that_are_stepping_are_stopped(threads, monkeypatch):
         return take(*given)
 
     monkeypatch.setattr(LinearSteps, "take", fail_first)
-    ensemble = ensembles.Ensemble(weights, (), stream, ensembles.Rule(0.1, Objective()))
+    ensemble = ensembles.Ensemble(weights, (), stream, Rule(0.1, Objective()))
     with pytest.raises(ZeroDivisionError), ensemble:
         ensemble.advance(1_000_000)
     assert next(calls) < 10_000  # of the 47,000 blocks that the other parts would take
@@ -293,7 +294,7 @@ def test_runs_in_several_axes_train_as_each_alone(bias, threads):
 def test_stopped_parts_take_no_further_step(threads):
     threads(1)
     weights, stream = start(torch.Generator().manual_seed(0))
-    with ensembles.Ensemble(weights, (), stream, ensembles.Rule(0.1, Objective())) as ensemble:
+    with ensembles.Ensemble(weights, (), stream, Rule(0.1, Objective())) as ensemble:
         ensemble.advance(0)
     ensemble.advance(10**9)  # after the block, which stops the parts
     assert all(torch.equal(a, b) for a, b in zip(ensemble.parameters(), weights, strict=True))

@@ -23,7 +23,7 @@ def start(generator, widths, runs=(), biased=False, dtype=torch.float64):
 
 def by_torch(monkeypatch, *arguments, **settings):
     with monkeypatch.context() as patch:
-        patch.setattr("dyncollapse.dynamics.ensemble.on_arrays", lambda *_, **__: False)
+        patch.setattr("dyncollapse.dynamics._part.on_arrays", lambda *_, **__: False)
         return train(*arguments, **settings)
 
 
