@@ -1,5 +1,7 @@
 """Where flows and SGD go by NumPy arrays: linear networks with compiled forces, small enough for PyTorch to lose."""
 
+import torch
+
 from dyncollapse.model._kernels import WIDEST, is_compiled
 from dyncollapse.model.forces import COMPILED
 from dyncollapse.model.networks import Weights, is_linear
@@ -22,5 +24,6 @@ def on_arrays(objective: Objective, weights: Weights, pairs: Pairs, *, biased: b
         False where the gradient is PyTorch's.
     """
     narrow = all(max(w.shape[-2:]) + biased <= WIDEST for w in weights)
+    whole = weights[0].dtype in (torch.float32, torch.float64)  # NumPy has no bfloat16
     linear = is_linear(objective.activation, len(weights)) and objective.loss in COMPILED
-    return narrow and linear and is_compiled(weights[-1].shape[-2], pairs.anchor)
+    return narrow and whole and linear and is_compiled(weights[-1].shape[-2], pairs.anchor)

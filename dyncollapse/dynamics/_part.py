@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,8 +43,8 @@ class Part:
         self._rule, self._stopped, self._taken = rule, stopped, 0
         self._fresh = isinstance(pairs, Pairs | PairStream | JoinedStream)  # others may write over a batch
         self._batches = itertools.repeat(pairs) if isinstance(pairs, Pairs) else iter(pairs)
+        self._kind: tuple[Any, ...] = ()
         self.batch = self._draw()
-        check_inputs(self.weights[0], self.batch.anchor, self.batch.positive)
         rule.objective.check_start(self.weights, self.batch, self.others)
         self._steps = self._on_arrays()
         if self._steps is not None:
@@ -166,4 +167,10 @@ class Part:
         batch = next(self._batches, None)
         if batch is None:
             raise ValueError("the stream of batches ended too early; a training needs one more batch than it has steps")
+        if not isinstance(batch, Pairs):
+            raise ValueError(f"the stream of batches yields {type(batch).__name__}; it must yield Pairs")
+        kind = batch.anchor.shape, batch.anchor.dtype, batch.positive.dtype, batch.anchor.device
+        if kind != self._kind:
+            check_inputs(self.weights[0], batch.anchor, batch.positive)
+            self._kind = kind
         return batch

@@ -48,9 +48,7 @@ def check_inputs(layer: Tensor, *views: Tensor) -> None:
                 f"of {layer.dtype} on {layer.device}; both must have the same inputs, runs, precision and device"
             )
         if x.shape[-2] < 2 or not x.numel() or not torch.isfinite(x).all():
-            raise ValueError(
-                "the first batch holds NaN, infinity or fewer than two pairs; give two finite ones or more"
-            )
+            raise ValueError("a batch holds NaN, infinity or fewer than two pairs; give two finite ones or more")
 
 
 def forward(

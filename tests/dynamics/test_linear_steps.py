@@ -57,6 +57,38 @@ def test_single_precision_stays_single(generator, monkeypatch):
     assert_alike(path, by_torch(monkeypatch, weights, stream, **SETTINGS), tolerance=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_goes_by_pytorch(dtype, generator):
+    weights, _ = start(generator, (4, 3), dtype=dtype)
+    pairs = GaussianTask.block(4, 2).sample(6, generator)
+    path = train(weights, pairs.to(dtype), **SETTINGS)
+    exact = train((weights[0].double(),), pairs, **SETTINGS)
+    assert path.weights[0].dtype == dtype
+    torch.testing.assert_close(path.weights[0][-1].double(), exact.weights[0][-1], rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("objective", [Objective(), Objective("spectral")])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda _: 3, "yields int; it must yield Pairs"),
+        (lambda pairs: pairs.to(torch.float32), r"batches are \(6, 4\) of torch.float32"),
+        (lambda pairs: Pairs(pairs.anchor[:, 1:], pairs.positive[:, 1:]), r"batches are \(6, 3\)"),
+        (lambda pairs: Pairs(pairs.anchor, pairs.positive.float()), r"batches are \(6, 4\) of torch.float32"),
+        (lambda pairs: Pairs(pairs.anchor[:1], pairs.positive[:1]), "fewer than two pairs"),
+    ],
+)
+def test_a_batch_that_does_not_fit_ends_the_training_with_what_was_recorded(change, told, objective, generator):
+    weights, _ = start(generator, (4, 3))
+    task = GaussianTask.block(4, 2, 1.3)
+    batches = [task.sample(6, generator) for _ in range(10)]
+    batches[5] = change(batches[5])
+    with pytest.raises(TrainingFailed, match=told) as failure:
+        train(weights, batches, lr=0.01, steps=9, objective=objective)
+    assert failure.value.step == 5
+    assert len(failure.value.trajectory.time) == 5
+
+
 @pytest.mark.parametrize("shared", [(), (1, 1), (1, 3), (2, 1), (3,)])
 def test_runs_may_share_batches(shared, generator, monkeypatch):
     weights, biases = start(generator, (4, 3), (2, 3), biased=True)

@@ -278,9 +278,9 @@ def test_bad_weights_are_refused(generator):
 ONE = GaussianTask.block(4, 2).sample(8, torch.Generator().manual_seed(0))
 NAN = torch.full((8, 4), float("nan"), dtype=torch.float64)
 UNFIT = {
-    "NaN in the anchors": (Pairs(NAN, ONE.positive), (), "first batch holds NaN, infinity"),
-    "NaN in the positives": (Pairs(ONE.anchor, NAN), (), "first batch holds NaN, infinity"),
-    "infinity": (Pairs(ONE.anchor / 0, ONE.positive), (), "first batch holds NaN, infinity"),
+    "NaN in the anchors": (Pairs(NAN, ONE.positive), (), "a batch holds NaN, infinity"),
+    "NaN in the positives": (Pairs(ONE.anchor, NAN), (), "a batch holds NaN, infinity"),
+    "infinity": (Pairs(ONE.anchor / 0, ONE.positive), (), "a batch holds NaN, infinity"),
     "no pair": (Pairs(NAN[:0], NAN[:0]), (), "or fewer than two pairs"),
     "one pair": (Pairs(ONE.anchor[:1], ONE.positive[:1]), (), "or fewer than two pairs"),
     "a dimension less": (Pairs(ONE.anchor[:, 1:], ONE.positive[:, 1:]), (), r"batches are \(8, 3\) .* \(4, 4\) of"),
