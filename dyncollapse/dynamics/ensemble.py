@@ -3,7 +3,7 @@
 import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from typing import Self, TypeVar
 
@@ -120,7 +120,12 @@ class Ensemble:
         return self._largest() < self._bound  # false for NaN, too
 
     def _each(self, function: Callable[[Part], Result]) -> list[Result]:
-        return list(self._pool.map(function, self._parts) if self._pool else map(function, self._parts))
+        if self._pool is None:
+            return [function(part) for part in self._parts]
+        under_way = [self._pool.submit(function, part) for part in self._parts]
+        if any(done.exception() for done in wait(under_way, return_when=FIRST_EXCEPTION).done):
+            self._stopped.set()  # the others need not reach the end
+        return [future.result() for future in under_way]
 
     def _largest(self) -> float:
         return float(torch.stack([end_to_end(part.weights).abs().max() for part in self._parts]).max())

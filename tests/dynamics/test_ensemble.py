@@ -237,18 +237,25 @@ def test_an_interruption_stops_all_threads(threads):
     assert torch.equal(partial.weights[0], full.weights[0][: len(partial.time)])
 
 
+@pytest.mark.parametrize("failing", range(4))
 @pytest.mark.usefixtures("small_parts")
-def test_parts_that_are_stepping_are_stopped(threads, monkeypatch):
+def test_parts_that_are_stepping_are_stopped(failing, threads, monkeypatch):
     threads(4)
     weights, stream = start(torch.Generator().manual_seed(0))
-    calls, take = itertools.count(), LinearSteps.take
+    calls, made, begin, take = itertools.count(), [], LinearSteps.__init__, LinearSteps.take
 
-    def fail_first(*given):
-        if next(calls) == 0:
+    def noted(steps, *given):
+        made.append(steps)
+        begin(steps, *given)
+
+    def fail(steps, *given):
+        next(calls)
+        if steps is made[failing]:
             raise ZeroDivisionError
-        return take(*given)
+        take(steps, *given)
 
-    monkeypatch.setattr(LinearSteps, "take", fail_first)
+    monkeypatch.setattr(LinearSteps, "__init__", noted)
+    monkeypatch.setattr(LinearSteps, "take", fail)
     ensemble = ensembles.Ensemble(weights, (), stream, Rule(0.1, Objective()))
     with pytest.raises(ZeroDivisionError), ensemble:
         ensemble.advance(1_000_000)
