@@ -188,14 +188,14 @@ def megabytes(name):
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 torch.set_num_threads(1)
-x, x_pos, z, z_pos = (torch.randn(14_000, d) for d in (16, 16, 8, 8))
+x, x_pos, z, z_pos = (torch.randn(10_000, d) for d in (16, 16, 8, 8))
 blockwise_covariance(*(t[:50] for t in (x, x_pos, z, z_pos)))
 before = megabytes("VmRSS")
 blockwise_covariance(x, x_pos, z, z_pos)
 print(megabytes("VmHWM") - before)
 """
     result = forks.run(["-c", code])
-    # 128 MB of weights and, for a moment, a tile's worth of logits; 14 000^2 float32 numbers would be 784 MB.
+    # 128 MB of weights and, for a moment, a tile's worth of logits; 10 000^2 float32 numbers would be 400 MB.
     assert 100 < float(result.stdout) < 300
 
 
