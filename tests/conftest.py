@@ -146,6 +146,32 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def sketched(request, monkeypatch):
+    """Make pictures without laying them out and rendering them, where tests ask for other things: files of empty ones.
+
+    In a module that uses it, tests with the marker `drawn` get the whole pictures.
+    """
+    if request.node.get_closest_marker("drawn"):
+        return
+    from matplotlib.figure import Figure
+
+    from dyncollapse.runtime import canvas
+    from dyncollapse.runtime.page import record
+
+    whole = canvas.drawn_once
+
+    def sketch(draw, *settings, **dpi):
+        def empty():
+            draw()
+            return Figure()
+
+        return whole(empty, *settings, **dpi)
+
+    for module in (canvas, record):
+        monkeypatch.setattr(module, "drawn_once", sketch)
+
+
+@pytest.fixture
 def diagnose(folder):  # noqa: ARG001 (the user has to be somewhere)
     return command("diagnose")
 
