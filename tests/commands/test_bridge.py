@@ -22,6 +22,7 @@ from dyncollapse.bridge.data.images import open_data
 from dyncollapse.bridge.models.backbones import build_backbone
 from dyncollapse.bridge.training.checkpoints import checkpoints
 from dyncollapse.bridge.training.run_folder import read_run
+from dyncollapse.commands import bridge_check  # noqa: F401 (imported by its command, it would keep what a test sets)
 from dyncollapse.commands.main import main
 from dyncollapse.runtime.extras import install
 from dyncollapse.runtime.files import write_bytes
