@@ -66,7 +66,7 @@ class Options:
         }
 
 
-@drawn_with(Options, batch_size=256, dim=128, depth=16, runs=64, flow_dim=16, flow_depth=3, repeats=1)
+@drawn_with(Options, batch_size=128, dim=64, depth=8, runs=16, flow_dim=16, flow_depth=3, repeats=1)
 def draw(options: Options) -> Result:
     """Draw time, arithmetic and peak memory of one step against each size, and the time of flows."""
     figure = plt.figure(figsize=(7.2, 5.9))

@@ -23,6 +23,9 @@ if "--benchmark-only" not in sys.argv:  # both would be timed, too
 
 # What computes is imported late: the process that shares out the tests needs none of it, and the others wait for it.
 
+MANY = 300  # modules that are imported late, as a library and all that it imports
+_kept_out = 0  # modules that collections of garbage do not look at
+
 settings.register_profile("identities", derandomize=True, deadline=None, max_examples=25, database=None)
 settings.load_profile("identities")
 
@@ -76,15 +79,23 @@ def pytest_runtest_setup():
     """
     import torch
 
+    if len(sys.modules) > _kept_out + MANY:
+        keep_out_of_collections()
     torch.set_num_threads(1)
     random.seed(0)
     check_next_calls()
 
 
 def pytest_collection_finish():
+    keep_out_of_collections()
+
+
+def keep_out_of_collections():
     """Keep modules and tests out of later collections of garbage: to look at all of them takes a second each time."""
+    global _kept_out
     gc.collect()
     gc.freeze()
+    _kept_out = len(sys.modules)
 
 
 def pytest_generate_tests(metafunc):
@@ -132,6 +143,32 @@ def folder(tmp_path, monkeypatch):
         np.save(f"{name}-in.npy", inputs)
         np.save(f"{name}.npy", (inputs @ layer).astype("f4"))
     return tmp_path
+
+
+@pytest.fixture
+def sketched(request, monkeypatch):
+    """Make pictures without laying them out and rendering them, where tests ask for other things: files of empty ones.
+
+    In a module that uses it, tests with the marker `drawn` get the whole pictures.
+    """
+    if request.node.get_closest_marker("drawn"):
+        return
+    from matplotlib.figure import Figure
+
+    from dyncollapse.runtime import canvas
+    from dyncollapse.runtime.page import record
+
+    whole = canvas.drawn_once
+
+    def sketch(draw, *settings, **dpi):
+        def empty():
+            draw()
+            return Figure()
+
+        return whole(empty, *settings, **dpi)
+
+    for module in (canvas, record):
+        monkeypatch.setattr(module, "drawn_once", sketch)
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ name, sys.argv = sys.argv[3], [f"figures/{sys.argv[3]}.py", *sys.argv[4:]]
 try:
     import_module(name).draw.main()
 finally:
-    print(*(line for result in drawn for line in faults(result.figure)), sep="\\n", file=sys.stderr)
+    print(*(line for result in drawn for line in faults(result.figure, drawn=True)), sep="\\n", file=sys.stderr)
 """
 
 

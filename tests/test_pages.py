@@ -34,6 +34,7 @@ PARSED = [
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning's own call of PyTorch
 @pytest.mark.filterwarnings("ignore:.*(does not have many workers|smaller than the logging interval)")
+@pytest.mark.usefixtures("sketched")  # pages show what is printed
 @pytest.mark.parametrize("name", pages_that_run())
 def test_page_runs_and_prints_what_it_shows(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -22,10 +22,13 @@ from dyncollapse.bridge.data.images import open_data
 from dyncollapse.bridge.models.backbones import build_backbone
 from dyncollapse.bridge.training.checkpoints import checkpoints
 from dyncollapse.bridge.training.run_folder import read_run
+from dyncollapse.commands import bridge_check  # noqa: F401 (imported by its command, it would keep what a test sets)
 from dyncollapse.commands.main import main
 from dyncollapse.runtime.extras import install
 from dyncollapse.runtime.files import write_bytes
 from dyncollapse.runtime.folders import claimed_folder, replaced_folder
+
+pytestmark = pytest.mark.usefixtures("sketched")
 
 SHORT = ["--data", "digits", "--epochs", "1", "--batch-size", "256", "--no-tensorboard"]
 
@@ -50,6 +53,7 @@ def run(tmp_path_factory):
 # --- Good
 
 
+@pytest.mark.drawn
 def test_run_leaves_its_files_and_says_what_next(run):
     names = {path.name for path in run.iterdir()}
     assert {"config.json", "log.jsonl", "monitor.jsonl", "curves.png", "checkpoints"} <= names
@@ -64,6 +68,7 @@ def test_run_is_named_where_no_folder_is(tmp_path, monkeypatch):
     assert "Saved in runs/pretrain-0001/" in call("pretrain", *SHORT, "--batch-size", 1000).stdout
 
 
+@pytest.mark.drawn
 @pytest.mark.slow
 def test_embed_diagnose_probe_and_table_go_together(run):
     out = run.parent / "embedded"
@@ -162,6 +167,7 @@ def test_encoder_of_others_is_diagnosed_on_a_folder(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.drawn
 @pytest.mark.slow
 def test_small_check_runs_through(tmp_path, monkeypatch):
 

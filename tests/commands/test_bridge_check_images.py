@@ -25,6 +25,8 @@ from dyncollapse.bridge.data.cache import cache_folder
 from dyncollapse.bridge.data.named_sets import CIFAR
 from dyncollapse.commands.main import main
 
+pytestmark = pytest.mark.usefixtures("sketched")
+
 NARROW = (("resnet10-half-16", "cifar-stride-2", None),)
 
 

@@ -18,6 +18,8 @@ from dyncollapse.bridge.data.image_sets import FolderImages
 from dyncollapse.bridge.data.pixels import Unreadable
 from dyncollapse.commands.main import main
 
+pytestmark = pytest.mark.usefixtures("sketched")
+
 
 def call(*arguments):
     return CliRunner().invoke(main, ["bridge", *map(str, arguments)])

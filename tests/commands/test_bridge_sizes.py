@@ -18,6 +18,8 @@ from dyncollapse.bridge.models.foreign_names import find_places
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.commands.main import main
 
+pytestmark = pytest.mark.usefixtures("sketched")
+
 VIT = "vit_tiny_patch16_224"
 
 

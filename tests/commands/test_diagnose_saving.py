@@ -7,9 +7,12 @@ from helpers.programs import messages, refused, small_disk
 
 from dyncollapse.runtime.folders import claimed_folder
 
+pytestmark = pytest.mark.usefixtures("sketched")
+
 # --------------------------------------------------------------------------------------------------------------- saving
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_everything_is_saved(diagnose, folder, form):
     result = fine(diagnose("a.npy", "--positives", "b.npy", "--out", "some/where", *form))
@@ -23,6 +26,7 @@ def test_everything_is_saved(diagnose, folder, form):
         assert (where / "diagnosis.json").read_text() == result.stdout
 
 
+@pytest.mark.drawn  # the size of files matters
 @pytest.mark.parametrize("form", [[], ["--json"]])
 @pytest.mark.parametrize("size", [0, 1000, 10_000])
 def test_what_a_full_disk_does_not_take_is_not_saved_and_printed_all_the_same(diagnose, folder, size, form):
@@ -58,6 +62,7 @@ def test_ctrl_c_while_saving_leaves_nothing(diagnose, folder, monkeypatch):
     assert not list(folder.glob("*new*"))
 
 
+@pytest.mark.drawn
 def test_a_picture_that_fails_costs_no_result(diagnose, folder, monkeypatch):
     def broken(*_args, **_kwargs):
         raise RuntimeError("Failed to process string with tex\nbecause latex could not be found")

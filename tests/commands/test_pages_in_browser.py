@@ -115,6 +115,7 @@ def test_what_is_in_a_name_does_nothing(home, window):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("sketched")
 def test_the_command_of_a_page_gives_the_same_result(home, monkeypatch):
     monkeypatch.chdir(home)
     read = Page((home / "simulate" / PAGE).read_text())

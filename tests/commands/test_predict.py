@@ -11,6 +11,8 @@ from PIL import Image
 
 from dyncollapse.commands.main import main
 
+pytestmark = pytest.mark.usefixtures("sketched")
+
 LOSSES = ("infonce", "spectral", "vcreg", "barlow", "byol")
 FILES = {"prediction.json", "directions.csv", "augmentations.csv", "report.html", "prediction.png"}
 

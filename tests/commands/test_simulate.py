@@ -12,6 +12,8 @@ from helpers.waiting import PATIENCE, eventually
 from dyncollapse.commands.main import main
 from dyncollapse.simulation.report import report
 
+pytestmark = pytest.mark.usefixtures("sketched")
+
 
 def test_table_verdict_and_folder_are_shown(simulate, tmp_path):
     result = simulate("--aug-strength", 1.5)
@@ -117,6 +119,7 @@ def test_names_of_folders_are_shown_and_not_interpreted(simulate, name):
     assert shown in refused(simulate("--dynamics", "sgd", "--out", name))
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize(
     ("options", "code"),
     [
@@ -163,6 +166,7 @@ def test_help_names_every_setting():
     assert all(option(name) in shown for name in setting_names())
 
 
+@pytest.mark.drawn
 def test_pictures_are_chosen_with_their_format(simulate, tmp_path):
     result = simulate("--depth", 2, "--plot", "paths,alignment", "--format", "pdf", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.stderr

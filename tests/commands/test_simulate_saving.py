@@ -22,6 +22,8 @@ from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.runtime.folders import claimed_folder
 from dyncollapse.simulation.report import save
 
+pytestmark = pytest.mark.usefixtures("sketched")
+
 
 def test_full_disk_is_one_line_and_leaves_nothing(simulate, tmp_path):
     with small_disk(0):

@@ -20,6 +20,8 @@ from dyncollapse.runtime.settings import option
 from dyncollapse.simulation.configuration import setting_names
 from dyncollapse.sweeps.sweep import FAILURES
 
+pytestmark = pytest.mark.usefixtures("sketched")
+
 SMALL = ["--dim", "4", "--batch-size", "8", "--pool", "32", "--steps", "20", "--runs", "2", "--dynamics", "sgd"]
 
 
@@ -35,6 +37,7 @@ def collect(*options):
     return CliRunner().invoke(main, ["collect", *map(str, options)])
 
 
+@pytest.mark.drawn
 def test_sweep_shows_a_row_per_point_and_draws(sweep, tmp_path):
     result = sweep("--aug-strength", "0.5:3:3", "--depth", "1,2")
     assert result.exit_code == 0, result.stderr
@@ -270,6 +273,7 @@ def test_times_are_told_as_people_do(seconds, words):
     assert duration(seconds) == words
 
 
+@pytest.mark.drawn
 def test_spectra_of_all_points_are_drawn_in_one_picture(sweep, tmp_path):
     result = sweep("--aug-strength", "0.5,3", "--depth", "1,2", "--plot", "spectrum,sweep", "--format", "svg")
     assert result.stdout.splitlines()[-1] == "Saved in here/: points/, sweep.json, spectrum.svg, sweep.svg, report.html"

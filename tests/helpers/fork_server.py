@@ -33,6 +33,7 @@ LIBRARIES = ("scipy.integrate", "sklearn.datasets", "sklearn.linear_model", "tim
 def warm(libraries: Iterable[str]) -> None:
     """Import the package, without what is built on optional libraries, and what commands import later."""
     import dyncollapse
+    from dyncollapse.dynamics.compile_kernels import compile_kernels
 
     for module in pkgutil.walk_packages(dyncollapse.__path__, "dyncollapse."):
         # transformers takes a process that has imported marimo for a notebook.
@@ -41,6 +42,7 @@ def warm(libraries: Iterable[str]) -> None:
             importlib.import_module(module.name)
     for name in libraries:
         importlib.import_module(name)
+    compile_kernels()  # here they are only loaded, but that takes half a second as well
     _draw()
 
 

@@ -16,9 +16,9 @@ RAMP = colormaps["viridis"](np.linspace(0, 1, 256))[:, :3]
 NEAR = 0.02  # of a colour of the ramp, in each of red, green and blue
 
 
-def faults(figure):
-    """Everything that a reader of the picture would miss, a line each."""
-    if figure.stale:  # else it has just been drawn
+def faults(figure, drawn=False):
+    """Everything that a reader of the picture would miss, a line each; `drawn` for one that a file was made of."""
+    if figure.stale and not drawn:  # texts are known, and in their places, once it is drawn
         figure.draw_without_rendering()
     checks = (small_text, cut_text, unlettered_panels, unnamed_looks, strange_colours)
     return [line for check in checks for line in check(figure)]

@@ -86,7 +86,7 @@ from dyncollapse.simulation.build import build
 from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.footprint import simulation_bytes
 from dyncollapse.simulation.run import run
-c = resolve({"dim": 128, "aug_dim": 64, "runs": 1, "steps": 200, "dynamics": ("population",), "pool": 0})
+c = resolve({"dim": 96, "aug_dim": 48, "runs": 1, "steps": 200, "dynamics": ("population",), "pool": 0})
 # Unlike ru_maxrss, this starts anew in a program that a large one has started.
 peak = lambda: 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 run(build(resolve({"dim": 4, "steps": 2, "dynamics": ("population",)})), lambda *_: None, lambda _: None)

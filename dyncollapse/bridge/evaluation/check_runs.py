@@ -79,7 +79,7 @@ def run_check(
     Examples:
         >>> from dyncollapse.bridge import find_runs, resolve
         >>> recipe = resolve({"data": "digits", "projector": "none", "epochs": 1, "batch_size": 648, "lr": 0.01})
-        >>> run_check(Path("runs"), {"none": recipe}, workers=1)
+        >>> run_check(Path("runs"), {"none": recipe}, workers=1, most=300)
         {}
         >>> run, = find_runs([Path("runs")])
         >>> run.finished, run.facts["steps"], run.top1() > 10
