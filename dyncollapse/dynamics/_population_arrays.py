@@ -40,7 +40,7 @@ def _force(task: Task, objective: Objective) -> tuple[bool, float, Vector, Vecto
     """What `Terms` calls quartic, repulsion, factor and constant."""
     if objective.loss == "infonce":
         root = task.seen_root.numpy()
-        diagonal = np.diagonal(root)
+        diagonal = np.diagonal(root).copy()  # numba compiles once more for what nobody may write to
         factor = diagonal[None] if np.array_equal(root, np.diag(diagonal)) else root
         return False, 0.0, np.ascontiguousarray(factor), np.ascontiguousarray(-task.seen[1].numpy())
     limit = objective_limit(task, objective)

@@ -1,6 +1,9 @@
 """Flows by the solvers of SciPy."""
 
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,34 @@ from scipy.integrate import BDF, DOP853, LSODA, RK23, RK45, Radau
 from dyncollapse.dynamics._problem import NoStep, Problem, Reached, Watch
 
 SOLVERS = {"DOP853": DOP853, "RK45": RK45, "RK23": RK23, "LSODA": LSODA, "BDF": BDF, "Radau": Radau}
+
+
+class _Warnings:
+    """The process's warnings, which threads that integrate beside each other ignore together.
+
+    With a `warnings.catch_warnings` of its own, the thread that ends last would restore what another had set.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._threads, self._before = threading.Lock(), 0, ExitStack()
+
+    @contextmanager
+    def ignored(self) -> Iterator[None]:
+        """Ignore warnings until the last thread has left."""
+        with self._lock:
+            if self._threads == 0:
+                self._before.enter_context(warnings.catch_warnings(action="ignore"))
+            self._threads += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._threads -= 1
+                if self._threads == 0:
+                    self._before.close()
+
+
+WARNINGS = _Warnings()
 
 
 def solve_by_scipy(problem: Problem, watch: Watch, method: str, rtol: float, tolerances: np.ndarray) -> Reached:
@@ -37,7 +68,7 @@ def solve_by_scipy(problem: Problem, watch: Watch, method: str, rtol: float, tol
     quiet = torch.inference_mode(problem.logarithmic)  # a tenth faster, and nothing there is differentiated
     start, end = problem.vector.start, problem.ticks[-1]
     # A blow-up, a singular matrix or a stalled iteration becomes an exception with one line.
-    with quiet, np.errstate(over="ignore", invalid="ignore", divide="ignore"), warnings.catch_warnings(action="ignore"):
+    with quiet, np.errstate(over="ignore", invalid="ignore", divide="ignore"), WARNINGS.ignored():
         try:
             solver = SOLVERS[method](by_tick, 0.0, start, end, rtol=rtol, atol=tolerances, **options)
             stopped = _take_steps(solver, watch)

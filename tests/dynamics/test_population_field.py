@@ -5,7 +5,8 @@ import pytest
 import torch
 from helpers.reference import VIEWS, random_covariance
 
-from dyncollapse import GaussianTask, Objective, end_to_end, gaussian_init
+from dyncollapse import GaussianTask, Objective, end_to_end, gaussian_init, population_flow
+from dyncollapse.dynamics._population_compiled import fill_point
 from dyncollapse.dynamics._population_field import PopulationField
 from dyncollapse.model.networks import layer_gradients, layer_jacobian
 from dyncollapse.theory.population import population_force, population_jacobian
@@ -126,3 +127,9 @@ def test_the_form_for_a_gpu_is_the_same(generator):
     np.testing.assert_allclose(other.times(v), one.times(v), rtol=0, atol=1e-11)
     solve, same = one.preconditioner(10.0), other.preconditioner(10.0)
     np.testing.assert_allclose(same(v), solve(v), rtol=0, atol=1e-12)
+
+
+def test_functions_are_compiled_once_whatever_the_dimension():
+    for dim in (1, 2):
+        population_flow((torch.ones(dim, dim, dtype=torch.float64),), GaussianTask.block(dim, 1), 1.0)
+    assert len(fill_point.signatures) == 1
