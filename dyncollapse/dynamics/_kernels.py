@@ -9,12 +9,9 @@ from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.streams import JoinedStream
 
 # Cost of a step, in numbers, for which one more thread pays: of PyTorch that of 4 runs of 128 pairs, since for less it
-# takes longer to wake one than it saves; of Python, as compiled forces use them, that of 16 such runs. Measured on two
-# cores (docs/results.md).
+# takes longer to wake one than it saves; likewise of Python where it is woken once for many steps on arrays, otherwise
+# that of 16 such runs. Measured on two cores (docs/results.md).
 WORTH_A_THREAD, WORTH_A_SHARE = 2**16, 2**18
-# Cost of a step on arrays for which one more thread pays, where it is woken once for a block of them: that of 4 runs of
-# 128 pairs.
-WORTH_A_CUT = 2**16
 ALL = slice(None)
 
 

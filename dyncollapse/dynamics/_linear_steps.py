@@ -1,6 +1,6 @@
 """SGD of linear networks on arrays, for losses whose force is compiled: many steps at a time, shared among threads.
 
-A fast form of `Objective.gradient` and `ensemble.sgd_step`; the tests hold them equal.
+A fast form of `Objective.gradient` and `sgd.sgd_step`; the tests hold them equal.
 """
 
 import itertools
@@ -28,7 +28,7 @@ class Block:
         """Make room for batches of the shape and views of one.
 
         Args:
-            like: Any of them, in the precision of the parameters.
+            like: The first of them, in the precision of the parameters.
             runs: Shape of the runs; batches may have fewer axes, and axes of size 1.
             most: How many steps are wanted at most.
             biased: Whether the network has biases.
@@ -47,7 +47,8 @@ class Block:
 
     def add(self, batch: Pairs) -> None:
         """Add a batch: anchors and positives (runs, n, d)."""
-        self.views.append((self._array(batch.anchor), self._array(batch.positive)))
+        again = self._fresh and self.views and batch is self._like
+        self.views.append(self.views[0] if again else (self._array(batch.anchor), self._array(batch.positive)))
 
     def _array(self, view: Tensor) -> np.ndarray:
         array = view.detach().numpy()
@@ -56,7 +57,7 @@ class Block:
         array = array.reshape(-1, *self._whole[-2:])
         if self._biased:
             array = np.concatenate([array, np.ones((*array.shape[:-1], 1), self._kind)], -1)
-        return array.astype(self._kind, order="C", copy=not self._fresh)
+        return array.astype(self._kind, order="C", copy=not (self._fresh or self._biased))
 
     @property
     def one_sided(self) -> bool:
@@ -101,8 +102,8 @@ class LinearSteps:
             getattr(_forces_compiled, f"{objective.name}_{what}") for what in ("forces", "losses")
         )
         self._descend, self._runs = descend, runs
-        self._constant = () if objective.temperature is None else (objective.temperature,)
-        self._rates = rates
+        self._constant = () if objective.temperature is None else (float(objective.temperature),)
+        self._rates = float(rates[0]), float(rates[1]), float(rates[2])  # numba would compile once more for integers
 
     def take(self, block: Block, rows: slice = slice(None)) -> None:
         """Step some of the runs through all batches of a block; other threads may step the others meanwhile."""

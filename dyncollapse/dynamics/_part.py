@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dyncollapse.dynamics._kernels import WORTH_A_CUT
+from dyncollapse.dynamics._kernels import WORTH_A_THREAD
 from dyncollapse.dynamics._linear_steps import Block, LinearSteps
 from dyncollapse.dynamics._on_arrays import on_arrays
 from dyncollapse.dynamics.optimisers import optimiser_step
@@ -20,6 +20,7 @@ from dyncollapse.dynamics.sgd import Rule, sgd_step
 from dyncollapse.dynamics.trajectory import TrainingFailed
 from dyncollapse.model._kernels import is_compiled
 from dyncollapse.model.forces import COMPILED
+from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.networks import check_inputs, is_linear
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
@@ -41,12 +42,12 @@ class Part:
         self.weights = tuple(w.detach().clone() for w in weights)
         self.others = tuple(p.detach().clone() for p in others)
         self._rule, self._stopped, self._taken = rule, stopped, 0
-        self._fresh = isinstance(pairs, Pairs | PairStream | JoinedStream)  # others may write over a batch
+        self._fresh = _is_fresh(pairs)
         self._batches = itertools.repeat(pairs) if isinstance(pairs, Pairs) else iter(pairs)
         self._kind: tuple[Any, ...] = ()
         self.batch = self._draw()
         rule.objective.check_start(self.weights, self.batch, self.others)
-        self._steps = self._on_arrays()
+        self._steps = self._steps_on_arrays()
         if self._steps is not None:
             self.weights, self.others = self._steps.weights, self._steps.biases
         self.parameters = (*self.weights, *self.others)
@@ -61,20 +62,25 @@ class Part:
             velocities = [torch.zeros_like(p) for p in learnt] if rule.momentum else []
             self._step = partial(sgd_step, learnt, velocities, rule=rule)
 
-    def _on_arrays(self) -> LinearSteps | None:
+    def _steps_on_arrays(self) -> LinearSteps | None:
         """The steps on arrays, where they are compiled."""
         rule, objective, weights = self._rule, self._rule.objective, self.weights
         if not isinstance(objective, Objective) or rule.optimiser is not None:
             return None
         shared = self.batch.anchor.ndim <= weights[0].ndim  # without batch axes in front, which are averaged over
-        if not (shared and on_arrays(objective, weights, self.batch, biased=bool(self.others))):
+        if not (shared and on_arrays(objective, weights, self.others, self.batch)):
             return None
         return LinearSteps(weights, self.others, objective, (rule.lr, rule.momentum, rule.weight_decay))
 
+    @property
+    def on_arrays(self) -> bool:
+        """Whether the steps are taken on arrays."""
+        return self._steps is not None
+
     def share_out(self, threads: int) -> int:
-        """Cut the runs into shares for at most so many threads, as many as pay, and return their number."""
+        """Cut the runs, stepped on arrays, into shares for at most so many threads, as many as pay: their number."""
         runs = self.weights[0].shape[:-2].numel()
-        count = max(1, min(threads, runs, self.numbers_per_step // WORTH_A_CUT)) if self._steps else 1
+        count = max(1, min(threads, runs, self.numbers_per_step // WORTH_A_THREAD))
         self._shares = [slice(i * runs // count, (i + 1) * runs // count) for i in range(count)]
         return count
 
@@ -172,5 +178,21 @@ class Part:
         kind = batch.anchor.shape, batch.anchor.dtype, batch.positive.dtype, batch.anchor.device
         if kind != self._kind:
             check_inputs(self.weights[0], batch.anchor, batch.positive)
+            self._check_axes(batch.anchor)
             self._kind = kind
         return batch
+
+    def _check_axes(self, anchor: Tensor) -> None:
+        axes = self.weights[0].ndim
+        if self._kind and max(axes, anchor.ndim) != max(axes, len(self._kind[0])):
+            raise ValueError(
+                f"batches are {tuple(anchor.shape)}, and were {tuple(self._kind[0])} before; all must have as many "
+                "axes of batches in front of the runs"
+            )
+
+
+def _is_fresh(pairs: object) -> bool:
+    """Whether each batch keeps its memory; other streams and tasks may write the next one over it."""
+    streams = pairs.streams if isinstance(pairs, JoinedStream) else (pairs,)
+    ours = all(isinstance(stream, PairStream) and type(stream.task) is GaussianTask for stream in streams)
+    return isinstance(pairs, Pairs) or ours

@@ -48,7 +48,7 @@ class SampleField:
         self._affine = biased and objective.loss != "infonce"
         if self._affine:
             self._views = [np.concatenate([x, np.ones((*x.shape[:-1], 1))], -1) for x in self._views]
-        constant = () if objective.temperature is None else (objective.temperature,)
+        constant = () if objective.temperature is None else (float(objective.temperature),)
         self._loss, self._settings = objective.name, (pairs.views == "one-sided", *constant)
 
     def velocity(self, _t: float, y: Vector) -> Vector:
@@ -101,7 +101,7 @@ class SampleField:
 
 def _array(view: Tensor) -> Vector:
     """All batches (b, n, d), row by row: numba would compile once more for another order."""
-    return np.ascontiguousarray(view.double().numpy()).reshape(-1, *view.shape[-2:])
+    return np.ascontiguousarray(view.detach().double().numpy()).reshape(-1, *view.shape[-2:])
 
 
 def _multiplied(product: Vector, layer: Vector) -> Vector:

@@ -1,6 +1,6 @@
 """A step of SGD of linear networks under known forces, compiled for NumPy arrays on a CPU.
 
-`ensemble.sgd_step` after `networks.layer_gradients` is the readable form; tests/dynamics/test_linear_steps.py holds
+`sgd.sgd_step` after `networks.layer_gradients` is the readable form; tests/dynamics/test_linear_steps.py holds
 them equal. Sums over entries are loops, which numba compiles in no time.
 """
 

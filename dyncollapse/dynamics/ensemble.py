@@ -45,9 +45,9 @@ def blow_up_bound(inputs: float, start: float) -> float:
 class Ensemble:
     """All runs of a training at one step. They are advanced inside its `with` block, which holds the threads.
 
-    On a CPU the streams of a JoinedStream are shared out over threads, by default as many as PyTorch has. Each thread
-    steps its own runs: splitting single operations across threads costs more than it saves. PyTorch has fewer threads
-    meanwhile.
+    On a CPU runs are shared out over threads, by default as many as PyTorch has: those of a JoinedStream's streams, for
+    which each thread draws, or those stepped on arrays, for which one thread draws meanwhile. Each thread steps its own
+    runs: splitting single operations across threads costs more than it saves. PyTorch has fewer threads meanwhile.
     """
 
     def __init__(
@@ -66,13 +66,14 @@ class Ensemble:
             Part([w[rows] for w in weights], [p[rows] for p in others], share, rule, self._stopped)
             for rows, share in (shares(pairs, weights[0].shape[:-2]) if on_cpu else [(ALL, pairs)])
         ]
-        numbers = sum(part.numbers_per_step for part in self._parts)
-        compiled = all(part.is_compiled for part in self._parts)
-        counts = thread_counts(len(self._parts), numbers, compiled, threads or available, available)
-        self._workers, self._threads = counts if on_cpu else (1, available)
         self._pool: ThreadPoolExecutor | None = None
-        if len(self._parts) == 1:
-            self._workers = self._parts[0].share_out(threads or available)
+        if len(self._parts) == 1 and self._parts[0].on_arrays:
+            self._workers, self._threads = self._parts[0].share_out(threads or available), 1
+        else:
+            numbers = sum(part.numbers_per_step for part in self._parts)
+            compiled = all(part.is_compiled for part in self._parts)
+            counts = thread_counts(len(self._parts), numbers, compiled, threads or available, available)
+            self._workers, self._threads = counts if on_cpu else (1, available)
         inputs = torch.stack([part.batch.anchor.abs().max() for part in self._parts]).max()
         self._bound = blow_up_bound(float(inputs), largest := self._largest())
         if not math.isfinite(largest):

@@ -201,7 +201,7 @@ def _sample_equation(
     own = None if isinstance(objective.loss, str) else objective.name
     along = tangent if smooth and objective.has_force else None
     equation = Equation(velocity, loss, tangent=along, smooth=smooth, own_loss=own)
-    if not on_arrays(objective, weights, pairs, biased=bool(others)):
+    if not on_arrays(objective, weights, others, pairs):
         return equation
     compiled = SampleField(weights, pairs, objective, weight_decay, biased=bool(others))
     return replace(equation, loss=lambda _t, parameters: compiled.loss(parameters), field=Field(compiled.velocity))

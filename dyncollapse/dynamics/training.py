@@ -89,7 +89,8 @@ def train(
 
     Under SGD flow time is t = lr x steps, divided by (1 - momentum) for heavy-ball momentum. The paper uses plain SGD.
     Another optimiser follows no gradient flow: `time` then counts its steps, and `meta["time"]` is "steps". On a CPU,
-    runs with generators of their own are shared out over `threads`; single operations have fewer threads meanwhile.
+    runs are shared out over `threads` where they have generators of their own, or are small linear networks under Eq. 2
+    or the dot-product loss; single operations have fewer threads meanwhile.
 
     Args:
         weights: One tensor (*runs, out, in) per layer.
@@ -110,8 +111,9 @@ def train(
         record: Statistics to keep beside each state: a function of the weights that returns a dict of tensors
             (*runs, ...), or a dict of functions of the weights.
         progress: Called with (step, steps) about 200 times.
-        threads: CPU threads that step runs at the same time, by default as many as PyTorch has. Where there are fewer
-            than two parts of the runs per thread, each part has a thread of its own.
+        threads: CPU threads that step runs at the same time, by default as many as PyTorch has, fewer where these would
+            not pay. Where there are fewer than two parts with generators of their own per thread, each part has a
+            thread.
 
     Returns:
         The recorded states, each with the loss on the batch of its step and the statistics.

@@ -106,7 +106,7 @@ def against_the_positive(
     for j in range(len(row)):
         row[j] = power_of_2(row[j] + (shift[j] - positive))
         total += row[j]
-    if total >= power_of_2(row.dtype.type(np.inf)):  # the positive is so far away that others overflow
+    if not total < power_of_2(row.dtype.type(np.inf)):  # the positive is so far away that others overflow, or is NaN
         return against_the_largest(row, i, own_row, columns, shift, positive)
     return row.dtype.type(1), total, positive
 

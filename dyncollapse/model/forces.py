@@ -83,7 +83,7 @@ def mean_force(
         mean = infonce_forces(product, pairs.anchor, pairs.positive, one_sided=one_sided)
     elif loss == "dot" and is_compiled(product.shape[-2], pairs.anchor):
         assert constant is not None
-        mean = compiled_mean("dot_forces", product, pairs.anchor, pairs.positive, one_sided, constant)
+        mean = compiled_mean("dot_forces", product, pairs.anchor, pairs.positive, one_sided, float(constant))
     else:
         make = _along_of(loss, constant, pairs.views)
         mean = mean_over_groups(lambda p, x, x_pos: make(p, x, x_pos)[0], product, pairs.anchor, pairs.positive)

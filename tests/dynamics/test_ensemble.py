@@ -201,12 +201,13 @@ def test_weights_whose_runs_are_not_the_batches_are_not_parted(runs, generator, 
 def test_a_small_ensemble_has_one_of_pytorchs_threads(generator, threads):
     threads(2)
     weights, stream = start(generator, (2,))
-    seen = set()
-    train(weights, stream, lr=0.1, steps=5, progress=lambda *_: seen.add(torch.get_num_threads()))
+    seen, spectral = set(), Objective("spectral")
+    settings = {"lr": 0.001, "objective": spectral, "progress": lambda *_: seen.add(torch.get_num_threads())}
+    train(weights, stream, steps=5, **settings)
     assert seen == {1}
     weights = gaussian_init([DIM, DIM], generator)
     large = GaussianTask.block(DIM, 2).stream(1024, generator)
-    train(weights, large, lr=0.1, steps=2, progress=lambda *_: seen.add(torch.get_num_threads()))
+    train(weights, large, steps=2, **settings)
     assert seen == {1, 2}
 
 
@@ -216,7 +217,8 @@ def test_runs_on_one_batch_and_wide_layers_are_worth_threads(width, runs, thread
     generator, seen = torch.Generator().manual_seed(0), set()
     pairs = GaussianTask.block(width, 2).sample(64, generator)
     weights = gaussian_init([width, width], generator, runs, 0.01)
-    train(weights, pairs, lr=1e-3, steps=2, progress=lambda *_: seen.add(torch.get_num_threads()))
+    settings = {"objective": Objective("spectral"), "progress": lambda *_: seen.add(torch.get_num_threads())}
+    train(weights, pairs, lr=1e-3, steps=2, **settings)
     assert seen == {2}
 
 

@@ -1,14 +1,19 @@
 """SGD on arrays against gradient and step of PyTorch, and what it makes of streams and threads."""
 
 import threading
+from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from helpers.reference import VIEWS
+from helpers.waiting import PATIENCE
 
-from dyncollapse import GaussianTask, Objective, Pairs, gaussian_init, train
+from dyncollapse import GaussianTask, Objective, Pairs, gaussian_init, sample_flow, train
 from dyncollapse.dynamics._linear_steps import LinearSteps
+from dyncollapse.dynamics._steps_compiled import descend
 from dyncollapse.dynamics.trajectory import TrainingFailed
+from dyncollapse.model._forces_compiled import dot_forces, dot_losses
 
 LOSSES = [("infonce", None), ("dot", 0.7)]
 WIDTHS = [(5, 4), (4, 5), (5, 3, 4), (4, 6, 2, 3)]
@@ -106,15 +111,40 @@ def test_batches_in_front_of_the_runs_are_averaged_over(generator, monkeypatch):
 def test_batches_may_differ_in_size_and_views(generator):
     weights, _ = start(generator, (4, 3))
     task = GaussianTask.block(4, 2, 1.3)
-    sizes = [6, 6, 2, 9, 6, 6]
-    batches = [task.sample(n, generator) for n in sizes]
-    batches = [Pairs(b.anchor, b.positive, ("one-sided", "two-sided")[i > 4]) for i, b in enumerate(batches)]
-    path = train(weights, batches, lr=0.1, steps=5, records=6)
+    kinds = [(6, VIEWS[0]), (6, VIEWS[0]), (6, VIEWS[1]), (6, VIEWS[1]), (2, VIEWS[1]), (9, VIEWS[0]), (6, VIEWS[0])]
+    drawn = [(task.sample(n, generator), views) for n, views in kinds]
+    batches = [Pairs(batch.anchor, batch.positive, views) for batch, views in drawn]
+    path = train(weights, batches, lr=0.1, steps=6, records=2)
     w = weights[0]
-    for batch in batches[:5]:
+    for batch in batches[:6]:
         w = w - 0.1 * Objective().gradient((w,), batch)[0]
     torch.testing.assert_close(path.weights[0][-1], w, rtol=1e-13, atol=1e-14)
-    torch.testing.assert_close(path.loss[-1], Objective().value((w,), batches[5]), rtol=1e-13, atol=0)
+    torch.testing.assert_close(path.loss[-1], Objective().value((w,), batches[6]), rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("objective", [Objective(), Objective("spectral")])
+def test_axes_of_batches_do_not_come_and_go(objective, generator):
+    weights, _ = start(generator, (4, 3))
+    task = GaussianTask.block(4, 2, 1.3)
+    one, three = task.sample(6, generator), task.sample(6, generator, (3,))
+    for batches in ([one, one, three], [three, three, one]):
+        with pytest.raises(TrainingFailed, match="all must have as many axes of batches in front") as failure:
+            train(weights, batches, lr=0.01, steps=2, objective=objective)
+        assert failure.value.step == 2
+        assert len(failure.value.trajectory.time) == 2
+
+
+def test_numbers_of_any_type_are_settings_and_nothing_is_compiled_for_them(generator):
+    weights, biases = start(generator, (4, 3), biased=True)
+    pairs = GaussianTask.block(4, 2).sample(6, generator)
+    settings = {"steps": 2, "biases": biases, "objective": Objective("dot", 1.0)}
+    expected = train(weights, pairs, lr=1.0, momentum=0.0, weight_decay=0.0, **settings)
+    before = len(descend.signatures), len(dot_forces.signatures), len(dot_losses.signatures)
+    for lr in (1, np.float64(1)):
+        path = train(weights, pairs, lr=lr, momentum=0, weight_decay=0, **settings | {"objective": Objective("dot", 1)})
+        assert torch.equal(path.weights[0], expected.weights[0])
+    sample_flow(weights, pairs, 1, objective=Objective("dot", 1), biases=biases)
+    assert (len(descend.signatures), len(dot_forces.signatures), len(dot_losses.signatures)) == before
 
 
 class Reused:
@@ -140,6 +170,28 @@ def test_a_stream_may_write_a_batch_over_the_last(generator):
     assert torch.equal(expected.loss, found.loss)
 
 
+class ReusingTask(GaussianTask):
+    """A task that writes every batch over the one before."""
+
+    held: ClassVar = {}
+
+    def augment(self, clean, generator):
+        batch = super().augment(clean, generator)
+        for name in ("anchor", "positive"):
+            self.held.setdefault(name, torch.empty_like(batch.anchor)).copy_(getattr(batch, name))
+        return Pairs(**self.held)
+
+
+def test_a_task_may_write_a_batch_over_the_last(generator):
+    weights, _ = start(generator, (4, 3))
+    task = GaussianTask.block(4, 2, 1.3)
+    expected, found = (
+        train(weights, kind(task.data_cov, task.aug_cov).stream(6, generator.clone_state(), pool=40), **SETTINGS)
+        for kind in (GaussianTask, ReusingTask)
+    )
+    assert torch.equal(expected.weights[0], found.weights[0])
+
+
 @pytest.mark.parametrize("count", [1, 2, 30])
 def test_a_stream_that_ends_early_leaves_the_steps_before(count, generator):
     weights, _ = start(generator, (4, 3))
@@ -161,13 +213,19 @@ def test_threads_share_the_runs_and_change_no_bit(threads, runs, used, generator
     weights, biases = start(generator, (8, 8, 8), (runs,), biased=True)
     stream = GaussianTask.block(8, 2, 1.3, views="two-sided").stream(256, generator, (runs,))
     settings = {"objective": Objective("dot"), "biases": biases, "lr": 0.001, "steps": 40, "momentum": 0.5}
-    alone, seen, take = train(weights, stream, threads=1, **settings), set(), LinearSteps.take
+    alone, seen, take = train(weights, stream, threads=1, **settings), [], LinearSteps.take
+    both = threading.Barrier(used, timeout=PATIENCE)
 
     def watched(steps, block, rows=slice(None)):
-        seen.add(threading.current_thread().name)
+        if len(seen) < used:
+            both.wait()  # every share has a thread of its own
+        seen.append((threading.current_thread().name, rows))
         take(steps, block, rows)
 
     monkeypatch.setattr(LinearSteps, "take", watched)
     shared = train(weights, stream, threads=threads, **settings)
-    assert len(seen) == used
+    first = seen[:used]
+    assert len({name for name, _ in first}) == used
+    assert sorted(row for _, rows in first for row in range(runs)[rows]) == [*range(runs)]
+    assert all(range(runs)[rows] for _, rows in first)
     assert all(torch.equal(a, b) for a, b in zip(alone.weights, shared.weights, strict=True))

@@ -75,6 +75,12 @@ def test_flows_with_and_without_the_field_are_one(loss, temperature, generator, 
         torch.testing.assert_close(fast.loss, slow.loss, rtol=1e-6, atol=0)
 
 
+def test_pairs_may_require_gradients(generator):
+    weights, _, pairs = problem(generator, (4, 3))
+    tracked = Pairs(pairs.anchor.clone().requires_grad_(), pairs.positive)
+    assert torch.equal(sample_flow(weights, tracked, 1.0).product, sample_flow(weights, pairs, 1.0).product)
+
+
 CHANGES = (lambda x: x[:, :1].expand(-1, 4, -1, -1), lambda x: x.mT.contiguous().mT)
 
 

@@ -6,8 +6,16 @@ import torch
 from helpers.reference import VIEWS
 from numba import njit
 
-from dyncollapse import GaussianTask, Pairs, gaussian_init
-from dyncollapse.model._forces_compiled import LEAST, LEAST_32, MOST, MOST_32, power_of_2, softmax_sums
+from dyncollapse import GaussianTask, Objective, Pairs, gaussian_init
+from dyncollapse.model._forces_compiled import (
+    LEAST,
+    LEAST_32,
+    MOST,
+    MOST_32,
+    infonce_losses,
+    power_of_2,
+    softmax_sums,
+)
 from dyncollapse.model.forces import mean_force, mean_force_along
 
 RANGES = [(np.float64, LEAST, MOST), (np.float32, LEAST_32, MOST_32)]
@@ -70,3 +78,13 @@ def test_force_of_the_dot_product_is_the_one_that_is_differentiated(runs, batche
         product.float(), Pairs(pairs.anchor, pairs.positive, views).to(torch.float32), "dot", temperature
     )
     torch.testing.assert_close(single.double(), expected, rtol=0, atol=bound * 2**29)
+
+
+@pytest.mark.parametrize("views", VIEWS)
+def test_a_positive_at_infinite_distance_costs_infinity(views):
+    x = torch.arange(8, dtype=torch.float64).view(4, 2)
+    far = x.clone()
+    far[0, 1] = 1e160  # whose square overflows
+    pairs, identity, losses = Pairs(x, far, views), torch.eye(2, dtype=torch.float64), np.empty(1)
+    infonce_losses(*(a.numpy()[None] for a in (identity, x, far)), views == "one-sided", losses)
+    assert losses[0] == Objective().value((identity,), pairs) == np.inf
