@@ -22,20 +22,19 @@ MOST_BYTES, MOST_STEPS = 2**22, 64
 
 
 class Block:
-    """Batches of some steps, with one more input that is always 1 for networks with biases."""
+    """Batches of some steps."""
 
-    def __init__(self, like: Pairs, runs: tuple[int, ...], most: int, *, biased: bool, fresh: bool) -> None:
+    def __init__(self, like: Pairs, runs: tuple[int, ...], most: int, *, fresh: bool) -> None:
         """Make room for batches of the shape and views of one.
 
         Args:
             like: The first of them, in the precision of the parameters.
             runs: Shape of the runs; batches may have fewer axes, and axes of size 1.
             most: How many steps are wanted at most.
-            biased: Whether the network has biases.
             fresh: Whether each batch has memory of its own, so that it need not be copied.
         """
         n, d = like.anchor.shape[-2:]
-        self._like, self._whole, self._biased, self._fresh = like, (*runs, n, d), biased, fresh
+        self._like, self._whole, self._fresh = like, (*runs, n, d), fresh
         self._kind = like.anchor.detach().numpy().dtype
         self._room = max(1, min(most, MOST_STEPS, MOST_BYTES // (2 * math.prod(self._whole) * self._kind.itemsize)))
         self.views: list[tuple[np.ndarray, np.ndarray]] = []
@@ -54,10 +53,7 @@ class Block:
         array = view.detach().numpy()
         if array.shape != self._whole:
             array = np.broadcast_to(array, self._whole).copy()  # numba compiles once more for what nobody may write to
-        array = array.reshape(-1, *self._whole[-2:])
-        if self._biased:
-            array = np.concatenate([array, np.ones((*array.shape[:-1], 1), self._kind)], -1)
-        return array.astype(self._kind, order="C", copy=not (self._fresh or self._biased))
+        return array.reshape(-1, *self._whole[-2:]).astype(self._kind, order="C", copy=not self._fresh)
 
     @property
     def one_sided(self) -> bool:

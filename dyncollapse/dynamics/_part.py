@@ -153,7 +153,7 @@ class Part:
     def _begun(self, most: int) -> Block:
         """A block of the current batch, with room for at most so many."""
         runs = self.weights[0].shape[:-2]
-        block = Block(self.batch, runs, most, biased=bool(self.others), fresh=self._fresh)
+        block = Block(self.batch, runs, most, fresh=self._fresh)
         block.add(self.batch)
         return block
 

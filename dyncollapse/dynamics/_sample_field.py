@@ -46,8 +46,6 @@ class SampleField:
         self._views = [_array(view) for view in (pairs.anchor, pairs.positive)]
         # Eq. 2 sees differences of embeddings alone, so no offset moves it.
         self._affine = biased and objective.loss != "infonce"
-        if self._affine:
-            self._views = [np.concatenate([x, np.ones((*x.shape[:-1], 1))], -1) for x in self._views]
         constant = () if objective.temperature is None else (float(objective.temperature),)
         self._loss, self._settings = objective.name, (pairs.views == "one-sided", *constant)
 

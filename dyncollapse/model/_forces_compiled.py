@@ -198,10 +198,24 @@ def rows_held(n: int, width: int) -> int:
 
 @inlined
 def add_transposed(h: np.ndarray, rate: float, force: np.ndarray) -> None:
-    """Write rate (H + H^T) to `force`, both (d, d)."""
-    for i in range(len(h)):
-        for j in range(len(h)):
+    """Write rate (H + H^T), (d, d), to `force`, and zeros to its row and column beyond, if it has these."""
+    d = len(h)
+    for i in range(d):
+        for j in range(d):
             force[i, j] = rate * (h[i, j] + h[j, i])
+    for i in range(len(force)):
+        for j in range(d, len(force)):
+            force[i, j] = force[j, i] = h.dtype.type(0)
+
+
+@inlined
+def copy_columns(product: np.ndarray, weights: np.ndarray, offset: np.ndarray) -> None:
+    """Copy the columns that belong to inputs (m, d), and the offset behind them, unless it is not asked for."""
+    for k in range(weights.shape[0]):
+        for j in range(weights.shape[1]):
+            weights[k, j] = product[k, j]
+    for k in range(len(offset)):
+        offset[k] = product[k, weights.shape[1]]
 
 
 @inlined
@@ -241,23 +255,28 @@ def infonce_forces(products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_s
 
     Anchors, shifts and, two-sided, negatives lie in one array, so that one product embeds them and one gives H.
 
+    With products [P c] the network adds an offset c: an input more, always 1, of which forces are known without sums
+    over it. No offset moves Eq. 2.
+
     Args:
-        products: P (b, m, d), or (1, m, d) for all batches, of one type with the other arrays.
+        products: P (b, m, d), or (1, m, d) for all batches, of one type with the other arrays; or [P c] (b, m, d + 1).
         x: Anchors (b, n, d).
         x_pos: Positives (b, n, d).
         one_sided: Whether the anchors are the negatives.
-        forces: (b, d, d), overwritten.
+        forces: (b, d, d), overwritten; or (b, d + 1, d + 1).
     """
     count, n, d = x.shape
     first, last = (0, 2 * n) if one_sided else (2 * n, 3 * n)  # rows where the negatives begin and all end
     half, share = x.dtype.type(0.5), x.dtype.type(1 / n)
     points, weighted, h = np.empty((last, d), x.dtype), np.empty((last, d), x.dtype), np.empty((d, d), x.dtype)
     z, rows = np.empty((last, products.shape[1]), x.dtype), np.empty((n, products.shape[1]), x.dtype)
+    weights, none = np.empty((products.shape[1], d), x.dtype), np.empty(0, x.dtype)
     by, r, c = np.empty((n, d), x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype)
     positive, down = np.empty(n, x.dtype), np.empty(n, x.dtype)
     for q in range(count):
         place_points(x[q], x_pos[q], first, points)
-        multiply(points, products[q % len(products)].T, z)
+        copy_columns(products[q % len(products)], weights, none)
+        multiply(points, weights.T, z)
         fill_distances(z, first, rows, positive, down)
         y = points[first : first + n]
         softmax_sums(rows, z[first : first + n], down, positive, y, (r, c, by))
@@ -276,12 +295,24 @@ def infonce_losses(products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_s
     count, n, d = x.shape
     first, last = (0, 2 * n) if one_sided else (2 * n, 3 * n)
     points, z = np.empty((last, d), x.dtype), np.empty((last, products.shape[1]), x.dtype)
+    weights, none = np.empty((products.shape[1], d), x.dtype), np.empty(0, x.dtype)
     rows, positive, down = np.empty((n, products.shape[1]), x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype)
     for q in range(count):
         place_points(x[q], x_pos[q], first, points)
-        multiply(points, products[q % len(products)].T, z)
+        copy_columns(products[q % len(products)], weights, none)
+        multiply(points, weights.T, z)
         fill_distances(z, first, rows, positive, down)
         losses[q] = cross_entropy(rows, z[first : first + n], down, positive)
+
+
+@inlined
+def embed(x: np.ndarray, weights: np.ndarray, offset: np.ndarray, z: np.ndarray) -> None:
+    """Write the embeddings of x (n, d) to z; the offset is (m,), or empty."""
+    multiply(x, weights.T, z)
+    if len(offset):
+        for i in range(len(z)):
+            for k in range(z.shape[1]):
+                z[i, k] += offset[k]
 
 
 @inlined
@@ -301,12 +332,14 @@ def dot_losses(
     products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_sided: bool, temperature: float, losses: np.ndarray
 ) -> None:
     """The dot-product loss on every batch, one number (b,) each; other arguments as of `dot_forces`."""
-    count, n, _ = x.shape
-    z, z_pos = np.empty((n, products.shape[1]), x.dtype), np.empty((n, products.shape[1]), x.dtype)
+    (count, n, d), m = x.shape, products.shape[1]
+    weights, offset = np.empty((m, d), x.dtype), np.empty(m * (products.shape[2] - d), x.dtype)
+    z, z_pos = np.empty((n, m), x.dtype), np.empty((n, m), x.dtype)
     rows, positive, none = np.empty(z.shape, x.dtype), np.empty(n, x.dtype), np.zeros(n, x.dtype)
     for q in range(count):
-        multiply(x[q], products[q % len(products)].T, z)
-        multiply(x_pos[q], products[q % len(products)].T, z_pos)
+        copy_columns(products[q % len(products)], weights, offset)
+        embed(x[q], weights, offset, z)
+        embed(x_pos[q], weights, offset, z_pos)
         fill_dots(z, z_pos, temperature, rows, positive)
         losses[q] = cross_entropy(rows, z if one_sided else z_pos, none, positive)
 
@@ -315,19 +348,29 @@ def dot_losses(
 def dot_forces(
     products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_sided: bool, temperature: float, forces: np.ndarray
 ) -> None:
-    """X = -(M + M^T) / (n temperature) with M = x^T (B y - r x'); arguments as of `infonce_forces`."""
-    count, n, d = x.shape
-    kind = x.dtype.type
-    z, z_pos = np.empty((n, products.shape[1]), x.dtype), np.empty((n, products.shape[1]), x.dtype)
+    """X = -(M + M^T) / (n temperature) with M = x^T (B y - r x'); arguments as of `infonce_forces`.
+
+    Of an input that is always 1, M has the sums of the rows of B y - r x', and 0 in the corner.
+    """
+    (count, n, d), m, kind = x.shape, products.shape[1], x.dtype.type
+    weights, offset = np.empty((m, d), x.dtype), np.empty(m * (products.shape[2] - d), x.dtype)
+    rate, sums = kind(-1 / (n * temperature)), np.empty(d, x.dtype)
+    z, z_pos = np.empty((n, m), x.dtype), np.empty((n, m), x.dtype)
     by, h, rows = np.empty((n, d), x.dtype), np.empty((d, d), x.dtype), np.empty(z.shape, x.dtype)
     r, c, positive, none = np.empty(n, x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype), np.zeros(n, x.dtype)
     for q in range(count):
-        multiply(x[q], products[q % len(products)].T, z)
-        multiply(x_pos[q], products[q % len(products)].T, z_pos)
+        copy_columns(products[q % len(products)], weights, offset)
+        embed(x[q], weights, offset, z)
+        embed(x_pos[q], weights, offset, z_pos)
         fill_dots(z, z_pos, temperature, rows, positive)
         softmax_sums(rows, z if one_sided else z_pos, none, positive, x[q] if one_sided else x_pos[q], (r, c, by))
+        sums[:] = 0
         for i in range(n):
             for k in range(d):
                 by[i, k] -= r[i] * x_pos[q, i, k]
+                sums[k] += by[i, k]
         multiply_transposed(x[q], by, h)
-        add_transposed(h, kind(-1 / (n * temperature)), forces[q])
+        add_transposed(h, rate, forces[q])
+        for j in range(d, forces.shape[1]):
+            for k in range(d):
+                forces[q, j, k] = forces[q, k, j] = rate * sums[k]

@@ -7,6 +7,7 @@ from helpers.reference import VIEWS
 from numba import njit
 
 from dyncollapse import GaussianTask, Objective, Pairs, gaussian_init
+from dyncollapse.model import _forces_compiled
 from dyncollapse.model._forces_compiled import (
     LEAST,
     LEAST_32,
@@ -88,3 +89,22 @@ def test_a_positive_at_infinite_distance_costs_infinity(views):
     pairs, identity, losses = Pairs(x, far, views), torch.eye(2, dtype=torch.float64), np.empty(1)
     infonce_losses(*(a.numpy()[None] for a in (identity, x, far)), views == "one-sided", losses)
     assert losses[0] == Objective().value((identity,), pairs) == np.inf
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32])
+@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("loss", ["infonce", "dot"])
+def test_an_offset_is_an_input_that_is_always_1(loss, views, kind, generator):
+    pairs = GaussianTask.block(4, 2, views=views).sample(6, generator, (3,))
+    one = torch.ones(3, 6, 1, dtype=torch.float64)
+    affine = Pairs(torch.cat([pairs.anchor, one], -1), torch.cat([pairs.positive, one], -1), views)
+    product = torch.randn(2, 5, generator=generator, dtype=torch.float64)
+    settings, objective = (() if loss == "infonce" else (0.5,)), Objective(loss, None if loss == "infonce" else 0.5)
+    arrays = [a.numpy().astype(kind) for a in (product[None], pairs.anchor, pairs.positive)]
+    forces, losses = np.empty((3, 5, 5), kind), np.empty(3, kind)
+    find, judge = (getattr(_forces_compiled, f"{loss}_{what}") for what in ("forces", "losses"))
+    find(*arrays, views == "one-sided", *settings, forces)
+    judge(*arrays, views == "one-sided", *settings, losses)
+    bound = 1e-14 if kind == np.float64 else 1e-5
+    np.testing.assert_allclose(forces.mean(0), objective.force(product, affine), rtol=0, atol=20 * bound)
+    np.testing.assert_allclose(losses.mean(), objective.value((product,), affine), rtol=bound)
