@@ -1,6 +1,6 @@
 """Compile all kernels now and not at their first call: `python -m dyncollapse.dynamics.compile_kernels`.
 
-It takes some twenty seconds, once on a machine, as in an image of a container whose files cannot be written later.
+It takes about half a minute, once on a machine, as in an image of a container whose files cannot be written later.
 """
 
 import torch

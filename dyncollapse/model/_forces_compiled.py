@@ -281,10 +281,13 @@ def infonce_forces(products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_s
         y = points[first : first + n]
         softmax_sums(rows, z[first : first + n], down, positive, y, (r, c, by))
         for i in range(n):
+            own = c[i] + r[i] if one_sided else r[i]
+            for k in range(d):
+                weighted[first + i, k] = c[i] * y[i, k]
+            for k in range(d):
+                weighted[i, k] = own * points[i, k] - (by[i, k] + by[i, k])
             for k in range(d):
                 weighted[n + i, k] = -r[i] * points[n + i, k]
-                weighted[first + i, k] = c[i] * y[i, k]
-                weighted[i, k] = (c[i] + r[i] if one_sided else r[i]) * points[i, k] - (by[i, k] + by[i, k])
         multiply_transposed(points, weighted, h)
         add_transposed(h, half * share, forces[q])
 
