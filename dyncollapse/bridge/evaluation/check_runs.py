@@ -88,14 +88,14 @@ def run_check(
     check_begun(folder, recipes)
     check_count("workers", workers)
     left = [name for name in recipes if not is_done(folder / name)]
-    at_hand = local_workers(max(1, min(workers or cores(), len(left))))
+    count = max(1, min(workers or cores(), len(left)))
+    others = local_workers(count) if count > 1 else None  # one run at a time needs no other process
     total = _steps(recipes, data)
     failures: dict[str, str] = {}
-    alone = at_hand.count == 1  # needs no other process
-    with _shared(None if alone or not left else data, folder) as images, _reported(folder, recipes, total, progress):
-        threads = default_threads(at_hand.count)
-        packs = [[_Job(name, recipes[name], folder / name, images, most, threads)] for name in left]
-        results = ((pack, _finish(pack, data)) for pack in packs) if alone else dispatch(_finish, packs, at_hand)
+    shared = data if others and left else None
+    with _shared(shared, folder) as images, _reported(folder, recipes, total, progress):
+        packs = [[_Job(name, recipes[name], folder / name, images, most, default_threads(count))] for name in left]
+        results = dispatch(_finish, packs, others) if others else ((pack, _finish(pack, data)) for pack in packs)
         for pack, outcome in results:
             if outcome:
                 failures[pack[0].name] = str(outcome)
