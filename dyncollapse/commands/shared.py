@@ -39,7 +39,7 @@ class OneLineErrors(HelpPage, click.Group):
                 stream.reconfigure(errors="backslashreplace")
         with _notes_held():
             try:
-                with stopped_as_by_ctrl_c(), _quiet_libraries():
+                with stopped_as_by_ctrl_c(), _quiet_libraries(), _compiling_told():
                     sys.exit(super().main(*args, **kwargs))
             except click.exceptions.NoArgsIsHelpError as error:
                 error.show()
@@ -258,6 +258,31 @@ class _Notes:
 
 HELD_BACK = 10.0
 _NOTES = _Notes()
+
+
+class _TellOfCompiling(logging.Handler):
+    """Say once that the first use on a machine takes longer."""
+
+    told = False
+
+    def emit(self, _record: logging.LogRecord) -> None:
+        """Print a line at the first function."""
+        if not self.told:
+            self.told = True
+            say("Compiling functions for this machine, once: that takes up to half a minute in all", err=True)
+
+
+@contextmanager
+def _compiling_told() -> Iterator[None]:
+    logger, handler = logging.getLogger("dyncollapse.runtime.compiled"), _TellOfCompiling()
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 They hold no lock of the interpreter while they run, so that threads run them beside each other.
 """
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from numba import njit
 
+LOGGER = logging.getLogger(__name__)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Sums may be reordered and products joined to them. NaN and infinities keep their meaning: divergence is told by them.
@@ -20,13 +22,14 @@ def compiled(function: Function) -> Function:
 
     What is compiled is kept beside the function's file, or in the user's cache where that folder cannot be written.
     numba notices changes of this file alone, so the functions that it calls, which are `inlined`, belong there too.
+    That it is compiled, which takes seconds, is logged.
     """
     try:
         dispatcher = njit(cache=True, **_OPTIONS)(function)
     except RuntimeError:  # no folder to keep it in
         return njit(**_OPTIONS)(function)
     if hasattr(dispatcher, "_cache"):  # not where numba is switched off
-        _replace_damaged_files(dispatcher._cache)
+        _watch(dispatcher._cache, function.__name__)
     return dispatcher
 
 
@@ -39,17 +42,20 @@ def inlined(function: Function) -> Function:
     return njit(forceinline=True, **_OPTIONS)(function)
 
 
-def _replace_damaged_files(cache: Any) -> None:
-    """Let numba compile anew where it cannot read what it kept; by itself it raises what unpickling does."""
+def _watch(cache: Any, name: str) -> None:
+    """Log what is compiled, also because it cannot be read: by itself numba raises what unpickling does."""
     load = cache.load_overload
 
     def loaded(*given: Any) -> Any:
+        kept = None
         try:
-            return load(*given)
+            kept = load(*given)
         except Exception:  # whatever unpickling damaged bytes raises
             with suppress(OSError):
                 cache.flush()
-            return None
+        if kept is None:
+            LOGGER.info("compiling %s", name)
+        return kept
 
     cache.load_overload = loaded
 

@@ -1,5 +1,7 @@
 """The boundary between library and command line: parameters' names in messages become the running command's options."""
 
+import logging
+
 import click
 import pytest
 from click.testing import CliRunner
@@ -7,8 +9,9 @@ from helpers.hostile_values import ESCAPES, shown_safely
 from helpers.programs import refused
 
 from dyncollapse.bridge.evaluation.embed_options import EmbedOptions
+from dyncollapse.commands.help_pages import GroupedCommand
 from dyncollapse.commands.options import record_options
-from dyncollapse.commands.shared import as_options, bad_input
+from dyncollapse.commands.shared import OneLineErrors, as_options, bad_input
 from dyncollapse.diagnostics.options import DiagnosisOptions
 from dyncollapse.runtime.settings import SettingError, quoted
 
@@ -117,3 +120,16 @@ def test_two_records_of_one_command_take_their_own_options():
 )
 def test_what_a_record_refuses_is_told_in_options(ask, arguments, told):
     assert ask(*arguments) == f"dyncollapse: {told}"
+
+
+def test_that_functions_are_compiled_is_said_once():
+    @click.command(cls=GroupedCommand)
+    def compiles():
+        for name in ("one", "other"):
+            logging.getLogger("dyncollapse.runtime.compiled").info("compiling %s", name)
+
+    group = OneLineErrors("made-up", commands={"compiles": compiles})
+    result = CliRunner().invoke(group, ["compiles"])
+    assert result.stdout == ""
+    assert result.stderr == "Compiling functions for this machine, once: that takes up to half a minute in all\n"
+    assert not logging.getLogger("dyncollapse.runtime.compiled").handlers

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +79,24 @@ def test_damaged_files_are_replaced(damaged, tmp_path, monkeypatch):
     read = made()
     assert (read(x) == 2 * x).all()
     assert sum(read.stats.cache_hits.values()) == 1
+
+
+class Records(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.texts = []
+
+    def emit(self, record):
+        self.texts.append(record.getMessage())
+
+
+def test_what_is_compiled_is_logged_and_what_is_kept_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    logger, records = logging.getLogger("dyncollapse.runtime.compiled"), Records()
+    logger.addHandler(records)
+    logger.setLevel(logging.INFO)
+    made()(np.arange(3.0))
+    made()(np.arange(3.0))
+    logger.removeHandler(records)
+    logger.setLevel(logging.NOTSET)
+    assert records.texts == ["compiling doubled"]
