@@ -6,11 +6,13 @@ A fast form of `Objective.gradient` and `sgd.sgd_step`; the tests hold them equa
 import itertools
 import math
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dyncollapse.dynamics._on_arrays import force_settings
 from dyncollapse.model.networks import Weights
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
@@ -34,14 +36,14 @@ class Block:
             fresh: Whether each batch has memory of its own, so that it need not be copied.
         """
         n, d = like.anchor.shape[-2:]
-        self._like, self._whole, self._fresh = like, (*runs, n, d), fresh
+        self._like, self._whole, self._fresh, self.kind_of_views = like, (*runs, n, d), fresh, like.views
         self._kind = like.anchor.detach().numpy().dtype
         self._room = max(1, min(most, MOST_STEPS, MOST_BYTES // (2 * math.prod(self._whole) * self._kind.itemsize)))
         self.views: list[tuple[np.ndarray, np.ndarray]] = []
 
     def takes(self, batch: Pairs) -> bool:
         """Whether there is room for a batch, and it is like the others."""
-        alike = batch.anchor.shape == self._like.anchor.shape and batch.views == self._like.views
+        alike = batch.anchor.shape == self._like.anchor.shape and batch.views == self.kind_of_views
         return alike and len(self.views) < self._room
 
     def add(self, batch: Pairs) -> None:
@@ -54,11 +56,6 @@ class Block:
         if array.shape != self._whole:
             array = np.broadcast_to(array, self._whole).copy()  # numba compiles once more for what nobody may write to
         return array.reshape(-1, *self._whole[-2:]).astype(self._kind, order="C", copy=not self._fresh)
-
-    @property
-    def one_sided(self) -> bool:
-        """Whether the anchors are the negatives."""
-        return self._like.views == "one-sided"
 
 
 class LinearSteps:
@@ -76,7 +73,7 @@ class LinearSteps:
             rates: Learning rate, momentum and weight decay.
         """
         # With numba, which other losses do without.
-        from dyncollapse.dynamics._steps_compiled import descend, fill_products
+        from dyncollapse.dynamics._steps_compiled import descend
         from dyncollapse.model import _forces_compiled
 
         # An offset is the weight of an input that is always 1, and the lower layers pass it on.
@@ -89,22 +86,25 @@ class LinearSteps:
         self._places = np.array(
             [(i, *layer.shape[-2:], w.shape[-2]) for i, layer, w in zip(ends, layers, weights, strict=False)]
         )
-        self._parameters, (*_, d), m = flat.numpy(), layers[0].shape, layers[-1].shape[-2]
-        kind = self._parameters.dtype
+        self._parameters = flat.numpy()
+        # By NumPy, which multiplies run by run: PyTorch's sums would depend on how many runs there are.
+        matrices = [layer.reshape(-1, *layer.shape[-2:]).numpy() for layer in layers]
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._products = reduce(lambda product, layer: layer @ product, matrices[1:], matrices[0].copy())
+        kind, d = self._parameters.dtype, self._products.shape[-1]
         self._momenta = np.zeros((len(flat), flat.shape[1] if rates[1] else 0), kind)
-        self._products, self._forces = np.empty((len(flat), m, d), kind), np.empty((len(flat), d, d), kind)
-        fill_products(self._parameters, self._places, self._products)
+        self._forces = np.empty((len(flat), d, d), kind)
         self._find, self._judge = (
             getattr(_forces_compiled, f"{objective.name}_{what}") for what in ("forces", "losses")
         )
-        self._descend, self._runs = descend, runs
-        self._constant = () if objective.temperature is None else (float(objective.temperature),)
+        self._descend, self._runs, self._objective = descend, runs, objective
         self._rates = float(rates[0]), float(rates[1]), float(rates[2])  # numba would compile once more for integers
 
     def take(self, block: Block, rows: slice = slice(None)) -> None:
         """Step some of the runs through all batches of a block; other threads may step the others meanwhile."""
         products, forces = self._products[rows], self._forces[rows]
-        parameters, momenta, settings = self._parameters[rows], self._momenta[rows], (block.one_sided, *self._constant)
+        parameters, momenta = self._parameters[rows], self._momenta[rows]
+        settings = force_settings(self._objective, block.kind_of_views)
         for x, x_pos in block.views:
             self._find(products, x[rows], x_pos[rows], *settings, forces)
             self._descend(parameters, momenta, self._places, forces, self._rates, products)
@@ -112,5 +112,5 @@ class LinearSteps:
     def losses(self, block: Block) -> Tensor:
         """Loss of every run (*runs,) on the first batch of a block."""
         losses = np.empty(len(self._parameters), self._parameters.dtype)
-        self._judge(self._products, *block.views[0], block.one_sided, *self._constant, losses)
+        self._judge(self._products, *block.views[0], *force_settings(self._objective, block.kind_of_views), losses)
         return torch.from_numpy(losses).view(self._runs)

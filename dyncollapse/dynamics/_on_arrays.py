@@ -28,5 +28,17 @@ def on_arrays(objective: Objective, weights: Weights, biases: Sequence[Tensor], 
     """
     narrow = all(max(w.shape[-2:]) + bool(biases) <= WIDEST for w in weights)
     whole = {p.dtype for p in (*weights, *biases)} in ({torch.float32}, {torch.float64})  # NumPy has no bfloat16
+    return narrow and whole and has_compiled_force(objective, weights, pairs)
+
+
+def has_compiled_force(objective: Objective, weights: Weights, pairs: Pairs) -> bool:
+    """Whether compiled functions do what grows with the batch; arguments as of `on_arrays`."""
     linear = is_linear(objective.activation, len(weights)) and objective.loss in COMPILED
-    return narrow and whole and linear and is_compiled(weights[-1].shape[-2], pairs.anchor)
+    return linear and is_compiled(weights[-1].shape[-2], pairs.anchor)
+
+
+def force_settings(objective: Objective, views: str) -> tuple[float, ...]:
+    """What the functions of `_forces_compiled` for this loss take beside P and both views."""
+    # numba would compile once more for an integer.
+    constant = () if objective.temperature is None else (float(objective.temperature),)
+    return views == "one-sided", *constant

@@ -14,14 +14,12 @@ from torch import Tensor
 
 from dyncollapse.dynamics._kernels import WORTH_A_THREAD
 from dyncollapse.dynamics._linear_steps import Block, LinearSteps
-from dyncollapse.dynamics._on_arrays import on_arrays
+from dyncollapse.dynamics._on_arrays import has_compiled_force, on_arrays
 from dyncollapse.dynamics.optimisers import optimiser_step
 from dyncollapse.dynamics.sgd import Rule, sgd_step
 from dyncollapse.dynamics.trajectory import TrainingFailed
-from dyncollapse.model._kernels import is_compiled
-from dyncollapse.model.forces import COMPILED
 from dyncollapse.model.gaussian import GaussianTask
-from dyncollapse.model.networks import check_inputs, is_linear
+from dyncollapse.model.networks import check_inputs
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.self_distillation import SelfDistillation, target_layers
@@ -88,9 +86,7 @@ class Part:
     def is_compiled(self) -> bool:
         """Whether compiled functions do what grows with the batch."""
         objective = self._rule.objective
-        if not isinstance(objective, Objective) or not is_linear(objective.activation, len(self.weights)):
-            return False
-        return objective.loss in COMPILED and is_compiled(self.weights[-1].shape[-2], self.batch.anchor)
+        return isinstance(objective, Objective) and has_compiled_force(objective, self.weights, self.batch)
 
     @property
     def numbers_per_step(self) -> int:

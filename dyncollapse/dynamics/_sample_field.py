@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dyncollapse.dynamics._on_arrays import force_settings
 from dyncollapse.model._kernels import compiled
 from dyncollapse.model.networks import Weights
 from dyncollapse.model.objective import Objective
@@ -46,8 +47,7 @@ class SampleField:
         self._views = [_array(view) for view in (pairs.anchor, pairs.positive)]
         # Eq. 2 sees differences of embeddings alone, so no offset moves it.
         self._affine = biased and objective.loss != "infonce"
-        constant = () if objective.temperature is None else (float(objective.temperature),)
-        self._loss, self._settings = objective.name, (pairs.views == "one-sided", *constant)
+        self._loss, self._settings = objective.name, force_settings(objective, pairs.views)
 
     def velocity(self, _t: float, y: Vector) -> Vector:
         """Return dy / dt: the force, pulled back to the layers (Lemmas 2 and 3). NumPy may warn of overflow."""

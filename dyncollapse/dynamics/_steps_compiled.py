@@ -10,15 +10,6 @@ from dyncollapse.runtime.compiled import compiled, inlined
 
 
 @compiled
-def fill_products(parameters: np.ndarray, places: np.ndarray, products: np.ndarray) -> None:
-    """Multiply the layers of every run out; arguments as of `descend`."""
-    below = np.empty(_end_of(places, len(places)) * products.shape[2], parameters.dtype)
-    for run in range(len(parameters)):
-        _fill_below(parameters[run], places, below)
-        _copy(_product(below, places, len(places) - 1, products.shape[2]), products[run])
-
-
-@compiled
 def descend(
     parameters: np.ndarray,
     momenta: np.ndarray,

@@ -101,10 +101,8 @@ class Ensemble:
         Raises:
             TrainingFailed: When the stream of batches or the optimiser's schedule ends early.
         """
-        if len(self._parts) == 1:
-            self._parts[0].advance(steps, self._pool)
-        else:
-            self._each(lambda part: part.advance(steps))
+        pool = self._pool if len(self._parts) == 1 else None  # several parts have a thread each
+        self._each(lambda part: part.advance(steps, pool))
         self.step += steps
 
     def parameters(self) -> list[Tensor]:
@@ -121,7 +119,7 @@ class Ensemble:
         return self._largest() < self._bound  # false for NaN, too
 
     def _each(self, function: Callable[[Part], Result]) -> list[Result]:
-        if self._pool is None:
+        if self._pool is None or len(self._parts) == 1:
             return [function(part) for part in self._parts]
         under_way = [self._pool.submit(function, part) for part in self._parts]
         if any(done.exception() for done in wait(under_way, return_when=FIRST_EXCEPTION).done):
