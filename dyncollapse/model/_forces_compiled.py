@@ -1,7 +1,8 @@
-"""Force X and loss of Eq. 2 and of the dot-product loss, compiled for the CPU: one pass over the n x n softmax weights.
+"""Force X of Eq. 2 and of the dot-product loss, its derivative and the loss, compiled for the CPU.
 
-`forces.infonce_force`, `forces.mean_force_along` and `losses` are the readable forms; tests/model/
-test_forces_compiled.py holds them equal. Functions are in one file because numba notices the changes of one.
+Each makes one pass over the n x n softmax weights. `forces.infonce_force`, `forces.mean_force_along` and `losses` are
+the readable forms; tests/model/test_forces_compiled.py holds them equal. Functions are in one file because numba
+notices the changes of one.
 """
 
 import math
@@ -173,6 +174,51 @@ def softmax_sums(
 
 
 @inlined
+def softmax_sums_along(
+    logits: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    changes: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    y: np.ndarray,
+    sums: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    """Write the derivatives of what `softmax_sums` writes, for given derivatives of the logits.
+
+    Those of a row count against that of its positive. Their mean is then a sum over negatives, which keeps its digits
+    where the positive has nearly all of the weight.
+
+    Args:
+        logits: rows (n, m), columns (n, m), shift (n,) and positive (n,) of `softmax_sums`.
+        changes: Derivatives of the logits, to base e, in the same form: rows and columns (n, k), shift and positive.
+        y: (n, d).
+        sums: Arrays for dr (n,), dc (n,) and dB y (n, d).
+    """
+    (rows, columns, shift, positive), (left, right, change, own_change) = logits, changes
+    dr, dc, dby = sums
+    n = len(rows)
+    held = rows_held(n, max(left.shape[1], y.shape[1]))
+    weights, tilts = np.empty((held, n), rows.dtype), np.empty((held, n), rows.dtype)
+    one = rows.dtype.type(1)
+    dc[:] = 0
+    for start in range(0, n, held):
+        stop = min(n, start + held)
+        e, t = weights[: stop - start], tilts[: stop - start]
+        np.dot(rows[start:stop], columns.T, e)
+        np.dot(left[start:stop], right.T, t)
+        for i in range(start, stop):
+            row, tilt = e[i - start], t[i - start]
+            own, total, _ = against_the_positive(row, i, rows[i], columns, shift, positive[i])
+            share, mean = one / (total + own), rows.dtype.type(0)
+            for j in range(n):
+                tilt[j] += change[j] - own_change[i]
+                row[j] *= share
+                mean += row[j] * tilt[j]
+            dr[i] = mean * own * share
+            for j in range(n):
+                row[j] *= tilt[j] - mean
+                dc[j] += row[j]
+        np.dot(e, y, dby[start:stop])
+
+
+@inlined
 def cross_entropy(rows: np.ndarray, columns: np.ndarray, shift: np.ndarray, positive: np.ndarray) -> float:
     """Mean over i of the logarithm of 1 over the positive's softmax weight; arguments as of `softmax_sums`."""
     n = len(rows)
@@ -249,6 +295,41 @@ def fill_distances(z: np.ndarray, first: int, rows: np.ndarray, positive: np.nda
         down[i] = -half * scale * other
 
 
+@inlined
+def weigh_points(
+    points: np.ndarray, first: int, sums: tuple[np.ndarray, np.ndarray, np.ndarray], weighted: np.ndarray
+) -> None:
+    """Write r x - 2 B y of anchors x, -r s of shifts s and c y of negatives y, each in its place among the points."""
+    r, c, by = sums
+    n, d = by.shape
+    for i in range(n):
+        own = c[i] + r[i] if first == 0 else r[i]  # anchors that are the negatives
+        for k in range(d):
+            weighted[first + i, k] = c[i] * points[first + i, k]
+        for k in range(d):
+            weighted[i, k] = own * points[i, k] - (by[i, k] + by[i, k])
+        for k in range(d):
+            weighted[n + i, k] = -r[i] * points[n + i, k]
+
+
+@inlined
+def fill_changes_of_distances(
+    z: np.ndarray, dz: np.ndarray, first: int, changes: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+) -> None:
+    """Fill what `softmax_sums_along` asks for: derivatives of -|z_i - y_j|^2 / 2 + |z_i|^2 / 2."""
+    left, right, shift, positive = changes
+    n, m = len(left), z.shape[1]
+    for i in range(n):
+        own, far, other = z.dtype.type(0), z.dtype.type(0), z.dtype.type(0)
+        for k in range(m):
+            left[i, k], left[i, m + k] = dz[i, k], z[i, k]
+            right[i, k], right[i, m + k] = z[first + i, k], dz[first + i, k]
+            own += z[i, k] * dz[i, k]
+            far += z[n + i, k] * dz[n + i, k]
+            other += z[first + i, k] * dz[first + i, k]
+        shift[i], positive[i] = -other, own - far
+
+
 @compiled
 def infonce_forces(products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_sided: bool, forces: np.ndarray) -> None:
     """X = H + H^T with 2 n H = x^T (r x - 2 B y) + y^T c y - s^T r s, of centred anchors x, shifts s and negatives y.
@@ -280,16 +361,48 @@ def infonce_forces(products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_s
         fill_distances(z, first, rows, positive, down)
         y = points[first : first + n]
         softmax_sums(rows, z[first : first + n], down, positive, y, (r, c, by))
-        for i in range(n):
-            own = c[i] + r[i] if one_sided else r[i]
-            for k in range(d):
-                weighted[first + i, k] = c[i] * y[i, k]
-            for k in range(d):
-                weighted[i, k] = own * points[i, k] - (by[i, k] + by[i, k])
-            for k in range(d):
-                weighted[n + i, k] = -r[i] * points[n + i, k]
+        weigh_points(points, first, (r, c, by), weighted)
         multiply_transposed(points, weighted, h)
         add_transposed(h, half * share, forces[q])
+
+
+@compiled
+def infonce_forces_along(
+    products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_sided: bool, changes: np.ndarray
+) -> None:
+    """Derivatives of `infonce_forces` along changes of the products, in their shape.
+
+    H is linear in r, c and B y, so that it comes of their derivatives as the force comes of them.
+
+    Args:
+        products: P and its change, (b, 2, m, d) or (1, 2, m, d).
+        x: Anchors (b, n, d).
+        x_pos: Positives (b, n, d).
+        one_sided: Whether the anchors are the negatives.
+        changes: (b, d, d), overwritten; or (b, d + 1, d + 1).
+    """
+    (count, n, d), m = x.shape, products.shape[2]
+    first, last = (0, 2 * n) if one_sided else (2 * n, 3 * n)
+    half, share = x.dtype.type(0.5), x.dtype.type(1 / n)
+    points, weighted, h = np.empty((last, d), x.dtype), np.empty((last, d), x.dtype), np.empty((d, d), x.dtype)
+    z, dz, rows = np.empty((last, m), x.dtype), np.empty((last, m), x.dtype), np.empty((n, m), x.dtype)
+    weights, none = np.empty((m, d), x.dtype), np.empty(0, x.dtype)
+    positive, down = np.empty(n, x.dtype), np.empty(n, x.dtype)
+    moved = np.empty((n, 2 * m), x.dtype), np.empty((n, 2 * m), x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype)
+    sums = np.empty(n, x.dtype), np.empty(n, x.dtype), np.empty((n, d), x.dtype)
+    for q in range(count):
+        place_points(x[q], x_pos[q], first, points)
+        copy_columns(products[q % len(products), 0], weights, none)
+        multiply(points, weights.T, z)
+        copy_columns(products[q % len(products), 1], weights, none)
+        multiply(points, weights.T, dz)
+        fill_distances(z, first, rows, positive, down)
+        fill_changes_of_distances(z, dz, first, moved)
+        y = points[first : first + n]
+        softmax_sums_along((rows, z[first : first + n], down, positive), moved, y, sums)
+        weigh_points(points, first, sums, weighted)
+        multiply_transposed(points, weighted, h)
+        add_transposed(h, half * share, changes[q])
 
 
 @compiled
@@ -347,6 +460,25 @@ def dot_losses(
         losses[q] = cross_entropy(rows, z if one_sided else z_pos, none, positive)
 
 
+@inlined
+def pull_apart(x: np.ndarray, x_pos: np.ndarray, r: np.ndarray, by: np.ndarray, sums: np.ndarray) -> None:
+    """Turn B y into B y - r x', and write the sums of its rows."""
+    sums[:] = 0
+    for i in range(len(x)):
+        for k in range(x.shape[1]):
+            by[i, k] -= r[i] * x_pos[i, k]
+            sums[k] += by[i, k]
+
+
+@inlined
+def add_offsets(sums: np.ndarray, rate: float, force: np.ndarray) -> None:
+    """Write the row and the column of an input that is always 1, if the force has them."""
+    d = len(sums)
+    for j in range(d, len(force)):
+        for k in range(d):
+            force[j, k] = force[k, j] = rate * sums[k]
+
+
 @compiled
 def dot_forces(
     products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_sided: bool, temperature: float, forces: np.ndarray
@@ -367,13 +499,59 @@ def dot_forces(
         embed(x_pos[q], weights, offset, z_pos)
         fill_dots(z, z_pos, temperature, rows, positive)
         softmax_sums(rows, z if one_sided else z_pos, none, positive, x[q] if one_sided else x_pos[q], (r, c, by))
-        sums[:] = 0
-        for i in range(n):
-            for k in range(d):
-                by[i, k] -= r[i] * x_pos[q, i, k]
-                sums[k] += by[i, k]
+        pull_apart(x[q], x_pos[q], r, by, sums)
         multiply_transposed(x[q], by, h)
         add_transposed(h, rate, forces[q])
-        for j in range(d, forces.shape[1]):
-            for k in range(d):
-                forces[q, j, k] = forces[q, k, j] = rate * sums[k]
+        add_offsets(sums, rate, forces[q])
+
+
+@inlined
+def fill_changes_of_dots(
+    embedded: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    one_sided: bool,
+    temperature: float,
+    changes: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    """Fill what `softmax_sums_along` asks for from z, z', dz and dz': derivatives of z_i . y_j / temperature."""
+    z, z_pos, dz, dz_pos = embedded
+    left, right, shift, positive = changes
+    n, m = z.shape
+    scale = z.dtype.type(1 / temperature)
+    for i in range(n):
+        own = z.dtype.type(0)
+        for k in range(m):
+            left[i, k], left[i, m + k] = scale * dz[i, k], scale * z[i, k]
+            right[i, k] = z[i, k] if one_sided else z_pos[i, k]
+            right[i, m + k] = dz[i, k] if one_sided else dz_pos[i, k]
+            own += left[i, k] * z_pos[i, k] + left[i, m + k] * dz_pos[i, k]
+        shift[i], positive[i] = z.dtype.type(0), own
+
+
+@compiled
+def dot_forces_along(
+    products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_sided: bool, temperature: float, changes: np.ndarray
+) -> None:
+    """Derivatives of `dot_forces` along changes of the products; arguments as of `infonce_forces_along`."""
+    (count, n, d), m, kind = x.shape, products.shape[2], x.dtype.type
+    weights, offset = np.empty((m, d), x.dtype), np.empty(m * (products.shape[3] - d), x.dtype)
+    rate, total, h = kind(-1 / (n * temperature)), np.empty(d, x.dtype), np.empty((d, d), x.dtype)
+    z, z_pos, rows = np.empty((n, m), x.dtype), np.empty((n, m), x.dtype), np.empty((n, m), x.dtype)
+    dz, dz_pos = np.empty((n, m), x.dtype), np.empty((n, m), x.dtype)
+    positive, none = np.empty(n, x.dtype), np.zeros(n, x.dtype)
+    moved = np.empty((n, 2 * m), x.dtype), np.empty((n, 2 * m), x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype)
+    dr, dc, dby = np.empty(n, x.dtype), np.empty(n, x.dtype), np.empty((n, d), x.dtype)
+    for q in range(count):
+        copy_columns(products[q % len(products), 0], weights, offset)
+        embed(x[q], weights, offset, z)
+        embed(x_pos[q], weights, offset, z_pos)
+        copy_columns(products[q % len(products), 1], weights, offset)
+        embed(x[q], weights, offset, dz)
+        embed(x_pos[q], weights, offset, dz_pos)
+        fill_dots(z, z_pos, temperature, rows, positive)
+        fill_changes_of_dots((z, z_pos, dz, dz_pos), one_sided, temperature, moved)
+        logits = rows, z if one_sided else z_pos, none, positive
+        softmax_sums_along(logits, moved, x[q] if one_sided else x_pos[q], (dr, dc, dby))
+        pull_apart(x[q], x_pos[q], dr, dby, total)
+        multiply_transposed(x[q], dby, h)
+        add_transposed(h, rate, changes[q])
+        add_offsets(total, rate, changes[q])
