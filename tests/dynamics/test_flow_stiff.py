@@ -1,6 +1,8 @@
 """Sample flows that turn out stiff: CVODE goes on where stability, and not accuracy, keeps explicit steps short."""
 
 import importlib.util
+import itertools
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 
 from dyncollapse import FlowFailed, GaussianTask, Interrupted, Objective, Pairs, gaussian_init, sample_flow, stack_pairs
 from dyncollapse.dynamics import _cvode
-from dyncollapse.dynamics._stiffness import EVERY, LEFT, Stiffness
+from dyncollapse.dynamics._stiffness import AGAIN, FIRST, LEFT, Stiffness
 
 TIMES = [0.0, 0.5, 10.0, 60.0]
 
@@ -50,7 +52,7 @@ def test_a_method_that_was_asked_for_goes_to_the_end():
     weights, pairs = problem()
     path = sample_flow(weights, pairs, TIMES, objective=Objective("dot"), method="DOP853")
     assert path.meta["method"] == "DOP853"
-    assert path.meta["evaluations"] > 12 * EVERY
+    assert path.meta["evaluations"] > 12 * FIRST
 
 
 def test_without_scikit_sundae_the_explicit_method_goes_to_the_end(monkeypatch):
@@ -116,7 +118,7 @@ class Linear:
         return 2.0
 
 
-def leaves(matrix, step, left, asked=EVERY):
+def leaves(matrix, step, left, asked=FIRST):
     """Whether any of so many steps is the last."""
     stiffness = Stiffness(Linear(matrix, np.ones(len(matrix))))
     solver = SimpleNamespace(t=1.0, y=np.ones(len(matrix)), step_size=step, t_bound=1.0 + left * step)
@@ -137,7 +139,19 @@ def test_few_steps_that_are_left_and_few_that_were_taken_are_not_worth_it():
     matrix = np.diag([-10.0, -1.0])
     assert leaves(matrix, 1.0, LEFT + 1)
     assert not leaves(matrix, 1.0, LEFT - 1)
-    assert not leaves(matrix, 1.0, 2 * LEFT, EVERY - 1)
+    assert not leaves(matrix, 1.0, 2 * LEFT, FIRST - 1)
+
+
+def test_it_is_looked_into_ever_less_often():
+    products = []
+    problem = Linear(-np.eye(2), np.ones(2))
+    problem.field.linearise = lambda _t, _y: products.append(solver.t) or SimpleNamespace(times=np.negative)
+    stiffness, solver = Stiffness(problem), SimpleNamespace(t=0, y=np.ones(2), step_size=1.0, t_bound=1e9)
+    for solver.t in range(1, 2001):
+        assert not stiffness.leaves(solver)
+    assert products[0] == FIRST
+    assert all(later == math.ceil(AGAIN * earlier) for earlier, later in itertools.pairwise(products))
+    assert len(products) < 12
 
 
 @pytest.mark.parametrize("entry", [0.0, np.nan, -np.inf])
