@@ -75,7 +75,8 @@ class SampleField:
 
     def force_along(self, product: Vector, change: Vector) -> Vector:
         """The derivative of X at P along a change of P."""
-        return self._mean("forces_along", np.stack([product, change]))
+        half = product.T @ change  # of the derivative of P^T P
+        return self._mean("forces_along", np.concatenate([product, half + half.T]))
 
     def _mean(self, name: str, matrices: Vector) -> Vector:
         inputs = matrices.shape[-1]

@@ -314,20 +314,20 @@ def weigh_points(
 
 @inlined
 def fill_changes_of_distances(
-    z: np.ndarray, dz: np.ndarray, first: int, changes: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    points: np.ndarray, turned: np.ndarray, first: int, shift: np.ndarray, positive: np.ndarray
 ) -> None:
-    """Fill what `softmax_sums_along` asks for: derivatives of -|z_i - y_j|^2 / 2 + |z_i|^2 / 2."""
-    left, right, shift, positive = changes
-    n, m = len(left), z.shape[1]
+    """Fill what `softmax_sums_along` asks for of logits -|z_i - y_j|^2 / 2 + |z_i|^2 / 2, besides x_i^T S y_j.
+
+    S is the derivative of P^T P, and the points are `turned` by it.
+    """
+    n, half = len(shift), points.dtype.type(0.5)
     for i in range(n):
-        own, far, other = z.dtype.type(0), z.dtype.type(0), z.dtype.type(0)
-        for k in range(m):
-            left[i, k], left[i, m + k] = dz[i, k], z[i, k]
-            right[i, k], right[i, m + k] = z[first + i, k], dz[first + i, k]
-            own += z[i, k] * dz[i, k]
-            far += z[n + i, k] * dz[n + i, k]
-            other += z[first + i, k] * dz[first + i, k]
-        shift[i], positive[i] = -other, own - far
+        own, far, other = points.dtype.type(0), points.dtype.type(0), points.dtype.type(0)
+        for k in range(points.shape[1]):
+            own += points[i, k] * turned[i, k]
+            far += points[n + i, k] * turned[n + i, k]
+            other += points[first + i, k] * turned[first + i, k]
+        shift[i], positive[i] = -half * other, half * (own - far)
 
 
 @compiled
@@ -370,36 +370,38 @@ def infonce_forces(products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_s
 def infonce_forces_along(
     products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_sided: bool, changes: np.ndarray
 ) -> None:
-    """Derivatives of `infonce_forces` along changes of the products, in their shape.
+    """Derivatives of `infonce_forces` along changes of P, of which they know S = P^T dP + dP^T P.
 
-    H is linear in r, c and B y, so that it comes of their derivatives as the force comes of them.
+    The logits are functions of P^T P. H is linear in r, c and B y, so that it comes of their derivatives as the force
+    comes of them.
 
     Args:
-        products: P and its change, (b, 2, m, d) or (1, 2, m, d).
+        products: P (b, m, d) over S (b, d, d), as one array (b, m + d, d) or (1, m + d, d); or, with an offset c, [P c]
+            over its S, (b, m + d + 1, d + 1).
         x: Anchors (b, n, d).
         x_pos: Positives (b, n, d).
         one_sided: Whether the anchors are the negatives.
         changes: (b, d, d), overwritten; or (b, d + 1, d + 1).
     """
-    (count, n, d), m = x.shape, products.shape[2]
+    (count, n, d), m = x.shape, products.shape[1] - products.shape[2]
     first, last = (0, 2 * n) if one_sided else (2 * n, 3 * n)
     half, share = x.dtype.type(0.5), x.dtype.type(1 / n)
-    points, weighted, h = np.empty((last, d), x.dtype), np.empty((last, d), x.dtype), np.empty((d, d), x.dtype)
-    z, dz, rows = np.empty((last, m), x.dtype), np.empty((last, m), x.dtype), np.empty((n, m), x.dtype)
-    weights, none = np.empty((m, d), x.dtype), np.empty(0, x.dtype)
+    points, weighted, turned = np.empty((last, d), x.dtype), np.empty((last, d), x.dtype), np.empty((last, d), x.dtype)
+    weights, metric, h = np.empty((m, d), x.dtype), np.empty((d, d), x.dtype), np.empty((d, d), x.dtype)
+    z, rows, none = np.empty((last, m), x.dtype), np.empty((n, m), x.dtype), np.empty(0, x.dtype)
     positive, down = np.empty(n, x.dtype), np.empty(n, x.dtype)
-    moved = np.empty((n, 2 * m), x.dtype), np.empty((n, 2 * m), x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype)
+    own, shift = np.empty(n, x.dtype), np.empty(n, x.dtype)
     sums = np.empty(n, x.dtype), np.empty(n, x.dtype), np.empty((n, d), x.dtype)
     for q in range(count):
         place_points(x[q], x_pos[q], first, points)
-        copy_columns(products[q % len(products), 0], weights, none)
+        copy_columns(products[q % len(products), :m], weights, none)
+        copy_columns(products[q % len(products), m:], metric, none)
         multiply(points, weights.T, z)
-        copy_columns(products[q % len(products), 1], weights, none)
-        multiply(points, weights.T, dz)
+        multiply(points, metric, turned)
         fill_distances(z, first, rows, positive, down)
-        fill_changes_of_distances(z, dz, first, moved)
+        fill_changes_of_distances(points, turned, first, shift, own)
         y = points[first : first + n]
-        softmax_sums_along((rows, z[first : first + n], down, positive), moved, y, sums)
+        softmax_sums_along((rows, z[first : first + n], down, positive), (turned[:n], y, shift, own), y, sums)
         weigh_points(points, first, sums, weighted)
         multiply_transposed(points, weighted, h)
         add_transposed(h, half * share, changes[q])
@@ -507,50 +509,46 @@ def dot_forces(
 
 @inlined
 def fill_changes_of_dots(
-    embedded: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
-    one_sided: bool,
-    temperature: float,
-    changes: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    turned: np.ndarray, x_pos: np.ndarray, y: np.ndarray, offset: np.ndarray, shift: np.ndarray, positive: np.ndarray
 ) -> None:
-    """Fill what `softmax_sums_along` asks for from z, z', dz and dz': derivatives of z_i . y_j / temperature."""
-    z, z_pos, dz, dz_pos = embedded
-    left, right, shift, positive = changes
-    n, m = z.shape
-    scale = z.dtype.type(1 / temperature)
-    for i in range(n):
-        own = z.dtype.type(0)
-        for k in range(m):
-            left[i, k], left[i, m + k] = scale * dz[i, k], scale * z[i, k]
-            right[i, k] = z[i, k] if one_sided else z_pos[i, k]
-            right[i, m + k] = dz[i, k] if one_sided else dz_pos[i, k]
-            own += left[i, k] * z_pos[i, k] + left[i, m + k] * dz_pos[i, k]
-        shift[i], positive[i] = z.dtype.type(0), own
+    """Fill what `softmax_sums_along` asks for of logits z_i . y_j / temperature, besides the `turned` x_i^T S y_j.
+
+    What the offset, S's last column, adds to all logits of a row is left out: it changes no weight.
+    """
+    for i in range(len(turned)):
+        positive[i] = shift[i] = turned.dtype.type(0)
+        for k in range(turned.shape[1]):
+            positive[i] += turned[i, k] * x_pos[i, k]
+        for k in range(len(offset)):
+            positive[i] += offset[k] * x_pos[i, k]
+            shift[i] += offset[k] * y[i, k]
 
 
 @compiled
 def dot_forces_along(
     products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_sided: bool, temperature: float, changes: np.ndarray
 ) -> None:
-    """Derivatives of `dot_forces` along changes of the products; arguments as of `infonce_forces_along`."""
-    (count, n, d), m, kind = x.shape, products.shape[2], x.dtype.type
-    weights, offset = np.empty((m, d), x.dtype), np.empty(m * (products.shape[3] - d), x.dtype)
+    """Derivatives of `dot_forces` along changes of P; arguments as of `infonce_forces_along`."""
+    (count, n, d), m, kind = x.shape, products.shape[1] - products.shape[2], x.dtype.type
+    weights, offset = np.empty((m, d), x.dtype), np.empty(m * (products.shape[2] - d), x.dtype)
+    metric, across = np.empty((d, d), x.dtype), np.empty(d * (products.shape[2] - d), x.dtype)
     rate, total, h = kind(-1 / (n * temperature)), np.empty(d, x.dtype), np.empty((d, d), x.dtype)
     z, z_pos, rows = np.empty((n, m), x.dtype), np.empty((n, m), x.dtype), np.empty((n, m), x.dtype)
-    dz, dz_pos = np.empty((n, m), x.dtype), np.empty((n, m), x.dtype)
-    positive, none = np.empty(n, x.dtype), np.zeros(n, x.dtype)
-    moved = np.empty((n, 2 * m), x.dtype), np.empty((n, 2 * m), x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype)
+    positive, none, turned = np.empty(n, x.dtype), np.zeros(n, x.dtype), np.empty((n, d), x.dtype)
+    own, shift = np.empty(n, x.dtype), np.empty(n, x.dtype)
     dr, dc, dby = np.empty(n, x.dtype), np.empty(n, x.dtype), np.empty((n, d), x.dtype)
     for q in range(count):
-        copy_columns(products[q % len(products), 0], weights, offset)
+        copy_columns(products[q % len(products), :m], weights, offset)
+        copy_columns(products[q % len(products), m:], metric, across)
+        metric *= kind(1 / temperature)
+        across *= kind(1 / temperature)
         embed(x[q], weights, offset, z)
         embed(x_pos[q], weights, offset, z_pos)
-        copy_columns(products[q % len(products), 1], weights, offset)
-        embed(x[q], weights, offset, dz)
-        embed(x_pos[q], weights, offset, dz_pos)
+        multiply(x[q], metric, turned)
+        y = x[q] if one_sided else x_pos[q]
         fill_dots(z, z_pos, temperature, rows, positive)
-        fill_changes_of_dots((z, z_pos, dz, dz_pos), one_sided, temperature, moved)
-        logits = rows, z if one_sided else z_pos, none, positive
-        softmax_sums_along(logits, moved, x[q] if one_sided else x_pos[q], (dr, dc, dby))
+        fill_changes_of_dots(turned, x_pos[q], y, across, shift, own)
+        softmax_sums_along((rows, z if one_sided else z_pos, none, positive), (turned, y, shift, own), y, (dr, dc, dby))
         pull_apart(x[q], x_pos[q], dr, dby, total)
         multiply_transposed(x[q], dby, h)
         add_transposed(h, rate, changes[q])

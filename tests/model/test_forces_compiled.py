@@ -136,7 +136,8 @@ def test_an_offset_is_an_input_that_is_always_1(loss, views, kind, generator):
     direction = torch.randn(2, 5, generator=generator, dtype=torch.float64)
     _, along = mean_force_along(product, affine, loss, objective.temperature)
     changes, follow = np.empty((3, 5, 5), kind), getattr(_forces_compiled, f"{loss}_forces_along")
-    moving = np.stack([arrays[0], direction.numpy()[None].astype(kind)], 1)
+    half = product.mT @ direction
+    moving = torch.cat([product, half + half.mT]).numpy()[None].astype(kind)
     follow(moving, *arrays[1:], views == "one-sided", *settings, changes)
     bound = 1e-14 if kind == np.float64 else 1e-5
     np.testing.assert_allclose(changes.mean(0), along(direction), rtol=0, atol=50 * bound)
