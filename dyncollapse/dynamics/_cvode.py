@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dyncollapse.dynamics._problem import Problem, Reached, Watch
+from dyncollapse.dynamics._shared_context import SharedContext
 from dyncollapse.dynamics.equation import Linearisation
 
 # Most directions that GMRES keeps for one solution. Measured on two layers of 16 to t = 1e6: with 30, solutions that
@@ -29,8 +30,8 @@ WARNINGS = "SUNLOGGER_WARNING_FILENAME"
 # one was so many times as expensive. Rules of thumb.
 PRICE, TRY_AGAIN, HOPELESS = 1.7, 16, 3
 FAILURE = re.compile(r"\s*\[\w+, Error: -?\d+\]")
-# Threads that redirected the terminal in turns could lose it.
-ONE_AT_A_TIME = threading.RLock()
+# Threads that set an environment variable in turns could lose what it was.
+ONE_AT_A_TIME = threading.Lock()
 
 
 def cvode_is_installed() -> bool:
@@ -39,11 +40,11 @@ def cvode_is_installed() -> bool:
 
 
 def solve_by_cvode(problem: Problem, watch: Watch, rtol: float, tolerances: np.ndarray) -> Reached:
-    """Integrate from tick 0 to the last.
+    """Integrate from tick 0, or from the last step of another method, to the last tick.
 
     Args:
         problem: The flow, with logarithmic ticks.
-        watch: Called after every step; it records the states at the ticks.
+        watch: Called after every step; it records the states at the ticks. It knows the last step of another method.
         rtol: Relative tolerance.
         tolerances: Absolute tolerance of every entry.
 
@@ -57,30 +58,37 @@ def solve_by_cvode(problem: Problem, watch: Watch, rtol: float, tolerances: np.n
     References:
         Hindmarsh et al. 2005, "SUNDIALS: Suite of Nonlinear and Differential/Algebraic Equation Solvers".
     """
-    calls, ticks = Calls(problem, watch), problem.ticks
-    solver = calls.solver(rtol, tolerances)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        with ONE_AT_A_TIME, _without_warnings():
-            solver.init_step(0.0, problem.vector.start)
-        watch.accept(0.0, problem.vector.start)
-        if ticks[0] == 0:
-            watch.keep(problem.vector.start)
-        watch.report()
-        message, again = None, False
-        while len(watch.reached) < len(ticks):
-            step = _quietly(solver.step, ticks[-1], "onestep", ticks[-1])
-            if not step.success:
-                message = step.message
-                break
-            new, again = not again, False
-            if new:
-                watch.accept(step.t, step.y)
-            for tick in watch.due(step.t):
-                watch.keep(_quietly(solver.step, tick, "normal").y)
-                again = tick < step.t  # CVODE then returns the end of this step once more
-            if new:
-                watch.report()
+    calls = Calls(problem, watch)
+    solver, start = calls.solver(rtol, tolerances), problem.vector.start
+    with QUIET.shared(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        begun = watch.last
+        with _without_warnings():
+            solver.init_step(*(0.0, start) if begun is None else (problem.tick(begun[0]), begun[1]))
+        if begun is None:
+            watch.accept(0.0, start)
+            if problem.ticks[0] == 0:
+                watch.keep(start)
+            watch.report()
+        message = _take_steps(solver, watch, problem.ticks)
     return Reached({"evaluations": watch.evaluations, "jacobian_products": calls.products}, message)
+
+
+def _take_steps(solver: Any, watch: Watch, ticks: np.ndarray) -> str | None:
+    """Go to the last tick; returns why that was not possible, or None."""
+    again = False
+    while len(watch.reached) < len(ticks):
+        step = solver.step(ticks[-1], "onestep", ticks[-1])
+        if not step.success:
+            return step.message
+        new, again = not again, False
+        if new:
+            watch.accept(step.t, step.y)
+        for tick in watch.due(step.t):
+            watch.keep(solver.step(tick, "normal").y)
+            again = tick < step.t  # CVODE then returns the end of this step once more
+        if new:
+            watch.report()
+    return None
 
 
 class Choice:
@@ -183,15 +191,16 @@ class Calls:
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
     """Let a solver that is made here keep warnings to itself, such as that a step is lost in the round-off of t."""
-    before = os.environ.get(WARNINGS)
-    os.environ[WARNINGS] = os.devnull
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[WARNINGS]
-        else:
-            os.environ[WARNINGS] = before
+    with ONE_AT_A_TIME:
+        before = os.environ.get(WARNINGS)
+        os.environ[WARNINGS] = os.devnull
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[WARNINGS]
+            else:
+                os.environ[WARNINGS] = before
 
 
 class _Filter:
@@ -209,7 +218,4 @@ class _Filter:
         return len(text) if ending or self._dropped else self._stream.write(text)
 
 
-def _quietly(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Call without scikit-sundae's own lines on stdout; what others print passes."""
-    with ONE_AT_A_TIME, contextlib.redirect_stdout(_Filter(sys.stdout)):
-        return call(*arguments)
+QUIET = SharedContext(lambda: contextlib.redirect_stdout(_Filter(sys.stdout)))

@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -73,6 +73,10 @@ class Problem:
         """Flow time at a tick."""
         return math.expm1(tick) if self.logarithmic else tick * self.unit
 
+    def tick(self, t: float) -> float:
+        """The tick of a flow time."""
+        return math.log1p(t) if self.logarithmic else t / self.unit
+
     def pace(self, tick: float) -> float:
         """Flow time per tick."""
         return math.exp(tick) if self.logarithmic else self.unit
@@ -138,6 +142,7 @@ class Watch:
         """Start at the first state; `rest_speed` is per unit of time and relative to the largest weight."""
         self.problem, self.rest_speed, self.progress = problem, rest_speed, progress
         self.end = problem.time(problem.ticks[-1])
+        self.switched = dict[str, Any]()  # what the record says of a method that went on for another
         self.reached: list[np.ndarray] = []
         self.last: tuple[float, np.ndarray] | None = None
         self.resting_since: float | None = None
@@ -206,6 +211,11 @@ class Watch:
         """The ticks up to this one that have not been recorded."""
         ticks = self.problem.ticks
         return ticks[len(self.reached) : np.searchsorted(ticks, tick, side="right")]
+
+    def go_on(self, problem: Problem, method: str) -> None:
+        """Watch another method from the last step on, which may have another clock."""
+        assert self.last is not None
+        self.problem, self.switched = problem, {"method": method, "stiff_from": float(self.last[0])}
 
     def report(self) -> None:
         """Call `progress` with the last step."""

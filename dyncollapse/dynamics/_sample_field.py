@@ -1,7 +1,7 @@
 """The sample flow of a linear network as a vector field in NumPy, for losses whose force is compiled.
 
-A fast form of `Objective.gradient` and `Objective.value`; the tests hold them equal. PyTorch's calls would add a third
-to the time of a small network's force.
+A fast form of `Objective.gradient`, `curvature` and `value`; the tests hold them equal. PyTorch's calls would add a
+third to the time of a small network's force.
 """
 
 import itertools
@@ -48,30 +48,50 @@ class SampleField:
         # Eq. 2 sees differences of embeddings alone, so no offset moves it.
         self._affine = biased and objective.loss != "infonce"
         self._loss, self._settings = objective.name, force_settings(objective, pairs.views)
+        self._last: tuple[bytes, SamplePoint] | None = None
 
     def velocity(self, _t: float, y: Vector) -> Vector:
-        """Return dy / dt: the force, pulled back to the layers (Lemmas 2 and 3). NumPy may warn of overflow."""
-        layers = self._layers(y)
-        below = [*itertools.accumulate(layers, _multiplied)]
-        product = below[-1]
-        shape = (product.shape[1], product.shape[1])
-        force = compiled(f"{self._loss}_forces", [product[None], *self._views], self._settings, shape).mean(0)
-        pull, pulled = product @ force, list[Vector]()
-        for layer, under in zip(layers[:0:-1], below[-2::-1], strict=True):
-            pulled.append(pull @ under.T)
-            pull = layer.T @ pull
-        velocity = self._packed([pull, *reversed(pulled)], len(y))
-        return velocity - self._weight_decay * y if self._weight_decay else velocity
+        """Return dy / dt, which the caller leaves as it is: the force, pulled back to the layers (Lemmas 2 and 3).
+
+        NumPy may warn of overflow.
+        """
+        return self._at(y).velocity
+
+    def linearise(self, _t: float, y: Vector) -> "SamplePoint":
+        """Return the derivative of the velocity at y."""
+        return self._at(y)
+
+    def _at(self, y: Vector) -> "SamplePoint":
+        # Solvers ask for the derivative where they have asked for the velocity.
+        place = y.tobytes()
+        if self._last is None or self._last[0] != place:
+            # Of a copy: solvers write the next state over this one.
+            self._last = place, SamplePoint(self, y.copy())
+        return self._last[1]
+
+    def force(self, product: Vector) -> Vector:
+        """X at P, averaged over the batches."""
+        return self._mean("forces", product)
+
+    def force_along(self, product: Vector, change: Vector) -> Vector:
+        """The derivative of X at P along a change of P."""
+        half = product.T @ change  # of the derivative of P^T P
+        return self._mean("forces_along", np.concatenate([product, half + half.T]))
+
+    def _mean(self, name: str, matrices: Vector) -> Vector:
+        inputs = matrices.shape[-1]
+        found = compiled(f"{self._loss}_{name}", [matrices[None], *self._views], self._settings, (inputs, inputs))
+        return found.mean(0)
 
     def loss(self, parameters: Sequence[Tensor]) -> Tensor:
         """Return the loss, averaged over the batches, of float64 layers and biases."""
         with np.errstate(over="ignore", invalid="ignore"):
-            product = reduce(_multiplied, self._layers(np.concatenate([p.numpy().ravel() for p in parameters])))
+            product = reduce(_multiplied, self.layers(np.concatenate([p.numpy().ravel() for p in parameters])))
         losses = compiled(f"{self._loss}_losses", [product[None], *self._views], self._settings)
         return torch.from_numpy(losses).mean()
 
-    def _layers(self, y: Vector) -> list[Vector]:
-        """The layers; where an offset matters, those of `pullback.affine_layers`."""
+    def layers(self, y: Vector, passed: float = 1.0) -> list[Vector]:
+        """The layers; where an offset matters, those of `pullback.affine_layers`, which pass on 1, or their changes."""
         layers = [y[i:j].reshape(s) for (i, j), s in zip(itertools.pairwise(self._ends), self._shapes, strict=True)]
         if not self._affine:
             return layers
@@ -81,20 +101,55 @@ class SampleField:
             last = len(affine) == len(layers) - 1
             one = np.zeros((rows + (not last), columns + 1))
             one[:rows, :columns], one[:rows, columns] = layer, y[first : first + rows]
-            one[rows:, columns] = 1
+            one[rows:, columns] = passed
             affine.append(one)
             first += rows
         return affine
 
-    def _packed(self, pulled: list[Vector], size: int) -> Vector:
-        """Velocities of all parameters from those of the layers of `_layers`."""
-        velocity, first = np.zeros(size), self._ends[-1]
+    def packed(self, pulled: list[Vector], y: Vector) -> Vector:
+        """What moves all parameters, or its derivative where they move by y, from that of the layers of `layers`."""
+        velocity, first = np.zeros(len(y)), self._ends[-1]
         for (i, j), (rows, columns), matrix in zip(itertools.pairwise(self._ends), self._shapes, pulled, strict=True):
             velocity[i:j] = matrix[:rows, :columns].ravel()
             if self._affine:
                 velocity[first : first + rows] = matrix[:rows, columns]
                 first += rows
-        return velocity
+        return velocity - self._weight_decay * y if self._weight_decay else velocity
+
+
+class SamplePoint:
+    """The velocity at one y, and its derivative."""
+
+    def __init__(self, field: SampleField, y: Vector) -> None:
+        """Compute the velocity."""
+        self._field, self._layers = field, field.layers(y)
+        self._below = [*itertools.accumulate(self._layers, _multiplied)]
+        self._product = self._below[-1]
+        self._force = field.force(self._product)
+        self._pulls, pulled = [self._product @ self._force], list[Vector]()  # behind every layer, the last one first
+        for layer, under in zip(self._layers[:0:-1], self._below[-2::-1], strict=True):
+            pulled.append(self._pulls[-1] @ under.T)
+            self._pulls.append(layer.T @ self._pulls[-1])
+        self.velocity = field.packed([self._pulls[-1], *reversed(pulled)], y)
+
+    def times(self, direction: Vector) -> Vector:
+        """Return J v: every product that the velocity is made of, by the product rule."""
+        changes = self._field.layers(direction.copy(), 0.0)  # numba compiles once more for what nobody may write to
+        moved = changes[:1]
+        for layer, change, under in zip(self._layers[1:], changes[1:], self._below[:-1], strict=True):
+            moved.append(layer @ moved[-1] + change @ under)
+        along = self._field.force_along(self._product, moved[-1])
+        pull, pulled = moved[-1] @ self._force + self._product @ along, list[Vector]()
+        steps = zip(
+            self._layers[:0:-1], changes[:0:-1], self._pulls[:-1], self._below[-2::-1], moved[-2::-1], strict=True
+        )
+        for layer, change, behind, under, moved_under in steps:
+            pulled.append(pull @ under.T + behind @ moved_under.T)
+            pull = layer.T @ pull + change.T @ behind
+        return self._field.packed([pull, *reversed(pulled)], direction)
+
+    def preconditioner(self, _gamma: float) -> None:
+        """None is known."""
 
 
 def _array(view: Tensor) -> Vector:

@@ -1,9 +1,6 @@
 """Flows by the solvers of SciPy."""
 
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,40 +8,19 @@ import torch
 from scipy.integrate import BDF, DOP853, LSODA, RK23, RK45, Radau
 
 from dyncollapse.dynamics._problem import NoStep, Problem, Reached, Watch
+from dyncollapse.dynamics._shared_context import SharedContext
+from dyncollapse.dynamics._stiffness import Stiffness
 
 SOLVERS = {"DOP853": DOP853, "RK45": RK45, "RK23": RK23, "LSODA": LSODA, "BDF": BDF, "Radau": Radau}
 
 
-class _Warnings:
-    """The process's warnings, which threads that integrate beside each other ignore together.
-
-    With a `warnings.catch_warnings` of its own, the thread that ends last would restore what another had set.
-    """
-
-    def __init__(self) -> None:
-        self._lock, self._threads, self._before = threading.Lock(), 0, ExitStack()
-
-    @contextmanager
-    def ignored(self) -> Iterator[None]:
-        """Ignore warnings until the last thread has left."""
-        with self._lock:
-            if self._threads == 0:
-                self._before.enter_context(warnings.catch_warnings(action="ignore"))
-            self._threads += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._threads -= 1
-                if self._threads == 0:
-                    self._before.close()
+WARNINGS = SharedContext(lambda: warnings.catch_warnings(action="ignore"))
 
 
-WARNINGS = _Warnings()
-
-
-def solve_by_scipy(problem: Problem, watch: Watch, method: str, rtol: float, tolerances: np.ndarray) -> Reached:
-    """Integrate from tick 0 to the last.
+def solve_by_scipy(
+    problem: Problem, watch: Watch, method: str, rtol: float, tolerances: np.ndarray, stiffness: Stiffness | None = None
+) -> Reached:
+    """Integrate from tick 0 to the last, or to where the flow is stiff.
 
     Args:
         problem: The flow; with logarithmic ticks the method is implicit and gets the exact Jacobian.
@@ -52,6 +28,7 @@ def solve_by_scipy(problem: Problem, watch: Watch, method: str, rtol: float, tol
         method: One of SOLVERS.
         rtol: Relative tolerance.
         tolerances: Absolute tolerance of every entry.
+        stiffness: Ends it where the flow is stiff, for another method to go on; None for a method that goes to the end.
 
     Returns:
         How it ended.
@@ -68,10 +45,10 @@ def solve_by_scipy(problem: Problem, watch: Watch, method: str, rtol: float, tol
     quiet = torch.inference_mode(problem.logarithmic)  # a tenth faster, and nothing there is differentiated
     start, end = problem.vector.start, problem.ticks[-1]
     # A blow-up, a singular matrix or a stalled iteration becomes an exception with one line.
-    with quiet, np.errstate(over="ignore", invalid="ignore", divide="ignore"), WARNINGS.ignored():
+    with quiet, np.errstate(over="ignore", invalid="ignore", divide="ignore"), WARNINGS.shared():
         try:
             solver = SOLVERS[method](by_tick, 0.0, start, end, rtol=rtol, atol=tolerances, **options)
-            stopped = _take_steps(solver, watch)
+            stopped = _take_steps(solver, watch, stiffness)
         except ValueError as error:
             if "infs or NaNs" not in str(error):
                 raise
@@ -80,7 +57,7 @@ def solve_by_scipy(problem: Problem, watch: Watch, method: str, rtol: float, tol
     return Reached(counts | ({"jacobians": int(solver.njev)} if problem.logarithmic else {}), stopped)
 
 
-def _take_steps(solver: Any, watch: Watch) -> str | None:
+def _take_steps(solver: Any, watch: Watch, stiffness: Stiffness | None) -> str | None:
     watch.accept(0.0, solver.y)
     if len(watch.due(0.0)):
         watch.keep(solver.y.copy())
@@ -96,4 +73,6 @@ def _take_steps(solver: Any, watch: Watch) -> str | None:
             for tick in due:
                 watch.keep(between(tick))
         watch.report()
+        if stiffness is not None and stiffness.leaves(solver):
+            break
     return None

@@ -5,7 +5,7 @@ It takes about half a minute, once on a machine, as in an image of a container w
 
 import torch
 
-from dyncollapse.dynamics.flow import population_flow
+from dyncollapse.dynamics.flow import population_flow, sample_flow
 from dyncollapse.dynamics.training import train
 from dyncollapse.model.forces import mean_force
 from dyncollapse.model.gaussian import GaussianTask
@@ -16,10 +16,11 @@ def compile_kernels() -> None:
     """Call every compiled function once for each type of number that it is for."""
     task = GaussianTask.block(2, 1)
     pairs, weights = task.sample(3, torch.Generator().manual_seed(0), (1,)), 0.1 * torch.ones(1, 2, 2)
-    for kind in (torch.float32, torch.float64):
-        for loss, constant in (("infonce", None), ("dot", 1.0)):
+    for loss, constant in (("infonce", None), ("dot", 1.0)):
+        for kind in (torch.float32, torch.float64):
             mean_force(weights.to(kind), pairs.to(kind), loss, constant)
             train((weights.to(kind),), pairs.to(kind), steps=1, lr=0.1, objective=Objective(loss, constant))
+        sample_flow((weights.double(),), pairs, 0.1, objective=Objective(loss, constant), method="CVODE")
     population_flow((weights[0], weights[0]), task, 100.0)  # stiff enough for a preconditioner
 
 

@@ -20,6 +20,7 @@ from dyncollapse.dynamics.solver import (
     Progress,
     Solver,
     Time,
+    cvode_is_installed,
     integrate,
     stiff_method,
 )
@@ -80,15 +81,17 @@ def sample_flow(
         atol: Absolute tolerance. The solver keeps each weight's error per step below atol + rtol |w|. The default is
             the round-off of the scale that the weight starts at, over kinks 0.1 rtol of that scale, so that starts of
             any size escape on time. With 0 the error is relative, and modes that die keep their digits down to 1e-290.
-        method: CVODE or one of SciPy's solve_ivp; DOP853 unless given, RK45 over kinks.
+        method: CVODE or one of SciPy's solve_ivp. Unless given it is RK45 over kinks, and otherwise DOP853, for which
+            CVODE goes on once stability alone keeps steps short and many are left. Only linear networks under losses
+            with a `force` are watched for that, where scikit-sundae is installed.
         max_evaluations: Evaluations of the velocity, per run, after which the flow is given up.
         record: Statistics to keep beside the weights, as in `train`.
         progress: Called with (t, t_end) after every solver step.
         threads: CPU threads that take runs, by default as many as PyTorch has; the result does not depend on it.
 
     Returns:
-        The states at exactly the given times. `meta` has the solver's settings and counts, and as "rest_time" the time
-        from which the flow was at rest, or None.
+        The states at exactly the given times. `meta` has the solver's settings and counts, as "rest_time" the time
+        from which the flow was at rest, or None, and as "stiff_from" the time from which CVODE went on.
 
     Raises:
         ValueError: For unusable times, shapes or settings.
@@ -114,9 +117,10 @@ def sample_flow(
     objective.check_start(weights, pairs, others)
     check_weight_decay(weight_decay)
     smooth = objective.smooth(len(weights))
+    switches = method is None and smooth and cvode_is_installed()
     method = method or ("DOP853" if smooth else "RK45")
     default = 1e-8 if smooth else HINGED_RTOL if objective.loss == "vicreg" else KINKED_RTOL
-    solver = Solver(method, default if rtol is None else rtol, atol, max_evaluations)
+    solver = Solver(method, default if rtol is None else rtol, atol, max_evaluations, switches)
     meta = {"dynamics": "flow", "weight_decay": weight_decay}
 
     def one_run(index: tuple[int, ...], progress: Progress | None, solver: Solver = solver) -> Trajectory:
@@ -204,7 +208,8 @@ def _sample_equation(
     if not on_arrays(objective, weights, others, pairs):
         return equation
     compiled = SampleField(weights, pairs, objective, weight_decay, biased=bool(others))
-    return replace(equation, loss=lambda _t, parameters: compiled.loss(parameters), field=Field(compiled.velocity))
+    field = Field(compiled.velocity, compiled.linearise)
+    return replace(equation, loss=lambda _t, parameters: compiled.loss(parameters), field=field)
 
 
 def population_flow(

@@ -125,9 +125,12 @@ def _stacked(done: list[Trajectory], runs: tuple[int, ...]) -> Trajectory:
     """Join records of single runs, which share their times, into one with run axes."""
     rests = [path.meta["rest_time"] for path in done if path.meta.get("rest_time") is not None]
     counts = ("seconds", "evaluations", "jacobians", "jacobian_products")
-    meta = done[0].meta | {name: sum(path.meta[name] for path in done) for name in counts if name in done[0].meta}
+    known = [name for name in counts if any(name in path.meta for path in done)]
+    meta = done[0].meta | {name: sum(path.meta.get(name, 0) for path in done) for name in known}
     meta |= {"atol": min(path.meta["atol"] for path in done)}
     meta |= {"largest_atol": max(path.meta["largest_atol"] for path in done)}
+    if switched := [path.meta for path in done if "stiff_from" in path.meta]:
+        meta |= {"method": switched[0]["method"], "stiff_from": min(one["stiff_from"] for one in switched)}
     meta |= {"rest_time": max(rests) if len(rests) == len(done) else None}
 
     def joined(kind: Callable[[Trajectory], Sequence[Tensor]]) -> tuple[Tensor, ...]:

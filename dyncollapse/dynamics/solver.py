@@ -15,6 +15,7 @@ from torch import Tensor
 from dyncollapse.dynamics._cvode import cvode_is_installed, solve_by_cvode
 from dyncollapse.dynamics._problem import LARGEST, NoStep, Problem, Reached, TooManyEvaluations, Vector, Watch
 from dyncollapse.dynamics._scipy import solve_by_scipy
+from dyncollapse.dynamics._stiffness import Stiffness
 from dyncollapse.dynamics.equation import Equation
 from dyncollapse.dynamics.tolerances import absolute_tolerances
 from dyncollapse.dynamics.trajectory import Interrupted, Trajectory, parameter_fields
@@ -86,12 +87,14 @@ class Solver:
         rtol: Relative tolerance.
         atol: Absolute tolerance, or None for `absolute_tolerances`.
         max_evaluations: Evaluations of the velocity after which the flow is given up.
+        switches: Whether CVODE goes on for an explicit method where the flow is stiff.
     """
 
     method: str
     rtol: float
     atol: float | None
     max_evaluations: int = MOST_EVALUATIONS
+    switches: bool = False
 
     def check(self) -> None:
         """Raise ValueError for what a solver would change or refuse."""
@@ -167,8 +170,8 @@ def integrate(
     times, vector, started = check_times(time), Vector(weights, others), clock.perf_counter()
     solver.check()
     tolerances = solver.tolerances(weights, others, smooth=equation.smooth)
-    meta = meta | {"method": solver.method, "rtol": solver.rtol, "atol": float(tolerances.min())}
-    meta |= {"largest_atol": float(tolerances.max())}
+    meta = meta | {"method": solver.method, "rtol": solver.rtol}
+    meta |= {"atol": float(tolerances.min()), "largest_atol": float(tolerances.max())}
 
     def trajectory(moments: np.ndarray, states: np.ndarray, **extra: Any) -> Trajectory:
         path = vector.unpack(states.reshape(-1, len(vector.start)))
@@ -185,32 +188,42 @@ def integrate(
     if solver.atol == 0:
         _check_relative(vector.start, velocity)
     watch = Watch(problem, REST_SPEED * solver.rtol, solver.max_evaluations, progress)
+
+    def reached(**extra: Any) -> Trajectory:
+        return trajectory(*watch.record(), **watch.switched | extra)
+
     try:
         counts, stopped = _solve(problem, watch, solver, tolerances)
     except KeyboardInterrupt:
-        raise Interrupted(trajectory(*watch.record())) from None
+        raise Interrupted(reached()) from None
     except NoStep as stop:
-        raise _failure(watch, _reason(watch, str(stop)), BLOW_UPS, trajectory(*watch.record())) from None
+        raise _failure(watch, _reason(watch, str(stop)), BLOW_UPS, reached()) from None
     except (torch.linalg.LinAlgError, np.linalg.LinAlgError):
         reason = _reason(watch, "a matrix is singular.")
-        raise _failure(watch, reason, BLOW_UPS, trajectory(*watch.record())) from None
+        raise _failure(watch, reason, BLOW_UPS, reached()) from None
     except TooManyEvaluations:
         reason = f"all {solver.max_evaluations} evaluations that it was allowed are used up."
-        raise _failure(watch, reason, _remedies(solver), trajectory(*watch.record())) from None
+        raise _failure(watch, reason, _remedies(solver), reached()) from None
     if stopped is not None:
-        raise _failure(watch, _reason(watch, stopped), BLOW_UPS, trajectory(*watch.record()))
-    moments, states = watch.record()
-    return trajectory(moments, states, rest_time=watch.resting_since, **counts)
+        raise _failure(watch, _reason(watch, stopped), BLOW_UPS, reached())
+    return reached(rest_time=watch.resting_since, **counts)
 
 
 def _solve(problem: Problem, watch: Watch, solver: Solver, tolerances: np.ndarray) -> Reached:
     if solver.method == "CVODE":
         return solve_by_cvode(problem, watch, solver.rtol, tolerances)
-    return solve_by_scipy(problem, watch, solver.method, solver.rtol, tolerances)
+    switches = solver.switches and problem.field.linearise is not None
+    stiffness = Stiffness(problem) if switches else None
+    reached = solve_by_scipy(problem, watch, solver.method, solver.rtol, tolerances, stiffness)
+    if reached.stopped is not None or len(watch.reached) == len(problem.times):
+        return reached
+    further = Problem(problem.equation, problem.vector, problem.times, logarithmic=True)
+    watch.go_on(further, f"{solver.method}, CVODE")
+    return solve_by_cvode(further, watch, solver.rtol, tolerances)
 
 
 def _remedies(solver: Solver) -> str:
-    other = "" if solver.method == "CVODE" else ", or method CVODE for a stiff flow"
+    other = "" if solver.method == "CVODE" or solver.switches else ", or method CVODE for a stiff flow"
     return f"Ask for an earlier time or a larger rtol or atol{other}, or raise max_evaluations"
 
 

@@ -1,5 +1,6 @@
 """SGD on an ensemble of toy networks: one call trains all runs at once as batched matrices."""
 
+import itertools
 import time as clock
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -168,7 +169,7 @@ def train(
                     progress(step, steps)
         if kept[-1].step == steps:
             return trajectory()
-        step, stable_lr, checked = _advice(start, rule, steps)
+        step, stable_lr, checked = _advice(start, rule, steps, pairs)
     except (KeyboardInterrupt, TrainingFailed) as stop:
         raise _with_record(stop, trajectory()) from stop.__cause__
     raise Diverged(trajectory(), lr, step + 1, stable_lr, checked)
@@ -205,15 +206,25 @@ def _bounded(ensemble: Ensemble, stops: Iterable[int]) -> Iterator[int]:
         yield step
 
 
-def _advice(start: Callable[[float], Ensemble], rule: Rule, steps: int) -> tuple[int, float | None, int]:
+def _advice(
+    start: Callable[[float], Ensemble], rule: Rule, steps: int, pairs: Pairs | Iterable[Pairs]
+) -> tuple[int, float | None, int]:
     """Return the last step within bounds, a stable rate where SGD has one, and the steps for which that was tried."""
     with start(rule.lr) as again:
         step = max(_bounded(again, range(steps)))
+    if not isinstance(pairs, Pairs):
+        _check_finite(step + 1, next(itertools.islice(pairs, step, None)))
     if rule.optimiser is not None:
         return step, None, 0
     # A stable rate has to survive well beyond the step at which this one failed.
     checked = min(steps, 4 * step + 100)
     return step, _stable_learning_rate(start, rule.lr, checked), checked
+
+
+def _check_finite(step: int, batch: Pairs) -> None:
+    """Raise TrainingFailed where the batch, and not the rate, is why a step left the range of numbers."""
+    if not all(bool(torch.isfinite(view).all()) for view in (batch.anchor, batch.positive)):
+        raise TrainingFailed(step, "its batch holds NaN or infinity; give finite ones")
 
 
 def _stable_learning_rate(start: Callable[[float], Ensemble], lr: float, checked: int) -> float | None:

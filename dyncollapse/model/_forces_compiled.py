@@ -1,7 +1,8 @@
-"""Force X and loss of Eq. 2 and of the dot-product loss, compiled for the CPU: one pass over the n x n softmax weights.
+"""Force X of Eq. 2 and of the dot-product loss, its derivative and the loss, compiled for the CPU.
 
-`forces.infonce_force`, `forces.mean_force_along` and `losses` are the readable forms; tests/model/
-test_forces_compiled.py holds them equal. Functions are in one file because numba notices the changes of one.
+Each makes one pass over the n x n softmax weights. `forces.infonce_force`, `forces.mean_force_along` and `losses` are
+the readable forms; tests/model/test_forces_compiled.py holds them equal. Functions are in one file because numba
+notices the changes of one.
 """
 
 import math
@@ -173,6 +174,51 @@ def softmax_sums(
 
 
 @inlined
+def softmax_sums_along(
+    logits: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    changes: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    y: np.ndarray,
+    sums: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    """Write the derivatives of what `softmax_sums` writes, for given derivatives of the logits.
+
+    Those of a row count against that of its positive. Their mean is then a sum over negatives, which keeps its digits
+    where the positive has nearly all of the weight.
+
+    Args:
+        logits: rows (n, m), columns (n, m), shift (n,) and positive (n,) of `softmax_sums`.
+        changes: Derivatives of the logits, to base e, in the same form: rows and columns (n, k), shift and positive.
+        y: (n, d).
+        sums: Arrays for dr (n,), dc (n,) and dB y (n, d).
+    """
+    (rows, columns, shift, positive), (left, right, change, own_change) = logits, changes
+    dr, dc, dby = sums
+    n = len(rows)
+    held = rows_held(n, max(left.shape[1], y.shape[1]))
+    weights, tilts = np.empty((held, n), rows.dtype), np.empty((held, n), rows.dtype)
+    one = rows.dtype.type(1)
+    dc[:] = 0
+    for start in range(0, n, held):
+        stop = min(n, start + held)
+        e, t = weights[: stop - start], tilts[: stop - start]
+        np.dot(rows[start:stop], columns.T, e)
+        np.dot(left[start:stop], right.T, t)
+        for i in range(start, stop):
+            row, tilt = e[i - start], t[i - start]
+            own, total, _ = against_the_positive(row, i, rows[i], columns, shift, positive[i])
+            share, mean = one / (total + own), rows.dtype.type(0)
+            for j in range(n):
+                tilt[j] += change[j] - own_change[i]
+                row[j] *= share
+                mean += row[j] * tilt[j]
+            dr[i] = mean * own * share
+            for j in range(n):
+                row[j] *= tilt[j] - mean
+                dc[j] += row[j]
+        np.dot(e, y, dby[start:stop])
+
+
+@inlined
 def cross_entropy(rows: np.ndarray, columns: np.ndarray, shift: np.ndarray, positive: np.ndarray) -> float:
     """Mean over i of the logarithm of 1 over the positive's softmax weight; arguments as of `softmax_sums`."""
     n = len(rows)
@@ -249,6 +295,41 @@ def fill_distances(z: np.ndarray, first: int, rows: np.ndarray, positive: np.nda
         down[i] = -half * scale * other
 
 
+@inlined
+def weigh_points(
+    points: np.ndarray, first: int, sums: tuple[np.ndarray, np.ndarray, np.ndarray], weighted: np.ndarray
+) -> None:
+    """Write r x - 2 B y of anchors x, -r s of shifts s and c y of negatives y, each in its place among the points."""
+    r, c, by = sums
+    n, d = by.shape
+    for i in range(n):
+        own = c[i] + r[i] if first == 0 else r[i]  # anchors that are the negatives
+        for k in range(d):
+            weighted[first + i, k] = c[i] * points[first + i, k]
+        for k in range(d):
+            weighted[i, k] = own * points[i, k] - (by[i, k] + by[i, k])
+        for k in range(d):
+            weighted[n + i, k] = -r[i] * points[n + i, k]
+
+
+@inlined
+def fill_changes_of_distances(
+    points: np.ndarray, turned: np.ndarray, first: int, shift: np.ndarray, positive: np.ndarray
+) -> None:
+    """Fill what `softmax_sums_along` asks for of logits -|z_i - y_j|^2 / 2 + |z_i|^2 / 2, besides x_i^T S y_j.
+
+    S is the derivative of P^T P, and the points are `turned` by it.
+    """
+    n, half = len(shift), points.dtype.type(0.5)
+    for i in range(n):
+        own, far, other = points.dtype.type(0), points.dtype.type(0), points.dtype.type(0)
+        for k in range(points.shape[1]):
+            own += points[i, k] * turned[i, k]
+            far += points[n + i, k] * turned[n + i, k]
+            other += points[first + i, k] * turned[first + i, k]
+        shift[i], positive[i] = -half * other, half * (own - far)
+
+
 @compiled
 def infonce_forces(products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_sided: bool, forces: np.ndarray) -> None:
     """X = H + H^T with 2 n H = x^T (r x - 2 B y) + y^T c y - s^T r s, of centred anchors x, shifts s and negatives y.
@@ -280,16 +361,50 @@ def infonce_forces(products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_s
         fill_distances(z, first, rows, positive, down)
         y = points[first : first + n]
         softmax_sums(rows, z[first : first + n], down, positive, y, (r, c, by))
-        for i in range(n):
-            own = c[i] + r[i] if one_sided else r[i]
-            for k in range(d):
-                weighted[first + i, k] = c[i] * y[i, k]
-            for k in range(d):
-                weighted[i, k] = own * points[i, k] - (by[i, k] + by[i, k])
-            for k in range(d):
-                weighted[n + i, k] = -r[i] * points[n + i, k]
+        weigh_points(points, first, (r, c, by), weighted)
         multiply_transposed(points, weighted, h)
         add_transposed(h, half * share, forces[q])
+
+
+@compiled
+def infonce_forces_along(
+    products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_sided: bool, changes: np.ndarray
+) -> None:
+    """Derivatives of `infonce_forces` along changes of P, of which they know S = P^T dP + dP^T P.
+
+    The logits are functions of P^T P. H is linear in r, c and B y, so that it comes of their derivatives as the force
+    comes of them.
+
+    Args:
+        products: P (b, m, d) over S (b, d, d), as one array (b, m + d, d) or (1, m + d, d); or, with an offset c, [P c]
+            over its S, (b, m + d + 1, d + 1).
+        x: Anchors (b, n, d).
+        x_pos: Positives (b, n, d).
+        one_sided: Whether the anchors are the negatives.
+        changes: (b, d, d), overwritten; or (b, d + 1, d + 1).
+    """
+    (count, n, d), m = x.shape, products.shape[1] - products.shape[2]
+    first, last = (0, 2 * n) if one_sided else (2 * n, 3 * n)
+    half, share = x.dtype.type(0.5), x.dtype.type(1 / n)
+    points, weighted, turned = np.empty((last, d), x.dtype), np.empty((last, d), x.dtype), np.empty((last, d), x.dtype)
+    weights, metric, h = np.empty((m, d), x.dtype), np.empty((d, d), x.dtype), np.empty((d, d), x.dtype)
+    z, rows, none = np.empty((last, m), x.dtype), np.empty((n, m), x.dtype), np.empty(0, x.dtype)
+    positive, down = np.empty(n, x.dtype), np.empty(n, x.dtype)
+    own, shift = np.empty(n, x.dtype), np.empty(n, x.dtype)
+    sums = np.empty(n, x.dtype), np.empty(n, x.dtype), np.empty((n, d), x.dtype)
+    for q in range(count):
+        place_points(x[q], x_pos[q], first, points)
+        copy_columns(products[q % len(products), :m], weights, none)
+        copy_columns(products[q % len(products), m:], metric, none)
+        multiply(points, weights.T, z)
+        multiply(points, metric, turned)
+        fill_distances(z, first, rows, positive, down)
+        fill_changes_of_distances(points, turned, first, shift, own)
+        y = points[first : first + n]
+        softmax_sums_along((rows, z[first : first + n], down, positive), (turned[:n], y, shift, own), y, sums)
+        weigh_points(points, first, sums, weighted)
+        multiply_transposed(points, weighted, h)
+        add_transposed(h, half * share, changes[q])
 
 
 @compiled
@@ -347,6 +462,25 @@ def dot_losses(
         losses[q] = cross_entropy(rows, z if one_sided else z_pos, none, positive)
 
 
+@inlined
+def pull_apart(x: np.ndarray, x_pos: np.ndarray, r: np.ndarray, by: np.ndarray, sums: np.ndarray) -> None:
+    """Turn B y into B y - r x', and write the sums of its rows."""
+    sums[:] = 0
+    for i in range(len(x)):
+        for k in range(x.shape[1]):
+            by[i, k] -= r[i] * x_pos[i, k]
+            sums[k] += by[i, k]
+
+
+@inlined
+def add_offsets(sums: np.ndarray, rate: float, force: np.ndarray) -> None:
+    """Write the row and the column of an input that is always 1, if the force has them."""
+    d = len(sums)
+    for j in range(d, len(force)):
+        for k in range(d):
+            force[j, k] = force[k, j] = rate * sums[k]
+
+
 @compiled
 def dot_forces(
     products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_sided: bool, temperature: float, forces: np.ndarray
@@ -367,13 +501,55 @@ def dot_forces(
         embed(x_pos[q], weights, offset, z_pos)
         fill_dots(z, z_pos, temperature, rows, positive)
         softmax_sums(rows, z if one_sided else z_pos, none, positive, x[q] if one_sided else x_pos[q], (r, c, by))
-        sums[:] = 0
-        for i in range(n):
-            for k in range(d):
-                by[i, k] -= r[i] * x_pos[q, i, k]
-                sums[k] += by[i, k]
+        pull_apart(x[q], x_pos[q], r, by, sums)
         multiply_transposed(x[q], by, h)
         add_transposed(h, rate, forces[q])
-        for j in range(d, forces.shape[1]):
-            for k in range(d):
-                forces[q, j, k] = forces[q, k, j] = rate * sums[k]
+        add_offsets(sums, rate, forces[q])
+
+
+@inlined
+def fill_changes_of_dots(
+    turned: np.ndarray, x_pos: np.ndarray, y: np.ndarray, offset: np.ndarray, shift: np.ndarray, positive: np.ndarray
+) -> None:
+    """Fill what `softmax_sums_along` asks for of logits z_i . y_j / temperature, besides the `turned` x_i^T S y_j.
+
+    What the offset, S's last column, adds to all logits of a row is left out: it changes no weight.
+    """
+    for i in range(len(turned)):
+        positive[i] = shift[i] = turned.dtype.type(0)
+        for k in range(turned.shape[1]):
+            positive[i] += turned[i, k] * x_pos[i, k]
+        for k in range(len(offset)):
+            positive[i] += offset[k] * x_pos[i, k]
+            shift[i] += offset[k] * y[i, k]
+
+
+@compiled
+def dot_forces_along(
+    products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_sided: bool, temperature: float, changes: np.ndarray
+) -> None:
+    """Derivatives of `dot_forces` along changes of P; arguments as of `infonce_forces_along`."""
+    (count, n, d), m, kind = x.shape, products.shape[1] - products.shape[2], x.dtype.type
+    weights, offset = np.empty((m, d), x.dtype), np.empty(m * (products.shape[2] - d), x.dtype)
+    metric, across = np.empty((d, d), x.dtype), np.empty(d * (products.shape[2] - d), x.dtype)
+    rate, total, h = kind(-1 / (n * temperature)), np.empty(d, x.dtype), np.empty((d, d), x.dtype)
+    z, z_pos, rows = np.empty((n, m), x.dtype), np.empty((n, m), x.dtype), np.empty((n, m), x.dtype)
+    positive, none, turned = np.empty(n, x.dtype), np.zeros(n, x.dtype), np.empty((n, d), x.dtype)
+    own, shift = np.empty(n, x.dtype), np.empty(n, x.dtype)
+    dr, dc, dby = np.empty(n, x.dtype), np.empty(n, x.dtype), np.empty((n, d), x.dtype)
+    for q in range(count):
+        copy_columns(products[q % len(products), :m], weights, offset)
+        copy_columns(products[q % len(products), m:], metric, across)
+        metric *= kind(1 / temperature)
+        across *= kind(1 / temperature)
+        embed(x[q], weights, offset, z)
+        embed(x_pos[q], weights, offset, z_pos)
+        multiply(x[q], metric, turned)
+        y = x[q] if one_sided else x_pos[q]
+        fill_dots(z, z_pos, temperature, rows, positive)
+        fill_changes_of_dots(turned, x_pos[q], y, across, shift, own)
+        softmax_sums_along((rows, z if one_sided else z_pos, none, positive), (turned, y, shift, own), y, (dr, dc, dby))
+        pull_apart(x[q], x_pos[q], dr, dby, total)
+        multiply_transposed(x[q], dby, h)
+        add_transposed(h, rate, changes[q])
+        add_offsets(total, rate, changes[q])

@@ -178,7 +178,9 @@ def _summary(simulation: Simulation, path: Trajectory) -> dict[str, Any]:
     }
     summary |= _costs(simulation, path)
     return summary | {
-        name: path.meta[name] for name in ("method", "rtol", "evaluations", "rest_time") if name in path.meta
+        name: path.meta[name]
+        for name in ("method", "rtol", "evaluations", "rest_time", "stiff_from")
+        if name in path.meta
     }
 
 

@@ -100,7 +100,7 @@ def loss_terms(loss: str, views: str, temperature: float | None = None, invarian
         return LossTerms(*growth, pull=4.0, by_difference=2 * factor, by_noise=0.0, repulsion=4.0, per_output=1.0)
     if loss == "barlow":
         return LossTerms(0.0, 0.0, 4.0, pull=4.0, by_difference=0.0, by_noise=0.0, repulsion=4.0, per_output=1.0)
-    pull, repulsion = (4.0, 4.0) if loss == "spectral" else (2 / tau, 2 / tau**2)
+    pull, repulsion = (4.0, 4.0) if loss == "spectral" else (2 / tau, 2 / tau / tau)
     push = (0.0, pull) if one_sided else (pull / 2, 0.0)
     return LossTerms(0.0, 0.0, pull, pull, *push, repulsion)
 

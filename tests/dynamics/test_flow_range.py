@@ -105,3 +105,15 @@ def test_times_that_round_to_one_tick_are_all_recorded(method):
     path = population_flow((0.5 * EYE,), BLOCK, times, method=method)
     assert path.time.tolist() == times
     torch.testing.assert_close(path.product[2], path.product[1], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-170])
+def test_a_temperature_whose_square_underflows_is_refused_in_one_line(temperature):
+    with pytest.raises(ValueError, match=r"at the start, .* the loss or the velocity is NaN, infinite or out of range"):
+        population_flow((EYE,), BLOCK, 1.0, objective=Objective("dot", temperature))
+
+
+@pytest.mark.parametrize("temperature", [1e170, 1e300])
+def test_a_temperature_whose_square_overflows_leaves_the_weights_where_they_are(temperature):
+    path = population_flow((EYE,), BLOCK, 1.0, objective=Objective("dot", temperature))
+    torch.testing.assert_close(path.weights[0][-1], EYE, rtol=1e-12, atol=0)

@@ -1,4 +1,4 @@
-"""The fast sample field against gradient and value of the objective."""
+"""The fast sample field against gradient, curvature and value of the objective."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from helpers.reference import VIEWS
 
 from dyncollapse import GaussianTask, Objective, Pairs, gaussian_init, sample_flow, train
 from dyncollapse.dynamics._sample_field import SampleField
-from dyncollapse.model._forces_compiled import dot_forces, infonce_forces
+from dyncollapse.model._forces_compiled import dot_forces, dot_forces_along, infonce_forces, infonce_forces_along
 
 LOSSES = [("infonce", None), ("dot", 0.7)]
 WIDTHS = [(5, 4), (4, 5), (5, 3, 4), (4, 6, 2, 3)]
@@ -39,6 +39,11 @@ def test_the_field_is_the_gradient(loss, temperature, widths, views, biased, wei
     np.testing.assert_allclose(field.velocity(0.0, y), expected, rtol=0, atol=1e-13 * np.abs(expected).max())
     assert (y == packed(parameters)).all()
     torch.testing.assert_close(field.loss(parameters), objective.value(weights, pairs, biases), rtol=1e-13, atol=0)
+    directions = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in parameters]
+    moved = objective.curvature(weights, pairs, biases)(directions)
+    expected = packed([-c - weight_decay * v for c, v in zip(moved, directions, strict=True)])
+    found = field.linearise(0.0, y).times(packed(directions))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("batches", [(), (2,), (2, 3)])
@@ -87,11 +92,12 @@ CHANGES = (lambda x: x[:, :1].expand(-1, 4, -1, -1), lambda x: x.mT.contiguous()
 def test_functions_are_compiled_for_rows_alone(generator):
     weights, biases, pairs = problem(generator, (3, 3), batches=(2, 4), biased=True)
     weights, biases = ([p.expand(4, *p.shape) for p in parameters] for parameters in (weights, biases))
-    functions = (infonce_forces, dot_forces)
+    functions = (infonce_forces, dot_forces, infonce_forces_along, dot_forces_along)
     shared, turned = (Pairs(*(change(x) for x in (pairs.anchor, pairs.positive))) for change in CHANGES)
     for some in (pairs, shared, turned):
         for loss, _ in LOSSES:
-            sample_flow(weights, some, 0.1, objective=Objective(loss), biases=biases)
+            for method, some_biases in (("DOP853", biases), ("CVODE", biases), ("CVODE", [])):
+                sample_flow(weights, some, 0.1, objective=Objective(loss), biases=some_biases, method=method)
             train(weights, Pairs(some.anchor[0], some.positive[0]), lr=0.1, steps=2, objective=Objective(loss))
     layouts = {
         array.layout for function in functions for given in function.signatures for array in (*given[:3], given[-1])

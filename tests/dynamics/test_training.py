@@ -15,6 +15,7 @@ from dyncollapse import (
     Interrupted,
     Objective,
     Pairs,
+    TrainingFailed,
     end_to_end,
     gaussian_init,
     infonce,
@@ -211,6 +212,21 @@ def test_progress_moves_evenly_to_the_end(generator):
     seen = []
     train(weights, pairs, lr=0.01, steps=450, records=8, progress=lambda step, steps: seen.append((step, steps)))
     assert seen == [(step, 450) for step in range(0, 451, 2)]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("objective", [Objective(), Objective("spectral")], ids=str)
+@pytest.mark.parametrize("optimiser", [None, torch.optim.Adam])
+def test_a_batch_that_is_not_finite_is_told_and_no_rate_blamed(optimiser, objective, number, generator):
+    weights, _ = draw(generator)
+    batches = [draw(generator)[1] for _ in range(9)]
+    batches[5].positive[1, 2] = number
+    rate = {"lr": 0.01} if optimiser is None else {"optimiser": optimiser}
+    told = "^step 6 could not be taken: its batch holds NaN or infinity; give finite ones$"
+    with pytest.raises(TrainingFailed, match=told) as failure:
+        train(weights, batches, steps=8, objective=objective, **rate)
+    assert failure.value.step == 6
+    assert torch.isfinite(failure.value.trajectory.product).all()
 
 
 @pytest.mark.parametrize(("loss", "lr"), [("infonce", 30.0), ("dot", 5.0), ("spectral", 20.0)])

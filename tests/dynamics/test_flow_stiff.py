@@ -1,0 +1,160 @@
+"""Sample flows that turn out stiff: CVODE goes on where stability, and not accuracy, keeps explicit steps short."""
+
+import importlib.util
+import itertools
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from dyncollapse import FlowFailed, GaussianTask, Interrupted, Objective, Pairs, gaussian_init, sample_flow, stack_pairs
+from dyncollapse.dynamics import _cvode
+from dyncollapse.dynamics._stiffness import AGAIN, FIRST, LEFT, Stiffness
+
+TIMES = [0.0, 0.5, 10.0, 60.0]
+
+
+def problem(loss="dot", depth=1, runs=()):
+    generator = torch.Generator().manual_seed(0)
+    weights = gaussian_init([4] * (depth + 1), generator, runs, 1.0 if loss == "ntxent" else 0.3)
+    task = GaussianTask.block(4, 2, 1.5, views="two-sided")
+    return weights, stack_pairs([task.sample(16, generator, runs) for _ in range(2)])
+
+
+@pytest.mark.parametrize(
+    ("loss", "depth"), [("dot", 1), ("dot", 2), ("ntxent", 1), ("spectral", 2), ("vcreg", 1), ("barlow", 2)]
+)
+def test_cvode_goes_on_and_reaches_what_the_explicit_method_does(loss, depth):
+    weights, pairs = problem(loss, depth)
+    until = [0.0, 0.5, 10.0, 300.0] if loss == "ntxent" else TIMES
+    path, other = (sample_flow(weights, pairs, until, objective=Objective(loss), method=m) for m in (None, "DOP853"))
+    assert path.meta["method"] == "DOP853, CVODE"
+    assert 0.5 < path.meta["stiff_from"] < until[-1]
+    assert path.meta["evaluations"] + path.meta["jacobian_products"] < other.meta["evaluations"]
+    assert path.meta["jacobian_products"] > 0
+    assert path.time.tolist() == until
+    assert torch.equal(path.product[:2], other.product[:2])  # before it was stiff
+    torch.testing.assert_close(path.product, other.product, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(path.loss, other.loss, rtol=1e-7, atol=1e-9)
+
+
+def test_what_is_not_stiff_is_left_to_the_explicit_method():
+    weights, pairs = problem("infonce", 2)
+    path = sample_flow(weights, pairs, 20.0)
+    assert path.meta["method"] == "DOP853"
+    assert "stiff_from" not in path.meta
+    assert "jacobian_products" not in path.meta
+
+
+def test_a_method_that_was_asked_for_goes_to_the_end():
+    weights, pairs = problem()
+    path = sample_flow(weights, pairs, TIMES, objective=Objective("dot"), method="DOP853")
+    assert path.meta["method"] == "DOP853"
+    assert path.meta["evaluations"] > 12 * FIRST
+
+
+def test_without_scikit_sundae_the_explicit_method_goes_to_the_end(monkeypatch):
+    weights, pairs = problem()
+    find = importlib.util.find_spec
+    monkeypatch.setattr(_cvode, "find_spec", lambda name: None if name == "sksundae" else find(name))
+    assert sample_flow(weights, pairs, TIMES, objective=Objective("dot")).meta["method"] == "DOP853"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_run_changes_the_method_where_it_is_stiff_itself(threads):
+    weights, pairs = problem(runs=(2,))
+    calm = weights[0].clone()
+    calm[1] = 1e-140  # which stays at its start
+    path = sample_flow((calm,), pairs, TIMES, objective=Objective("dot"), threads=threads)
+    own = Pairs(pairs.anchor[:, 0], pairs.positive[:, 0], pairs.views)
+    first = sample_flow((calm[0],), own, TIMES, objective=Objective("dot"))
+    assert torch.equal(path.product[:, 0], first.product)
+    assert path.meta["method"] == "DOP853, CVODE"
+    assert path.meta["stiff_from"] == first.meta["stiff_from"]
+    assert path.meta["jacobian_products"] >= first.meta["jacobian_products"]
+
+
+def test_progress_goes_on_and_ctrl_c_keeps_what_both_methods_reached():
+    weights, pairs = problem()
+    seen = []
+
+    def stopped(t, _end):
+        seen.append(t)
+        if t > 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as interrupted:
+        sample_flow(weights, pairs, TIMES, objective=Objective("dot"), progress=stopped)
+    path = interrupted.value.trajectory
+    assert seen == sorted(seen)
+    assert path.time.tolist() == TIMES[:3]
+    assert path.meta["method"] == "DOP853, CVODE"
+    assert path.meta["stiff_from"] in seen
+
+
+def test_an_allowance_counts_the_evaluations_of_both():
+    weights, pairs = problem()
+    whole = sample_flow(weights, pairs, TIMES, objective=Objective("dot")).meta["evaluations"]
+    with pytest.raises(FlowFailed, match=f"all {whole - 5} evaluations .*rtol or atol, or raise max_evaluations"):
+        sample_flow(weights, pairs, TIMES, objective=Objective("dot"), max_evaluations=whole - 5)
+
+
+# --- The question itself
+
+
+class Linear:
+    """dy / dt = A y as solvers see it."""
+
+    def __init__(self, matrix, start):
+        self.matrix, self.vector = matrix, SimpleNamespace(start=start)
+        self.field = SimpleNamespace(linearise=lambda _t, _y: SimpleNamespace(times=lambda v: matrix @ v))
+
+    def time(self, tick):
+        return 2.0 * tick
+
+    def pace(self, _tick):
+        return 2.0
+
+
+def leaves(matrix, step, left, asked=FIRST):
+    """Whether any of so many steps is the last."""
+    stiffness = Stiffness(Linear(matrix, np.ones(len(matrix))))
+    solver = SimpleNamespace(t=1.0, y=np.ones(len(matrix)), step_size=step, t_bound=1.0 + left * step)
+    return any(stiffness.leaves(solver) for _ in range(asked))
+
+
+@pytest.mark.parametrize(("step", "stiff"), [(0.01, False), (0.19, False), (0.21, True), (1.0, True)])
+def test_steps_are_compared_with_the_largest_decay(step, stiff):
+    # In time, which is twice the ticks, the largest decay is 10: steps of 0.2 ticks are 4 of its lengths.
+    assert leaves(np.diag([-10.0, -1.0, 0.0, 2.0]), step, 2 * LEFT) is stiff
+
+
+def test_growth_is_no_stiffness():
+    assert not leaves(np.diag([10.0, -1.0]), 1.0, 2 * LEFT)
+
+
+def test_few_steps_that_are_left_and_few_that_were_taken_are_not_worth_it():
+    matrix = np.diag([-10.0, -1.0])
+    assert leaves(matrix, 1.0, LEFT + 1)
+    assert not leaves(matrix, 1.0, LEFT - 1)
+    assert not leaves(matrix, 1.0, 2 * LEFT, FIRST - 1)
+
+
+def test_it_is_looked_into_ever_less_often():
+    products = []
+    problem = Linear(-np.eye(2), np.ones(2))
+    problem.field.linearise = lambda _t, _y: products.append(solver.t) or SimpleNamespace(times=np.negative)
+    stiffness, solver = Stiffness(problem), SimpleNamespace(t=0, y=np.ones(2), step_size=1.0, t_bound=1e9)
+    for solver.t in range(1, 2001):
+        assert not stiffness.leaves(solver)
+    assert products[0] == FIRST
+    assert all(later == math.ceil(AGAIN * earlier) for earlier, later in itertools.pairwise(products))
+    assert len(products) < 12
+
+
+@pytest.mark.parametrize("entry", [0.0, np.nan, -np.inf])
+def test_a_derivative_that_vanishes_or_is_not_finite_is_not_stiff(entry):
+    with np.errstate(invalid="ignore"):
+        assert not leaves(np.full((2, 2), entry), 1.0, 2 * LEFT)

@@ -1,0 +1,54 @@
+"""Threads that integrate beside each other share what they change in the process, and leave it as it was."""
+
+import contextlib
+import io
+import sys
+import warnings
+from itertools import permutations
+
+import pytest
+
+from dyncollapse.dynamics._scipy import WARNINGS
+from dyncollapse.dynamics._shared_context import SharedContext
+
+ORDERS = [*permutations(range(3))]
+
+
+def stages(context, order):
+    """Enter the context three times, leave it in this order, and say before each exit how many are still within."""
+    threads = [context.shared() for _ in range(3)]
+    for thread in threads:
+        thread.__enter__()
+    for left, number in enumerate(order):
+        yield 3 - left
+        threads[number].__exit__(None, None, None)
+    yield 0
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_filters_are_restored_when_the_last_thread_leaves(order):
+    before = [*warnings.filters]
+    for within in stages(WARNINGS, order):
+        assert (warnings.filters == before) is (within == 0)
+        if within:
+            warnings.warn("while some are within", stacklevel=1)  # an error in these tests
+    with pytest.raises(UserWarning, match="after all"):
+        warnings.warn("after all", stacklevel=1)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_terminal_is_given_back_when_the_last_thread_leaves(order):
+    terminal, other = sys.stdout, io.StringIO()
+    for within in stages(SharedContext(lambda: contextlib.redirect_stdout(other)), order):
+        assert sys.stdout is (other if within else terminal)
+
+
+def test_an_error_leaves_it_and_it_can_be_entered_again():
+    terminal, other = sys.stdout, io.StringIO()
+    context = SharedContext(lambda: contextlib.redirect_stdout(other))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no number"), context.shared():
+            int("no number")
+        assert sys.stdout is terminal
+        with context.shared():
+            assert sys.stdout is other
