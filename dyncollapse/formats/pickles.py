@@ -1,7 +1,7 @@
 """Read pickles as data: dicts, lists and names that the caller allows are built, and no other code runs.
 
 Python's own unpickler cannot be bounded: thirty bytes make it allocate gigabytes, and a few more call any function.
-Here `pickletools` says what each byte means and reads its argument, and only operations that describe data are executed.
+Here `pickletools` says what each byte means and reads its argument, and only what describes data is executed.
 """
 
 import pickletools
@@ -103,7 +103,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
         self.calls = 0
 
-    def steps(self) -> dict[bytes, tuple[Callable[[BinaryIO], Any] | None, Callable[..., Any]]]:
+    def steps(self) -> dict[bytes, tuple[Any, Callable[..., Any]]]:
         """Return how each operation that describes data reads its argument, and executes itself, by its byte."""
         found: dict[str, Callable[..., Any]] = dict.fromkeys(_LITERALS, self.stack.append)
         found |= {name: partial(self._push, make) for name, make in _VALUES.items()}

@@ -34,7 +34,7 @@ def test_a_worker_that_does_not_end_is_not_waited_for(tmp_path, monkeypatch):
         return read(self, index)
 
     monkeypatch.setattr(FolderImages, "read", stuck)
-    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)  # the loader itself waits twice as long
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)  # for which it waits twice
     batches = batches_in_order(images, (None,), 8, batch_size=2, device=torch.device("cpu"), workers=1, seed=0)
     next(batches)
     before = set(multiprocessing.active_children())
