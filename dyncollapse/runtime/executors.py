@@ -23,7 +23,12 @@ from dyncollapse.runtime.process import PARENT, check_count, children_ignore_int
 from dyncollapse.runtime.settings import SettingError
 
 # What workers of this program import, numba among it.
-PRELOADED = ("dyncollapse.sweeps.points", "dyncollapse.claims.run", "dyncollapse.model._forces_compiled")
+PRELOADED = (
+    "dyncollapse.sweeps.points",
+    "dyncollapse.claims.run",
+    "dyncollapse.model._forces_compiled",
+    "dyncollapse.runtime.numba_first_call",
+)
 # A running Dask scheduler answers within milliseconds; 10 s, a rule of thumb, leave time for one that is starting.
 CONNECT = "10s"
 # Time limit of a Slurm job, in minutes, where the options set none: a day, which the default partitions of many
