@@ -167,10 +167,8 @@ def test_encoder_of_others_is_diagnosed_on_a_folder(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.drawn
 @pytest.mark.slow
 def test_small_check_runs_through(tmp_path, monkeypatch):
-
     set_constant(monkeypatch, "bridge.evaluation.check_rows.SHORT_HEADS", ("mlp", "none"))
     set_constant(monkeypatch, "bridge.evaluation.check_rows.SHORT_SUBVECTORS", (4,))
     arguments = ["check", "--short", "--epochs", 1, "--seeds", 1, "--workers", 1, "--out", tmp_path / "check"]
