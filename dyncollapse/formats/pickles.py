@@ -1,13 +1,14 @@
 """Read pickles as data: dicts, lists and names that the caller allows are built, and no other code runs.
 
 Python's own unpickler cannot be bounded: thirty bytes make it allocate gigabytes, and a few more call any function.
-Here `pickletools` splits a pickle into its operations, and only operations that describe data are executed.
+Here `pickletools` says what each byte means and reads its argument, and only what describes data is executed.
 """
 
 import pickletools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from functools import partial
+from typing import Any, BinaryIO, NoReturn
 
 from dyncollapse.runtime.untrusted import Refused
 
@@ -24,14 +25,12 @@ _VALUES: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
     "EMPTY_SET": list,  # a set hashes its elements, which can be made slow
 }
-_LITERALS = frozenset(
-    (
-        *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-        *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
-        *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
-    )
+_LITERALS = (
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+    *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 )
-_SKIPPED = frozenset(("PROTO", "FRAME"))
+_OPERATIONS = {operation.code.encode("latin-1"): operation for operation in pickletools.opcodes}
 
 
 class UnknownName(Refused):
@@ -79,13 +78,19 @@ def read_pickle(file: BinaryIO, names: Mapping[str, Any], load: Callable[[Any], 
         {'a': [1, 2]}
     """
     machine = _Machine(names, load)
-    for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
-        if count >= MOST_OPERATIONS:
-            raise Refused(f"takes over {MOST_OPERATIONS} operations to read; save its tensors alone")
-        if operation.name == "STOP":
+    steps, read = machine.steps(), file.read
+    for _ in range(MOST_OPERATIONS):
+        code = read(1)
+        if code == b".":
             return machine.stack.pop()
-        machine.step(operation.name, argument)
-    raise EOFError
+        argument, step = steps.get(code) or _no_step(code)
+        step(argument(file)) if argument else step()
+    raise Refused(f"takes over {MOST_OPERATIONS} operations to read; save its tensors alone")
+
+
+def _no_step(code: bytes) -> NoReturn:
+    name = _OPERATIONS[code].name if code in _OPERATIONS else f"byte {code!r}"
+    raise ValueError(f"a pickle's {name} describes no data")
 
 
 class _Machine:
@@ -98,21 +103,36 @@ class _Machine:
         self.memo: dict[int, Any] = {}
         self.calls = 0
 
-    def step(self, name: str, argument: Any) -> None:
-        """Execute one operation."""
-        if name in _LITERALS:
-            self.stack.append(argument)
-        elif name in _VALUES:
-            self.stack.append(_VALUES[name]())
-        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-            self.memo[argument] = self.stack[-1]
-        elif name in ("BINGET", "LONG_BINGET", "GET"):
-            self.stack.append(self.memo[argument])
-        elif name not in _SKIPPED:
-            step = getattr(self, f"_{name.lower()}", None)
-            if step is None:
-                raise ValueError(f"a pickle's {name} describes no data")
-            step() if argument is None else step(argument)
+    def steps(self) -> dict[bytes, tuple[Any, Callable[..., Any]]]:
+        """Return how each operation that describes data reads its argument, and executes itself, by its byte."""
+        found: dict[str, Callable[..., Any]] = dict.fromkeys(_LITERALS, self.stack.append)
+        found |= {name: partial(self._push, make) for name, make in _VALUES.items()}
+        for operation in _OPERATIONS.values():
+            if step := getattr(self, f"_{operation.name.lower()}", None):
+                found[operation.name] = step
+        return {
+            code: (operation.arg and operation.arg.reader, found[operation.name])
+            for code, operation in _OPERATIONS.items()
+            if operation.name in found
+        }
+
+    def _push(self, make: Callable[[], Any]) -> None:
+        self.stack.append(make())
+
+    def _proto(self, _number: int) -> None:
+        """Skip what says how the pickle was written."""
+
+    _frame = _proto
+
+    def _put(self, key: int) -> None:
+        self.memo[key] = self.stack[-1]
+
+    _binput = _long_binput = _put
+
+    def _get(self, key: int) -> None:
+        self.stack.append(self.memo[key])
+
+    _binget = _long_binget = _get
 
     def _above_mark(self) -> list[Any]:
         mark = self.marks.pop()

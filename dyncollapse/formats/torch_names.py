@@ -45,8 +45,11 @@ class Storage:
 
 def _sizes(values: Any) -> tuple[int, ...]:
     sizes = tuple(values)
-    if len(sizes) > MOST_DIMENSIONS or not all(type(value) is int and 0 <= value < 2**63 for value in sizes):
-        raise ValueError("a tensor's sizes, strides and offset are whole numbers from 0 to 2^63")
+    if len(sizes) > MOST_DIMENSIONS:
+        raise ValueError(f"a tensor has at most {MOST_DIMENSIONS} dimensions")
+    for value in sizes:
+        if type(value) is not int or not 0 <= value < 2**63:
+            raise ValueError("a tensor's sizes, strides and offset are whole numbers from 0 to 2^63")
     return sizes
 
 
@@ -74,11 +77,10 @@ def _view(storage: Storage, offset: Any, size: Any, stride: Any, lazy: Any) -> T
         raise ValueError("a tensor has as many sizes as strides")
     if isinstance(storage.dtype, Opaque):
         return Described(storage.dtype.name, size)
-    name = str(storage.dtype).removeprefix("torch.")
     if lazy:
-        return Described(f"{name} with a conjugation or sign to be applied", size)
+        return Described(f"{_name(storage.dtype)} with a conjugation or sign to be applied", size)
     if storage.numbers is None or 0 in size:
-        return torch.empty(size, dtype=storage.dtype) if 0 in size else Described(name, size)
+        return torch.empty(size, dtype=storage.dtype) if 0 in size else Described(_name(storage.dtype), size)
     count = math.prod(size)
     if offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) >= storage.count:
         raise Refused(f"is damaged: a tensor of shape {size} reaches beyond its {storage.count} numbers; copy it again")
@@ -113,9 +115,7 @@ def _sparse(layout: Any, parts: Any) -> Described:
 
 
 def _meta(dtype: Any, size: Any, *_: Any) -> Described:
-    return Described(
-        f"meta {str(dtype).removeprefix('torch.') if isinstance(dtype, torch.dtype) else 'tensor'}", _sizes(size)
-    )
+    return Described(f"meta {_name(dtype) if isinstance(dtype, torch.dtype) else 'tensor'}", _sizes(size))
 
 
 def _nested(values: Any, *_: Any) -> Described:
@@ -123,7 +123,11 @@ def _nested(values: Any, *_: Any) -> Described:
 
 
 def _kind(value: Any) -> str:
-    return str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else "tensor"
+    return _name(value.dtype) if isinstance(value, Tensor) else "tensor"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _text(value: Any) -> str:

@@ -1,5 +1,6 @@
 """A callback of Lightning that reports on collapse."""
 
+from functools import cache, partial
 from typing import Any
 
 from dyncollapse.diagnostics.report import EmbeddingReport
@@ -127,11 +128,11 @@ class CollapseMonitor(Callback):
         module.log_dict(values, logger=False, sync_dist=trainer.world_size > 1)
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
-        if not (self.draw and trainer.is_global_zero and trainer.loggers):
+        if not (self.draw and trainer.is_global_zero):
             return
-        pixels = picture(report)
+        drawn = cache(partial(picture, report))
         for logger in trainer.loggers:
             kind = type(logger).__name__
-            if not send(logger, f"{self.prefix}spectrum", pixels, trainer.global_step) and kind not in self._named:
+            if not send(logger, f"{self.prefix}spectrum", drawn, trainer.global_step) and kind not in self._named:
                 self._named.add(kind)
                 trainer.print(f"{kind} gets the numbers of the report on collapse, not the picture of the spectrum")

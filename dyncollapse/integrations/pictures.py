@@ -36,13 +36,13 @@ SENDERS: dict[str, Callable[[Any, str, Pixels, int], object]] = {
 }
 
 
-def send(logger: Any, name: str, pixels: Pixels, step: int) -> bool:
+def send(logger: Any, name: str, draw: Callable[[], Pixels], step: int) -> bool:
     """Send a picture to a logger of Lightning, or to what a callback of Hugging Face's Trainer logs to.
 
     Args:
         logger: The logger or callback.
         name: Name of the picture.
-        pixels: Red, green and blue (height, width, 3).
+        draw: Returns red, green and blue (height, width, 3); called for a logger that takes pictures.
         step: The step that it belongs to.
 
     Returns:
@@ -50,5 +50,5 @@ def send(logger: Any, name: str, pixels: Pixels, step: int) -> bool:
     """
     sender = next((SENDERS[kind.__name__] for kind in type(logger).__mro__ if kind.__name__ in SENDERS), None)
     if sender is not None:
-        sender(logger, name, pixels, step)
+        sender(logger, name, draw(), step)
     return sender is not None

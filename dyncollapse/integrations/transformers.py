@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -111,9 +112,9 @@ class CollapseCallback(TrainerCallback):
         self.report = report
         self._trainer.log(scalars(report, self.prefix))
         if self.draw and state.is_world_process_zero:
-            pixels = picture(report)
+            drawn = cache(partial(picture, report))
             for callback in self._trainer.callback_handler.callbacks:
-                send(callback, f"{self.prefix}spectrum", pixels, state.global_step)
+                send(callback, f"{self.prefix}spectrum", drawn, state.global_step)
 
     def _look(self, model: Any, positional: tuple[Any, ...], named: dict[str, Any], outputs: Any) -> None:
         """Add the embeddings of one call of the model in training, if a report is near."""

@@ -23,7 +23,12 @@ from dyncollapse.runtime.process import PARENT, check_count, children_ignore_int
 from dyncollapse.runtime.settings import SettingError
 
 # What workers of this program import, numba among it.
-PRELOADED = ("dyncollapse.sweeps.points", "dyncollapse.claims.run", "dyncollapse.model._forces_compiled")
+PRELOADED = (
+    "dyncollapse.sweeps.points",
+    "dyncollapse.claims.run",
+    "dyncollapse.model._forces_compiled",
+    "dyncollapse.runtime.numba_first_call",
+)
 # A running Dask scheduler answers within milliseconds; 10 s, a rule of thumb, leave time for one that is starting.
 CONNECT = "10s"
 # Time limit of a Slurm job, in minutes, where the options set none: a day, which the default partitions of many
@@ -157,20 +162,9 @@ def dask_workers(count: int | None = None, threads: int = 1, scheduler: str | No
 
 @contextmanager
 def _dask(count: int | None, scheduler: str | None) -> Iterator[Executor]:
-    import logging
+    from distributed import Client
 
-    from distributed import Client, LocalCluster
-
-    # The sweep reports a worker that dies at its end, with the point; Dask would log every step of that death.
-    cluster: Any = nullcontext(scheduler)
-    if scheduler is None:
-        if os.name == "posix":
-            start_tracker_quietly()
-        with children_ignore_interrupts():
-            cluster = LocalCluster(
-                n_workers=count, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
-            )
-    with cluster as address:
+    with nullcontext(scheduler) if scheduler else _local_cluster(count) as address:
         try:
             client = Client(address, timeout=CONNECT)
         except (OSError, ValueError, TypeError) as error:
@@ -186,6 +180,24 @@ def _dask(count: int | None, scheduler: str | None) -> Iterator[Executor]:
                 yield executor
             finally:
                 executor.shutdown(wait=False)
+
+
+@contextmanager
+def _local_cluster(count: int | None) -> Iterator[Any]:
+    import logging
+
+    import dask
+    from distributed import LocalCluster
+
+    # Forked from the server of all local workers, a process of Dask need not import PyTorch again.
+    method = "forkserver" if begin_server() else "spawn"
+    # The sweep reports a worker that dies at its end, with the point; Dask would log every step of that death.
+    quiet = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+    with dask.config.set({"distributed.worker.multiprocessing-method": method}):
+        with children_ignore_interrupts():
+            cluster = LocalCluster(n_workers=count, **quiet)
+        with cluster:
+            yield cluster
 
 
 def slurm_workers(

@@ -4,6 +4,7 @@ import math
 import platform
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,11 @@ def _distance(outcome: Outcome, other: str) -> dict[str, Any] | None:
     }
 
 
+@cache
+def _version(name: str) -> str:
+    return version(name)  # which reads a file
+
+
 def versions(*others: str) -> dict[str, str]:
     """Versions of this package, of Python and of the libraries on which the numbers depend.
 
@@ -255,13 +261,13 @@ def versions(*others: str) -> dict[str, str]:
         Versions by name.
     """
     try:
-        own = version("dyncollapse")
+        own = _version("dyncollapse")
     except PackageNotFoundError:  # run from a checkout that was not installed
         own = "unknown"
-    packages = {name: version(name) for name in ("numpy", "scipy", "torch")}
+    packages = {name: _version(name) for name in ("numpy", "scipy", "torch")}
     for name in others:
         with suppress(PackageNotFoundError):
-            packages[name] = version(name)
+            packages[name] = _version(name)
     return {"dyncollapse": own, "python": platform.python_version(), **packages}
 
 

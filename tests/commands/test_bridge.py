@@ -30,7 +30,7 @@ from dyncollapse.runtime.folders import claimed_folder, replaced_folder
 
 pytestmark = pytest.mark.usefixtures("sketched")
 
-SHORT = ["--data", "digits", "--epochs", "1", "--batch-size", "256", "--no-tensorboard"]
+SHORT = ["--data", "digits", "--images", "320", "--epochs", "1", "--batch-size", "64", "--no-tensorboard"]
 
 
 def call(*arguments):
@@ -65,7 +65,7 @@ def test_run_leaves_its_files_and_says_what_next(run):
 
 def test_run_is_named_where_no_folder_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "Saved in runs/pretrain-0001/" in call("pretrain", *SHORT, "--batch-size", 1000).stdout
+    assert "Saved in runs/pretrain-0001/" in call("pretrain", *SHORT, "--batch-size", 320).stdout
 
 
 @pytest.mark.drawn
@@ -89,7 +89,7 @@ def test_embed_diagnose_probe_and_table_go_together(run):
     assert "tensors matched (resnet10-narrow, projector low-rank-diagonal)" in result.stdout
     header = next(line for line in result.stdout.splitlines() if line.startswith("measure"))
     assert header.split() == ["measure", "representation", "embedding"]
-    assert result.stdout.count(": 1297 samples x ") == 2
+    assert result.stdout.count(": 320 samples x ") == 2
     assert {path.name for path in (run / "diagnosis").iterdir()} == {
         "diagnosis.json",
         "spectra.png",
@@ -167,10 +167,8 @@ def test_encoder_of_others_is_diagnosed_on_a_folder(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.drawn
 @pytest.mark.slow
 def test_small_check_runs_through(tmp_path, monkeypatch):
-
     set_constant(monkeypatch, "bridge.evaluation.check_rows.SHORT_HEADS", ("mlp", "none"))
     set_constant(monkeypatch, "bridge.evaluation.check_rows.SHORT_SUBVECTORS", (4,))
     arguments = ["check", "--short", "--epochs", 1, "--seeds", 1, "--workers", 1, "--out", tmp_path / "check"]
@@ -337,7 +335,7 @@ def test_run_that_was_killed_before_it_began_blocks_nothing(tmp_path):
         (out / name).touch()
     line = refused(call("pretrain", "--resume", "--out", out))
     assert f"{out} is empty, with no run to resume; check --out, or leave out --resume" in line
-    assert call("pretrain", *SHORT, "--batch-size", 1000, "--out", out).exit_code == 0
+    assert call("pretrain", *SHORT, "--batch-size", 320, "--out", out).exit_code == 0
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 

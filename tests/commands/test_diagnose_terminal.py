@@ -44,25 +44,29 @@ def test_columns_of_a_narrow_terminal_are_kept(folder):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux only")
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("unbuffered", [False, True])
 def test_full_disk_behind_stdout_is_one_line(folder, unbuffered):
     with open("/dev/full", "wb") as full:
-        process = start("a.npy", stdout=full, cwd=folder, env={"PYTHONUNBUFFERED": unbuffered})
-        _, errors = process.communicate(timeout=PATIENCE)
+        if unbuffered:  # Python looks for it when it starts
+            process = start("a.npy", stdout=full, cwd=folder, env={"PYTHONUNBUFFERED": "1"})
+            errors = process.communicate(timeout=PATIENCE)[1].decode()
+        else:
+            with running([*DIAGNOSE, "a.npy"], folder, stdout=full) as (process, told):
+                process.wait(PATIENCE)
+            errors = told()
     assert process.returncode == 1
-    (line,) = errors.decode().splitlines()
+    (line,) = errors.splitlines()
     assert line.startswith("dyncollapse: standard output could not be written")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX pipes")
 def test_reader_that_leaves_ends_the_command_quietly_after_saving(folder):
     reading, writing = os.pipe()
-    process = start("a.npy", "--out", "new", stdout=writing, cwd=folder)
-    os.close(reading)
-    os.close(writing)
-    _, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 1
-    assert errors == b""
+    with running([*DIAGNOSE, "a.npy", "--out", "new"], folder, stdout=writing) as (process, errors):
+        os.close(reading)
+        os.close(writing)
+        assert process.wait(PATIENCE) == 1
+    assert errors() == ""
     assert {path.name for path in (folder / "new").iterdir()} == SAVED
 
 

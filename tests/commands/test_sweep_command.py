@@ -4,12 +4,10 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 
 import pytest
 from click.testing import CliRunner
-from helpers.forks import running
+from helpers import forks
 from helpers.programs import refused
 from helpers.waiting import PATIENCE, eventually
 
@@ -143,8 +141,9 @@ def test_a_folder_that_cannot_be_looked_into_is_told(sweep):
 
 def test_a_table_for_a_closed_stdout_is_refused(sweep, tmp_path):
     assert sweep("--seed", "0,1").exit_code == 0
-    command = [sys.executable, "-m", "dyncollapse", "collect", "here"]
-    result = subprocess.run(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: os.close(1))
+    # Python has no stream for a descriptor that is closed when it starts.
+    code = "import os, sys; os.close(1); sys.stdout = None; from dyncollapse.commands.main import main; main()"
+    result = forks.run(["-c", code, "collect", "here"], cwd=tmp_path)
     assert (result.returncode, result.stderr) == (
         1,
         "dyncollapse: standard output is closed; name a file with --out\n",
@@ -251,7 +250,7 @@ def test_every_setting_is_an_option_of_sweep():
 def test_ctrl_c_tells_how_far_it_came_and_the_same_command_goes_on(tmp_path, monkeypatch):
     command = ["-m", "dyncollapse", "sweep", *SMALL, "--steps", "1500", "--seed", "1:8:8"]
     command += ["--pack", "1", "--workers", "2", "--out", "here"]
-    with running(command, tmp_path, start_new_session=True) as (process, errors):
+    with forks.running(command, tmp_path, start_new_session=True) as (process, errors):
         eventually(lambda: list(tmp_path.glob("here/points/[!.]*")) or process.poll() is not None)
         os.killpg(process.pid, signal.SIGINT)  # to the whole foreground, as a terminal does
         assert process.wait(PATIENCE) == 130

@@ -1,3 +1,4 @@
+import io
 import json
 import math
 import os
@@ -60,6 +61,12 @@ def test_array_beside_objects_is_still_read(tmp_path):
 # ------------------------------------------------------------------------------------------------------------ any bytes
 
 
+def write_anew(path, data):
+    """Write a file in place of another: to overwrite one may wait for the disk."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
+
+
 def read_or_one_line(path):
     """Either rows that can be looked at, or one line about the file and None; warnings are errors in this suite."""
     try:
@@ -83,7 +90,7 @@ MAGICS += (struct.pack("<Q", 40) + b'{"',)
 @settings(max_examples=600)
 def test_random_bytes(tmp_path_factory, suffix, magic, data):
     path = tmp_path_factory.getbasetemp() / f"random{suffix}"
-    path.write_bytes(magic + data)
+    write_anew(path, magic + data)
     assert read_or_one_line(path) is None
 
 
@@ -113,9 +120,11 @@ def test_random_npy_headers(tmp_path_factory, header, version):
     length = struct.pack("<H" if version == b"\1\0" else "<I", len(header))
     data = b"\x93NUMPY" + version + length + header + bytes(range(100))
     folder = tmp_path_factory.getbasetemp()
-    (folder / "header.npy").write_bytes(data)
-    with zipfile.ZipFile(folder / "header.npz", "w") as archive:
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as archive:
         archive.writestr("z.npy", data)
+    write_anew(folder / "header.npy", data)
+    write_anew(folder / "header.npz", zipped.getvalue())
     plain, zipped = read_or_one_line(folder / "header.npy"), read_or_one_line(folder / "header.npz")
     assert (plain is None) == (zipped is None)
     if plain is not None:
@@ -138,7 +147,7 @@ def test_random_npy_headers(tmp_path_factory, header, version):
 def test_random_safetensors_headers(tmp_path_factory, dtype, shape, ends, name):
     path = tmp_path_factory.getbasetemp() / "header.safetensors"
     head = json.dumps({name: {"dtype": dtype, "shape": shape, "data_offsets": ends}}).encode()
-    path.write_bytes(struct.pack("<Q", len(head)) + head + bytes(range(100)))
+    write_anew(path, struct.pack("<Q", len(head)) + head + bytes(range(100)))
     rows, size = read_or_one_line(path), {"F32": 25, "BF16": 50}.get(dtype)
     sound = ends == (0, 100) and len(shape) == 2 and math.prod(shape) == size and min(shape) > 0
     assert (rows is not None) == sound
@@ -172,7 +181,7 @@ def test_damaged_files(sound_files, tmp_path_factory, data):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     keep = data.draw(st.just(len(damaged)) | st.integers(0, len(damaged)))
     path = tmp_path_factory.getbasetemp() / f"damaged-{name}"
-    path.write_bytes(damaged[:keep])
+    write_anew(path, damaged[:keep])
     read_or_one_line(path)
     assert not mark.exists()
 
@@ -183,7 +192,7 @@ def test_damaged_pickles_inside_sound_zips(sound_files, tmp_path_factory, data):
     contents, mark = sound_files
     name = data.draw(st.sampled_from(("rows.pt", "dict.pt", "evil.pt")))
     path = tmp_path_factory.getbasetemp() / f"inside-{name}"
-    path.write_bytes(contents[name])
+    write_anew(path, contents[name])
     flips = data.draw(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4))
 
     def flip(pickled):

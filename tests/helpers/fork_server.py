@@ -186,7 +186,7 @@ def finish(work: Callable[[], object]) -> NoReturn:
         code = 1
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # a program may have closed one
         try:
             stream.flush()
         except OSError as error:

@@ -40,6 +40,7 @@ def refusal(path, key=None):
 def rewrite_pt(path, change, compression=zipfile.ZIP_STORED):
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
+    path.unlink()  # to overwrite it may wait for the disk
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, data in members.items():
             archive.writestr(name, change(data) if name.endswith("data.pkl") else data)

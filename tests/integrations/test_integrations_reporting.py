@@ -81,11 +81,11 @@ class MLflowCallback:
 
 def test_pictures_go_to_lightning_s_loggers_by_their_own_methods():
     wandb, mlflow = WandbLogger(), MLFlowLogger()
-    assert send(wandb, "collapse/spectrum", PIXELS, 7)
-    assert send(mlflow, "collapse/spectrum", PIXELS, 7)
+    assert send(wandb, "collapse/spectrum", PIXELS.copy, 7)
+    assert send(mlflow, "collapse/spectrum", PIXELS.copy, 7)
     assert wandb.pictures == [("collapse/spectrum", (3, 5, 3), 7)]
     assert mlflow.pictures == [("run", (3, 5, 3), "collapse/spectrum-7.png")]
-    assert not send(object(), "collapse/spectrum", PIXELS, 7)
+    assert not send(object(), "collapse/spectrum", lambda: pytest.fail("it draws"), 7)
 
 
 def test_pictures_go_to_the_runs_that_hugging_face_s_callbacks_log_to(monkeypatch):
@@ -95,7 +95,7 @@ def test_pictures_go_to_the_runs_that_hugging_face_s_callbacks_log_to(monkeypatc
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
     for callback in (TensorBoardCallback(), WandbCallback(), MLflowCallback()):
-        assert send(callback, "spectrum", PIXELS, 7)
+        assert send(callback, "spectrum", PIXELS.copy, 7)
     assert seen == [({"spectrum": (3, 5, 3)}, False), ((3, 5, 3), "spectrum-7.png")]
 
 

@@ -36,6 +36,11 @@ def test_workers_are_forked_from_the_server_that_was_begun():
         assert executor.submit(os.getppid).result() == server
 
 
+def test_workers_find_numba_ready():
+    with local_workers(1).start() as executor:  # what numba imports at its first call
+        assert executor.submit(eval, "'numba.np.arrayobj' in __import__('sys').modules").result()
+
+
 SIGNALS = """
 import signal
 from dyncollapse.runtime.executors import local_workers

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from dyncollapse.bridge.models.backbones import representation_dim
-from dyncollapse.bridge.models.encoders import build_encoder, embedding_dim
+from dyncollapse.bridge.models.encoders import embedding_dim, encoder_shapes
 from dyncollapse.bridge.presets import resolve
 from dyncollapse.bridge.recipe import PROJECTORS, Recipe
 
@@ -56,7 +56,7 @@ def table_recipes(common: Mapping[str, object], heads: Sequence[str] = PROJECTOR
     recipes = {head: resolve({**common, "projector": head}) for head in heads}
     if {"linear", "low-rank-diagonal"} <= recipes.keys() and len(heads) == len(PROJECTORS):
         # As many outputs as DirectCLR keeps, which does not depend on the images' channels.
-        d0 = embedding_dim(build_encoder(recipes["low-rank-diagonal"], 1))
+        d0 = embedding_dim(encoder_shapes(recipes["low-rank-diagonal"], 1))
         recipes["linear-matched"] = resolve({**common, "projector": "linear", "out_dim": d0})
     return recipes
 
@@ -88,5 +88,5 @@ def sizes_of_shares(common: Mapping[str, object], shares: Iterable[float]) -> li
         >>> sizes_of_shares({"data": "digits"}, [1 / 32, 1 / 2])
         [4, 64]
     """
-    dim = representation_dim(build_encoder(resolve({**common, "projector": "none"}), 1).backbone)
+    dim = representation_dim(encoder_shapes(resolve({**common, "projector": "none"}), 1).backbone)
     return [max(1, round(share * dim)) for share in shares]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dyncollapse.bridge.data.augmentations import View, view_settings
 from dyncollapse.bridge.data.preparation import Preparation
-from dyncollapse.bridge.models.backbones import build_backbone, check_size, has_fixed_size, representation_dim
+from dyncollapse.bridge.models.backbones import Undrawn, build_backbone, check_size, has_fixed_size, representation_dim
 from dyncollapse.bridge.models.projectors import build_projector
 from dyncollapse.bridge.recipe import Recipe
 
@@ -116,6 +116,28 @@ def build_encoder(recipe: Recipe, channels: int) -> Encoder:
         torch.manual_seed(recipe.seed)
         backbone = build_backbone(recipe.arch, recipe.stem, channels, recipe.image_size)
         return Encoder(backbone, build_projector(recipe, representation_dim(backbone)))
+
+
+def encoder_shapes(recipe: Recipe, channels: int) -> Encoder:
+    """Build a recipe's encoder without numbers, on torch's device "meta", for questions about its shapes.
+
+    Args:
+        recipe: As for `build_encoder`.
+        channels: As for `build_encoder`.
+
+    Returns:
+        The encoder; it takes no memory, and its outputs have shapes alone.
+
+    Raises:
+        SettingError: As from `build_encoder`.
+
+    Examples:
+        >>> from dyncollapse.bridge import resolve
+        >>> embedding_dim(encoder_shapes(resolve({"data": "digits", "projector": "linear"}), channels=1))
+        64
+    """
+    with torch.device("meta"), Undrawn():
+        return build_encoder(recipe, channels)
 
 
 def embedding_dim(encoder: Encoder) -> int:

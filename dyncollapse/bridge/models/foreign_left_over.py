@@ -134,13 +134,13 @@ def _first_understood(groups: Mapping[str, Mapping[str, Tensor]], dim: int, *, l
 def _beside(tensors: Mapping[str, Tensor], path: str, inside: Collection[str]) -> dict[str, dict[str, Tensor]]:
     """Layers with a number for a name beside a layer, and the layer itself, by their paths."""
     parent = path[: len(path) - len(path.rpartition(".")[2])]
-    paths = dict.fromkeys(
-        parent + part
-        for part in (name[len(parent) :].partition(".")[0] for name in tensors if name.startswith(parent))
-        if part.isdecimal() and parent + part not in inside
-    )
-    if len(paths) > MOST_RENAMED:
-        return {}
+    paths: dict[str, None] = {}
+    for name in tensors:
+        part = name[len(parent) :].partition(".")[0] if name.startswith(parent) else ""
+        if part.isdecimal() and parent + part not in inside:
+            paths[parent + part] = None
+            if len(paths) > MOST_RENAMED:
+                return {}
     return below({name: tensor for name, tensor in tensors.items() if name.startswith(parent)}, paths)
 
 

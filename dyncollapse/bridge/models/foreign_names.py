@@ -1,10 +1,10 @@
 """Find where a backbone is among a file's tensors: words of wrappers, prefixes, and other names of its layers."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import accumulate, count, takewhile
+from operator import add
 
 from torch import Tensor
 
@@ -238,7 +238,8 @@ def below(tensors: Mapping[str, Tensor], paths: Iterable[str]) -> dict[str, dict
 
 def starts(name: str) -> list[int]:
     """Positions where the parts of a name begin; of a long name the first and last MOST_PARTS."""
-    found = [0, *(match.end() for match in re.finditer(r"\.", name))]
+    parts = name.split(".")
+    found = list(map(add, accumulate(map(len, parts[:-1]), initial=0), count()))  # a dot before each but the first
     return found if len(found) <= 2 * MOST_PARTS else found[:MOST_PARTS] + found[-MOST_PARTS:]
 
 

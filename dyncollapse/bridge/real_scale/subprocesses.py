@@ -22,6 +22,7 @@ PRELOADED = [
     "dyncollapse.bridge.real_scale.parts",
     "timm.optim",
     "torchvision.transforms.v2",
+    "dyncollapse.runtime.numba_first_call",
 ]
 GRACE = 5.0  # seconds that a process has to end by itself
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dyncollapse.bridge.data.batches import Batch
+from dyncollapse.bridge.models.backbones import Unnormed
 from dyncollapse.bridge.models.encoders import Encoder
 from dyncollapse.bridge.recipe import Recipe
 from dyncollapse.bridge.training.distributed import Process
@@ -67,7 +68,8 @@ def _outputs(backbone: nn.Module, shape: tuple[int, int, int, int]) -> list[int]
     sizes: list[int] = []
     meta = {name: tensor.to("meta") for name, tensor in (*backbone.named_parameters(), *backbone.named_buffers())}
     # A backbone that does not take such images is refused elsewhere, with the reason.
-    with _sizes_noted(backbone, sizes), suppress(RuntimeError, AssertionError, ValueError), torch.no_grad():
+    refused = suppress(RuntimeError, AssertionError, ValueError)
+    with _sizes_noted(backbone, sizes), refused, torch.no_grad(), Unnormed():
         functional_call(backbone, meta, (torch.empty(shape, device="meta"),))
     return sizes
 

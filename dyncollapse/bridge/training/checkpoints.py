@@ -8,7 +8,8 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from dyncollapse.bridge.models.encoders import Encoder, build_encoder
+from dyncollapse.bridge.models.backbones import Undrawn
+from dyncollapse.bridge.models.encoders import Encoder, build_encoder, encoder_shapes
 from dyncollapse.bridge.recipe import Recipe, recorded
 from dyncollapse.formats.torch_files import read_pt
 from dyncollapse.runtime.files import printable, remove_partial, write_whole, writing
@@ -39,7 +40,8 @@ class Checkpoint:
 
     def encoder(self) -> Encoder:
         """Build the encoder with its weights. Raises ValueError as `build_encoder`."""
-        encoder = build_encoder(self.recipe, self.channels)
+        with Undrawn():
+            encoder = build_encoder(self.recipe, self.channels)
         encoder.load_state_dict(self.states["model"])
         return encoder
 
@@ -153,8 +155,7 @@ def _check_model(recipe: Recipe, channels: int, model: dict[str, Any]) -> None:
     """Check that a model is its recipe's, from shapes alone, because a recipe can ask for any width."""
     if channels not in (1, 3):
         raise ValueError(f"it is for images of {channels} channels; 1 and 3 are read")
-    with torch.device("meta"):
-        expected = build_encoder(recipe, channels).state_dict()
+    expected = encoder_shapes(recipe, channels).state_dict()
     if odd := next((name for name in (*expected, *model) if name not in expected or name not in model), None):
         raise ValueError(f"its recipe and its weights do not both have {odd}")
     for name, tensor in expected.items():

@@ -79,7 +79,8 @@ def chosen_kernels(recipe: Recipe) -> Iterator[None]:
         ):
             yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        if recipe.deterministic:  # the call imports torch's compiler, for half a second
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 @contextmanager

@@ -23,7 +23,6 @@ def test_a_killed_worker_is_one_line_of_its_own_type(tmp_path, monkeypatch):
         list(batches_in_order(images, (None,), 8, batch_size=2, device=torch.device("cpu"), workers=1, seed=0))
 
 
-@pytest.mark.slow  # the loader itself waits for ten seconds
 @pytest.mark.skipif(sys.platform != "linux", reason="worker processes see this process's images where they are forked")
 def test_a_worker_that_does_not_end_is_not_waited_for(tmp_path, monkeypatch):
     images, read, here = open_data(str(write_images(tmp_path / "set", 8))).train, FolderImages.read, os.getpid()
@@ -35,6 +34,7 @@ def test_a_worker_that_does_not_end_is_not_waited_for(tmp_path, monkeypatch):
         return read(self, index)
 
     monkeypatch.setattr(FolderImages, "read", stuck)
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)  # for which it waits twice
     batches = batches_in_order(images, (None,), 8, batch_size=2, device=torch.device("cpu"), workers=1, seed=0)
     next(batches)
     before = set(multiprocessing.active_children())

@@ -240,7 +240,7 @@ def test_check_has_every_projector_by_seed_a_matched_one_and_other_sub_vectors()
 def test_check_finishes_what_is_left_and_reports_what_fails(tmp_path, monkeypatch):
     probe_few_strengths(monkeypatch)
     recipes = {
-        name: recipe
+        name: replace(recipe, images=320, batch_size=32)
         for name, recipe in check_recipes(1, short=True, epochs=1).items()
         if "d0-4" in name or "none" in name
     }
@@ -248,7 +248,7 @@ def test_check_finishes_what_is_left_and_reports_what_fails(tmp_path, monkeypatc
     write_json(made_up(made / "a", "mlp", 0, 60.0) / "config.json", {"recipe": small().as_dict(), "facts": FACTS})
     with pytest.raises(ValueError, match="epochs is 2, but this run began with 1"):
         run_check(made, {"a": small(epochs=2)}, 1)
-    broken = replace(recipes["none-seed0"], batch_size=5000)
+    broken = replace(recipes["none-seed0"], images=None, batch_size=5000)
     seen = []
     # One run at a time is done here, also by a program that processes could not import.
     monkeypatch.setattr("dyncollapse.bridge.evaluation.check_runs.local_workers", None)

@@ -13,29 +13,28 @@ from dyncollapse.bridge.real_scale.scale import FULL
 from dyncollapse.bridge.training.loop import LossDiverged
 
 
-@pytest.mark.parametrize(
-    ("error", "told"),
-    [
-        (LossDiverged("the loss is nan at step 1"), "the loss is nan at step 1"),
-        (torch.OutOfMemoryError("out of memory\nat length"), "OutOfMemoryError: out of memory"),
-    ],
-    ids=["diverged", "memory"],
-)
-def test_rows_that_fail_are_told_and_fail_their_part(error, told, tmp_path, archive, monkeypatch):
-    finish = cifar.finish_run
+def test_rows_that_fail_are_told_and_fail_their_part(tmp_path, archive, monkeypatch):
+    finish, heads = cifar.finish_run, ("linear", "none", "mlp")
+    errors = {
+        "linear": LossDiverged("the loss is nan at step 1"),
+        "none": torch.OutOfMemoryError("out of memory\nat length"),
+    }
 
     def some(recipe, *rest):
-        if recipe.head == "linear":
-            raise error
+        if recipe.head in errors:
+            raise errors[recipe.head]
         finish(recipe, *rest)
 
     monkeypatch.setattr(cifar, "finish_run", some)
-    set_constant(monkeypatch, "bridge.real_scale.cifar.ORDER", ("linear", "mlp"))
-    monkeypatch.setattr(cifar, "table_recipes", lambda common: table_recipes(common, ("linear", "mlp")))
+    set_constant(monkeypatch, "bridge.real_scale.cifar.ORDER", heads)
+    monkeypatch.setattr(cifar, "table_recipes", lambda common: table_recipes(common, heads))
     found = cifar.measure(site(tmp_path, cifar=archive))
     assert found.failed
-    assert found.values["failed"] == {"linear": told}
-    assert "in some" in found.values["tracebacks"]["linear"]
+    assert found.values["failed"] == {
+        "linear": "the loss is nan at step 1",
+        "none": "OutOfMemoryError: out of memory",
+    }
+    assert all("in some" in found.values["tracebacks"][head] for head in errors)
     assert [row["row"] for row in found.values["rows"]] == ["nonlinear, 2 layers"]
 
 

@@ -116,10 +116,11 @@ def test_wrong_weights_fail_the_covariances(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The uninterrupted run of part 5, with all of its checkpoints: its recipe and its folder."""
+    """An uninterrupted run as in part 5, of a third of the steps, with all of its checkpoints: recipe and folder."""
     place = site(tmp_path_factory.mktemp("whole"))
     write_jpegs(place.folder / "small" / "train", 4, TINY.killed_images // 4, ((64, 64),))
-    recipe = replace(resumption.killed_recipe(place), keep=100)
+    recipe = resumption.killed_recipe(place)
+    recipe = replace(recipe, epochs=recipe.epochs // 3, keep=100)
     pretrain(recipe, place.folder / "whole", ALONE)
     return recipe, place.folder / "whole"
 

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import subprocess
 import sys
 import time
@@ -10,9 +9,10 @@ from dataclasses import replace
 
 import pytest
 from helpers import bridge as parts
+from helpers import forks
 from helpers.constants import set_constant
 from helpers.real_scale import CPU, Clock, call, site
-from helpers.waiting import ONE_THREAD, PATIENCE, alive, eventually
+from helpers.waiting import PATIENCE, alive, eventually
 from helpers.without_torch import without_torch
 
 from dyncollapse.bridge.real_scale import report, subprocesses
@@ -111,8 +111,7 @@ def test_a_check_that_is_killed_leaves_what_was_measured_and_names_the_running_p
     out = tmp_path / "out"
     out.mkdir()
     (out / "cifar").mkdir()  # of an earlier check, killed in this folder
-    environment = {**ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = subprocess.Popen([sys.executable, "-c", KILLED, str(out)], env=environment, stdout=subprocess.DEVNULL)
+    command = forks.start(["-c", KILLED, out])
     summary = out / "summary.md"
     try:
         eventually(lambda: summary.exists() and "measuring for an hour" in summary.read_text())
@@ -136,13 +135,8 @@ def test_a_check_that_is_killed_leaves_what_was_measured_and_names_the_running_p
 @pytest.mark.slow
 def test_the_command_may_be_killed_at_any_time(tmp_path):
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "dyncollapse", "bridge", "check", "--full", "--tiny", "--device", "cpu"]
-    process = subprocess.Popen(
-        [*command, "--out", str(out)],
-        env={**ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    command = ["-m", "dyncollapse", "bridge", "check", "--full", "--tiny", "--device", "cpu", "--out", out]
+    process = forks.start(command)
     try:
         eventually((out / "summary.md").exists)
     finally:

@@ -42,7 +42,7 @@ def test_logs_are_mirrored_in_tensorboard(tmp_path):
 
 
 def test_monitor_of_a_run_sees_what_the_checkpoint_does(tmp_path):
-    recipe = small(batch_size=256, epochs=3, monitor_every=5, projector="none")
+    recipe = small(images=320, batch_size=64, epochs=3, monitor_every=5, projector="none")
     pretrain(recipe, tmp_path, ALONE)
     lines = read_monitor(tmp_path / "monitor.jsonl")
     assert [line["step"] for line in lines] == [5, 10, 15]

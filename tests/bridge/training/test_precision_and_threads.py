@@ -77,6 +77,7 @@ def test_a_run_keeps_its_precision_on_another_processor(processor, tmp_path):
     assert read_run(tmp_path / "other").recipe.precision == "float32"
 
 
+@pytest.mark.usefixtures("sketched")
 def test_threads_are_the_cores_unless_given_and_old_runs_stay_readable(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS")
     narrow = ("--arch", "resnet10-half-16", "--stem", "cifar-stride-2", "--image-size", 16, "--batch-size", 8)

@@ -17,7 +17,7 @@ from dyncollapse.runtime.settings import SettingError
 
 
 def test_same_seed_same_bits_and_training_lowers_the_loss(tmp_path):
-    recipe = small(epochs=2, batch_size=256)
+    recipe = small(epochs=2, images=320, batch_size=64)
     for name in ("one", "same"):
         encoder = pretrain(recipe, tmp_path / name, ALONE)
         assert not encoder.training
@@ -25,7 +25,7 @@ def test_same_seed_same_bits_and_training_lowers_the_loss(tmp_path):
     losses = [line["loss"] for line in read_log(tmp_path / "one" / "log.jsonl")]
     assert len(losses) == 2
     assert losses[1] < losses[0]
-    assert losses[0] < 1.5 * torch.tensor(256.0).log()
+    assert losses[0] < 1.5 * torch.tensor(64.0).log()
     config = json.loads((tmp_path / "one" / "config.json").read_text())
     assert (config["recipe"]["seed"], config["facts"]["steps"]) == (0, 10)
     assert {"torch", "timm", "torchvision", "scikit-learn"} <= config["versions"].keys()

@@ -106,9 +106,11 @@ def test_stop_signal_ends_after_the_step_with_a_checkpoint(number, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("sketched")
 def test_killed_command_resumes_to_the_same_weights(tmp_path):
     # The real thing: another process, SIGKILL in the middle of whatever it does, and the command that goes on.
-    options = ["--epochs", "4", "--batch-size", "256", "--checkpoint-every", "1", "--monitor-every", "5"]
+    options = ["--images", "640", "--epochs", "4", "--batch-size", "128"]
+    options += ["--checkpoint-every", "1", "--monitor-every", "5"]
     out = tmp_path / "killed"
     command = ["-m", "dyncollapse", "bridge", "pretrain", "--data", "digits", "--no-tensorboard", *options]
     victim = forks.start([*command, "--out", out])
