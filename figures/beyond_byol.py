@@ -29,7 +29,7 @@ class Options:
     seed: Whole = like("seed", 0)
 
 
-@drawn_with(Options, points=2, shares=(0.5, 0.95, 1.05, 1.4))
+@drawn_with(Options, points=2, shares=(0.5, 0.95, 1.05, 1.4), time=40.0)
 def draw(options: Options) -> Result:
     """Draw which modes live at the end of the flow over augmentation and weight decay, with the predicted threshold."""
     rho = np.linspace(0.05, 0.9, options.points)

@@ -54,7 +54,7 @@ def draw(options: Options) -> Result:
         time, sizes, cells, off = measured(options, views, strengths, rows)
         judged, farthest = judged + cells, max(farthest, off)
         grid = np.geomspace(strengths[0], strengths[-1], 400)
-        rests, rates = zip(*(closed_form(strength, views, options.data_var)[1:] for strength in grid), strict=True)
+        rests, rates = closed_forms(grid, views, options.data_var)
         draw_cells(ax, options, (strengths, time, sizes), (grid, rests, rates))
         draw_ends(axes[2], options, (strengths, sizes[-1]), (grid, rests), (views, *look))
     claim(farthest < 0.15, f"survivors end within 15 % of their rest points, not {farthest:.3f}")
@@ -81,9 +81,8 @@ def measured(
 ) -> tuple[list[float], np.ndarray, int, float]:
     """Train at every strength; return times, sizes (time, strength), cells judged, and how far survivors are off."""
     cells, judged, farthest, threshold = [], 0, 0.0, collapse_threshold(options.data_var) / options.data_var
-    for strength in strengths:
-        task, rest, growth = closed_form(strength, views, options.data_var)
-        path = trained(options, task)
+    for strength, rest, growth in zip(strengths, *closed_forms(strengths, views, options.data_var), strict=True):
+        path = trained(options, GaussianTask.block(DIM, DIM, strength * options.data_var, options.data_var, views))
         kept = path.time >= 1
         time, sigma = path.time[kept].tolist(), path.singular_values[kept].flatten(1)
         # All modes are alike, and start alike: their geometric mean over the runs is one mode's size.
@@ -171,10 +170,11 @@ def trained(options: Options, task: GaussianTask) -> Trajectory:
     return train(weights, stream, lr=options.lr, steps=round(options.time / options.lr), records=28)
 
 
-def closed_form(strength: float, views: str, data_var: float) -> tuple[GaussianTask, float, float]:
-    """The task with a/s = strength in all directions, and a mode's rest point and growth rate at zero."""
-    task = GaussianTask.block(DIM, DIM, strength * data_var, data_var, views)
-    return task, float(rest_singular_values(task)[0]), float(growth_rates(task)[0])
+def closed_forms(strengths: np.ndarray, views: str, data_var: float) -> tuple[list[float], list[float]]:
+    """Rest points and growth rates at zero of modes with a/s = each strength, from the weakest on."""
+    data = data_var * torch.eye(len(strengths)).double()
+    task = GaussianTask(data, torch.tensor(strengths) * data, views)
+    return rest_singular_values(task).tolist(), growth_rates(task).tolist()
 
 
 def check_cell(

@@ -110,7 +110,7 @@ class Options:
         return Pipeline(view, view, "crops and noise")
 
 
-@drawn_with(Options, directions=16, fewest=5, batch_size=256, steps=500, cifar_images=1000)
+@drawn_with(Options, directions=12, fewest=5, batch_size=128, steps=500, cifar_images=1000)
 def draw(options: Options) -> Result:
     """Draw predicted and trained spectra and learning times on digits, and the directions kept and lost as images.
 

@@ -83,7 +83,7 @@ class Conditions:
     imbalance: float
 
 
-@drawn_with(Options, runs=2, steps=3_000)
+@drawn_with(Options, dim=6, runs=1, lr=0.1, steps=2_000)
 def draw(options: Options) -> Result:
     """Draw |A| after a long time for data with distinct variances and for isotropic data, from the same start."""
     variances = 0.25 * options.spread ** torch.linspace(1, 0, options.dim, dtype=torch.float64)

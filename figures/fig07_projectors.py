@@ -23,7 +23,7 @@ class Options:
     seed: Whole = like("seed", 0)
 
 
-@drawn_with(Options, epochs=2, probed=300)
+@drawn_with(Options, epochs=2, probed=200)
 def draw(options: Options) -> Result:
     """Draw spectra of embedding and representation under each projector, and top-1 against the sub-vector's size."""
     recipes = check_recipes(1, short=True, epochs=options.epochs)

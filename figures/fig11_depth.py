@@ -63,7 +63,7 @@ class Spectra:
         return self.values.min(0).values, self.values.max(0).values
 
 
-@drawn_with(Options, runs=2, steps=500, batch_size=64)
+@drawn_with(Options, runs=2, steps=300, batch_size=64)
 def draw(options: Options) -> Result:
     """Draw the embedding covariance spectrum by depth, linear and with ReLU, its range over runs and the threshold."""
     figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.3), sharey=True)

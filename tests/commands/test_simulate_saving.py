@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 import signal
 import subprocess
@@ -86,25 +85,61 @@ def test_killed_run_is_continued_by_the_same_command(simulate, tmp_path):
 
 
 # Every setting and every backend once: Matplotlib is imported with a backend of the command's own.
-@pytest.mark.parametrize(
-    ("settings", "backend"),
-    [
-        (b"text.usetex: True\nfont.family: nowhere\n", "nonsense"),
-        (b"\xff\xfe", "nonsense"),
-        (b"lines.linewidth: red\n", "module://matplotlib_inline.backend_inline"),
-    ],
-)
-def test_settings_of_matplotlib_cost_no_result(tmp_path, settings, backend):
-    (tmp_path / "matplotlibrc").write_bytes(settings)
-    command = [sys.executable, "-m", "dyncollapse", "simulate", *SMALL, "--dynamics", "sgd", "--out", "mine"]
-    environment = {**os.environ, "MPLBACKEND": backend}
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "Saved in mine/: run.json, sgd.npz" in result.stdout
-    drawn = (tmp_path / "mine/spectrum.png").exists()
-    assert ("warning: mine/spectrum.png could not be drawn" in result.stderr) is not drawn
-    assert len(messages(result.stderr)) == (0 if drawn else 1)
-    assert drawn is not (settings == b"\xff\xfe")  # with those, Matplotlib itself cannot be imported
+OF_MATPLOTLIB = {
+    "missing": (b"text.usetex: True\nfont.family: nowhere\n", "nonsense"),
+    "unreadable": (b"\xff\xfe", "nonsense"),
+    "wrong": (b"lines.linewidth: red\n", "module://matplotlib_inline.backend_inline"),
+}
+# Runs the command in forks of a process that has imported what it needs but Matplotlib, each in a folder of its own.
+IN_FOLDERS = """
+import gc, os, sys
+import dyncollapse.commands.simulate
+from dyncollapse.commands.main import main
+from dyncollapse.dynamics.compile_kernels import compile_kernels
+
+compile_kernels()
+gc.freeze()
+assert "matplotlib" not in sys.modules
+command = sys.argv[sys.argv.index("simulate") :]
+while sys.argv[1:] != command:
+    folder, backend = sys.argv.pop(1), sys.argv.pop(1)
+    if not os.fork():
+        os.chdir(folder)
+        os.environ["MPLBACKEND"] = backend
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), number)
+        try:
+            main(command)
+        except SystemExit as ended:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ended.code or 0)
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The folder and the exit code of a command, by its settings of Matplotlib."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in OF_MATPLOTLIB}
+    for name, (settings, _) in OF_MATPLOTLIB.items():
+        (folders[name] / "matplotlibrc").write_bytes(settings)
+    words = [word for name, (_, backend) in OF_MATPLOTLIB.items() for word in (folders[name], backend)]
+    command = [sys.executable, "-c", IN_FOLDERS, *words, "simulate", *SMALL, "--dynamics", "sgd", "--out", "mine"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    return dict(zip(folders, zip(folders.values(), map(int, ended.stdout.split()), strict=True), strict=True))
+
+
+@pytest.mark.parametrize("name", OF_MATPLOTLIB)
+def test_settings_of_matplotlib_cost_no_result(ran, name):
+    folder, code = ran[name]
+    stdout, stderr = ((folder / stream).read_text() for stream in ("stdout", "stderr"))
+    assert code == 0, stderr
+    assert "Saved in mine/: run.json, sgd.npz" in stdout
+    drawn = (folder / "mine/spectrum.png").exists()
+    assert ("warning: mine/spectrum.png could not be drawn" in stderr) is not drawn
+    assert len(messages(stderr)) == (0 if drawn else 1)
+    assert drawn is not (name == "unreadable")  # with those, Matplotlib itself cannot be imported
 
 
 def test_of_two_runs_in_one_folder_the_second_is_refused(simulate, tmp_path):

@@ -25,11 +25,21 @@ def plotted(ax):
     ax.legend()
 
 
+SVG = Picture("", "", alone(plotted)).svg
+
+
+def shown(text, wide=False):
+    """A picture with these texts, whose file is drawn already: it is the same with all of them."""
+    made = Picture(text, text, alone(plotted), wide=wide)
+    vars(made)["svg"] = SVG
+    return made
+
+
 def page(text="text", **others):
     """A page with a text in every place that takes one."""
     given = {
         "command": "simulate", "subject": text, "verdict": text, "facts": [text], "remarks": [text],
-        "pictures": [Picture(text, text, alone(plotted)), Picture(text, text, alone(plotted), wide=True)],
+        "pictures": [shown(text), shown(text, wide=True)],
         "tables": [Table(text, [text, "b"], [[text, 1.5]]), Table(text, ["a", text], [["x", text]], folded=True)],
         "cautions": [text], "notes": [text],
         "remedies": [{"try": text, "effect": text, "source": text, "kind": kind} for kind in ("remedy", "check")],
@@ -62,7 +72,8 @@ def test_controls_are_shown_and_not_obeyed(text):
 
 
 def test_the_same_page_is_the_same_bytes():
-    assert render(page()) == WHOLE
+    again = [Picture("text", "text", alone(plotted), wide=wide) for wide in (False, True)]
+    assert render(page(pictures=again)) == WHOLE
 
 
 def test_it_asks_for_nothing_and_its_policy_forbids_it():

@@ -78,8 +78,8 @@ def run_check(
 
     Examples:
         >>> from dyncollapse.bridge import find_runs, resolve
-        >>> recipe = resolve({"data": "digits", "projector": "none", "epochs": 1, "batch_size": 648, "lr": 0.01})
-        >>> run_check(Path("runs"), {"none": recipe}, workers=1, most=300)
+        >>> recipe = resolve({"data": "digits", "projector": "none", "images": 100, "epochs": 1, "batch_size": 50})
+        >>> run_check(Path("runs"), {"none": recipe}, workers=1)
         {}
         >>> run, = find_runs([Path("runs")])
         >>> run.finished, run.facts["steps"], run.top1() > 10
@@ -132,8 +132,8 @@ def finish_run(recipe: Recipe, folder: Path, data: Data | None = None, most: int
 
     Examples:
         >>> from dyncollapse.bridge import resolve
-        >>> recipe = resolve({"data": "digits", "method": "directclr", "epochs": 1, "batch_size": 648, "lr": 0.01})
-        >>> finish_run(recipe, Path("direct"), most=300)
+        >>> recipe = resolve({"data": "digits", "method": "directclr", "images": 100, "epochs": 1, "batch_size": 50})
+        >>> finish_run(recipe, Path("direct"))
         >>> sorted(path.name for path in Path("direct").glob("*.json"))
         ['config.json', 'diagnosis.json', 'probes.json']
     """

@@ -88,7 +88,7 @@ def pretrain(
 
     Examples:
         >>> from dyncollapse.bridge import Process, load_encoder, resolve
-        >>> recipe = resolve({"data": "digits", "method": "directclr", "epochs": 1, "batch_size": 648})
+        >>> recipe = resolve({"data": "digits", "method": "directclr", "epochs": 1, "images": 64, "batch_size": 32})
         >>> encoder = pretrain(recipe, Path("direct"), Process(0, 1, torch.device("cpu")))
         >>> encoder.projector.d0, load_encoder(Path("direct")).step
         (22, 2)

@@ -121,7 +121,7 @@ def read_run(folder: Path) -> Run:
     Examples:
         >>> import torch
         >>> from dyncollapse.bridge import Process, pretrain, resolve
-        >>> recipe = resolve({"data": "digits", "projector": "none", "epochs": 1, "batch_size": 648})
+        >>> recipe = resolve({"data": "digits", "projector": "none", "epochs": 1, "images": 64, "batch_size": 32})
         >>> _ = pretrain(recipe, Path("none"), Process(0, 1, torch.device("cpu")))
         >>> run = read_run(Path("none"))
         >>> run.recipe == recipe, run.log[-1]["step"], run.facts["embedding_dim"]
@@ -192,7 +192,7 @@ def find_runs(folders: Sequence[Path], tell: Callable[[str], object] | None = No
         >>> import torch
         >>> from dyncollapse.bridge import Process, pretrain, resolve
         >>> for head in ("linear", "none"):
-        ...     recipe = resolve({"data": "digits", "projector": head, "epochs": 1, "batch_size": 648})
+        ...     recipe = resolve({"data": "digits", "projector": head, "epochs": 1, "images": 64, "batch_size": 32})
         ...     _ = pretrain(recipe, Path("runs") / head, Process(0, 1, torch.device("cpu")))
         >>> [(run.recipe.head, run.finished) for run in find_runs([Path("runs")])]
         [('linear', True), ('none', True)]
