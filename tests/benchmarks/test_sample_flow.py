@@ -1,8 +1,11 @@
 """Sample flows: ours against torchdiffeq, torchode and diffrax on the same batches, loss, tolerances and end.
 
+Long ones, which turn from DOP853 to CVODE where they are stiff, also against each of the two to the end.
+
 The mild flow has two layers under Eq. 2; the stiff one is case 1 of the authors' toy code, one layer with a bias under
 dot products at temperature 0.1. Peers differentiate the loss automatically, as most people would write it. torchdiffeq
-also gets our gradient in closed form, so that only the solvers differ. JAX compiles before the clock starts.
+also gets our gradient in closed form, so that only the solvers differ. JAX compiles before the clock starts. The long
+flows are the stiff one, and two layers of 8 on 4 batches of 64.
 """
 
 import itertools
@@ -47,16 +50,9 @@ class Problem(NamedTuple):
     def start(self) -> Layers:
         return [*self.weights, *self.biases]
 
-    def ours(self) -> Layers:
-        path = sample_flow(
-            self.weights,
-            self.pairs,
-            self.until,
-            objective=self.objective,
-            biases=self.biases,
-            rtol=RTOL,
-            atol=ATOL,
-        )
+    def ours(self, method: str | None = None) -> Layers:
+        settings = {"objective": self.objective, "biases": self.biases, "rtol": RTOL, "atol": ATOL, "method": method}
+        path = sample_flow(self.weights, self.pairs, self.until, **settings)
         return [layer[-1] for layer in (*path.weights, *path.biases)]
 
     def loss(self, layers: Layers) -> torch.Tensor:
@@ -111,7 +107,18 @@ def stiff() -> Problem:
     return Problem([*simulation.weights], [*simulation.biases], batches, simulation.objective, 10.0)
 
 
+def small(loss: str) -> Problem:
+    generator = torch.Generator().manual_seed(0)
+    weights, task = gaussian_init([8] * 3, generator, (), 0.3), GaussianTask.block(8, 4, 1.5, views="two-sided")
+    pairs = stack_pairs([task.sample(64, generator) for _ in range(4)])
+    return Problem(list(weights), [], pairs, Objective(loss), 1000.0)
+
+
 PROBLEMS = {"mild, 1 run": lambda: mild(1), "mild, 4 runs": lambda: mild(4), "stiff": stiff}
+LONG = {
+    **{f"dot, t = {until:g}": lambda until=until: stiff()._replace(until=until) for until in (100.0, 1000.0)},
+    **{f"{loss}, t = 1000": lambda loss=loss: small(loss) for loss in ("infonce", "spectral", "vcreg", "barlow")},
+}
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -134,3 +141,14 @@ def test_sample_flow(benchmark, name):
     results = race(benchmark, contenders)
     for other in contenders:
         torch.testing.assert_close(results[other], results["ours"], **CLOSE)
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_sample_flow(benchmark, name):
+    problem = LONG[name]()
+    contenders = {
+        method or "default": lambda method=method: problem.ours(method) for method in (None, "DOP853", "CVODE")
+    }
+    results = race(benchmark, contenders, rounds=1)
+    for other in contenders:
+        torch.testing.assert_close(results[other], results["default"], **CLOSE)
