@@ -67,3 +67,11 @@ def test_links_of_the_pages_lead_to_pages_and_headings(site):
             if target.endswith(".html"):
                 assert target in ids, (name, link)
                 assert not heading or heading in ids[target], (name, link)
+
+
+def test_no_list_and_no_table_is_left_as_text(site):
+    """As where the blank line before it is missing, which other renderers do without."""
+    left = re.compile(r"(?:^|\n) *(?:[-*+]|\d+\.) |\n *\||```")
+    paragraphs = {name: re.findall(r"(?s)<p>(.*?)</p>", page) for name, page in site.items()}
+    assert sum(map(len, paragraphs.values())) > 500
+    assert not [(name, text[:80]) for name, texts in paragraphs.items() for text in texts if left.search(text)]
