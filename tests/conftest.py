@@ -24,6 +24,7 @@ if "--benchmark-only" not in sys.argv:  # both would be timed, too
 # What computes is imported late: the process that shares out the tests needs none of it, and the others wait for it.
 
 MANY = 300  # modules that are imported late, as a library and all that it imports
+WHOLE = 5000  # tests, among which some need forks: their server imports everything while others run
 _kept_out = 0  # modules that collections of garbage do not look at
 
 settings.register_profile("identities", derandomize=True, deadline=None, max_examples=25, database=None)
@@ -86,8 +87,12 @@ def pytest_runtest_setup():
     check_next_calls()
 
 
-def pytest_collection_finish():
+def pytest_collection_finish(session):
     keep_out_of_collections()
+    if len(session.items) > WHOLE:
+        from helpers import forks
+
+        forks.prepare()
 
 
 def keep_out_of_collections():

@@ -139,7 +139,18 @@ def run_together(*commands: Sequence[object], envs: Sequence[Mapping[str, str] |
 
 @cache
 def _server() -> socket.socket:
-    """A connection to the server, which ends when all processes that share out the tests have left it."""
+    """A connection to the server when it has imported everything."""
+    client = prepare()
+    assert client.recv(1), "the server of forks does not start"
+    return client
+
+
+@cache
+def prepare() -> socket.socket:
+    """A connection to the server, which ends when all processes that share out the tests have left it.
+
+    It is started unless it runs, and not waited for.
+    """
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"of-{os.getpid()}")
     folder = Path(tempfile.gettempdir()) / f"forks-{run}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -152,7 +163,6 @@ def _server() -> socket.socket:
             _start_server(folder)
             client.connect(str(folder / "server"))
     atexit.register(client.close)  # before it is waited for
-    assert client.recv(1), "the server of forks does not start"
     return client
 
 
