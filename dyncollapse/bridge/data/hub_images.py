@@ -1,5 +1,6 @@
 """Image datasets of Hugging Face, by the library `datasets`: of the Hub, saved ones, and folders of parquet files."""
 
+import glob
 import logging
 import os
 import re
@@ -145,6 +146,11 @@ def open_hub(name: str, tell: Callable[[str], object]) -> Data:
     library = _library(name)
     source, config = _parted(name)
     local = os.path.isdir(source)
+    if local and glob.has_magic(place := os.path.realpath(source)):  # it would read other folders, or none
+        raise SettingError(
+            f"`data` {unmarked(name)} is {unmarked(place)}, and the library datasets takes *, ? and [ in names for "
+            "patterns; rename the folder"
+        )
     with _in_one_line(name), _quiet(library):
         try:
             with nullcontext() if local else offline_if_unreachable(library):

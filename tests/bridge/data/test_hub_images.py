@@ -235,6 +235,19 @@ def test_configurations_of_a_folder(place):
     assert "cannot be opened (ValueError: BuilderConfig 'three' not found" in refused("hf:set:three")
 
 
+@pytest.mark.parametrize("name", ["a[1]", "b*", "c?", "d[1]/inside", "link"])
+def test_names_that_are_patterns_are_refused_and_nothing_else_is_read(name, place):
+    for folder in (name, "bb"):
+        as_parquet(place / folder, {"train": pictures(1)})
+    if name == "link":
+        (place / name).rename(place / "[x]")
+        (place / name).symlink_to(place / "[x]")
+    for given in (name, f"hf:{name}"):
+        line = refused(given)
+        assert line.startswith(f"data {given} is {place}/")
+        assert line.endswith("takes *, ? and [ in names for patterns; rename the folder")
+
+
 # --- Damage and code
 
 
