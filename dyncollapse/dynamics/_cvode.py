@@ -1,6 +1,7 @@
 """Flows by CVODE of SUNDIALS: backward differentiation formulas, with GMRES instead of a Jacobian matrix."""
 
 import contextlib
+import math
 import os
 import re
 import sys
@@ -39,7 +40,9 @@ def cvode_is_installed() -> bool:
     return find_spec("sksundae") is not None
 
 
-def solve_by_cvode(problem: Problem, watch: Watch, rtol: float, tolerances: np.ndarray) -> Reached:
+def solve_by_cvode(
+    problem: Problem, watch: Watch, rtol: float, tolerances: np.ndarray, most: float = math.inf
+) -> Reached:
     """Integrate from tick 0, or from the last step of another method, to the last tick.
 
     Args:
@@ -47,6 +50,7 @@ def solve_by_cvode(problem: Problem, watch: Watch, rtol: float, tolerances: np.n
         watch: Called after every step; it records the states at the ticks. It knows the last step of another method.
         rtol: Relative tolerance.
         tolerances: Absolute tolerance of every entry.
+        most: Evaluations and products beyond which it leaves the flow to another method.
 
     Returns:
         How it ended.
@@ -60,35 +64,38 @@ def solve_by_cvode(problem: Problem, watch: Watch, rtol: float, tolerances: np.n
     """
     calls = Calls(problem, watch)
     solver, start = calls.solver(rtol, tolerances), problem.vector.start
-    with QUIET.shared(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    most += watch.evaluations + watch.products
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         begun = watch.last
-        with _without_warnings():
+        with QUIET.shared(), _without_warnings():
             solver.init_step(*(0.0, start) if begun is None else (problem.tick(begun[0]), begun[1]))
         if begun is None:
             watch.accept(0.0, start)
             if problem.ticks[0] == 0:
                 watch.keep(start)
             watch.report()
-        message = _take_steps(solver, watch, problem.ticks)
-    return Reached({"evaluations": watch.evaluations, "jacobian_products": calls.products}, message)
+        message, left = _take_steps(solver, watch, problem.ticks, most)
+    return Reached({"evaluations": watch.evaluations, "jacobian_products": watch.products}, message, left)
 
 
-def _take_steps(solver: Any, watch: Watch, ticks: np.ndarray) -> str | None:
-    """Go to the last tick; returns why that was not possible, or None."""
+def _take_steps(solver: Any, watch: Watch, ticks: np.ndarray, most: float) -> tuple[str | None, bool]:
+    """Go to the last tick; returns why that was not possible, or None, and whether more was done than was allowed."""
     again = False
     while len(watch.reached) < len(ticks):
-        step = solver.step(ticks[-1], "onestep", ticks[-1])
+        step = _quietly(solver.step, ticks[-1], "onestep", ticks[-1])
         if not step.success:
-            return step.message
+            return step.message, False
         new, again = not again, False
         if new:
             watch.accept(step.t, step.y)
         for tick in watch.due(step.t):
-            watch.keep(solver.step(tick, "normal").y)
+            watch.keep(_quietly(solver.step, tick, "normal").y)
             again = tick < step.t  # CVODE then returns the end of this step once more
         if new:
             watch.report()
-    return None
+            if watch.evaluations + watch.products > most and len(watch.reached) < len(ticks):
+                return None, True
+    return None, False
 
 
 class Choice:
@@ -119,7 +126,7 @@ class Calls:
 
     def __init__(self, problem: Problem, watch: Watch) -> None:
         self._problem, self._watch = problem, watch
-        self._pace, self.products, self.solutions = 1.0, 0, 0
+        self._pace, self.solutions = 1.0, 0
         self._choice, self._counted = Choice(), (0, 0)
         self._solving: tuple[float, bytes] | None = None  # when and where
         self._linear: Linearisation | None = None
@@ -160,7 +167,7 @@ class Calls:
             self.solutions += 1
             self.linearise(tick, y)
         assert self._linear is not None
-        self.products += 1
+        self._watch.products += 1
         np.multiply(self._linear.times(direction), self._pace, out=result)
 
     def prepare(
@@ -169,9 +176,9 @@ class Calls:
         self.linearise(tick, y)
         assert self._linear is not None
         self._solving, renewed[0] = None, 1
-        counted, self._counted = self._counted, (self.products, self.solutions)
+        counted, self._counted = self._counted, (self._watch.products, self.solutions)
         if self._solve is not None or not self._choice.using:
-            self._choice.settle(self.products - counted[0], self.solutions - counted[1])
+            self._choice.settle(self._watch.products - counted[0], self.solutions - counted[1])
         self._solve = self._linear.preconditioner(gamma * self._pace) if self._choice.using else None
 
     def precondition(
@@ -218,4 +225,22 @@ class _Filter:
         return len(text) if ending or self._dropped else self._stream.write(text)
 
 
-QUIET = SharedContext(lambda: contextlib.redirect_stdout(_Filter(sys.stdout)))
+@contextlib.contextmanager
+def _filtered() -> Iterator[None]:
+    """Filter what goes to stdout, and give it back unless somebody has changed it meanwhile."""
+    before, filtered = sys.stdout, _Filter(sys.stdout)
+    sys.stdout = filtered
+    try:
+        yield
+    finally:
+        if sys.stdout is filtered:
+            sys.stdout = before
+
+
+QUIET = SharedContext(_filtered)
+
+
+def _quietly(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Call without scikit-sundae's own lines on stdout; what others print passes."""
+    with QUIET.shared():
+        return call(*arguments)

@@ -114,11 +114,13 @@ class Reached(NamedTuple):
 
     Attributes:
         counts: Of evaluations and the like, for the record.
-        stopped: Why it stopped before the end, or None.
+        stopped: Why no step could be taken, or None.
+        left: Whether it ended before the last tick for another method to go on.
     """
 
     counts: dict[str, int]
     stopped: str | None
+    left: bool = False
 
 
 class NoStep(FloatingPointError):
@@ -151,7 +153,7 @@ class Watch:
         self.tried, self.most_tried = 0, MOST_TRIED * (len(problem.vector.start) + MOST_TRIED)
         self.broken = 0  # evaluations since the last step that were not finite
         self._zeros = np.zeros(len(problem.vector.start))
-        self.evaluations, self.most_evaluations = 0, most_evaluations
+        self.evaluations, self.products, self.most_evaluations = 0, 0, most_evaluations
         largest = float(np.abs(problem.vector.start).max())
         self._grown, self._mark = GROWN * max(1.0, largest), (0.0, largest)
 
@@ -212,10 +214,21 @@ class Watch:
         ticks = self.problem.ticks
         return ticks[len(self.reached) : np.searchsorted(ticks, tick, side="right")]
 
-    def go_on(self, problem: Problem, method: str) -> None:
-        """Watch another method from the last step on, which may have another clock."""
-        assert self.last is not None
-        self.problem, self.switched = problem, {"method": method, "stiff_from": float(self.last[0])}
+    def go_on(self, problem: Problem, **made: Any) -> None:
+        """Watch another method from the last step on, which may have another clock, and say so in the record."""
+        self.problem, self.switched = problem, self.switched | made
+
+    def mark(self) -> Callable[[], None]:
+        """Return a function that takes back all steps and records from here on."""
+        kept = self.last, self.resting_since, self._mark, self.switched
+        records = len(self.reached)
+
+        def back() -> None:
+            self.last, self.resting_since, self._mark, self.switched = kept
+            del self.reached[records:]
+            self.tried = self.broken = 0
+
+        return back
 
     def report(self) -> None:
         """Call `progress` with the last step."""

@@ -20,11 +20,11 @@ WARNINGS = SharedContext(lambda: warnings.catch_warnings(action="ignore"))
 def solve_by_scipy(
     problem: Problem, watch: Watch, method: str, rtol: float, tolerances: np.ndarray, stiffness: Stiffness | None = None
 ) -> Reached:
-    """Integrate from tick 0 to the last, or to where the flow is stiff.
+    """Integrate from tick 0, or from the last step of another method, to the last tick, or to where the flow is stiff.
 
     Args:
         problem: The flow; with logarithmic ticks the method is implicit and gets the exact Jacobian.
-        watch: Called after every step; it records the states at the ticks.
+        watch: Called after every step; it records the states at the ticks. It knows the last step of another method.
         method: One of SOLVERS.
         rtol: Relative tolerance.
         tolerances: Absolute tolerance of every entry.
@@ -43,29 +43,33 @@ def solve_by_scipy(
 
     options: dict[str, Any] = {"jac": problem.jacobian} if problem.logarithmic else {}
     quiet = torch.inference_mode(problem.logarithmic)  # a tenth faster, and nothing there is differentiated
-    start, end = problem.vector.start, problem.ticks[-1]
+    begun, end = (0.0, problem.vector.start), problem.ticks[-1]
+    if watch.last is not None:
+        begun = problem.tick(watch.last[0]), watch.last[1]
     # A blow-up, a singular matrix or a stalled iteration becomes an exception with one line.
     with quiet, np.errstate(over="ignore", invalid="ignore", divide="ignore"), WARNINGS.shared():
         try:
-            solver = SOLVERS[method](by_tick, 0.0, start, end, rtol=rtol, atol=tolerances, **options)
-            stopped = _take_steps(solver, watch, stiffness)
+            solver = SOLVERS[method](by_tick, *begun, end, rtol=rtol, atol=tolerances, **options)
+            stopped, left = _take_steps(solver, watch, stiffness)
         except ValueError as error:
             if "infs or NaNs" not in str(error):
                 raise
             raise NoStep("its derivative is NaN or infinite.") from None
-    counts = {"evaluations": int(solver.nfev)}
-    return Reached(counts | ({"jacobians": int(solver.njev)} if problem.logarithmic else {}), stopped)
+    counts = {"evaluations": watch.evaluations}
+    return Reached(counts | ({"jacobians": int(solver.njev)} if problem.logarithmic else {}), stopped, left)
 
 
-def _take_steps(solver: Any, watch: Watch, stiffness: Stiffness | None) -> str | None:
-    watch.accept(0.0, solver.y)
-    if len(watch.due(0.0)):
-        watch.keep(solver.y.copy())
-    watch.report()
+def _take_steps(solver: Any, watch: Watch, stiffness: Stiffness | None) -> tuple[str | None, bool]:
+    """Go to the last tick; returns why that was not possible, or None, and whether the flow was left because stiff."""
+    if watch.last is None:
+        watch.accept(0.0, solver.y)
+        if len(watch.due(0.0)):
+            watch.keep(solver.y.copy())
+        watch.report()
     while solver.status == "running":
         message = solver.step()
         if solver.status == "failed":
-            return message
+            return message, False
         watch.accept(solver.t, solver.y)
         due = watch.due(solver.t)
         if len(due):
@@ -74,5 +78,5 @@ def _take_steps(solver: Any, watch: Watch, stiffness: Stiffness | None) -> str |
                 watch.keep(between(tick))
         watch.report()
         if stiffness is not None and stiffness.leaves(solver):
-            break
-    return None
+            return None, True
+    return None, False

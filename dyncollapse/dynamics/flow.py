@@ -81,9 +81,10 @@ def sample_flow(
         atol: Absolute tolerance. The solver keeps each weight's error per step below atol + rtol |w|. The default is
             the round-off of the scale that the weight starts at, over kinks 0.1 rtol of that scale, so that starts of
             any size escape on time. With 0 the error is relative, and modes that die keep their digits down to 1e-290.
-        method: CVODE or one of SciPy's solve_ivp. Unless given it is RK45 over kinks, and otherwise DOP853, for which
-            CVODE goes on once stability alone keeps steps short and many are left. Only linear networks under losses
-            with a `force` are watched for that, where scikit-sundae is installed.
+        method: CVODE or one of SciPy's solve_ivp. Unless given it is RK45 over kinks, and otherwise DOP853. CVODE goes
+            on for that once stability alone keeps its steps short, many are left, and nothing grows any more. Only
+            linear networks under losses with a `force` are watched for that, where scikit-sundae is installed. CVODE
+            from the start may step over modes that grow from below its tolerance.
         max_evaluations: Evaluations of the velocity, per run, after which the flow is given up.
         record: Statistics to keep beside the weights, as in `train`.
         progress: Called with (t, t_end) after every solver step.
@@ -91,7 +92,8 @@ def sample_flow(
 
     Returns:
         The states at exactly the given times. `meta` has the solver's settings and counts, as "rest_time" the time
-        from which the flow was at rest, or None, and as "stiff_from" the time from which CVODE went on.
+        from which the flow was at rest, or None, and as "stiff_from" and "stiff_until" the times between which CVODE
+        went on for DOP853.
 
     Raises:
         ValueError: For unusable times, shapes or settings.
@@ -233,7 +235,8 @@ def population_flow(
     The flow is stiff once modes have separated, so the default method is implicit: CVODE, which multiplies by the exact
     Jacobian and never stores it. LSODA, BDF and Radau store it, and take longer beyond some hundred weights. Implicit
     methods integrate the runs one by one. Explicit ones (DOP853, RK45) integrate all runs at once, which is faster for
-    short times.
+    short times, and follow modes that grow from below the tolerance. Implicit ones may step over these where a layer
+    starts many orders of magnitude smaller than the others.
 
     Args:
         weights: One tensor (*runs, out, in) per layer.

@@ -130,7 +130,8 @@ def _stacked(done: list[Trajectory], runs: tuple[int, ...]) -> Trajectory:
     meta |= {"atol": min(path.meta["atol"] for path in done)}
     meta |= {"largest_atol": max(path.meta["largest_atol"] for path in done)}
     if switched := [path.meta for path in done if "stiff_from" in path.meta]:
-        meta |= {"method": switched[0]["method"], "stiff_from": min(one["stiff_from"] for one in switched)}
+        meta |= {"stiff_method": switched[0]["stiff_method"]}
+        meta |= {"stiff_from": min(one["stiff_from"] for one in switched)}
     meta |= {"rest_time": max(rests) if len(rests) == len(done) else None}
 
     def joined(kind: Callable[[Trajectory], Sequence[Tensor]]) -> tuple[Tensor, ...]:

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from dyncollapse import FlowFailed, GaussianTask, Interrupted, Objective, Pairs, gaussian_init, sample_flow, stack_pairs
+from dyncollapse import (
+    FlowFailed,
+    GaussianTask,
+    Interrupted,
+    Objective,
+    Pairs,
+    gaussian_init,
+    sample_flow,
+    stack_pairs,
+)
 from dyncollapse.dynamics import _cvode
 from dyncollapse.dynamics._stiffness import AGAIN, FIRST, LEFT, Stiffness
 
@@ -30,7 +39,7 @@ def test_cvode_goes_on_and_reaches_what_the_explicit_method_does(loss, depth):
     weights, pairs = problem(loss, depth)
     until = [0.0, 0.5, 10.0, 300.0] if loss == "ntxent" else TIMES
     path, other = (sample_flow(weights, pairs, until, objective=Objective(loss), method=m) for m in (None, "DOP853"))
-    assert path.meta["method"] == "DOP853, CVODE"
+    assert (path.meta["method"], path.meta["stiff_method"]) == ("DOP853", "CVODE")
     assert 0.5 < path.meta["stiff_from"] < until[-1]
     assert path.meta["evaluations"] + path.meta["jacobian_products"] < other.meta["evaluations"]
     assert path.meta["jacobian_products"] > 0
@@ -71,7 +80,7 @@ def test_every_run_changes_the_method_where_it_is_stiff_itself(threads):
     own = Pairs(pairs.anchor[:, 0], pairs.positive[:, 0], pairs.views)
     first = sample_flow((calm[0],), own, TIMES, objective=Objective("dot"))
     assert torch.equal(path.product[:, 0], first.product)
-    assert path.meta["method"] == "DOP853, CVODE"
+    assert (path.meta["method"], path.meta["stiff_method"]) == ("DOP853", "CVODE")
     assert path.meta["stiff_from"] == first.meta["stiff_from"]
     assert path.meta["jacobian_products"] >= first.meta["jacobian_products"]
 
@@ -90,7 +99,7 @@ def test_progress_goes_on_and_ctrl_c_keeps_what_both_methods_reached():
     path = interrupted.value.trajectory
     assert seen == sorted(seen)
     assert path.time.tolist() == TIMES[:3]
-    assert path.meta["method"] == "DOP853, CVODE"
+    assert (path.meta["method"], path.meta["stiff_method"]) == ("DOP853", "CVODE")
     assert path.meta["stiff_from"] in seen
 
 
@@ -101,15 +110,75 @@ def test_an_allowance_counts_the_evaluations_of_both():
         sample_flow(weights, pairs, TIMES, objective=Objective("dot"), max_evaluations=whole - 5)
 
 
+def saddle(scale):
+    """Two layers, of which the first is tiny: modes below the round-off of the others' weights grow for long."""
+    pairs = GaussianTask.block(3, 1, aug_strength=2.0).sample(16, torch.Generator().manual_seed(0))
+    layer = 0.3 * torch.randn(3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return (scale * layer, layer), pairs
+
+
+def test_modes_that_grow_from_below_the_tolerance_escape_on_time():
+    weights, pairs = saddle(1e-20)
+    path, other = (
+        sample_flow(weights, pairs, [100.0, 900.0], objective=Objective("dot"), method=m) for m in (None, "DOP853")
+    )
+    torch.testing.assert_close(path.product, other.product, rtol=1e-6, atol=1e-6)
+    assert (other.singular_values[-1] > 0.3).all()
+
+
+def test_what_cvode_stepped_over_is_taken_back(monkeypatch):
+    weights, pairs = saddle(1e-20)
+    asked = []
+
+    def careless(self, t, y, duration, careful=Stiffness.growth):
+        asked.append(t)
+        return careful(self, t, y, duration) if len(asked) > 1 else 0.0
+
+    monkeypatch.setattr(Stiffness, "growth", careless)
+    path, other = (
+        sample_flow(weights, pairs, [100.0, 900.0], objective=Objective("dot"), method=m) for m in (None, "DOP853")
+    )
+    assert asked[0] < 50
+    assert asked[1] == pytest.approx(900)
+    torch.testing.assert_close(path.product, other.product, rtol=1e-6, atol=1e-6)
+    assert "stiff_from" not in path.meta
+    assert path.meta["jacobian_products"] > 0
+
+
+def test_a_mode_that_dies_is_not_followed_below_round_off():
+    generator = torch.Generator().manual_seed(476302)
+    pairs = GaussianTask.block(2, 1, aug_strength=0.89).sample(16, generator)
+    weights = (0.195 * torch.randn(4, 2, generator=generator, dtype=torch.float64),)
+    path, other = (sample_flow(weights, pairs, 300.0, objective=Objective("vcreg"), method=m) for m in (None, "DOP853"))
+    assert path.meta["evaluations"] + path.meta["jacobian_products"] < other.meta["evaluations"]
+    torch.testing.assert_close(path.product, other.product, rtol=1e-6, atol=1e-8)
+
+
+def test_the_explicit_method_goes_on_where_cvode_takes_longer(monkeypatch):
+    weights, pairs = problem()
+    growth = Stiffness.growth
+
+    def hopeless(self, *where):
+        self.expected = 100
+        return growth(self, *where)
+
+    monkeypatch.setattr(Stiffness, "growth", hopeless)
+    path, other = (sample_flow(weights, pairs, TIMES, objective=Objective("dot"), method=m) for m in (None, "DOP853"))
+    assert path.meta["stiff_from"] < path.meta["stiff_until"] < TIMES[-1]
+    assert path.time.tolist() == TIMES
+    torch.testing.assert_close(path.product, other.product, rtol=1e-6, atol=1e-7)
+
+
 # --- The question itself
 
 
 class Linear:
-    """dy / dt = A y as solvers see it."""
+    """dy / dt = A y as solvers see it, with two units of time in a tick."""
 
-    def __init__(self, matrix, start):
-        self.matrix, self.vector = matrix, SimpleNamespace(start=start)
-        self.field = SimpleNamespace(linearise=lambda _t, _y: SimpleNamespace(times=lambda v: matrix @ v))
+    def __init__(self, matrix):
+        self.vector = SimpleNamespace(start=np.ones(len(matrix)))
+        along = SimpleNamespace(times=lambda v: matrix @ v)
+        self.field = SimpleNamespace(velocity=lambda _t, y: matrix @ y, linearise=lambda _t, _y: along)
 
     def time(self, tick):
         return 2.0 * tick
@@ -120,7 +189,7 @@ class Linear:
 
 def leaves(matrix, step, left, asked=FIRST):
     """Whether any of so many steps is the last."""
-    stiffness = Stiffness(Linear(matrix, np.ones(len(matrix))))
+    stiffness = Stiffness(Linear(matrix))
     solver = SimpleNamespace(t=1.0, y=np.ones(len(matrix)), step_size=step, t_bound=1.0 + left * step)
     return any(stiffness.leaves(solver) for _ in range(asked))
 
@@ -128,11 +197,28 @@ def leaves(matrix, step, left, asked=FIRST):
 @pytest.mark.parametrize(("step", "stiff"), [(0.01, False), (0.19, False), (0.21, True), (1.0, True)])
 def test_steps_are_compared_with_the_largest_decay(step, stiff):
     # In time, which is twice the ticks, the largest decay is 10: steps of 0.2 ticks are 4 of its lengths.
-    assert leaves(np.diag([-10.0, -1.0, 0.0, 2.0]), step, 2 * LEFT) is stiff
+    assert leaves(np.diag([-10.0, -1.0, 0.0]), step, 2 * LEFT) is stiff
 
 
 def test_growth_is_no_stiffness():
     assert not leaves(np.diag([10.0, -1.0]), 1.0, 2 * LEFT)
+
+
+@pytest.mark.parametrize(("rate", "stays"), [(1.0, True), (0.006, True), (0.004, False), (-0.1, False)])
+def test_a_flow_in_which_something_grows_until_the_end_is_left_to_the_explicit_method(rate, stays):
+    # 100 steps of a tick are 200 units of time.
+    assert leaves(np.diag([-10.0, -1.0, rate]), 1.0, 100) is not stays
+
+
+@pytest.mark.parametrize("size", [1, 2, 30, 300])  # the last has more eigenvalues than there are products
+@pytest.mark.parametrize("largest", [0.02, -0.02, 0.0])
+def test_growth_is_found_behind_large_decays(largest, size):
+    rng = np.random.default_rng(size)
+    turn = np.linalg.qr(rng.standard_normal((size, size)))[0]
+    values = np.concatenate([[largest], -(10 ** rng.uniform(-1.5, 1, size - 1))])
+    stiffness = Stiffness(Linear(turn @ np.diag(values) @ turn.T))
+    found = stiffness.growth(0.0, rng.standard_normal(size), 100.0)
+    assert found == 0 if largest < 0.01 else 0.01 < found < largest + 1e-9
 
 
 def test_few_steps_that_are_left_and_few_that_were_taken_are_not_worth_it():
@@ -144,7 +230,7 @@ def test_few_steps_that_are_left_and_few_that_were_taken_are_not_worth_it():
 
 def test_it_is_looked_into_ever_less_often():
     products = []
-    problem = Linear(-np.eye(2), np.ones(2))
+    problem = Linear(-np.eye(2))
     problem.field.linearise = lambda _t, _y: products.append(solver.t) or SimpleNamespace(times=np.negative)
     stiffness, solver = Stiffness(problem), SimpleNamespace(t=0, y=np.ones(2), step_size=1.0, t_bound=1e9)
     for solver.t in range(1, 2001):
