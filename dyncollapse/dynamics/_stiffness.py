@@ -19,8 +19,8 @@ STABLE = 4.0
 # A direction that grows below the tolerance would be damped by an implicit method's long steps. It does not count if it
 # grows by less than a factor e^GROWTH until the end.
 GROWTH = 1.0
-# Most products for the eigenvalue that grows fastest, most numbers that are kept for it, and after how many products
-# what is known of it is looked at.
+# Most products for the eigenvalue that grows fastest, unless more steps were taken than that, and most numbers that are
+# kept for it. What is known of it is looked at after LOOK more products each time.
 MOST_PRODUCTS, MOST_NUMBERS, LOOK = 200, 2**23, 5
 
 
@@ -76,11 +76,11 @@ class Stiffness:
 
         Returns:
             At most the largest eigenvalue of dv / dy, which is symmetric; 0 where that is known to be too small to
-            count, and None where MOST_PRODUCTS leave it open.
+            count, and None where as many products as are allowed leave it open.
         """
         assert self._problem.field.linearise is not None
         along, rate = self._problem.field.linearise(t, y), GROWTH / duration
-        basis = np.empty((min(len(y), MOST_PRODUCTS, max(1, MOST_NUMBERS // len(y))), len(y)))
+        basis = np.empty((min(len(y), max(MOST_PRODUCTS, self._steps), max(1, MOST_NUMBERS // len(y))), len(y)))
         diagonal, beside = list[float](), list[float]()
         velocity = self._problem.field.velocity(t, y)  # has most of what grows fast
         vector = np.random.default_rng(0).standard_normal(len(y))
@@ -98,10 +98,10 @@ class Stiffness:
                 return None
             last = left <= np.finfo(float).eps * max(map(abs, diagonal)) or k == len(basis) - 1
             if last or k % LOOK == LOOK - 1:
-                values, vectors = eigh_tridiagonal(diagonal, beside)
-                if values[-1] > rate:
-                    return float(values[-1])
-                if left * abs(vectors[-1, -1]) < rate / 2:
+                (largest,), vectors = eigh_tridiagonal(diagonal, beside, select="i", select_range=(k, k))
+                if largest > rate:
+                    return float(largest)
+                if left * abs(vectors[-1, 0]) < rate / 2:
                     return 0.0
             if last:
                 break

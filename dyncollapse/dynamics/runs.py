@@ -129,9 +129,9 @@ def _stacked(done: list[Trajectory], runs: tuple[int, ...]) -> Trajectory:
     meta = done[0].meta | {name: sum(path.meta.get(name, 0) for path in done) for name in known}
     meta |= {"atol": min(path.meta["atol"] for path in done)}
     meta |= {"largest_atol": max(path.meta["largest_atol"] for path in done)}
-    if switched := [path.meta for path in done if "stiff_from" in path.meta]:
-        meta |= {"stiff_method": switched[0]["stiff_method"]}
-        meta |= {"stiff_from": min(one["stiff_from"] for one in switched)}
+    for name, chosen in (("stiff_method", min), ("stiff_from", min), ("stiff_until", max)):
+        if found := [path.meta[name] for path in done if name in path.meta]:
+            meta |= {name: chosen(found)}
     meta |= {"rest_time": max(rests) if len(rests) == len(done) else None}
 
     def joined(kind: Callable[[Trajectory], Sequence[Tensor]]) -> tuple[Tensor, ...]:

@@ -100,6 +100,10 @@ def serve(listener: socket.socket) -> dict[str, Any] | None:
             ours.remove(connection)
             connection.close()
             if len(ours) == 3:
+                signal.set_wakeup_fd(-1)
+                selector.close()
+                for end in ours[1:]:
+                    end.close()
                 return None
 
 
