@@ -179,9 +179,8 @@ def flow(dim: int, depth: int, method: str, seed: int) -> Trajectory:
     )
     if method != "DOP853":
         return population_flow(weights, task, FLOW_TIME, method=method)
-    return sample_flow(
-        weights, stack_pairs([task.sample(FLOW_SAMPLES, generator) for _ in range(FLOW_BATCHES)]), FLOW_TIME
-    )
+    batches = [task.sample(FLOW_SAMPLES, generator) for _ in range(FLOW_BATCHES)]
+    return sample_flow(weights, stack_pairs(batches), FLOW_TIME, method=method)
 
 
 def processor() -> str:
