@@ -1,5 +1,6 @@
 import logging
 import math
+import sys
 
 import pytest
 import torch
@@ -12,6 +13,17 @@ pytest.importorskip("accelerate", reason="accelerate is not installed")
 from helpers.transformers import Texts, logged, pooled, trained
 
 from dyncollapse.integrations.transformers import CollapseCallback
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_notebook():
+    """transformers takes a process that has imported marimo, as tests of its page do, for a notebook with IPython."""
+    import transformers
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(sys.modules, "marimo", raising=False)
+        assert transformers.Trainer  # which is imported here
+        yield
 
 
 @pytest.fixture
