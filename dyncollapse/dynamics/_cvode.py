@@ -63,17 +63,12 @@ def solve_by_cvode(
         Hindmarsh et al. 2005, "SUNDIALS: Suite of Nonlinear and Differential/Algebraic Equation Solvers".
     """
     calls = Calls(problem, watch)
-    solver, start = calls.solver(rtol, tolerances), problem.vector.start
+    solver = calls.solver(rtol, tolerances)
     most += watch.evaluations + watch.products
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        begun = watch.last
+        begun = watch.begin()
         with QUIET.shared(), _without_warnings():
-            solver.init_step(*(0.0, start) if begun is None else (problem.tick(begun[0]), begun[1]))
-        if begun is None:
-            watch.accept(0.0, start)
-            if problem.ticks[0] == 0:
-                watch.keep(start)
-            watch.report()
+            solver.init_step(*begun)
         message, left = _take_steps(solver, watch, problem.ticks, most)
     return Reached({"evaluations": watch.evaluations, "jacobian_products": watch.products}, message, left)
 

@@ -20,6 +20,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from dyncollapse.dynamics._last_point import LastPoint
 from dyncollapse.dynamics._population_tensors import TensorForm
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.pair_moments import Task
@@ -66,14 +67,13 @@ class PopulationField:
             library: numpy or torch; numpy unless given or the task is on a GPU.
         """
         self.preconditioned = len(shapes) <= 2
-        self._point: Callable[[Vector], Point]
+        self._at: Callable[[Vector], Point]
         if library is np or (library is None and task.seen[0].device.type == "cpu"):
             from dyncollapse.dynamics._population_arrays import ArrayForm  # imports numba
 
-            self._point = ArrayForm(shapes, task, objective, weight_decay).point
+            self._at = LastPoint(ArrayForm(shapes, task, objective, weight_decay).point)
         else:
-            self._point = TensorForm(shapes, task, objective, weight_decay).point
-        self._last: tuple[bytes, Point] | None = None
+            self._at = LastPoint(TensorForm(shapes, task, objective, weight_decay).point)
 
     def velocity(self, _t: float, y: Vector) -> Vector:
         """Return dy / dt, which the caller leaves as it is."""
@@ -82,14 +82,6 @@ class PopulationField:
     def linearise(self, _t: float, y: Vector) -> "Linearisation":
         """Return the derivative of the velocity at y."""
         return Linearisation(self._at(y))
-
-    def _at(self, y: Vector) -> Point:
-        # Solvers ask for the derivative where they have asked for the velocity.
-        place = y.tobytes()
-        if self._last is None or self._last[0] != place:
-            # Of a copy: solvers write the next state over this one.
-            self._last = place, self._point(np.frombuffer(place))
-        return self._last[1]
 
 
 class Linearisation:

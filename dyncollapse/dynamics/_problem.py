@@ -184,6 +184,18 @@ class Watch:
                 raise NoStep("no step is small enough.")
         return velocity
 
+    def begin(self) -> tuple[float, np.ndarray]:
+        """Return tick and state from which a method starts: the first, which it records, or another's last step."""
+        if self.last is None:
+            start = self.problem.vector.start
+            self.accept(0.0, start)
+            if len(self.due(0.0)):
+                self.keep(start)
+            self.report()
+        assert self.last is not None
+        t, y = self.last
+        return self.problem.tick(t), y
+
     def accept(self, tick: float, y: np.ndarray) -> None:
         """Take note of a step. Raises NoStep for a state out of range, and for one on its way to infinity."""
         t, largest = self.problem.time(tick), float(np.abs(y).max())

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dyncollapse.dynamics._last_point import LastPoint
 from dyncollapse.dynamics._on_arrays import force_settings
 from dyncollapse.model._kernels import compiled
 from dyncollapse.model.networks import Weights
@@ -48,7 +49,7 @@ class SampleField:
         # Eq. 2 sees differences of embeddings alone, so no offset moves it.
         self._affine = biased and objective.loss != "infonce"
         self._loss, self._settings = objective.name, force_settings(objective, pairs.views)
-        self._last: tuple[bytes, SamplePoint] | None = None
+        self._at = LastPoint(lambda y: SamplePoint(self, y))
 
     def velocity(self, _t: float, y: Vector) -> Vector:
         """Return dy / dt, which the caller leaves as it is: the force, pulled back to the layers (Lemmas 2 and 3).
@@ -60,14 +61,6 @@ class SampleField:
     def linearise(self, _t: float, y: Vector) -> "SamplePoint":
         """Return the derivative of the velocity at y."""
         return self._at(y)
-
-    def _at(self, y: Vector) -> "SamplePoint":
-        # Solvers ask for the derivative where they have asked for the velocity.
-        place = y.tobytes()
-        if self._last is None or self._last[0] != place:
-            # Of a copy: solvers write the next state over this one.
-            self._last = place, SamplePoint(self, y.copy())
-        return self._last[1]
 
     def force(self, product: Vector) -> Vector:
         """X at P, averaged over the batches."""

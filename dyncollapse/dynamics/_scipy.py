@@ -43,13 +43,10 @@ def solve_by_scipy(
 
     options: dict[str, Any] = {"jac": problem.jacobian} if problem.logarithmic else {}
     quiet = torch.inference_mode(problem.logarithmic)  # a tenth faster, and nothing there is differentiated
-    begun, end = (0.0, problem.vector.start), problem.ticks[-1]
-    if watch.last is not None:
-        begun = problem.tick(watch.last[0]), watch.last[1]
     # A blow-up, a singular matrix or a stalled iteration becomes an exception with one line.
     with quiet, np.errstate(over="ignore", invalid="ignore", divide="ignore"), WARNINGS.shared():
         try:
-            solver = SOLVERS[method](by_tick, *begun, end, rtol=rtol, atol=tolerances, **options)
+            solver = SOLVERS[method](by_tick, *watch.begin(), problem.ticks[-1], rtol=rtol, atol=tolerances, **options)
             stopped, left = _take_steps(solver, watch, stiffness)
         except ValueError as error:
             if "infs or NaNs" not in str(error):
@@ -61,11 +58,6 @@ def solve_by_scipy(
 
 def _take_steps(solver: Any, watch: Watch, stiffness: Stiffness | None) -> tuple[str | None, bool]:
     """Go to the last tick; returns why that was not possible, or None, and whether the flow was left because stiff."""
-    if watch.last is None:
-        watch.accept(0.0, solver.y)
-        if len(watch.due(0.0)):
-            watch.keep(solver.y.copy())
-        watch.report()
     while solver.status == "running":
         message = solver.step()
         if solver.status == "failed":

@@ -47,16 +47,16 @@ class Stiffness:
         if self._steps < self._next or steps < LEFT:
             return False
         self._next = math.ceil(AGAIN * self._steps)
-        pace, end = self._problem.pace(solver.t), self._problem.time(solver.t_bound)
-        if -self._largest(solver.t, solver.y) * pace * solver.step_size < STABLE:
+        t, end = (self._problem.time(tick) for tick in (solver.t, solver.t_bound))
+        if -self._largest(t, solver.y) * self._problem.pace(solver.t) * solver.step_size < STABLE:
             return False
         self.expected = STAGES * steps
-        return self.growth(self._problem.time(solver.t), solver.y, end - self._problem.time(solver.t)) == 0
+        return self.growth(t, solver.y, end - t) == 0
 
-    def _largest(self, tick: float, y: np.ndarray) -> float:
+    def _largest(self, t: float, y: np.ndarray) -> float:
         """The eigenvalue of largest modulus of dv / dy, by power iteration; 0 where it is not finite."""
         assert self._problem.field.linearise is not None
-        along, value = self._problem.field.linearise(self._problem.time(tick), y), 0.0
+        along, value = self._problem.field.linearise(t, y), 0.0
         for _ in range(PRODUCTS):
             unit = self._direction / np.linalg.norm(self._direction)
             moved = along.times(unit)
