@@ -14,6 +14,7 @@ import numpy as np
 
 from dyncollapse.dynamics._problem import Problem, Reached, Watch
 from dyncollapse.dynamics._shared_context import SharedContext
+from dyncollapse.dynamics._unseen import Lookout
 from dyncollapse.dynamics.equation import Linearisation
 
 # Most directions that GMRES keeps for one solution. Measured on two layers of 16 to t = 1e6: with 30, solutions that
@@ -41,7 +42,12 @@ def cvode_is_installed() -> bool:
 
 
 def solve_by_cvode(
-    problem: Problem, watch: Watch, rtol: float, tolerances: np.ndarray, most: float = math.inf
+    problem: Problem,
+    watch: Watch,
+    rtol: float,
+    tolerances: np.ndarray,
+    most: float = math.inf,
+    lookout: Lookout | None = None,
 ) -> Reached:
     """Integrate from tick 0, or from the last step of another method, to the last tick.
 
@@ -51,6 +57,7 @@ def solve_by_cvode(
         rtol: Relative tolerance.
         tolerances: Absolute tolerance of every entry.
         most: Evaluations and products beyond which it leaves the flow to another method.
+        lookout: Makes it leave the flow where something grows that it does not see.
 
     Returns:
         How it ended.
@@ -69,12 +76,14 @@ def solve_by_cvode(
         begun = watch.begin()
         with QUIET.shared(), _without_warnings():
             solver.init_step(*begun)
-        message, left = _take_steps(solver, watch, problem.ticks, most)
+        message, left = _take_steps(solver, watch, problem.ticks, most, lookout)
     return Reached({"evaluations": watch.evaluations, "jacobian_products": watch.products}, message, left)
 
 
-def _take_steps(solver: Any, watch: Watch, ticks: np.ndarray, most: float) -> tuple[str | None, bool]:
-    """Go to the last tick; returns why that was not possible, or None, and whether more was done than was allowed."""
+def _take_steps(
+    solver: Any, watch: Watch, ticks: np.ndarray, most: float, lookout: Lookout | None
+) -> tuple[str | None, bool]:
+    """Go to the last tick; returns why that was not possible, or None, and whether it is left to another method."""
     again = False
     while len(watch.reached) < len(ticks):
         step = _quietly(solver.step, ticks[-1], "onestep", ticks[-1])
@@ -89,6 +98,8 @@ def _take_steps(solver: Any, watch: Watch, ticks: np.ndarray, most: float) -> tu
         if new:
             watch.report()
             if watch.evaluations + watch.products > most and len(watch.reached) < len(ticks):
+                return None, True
+            if lookout is not None and lookout.leaves():
                 return None, True
     return None, False
 

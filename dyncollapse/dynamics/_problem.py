@@ -177,7 +177,10 @@ class Watch:
             raise NoStep("no step is small enough.")
         if self.evaluations > self.most_evaluations:
             raise TooManyEvaluations
-        velocity = self.problem.field.velocity(self.problem.time(tick), y)
+        try:
+            velocity = self.problem.field.velocity(self.problem.time(tick), y)
+        except (torch.linalg.LinAlgError, np.linalg.LinAlgError):  # after too long a step; a shorter one may do
+            velocity = np.full(len(y), np.nan)
         if velocity @ self._zeros != 0:  # NaN where an entry is not finite; a third of what `isfinite` takes
             self.broken += 1
             if self.broken > MOST_BROKEN:

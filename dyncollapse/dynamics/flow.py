@@ -82,9 +82,9 @@ def sample_flow(
             the round-off of the scale that the weight starts at, over kinks 0.1 rtol of that scale, so that starts of
             any size escape on time. With 0 the error is relative, and modes that die keep their digits down to 1e-290.
         method: CVODE or one of SciPy's solve_ivp. Unless given it is RK45 over kinks, and otherwise DOP853. CVODE goes
-            on for that once stability alone keeps its steps short, many are left, and nothing grows any more. Only
-            linear networks under losses with a `force` are watched for that, where scikit-sundae is installed. CVODE
-            from the start may step over modes that grow from below its tolerance.
+            on for that once stability alone keeps its steps short, many are left, and nothing grows from below the
+            tolerance. Only linear networks under losses with a `force` are watched for that, where scikit-sundae is
+            installed. CVODE from the start may step over modes that grow from below its tolerance.
         max_evaluations: Evaluations of the velocity, per run, after which the flow is given up.
         record: Statistics to keep beside the weights, as in `train`.
         progress: Called with (t, t_end) after every solver step.
@@ -119,7 +119,7 @@ def sample_flow(
     objective.check_start(weights, pairs, others)
     check_weight_decay(weight_decay)
     smooth = objective.smooth(len(weights))
-    switches = method is None and smooth and cvode_is_installed()
+    switches = method is None and smooth and _is_watched(objective)
     method = method or ("DOP853" if smooth else "RK45")
     default = 1e-8 if smooth else HINGED_RTOL if objective.loss == "vicreg" else KINKED_RTOL
     solver = Solver(method, default if rtol is None else rtol, atol, max_evaluations, switches)
@@ -234,9 +234,11 @@ def population_flow(
 
     The flow is stiff once modes have separated, so the default method is implicit: CVODE, which multiplies by the exact
     Jacobian and never stores it. LSODA, BDF and Radau store it, and take longer beyond some hundred weights. Implicit
-    methods integrate the runs one by one. Explicit ones (DOP853, RK45) integrate all runs at once, which is faster for
-    short times, and follow modes that grow from below the tolerance. Implicit ones may step over these where a layer
-    starts many orders of magnitude smaller than the others.
+    methods integrate the runs one by one, explicit ones (DOP853, RK45) all at once, which is faster for short times.
+
+    Implicit methods may step over modes that grow from below the tolerance, and stay at a saddle, where a layer starts
+    many orders of magnitude smaller than the others. The default looks for such modes. If one is found, the flow begins
+    again with DOP853, which follows them, until CVODE sees them. Losses of your own, BYOL and SimSiam are not watched.
 
     Args:
         weights: One tensor (*runs, out, in) per layer.
@@ -250,15 +252,17 @@ def population_flow(
         weight_decay: Its product with the parameters is subtracted from the velocity; not so for a target.
         rtol: Relative tolerance.
         atol: Absolute tolerance, as in `sample_flow`.
-        method: CVODE unless given (LSODA, with a warning, where scikit-sundae is not installed), or a method of SciPy's
-            solve_ivp.
+        method: CVODE, watched as above, unless given (LSODA, unwatched and with a warning, where scikit-sundae is not
+            installed); or CVODE, unwatched, or a method of SciPy's solve_ivp.
         max_evaluations: Evaluations of the velocity, per run, after which the flow is given up.
         record: Statistics to keep beside the weights, as in `train`.
         progress: Called with (t, t_end) after every solver step.
 
     Returns:
         The states at exactly the given times; `meta["jacobian_products"]` counts products with the Jacobian, or
-        "jacobians" the Jacobians of a method that stores them.
+        "jacobians" the Jacobians of a method that stores them. Where DOP853 began again, `meta["method"]` is DOP853 and
+        "stiff_from" the time from which CVODE went on. Where it would take more than `max_evaluations`, CVODE goes on
+        instead, with a warning, and "unseen_from" is the time from which a mode may have been stepped over.
 
     Raises:
         ValueError: For unusable times, shapes or settings, and losses without a population limit in closed form.
@@ -285,8 +289,9 @@ def population_flow(
         )
     check_weight_decay(weight_decay)
     weights, others = _in_double(objective, weights, predictor, target)
+    switches = method is None and _is_watched(objective)
     method = stiff_method() if method is None else method
-    solver = Solver(method, rtol, atol, max_evaluations)
+    solver = Solver(method, rtol, atol, max_evaluations, switches)
     if isinstance(objective, SelfDistillation):
         equation = moment_equation(len(weights), OnlineMoments.of_task(task), objective, weight_decay)
     else:
@@ -324,6 +329,11 @@ def _population_equation(
     kernel = PopulationField([tuple(w.shape[-2:]) for w in weights], task, objective, weight_decay)
     field = Field(kernel.velocity, kernel.linearise, kernel.preconditioned)
     return Equation(velocity, loss, field=field, steady=True)
+
+
+def _is_watched(objective: Objective | SelfDistillation) -> bool:
+    """Whether two methods may take turns: by the eigenvalues of a Jacobian that is symmetric, as a gradient's is."""
+    return isinstance(objective, Objective) and cvode_is_installed()
 
 
 def _check_limit(objective: Objective | SelfDistillation) -> None:

@@ -129,7 +129,9 @@ def _stacked(done: list[Trajectory], runs: tuple[int, ...]) -> Trajectory:
     meta = done[0].meta | {name: sum(path.meta.get(name, 0) for path in done) for name in known}
     meta |= {"atol": min(path.meta["atol"] for path in done)}
     meta |= {"largest_atol": max(path.meta["largest_atol"] for path in done)}
-    for name, chosen in (("stiff_method", min), ("stiff_from", min), ("stiff_until", max)):
+    # A method of max is DOP853 where some runs were left to CVODE.
+    firsts = dict.fromkeys(("stiff_method", "stiff_from", "unseen_from"), min)
+    for name, chosen in (firsts | {"stiff_until": max, "method": max}).items():
         if found := [path.meta[name] for path in done if name in path.meta]:
             meta |= {name: chosen(found)}
     meta |= {"rest_time": max(rests) if len(rests) == len(done) else None}

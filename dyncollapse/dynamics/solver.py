@@ -15,7 +15,7 @@ from torch import Tensor
 from dyncollapse.dynamics._cvode import cvode_is_installed, solve_by_cvode
 from dyncollapse.dynamics._problem import LARGEST, NoStep, Problem, Reached, TooManyEvaluations, Vector, Watch
 from dyncollapse.dynamics._scipy import solve_by_scipy
-from dyncollapse.dynamics._stiffness import Stiffness
+from dyncollapse.dynamics._turns import solve_in_turns
 from dyncollapse.dynamics.equation import Equation
 from dyncollapse.dynamics.tolerances import absolute_tolerances
 from dyncollapse.dynamics.trajectory import Interrupted, Trajectory, parameter_fields
@@ -34,10 +34,6 @@ LEAST_RTOL = 100 * float(np.finfo(float).eps)
 # Smallest atol of a predictor, over rtol and its largest entry. At rest that of equal modes is a multiple of 1. Its
 # other entries are sums of larger terms that cancel, whose round-off held steps below 1 with a smaller tolerance.
 PREDICTOR_SHARE = 1e-4
-
-
-# Absolute tolerance of CVODE where a flow is stiff, over rtol and the largest weight, unless one was asked for.
-LOOSE = 1e-2
 
 # The earliest time after the start: solvers square their first steps, and the squares have to be normal numbers.
 LEAST_TIME = 1e-150
@@ -90,7 +86,7 @@ class Solver:
         rtol: Relative tolerance.
         atol: Absolute tolerance, or None for `absolute_tolerances`.
         max_evaluations: Evaluations of the velocity after which the flow is given up.
-        switches: Whether CVODE goes on for an explicit method where the flow is stiff.
+        switches: Whether CVODE and an explicit method take turns, where the flow's derivative is known.
     """
 
     method: str
@@ -206,49 +202,24 @@ def integrate(
         raise _failure(watch, reason, BLOW_UPS, reached()) from None
     except TooManyEvaluations:
         reason = f"all {solver.max_evaluations} evaluations that it was allowed are used up."
-        raise _failure(watch, reason, _remedies(solver), reached()) from None
+        raise _failure(watch, reason, _remedies(solver, watch), reached()) from None
     if stopped is not None:
         raise _failure(watch, _reason(watch, stopped), BLOW_UPS, reached())
     return reached(rest_time=watch.resting_since, **counts)
 
 
 def _solve(problem: Problem, watch: Watch, solver: Solver, tolerances: np.ndarray) -> Reached:
+    if solver.switches and problem.field.linearise is not None:
+        return solve_in_turns(problem, watch, solver.method, solver.rtol, tolerances, loose=solver.atol is None)
     if solver.method == "CVODE":
         return solve_by_cvode(problem, watch, solver.rtol, tolerances)
-    switches = solver.switches and problem.field.linearise is not None
-    stiffness = Stiffness(problem) if switches else None
-    reached = solve_by_scipy(problem, watch, solver.method, solver.rtol, tolerances, stiffness)
-    if stiffness is None or not reached.left:
-        return reached
-    return _solve_stiff(problem, watch, solver, tolerances, stiffness)
+    return solve_by_scipy(problem, watch, solver.method, solver.rtol, tolerances)
 
 
-def _solve_stiff(
-    problem: Problem, watch: Watch, solver: Solver, tolerances: np.ndarray, stiffness: Stiffness
-) -> Reached:
-    """Go on by CVODE; and by the explicit method after all, where CVODE takes longer or steps over what grows."""
-    assert watch.last is not None
-    (t, y), back = watch.last, watch.mark()
-    implicit = Problem(problem.equation, problem.vector, problem.times, logarithmic=True)
-    watch.go_on(implicit, stiff_from=float(t), stiff_method="CVODE")
-    # Nothing grows from below the tolerance here. A smaller one asks for more than the velocity's round-off allows.
-    own = np.maximum(tolerances, LOOSE * solver.rtol * np.abs(y).max()) if solver.atol is None else tolerances
-    reached = solve_by_cvode(implicit, watch, solver.rtol, own, stiffness.expected)
-    if reached.stopped is not None:
-        return reached
-    if reached.left:
-        watch.go_on(problem, stiff_until=float(watch.last[0]))
-    elif stiffness.growth(*watch.last, watch.end - t):
-        back()
-        watch.go_on(problem)
-    else:
-        return reached
-    explicit = solve_by_scipy(problem, watch, solver.method, solver.rtol, tolerances)
-    return explicit._replace(counts=explicit.counts | {"jacobian_products": watch.products})
-
-
-def _remedies(solver: Solver) -> str:
+def _remedies(solver: Solver, watch: Watch) -> str:
     other = "" if solver.method == "CVODE" or solver.switches else ", or method CVODE for a stiff flow"
+    if watch.switched.get("method"):
+        other = ", or method CVODE, which may stay at a saddle"
     return f"Ask for an earlier time or a larger rtol or atol{other}, or raise max_evaluations"
 
 

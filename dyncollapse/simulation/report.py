@@ -180,7 +180,7 @@ def _summary(simulation: Simulation, path: Trajectory) -> dict[str, Any]:
     summary |= _costs(simulation, path)
     return summary | {
         name: path.meta[name]
-        for name in ("method", "rtol", "evaluations", "rest_time", "stiff_from", "stiff_method")
+        for name in ("method", "rtol", "evaluations", "rest_time", "stiff_from", "stiff_method", "unseen_from")
         if name in path.meta
     }
 

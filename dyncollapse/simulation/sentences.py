@@ -23,6 +23,16 @@ def population_limit_sentence(report: Mapping[str, Any]) -> str:
     )
 
 
+def saddle_sentence(end: Mapping[str, Any]) -> str:
+    """One sentence on a flow that may have stayed at a saddle, from its part of the report; empty for others."""
+    if (since := end.get("unseen_from")) is None:
+        return ""
+    return (
+        f"The population flow may have stayed at a saddle: from t = {since:.4g} on something grew from below the "
+        "solver's tolerance, and would have taken too long to follow."
+    )
+
+
 def threshold_sentence(report: Mapping[str, Any]) -> str:
     """One sentence on modes at the threshold; empty where there are none."""
     count, total = report["prediction"]["at_threshold"], report["config"]["dim"]

@@ -8,7 +8,7 @@ from dyncollapse.diagnostics.verdict import Verdict
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import time_per_step
 from dyncollapse.simulation.representation import representation_dimensions
-from dyncollapse.simulation.sentences import population_limit_sentence, threshold_sentence
+from dyncollapse.simulation.sentences import population_limit_sentence, saddle_sentence, threshold_sentence
 from dyncollapse.simulation.verdict import moment
 
 
@@ -65,6 +65,8 @@ def remarks(outcome: Outcome, report: Mapping[str, Any]) -> list[str]:
             )
     if "population" in outcome.ends:
         said.append(population_limit_sentence(report))
+        if text := saddle_sentence(report["dynamics"]["population"]):
+            said.append(text)
     if text := threshold_sentence(report):
         said.append(text)
     priced = report["dynamics"][next(iter(outcome.ends))]

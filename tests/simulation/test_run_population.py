@@ -2,6 +2,7 @@ import pytest
 from helpers.simulation import SMALL, as_json, diagonal, simulate
 
 from dyncollapse import Trajectory, relative_distance
+from dyncollapse.commands.simulate import print_outcome
 from dyncollapse.simulation.build import build
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import MOST_PAIRS
@@ -67,3 +68,18 @@ def test_losses_of_all_dynamics_are_on_one_scale(loss):
     found = report(simulate(dynamics=("sgd", "population"), loss=loss, init_scale=1e-6, steps=2, pool=0, lr=1e-3))
     ends = [found["dynamics"][name]["loss"] for name in ("sgd", "population")]
     assert ends[1] == pytest.approx(ends[0], abs=1e-6)
+
+
+def test_a_flow_that_may_have_stayed_at_a_saddle_is_told(capsys):
+    outcome = simulate(dynamics=("population",))
+    said = "The population flow may have stayed at a saddle: from t = 1.5 on something grew"
+    found = report(outcome)
+    assert "unseen_from" not in found["dynamics"]["population"]
+    print_outcome(outcome, found, to_stderr=False)
+    assert said not in capsys.readouterr().out
+
+    outcome.trajectories["population"].meta["unseen_from"] = 1.5
+    found = report(outcome)
+    assert found["dynamics"]["population"]["unseen_from"] == 1.5
+    print_outcome(outcome, found, to_stderr=False)
+    assert said in " ".join(capsys.readouterr().out.split())

@@ -1,0 +1,164 @@
+"""Population flows past saddles: modes that grow from below the tolerance, which an implicit method steps over."""
+
+import warnings
+
+import pytest
+import torch
+
+from dyncollapse import (
+    FlowFailed,
+    GaussianTask,
+    Interrupted,
+    Objective,
+    SelfDistillation,
+    balanced_predictor,
+    population_flow,
+    sample_flow,
+)
+from dyncollapse.dynamics._unseen import Growth, Sight
+
+TIMES = [0.0, 1.0, 20.0, 200.0, 2000.0]
+
+
+def tilted(first, second):
+    """Two layers of these sizes, whose modes are no entries, and a task with eigenvalues 0.06, 1.07 and 1.57."""
+    layers = [torch.randn(3, 3, generator=torch.Generator().manual_seed(seed)).double() for seed in (1, 2)]
+    factor = torch.randn(3, 3, generator=torch.Generator().manual_seed(5)).double()
+    task = GaussianTask(factor @ factor.T / 3, 0.2 * torch.eye(3).double(), "two-sided")
+    return (0.3 * first * layers[0], 0.3 * second * layers[1]), task
+
+
+def both(weights, task, loss, times=TIMES, **options):
+    return (
+        population_flow(weights, task, times, objective=Objective(loss), method=m, **options) for m in (None, "DOP853")
+    )
+
+
+@pytest.mark.parametrize(("loss", "until"), [("dot", 4e3), ("infonce", 4e4)])
+@pytest.mark.parametrize("scales", [(1.0, 1e-10), (1e-10, 1.0)])
+def test_it_ends_at_rest_where_layers_of_one_size_do(loss, until, scales):
+    path, other = (population_flow(*tilted(*sizes), until, objective=Objective(loss)) for sizes in (scales, (1.0, 1.0)))
+    torch.testing.assert_close(path.singular_values, other.singular_values, rtol=1e-5, atol=0)
+    assert (path.meta["method"], other.meta["method"]) == ("DOP853", "CVODE")
+    assert path.meta["rest_time"] > 10 * other.meta["rest_time"]
+
+
+def test_escapes_are_delayed_by_the_logarithm_of_the_start():
+    rests = []
+    for first in (1e-8, 1e-10, 1e-12):
+        weights, task = tilted(first, 1.0)
+        rests.append(population_flow(weights, task, 3e3, objective=Objective("dot")).meta["rest_time"])
+    assert rests[2] - rests[1] == pytest.approx(rests[1] - rests[0], rel=0.01)
+
+
+@pytest.mark.parametrize(("loss", "depth"), [("dot", 2), ("dot", 3), ("spectral", 3), ("barlow", 2)])
+def test_an_explicit_method_agrees(loss, depth):
+    weights, task = tilted(1e-11, 1.0)
+    layers = (*weights, torch.eye(3, dtype=torch.float64))[:depth]
+    path, other = both(layers, task, loss, [10.0, 150.0])
+    torch.testing.assert_close(path.product, other.product, rtol=1e-3, atol=1e-4)
+
+
+def test_cvode_alone_stays_which_is_why_it_is_not_alone():
+    weights, task = tilted(1e-10, 1.0)
+    path = population_flow(weights, task, 2000.0, objective=Objective("dot"), method="CVODE")
+    assert (path.singular_values[-1] > 0.1).sum() == 2
+    assert path.meta["method"] == "CVODE"
+
+
+def test_cvode_goes_on_where_everything_is_seen_again():
+    weights, task = tilted(1e-10, 1.0)
+    path = population_flow(weights, task, TIMES, objective=Objective("dot"))
+    assert path.time.tolist() == TIMES
+    assert (path.meta["method"], path.meta["stiff_method"]) == ("DOP853", "CVODE")
+    assert 100 < path.meta["stiff_from"] < path.meta["rest_time"]
+    assert path.meta["jacobian_products"] > 0
+    assert path.meta["evaluations"] < 80_000  # DOP853 takes 126 000
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-2, 1e-4])
+def test_layers_of_one_size_are_left_to_cvode(size):
+    weights, task = tilted(size, size)
+    for loss in ("dot", "infonce", "spectral"):
+        path = population_flow(weights, task, 10 / size**2, objective=Objective(loss))
+        assert path.meta["method"] == "CVODE"
+
+
+def test_runs_are_watched_one_by_one():
+    (small, task), (ordinary, _) = tilted(1e-10, 1.0), tilted(1.0, 1.0)
+    weights = tuple(torch.stack(layers) for layers in zip(ordinary, small, strict=True))
+    path = population_flow(weights, task, TIMES, objective=Objective("dot"))
+    for run, start in enumerate((ordinary, small)):
+        alone = population_flow(start, task, TIMES, objective=Objective("dot"))
+        assert torch.equal(path.product[:, run], alone.product)
+    assert (path.meta["method"], path.meta["stiff_method"]) == ("DOP853", "CVODE")
+    assert path.meta["stiff_from"] == alone.meta["stiff_from"]
+
+
+def test_a_mode_that_is_exactly_zero_stays_without_a_word():
+    weights = tuple(torch.diag(torch.tensor([1.0, scale, 0.0], dtype=torch.float64)) for scale in (0.5, 1.0))
+    task = GaussianTask.block(3, 1, 0.2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        path = population_flow(weights, task, 1e5, objective=Objective("dot"))
+    assert path.meta["method"] == "CVODE"
+    assert path.singular_values[-1, -1] == 0
+
+
+def test_what_would_take_too_long_to_follow_is_told(monkeypatch):
+    weights, task = tilted(1e-10, 1.0)
+    monkeypatch.setattr(Growth, "evaluations", lambda *_: 3e7)
+    message = "direction grows at a rate of .* may have stayed at a saddle.* 3e.07 evaluations; 1000000 are allowed"
+    with pytest.warns(UserWarning, match=message):
+        path = population_flow(weights, task, 2000.0, objective=Objective("dot"))
+    assert path.meta["method"] == "CVODE"
+    assert 1 < path.meta["unseen_from"] < 100
+
+
+def test_an_allowance_that_the_explicit_method_used_up_is_told():
+    weights, task = tilted(1e-10, 1.0)
+    with pytest.raises(
+        FlowFailed, match=r"all 30000 evaluations .* used up\. .*, or method CVODE, which may stay at a sa"
+    ):
+        population_flow(weights, task, 2000.0, objective=Objective("dot"), max_evaluations=30_000)
+
+
+def test_ctrl_c_keeps_what_was_reached_on_the_second_way():
+    weights, task = tilted(1e-10, 1.0)
+    whole = population_flow(weights, task, TIMES, objective=Objective("dot"))
+    seen = []
+
+    def stopped(t, _end):
+        back = len(seen) > 1 and (seen[-1] < seen[-2] or seen != sorted(seen))
+        seen.append(t)
+        if back and t > 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as interrupted:
+        population_flow(weights, task, TIMES, objective=Objective("dot"), progress=stopped)
+    assert seen != sorted(seen)  # it went back
+    torch.testing.assert_close(interrupted.value.trajectory.product, whole.product[:3], rtol=1e-6, atol=1e-9)
+
+
+def test_a_first_step_that_makes_a_matrix_singular_is_taken_again_shorter():
+    generator = torch.Generator().manual_seed(8)  # DOP853 takes over where this flow hardly moves
+    weights = tuple(s * torch.randn(8, 8, generator=generator).double() / 8**0.5 * 0.7 for s in (1e-10, 1.0))
+    turn = torch.linalg.qr(torch.randn(8, 8, generator=generator).double())[0]
+    values = 1 + 0.5 * torch.rand(8, generator=generator).double()
+    values[0] = 0.06
+    task = GaussianTask((turn * values) @ turn.T, 0.2 * torch.eye(8).double(), "two-sided")
+    path = population_flow(weights, task, 3e4)
+    assert path.meta["method"] == "DOP853"
+    assert path.time.tolist() == [3e4]
+
+
+def test_flows_that_descend_nothing_are_not_watched(monkeypatch):
+    def asked(*_args):
+        raise AssertionError
+
+    monkeypatch.setattr(Sight, "unseen", asked)
+    weights, task = tilted(1.0, 1.0)
+    pairs = task.sample(32, torch.Generator().manual_seed(0))
+    settings = {"objective": SelfDistillation(1.0), "predictor": balanced_predictor(weights)}
+    for path in (population_flow(weights, task, 500.0, **settings), sample_flow(weights, pairs, 500.0, **settings)):
+        assert "stiff_from" not in path.meta
