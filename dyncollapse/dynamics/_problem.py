@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -203,7 +204,7 @@ class Watch:
         """Take note of a step. Raises NoStep for a state out of range, and for one on its way to infinity."""
         t, largest = self.problem.time(tick), float(np.abs(y).max())
         if self.last is not None:
-            before, state = self.last
+            before, state = float(self.last[0]), self.last[1]
             slow = self.rest_speed * (t - before) * largest
             still = abs(y[self._fastest] - state[self._fastest]) <= slow
             if still:  # the others need not be looked at in a flow that is not at rest
@@ -224,6 +225,20 @@ class Watch:
         """Record the state at the next of the times that were asked for."""
         self.reached.append(state)
 
+    @contextmanager
+    def reserved(self, share: float) -> Iterator[None]:
+        """Keep a share of the allowance of evaluations for what comes after."""
+        kept = int(share * self.most_evaluations)
+        self.most_evaluations -= kept
+        try:
+            yield
+        finally:
+            self.most_evaluations += kept
+
+    def is_done(self) -> bool:
+        """Whether the states at all times are recorded."""
+        return len(self.reached) == len(self.problem.ticks)
+
     def due(self, tick: float) -> np.ndarray:
         """The ticks up to this one that have not been recorded."""
         ticks = self.problem.ticks
@@ -234,13 +249,12 @@ class Watch:
         self.problem, self.switched = problem, self.switched | made
 
     def mark(self) -> Callable[[], None]:
-        """Return a function that takes back all steps and records from here on."""
-        kept = self.last, self.resting_since, self._mark, self.switched
-        records = len(self.reached)
+        """Return a function that takes steps and records back to those of now."""
+        kept, switched, records = (self.last, self.resting_since, self._mark), self.switched.copy(), self.reached.copy()
 
         def back() -> None:
-            self.last, self.resting_since, self._mark, self.switched = kept
-            del self.reached[records:]
+            self.last, self.resting_since, self._mark = kept
+            self.switched, self.reached[:] = switched.copy(), records
             self.tried = self.broken = 0
 
         return back

@@ -11,6 +11,9 @@ from dyncollapse.dynamics._unseen import MOST_PRODUCTS, STABLE, STAGES, Sight
 # It is looked into after FIRST steps and again after AGAIN times as many, if LEFT steps of their size are left. Each
 # takes STAGES evaluations, and an implicit method some hundreds in all.
 FIRST, AGAIN, LEFT = 25, 1.25, 25
+# An explicit method that follows what an implicit one did not see is given up after MUCH times the evaluations that
+# were expected, and not before ENOUGH. It is judged after JUDGED steps.
+MUCH, ENOUGH, JUDGED = 10, 50_000, 200
 # Products with the Jacobian for its largest eigenvalue, which is asked for again from the vector that was found last.
 PRODUCTS = 10
 
@@ -18,16 +21,18 @@ PRODUCTS = 10
 class Stiffness:
     """Asked after every step of an explicit method, it looks into ever fewer: its products take as long as a step."""
 
-    def __init__(self, problem: Problem, sight: Sight, after: float = 0.0) -> None:
+    def __init__(self, problem: Problem, sight: Sight, after: float = 0.0, allowed: float = math.inf) -> None:
         """Begin with any direction, the same one in every run.
 
         Args:
             problem: The flow, by the explicit method's clock.
             sight: What an implicit method would see.
             after: Flow time until which an implicit method is known not to see something.
+            allowed: Evaluations that the explicit method may take for that, until more is expected.
         """
         self._problem, self._sight, self._after = problem, sight, after
-        self._steps, self._next = 0, FIRST
+        self._steps, self._next, self._allowed = 0, FIRST, allowed
+        self.hopeless = False  # whether it was left because the explicit method takes too long
         self._direction = np.random.default_rng(0).standard_normal(len(problem.vector.start))
         self.expected = math.inf  # evaluations that the explicit method would need from where it was left
 
@@ -41,8 +46,15 @@ class Stiffness:
             True where many steps are left, the last was as long as is stable, and nothing grows unseen.
         """
         self._steps += 1
-        steps = (solver.t_bound - solver.t) / solver.step_size
-        if self._steps < self._next or steps < LEFT:
+        if self._steps < self._next:
+            return False
+        steps, missing = (
+            (tick - solver.t) / solver.step_size for tick in (solver.t_bound, self._problem.tick(self._after))
+        )
+        if self._steps >= JUDGED and STAGES * (self._steps + missing) > self._allowed:
+            self.hopeless = True
+            return True
+        if steps < LEFT:
             return False
         self._next = math.ceil(AGAIN * self._steps)
         t, end = (self._problem.time(tick) for tick in (solver.t, solver.t_bound))
@@ -51,6 +63,8 @@ class Stiffness:
         self.expected = STAGES * steps
         # Steps of an implicit method grow no faster than t. What it does not see after all is seen by a `Lookout`.
         found = self._sight.unseen(t, solver.y, end - t, t, max(MOST_PRODUCTS, self._steps))
+        if found.growth is not None:
+            self._allowed = max(self._allowed, MUCH * found.growth.evaluations(t, end))
         return found.sure and found.growth is None
 
     def _largest(self, t: float, y: np.ndarray) -> float:

@@ -1,18 +1,20 @@
 """An explicit and an implicit method take turns: the one where something grows that the other does not see."""
 
-import warnings
+import math
 
 import numpy as np
 
 from dyncollapse.dynamics._cvode import solve_by_cvode
-from dyncollapse.dynamics._problem import Problem, Reached, Watch
+from dyncollapse.dynamics._problem import Problem, Reached, TooManyEvaluations, Watch
 from dyncollapse.dynamics._scipy import solve_by_scipy
-from dyncollapse.dynamics._stiffness import Stiffness
-from dyncollapse.dynamics._unseen import Lookout, Sight
+from dyncollapse.dynamics._stiffness import ENOUGH, MUCH, Stiffness
+from dyncollapse.dynamics._unseen import UNSEEN, Lookout, Sight
 
 EXPLICIT = "DOP853"
 # Absolute tolerance of CVODE where a flow is stiff, over rtol and the largest weight, unless one was asked for.
 LOOSE = 1e-2
+# A share of the evaluations is kept for CVODE to go on after all.
+RESERVE = 0.1
 
 
 def solve_in_turns(
@@ -21,7 +23,8 @@ def solve_in_turns(
     """Integrate from tick 0 to the last.
 
     CVODE as the first method goes to the end unless something grows that it does not see. DOP853 then begins once more.
-    DOP853 gives way to CVODE where the flow is stiff and nothing grows unseen.
+    DOP853 gives way to CVODE where the flow is stiff and nothing grows unseen. Where DOP853 would take too long, CVODE
+    goes on from where it was left.
 
     Args:
         problem: The flow, by the first method's clock; its field has `linearise`.
@@ -41,58 +44,83 @@ def solve_in_turns(
     explicit, implicit = (
         Problem(problem.equation, problem.vector, problem.times, logarithmic=clock) for clock in (False, True)
     )
-    after = 0.0  # until when CVODE is known not to see something
+    left, after = None, 0.0  # CVODE's last turn, and until when it is known not to see something
     if first == "CVODE":
-        back, lookout = watch.mark(), Lookout(Sight(problem.field, rtol, tolerances), watch)
-        reached = solve_by_cvode(implicit, watch, rtol, tolerances, lookout=lookout)
-        if not reached.left:
-            _tell(lookout, watch)
+        sight = Sight(problem.field, problem.vector.start, rtol, tolerances)
+        back, turn = watch.mark(), Turn(implicit, watch, rtol, tolerances, sight)
+        if not (reached := turn.take()).left:
             return reached
-        after = _time(watch)
+        left, after = turn, turn.leave()
         back()
         watch.go_on(explicit, method=EXPLICIT)
-    sight = Sight(problem.field, rtol, tolerances, LOOSE if loose and first != "CVODE" else 0.0)
+    else:
+        sight = Sight(problem.field, problem.vector.start, rtol, tolerances, LOOSE if loose else 0.0)
     while True:
-        stiffness = Stiffness(explicit, sight, after)
-        reached = solve_by_scipy(explicit, watch, EXPLICIT, rtol, tolerances, stiffness)
+        stiffness = Stiffness(explicit, sight, after, left.expected() if left else math.inf)
+        reached = _take_explicit_turn(explicit, watch, rtol, tolerances, stiffness, left)
         if not reached.left:
             return _with_products(reached, watch)
         assert watch.last is not None
-        back, lookout = watch.mark(), Lookout(sight, watch)
-        watch.go_on(implicit, stiff_from=_time(watch), stiff_method="CVODE")
-        reached = solve_by_cvode(implicit, watch, rtol, sight.tolerances(watch.last[1]), stiffness.expected, lookout)
+        back = watch.mark()
+        turn = Turn(implicit, watch, rtol, sight.tolerances(watch.last[1]), sight)
+        watch.go_on(implicit, stiff_from=float(watch.last[0]), stiff_method="CVODE")
+        reached = turn.take(stiffness.expected)
         if not reached.left:
-            _tell(lookout, watch)
             return reached
-        if not lookout.left:  # CVODE took longer
-            watch.go_on(explicit, stiff_until=_time(watch))
+        if not turn.lookout.left:  # CVODE took longer
+            watch.go_on(explicit, stiff_until=float(watch.last[0]))
             return _with_products(solve_by_scipy(explicit, watch, EXPLICIT, rtol, tolerances), watch)
-        after = _time(watch)
+        left, after = turn, turn.leave()
         back()
         watch.go_on(explicit)
 
 
-def _time(watch: Watch) -> float:
-    assert watch.last is not None
-    return float(watch.last[0])
+class Turn:
+    """A turn of CVODE, from the watch's last step on."""
+
+    def __init__(self, problem: Problem, watch: Watch, rtol: float, tolerances: np.ndarray, sight: Sight) -> None:
+        """Take tolerances, and what looks for growth that they hide."""
+        self._problem, self._watch, self._rtol, self._tolerances = problem, watch, rtol, tolerances
+        self.lookout, self._back, self._left = Lookout(sight, watch), watch.mark(), 0.0
+
+    def take(self, most: float = math.inf) -> Reached:
+        """Take it, until something grows unseen or `most` evaluations and products are done."""
+        return solve_by_cvode(self._problem, self._watch, self._rtol, self._tolerances, most, self.lookout)
+
+    def leave(self) -> float:
+        """Remember where it is left; return the flow time."""
+        assert self._watch.last is not None
+        self._back, self._left = self._watch.mark(), float(self._watch.last[0])
+        return self._left
+
+    def expected(self) -> float:
+        """Evaluations after which an explicit method has not followed what made it leave."""
+        assert self.lookout.growth is not None
+        t, end = self._left, self._watch.end
+        return max(ENOUGH, MUCH * self.lookout.growth.evaluations(t, end))
+
+    def go_on(self) -> Reached:
+        """Go on to the end from there, whatever grows."""
+        self._back()
+        self._watch.go_on(self._problem, **{UNSEEN: self._left})  # until a look says that nothing grows
+        self.lookout.stays = True
+        return self.take()
+
+
+def _take_explicit_turn(
+    problem: Problem, watch: Watch, rtol: float, tolerances: np.ndarray, stiffness: Stiffness, left: Turn | None
+) -> Reached:
+    """Go on by DOP853; where that takes too long, by CVODE to the end, from where it left."""
+    try:
+        with watch.reserved(RESERVE if left else 0.0):
+            reached = solve_by_scipy(problem, watch, EXPLICIT, rtol, tolerances, stiffness)
+    except TooManyEvaluations:
+        if left is None:
+            raise
+        return left.go_on()
+    return left.go_on() if stiffness.hopeless and left is not None else reached
 
 
 def _with_products(reached: Reached, watch: Watch) -> Reached:
     """Add the Jacobian products to the counts, if any were taken by CVODE."""
     return reached._replace(counts=reached.counts | ({"jacobian_products": watch.products} if watch.products else {}))
-
-
-def _tell(lookout: Lookout, watch: Watch) -> None:
-    """Warn of a flow that may have stayed at a saddle, and record it."""
-    if lookout.unfollowed is None:
-        return
-    t, growth = lookout.unfollowed
-    watch.switched |= {"unseen_from": t}
-    evaluations = growth.evaluations(t, watch.end)
-    warnings.warn(
-        f"from t = {t:.6g} on a direction grows at a rate of {growth.rate:.3g} from below the tolerance. CVODE may "
-        "have stepped over it, and the flow may have stayed at a saddle. "
-        f"{EXPLICIT} would follow it with some {evaluations:.1g} evaluations; {watch.most_evaluations} are allowed. "
-        "Start from layers of one size, ask for a smaller rtol, or raise max_evaluations",
-        stacklevel=2,
-    )

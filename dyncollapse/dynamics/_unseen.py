@@ -21,6 +21,9 @@ LOOK, OFTEN = 5, 0.2
 # A direction counts if it grows by more than e^GROWTH in a step. Whether the state has a component along it can be told
 # once its residual is below this share of its rate.
 GROWTH, KNOWN = 1.0, 1e-6
+# A direction of which no more than this share lies outside of entries that are 0 and stay so has a component of 0.
+# They stay below this share of the largest weight: linear solutions leave round-off in them.
+ELSEWHERE, ROUND_OFF = 1e-3, 1e-12
 # The state's component along a direction is seen where it is so many times the tolerance. Errors are about as large as
 # that: with 1, the escape of a mode was measured to come 2 % too early, with 10 0.3 %, with 100 0.01 %.
 CLEARLY = 100
@@ -33,6 +36,8 @@ AGAIN, SHARE, FEW = 2.0, 0.05, 40
 # Steps h of DOP853 are stable while h |eigenvalue| is below 6.1 (Hairer and Wanner 1996, section IV.2). Held back by
 # that they were measured to lie between 5 and 7, and held back by rtol 1e-8 below 2. Each takes STAGES evaluations.
 STABLE, STAGES = 4.0, 12
+# What the record calls the time from which something may have been stepped over.
+UNSEEN = "unseen_from"
 
 
 class Growth(NamedTuple):
@@ -58,13 +63,15 @@ class Answer(NamedTuple):
 
     Attributes:
         growth: What grows unseen, or None.
-        sure: Whether everything that grows was found. Else products ran out.
+        sure: Whether every rate of growth was found. Else products ran out. Directions of equal rates count as one.
         products: How many were taken.
+        stable: Whether nothing grows, seen or not.
     """
 
     growth: Growth | None
     sure: bool
     products: int
+    stable: bool = False
 
 
 Product = Callable[[np.ndarray], np.ndarray]
@@ -77,6 +84,7 @@ def unseen_growth(
     *,
     duration: float,
     slowest: float,
+    still: np.ndarray | None = None,
     most: int = MOST_PRODUCTS,
 ) -> Answer:
     """Look for a direction that is below the tolerance, and will not stay there, by the method of Lanczos.
@@ -87,6 +95,7 @@ def unseen_growth(
         tolerance: Error of every entry that the solver does not see.
         duration: For how long it could grow.
         slowest: The slowest rate that counts.
+        still: Whether an entry is 0 and does not move; none unless given.
         most: Products that may be taken.
 
     Returns:
@@ -101,13 +110,15 @@ def unseen_growth(
         clear = grows & (residuals < KNOWN * values)
         components = vectors[:, clear].T @ (basis @ velocity) / values[clear]
         for rate, component, direction in zip(values[clear], components, vectors[:, clear].T @ basis, strict=True):
+            if still is not None and np.linalg.norm(direction[~still]) < ELSEWHERE:
+                continue
             seen = float(np.max(np.abs(component * direction) / tolerance)) / CLEARLY
             if 0 < seen < 1 and -math.log(seen) < rate * duration:
                 growth = Growth(float(rate), -math.log(seen) / float(rate), max(0.0, -float(values[0])))
                 return Answer(growth, True, done)
         below = max(0, int(np.count_nonzero(~grows)) - 1)  # the fastest of the others
         if done == size or (clear.sum() == grows.sum() and residuals[below] < slowest / 2):
-            return Answer(None, True, done)
+            return Answer(None, True, done, stable=not grows.any())
     return Answer(None, False, done)
 
 
@@ -140,16 +151,20 @@ def _ritz(
 class Sight:
     """What an implicit method with certain tolerances sees of a flow."""
 
-    def __init__(self, field: Field, rtol: float, tolerances: np.ndarray, loose: float = 0.0) -> None:
+    def __init__(
+        self, field: Field, start: np.ndarray, rtol: float, tolerances: np.ndarray, loose: float = 0.0
+    ) -> None:
         """Keep the flow and the tolerances.
 
         Args:
             field: The flow, with `linearise`.
+            start: Where it starts. What is 0 there and does not move grows from nothing.
             rtol: Relative tolerance.
             tolerances: Absolute tolerance of every entry.
             loose: Smallest absolute tolerance, over rtol and the largest weight.
         """
         self._field, self.rtol, self._tolerances, self._loose = field, rtol, tolerances, loose
+        self._zeros = (start == 0) & (field.velocity(0.0, start) == 0)
 
     def tolerances(self, y: np.ndarray) -> np.ndarray:
         """Absolute tolerance of every entry for a flow that goes on from y."""
@@ -172,15 +187,19 @@ class Sight:
         assert self._field.linearise is not None
         along, velocity = self._field.linearise(t, y), self._field.velocity(t, y)
         tolerance = self.tolerances(y) + self.rtol * np.abs(y)
-        drift = QUIET * float(np.abs(velocity).max() / (np.abs(y).max() or 1.0))
+        largest = float(np.abs(y).max())
+        drift = QUIET * float(np.abs(velocity).max()) / (largest or 1.0)
         slowest = max(GROWTH / duration, min(GROWTH / step, drift))
-        return unseen_growth(along.times, velocity, tolerance, duration=duration, slowest=slowest, most=most)
+        still = self._zeros & (np.abs(y) <= ROUND_OFF * largest)
+        return unseen_growth(
+            along.times, velocity, tolerance, duration=duration, slowest=slowest, still=still, most=most
+        )
 
 
 class Lookout:
     """Asked after every step of an implicit method, it looks where its products are at most SHARE of the method's own.
 
-    It looks at the last step in any case.
+    It looks at the last step in any case. Where an explicit method would take too long, it says so in the record.
     """
 
     def __init__(self, sight: Sight, watch: Watch) -> None:
@@ -189,26 +208,27 @@ class Lookout:
         self._looked, self._products = watch.last[0] if watch.last else 0.0, 0
         self._before, self._longest = self._looked, 0.0  # end of the last step, and the longest since the last look
         self.growth: Growth | None = None  # what was found last
-        self.left = False
-        self.unfollowed: tuple[float, Growth] | None = None  # found more than once, or last, and too slow to follow
+        self.left, self.stays = False, False  # whether it said so, and whether it does no more
 
     def leaves(self) -> bool:
         """Whether an explicit method should go back to where this one began, since something grows unseen."""
         assert self._watch.last is not None
-        t, y = self._watch.last
+        (t, y), ended = self._watch.last, self._watch.is_done()
         self._before, self._longest = t, max(self._longest, t - self._before)
         work = self._watch.evaluations + self._watch.products - self._start
-        if t < self._watch.end and (t < AGAIN * self._looked or self._products > SHARE * work):
+        if not ended and (t < AGAIN * self._looked or self._products > SHARE * work):
             return False
         # It could have been damped since the last look.
         duration, most = self._watch.end - self._looked, int(SHARE * work) - self._products
         found = self._sight.unseen(t, y, duration, self._longest, max(FEW, min(most, MOST_PRODUCTS)))
         before, self.growth = self.growth, found.growth
         self._looked, self._longest, self._products = t, 0.0, self._products + found.products
-        if self.growth is None:
+        if found.growth is None:
+            if found.stable:
+                self._watch.switched.pop(UNSEEN, None)
             return False
         allowed = self._watch.most_evaluations - self._watch.evaluations
-        self.left = self.growth.evaluations(t, self._watch.end) <= allowed
-        if not self.left and (before is not None or t == self._watch.end):  # what is found once can be of a moment
-            self.unfollowed = self.unfollowed or (t, self.growth)
+        self.left = not self.stays and found.growth.evaluations(t, self._watch.end) <= allowed
+        if not self.left and (before is not None or ended):  # what is found once can be of a moment
+            self._watch.switched.setdefault(UNSEEN, float(t))
         return self.left

@@ -93,7 +93,7 @@ def sample_flow(
     Returns:
         The states at exactly the given times. `meta` has the solver's settings and counts, as "rest_time" the time
         from which the flow was at rest, or None, and as "stiff_from" and "stiff_until" the times between which CVODE
-        went on for DOP853.
+        went on for DOP853, whose own steps at the bound of stability never rest.
 
     Raises:
         ValueError: For unusable times, shapes or settings.
@@ -261,8 +261,9 @@ def population_flow(
     Returns:
         The states at exactly the given times; `meta["jacobian_products"]` counts products with the Jacobian, or
         "jacobians" the Jacobians of a method that stores them. Where DOP853 began again, `meta["method"]` is DOP853 and
-        "stiff_from" the time from which CVODE went on. Where it would take more than `max_evaluations`, CVODE goes on
-        instead, with a warning, and "unseen_from" is the time from which a mode may have been stepped over.
+        "stiff_from" the time from which CVODE went on; rest before that is not noticed. Where DOP853 takes too long,
+        CVODE goes on instead; if something still grows unseen at the end, or did for long, there is a warning, and
+        "unseen_from" is the time from which it may have been stepped over.
 
     Raises:
         ValueError: For unusable times, shapes or settings, and losses without a population limit in closed form.

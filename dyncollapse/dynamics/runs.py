@@ -1,6 +1,7 @@
 """Flows that take their runs one by one: each has steps of its own, and a Jacobian of all would be mostly zeros."""
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dyncollapse.dynamics._unseen import UNSEEN
 from dyncollapse.dynamics.solver import FlowFailed, Progress
 from dyncollapse.dynamics.statistics import Record, Recorder, with_statistics
 from dyncollapse.dynamics.trajectory import Interrupted, Trajectory, parameter_fields, parameters_of
@@ -49,7 +51,7 @@ def run_by_run(flow: Flow, runs: Sequence[int], progress: Progress | None, threa
 
 
 def recorded(flow: Callable[[], Trajectory], record: Record | None, weights: Weights) -> Trajectory:
-    """Integrate, and add statistics to the record, also to that of a flow that could not go on.
+    """Integrate, and add statistics to the record, also to that of a flow that could not go on; warn of saddles.
 
     Args:
         flow: Makes the record.
@@ -61,7 +63,15 @@ def recorded(flow: Callable[[], Trajectory], record: Record | None, weights: Wei
     """
     Recorder(record, weights[0].shape[:-2]).at(weights)
     try:
-        return with_statistics(flow(), record)
+        path = flow()
+        if (since := path.meta.get(UNSEEN)) is not None:
+            warnings.warn(
+                f"from t = {since:.6g} on something grew from below the tolerance. CVODE may have stepped over it, and "
+                "the flow may have stayed at a saddle. DOP853, which would follow it, takes too many evaluations. "
+                "Start from layers of one size, ask for a smaller rtol, or raise max_evaluations",
+                stacklevel=4,  # where the flow was called, behind the decorator of public functions
+            )
+        return with_statistics(path, record)
     except (FlowFailed, Interrupted) as stop:
         stop.trajectory = with_statistics(stop.trajectory, record)
         raise
@@ -130,7 +140,7 @@ def _stacked(done: list[Trajectory], runs: tuple[int, ...]) -> Trajectory:
     meta |= {"atol": min(path.meta["atol"] for path in done)}
     meta |= {"largest_atol": max(path.meta["largest_atol"] for path in done)}
     # A method of max is DOP853 where some runs were left to CVODE.
-    firsts = dict.fromkeys(("stiff_method", "stiff_from", "unseen_from"), min)
+    firsts = dict.fromkeys(("stiff_method", "stiff_from", UNSEEN), min)
     for name, chosen in (firsts | {"stiff_until": max, "method": max}).items():
         if found := [path.meta[name] for path in done if name in path.meta]:
             meta |= {name: chosen(found)}

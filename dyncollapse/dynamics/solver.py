@@ -193,6 +193,8 @@ def integrate(
 
     try:
         counts, stopped, _ = _solve(problem, watch, solver, tolerances)
+        if stopped is None:
+            return reached(rest_time=watch.resting_since, **counts)
     except KeyboardInterrupt:
         raise Interrupted(reached()) from None
     except NoStep as stop:
@@ -202,10 +204,8 @@ def integrate(
         raise _failure(watch, reason, BLOW_UPS, reached()) from None
     except TooManyEvaluations:
         reason = f"all {solver.max_evaluations} evaluations that it was allowed are used up."
-        raise _failure(watch, reason, _remedies(solver, watch), reached()) from None
-    if stopped is not None:
-        raise _failure(watch, _reason(watch, stopped), BLOW_UPS, reached())
-    return reached(rest_time=watch.resting_since, **counts)
+        raise _failure(watch, reason, _remedies(solver), reached()) from None
+    raise _failure(watch, _reason(watch, stopped), BLOW_UPS, reached())
 
 
 def _solve(problem: Problem, watch: Watch, solver: Solver, tolerances: np.ndarray) -> Reached:
@@ -216,10 +216,8 @@ def _solve(problem: Problem, watch: Watch, solver: Solver, tolerances: np.ndarra
     return solve_by_scipy(problem, watch, solver.method, solver.rtol, tolerances)
 
 
-def _remedies(solver: Solver, watch: Watch) -> str:
+def _remedies(solver: Solver) -> str:
     other = "" if solver.method == "CVODE" or solver.switches else ", or method CVODE for a stiff flow"
-    if watch.switched.get("method"):
-        other = ", or method CVODE, which may stay at a saddle"
     return f"Ask for an earlier time or a larger rtol or atol{other}, or raise max_evaluations"
 
 

@@ -5,6 +5,7 @@ from helpers.flow import draw, population_problem, stop_after
 
 import dyncollapse.dynamics._scipy as solver_module
 from dyncollapse import FlowFailed, Interrupted, population_flow, sample_flow
+from dyncollapse.dynamics.equation import Equation
 
 
 def test_interruption_keeps_the_record(generator):
@@ -36,6 +37,23 @@ def test_interruption_before_the_first_record(generator):
     with pytest.raises(Interrupted) as stopped:
         sample_flow(weights, pairs, [1.0, 2.0], progress=stop)
     assert len(stopped.value.trajectory.time) == 0
+
+
+def test_interruption_while_the_losses_are_computed_keeps_the_record(generator, monkeypatch):
+    weights, task = population_problem(generator)
+    whole, losses, asked = population_flow(weights, task, [1.0, 2.0]), Equation.losses, []
+
+    def once(*args):
+        asked.append(args)
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return losses(*args)
+
+    monkeypatch.setattr(Equation, "losses", once)
+    with pytest.raises(Interrupted) as stopped:
+        population_flow(weights, task, [1.0, 2.0])
+    assert torch.equal(stopped.value.trajectory.product, whole.product)
+    assert torch.equal(stopped.value.trajectory.loss, whole.loss)
 
 
 def test_interruption_in_a_later_run_keeps_the_finished_ones(generator):

@@ -184,6 +184,9 @@ class Linear:
     def time(self, tick):
         return 2.0 * tick
 
+    def tick(self, t):
+        return t / 2
+
     def pace(self, _tick):
         return 2.0
 
@@ -191,7 +194,7 @@ class Linear:
 def leaves(matrix, step, left, asked=FIRST, y=1.0, after=0.0, tick=100.0):
     """Whether any of so many steps at this tick is the last."""
     problem = Linear(matrix)
-    stiffness = Stiffness(problem, Sight(problem.field, 1e-8, np.zeros(len(matrix))), after)
+    stiffness = Stiffness(problem, Sight(problem.field, np.ones(len(matrix)), 1e-8, np.zeros(len(matrix))), after)
     solver = SimpleNamespace(t=tick, y=y * np.ones(len(matrix)), step_size=step, t_bound=tick + left * step)
     return any(stiffness.leaves(solver) for _ in range(asked))
 
@@ -242,7 +245,7 @@ def test_it_is_looked_into_ever_less_often():
     products = []
     problem = Linear(-np.eye(2))
     problem.field.linearise = lambda _t, _y: products.append(solver.t) or SimpleNamespace(times=np.negative)
-    sight = Sight(problem.field, 1e-8, np.zeros(2))
+    sight = Sight(problem.field, np.ones(2), 1e-8, np.zeros(2))
     stiffness, solver = Stiffness(problem, sight), SimpleNamespace(t=0, y=np.ones(2), step_size=1.0, t_bound=1e9)
     for solver.t in range(1, 2001):
         assert not stiffness.leaves(solver)
