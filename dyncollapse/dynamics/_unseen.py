@@ -189,7 +189,8 @@ class Sight:
         tolerance = self.tolerances(y) + self.rtol * np.abs(y)
         largest = float(np.abs(y).max())
         drift = QUIET * float(np.abs(velocity).max()) / (largest or 1.0)
-        slowest = max(GROWTH / duration, min(GROWTH / step, drift))
+        until_end, in_step = (GROWTH / max(time, np.finfo(float).tiny) for time in (duration, step))
+        slowest = max(until_end, min(in_step, drift))
         still = self._zeros & (np.abs(y) <= ROUND_OFF * largest)
         return unseen_growth(
             along.times, velocity, tolerance, duration=duration, slowest=slowest, still=still, most=most

@@ -180,6 +180,13 @@ def test_growth_in_short_steps_counts_where_the_flow_is_quiet(moving, counts):
     assert look(100.0, 3.0).growth is not None  # by more than e in one step
 
 
+def test_a_step_or_an_end_that_round_off_took_away_is_no_time_to_grow():
+    look = line([1.0, 1e-10], [-1.0, 0.5])
+    assert look(100.0, 3.0).growth is not None
+    assert look(0.0, 3.0).growth is None
+    assert look(100.0, 0.0).growth is None
+
+
 @pytest.mark.parametrize(("scale", "counts"), [(1e-10, True), (1e-3, False)])
 def test_tolerances_may_be_loosened_to_those_of_the_largest_weight(scale, counts):
     field = SimpleNamespace(velocity=lambda _t, y: y)
