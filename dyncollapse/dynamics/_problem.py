@@ -202,9 +202,9 @@ class Watch:
 
     def accept(self, tick: float, y: np.ndarray) -> None:
         """Take note of a step. Raises NoStep for a state out of range, and for one on its way to infinity."""
-        t, largest = self.problem.time(tick), float(np.abs(y).max())
+        t, largest = float(self.problem.time(tick)), float(np.abs(y).max())
         if self.last is not None:
-            before, state = float(self.last[0]), self.last[1]
+            before, state = self.last
             slow = self.rest_speed * (t - before) * largest
             still = abs(y[self._fastest] - state[self._fastest]) <= slow
             if still:  # the others need not be looked at in a flow that is not at rest

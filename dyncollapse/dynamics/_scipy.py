@@ -53,7 +53,9 @@ def solve_by_scipy(
                 raise
             raise NoStep("its derivative is NaN or infinite.") from None
     counts = {"evaluations": watch.evaluations}
-    return Reached(counts | ({"jacobians": int(solver.njev)} if problem.logarithmic else {}), stopped, left)
+    counts |= {"jacobian_products": watch.products} if watch.products else {}  # of another method's turns
+    counts |= {"jacobians": int(solver.njev)} if problem.logarithmic else {}
+    return Reached(counts, stopped, left)
 
 
 def _take_steps(solver: Any, watch: Watch, stiffness: Stiffness | None) -> tuple[str | None, bool]:

@@ -1,6 +1,7 @@
 """An explicit and an implicit method take turns: the one where something grows that the other does not see."""
 
 import math
+from typing import Self
 
 import numpy as np
 
@@ -44,34 +45,32 @@ def solve_in_turns(
     explicit, implicit = (
         Problem(problem.equation, problem.vector, problem.times, logarithmic=clock) for clock in (False, True)
     )
-    left, after = None, 0.0  # CVODE's last turn, and until when it is known not to see something
+    left: Turn | None = None  # in which CVODE did not see something
     if first == "CVODE":
         sight = Sight(problem.field, problem.vector.start, rtol, tolerances)
-        back, turn = watch.mark(), Turn(implicit, watch, rtol, tolerances, sight)
+        turn = Turn(implicit, watch, rtol, tolerances, sight)
         if not (reached := turn.take()).left:
             return reached
-        left, after = turn, turn.leave()
-        back()
+        left = turn.taken_back()
         watch.go_on(explicit, method=EXPLICIT)
     else:
         sight = Sight(problem.field, problem.vector.start, rtol, tolerances, LOOSE if loose else 0.0)
     while True:
-        stiffness = Stiffness(explicit, sight, after, left.expected() if left else math.inf)
+        stiffness = Stiffness(explicit, sight, left.until, left.expected()) if left else Stiffness(explicit, sight)
         reached = _take_explicit_turn(explicit, watch, rtol, tolerances, stiffness, left)
         if not reached.left:
-            return _with_products(reached, watch)
+            return reached
         assert watch.last is not None
-        back = watch.mark()
-        turn = Turn(implicit, watch, rtol, sight.tolerances(watch.last[1]), sight)
-        watch.go_on(implicit, stiff_from=float(watch.last[0]), stiff_method="CVODE")
+        t, y = watch.last
+        turn = Turn(implicit, watch, rtol, sight.tolerances(y), sight)
+        watch.go_on(implicit, stiff_from=t, stiff_method="CVODE")
         reached = turn.take(stiffness.expected)
         if not reached.left:
             return reached
         if not turn.lookout.left:  # CVODE took longer
-            watch.go_on(explicit, stiff_until=float(watch.last[0]))
-            return _with_products(solve_by_scipy(explicit, watch, EXPLICIT, rtol, tolerances), watch)
-        left, after = turn, turn.leave()
-        back()
+            watch.go_on(explicit, stiff_until=watch.last[0])
+            return solve_by_scipy(explicit, watch, EXPLICIT, rtol, tolerances)
+        left = turn.taken_back()
         watch.go_on(explicit)
 
 
@@ -81,28 +80,30 @@ class Turn:
     def __init__(self, problem: Problem, watch: Watch, rtol: float, tolerances: np.ndarray, sight: Sight) -> None:
         """Take tolerances, and what looks for growth that they hide."""
         self._problem, self._watch, self._rtol, self._tolerances = problem, watch, rtol, tolerances
-        self.lookout, self._back, self._left = Lookout(sight, watch), watch.mark(), 0.0
+        self.lookout = Lookout(sight, watch)
+        self._to_begin = self._to_end = watch.mark()
+        self.until = 0.0  # flow time at which it was left
 
     def take(self, most: float = math.inf) -> Reached:
         """Take it, until something grows unseen or `most` evaluations and products are done."""
         return solve_by_cvode(self._problem, self._watch, self._rtol, self._tolerances, most, self.lookout)
 
-    def leave(self) -> float:
-        """Remember where it is left; return the flow time."""
+    def taken_back(self) -> Self:
+        """Take the watch back to where this turn began, and remember where it was left."""
         assert self._watch.last is not None
-        self._back, self._left = self._watch.mark(), float(self._watch.last[0])
-        return self._left
+        self.until, self._to_end = self._watch.last[0], self._watch.mark()
+        self._to_begin()
+        return self
 
     def expected(self) -> float:
         """Evaluations after which an explicit method has not followed what made it leave."""
         assert self.lookout.growth is not None
-        t, end = self._left, self._watch.end
-        return max(ENOUGH, MUCH * self.lookout.growth.evaluations(t, end))
+        return max(ENOUGH, MUCH * self.lookout.growth.evaluations(self.until, self._watch.end))
 
     def go_on(self) -> Reached:
         """Go on to the end from there, whatever grows."""
-        self._back()
-        self._watch.go_on(self._problem, **{UNSEEN: self._left})  # until a look says that nothing grows
+        self._to_end()
+        self._watch.go_on(self._problem, **{UNSEEN: self.until})  # until a look says that nothing grows
         self.lookout.stays = True
         return self.take()
 
@@ -119,8 +120,3 @@ def _take_explicit_turn(
             raise
         return left.go_on()
     return left.go_on() if stiffness.hopeless and left is not None else reached
-
-
-def _with_products(reached: Reached, watch: Watch) -> Reached:
-    """Add the Jacobian products to the counts, if any were taken by CVODE."""
-    return reached._replace(counts=reached.counts | ({"jacobian_products": watch.products} if watch.products else {}))

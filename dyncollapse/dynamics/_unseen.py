@@ -163,12 +163,12 @@ class Sight:
             tolerances: Absolute tolerance of every entry.
             loose: Smallest absolute tolerance, over rtol and the largest weight.
         """
-        self._field, self.rtol, self._tolerances, self._loose = field, rtol, tolerances, loose
+        self._field, self._rtol, self._tolerances, self._loose = field, rtol, tolerances, loose
         self._zeros = (start == 0) & (field.velocity(0.0, start) == 0)
 
     def tolerances(self, y: np.ndarray) -> np.ndarray:
         """Absolute tolerance of every entry for a flow that goes on from y."""
-        return np.maximum(self._tolerances, self._loose * self.rtol * np.abs(y).max())
+        return np.maximum(self._tolerances, self._loose * self._rtol * np.abs(y).max())
 
     def unseen(self, t: float, y: np.ndarray, duration: float, step: float, most: int = MOST_PRODUCTS) -> Answer:
         """Look at one point.
@@ -186,7 +186,7 @@ class Sight:
         """
         assert self._field.linearise is not None
         along, velocity = self._field.linearise(t, y), self._field.velocity(t, y)
-        tolerance = self.tolerances(y) + self.rtol * np.abs(y)
+        tolerance = self.tolerances(y) + self._rtol * np.abs(y)
         largest = float(np.abs(y).max())
         drift = QUIET * float(np.abs(velocity).max()) / (largest or 1.0)
         until_end, in_step = (GROWTH / max(time, np.finfo(float).tiny) for time in (duration, step))
@@ -231,5 +231,5 @@ class Lookout:
         allowed = self._watch.most_evaluations - self._watch.evaluations
         self.left = not self.stays and found.growth.evaluations(t, self._watch.end) <= allowed
         if not self.left and (before is not None or ended):  # what is found once can be of a moment
-            self._watch.switched.setdefault(UNSEEN, float(t))
+            self._watch.switched.setdefault(UNSEEN, t)
         return self.left
