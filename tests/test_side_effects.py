@@ -7,7 +7,7 @@ import pytest
 
 SCRIPT = """
 import ctypes, os, random, signal, warnings
-import numpy, torch
+import numpy, scipy.linalg, threadpoolctl, torch
 
 allocator = []
 
@@ -19,10 +19,12 @@ class Watched(ctypes.CDLL):
 
 ctypes.CDLL = Watched
 torch.set_num_threads(3)
+threadpoolctl.threadpool_limits(2, "blas")
 
 def state():
     return {
         "threads": torch.get_num_threads(),
+        "pools": sorted((pool["filepath"], pool["num_threads"]) for pool in threadpoolctl.threadpool_info()),
         "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
         "environment": dict(os.environ),
         "filters": [*warnings.filters],

@@ -52,7 +52,7 @@ def commuting(views: str, rho: Tensor = RHO, view_vars: Tensor = VIEW_VARS) -> T
 
 def settle(weights: tuple[Tensor, ...], task: Task, objective: Objective, weight_decay: float = 0.0) -> Tensor:
     """P where the population flow rests."""
-    path = population_flow(weights, task, 1e6, objective=objective, weight_decay=weight_decay, rtol=1e-7, atol=1e-13)
+    path = population_flow(weights, task, 1e6, objective=objective, weight_decay=weight_decay, rtol=1e-8, atol=1e-13)
     return path.product[-1]
 
 

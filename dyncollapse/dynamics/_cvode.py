@@ -74,7 +74,7 @@ def solve_by_cvode(
     most += watch.evaluations + watch.products
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         begun = watch.begin()
-        with QUIET.shared(), _without_warnings():
+        with QUIET, _without_warnings():
             solver.init_step(*begun)
         message, left = _take_steps(solver, watch, problem.ticks, most, lookout)
     return Reached({"evaluations": watch.evaluations, "jacobian_products": watch.products}, message, left)
@@ -231,22 +231,22 @@ class _Filter:
         return len(text) if ending or self._dropped else self._stream.write(text)
 
 
-@contextlib.contextmanager
-def _filtered() -> Iterator[None]:
-    """Filter what goes to stdout, and give it back unless somebody has changed it meanwhile."""
-    before, filtered = sys.stdout, _Filter(sys.stdout)
-    sys.stdout = filtered
-    try:
-        yield
-    finally:
-        if sys.stdout is filtered:
-            sys.stdout = before
+class _Filtered:
+    """Filters what goes to stdout, and gives it back unless somebody has changed it meanwhile."""
+
+    def __enter__(self) -> None:
+        self._before, self._filter = sys.stdout, _Filter(sys.stdout)
+        sys.stdout = self._filter
+
+    def __exit__(self, *error: object) -> None:
+        if sys.stdout is self._filter:
+            sys.stdout = self._before
 
 
-QUIET = SharedContext(_filtered)
+QUIET = SharedContext(_Filtered)
 
 
 def _quietly(call: Callable[..., Any], *arguments: Any) -> Any:
     """Call without scikit-sundae's own lines on stdout; what others print passes."""
-    with QUIET.shared():
+    with QUIET:
         return call(*arguments)

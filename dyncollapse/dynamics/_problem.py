@@ -241,8 +241,10 @@ class Watch:
 
     def due(self, tick: float) -> np.ndarray:
         """The ticks up to this one that have not been recorded."""
-        ticks = self.problem.ticks
-        return ticks[len(self.reached) : np.searchsorted(ticks, tick, side="right")]
+        ticks, first = self.problem.ticks, len(self.reached)
+        if first < len(ticks) and tick < ticks[first]:
+            return ticks[:0]  # after most steps
+        return ticks[first : np.searchsorted(ticks, tick, side="right")]
 
     def go_on(self, problem: Problem, **made: Any) -> None:
         """Watch another method from the last step on, which may have another clock, and say so in the record."""

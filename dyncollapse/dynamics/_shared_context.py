@@ -1,8 +1,8 @@
 """A context of the whole process that threads are in together."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 
 
 class SharedContext:
@@ -16,17 +16,16 @@ class SharedContext:
         """Take the function that makes the context."""
         self._make, self._lock, self._threads, self._before = make, threading.Lock(), 0, ExitStack()
 
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Stay in the context until the last thread has left."""
+    def __enter__(self) -> None:
+        """Enter the context, unless a thread is in it."""
         with self._lock:
             if self._threads == 0:
                 self._before.enter_context(self._make())
             self._threads += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._threads -= 1
-                if self._threads == 0:
-                    self._before.close()
+
+    def __exit__(self, *error: object) -> None:
+        """Leave the context, unless a thread is in it."""
+        with self._lock:
+            self._threads -= 1
+            if self._threads == 0:
+                self._before.close()

@@ -21,7 +21,8 @@ def compile_kernels() -> None:
             mean_force(weights.to(kind), pairs.to(kind), loss, constant)
             train((weights.to(kind),), pairs.to(kind), steps=1, lr=0.1, objective=Objective(loss, constant))
         sample_flow((weights.double(),), pairs, 0.1, objective=Objective(loss, constant), method="CVODE")
-    population_flow((weights[0], weights[0]), task, 100.0)  # stiff enough for a preconditioner
+    wide = 0.1 * torch.ones(16, 16, dtype=torch.float64)
+    population_flow((wide, wide), GaussianTask.block(16, 1), 100.0)  # large and stiff enough for a preconditioner
 
 
 if __name__ == "__main__":

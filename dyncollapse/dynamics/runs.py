@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dyncollapse.dynamics._single_thread import products_on_one_thread
 from dyncollapse.dynamics._unseen import UNSEEN
 from dyncollapse.dynamics.solver import FlowFailed, Progress
 from dyncollapse.dynamics.statistics import Record, Recorder, with_statistics
@@ -63,7 +64,8 @@ def recorded(flow: Callable[[], Trajectory], record: Record | None, weights: Wei
     """
     Recorder(record, weights[0].shape[:-2]).at(weights)
     try:
-        path = flow()
+        with products_on_one_thread(max(size for layer in weights for size in layer.shape[-2:])):
+            path = flow()
         if (since := path.meta.get(UNSEEN)) is not None:
             warnings.warn(
                 f"from t = {since:.6g} on something grew from below the tolerance. CVODE may have stepped over it, and "
