@@ -29,7 +29,7 @@ from dyncollapse.model.pair_moments import Task
 # Size of gamma J from which its approximate inverse saves more iterations than it costs. A rule of thumb.
 WORTH_SOLVING = 1.0
 # Two layers with at most so many entries are solved without it. Flows of 32 to 128 entries then took 0.76 to 0.90 of
-# the time, and those of one layer 0.6 to 0.86, since each call of the solver takes longer than a small product.
+# the time, and those of one layer 0.6 to 1.1, since each call of the solver takes longer than a small product.
 FEW_ENTRIES = 128
 
 Vector = np.ndarray

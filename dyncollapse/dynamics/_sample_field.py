@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dyncollapse.dynamics._last_point import LastPoint
+from dyncollapse.dynamics._layer_arrays import LayerArrays, multiplied
 from dyncollapse.dynamics._on_arrays import force_settings
 from dyncollapse.model._kernels import compiled
 from dyncollapse.model.networks import Weights
@@ -79,7 +80,7 @@ class SampleField:
     def loss(self, parameters: Sequence[Tensor]) -> Tensor:
         """Return the loss, averaged over the batches, of float64 layers and biases."""
         with np.errstate(over="ignore", invalid="ignore"):
-            product = reduce(_multiplied, self.layers(np.concatenate([p.numpy().ravel() for p in parameters])))
+            product = reduce(multiplied, self.layers(np.concatenate([p.numpy().ravel() for p in parameters])))
         losses = compiled(f"{self._loss}_losses", [product[None], *self._views], self._settings)
         return torch.from_numpy(losses).mean()
 
@@ -115,31 +116,17 @@ class SamplePoint:
 
     def __init__(self, field: SampleField, y: Vector) -> None:
         """Compute the velocity."""
-        self._field, self._layers = field, field.layers(y)
-        self._below = [*itertools.accumulate(self._layers, _multiplied)]
-        self._product = self._below[-1]
-        self._force = field.force(self._product)
-        self._pulls, pulled = [self._product @ self._force], list[Vector]()  # behind every layer, the last one first
-        for layer, under in zip(self._layers[:0:-1], self._below[-2::-1], strict=True):
-            pulled.append(self._pulls[-1] @ under.T)
-            self._pulls.append(layer.T @ self._pulls[-1])
-        self.velocity = field.packed([self._pulls[-1], *reversed(pulled)], y)
+        self._field, self._layers = field, LayerArrays(field.layers(y))
+        self._force = field.force(self._layers.product)
+        pulled, self._behind = self._layers.pulled(self._layers.product @ self._force)
+        self.velocity = field.packed(pulled, y)
 
     def times(self, direction: Vector) -> Vector:
         """Return J v: every product that the velocity is made of, by the product rule."""
         changes = self._field.layers(direction.copy(), 0.0)  # numba compiles once more for what nobody may write to
-        moved = changes[:1]
-        for layer, change, under in zip(self._layers[1:], changes[1:], self._below[:-1], strict=True):
-            moved.append(layer @ moved[-1] + change @ under)
-        along = self._field.force_along(self._product, moved[-1])
-        pull, pulled = moved[-1] @ self._force + self._product @ along, list[Vector]()
-        steps = zip(
-            self._layers[:0:-1], changes[:0:-1], self._pulls[:-1], self._below[-2::-1], moved[-2::-1], strict=True
-        )
-        for layer, change, behind, under, moved_under in steps:
-            pulled.append(pull @ under.T + behind @ moved_under.T)
-            pull = layer.T @ pull + change.T @ behind
-        return self._field.packed([pull, *reversed(pulled)], direction)
+        moved, product = self._layers.moved(changes), self._layers.product
+        top = moved[-1] @ self._force + product @ self._field.force_along(product, moved[-1])
+        return self._field.packed(self._layers.pulled_along(self._behind, top, changes, moved), direction)
 
     def preconditioner(self, _gamma: float) -> None:
         """None is known."""
@@ -148,7 +135,3 @@ class SamplePoint:
 def _array(view: Tensor) -> Vector:
     """All batches (b, n, d), row by row: numba would compile once more for another order."""
     return np.ascontiguousarray(view.detach().double().numpy()).reshape(-1, *view.shape[-2:])
-
-
-def _multiplied(product: Vector, layer: Vector) -> Vector:
-    return layer @ product

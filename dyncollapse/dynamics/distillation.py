@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from dyncollapse.dynamics.equation import Equation
+from dyncollapse.dynamics._moment_field import MomentField
+from dyncollapse.dynamics.equation import Equation, Field
 from dyncollapse.model.networks import Weights
 from dyncollapse.model.objective import Objective
 from dyncollapse.model.self_distillation import OnlineMoments, SelfDistillation
@@ -36,11 +37,13 @@ def velocities(
     return [*learnt, *(rate * (w - t) for w, t in zip(parameters[:depth], parameters[depth + 1 :], strict=True))]
 
 
-def moment_equation(depth: int, moments: OnlineMoments, objective: SelfDistillation, weight_decay: float) -> Equation:
+def moment_equation(
+    weights: Weights, moments: OnlineMoments, objective: SelfDistillation, weight_decay: float
+) -> Equation:
     """The flow of a linear network, which sees second moments of the pairs alone.
 
     Args:
-        depth: Number of layers.
+        weights: Layers of the shapes of one run (out, in), or of runs that are integrated together (*runs, out, in).
         moments: Of a task, or of batches.
         objective: Rates of predictor and target.
         weight_decay: Acts on weights and predictor.
@@ -48,6 +51,7 @@ def moment_equation(depth: int, moments: OnlineMoments, objective: SelfDistillat
     Returns:
         Velocity with its derivative, and loss.
     """
+    depth = len(weights)
 
     def velocity(_t: float, parameters: Weights) -> list[Tensor]:
         gradients = objective.moment_gradient(parameters[:depth], moments, parameters[depth:])
@@ -60,4 +64,7 @@ def moment_equation(depth: int, moments: OnlineMoments, objective: SelfDistillat
     def loss(_t: float, parameters: Weights) -> Tensor:
         return objective.moment_value(parameters[:depth], moments, parameters[depth:])
 
-    return Equation(velocity, loss, tangent=tangent, steady=True)
+    if weights[0].ndim > 2 or weights[0].device.type != "cpu":
+        return Equation(velocity, loss, tangent=tangent, steady=True)
+    arrays = MomentField([tuple(w.shape) for w in weights], moments, objective, weight_decay)
+    return Equation(velocity, loss, tangent=tangent, field=Field(arrays.velocity, arrays.linearise), steady=True)

@@ -129,7 +129,7 @@ def sample_flow(
         own = pairs_of_run(pairs, index)
         start, beside = tuple(w[index] for w in weights), [p[index] for p in others]
         if smooth and isinstance(objective, SelfDistillation):
-            equation = moment_equation(len(weights), OnlineMoments.of_pairs(own, 0), objective, weight_decay)
+            equation = moment_equation(start, OnlineMoments.of_pairs(own, 0), objective, weight_decay)
         else:
             equation = _sample_equation(start, beside, own, objective, weight_decay)
         return integrate(start, beside, equation, time, solver=solver, meta=meta, progress=progress)
@@ -294,7 +294,8 @@ def population_flow(
     method = stiff_method() if method is None else method
     solver = Solver(method, rtol, atol, max_evaluations, switches)
     if isinstance(objective, SelfDistillation):
-        equation = moment_equation(len(weights), OnlineMoments.of_task(task), objective, weight_decay)
+        one_by_one = tuple(w[(0,) * (w.ndim - 2)] for w in weights) if method in IMPLICIT else weights
+        equation = moment_equation(one_by_one, OnlineMoments.of_task(task), objective, weight_decay)
     else:
         equation = _population_equation(weights, task, objective, weight_decay, method)
     meta = {"dynamics": "population", "weight_decay": weight_decay}
