@@ -72,7 +72,7 @@ def solve_by_cvode(
     calls = Calls(problem, watch)
     solver = calls.solver(rtol, tolerances)
     most += watch.evaluations + watch.products
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    with np.errstate(all="ignore"):
         begun = watch.begin()
         with QUIET, _without_warnings():
             solver.init_step(*begun)

@@ -56,7 +56,7 @@ class MomentField:
         return [y[i:j].reshape(shape) for (i, j), shape in zip(ends, self._shapes, strict=True)]
 
     def moving(self, gradients: Sequence[Vector], y: Vector) -> Vector:
-        """Velocity from the gradients of all that learns; it is linear in both."""
+        """Velocity at y from the gradients of all that learns, or its change along y from theirs: both are linear."""
         layers, learnt = self._ends[self.depth], self._ends[self.depth + 1]
         moving = [-np.concatenate([gradient.ravel() for gradient in gradients])]
         if self._weight_decay:

@@ -15,7 +15,8 @@ from dyncollapse.model.pairs import Pairs
 def on_arrays(objective: Objective, weights: Weights, biases: Sequence[Tensor], pairs: Pairs) -> bool:
     """Whether `SampleField` and `LinearSteps` are for this network and these batches.
 
-    Layers are no wider than WIDEST, with the input that is 1 for biases: NumPy's products of wider ones take all cores.
+    Layers are no wider than WIDEST, with the input that is 1 for biases: NumPy's products of wider ones take all cores
+    in SGD.
 
     Args:
         objective: What is minimised.

@@ -181,8 +181,12 @@ def _derivative_of_force(gram: np.ndarray, terms: Terms, point: np.ndarray) -> n
 
 @compiled
 def almost_diagonal(terms: Terms, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric matrices (m, m) and (d, d) with eigenbases in which the stiff part of J is almost diagonal."""
+    """Symmetric matrices (m, m) and (d, d) in whose eigenbases the stiff part of J is almost diagonal."""
     places, depth = terms.places, terms.depth
+    if depth == 1:  # of one layer J is H itself
+        product = _matrix(point, places[LAYER, 0])
+        part = np.dot(product, _matrix(point, places[FORCE, K1]))
+        return np.dot(part, product.T), _matrix(point, places[FORCE, X])
     above, below = _matrix(point, places[LAYER, depth - 1]), _matrix(point, places[PRODUCT, depth - 2])
     for i in range(depth - 2, 0, -1):
         above = np.dot(above, _matrix(point, places[LAYER, i]))

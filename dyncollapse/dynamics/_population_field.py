@@ -11,8 +11,7 @@ where A v is the change of P along v and H the derivative of P X with respect to
 
 For two layers A A^T = W_2 W_2^T x 1 + 1 x W_1^T W_1, a sum of Kronecker products. In the eigenbases of both, and with
 the diagonal of H there, all of it is division by numbers. Three layers have a third term with eigenvectors of its own.
-Without it the iterations were measured to be more than without a preconditioner. One layer takes hardly fewer products
-with one.
+Without it the iterations were measured to be more than without a preconditioner.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,8 +27,9 @@ from dyncollapse.model.pair_moments import Task
 
 # Size of gamma J from which its approximate inverse saves more iterations than it costs. A rule of thumb.
 WORTH_SOLVING = 1.0
-# Two layers with at most so many entries are solved without it. Flows of 32 to 128 entries then took 0.76 to 0.90 of
-# the time, and those of one layer 0.6 to 1.1, since each call of the solver takes longer than a small product.
+# Flows of at most so many entries are solved without it, since each call of the solver takes longer than a small
+# product: together those of a size then took 0.56 to 0.90 of the time. Single ones whose covariances have eigenvalues
+# of many sizes take more products and up to 2.4 times as long.
 FEW_ENTRIES = 128
 
 Vector = np.ndarray
@@ -70,7 +70,8 @@ class PopulationField:
             weight_decay: Its product with the weights is subtracted from the velocity.
             library: numpy or torch; numpy unless given or the task is on a GPU.
         """
-        self.preconditioned = len(shapes) == 2 and sum(rows * columns for rows, columns in shapes) > FEW_ENTRIES
+        entries = sum(rows * columns for rows, columns in shapes)
+        self.preconditioned = len(shapes) <= 2 and entries > FEW_ENTRIES
         self._at: Callable[[Vector], Point]
         if library is np or (library is None and task.seen[0].device.type == "cpu"):
             from dyncollapse.dynamics._population_arrays import ArrayForm  # imports numba

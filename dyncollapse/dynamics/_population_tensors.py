@@ -125,8 +125,8 @@ class TensorPoint:
     def _bases(self) -> tuple[Tensor, Tensor]:
         """Symmetric matrices (m, m) and (d, d) in whose eigenbases the stiff part of J is almost diagonal."""
         above, below = self._above()[0], self.below[-2]
-        assert above is not None, "one layer has no preconditioner"
-        assert below is not None
+        if above is None or below is None:  # of one layer J is H itself
+            return self.product @ self.k1 @ self.product.mT, self.force
         return above @ above.mT, below.mT @ below
 
     def _rates(self, left: Tensor, right: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def solve_by_scipy(
     options: dict[str, Any] = {"jac": problem.jacobian} if problem.logarithmic else {}
     quiet = torch.inference_mode(problem.logarithmic)  # a tenth faster, and nothing there is differentiated
     # A blow-up, a singular matrix or a stalled iteration becomes an exception with one line.
-    with quiet, np.errstate(over="ignore", invalid="ignore", divide="ignore"), WARNINGS:
+    with quiet, np.errstate(all="ignore"), WARNINGS:
         try:
             solver = SOLVERS[method](by_tick, *watch.begin(), problem.ticks[-1], rtol=rtol, atol=tolerances, **options)
             stopped, left = _take_steps(solver, watch, stiffness)

@@ -64,7 +64,7 @@ def moment_equation(
     def loss(_t: float, parameters: Weights) -> Tensor:
         return objective.moment_value(parameters[:depth], moments, parameters[depth:])
 
-    if weights[0].ndim > 2 or weights[0].device.type != "cpu":
+    if weights[0].ndim > 2 or weights[0].device.type != "cpu":  # several runs, or a GPU
         return Equation(velocity, loss, tangent=tangent, steady=True)
     arrays = MomentField([tuple(w.shape) for w in weights], moments, objective, weight_decay)
-    return Equation(velocity, loss, tangent=tangent, field=Field(arrays.velocity, arrays.linearise), steady=True)
+    return Equation(velocity, loss, field=Field(arrays.velocity, arrays.linearise), steady=True)

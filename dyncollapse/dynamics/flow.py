@@ -62,7 +62,7 @@ def sample_flow(
 
     Everything is computed in float64, and the runs are taken one by one, each with its own steps. One layer starts from
     1e-290 or more, L >= 2 layers from weights whose velocity does not underflow, |w|^(2L - 1) > 1e-300; smaller ones
-    stay.
+    stay. Meanwhile NumPy and SciPy have one thread in this process, unless a layer is wider than 512.
 
     Args:
         weights: One tensor (*runs, out, in) per layer.
@@ -235,6 +235,7 @@ def population_flow(
     The flow is stiff once modes have separated, so the default method is implicit: CVODE, which multiplies by the exact
     Jacobian and never stores it. LSODA, BDF and Radau store it, and take longer beyond some hundred weights. Implicit
     methods integrate the runs one by one, explicit ones (DOP853, RK45) all at once, which is faster for short times.
+    Meanwhile NumPy and SciPy have one thread in this process, unless a layer is wider than 512.
 
     Implicit methods may step over modes that grow from below the tolerance, and stay at a saddle, where a layer starts
     many orders of magnitude smaller than the others. The default looks for such modes. If one is found, the flow begins

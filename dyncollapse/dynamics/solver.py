@@ -223,7 +223,7 @@ def _remedies(solver: Solver) -> str:
 
 def _first_velocity(problem: Problem) -> np.ndarray:
     largest = np.abs(problem.vector.start).max()
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    with np.errstate(all="ignore"):
         velocity = problem.velocity(0.0, problem.vector.start)
         loss = problem.equation.loss(0.0, problem.vector.unpack(problem.vector.start))
     if largest > LARGEST or not (np.isfinite(velocity).all() and bool(torch.isfinite(loss).all())):

@@ -89,12 +89,13 @@ def test_the_field_does_not_confuse_two_points(generator):
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_the_preconditioner_is_the_inverse_where_modes_are_aligned(weight_decay):
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_preconditioner_is_the_inverse_where_modes_are_aligned(depth, weight_decay):
     # Each mode is an input of its own. What it leaves out is the force itself, which is 0 at rest, and the exchange of
     # two modes, which vanishes where one of them is dead.
     task = GaussianTask.block(3, 2, 1.3)
     rest = torch.diag(torch.tensor([30.0, 0.0, 0.0], dtype=torch.float64))
-    weights, objective = (rest, rest), Objective()
+    weights, objective = (rest,) * depth, Objective()
     field, y = field_of(weights, task, objective, weight_decay), packed(weights)
     linear = field.linearise(0.0, y)
     solve = linear.preconditioner(GAMMA)

@@ -1,5 +1,6 @@
 """Flows keep NumPy's and SciPy's products to one thread where that is faster, and give the threads back."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -62,4 +63,39 @@ def test_flows_in_threads_of_their_own_give_them_back():
         done = [pool.submit(population, lambda _t, _end: seen.append(threads())) for _ in range(8)]
         assert all(future.exception() is None for future in done)
     assert seen
+    assert threads() == {2}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_process_that_is_forked_meanwhile_has_its_threads():
+    with products_on_one_thread(3):
+        child = os.fork()
+        if child == 0:
+            free = threads() == {2}
+            with products_on_one_thread(3):
+                os._exit(0 if free and threads() == {1} else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert threads() == {1}
+
+
+@pytest.mark.parametrize("at", ["limit", "setdefault"])
+def test_an_interrupt_while_it_begins_leaves_nothing_taken(at, monkeypatch):
+    class Interrupted(dict):
+        def setdefault(self, *given):
+            super().setdefault(*given)
+            raise KeyboardInterrupt
+
+    def interrupt(**_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if at == "limit":
+            patch.setattr(_single_thread.pools(), "limit", interrupt)
+        else:
+            patch.setattr(_single_thread, "_taken", Interrupted())
+        with pytest.raises(KeyboardInterrupt), products_on_one_thread(3):
+            pass
+    with products_on_one_thread(3):
+        assert threads() == {1}
     assert threads() == {2}
