@@ -12,7 +12,7 @@ from threadpoolctl import ThreadpoolController
 # OpenBLAS took 9 times as long for layers of 128, 2.6 times for 256, 1.7 times for 512, and 0.8 to 1.2 times for 640.
 WIDEST = 512
 # The flow that has taken the other threads, by the name of what it took.
-_taken = dict[str, ExitStack]()
+taken = dict[str, ExitStack]()
 
 
 @contextmanager
@@ -27,13 +27,13 @@ def products_on_one_thread(width: int) -> Iterator[None]:
     """
     own = ExitStack()
     try:
-        if width <= WIDEST and _taken.setdefault("threads", own) is own:
+        if width <= WIDEST and taken.setdefault("threads", own) is own:
             own.enter_context(pools().limit(limits=1))
         yield
     finally:  # also where Ctrl-C came before anything was taken
-        if _taken.get("threads") is own:
+        if taken.get("threads") is own:
             own.close()
-            del _taken["threads"]
+            del taken["threads"]
 
 
 @cache
@@ -44,9 +44,9 @@ def pools() -> ThreadpoolController:
 
 def _give_back() -> None:
     """Give back what a flow has taken, in a process that was forked while it ran."""
-    for stack in _taken.values():
+    for stack in taken.values():
         stack.close()
-    _taken.clear()
+    taken.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -80,7 +80,7 @@ def test_a_process_that_is_forked_meanwhile_has_its_threads():
 
 
 @pytest.mark.parametrize("at", ["limit", "setdefault"])
-def test_an_interrupt_while_it_begins_leaves_nothing_taken(at, monkeypatch):
+def test_an_interrupt_while_it_begins_leaves_nothingtaken(at, monkeypatch):
     class Interrupted(dict):
         def setdefault(self, *given):
             super().setdefault(*given)
@@ -93,7 +93,7 @@ def test_an_interrupt_while_it_begins_leaves_nothing_taken(at, monkeypatch):
         if at == "limit":
             patch.setattr(_single_thread.pools(), "limit", interrupt)
         else:
-            patch.setattr(_single_thread, "_taken", Interrupted())
+            patch.setattr(_single_thread, "taken", Interrupted())
         with pytest.raises(KeyboardInterrupt), products_on_one_thread(3):
             pass
     with products_on_one_thread(3):
