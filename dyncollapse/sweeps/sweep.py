@@ -191,6 +191,7 @@ class Sweep:
                         self._record(failures | failed)
                 progress(done, len(self.points))
             self._record(failures | failed)
+            remove_partial(self.folder / POINTS)  # workers of a killed run may have outlived it for a moment
         return failed
 
     def check_folder(self) -> None:

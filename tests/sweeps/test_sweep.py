@@ -175,6 +175,17 @@ def test_a_killed_worker_loses_nothing_else(lives, tmp_path, monkeypatch):
     assert len(found.table()) == 6
 
 
+def test_what_a_worker_of_a_killed_run_leaves_meanwhile_is_removed(tmp_path, monkeypatch):
+    def beside(points, folder, workers):
+        (folder / ".a-point.a-number.partial").mkdir(exist_ok=True)
+        return run_pack(points, folder, workers)
+
+    monkeypatch.setattr("dyncollapse.sweeps.sweep.run_pack", beside)
+    found = sweep(tmp_path / "sweep")
+    assert found.run(HERE) == {}
+    assert names(tmp_path / "sweep") == set(found.points)
+
+
 PROGRAM = """
 import sys
 from dyncollapse import Sweep, expand_grid, local_workers
