@@ -8,6 +8,11 @@ import numpy as np
 Matrix = np.ndarray
 
 
+def cut(vector: np.ndarray, ends: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> list[Matrix]:
+    """Views of matrices that a vector holds one after the other, each row by row; ends begin with 0."""
+    return [vector[i:j].reshape(shape) for (i, j), shape in zip(itertools.pairwise(ends), shapes, strict=True)]
+
+
 class LayerArrays:
     """W_1, ..., W_L of one run.
 

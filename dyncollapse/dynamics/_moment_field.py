@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from dyncollapse.dynamics._last_point import LastPoint
-from dyncollapse.dynamics._layer_arrays import LayerArrays
+from dyncollapse.dynamics._layer_arrays import LayerArrays, cut
+from dyncollapse.dynamics.equation import Linearisation
 from dyncollapse.model.self_distillation import OnlineMoments, SelfDistillation
 
 Vector = np.ndarray
@@ -52,8 +53,7 @@ class MomentField:
 
     def matrices(self, y: Vector) -> list[Vector]:
         """The layers, the predictor and the target's layers, or a direction of all."""
-        ends = itertools.pairwise(self._ends)
-        return [y[i:j].reshape(shape) for (i, j), shape in zip(ends, self._shapes, strict=True)]
+        return cut(y, self._ends, self._shapes)
 
     def moving(self, gradients: Sequence[Vector], y: Vector) -> Vector:
         """Velocity at y from the gradients of all that learns, or its change along y from theirs: both are linear."""
@@ -66,7 +66,7 @@ class MomentField:
         return np.concatenate(moving)
 
 
-class MomentPoint:
+class MomentPoint(Linearisation):
     """The velocity at one y, and its derivative."""
 
     def __init__(self, field: MomentField, y: Vector) -> None:
@@ -92,6 +92,3 @@ class MomentPoint:
         pulled = self._layers.pulled_along(self._behind, top, layers, moved)
         of_predictor = field.rate * (change @ product.T + self._residual @ of_product.T)
         return field.moving([*pulled, of_predictor], direction)
-
-    def preconditioner(self, _gamma: float) -> None:
-        """None is known."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dyncollapse.dynamics.equation import Equation, Field
+from dyncollapse.dynamics.equation import Equation, Field, Linearisation
 from dyncollapse.model.networks import Weights, check_weights
 
 # A refused step is tried again at a fifth of its size or more. After so many trials a step of 1 is below round-off.
@@ -97,7 +97,7 @@ class Problem:
         return matrix.mul_(self.pace(tick)).cpu().numpy()
 
 
-class _TensorLinearisation:
+class _TensorLinearisation(Linearisation):
     """The derivative of a velocity that is known on tensors."""
 
     def __init__(self, vector: Vector, along: Callable[[Sequence[Tensor]], Sequence[Tensor]]) -> None:
@@ -105,9 +105,6 @@ class _TensorLinearisation:
 
     def times(self, direction: np.ndarray) -> np.ndarray:
         return self._vector.pack(self._along(self._vector.unpack(direction)))
-
-    def preconditioner(self, _gamma: float) -> None:
-        return None
 
 
 class Reached(NamedTuple):

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from dyncollapse.dynamics._last_point import LastPoint
-from dyncollapse.dynamics._layer_arrays import LayerArrays, multiplied
+from dyncollapse.dynamics._layer_arrays import LayerArrays, cut, multiplied
 from dyncollapse.dynamics._on_arrays import force_settings
+from dyncollapse.dynamics.equation import Linearisation
 from dyncollapse.model._kernels import compiled
 from dyncollapse.model.networks import Weights
 from dyncollapse.model.objective import Objective
@@ -86,7 +87,7 @@ class SampleField:
 
     def layers(self, y: Vector, passed: float = 1.0) -> list[Vector]:
         """The layers; where an offset matters, those of `pullback.affine_layers`, which pass on 1, or their changes."""
-        layers = [y[i:j].reshape(s) for (i, j), s in zip(itertools.pairwise(self._ends), self._shapes, strict=True)]
+        layers = cut(y, self._ends, self._shapes)
         if not self._affine:
             return layers
         affine, first = list[Vector](), self._ends[-1]
@@ -111,7 +112,7 @@ class SampleField:
         return velocity - self._weight_decay * y if self._weight_decay else velocity
 
 
-class SamplePoint:
+class SamplePoint(Linearisation):
     """The velocity at one y, and its derivative."""
 
     def __init__(self, field: SampleField, y: Vector) -> None:
@@ -127,9 +128,6 @@ class SamplePoint:
         moved, product = self._layers.moved(changes), self._layers.product
         top = moved[-1] @ self._force + product @ self._field.force_along(product, moved[-1])
         return self._field.packed(self._layers.pulled_along(self._behind, top, changes, moved), direction)
-
-    def preconditioner(self, _gamma: float) -> None:
-        """None is known."""
 
 
 def _array(view: Tensor) -> Vector:

@@ -17,8 +17,9 @@ class Linearisation(Protocol):
     def times(self, direction: np.ndarray) -> np.ndarray:
         """Return J v."""
 
-    def preconditioner(self, gamma: float) -> Callable[[np.ndarray], np.ndarray] | None:
-        """Return an approximation of v -> (1 - gamma J)^-1 v, or None where 1 will do."""
+    def preconditioner(self, gamma: float) -> Callable[[np.ndarray], np.ndarray] | None:  # noqa: ARG002
+        """Return an approximation of v -> (1 - gamma J)^-1 v, or None where 1 will do or none is known."""
+        return None
 
 
 @dataclass(frozen=True)

@@ -294,9 +294,10 @@ def population_flow(
     switches = method is None and _is_watched(objective)
     method = stiff_method() if method is None else method
     solver = Solver(method, rtol, atol, max_evaluations, switches)
+    runs = weights[0].shape[:-2] if method in IMPLICIT else ()  # which are integrated one by one
     if isinstance(objective, SelfDistillation):
-        one_by_one = tuple(w[(0,) * (w.ndim - 2)] for w in weights) if method in IMPLICIT else weights
-        equation = moment_equation(one_by_one, OnlineMoments.of_task(task), objective, weight_decay)
+        together = tuple(w[(0,) * len(runs)] for w in weights)
+        equation = moment_equation(together, OnlineMoments.of_task(task), objective, weight_decay)
     else:
         equation = _population_equation(weights, task, objective, weight_decay, method)
     meta = {"dynamics": "population", "weight_decay": weight_decay}
@@ -305,7 +306,6 @@ def population_flow(
         start, beside = tuple(w[index] for w in weights), [p[index] for p in others]
         return integrate(start, beside, equation, time, solver=solver, meta=meta, progress=progress)
 
-    runs = weights[0].shape[:-2] if method in IMPLICIT else ()
     return recorded(lambda: run_by_run(runs_at, runs, progress), record, weights)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers.flow import packed
 
 from dyncollapse import GaussianTask, SelfDistillation, gaussian_init, population_flow
 from dyncollapse.dynamics._moment_field import MomentField
@@ -20,10 +21,6 @@ def problem(generator, widths, objective, views):
     target = gaussian_init(list(widths), generator, scale=0.7) if objective.target_rate is not None else ()
     predictor = torch.randn(widths[-1], widths[-1], generator=generator, dtype=torch.float64)
     return weights, [predictor, *target], OnlineMoments.of_task(task)
-
-
-def packed(parameters):
-    return np.concatenate([p.numpy().ravel() for p in parameters])
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])

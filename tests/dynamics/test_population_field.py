@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers.flow import packed
 from helpers.reference import VIEWS, random_covariance
 
 from dyncollapse import GaussianTask, Objective, end_to_end, gaussian_init, population_flow
@@ -20,10 +21,6 @@ def problem(generator, widths, loss="infonce", temperature=None, views="one-side
     d = widths[0]
     task = GaussianTask(random_covariance(generator, d), random_covariance(generator, d) / 2, views)
     return gaussian_init(list(widths), generator, (), scale), task, Objective(loss, temperature)
-
-
-def packed(layers):
-    return torch.cat([layer.flatten() for layer in layers]).numpy()
 
 
 def field_of(weights, task, objective, weight_decay=0.0):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers.flow import packed
 from helpers.reference import VIEWS
 
 from dyncollapse import GaussianTask, Objective, Pairs, gaussian_init, sample_flow, train
@@ -18,10 +19,6 @@ def problem(generator, widths, views="one-sided", batches=(3,), biased=False, sc
     biases = [torch.randn(width, generator=generator, dtype=torch.float64) for width in widths[1:] if biased]
     pairs = GaussianTask.block(widths[0], 2, 1.3, views=views).sample(12, generator, batches)
     return weights, biases, pairs
-
-
-def packed(parameters):
-    return torch.cat([p.flatten() for p in parameters]).numpy()
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])

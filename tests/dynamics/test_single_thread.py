@@ -80,7 +80,7 @@ def test_a_process_that_is_forked_meanwhile_has_its_threads():
 
 
 @pytest.mark.parametrize("at", ["limit", "setdefault"])
-def test_an_interrupt_while_it_begins_leaves_nothingtaken(at, monkeypatch):
+def test_an_interrupt_while_it_begins_leaves_nothing_taken(at, monkeypatch):
     class Interrupted(dict):
         def setdefault(self, *given):
             super().setdefault(*given)

@@ -1,5 +1,6 @@
 """Starts of flows, and how far they went."""
 
+import torch
 from helpers.reference import random_covariance
 
 from dyncollapse import GaussianTask, gaussian_init
@@ -8,6 +9,11 @@ from dyncollapse import GaussianTask, gaussian_init
 def draw(generator, depth=2, views="one-sided", runs=(), scale=0.5, n=10):
     weights = gaussian_init([4] * (depth + 1), generator, runs, scale)
     return weights, GaussianTask.block(4, 2, 0.7, views=views).sample(n, generator, runs)
+
+
+def packed(parameters):
+    """All entries as the vector that solvers see."""
+    return torch.cat([p.flatten() for p in parameters]).numpy()
 
 
 def moved(path):
