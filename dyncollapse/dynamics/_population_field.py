@@ -28,8 +28,7 @@ from dyncollapse.model.pair_moments import Task
 # Size of gamma J from which its approximate inverse saves more iterations than it costs. A rule of thumb.
 WORTH_SOLVING = 1.0
 # Flows of at most so many entries are solved without it, since each call of the solver takes longer than a small
-# product: together those of a size then took 0.56 to 0.90 of the time. Single ones whose covariances have eigenvalues
-# of many sizes take more products and up to 2.4 times as long.
+# product: together those of a size then took 0.76 to 1.04 of the time.
 FEW_ENTRIES = 128
 
 Vector = np.ndarray

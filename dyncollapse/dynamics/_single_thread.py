@@ -9,7 +9,7 @@ import scipy.linalg  # noqa: F401 - numba's products are SciPy's, and libraries 
 from threadpoolctl import ThreadpoolController
 
 # Widest layers whose flows one thread integrates fastest. Threads wait for each other at every product: two cores with
-# OpenBLAS took 9 times as long for layers of 128, 2.6 times for 256, 1.7 times for 512, and 0.8 to 1.2 times for 640.
+# OpenBLAS took 9 times as long for layers of 128, 3 times for 256, 2 times for 512, and 0.8 to 1.2 times for 640.
 WIDEST = 512
 # The flow that has taken the other threads, by the name of what it took.
 taken = dict[str, ExitStack]()
