@@ -1,5 +1,5 @@
 """`python -m dyncollapse`: the command line from a checkout that is not installed."""
 
-from dyncollapse.commands.main import main
+from dyncollapse.commands.program import dyncollapse
 
-main(prog_name="dyncollapse")
+dyncollapse()

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 SCRIPT = """
-import ctypes, os, random, signal, warnings
+import ctypes, gc, os, random, signal, warnings
 import numpy, scipy.linalg, threadpoolctl, torch
 
 allocator = []
@@ -28,6 +28,7 @@ def state():
         "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
         "environment": dict(os.environ),
         "filters": [*warnings.filters],
+        "garbage": (gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()),
         "random": (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()),
         "numbers": (torch.get_default_dtype(), torch.is_grad_enabled(), numpy.geterr()),
     }

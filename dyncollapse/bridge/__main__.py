@@ -1,5 +1,8 @@
 """`python -m dyncollapse.bridge`: the commands of `dyncollapse bridge`, for torchrun."""
 
-from dyncollapse.commands.bridge import bridge
+from functools import partial
 
-bridge(prog_name="dyncollapse bridge")
+from dyncollapse.commands.bridge import bridge
+from dyncollapse.runtime.program import run_program
+
+run_program(partial(bridge, prog_name="dyncollapse bridge"))

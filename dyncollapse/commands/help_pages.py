@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from dyncollapse.runtime.process import collecting_later
 from dyncollapse.runtime.settings import near_names, quoted
 
 
@@ -182,11 +183,8 @@ def imported(module: str) -> ModuleType:
     """
     if module in sys.modules:
         return sys.modules[module]
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        return import_module(module)
-    finally:
-        gc.freeze()
-        if collects:
-            gc.enable()
+    with collecting_later():
+        try:
+            return import_module(module)
+        finally:
+            gc.freeze()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dyncollapse.runtime.files import CannotWrite, first_line, write_bytes
+from dyncollapse.runtime.process import collecting_later
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,7 +103,7 @@ def drawn_once(
         return drawn
 
     def as_file(form: str) -> bytes:
-        with own_style(settings):
+        with collecting_later(), own_style(settings):  # the first figure imports most of Matplotlib
             file = io.BytesIO()
             figure().savefig(file, format=form, dpi=dpi, metadata=dict.fromkeys(DATED[form]))
         return file.getvalue()

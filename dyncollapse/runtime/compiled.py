@@ -8,7 +8,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from numba import njit
+from dyncollapse.runtime.process import collecting_later
+
+with collecting_later():
+    from numba import njit
 
 LOGGER = logging.getLogger(__name__)
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -49,7 +52,8 @@ def _watch(cache: Any, name: str) -> None:
     def loaded(*given: Any) -> Any:
         kept = None
         try:
-            kept = load(*given)
+            with collecting_later():  # at the first call numba imports what it knows of Python and NumPy
+                kept = load(*given)
         except Exception:  # whatever unpickling damaged bytes raises
             with suppress(OSError):
                 cache.flush()

@@ -1,5 +1,6 @@
 """Every kind of worker, for real: processes, Dask's LocalCluster, submitit on this machine, Slurm if there is one."""
 
+import gc
 import math
 import os
 import shutil
@@ -34,6 +35,12 @@ def test_workers_are_forked_from_the_server_that_was_begun():
     assert begin_server()  # does nothing
     with local_workers(1).start() as executor:
         assert executor.submit(os.getppid).result() == server
+
+
+def test_workers_look_for_garbage_but_not_among_what_their_server_imported():
+    with local_workers(1).start() as executor:
+        assert executor.submit(gc.isenabled).result()
+        assert executor.submit(gc.get_freeze_count).result() > 10_000
 
 
 def test_workers_find_numba_ready():

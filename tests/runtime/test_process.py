@@ -1,5 +1,6 @@
 """Ctrl-C at moments when it would lose what is done; counts of threads, and memory."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from dyncollapse.runtime.process import (
     available_memory,
     check_count,
     children_ignore_interrupts,
+    collecting_later,
     cores,
     stopped_as_by_ctrl_c,
     torch_threads,
@@ -154,3 +156,25 @@ def test_threads_are_counted_in_libraries_that_are_loaded_later_too():
         [sys.executable, "-c", code], env=os.environ | threads, capture_output=True, text=True, check=True
     )
     assert found.stdout == "{1}\n"
+
+
+def test_garbage_is_looked_for_again_after_the_last_block():
+    def fail():
+        with collecting_later():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+        raise ImportError
+
+    with pytest.raises(ImportError), collecting_later():
+        fail()
+    assert gc.isenabled()
+
+
+def test_who_looks_for_no_garbage_is_left_alone():
+    gc.disable()
+    try:
+        with collecting_later():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
