@@ -1,7 +1,7 @@
 """The first import of servers that fork workers: from then on Linux ends the server together with its program.
 
-By itself the server would notice that its program has ended only after seconds of further imports. Among these it looks
-for no garbage, until its last import.
+By itself the server would notice that its program has ended only after seconds of further imports. Among these a
+server that was told its program looks for no garbage, until its last import.
 """
 
 import gc
@@ -10,4 +10,5 @@ import os
 from dyncollapse.runtime.process import PARENT, end_with_parent
 
 end_with_parent(int(os.environ[PARENT]) if PARENT in os.environ else None)
-gc.disable()
+if PARENT in os.environ:
+    gc.disable()

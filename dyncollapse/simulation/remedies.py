@@ -18,6 +18,7 @@ from dyncollapse.simulation.strong_remedies import (
     weaker_augmentation,
 )
 from dyncollapse.simulation.verdict import moment
+from dyncollapse.simulation.widths import judged_dynamics, unfed_outputs, units
 from dyncollapse.theory.projector import layer_values_at_rest
 
 # Steps beyond which training longer is no advice.
@@ -97,30 +98,26 @@ def _width(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
     structural = verdict.fates.count(Fate.STRUCTURAL)
     if not structural:
         return
-    ratio = outcome.ends[_judged(outcome)].ratio
-    unfed = int(ratio.reshape(-1, ratio.shape[-1]).isnan().any(0).sum())
+    unfed, varying = unfed_outputs(outcome)
     if unfed:
-        varying = ratio.shape[-1] - unfed
         yield Remedy(
             f"Keep {counted(varying, 'output')} or fewer (`out_dim`).",
             f"{counted(unfed, 'output')} cannot vary, whatever the training: the inputs vary along "
             f"{counted(varying, 'direction')}, and more outputs than inputs cannot help.",
             "the rank of a matrix",
         )
-    narrow = structural - unfed
-    if narrow > 0:
-        lives = (Fate.ALIVE, Fate.WAITING, Fate.UNEXPLAINED)
-        wanted = sum(fate in lives for fate in verdict.fates) + narrow
+    if structural > unfed:
+        own, wanted = room(outcome.simulation), units(outcome, verdict)
         yield Remedy(
-            f"Widen the narrowest layer from {room(outcome.simulation)} to {wanted} units.",
-            f"There is then room for {counted(narrow, 'more dimension')}.",
+            f"Widen the narrowest layer from {own} to {wanted} units.",
+            f"There is then room for {counted(wanted - own, 'more dimension')}.",
             "docs: one axis, rest points of every loss",
         )
 
 
 def _representation(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
     """Say how many of the dimensions that collapsed the layer below the last one keeps."""
-    kept = representation_dimensions(outcome.simulation, outcome.trajectories[_judged(outcome)])
+    kept = representation_dimensions(outcome.simulation, outcome.trajectories[judged_dynamics(outcome)])
     if kept is None or not verdict.count:
         return
     values = kept.singular_value.reshape(-1, kept.singular_value.shape[-1]).mean(0)
@@ -141,7 +138,11 @@ def _projector(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
     if c.depth > 1 or c.weight_decay or Fate.DEAD not in verdict.fates or prediction is None or not prediction.forces:
         return
     dead = torch.tensor([fate is Fate.DEAD for fate in verdict.fates])[: simulation.task.dim]
-    start = starts(simulation)[dead]
+    start = starts(simulation)
+    round_off = len(start) * torch.finfo(start.dtype).eps * start.max()
+    start = start[dead & (start > round_off)]  # what does not start at all is not kept, either
+    if not len(start):
+        return
     kept, _ = layer_values_at_rest(torch.zeros_like(start), start.square() - (start / 2).square())
     yield Remedy(
         "Add a projector (`depth` 2) that starts at half the size, and use the representation below it.",
@@ -149,11 +150,6 @@ def _projector(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
         f"{float(kept.min()):.2g}, not at zero (aligned layers). What that gains on real images is open.",
         "docs: one axis, what a projector protects; results, CIFAR-10",
     )
-
-
-def _judged(outcome: Outcome) -> str:
-    """The dynamics that the verdict is on."""
-    return next(name for name in ("sgd", "flow", "population") if name in outcome.trajectories)
 
 
 def _checks(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:

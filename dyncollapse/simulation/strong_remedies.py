@@ -16,6 +16,7 @@ from dyncollapse.simulation.dimensions import mode_dimensions
 from dyncollapse.simulation.distillation import ESCAPED, rest_of
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import lift_of, time_per_step
+from dyncollapse.simulation.widths import has_room, widened
 from dyncollapse.theory.followed_modes import followed_modes
 from dyncollapse.theory.limits import POPULATION_LOSSES
 from dyncollapse.theory.mode_forces import ModeForces
@@ -39,12 +40,12 @@ def weaker_augmentation(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
     """
     dead, low = (verdict.fates.count(fate) for fate in (Fate.DEAD, Fate.SUPPRESSED))
     if dead:
-        yield _for_dead(outcome, dead)
+        yield _for_dead(outcome, verdict, dead)
     if low:
-        yield _for_suppressed(outcome, verdict, low)
+        yield widened(_for_suppressed(outcome, verdict, low), outcome, verdict, low)
 
 
-def _for_dead(outcome: Outcome, dead: int) -> Remedy:
+def _for_dead(outcome: Outcome, verdict: Verdict, dead: int) -> Remedy:
     simulation, c = outcome.simulation, outcome.simulation.configuration
     loss, exact = _loss(simulation)
     decay = c.weight_decay if c.depth == 1 and not isinstance(simulation.objective, SelfDistillation) else 0.0
@@ -59,11 +60,12 @@ def _for_dead(outcome: Outcome, dead: int) -> Remedy:
             source,
         )
     action = f"Weaken the augmentation below {_strength(simulation, fatal[0])}{_now(simulation)}."
+    freed = len(fatal) + verdict.fates.count(Fate.SUPPRESSED)  # these come to count as well
     if not len(shares):
         told = (
             f"No strength alone helps: weight decay {c.weight_decay:g} exceeds the force of the data, so lower it, too."
         )
-        return Remedy(action, told, source)
+        return widened(Remedy(action, told, source), outcome, verdict, freed)
     outwards = "rho falls below 1" if c.loss in BY_RHO and not decay else "the force at zero points outwards"
     effect = f"Then {outwards} in {every(len(fatal), 'dead direction')}: {_they(len(fatal))} from zero."
     if fatal[-1] > fatal[0] * (1 + 1e-9):
@@ -74,9 +76,9 @@ def _for_dead(outcome: Outcome, dead: int) -> Remedy:
         effect += " An estimate: this network and loss have no closed form."
     elif c.weight_decay and c.depth > 1:
         effect += " Weight decay may still hold a small start at zero."
-    else:
+    elif has_room(outcome, verdict, freed):
         effect += _at_half(outcome, fatal[0] / 2)
-    return Remedy(action, effect, source)
+    return widened(Remedy(action, effect, source), outcome, verdict, freed)
 
 
 def _loss(simulation: Simulation) -> tuple[tuple[str, float | None, float | None], bool]:
@@ -147,21 +149,25 @@ def lower_weight_decay(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
     c, prediction = outcome.simulation.configuration, outcome.outlook
     lost = torch.tensor([fate is Fate.DECAYED for fate in verdict.fates])
     if isinstance(outcome.simulation.objective, SelfDistillation):
-        yield _distilled_decay(outcome.simulation, lost)
+        found = _distilled_decay(outcome.simulation, lost)
     elif prediction is not None and prediction.growth is not None and c.depth == 1:
         critical = prediction.growth[lost[: len(prediction.growth)]]
         if prediction.forces is None:  # rates along turned directions only bound the eigenvalues of the force
-            yield Remedy("Lower `weight_decay`.", "The loss alone lets them grow.", "docs: one axis, weight decay")
+            found = Remedy("Lower `weight_decay`.", "The loss alone lets them grow.", "docs: one axis, weight decay")
+            yield widened(found, outcome, verdict, count)
             return
         low, high = float(critical.min()), float(critical.max())
         first = f" The first grows below {down(high)}." if high > low * (1 + 1e-9) else ""
-        yield Remedy(
+        found = Remedy(
             f"Lower `weight_decay` below {down(low)} (now {c.weight_decay:g}).",
             f"It is then below the force at zero of {every(count, 'decayed dimension')}: {_they(count)}.{first}",
             "docs: one axis, weight decay",
         )
     elif prediction is not None and prediction.forces is not None:
-        yield _deep_decay(outcome.simulation, prediction.forces, lost, count)
+        found = _deep_decay(outcome.simulation, prediction.forces, lost, count)
+    else:
+        return
+    yield widened(found, outcome, verdict, count)
 
 
 def _deep_decay(simulation: Simulation, forces: ModeForces, lost: Tensor, count: int) -> Remedy:

@@ -43,6 +43,14 @@ def test_workers_look_for_garbage_but_not_among_what_their_server_imported():
         assert executor.submit(gc.get_freeze_count).result() > 10_000
 
 
+@pytest.mark.parametrize("order", [("parent_watchdog", "numba_first_call"), ("numba_first_call", "parent_watchdog")])
+def test_imports_of_the_server_leave_the_search_for_garbage_to_other_programs(order):
+    names = ", ".join(f"dyncollapse.runtime.{name}" for name in order)
+    code = f"import gc, {names}; print(gc.isenabled(), gc.get_freeze_count())"
+    result = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
+    assert result.stdout == "True 0\n"
+
+
 def test_workers_find_numba_ready():
     with local_workers(1).start() as executor:  # what numba imports at its first call
         assert executor.submit(eval, "'numba.np.arrayobj' in __import__('sys').modules").result()

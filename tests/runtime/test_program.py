@@ -1,8 +1,11 @@
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
+
+from dyncollapse.runtime.program import run_program
 
 # What a program does before it ends; it tells whether Python frees what it holds.
 PROGRAM = """
@@ -75,3 +78,45 @@ def test_what_calls_a_program_goes_on(tmp_path):
     caller += "    print('went on after', ended.code)\n"
     result = subprocess.run([sys.executable, "-c", caller], text=True, capture_output=True, cwd=tmp_path, check=True)
     assert "went on after 5" in result.stdout
+
+
+CAUGHT = """
+from dyncollapse.runtime.program import run_program
+
+try:
+    run_program(lambda: exit(5))
+except SystemExit as ended:
+    print("went on after", ended.code)
+finally:
+    print("at last")
+"""
+
+
+def test_a_program_that_catches_the_end_goes_on(tmp_path):
+    result = subprocess.run([sys.executable, "-c", CAUGHT], text=True, capture_output=True, cwd=tmp_path, check=True)
+    assert result.stdout == "went on after 5\nat last\n"
+
+
+def test_a_function_that_is_called_by_no_program_ends_nothing():
+    with pytest.raises(SystemExit, match="6"):
+        run_program(lambda: sys.exit(6))
+
+
+PROMPT = "import sys; from dyncollapse.runtime.program import run_program; run_program(lambda: sys.exit(0))"
+
+
+def test_a_prompt_that_was_asked_for_comes_after_the_program(tmp_path):
+    given = {"input": "print('alive')\n", "text": True, "cwd": tmp_path, "capture_output": True, "check": False}
+    assert "alive" in subprocess.run([sys.executable, "-i", "-c", PROMPT], **given).stdout
+
+
+def test_a_variable_that_asks_for_a_prompt_leaves_the_end_to_python(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONINSPECT", "1")  # which prints what ended the program, and asks where there is a terminal
+    given = {"text": True, "cwd": tmp_path, "capture_output": True, "check": False, "stdin": subprocess.DEVNULL}
+    assert subprocess.run([sys.executable, "-c", PROMPT], **given).stderr.endswith("SystemExit: 0\n")
+
+
+def test_ctrl_c_while_a_program_ends_prints_nothing(tmp_path):
+    late = "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT)); sys.exit(0)"
+    result = ended(tmp_path, f"import os, signal; {late}")
+    assert (result.returncode, result.stderr) == (-signal.SIGINT, "")
