@@ -1,6 +1,7 @@
 """Beyond the paper: depth makes modes wait, for a time in closed form; strong augmentation kills at any depth."""
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Annotated
 
@@ -61,53 +62,22 @@ class Options:
 @drawn_with(Options, lr=0.1, batch_size=64, points=2)
 def draw(options: Options) -> Result:
     """Draw the modes of three depths over log time, with their predicted escapes, and escape time against start."""
-    lr, batch, points, ratios, start, end = (
-        options.lr, options.batch_size, options.points, options.ratios, options.start, options.time,
-    )  # fmt: skip
+    lr, batch, points, ratios, start = options.lr, options.batch_size, options.points, options.ratios, options.start
     rho = torch.tensor(ratios, dtype=torch.float64)
     task = GaussianTask(options.data_var * torch.eye(len(rho)).double(), torch.diag(2 * options.data_var * rho))
-    rest, rates, alive = rest_singular_values(task), growth_rates(task), int((rho < 1).sum())
-    colors = [*ramp(alive), *[LEVEL, FAINT] * len(rho)][: len(rho)]
-
     figure = plt.figure(figsize=(7.6, 3.3))
     axes = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.3))
     rows: list[dict[str, object]] = []
     late, gap = {"flow": [], "SGD": []}, {"flow": 0.0, "SGD": 0.0}
     for depth, ax in enumerate(axes[:3], 1):
-        flow, sgd = trained(options, task, depth)
-        # The flow keeps the modes apart. SGD mixes them a little, so that its singular values have to be assigned.
-        values = {"flow": flow.product.diagonal(dim1=-2, dim2=-1)}
-        values["SGD"] = mode_dimensions(sgd.weights, task).singular_value
-        predicted = [escape_time(start, p / 2, x0, depth) for p, x0 in zip(rest.tolist(), rates.tolist(), strict=True)]
-        claim(all(map(math.isinf, predicted[alive:])), f"dead modes have no escape time: {predicted[alive:]}")
-        paths = {name: (one.time, values[name]) for name, one in (("flow", flow), ("SGD", sgd))}
-        draw_modes(ax, paths, (colors, alive), (predicted, rest))
-        ax.set(title=f"({'abc'[depth - 1]}) {depth} layer" + "s" * (depth > 1), xlim=(1, end))
-        ax.tick_params(labelleft=depth == 1)
-        for name, (times, found) in paths.items():
-            gap[name] = max(gap[name], float((found[-1, :alive] / rest[:alive] - 1).abs().max()))
-            grown = float((found[:, alive:] / start).amax()) if alive < len(rho) else 0.0
-            claim(grown <= 1 + 1e-6, f"depth {depth}, {name}: no dead mode ever grows, one to {grown:.4g} of its start")
-            for k, time in enumerate(predicted):
-                passed = passing_time(times, found[:, k], float(rest[k]) / 2) if k < alive else math.inf
-                rows.append({"panel": "modes", "depth": depth, "rho": ratios[k], "start": start, "dynamics": name})
-                rows[-1] |= {"predicted_escape": time, "measured_escape": passed}
-                late[name] += [passed / time] if k < alive else []
+        for name, (times, distance) in draw_depth(ax, depth, options, task, rows).items():
+            late[name] += times
+            gap[name] = max(gap[name], distance)
     for name, factor in (("flow", FLOW_FACTOR), ("SGD", SGD_FACTOR)):
         worst = max(max(ratio, 1 / ratio) for ratio in late[name])
         claim(worst < factor, f"{name}: escapes within a factor {factor} of the closed form, not {worst:.3f}")
         claim(gap[name] < 0.15, f"{name}: survivors end within 15 % of their rest values, not {gap[name]:.3f}")
-    axes[0].set_ylabel("singular value of $P$")
-    flow, dots = Line2D([], [], color=LEVEL), Line2D([], [], color=LEVEL, linestyle="none", marker="o", markersize=2.2)
-    escape = Line2D([], [], color=LEVEL, linestyle=":", linewidth=1)
-    half = Line2D([], [], color=PALETTE[6], linestyle="none", marker="_", markersize=6, markeredgewidth=1.2)
-    words = ["flow", "SGD", "escape time, closed form", "half the rest value"]
-    figure.legend([flow, dots, escape, half], words, loc="outside lower left", ncols=4)
-    handles = [Line2D([], [], color=c, linestyle="--" if r >= 1 else "-") for r, c in zip(ratios, colors, strict=True)]
-    axes[2].legend(
-        handles, [f"{r:g}" for r in ratios], title=r"$\rho$", loc="upper left", handlelength=1.8, borderaxespad=0
-    )
-
+    add_legends(axes, ratios)
     starts = torch.logspace(math.log10(LARGEST), math.log10(SMALLEST), points, dtype=torch.float64)
     slopes = draw_scaling(axes[3], options, starts, rows)
     spans = {name: f"{min(ratios):.2f} to {max(ratios):.2f}" for name, ratios in late.items()}
@@ -128,6 +98,58 @@ least squares over {points} starts from {SMALLEST:g} to {LARGEST:g}: {", ".join(
 passes p*/2 within a factor {FLOW_FACTOR} (flow) and {SGD_FACTOR} (SGD) of its predicted time and ends within 15 % of p*; no mode with rho >= 1
 ever exceeds its start, in flow or SGD; {batch} pairs are enough for the population limit at every recorded step.""",
     )
+
+
+def colours(ratios: Sequence[float]) -> list[str]:
+    """A colour for each ratio, grey for those of dead modes."""
+    alive = sum(ratio < 1 for ratio in ratios)
+    return [*ramp(alive), *[LEVEL, FAINT] * len(ratios)][: len(ratios)]
+
+
+def draw_depth(
+    ax: plt.Axes, depth: int, options: Options, task: GaussianTask, rows: list[dict[str, object]]
+) -> dict[str, tuple[list[float], float]]:
+    """Draw the modes of so many layers over log time.
+
+    Returns, for flow and SGD, the measured over the predicted escape times, and the largest relative distance from rest.
+    """
+    ratios, start = options.ratios, options.start
+    rest, rates, alive = rest_singular_values(task), growth_rates(task), sum(ratio < 1 for ratio in ratios)
+    flow, sgd = trained(options, task, depth)
+    # The flow keeps the modes apart. SGD mixes them a little, so that its singular values have to be assigned.
+    values = {"flow": flow.product.diagonal(dim1=-2, dim2=-1)}
+    values["SGD"] = mode_dimensions(sgd.weights, task).singular_value
+    predicted = [escape_time(start, p / 2, x0, depth) for p, x0 in zip(rest.tolist(), rates.tolist(), strict=True)]
+    claim(all(map(math.isinf, predicted[alive:])), f"dead modes have no escape time: {predicted[alive:]}")
+    paths = {name: (one.time, values[name]) for name, one in (("flow", flow), ("SGD", sgd))}
+    draw_modes(ax, paths, (colours(ratios), alive), (predicted, rest))
+    ax.set(title=f"({'abc'[depth - 1]}) {depth} layer" + "s" * (depth > 1), xlim=(1, options.time))
+    ax.tick_params(labelleft=depth == 1)
+    found = {}
+    for name, (times, modes) in paths.items():
+        grown = float((modes[:, alive:] / start).amax()) if alive < len(ratios) else 0.0
+        claim(grown <= 1 + 1e-6, f"depth {depth}, {name}: no dead mode ever grows, one to {grown:.4g} of its start")
+        passed = [passing_time(times, modes[:, k], float(rest[k]) / 2) for k in range(alive)]
+        for ratio, time, own in zip(ratios, predicted, [*passed, *[math.inf] * len(ratios)], strict=False):
+            rows.append({"panel": "modes", "depth": depth, "rho": ratio, "start": start, "dynamics": name})
+            rows[-1] |= {"predicted_escape": time, "measured_escape": own}
+        late = [own / time for own, time in zip(passed, predicted, strict=False)]
+        found[name] = late, float((modes[-1, :alive] / rest[:alive] - 1).abs().max())
+    return found
+
+
+def add_legends(axes: Sequence[plt.Axes], ratios: Sequence[float]) -> None:
+    """Explain lines and dots below the figure, and the colours in panel (c)."""
+    axes[0].set_ylabel("singular value of $P$")
+    flow, dots = Line2D([], [], color=LEVEL), Line2D([], [], color=LEVEL, linestyle="none", marker="o", markersize=2.2)
+    escape = Line2D([], [], color=LEVEL, linestyle=":", linewidth=1)
+    half = Line2D([], [], color=PALETTE[6], linestyle="none", marker="_", markersize=6, markeredgewidth=1.2)
+    words = ["flow", "SGD", "escape time, closed form", "half the rest value"]
+    axes[0].figure.legend([flow, dots, escape, half], words, loc="outside lower left", ncols=4)
+    looks = zip(colours(ratios), ratios, strict=True)
+    handles = [Line2D([], [], color=colour, linestyle="--" if ratio >= 1 else "-") for colour, ratio in looks]
+    place = {"loc": "upper left", "handlelength": 1.8, "borderaxespad": 0}
+    axes[2].legend(handles, [f"{ratio:g}" for ratio in ratios], title=r"$\rho$", **place)
 
 
 def trained(options: Options, task: GaussianTask, depth: int) -> tuple[Trajectory, Trajectory]:

@@ -40,7 +40,7 @@ class Options:
     seed: Whole = like("seed", 0)
 
 
-@drawn_with(Options, dim=4, runs=1, time=400.0)
+@drawn_with(Options, dim=4, runs=1)
 def draw(options: Options) -> Result:
     """Draw |A| at the end, and over time how far it is from the identity and from the anti-diagonal."""
     dim, runs, end, short = options.dim, options.runs, options.time, 30.0
@@ -64,16 +64,22 @@ def draw(options: Options) -> Result:
     figure, axes = plt.subplots(2, 3, figsize=(7.4, 5.6), height_ratios=[1, 0.95])
     rows: list[dict[str, object]] = []
     last, final, worst = {}, {}, {}
+    paths = {name: path for name, (_, path) in columns.items()}
+    settled = {name: torch.ones(runs, dtype=torch.bool) for name in paths}
+    settled["anti-aligned"] = _settled(paths["anti-aligned"], isotropic)
     for (name, (title, path)), picture, ax in zip(columns.items(), *axes, strict=True):
-        last[name], final[name], worst[name] = draw_column(picture, ax, title, path, name, rows)
+        last[name], each, worst[name] = draw_column(picture, ax, title, path, name, rows)
+        final[name] = [float(one[settled[name]].amax()) if settled[name].any() else math.nan for one in each]
     finish(figure, axes)
 
-    paths = {name: path for name, (_, path) in columns.items()}
     patterns = {
-        name: [alignment_report(*(w[last[name], r] for w in path.weights), gap=ORDERED).pattern for r in range(runs)]
+        name: [
+            alignment_report(*(w[last[name], r] for w in path.weights), gap=ORDERED).pattern
+            for r in settled[name].nonzero().flatten().tolist()
+        ]
         for name, path in paths.items()
     }
-    rest_error = _rest_error(paths["anti-aligned"], isotropic)
+    rest_error = _rest_error(paths["anti-aligned"], isotropic, settled["anti-aligned"])
     sizes = {name: _imbalance_spectrum(tuple(w[0] for w in path.weights)) for name, path in paths.items()}
     norm = {name: float(c.abs().max()) for name, c in sizes.items()}
     gap = float(paths["aligned"].singular_values[-1].diff(dim=-1).abs().min())
@@ -91,16 +97,16 @@ of standard deviation {options.large_scale:g}, |C| <= {norm["anti-aligned"]:.2g}
 opposite order]] (sin <= {final["anti-aligned"][1]:.1e}), with the closed form's singular values (error {rest_error:.1e}). Right: the same data and the same
 largest |C|, but C = lambda I with lambda = {lam:.2g}: [[aligned at all times]] (sin <= {worst["balanced"]:.1e} before the grey area, where the order of a
 layer's singular values, less than {ORDERED:g} of the largest apart, is the solver's noise). [[What decides is therefore not the size of C but its spread,
-compared with the gaps of P.]]""",
-        """no angle above its bound at any time; patterns aligned, anti-aligned, aligned in every run;
+compared with the gaps of P.]]{_waiting(settled["anti-aligned"])}""",
+        """no angle above its bound at any time; patterns aligned, anti-aligned (where no mode waits), aligned in every run;
 left bound < 0.8; middle bound infinite, opposite ranks < 1e-5, closed form < 1e-6; right < 1e-6.""",
     )
 
 
 def draw_column(
     picture: plt.Axes, ax: plt.Axes, title: str, path: Trajectory, name: str, rows: list[dict[str, object]]
-) -> tuple[int, list[float], float]:
-    """Draw |A| and the angles over time; return the last time drawn, the sines then, and the worst of same ranks."""
+) -> tuple[int, list[torch.Tensor], float]:
+    """Draw |A| and the angles over time; return the last time drawn, the sines then by run, and the worst of same ranks."""
     time, (same, opposite, bound, ordered) = path.time, _angles(path)
     # The picture shows the last time at which the order of the singular values is above the solver's noise.
     last = int(ordered.nonzero().max())
@@ -123,7 +129,7 @@ def draw_column(
     if bound[: last + 1].isinf().all():
         words = "bound infinite:\n$C$ exceeds\n$P$'s gaps"
         ax.text(0.06, 0.45, words, transform=ax.transAxes, va="center", fontsize=8)
-    return last, [float(x[last].max()) for x in (same, opposite, bound)], float(same[: last + 1].max())
+    return last, [x[last] for x in (same, opposite, bound)], float(same[: last + 1].max())
 
 
 def finish(figure: plt.Figure, axes: list[list[plt.Axes]]) -> None:
@@ -146,10 +152,12 @@ def check(
     """Claim which layers align, and how well."""
     claim(set(patterns["aligned"]) == {"aligned"}, f"distinct variances: {patterns['aligned']}")
     claim(final["aligned"][2] < 0.8, f"distinct variances: the bound certifies alignment, {final['aligned'][2]:.2g}")
-    claim(set(patterns["anti-aligned"]) == {"anti-aligned"}, f"isotropic: {patterns['anti-aligned']}")
-    claim(final["anti-aligned"][1] < 1e-5, f"isotropic: opposite ranks pair up to {final['anti-aligned'][1]:.1e}")
-    claim(math.isinf(final["anti-aligned"][2]), "isotropic: nothing is certified")
-    claim(rest_error < 1e-6, f"isotropic: singular values of the layers are off the closed form by {rest_error:.1e}")
+    claim(len(patterns["anti-aligned"]) > 0, "isotropic: all modes have escaped in some run")
+    if patterns["anti-aligned"]:
+        claim({*patterns["anti-aligned"]} == {"anti-aligned"}, f"isotropic, no mode waits: {patterns['anti-aligned']}")
+        claim(final["anti-aligned"][1] < 1e-5, f"isotropic: opposite ranks pair up to {final['anti-aligned'][1]:.1e}")
+        claim(final["anti-aligned"][2] == math.inf, "isotropic: nothing is certified")
+        claim(rest_error < 1e-6, f"isotropic: the layers' singular values are off the closed form by {rest_error:.1e}")
     claim(set(patterns["balanced"]) == {"aligned"}, f"C = lambda I: {patterns['balanced']}")
     claim(worst["balanced"] < 1e-6, f"C = lambda I: same ranks pair at all times up to {worst['balanced']:.1e}")
 
@@ -191,12 +199,26 @@ def _draw_angles(
     ax.set_xlabel("flow time $t$")
 
 
-def _rest_error(path: Trajectory, task: GaussianTask) -> float:
-    """Largest distance of the layers' last singular values from those that C at the start and p* predict."""
+def _settled(path: Trajectory, task: GaussianTask) -> torch.Tensor:
+    """The runs (runs,) in which no mode waits at the end: each has passed half its rest value."""
+    return (path.singular_values[-1] > rest_singular_values(task).sort(descending=True).values / 2).all(-1)
+
+
+def _waiting(settled: torch.Tensor) -> str:
+    """In how many runs a mode still waits, which the numbers and patterns leave out; nothing if in none."""
+    count = int((~settled).sum())
+    left = f"\nIn {count} of {len(settled)} runs of (b) a mode still waits; these are left out of what is said of their end."
+    return left if count else ""
+
+
+def _rest_error(path: Trajectory, task: GaussianTask, runs: torch.Tensor) -> float:
+    """Largest distance, in these runs, of the layers' last singular values from those that C at the start and p* predict."""
+    if not runs.any():
+        return math.nan
     start = _imbalance_spectrum(tuple(w[0] for w in path.weights))
     s1, s2 = isotropic_rest_layers(start, float(rest_singular_values(task)[0]))
     w1, w2 = path.final()
-    return float(torch.maximum((singular_values(w1) - s1).abs(), (singular_values(w2) - s2.flip(-1)).abs()).max())
+    return float(torch.maximum((singular_values(w1) - s1).abs(), (singular_values(w2) - s2.flip(-1)).abs())[runs].max())
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class Ends:
         return self.augmented.log().mean().exp()
 
 
-@drawn_with(Options, aug_strength=(0.0, 0.5, 3.0), runs=1, flow_batches=2, steps=500)
+@drawn_with(Options, aug_strength=(0.0, 0.5, 3.0), runs=1, flow_batches=4, steps=500)
 def draw(options: Options) -> Result:
     """Draw the singular values of W for several augmentation strengths k, and the augmented block's against k."""
     found = {k: trained(options, k) for k in options.strengths}

@@ -90,6 +90,15 @@ ODD = {
 LONG_WHATEVER_THE_VALUES = {"fig07_projectors", "beyond_scaling"}  # they train encoders, and measure times
 
 
+@pytest.mark.parametrize(
+    ("name", "seed"), [("fig05_alignment", 2), ("fig06_singular_values", 2), ("beyond_theorem2", 1)]
+)
+def test_what_is_asserted_is_not_a_matter_of_the_seed(name, seed):
+    result = drawing(name).result(quick=True, seed=seed)  # in fig05 a dimension waits in three of five runs
+    assert not result.missed
+    assert ("a dimension still waits" in result.caption) == (name == "fig05_alignment")
+
+
 def test_odd_values_are_tried_of_every_figure():
     assert set(ODD) | LONG_WHATEVER_THE_VALUES == set(NAMES)
 
