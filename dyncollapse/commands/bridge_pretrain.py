@@ -146,7 +146,8 @@ def _show(folder: Path, as_json: bool) -> None:
     if last is not None:
         speed = f", {last['images_per_second']:.4g} images/s" if "images_per_second" in last else ""
         say(f"step {last['step']}: loss {last['loss']:.4g}{speed}", err=as_json)
-    say_saved(folder, ("config.json", *journals, *pictures, "checkpoints/"), to_stderr=as_json)
+    folders = [f"{name}/" for name in ("checkpoints", "tensorboard") if (folder / name).is_dir()]
+    say_saved(folder, ("config.json", *journals, *pictures, *folders), to_stderr=as_json)
     say(f"Next: dyncollapse bridge diagnose --checkpoint {folder}", err=as_json)
 
 

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from inspect import currentframe
 from traceback import walk_stack
 
 
@@ -44,8 +45,8 @@ def _is_last() -> bool:
 
 def _is_caught() -> bool:
     """Whether a caller may catch what is raised here: one that handles exceptions, or that is no Python program."""
-    others = (frame for frame, _ in walk_stack(None) if frame.f_globals.get("__name__") not in (__name__, "runpy"))
-    callers = [frame.f_code for frame in others]
+    frames = [frame for frame, _ in walk_stack(currentframe())]
+    callers = [frame.f_code for frame in frames if frame.f_globals.get("__name__") not in (__name__, "runpy")]
     return not callers or callers[-1].co_name != "<module>" or any(code.co_exceptiontable for code in callers)
 
 

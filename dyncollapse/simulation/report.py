@@ -24,7 +24,7 @@ from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.dimensions import mode_dimensions
 from dyncollapse.simulation.outcome import Outcome
-from dyncollapse.simulation.prediction import MOST_PAIRS, Outlook, escape_times, time_per_step
+from dyncollapse.simulation.prediction import MOST_PAIRS, Outlook, escape_times, room, time_per_step
 from dyncollapse.simulation.remedies import remedies
 from dyncollapse.simulation.representation import probe_costs, representation_dimensions
 from dyncollapse.theory.equilibria import collapse_threshold
@@ -119,11 +119,13 @@ def _prediction(simulation: Simulation, predicted: Outlook | None) -> dict[str, 
         columns["escape_time"] = [_finite(time) for time in times.tolist()]
     growth, decay = None if predicted is None else predicted.growth, simulation.configuration.weight_decay
     threshold = None if growth is None else _threshold(simulation.configuration)
+    own, modes = room(simulation), simulation.task.dim
+    narrow = [f"room for every mode, which these layers have for {own} of {modes}"] if own < modes else []
     return {
         "threshold": threshold,
         # With weight decay such a mode decays exponentially, as any other.
         "at_threshold": 0 if growth is None or threshold is None or decay else int((growth == 0).sum()),
-        "assumes": ["infinite batch", "no bias", ALIGNED, *([COUPLED] if end.whitened else [])],
+        "assumes": ["infinite batch", "no bias", ALIGNED, *([COUPLED] if end.whitened else []), *narrow],
         "whitened": end.whitened,
         "modes": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
     }
