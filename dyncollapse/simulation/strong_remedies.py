@@ -60,7 +60,8 @@ def _for_dead(outcome: Outcome, verdict: Verdict, dead: int) -> Remedy:
             source,
         )
     action = f"Weaken the augmentation below {_strength(simulation, fatal[0])}{_now(simulation)}."
-    freed = len(fatal) + verdict.fates.count(Fate.SUPPRESSED)  # these come to count as well
+    # Suppressed ones come to count as well; dead directions that are not small yet count already.
+    freed = min(len(fatal), dead) + verdict.fates.count(Fate.SUPPRESSED)
     if not len(shares):
         told = (
             f"No strength alone helps: weight decay {c.weight_decay:g} exceeds the force of the data, so lower it, too."

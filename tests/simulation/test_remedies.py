@@ -301,6 +301,15 @@ def test_dead_dimensions_without_room_need_both_width_and_weaker_augmentation(se
     assert living(drawn(**sizes | weaker)) == wanted == before.simulation.task.dim
 
 
+@pytest.mark.parametrize("scale", [1e-3, 0.1, 0.5])
+@pytest.mark.parametrize("steps", [1, 30, 100, 300])
+def test_a_network_with_room_for_all_is_not_to_be_widened(steps, scale):
+    square = drawn(
+        dim=6, aug_dim=3, aug_strength=2.0, steps=steps, init_scale=scale
+    )  # also with some dead ones alive yet
+    assert not [one for one in remedies(square) if "iden" in one.action]
+
+
 def test_decayed_dimensions_without_room_need_width_too():
     settings = {"dim": 4, "weight_decay": 0.3, "aug_strength": 0.9}
     assert "widen" not in suggested(drawn(**settings), "Lower")[0]
