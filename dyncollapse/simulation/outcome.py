@@ -96,5 +96,5 @@ def _judge_end(
         time_per_step=time_per_step(simulation.configuration),
         room=room(simulation),
         outputs=simulation.weights[-1].shape[-2],
-        rho_decides=rho_decides_fate(simulation.objective) and not undecided,
+        rho_decides=rho_decides_fate(simulation.objective, simulation.task.views) and not undecided,
     )

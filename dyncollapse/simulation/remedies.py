@@ -12,13 +12,14 @@ from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import escape_times, room, time_per_step
 from dyncollapse.simulation.representation import representation_dimensions
 from dyncollapse.simulation.strong_remedies import (
+    begins,
     lower_weight_decay,
     starts,
     steps_until,
     weaker_augmentation,
 )
 from dyncollapse.simulation.verdict import moment
-from dyncollapse.simulation.widths import judged_dynamics, unfed_outputs, units
+from dyncollapse.simulation.widths import has_room, judged_dynamics, unfed_outputs, units
 from dyncollapse.theory.projector import layer_values_at_rest
 
 # Steps beyond which training longer is no advice.
@@ -139,9 +140,8 @@ def _projector(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
         return
     dead = torch.tensor([fate is Fate.DEAD for fate in verdict.fates])[: simulation.task.dim]
     start = starts(simulation)
-    round_off = len(start) * torch.finfo(start.dtype).eps * start.max()
-    start = start[dead & (start > round_off)]  # what does not start at all is not kept, either
-    if not len(start):
+    start = start[dead & begins(start)]  # what does not start at all is not kept, either
+    if not len(start) or not has_room(outcome, verdict, len(start)):
         return
     kept, _ = layer_values_at_rest(torch.zeros_like(start), start.square() - (start / 2).square())
     yield Remedy(

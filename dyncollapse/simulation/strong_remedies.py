@@ -16,7 +16,7 @@ from dyncollapse.simulation.dimensions import mode_dimensions
 from dyncollapse.simulation.distillation import ESCAPED, rest_of
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import lift_of, time_per_step
-from dyncollapse.simulation.widths import has_room, widened
+from dyncollapse.simulation.widths import has_room, judged_dynamics, widened
 from dyncollapse.theory.followed_modes import followed_modes
 from dyncollapse.theory.limits import POPULATION_LOSSES
 from dyncollapse.theory.mode_forces import ModeForces
@@ -52,8 +52,9 @@ def _for_dead(outcome: Outcome, verdict: Verdict, dead: int) -> Remedy:
     task = _task(simulation)
     shares, undecayed = (growing_shares(task, *loss, weight_decay=w) for w in (decay, 0.0))
     fatal = [share for share in (shares if len(shares) else undecayed).tolist() if share <= 1]
+    hopeful = _with_data(outcome, verdict)
     source = "Jing et al. 2022, Corollary 1; docs: beyond the paper, 5c"
-    if not fatal:
+    if not (fatal and hopeful):
         return Remedy(
             "Choose another augmentation (`aug_cov`).",
             "There is no data along the dead dimensions, only noise.",
@@ -61,18 +62,18 @@ def _for_dead(outcome: Outcome, verdict: Verdict, dead: int) -> Remedy:
         )
     action = f"Weaken the augmentation below {_strength(simulation, fatal[0])}{_now(simulation)}."
     # Suppressed ones come to count as well; dead directions that are not small yet count already.
-    freed = min(len(fatal), dead) + verdict.fates.count(Fate.SUPPRESSED)
+    freed = min(len(fatal), hopeful) + verdict.fates.count(Fate.SUPPRESSED)
     if not len(shares):
         told = (
             f"No strength alone helps: weight decay {c.weight_decay:g} exceeds the force of the data, so lower it, too."
         )
-        return widened(Remedy(action, told, source), outcome, verdict, freed)
+        return widened(Remedy(action, told, source), outcome, verdict, freed + verdict.fates.count(Fate.DECAYED))
     outwards = "rho falls below 1" if c.loss in BY_RHO and not decay else "the force at zero points outwards"
     effect = f"Then {outwards} in {every(len(fatal), 'dead direction')}: {_they(len(fatal))} from zero."
     if fatal[-1] > fatal[0] * (1 + 1e-9):
         effect += f" The first grows below {_strength(simulation, fatal[-1])}."
-    if len(fatal) < dead:
-        effect += f" {counted(dead - len(fatal), 'other')} would not grow without augmentation either."
+    if hopeful < dead:
+        effect += f" {counted(dead - hopeful, 'other')} would not grow without augmentation either."
     if not exact:
         effect += " An estimate: this network and loss have no closed form."
     elif c.weight_decay and c.depth > 1:
@@ -80,6 +81,13 @@ def _for_dead(outcome: Outcome, verdict: Verdict, dead: int) -> Remedy:
     elif has_room(outcome, verdict, freed):
         effect += _at_half(outcome, fatal[0] / 2)
     return widened(Remedy(action, effect, source), outcome, verdict, freed)
+
+
+def _with_data(outcome: Outcome, verdict: Verdict) -> int:
+    """How many dead dimensions have data along them."""
+    ratio = outcome.ends[judged_dynamics(outcome)].ratio
+    some = ratio.reshape(-1, ratio.shape[-1]).mean(0).isfinite().tolist()
+    return sum(fate is Fate.DEAD and data for fate, data in zip(verdict.fates, some, strict=True))
 
 
 def _loss(simulation: Simulation) -> tuple[tuple[str, float | None, float | None], bool]:
@@ -177,25 +185,38 @@ def _deep_decay(simulation: Simulation, forces: ModeForces, lost: Tensor, count:
     start, critical = starts(simulation, smallest=True).to(forces.growth), forces.critical_weight_decay(c.depth)
     # Below the maximum of the lift a start must lie above the unstable point; beyond it, it shrinks to the stable one.
     lift, rises = lift_of(forces, start, c.depth)
-    held = torch.where(rises, lift, critical)[lost[: len(start)]]
+    held = torch.where(rises & begins(start), lift, critical)[lost[: len(start)]]
     largest = critical[lost[: len(critical)]]
+    source = "docs: one axis, weight decay"
+    if float(held.min()) > c.weight_decay:  # what aligned layers would do is not what these did
+        told = "How far does not follow from the start: these layers are not aligned, and aligned ones would live."
+        return Remedy(f"Lower `weight_decay` (now {c.weight_decay:g}), or raise `init_scale`.", told, source)
     return Remedy(
         f"Lower `weight_decay` below {down(float(held.min()))} (now {c.weight_decay:g}).",
         f"That lets {every(count, 'decayed dimension')} grow from this start: exact for aligned, balanced layers, else "
         f"an estimate. From a start that is large enough, {down(float(largest.min()))} suffices.",
-        "docs: one axis, weight decay",
+        source,
     )
+
+
+def begins(start: Tensor) -> Tensor:
+    """Which modes start at all: in a narrow network others hold the round-off of a matrix of lower rank."""
+    return start > len(start) * torch.finfo(start.dtype).eps * start.max()
 
 
 def _distilled_decay(simulation: Simulation, lost: Tensor) -> Remedy:
     rest = rest_of(simulation.configuration, simulation.task)
     assert rest is not None
     critical = rest.critical_decay[lost[: len(rest.critical_decay)]]
+    c, source = simulation.configuration, "docs: beyond the paper, 5j"
+    if float(critical.min()) > c.weight_decay:
+        told = "Every decayed dimension has a rest point beside zero, but zero is stable, and this start was too small."
+        return Remedy(f"Raise `init_scale` (now {c.init_scale:g}).", told, source)
     return Remedy(
         f"Lower `weight_decay` below {down(float(critical.min()))} (now {simulation.configuration.weight_decay:g}).",
         "Every decayed dimension then has a rest point beside zero. Zero stays stable, and small starts still decay: "
         "raise `init_scale` as well.",
-        "docs: beyond the paper, 5j",
+        source,
     )
 
 

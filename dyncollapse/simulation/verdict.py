@@ -51,7 +51,8 @@ def judge(
     - waiting: it has rho < 1 and grows, only slowly (implicit regularisation).
 
     No more than `room` dimensions can be alive at once. Of the waiting and unexplained ones beyond that number, those
-    with the largest rho (for a sampled rho: the smallest singular value) are structural instead.
+    with the largest rho (for a sampled rho: the smallest singular value) are structural instead, and where all room is
+    taken, decayed ones that would live from a larger start.
 
     Args:
         dimensions: Singular values and rho, (*runs, k).
@@ -85,7 +86,7 @@ def judge(
     sigma, threshold = measured_values(dimensions, scale)
     k = len(sigma)
     ratio = dimensions.ratio.reshape(-1, k).mean(0)
-    low = _rests_low(sigma, rest, scale, threshold)
+    low = _rests_low(sigma, rest, scale, threshold, free=(ratio == 0) & (held is not None))
     margin = torch.zeros_like(ratio)
     if dimensions.ratio_error is not None:
         margin = family_margin(k) * dimensions.ratio_error.reshape(-1, k).mean(0)
@@ -105,6 +106,9 @@ def judge(
     fates = [fate(j) for j in range(k)]
     if room is not None:
         give_room(fates, room, sigma if dimensions.ratio_error is not None else -ratio)
+        if rest is not None and fates.count(Fate.ALIVE) >= room:  # no start is large enough where no room is left
+            could = [*(rest > 0).tolist(), *[False] * k]
+            fates = [Fate.STRUCTURAL if one is Fate.DECAYED and could[j] else one for j, one in enumerate(fates)]
     times = [None] * k if escape is None else [*escape.tolist(), *[None] * (k - len(escape))]
     judged = tuple(
         DimensionVerdict(fate, time if fate is Fate.WAITING else None) for fate, time in zip(fates, times, strict=True)
@@ -153,12 +157,13 @@ def _count_at_threshold(fates: Sequence[Fate], ratio: Tensor, rates: Sequence[fl
     return sum(fate is Fate.DEAD and at for fate, at in zip(fates, exactly, strict=True))
 
 
-def _rests_low(sigma: Tensor, rest: Tensor | None, scale: float, threshold: float) -> list[bool]:
+def _rests_low(sigma: Tensor, rest: Tensor | None, scale: float, threshold: float, free: Tensor) -> list[bool]:
     """Which dimensions rest too low to count, or have come to rest below the threshold."""
     low = torch.zeros(len(sigma), dtype=torch.bool)
     if rest is not None:
-        # Unaugmented dimensions grow without bound and take the threshold along; that alone suppresses no dimension.
-        bounded = max([scale, *rest[torch.isfinite(rest)].tolist()])
+        # Unaugmented dimensions grow without bound and take the threshold along; that alone suppresses no dimension. No
+        # more do the `free` ones, which nothing but weight decay bounds.
+        bounded = max([scale, *rest[torch.isfinite(rest) & ~free[: len(rest)]].tolist()])
         at_rest = sigma[: len(rest)] >= rest / 2
         low[: len(rest)] = (rest <= COLLAPSED_BELOW * bounded) | ((rest <= threshold) & at_rest)
     return low.tolist()
@@ -188,22 +193,26 @@ def give_room(fates: list[Fate], room: int, order: Tensor) -> None:
         fates[k] = Fate.STRUCTURAL
 
 
-def rho_decides_fate(objective: Objective) -> bool:
+def rho_decides_fate(objective: Objective, views: str = "two-sided") -> bool:
     """Whether rho = 1 separates the dimensions that die under this loss from those that grow.
 
     It does where the loss compares positive with negative pairs. VICReg and Barlow Twins have no negatives: their
     thresholds, where they have any, are others, and depend on the coefficients of their terms.
 
+    Dot-product and spectral losses push all pairs of samples apart alike: with one-sided views they let every direction
+    with data grow, whatever its rho.
+
     Args:
         objective: A loss by name.
+        views: "one-sided", "two-sided" or "correlated".
 
     Returns:
-        True for infonce, dot, ntxent and spectral.
+        True for infonce and ntxent, and with both views augmented for dot and spectral.
 
     Raises:
         ValueError: For an objective with a loss of one's own.
     """
-    return named_loss(objective) in ("infonce", "dot", "ntxent", "spectral")
+    return named_loss(objective) in ("infonce", "ntxent", *(() if views == "one-sided" else ("dot", "spectral")))
 
 
 def natural_scale(task: Task, objective: Objective, *, whitened: bool = False) -> float:

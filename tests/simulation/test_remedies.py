@@ -3,15 +3,17 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from dyncollapse import GaussianTask, population_flow, rest_singular_values, simulate
+from dyncollapse import GaussianTask, Objective, growth_rates, population_flow, rest_singular_values, simulate
 from dyncollapse.simulation.build import build
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.remedies import remedies
 from dyncollapse.simulation.run import run
+from dyncollapse.simulation.verdict import rho_decides_fate
 
 NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
 POPULATION = {"dim": 4, "runs": 2, "dynamics": ("population",)}
@@ -323,3 +325,75 @@ def test_a_projector_keeps_nothing_of_what_does_not_start(runs):
     narrow = drawn(widths="5,3", runs=runs)  # in some runs a dead mode lies outside of what the first layer passes on
     assert "dead" in fates(narrow)
     assert all(number(one.effect, "rest at") > 1e-6 for one in remedies(narrow) if "projector" in one.action)
+
+
+def test_modes_for_which_no_room_is_left_are_not_decayed():
+    narrow = drawn(widths="8,3,8", weight_decay=0.01, aug_strength=0.3, init_scale=0.3)
+    assert fates(narrow) == ["alive"] * 3 + ["structural"] * 5
+    assert not [one for one in remedies(narrow) if "weight_decay" in one.action]
+
+
+@pytest.mark.parametrize(("depth", "weight_decay"), [(1, 1e-6), (1, 1e-4), (2, 1e-7)])
+def test_a_weight_decay_that_is_all_but_none_suppresses_nothing(depth, weight_decay):
+    settings = {"depth": depth, "aug_strength": 0.3, "steps": 30}
+    assert fates(aligned(1e-4, **settings)) == ["waiting"] * 4
+    assert fates(aligned(1e-4, **settings, weight_decay=weight_decay)) == ["waiting"] * 4
+
+
+@pytest.mark.parametrize("loss", ["spectral", "dot"])
+@pytest.mark.parametrize(("views", "decides"), [("one-sided", False), ("two-sided", True)])
+def test_rho_does_not_decide_where_each_direction_with_data_grows(loss, views, decides):
+    objective = Objective(loss, 0.5 if loss == "dot" else None)
+    assert rho_decides_fate(objective, views) == decides
+    task = GaussianTask.block(2, 2, 3.0, views=views)  # rho = 3 for one-sided views
+    assert bool((growth_rates(task, loss, objective.temperature) > 0).all())
+    relu = {"dim": 4, "activation": "relu", "depth": 2, "aug_strength": 3.0, "loss": loss, "views": views}
+    end = fates(drawn(**relu, steps=5, init_scale=1e-3, dynamics=("sgd",), lr=0.001))
+    assert decides or not {"dead", "suppressed"} & set(end)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dim": 8, "loss": "simsiam", "aug_strength": 1.5, "weight_decay": 0.01},
+        {
+            "dim": 8,
+            "depth": 2,
+            "weight_decay": 0.04,
+            "loss": "spectral",
+            "aug_strength": 0.45,
+            "init_scale": 0.25,
+            "seed": 2,
+        },
+    ],
+)
+def test_no_bound_is_named_that_the_run_respects(settings):
+    outcome = drawn(**settings, dynamics=("sgd",), lr=0.1)
+    assert "decayed" in fates(outcome)
+    (found,) = [one for one in remedies(outcome) if "weight_decay" in one.action or "init_scale" in one.action]
+    assert "below" not in found.action
+    assert "init_scale" in found.action
+
+
+def test_no_projector_is_advised_where_living_modes_take_all_units():
+    assert [one for one in remedies(drawn(widths="8,8")) if "projector" in one.action]
+    assert not [one for one in remedies(drawn(widths="8,4")) if "projector" in one.action]
+
+
+def test_lowering_the_weight_decay_as_well_takes_room_for_what_that_frees():
+    outcome = drawn(widths="8,3", weight_decay=1.2, aug_strength=1.5, steps=500)
+    assert "widen the narrowest layer from 3 to 8 units" in suggested(outcome, "Weaken")[0]
+
+
+def test_dead_dimensions_without_data_are_not_said_to_grow(tmp_path):
+    data, noise = ([1.0, 1, 0.5, 0.5, 0, 0], [0, 0, 1.5, 1.5, 1.5, 1.5])
+    for name, values in (("data", data), ("noise", noise)):
+        np.save(tmp_path / f"{name}.npy", np.diag(values))
+    covariances = {"data_cov": str(tmp_path / "data.npy"), "aug_cov": str(tmp_path / "noise.npy")}
+    outcome = drawn(**covariances, widths="6,4", steps=8, init_scale=1.0)
+    dead = {k for k, fate in enumerate(fates(outcome)) if fate == "dead"}
+    assert dead <= {4, 5}  # the two others are not small yet
+    for one in remedies(outcome):
+        assert "they grow" not in one.effect
+        assert "it grows" not in one.effect
+        assert "widen" not in one.action
