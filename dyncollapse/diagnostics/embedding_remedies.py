@@ -123,7 +123,7 @@ def _shares(evidence: Evidence, verdict: Verdict) -> str:
     return (
         f"rho there is up to {known[-1]:.3g}: it falls below 1 in {every(len(known), 'direction')} at "
         f"{1 / known[-1]:.2g} of the augmentation's variance{some}. An estimate: it takes added noise, and directions "
-        "that stay."
+        "that stay, each by itself."
     )
 
 

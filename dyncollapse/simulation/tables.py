@@ -10,6 +10,7 @@ from dyncollapse.simulation.prediction import time_per_step
 from dyncollapse.simulation.representation import representation_dimensions
 from dyncollapse.simulation.sentences import population_limit_sentence, saddle_sentence, threshold_sentence
 from dyncollapse.simulation.verdict import moment
+from dyncollapse.simulation.widths import judged_dynamics
 
 
 def dimension_table(outcome: Outcome, report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -69,10 +70,28 @@ def remarks(outcome: Outcome, report: Mapping[str, Any]) -> list[str]:
             said.append(text)
     if text := threshold_sentence(report):
         said.append(text)
+    if text := _runs_that_lost(outcome):
+        said.append(text)
     priced = report["dynamics"][next(iter(outcome.ends))]
     if priced.get("probe_cost_by_mode"):
         said.append(_price(priced, report["config"]["ridge"]))
     return said
+
+
+def _runs_that_lost(outcome: Outcome) -> str:
+    """How many runs lost dimensions that others kept, where none is lost on average; empty otherwise."""
+    verdict = outcome.verdict
+    if verdict is None or verdict.count:
+        return ""
+    values = outcome.ends[judged_dynamics(outcome)].singular_value
+    alive = (values.reshape(-1, values.shape[-1]) > verdict.threshold).sum(-1)
+    lost = (verdict.dim - alive).clamp(min=0)
+    if not int(lost.max()):
+        return ""
+    return (
+        f"The verdict is on means over runs: {int((lost > 0).sum())} of {len(lost)} runs lost up to "
+        f"{int(lost.max())} of {verdict.dim} dimensions, not the same in all."
+    )
 
 
 def _price(priced: Mapping[str, Any], ridge: float) -> str:

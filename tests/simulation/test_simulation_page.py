@@ -5,6 +5,7 @@ from helpers.html import Page as Read
 
 from dyncollapse import simulate
 from dyncollapse.simulation.page import MOST_LINES, simulation_page
+from dyncollapse.simulation.tables import remarks
 
 SMALL = {"dim": 4, "runs": 2, "steps": 30, "batch_size": 16, "pool": 64}
 
@@ -64,3 +65,15 @@ def test_the_same_result_is_the_same_page(result):
     text = result.to_html()
     assert text == result.to_html()
     assert Read(text).tags.count("svg") == 3
+
+
+def test_what_single_runs_lost_is_said_where_the_means_over_runs_hide_it():
+    given = {"dim": 8, "depth": 2, "weight_decay": 0.04, "loss": "spectral", "aug_strength": 0.45, "init_scale": 0.3}
+    result = simulate(**given, runs=2, dynamics=("sgd",))
+    values = result.trajectories["sgd"].singular_values[-1]
+    assert (values > 0.01).sum(-1).tolist() == [7, 7]
+    assert result.verdict.count == 0
+    said = [text for text in remarks(result.outcome, result.to_dict()) if "means over runs" in text]
+    assert said == ["The verdict is on means over runs: 2 of 2 runs lost up to 1 of 8 dimensions, not the same in all."]
+    healthy = simulate(dim=4, aug_dim=0, runs=2, dynamics=("sgd",), init_scale=0.5, steps=500)
+    assert not [text for text in remarks(healthy.outcome, healthy.to_dict()) if "means over runs" in text]
