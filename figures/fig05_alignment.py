@@ -161,7 +161,7 @@ def check(panels: dict[tuple[str, str], Panel], conditions: dict[str, Conditions
     """Claim what the caption says."""
     for name, one in conditions.items():
         claim(one.force > -1e-3, f"{name}: X, of order 1, never pulls inwards by more than 1e-3: {one.force:.2g}")
-        claim(one.layer_gap > 1e-6, f"{name}: each layer's singular values end distinct, not {one.layer_gap:.2g} apart")
+        claim(one.layer_gap > 1e-4, f"{name}: each layer's singular values end distinct, not {one.layer_gap:.2g} apart")
     on = {key: float(one.diagonal.mean()) for key, one in panels.items()}
     flow, sgd = panels["isotropic", "flow"], panels["isotropic", "SGD"]
     claim(bool(flow.settled.any()), f"isotropic: in some run all dimensions have escaped by t = {flow.time:g}")
@@ -169,6 +169,7 @@ def check(panels: dict[tuple[str, str], Panel], conditions: dict[str, Conditions
     claim(on["distinct", "flow"] > 0.97, f"distinct: mean diagonal of |A| is {on['distinct', 'flow']:.3f}")
     claim(on["distinct", "SGD"] > 0.85, f"distinct, SGD: mean diagonal is {on['distinct', 'SGD']:.3f}")
     claim(off > 0.99, f"isotropic, runs in which no dimension waits: anti-diagonal is {off:.3f}")
+    claim(on["isotropic", "SGD"] < 0.8, f"isotropic, SGD: mean diagonal is {on['isotropic', 'SGD']:.3f}")
     most = float(sgd.antidiagonal.max())
     claim(most < 0.5, f"isotropic, SGD: the largest anti-diagonal of a run is {most:.3f}")
 
@@ -232,8 +233,8 @@ def asserted() -> str:
     """What `check` claims."""
     return (
         "with distinct variances a mean diagonal > 0.97 (flow) and > 0.85 (SGD); on isotropic data the flow's other "
-        "diagonal > 0.99 over the runs in which no dimension waits, and SGD's < 0.5 in every run; no eigenvalue of X below "
-        "-1e-3 along the flows, and singular values of each layer at least 1e-6 apart at their end, a hundred times rtol."
+        "diagonal > 0.99 over the runs in which no dimension waits, SGD's < 0.5 in every run, and SGD's mean diagonal < 0.8; "
+        "no eigenvalue of X below -1e-3 along the flows, and singular values of each layer at least 1e-4 apart at their end."
     )
 
 

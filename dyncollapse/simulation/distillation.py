@@ -73,10 +73,7 @@ def judge_distilled(
         fates = [Fate.ALIVE if one else Fate.UNEXPLAINED for one in alive.tolist()]
         return _verdict(c, fates, [None] * k, threshold, room=room, outputs=None, rest=None)
     fates = [_fate(i, alive, sigma, rest) for i in range(k)]
-    give_room(fates, room, rest.encoder)
-    if fates.count(Fate.ALIVE) >= room:  # no output is left for the others, whatever they started from
-        lost = (fate is Fate.DECAYED and float(rest.encoder[i]) > 0 for i, fate in enumerate(fates))
-        fates = [Fate.STRUCTURAL if no_room else fate for fate, no_room in zip(fates, lost, strict=True)]
+    give_room(fates, room, rest.encoder, rest.encoder)
     times: list[float | None] = [None] * k
     if c.loss == "simsiam" and c.weight_decay == 0:
         start = end.singular_value[..., : len(rest.encoder)].reshape(-1, len(rest.encoder)).log().mean(0).exp()

@@ -38,21 +38,20 @@ def weaker_augmentation(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
     Yields:
         At most one remedy for dead, and one for suppressed dimensions.
     """
-    dead, low = (verdict.fates.count(fate) for fate in (Fate.DEAD, Fate.SUPPRESSED))
-    if dead:
-        yield _for_dead(outcome, verdict, dead)
-    if low:
+    if Fate.DEAD in verdict.fates:
+        yield _for_dead(outcome, verdict)
+    if low := verdict.fates.count(Fate.SUPPRESSED):
         yield widened(_for_suppressed(outcome, verdict, low), outcome, verdict, low)
 
 
-def _for_dead(outcome: Outcome, verdict: Verdict, dead: int) -> Remedy:
+def _for_dead(outcome: Outcome, verdict: Verdict) -> Remedy:
     simulation, c = outcome.simulation, outcome.simulation.configuration
     loss, exact = _loss(simulation)
     decay = c.weight_decay if c.depth == 1 and not isinstance(simulation.objective, SelfDistillation) else 0.0
     task = _task(simulation)
     shares, undecayed = (growing_shares(task, *loss, weight_decay=w) for w in (decay, 0.0))
     fatal = [share for share in (shares if len(shares) else undecayed).tolist() if share <= 1]
-    hopeful = _with_data(outcome, verdict)
+    dead, hopeful = verdict.fates.count(Fate.DEAD), _with_data(outcome, verdict)
     source = "Jing et al. 2022, Corollary 1; docs: beyond the paper, 5c"
     if not (fatal and hopeful):
         return Remedy(
@@ -153,30 +152,29 @@ def lower_weight_decay(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
         At most one remedy.
     """
     count = verdict.fates.count(Fate.DECAYED)
-    if not count:
-        return
-    c, prediction = outcome.simulation.configuration, outcome.outlook
+    if count and (found := _less_decay(outcome, verdict, count)):
+        yield widened(found, outcome, verdict, count)
+
+
+def _less_decay(outcome: Outcome, verdict: Verdict, count: int) -> Remedy | None:
+    c, prediction, source = outcome.simulation.configuration, outcome.outlook, "docs: one axis, weight decay"
     lost = torch.tensor([fate is Fate.DECAYED for fate in verdict.fates])
     if isinstance(outcome.simulation.objective, SelfDistillation):
-        found = _distilled_decay(outcome.simulation, lost)
-    elif prediction is not None and prediction.growth is not None and c.depth == 1:
-        critical = prediction.growth[lost[: len(prediction.growth)]]
-        if prediction.forces is None:  # rates along turned directions only bound the eigenvalues of the force
-            found = Remedy("Lower `weight_decay`.", "The loss alone lets them grow.", "docs: one axis, weight decay")
-            yield widened(found, outcome, verdict, count)
-            return
-        low, high = float(critical.min()), float(critical.max())
-        first = f" The first grows below {down(high)}." if high > low * (1 + 1e-9) else ""
-        found = Remedy(
-            f"Lower `weight_decay` below {down(low)} (now {c.weight_decay:g}).",
-            f"It is then below the force at zero of {every(count, 'decayed dimension')}: {_they(count)}.{first}",
-            "docs: one axis, weight decay",
-        )
-    elif prediction is not None and prediction.forces is not None:
-        found = _deep_decay(outcome.simulation, prediction.forces, lost, count)
-    else:
-        return
-    yield widened(found, outcome, verdict, count)
+        return _distilled_decay(outcome.simulation, lost)
+    if prediction is None or prediction.growth is None:
+        return None
+    if c.depth > 1:
+        return None if prediction.forces is None else _deep_decay(outcome.simulation, prediction.forces, lost, count)
+    if prediction.forces is None:  # rates along turned directions only bound the eigenvalues of the force
+        return Remedy("Lower `weight_decay`.", "The loss alone lets them grow.", source)
+    critical = prediction.growth[lost[: len(prediction.growth)]]
+    low, high = float(critical.min()), float(critical.max())
+    first = f" The first grows below {down(high)}." if high > low * (1 + 1e-9) else ""
+    return Remedy(
+        f"Lower `weight_decay` below {down(low)} (now {c.weight_decay:g}).",
+        f"It is then below the force at zero of {every(count, 'decayed dimension')}: {_they(count)}.{first}",
+        source,
+    )
 
 
 def _deep_decay(simulation: Simulation, forces: ModeForces, lost: Tensor, count: int) -> Remedy:
@@ -213,7 +211,7 @@ def _distilled_decay(simulation: Simulation, lost: Tensor) -> Remedy:
         told = "Every decayed dimension has a rest point beside zero, but zero is stable, and this start was too small."
         return Remedy(f"Raise `init_scale` (now {c.init_scale:g}).", told, source)
     return Remedy(
-        f"Lower `weight_decay` below {down(float(critical.min()))} (now {simulation.configuration.weight_decay:g}).",
+        f"Lower `weight_decay` below {down(float(critical.min()))} (now {c.weight_decay:g}).",
         "Every decayed dimension then has a rest point beside zero. Zero stays stable, and small starts still decay: "
         "raise `init_scale` as well.",
         source,

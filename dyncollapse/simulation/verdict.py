@@ -105,10 +105,7 @@ def judge(
 
     fates = [fate(j) for j in range(k)]
     if room is not None:
-        give_room(fates, room, sigma if dimensions.ratio_error is not None else -ratio)
-        if rest is not None and fates.count(Fate.ALIVE) >= room:  # no start is large enough where no room is left
-            could = [*(rest > 0).tolist(), *[False] * k]
-            fates = [Fate.STRUCTURAL if one is Fate.DECAYED and could[j] else one for j, one in enumerate(fates)]
+        give_room(fates, room, sigma if dimensions.ratio_error is not None else -ratio, rest)
     times = [None] * k if escape is None else [*escape.tolist(), *[None] * (k - len(escape))]
     judged = tuple(
         DimensionVerdict(fate, time if fate is Fate.WAITING else None) for fate, time in zip(fates, times, strict=True)
@@ -185,15 +182,22 @@ def _fate(rho: float, error: float, rests_low: bool, views: str) -> Fate:
     return Fate.UNEXPLAINED if rho + error >= 1 else Fate.WAITING
 
 
-def give_room(fates: list[Fate], room: int, order: Tensor) -> None:
-    """Turn waiting and unexplained dimensions beyond `room` into structural ones, those of least `order` first."""
+def give_room(fates: list[Fate], room: int, order: Tensor, rest: Tensor | None = None) -> None:
+    """Turn waiting and unexplained dimensions beyond `room` into structural ones, those of least `order` first.
+
+    Where living ones take all room, so are decayed ones with a rest value above 0: no start is large enough then.
+    """
     would_live = [k for k, fate in enumerate(fates) if fate in (Fate.ALIVE, Fate.WAITING, Fate.UNEXPLAINED)]
     waiting = sorted((k for k in would_live if fates[k] is not Fate.ALIVE), key=lambda k: float(order[k]))
     for k in waiting[: max(0, len(would_live) - room)]:
         fates[k] = Fate.STRUCTURAL
+    if rest is not None and fates.count(Fate.ALIVE) >= room:
+        for k in (rest > 0).nonzero().flatten().tolist():
+            if fates[k] is Fate.DECAYED:
+                fates[k] = Fate.STRUCTURAL
 
 
-def rho_decides_fate(objective: Objective, views: str = "two-sided") -> bool:
+def rho_decides_fate(objective: Objective, views: str) -> bool:
     """Whether rho = 1 separates the dimensions that die under this loss from those that grow.
 
     It does where the loss compares positive with negative pairs. VICReg and Barlow Twins have no negatives: their

@@ -295,7 +295,7 @@ def test_dead_dimensions_without_room_need_both_width_and_weaker_augmentation(se
     action, effect = suggested(before, "Weaken")
     assert "by t =" not in effect  # nobody knows when: what has no room does not start
     weaker = {"aug_strength": 0.5 * number(action, "strength of")}
-    own, wanted = (int(number(action, f"{word}")) for word in ("layer from", r"layer from \d+ to"))
+    own, wanted = (int(number(action, word)) for word in ("layer from", r"layer from \d+ to"))
     sizes = {"dim": before.simulation.task.dim, "depth": before.simulation.configuration.depth}
     sizes |= {"init_scale": 0.5, "aug_dim": before.simulation.configuration.aug_dim}
     sizes |= {"hidden_dim": wanted} if sizes["depth"] > 1 else {}
@@ -306,9 +306,8 @@ def test_dead_dimensions_without_room_need_both_width_and_weaker_augmentation(se
 @pytest.mark.parametrize("scale", [1e-3, 0.1, 0.5])
 @pytest.mark.parametrize("steps", [1, 30, 100, 300])
 def test_a_network_with_room_for_all_is_not_to_be_widened(steps, scale):
-    square = drawn(
-        dim=6, aug_dim=3, aug_strength=2.0, steps=steps, init_scale=scale
-    )  # also with some dead ones alive yet
+    # Also while some of the dead ones are not small yet.
+    square = drawn(dim=6, aug_dim=3, aug_strength=2.0, steps=steps, init_scale=scale)
     assert not [one for one in remedies(square) if "iden" in one.action]
 
 
@@ -356,15 +355,8 @@ def test_rho_does_not_decide_where_each_direction_with_data_grows(loss, views, d
     "settings",
     [
         {"dim": 8, "loss": "simsiam", "aug_strength": 1.5, "weight_decay": 0.01},
-        {
-            "dim": 8,
-            "depth": 2,
-            "weight_decay": 0.04,
-            "loss": "spectral",
-            "aug_strength": 0.45,
-            "init_scale": 0.25,
-            "seed": 2,
-        },
+        {"dim": 8, "loss": "spectral", "aug_strength": 0.45, "weight_decay": 0.04, "depth": 2, "init_scale": 0.25}
+        | {"seed": 2},
     ],
 )
 def test_no_bound_is_named_that_the_run_respects(settings):

@@ -91,7 +91,4 @@ def test_modes_that_live_in_some_runs_only_fill_no_more_dimensions_than_there_ar
 @pytest.mark.parametrize(("sizes", "said"), [({"out_dim": 2}, True), ({"out_dim": 9}, False), ({}, False)])
 def test_predictions_of_more_modes_than_there_is_room_for_say_so(sizes, said):
     found = report(simulate(dim=6, aug_dim=3, steps=5, dynamics=("sgd",), **sizes))
-    assert (
-        any("room for every mode, which these layers have for 2 of 6" in one for one in found["prediction"]["assumes"])
-        == said
-    )
+    assert ("room for every mode, which these layers have for 2 of 6" in found["prediction"]["assumes"]) == said
