@@ -20,9 +20,10 @@ LOG2_E = 1 / math.log(2)
 A1, A2, A3, A4, A5, A6, A7, A8, A9, A10, A11, A12 = (math.log(2) ** k / math.factorial(k) for k in range(1, 13))
 S1, S2, S3, S4, S5, S6, S7 = (np.float32(a) for a in (A1, A2, A3, A4, A5, A6, A7))
 ONE = np.float32(1)
-# Powers of 2 below the smallest normal number count as 0, and those beyond 2^MOST as that: n of them can be added up.
-LEAST, MOST = -1022.0, 960.0
-LEAST_32, MOST_32 = np.float32(-126), np.float32(96)
+# Powers of 2 below the smallest normal number count as 0. Those beyond 2^MOST count as that: n of them, times inputs whose
+# squares are within range, can be added up.
+LEAST, MOST = -1022.0, 512.0
+LEAST_32, MOST_32 = np.float32(-126), np.float32(64)
 # Softmax weights that are held at a time: some rows of them, in a core's own cache.
 HELD = 2**15
 # Multiplications in one product. OpenBLAS, which SciPy brings, shares larger ones among threads, and where other work
@@ -92,45 +93,71 @@ def multiply_transposed(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
 
 
 @inlined
-def against_the_positive(
-    row: np.ndarray, i: int, own_row: np.ndarray, columns: np.ndarray, shift: np.ndarray, positive: float
-) -> tuple[float, float, float]:
-    """Turn a row of products, own_row . columns_j, into powers of 2 of its logits less that of the positive.
+def transposed(matrix: np.ndarray) -> np.ndarray:
+    """A copy of a matrix (n, m) as (m, n): OpenBLAS takes twice as long for a small A B^T as for A B."""
+    out = np.empty((matrix.shape[1], matrix.shape[0]), matrix.dtype)
+    for k in range(matrix.shape[1]):
+        for i in range(matrix.shape[0]):
+            out[k, i] = matrix[i, k]
+    return out
+
+
+@inlined
+def powers_of_logits(
+    e: np.ndarray,
+    start: int,
+    logits: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    found: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    """Fill rows of e with powers of 2 of their logits less that of the positive, and with 0 for the positive itself.
 
     The positive's power is then 1, beside which no digit of the negatives' sum is lost. Where the sum would overflow,
     the largest logit takes the positive's place.
 
-    Returns the positive's power, the sum of the others, and the logit that was subtracted.
+    Loops take no rows out of arrays: numba would count references to each row, which took a quarter of a force's time.
+
+    Args:
+        e: Rows from `start` on (at most held, n), overwritten.
+        start: The first row.
+        logits: rows (n, m), columns (m, n), shift (n,) and positive (n,) of `softmax_sums`, its columns transposed.
+        found: Arrays (held,) for the positive's power, the sum of the others, and the logit that was subtracted.
     """
-    total = row.dtype.type(0)
-    row[i] = row.dtype.type(-np.inf)
-    for j in range(len(row)):
-        row[j] = power_of_2(row[j] + (shift[j] - positive))
-        total += row[j]
-    if not total < power_of_2(row.dtype.type(np.inf)):  # the positive is so far away that others overflow, or is NaN
-        return against_the_largest(row, i, own_row, columns, shift, positive)
-    return row.dtype.type(1), total, positive
+    rows, columns, shift, positive = logits
+    own, total, subtracted = found
+    np.dot(rows[start : start + len(e)], columns, e)
+    for i in range(len(e)):
+        e[i, start + i] = e.dtype.type(-np.inf)
+    for i in range(len(e)):
+        less, others = positive[start + i], e.dtype.type(0)
+        for j in range(e.shape[1]):
+            power = power_of_2(e[i, j] + (shift[j] - less))
+            others += power
+            e[i, j] = power
+        own[i], total[i], subtracted[i] = e.dtype.type(1), others, less
+    for i in range(len(e)):
+        if not total[i] < power_of_2(e.dtype.type(np.inf)):  # the positive is far away, others overflow; or NaN
+            own[i], total[i], subtracted[i] = against_the_largest(e, i, start + i, logits)
 
 
 @inlined
 def against_the_largest(
-    row: np.ndarray, i: int, own_row: np.ndarray, columns: np.ndarray, shift: np.ndarray, positive: float
+    e: np.ndarray, i: int, at: int, logits: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 ) -> tuple[float, float, float]:
-    """Do the same with the largest logit, from the beginning."""
-    zero = row.dtype.type(0)
-    largest = positive
-    for j in range(len(row)):
-        row[j] = shift[j]
-        for k in range(len(own_row)):
-            row[j] += own_row[k] * columns[j, k]
-        if j != i:
-            largest = max(largest, row[j])
-    total = zero
-    for j in range(len(row)):
-        row[j] = power_of_2(row[j] - largest)
-        total += zero if j == i else row[j]
-    row[i] = zero
-    return power_of_2(positive - largest), total, largest
+    """Do the same for row `at`, which is row i of e, with the largest logit, from the beginning."""
+    rows, columns, shift, positive = logits
+    largest, total = positive[at], e.dtype.type(0)
+    for j in range(e.shape[1]):
+        e[i, j] = shift[j]
+    for k in range(rows.shape[1]):
+        for j in range(e.shape[1]):
+            e[i, j] += rows[at, k] * columns[k, j]
+    for j in range(e.shape[1]):
+        largest = max(largest, positive[at] if j == at else e[i, j])
+    for j in range(e.shape[1]):
+        e[i, j] = power_of_2(e[i, j] - largest)
+        total += e.dtype.type(0) if j == at else e[i, j]
+    e[i, at] = e.dtype.type(0)
+    return power_of_2(positive[at] - largest), total, largest
 
 
 @inlined
@@ -153,24 +180,23 @@ def softmax_sums(
         sums: Arrays for r (n,), c (n,) and B y (n, d).
     """
     r, c, by = sums
-    n = len(rows)
+    n, one, logits = len(rows), rows.dtype.type(1), (rows, transposed(columns), shift, positive)
     held = rows_held(n, max(rows.shape[1], y.shape[1]))
     weights = np.empty((held, n), rows.dtype)
-    one = rows.dtype.type(1)
+    own, total, subtracted = np.empty(held, rows.dtype), np.empty(held, rows.dtype), np.empty(held, rows.dtype)
     c[:] = 0
     for start in range(0, n, held):
         stop = min(n, start + held)
         e = weights[: stop - start]
-        np.dot(rows[start:stop], columns.T, e)
-        for i in range(start, stop):
-            row = e[i - start]
-            own, total, _ = against_the_positive(row, i, rows[i], columns, shift, positive[i])
-            share = one / (total + own)
-            r[i] = total * share
-            for j in range(n):
-                row[j] *= share
-                c[j] += row[j]
+        powers_of_logits(e, start, logits, (own, total, subtracted))
         np.dot(e, y, by[start:stop])
+        for i in range(len(e)):
+            share = one / (total[i] + own[i])
+            r[start + i] = total[i] * share
+            for j in range(n):
+                c[j] += share * e[i, j]
+            for k in range(y.shape[1]):
+                by[start + i, k] *= share
 
 
 @inlined
@@ -192,47 +218,50 @@ def softmax_sums_along(
         sums: Arrays for dr (n,), dc (n,) and dB y (n, d).
     """
     (rows, columns, shift, positive), (left, right, change, own_change) = logits, changes
+    turned, across = (rows, transposed(columns), shift, positive), transposed(right)
     dr, dc, dby = sums
-    n = len(rows)
+    n, kind, one = len(left), left.dtype, left.dtype.type(1)
     held = rows_held(n, max(left.shape[1], y.shape[1]))
-    weights, tilts = np.empty((held, n), rows.dtype), np.empty((held, n), rows.dtype)
-    one = rows.dtype.type(1)
+    weights, tilts = np.empty((held, n), kind), np.empty((held, n), kind)
+    own, total, subtracted = np.empty(held, kind), np.empty(held, kind), np.empty(held, kind)
     dc[:] = 0
     for start in range(0, n, held):
         stop = min(n, start + held)
         e, t = weights[: stop - start], tilts[: stop - start]
-        np.dot(rows[start:stop], columns.T, e)
-        np.dot(left[start:stop], right.T, t)
-        for i in range(start, stop):
-            row, tilt = e[i - start], t[i - start]
-            own, total, _ = against_the_positive(row, i, rows[i], columns, shift, positive[i])
-            share, mean = one / (total + own), rows.dtype.type(0)
+        powers_of_logits(e, start, turned, (own, total, subtracted))
+        np.dot(left[start:stop], across, t)
+        for i in range(len(e)):
+            share, mean, less = one / (total[i] + own[i]), kind.type(0), own_change[start + i]
             for j in range(n):
-                tilt[j] += change[j] - own_change[i]
-                row[j] *= share
-                mean += row[j] * tilt[j]
-            dr[i] = mean * own * share
+                t[i, j] += change[j] - less
+                mean += e[i, j] * t[i, j]
+            mean *= share
+            dr[start + i] = mean * own[i] * share
             for j in range(n):
-                row[j] *= tilt[j] - mean
-                dc[j] += row[j]
+                e[i, j] *= t[i, j] - mean
+                dc[j] += share * e[i, j]
         np.dot(e, y, dby[start:stop])
+        for i in range(len(e)):
+            share = one / (total[i] + own[i])
+            for k in range(y.shape[1]):
+                dby[start + i, k] *= share
 
 
 @inlined
 def cross_entropy(rows: np.ndarray, columns: np.ndarray, shift: np.ndarray, positive: np.ndarray) -> float:
     """Mean over i of the logarithm of 1 over the positive's softmax weight; arguments as of `softmax_sums`."""
-    n = len(rows)
+    n, mean, logits = len(rows), rows.dtype.type(0), (rows, transposed(columns), shift, positive)
     held = rows_held(n, rows.shape[1])
     weights = np.empty((held, n), rows.dtype)
-    mean = rows.dtype.type(0)
+    own, total, subtracted = np.empty(held, rows.dtype), np.empty(held, rows.dtype), np.empty(held, rows.dtype)
     for start in range(0, n, held):
-        stop = min(n, start + held)
-        e = weights[: stop - start]
-        np.dot(rows[start:stop], columns.T, e)
-        for i in range(start, stop):
-            own, total, least = against_the_positive(e[i - start], i, rows[i], columns, shift, positive[i])
-            # Where the positive has all of the weight, 1 + total would round off.
-            mean += math.log1p(total) if own == 1 else math.log(own + total) + (least - positive[i]) / LOG2_E
+        e = weights[: min(n, start + held) - start]
+        powers_of_logits(e, start, logits, (own, total, subtracted))
+        for i in range(len(e)):
+            if own[i] == 1:  # where the positive has all of the weight, 1 + total would round off
+                mean += math.log1p(total[i])
+            else:
+                mean += math.log(own[i] + total[i]) + (subtracted[i] - positive[start + i]) / LOG2_E
     return mean / n
 
 
@@ -256,12 +285,12 @@ def add_transposed(h: np.ndarray, rate: float, force: np.ndarray) -> None:
 
 @inlined
 def copy_columns(product: np.ndarray, weights: np.ndarray, offset: np.ndarray) -> None:
-    """Copy the columns that belong to inputs (m, d), and the offset behind them, unless it is not asked for."""
-    for k in range(weights.shape[0]):
-        for j in range(weights.shape[1]):
-            weights[k, j] = product[k, j]
+    """Copy the columns that belong to inputs, as rows (d, m), and the offset behind them, unless it is not asked for."""
+    for j in range(weights.shape[0]):
+        for k in range(weights.shape[1]):
+            weights[j, k] = product[k, j]
     for k in range(len(offset)):
-        offset[k] = product[k, weights.shape[1]]
+        offset[k] = product[k, weights.shape[0]]
 
 
 @inlined
@@ -351,13 +380,13 @@ def infonce_forces(products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_s
     half, share = x.dtype.type(0.5), x.dtype.type(1 / n)
     points, weighted, h = np.empty((last, d), x.dtype), np.empty((last, d), x.dtype), np.empty((d, d), x.dtype)
     z, rows = np.empty((last, products.shape[1]), x.dtype), np.empty((n, products.shape[1]), x.dtype)
-    weights, none = np.empty((products.shape[1], d), x.dtype), np.empty(0, x.dtype)
+    weights, none = np.empty((d, products.shape[1]), x.dtype), np.empty(0, x.dtype)
     by, r, c = np.empty((n, d), x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype)
     positive, down = np.empty(n, x.dtype), np.empty(n, x.dtype)
     for q in range(count):
         place_points(x[q], x_pos[q], first, points)
         copy_columns(products[q % len(products)], weights, none)
-        multiply(points, weights.T, z)
+        multiply(points, weights, z)
         fill_distances(z, first, rows, positive, down)
         y = points[first : first + n]
         softmax_sums(rows, z[first : first + n], down, positive, y, (r, c, by))
@@ -387,7 +416,7 @@ def infonce_forces_along(
     first, last = (0, 2 * n) if one_sided else (2 * n, 3 * n)
     half, share = x.dtype.type(0.5), x.dtype.type(1 / n)
     points, weighted, turned = np.empty((last, d), x.dtype), np.empty((last, d), x.dtype), np.empty((last, d), x.dtype)
-    weights, metric, h = np.empty((m, d), x.dtype), np.empty((d, d), x.dtype), np.empty((d, d), x.dtype)
+    weights, metric, h = np.empty((d, m), x.dtype), np.empty((d, d), x.dtype), np.empty((d, d), x.dtype)
     z, rows, none = np.empty((last, m), x.dtype), np.empty((n, m), x.dtype), np.empty(0, x.dtype)
     positive, down = np.empty(n, x.dtype), np.empty(n, x.dtype)
     own, shift = np.empty(n, x.dtype), np.empty(n, x.dtype)
@@ -396,7 +425,7 @@ def infonce_forces_along(
         place_points(x[q], x_pos[q], first, points)
         copy_columns(products[q % len(products), :m], weights, none)
         copy_columns(products[q % len(products), m:], metric, none)
-        multiply(points, weights.T, z)
+        multiply(points, weights, z)
         multiply(points, metric, turned)
         fill_distances(z, first, rows, positive, down)
         fill_changes_of_distances(points, turned, first, shift, own)
@@ -413,20 +442,20 @@ def infonce_losses(products: np.ndarray, x: np.ndarray, x_pos: np.ndarray, one_s
     count, n, d = x.shape
     first, last = (0, 2 * n) if one_sided else (2 * n, 3 * n)
     points, z = np.empty((last, d), x.dtype), np.empty((last, products.shape[1]), x.dtype)
-    weights, none = np.empty((products.shape[1], d), x.dtype), np.empty(0, x.dtype)
+    weights, none = np.empty((d, products.shape[1]), x.dtype), np.empty(0, x.dtype)
     rows, positive, down = np.empty((n, products.shape[1]), x.dtype), np.empty(n, x.dtype), np.empty(n, x.dtype)
     for q in range(count):
         place_points(x[q], x_pos[q], first, points)
         copy_columns(products[q % len(products)], weights, none)
-        multiply(points, weights.T, z)
+        multiply(points, weights, z)
         fill_distances(z, first, rows, positive, down)
         losses[q] = cross_entropy(rows, z[first : first + n], down, positive)
 
 
 @inlined
 def embed(x: np.ndarray, weights: np.ndarray, offset: np.ndarray, z: np.ndarray) -> None:
-    """Write the embeddings of x (n, d) to z; the offset is (m,), or empty."""
-    multiply(x, weights.T, z)
+    """Write the embeddings of x (n, d) under weights (d, m) to z; the offset is (m,), or empty."""
+    multiply(x, weights, z)
     if len(offset):
         for i in range(len(z)):
             for k in range(z.shape[1]):
@@ -451,7 +480,7 @@ def dot_losses(
 ) -> None:
     """The dot-product loss on every batch, one number (b,) each; other arguments as of `dot_forces`."""
     (count, n, d), m = x.shape, products.shape[1]
-    weights, offset = np.empty((m, d), x.dtype), np.empty(m * (products.shape[2] - d), x.dtype)
+    weights, offset = np.empty((d, m), x.dtype), np.empty(m * (products.shape[2] - d), x.dtype)
     z, z_pos = np.empty((n, m), x.dtype), np.empty((n, m), x.dtype)
     rows, positive, none = np.empty(z.shape, x.dtype), np.empty(n, x.dtype), np.zeros(n, x.dtype)
     for q in range(count):
@@ -490,7 +519,7 @@ def dot_forces(
     Of an input that is always 1, M has the sums of the rows of B y - r x', and 0 in the corner.
     """
     (count, n, d), m, kind = x.shape, products.shape[1], x.dtype.type
-    weights, offset = np.empty((m, d), x.dtype), np.empty(m * (products.shape[2] - d), x.dtype)
+    weights, offset = np.empty((d, m), x.dtype), np.empty(m * (products.shape[2] - d), x.dtype)
     rate, sums = kind(-1 / (n * temperature)), np.empty(d, x.dtype)
     z, z_pos = np.empty((n, m), x.dtype), np.empty((n, m), x.dtype)
     by, h, rows = np.empty((n, d), x.dtype), np.empty((d, d), x.dtype), np.empty(z.shape, x.dtype)
@@ -530,7 +559,7 @@ def dot_forces_along(
 ) -> None:
     """Derivatives of `dot_forces` along changes of P; arguments as of `infonce_forces_along`."""
     (count, n, d), m, kind = x.shape, products.shape[1] - products.shape[2], x.dtype.type
-    weights, offset = np.empty((m, d), x.dtype), np.empty(m * (products.shape[2] - d), x.dtype)
+    weights, offset = np.empty((d, m), x.dtype), np.empty(m * (products.shape[2] - d), x.dtype)
     metric, across = np.empty((d, d), x.dtype), np.empty(d * (products.shape[2] - d), x.dtype)
     rate, total, h = kind(-1 / (n * temperature)), np.empty(d, x.dtype), np.empty((d, d), x.dtype)
     z, z_pos, rows = np.empty((n, m), x.dtype), np.empty((n, m), x.dtype), np.empty((n, m), x.dtype)

@@ -66,6 +66,20 @@ def test_sums_are_those_of_the_softmax_without_its_positives(far, n, kind):
         assert np.abs(found - expected).max() <= bound * np.abs(expected).max() + n * np.finfo(kind).tiny
 
 
+@pytest.mark.parametrize(("kind", "most"), [(np.float64, MOST), (np.float32, MOST_32)])
+def test_sums_are_finite_where_the_squares_of_inputs_are(kind, most):
+    rng, n = np.random.default_rng(0), 600
+    rows, shift, y = rng.standard_normal((n, 3)), rng.standard_normal(n), rng.uniform(0.5, 1, (n, 2))
+    largest = np.sqrt(np.finfo(kind).max) / 2
+    own = np.full(n, -float(most) + 15)  # the negatives' powers of 2 against it nearly reach the largest
+    sums = tuple(np.empty(shape, kind) for shape in (n, n, (n, 2)))
+    softmax_sums(*(a.astype(kind) for a in (rows, rows, shift, own)), (largest * y).astype(kind), sums)
+    logits = np.log(2) * (rows @ rows.T + shift)
+    np.fill_diagonal(logits, -np.inf)  # beside the others the positive has no weight
+    b = np.exp(logits - np.logaddexp.reduce(logits, 1, keepdims=True))
+    np.testing.assert_allclose(sums[2] / kind(largest), b @ y, rtol=100 * np.finfo(kind).eps * float(most))
+
+
 @pytest.mark.parametrize("n", [1, 7, 600])
 @pytest.mark.parametrize("far", [0.0, 300.0, -1e4])
 def test_sums_change_with_the_logits_as_the_softmax_does(far, n):
