@@ -40,8 +40,8 @@ class Rows:
         return len(self.stored)
 
     def __getitem__(self, rows: slice) -> Float[Tensor, "b d"]:
-        """Convert and prepare some of the rows."""
-        converted = self.stored[rows].to(self.dtype)
+        """Convert and prepare some of the rows, laid out row by row: products of columns have other last bits."""
+        converted = self.stored[rows].to(self.dtype).contiguous()
         return converted if self.prepare is None else self.prepare(converted)
 
     def weighted(self, b: Float[Tensor, "b n"], tile_rows: int) -> Float[Tensor, "b d"]:

@@ -161,7 +161,7 @@ def blockwise_covariance(
         c += b.sum(0).unsqueeze(-1)
         own = anchors[rows]
         h += own.mT @ (own * (r / 2) - negatives.weighted(b, tile))
-        shift = x_pos[rows].to(dtype) - x[rows].to(dtype)
+        shift = (x_pos[rows].to(dtype) - x[rows].to(dtype)).contiguous()
         augmentation += shift.mT @ (shift * r)
         if progress is not None:
             progress(rows.stop, len(x))
