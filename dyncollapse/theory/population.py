@@ -98,10 +98,10 @@ def population_force(
 
     Examples:
         >>> from dyncollapse import GaussianTask
-        >>> task = GaussianTask.block(2, 1, aug_strength=1.0, data_var=0.5)
+        >>> task = GaussianTask.block(2, 1, aug_strength=1.5, data_var=0.5)
         >>> force = population_force(torch.zeros(2, 2, dtype=torch.float64), task, Objective())
-        >>> force.diagonal().round(decimals=9).tolist()  # 2 s - a: the second mode is at its threshold
-        [1.0, 0.0]
+        >>> force.diagonal().round(decimals=9).tolist()  # 2 s - a: the second mode decays
+        [1.0, -0.5]
     """
     if (own := _own_limit(objective)) is not None:
         _check_product(product, task)
