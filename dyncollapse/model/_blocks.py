@@ -60,7 +60,7 @@ def centring(rows: Real[Tensor, "n d"], dtype: torch.dtype) -> Callable[[Tensor]
     """
     total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
     for tile in slices(len(rows), TILE):
-        total += rows[tile].to(dtype).sum(0)
+        total += rows[tile].to(dtype).contiguous().sum(0)  # sums of columns have other last bits
     centre = (total / len(rows)).to(dtype)
     return lambda some: some - centre
 

@@ -20,10 +20,9 @@ LOG2_E = 1 / math.log(2)
 A1, A2, A3, A4, A5, A6, A7, A8, A9, A10, A11, A12 = (math.log(2) ** k / math.factorial(k) for k in range(1, 13))
 S1, S2, S3, S4, S5, S6, S7 = (np.float32(a) for a in (A1, A2, A3, A4, A5, A6, A7))
 ONE = np.float32(1)
-# Powers of 2 below the smallest normal number count as 0. Those beyond 2^MOST count as that: n of them, times inputs whose
-# squares are within range, can be added up.
-LEAST, MOST = -1022.0, 512.0
-LEAST_32, MOST_32 = np.float32(-126), np.float32(64)
+# Powers of 2 below the smallest normal number count as 0, and those beyond 2^MOST as that: n of them can be added up.
+LEAST, MOST = -1022.0, 960.0
+LEAST_32, MOST_32 = np.float32(-126), np.float32(96)
 # Softmax weights that are held at a time: some rows of them, in a core's own cache.
 HELD = 2**15
 # Multiplications in one product. OpenBLAS, which SciPy brings, shares larger ones among threads, and where other work
@@ -111,7 +110,7 @@ def powers_of_logits(
 ) -> None:
     """Fill rows of e with powers of 2 of their logits less that of the positive, and with 0 for the positive itself.
 
-    The positive's power is then 1, beside which no digit of the negatives' sum is lost. Where the sum would overflow,
+    The positive's power is then 1, beside which no digit of the negatives' sum is lost. Where the sum reaches 2^MOST,
     the largest logit takes the positive's place.
 
     Loops take no rows out of arrays: numba would count references to each row, which took a quarter of a force's time.
@@ -135,7 +134,7 @@ def powers_of_logits(
             e[i, j] = power
         own[i], total[i], subtracted[i] = e.dtype.type(1), others, less
     for i in range(len(e)):
-        if not total[i] < power_of_2(e.dtype.type(np.inf)):  # the positive is far away, others overflow; or NaN
+        if not total[i] < power_of_2(e.dtype.type(np.inf)):  # others may overflow beside the positive; or NaN
             own[i], total[i], subtracted[i] = against_the_largest(e, i, start + i, logits)
 
 
@@ -180,7 +179,8 @@ def softmax_sums(
         sums: Arrays for r (n,), c (n,) and B y (n, d).
     """
     r, c, by = sums
-    n, one, logits = len(rows), rows.dtype.type(1), (rows, transposed(columns), shift, positive)
+    n, logits = len(rows), (rows, transposed(columns), shift, positive)
+    zero, one, tiny = rows.dtype.type(0), rows.dtype.type(1), np.finfo(rows.dtype).tiny
     held = rows_held(n, max(rows.shape[1], y.shape[1]))
     weights = np.empty((held, n), rows.dtype)
     own, total, subtracted = np.empty(held, rows.dtype), np.empty(held, rows.dtype), np.empty(held, rows.dtype)
@@ -189,14 +189,14 @@ def softmax_sums(
         stop = min(n, start + held)
         e = weights[: stop - start]
         powers_of_logits(e, start, logits, (own, total, subtracted))
-        np.dot(e, y, by[start:stop])
         for i in range(len(e)):
-            share = one / (total[i] + own[i])
+            share, least = one / (total[i] + own[i]), tiny * (total[i] + own[i])
             r[start + i] = total[i] * share
             for j in range(n):
-                c[j] += share * e[i, j]
-            for k in range(y.shape[1]):
-                by[start + i, k] *= share
+                weight = (zero if e[i, j] < least else e[i, j]) * share  # subnormal ones would be slow
+                e[i, j] = weight
+                c[j] += weight
+        np.dot(e, y, by[start:stop])
 
 
 @inlined
@@ -220,7 +220,8 @@ def softmax_sums_along(
     (rows, columns, shift, positive), (left, right, change, own_change) = logits, changes
     turned, across = (rows, transposed(columns), shift, positive), transposed(right)
     dr, dc, dby = sums
-    n, kind, one = len(left), left.dtype, left.dtype.type(1)
+    n, kind = len(left), left.dtype
+    zero, one, tiny = kind.type(0), kind.type(1), np.finfo(kind).tiny
     held = rows_held(n, max(left.shape[1], y.shape[1]))
     weights, tilts = np.empty((held, n), kind), np.empty((held, n), kind)
     own, total, subtracted = np.empty(held, kind), np.empty(held, kind), np.empty(held, kind)
@@ -231,20 +232,18 @@ def softmax_sums_along(
         powers_of_logits(e, start, turned, (own, total, subtracted))
         np.dot(left[start:stop], across, t)
         for i in range(len(e)):
-            share, mean, less = one / (total[i] + own[i]), kind.type(0), own_change[start + i]
+            share, least = one / (total[i] + own[i]), tiny * (total[i] + own[i])
+            mean, less = zero, own_change[start + i]
             for j in range(n):
                 t[i, j] += change[j] - less
-                mean += e[i, j] * t[i, j]
-            mean *= share
+                weight = (zero if e[i, j] < least else e[i, j]) * share
+                e[i, j] = weight
+                mean += weight * t[i, j]
             dr[start + i] = mean * own[i] * share
             for j in range(n):
                 e[i, j] *= t[i, j] - mean
-                dc[j] += share * e[i, j]
+                dc[j] += e[i, j]
         np.dot(e, y, dby[start:stop])
-        for i in range(len(e)):
-            share = one / (total[i] + own[i])
-            for k in range(y.shape[1]):
-                dby[start + i, k] *= share
 
 
 @inlined
@@ -285,7 +284,7 @@ def add_transposed(h: np.ndarray, rate: float, force: np.ndarray) -> None:
 
 @inlined
 def copy_columns(product: np.ndarray, weights: np.ndarray, offset: np.ndarray) -> None:
-    """Copy the columns that belong to inputs, as rows (d, m), and the offset behind them, unless it is not asked for."""
+    """Copy the columns that belong to inputs, as rows (d, m), and the offset behind them if it is asked for."""
     for j in range(weights.shape[0]):
         for k in range(weights.shape[1]):
             weights[j, k] = product[k, j]
@@ -424,7 +423,7 @@ def infonce_forces_along(
     for q in range(count):
         place_points(x[q], x_pos[q], first, points)
         copy_columns(products[q % len(products), :m], weights, none)
-        copy_columns(products[q % len(products), m:], metric, none)
+        copy_columns(products[q % len(products), m:], metric, none)  # S is symmetric
         multiply(points, weights, z)
         multiply(points, metric, turned)
         fill_distances(z, first, rows, positive, down)

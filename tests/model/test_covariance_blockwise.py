@@ -150,6 +150,16 @@ def test_sums_of_many_equal_weights_keep_their_digits_in_float32(generator):
     torch.testing.assert_close(got.data, 2 * torch.cov(x.T.double(), correction=0), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+@pytest.mark.parametrize(("loss", "views"), CASES)
+def test_arrays_stored_column_by_column_give_the_same_bits(loss, views, dtype, generator):
+    problem = [t.to(dtype) for t in pairs(generator, 1500, 17, 5)]  # two tiles
+    columns = [t.T.contiguous().T for t in problem]
+    one, other = (blockwise_covariance(*given, loss=loss, views=views) for given in (problem, columns))
+    assert torch.equal(one.data, other.data)
+    assert torch.equal(one.augmentation, other.augmentation)
+
+
 def test_reads_memory_mapped_inputs_and_leaves_them_alone(generator, tmp_path):
     problem = [t.float() for t in pairs(generator, 40)]
     mapped = []

@@ -80,6 +80,26 @@ def test_sums_are_finite_where_the_squares_of_inputs_are(kind, most):
     np.testing.assert_allclose(sums[2] / kind(largest), b @ y, rtol=100 * np.finfo(kind).eps * float(most))
 
 
+@pytest.mark.parametrize(("kind", "most"), [(np.float64, MOST), (np.float32, MOST_32)])
+def test_derivatives_of_sums_are_finite_where_they_are_in_range(kind, most):
+    rng, n = np.random.default_rng(0), 600
+    rows, shift, y = rng.standard_normal((n, 3)), rng.standard_normal(n), rng.uniform(0.5, 1, (n, 2))
+    left, right = rng.standard_normal((2, n, 4))
+    large = np.finfo(kind).max ** 0.45  # whose square times a few hundred is within range
+    own = np.full(n, -float(most) + 15)
+    given = [a.astype(kind) for a in (rows, rows, shift, own)]
+    changes = [(scale * a).astype(kind) for scale, a in ((large, left), (1.0, right), (0.0, shift), (0.0, own))]
+    sums = tuple(np.empty(shape, kind) for shape in (n, n, (n, 2)))
+    softmax_sums_along(tuple(given), tuple(changes), (large * y).astype(kind), sums)
+    logits = np.log(2) * (rows @ rows.T + shift)
+    np.fill_diagonal(logits, -np.inf)
+    b = np.exp(logits - np.logaddexp.reduce(logits, 1, keepdims=True))
+    tilt = left @ right.T
+    moved = b * (tilt - (b * tilt).sum(1, keepdims=True))
+    bound = 100 * np.finfo(kind).eps * float(most) * (np.abs(moved) @ y).max()
+    np.testing.assert_allclose(sums[2] / kind(large) / kind(large), moved @ y, rtol=0, atol=bound)
+
+
 @pytest.mark.parametrize("n", [1, 7, 600])
 @pytest.mark.parametrize("far", [0.0, 300.0, -1e4])
 def test_sums_change_with_the_logits_as_the_softmax_does(far, n):

@@ -43,7 +43,8 @@ def fresh_server():
     forkserver._forkserver._stop()
 
 
-def test_workers_look_for_garbage_but_not_among_what_their_server_imported(fresh_server):
+@pytest.mark.usefixtures("fresh_server")
+def test_workers_look_for_garbage_but_not_among_what_their_server_imported():
     with local_workers(1).start() as executor:
         assert executor.submit(gc.isenabled).result()
         assert executor.submit(gc.get_freeze_count).result() > 10_000
@@ -57,7 +58,8 @@ def test_imports_of_the_server_leave_the_search_for_garbage_to_other_programs(or
     assert result.stdout == "True 0\n"
 
 
-def test_workers_find_numba_ready(fresh_server):
+@pytest.mark.usefixtures("fresh_server")
+def test_workers_find_numba_ready():
     with local_workers(1).start() as executor:  # what numba imports at its first call
         assert executor.submit(eval, "'numba.np.arrayobj' in __import__('sys').modules").result()
 
