@@ -13,15 +13,13 @@ from dyncollapse.dynamics.training import record_steps
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.explore.controls import CONTROLS
 from dyncollapse.model.gaussian import GaussianTask
-from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.simulation.build import Simulation, build
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.dimensions import Dimensions, mode_dimensions
-from dyncollapse.simulation.distillation import distilled_scale
-from dyncollapse.simulation.outcome import Outcome
+from dyncollapse.simulation.outcome import Outcome, embedding_scale
 from dyncollapse.simulation.prediction import Outlook, escape_times, outlook, time_per_step
 from dyncollapse.simulation.report import report
-from dyncollapse.simulation.verdict import measured_values, natural_scale
+from dyncollapse.simulation.verdict import measured_values
 from dyncollapse.theory.mode_paths import mode_paths
 from dyncollapse.theory.modes import modes
 
@@ -122,11 +120,8 @@ class View:
 
     def collapsed_below(self, values: Float[Tensor, " k"]) -> float:
         """The value up to which a dimension counts as collapsed beside these, as in the verdict."""
-        objective, nothing = self.simulation.objective, torch.zeros_like(values)
-        if isinstance(objective, SelfDistillation):
-            scale = distilled_scale(self.configuration)
-        else:
-            scale = natural_scale(self.simulation.task, objective)
+        nothing = torch.zeros_like(values)
+        scale = embedding_scale(self.simulation, whitened=self.prediction["whitened"])
         return measured_values(Dimensions(values, nothing, nothing, nothing), scale)[1]
 
     def rows(self, time: float) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.simulation.configuration import TARGET_MOMENTUM, Configuration
 from dyncollapse.simulation.dimensions import Dimensions
-from dyncollapse.simulation.verdict import give_room, in_words, measured_values
+from dyncollapse.simulation.verdict import give_room, in_words, measured_values, want
 from dyncollapse.theory.modes import have_common_modes
 from dyncollapse.theory.self_distillation import ByolRest, byol_learning_times, byol_rest
 
@@ -49,12 +49,12 @@ def judge_distilled(
     """Judge which dimensions of BYOL or SimSiam collapsed, and why, from the mean over runs.
 
     A dimension is alive while its singular value exceeds COLLAPSED_BELOW times that of a mode without augmentation and
-    decay at rest, or times the largest one. Of the others, those for which zero is the only rest point are *decayed*
-    if weight decay is on, and *dead* if they share no signal between the views. With weight decay zero is stable for
-    the rest, too: a mode below its unstable rest point has *decayed* from this start. It is *waiting* if a living mode
-    rests lower, since it then takes over the output of that one. Without weight decay every other mode waits. No more
-    than `room` dimensions can be alive at once: others that could live are *structural*. Fates of ReLU networks stay
-    open.
+    decay at rest, or times the largest one. Of the others, those along which no input varies are *structural*. Those
+    for which zero is the only rest point are *decayed* if weight decay is on, and *dead* if they share no signal
+    between the views. With weight decay zero is stable for the rest, too: a mode below its unstable rest point has
+    *decayed* from this start. It is *waiting* if a living mode rests lower, since it then takes over the output of that
+    one. Without weight decay every other mode waits. No more than `room` dimensions can be alive at once: others that
+    could live are *structural*. Fates of ReLU networks stay open.
 
     Args:
         c: The settings.
@@ -71,8 +71,9 @@ def judge_distilled(
     k, alive = len(sigma), sigma > threshold
     if rest is None:
         fates = [Fate.ALIVE if one else Fate.UNEXPLAINED for one in alive.tolist()]
-        return _verdict(c, fates, [None] * k, threshold, room=room, outputs=None, rest=None)
-    fates = [_fate(i, alive, sigma, rest) for i in range(k)]
+        return _verdict(c, fates, [None] * k, threshold, lack=want(room, room), outputs=None, rest=None)
+    varies = (~end.ratio.reshape(-1, k).isnan().all(0)).tolist()
+    fates = [_fate(i, alive, sigma, rest) if varies[i] else Fate.STRUCTURAL for i in range(k)]
     give_room(fates, room, rest.encoder, rest.encoder)
     times: list[float | None] = [None] * k
     if c.loss == "simsiam" and c.weight_decay == 0:
@@ -80,7 +81,8 @@ def judge_distilled(
         left = byol_learning_times(rest, start.to(torch.float64).cpu(), ESCAPED).tolist()
         times = [time + left[i] if fate is Fate.WAITING else None for i, fate in enumerate(fates)]
     fewer = outputs if outputs < k else None
-    return _verdict(c, fates, times, threshold, room=room, outputs=fewer, rest=rest)
+    lack = want(room, sum(varies))
+    return _verdict(c, fates, times, threshold, lack=lack, outputs=fewer, rest=rest)
 
 
 def _fate(i: int, alive: Tensor, sigma: Tensor, rest: ByolRest) -> Fate:
@@ -113,7 +115,7 @@ def _verdict(
     times: Sequence[float | None],
     threshold: float,
     *,
-    room: int,
+    lack: str,
     outputs: int | None,
     rest: ByolRest | None,
 ) -> Verdict:
@@ -121,12 +123,13 @@ def _verdict(
     counts = {fate: fates.count(fate) for fate in Fate}
     total = len(fates) if outputs is None else outputs
     ends = [time for time in times if time is not None]
-    latest = f", the last one at t = {max(ends):.3g} or before" if ends else ""
+    mean = " in a run of mean size" if c.runs > 1 else " or before"
+    latest = f", the last one at t = {max(ends):.3g}{mean}" if ends else ""
     reasons = {
         Fate.DECAYED: f"by weight decay {c.weight_decay:g} ({_decays(fates, rest)})",
         Fate.DEAD: "by strong augmentation (the views share no signal)",
         Fate.WAITING: f"by implicit regularization (waiting: they grow{latest})",
-        Fate.STRUCTURAL: f"for want of width (the network is only {room} wide)",
+        Fate.STRUCTURAL: f"for want of {lack}",
         Fate.UNEXPLAINED: "for a cause that is open (no rest point is known for this network and task)",
     }
     kind = "dimensions collapsed" if outputs is None else f"embedding dimensions collapsed. Of {len(fates)} input modes"

@@ -10,10 +10,11 @@ from dyncollapse.model.networks import end_to_end
 from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.dimensions import Dimensions, mode_dimensions, sampled_dimensions
-from dyncollapse.simulation.distillation import judge_distilled, rest_of
+from dyncollapse.simulation.distillation import distilled_scale, judge_distilled, rest_of
 from dyncollapse.simulation.prediction import (
     Outlook,
     batch_growth,
+    delays_of_steps,
     escape_times,
     held_at_zero,
     outlook,
@@ -49,10 +50,44 @@ class Outcome:
     @cached_property
     def verdict(self) -> Verdict | None:
         """The verdict on the end of SGD, or of the first flow where there is no SGD; None without any record."""
-        name = next((n for n in ("sgd", "flow", "population") if n in self.trajectories), None)
-        if name is None:
+        if not self.trajectories:
             return None
+        name = self.judged
         return _judge_end(self.simulation, self.outlook, name, self.trajectories[name], self.ends[name])
+
+    @cached_property
+    def delays(self) -> list[float]:
+        """How many times as many steps each dimension takes to grow as its flow time says, see `delays_of_steps`."""
+        verdict, outlook = self.verdict, self.outlook
+        return [] if verdict is None else delays_of_steps(self.simulation.configuration, outlook, len(verdict.fates))
+
+    @property
+    def steps_delay(self) -> bool:
+        """Whether large steps or momentum delay the escape of a waiting dimension."""
+        times = [] if self.verdict is None else self.verdict.escapes
+        return any(delay > 1 for time, delay in zip(times, self.delays, strict=True) if time is not None)
+
+    @cached_property
+    def escape_steps(self) -> list[float | None]:
+        """The SGD step at which each dimension escapes: from now on a step may cover less than its flow time."""
+        if self.verdict is None:
+            return []
+        step, now = time_per_step(self.simulation.configuration), float(self.trajectories[self.judged].time[-1])
+        return [
+            None if time is None else (now + (time - now) * delay) / step
+            for time, delay in zip(self.verdict.escapes, self.delays, strict=True)
+        ]
+
+    @property
+    def judged(self) -> str:
+        """The dynamics that the verdict is on: SGD, or the first flow where there is no SGD."""
+        return next(name for name in ("sgd", "flow", "population") if name in self.trajectories)
+
+    @cached_property
+    def follows_batches(self) -> bool:
+        """Whether escape times follow from the present force on batches, and not on infinitely many samples."""
+        path = self.trajectories.get("sgd") or self.trajectories.get("flow")
+        return path is not None and batch_growth(self.simulation, end_to_end(path.final())) is not None
 
     @cached_property
     def outlook(self) -> Outlook | None:
@@ -69,6 +104,21 @@ def dimensions(simulation: Simulation, trajectory: Trajectory) -> Dimensions:
     return sampled_dimensions(weights, simulation.probe, simulation.objective.activation, biases)
 
 
+def embedding_scale(simulation: Simulation, *, whitened: bool = False) -> float:
+    """Singular value at which the embeddings of a simulation reach the scale of its loss.
+
+    Args:
+        simulation: The simulation.
+        whitened: Whether its dimensions are whitened, see `Dimensions`.
+
+    Returns:
+        `natural_scale`; of byol and simsiam the value at rest of a mode without augmentation and weight decay.
+    """
+    if isinstance(simulation.objective, SelfDistillation):
+        return distilled_scale(simulation.configuration)
+    return natural_scale(simulation.task, simulation.objective, whitened=whitened)
+
+
 def _judge_end(
     simulation: Simulation, prediction: Outlook | None, name: str, trajectory: Trajectory, end: Dimensions
 ) -> Verdict:
@@ -80,6 +130,7 @@ def _judge_end(
     escape = held = None
     # Weight decay may hold at zero what rho < 1 would let grow.
     undecided = prediction is None and simulation.configuration.weight_decay > 0
+    delays = delays_of_steps(simulation.configuration, prediction, end.singular_value.shape[-1])
     if prediction is not None:
         # How long a dimension still waits follows from its value and its force now, not from those at the start.
         growth = None if name == "population" else batch_growth(simulation, end_to_end(trajectory.final()))
@@ -88,13 +139,14 @@ def _judge_end(
         escape = float(trajectory.time[-1]) + escape_times(simulation, prediction, values, growth)
     return judge(
         end,
-        scale=natural_scale(simulation.task, simulation.objective, whitened=end.whitened),
+        scale=embedding_scale(simulation, whitened=end.whitened),
         rest=None if prediction is None else prediction.rest,
         growth=None if prediction is None else prediction.growth,
         held=held,
         escape=escape,
-        time_per_step=time_per_step(simulation.configuration),
+        time_per_step=None if max(delays, default=1.0) > 1 else time_per_step(simulation.configuration),
         room=room(simulation),
         outputs=simulation.weights[-1].shape[-2],
         rho_decides=rho_decides_fate(simulation.objective, simulation.task.views) and not undecided,
+        decays=undecided,
     )

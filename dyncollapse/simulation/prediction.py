@@ -1,5 +1,6 @@
 """What the closed forms predict for a simulation: rest values, escape times and the number of possible dimensions."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,8 @@ from dyncollapse.theory.self_distillation import byol_learning_times
 # Pairs of the probe over which the force is averaged, in batches: enough for a few per cent. A batch size above this is
 # cut to it, since its n x n weights would not fit, and one of this size is as close to infinitely many samples.
 MOST_PAIRS = 4096
+# Delay of steps behind the flow that counts. A rule of thumb: escape times assume a constant force anyway.
+WORTH_SAYING = 1.1
 
 
 def room(simulation: Simulation) -> int:
@@ -123,7 +126,7 @@ def held_at_zero(simulation: Simulation, prediction: Outlook, values: Float[Tens
     Args:
         simulation: The simulation.
         prediction: Its outlook.
-        values: Present singular value of each mode, which the runs share on average.
+        values: Present singular value of each mode; the runs are averaged as in `escape_times`.
 
     Returns:
         Truth values (k,); None without weight decay.
@@ -134,9 +137,9 @@ def held_at_zero(simulation: Simulation, prediction: Outlook, values: Float[Tens
     never = (prediction.growth > 0) & (prediction.rest == 0)
     if prediction.forces is None or c.depth == 1:
         return never
-    p = values.reshape(-1, values.shape[-1]).mean(0).to(prediction.growth.dtype)
+    p = _typical(values).to(prediction.growth.dtype)
     lift, rises = lift_of(prediction.forces, p, c.depth)
-    return never | ((prediction.growth > 0) & (lift <= c.weight_decay) & rises)
+    return never | ((prediction.growth > 0) & (lift <= c.weight_decay) & (rises | (p == 0)))
 
 
 def lift_of(forces: ModeForces, p: Float[Tensor, " k"], depth: int) -> tuple[Float[Tensor, " k"], Bool[Tensor, " k"]]:
@@ -176,7 +179,7 @@ def escape_times(
         docs/explanation/beyond-the-paper.md, section 5f; docs/explanation/one-axis.md, limits.
     """
     depth, decay = simulation.configuration.depth, simulation.configuration.weight_decay
-    start = values.reshape(-1, values.shape[-1]).log().mean(0).exp()
+    start = _typical(values)
     if isinstance(simulation.objective, SelfDistillation):
         found = rest_of(simulation.configuration, simulation.task)
         assert found is not None
@@ -235,3 +238,48 @@ def batch_growth(simulation: Simulation, product: Float[Tensor, "runs m d"]) -> 
 def time_per_step(configuration: Configuration) -> float:
     """Flow time that one SGD step covers: lr / (1 - momentum)."""
     return configuration.lr / (1 - configuration.momentum)
+
+
+def delay_of_steps(configuration: Configuration, rate: float) -> float:
+    """How many times as many steps a mode takes to grow as its flow time says.
+
+    Each step multiplies a weight that grows at a constant rate x by the larger root of
+    r^2 - (1 + momentum + lr x) r + momentum = 0, and a flow by exp(lr x / (1 - momentum)).
+
+    Args:
+        configuration: The settings.
+        rate: x, above 0.
+
+    Returns:
+        About 1 where lr x is far below (1 - momentum)^2, and more otherwise.
+
+    References:
+        Polyak 1964, "Some methods of speeding up the convergence of iteration methods".
+    """
+    momentum, step = configuration.momentum, configuration.lr * rate
+    half = (1 - momentum - step) / 2
+    root_less_1 = step / (half + math.sqrt(half * half + step))
+    return step / (1 - momentum) / math.log1p(root_less_1)
+
+
+def delays_of_steps(configuration: Configuration, prediction: Outlook | None, count: int) -> list[float]:
+    """`delay_of_steps` of each mode near zero.
+
+    Args:
+        configuration: The settings.
+        prediction: The outlook, if there is one.
+        count: The number of dimensions.
+
+    Returns:
+        One number each; 1 where it is close to 1, for modes that do not grow, and where no constant rate is known, as
+        of more than two layers.
+    """
+    growth = None if prediction is None or configuration.depth > 2 else prediction.growth
+    rates = [] if growth is None else (growth - configuration.weight_decay).tolist()
+    delays = [delay_of_steps(configuration, rate) if rate > 0 else 1.0 for rate in rates[:count]]
+    return [delay if delay > WORTH_SAYING else 1.0 for delay in delays] + [1.0] * (count - len(delays))
+
+
+def _typical(values: Float[Tensor, "*runs k"]) -> Float[Tensor, " k"]:
+    """Geometric mean of singular values over the runs."""
+    return values.reshape(-1, values.shape[-1]).log().mean(0).exp()

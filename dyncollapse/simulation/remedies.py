@@ -8,18 +8,19 @@ import torch
 from dyncollapse.diagnostics.remedies import Remedy, counted, every
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate, Verdict
 from dyncollapse.model.self_distillation import SelfDistillation
-from dyncollapse.simulation.outcome import Outcome
-from dyncollapse.simulation.prediction import escape_times, room, time_per_step
+from dyncollapse.simulation.outcome import Outcome, embedding_scale
+from dyncollapse.simulation.prediction import escape_times, room
 from dyncollapse.simulation.representation import representation_dimensions
 from dyncollapse.simulation.strong_remedies import (
     begins,
     lower_weight_decay,
+    rounded_up,
     starts,
-    steps_until,
     weaker_augmentation,
+    with_data,
 )
 from dyncollapse.simulation.verdict import moment
-from dyncollapse.simulation.widths import has_room, judged_dynamics, unfed_outputs, units
+from dyncollapse.simulation.widths import has_room, unfed_outputs, units
 from dyncollapse.theory.projector import layer_values_at_rest
 
 # Steps beyond which training longer is no advice.
@@ -55,24 +56,40 @@ def _longer_training(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
     count, times = verdict.fates.count(Fate.WAITING), [time for time in verdict.escapes if time is not None]
     if not count:
         return
-    step = time_per_step(c)
-    finite = [time for time in times if time / step < MOST_ADVISED]
+    steps = [step for step in outcome.escape_steps if step is not None]
+    finite = [time for time, step in zip(times, steps, strict=True) if step < MOST_ADVISED]
     if not times:
         told = f"{counted(count)} grow{'s'[: count == 1]}; when is not known in closed form here."
         yield Remedy(f"Train for more `steps` (now {c.steps}).", told, source)
     elif finite:
-        latest = steps_until(max(finite), step)
+        latest = rounded_up(max(step for step in steps if step < MOST_ADVISED))
         some = f"{len(finite)} of {count} waiting dimensions"
         whose = some if len(finite) < count else f"{every(count, 'waiting dimension').capitalize()}"
+        slow = " Large steps or much momentum delay growth; the step allows for that." if outcome.steps_delay else ""
+        mean = " Runs that start smaller than their mean take longer." if c.runs > 1 else ""
         yield Remedy(
             f"Train until step {latest} (`steps`, now {c.steps}).",
-            f"{whose} {'has' if len(finite) == 1 else 'have'} escaped by {moment(max(finite))}, at the present force.",
+            f"{whose} {'has' if len(finite) == 1 else 'have'} escaped by {moment(max(finite))}, at the present force."
+            f"{slow}{mean}",
             source,
         )
-    if len(finite) < len(times):
-        told = f"{len(times) - len(finite)} do not escape at the force of these batches, whose negatives have faded."
-        yield Remedy(f"Raise `batch_size` (now {c.batch_size}).", told, "docs: beyond the paper, 5h")
+    if far := sum(MOST_ADVISED <= step < math.inf for step in steps):
+        told = f"{far} escape{'s'[: far == 1]} after more than {MOST_ADVISED:g} steps of this size."
+        yield Remedy(f"Raise `lr` (now {c.lr:g}).", told, source)
+    if never := times.count(math.inf):
+        yield _without_escape(outcome, never)
     yield from _larger_start(outcome, verdict)
+
+
+def _without_escape(outcome: Outcome, never: int) -> Remedy:
+    """What to try where escape times are infinite: by the present force of the batches, or by the closed form."""
+    c = outcome.simulation.configuration
+    if outcome.follows_batches:
+        told = f"{never} do not escape at the force of these batches, whose negatives have faded."
+        return Remedy(f"Raise `batch_size` (now {c.batch_size}).", told, "docs: beyond the paper, 5h")
+    less = f"Lower `weight_decay` (now {c.weight_decay:g}), or raise" if c.weight_decay else "Raise"
+    told = f"From the present size {never} would never escape, by the closed form for aligned layers."
+    return Remedy(f"{less} `init_scale` (now {c.init_scale:g}).", told, "docs: beyond the paper, 5f")
 
 
 def _larger_start(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
@@ -100,7 +117,7 @@ def _width(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
     if not structural:
         return
     unfed, varying = unfed_outputs(outcome)
-    if unfed:
+    if unfed and (Fate.DEAD not in verdict.fates or with_data(outcome, verdict)):  # else said of the dead ones
         yield Remedy(
             f"Keep {counted(varying, 'output')} or fewer (`out_dim`).",
             f"{counted(unfed, 'output')} cannot vary, whatever the training: the inputs vary along "
@@ -118,11 +135,13 @@ def _width(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
 
 def _representation(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
     """Say how many of the dimensions that collapsed the layer below the last one keeps."""
-    kept = representation_dimensions(outcome.simulation, outcome.trajectories[judged_dynamics(outcome)])
+    kept = representation_dimensions(outcome.simulation, outcome.trajectories[outcome.judged])
     if kept is None or not verdict.count:
         return
     values = kept.singular_value.reshape(-1, kept.singular_value.shape[-1]).mean(0)
-    above = (values > COLLAPSED_BELOW * values.max()).tolist()
+    # What balanced layers below the last one have where the embedding reaches the scale of the loss.
+    scale = embedding_scale(outcome.simulation) ** (1 - 1 / outcome.simulation.configuration.depth)
+    above = (values > COLLAPSED_BELOW * max(float(values.max()), scale)).tolist()
     lost = [fate.collapsed for fate in verdict.fates]
     saved = sum(one and so for one, so in zip(lost, above, strict=False))
     if saved:
@@ -157,13 +176,22 @@ def _checks(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
     if Fate.UNEXPLAINED not in verdict.fates:
         return
     c, count = outcome.simulation.configuration, verdict.fates.count(Fate.UNEXPLAINED)
+    shrink = "dead and decayed ones" if c.weight_decay else "dead ones"
     yield Remedy(
         f"Run twice as long (`steps` {2 * c.steps}).",
-        f"Those of the {count} that wait become larger; dead ones shrink, and suppressed ones stay.",
+        f"Those of the {count} that wait become larger; {shrink} shrink, and suppressed ones stay.",
         "docs: beyond the paper, 5f",
         "check",
     )
-    if c.aug_cov is None and c.aug_strength > 0 and not isinstance(outcome.simulation.objective, SelfDistillation):
+    if c.weight_decay:
+        yield Remedy(
+            f"Run without weight decay (`weight_decay` 0, now {c.weight_decay:g}).",
+            "Dimensions that it holds at zero grow; those that augmentation kills shrink all the same.",
+            "docs: one axis, weight decay",
+            "check",
+        )
+    augmented = c.aug_cov is None and c.aug_strength > 0 and c.aug_dim > 0
+    if augmented and not isinstance(outcome.simulation.objective, SelfDistillation):
         yield Remedy(
             f"Halve the augmentation (`aug_strength` {c.aug_strength / 2:g}).",
             "Dimensions that augmentation kept small become larger; waiting ones hardly change.",

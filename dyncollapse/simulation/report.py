@@ -24,7 +24,7 @@ from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.dimensions import mode_dimensions
 from dyncollapse.simulation.outcome import Outcome
-from dyncollapse.simulation.prediction import MOST_PAIRS, Outlook, escape_times, room, time_per_step
+from dyncollapse.simulation.prediction import MOST_PAIRS, Outlook, escape_times, room
 from dyncollapse.simulation.remedies import remedies
 from dyncollapse.simulation.representation import probe_costs, representation_dimensions
 from dyncollapse.theory.equilibria import collapse_threshold
@@ -142,25 +142,25 @@ def _verdict(outcome: Outcome) -> dict[str, Any] | None:
     verdict = outcome.verdict
     if verdict is None:
         return None
-    step = time_per_step(outcome.simulation.configuration)
+    judged = zip(verdict.dimensions, outcome.escape_steps, strict=True)
     return {
         "collapsed": verdict.count,
         "embedding_dim": verdict.dim,
         "mechanism": verdict.mechanism.value,
         "threshold": verdict.threshold,
         "sentence": verdict.sentence,
-        "dimensions": [_dimension(one, step) for one in verdict.dimensions],
+        "dimensions": [_dimension(one, step) for one, step in judged],
     }
 
 
-def _dimension(judged: DimensionVerdict, step: float) -> dict[str, Any]:
+def _dimension(judged: DimensionVerdict, step: float | None) -> dict[str, Any]:
     time = judged.escape_time
     return {
         "collapsed": judged.fate.collapsed,
         "mechanism": judged.fate.mechanism.value,
         "fate": judged.fate.value,
         "escape_time": None if time is None else _finite(time),
-        "escape_step": None if time is None or math.isinf(time) else round(time / step),
+        "escape_step": None if step is None or math.isinf(step) else round(step),
     }
 
 

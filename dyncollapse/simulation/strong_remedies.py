@@ -16,14 +16,14 @@ from dyncollapse.simulation.dimensions import mode_dimensions
 from dyncollapse.simulation.distillation import ESCAPED, rest_of
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import lift_of, time_per_step
-from dyncollapse.simulation.widths import has_room, judged_dynamics, widened
+from dyncollapse.simulation.widths import has_room, unfed_outputs, widened
 from dyncollapse.theory.followed_modes import followed_modes
 from dyncollapse.theory.limits import POPULATION_LOSSES
 from dyncollapse.theory.mode_forces import ModeForces
 from dyncollapse.theory.weakening import growing_shares, weakened_forces
 
 # Losses that let exactly the dimensions with rho < 1 grow from zero.
-BY_RHO = ("infonce", "dot", "spectral", "ntxent")
+BY_RHO = ("infonce", "dot", "spectral")
 # Halvings of the bracket around a share of the augmentation; 40 leave 12 digits.
 HALVINGS = 40
 
@@ -51,12 +51,18 @@ def _for_dead(outcome: Outcome, verdict: Verdict) -> Remedy:
     task = _task(simulation)
     shares, undecayed = (growing_shares(task, *loss, weight_decay=w) for w in (decay, 0.0))
     fatal = [share for share in (shares if len(shares) else undecayed).tolist() if share <= 1]
-    dead, hopeful = verdict.fates.count(Fate.DEAD), _with_data(outcome, verdict)
+    dead, hopeful = verdict.fates.count(Fate.DEAD), with_data(outcome, verdict)
     source = "Jing et al. 2022, Corollary 1; docs: beyond the paper, 5c"
-    if not (fatal and hopeful):
+    if not hopeful:
+        return Remedy(
+            f"Keep {counted(unfed_outputs(outcome)[1] - dead, 'output')} or fewer (`out_dim`).",
+            "There is no data along the dead dimensions, only noise: no augmentation lets them live.",
+            source,
+        )
+    if not fatal:
         return Remedy(
             "Choose another augmentation (`aug_cov`).",
-            "There is no data along the dead dimensions, only noise.",
+            "No strength of this one lets the dead dimensions grow.",
             source,
         )
     action = f"Weaken the augmentation below {_strength(simulation, fatal[0])}{_now(simulation)}."
@@ -82,9 +88,9 @@ def _for_dead(outcome: Outcome, verdict: Verdict) -> Remedy:
     return widened(Remedy(action, effect, source), outcome, verdict, freed)
 
 
-def _with_data(outcome: Outcome, verdict: Verdict) -> int:
+def with_data(outcome: Outcome, verdict: Verdict) -> int:
     """How many dead dimensions have data along them."""
-    ratio = outcome.ends[judged_dynamics(outcome)].ratio
+    ratio = outcome.ends[outcome.judged].ratio
     some = ratio.reshape(-1, ratio.shape[-1]).mean(0).isfinite().tolist()
     return sum(fate is Fate.DEAD and data for fate, data in zip(verdict.fates, some, strict=True))
 
@@ -115,7 +121,7 @@ def _at_half(outcome: Outcome, share: float) -> str:
     aligned = " and aligned layers" if c.depth > 1 else ""
     return (
         f" At {_strength(simulation, share)} they rest at {float(rest[reached].min()):.3g}, and reach half of that "
-        f"variance by t = {time:.3g} (step {steps_until(time, time_per_step(c))}) with infinite batches{aligned}."
+        f"variance by t = {time:.3g} (step {rounded_up(time / time_per_step(c))}) with infinite batches{aligned}."
     )
 
 
@@ -233,9 +239,9 @@ def starts(simulation: Simulation, *, smallest: bool = False) -> Float[Tensor, "
     return flat.amin(0) if smallest else flat.log().mean(0).exp()
 
 
-def steps_until(time: float, time_per_step: float) -> int:
-    """The SGD step by which a flow time has passed, rounded up to three digits."""
-    steps = max(1.0, time / time_per_step)
+def rounded_up(steps: float) -> int:
+    """A number of steps, at least 1, rounded up to three digits."""
+    steps = max(1.0, steps)
     unit = 10 ** max(0, math.floor(math.log10(steps)) - 2)
     return math.ceil(steps / unit) * unit
 

@@ -1,16 +1,14 @@
 """A simulation's dimensions as a table and its comparisons as sentences, for the terminal and the page."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dyncollapse.diagnostics.verdict import Verdict
 from dyncollapse.simulation.outcome import Outcome
-from dyncollapse.simulation.prediction import time_per_step
 from dyncollapse.simulation.representation import representation_dimensions
 from dyncollapse.simulation.sentences import population_limit_sentence, saddle_sentence, threshold_sentence
 from dyncollapse.simulation.verdict import moment
-from dyncollapse.simulation.widths import judged_dynamics
 
 
 def dimension_table(outcome: Outcome, report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -33,7 +31,7 @@ def dimension_table(outcome: Outcome, report: Mapping[str, Any]) -> tuple[list[s
     kept = representation_dimensions(outcome.simulation, next(iter(outcome.trajectories.values())))
     more = [*(["representation"] if kept else []), *(["probe misses"] if costs else [])]
     rows = []
-    for k, fate in enumerate(_fates(judged, time_per_step(outcome.simulation.configuration))):
+    for k, fate in enumerate(_fates(judged, outcome.escape_steps)):
         row = [f"{k + 1}", *(column[k] for column in variances)]
         for end in ends.values():
             values = end.singular_value[:, k]
@@ -83,7 +81,7 @@ def _runs_that_lost(outcome: Outcome) -> str:
     verdict = outcome.verdict
     if verdict is None or verdict.count:
         return ""
-    values = outcome.ends[judged_dynamics(outcome)].singular_value
+    values = outcome.ends[outcome.judged].singular_value
     alive = (values.reshape(-1, values.shape[-1]) > verdict.threshold).sum(-1)
     lost = (verdict.dim - alive).clamp(min=0)
     if not int(lost.max()):
@@ -104,11 +102,12 @@ def _price(priced: Mapping[str, Any], ridge: float) -> str:
     return said + "."
 
 
-def _fates(judged: Verdict, step: float) -> list[str]:
-    """The last column: each dimension's fate and, if it waits, until when; `step` is the flow time of an SGD step."""
+def _fates(judged: Verdict, steps: Sequence[float | None]) -> list[str]:
+    """The last column: each dimension's fate and, if it waits, until when, also in SGD steps."""
     cells = []
-    for one in judged.dimensions:
-        escape = None if one.escape_time is None else moment(one.escape_time, step)
+    for one, step in zip(judged.dimensions, steps, strict=True):
+        time = one.escape_time
+        escape = None if time is None else moment(time, time / step if step else None)
         end = "" if escape is None else " for ever" if escape == "never" else f" until {escape}"
         cells.append(f"{one.fate}{end}" if one.fate.collapsed else "no")
     return cells

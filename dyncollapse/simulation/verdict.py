@@ -17,7 +17,7 @@ from dyncollapse.theory.modes import at_threshold
 # Why a cause is open, by whether rho decides.
 OPEN = {
     True: "rho may be on either side of 1: dead or waiting",
-    False: "which dimensions this loss lets live is not known in closed form: dead, suppressed or waiting",
+    False: "which dimensions this loss lets live is not known in closed form: dead, suppressed{} or waiting",
 }
 
 
@@ -33,6 +33,7 @@ def judge(
     room: int | None = None,
     outputs: int | None = None,
     rho_decides: bool = True,
+    decays: bool = False,
 ) -> Verdict:
     """Judge which dimensions collapsed, and why, from the mean over runs.
 
@@ -67,6 +68,7 @@ def judge(
         outputs: Embedding dimension where it is less than k, the number of input modes: the sentence then counts
             dimensions of the embedding.
         rho_decides: Whether the loss lets exactly the dimensions with rho < 1 grow from zero, see `rho_decides_fate`.
+        decays: Whether weight decay may be a cause that stays open.
 
     Returns:
         The verdict, with one fate per dimension.
@@ -115,7 +117,8 @@ def judge(
     waits = _ends([one.escape_time for one in judged if one.escape_time is not None], time_per_step)
     fewer = outputs if outputs is not None and outputs < k else None
     varying = int((~ratio.isnan()).sum())
-    sentence = _sentence(fates, on_threshold, waits, room, fewer, why_open=OPEN[rho_decides], varying=varying)
+    why_open = OPEN[rho_decides].format(", decayed" if decays else "")
+    sentence = _sentence(fates, on_threshold, waits, room, fewer, why_open=why_open, varying=varying)
     return Verdict(judged, threshold, sentence, fewer)
 
 
@@ -200,8 +203,9 @@ def give_room(fates: list[Fate], room: int, order: Tensor, rest: Tensor | None =
 def rho_decides_fate(objective: Objective, views: str) -> bool:
     """Whether rho = 1 separates the dimensions that die under this loss from those that grow.
 
-    It does where the loss compares positive with negative pairs. VICReg and Barlow Twins have no negatives: their
-    thresholds, where they have any, are others, and depend on the coefficients of their terms.
+    It does where a closed form is known and the loss compares positive with negative pairs. VICReg and Barlow Twins
+    have no negatives: their thresholds, where they have any, are others, and depend on the coefficients of their terms.
+    Under ntxent some dimensions of rho < 1 decay: at temperature 10 those of rho = 0.75 beside unaugmented ones.
 
     Dot-product and spectral losses push all pairs of samples apart alike: with one-sided views they let every direction
     with data grow, whatever its rho.
@@ -211,12 +215,12 @@ def rho_decides_fate(objective: Objective, views: str) -> bool:
         views: "one-sided", "two-sided" or "correlated".
 
     Returns:
-        True for infonce and ntxent, and with both views augmented for dot and spectral.
+        True for infonce, and with both views augmented for dot and spectral.
 
     Raises:
         ValueError: For an objective with a loss of one's own.
     """
-    return named_loss(objective) in ("infonce", "ntxent", *(() if views == "one-sided" else ("dot", "spectral")))
+    return named_loss(objective) in ("infonce", *(() if views == "one-sided" else ("dot", "spectral")))
 
 
 def natural_scale(task: Task, objective: Objective, *, whitened: bool = False) -> float:
@@ -292,7 +296,7 @@ def _sentence(
         )
     parts = []
     if counts[Fate.STRUCTURAL]:
-        parts.append(f"{counts[Fate.STRUCTURAL]} for want of {_want(room, varying)}")
+        parts.append(f"{counts[Fate.STRUCTURAL]} for want of {want(room, varying)}")
     if lost:
         both = f"{dead} dead, {low} too low at rest" if outputs is None else "dead or too low at rest"
         ends = both if dead and low else "dead" if dead else "too low at rest"
@@ -320,8 +324,8 @@ def _fill(counts: dict[Fate, int], passed: int, outputs: int) -> int:
     return passed
 
 
-def _want(room: int | None, varying: int) -> str:
-    """What structural dimensions lack."""
+def want(room: int | None, varying: int) -> str:
+    """What structural dimensions lack: units of the narrowest layer, or inputs, which vary along so many directions."""
     if room is not None and varying < room:
         return f"inputs (they vary along {varying} directions only)"
     return "width" if room is None else f"width (the network is only {room} wide)"

@@ -10,14 +10,9 @@ from dyncollapse.simulation.prediction import room
 LIVING = (Fate.ALIVE, Fate.WAITING, Fate.UNEXPLAINED)
 
 
-def judged_dynamics(outcome: Outcome) -> str:
-    """The dynamics that the verdict is on."""
-    return next(name for name in ("sgd", "flow", "population") if name in outcome.trajectories)
-
-
 def unfed_outputs(outcome: Outcome) -> tuple[int, int]:
     """How many outputs no input direction that varies can reach, and how many can vary."""
-    ratio = outcome.ends[judged_dynamics(outcome)].ratio
+    ratio = outcome.ends[outcome.judged].ratio
     unfed = int(ratio.reshape(-1, ratio.shape[-1]).isnan().any(0).sum())
     return unfed, ratio.shape[-1] - unfed
 

@@ -10,6 +10,7 @@ import torch
 from dyncollapse import GaussianTask, Objective, growth_rates, population_flow, rest_singular_values, simulate
 from dyncollapse.simulation.build import build
 from dyncollapse.simulation.outcome import Outcome
+from dyncollapse.simulation.prediction import delay_of_steps
 from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.remedies import remedies
 from dyncollapse.simulation.run import run
@@ -389,3 +390,88 @@ def test_dead_dimensions_without_data_are_not_said_to_grow(tmp_path):
         assert "they grow" not in one.effect
         assert "it grows" not in one.effect
         assert "widen" not in one.action
+
+
+@pytest.mark.parametrize("temperature", [0.1, 10.0])
+def test_the_fate_of_modes_under_ntxent_is_open_below_rho_1(temperature):
+    settings = {"dim": 4, "aug_dim": 2, "runs": 2, "loss": "ntxent", "temperature": temperature, "dynamics": ("sgd",)}
+    short, long = (drawn(**settings, aug_strength=1.5 if temperature > 1 else 30.0, steps=n) for n in (1500, 3000))
+    assert not rho_decides_fate(short.simulation.objective, "two-sided")
+    end = long.ends["sgd"]
+    small, before = (one.ends["sgd"].singular_value[:, 3].mean() for one in (long, short))
+    assert float(end.ratio[0, 3]) < 1  # and yet it decays
+    assert small < max(before / 2, 1e-15)
+    assert fates(long)[3] == "unexplained"
+    assert not [one for one in remedies(long) if one.kind != "check" and "steps" in one.action]
+
+
+@pytest.mark.parametrize("settings", [{"loss": "infonce", "aug_strength": 0.3}, {"loss": "simsiam"}])
+def test_a_representation_that_has_decayed_is_not_recommended(settings):
+    gone = drawn(dim=4, depth=2, weight_decay=0.5, steps=500, runs=2, dynamics=("sgd",), **settings)
+    assert fates(gone) == ["decayed"] * 4
+    assert not [one for one in remedies(gone) if "representation" in one.action]
+
+
+def test_steps_too_small_for_any_training_are_to_be_raised_and_not_the_batches():
+    tiny = {"loss": "spectral", "views": "two-sided", "lr": 1e-13, "steps": 3, "init_scale": 1e-3}
+    actions = " ".join(one.action for one in remedies(drawn(dim=4, runs=1, dynamics=("population",), **tiny)))
+    assert "Raise `lr`" in actions
+    assert "batch_size" not in actions
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9, 0.99])
+@pytest.mark.parametrize("lr", [0.001, 0.1, 1.0])
+def test_the_delay_of_steps_is_that_of_steps(lr, momentum):
+    c, rate, count = resolve({"lr": lr, "momentum": momentum}), 0.5, 20_000
+    weight, velocity, grown = 1.0, 0.0, 0.0
+    for step in range(count):
+        velocity = momentum * velocity + rate * weight
+        weight += lr * velocity
+        grown += np.log(weight) if step >= count // 2 else 0.0  # once the slower root has died out
+        weight, velocity = 1.0, velocity / weight
+    by_time = rate * lr / (1 - momentum) * (count - count // 2)
+    assert delay_of_steps(c, rate) == pytest.approx(by_time / grown, rel=1e-9)
+    assert delay_of_steps(c, rate) >= 1
+    assert delay_of_steps(c, 1e-12) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(("momentum", "lr", "steps"), [(0.99, 0.1, 8), (0.9, 0.1, 10), (0.0, 1.0, 3)])
+def test_the_step_of_the_last_escape_allows_for_large_steps_and_momentum(momentum, lr, steps):
+    settings = {"dim": 4, "runs": 4, "aug_strength": 0.5, "init_scale": 1e-6, "dynamics": ("sgd",), "lr": lr}
+    early = drawn(**settings, momentum=momentum, steps=steps)
+    assert fates(early) == ["waiting"] * 4
+    latest = int(number(suggested(early, "Train until")[0], "until step"))
+    # Forces fade on the way, which delays the last a little more.
+    assert "waiting" in fates(drawn(**settings, momentum=momentum, steps=int(0.7 * latest)))
+    assert "waiting" not in fates(drawn(**settings, momentum=momentum, steps=int(1.1 * latest)))
+
+
+@pytest.mark.parametrize("loss", ["byol", "simsiam", "infonce"])
+def test_a_direction_with_neither_data_nor_noise_lacks_inputs(loss, tmp_path):
+    np.save(tmp_path / "data.npy", np.diag([1.0, 0.5, 0.0, 0.0]))
+    np.save(tmp_path / "aug.npy", np.diag([0.0, 0.5, 0.5, 0.0]))
+    files = {"data_cov": str(tmp_path / "data.npy"), "aug_cov": str(tmp_path / "aug.npy")}
+    outcome = drawn(dim=4, loss=loss, runs=2, dynamics=("sgd",), steps=1000, views="one-sided", **files)
+    assert outcome.verdict is not None
+    assert "1 for want of inputs" in outcome.verdict.sentence
+    assert not [one for one in remedies(outcome) if "augmentation" in one.action]
+
+
+def test_weight_decay_is_among_the_open_causes_where_it_is_on():
+    open_ = drawn(
+        dim=4, runs=2, activation="relu", depth=2, aug_dim=2, aug_strength=0.2, weight_decay=0.5, steps=500,
+        dynamics=("sgd",),
+    )  # fmt: skip
+    assert set(fates(open_)) == {"unexplained"}
+    assert open_.verdict is not None
+    assert "decayed" in open_.verdict.sentence
+    _, told = suggested(open_, "without weight decay")
+    assert "weight decay" in told or "holds at zero" in told
+
+
+def test_no_augmentation_is_halved_where_there_is_none():
+    outcome = drawn(
+        dim=4, aug_dim=0, runs=2, loss="vicreg", steps=30, init="spectrum", init_rate=3.0, dynamics=("sgd",)
+    )
+    assert "unexplained" in fates(outcome)
+    assert not [one for one in remedies(outcome) if "augmentation" in one.action]

@@ -1,6 +1,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from helpers.simulation import SMALL, as_json, diagonal, simulate
@@ -48,7 +49,9 @@ def test_escape_steps_count_momentum():
     *alive, waiting = as_json(diagonal(still, 1.0, 1.0, 1.0, 1e-3))["verdict"]["dimensions"]
     assert waiting["fate"] == "waiting"
     assert waiting["escape_time"] > 3.0  # it stands at t = 3
-    assert waiting["escape_step"] == round(waiting["escape_time"] / (0.05 / (1 - 0.8)))
+    # Each further step multiplies the weight by the larger root, and the flow would by exp(0.6 * 0.05 / 0.2).
+    growth = np.log(np.roots([1, -(1 + 0.8 + 0.05 * 0.6), 0.8]).max())
+    assert waiting["escape_step"] == round(3 / 0.25 + (waiting["escape_time"] - 3) * 0.6 / growth)
     assert all(d["escape_step"] is None for d in alive)
 
 
