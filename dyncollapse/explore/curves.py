@@ -17,7 +17,7 @@ from dyncollapse.simulation.build import Simulation, build
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.dimensions import Dimensions, mode_dimensions
 from dyncollapse.simulation.outcome import Outcome, embedding_scale
-from dyncollapse.simulation.prediction import Outlook, escape_times, outlook, time_per_step
+from dyncollapse.simulation.prediction import Outlook, delays_of_steps, escape_times, outlook, time_per_step
 from dyncollapse.simulation.report import report
 from dyncollapse.simulation.verdict import measured_values
 from dyncollapse.theory.mode_paths import mode_paths
@@ -77,6 +77,14 @@ class View:
         return found
 
     @cached_property
+    def escape_steps(self) -> list[float | None]:
+        """The SGD step at which each mode escapes from the start, in closed form."""
+        modes, step = self.prediction["modes"], time_per_step(self.configuration)
+        delays = delays_of_steps(self.configuration, self.outcome.outlook, len(modes))
+        times = [mode["escape_time"] for mode in modes]
+        return [None if time is None else time * one / step for time, one in zip(times, delays, strict=True)]
+
+    @cached_property
     def start(self) -> Float[Tensor, " k"]:
         """Singular value of each mode at t = 0, the geometric mean over runs."""
         return _geometric(mode_dimensions(self.simulation.weights, self.simulation.task).singular_value)
@@ -133,12 +141,10 @@ class View:
         Returns:
             Rows of numbers; None where a number is infinite or unknown.
         """
-        paths, step = self.at(time), time_per_step(self.configuration)
-        rows = []
-        for k, mode in enumerate(self.prediction["modes"]):
-            escape = mode["escape_time"]
+        paths, rows = self.at(time), []
+        for k, (mode, step) in enumerate(zip(self.prediction["modes"], self.escape_steps, strict=True)):
             row = {"mode": k + 1, **mode, "start": float(self.start[k])}
-            row["escape_step"] = None if escape is None else round(escape / step)
+            row["escape_step"] = None if step is None else round(step)
             rows.append(row | {name: float(values[k]) for name, (values, _) in paths.items()})
         return rows
 

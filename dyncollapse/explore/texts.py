@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from dyncollapse.explore.curves import View
-from dyncollapse.simulation.prediction import room, time_per_step
+from dyncollapse.simulation.prediction import room
 from dyncollapse.simulation.sentences import population_limit_sentence, threshold_sentence
 from dyncollapse.simulation.verdict import moment
 from dyncollapse.theory.limits import check_closed_form
@@ -44,10 +44,11 @@ def summary(view: View) -> list[str]:
         said = ["Threshold: there is no single augmentation variance in closed form from which on modes die."]
     else:
         said = [f"Threshold: augmented modes die from k = {threshold:.4g} on. Here k = {c.aug_strength:g}."]
-    times = [mode["escape_time"] for mode in view.prediction["modes"] if mode["escape_time"]]
-    if times:
-        first, last = (moment(time, time_per_step(c)) for time in (min(times), max(times)))
-        said.append(f"{len(times)} modes escape between {first} and {last}, in closed form.")
+    times = [mode["escape_time"] for mode in view.prediction["modes"]]
+    known = sorted((time, step) for time, step in zip(times, view.escape_steps, strict=True) if time and step)
+    if known:
+        first, last = (moment(time, time / step) for time, step in (known[0], known[-1]))
+        said.append(f"{len(known)} modes escape between {first} and {last}, in closed form.")
     if view.trajectories:
         found = view.report["verdict"]
         name = next(name for name in END_OF if name in view.trajectories)

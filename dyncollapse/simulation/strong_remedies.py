@@ -15,7 +15,7 @@ from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.dimensions import mode_dimensions
 from dyncollapse.simulation.distillation import ESCAPED, rest_of
 from dyncollapse.simulation.outcome import Outcome
-from dyncollapse.simulation.prediction import lift_of, time_per_step
+from dyncollapse.simulation.prediction import WORTH_SAYING, delay_of_steps, lift_of, time_per_step
 from dyncollapse.simulation.widths import has_room, unfed_outputs, widened
 from dyncollapse.theory.followed_modes import followed_modes
 from dyncollapse.theory.limits import POPULATION_LOSSES
@@ -118,10 +118,13 @@ def _at_half(outcome: Outcome, share: float) -> str:
     if not bool(reached.any()):
         return ""
     time = float(times[reached].max())
+    fastest = float(forces.growth[reached].max()) - c.weight_decay
+    delay = delay_of_steps(c, fastest) if c.depth <= 2 and fastest > 0 else 1.0
+    step = rounded_up(time / time_per_step(c) * (delay if delay > WORTH_SAYING else 1.0))
     aligned = " and aligned layers" if c.depth > 1 else ""
     return (
         f" At {_strength(simulation, share)} they rest at {float(rest[reached].min()):.3g}, and reach half of that "
-        f"variance by t = {time:.3g} (step {rounded_up(time / time_per_step(c))}) with infinite batches{aligned}."
+        f"variance by t = {time:.3g} (step {step}) with infinite batches{aligned}."
     )
 
 
