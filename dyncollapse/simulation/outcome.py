@@ -57,9 +57,11 @@ class Outcome:
 
     @cached_property
     def delays(self) -> list[float]:
-        """How many times as many steps each dimension takes to grow as its flow time says, see `delays_of_steps`."""
-        verdict, outlook = self.verdict, self.outlook
-        return [] if verdict is None else delays_of_steps(self.simulation.configuration, outlook, len(verdict.fates))
+        """How many times as many steps of SGD each dimension takes as its flow time says, see `delays_of_steps`."""
+        if self.verdict is None:
+            return []
+        predicted = self.outlook if self.judged == "sgd" else None  # a flow takes its time
+        return delays_of_steps(self.simulation.configuration, predicted, len(self.verdict.fates))
 
     @property
     def steps_delay(self) -> bool:
@@ -130,7 +132,8 @@ def _judge_end(
     escape = held = None
     # Weight decay may hold at zero what rho < 1 would let grow.
     undecided = prediction is None and simulation.configuration.weight_decay > 0
-    delays = delays_of_steps(simulation.configuration, prediction, end.singular_value.shape[-1])
+    followed = prediction if name == "sgd" else None
+    delays = delays_of_steps(simulation.configuration, followed, end.singular_value.shape[-1])
     if prediction is not None:
         # How long a dimension still waits follows from its value and its force now, not from those at the start.
         growth = None if name == "population" else batch_growth(simulation, end_to_end(trajectory.final()))

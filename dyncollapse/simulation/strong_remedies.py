@@ -119,7 +119,7 @@ def _at_half(outcome: Outcome, share: float) -> str:
         return ""
     time = float(times[reached].max())
     fastest = float(forces.growth[reached].max()) - c.weight_decay
-    delay = delay_of_steps(c, fastest) if c.depth <= 2 and fastest > 0 else 1.0
+    delay = delay_of_steps(c, fastest) if outcome.judged == "sgd" and c.depth <= 2 and fastest > 0 else 1.0
     step = rounded_up(time / time_per_step(c) * (delay if delay > WORTH_SAYING else 1.0))
     aligned = " and aligned layers" if c.depth > 1 else ""
     return (

@@ -475,3 +475,12 @@ def test_no_augmentation_is_halved_where_there_is_none():
     )
     assert "unexplained" in fates(outcome)
     assert not [one for one in remedies(outcome) if "augmentation" in one.action]
+
+
+def test_a_flow_is_not_delayed_by_steps():
+    settings = {"dim": 4, "runs": 1, "aug_strength": 0.5, "init_scale": 1e-4, "momentum": 0.99}
+    early = drawn(**settings, dynamics=("population",), steps=1)
+    latest = int(number(suggested(early, "Train until")[0], "until step"))
+    assert "waiting" not in fates(drawn(**settings, dynamics=("population",), steps=latest + 1))
+    assert early.verdict is not None
+    assert latest == pytest.approx(max(time for time in early.verdict.escapes if time) / 10, abs=1)  # lr / (1 - m) = 10
