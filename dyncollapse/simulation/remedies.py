@@ -159,7 +159,7 @@ def _projector(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
         return
     dead = torch.tensor([fate is Fate.DEAD for fate in verdict.fates])[: simulation.task.dim]
     start = starts(simulation)
-    start = start[dead & begins(start)]  # what does not start at all is not kept, either
+    start = start[dead & begins(start, simulation)]  # what does not start at all is not kept, either
     if not len(start) or not has_room(outcome, verdict, len(start)):
         return
     kept, _ = layer_values_at_rest(torch.zeros_like(start), start.square() - (start / 2).square())

@@ -192,7 +192,7 @@ def _deep_decay(simulation: Simulation, forces: ModeForces, lost: Tensor, count:
     start, critical = starts(simulation, smallest=True).to(forces.growth), forces.critical_weight_decay(c.depth)
     # Below the maximum of the lift a start must lie above the unstable point; beyond it, it shrinks to the stable one.
     lift, rises = lift_of(forces, start, c.depth)
-    held = torch.where(rises & begins(start), lift, critical)[lost[: len(start)]]
+    held = torch.where(rises & begins(start, simulation), lift, critical)[lost[: len(start)]]
     largest = critical[lost[: len(critical)]]
     source = "docs: one axis, weight decay"
     if float(held.min()) > c.weight_decay:  # what aligned layers would do is not what these did
@@ -206,9 +206,9 @@ def _deep_decay(simulation: Simulation, forces: ModeForces, lost: Tensor, count:
     )
 
 
-def begins(start: Tensor) -> Tensor:
-    """Which modes start at all: in a narrow network others hold the round-off of a matrix of lower rank."""
-    return start > len(start) * torch.finfo(start.dtype).eps * start.max()
+def begins(start: Tensor, simulation: Simulation) -> Tensor:
+    """Which modes start at all: others hold round-off of the weights, as in a network that is narrower than it."""
+    return start > len(start) * torch.finfo(simulation.weights[0].dtype).eps * start.max()
 
 
 def _distilled_decay(simulation: Simulation, lost: Tensor) -> Remedy:

@@ -14,6 +14,7 @@ from dyncollapse.simulation.prediction import delay_of_steps
 from dyncollapse.simulation.presets import resolve
 from dyncollapse.simulation.remedies import remedies
 from dyncollapse.simulation.run import run
+from dyncollapse.simulation.strong_remedies import begins
 from dyncollapse.simulation.verdict import rho_decides_fate
 
 NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
@@ -484,3 +485,9 @@ def test_a_flow_is_not_delayed_by_steps():
     assert "waiting" not in fates(drawn(**settings, dynamics=("population",), steps=latest + 1))
     assert early.verdict is not None
     assert latest == pytest.approx(max(time for time in early.verdict.escapes if time) / 10, abs=1)  # lr / (1 - m) = 10
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("float64", [True, True, False]), ("float32", [True, False, False])])
+def test_what_the_precision_of_the_weights_cannot_tell_from_zero_does_not_begin(dtype, expected):
+    start = torch.tensor([1.0, 1e-9, 1e-17], dtype=torch.float64)
+    assert begins(start, build(resolve({"dtype": dtype}))).tolist() == expected
