@@ -15,9 +15,9 @@ from dyncollapse.explore.controls import CONTROLS
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.simulation.build import Simulation, build
 from dyncollapse.simulation.configuration import Configuration
-from dyncollapse.simulation.dimensions import Dimensions, mode_dimensions
+from dyncollapse.simulation.dimensions import Dimensions, geometric_mean, mode_dimensions
 from dyncollapse.simulation.outcome import Outcome, embedding_scale
-from dyncollapse.simulation.prediction import Outlook, delays_of_steps, escape_times, outlook, time_per_step
+from dyncollapse.simulation.prediction import Outlook, delays_of_steps, escape_times, outlook, steps_at, time_per_step
 from dyncollapse.simulation.report import report
 from dyncollapse.simulation.verdict import measured_values
 from dyncollapse.theory.mode_paths import mode_paths
@@ -79,15 +79,15 @@ class View:
     @cached_property
     def escape_steps(self) -> list[float | None]:
         """The SGD step at which each mode escapes from the start, in closed form."""
-        modes, step = self.prediction["modes"], time_per_step(self.configuration)
-        delays = delays_of_steps(self.configuration, self.outcome.outlook, len(modes))
-        times = [mode["escape_time"] for mode in modes]
-        return [None if time is None else time * one / step for time, one in zip(times, delays, strict=True)]
+        c, times = self.configuration, [mode["escape_time"] for mode in self.prediction["modes"]]
+        growth = None if self.outcome.outlook is None else self.outcome.outlook.growth
+        return steps_at(c, times, delays_of_steps(c, growth, len(times)))
 
     @cached_property
     def start(self) -> Float[Tensor, " k"]:
         """Singular value of each mode at t = 0, the geometric mean over runs."""
-        return _geometric(mode_dimensions(self.simulation.weights, self.simulation.task).singular_value)
+        start = mode_dimensions(self.simulation.weights, self.simulation.task)
+        return geometric_mean(start.singular_value.to(torch.float64))
 
     @cached_property
     def times(self) -> Float[Tensor, " t"]:
@@ -232,7 +232,7 @@ def phases(view: View) -> Phases | None:
     place = common.directions.abs().argmax(0).argsort()  # of each strength among the modes
     augmented = modes(simulation.task).aug_var > 0
     started = view.start[: len(augmented)][augmented] if bool(augmented.any()) else view.start
-    start = float(_geometric(started[started > 0].unsqueeze(-1))[0])
+    start = float(geometric_mean(started[started > 0].unsqueeze(-1))[0])
     first, last = view.times[view.times > 0][[0, -1]].log().tolist()
     time = torch.linspace(first, last, ROWS, dtype=torch.float64).exp()
     values = torch.full((COLUMNS,), start, dtype=torch.float64)
@@ -248,7 +248,3 @@ def _paths(
     if predicted is None or predicted.forces is None:
         return None
     return mode_paths(predicted.forces, start[: len(predicted.rest)], time, c.weight_decay, c.depth)
-
-
-def _geometric(values: Float[Tensor, "*runs k"]) -> Float[Tensor, " k"]:
-    return values.to(torch.float64).reshape(-1, values.shape[-1]).log().mean(0).exp()

@@ -201,3 +201,19 @@ def sampled_dimensions(weights: Weights, pairs: Pairs, activation: str, biases: 
     one_sided = pairs.views == "one-sided"
     data_var, aug_var = (spread, moved) if one_sided else (spread - moved / 2, moved / 2)
     return Dimensions(sigma, data_var, aug_var, ratio, pairs.views, error)
+
+
+def geometric_mean(values: Float[Tensor, "*runs k"]) -> Float[Tensor, " k"]:
+    """Geometric mean over the runs, because escape times depend on log p (one layer) or on a power of p.
+
+    Args:
+        values: Singular values.
+
+    Returns:
+        One value per dimension; 0 where one run has 0.
+
+    Examples:
+        >>> geometric_mean(torch.tensor([[1.0, 2.0], [4.0, 2.0]])).tolist()
+        [2.0, 2.0]
+    """
+    return values.reshape(-1, values.shape[-1]).log().mean(0).exp()

@@ -10,7 +10,7 @@ from dyncollapse.model.choices import SELF_DISTILLED
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.simulation.configuration import TARGET_MOMENTUM, Configuration
-from dyncollapse.simulation.dimensions import Dimensions
+from dyncollapse.simulation.dimensions import Dimensions, geometric_mean
 from dyncollapse.simulation.verdict import give_room, in_words, measured_values, want
 from dyncollapse.theory.modes import have_common_modes
 from dyncollapse.theory.self_distillation import ByolRest, byol_learning_times, byol_rest
@@ -77,7 +77,7 @@ def judge_distilled(
     give_room(fates, room, rest.encoder, rest.encoder)
     times: list[float | None] = [None] * k
     if c.loss == "simsiam" and c.weight_decay == 0:
-        start = end.singular_value[..., : len(rest.encoder)].reshape(-1, len(rest.encoder)).log().mean(0).exp()
+        start = geometric_mean(end.singular_value[..., : len(rest.encoder)])
         left = byol_learning_times(rest, start.to(torch.float64).cpu(), ESCAPED).tolist()
         times = [time + left[i] if fate is Fate.WAITING else None for i, fate in enumerate(fates)]
     fewer = outputs if outputs < k else None

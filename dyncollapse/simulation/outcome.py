@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from torch import Tensor
+
 from dyncollapse.diagnostics.verdict import Verdict
 from dyncollapse.dynamics.trajectory import Trajectory
 from dyncollapse.model.networks import end_to_end
@@ -19,6 +21,7 @@ from dyncollapse.simulation.prediction import (
     held_at_zero,
     outlook,
     room,
+    steps_at,
     time_per_step,
 )
 from dyncollapse.simulation.verdict import judge, natural_scale, rho_decides_fate
@@ -50,18 +53,27 @@ class Outcome:
     @cached_property
     def verdict(self) -> Verdict | None:
         """The verdict on the end of SGD, or of the first flow where there is no SGD; None without any record."""
-        if not self.trajectories:
+        return _judge_end(self) if self.trajectories else None
+
+    @property
+    def judged(self) -> str:
+        """The dynamics that the verdict is on: SGD, or the first flow where there is no SGD."""
+        return next(name for name in ("sgd", "flow", "population") if name in self.trajectories)
+
+    @cached_property
+    def present_growth(self) -> Tensor | None:
+        """Rate of each mode on batches at the end, on which escape times rest; None where closed forms give them."""
+        closed = self.outlook is None or self.outlook.growth is None or self.simulation.configuration.weight_decay > 0
+        if closed or self.judged == "population":
             return None
-        name = self.judged
-        return _judge_end(self.simulation, self.outlook, name, self.trajectories[name], self.ends[name])
+        return batch_growth(self.simulation, end_to_end(self.trajectories[self.judged].final()))
 
     @cached_property
     def delays(self) -> list[float]:
         """How many times as many steps of SGD each dimension takes as its flow time says, see `delays_of_steps`."""
-        if self.verdict is None:
-            return []
-        predicted = self.outlook if self.judged == "sgd" else None  # a flow takes its time
-        return delays_of_steps(self.simulation.configuration, predicted, len(self.verdict.fates))
+        count = self.ends[self.judged].singular_value.shape[-1]
+        growth = None if self.outlook is None or self.judged != "sgd" else self.outlook.growth  # a flow takes its time
+        return delays_of_steps(self.simulation.configuration, growth, count)
 
     @property
     def steps_delay(self) -> bool:
@@ -71,25 +83,11 @@ class Outcome:
 
     @cached_property
     def escape_steps(self) -> list[float | None]:
-        """The SGD step at which each dimension escapes: from now on a step may cover less than its flow time."""
+        """The SGD step at which each dimension escapes."""
         if self.verdict is None:
             return []
-        step, now = time_per_step(self.simulation.configuration), float(self.trajectories[self.judged].time[-1])
-        return [
-            None if time is None else (now + (time - now) * delay) / step
-            for time, delay in zip(self.verdict.escapes, self.delays, strict=True)
-        ]
-
-    @property
-    def judged(self) -> str:
-        """The dynamics that the verdict is on: SGD, or the first flow where there is no SGD."""
-        return next(name for name in ("sgd", "flow", "population") if name in self.trajectories)
-
-    @cached_property
-    def follows_batches(self) -> bool:
-        """Whether escape times follow from the present force on batches, and not on infinitely many samples."""
-        path = self.trajectories.get("sgd") or self.trajectories.get("flow")
-        return path is not None and batch_growth(self.simulation, end_to_end(path.final())) is not None
+        now = float(self.trajectories[self.judged].time[-1])
+        return steps_at(self.simulation.configuration, self.verdict.escapes, self.delays, now)
 
     @cached_property
     def outlook(self) -> Outlook | None:
@@ -121,25 +119,20 @@ def embedding_scale(simulation: Simulation, *, whitened: bool = False) -> float:
     return natural_scale(simulation.task, simulation.objective, whitened=whitened)
 
 
-def _judge_end(
-    simulation: Simulation, prediction: Outlook | None, name: str, trajectory: Trajectory, end: Dimensions
-) -> Verdict:
+def _judge_end(outcome: Outcome) -> Verdict:
+    simulation, prediction = outcome.simulation, outcome.outlook
+    end, time = outcome.ends[outcome.judged], float(outcome.trajectories[outcome.judged].time[-1])
     if isinstance(simulation.objective, SelfDistillation):
         found, outputs = rest_of(simulation.configuration, simulation.task), simulation.weights[-1].shape[-2]
-        return judge_distilled(
-            simulation.configuration, end, found, float(trajectory.time[-1]), room(simulation), outputs
-        )
+        return judge_distilled(simulation.configuration, end, found, time, room(simulation), outputs)
     escape = held = None
     # Weight decay may hold at zero what rho < 1 would let grow.
     undecided = prediction is None and simulation.configuration.weight_decay > 0
-    followed = prediction if name == "sgd" else None
-    delays = delays_of_steps(simulation.configuration, followed, end.singular_value.shape[-1])
     if prediction is not None:
         # How long a dimension still waits follows from its value and its force now, not from those at the start.
-        growth = None if name == "population" else batch_growth(simulation, end_to_end(trajectory.final()))
         values = end.singular_value[..., : len(prediction.rest)]
         held = held_at_zero(simulation, prediction, values)
-        escape = float(trajectory.time[-1]) + escape_times(simulation, prediction, values, growth)
+        escape = time + escape_times(simulation, prediction, values, outcome.present_growth)
     return judge(
         end,
         scale=embedding_scale(simulation, whitened=end.whitened),
@@ -147,7 +140,7 @@ def _judge_end(
         growth=None if prediction is None else prediction.growth,
         held=held,
         escape=escape,
-        time_per_step=None if max(delays, default=1.0) > 1 else time_per_step(simulation.configuration),
+        time_per_step=None if max(outcome.delays) > 1 else time_per_step(simulation.configuration),
         room=room(simulation),
         outputs=simulation.weights[-1].shape[-2],
         rho_decides=rho_decides_fate(simulation.objective, simulation.task.views) and not undecided,

@@ -1,6 +1,7 @@
 """What the closed forms predict for a simulation: rest values, escape times and the number of possible dimensions."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration
+from dyncollapse.simulation.dimensions import geometric_mean
 from dyncollapse.simulation.distillation import ESCAPED, rest_of
 from dyncollapse.theory.coupled_modes import along_directions, coupled_forces
 from dyncollapse.theory.equilibria import escape_time
@@ -137,7 +139,7 @@ def held_at_zero(simulation: Simulation, prediction: Outlook, values: Float[Tens
     never = (prediction.growth > 0) & (prediction.rest == 0)
     if prediction.forces is None or c.depth == 1:
         return never
-    p = _typical(values).to(prediction.growth.dtype)
+    p = geometric_mean(values).to(prediction.growth.dtype)
     lift, rises = lift_of(prediction.forces, p, c.depth)
     return never | ((prediction.growth > 0) & (lift <= c.weight_decay) & (rises | (p == 0)))
 
@@ -179,7 +181,7 @@ def escape_times(
         docs/explanation/beyond-the-paper.md, section 5f; docs/explanation/one-axis.md, limits.
     """
     depth, decay = simulation.configuration.depth, simulation.configuration.weight_decay
-    start = _typical(values)
+    start = geometric_mean(values)
     if isinstance(simulation.objective, SelfDistillation):
         found = rest_of(simulation.configuration, simulation.task)
         assert found is not None
@@ -262,24 +264,37 @@ def delay_of_steps(configuration: Configuration, rate: float) -> float:
     return step / (1 - momentum) / math.log1p(root_less_1)
 
 
-def delays_of_steps(configuration: Configuration, prediction: Outlook | None, count: int) -> list[float]:
+def delays_of_steps(configuration: Configuration, growth: Float[Tensor, " k"] | None, count: int) -> list[float]:
     """`delay_of_steps` of each mode near zero.
 
     Args:
         configuration: The settings.
-        prediction: The outlook, if there is one.
-        count: The number of dimensions.
+        growth: Force at zero on each mode, without weight decay, if it is known.
+        count: The number of dimensions, at least k.
 
     Returns:
         One number each; 1 where it is close to 1, for modes that do not grow, and where no constant rate is known, as
         of more than two layers.
     """
-    growth = None if prediction is None or configuration.depth > 2 else prediction.growth
-    rates = [] if growth is None else (growth - configuration.weight_decay).tolist()
-    delays = [delay_of_steps(configuration, rate) if rate > 0 else 1.0 for rate in rates[:count]]
+    known = growth is not None and configuration.depth <= 2
+    rates = (growth - configuration.weight_decay).tolist() if known and growth is not None else []
+    delays = [delay_of_steps(configuration, rate) if rate > 0 else 1.0 for rate in rates]
     return [delay if delay > WORTH_SAYING else 1.0 for delay in delays] + [1.0] * (count - len(delays))
 
 
-def _typical(values: Float[Tensor, "*runs k"]) -> Float[Tensor, " k"]:
-    """Geometric mean of singular values over the runs."""
-    return values.reshape(-1, values.shape[-1]).log().mean(0).exp()
+def steps_at(
+    configuration: Configuration, times: Sequence[float | None], delays: Sequence[float], now: float = 0.0
+) -> list[float | None]:
+    """SGD steps at flow times, of which those until now have been taken and the others are delayed.
+
+    Args:
+        configuration: The settings.
+        times: Flow times, None where they are not known.
+        delays: One for each time, see `delays_of_steps`.
+        now: The present flow time.
+
+    Returns:
+        A number of steps for each time, infinite for never.
+    """
+    step, pairs = time_per_step(configuration), zip(times, delays, strict=True)
+    return [None if time is None else (now + (time - now) * delay) / step for time, delay in pairs]

@@ -84,7 +84,7 @@ def _longer_training(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
 def _without_escape(outcome: Outcome, never: int) -> Remedy:
     """What to try where escape times are infinite: by the present force of the batches, or by the closed form."""
     c = outcome.simulation.configuration
-    if outcome.follows_batches:
+    if outcome.present_growth is not None:
         told = f"{never} do not escape at the force of these batches, whose negatives have faded."
         return Remedy(f"Raise `batch_size` (now {c.batch_size}).", told, "docs: beyond the paper, 5h")
     less = f"Lower `weight_decay` (now {c.weight_decay:g}), or raise" if c.weight_decay else "Raise"

@@ -10,20 +10,20 @@ from torch import Tensor
 from dyncollapse.diagnostics.remedies import Remedy, counted, every
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate, Verdict
 from dyncollapse.model.gaussian import GaussianTask
+from dyncollapse.model.objective import Objective
 from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.simulation.build import Simulation
-from dyncollapse.simulation.dimensions import mode_dimensions
+from dyncollapse.simulation.dimensions import geometric_mean, mode_dimensions
 from dyncollapse.simulation.distillation import ESCAPED, rest_of
 from dyncollapse.simulation.outcome import Outcome
-from dyncollapse.simulation.prediction import WORTH_SAYING, delay_of_steps, lift_of, time_per_step
+from dyncollapse.simulation.prediction import delays_of_steps, lift_of, time_per_step
+from dyncollapse.simulation.verdict import rho_decides_fate
 from dyncollapse.simulation.widths import has_room, unfed_outputs, widened
 from dyncollapse.theory.followed_modes import followed_modes
 from dyncollapse.theory.limits import POPULATION_LOSSES
 from dyncollapse.theory.mode_forces import ModeForces
 from dyncollapse.theory.weakening import growing_shares, weakened_forces
 
-# Losses that let exactly the dimensions with rho < 1 grow from zero.
-BY_RHO = ("infonce", "dot", "spectral")
 # Halvings of the bracket around a share of the augmentation; 40 leave 12 digits.
 HALVINGS = 40
 
@@ -73,8 +73,9 @@ def _for_dead(outcome: Outcome, verdict: Verdict) -> Remedy:
             f"No strength alone helps: weight decay {c.weight_decay:g} exceeds the force of the data, so lower it, too."
         )
         return widened(Remedy(action, told, source), outcome, verdict, freed + verdict.fates.count(Fate.DECAYED))
-    outwards = "rho falls below 1" if c.loss in BY_RHO and not decay else "the force at zero points outwards"
-    effect = f"Then {outwards} in {every(len(fatal), 'dead direction')}: {_they(len(fatal))} from zero."
+    effect = (
+        f"Then {_outwards(simulation, decay)} in {every(len(fatal), 'dead direction')}: {_they(len(fatal))} from zero."
+    )
     if fatal[-1] > fatal[0] * (1 + 1e-9):
         effect += f" The first grows below {_strength(simulation, fatal[-1])}."
     if hopeful < dead:
@@ -86,6 +87,13 @@ def _for_dead(outcome: Outcome, verdict: Verdict) -> Remedy:
     elif has_room(outcome, verdict, freed):
         effect += _at_half(outcome, fatal[0] / 2)
     return widened(Remedy(action, effect, source), outcome, verdict, freed)
+
+
+def _outwards(simulation: Simulation, decay: float) -> str:
+    """What lets a direction grow from zero: its rho, where that alone decides."""
+    objective = simulation.objective
+    by_rho = isinstance(objective, Objective) and not decay and rho_decides_fate(objective, simulation.task.views)
+    return "rho falls below 1" if by_rho else "the force at zero points outwards"
 
 
 def with_data(outcome: Outcome, verdict: Verdict) -> int:
@@ -118,9 +126,9 @@ def _at_half(outcome: Outcome, share: float) -> str:
     if not bool(reached.any()):
         return ""
     time = float(times[reached].max())
-    fastest = float(forces.growth[reached].max()) - c.weight_decay
-    delay = delay_of_steps(c, fastest) if outcome.judged == "sgd" and c.depth <= 2 and fastest > 0 else 1.0
-    step = rounded_up(time / time_per_step(c) * (delay if delay > WORTH_SAYING else 1.0))
+    growth = forces.growth[reached]
+    delay = max(delays_of_steps(c, growth, len(growth))) if outcome.judged == "sgd" else 1.0
+    step = rounded_up(time * delay / time_per_step(c))
     aligned = " and aligned layers" if c.depth > 1 else ""
     return (
         f" At {_strength(simulation, share)} they rest at {float(rest[reached].min()):.3g}, and reach half of that "
@@ -239,7 +247,7 @@ def starts(simulation: Simulation, *, smallest: bool = False) -> Float[Tensor, "
     """
     values = mode_dimensions(simulation.weights, simulation.task).singular_value[..., : simulation.task.dim]
     flat = values.reshape(-1, values.shape[-1]).to(torch.float64).cpu()
-    return flat.amin(0) if smallest else flat.log().mean(0).exp()
+    return flat.amin(0) if smallest else geometric_mean(flat)
 
 
 def rounded_up(steps: float) -> int:

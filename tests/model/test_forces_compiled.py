@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers.reference import VIEWS
 from numba import njit
+from scipy.special import softmax
 
 from dyncollapse import GaussianTask, Objective, Pairs, gaussian_init
 from dyncollapse.model import _forces_compiled
@@ -56,7 +57,7 @@ def test_sums_are_those_of_the_softmax_without_its_positives(far, n, kind):
     own = rng.standard_normal(n) + far
     logits = np.log(2) * (rows @ columns.T + shift)
     np.fill_diagonal(logits, np.log(2) * own)
-    b = np.exp(logits - np.logaddexp.reduce(logits, 1, keepdims=True))
+    b = softmax(logits, 1)
     np.fill_diagonal(b, 0)
     r, c, by = (np.empty(shape, kind) for shape in (n, n, (n, 2)))
     softmax_sums(*(array.astype(kind) for array in (rows, columns, shift, own, y)), (r, c, by))
@@ -76,7 +77,7 @@ def test_sums_are_finite_where_the_squares_of_inputs_are(kind, most):
     softmax_sums(*(a.astype(kind) for a in (rows, rows, shift, own)), (largest * y).astype(kind), sums)
     logits = np.log(2) * (rows @ rows.T + shift)
     np.fill_diagonal(logits, -np.inf)  # beside the others the positive has no weight
-    b = np.exp(logits - np.logaddexp.reduce(logits, 1, keepdims=True))
+    b = softmax(logits, 1)
     np.testing.assert_allclose(sums[2] / kind(largest), b @ y, rtol=100 * np.finfo(kind).eps * float(most))
 
 
@@ -93,7 +94,7 @@ def test_derivatives_of_sums_are_finite_where_they_are_in_range(kind, most):
     softmax_sums_along(tuple(given), tuple(changes), (large * y).astype(kind), sums)
     logits = np.log(2) * (rows @ rows.T + shift)
     np.fill_diagonal(logits, -np.inf)
-    b = np.exp(logits - np.logaddexp.reduce(logits, 1, keepdims=True))
+    b = softmax(logits, 1)
     tilt = left @ right.T
     moved = b * (tilt - (b * tilt).sum(1, keepdims=True))
     bound = 100 * np.finfo(kind).eps * float(most) * (np.abs(moved) @ y).max()
@@ -110,7 +111,7 @@ def test_sums_change_with_the_logits_as_the_softmax_does(far, n):
     logits, tilt = np.log(2) * (rows @ columns.T + shift), left @ right.T + change
     np.fill_diagonal(logits, np.log(2) * own)
     np.fill_diagonal(tilt, own_change)
-    alpha = np.exp(logits - np.logaddexp.reduce(logits, 1, keepdims=True))
+    alpha = softmax(logits, 1)
     tilt -= own_change[:, None]  # d alpha = alpha (tilt - its mean), whatever is taken from a row of it
     moved = alpha * (tilt - (alpha * tilt).sum(1, keepdims=True))
     np.fill_diagonal(moved, 0)
