@@ -2,12 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable
-# On all cores, where pip would take one; some packages hold files that no Python reads.
-COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
-# What numba compiles is kept in __pycache__, so that no later process has to.
-KERNELS := $(BIN)/python -m dyncollapse.dynamics.compile_kernels
+# Folders of installed packages that are seldom imported: a third of all bytecode.
+SELDOM := /(tests|testing|networkx|mypy|torch/_inductor|transformers/models)/
 
-.PHONY: help install figures gallery test quick fuzz results docs mutations bench kills wheel gpu-check lint format types clean
+.PHONY: help install figures gallery test quick fuzz results docs mutations bench kills wheel gpu-check lint format types clean bytecode kernels
 .DEFAULT_GOAL := help
 
 help: ## list every target
@@ -80,12 +78,16 @@ clean: ## remove .venv, caches and drawn figures
 
 .venv/.installed: pyproject.toml | .venv/pyvenv.cfg
 	$(PIP_INSTALL) '.[bridge]'
-	@$(COMPILE)
-	@$(KERNELS)
+	@+$(MAKE) --no-print-directory -j 2 bytecode kernels
 	touch $@
 
 .venv/.developed: pyproject.toml | .venv/pyvenv.cfg
 	$(PIP_INSTALL) '.[dev]'
-	@$(COMPILE)
-	@$(KERNELS)
+	@+$(MAKE) --no-print-directory -j 2 bytecode kernels
 	touch $@ .venv/.installed
+
+bytecode: # on all cores, where pip would take one; some packages hold files that no Python reads
+	@$(BIN)/python -m compileall -qq -j 0 -x '$(SELDOM)' .venv/lib || true
+
+kernels: # numba keeps what it compiled in __pycache__, so that no later process has to
+	@$(BIN)/python -m dyncollapse.dynamics.compile_kernels
