@@ -3,13 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from helpers.planted import CASES, cases, report_on
 from safetensors.torch import save_file
 
 from dyncollapse import Monitor, covariance_spectrum, diagnose, planted_cases, read_rows
 from dyncollapse.diagnostics.intervals import DEFINITIONS
 
-CASES = {case.name: case for case in planted_cases()}
-TOLD = [name for name, case in CASES.items() if case.mechanism not in ("none", "unknown")]
+LARGE = (0, 4000)  # a seed, and so many samples
+
+
+def case_of(name):
+    return cases(*LARGE)[name]
 
 
 def answer(report):
@@ -22,15 +26,13 @@ def planted(case):
 
 @pytest.mark.parametrize(("seed", "samples"), [(0, 4000), (0, 1000), (1, 1000), (2, 1000)])
 def test_report_gives_the_planted_answer(seed, samples):
-    cases = planted_cases(seed, samples)
-    found = {case.name: answer(diagnose(case.z, **case.others)) for case in cases}
-    assert found == {case.name: planted(case) for case in cases}
+    found = {name: answer(report_on(name, seed, samples)) for name in CASES}
+    assert found == {name: planted(case) for name, case in cases(seed, samples).items()}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_only_the_planted_dimensions_count(name):
-    case = CASES[name]
-    found = diagnose(case.z, **case.others)
+    case, found = case_of(name), report_on(name, *LARGE)
     low, high = found.intervals["collapsed"]
     assert low <= case.collapsed <= high
     dim, gone = case.z.shape[1], sum(found.verdict.collapsed)
@@ -47,16 +49,16 @@ def test_cases_differ_by_seed_and_come_back_with_it():
 
 
 def test_names_are_unique_and_every_mechanism_and_fate_of_embeddings_is_planted():
-    cases = planted_cases(0, 400)
-    assert len({case.name for case in cases}) == len(cases)
+    drawn = planted_cases(0, 400)
+    assert len({case.name for case in drawn}) == len(drawn)
     mechanisms = {"none", "unknown", "both", "strong-augmentation", "implicit-regularization", "width"}
-    assert {case.mechanism for case in cases} == mechanisms
+    assert {case.mechanism for case in drawn} == mechanisms
     fates = {"alive", "unseen", "dead", "suppressed", "waiting", "structural", "unexplained", "unresolved"}
-    assert {case.fate for case in cases} == fates
+    assert {case.fate for case in drawn} == fates
 
 
 def spectrum(name):
-    return covariance_spectrum(CASES[name].z.double())
+    return covariance_spectrum(case_of(name).z.double())
 
 
 def test_variances_are_the_planted_ones():
@@ -71,7 +73,7 @@ def test_variances_are_the_planted_ones():
     for name, exponent in (("heavy tail", 2.0), ("steep tail", 3.0)):
         expected = torch.arange(1, 257).double().pow(-exponent)
         torch.testing.assert_close(spectrum(name).log()[:64], expected.log()[:64], rtol=0, atol=0.4)
-    mean = CASES["large mean"].z.double().mean(0)
+    mean = case_of("large mean").z.double().mean(0)
     assert float(mean.min()) > 29
 
 
@@ -86,15 +88,15 @@ def test_ranks_are_the_planted_ones(name, rank):
 
 
 def test_formats_are_the_planted_ones():
-    unit = CASES["normalised, rank 16"].z
+    unit = case_of("normalised, rank 16").z
     torch.testing.assert_close(unit.norm(dim=1), torch.ones(4000), rtol=0, atol=1e-6)
-    rounded = CASES["bfloat16 floor"].z
+    rounded = case_of("bfloat16 floor").z
     assert rounded.dtype == torch.float32
     assert torch.equal(rounded.bfloat16().float(), rounded)
-    assert len(CASES["repeated rows"].z.unique(dim=0)) == 40
-    assert (CASES["constant column"].z.var(0) == 0).nonzero().flatten().tolist() == [5]
-    assert CASES["hard collapse, bfloat16"].z.dtype == torch.bfloat16
-    assert float(CASES["one point"].z.var(0).max()) < 1e-14
+    assert len(case_of("repeated rows").z.unique(dim=0)) == 40
+    assert (case_of("constant column").z.var(0) == 0).nonzero().flatten().tolist() == [5]
+    assert case_of("hard collapse, bfloat16").z.dtype == torch.bfloat16
+    assert float(case_of("one point").z.var(0).max()) < 1e-14
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_formats_are_the_planted_ones():
 )
 def test_ratios_of_the_inputs_are_those_of_the_known_covariances(name, ratios):
     # One-sided a / (2s), two-sided a / (s + a), and 1 - correlation; s = 1/2.
-    found = diagnose(CASES[name].z, **CASES[name].others).ratios
+    found = report_on(name, *LARGE).ratios
     # Extreme sample ratios spread by about sqrt(d / n) on either side; their groups' means do not.
     edge = 0
     for value in dict.fromkeys(ratios):
@@ -121,19 +123,19 @@ def test_ratios_of_the_inputs_are_those_of_the_known_covariances(name, ratios):
 
 
 def test_mechanisms_are_not_told_without_what_tells_them():
-    for name in TOLD:
-        case = CASES[name]
+    told = [case for case in cases(*LARGE).values() if case.mechanism not in ("none", "unknown")]
+    for case in told:
         alone = diagnose(case.z)
-        assert (alone.collapsed, alone.verdict.mechanism) == (case.collapsed, "unknown"), name
+        assert (alone.collapsed, alone.verdict.mechanism) == (case.collapsed, "unknown"), case.name
         views = {key: case.others[key] for key in ("positives", "views")}
         seen = diagnose(case.z, **views).verdict
         hidden = float(alone.spectrum[-1]) <= alone.noise_floor
-        assert seen.mechanism == ("unknown" if hidden else case.mechanism), name
+        assert seen.mechanism == ("unknown" if hidden else case.mechanism), case.name
 
 
 def test_one_sided_views_called_two_sided_make_the_dead_wait():
     # The convention is part of the model: a / (2s) = 1.5 is read as a / (s + (s + a)) = 0.6.
-    case = CASES["both mechanisms"]
+    case = case_of("both mechanisms")
     wrong = diagnose(case.z, **{**case.others, "views": "two-sided"})
     assert float(wrong.ratios[:8].mean()) == pytest.approx(0.6, rel=0.05)
     assert wrong.verdict.mechanism == "implicit-regularization"
@@ -141,7 +143,7 @@ def test_one_sided_views_called_two_sided_make_the_dead_wait():
 
 @pytest.mark.parametrize("name", ["hard collapse", "both mechanisms", "negatively correlated"])
 def test_order_and_scale_of_samples_change_nothing(name):
-    case = CASES[name]
+    case = case_of(name)
     order = torch.randperm(len(case.z), generator=torch.Generator().manual_seed(7))
     shuffled = {key: value[order] if torch.is_tensor(value) else value for key, value in case.others.items()}
     assert answer(diagnose(case.z[order], **shuffled)) == planted(case)
@@ -151,13 +153,13 @@ def test_order_and_scale_of_samples_change_nothing(name):
 
 def test_the_softmax_of_small_embeddings_tells_the_same():
     # Eq. 2 weighs negatives alike near zero, where the case is put by its scale.
-    case = next(case for case in planted_cases(0, 1000) if case.name == "hard collapse, views alone")
+    case = cases(0, 1000)["hard collapse, views alone"]
     found = diagnose(1e-3 * case.z, 1e-3 * case.others["positives"], views="one-sided", loss="infonce")
     assert answer(found) == planted(case)
 
 
 def test_a_monitor_fed_in_batches_agrees():
-    case = CASES["hard collapse, views alone"]
+    case = case_of("hard collapse, views alone")
     monitor = Monitor(views="one-sided")
     for z, positive in zip(case.z.split(300), case.others["positives"].split(300), strict=True):
         monitor.update(z, positive)
@@ -175,7 +177,7 @@ FORMATS = {
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_files_give_the_same_report(suffix, tmp_path):
     for name in ("hard collapse, views alone", "constant column", "hard collapse, bfloat16"):
-        case = CASES[name]
+        case = case_of(name)
         if case.z.dtype == torch.bfloat16 and suffix.startswith(".np"):
             continue  # NumPy has no such format
         arrays = {"z": case.z} | {key: value for key, value in case.others.items() if torch.is_tensor(value)}
@@ -184,7 +186,7 @@ def test_files_give_the_same_report(suffix, tmp_path):
         back = {key: read_rows(tmp_path / f"{key}{suffix}") for key in arrays}
         settings = {key: value for key, value in case.others.items() if not torch.is_tensor(value)}
         read = diagnose(back.pop("z"), **back, **settings)
-        assert read.as_values() == diagnose(case.z, **case.others).as_values()
+        assert read.as_values() == report_on(name, *LARGE).as_values()
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1, 2])
@@ -203,8 +205,7 @@ def test_complete_collapse_above_rounding_is_told():
 @pytest.mark.parametrize("seed", range(5))
 def test_few_samples_keep_the_mechanism(seed, samples):
     # Extreme ratios of all samples reach below 1 here, and would count some of the dead as growing.
-    case = next(case for case in planted_cases(seed, samples) if case.name == "hard collapse")
-    found = diagnose(case.z, **case.others)
-    assert answer(found) == planted(case)
+    found = report_on("hard collapse", seed, samples)
+    assert answer(found) == planted(cases(seed, samples)["hard collapse"])
     # At 150 samples of 64 dimensions in each half a ratio of 2 is off by a quarter: one of 96 may miss.
     assert found.augmentation_share == pytest.approx(0.75, abs=1 / 64)

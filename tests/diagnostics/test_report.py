@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from helpers.planted import RANKS, planted
+from helpers.planted import RANKS, cases, planted
 from helpers.reference import EPS, normal, rotation, seeded
 
 from dyncollapse import diagnose
@@ -15,7 +15,6 @@ from dyncollapse.diagnostics.measures import (
     rankme_from_eigenvalues,
     stable_rank,
 )
-from dyncollapse.diagnostics.planted import planted_cases
 from dyncollapse.diagnostics.spectra import covariance_spectrum
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW
 
@@ -110,7 +109,7 @@ def test_unit_frame_origin_and_order_change_no_verdict(change, seed):
 
 @pytest.mark.parametrize("factor", [1e-9, 1.0, 1e9])
 def test_unit_of_the_inputs_changes_no_verdict(factor):
-    for case in planted_cases(0, 1000):
+    for case in cases(0, 1000).values():
         if "inputs" in case.others:
             others = dict(case.others)
             for name in ("inputs", "input_positives"):
