@@ -6,6 +6,7 @@ import random
 import signal
 import sys
 import tarfile
+from contextlib import contextmanager
 
 import pytest
 from helpers.constants import set_constant
@@ -32,6 +33,16 @@ settings.load_profile("identities")
 
 
 @pytest.fixture(scope="session", autouse=True)
+def whole_run():
+    """What holds for all tests: one fixture, as pytest looks at each of them before every test."""
+    from helpers.formulas import parse_formulas_once
+
+    parse_formulas_once()  # the labels of pictures are alike, and Matplotlib would parse those of each picture again
+    with one_thread(), ctrl_c(), no_lines_of_progress():
+        yield
+
+
+@contextmanager
 def one_thread():
     import torch
     from threadpoolctl import threadpool_limits
@@ -41,15 +52,7 @@ def one_thread():
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
-def formulas():
-    """Parse the labels of pictures once: they are alike, and Matplotlib would parse those of each picture again."""
-    from helpers.formulas import parse_formulas_once
-
-    parse_formulas_once()
-
-
-@pytest.fixture(scope="session", autouse=True)
+@contextmanager
 def ctrl_c():
     """Hear Ctrl-C, here and in the processes that tests start: a shell's background jobs inherit that it is ignored."""
     before = signal.getsignal(signal.SIGINT)
@@ -59,7 +62,7 @@ def ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@contextmanager
 def no_lines_of_progress():
     """Keep off stderr what only a slow machine prints: how far work is, and that it will take long."""
     with pytest.MonkeyPatch.context() as patch:
