@@ -5,6 +5,7 @@
 
 from collections.abc import Callable
 from functools import wraps
+from types import CodeType
 from typing import Any, Self
 
 import jaxtyping
@@ -22,7 +23,7 @@ def check_annotations() -> None:
 
     jaxtyping's hook decorates every function with `jaxtyping.jaxtyped`, and makes its two stubs at once: seconds for
     functions that no test calls, and anew for a function in a function, whenever that is defined. Here `checked` comes
-    in its place, which has them made at the first call to check.
+    in its place, which has one made at the first call to check.
     """
     jaxtyping.jaxtyped = lambda *, typechecker: checked  # type: ignore[assignment]  # noqa: ARG005
     jaxtyping.install_import_hook(CHECKED, None)
@@ -39,6 +40,8 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     """Check the first calls of a function, with everything that it was given and has returned."""
     if isinstance(function, type) or "return" not in function.__annotations__:
         return function
+    if function.__name__ == "__init__":
+        return function  # what uses a record refuses what does not fit in it
     if function.__module__.endswith("_compiled"):
         return function  # numba compiles functions as they are written
     if _left <= 0 and "<locals>" in function.__qualname__:
@@ -54,25 +57,43 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
         _left -= 1
         _seen[key] = before + 1
         if check is None:
-            check = jaxtyped(function, typechecker=results)
-        return check(*args, **kwargs)
+            check = shared_check(function)
+        returned = function(*args, **kwargs)
+        with jaxtyped("context"):  # in which a dimension has one size
+            check(*args, **kwargs, ret0=returned)
+        return returned
 
     return counted
 
 
-def results(stub: Callable[..., Any]) -> Callable[..., Any]:
-    """Check what a function returned, together with what it was given, and not before it has returned.
+def shared_check(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The check of a function, made once for all functions that a `def` in a function makes: it takes a millisecond."""
+    code = function.__code__
+    if id(code) not in _checks:
+        _checks[id(code)] = code, check_of(function)  # and the code is kept, so that no other gets its number
+    return _checks[id(code)][1]
 
-    jaxtyping hands over two stubs per function: one with its arguments, called before it, and one with its result as
-    `ret0` as well, called after it. The first is let pass: a function may refuse what is wrong in words of its own. So
-    are constructors: what uses a record refuses what does not fit in it.
+
+def check_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What checks the arguments of a function together with its result, which it takes as `ret0`.
+
+    jaxtyping makes two stubs per function: one with its arguments, to be called before it, and one with its result as
+    well, to be called after it. Only the second is used, and alone: a function may refuse what is wrong in words of its
+    own, and all else that jaxtyping does around a call takes longer than the check.
     """
-    if stub.__name__ == "__init__" or "ret0" not in stub.__code__.co_varnames:
+    checks = []
+
+    def keep(stub: Callable[..., Any]) -> Callable[..., Any]:
+        if "ret0" in stub.__code__.co_varnames:
+            hints = stub.__annotations__
+            stub.__annotations__ = {name: Any if hint in (Self, type[Self]) else hint for name, hint in hints.items()}
+            checks.append(beartype(stub, conf=NUMBERS))
         return stub
-    hints = stub.__annotations__
-    stub.__annotations__ = {name: Any if hint in (Self, type[Self]) else hint for name, hint in hints.items()}
-    return beartype(stub, conf=NUMBERS)
+
+    jaxtyped(function, typechecker=keep)
+    return checks[0]
 
 
 _left = CALLS
 _seen: dict[int, int] = {}
+_checks: dict[int, tuple[CodeType, Callable[..., Any]]] = {}
