@@ -1,6 +1,7 @@
 """Population flows past saddles: modes that grow from below the tolerance, which an implicit method steps over."""
 
 import warnings
+from functools import cache
 
 import pytest
 import torch
@@ -27,6 +28,12 @@ def tilted(first, second):
     return (0.3 * first * layers[0], 0.3 * second * layers[1]), task
 
 
+@cache
+def past_saddle():
+    """What becomes of modes of 1e-10, from here on where several tests look at it, none of which changes it."""
+    return population_flow(*tilted(1e-10, 1.0), TIMES, objective=Objective("dot"))
+
+
 def both(weights, task, loss, times=TIMES, **options):
     return (
         population_flow(weights, task, times, objective=Objective(loss), method=m, **options) for m in (None, "DOP853")
@@ -44,17 +51,17 @@ def test_it_ends_at_rest_where_layers_of_one_size_do(loss, until, scales):
 
 def test_escapes_are_delayed_by_the_logarithm_of_the_start():
     rests = []
-    for first in (1e-8, 1e-10, 1e-12):
+    for first in (1e-6, 1e-8, 1e-10):
         weights, task = tilted(first, 1.0)
         rests.append(population_flow(weights, task, 3e3, objective=Objective("dot")).meta["rest_time"])
-    assert rests[2] - rests[1] == pytest.approx(rests[1] - rests[0], rel=0.01)
+    assert rests[2] - rests[1] == pytest.approx(rests[1] - rests[0], rel=0.005)
 
 
 @pytest.mark.parametrize(("loss", "depth"), [("dot", 2), ("dot", 3), ("spectral", 3), ("barlow", 2)])
 def test_an_explicit_method_agrees(loss, depth):
     weights, task = tilted(1e-11, 1.0)
     layers = (*weights, torch.eye(3, dtype=torch.float64))[:depth]
-    path, other = both(layers, task, loss, [10.0, 150.0])
+    path, other = both(layers, task, loss, [10.0, 100.0])
     torch.testing.assert_close(path.product, other.product, rtol=1e-3, atol=1e-4)
 
 
@@ -66,8 +73,7 @@ def test_cvode_alone_stays_which_is_why_it_is_not_alone():
 
 
 def test_cvode_goes_on_where_everything_is_seen_again():
-    weights, task = tilted(1e-10, 1.0)
-    path = population_flow(weights, task, TIMES, objective=Objective("dot"))
+    path = past_saddle()
     assert path.time.tolist() == TIMES
     assert (path.meta["method"], path.meta["stiff_method"]) == ("DOP853", "CVODE")
     assert 100 < path.meta["stiff_from"] < path.meta["rest_time"]
@@ -87,8 +93,7 @@ def test_runs_are_watched_one_by_one():
     (small, task), (ordinary, _) = tilted(1e-10, 1.0), tilted(1.0, 1.0)
     weights = tuple(torch.stack(layers) for layers in zip(ordinary, small, strict=True))
     path = population_flow(weights, task, TIMES, objective=Objective("dot"))
-    for run, start in enumerate((ordinary, small)):
-        alone = population_flow(start, task, TIMES, objective=Objective("dot"))
+    for run, alone in enumerate((population_flow(ordinary, task, TIMES, objective=Objective("dot")), past_saddle())):
         assert torch.equal(path.product[:, run], alone.product)
     assert (path.meta["method"], path.meta["stiff_method"]) == ("DOP853", "CVODE")
     assert path.meta["stiff_from"] == alone.meta["stiff_from"]
@@ -162,8 +167,7 @@ def test_what_is_found_at_the_end_and_takes_too_long_to_follow_is_told(monkeypat
 
 def test_ctrl_c_keeps_what_was_reached_on_the_second_way():
     weights, task = tilted(1e-10, 1.0)
-    whole = population_flow(weights, task, TIMES, objective=Objective("dot"))
-    seen = []
+    whole, seen = past_saddle(), []
 
     def stopped(t, _end):
         back = len(seen) > 1 and (seen[-1] < seen[-2] or seen != sorted(seen))
