@@ -1,7 +1,8 @@
 """Flows under a given force: constant, as in Theorem 1, or on the layers' singular values, as in Theorem 3."""
 
-import math
+import operator
 from collections.abc import Callable, Sequence
+from functools import reduce
 
 import torch
 from jaxtyping import Float
@@ -111,8 +112,10 @@ def mode_flow(
 
     def velocity(t: float, layers: Weights) -> list[Tensor]:
         s = [w.diagonal(dim1=-2, dim2=-1) for w in layers]
-        push = at(t) * math.prod(s)
-        others = [math.prod(s[:i] + s[i + 1 :], start=torch.ones_like(push)) for i in range(len(s))]
+        push = at(t) * reduce(operator.mul, s)  # which, unlike `math.prod`, does not begin with a product with 1
+        if len(s) == 1:
+            return [torch.diag_embed(push)]
+        others = [reduce(operator.mul, s[:i] + s[i + 1 :]) for i in range(len(s))]
         return [torch.diag_embed(push * other) for other in others]
 
     def loss(t: float, layers: Weights) -> Tensor:
