@@ -86,7 +86,7 @@ def test_two_layers_with_weight_decay_live_or_die_by_their_start():
 
 @pytest.mark.parametrize("dynamics", ["sgd", "flow", "population"])
 def test_weight_decay_reaches_every_dynamics(dynamics):
-    settings = {"dim": 2, "aug_dim": 2, "aug_strength": 0.5, "dynamics": (dynamics,), "steps": 300, "batch_size": 256}
+    settings = {"dim": 2, "aug_dim": 2, "aug_strength": 0.5, "dynamics": (dynamics,), "steps": 300, "batch_size": 128}
     plain, decayed = (outcome_of(weight_decay=decay, **settings) for decay in (0.0, 0.5))
     assert decayed.ends[dynamics].singular_value.max() < 0.9 * plain.ends[dynamics].singular_value.min()
 
