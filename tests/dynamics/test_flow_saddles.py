@@ -51,7 +51,7 @@ def test_it_ends_at_rest_where_layers_of_one_size_do(loss, until, scales):
 
 def test_escapes_are_delayed_by_the_logarithm_of_the_start():
     rests = []
-    for first in (1e-6, 1e-8, 1e-10):
+    for first in (1e-8, 1e-10, 1e-12):
         weights, task = tilted(first, 1.0)
         rests.append(population_flow(weights, task, 3e3, objective=Objective("dot")).meta["rest_time"])
     assert rests[2] - rests[1] == pytest.approx(rests[1] - rests[0], rel=0.005)
