@@ -69,18 +69,29 @@ def chosen_kernels(recipe: Recipe) -> Iterator[None]:
 
     torch warns of operations without a deterministic kernel.
     """
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    before = torch.get_deterministic_debug_mode()
     if recipe.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        _set_determinism(1, recipe.compile)
     try:
         with torch.backends.cudnn.flags(
             enabled=True, benchmark=not recipe.deterministic, deterministic=recipe.deterministic
         ):
             yield
     finally:
-        if recipe.deterministic:  # the call imports torch's compiler, for half a second
-            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        if recipe.deterministic:
+            _set_determinism(before, recipe.compile)
+
+
+def _set_determinism(mode: int, compiled: bool) -> None:
+    """Set torch's mode: 0 takes any kernels, 1 warns of those that are not deterministic, 2 refuses them.
+
+    The first function tells torch's compiler, too, and so imports it, for a second; else both do the same.
+    """
+    if compiled:
+        torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
+    else:
+        torch.set_deterministic_debug_mode(mode)
 
 
 @contextmanager

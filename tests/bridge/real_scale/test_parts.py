@@ -164,14 +164,19 @@ def test_some_images_are_drawn_once():
     assert torch.equal(some.labels, some_images(images, 100).labels)
 
 
-def test_kernels_are_chosen_and_given_back():
-    flags = torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
+@pytest.mark.parametrize("compiled", [False, True])
+def test_kernels_are_chosen_and_given_back(compiled):
+    from torch._inductor import config as inductor  # its import takes a second
+
+    flags = torch.backends.cudnn.benchmark, torch.get_deterministic_debug_mode()
     for repeat in (False, True):
-        with chosen_kernels(small(deterministic=repeat)):
+        with chosen_kernels(small(deterministic=repeat, compile=compiled)):
             assert torch.backends.cudnn.benchmark is not repeat
             assert torch.backends.cudnn.deterministic is repeat
-            assert torch.are_deterministic_algorithms_enabled() is repeat
-        assert (torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled()) == flags
+            assert torch.get_deterministic_debug_mode() == (1 if repeat else 0)
+            assert inductor.deterministic is (repeat and compiled)
+        assert (torch.backends.cudnn.benchmark, torch.get_deterministic_debug_mode()) == flags
+        assert inductor.deterministic is False
 
 
 def test_a_rate_is_measured_for_the_time_that_is_asked_for(monkeypatch):
