@@ -151,7 +151,8 @@ def names(folder: Path) -> set[str]:
 
 
 def start(command: tuple[str, ...], home: Path, last: int) -> forks.Program:
-    return forks.start(["-c", HOOK, last, *command], home, stdout=subprocess.PIPE, start_new_session=True)
+    given = {"stdout": subprocess.PIPE, "start_new_session": True, "fresh_servers": True}  # killed as they import, too
+    return forks.start(["-c", HOOK, last, *command], home, **given)
 
 
 def go_on(command: tuple[str, ...], home: Path) -> None:
