@@ -37,9 +37,10 @@ def test_workers_are_forked_from_the_server_that_was_begun():
         assert executor.submit(os.getppid).result() == server
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def fresh_server():
-    """No server yet: that of another part of the program, which this process may have begun, imports other things."""
+    """No server but of this module: that of another part of the program, which this process may have begun, imports
+    other things."""
     forkserver._forkserver._stop()
 
 
