@@ -1,7 +1,7 @@
 # Every target makes what it needs: an environment in .venv, with the package installed from this checkout.
 PYTHON ?= python3
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Folders of installed packages that are seldom imported: a third of all bytecode.
 SELDOM := /(tests|testing|networkx|mypy|torch/_inductor|transformers/models)/
 
@@ -75,14 +75,15 @@ clean: ## remove .venv, caches and drawn figures
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "dyncollapse needs Python 3.11 or newer, and '$(PYTHON)' is older or missing; try: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
+	@$(PIP_INSTALL) --upgrade pip || true # Python brings its own, which may be years old and take twice as long
 
 .venv/.installed: pyproject.toml | .venv/pyvenv.cfg
-	$(PIP_INSTALL) '.[bridge]'
+	$(PIP_INSTALL) --editable '.[bridge]'
 	@+$(MAKE) --no-print-directory -j 2 bytecode kernels
 	touch $@
 
 .venv/.developed: pyproject.toml | .venv/pyvenv.cfg
-	$(PIP_INSTALL) '.[dev]'
+	$(PIP_INSTALL) --editable '.[dev]'
 	@+$(MAKE) --no-print-directory -j 2 bytecode kernels
 	touch $@ .venv/.installed
 
