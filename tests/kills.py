@@ -151,8 +151,7 @@ def names(folder: Path) -> set[str]:
 
 
 def start(command: tuple[str, ...], home: Path, last: int) -> forks.Program:
-    given = {"stdout": subprocess.PIPE, "start_new_session": True, "fresh_servers": True}  # killed as they import, too
-    return forks.start(["-c", HOOK, last, *command], home, **given)
+    return forks.start(["-c", HOOK, last, *command], home, stdout=subprocess.PIPE, start_new_session=True)
 
 
 def go_on(command: tuple[str, ...], home: Path) -> None:

@@ -22,15 +22,11 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from itertools import pairwise
-from multiprocessing import forkserver, util
 from typing import Any, NoReturn
 
 from helpers.forks import NUMBER
 from helpers.formulas import parse_formulas_once
 
-# What does its work when it is imported, in a server of multiprocessing.
-SERVERS_OWN = ("dyncollapse.runtime.parent_watchdog", "dyncollapse.runtime.numba_first_call")
 LIBRARIES = ("scipy.integrate", "sklearn.datasets", "sklearn.linear_model", "timm.optim", "torchvision.transforms.v2")
 
 
@@ -156,43 +152,7 @@ def _entered(file: int, streams: list[int]) -> dict[str, Any]:
     if request["session"]:
         os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if not request["fresh_servers"]:
-        fork_servers()
     return request
-
-
-def fork_servers() -> None:
-    """Let multiprocessing fork the server of its workers from a program: to start Python for it takes seconds."""
-    start = util.spawnv_passfds
-
-    def fork(path: bytes, words: list[str], kept: list[int]) -> int:
-        if "multiprocessing.forkserver" not in words[-1]:
-            return start(path, words, kept)
-        return os.fork() or _serve_workers(words[-1], kept)
-
-    util.spawnv_passfds = fork
-
-
-def _serve_workers(code: str, kept: list[int]) -> NoReturn:
-    """Be what `python -c code` would be: without the program's files, handlers of signals, and main module."""
-    try:
-        for last, following in pairwise([2, *sorted(kept), os.sysconf("SC_OPEN_MAX")]):
-            os.closerange(last + 1, following)
-        for number in signal.valid_signals():
-            if callable(signal.getsignal(number)):
-                signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        forkserver._forkserver.__init__()  # type: ignore[attr-defined, misc]  # the program's is locked
-        for name in SERVERS_OWN:
-            sys.modules.pop(name, None)
-        program = sys.modules["__main__"] = types.ModuleType("__main__")
-        exec(code, program.__dict__)
-    except SystemExit:
-        pass
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(0)
 
 
 def begin(command: list[str]) -> None:

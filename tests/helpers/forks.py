@@ -80,19 +80,13 @@ def start(
     stdout: int | IO[Any] = subprocess.DEVNULL,
     stderr: int | IO[Any] = subprocess.DEVNULL,
     start_new_session: bool = False,
-    *,
-    fresh_servers: bool = False,
 ) -> Program:
-    """Start a program; a stream is a file, a descriptor or DEVNULL, and stdout may be PIPE, for text.
-
-    With `fresh_servers` the servers of its workers start as a user's do, and import for seconds.
-    """
+    """Start a program; a stream is a file, a descriptor or DEVNULL, and stdout may be PIPE, for text."""
     request = {
         "command": [os.fspath(word) if isinstance(word, os.PathLike) else str(word) for word in command],
         "folder": os.fspath(cwd or os.getcwd()),
         "environment": dict(os.environ if env is None else env),
         "session": start_new_session,
-        "fresh_servers": fresh_servers,
     }
     ends, telling = os.pipe()
     reading, writing = os.pipe() if stdout == subprocess.PIPE else (None, None)
