@@ -1,6 +1,7 @@
 """Compile all kernels now and not at their first call: `python -m dyncollapse.dynamics.compile_kernels`.
 
-It takes about half a minute, once on a machine, as in an image of a container whose files cannot be written later.
+It takes half a minute to a minute, once on a machine. An image of a container whose files cannot be written later needs
+it, for instance.
 """
 
 import torch
