@@ -276,8 +276,9 @@ def delays_of_steps(configuration: Configuration, growth: Float[Tensor, " k"] | 
         One number each; 1 where it is close to 1, for modes that do not grow, and where no constant rate is known, as
         of more than two layers.
     """
-    known = growth is not None and configuration.depth <= 2
-    rates = (growth - configuration.weight_decay).tolist() if known and growth is not None else []
+    if growth is None or configuration.depth > 2:
+        return [1.0] * count
+    rates = (growth - configuration.weight_decay).tolist()
     delays = [delay_of_steps(configuration, rate) if rate > 0 else 1.0 for rate in rates]
     return [delay if delay > WORTH_SAYING else 1.0 for delay in delays] + [1.0] * (count - len(delays))
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from helpers.planted import CASES, report_on
+from helpers.planted import CASES, LARGE, report_on
 
 from dyncollapse import Monitor, diagnose
 from dyncollapse.bridge.evaluation.diagnose import DiagnosedSpaces
@@ -109,7 +109,7 @@ def test_negatively_correlated_views_are_to_be_drawn_alike(generator):
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_remedy_has_its_premise(name):
-    report = report_on(name, 0, 4000)
+    report = report_on(name, *LARGE)
     premises = {
         "Train longer": Fate.WAITING,
         "Widen": Fate.STRUCTURAL,

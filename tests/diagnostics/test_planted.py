@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from helpers.planted import CASES, cases, report_on
+from helpers.planted import CASES, LARGE, cases, report_on
 from safetensors.torch import save_file
 
 from dyncollapse import Monitor, covariance_spectrum, diagnose, planted_cases, read_rows
 from dyncollapse.diagnostics.intervals import DEFINITIONS
-
-LARGE = (0, 4000)  # a seed, and so many samples
 
 
 def case_of(name):

@@ -8,6 +8,7 @@ from helpers.reference import normal, rotation
 from dyncollapse import diagnose, planted_cases
 
 CASES = [case.name for case in planted_cases(samples=8)]  # of few samples, as only their names are read
+LARGE = (0, 4000)  # a seed, and so many samples
 RANKS = ("rankme", "effective_rank", "participation_ratio", "stable_rank")
 
 

@@ -39,8 +39,7 @@ def test_workers_are_forked_from_the_server_that_was_begun():
 
 @pytest.fixture(scope="module")
 def fresh_server():
-    """No server but of this module: that of another part of the program, which this process may have begun, imports
-    other things."""
+    """No server that another module's tests began in this process: it may have imported other things."""
     forkserver._forkserver._stop()
 
 

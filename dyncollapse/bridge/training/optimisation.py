@@ -86,7 +86,8 @@ def chosen_kernels(recipe: Recipe) -> Iterator[None]:
 def _set_determinism(mode: int, compiled: bool) -> None:
     """Set torch's mode: 0 takes any kernels, 1 warns of those that are not deterministic, 2 refuses them.
 
-    The first function tells torch's compiler, too, and so imports it, for a second; else both do the same.
+    `use_deterministic_algorithms` sets the mode of torch's compiler, too, and takes a second to import that.
+    `set_deterministic_debug_mode` leaves the compiler alone.
     """
     if compiled:
         torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
