@@ -269,7 +269,7 @@ class _TellOfCompiling(logging.Handler):
         """Print a line at the first function."""
         if not self.told:
             self.told = True
-            say("Compiling functions for this machine, once: that takes up to half a minute in all", err=True)
+            say("Compiling functions for this machine, once: that takes half a minute to a minute in all", err=True)
 
 
 @contextmanager

@@ -131,5 +131,5 @@ def test_that_functions_are_compiled_is_said_once():
     group = OneLineErrors("made-up", commands={"compiles": compiles})
     result = CliRunner().invoke(group, ["compiles"])
     assert result.stdout == ""
-    assert result.stderr == "Compiling functions for this machine, once: that takes up to half a minute in all\n"
+    assert result.stderr == "Compiling functions for this machine, once: that takes half a minute to a minute in all\n"
     assert not logging.getLogger("dyncollapse.runtime.compiled").handlers

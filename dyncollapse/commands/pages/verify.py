@@ -12,7 +12,7 @@ verify = page(
 
     Measures every lemma, theorem and corollary of the paper, and every statement beyond it: a number, and the bound
     that it must respect. Theorem 2 is wrong as printed, so its check is expected to fail. The exit code is 1 if any
-    claim behaves unlike expected. All claims take about 15 seconds on one core.
+    claim behaves unlike expected. All claims take 20 to 25 seconds on one core.
     """,
     click.option(
         "--claim",
