@@ -186,7 +186,11 @@ class Verdict:
 
     @property
     def mechanism(self) -> Mechanism:
-        """The mechanism of all dimensions together: see `joint_mechanism`."""
+        """The mechanism behind all fates together, see `joint_mechanism`.
+
+        Of a network these are fates of input modes: where it has fewer outputs than modes, it may lose some although no
+        dimension of the embedding collapsed.
+        """
         return joint_mechanism(self.mechanisms)
 
 

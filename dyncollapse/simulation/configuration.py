@@ -340,7 +340,8 @@ def _check_together(c: Configuration) -> None:
             f"`init_rate` is {c.init_rate}, but `init` {c.init} has none; add `init` spectrum or drop it"
         )
     if c.bias and "population" in c.dynamics:
-        raise SettingError("`dynamics` population is for layers without biases, and `bias` is on; drop one of them")
+        origin = "`bias` is on" if c.preset is None else f"`preset` {c.preset} has them"
+        raise SettingError(f"`dynamics` population is for layers without biases, and {origin}; drop one of them")
     _check_self_distillation(c)
     if c.loss not in SELF_DISTILLED:
         _check_objective(c)

@@ -130,7 +130,7 @@ def mode_dimensions(weights: Weights, task: Task) -> Dimensions:
     """
     product = end_to_end(weights)
     followed = followed_modes(task)
-    values = _assigned(followed.seen_by(product), followed.orthonormal, followed.groups)
+    values = assigned(followed.seen_by(product), followed.orthonormal, followed.groups)
     # Inputs that never vary add nothing to the embedding, whatever weights they have.
     values = torch.where(followed.ratio.isnan(), 0.0, values)
     data_var, aug_var, ratio = (
@@ -140,8 +140,23 @@ def mode_dimensions(weights: Weights, task: Task) -> Dimensions:
     return _with_outputs(found, product.shape[-2])
 
 
-def _assigned(matrix: Tensor, directions: Tensor, groups: list[list[int]]) -> Tensor:
-    """Singular values (*runs, k) of matrices (*runs, m, d), each assigned to one of k orthonormal directions (d, k)."""
+def assigned(
+    matrix: Float[Tensor, "*runs m d"], directions: Float[Tensor, "d k"], groups: list[list[int]]
+) -> Float[Tensor, "*runs k"]:
+    """Singular values of matrices, each assigned to one of k orthonormal directions as `mode_dimensions` says.
+
+    Args:
+        matrix: Any number of rows; with fewer than k, singular values of 0 are added.
+        directions: Orthonormal columns.
+        groups: Index lists of equal directions, in each of which the values descend.
+
+    Returns:
+        One value per direction.
+
+    Examples:
+        >>> assigned(torch.diag(torch.tensor([1.0, 3.0])), torch.eye(2), [[0], [1]]).tolist()
+        [1.0, 3.0]
+    """
     count = directions.shape[-1]
     _, sigma, vh = torch.linalg.svd(matrix)
     sigma = torch.nn.functional.pad(sigma, (0, vh.shape[-1] - sigma.shape[-1]))

@@ -68,6 +68,11 @@ class Outcome:
             return None
         return batch_growth(self.simulation, end_to_end(self.trajectories[self.judged].final()))
 
+    @property
+    def force(self) -> str:
+        """Under which force escape times hold, in words."""
+        return "with infinite batches" if self.present_growth is None else "at the present force"
+
     @cached_property
     def delays(self) -> list[float]:
         """How many times as many steps of SGD each dimension takes as its flow time says, see `delays_of_steps`."""
@@ -140,6 +145,7 @@ def _judge_end(outcome: Outcome) -> Verdict:
         growth=None if prediction is None else prediction.growth,
         held=held,
         escape=escape,
+        force=outcome.force,
         time_per_step=None if max(outcome.delays) > 1 else time_per_step(simulation.configuration),
         room=room(simulation),
         outputs=simulation.weights[-1].shape[-2],

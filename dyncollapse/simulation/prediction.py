@@ -13,15 +13,14 @@ from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration
+from dyncollapse.simulation.coupled import Coupled, coupled
 from dyncollapse.simulation.dimensions import geometric_mean
 from dyncollapse.simulation.distillation import ESCAPED, rest_of
-from dyncollapse.theory.coupled_modes import along_directions, coupled_forces
 from dyncollapse.theory.equilibria import escape_time
 from dyncollapse.theory.followed_modes import followed_modes
 from dyncollapse.theory.limits import POPULATION_LOSSES, population_limit
 from dyncollapse.theory.mode_forces import ModeForces, mode_forces
 from dyncollapse.theory.modes import have_common_modes, modes
-from dyncollapse.theory.rest_modes import RestModes, rest_modes
 from dyncollapse.theory.self_distillation import byol_learning_times
 
 # Pairs of the probe over which the force is averaged, in batches: enough for a few per cent. A batch size above this is
@@ -57,31 +56,7 @@ class Outlook:
     rest: Float[Tensor, " k"]
     growth: Float[Tensor, " k"] | None
     forces: ModeForces | None = None
-    coupled: "Coupled | None" = None
-
-
-@dataclass(frozen=True, eq=False)
-class Coupled:
-    """Modes of covariances that do not commute.
-
-    Attributes:
-        view_cov: S_e (d, d).
-        directions: The generalised modes (d, k), to which singular values are assigned.
-        rest: Modes of the rest point, which weight decay and the metric of barlow turn.
-        forces: The forces on these, each with the variance that faster ones leave it.
-    """
-
-    view_cov: Float[Tensor, "d d"]
-    directions: Float[Tensor, "d k"]
-    rest: RestModes
-    forces: ModeForces
-
-    def learning_times(self, start: Float[Tensor, " k"], depth: int) -> Float[Tensor, " k"]:
-        """Time to half of the variance at rest, for singular values of P S_e^(1/2) at the start."""
-        shares = (self.directions.T @ self.view_cov @ self.rest.directions).square()
-        begin = (start.square() @ shares / self.forces.view_var).sqrt()
-        times = self.forces.learning_times(begin, ESCAPED, 0.0, depth)
-        return along_directions(self.view_cov, self.rest, self.directions, times, ESCAPED)[1]
+    coupled: Coupled | None = None
 
 
 def outlook(simulation: Simulation) -> Outlook | None:
@@ -105,18 +80,11 @@ def outlook(simulation: Simulation) -> Outlook | None:
     if c.weight_decay and c.depth > 1:
         return None
     try:
-        found = rest_modes(simulation.task, *loss[:2], invariance=loss[2], weight_decay=c.weight_decay)
+        found = coupled(simulation.task, followed, loss, c.weight_decay)
     except ValueError:  # inputs without data, which this loss leaves as they started
         return None
-    forces = coupled_forces(simulation.task, found, *loss[:2], invariance=loss[2], weight_decay=c.weight_decay)
-    view_cov, u = simulation.task.seen[0], followed.directions
-    growth = ((u.T @ population_limit(simulation.task, *loss).growth) * u.T).sum(-1)
-    coupled = Coupled(view_cov, u, found, forces)
-    if c.weight_decay or c.loss == "barlow":  # these turn the modes
-        variance, _ = along_directions(view_cov, found, u, torch.zeros_like(found.variance))
-    else:
-        variance = found.variance
-    return Outlook(variance.sqrt(), growth, coupled=coupled)
+    growth = population_limit(simulation.task, *loss).growth_along(followed.directions)
+    return Outlook(found.values_at_rest(), growth, coupled=found)
 
 
 def held_at_zero(simulation: Simulation, prediction: Outlook, values: Float[Tensor, "*runs k"]) -> Tensor | None:
@@ -150,6 +118,11 @@ def lift_of(forces: ModeForces, p: Float[Tensor, " k"], depth: int) -> tuple[Flo
     return here, above > here
 
 
+def begins(values: Float[Tensor, " k"], simulation: Simulation) -> Bool[Tensor, " k"]:
+    """Which modes have a size at all: others hold round-off of the weights, as where there are fewer outputs."""
+    return values > len(values) * torch.finfo(simulation.weights[0].dtype).eps * values.max()
+
+
 def escape_times(
     simulation: Simulation,
     prediction: Outlook,
@@ -160,9 +133,10 @@ def escape_times(
 
     For byol and simsiam it is the time to half the variance at rest, which byol takes a little longer to reach.
 
-    The closed form assumes aligned layers and a constant force. Balanced layers take exactly this long and all others
-    less. The force of finite batches fades further while other modes grow; escapes then come later than predicted.
-    With weight decay it is the time to half of the rest value, of infinitely many samples.
+    The closed form assumes aligned layers and a constant force. Balanced layers then take exactly this long, and other
+    aligned ones less; layers that are not aligned may take longer. The force of finite batches fades further while
+    other modes grow; escapes then come later than predicted. With weight decay it is the time to half of the rest
+    value, of infinitely many samples.
 
     Modes of covariances that do not commute disturb each other. The time is then that to half of the variance at rest,
     each mode with the variance that faster ones leave it (`effective_variances`): an estimate for aligned layers.
@@ -175,19 +149,26 @@ def escape_times(
         growth: Rate of each mode; by default that of infinitely many samples at W = 0.
 
     Returns:
-        A time per mode from now on, infinite for one that never escapes.
+        A time per mode from now on, infinite for one that never escapes. NaN where it is not known: a network with
+        fewer outputs than modes has no singular value for some of them, and which ones it will fill is open.
 
     References:
         docs/explanation/beyond-the-paper.md, section 5f; docs/explanation/one-axis.md, limits.
     """
-    depth, decay = simulation.configuration.depth, simulation.configuration.weight_decay
     start = geometric_mean(values)
+    unknown = ~begins(start, simulation).cpu() & (room(simulation) < len(start))
+    return torch.where(unknown, torch.nan, _times_from(start, simulation, prediction, growth))
+
+
+def _times_from(start: Tensor, simulation: Simulation, prediction: Outlook, growth: Tensor | None) -> Tensor:
+    """Times of modes from sizes that are known."""
+    depth, decay = simulation.configuration.depth, simulation.configuration.weight_decay
     if isinstance(simulation.objective, SelfDistillation):
         found = rest_of(simulation.configuration, simulation.task)
         assert found is not None
         return byol_learning_times(found, start.to(torch.float64).cpu(), ESCAPED)
     if prediction.coupled is not None:
-        times = prediction.coupled.learning_times(start.to(prediction.coupled.view_cov), depth)
+        times = prediction.coupled.learning_times(start.to(prediction.rest), depth)
         return times.to(torch.float64).cpu()
     assert prediction.forces is not None
     assert prediction.growth is not None

@@ -9,10 +9,9 @@ from dyncollapse.diagnostics.remedies import Remedy, counted, every
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate, Verdict
 from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.simulation.outcome import Outcome, embedding_scale
-from dyncollapse.simulation.prediction import escape_times, room
+from dyncollapse.simulation.prediction import begins, escape_times, room
 from dyncollapse.simulation.representation import representation_dimensions
 from dyncollapse.simulation.strong_remedies import (
-    begins,
     lower_weight_decay,
     rounded_up,
     starts,
@@ -25,6 +24,8 @@ from dyncollapse.theory.projector import layer_values_at_rest
 
 # Steps beyond which training longer is no advice.
 MOST_ADVISED = 1e12
+# Times from the start and from the end that differ by less than this factor count as the same: a rule of thumb.
+SAME = 1.5
 
 
 def remedies(outcome: Outcome) -> tuple[Remedy, ...]:
@@ -67,10 +68,11 @@ def _longer_training(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
         whose = some if len(finite) < count else f"{every(count, 'waiting dimension').capitalize()}"
         slow = " Large steps or much momentum delay growth; the step allows for that." if outcome.steps_delay else ""
         mean = " Runs that start smaller than their mean take longer." if c.runs > 1 else ""
+        aligned = ", for aligned layers" if c.depth > 1 else ""
         yield Remedy(
             f"Train until step {latest} (`steps`, now {c.steps}).",
-            f"{whose} {'has' if len(finite) == 1 else 'have'} escaped by {moment(max(finite))}, at the present force."
-            f"{slow}{mean}",
+            f"{whose} {'has' if len(finite) == 1 else 'have'} escaped by {moment(max(finite))}, "
+            f"{outcome.force}{aligned}.{slow}{mean}",
             source,
         )
     if far := sum(MOST_ADVISED <= step < math.inf for step in steps):
@@ -85,15 +87,21 @@ def _without_escape(outcome: Outcome, never: int) -> Remedy:
     """What to try where escape times are infinite: by the present force of the batches, or by the closed form."""
     c = outcome.simulation.configuration
     if outcome.present_growth is not None:
-        told = f"{never} do not escape at the force of these batches, whose negatives have faded."
+        whose = f"{counted(never, 'waiting dimension')} {'does' if never == 1 else 'do'}"
+        told = f"{whose} not escape at the force of these batches, whose negatives have faded."
         return Remedy(f"Raise `batch_size` (now {c.batch_size}).", told, "docs: beyond the paper, 5h")
     less = f"Lower `weight_decay` (now {c.weight_decay:g}), or raise" if c.weight_decay else "Raise"
-    told = f"From the present size {never} would never escape, by the closed form for aligned layers."
+    whose = counted(never, "waiting dimension")
+    told = f"From the present size {whose} would never escape, by the closed form for aligned layers."
     return Remedy(f"{less} `init_scale` (now {c.init_scale:g}).", told, "docs: beyond the paper, 5f")
 
 
 def _larger_start(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
-    """Say what twice the initial scale does to the escape of several layers, near zero and with aligned layers."""
+    """Say what twice the initial scale does to the escape of several layers, near zero and with aligned layers.
+
+    With times only where those that follow from the start are about those that follow from the end: else the layers
+    were not aligned, or the force has faded.
+    """
     simulation, c = outcome.simulation, outcome.simulation.configuration
     prediction = outcome.outlook
     if c.depth < 2 or c.weight_decay or prediction is None or prediction.forces is None:
@@ -103,13 +111,16 @@ def _larger_start(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:
     now, then = (
         float(escape_times(simulation, prediction, scale * begin)[waiting].max()) for scale in (1.0, 2.0**c.depth)
     )
-    if 0 < then < now < math.inf:
-        yield Remedy(
-            f"Start from twice the scale (`init_scale` {2 * c.init_scale:g}, now {c.init_scale:g}).",
-            f"The last waiting dimension then escapes at about {moment(then)} instead of {moment(now)} (infinite "
-            "batches, aligned layers).",
-            "docs: beyond the paper, 5f",
-        )
+    if not 0 < then < now < math.inf:
+        return
+    seen = max((time for time in verdict.escapes if time is not None), default=math.nan)
+    told = f"Near zero, aligned layers then escape {2 ** (2 * c.depth - 2)} times as early. "
+    told += "These did not go as aligned layers under a constant force, so that how much earlier is open."
+    if seen / SAME < now < seen * SAME:
+        told = f"The last waiting dimension then escapes at about {moment(then)} instead of {moment(now)} (infinite "
+        told += "batches, aligned layers)."
+    action = f"Start from twice the scale (`init_scale` {2 * c.init_scale:g}, now {c.init_scale:g})."
+    yield Remedy(action, told, "docs: beyond the paper, 5f")
 
 
 def _width(outcome: Outcome, verdict: Verdict) -> Iterator[Remedy]:

@@ -57,7 +57,7 @@ def probe_costs(simulation: Simulation, weights: Weights) -> tuple[Float[Tensor,
         variances, turn = torch.linalg.eigh(frame.T @ task.data_cov @ frame)
         kept = variances > least
         white = frame @ turn[:, kept] / variances[kept].sqrt()
-        share[..., group[len(group) - int(kept.sum()) :]] = torch.linalg.eigvalsh(white.T @ missed @ white)
+        share[..., group[len(group) - int(kept.sum()) :]] = torch.linalg.eigvalsh(white.T @ missed @ white).clamp_min(0)
     variance = float(task.data_cov.diagonal().sum())
     total = missed.diagonal(dim1=-2, dim2=-1).sum(-1) / (variance or 1.0)  # without data nothing is missed
     return share, total

@@ -10,13 +10,12 @@ from torch import Tensor
 from dyncollapse.diagnostics.remedies import Remedy, counted, every
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate, Verdict
 from dyncollapse.model.gaussian import GaussianTask
-from dyncollapse.model.objective import Objective
 from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.dimensions import geometric_mean, mode_dimensions
 from dyncollapse.simulation.distillation import ESCAPED, rest_of
 from dyncollapse.simulation.outcome import Outcome
-from dyncollapse.simulation.prediction import delays_of_steps, lift_of, time_per_step
+from dyncollapse.simulation.prediction import begins, delays_of_steps, lift_of, time_per_step
 from dyncollapse.simulation.verdict import rho_decides_fate
 from dyncollapse.simulation.widths import has_room, unfed_outputs, widened
 from dyncollapse.theory.followed_modes import followed_modes
@@ -73,27 +72,61 @@ def _for_dead(outcome: Outcome, verdict: Verdict) -> Remedy:
             f"No strength alone helps: weight decay {c.weight_decay:g} exceeds the force of the data, so lower it, too."
         )
         return widened(Remedy(action, told, source), outcome, verdict, freed + verdict.fates.count(Fate.DECAYED))
-    effect = (
-        f"Then {_outwards(simulation, decay)} in {every(len(fatal), 'dead direction')}: {_they(len(fatal))} from zero."
-    )
+    if _held(simulation) and outcome.outlook is not None and _by_modes(simulation):
+        return widened(_beside_decay(outcome, verdict, fatal[0], source), outcome, verdict, freed)
+    effect = f"Then {_outwards(simulation, decay, len(fatal))}."
     if fatal[-1] > fatal[0] * (1 + 1e-9):
         effect += f" The first grows below {_strength(simulation, fatal[-1])}."
     if hopeful < dead:
         effect += f" {counted(dead - hopeful, 'other')} would not grow without augmentation either."
     if not exact:
         effect += " An estimate: this network and loss have no closed form."
-    elif c.weight_decay and c.depth > 1:
-        effect += " Weight decay may still hold a small start at zero."
-    elif has_room(outcome, verdict, freed):
+    elif has_room(outcome, verdict, freed) and not _held(simulation):
         effect += _at_half(outcome, fatal[0] / 2)
     return widened(Remedy(action, effect, source), outcome, verdict, freed)
 
 
-def _outwards(simulation: Simulation, decay: float) -> str:
-    """What lets a direction grow from zero: its rho, where that alone decides."""
-    objective = simulation.objective
-    by_rho = isinstance(objective, Objective) and not decay and rho_decides_fate(objective, simulation.task.views)
-    return "rho falls below 1" if by_rho else "the force at zero points outwards"
+def _held(simulation: Simulation) -> bool:
+    """Whether weight decay holds small starts at zero, whatever the force there: it does from two layers on."""
+    c = simulation.configuration
+    return c.weight_decay > 0 and (c.depth > 1 or isinstance(simulation.objective, SelfDistillation))
+
+
+def _outwards(simulation: Simulation, decay: float, count: int) -> str:
+    """What lets so many dead directions grow: their rho, where that alone decides."""
+    objective, where = simulation.objective, f"in {every(count, 'dead direction')}"
+    held = "; weight decay may hold small starts at zero all the same" if _held(simulation) else ""
+    if isinstance(objective, SelfDistillation):
+        return f"the views share signal {where}, and {_they(count)}{held}"
+    by_rho = not decay and rho_decides_fate(objective, simulation.task.views)
+    cause = f"rho falls below 1 {where}" if by_rho else f"the force at zero points outwards {where}"
+    return f"{cause}{held}" if held else f"{cause}: {_they(count)} from zero"
+
+
+def _beside_decay(outcome: Outcome, verdict: Verdict, fatal: float, source: str) -> Remedy:
+    """How weak the augmentation of several layers must be for a rest point above zero beside weight decay."""
+    simulation, c = outcome.simulation, outcome.simulation.configuration
+    forces = weakened_forces(_task(simulation), *_loss(simulation)[0])
+    lost = torch.tensor([fate is Fate.DEAD for fate in verdict.fates])[: simulation.task.dim]
+    lost &= forces(0.0).growth > 0  # those with data
+
+    def critical(share: float) -> float:
+        return float(forces(share).distinct(lost).critical_weight_decay(c.depth).min())
+
+    if share := _largest(lambda share: critical(share) > c.weight_decay):
+        count = int(lost.sum())
+        return Remedy(
+            f"Weaken the augmentation below {_strength(simulation, share)}{_now(simulation)}.",
+            f"Then {every(count, 'dead direction')} {'has' if count == 1 else 'have'} a rest point above zero, and "
+            f"{_they(count)} from a start that is large enough (`init_scale`): weight decay holds small ones at zero.",
+            source,
+        )
+    return Remedy(
+        f"Weaken the augmentation below {_strength(simulation, fatal)}{_now(simulation)}.",
+        f"No strength alone helps: weight decay {c.weight_decay:g} is above the critical value without augmentation, "
+        f"{down(critical(0.0))}, so lower it, too.",
+        source,
+    )
 
 
 def with_data(outcome: Outcome, verdict: Verdict) -> int:
@@ -129,10 +162,11 @@ def _at_half(outcome: Outcome, share: float) -> str:
     growth = forces.growth[reached]
     delay = max(delays_of_steps(c, growth, len(growth))) if outcome.judged == "sgd" else 1.0
     step = rounded_up(time * delay / time_per_step(c))
-    aligned = " and aligned layers" if c.depth > 1 else ""
+    aligned = "aligned layers" if c.depth > 1 else "a start along the modes"
+    others = ", and later in runs that start smaller than their mean" if c.runs > 1 else ""
     return (
         f" At {_strength(simulation, share)} they rest at {float(rest[reached].min()):.3g}, and reach half of that "
-        f"variance by t = {time:.3g} (step {step}) with infinite batches{aligned}."
+        f"variance at about t = {time:.3g} (step {step}), given infinite batches and {aligned}{others}."
     )
 
 
@@ -144,8 +178,10 @@ def _for_suppressed(outcome: Outcome, verdict: Verdict, low: int) -> Remedy:
         forces = weakened_forces(_task(simulation), *_loss(simulation)[0])
 
         def counts_at(share: float) -> bool:
-            rest = _rest(forces(share), c.weight_decay, c.depth)
-            return bool((rest[lost[: len(rest)]] > _level(rest, verdict)).all())
+            weakened = forces(share)
+            rest = _rest(weakened, c.weight_decay, c.depth)
+            free = (weakened.ratio == 0) & (c.weight_decay > 0)  # which nothing but weight decay bounds
+            return bool((rest[lost[: len(rest)]] > _level(rest[~free], verdict)).all())
 
         if share := _largest(counts_at):
             return Remedy(
@@ -181,7 +217,8 @@ def _less_decay(outcome: Outcome, verdict: Verdict, count: int) -> Remedy | None
     if prediction is None or prediction.growth is None:
         return None
     if c.depth > 1:
-        return None if prediction.forces is None else _deep_decay(outcome.simulation, prediction.forces, lost, count)
+        forces, wide = prediction.forces, has_room(outcome, verdict, count)
+        return None if forces is None else _deep_decay(outcome.simulation, forces, lost, count, wide=wide)
     if prediction.forces is None:  # rates along turned directions only bound the eigenvalues of the force
         return Remedy("Lower `weight_decay`.", "The loss alone lets them grow.", source)
     critical = prediction.growth[lost[: len(prediction.growth)]]
@@ -194,15 +231,22 @@ def _less_decay(outcome: Outcome, verdict: Verdict, count: int) -> Remedy | None
     )
 
 
-def _deep_decay(simulation: Simulation, forces: ModeForces, lost: Tensor, count: int) -> Remedy:
-    """Two thresholds of several layers: from this start, and from any start."""
+def _deep_decay(simulation: Simulation, forces: ModeForces, lost: Tensor, count: int, *, wide: bool) -> Remedy:
+    """Two thresholds of several layers: from this start, unless they are not `wide` enough, and from any start."""
     c = simulation.configuration
     start, critical = starts(simulation, smallest=True).to(forces.growth), forces.critical_weight_decay(c.depth)
+    largest = critical[lost[: len(critical)]]
+    source = "docs: one axis, weight decay"
+    if not wide:
+        return Remedy(
+            f"Lower `weight_decay` below {down(float(largest.min()))} (now {c.weight_decay:g}).",
+            f"Then {every(count, 'decayed dimension')} {'has' if count == 1 else 'have'} a rest point above zero. How "
+            "much lower it must be for them to grow depends on the start of the wider layers.",
+            source,
+        )
     # Below the maximum of the lift a start must lie above the unstable point; beyond it, it shrinks to the stable one.
     lift, rises = lift_of(forces, start, c.depth)
     held = torch.where(rises & begins(start, simulation), lift, critical)[lost[: len(start)]]
-    largest = critical[lost[: len(critical)]]
-    source = "docs: one axis, weight decay"
     if float(held.min()) > c.weight_decay:  # what aligned layers would do is not what these did
         told = "How far does not follow from the start: these layers are not aligned, and aligned ones would live."
         return Remedy(f"Lower `weight_decay` (now {c.weight_decay:g}), or raise `init_scale`.", told, source)
@@ -212,11 +256,6 @@ def _deep_decay(simulation: Simulation, forces: ModeForces, lost: Tensor, count:
         f"an estimate. From a start that is large enough, {down(float(largest.min()))} suffices.",
         source,
     )
-
-
-def begins(start: Tensor, simulation: Simulation) -> Tensor:
-    """Which modes start at all: others hold round-off of the weights, as in a network that is narrower than it."""
-    return start > len(start) * torch.finfo(simulation.weights[0].dtype).eps * start.max()
 
 
 def _distilled_decay(simulation: Simulation, lost: Tensor) -> Remedy:

@@ -29,6 +29,7 @@ def judge(
     growth: Tensor | None = None,
     held: Tensor | None = None,
     escape: Tensor | None = None,
+    force: str = "at the present force",
     time_per_step: float | None = None,
     room: int | None = None,
     outputs: int | None = None,
@@ -62,7 +63,8 @@ def judge(
         rest: Predicted rest values (j,) of the first j dimensions.
         growth: Predicted force at zero (j,) on these, without weight decay; it then decides in place of rho.
         held: Whether weight decay holds each of these at zero (j,).
-        escape: Flow time (j,) at which each of these escapes if it waits; infinite for never.
+        escape: Flow time (j,) at which each of these escapes if it waits; infinite for never, NaN for unknown.
+        force: Under which force that is, in words.
         time_per_step: Flow time per SGD step; the sentence then names steps as well.
         room: Width of the narrowest layer.
         outputs: Embedding dimension where it is less than k, the number of input modes: the sentence then counts
@@ -108,13 +110,10 @@ def judge(
     fates = [fate(j) for j in range(k)]
     if room is not None:
         give_room(fates, room, sigma if dimensions.ratio_error is not None else -ratio, rest)
-    times = [None] * k if escape is None else [*escape.tolist(), *[None] * (k - len(escape))]
-    judged = tuple(
-        DimensionVerdict(fate, time if fate is Fate.WAITING else None) for fate, time in zip(fates, times, strict=True)
-    )
+    judged = _with_times(fates, escape)
     # With weight decay modes at the threshold decay as any other.
     on_threshold = _count_at_threshold(fates, ratio, rates) if held is None else 0
-    waits = _ends([one.escape_time for one in judged if one.escape_time is not None], time_per_step)
+    waits = _ends([one.escape_time for one in judged if one.fate is Fate.WAITING], time_per_step, force)
     fewer = outputs if outputs is not None and outputs < k else None
     varying = int((~ratio.isnan()).sum())
     why_open = OPEN[rho_decides].format(", decayed" if decays else "")
@@ -147,6 +146,15 @@ def in_words(gone: int, total: int, parts: Sequence[str], kind: str = "dimension
         return f"No dimension of {total} collapsed."
     listed = ", ".join(parts[:-1]) + " and " + parts[-1] if parts[1:] else "".join(parts)
     return f"{gone} of {total} {kind}: {listed}."
+
+
+def _with_times(fates: Sequence[Fate], escape: Tensor | None) -> tuple[DimensionVerdict, ...]:
+    """The fates, and when those that wait escape, where that is known."""
+    times = [*([] if escape is None else escape.tolist()), *[math.nan] * len(fates)]
+    known = (fate is Fate.WAITING and not math.isnan(time) for fate, time in zip(fates, times, strict=False))
+    return tuple(
+        DimensionVerdict(fate, time if so else None) for fate, time, so in zip(fates, times, known, strict=False)
+    )
 
 
 def _count_at_threshold(fates: Sequence[Fate], ratio: Tensor, rates: Sequence[float | None]) -> int:
@@ -331,12 +339,13 @@ def want(room: int | None, varying: int) -> str:
     return "width" if room is None else f"width (the network is only {room} wide)"
 
 
-def _ends(times: Sequence[float], time_per_step: float | None) -> str:
-    """When the waiting dimensions escape, from all their times."""
-    moments = [moment(time, time_per_step) for time in sorted(times)]
-    never = moments.count("never")
+def _ends(times: Sequence[float | None], time_per_step: float | None, force: str) -> str:
+    """When the waiting dimensions escape, from all their times, of which some may not be known."""
+    moments = [moment(time, time_per_step) for time in sorted(time for time in times if time is not None)]
+    never, unknown = moments.count("never"), len(times) - len(moments)
     known = moments[: len(moments) - never]
+    others = f", {unknown} of them at a time that is not known" if unknown else ""
     if not known:
-        return ", never to escape as things stand" if never else ""
+        return f", never to escape as things stand{others}" if never else ""
     when = f"by {known[-1]}" if known[0] == known[-1] else f"between {known[0]} and {known[-1]}"
-    return f", to escape {when} at the present force" + (f", {never} of them never" if never else "")
+    return f", to escape {when} {force}" + (f", {never} of them never" if never else "") + others

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from numbers import Real
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.model.losses import loss_invariance, loss_temperature
 from dyncollapse.model.pair_moments import Task
+from dyncollapse.theory.modes import COVARIANCE_ROUND_OFF
 
 POPULATION_LOSSES = ("infonce", "dot", "spectral", "vcreg", "barlow")
 
@@ -26,6 +28,7 @@ class Limit:
         push: What augmentation takes from it (d, d).
         repulsion: r, or None for infonce.
         per_output: The constant of the loss per output.
+        terms: Sum of the absolute terms of X0 (d, d), by which its round-off is judged.
 
     References:
         docs/explanation/one-axis.md.
@@ -36,7 +39,30 @@ class Limit:
     pull: float
     push: Float[Tensor, "d d"]
     repulsion: float | None
-    per_output: float = 0.0
+    per_output: float
+    terms: Float[Tensor, "d d"]
+
+    def growth_along(self, u: Float[Tensor, "d k"], weight_decay: float = 0.0) -> Float[Tensor, " k"]:
+        """u^T (X0 - w I) u for every column u, and 0 where that is round-off of its terms.
+
+        Args:
+            u: Directions.
+            weight_decay: w of one layer.
+
+        Returns:
+            One value per column.
+
+        Examples:
+            >>> from dyncollapse import GaussianTask
+            >>> limit = population_limit(GaussianTask.block(2, 1, aug_strength=1.0), "infonce")
+            >>> limit.growth_along(torch.eye(2, dtype=torch.float64), weight_decay=0.5).tolist()
+            [0.5, -0.5]
+        """
+        taken = weight_decay * u.square().sum(0)
+        found, terms = along(u, self.growth) - taken, along(u.abs(), self.terms) + taken
+        return torch.where(
+            found.abs() <= COVARIANCE_ROUND_OFF * len(u) * torch.finfo(found.dtype).eps * terms, 0.0, found
+        )
 
 
 @dataclass(frozen=True)
@@ -132,7 +158,13 @@ def population_limit(
     growth = terms.view * s_e + terms.difference * a_e + terms.shared * g
     push = terms.by_difference * a_e + terms.by_noise * (s_e - g)
     metric = g if loss == "barlow" else s_e
-    return Limit(growth, metric, terms.pull, push, terms.repulsion, terms.per_output)
+    absolute = abs(terms.view) * s_e.abs() + abs(terms.difference) * a_e.abs() + abs(terms.shared) * g.abs()
+    return Limit(growth, metric, terms.pull, push, terms.repulsion, terms.per_output, absolute)
+
+
+def along(columns: Float[Tensor, "d k"], matrix: Float[Tensor, "d d"]) -> Float[Tensor, " k"]:
+    """u^T matrix u for every column u."""
+    return ((columns.T @ matrix) * columns.T).sum(-1)
 
 
 def check_weight_decay(weight_decay: float) -> None:

@@ -9,9 +9,9 @@ from torch import Tensor
 from dyncollapse.model.array_arguments import array_fields
 from dyncollapse.model.pair_moments import Task
 from dyncollapse.model.precision import outside_autocast
-from dyncollapse.theory.limits import Limit, check_weight_decay, population_limit
+from dyncollapse.theory.limits import Limit, along, check_weight_decay, population_limit
 from dyncollapse.theory.mode_forces import infonce_rest
-from dyncollapse.theory.modes import COVARIANCE_ROUND_OFF, generalised_modes, least_variance, relative_modes
+from dyncollapse.theory.modes import generalised_modes, least_variance, relative_modes
 from dyncollapse.theory.ties import part_ties
 
 
@@ -129,7 +129,7 @@ def _infonce(task: Task, limit: Limit, weight_decay: float) -> _Found:
     else:
         ratio, u = generalised_modes(task)
     u = _parted(u, ratio, task, 1.0)
-    growth = _along(u, limit.growth) - weight_decay * u.square().sum(0)
+    growth = along(u, limit.growth) - weight_decay * u.square().sum(0)
     growth = torch.where(ratio == 1, 0.0, growth)
     # 1 - rho is growth / 2, without cancellation where views are two-sided. Below round-off of rho's terms, rho is 0.
     free = ratio <= 100 * task.dim * torch.finfo(ratio.dtype).eps * ratio[-1:].sum()
@@ -149,10 +149,7 @@ def _quartic(task: Task, limit: Limit, loss: str, weight_decay: float) -> _Found
             f"{unseen} of {task.dim} input directions carry no data, and the {loss} loss leaves them as they started; "
             "restrict the task to the range of its data covariance, or add weight decay"
         )
-    growth = _along(u, limit.growth) - weight_decay * u.square().sum(0)
-    terms = _along(u.abs(), limit.pull * limit.metric.abs() + push.abs())
-    unit = COVARIANCE_ROUND_OFF * task.dim * torch.finfo(growth.dtype).eps
-    growth = torch.where(growth.abs() <= unit * terms, 0.0, growth)
+    growth = limit.growth_along(u, weight_decay)
     return u, growth, 1 - growth / limit.pull, growth.clamp_min(0) / limit.repulsion
 
 
@@ -161,7 +158,7 @@ def _barlow(task: Task, weight_decay: float) -> _Found:
     g, v = torch.linalg.eigh(task.shared)
     g, v = g.flip(0), part_ties(v.flip(1), g.flip(0), [(task.seen[1], False), (task.seen[0], True)])
     empty = g.abs() <= least_variance(task.shared)
-    variances = _along(v, task.seen[0])  # of views along unit vectors
+    variances = along(v, task.seen[0])  # of views along unit vectors
     seen = variances > least_variance(task.seen[0])
     g, v, empty, variances = g[seen], v[:, seen], empty[seen], variances[seen]
     growth = torch.where(empty, 0.0, 4 * g) - weight_decay
@@ -182,8 +179,3 @@ def _parted(u: Tensor, pushed: Tensor, task: Task, scale: float) -> Tensor:
 
 def _decayed(push: Tensor, weight_decay: float) -> Tensor:
     return push + weight_decay * torch.eye(len(push), dtype=push.dtype, device=push.device)
-
-
-def _along(columns: Tensor, matrix: Tensor) -> Tensor:
-    """u^T matrix u for every column u."""
-    return ((columns.T @ matrix) * columns.T).sum(-1)

@@ -42,6 +42,8 @@ def test_sizes_of_a_preset_can_be_changed():
         ({"preset": "authors-code", "temperature": 0.5}, "means temperature 0.1"),
         ({"preset": "authors-code", "case": 1, "bias": False}, "means bias on, not off"),
         ({"preset": "authors-code", "case": 3}, "cases 1 and 2"),
+        ({"preset": "authors-code", "dynamics": ("population",)}, "preset authors-code has them; drop one of them"),
+        ({"bias": True, "dynamics": ("population",)}, "bias is on; drop one of them"),
         ({"preset": "nobody"}, "choose one of paper, authors-code"),
         ({"case": 1}, "add it or drop case"),
         ({"aug_strength": -1.0}, "aug_strength is -1.0"),

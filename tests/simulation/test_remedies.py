@@ -228,3 +228,47 @@ def test_a_flow_is_not_delayed_by_steps():
     assert "waiting" not in fates(drawn(**settings, dynamics=("population",), steps=latest + 1))
     assert early.verdict is not None
     assert latest == pytest.approx(max(time for time in early.verdict.escapes if time) / 10, abs=1)  # lr / (1 - m) = 10
+
+
+@pytest.mark.parametrize("dynamics", ["population", "sgd"])
+@pytest.mark.parametrize(("dim", "out_dim", "depth", "seed"), [(3, 2, 2, 93), (4, 2, 1, 0), (4, 3, 2, 1), (6, 3, 1, 2)])
+def test_a_mode_without_an_output_yet_is_not_said_to_wait_for_ever(dim, out_dim, depth, seed, dynamics):
+    settings = {"dim": dim, "out_dim": out_dim, "depth": depth, "seed": seed, "aug_dim": dim - 1, "aug_strength": 1.0}
+    outcome = drawn(**settings, steps=30, dynamics=(dynamics,))
+    waiting = [one for one in outcome.verdict.dimensions if str(one.fate) == "waiting"]
+    assert "never" not in outcome.verdict.sentence
+    assert all(one.escape_time is None or np.isfinite(one.escape_time) for one in waiting)
+    assert not any(one.action.startswith("Raise") for one in remedies(outcome))
+
+
+def test_the_start_is_not_said_to_give_times_that_the_run_contradicts():
+    settings = {
+        "dim": 3,
+        "aug_dim": 2,
+        "depth": 2,
+        "loss": "dot",
+        "views": "two-sided",
+        "aug_strength": 0.5,
+        "seed": 26,
+    }
+    outcome = drawn(**settings, steps=100)
+    _, effect = suggested(outcome, "twice the scale")
+    assert "4 times as early" in effect
+    assert "how much earlier is open" in effect
+    assert "t =" not in effect
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"dynamics": ("sgd",)}, "at the present force"),
+        ({"dynamics": ("population",)}, "with infinite batches"),
+        ({"dynamics": ("sgd",), "weight_decay": 1e-9}, "with infinite batches"),
+    ],
+)
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_force_of_an_escape_is_named(settings, words, depth):
+    outcome = drawn(dim=4, aug_dim=4, aug_strength=0.3, steps=30, init_scale=1e-4, depth=depth, **settings)
+    assert f"{words})" in outcome.verdict.sentence
+    _, effect = suggested(outcome, "Train until")
+    assert f"{words}{', for aligned layers' if depth > 1 else ''}." in effect

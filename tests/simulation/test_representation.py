@@ -57,3 +57,10 @@ def test_the_price_is_that_of_a_ridge_probe_without_common_modes(tmp_path, gener
 def test_relu_networks_have_no_price():
     found = outcome_of(dim=4, aug_dim=2, depth=2, activation="relu", dynamics=("sgd",), steps=20)
     assert "probe_cost" not in report(found)["dynamics"]["sgd"]
+
+
+def test_a_share_that_round_off_leaves_is_not_negative():
+    settings = {"dim": 4, "depth": 3, "seed": 7, "steps": 2480, "runs": 1, "dynamics": ("population",)}
+    found = run(build(resolve(settings)), lambda *_: None, lambda _: None)  # mode 1 was left with -3e-17
+    share, _ = probe_costs(found.simulation, found.trajectories["population"].final())
+    assert float(share.min()) >= 0

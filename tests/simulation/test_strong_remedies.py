@@ -211,3 +211,42 @@ def test_dead_dimensions_without_data_are_not_said_to_grow(tmp_path):
 def test_what_the_precision_of_the_weights_cannot_tell_from_zero_does_not_begin(dtype, expected):
     start = torch.tensor([1.0, 1e-9, 1e-17], dtype=torch.float64)
     assert begins(start, build(resolve({"dtype": dtype}))).tolist() == expected
+
+
+@pytest.mark.parametrize("weight_decay", [1e-9, 1e-6, 1e-4])
+def test_a_weight_decay_that_is_all_but_none_hardly_moves_the_strength_for_suppressed_dimensions(weight_decay):
+    settings = {"dim": 4, "aug_dim": 3, "aug_strength": 10.0, "data_var": 0.2, "views": "two-sided"}
+    plain, decayed = (
+        number(suggested(drawn(**settings, steps=2000, weight_decay=w), "Weaken")[0], "strength of")
+        for w in (0.0, weight_decay)
+    )
+    assert decayed == pytest.approx(plain, rel=0.05)
+
+
+@pytest.mark.parametrize(("depth", "weight_decay"), [(2, 0.1), (3, 0.05)])
+def test_deep_dead_dimensions_rest_above_zero_just_below_the_strength_beside_weight_decay(depth, weight_decay):
+    settings = {"depth": depth, "weight_decay": weight_decay, "aug_dim": 4, "aug_strength": 1.5}
+    action, effect = suggested(aligned(**settings), "Weaken")
+    assert "from a start that is large enough" in effect
+    for factor, lives in ((0.97, True), (1.03, False)):
+        after = aligned(3.0, **settings | {"aug_strength": factor * number(action, "strength of"), "steps": 30_000})
+        assert (living(after) == 4) == lives
+    small = aligned(1e-4, **settings | {"aug_strength": 0.97 * number(action, "strength of"), "steps": 30_000})
+    assert living(small) == 0
+
+
+def test_no_strength_helps_deep_dimensions_beyond_the_critical_weight_decay():
+    settings = {"depth": 2, "weight_decay": 2.0, "aug_dim": 4, "aug_strength": 1.5}
+    _, effect = suggested(aligned(**settings), "Weaken")
+    assert "No strength alone helps" in effect
+    critical = number(effect, "without augmentation,")
+    for factor, lives in ((0.97, True), (1.03, False)):
+        after = aligned(3.0, **settings | {"aug_strength": 0.0, "weight_decay": factor * critical, "steps": 30_000})
+        assert (living(after) == 4) == lives
+
+
+def test_no_start_is_spoken_of_where_the_layers_are_to_be_widened():
+    settings = {"dim": 8, "aug_dim": 8, "depth": 2, "loss": "dot", "aug_strength": 0.99, "weight_decay": 2.0}
+    action, effect = suggested(drawn(**settings, out_dim=1, seed=70, steps=100), "Lower")
+    assert "widen the narrowest layer from 1 to 8 units" in action
+    assert "this start" not in effect
