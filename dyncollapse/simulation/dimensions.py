@@ -174,6 +174,49 @@ def assigned(
 
 
 @outside_autocast
+def values_in_turn(
+    product: Float[Tensor, "*runs m d"],
+    directions: Float[Tensor, "d k"],
+    groups: list[list[int]],
+    growth: Float[Tensor, " k"],
+) -> Float[Tensor, "*runs k"]:
+    """Size from which each mode of one layer grows, once faster modes have taken their outputs.
+
+    A mode that has grown takes from slower ones what they have along its outputs: the force between the two decays
+    them there. What is left of P u is its part at right angles to the images of all faster modes. Equal modes have
+    the singular values of what is left of them.
+
+    Args:
+        product: P.
+        directions: Modes u, orthonormal.
+        groups: Index lists of equal modes, in each of which the values descend.
+        growth: Rate of each mode, by which they take turns.
+
+    Returns:
+        One value per mode; 0 for those to which faster ones leave no output.
+
+    References:
+        docs/explanation/beyond-the-paper.md, section 5f.
+
+    Examples:
+        >>> product = torch.tensor([[1.0, 0.6], [0.0, 0.8]])
+        >>> values_in_turn(product, torch.eye(2), [[0], [1]], torch.tensor([1.0, 0.5])).tolist()
+        [1.0, 0.800000011920929]
+    """
+    images = product @ directions
+    least = images.shape[-1] * torch.finfo(images.dtype).eps * torch.linalg.matrix_norm(images, 2)[..., None, None]
+    taken, values = images.new_zeros(*images.shape[:-1], 0), images.new_zeros(*images.shape[:-2], images.shape[-1])
+    for group in sorted(groups, key=lambda group: -float(growth[group[0]])):
+        left = images[..., group]
+        left = left - taken @ (taken.mT @ left)
+        frame, sigma, _ = torch.linalg.svd(left, full_matrices=False)
+        seen = sigma.unsqueeze(-2) > least
+        values[..., group[: sigma.shape[-1]]] = torch.where(seen.squeeze(-2), sigma, 0.0)
+        taken = torch.cat([taken, torch.where(seen, frame, 0.0)], -1)
+    return values
+
+
+@outside_autocast
 def sampled_dimensions(weights: Weights, pairs: Pairs, activation: str, biases: tuple[Tensor, ...] = ()) -> Dimensions:
     """Estimate the dimensions of any network from many pairs, along the principal directions u of its embeddings.
 

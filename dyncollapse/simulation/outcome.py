@@ -21,6 +21,7 @@ from dyncollapse.simulation.prediction import (
     held_at_zero,
     outlook,
     room,
+    sizes,
     steps_at,
     time_per_step,
 )
@@ -135,7 +136,7 @@ def _judge_end(outcome: Outcome) -> Verdict:
     undecided = prediction is None and simulation.configuration.weight_decay > 0
     if prediction is not None:
         # How long a dimension still waits follows from its value and its force now, not from those at the start.
-        values = end.singular_value[..., : len(prediction.rest)]
+        values = sizes(simulation, prediction, outcome.trajectories[outcome.judged].final())
         held = held_at_zero(simulation, prediction, values)
         escape = time + escape_times(simulation, prediction, values, outcome.present_growth)
     return judge(

@@ -9,12 +9,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dyncollapse.model.forces import mean_force
+from dyncollapse.model.networks import Weights
 from dyncollapse.model.pairs import Pairs
 from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.coupled import Coupled, coupled
-from dyncollapse.simulation.dimensions import geometric_mean
+from dyncollapse.simulation.dimensions import geometric_mean, mode_dimensions, values_in_turn
 from dyncollapse.simulation.distillation import ESCAPED, rest_of
 from dyncollapse.theory.equilibria import escape_time
 from dyncollapse.theory.followed_modes import followed_modes
@@ -96,7 +97,7 @@ def held_at_zero(simulation: Simulation, prediction: Outlook, values: Float[Tens
     Args:
         simulation: The simulation.
         prediction: Its outlook.
-        values: Present singular value of each mode; the runs are averaged as in `escape_times`.
+        values: Present size of each mode, see `sizes`; the runs are averaged as in `escape_times`.
 
     Returns:
         Truth values (k,); None without weight decay.
@@ -116,6 +117,24 @@ def lift_of(forces: ModeForces, p: Float[Tensor, " k"], depth: int) -> tuple[Flo
     """p^(2 - 2/L) x(p), which weight decay has to stay below for a mode to grow, and whether it rises with p."""
     here, above = (q ** (2 - 2 / depth) * forces.at(q.square() * forces.view_var) for q in (p, p * (1 + 1e-4)))
     return here, above > here
+
+
+def sizes(simulation: Simulation, prediction: Outlook, weights: Weights) -> Float[Tensor, "*runs k"]:
+    """Size of each mode, from which it grows: of one layer by `values_in_turn`, else its singular value.
+
+    Args:
+        simulation: The simulation.
+        prediction: Its outlook.
+        weights: Layers (*runs, out, in).
+
+    Returns:
+        One value for each of the modes of the outlook.
+    """
+    own = tuple(w.to(simulation.task.data_cov.dtype) for w in weights)
+    if len(own) == 1 and prediction.forces is not None and prediction.growth is not None:
+        common = modes(simulation.task)
+        return values_in_turn(own[0], common.directions, common.groups, prediction.growth)
+    return mode_dimensions(own, simulation.task).singular_value[..., : len(prediction.rest)]
 
 
 def begins(values: Float[Tensor, " k"], simulation: Simulation) -> Bool[Tensor, " k"]:
@@ -144,7 +163,7 @@ def escape_times(
     Args:
         simulation: The simulation.
         prediction: Its outlook.
-        values: Present singular value of each mode; the runs are averaged geometrically, because an escape time
+        values: Present size of each mode, see `sizes`; the runs are averaged geometrically, because an escape time
             depends on log p (one layer) or on a power of p.
         growth: Rate of each mode; by default that of infinitely many samples at W = 0.
 

@@ -24,7 +24,7 @@ from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.dimensions import mode_dimensions
 from dyncollapse.simulation.outcome import Outcome
-from dyncollapse.simulation.prediction import MOST_PAIRS, Outlook, escape_times, room
+from dyncollapse.simulation.prediction import MOST_PAIRS, Outlook, escape_times, room, sizes
 from dyncollapse.simulation.remedies import remedies
 from dyncollapse.simulation.representation import probe_costs, representation_dimensions
 from dyncollapse.theory.equilibria import collapse_threshold
@@ -115,7 +115,7 @@ def _prediction(simulation: Simulation, predicted: Outlook | None) -> dict[str, 
     }
     if predicted is not None:
         columns["rest_singular_value"] = [_finite(value) for value in predicted.rest.tolist()]
-        times = escape_times(simulation, predicted, end.singular_value[..., :count])
+        times = escape_times(simulation, predicted, sizes(simulation, predicted, simulation.weights))
         columns["escape_time"] = [_finite(time) for time in times.tolist()]
     growth, decay = None if predicted is None else predicted.growth, simulation.configuration.weight_decay
     threshold = None if growth is None else _threshold(simulation.configuration)

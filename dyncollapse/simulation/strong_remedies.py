@@ -12,7 +12,7 @@ from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate, Verdict
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.model.self_distillation import SelfDistillation
 from dyncollapse.simulation.build import Simulation
-from dyncollapse.simulation.dimensions import geometric_mean, mode_dimensions
+from dyncollapse.simulation.dimensions import geometric_mean, mode_dimensions, values_in_turn
 from dyncollapse.simulation.distillation import ESCAPED, rest_of
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.prediction import begins, delays_of_steps, lift_of, time_per_step
@@ -21,6 +21,7 @@ from dyncollapse.simulation.widths import has_room, unfed_outputs, widened
 from dyncollapse.theory.followed_modes import followed_modes
 from dyncollapse.theory.limits import POPULATION_LOSSES
 from dyncollapse.theory.mode_forces import ModeForces
+from dyncollapse.theory.modes import modes
 from dyncollapse.theory.weakening import growing_shares, weakened_forces
 
 # Halvings of the bracket around a share of the augmentation; 40 leave 12 digits.
@@ -154,7 +155,7 @@ def _at_half(outcome: Outcome, share: float) -> str:
     forces = weakened_forces(_task(simulation), *_loss(simulation)[0])(share)
     dead = prediction.growth.to(forces.growth) <= (c.weight_decay if c.depth == 1 else 0.0)
     rest = _rest(forces, c.weight_decay, c.depth)
-    times = forces.learning_times(starts(simulation).to(rest), ESCAPED, c.weight_decay, c.depth)
+    times = forces.learning_times(_slowest(simulation, forces).to(rest), ESCAPED, c.weight_decay, c.depth)
     reached = dead & times.isfinite() & (rest > 0)
     if not bool(reached.any()):
         return ""
@@ -162,12 +163,21 @@ def _at_half(outcome: Outcome, share: float) -> str:
     growth = forces.growth[reached]
     delay = max(delays_of_steps(c, growth, len(growth))) if outcome.judged == "sgd" else 1.0
     step = rounded_up(time * delay / time_per_step(c))
-    aligned = "aligned layers" if c.depth > 1 else "a start along the modes"
-    others = ", and later in runs that start smaller than their mean" if c.runs > 1 else ""
+    aligned = " and aligned layers" if c.depth > 1 else ""
+    slowest = ", in the slowest run" if c.runs > 1 else ""
     return (
         f" At {_strength(simulation, share)} they rest at {float(rest[reached].min()):.3g}, and reach half of that "
-        f"variance at about t = {time:.3g} (step {step}), given infinite batches and {aligned}{others}."
+        f"variance at about t = {time:.3g} (step {step}) with infinite batches{aligned}{slowest}."
     )
+
+
+def _slowest(simulation: Simulation, forces: ModeForces) -> Float[Tensor, " k"]:
+    """Smallest size over runs from which each mode grows under these forces."""
+    if len(simulation.weights) > 1:
+        return starts(simulation, smallest=True)
+    common = modes(_task(simulation))
+    product = simulation.weights[0].to(torch.float64).cpu()
+    return values_in_turn(product, common.directions, common.groups, forces.growth).flatten(0, -2).amin(0)
 
 
 def _for_suppressed(outcome: Outcome, verdict: Verdict, low: int) -> Remedy:
