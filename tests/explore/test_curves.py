@@ -138,6 +138,25 @@ def test_correlated_views_move_the_phase_diagram():
 
 
 @pytest.mark.parametrize(
+    "values",
+    [
+        {"dim": 4, "out_dim": 1},
+        {"dim": 2, "out_dim": 1, "runs": 8},  # each mode is without an output in some run
+        {"dim": 4, "out_dim": 1, "loss": "simsiam", "views": "two-sided"},
+    ],
+)
+def test_narrow_networks_have_a_phase_diagram(values):
+    # Not every start leaves the augmented modes without an output.
+    views = [view_of(configuration_of({**values, "seed": seed})) for seed in range(8)]
+    assert any(bool((view.start[view.simulation.task.aug_cov.diagonal() > 0] == 0).all()) for view in views)
+    for view in views:
+        found = phases(view)
+        lowest, highest = (float(one) for one in view.simulation.weights[0].aminmax())
+        assert 0 < found.start <= 2 * max(-lowest, highest)
+        assert not bool(found.escapes.isnan().any())
+
+
+@pytest.mark.parametrize(
     ("values", "said"),
     [
         ({}, ["infinite batch", "aligned layers near zero", "as if the singular vectors of P(0) were the modes"]),
