@@ -48,7 +48,8 @@ def summary(view: View) -> list[str]:
     known = sorted((time, step) for time, step in zip(times, view.escape_steps, strict=True) if time and step)
     if known:
         first, last = (moment(time, time / step) for time, step in (known[0], known[-1]))
-        said.append(f"{len(known)} modes escape between {first} and {last}, in closed form.")
+        when = f"at {first}" if first == last else f"between {first} and {last}"
+        said.append(f"{len(known)} {'mode escapes' if len(known) == 1 else 'modes escape'} {when}, in closed form.")
     if view.trajectories:
         found = view.report["verdict"]
         name = next(name for name in END_OF if name in view.trajectories)

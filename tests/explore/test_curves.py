@@ -1,6 +1,7 @@
 """What the page shows equals the closed forms of `dyncollapse.theory`, and the flows of `simulate`."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -175,6 +176,18 @@ def test_what_does_not_hold_is_said(values, said):
     assert ("No closed forms" in found[0]) is not any("Closed forms assume" in line for line in found)
     plain = caveats(view_of(configuration_of({})))
     assert all(line not in plain for line in found if any(one in line for one in said)) or not values
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"dim": 2, "aug_dim": 1, "aug_strength": 2.0}, r"1 mode escapes at t = \S+ \(step \S+\), in closed form\."),
+        ({"dim": 3, "aug_dim": 1, "aug_strength": 2.0}, r"2 modes escape between t = .+ and t = .+, in closed form\."),
+    ],
+)
+def test_one_mode_escapes_at_a_time_and_several_between_two(values, said):
+    lines = summary(view_of(configuration_of(values)))
+    assert any(re.fullmatch(said, line) for line in lines), lines
 
 
 def test_the_population_limit_is_spoken_of_where_its_flow_is():
