@@ -138,6 +138,29 @@ def test_correlated_views_move_the_phase_diagram():
     assert phases(view_of(configuration_of({"dim": 4, "aug_dim": 0}))) is None
 
 
+def test_correlated_views_have_their_threshold():
+    values = {"dim": 4, "views": "correlated", "view_corr": -0.5, "aug_strength": 2.0}
+    view = view_of(configuration_of(values))
+    found = phases(view)
+    assert found.threshold == view.prediction["threshold"] == 1.0  # s + c k = 0
+    assert torch.equal(found.escapes.isinf(), found.strengths >= 1.0)
+    assert summary(view)[0] == "Threshold: augmented modes die from k = 1 on. Here k = 2."
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"loss": "spectral", "views": "two-sided"}, "none: in closed form, modes survive any augmentation variance"),
+        ({"views": "correlated", "view_corr": 0.5}, "none: in closed form, modes survive any augmentation variance"),
+        ({"depth": 2, "weight_decay": 0.01}, "not computed for these settings"),
+        ({"loss": "byol", "views": "two-sided"}, "not computed for these settings"),
+        ({"loss": "vicreg"}, "not computed for these settings"),
+    ],
+)
+def test_a_threshold_is_denied_only_where_there_is_none(values, said):
+    assert summary(view_of(configuration_of(values)))[0] == f"Threshold: {said}."
+
+
 @pytest.mark.parametrize(
     "values",
     [
