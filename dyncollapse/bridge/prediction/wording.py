@@ -129,14 +129,17 @@ def _cells(effect: Effect) -> list[str]:
 
 def agreement_sentence(loss: str, agreement: dict[str, float | None]) -> str:
     """How far training agrees with its prediction."""
-    error, order = agreement["error"], agreement["order"]
-    parts = [f"singular values that are empty: {agreement['empty_trained']:.0f}, predicted {agreement['empty']:.0f}"]
+    error, order, empty = (agreement[name] for name in ("error", "order", "empty"))
+    parts = []
+    if empty is not None:
+        parts.append(f"singular values that are empty: {agreement['empty_trained']:.0f}, predicted {empty:.0f}")
     if error is not None:
         compared = count(int(agreement["compared"] or 0), "direction")
         parts.append(f"singular values differ by {error:.2g} in the median of {compared}")
     if order is not None:
         parts.append(f"learning steps have rank correlation {order:.2f}")
-    return f"Trained by SGD, {loss}: {'; '.join(parts)}."
+    said = "; ".join(parts) or "nothing is compared, because no direction is predicted to be learnt in time"
+    return f"Trained by SGD, {loss}: {said}."
 
 
 def conclusion(prediction: Prediction) -> str:
