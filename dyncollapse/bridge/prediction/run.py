@@ -232,9 +232,10 @@ def _with_training(
 
 
 def emptied_share(found: Directions) -> float:
-    """Share of the variance of the views, within the frame, that lies in directions without shared signal."""
+    """Share of all variance of the views that lies in directions of the frame without shared signal."""
     inner: Tensor = found.measured.moments.view_cov @ (found.frame.T @ found.vectors[:, ~found.shared])
-    return float(inner.square().sum() / torch.clamp(found.measured.moments.view_cov.trace(), min=1e-300))
+    within = float(inner.square().sum() / torch.clamp(found.measured.moments.view_cov.trace(), min=1e-300))
+    return within * found.share
 
 
 def pipeline_in_words(pipeline: Pipeline, views: str) -> str:

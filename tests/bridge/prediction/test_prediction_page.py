@@ -1,10 +1,14 @@
 """What the page of a prediction shows, as a record."""
 
+from dataclasses import replace
+
 import pytest
 from helpers.html import Page
 
 from dyncollapse.bridge import PredictOptions, predict, prediction_html
 from dyncollapse.bridge.prediction.page import prediction_page
+from dyncollapse.bridge.prediction.run import emptied_share
+from dyncollapse.bridge.prediction.wording import chance
 
 OPTIONS = PredictOptions("digits", images=200, directions=8, loss=("spectral", "byol"))
 
@@ -32,3 +36,11 @@ def test_the_same_prediction_is_the_same_page(prediction):
     read = Page(text)
     assert read.tags.count("svg") == 3
     assert len(read.ids) == len(set(read.ids))
+
+
+def test_shares_of_variance_are_those_of_all_of_it():
+    found = predict(replace(OPTIONS, directions=2)).found
+    none = replace(found, shared=found.shared & False)
+    assert 0 < found.share < 0.9
+    assert emptied_share(none) == pytest.approx(found.share)
+    assert f"which hold {found.share:.0%} of the variance" in chance(none, "two-sided")
