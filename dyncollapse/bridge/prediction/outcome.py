@@ -9,6 +9,7 @@ from torch import Tensor
 from dyncollapse.bridge.prediction.directions import Directions
 from dyncollapse.bridge.prediction.prediction import LossPrediction
 from dyncollapse.bridge.prediction.table import AugmentationTable
+from dyncollapse.bridge.prediction.tested import WORDS
 from dyncollapse.bridge.prediction.training import TrainedLinear
 from dyncollapse.runtime.extras import as_frame
 from dyncollapse.runtime.results import html_table, plain
@@ -45,8 +46,9 @@ class Prediction:
         """Return what is known of each direction, least augmented first.
 
         Returns:
-            Lists of one length: direction (from 1 on), rho, gamma, error, shared, and for each loss its rest value and
-            the step at which the direction is learnt, infinite for never; likewise for encoders that were trained.
+            Lists of one length: direction (from 1 on), rho, gamma, error, shared (as in `Directions`), and for each
+            loss its rest value and the step at which the direction is learnt, infinite for never; likewise for encoders
+            that were trained.
         """
         found = self.found
         columns: dict[str, list[Any]] = {
@@ -88,7 +90,8 @@ class Prediction:
 
         Returns:
             One object. `rho`, `gamma`, `error`, and each loss's `rest` and `learning_steps` have a number for each of
-            the `directions`, least augmented first; infinite numbers are None.
+            the `directions`, least augmented first; infinite numbers are None. `signal_rank` is the number of
+            directions that are `shared`: that share signal, or under one-sided `views` have rho below 1.
         """
         found, table = self.found, self.table
         moments = found.measured.moments
@@ -129,10 +132,11 @@ class Prediction:
 
     @property
     def sentence(self) -> str:
-        """How many directions share signal, and how many live under each loss."""
+        """How many directions share signal (one-sided: have rho below 1), and how many live under each loss."""
         living = ", ".join(f"{one.fates.counts()['alive']} alive under {name}" for name, one in self.losses.items())
         found = self.found
-        return f"{int(found.shared.sum())} of {found.count} directions share signal; {living}."
+        words = WORDS[found.measured.moments.views]
+        return f"{int(found.shared.sum())} of {found.count} directions {words.pass_it}; {living}."
 
     def __repr__(self) -> str:
         """The number of images, and the sentence."""
