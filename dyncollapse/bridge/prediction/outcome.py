@@ -1,7 +1,8 @@
 """All that is predicted of images under an augmentation, in one record."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -28,6 +29,7 @@ class Prediction:
         table: The effect of each operation.
         image_shape: Shape (c, h, w) of an input; None for representations of an encoder.
         trained: What was trained to compare.
+        untrained: Why other losses were not trained to the end, by loss: SGD diverged, or the training was interrupted.
 
     Examples:
         >>> from dyncollapse.bridge import PredictOptions, predict
@@ -41,6 +43,7 @@ class Prediction:
     table: AugmentationTable
     image_shape: tuple[int, int, int] | None = None
     trained: tuple[TrainedLinear, ...] = ()
+    untrained: Mapping[str, str] = field(default_factory=dict)
 
     def columns(self) -> dict[str, list[Any]]:
         """Return what is known of each direction, least augmented first.
@@ -127,6 +130,7 @@ class Prediction:
                     "whole": vars(table.whole),
                 },
                 "trained": trained or None,
+                "untrained": dict(self.untrained),
             }
         )
 

@@ -9,7 +9,6 @@ from dyncollapse.bridge.prediction.outcome import Prediction
 from dyncollapse.bridge.prediction.run import Opened
 from dyncollapse.bridge.prediction.tested import WORDS
 from dyncollapse.bridge.prediction.wording import (
-    agreement_sentence,
     chance,
     conclusion,
     count,
@@ -18,6 +17,7 @@ from dyncollapse.bridge.prediction.wording import (
     sentences,
     skipped_sentence,
     title,
+    training_sentences,
     verdict,
 )
 from dyncollapse.runtime.command_line import chosen, command_line
@@ -70,7 +70,7 @@ def prediction_page(
     images = count(found.measured.samples, "image")
     described = [] if opened is None else [renamed(text, str) for text in sentences(prediction, opened, options)]
     skipped = "" if opened is None else skipped_sentence(opened)
-    trained = [agreement_sentence(one.loss, one.agreement) for one in prediction.trained]
+    trained = training_sentences(prediction)
     return Page(
         command="predict",
         subject=f"{options.data}: {images}" if opened is None else title(prediction, opened),
@@ -124,7 +124,7 @@ def _pictures(prediction: Prediction) -> list[Picture]:
         what = f"Patterns of pixels: above, {words.one_passes}; below, {words.others}."
         pictures.append(Picture("Directions as images", what, _wide(prediction, 2.9, _directions), wide=True))
     if prediction.trained:
-        said = " ".join(agreement_sentence(one.loss, one.agreement) for one in prediction.trained)
+        said = " ".join(training_sentences(prediction))
         what = f"Trained over predicted values. {said}"
         pictures.append(Picture("What SGD trained", what, _wide(prediction, 4.0, _trained), wide=True))
     return pictures

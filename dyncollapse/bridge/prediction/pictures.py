@@ -85,9 +85,10 @@ def _mark_above(ax: Axes, place: np.ndarray, size: int, label: str) -> None:
 
 def _legend_below(ax: Axes, columns: int, handles: list[Artist] | None = None) -> None:
     """A legend below the axes, where it hides nothing."""
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.19)}
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles
-    ax.legend(handles=handles, frameon=False, fontsize=8, ncols=columns, **place)
+    ax.legend(
+        handles=handles, frameon=False, fontsize=8, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.19)
+    )
 
 
 def draw_operations(ax: Axes, table: AugmentationTable, views: str) -> None:

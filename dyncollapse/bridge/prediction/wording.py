@@ -145,6 +145,12 @@ def agreement_sentence(loss: str, agreement: dict[str, float | None]) -> str:
     return f"Trained by SGD, {loss}: {said}."
 
 
+def training_sentences(prediction: Prediction) -> list[str]:
+    """How far training agrees with its prediction, by loss, and why it did not end under others."""
+    agreed = [agreement_sentence(one.loss, one.agreement) for one in prediction.trained]
+    return agreed + [f"Not trained to the end, {loss}: {reason}." for loss, reason in prediction.untrained.items()]
+
+
 def conclusion(prediction: Prediction) -> str:
     """What costs most: the operation without which most directions share signal, or all operations that tie."""
     table, words = prediction.table, WORDS[prediction.found.measured.moments.views]

@@ -129,6 +129,17 @@ def test_one_sided_byol_follows_a_correlation_above_one():
     assert trained.agreement["error"] < 0.02
 
 
+def test_python_tells_of_a_loss_that_diverged_and_returns_the_rest():
+    said: list[str] = []
+    options = PredictOptions(
+        "digits", images=200, directions=6, loss=("spectral", "byol"), train=True, steps=50, lr=0.5
+    )
+    prediction = predict(options, tell=said.append)
+    assert [one.loss for one in prediction.trained] == ["byol"]
+    assert said == [f"spectral: {prediction.untrained['spectral']}"]
+    assert "SGD diverged" in said[0]
+
+
 def test_python_predicts_what_the_command_does():
     options = PredictOptions("digits", images=200, directions=6, loss=("spectral",), train=True, steps=50)
     seen, told = set(), []
