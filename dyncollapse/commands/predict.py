@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,6 @@ from dyncollapse.bridge.prediction.page import prediction_page
 from dyncollapse.bridge.prediction.report import as_values, augmentations_csv, directions_csv
 from dyncollapse.bridge.prediction.run import Opened, open_pairs, run
 from dyncollapse.bridge.prediction.wording import (
-    agreement_sentence,
     chance,
     conclusion,
     loss_table,
@@ -21,13 +21,13 @@ from dyncollapse.bridge.prediction.wording import (
     sentences,
     skipped_sentence,
     title,
+    training_sentences,
     verdict,
 )
 from dyncollapse.commands.bridge_encoder import saved_whole_or_not
 from dyncollapse.commands.bridge_shared import note_in_options, refusals
 from dyncollapse.commands.console import filled_table, open_console
 from dyncollapse.commands.shared import fail, one_form, say_saved, use_machine, warn
-from dyncollapse.dynamics.training import Diverged
 from dyncollapse.runtime.canvas import save_picture
 from dyncollapse.runtime.files import write_bytes, write_json
 from dyncollapse.runtime.folders import whole_folder
@@ -56,10 +56,7 @@ def predict(options: PredictOptions, *, out: Path | None, as_json: bool, as_html
         opened = open_pairs(options, note_in_options)
         place = nullcontext((None, None)) if out is None else whole_folder(out, "predict")
         with saved_whole_or_not(show), place as (partial, _):
-            try:
-                prediction = run(opened, options, progress_bars)
-            except Diverged as error:
-                fail(1, str(error))
+            prediction, interrupted = _run(opened, options)
             known = versions("torchvision")
             values = as_values(prediction, {**options.as_dict(), "versions": known})
             page = ""
@@ -74,6 +71,23 @@ def predict(options: PredictOptions, *, out: Path | None, as_json: bool, as_html
     show()
     if out is not None:
         say_saved(out, names, to_stderr=bool(forms))
+    if prediction.untrained:
+        reasons = "; ".join(f"{loss}: {reason}" for loss, reason in prediction.untrained.items())
+        kept = "All else is shown" if out is None else f"All else is in {out}/"
+        fail(130 if interrupted else 1, f"{reasons}. {kept}.")
+
+
+def _run(opened: Opened, options: PredictOptions) -> tuple[Prediction, bool]:
+    """Predict, and whether Ctrl-C ended the training: what was done until then is kept."""
+    so_far: list[Prediction] = []
+    try:
+        return run(opened, options, progress_bars, so_far.append), False
+    except KeyboardInterrupt:
+        if not so_far:
+            raise
+        done = {*so_far[-1].untrained, *(one.loss for one in so_far[-1].trained)}
+        left = {loss: "interrupted" for loss in options.loss if loss not in done}
+        return replace(so_far[-1], untrained={**so_far[-1].untrained, **left}), True
 
 
 def _save(prediction: Prediction, values: dict[str, Any], page: str, folder: Path) -> list[str]:
@@ -107,6 +121,6 @@ def print_prediction(prediction: Prediction, opened: Opened, options: PredictOpt
     console.print(filled_table(*loss_table(prediction, options), left=1))
     console.print()
     console.print(filled_table(*operation_table(prediction.table, options.views), left=1))
-    for one in prediction.trained:
-        console.print(agreement_sentence(one.loss, one.agreement), soft_wrap=True)
+    for text in training_sentences(prediction):
+        console.print(text, soft_wrap=True)
     console.print(conclusion(prediction), style="bold", soft_wrap=True)

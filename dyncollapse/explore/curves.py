@@ -230,15 +230,26 @@ def phases(view: View) -> Phases | None:
         return None
     common = modes(grid.task)
     place = common.directions.abs().argmax(0).argsort()  # of each strength among the modes
-    augmented = modes(simulation.task).aug_var > 0
-    started = view.start[: len(augmented)][augmented] if bool(augmented.any()) else view.start
-    start = float(geometric_mean(started[started > 0].unsqueeze(-1))[0])
+    start = _start_of_augmented(simulation)
     first, last = view.times[view.times > 0][[0, -1]].log().tolist()
     time = torch.linspace(first, last, ROWS, dtype=torch.float64).exp()
     values = torch.full((COLUMNS,), start, dtype=torch.float64)
     sizes, escapes = _paths(grid, predicted, values, time), escape_times(grid, predicted, values)
     sizes = None if sizes is None else sizes[:, place]
     return Phases(strengths, time, start, sizes, escapes[place], view.prediction["threshold"])
+
+
+def _start_of_augmented(simulation: Simulation) -> float:
+    """Geometric mean of the singular values with which augmented modes start, over modes and runs.
+
+    In narrow layers some modes start without an output, at 0. They are left out; where all augmented modes are among
+    them, the other modes say from where a mode starts.
+    """
+    found = mode_dimensions(simulation.weights, simulation.task).singular_value.to(torch.float64)
+    augmented = modes(simulation.task).aug_var > 0
+    of_augmented = found[:, : len(augmented)][:, augmented]
+    started = of_augmented if bool((of_augmented > 0).any()) else found
+    return float(geometric_mean(started[started > 0].unsqueeze(-1))[0])
 
 
 def _paths(

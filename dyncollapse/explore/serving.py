@@ -92,12 +92,16 @@ def copy_page(path: Path) -> None:
         path: Where the notebook goes; it must end in .py.
 
     Raises:
-        SettingError: For another ending, and where a file is there already.
+        SettingError: For another ending, a file that is there already, and a folder that is missing or cannot be
+            written.
         CannotWrite: Where a file cannot be written.
     """
     if path.suffix != ".py":
         raise SettingError(f"`copy` is {quoted(str(path))}; a notebook's name ends in .py")
-    style = path.with_suffix(".css")
+    folder, style = path.parent, path.with_suffix(".css")
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        wrong = "cannot be written" if folder.is_dir() else "is no folder"
+        raise SettingError(f"`copy` is {quoted(str(path))}, and {quoted(str(folder))} {wrong}; name another folder")
     if taken := next((one for one in (path, style) if os.path.lexists(one)), None):
         raise SettingError(f"`copy` would replace {quoted(str(taken))}; name a new file")
     text = PAGE.read_text(encoding="utf-8").replace(f'"{PAGE.stem}.css"', json.dumps(style.name))

@@ -39,21 +39,28 @@ def summary(view: View) -> list[str]:
     Returns:
         Sentences; the verdict comes last, where there is a record.
     """
-    c, threshold = view.configuration, view.prediction["threshold"]
-    if threshold is None:
-        said = ["Threshold: there is no single augmentation variance in closed form from which on modes die."]
-    else:
-        said = [f"Threshold: augmented modes die from k = {threshold:.4g} on. Here k = {c.aug_strength:g}."]
+    said = [f"Threshold: {_threshold(view)}."]
     times = [mode["escape_time"] for mode in view.prediction["modes"]]
     known = sorted((time, step) for time, step in zip(times, view.escape_steps, strict=True) if time and step)
     if known:
         first, last = (moment(time, time / step) for time, step in (known[0], known[-1]))
-        said.append(f"{len(known)} modes escape between {first} and {last}, in closed form.")
+        when = f"at {first}" if first == last else f"between {first} and {last}"
+        said.append(f"{len(known)} {'mode escapes' if len(known) == 1 else 'modes escape'} {when}, in closed form.")
     if view.trajectories:
         found = view.report["verdict"]
         name = next(name for name in END_OF if name in view.trajectories)
         said.append(f"At the end of {END_OF[name]}: {found['sentence']}")
     return said
+
+
+def _threshold(view: View) -> str:
+    """From which augmentation variance on modes die; what is known where there is no such number."""
+    c, threshold, predicted = view.configuration, view.prediction["threshold"], view.outcome.outlook
+    if threshold is not None:
+        return f"augmented modes die from k = {threshold:.4g} on. Here k = {c.aug_strength:g}"
+    if predicted is None or predicted.growth is None or (c.weight_decay and c.depth > 1):
+        return "not computed for these settings"
+    return "none: in closed form, modes survive any augmentation variance"
 
 
 def caveats(view: View) -> list[str]:

@@ -133,9 +133,21 @@ def _prediction(simulation: Simulation, predicted: Outlook | None) -> dict[str, 
 
 def _threshold(c: Configuration) -> float | None:
     """The augmentation variance that collapses a mode of one layer; None where there is no such single number."""
-    if c.data_cov is not None or c.aug_cov is not None or c.views == "correlated" or (c.weight_decay and c.depth > 1):
+    if c.data_cov is not None or c.aug_cov is not None or (c.weight_decay and c.depth > 1):
         return None
-    return collapse_threshold(c.data_var, c.views, c.loss, invariance=c.invariance, weight_decay=c.weight_decay)
+    try:
+        correlation = float(c.view_corr or 0)
+    except ValueError:  # the name of a file
+        return None
+    return collapse_threshold(
+        c.data_var,
+        c.view_convention,
+        c.loss,
+        temperature=c.temperature,
+        invariance=c.invariance,
+        weight_decay=c.weight_decay,
+        correlation=correlation,
+    )
 
 
 def _verdict(outcome: Outcome) -> dict[str, Any] | None:

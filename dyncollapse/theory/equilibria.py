@@ -28,26 +28,33 @@ def collapse_threshold(
     views: str = "one-sided",
     loss: str = "infonce",
     *,
+    temperature: float | None = None,
     invariance: float | None = None,
     weight_decay: float = 0.0,
+    correlation: float = 0.0,
 ) -> float | None:
     """Smallest augmentation variance at which a mode of this data variance rests at zero (Corollary 1).
 
     Args:
         data_var: s, a variance.
-        views: The view convention; two-sided noises are independent.
+        views: The view convention.
         loss: The loss by name.
+        temperature: tau of the dot loss, which matters with weight decay only.
         invariance: lambda / mu of vcreg, 1 unless given.
         weight_decay: w of one layer.
+        correlation: c between -1 and 1, of the noises of two-sided views: their covariance is c times theirs.
 
     Returns:
         2 s for Eq. 2 with one-sided views, and 2 s / lambda for vcreg; for vcreg with two-sided views s / (lambda - 1)
-        where lambda > 1. Weight decay lowers each. 0 where weight decay alone keeps the mode at zero. None where
-        additive noise cannot collapse a mode: for Eq. 2 with two-sided views, for the dot-product, spectral and Barlow
-        Twins losses. None as well for losses without a closed form here.
+        where lambda > 1. With noises of negative correlation s / -c for the other losses, from which on the views are
+        negatively correlated. Weight decay lowers each. 0 where weight decay alone keeps the mode at zero. None where
+        additive noise cannot collapse a mode: for Eq. 2 with independent two-sided noises, for the dot-product,
+        spectral and Barlow Twins losses with independent noises. None as well for losses without a closed form here,
+        and for dot with weight decay and without temperature.
 
     Raises:
-        ValueError: For unknown views or losses, and for a variance that is negative or not finite.
+        ValueError: For unknown views or losses, a variance that is negative or not finite, a correlation out of range,
+            and one of one-sided views.
 
     References:
         Jing et al. 2022, Corollary 1; docs/explanation/beyond-the-paper.md, section 5c; docs/explanation/one-axis.md.
@@ -57,6 +64,8 @@ def collapse_threshold(
         (1.0, None)
         >>> collapse_threshold(0.5, "two-sided", "vcreg", invariance=3.0)
         0.25
+        >>> collapse_threshold(0.5, "two-sided", correlation=-0.5)
+        1.0
     """
     for name, value, allowed in (("views", views, VIEWS), ("loss", loss, LOSSES)):
         if value not in allowed:
@@ -65,11 +74,16 @@ def collapse_threshold(
         raise ValueError(f"data_var is {data_var}; it is a variance, finite and at least 0")
     check_weight_decay(weight_decay)
     vcreg_invariance(loss, invariance)
-    if loss == "dot" or loss not in POPULATION_LOSSES:
-        return None  # no noise changes dot's growth, 2 s / tau
-    terms = loss_terms(loss, views, None, invariance)
-    # Growth at zero is start - slope a: S_e is s or s + a, A_e is a or 2 a, and G is s.
-    on_noise = terms.difference if views == "one-sided" else terms.view + 2 * terms.difference
+    if not -1 <= correlation <= 1 or (correlation and views == "one-sided"):
+        raise ValueError(f"correlation is {correlation}; it lies between -1 and 1, and is 0 for one-sided views")
+    if loss not in POPULATION_LOSSES or (loss == "dot" and temperature is None and weight_decay):
+        return None
+    if loss == "dot" and temperature is None:
+        temperature = 1.0  # it multiplies all of the force
+    terms = loss_terms(loss, views, temperature, invariance)
+    # Growth at zero is start - slope a: S_e is s or s + a, A_e is a or 2 (1 - c) a, and G is s or s + c a.
+    of_pairs = 2 * (1 - correlation) * terms.difference + correlation * terms.shared
+    on_noise = terms.difference if views == "one-sided" else terms.view + of_pairs
     start, slope = (terms.view + terms.shared) * data_var - weight_decay, -on_noise
     if start <= 0 and (weight_decay > 0 or slope > 0):
         return 0.0

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from helpers.bridge import write_images
 from PIL import Image
 
+from dyncollapse.bridge.prediction import run
 from dyncollapse.commands.main import main
 
 pytestmark = pytest.mark.usefixtures("sketched")
@@ -196,4 +197,54 @@ def test_damaged_images_are_skipped_or_refused(tmp_path):
 def test_a_rate_that_is_too_large_is_one_line():
     result = predict("--data", "digits", "--images", 200, "--loss", "spectral", "--train", "--lr", 1000, "--steps", 50)
     assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
-    assert "diverged" in result.stderr
+    assert "spectral: SGD diverged" in result.stderr
+    assert "The views share signal" in result.stdout
+    assert "Not trained to the end, spectral: SGD diverged" in result.stdout
+
+
+SHORT = ("--data", "digits", "--images", 300, "--directions", 12, "--train", "--steps", 50)
+
+
+def test_a_loss_that_diverges_loses_neither_the_prediction_nor_the_others(tmp_path):
+    out = tmp_path / "Out"
+    result = predict(*SHORT, "--loss", "spectral,byol", "--lr", 0.5, "--out", out)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("dyncollapse: spectral: SGD diverged at step ")
+    assert line.endswith(f". All else is in {out}/.")
+    values = json.loads((out / "prediction.json").read_text())
+    assert list(values["trained"]) == ["byol"]
+    assert list(values["untrained"]) == ["spectral"]
+    assert list(values["losses"]) == ["spectral", "byol"]
+    assert {path.name for path in out.iterdir()} == FILES
+    page = (out / "report.html").read_text()
+    assert "Not trained to the end, spectral: SGD diverged" in page
+    assert "Trained by SGD, byol" in page
+
+
+def test_ctrl_c_during_the_training_keeps_what_is_done(tmp_path, monkeypatch):
+    train = run.train_linear_encoder
+
+    def interrupted(found, pairs, loss, *others, **options):
+        if loss == "vcreg":
+            raise KeyboardInterrupt
+        return train(found, pairs, loss, *others, **options)
+
+    monkeypatch.setattr(run, "train_linear_encoder", interrupted)
+    out = tmp_path / "out"
+    result = predict(*SHORT, "--loss", "spectral,vcreg,byol", "--out", out)
+    assert result.exit_code == 130
+    assert result.stderr == f"dyncollapse: vcreg: interrupted; byol: interrupted. All else is in {out}/.\n"
+    values = json.loads((out / "prediction.json").read_text())
+    assert list(values["trained"]) == ["spectral"]
+    assert values["untrained"] == {"vcreg": "interrupted", "byol": "interrupted"}
+
+
+def test_ctrl_c_before_the_prediction_saves_nothing(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "augmentation_table", interrupted)
+    result = predict(*SHORT, "--loss", "spectral", "--out", tmp_path / "out")
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert not (tmp_path / "out").exists()

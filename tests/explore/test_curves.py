@@ -1,6 +1,7 @@
 """What the page shows equals the closed forms of `dyncollapse.theory`, and the flows of `simulate`."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -137,6 +138,48 @@ def test_correlated_views_move_the_phase_diagram():
     assert phases(view_of(configuration_of({"dim": 4, "aug_dim": 0}))) is None
 
 
+def test_correlated_views_have_their_threshold():
+    values = {"dim": 4, "views": "correlated", "view_corr": -0.5, "aug_strength": 2.0}
+    view = view_of(configuration_of(values))
+    found = phases(view)
+    assert found.threshold == view.prediction["threshold"] == 1.0  # s + c k = 0
+    assert torch.equal(found.escapes.isinf(), found.strengths >= 1.0)
+    assert summary(view)[0] == "Threshold: augmented modes die from k = 1 on. Here k = 2."
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"loss": "spectral", "views": "two-sided"}, "none: in closed form, modes survive any augmentation variance"),
+        ({"views": "correlated", "view_corr": 0.5}, "none: in closed form, modes survive any augmentation variance"),
+        ({"depth": 2, "weight_decay": 0.01}, "not computed for these settings"),
+        ({"loss": "byol", "views": "two-sided"}, "not computed for these settings"),
+        ({"loss": "vicreg"}, "not computed for these settings"),
+    ],
+)
+def test_a_threshold_is_denied_only_where_there_is_none(values, said):
+    assert summary(view_of(configuration_of(values)))[0] == f"Threshold: {said}."
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"dim": 4, "out_dim": 1},
+        {"dim": 2, "out_dim": 1, "runs": 8},  # each mode is without an output in some run
+        {"dim": 4, "out_dim": 1, "loss": "simsiam", "views": "two-sided"},
+    ],
+)
+def test_narrow_networks_have_a_phase_diagram(values):
+    # Not every start leaves the augmented modes without an output.
+    views = [view_of(configuration_of({**values, "seed": seed})) for seed in range(8)]
+    assert any(bool((view.start[view.simulation.task.aug_cov.diagonal() > 0] == 0).all()) for view in views)
+    for view in views:
+        found = phases(view)
+        lowest, highest = (float(one) for one in view.simulation.weights[0].aminmax())
+        assert 0 < found.start <= 2 * max(-lowest, highest)
+        assert not bool(found.escapes.isnan().any())
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -156,6 +199,18 @@ def test_what_does_not_hold_is_said(values, said):
     assert ("No closed forms" in found[0]) is not any("Closed forms assume" in line for line in found)
     plain = caveats(view_of(configuration_of({})))
     assert all(line not in plain for line in found if any(one in line for one in said)) or not values
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"dim": 2, "aug_dim": 1, "aug_strength": 2.0}, r"1 mode escapes at t = \S+ \(step \S+\), in closed form\."),
+        ({"dim": 3, "aug_dim": 1, "aug_strength": 2.0}, r"2 modes escape between t = .+ and t = .+, in closed form\."),
+    ],
+)
+def test_one_mode_escapes_at_a_time_and_several_between_two(values, said):
+    lines = summary(view_of(configuration_of(values)))
+    assert any(re.fullmatch(said, line) for line in lines), lines
 
 
 def test_the_population_limit_is_spoken_of_where_its_flow_is():

@@ -65,6 +65,15 @@ def test_a_copy_of_the_page_is_a_notebook_with_its_style(tmp_path, monkeypatch):
     assert sorted(os.listdir()) == ["mine.css", "mine.py"]
 
 
+def test_a_copy_into_a_missing_or_locked_folder_is_refused_by_the_name_that_was_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = refused(explore("--copy", "none/mine.py"))
+    assert line == "dyncollapse: --copy is 'none/mine.py', and 'none' is no folder; name another folder"
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the superuser may write everywhere
+    assert "'.' cannot be written" in refused(explore("--copy", "mine.py"))
+    assert os.listdir() == []
+
+
 def test_a_copy_runs_as_a_program(tmp_path):
     pytest.importorskip("marimo")
     assert explore("--copy", str(tmp_path / "mine.py")).exit_code == 0

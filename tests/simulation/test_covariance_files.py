@@ -55,6 +55,9 @@ def test_correlated_views_may_kill_what_independent_noise_cannot(tmp_path):
     np.save(tmp_path / "C.npy", np.diag([0, 0, -1.8, -1.8]))
     again = outcome_of(views="correlated", view_corr=str(tmp_path / "C.npy"), **settings)
     torch.testing.assert_close(again.simulation.task.shared, correlated.simulation.task.shared)
+    # s + c k = 0; of a file there is no strength.
+    assert report(correlated)["prediction"]["threshold"] == pytest.approx(0.5 / 0.9)
+    assert report(again)["prediction"]["threshold"] is None
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,39 @@ def test_noise_alone_has_no_threshold_elsewhere(views, loss):
     assert collapse_threshold(0.5, views, loss) is None
 
 
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("correlation", [-1.0, -0.5, -0.1, 0.0, 0.3])
+@pytest.mark.parametrize(
+    ("loss", "temperature", "invariance"),
+    [
+        ("infonce", None, None),
+        ("dot", 0.2, None),
+        ("spectral", None, None),
+        ("vcreg", None, 0.8),
+        ("vcreg", None, 2.0),
+        ("barlow", None, None),
+    ],
+)
+def test_correlated_noises_have_a_threshold_where_growth_changes_its_sign(
+    loss, temperature, invariance, correlation, weight_decay
+):
+    options = {"temperature": temperature, "invariance": invariance}
+    found = collapse_threshold(0.5, "two-sided", loss, **options, weight_decay=weight_decay, correlation=correlation)
+
+    def grows(k):
+        task = GaussianTask(*(torch.tensor([[v]], dtype=torch.float64) for v in (0.5, k)), "two-sided",
+                            torch.tensor([[correlation * k]], dtype=torch.float64))  # fmt: skip
+        return float(growth_rates(task, loss, temperature, invariance=invariance)) > weight_decay
+
+    if found is None:
+        assert all(grows(k) for k in (0.0, 1.0, 1e6))
+    else:
+        assert grows(0.99 * found)
+        assert not grows(1.01 * found)
+    if loss not in ("vcreg", "dot") and not weight_decay:
+        assert found == (pytest.approx(0.5 / -correlation) if correlation < 0 else None)
+
+
 @pytest.mark.parametrize("rho", [1e-12, 1e-8, 1e-4, 0.3, 0.999])
 def test_rest_value_of_infonce_solves_its_quadratic_at_any_ratio(rho):
     # u = 1 / (1 + c) solves u^2 + u = 2 rho; 1/u here in the form without cancellation.
@@ -239,3 +272,6 @@ def test_threshold_refuses_what_it_does_not_know(arguments):
     with pytest.raises(ValueError, match=r"choose one of|a variance, finite and at least 0"):
         collapse_threshold(*arguments)
     assert collapse_threshold(0.0) == 0
+    for views, correlation in (("one-sided", -0.5), ("two-sided", -1.5), ("two-sided", math.nan)):
+        with pytest.raises(ValueError, match="between -1 and 1, and is 0 for one-sided views"):
+            collapse_threshold(0.5, views, correlation=correlation)

@@ -112,7 +112,8 @@ class Directions:
         vectors: U (d, q) with U^T S_e U = I and U^T A_e U = 2 diag(rho); S_e U are the patterns that carry them.
         rho: Augmentation ratio of each, ascending.
         error: Standard error of rho, and of gamma = 1 - rho, by the delta method.
-        shared: Whether the sequential test finds shared signal along it (gamma > 0).
+        shared: Whether the sequential test finds shared signal along it (gamma > 0). One-sided: whether rho is below 1
+            beyond its error; the views may be correlated where it is not.
         opposed: Whether gamma is below 0 beyond its error.
         explained: Correlation that sampling alone reaches in directions without shared signal.
         share: Share of the variance of the views that the frame holds.
@@ -138,7 +139,7 @@ class Directions:
 
     @property
     def gamma(self) -> Float[Tensor, " q"]:
-        """Correlation of the two views along each direction, descending."""
+        """1 - rho, descending: for two-sided views their correlation along each direction."""
         return 1 - self.rho
 
     @property

@@ -1,7 +1,8 @@
 """All that is predicted of images under an augmentation, in one record."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from dyncollapse.bridge.prediction.directions import Directions
 from dyncollapse.bridge.prediction.prediction import LossPrediction
 from dyncollapse.bridge.prediction.table import AugmentationTable
+from dyncollapse.bridge.prediction.tested import WORDS
 from dyncollapse.bridge.prediction.training import TrainedLinear
 from dyncollapse.runtime.extras import as_frame
 from dyncollapse.runtime.results import html_table, plain
@@ -27,6 +29,7 @@ class Prediction:
         table: The effect of each operation.
         image_shape: Shape (c, h, w) of an input; None for representations of an encoder.
         trained: What was trained to compare.
+        untrained: Why other losses were not trained to the end, by loss: SGD diverged, or the training was interrupted.
 
     Examples:
         >>> from dyncollapse.bridge import PredictOptions, predict
@@ -40,13 +43,15 @@ class Prediction:
     table: AugmentationTable
     image_shape: tuple[int, int, int] | None = None
     trained: tuple[TrainedLinear, ...] = ()
+    untrained: Mapping[str, str] = field(default_factory=dict)
 
     def columns(self) -> dict[str, list[Any]]:
         """Return what is known of each direction, least augmented first.
 
         Returns:
-            Lists of one length: direction (from 1 on), rho, gamma, error, shared, and for each loss its rest value and
-            the step at which the direction is learnt, infinite for never; likewise for encoders that were trained.
+            Lists of one length: direction (from 1 on), rho, gamma, error, shared (as in `Directions`), and for each
+            loss its rest value and the step at which the direction is learnt, infinite for never; likewise for encoders
+            that were trained.
         """
         found = self.found
         columns: dict[str, list[Any]] = {
@@ -88,7 +93,8 @@ class Prediction:
 
         Returns:
             One object. `rho`, `gamma`, `error`, and each loss's `rest` and `learning_steps` have a number for each of
-            the `directions`, least augmented first; infinite numbers are None.
+            the `directions`, least augmented first; infinite numbers are None. `signal_rank` is the number of
+            directions that are `shared`: that share signal, or under one-sided `views` have rho below 1.
         """
         found, table = self.found, self.table
         moments = found.measured.moments
@@ -124,15 +130,17 @@ class Prediction:
                     "whole": vars(table.whole),
                 },
                 "trained": trained or None,
+                "untrained": dict(self.untrained),
             }
         )
 
     @property
     def sentence(self) -> str:
-        """How many directions share signal, and how many live under each loss."""
+        """How many directions share signal (one-sided: have rho below 1), and how many live under each loss."""
         living = ", ".join(f"{one.fates.counts()['alive']} alive under {name}" for name, one in self.losses.items())
         found = self.found
-        return f"{int(found.shared.sum())} of {found.count} directions share signal; {living}."
+        words = WORDS[found.measured.moments.views]
+        return f"{int(found.shared.sum())} of {found.count} directions {words.pass_it}; {living}."
 
     def __repr__(self) -> str:
         """The number of images, and the sentence."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from dyncollapse.bridge.prediction.options import PredictOptions
 from dyncollapse.bridge.prediction.outcome import Prediction
 from dyncollapse.bridge.prediction.run import Opened
+from dyncollapse.bridge.prediction.tested import WORDS
 from dyncollapse.bridge.prediction.wording import (
-    agreement_sentence,
     chance,
     conclusion,
     count,
@@ -17,6 +17,7 @@ from dyncollapse.bridge.prediction.wording import (
     sentences,
     skipped_sentence,
     title,
+    training_sentences,
     verdict,
 )
 from dyncollapse.runtime.command_line import chosen, command_line
@@ -63,13 +64,13 @@ def prediction_page(
         versions: Versions of the libraries.
 
     Returns:
-        How many directions share signal, pictures, a row per loss and per operation.
+        How many directions share signal (one-sided: have rho below 1), pictures, a row per loss and per operation.
     """
     found = prediction.found
     images = count(found.measured.samples, "image")
     described = [] if opened is None else [renamed(text, str) for text in sentences(prediction, opened, options)]
     skipped = "" if opened is None else skipped_sentence(opened)
-    trained = [agreement_sentence(one.loss, one.agreement) for one in prediction.trained]
+    trained = training_sentences(prediction)
     return Page(
         command="predict",
         subject=f"{options.data}: {images}" if opened is None else title(prediction, opened),
@@ -90,6 +91,8 @@ def prediction_page(
 def _pictures(prediction: Prediction) -> list[Picture]:
     """Rho by direction, what each operation leaves, directions as images, and what was trained."""
     found, table = prediction.found, prediction.table
+    views = found.measured.moments.views
+    words = WORDS[views]
     shared, best = int(found.shared.sum()), ", ".join(f"{r.operation} {r.alone.signal_rank}" for r in table.rows)
 
     # Inside the functions: importing Matplotlib fails when the user's settings of it are broken.
@@ -101,31 +104,29 @@ def _pictures(prediction: Prediction) -> list[Picture]:
     def operations(ax: Any) -> None:
         from dyncollapse.bridge.prediction.pictures import draw_operations
 
-        draw_operations(ax, table)
+        draw_operations(ax, table, views)
 
     pictures = [
         Picture(
-            "Which directions the views share",
+            "Augmentation ratio by direction",
             f"Rho of {found.count} directions with its error, least augmented first, from {float(found.rho[0]):.3g} to "
-            f"{float(found.rho[-1]):.3g}; {shared} share signal.",
+            f"{float(found.rho[-1]):.3g}; {shared} {words.pass_it}.",
             alone(ratios),
         ),
         Picture(
             "What each operation leaves",
-            f"Directions that share signal with each operation alone ({best}) and with all but it, of "
+            f"Directions that {words.pass_it} with each operation alone ({best}) and with all but it, of "
             f"{table.directions}; with all operations it is {table.whole.signal_rank}.",
             alone(operations),
         ),
     ]
     if prediction.image_shape is not None:
-        what = "Patterns of pixels: above the least augmented directions, below those without shared signal."
-        pictures.append(
-            Picture("Surviving and emptied directions", what, _wide(prediction, 2.9, _directions), wide=True)
-        )
+        what = f"Patterns of pixels: above, {words.one_passes}; below, {words.others}."
+        pictures.append(Picture("Directions as images", what, _wide(prediction, 2.9, _directions), wide=True))
     if prediction.trained:
-        said = " ".join(agreement_sentence(one.loss, one.agreement) for one in prediction.trained)
+        said = " ".join(training_sentences(prediction))
         what = f"Trained over predicted values. {said}"
-        pictures.append(Picture("What SGD trained", what, _wide(prediction, 3.4, _trained), wide=True))
+        pictures.append(Picture("What SGD trained", what, _wide(prediction, 4.0, _trained), wide=True))
     return pictures
 
 

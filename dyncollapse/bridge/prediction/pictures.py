@@ -3,19 +3,24 @@
 import numpy as np
 import torch
 from jaxtyping import Float
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from dyncollapse.bridge.prediction.directions import Directions
 from dyncollapse.bridge.prediction.outcome import Prediction
 from dyncollapse.bridge.prediction.table import AugmentationTable
+from dyncollapse.bridge.prediction.tested import WORDS
 from dyncollapse.bridge.prediction.training import TrainedLinear
 from dyncollapse.plotting import BAND, FAINT, LEVEL, PALETTE
 
 ALIVE, EMPTY = PALETTE[0], PALETTE[1]
 DRAWN = 8  # directions of each kind that are drawn as images
 STANDARD_ERRORS = 2  # half-width of the error band
+# Highest rho that is drawn to scale: one-sided views of digits have rho up to 24 000, beside which 1 cannot be seen.
+HIGHEST = 3.0
 
 
 def draw_prediction(prediction: Prediction) -> Figure:
@@ -40,7 +45,7 @@ def draw_prediction(prediction: Prediction) -> Figure:
     parts = list(figure.subfigures(rows, 1, height_ratios=heights, squeeze=False).flat)
     left, right = parts[0].subplots(1, 2, width_ratios=(1.25, 1))
     draw_ratios(left, prediction.found)
-    draw_operations(right, prediction.table)
+    draw_operations(right, prediction.table, prediction.found.measured.moments.views)
     if prediction.image_shape is not None:
         draw_directions(parts[1], prediction.found, prediction.image_shape)
     if trained:
@@ -51,22 +56,43 @@ def draw_prediction(prediction: Prediction) -> Figure:
 def draw_ratios(ax: Axes, found: Directions) -> None:
     """Rho of every direction with its error band, and the band in which sampling hides a shared signal."""
     rho, error = (values.numpy() for values in (found.rho, found.error))
-    place = np.arange(1, len(rho) + 1)
-    ax.axhspan(1 - found.explained, 1 + found.explained, color=BAND, alpha=0.5, lw=0, label="rho = 1 within its error")
-    ax.fill_between(place, rho - STANDARD_ERRORS * error, rho + STANDARD_ERRORS * error, color=ALIVE, alpha=0.25, lw=0)
-    shared = found.shared.numpy()
+    place, words = np.arange(1, len(rho) + 1), WORDS[found.measured.moments.views]
+    if found.explained:
+        band = (1 - found.explained, 1 + found.explained)
+        ax.axhspan(*band, color=BAND, alpha=0.5, lw=0, label="rho = 1 within its error")
+    shared, above = found.shared.numpy(), rho > HIGHEST
+    low, high = (rho + sign * STANDARD_ERRORS * error for sign in (-1, 1))
+    ax.fill_between(place, low, high, where=~above, color=ALIVE, alpha=0.25, lw=0)
     size = 3 if len(rho) > 100 else 4
-    for chosen, colour, label in ((shared, ALIVE, "shares signal"), (~shared, EMPTY, "no shared signal seen")):
+    for chosen, colour, label in ((shared, ALIVE, words.one_passes), (~shared, EMPTY, words.others)):
         if chosen.any():
-            ax.plot(place[chosen], rho[chosen], "o", color=colour, markersize=size, label=f"{label}: {chosen.sum()}")
+            here = chosen & ~above
+            ax.plot(place[here], rho[here], "o", color=colour, markersize=size, label=f"{label}: {chosen.sum()}")
     ax.axhline(1, color=LEVEL, lw=0.8, ls=":", label="rho = 1")
     ax.set(xlabel="direction, least augmented first", ylabel="augmentation ratio rho", ylim=(0, None))
-    ax.set_title("(a) Which directions two views share", fontsize=10)
-    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    if above.any():
+        _mark_above(ax, place[above], size, f"above {HIGHEST:g}, up to {float(f'{rho[-1]:.3g}'):g}: {above.sum()}")
+    ax.locator_params(axis="x", integer=True)
+    ax.set_title("(a) Augmentation ratio by direction", fontsize=10)
+    _legend_below(ax, 2)
 
 
-def draw_operations(ax: Axes, table: AugmentationTable) -> None:
-    """Bars of the signal rank with each operation alone and with all others."""
+def _mark_above(ax: Axes, place: np.ndarray, size: int, label: str) -> None:
+    """Triangles at the upper edge for directions beyond it."""
+    ax.set_ylim(0, HIGHEST)
+    ax.plot(place, np.full(len(place), HIGHEST), "^", color=EMPTY, markersize=size, clip_on=False, label=label)
+
+
+def _legend_below(ax: Axes, columns: int, handles: list[Artist] | None = None) -> None:
+    """A legend below the axes, where it hides nothing."""
+    handles = ax.get_legend_handles_labels()[0] if handles is None else handles
+    ax.legend(
+        handles=handles, frameon=False, fontsize=8, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.19)
+    )
+
+
+def draw_operations(ax: Axes, table: AugmentationTable, views: str) -> None:
+    """Bars of the number of directions that pass the test with each operation alone and with all others."""
     names = [row.operation for row in table.rows]
     place = np.arange(len(names))[::-1]
     alone = [row.alone.signal_rank for row in table.rows]
@@ -75,15 +101,17 @@ def draw_operations(ax: Axes, table: AugmentationTable) -> None:
     ax.barh(place - 0.2, without, 0.38, color=PALETTE[4], label="all but it")
     ax.axvline(table.whole.signal_rank, color=PALETTE[6], lw=1, ls="--", label=f"all: {table.whole.signal_rank}")
     ax.set_yticks(place, names)
-    ax.set(xlabel=f"directions that share signal, of {table.directions}", xlim=(0, table.directions * 1.02))
+    ax.set(xlabel=f"directions that {WORDS[views].pass_it}, of {table.directions}", xlim=(0, table.directions * 1.02))
+    ax.locator_params(axis="x", integer=True)
     ax.set_title(f"(b) What each operation leaves ({table.images} images)", fontsize=10)
-    ax.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
+    _legend_below(ax, 3)
 
 
 def draw_directions(part: SubFigure, found: Directions, shape: tuple[int, int, int]) -> None:
-    """Surviving and emptied directions as images, each row by its own order."""
+    """Directions that pass the test and the others as images, each row by its own order."""
+    words = WORDS[found.measured.moments.views]
     part.suptitle(
-        "(c) Surviving directions, least augmented first (above), and emptied ones, largest variance first (below)",
+        f"(c) Above: {words.one_passes}, least augmented first. Below: {words.others}, largest variance first.",
         fontsize=10,
     )
     axes = part.subplots(2, DRAWN, squeeze=False)
@@ -95,15 +123,15 @@ def draw_directions(part: SubFigure, found: Directions, shape: tuple[int, int, i
 
 
 def surviving(found: Directions, most: int) -> Float[Tensor, "d k"]:
-    """The patterns of the directions that share signal, least augmented first."""
+    """The patterns of the directions that pass the test, least augmented first."""
     return found.patterns[:, found.shared][:, :most]
 
 
 def emptied(found: Directions, most: int) -> Float[Tensor, "d k"]:
-    """Principal patterns of what views hold in directions without shared signal, largest variance first.
+    """Principal patterns of what views hold in directions that fail the test, largest variance first.
 
-    All of these directions have rho = 1 within its error, so that none of their turned axes is special but for its
-    variance.
+    Two-sided, all of these directions have rho = 1 within its error, so that none of their turned axes is special but
+    for its variance.
     """
     inner = found.measured.moments.view_cov @ (found.frame.T @ found.vectors[:, ~found.shared])
     if not inner.shape[1]:
@@ -125,28 +153,32 @@ def draw_trained(part: SubFigure, prediction: Prediction, trained: tuple[Trained
     """Trained singular values over the predicted ones, and trained learning steps over predicted ones."""
     left, right = part.subplots(1, 2)
     first, second = "de" if prediction.image_shape is not None else "cd"
+    lines: list[Artist] = []
     for number, one in enumerate(trained):
         colour = PALETTE[number % len(PALETTE)]
         expected = prediction.losses[one.loss]
         place = np.arange(1, len(expected.rest) + 1)
         rest, in_time = expected.rest.sqrt().numpy(), (expected.learning_steps <= one.steps).numpy()
         left.plot(place, rest, color=colour, lw=0.8, alpha=0.35)
-        left.plot(place, np.where(in_time, rest, np.nan), color=colour, lw=1.2, label=f"{one.loss}, learnt in time")
-        left.plot(place, one.singular_values.numpy(), "o", color=colour, markersize=3, label=f"{one.loss}, trained")
+        lines += left.plot(place, np.where(in_time, rest, np.nan), color=colour, lw=1.2, label=one.loss)
+        left.plot(place, one.singular_values.numpy(), "o", color=colour, markersize=3)
         # A direction that is not to be learnt in time has so little variance at rest that noise may pass half of it.
         both = one.learning_steps.isfinite().numpy() & in_time
+        order = one.agreement["order"]
         right.plot(
             expected.learning_steps.numpy()[both], one.learning_steps.numpy()[both], "o", color=colour, markersize=3,
-            label=f"{one.loss}: rank correlation {one.agreement['order']:.2f}" if one.agreement["order"] is not None
-            else one.loss,
+            label=one.loss if order is None else f"{one.loss}: rank correlation {order:.2f}",
         )  # fmt: skip
     highest = max(float(one.singular_values.max()) for one in trained)
     left.set(xlabel="direction, least augmented first", ylabel="singular value of the embedding")
+    left.locator_params(axis="x", integer=True)
     left.set_ylim(0, 1.5 * highest)  # what is not learnt in time may be predicted far above
     right.set(xlabel="predicted step", ylabel="step in training", xscale="log", yscale="log")
     low, high = right.get_xlim()
     right.plot([low, high], [low, high], color=FAINT, lw=0.8, ls=":", label="equal")
     left.set_title(f"({first}) After {trained[0].steps} steps; faint: at rest, later", fontsize=10)
     right.set_title(f"({second}) When a direction is learnt", fontsize=10)
-    for ax in (left, right):
-        ax.legend(frameon=False, fontsize=8)
+    kinds = [Line2D([], [], color=LEVEL, label="predicted"), Line2D([], [], color=LEVEL, ls="", marker="o", ms=3)]
+    kinds[1].set_label("trained")
+    _legend_below(left, 4, [*kinds, *lines])
+    _legend_below(right, 2)

@@ -65,7 +65,8 @@ class LossPrediction:
         lr: The learning rate.
         learnt: Number of modes that live and are learnt by the last step.
         empty: Number of singular values of the embedding that are at most EMPTY of the largest when all modes that are
-            learnt by the last step are at rest. Measured correlations are taken as they are, without sampling error.
+            learnt by the last step are at rest, or of START where that is larger. Measured correlations are taken as
+            they are, without sampling error. None where modes rest above START, and none of them is learnt in time.
 
     Examples:
         >>> from dyncollapse.bridge import PredictOptions, predict
@@ -82,7 +83,7 @@ class LossPrediction:
     alive_steps: Float[Tensor, " k"]
     lr: float
     learnt: int
-    empty: int
+    empty: int | None
 
 
 def predict_loss(
@@ -120,18 +121,29 @@ def predict_loss(
     lr = encoder.lr or STEP_SHARE / max(modes.fastest, 1e-300)
     in_time, view_cov = modes.times / lr <= encoder.steps, found.measured.moments.view_cov
     along, steps = along_directions(view_cov, modes.rest, found.frame.T @ found.vectors, modes.times / lr, LEVEL)
-    filled = _spectrum(modes.rest, view_cov, in_time)
+    spectrum = _spectrum(modes.rest, view_cov)
     return LossPrediction(
         loss,
         modes.fates,
         along,
-        _spectrum(modes.rest, view_cov),
+        spectrum,
         steps,
         (modes.times / lr)[modes.fates.alive].sort().values,
         lr,
         learnt=int((modes.fates.alive & in_time).sum()),
-        empty=found.count - int((filled > EMPTY**2 * torch.where(filled.isinf(), 1.0, filled).max()).sum()),
+        empty=_empty(_spectrum(modes.rest, view_cov, in_time), spectrum, found.count),
     )
+
+
+def _empty(filled: Float[Tensor, " r"], spectrum: Float[Tensor, " r"], count: int) -> int | None:
+    """How many of `count` singular values are empty, from variances by the last step and at rest; see LossPrediction.
+
+    Where nothing has outgrown the start yet, which ones are small depends on the start, not on the rest point.
+    """
+    largest = float(torch.where(filled.isinf(), 1.0, filled).max())
+    if largest <= START**2 < float(spectrum.max()):
+        return None
+    return count - int((filled > EMPTY**2 * max(largest, START**2)).sum())
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ def as_values(prediction: Prediction, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def directions_csv(prediction: Prediction) -> bytes:
-    """One line per direction: rho, gamma, their error, whether it shares signal, and what each loss makes of it."""
+    """One line per direction: rho, gamma, their error, whether it is shared, and what each loss makes of it."""
     columns = prediction.columns()
     columns["shared"] = list(map(int, columns["shared"]))
     return _csv(list(columns), zip(*columns.values(), strict=True))

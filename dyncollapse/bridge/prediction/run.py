@@ -18,8 +18,9 @@ from dyncollapse.bridge.prediction.outcome import Prediction
 from dyncollapse.bridge.prediction.pipelines import Pipeline, effective, open_pipeline
 from dyncollapse.bridge.prediction.prediction import LinearEncoder, LossPrediction, predict_loss
 from dyncollapse.bridge.prediction.table import augmentation_table
-from dyncollapse.bridge.prediction.training import TrainedLinear, projected_pairs, train_linear_encoder
+from dyncollapse.bridge.prediction.training import projected_pairs, train_linear_encoder
 from dyncollapse.bridge.prediction.views import ViewPairs
+from dyncollapse.dynamics.training import Diverged
 from dyncollapse.runtime.files import unmarked
 from dyncollapse.runtime.process import available_memory
 from dyncollapse.runtime.settings import SettingError
@@ -131,7 +132,10 @@ def encoder_of(options: PredictOptions) -> LinearEncoder:
 
 
 def run(
-    opened: Opened, options: PredictOptions, progress: Callable[[tuple[str, ...]], AbstractContextManager[Advance]]
+    opened: Opened,
+    options: PredictOptions,
+    progress: Callable[[tuple[str, ...]], AbstractContextManager[Advance]],
+    keep: Callable[[Prediction], object] = lambda _: None,
 ) -> Prediction:
     """Measure, predict, and train if asked to.
 
@@ -139,13 +143,13 @@ def run(
         opened: From `open_pairs`.
         options: What to predict.
         progress: Shows progress of named parts; takes their names.
+        keep: With `train`, called with the prediction before the training, and again after that of each loss.
 
     Returns:
-        The prediction.
+        The prediction; losses under which SGD diverged are in `untrained`.
 
     Raises:
         ValueError: For views that cannot be measured. One line.
-        Diverged: With `train`, where the learning rate is too large.
     """
     names = ("views", "directions", "operations", *(f"sgd {loss}" for loss in options.loss if options.train))
     pairs, encoder = opened.pairs, encoder_of(options)
@@ -159,7 +163,7 @@ def run(
             advance("directions", number + 2, len(options.loss) + 1)
         table = augmentation_table(pairs, found, lambda done, total: advance("operations", done, total))
         prediction = Prediction(found, losses, table, opened.image_shape)
-        return _with_training(prediction, pairs, options, encoder, advance) if options.train else prediction
+        return _with_training(prediction, pairs, options, advance, keep) if options.train else prediction
 
 
 def predict(
@@ -172,18 +176,17 @@ def predict(
 
     Args:
         options: Images, augmentation, losses and training.
-        tell: Called with a line on each entry and image that is skipped.
+        tell: Called with a line on each entry and image that is skipped, and on each loss under which SGD diverged.
         progress: Takes the names of the parts, and gives a context in which progress(name, done, total) is shown; None
             shows nothing.
 
     Returns:
         The measured directions, what each loss makes of them, the effect of each operation, and with `train` what SGD
-        came to.
+        came to. Where the learning rate is too large for a loss, its `untrained` says so, and all else is there.
 
     Raises:
         SettingError: For options that do not fit the images, and moments that do not fit into memory. One line.
         ValueError: For images and checkpoints that cannot be used, and views that cannot be measured.
-        Diverged: With `train`, where the learning rate is too large.
 
     References:
         docs/how-to/choose-an-augmentation.md; docs/explanation/one-axis.md.
@@ -196,7 +199,10 @@ def predict(
         >>> prediction.found.count, [row.operation for row in prediction.table.rows]
         (12, ['crop', 'rotation', 'colour', 'noise'])
     """
-    return run(open_pairs(options, tell), options, progress or _unseen)
+    prediction = run(open_pairs(options, tell), options, progress or _unseen)
+    for loss, reason in prediction.untrained.items():
+        tell(f"{loss}: {reason}")
+    return prediction
 
 
 @contextmanager
@@ -211,30 +217,41 @@ def _measured(pairs: ViewPairs, options: PredictOptions, advance: Advance) -> Me
 
 
 def _with_training(
-    prediction: Prediction, pairs: ViewPairs, options: PredictOptions, encoder: LinearEncoder, advance: Advance
+    prediction: Prediction,
+    pairs: ViewPairs,
+    options: PredictOptions,
+    advance: Advance,
+    keep: Callable[[Prediction], object],
 ) -> Prediction:
     """Train an encoder for each loss, from the start for which it is predicted anew."""
-    found, every = prediction.found, projected_pairs(pairs, prediction.found)
-    trained, losses = list[TrainedLinear](), dict(prediction.losses)
+    keep(prediction)
+    every = projected_pairs(pairs, prediction.found)
     for loss in options.loss:
-        losses[loss], one = train_linear_encoder(
-            found,
-            every,
-            loss,
-            encoder,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            alike=pairs.alike,
-            progress=partial(advance, f"sgd {loss}"),
-        )
-        trained.append(one)
-    return replace(prediction, losses=losses, trained=tuple(trained))
+        try:
+            predicted, one = train_linear_encoder(
+                prediction.found,
+                every,
+                loss,
+                encoder_of(options),
+                batch_size=options.batch_size,
+                seed=options.seed,
+                alike=pairs.alike,
+                progress=partial(advance, f"sgd {loss}"),
+            )
+        except Diverged as error:  # each loss has a learning rate of its own: others may do better
+            prediction = replace(prediction, untrained={**prediction.untrained, loss: str(error)})
+        else:
+            losses, trained = {**prediction.losses, loss: predicted}, (*prediction.trained, one)
+            prediction = replace(prediction, losses=losses, trained=trained)
+        keep(prediction)
+    return prediction
 
 
 def emptied_share(found: Directions) -> float:
-    """Share of the variance of the views, within the frame, that lies in directions without shared signal."""
+    """Share of all variance of the views that lies in directions of the frame without shared signal."""
     inner: Tensor = found.measured.moments.view_cov @ (found.frame.T @ found.vectors[:, ~found.shared])
-    return float(inner.square().sum() / torch.clamp(found.measured.moments.view_cov.trace(), min=1e-300))
+    within = float(inner.square().sum() / torch.clamp(found.measured.moments.view_cov.trace(), min=1e-300))
+    return within * found.share
 
 
 def pipeline_in_words(pipeline: Pipeline, views: str) -> str:

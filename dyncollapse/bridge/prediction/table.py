@@ -24,7 +24,7 @@ class Effect:
     """What a pipeline does to the shared signal of two views.
 
     Attributes:
-        signal_rank: Directions that share signal beyond its error: a lower bound.
+        signal_rank: Directions that share signal beyond its error: a lower bound. One-sided: those of rho below 1.
         suppressed: The other directions.
         shared_signal: tr(S_e^-1 G): for two-sided views the sum of all correlations gamma. For one-sided ones it is the
             sum of what a view keeps of the plain image: negative where operations turn images into their negatives.

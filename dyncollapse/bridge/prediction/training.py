@@ -79,11 +79,11 @@ class TrainedLinear:
         singular_values: Standard deviation of the embedding along each direction at the end (q,).
         learning_steps: Step at which each has half of its predicted variance at rest (q,); infinite where it never has.
         agreement: `error`, the median relative error of singular values at the end, of directions that were predicted
-            to be learnt in the first half of the steps and to keep at least COMPARED of the largest variance among
-            these; `compared`, their number; `empty`, the number of singular
-            values of the embedding that were predicted to be at most EMPTY of the largest at the end, and
-            `empty_trained`, the number that are; `order`, the rank correlation of learning steps. None where there are
-            too few directions.
+            to grow, to be learnt in the first half of the steps, and to keep at least COMPARED of the largest variance
+            among these, and START; `compared`, their number; `empty`, the number of singular values of the embedding
+            that were predicted to be at most EMPTY of the largest at the end, and `empty_trained`, the number that are;
+            `order`, the rank correlation of learning steps. None where there are too few directions, and for `empty`
+            where nothing is predicted to be learnt by the last step.
         steps: Number of SGD steps.
         seconds: Time that they took.
         product: Its matrix at the end, in the coordinates of the directions' frame (m, q).
@@ -198,7 +198,7 @@ def train_linear_encoder(
     spectrum = torch.linalg.eigvalsh(product @ moments.view_cov @ product.T).clamp_min(0).flip(0)[: found.count].sqrt()
     agreement = {
         **agreement_of(expected, end, steps, encoder.steps),
-        "empty": float(expected.empty),
+        "empty": None if expected.empty is None else float(expected.empty),
         "empty_trained": float((spectrum <= EMPTY * max(float(spectrum[0]), START)).sum())
         + found.count
         - len(spectrum),
@@ -234,15 +234,17 @@ def agreement_of(
     expected: LossPrediction, end: Float[Tensor, " q"], steps: Float[Tensor, " q"], last: int
 ) -> dict[str, float | None]:
     """Compare an end of training and its learning steps with a prediction; see `TrainedLinear.agreement`."""
-    rest, learnt = expected.rest.sqrt(), (expected.learning_steps <= LEARNT * last) & (expected.rest > 0)
-    largest = torch.where(learnt & torch.isfinite(rest), rest, 0.0).max()
-    learnt &= rest >= COMPARED**0.5 * largest
+    rest, predicted = expected.rest.sqrt(), expected.learning_steps
+    # A direction of step 0 starts near its rest value or above it: how long it then shrinks is not predicted.
+    learnt = (predicted > 0) & (predicted <= LEARNT * last)
+    largest = float(torch.where(learnt & torch.isfinite(rest), rest, 0.0).max())
+    learnt &= rest >= max(COMPARED**0.5 * largest, START)
     settled = learnt & torch.isfinite(rest)
-    both = learnt & torch.isfinite(steps) & (expected.learning_steps > 0)  # those learnt at the start have no order
+    both = learnt & torch.isfinite(steps)
     errors = (end[settled] / rest[settled] - 1).abs()
     order = None
     if int(both.sum()) >= FEWEST:
-        found = float(spearmanr(expected.learning_steps[both].numpy(), steps[both].numpy()).statistic)
+        found = float(spearmanr(predicted[both].numpy(), steps[both].numpy()).statistic)
         order = found if np.isfinite(found) else None
     return {
         "error": float(errors.median()) if len(errors) else None,

@@ -8,6 +8,7 @@ from dyncollapse.bridge.prediction.outcome import Prediction
 from dyncollapse.bridge.prediction.prediction import LossPrediction
 from dyncollapse.bridge.prediction.run import Opened, emptied_share, pipeline_in_words
 from dyncollapse.bridge.prediction.table import AugmentationTable, Effect
+from dyncollapse.bridge.prediction.tested import WORDS
 from dyncollapse.diagnostics.shared_signal import SAMPLES_PER_DIRECTION
 
 
@@ -110,11 +111,13 @@ def operation_table(table: AugmentationTable, views: str) -> tuple[list[str], li
         Names of the columns, and rows of cells.
     """
     signal = "sum of gamma" if views == "two-sided" else "tr S^-1 G"  # of one-sided views it is no sum of correlations
+    words = WORDS[views]
     rows = [["all operations", *_cells(table.whole)]]
     rows += [[f"{row.operation} alone", *_cells(row.alone)] for row in table.rows]
     rows += [[f"all but {row.operation}", *_cells(row.without)] for row in table.rows if row.without is not None]
     images = f"on {count(table.images, 'image')}"
-    return [images, f"shared of {table.directions}", "suppressed", signal, "tr G / tr S", "tr A"], rows
+    columns = [f"{words.column} of {table.directions}", words.other_column, signal, "tr G / tr S", "tr A"]
+    return [images, *columns], rows
 
 
 def _cells(effect: Effect) -> list[str]:
@@ -129,23 +132,37 @@ def _cells(effect: Effect) -> list[str]:
 
 def agreement_sentence(loss: str, agreement: dict[str, float | None]) -> str:
     """How far training agrees with its prediction."""
-    error, order = agreement["error"], agreement["order"]
-    parts = [f"singular values that are empty: {agreement['empty_trained']:.0f}, predicted {agreement['empty']:.0f}"]
+    error, order, empty = (agreement[name] for name in ("error", "order", "empty"))
+    parts = []
+    if empty is not None:
+        parts.append(f"singular values that are empty: {agreement['empty_trained']:.0f}, predicted {empty:.0f}")
     if error is not None:
         compared = count(int(agreement["compared"] or 0), "direction")
         parts.append(f"singular values differ by {error:.2g} in the median of {compared}")
     if order is not None:
         parts.append(f"learning steps have rank correlation {order:.2f}")
-    return f"Trained by SGD, {loss}: {'; '.join(parts)}."
+    said = "; ".join(parts) or "nothing is compared, because no direction is predicted to be learnt in time"
+    return f"Trained by SGD, {loss}: {said}."
+
+
+def training_sentences(prediction: Prediction) -> list[str]:
+    """How far training agrees with its prediction, by loss, and why it did not end under others."""
+    agreed = [agreement_sentence(one.loss, one.agreement) for one in prediction.trained]
+    return agreed + [f"Not trained to the end, {loss}: {reason}." for loss, reason in prediction.untrained.items()]
 
 
 def conclusion(prediction: Prediction) -> str:
-    """What costs most: the operation without which most directions share signal."""
-    table = prediction.table
-    gains = [(row.without.signal_rank - table.whole.signal_rank, row.operation) for row in table.rows if row.without]
+    """What costs most: the operation without which most directions share signal, or all operations that tie."""
+    table, words = prediction.table, WORDS[prediction.found.measured.moments.views]
+    gains = {row.operation: row.without.signal_rank - table.whole.signal_rank for row in table.rows if row.without}
     if not gains:
         return "The augmentation has one operation."
-    gain, name = max(gains)
+    gain = max(gains.values())
     if gain <= 0:
         return "No single operation costs a direction that sampling would show."
-    return f"{name} costs most: without it {gain} more of {count(table.directions, 'direction')} would share signal."
+    *others, last = (name for name, one in gains.items() if one == gain)
+    more = f"{gain} more of {count(table.directions, 'direction')} would {words.pass_it}"
+    if not others:
+        return f"{last} costs most: without it {more}."
+    which = "either" if len(others) == 1 else "any one"
+    return f"{', '.join(others)} and {last} cost equally many: with {which} left out, {more}."

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ from click.testing import CliRunner
 from dyncollapse.bridge import PredictOptions, open_data, predict
 from dyncollapse.bridge.prediction.directions import find_directions, measure_pairs
 from dyncollapse.bridge.prediction.pipelines import open_pipeline
-from dyncollapse.bridge.prediction.prediction import LinearEncoder
-from dyncollapse.bridge.prediction.training import FixedBatches, projected_pairs, train_linear_encoder
+from dyncollapse.bridge.prediction.prediction import LinearEncoder, predict_loss
+from dyncollapse.bridge.prediction.training import FixedBatches, agreement_of, projected_pairs, train_linear_encoder
 from dyncollapse.bridge.prediction.views import ViewPairs
+from dyncollapse.bridge.prediction.wording import agreement_sentence
 from dyncollapse.commands.main import main
 
 
@@ -68,6 +70,33 @@ def test_weight_decay_empties_the_directions_that_it_was_predicted_to(digits):
     assert trained.agreement["compared"] == 4  # the others have less than a tenth of the largest variance
 
 
+def test_a_direction_that_starts_above_its_rest_value_is_not_compared(digits):
+    found, _ = digits
+    some = predict_loss(found, "byol", LinearEncoder(), alike=True)
+    # One direction is learnt too late, one starts far above what its sampled correlation would keep, one is in between.
+    expected = replace(some, rest=torch.tensor([1.0, 1e-8, 1e-8]), learning_steps=torch.tensor([1900.0, 0.0, 500.0]))
+    agreement = agreement_of(expected, torch.full((3,), 0.01), torch.full((3,), torch.inf), 2000)
+    assert agreement == {"error": None, "compared": 0.0, "order": None}
+    early = replace(expected, learning_steps=torch.tensor([900.0, 0.0, 500.0]))
+    assert agreement_of(early, torch.full((3,), 0.9), torch.full((3,), 800.0), 2000) == {
+        "error": pytest.approx(0.1),
+        "compared": 1.0,
+        "order": None,
+    }
+
+
+@pytest.mark.parametrize("loss", ["spectral", "byol"])
+def test_nothing_is_compared_where_nothing_is_learnt_in_time(loss, digits):
+    found, pairs = digits
+    encoder = LinearEncoder(steps=10)
+    expected, trained = train_linear_encoder(found, pairs, loss, encoder, batch_size=256, alike=True)
+    assert expected.learnt == 0
+    assert trained.agreement["empty"] is expected.empty is None
+    assert agreement_sentence(loss, trained.agreement) == (
+        f"Trained by SGD, {loss}: nothing is compared, because no direction is predicted to be learnt in time."
+    )
+
+
 def test_batches_are_the_same_at_each_iteration_and_hold_each_pair_once():
     rows = torch.arange(10.0).unsqueeze(1)
     batches = FixedBatches(rows, -rows, "two-sided", 5, seed=3)
@@ -98,6 +127,17 @@ def test_one_sided_byol_follows_a_correlation_above_one():
     assert float(expected.rest.sum()) == pytest.approx(4 * float(found.measured.moments.view_cov.trace()), rel=0.02)
     assert trained.agreement["compared"] >= 2
     assert trained.agreement["error"] < 0.02
+
+
+def test_python_tells_of_a_loss_that_diverged_and_returns_the_rest():
+    said: list[str] = []
+    options = PredictOptions(
+        "digits", images=200, directions=6, loss=("spectral", "byol"), train=True, steps=50, lr=0.5
+    )
+    prediction = predict(options, tell=said.append)
+    assert [one.loss for one in prediction.trained] == ["byol"]
+    assert said == [f"spectral: {prediction.untrained['spectral']}"]
+    assert "SGD diverged" in said[0]
 
 
 def test_python_predicts_what_the_command_does():
