@@ -17,7 +17,15 @@ from dyncollapse.simulation.build import Simulation, build
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.dimensions import Dimensions, geometric_mean, mode_dimensions
 from dyncollapse.simulation.outcome import Outcome, embedding_scale
-from dyncollapse.simulation.prediction import Outlook, delays_of_steps, escape_times, outlook, steps_at, time_per_step
+from dyncollapse.simulation.prediction import (
+    Outlook,
+    delays_of_steps,
+    escape_times,
+    outlook,
+    sizes,
+    steps_at,
+    time_per_step,
+)
 from dyncollapse.simulation.report import report
 from dyncollapse.simulation.verdict import measured_values
 from dyncollapse.theory.mode_paths import mode_paths
@@ -85,9 +93,12 @@ class View:
 
     @cached_property
     def start(self) -> Float[Tensor, " k"]:
-        """Singular value of each mode at t = 0, the geometric mean over runs."""
-        start = mode_dimensions(self.simulation.weights, self.simulation.task)
-        return geometric_mean(start.singular_value.to(torch.float64))
+        """Size of each mode at t = 0 (`sizes`; without closed forms its singular value), geometric mean over runs."""
+        weights, predicted = self.simulation.weights, self.outcome.outlook
+        found = mode_dimensions(weights, self.simulation.task).singular_value.to(torch.float64)
+        if predicted is not None:
+            found[..., : len(predicted.rest)] = sizes(self.simulation, predicted, weights)
+        return geometric_mean(found)
 
     @cached_property
     def times(self) -> Float[Tensor, " t"]:
@@ -234,9 +245,9 @@ def phases(view: View) -> Phases | None:
     first, last = view.times[view.times > 0][[0, -1]].log().tolist()
     time = torch.linspace(first, last, ROWS, dtype=torch.float64).exp()
     values = torch.full((COLUMNS,), start, dtype=torch.float64)
-    sizes, escapes = _paths(grid, predicted, values, time), escape_times(grid, predicted, values)
-    sizes = None if sizes is None else sizes[:, place]
-    return Phases(strengths, time, start, sizes, escapes[place], view.prediction["threshold"])
+    paths, escapes = _paths(grid, predicted, values, time), escape_times(grid, predicted, values)
+    paths = None if paths is None else paths[:, place]
+    return Phases(strengths, time, start, paths, escapes[place], view.prediction["threshold"])
 
 
 def _start_of_augmented(simulation: Simulation) -> float:

@@ -78,15 +78,20 @@ def caveats(view: View) -> list[str]:
     said = [f"Closed forms assume: {'; '.join(view.prediction['assumes'])}."]
     if view.closed is None:
         said.append(f"{c.loss}: rest values and times are known in closed form, paths between them are not.")
+    elif c.depth > 1:
+        said.append(
+            "Curves in closed form start as if the singular vectors of P(0) were the modes and the layers were "
+            "balanced and aligned."
+        )
     else:
-        balanced = " and the layers were balanced and aligned" if c.depth > 1 else ""
-        said.append(f"Curves in closed form start as if the singular vectors of P(0) were the modes{balanced}.")
+        said.append("Curves in closed form start from what faster modes leave of each mode in P(0).")
     if c.loss == "byol":
         said.append("Escape times are those of simsiam; byol takes longer, because its target lags behind.")
     if (width := room(simulation)) < simulation.task.dim:
+        alone = "closed forms follow each" if c.depth > 1 else "rest values are those of each"
         said.append(
-            f"The network is only {width} wide: closed forms follow each of the {simulation.task.dim} modes alone, as "
-            "if there were an output for each."
+            f"The network is only {width} wide: {alone} of the {simulation.task.dim} modes alone, as if there were an "
+            "output for each."
         )
     if c.weight_decay and c.depth > 1:
         said.append("With weight decay on several layers zero is stable, too: modes that start small decay to it.")

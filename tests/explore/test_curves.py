@@ -183,7 +183,7 @@ def test_narrow_networks_have_a_phase_diagram(values):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({}, ["infinite batch", "aligned layers near zero", "as if the singular vectors of P(0) were the modes"]),
+        ({}, ["infinite batch", "aligned layers near zero", "start from what faster modes leave of each mode in P(0)"]),
         ({"depth": 2}, ["balanced and aligned"]),
         ({"depth": 2, "weight_decay": 0.01}, ["zero is stable, too"]),
         ({"out_dim": 5}, ["The network is only 5 wide"]),
