@@ -308,7 +308,7 @@ def test_a_broken_point_is_run_again_with_a_word(wrong, tmp_path):
     assert len(notes) == 1
     assert str(report) in notes[0]
     assert "run again" in notes[0]
-    assert read_point(report.parent)["status"] == "finished"
+    assert read_point(report.parent, found.points[name])["status"] == "finished"
 
 
 BENT = {
@@ -334,7 +334,7 @@ def test_a_report_that_no_table_could_take_is_broken(bend, tmp_path):
     bend(values)
     report.write_text(json.dumps(values))
     with pytest.raises(ValueError, match=r"run\.json is not the report of a finished point"):
-        read_point(report.parent)
+        read_point(report.parent, *found.points.values())
     assert found.table() == []
     assert found.run(HERE) == {}
     assert len(found.table()) == 1
