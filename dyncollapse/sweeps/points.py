@@ -84,8 +84,8 @@ def run_pack(points: Sequence[Point], folder: Path, workers: int | None = None) 
     given = points[0].configuration.threads
     try:
         check_count("threads", given or 1)
-    except ValueError as error:
-        return [PointResult(point.name, str(error)) for point in points]
+    except SettingError as error:
+        return [PointResult(point.name, error.as_options()) for point in points]
     threads = given or threads_of_each(workers)
     use_threads(given or 1)  # allowed: this process belongs to the sweep
     recycle_freed_memory()
@@ -137,6 +137,8 @@ def _run_point(point: Point, trained: tuple[Simulation, Trajectory] | None, fold
         )
     except OSError as error:
         return f"{Path(error.filename or folder).name} could not be written ({error.strerror or error})"
+    except SettingError as error:
+        return error.as_options()
     except (Diverged, FlowFailed, ValueError) as error:
         return str(error)
     except MemoryError:

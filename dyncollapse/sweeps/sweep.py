@@ -18,7 +18,7 @@ from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.picture_options import PictureFormat
 from dyncollapse.simulation.report import RECORD, versions
 from dyncollapse.sweeps.grid import axes_of
-from dyncollapse.sweeps.matrices import files_of
+from dyncollapse.sweeps.matrices import check_files, files_of
 from dyncollapse.sweeps.packing import best_runs, packs
 from dyncollapse.sweeps.picture_options import SweepPlot
 from dyncollapse.sweeps.points import Point, PointResult, as_configuration, read_point, run_pack
@@ -67,10 +67,11 @@ class Sweep:
             configurations: The points, as `expand_grid` returns them.
 
         Raises:
-            ValueError: Where there are no points.
+            ValueError: Where there are no points, and where files that they name hold no covariances that fit them.
         """
         if not configurations:
             raise ValueError("a sweep needs at least one point")
+        check_files(configurations)
         self.folder = Path(folder)
         self.points = dict(Point.of(c) for c in configurations)
 

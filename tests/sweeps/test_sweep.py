@@ -229,7 +229,7 @@ def test_two_workers_that_finish_one_point_agree(tmp_path):
 
 def test_threads_beyond_all_reason_are_a_failure_of_the_point(tmp_path):
     (result,) = run_pack([Point.of(resolve({**SMALL, "threads": 1000}))], tmp_path)
-    assert result.failure.startswith("threads is 1000; it must be between 1 and ")
+    assert result.failure.startswith("--threads is 1000; it must be between 1 and ")
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,17 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers.programs import refused
 
-from dyncollapse import Sweep, Workers, expand_grid
+import dyncollapse
+from dyncollapse import SettingError, Sweep, Workers, expand_grid
 from dyncollapse.commands.main import main
+from dyncollapse.simulation.task import task_of
 from dyncollapse.sweeps.points import read_point
 
 HERE = Workers(lambda: ThreadPoolExecutor(1), 1)
@@ -137,3 +140,57 @@ def test_a_correlation_is_a_number_also_beside_a_file_of_its_name(work):
     np.save("0.5.npy", np.eye(4))
     (work / "0.5.npy").rename("0.5")
     assert list(sweep_of("c1.npy", **given).points) == [name]
+
+
+UNSOUND = {
+    "size": lambda: np.save("bad.npy", np.eye(3)),
+    "NaN": lambda: np.save("bad.npy", np.full((4, 4), np.nan)),
+    "negative": lambda: np.save("bad.npy", -np.eye(4)),
+    "text": lambda: Path("bad.npy").write_text("1 0\n0 1\n"),
+    "missing": lambda: None,
+    "folder": lambda: Path("bad.npy").mkdir(),
+}
+
+
+@pytest.mark.parametrize("make", UNSOUND.values(), ids=UNSOUND)
+@pytest.mark.parametrize("name", ["--data-cov", "--aug-cov", "--view-corr"])
+def test_an_unsound_file_is_refused_before_anything_is_written(make, name, work):
+    make()
+    given = ["--views", "correlated", name, "0.5,bad.npy"] if name == "--view-corr" else [name, "c1.npy,bad.npy"]
+    # The line of a matrix that is no covariance names the matrix, all others the option and its file.
+    words = ["dyncollapse: "] if make is UNSOUND["negative"] else [f"{name} ", "bad.npy"]
+    for more in ([], ["--dry-run"], ["--json"]):
+        line = refused(CliRunner().invoke(main, ["sweep", "--dim", "4", *given, "--out", "grid", *more]))
+        assert all(word in line for word in words)
+        assert not (work / "grid").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--data-cov", "a,b.npy"], "--data-cov 'a' cannot be read: No such file or directory"),
+        (["--views", "correlated", "--view-corr", "0.5,1.5"], "--view-corr is 1.5; a correlation must be between -1"),
+        (["--views", "correlated", "--view-corr", "c1.npy", "--aug-strength", "2,0.5"], "A - C of aug_cov A and noise"),
+    ],
+)
+def test_matrices_that_do_not_fit_are_refused_before_anything_is_written(options, words, work):
+    np.save("a,b.npy", np.eye(4))
+    line = refused(CliRunner().invoke(main, ["sweep", "--dim", "4", "--aug-dim", "4", *options, "--out", "grid"]))
+    assert words in line
+    assert not (work / "grid").exists()
+
+
+def test_python_refuses_unsound_files_as_well(work):
+    with pytest.raises(SettingError, match=r"data_cov 'c3\.npy' cannot be read: No such file"):
+        dyncollapse.sweep(out="grid", **{**SMALL, "data_cov": ["c1.npy", "c3.npy"]})
+    assert not (work / "grid").exists()
+
+
+@pytest.mark.usefixtures("work")
+def test_each_combination_of_files_is_opened_once(monkeypatch):
+    opened = []
+    monkeypatch.setattr("dyncollapse.sweeps.matrices.task_of", lambda c: opened.append(c) or task_of(c))
+    sweep_of("c1.npy", "c2.npy", seed=list(range(20)), aug_strength=[0.5, 1.0], dtype=["float32", "float64"])
+    assert len(opened) == 4
+    Sweep("grid", expand_grid({**SMALL, "seed": [0, 1]}))
+    assert len(opened) == 4
