@@ -321,6 +321,8 @@ def _read_plan(folder: Path) -> dict[str, Configuration]:
     check_folder(folder, "name the folder of a sweep")
     try:
         plan = checked(read_json(path, MOST_PLAN), Plan)
+        if not plan["points"]:
+            raise ValueError("it has no points")
         return dict(_as_point(point) for point in plan["points"])
     except FileNotFoundError:
         raise ValueError(f"{printable(str(folder))} holds no {PLAN}; name the folder of a sweep") from None

@@ -372,11 +372,14 @@ def test_unusable_folders_are_reported_in_one_line(tmp_path):
     (tmp_path / "broken" / "sweep.json").write_text("{")
     (tmp_path / "bent").mkdir()
     (tmp_path / "bent" / "sweep.json").write_text('{"points": [{"config": []}]}')
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "sweep.json").write_text('{"points": []}')
     for name, words in (
         ("file", "is a file"),
         ("mine", "holds thesis.tex and no sweep.json"),
         ("broken", "remove it"),
         ("bent", "remove it"),
+        ("empty", r"empty/sweep\.json cannot be read \(it has no points\); remove it and sweep again"),
     ):
         with pytest.raises(ValueError, match=words) as caught:
             sweep(tmp_path / name).run(HERE)
@@ -384,7 +387,11 @@ def test_unusable_folders_are_reported_in_one_line(tmp_path):
     assert names_in(tmp_path / "mine") == {"thesis.tex"}
     (tmp_path / "broken" / "sweep.json").unlink()
     assert sweep(tmp_path / "broken").run(HERE) == {}
-    for name, words in (("mine", r"holds no sweep\.json"), ("nowhere", "is no folder")):
+    for name, words in (
+        ("mine", r"holds no sweep\.json"),
+        ("nowhere", "is no folder"),
+        ("empty", r"empty/sweep\.json cannot be read \(it has no points\); remove it"),
+    ):
         with pytest.raises(ValueError, match=words):
             Sweep.open(tmp_path / name)
 
