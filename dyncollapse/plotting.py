@@ -235,7 +235,7 @@ def plot_sweep(
         ax: Axes to draw on.
         x: Values (n,) of the setting.
         values: Values (n, k), by rank.
-        rest: The same (n, k) at rest in closed form, drawn dashed where they are finite and above 0.
+        rest: The same (n, k) at rest in closed form, drawn dashed and with rings where they are finite and above 0.
         threshold: Value of the setting above which augmented dimensions die.
 
     Returns:
@@ -248,9 +248,12 @@ def plot_sweep(
     if rest is not None:
         # float32 makes modes equal that differ only by rounding, so each is drawn once.
         known = np.nan_to_num(np.asarray(rest, dtype=np.float32), posinf=0)
+        # A ring is also seen where a value has no neighbours to draw a line to.
+        look: dict[str, Any] = {"marker": "o", "markersize": 5, "markerfacecolor": "none", "markeredgewidth": 0.7}
         for k, column in enumerate(np.unique(known[:, known.any(0)], axis=1).T):
             label = "at rest, in closed form" if k == 0 else None
-            ax.plot(x, np.where(column > 0, column, np.nan), "--", color=PALETTE[1], linewidth=1, label=label)
+            seen = np.where(column > 0, column, np.nan)
+            ax.plot(x, seen, linestyle="--", color=PALETTE[1], linewidth=1, label=label, **look)
     if threshold is not None and x.min() <= threshold <= x.max():
         ax.axvline(threshold, color=LEVEL, linestyle=":", linewidth=1, label="augmented dimensions die beyond")
     ax.set_yscale("log")

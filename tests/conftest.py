@@ -195,7 +195,8 @@ def simulate(tmp_path, monkeypatch):
 def command(*words):
     """Call a command, given further words."""
     from click.testing import CliRunner
+    from helpers.programs import changed
 
     from dyncollapse.commands.main import main
 
-    return lambda *options: CliRunner().invoke(main, [*words, *map(str, options)])
+    return lambda *options: CliRunner().invoke(main, changed(words, *options))

@@ -23,6 +23,11 @@ def test_a_fine_picture_has_no_faults():
     assert faults(two_panels()) == []
 
 
+def crossing(figure):
+    figure.axes[0].set_title("(a) as wide as its panel is", x=0.9)
+    figure.axes[1].set_title("(b) as wide as its panel is")
+
+
 def small(figure):
     figure.axes[0].text(1, 1, "small", fontsize=6.5)
 
@@ -74,6 +79,7 @@ def strange_points(figure):
     [
         (small, "6.5 points"),
         (cut, "cut"),
+        (crossing, "cover each other"),
         (cut_label, "cut"),
         (no_letter, "titles"),
         (same_letter, "titles"),

@@ -237,6 +237,13 @@ def test_sweep_has_a_line_per_rank_and_one_per_distinct_rest_value(ax):
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
 
 
+def test_a_rest_value_without_neighbours_is_seen_where_the_legend_names_it(ax):
+    plot_sweep(ax, [0.5, 2.0], [[3.0, 1.0], [3.0, 1e-9]], rest=[[1.0, 2.0], [0.0, 0.0]])
+    for line, label in zip(*ax.get_legend_handles_labels(), strict=True):
+        seen = int(np.isfinite(line.get_ydata()).sum())
+        assert seen >= 2 or (seen == 1 and line.get_marker() not in ("", "None", None)), label
+
+
 def test_sweep_without_closed_form_or_threshold_in_sight_draws_ranks_only(ax):
     plot_sweep(ax, [0, 1], [[1.0], [2.0]], rest=[[np.nan], [np.inf]], threshold=5.0)
     assert len(ax.lines) == 1

@@ -10,26 +10,28 @@ from typing import Any
 
 import click
 
+from dyncollapse.runtime.files import printable
 from dyncollapse.runtime.process import collecting_later
-from dyncollapse.runtime.settings import near_names, quoted
+from dyncollapse.runtime.settings import MOST_LETTERS, near_names, quoted
 
 
 class GroupedOption(click.Option):
     """An option under a heading of its command's page of help."""
 
-    def __init__(self, *names: Any, group: str = "", former: str = "", **settings: Any) -> None:
-        """Keep the heading and the earlier name.
+    def __init__(self, *names: Any, group: str = "", former: str = "", listed: bool = False, **settings: Any) -> None:
+        """Keep the heading, the earlier name and whether the option takes a list.
 
         Args:
             *names: As for `click.Option`.
             group: The heading; without one the option stands under the command's last.
             former: An earlier name of the option, which is taken but not shown.
+            listed: Whether it takes several values with commas between them.
             **settings: As for `click.Option`.
         """
         if former:
             names = ([*names[0], former], *names[1:])
         super().__init__(*names, **settings)
-        self.group, self.former = group, former
+        self.group, self.former, self.listed = group, former, listed
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """The option's names and help, without its earlier name."""
@@ -85,7 +87,7 @@ class GroupedCommand(HelpPage):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse as click does, but refuse arguments that are left first, with advice that fits the command."""
         try:
-            given, left, _ = self.make_parser(ctx).parse_args(args=list(args))
+            given, left, order = self.make_parser(ctx).parse_args(args=list(args))
         except click.BadOptionUsage as error:
             error.ctx = ctx  # click leaves it out, and the message needs the option
             raise
@@ -95,9 +97,11 @@ class GroupedCommand(HelpPage):
             option = next(one for one in options if one.name == bare)
             raise click.BadOptionUsage(option.opts[0], f"{option.opts[0]} has no value", ctx)
         helps = self.get_help_option(ctx)
-        if left and not ctx.resilient_parsing and (helps is None or helps.name not in given):
-            advice = f"; {self.surplus}" if self.surplus else ""
-            raise click.UsageError(f"{quoted(left[0])} is no argument of {ctx.command_path}{advice}", ctx)
+        if not ctx.resilient_parsing and (helps is None or helps.name not in given):
+            if left:
+                advice = f"; {self.surplus}" if self.surplus else ""
+                raise click.UsageError(f"{quoted(left[0])} is no argument of {ctx.command_path}{advice}", ctx)
+            _refuse_repeated(order, args, ctx)
         return super().parse_args(ctx, args)
 
     def option_groups(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
@@ -117,6 +121,28 @@ class GroupedCommand(HelpPage):
         for heading, rows in self.option_groups(ctx).items():
             with formatter.section(heading):
                 formatter.write_dl(rows)
+
+
+def _refuse_repeated(order: Sequence[click.Parameter], args: Sequence[str], ctx: click.Context) -> None:
+    """Refuse an option with a value, or a switch that is on or off, that is given more than once: one would be lost."""
+    for one in order:
+        if not isinstance(one, click.Option) or one.multiple or (one.is_flag and not one.secondary_opts):
+            continue
+        if (times := order.count(one)) > 1:
+            advice, name = "give it once", max(one.opts, key=len)
+            if getattr(one, "listed", False):
+                advice = (
+                    f"write its values in one list: {name} {printable(','.join(_values(one, args)))[:MOST_LETTERS]}"
+                )
+            raise click.UsageError(f"{name} is given {times} times; {advice}", ctx)
+
+
+def _values(option: click.Option, args: Sequence[str]) -> Iterator[str]:
+    """The values of an option on a command line that was parsed without an error."""
+    for word, after in zip(args, [*args[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name in option.opts:
+            yield value if equals else after
 
 
 def commands_below(group: click.Command, before: str = "") -> Iterator[tuple[str, click.Command]]:

@@ -262,15 +262,15 @@ def _option(setting: Setting, several: bool, former: str, *, required: bool) -> 
     if setting.type is tuple and not setting.repeat:
         part = TYPES.get(setting.part)
         if not isinstance(part, _Number | _WholeNumber):
-            return add(name, callback=_names)
-        return add(name, type=_Numbers(part), metavar=setting.metavar or f"{part.name.upper()},..")
+            return add(name, callback=_names, listed=True)
+        return add(name, type=_Numbers(part), listed=True, metavar=setting.metavar or f"{part.name.upper()},..")
     names = None if not choices else "|".join(choices) if len(choices) <= FEW else "NAME"
     metavar = setting.metavar or names
     if setting.repeat:
         return add(name, multiple=True, metavar=metavar)
     if several:
         words = metavar or {int: "INTEGER", float: "FLOAT", str: "TEXT"}[setting.type]
-        return add(name, metavar=f"{words},..")
+        return add(name, listed=True, metavar=f"{words},..")
     return add(name, type=TYPES.get(setting.type, setting.type), metavar=metavar, required=required)
 
 

@@ -7,13 +7,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from dyncollapse.runtime.records import settings_of
 from dyncollapse.runtime.settings import SettingError, quoted
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.presets import resolve
+from dyncollapse.sweeps.matrices import files_of, with_contents
 
 # A point takes 0.06 ms to resolve and 640 bytes of sweep.json: a larger grid would need more than 128 MB for its plan.
 MOST_POINTS = 2 * 10**5
@@ -33,8 +33,6 @@ ADDED_LATER = {
     "target_momentum": None,
     "ridge": 0.01,
 }
-# Settings that name a file: its content counts, not its name.
-FILES = ("data_cov", "aug_cov", "view_corr")
 # Settings that `resolve` derives from others; those others are preferred as axes of a grid.
 IMPLIED = (
     "aug_dim",
@@ -225,23 +223,52 @@ def _brief(value: Any) -> str:
     return quoted(value).strip("'").removesuffix(".0")
 
 
-def _content(path: str) -> str:
-    """A digest of a file, or the text itself where there is no such file."""
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return path
-
-
 def point_hash(configuration: Configuration) -> str:
-    """The name of a configuration in a sweep: 16 hexadecimal digits, independent of where it runs and is saved."""
+    """The name of a configuration in a sweep: 16 hexadecimal digits, independent of where it runs and is saved.
+
+    Args:
+        configuration: The settings. Of the files that they name the content counts, not the path.
+
+    Returns:
+        The name.
+
+    Raises:
+        SettingError: For a file that cannot be read.
+
+    Examples:
+        >>> point_hash(Configuration(threads=2)) == point_hash(Configuration())
+        True
+    """
     settings = {
-        name: _content(value) if name in FILES else value
-        for name, value in configuration.as_dict().items()
+        name: value
+        for name, value in with_contents(configuration).items()
         if name not in NOT_HASHED and not (name in ADDED_LATER and value == ADDED_LATER[name])
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_same(found: Configuration, planned: Configuration) -> None:
+    """Check that a report's settings are those of the point whose place it has.
+
+    Args:
+        found: The settings of the report.
+        planned: Those of the point. Their files may have been moved since; the point's name holds their content.
+
+    Raises:
+        ValueError: For the first setting on which results depend, and that differs.
+
+    Examples:
+        >>> check_same(Configuration(data_cov="old/C.npy"), Configuration(data_cov="new/C.npy"))
+        >>> check_same(Configuration(lr=0.1), Configuration(lr=0.2))
+        Traceback (most recent call last):
+            ...
+        ValueError: its lr is 0.1, and that of this point 0.2
+    """
+    files = files_of(found).keys() & files_of(planned).keys()
+    for name in KINDS:
+        value, wanted = getattr(found, name), getattr(planned, name)
+        if value != wanted and name not in NOT_HASHED and name not in files:
+            raise ValueError(f"its {name} is {quoted(value)}, and that of this point {quoted(wanted)}")
 
 
 def axes_of(configurations: Sequence[Configuration]) -> dict[str, list[Any]]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from dyncollapse.plotting import label_panels, plot_spectrum, plot_sweep, ramp
 from dyncollapse.sweeps.picture_options import Panel
 
 COLUMNS = 4  # of panels in a picture, at most
+LETTERS = 30  # of a title's line, beside the panel's letter: as many as fit above a panel
 
 
 def draw_sweep(panels: Sequence[Panel], axis: str, label: str) -> Figure:
@@ -39,6 +41,27 @@ def draw_spectra(panels: Sequence[Panel], label: str, left_out: str) -> Figure:
     return figure
 
 
+def wrapped_title(title: str) -> str:
+    """A panel's title in lines of LETTERS at most, broken between settings, and within one that is longer.
+
+    Args:
+        title: Settings with commas between them.
+
+    Returns:
+        The lines.
+
+    Examples:
+        >>> print(wrapped_title("loss infonce, depth 1, activation linear"))
+        loss infonce, depth 1,
+        activation linear
+    """
+    lines = [""]
+    for setting in title.split(", "):
+        joined = f"{lines[-1]}, {setting}" if lines[-1] else setting
+        lines[-1:] = [joined] if len(joined) <= LETTERS else [*filter(None, lines[-1:]), setting]
+    return ",\n".join("\n".join(wrap(line, LETTERS, break_on_hyphens=False)) for line in lines)
+
+
 def line_colours(panels: Sequence[Panel]) -> dict[float, Any]:
     """A colour for every value, the same in all panels."""
     values = sorted({value for panel in panels for value, _ in panel.points})
@@ -61,7 +84,7 @@ def plot_spectra(ax: Axes, panel: Panel, label: str, colours: Mapping[float, Any
         end = next(iter(report["dynamics"].values()))["product_singular_values"]
         sigma = np.array([math.nan if entry is None else entry for entry in end])
         plot_spectrum(ax, sigma, color=colours[value], label=f"{label} {value:g}", marker="o", markersize=3)
-    ax.set_title(panel.title, fontsize=9)
+    ax.set_title(wrapped_title(panel.title), fontsize=9)
     return ax
 
 
@@ -101,7 +124,7 @@ def plot_over(ax: Axes, panel: Panel, *, with_threshold: bool) -> Axes:
     rests = [[mode["rest_singular_value"] for mode in report["prediction"]["modes"]] for report in reports]
     threshold = reports[0]["prediction"]["threshold"] if with_threshold else None
     plot_sweep(ax, values, _columns(ends), rest=_columns(rests), threshold=threshold)
-    ax.set_title(panel.title, fontsize=9)
+    ax.set_title(wrapped_title(panel.title), fontsize=9)
     return ax
 
 

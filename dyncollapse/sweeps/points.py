@@ -15,12 +15,14 @@ from dyncollapse.runtime.out_of_memory import out_of_memory_raised
 from dyncollapse.runtime.process import check_count, core_share, recycle_freed_memory, use_threads
 from dyncollapse.runtime.records import from_values
 from dyncollapse.runtime.schemas import checked
+from dyncollapse.runtime.settings import SettingError, option, quoted
 from dyncollapse.simulation.build import Simulation, build
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.outcome import Outcome
 from dyncollapse.simulation.report import RECORD, save
 from dyncollapse.simulation.run import run
-from dyncollapse.sweeps.grid import ADDED_LATER, point_hash
+from dyncollapse.sweeps.grid import ADDED_LATER, check_same, point_hash
+from dyncollapse.sweeps.matrices import files_of
 from dyncollapse.sweeps.packing import train_together
 from dyncollapse.sweeps.schemas import Report
 
@@ -82,15 +84,29 @@ def run_pack(points: Sequence[Point], folder: Path, workers: int | None = None) 
     given = points[0].configuration.threads
     try:
         check_count("threads", given or 1)
-    except ValueError as error:
-        return [PointResult(point.name, str(error)) for point in points]
+    except SettingError as error:
+        return [PointResult(point.name, error.as_options()) for point in points]
     threads = given or threads_of_each(workers)
     use_threads(given or 1)  # allowed: this process belongs to the sweep
     recycle_freed_memory()
     waiting = [point for point in points if not (folder / point.name).exists()]
-    trained = _train(waiting, threads)
-    failures = {point.name: _run_point(point, trained.get(point.name), folder, threads) for point in waiting}
+    failures: dict[str, str | None] = {p.name: text for p in waiting if (text := _changed_files(p)) is not None}
+    ready = [point for point in waiting if point.name not in failures]
+    trained = _train(ready, threads)
+    failures |= {point.name: _run_point(point, trained.get(point.name), folder, threads) for point in ready}
     return [PointResult(point.name, failures.get(point.name)) for point in points]
+
+
+def _changed_files(point: Point) -> str | None:
+    """Why a point's files are not those of which its results would bear the name, in one line; None if they are."""
+    files = files_of(point.configuration)
+    try:
+        if not files or point_hash(point.configuration) == point.name:
+            return None
+    except SettingError as error:
+        return error.as_options()
+    named = " and ".join(f"{option(name)} {quoted(path)}" for name, path in files.items())
+    return f"{named} changed since this point was planned; bring back what it held, or sweep again with what it holds"
 
 
 def _train(points: Sequence[Point], threads: int) -> dict[str, tuple[Simulation, Trajectory]]:
@@ -121,6 +137,8 @@ def _run_point(point: Point, trained: tuple[Simulation, Trajectory] | None, fold
         )
     except OSError as error:
         return f"{Path(error.filename or folder).name} could not be written ({error.strerror or error})"
+    except SettingError as error:
+        return error.as_options()
     except (Diverged, FlowFailed, ValueError) as error:
         return str(error)
     except MemoryError:
@@ -154,11 +172,12 @@ def save_point(name: str, outcome: Outcome, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def read_point(path: Path) -> Report:
+def read_point(path: Path, planned: Configuration) -> Report:
     """Read the report of a finished point.
 
     Args:
         path: The point's folder.
+        planned: The point's settings. Files that they name need not be there any more.
 
     Returns:
         The content of run.json.
@@ -169,8 +188,7 @@ def read_point(path: Path) -> Report:
     try:
         found = checked(read_json(path / RECORD), Report)
         configuration = as_configuration(found["config"])
-        if (name := point_hash(configuration)) != path.name:
-            raise ValueError(f"it holds the point {name}")
+        check_same(configuration, planned)
         if list(found["dynamics"]) != list(configuration.dynamics):
             raise ValueError("its dynamics are not those of its settings")
     except OSError as error:

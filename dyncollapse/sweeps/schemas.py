@@ -16,6 +16,7 @@ class Plan(TypedDict):
 class PlannedPoint(TypedDict):
     """A point in sweep.json."""
 
+    point: Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}\Z")]
     config: dict[str, Any]
 
 

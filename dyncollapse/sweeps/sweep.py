@@ -13,14 +13,16 @@ from dyncollapse.runtime.files import is_partial, printable, read_json, remove_p
 from dyncollapse.runtime.folders import HOLDER, LOCK, check_folder, held
 from dyncollapse.runtime.page.render import PAGE
 from dyncollapse.runtime.schemas import checked
+from dyncollapse.runtime.settings import quoted
 from dyncollapse.simulation.configuration import Configuration
 from dyncollapse.simulation.picture_options import PictureFormat
 from dyncollapse.simulation.report import RECORD, versions
 from dyncollapse.sweeps.grid import axes_of
+from dyncollapse.sweeps.matrices import check_files, files_of
 from dyncollapse.sweeps.packing import best_runs, packs
 from dyncollapse.sweeps.picture_options import SweepPlot
 from dyncollapse.sweeps.points import Point, PointResult, as_configuration, read_point, run_pack
-from dyncollapse.sweeps.schemas import Failures, Plan, Report
+from dyncollapse.sweeps.schemas import Failures, Plan, PlannedPoint, Report
 from dyncollapse.sweeps.tables import as_dataset, as_row, to_frame
 
 if TYPE_CHECKING:
@@ -65,12 +67,20 @@ class Sweep:
             configurations: The points, as `expand_grid` returns them.
 
         Raises:
-            ValueError: Where there are no points.
+            ValueError: Where there are no points, and where files that they name hold no covariances that fit them.
         """
         if not configurations:
             raise ValueError("a sweep needs at least one point")
+        check_files(configurations)
         self.folder = Path(folder)
         self.points = dict(Point.of(c) for c in configurations)
+
+    @classmethod
+    def _of(cls, folder: Path, points: Mapping[str, Configuration]) -> Self:
+        """The sweep of points that have names already: files that they name may have gone or changed since."""
+        sweep = cls.__new__(cls)
+        sweep.folder, sweep.points = folder, dict(points)
+        return sweep
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -85,7 +95,7 @@ class Sweep:
         Raises:
             ValueError: Where the folder holds no sweep, or its sweep.json is broken.
         """
-        return cls(folder, _read_plan(Path(folder)))
+        return cls._of(Path(folder), _read_plan(Path(folder)))
 
     @property
     def axes(self) -> dict[str, list[Any]]:
@@ -100,10 +110,10 @@ class Sweep:
             the point's name.
         """
         found, broken = {}, {}
-        for name in self.points:
+        for name, planned in self.points.items():
             if (path := self.folder / POINTS / name).exists():
                 try:
-                    found[name] = read_point(path)
+                    found[name] = read_point(path, planned)
                 except ValueError as error:
                     broken[name] = str(error)
         return found, broken
@@ -158,7 +168,8 @@ class Sweep:
                 `if __name__ == "__main__":`.
             most_runs: Most runs in an ensemble; by default the number at which a run is cheapest.
             progress: Called as progress(done, total); failed points count as done.
-            tell: Called with one line for each broken folder, whose point runs again.
+            tell: Called with one line for each broken folder, whose point runs again, and with one on files that
+                changed since points of the same settings were planned.
 
         Returns:
             Why points failed, in one line each, by name; empty where all points are finished.
@@ -176,11 +187,8 @@ class Sweep:
             failures = {name: text for name, text in known.items() if name not in self.points}
             done, failed = len(finished), dict[str, str]()
             progress(done, len(self.points))
-            name_of = {configuration: name for name, configuration in self.points.items()}
-            waiting = [
-                [Point(name_of[c], c) for c in pack]
-                for pack in self.packs(finished, workers=workers.count, most_runs=most_runs)
-            ]
+            together = self.packs(finished, workers=workers.count, most_runs=most_runs)
+            waiting = self._named(together, finished)
             home = (self.folder / POINTS).resolve()
             work = partial(run_pack, folder=home, workers=workers.count and min(workers.count, len(waiting)))
             for pack, outcome in dispatch(work, waiting, workers):
@@ -249,8 +257,10 @@ class Sweep:
 
     def _prepare(self, tell: Callable[[str], None]) -> tuple[list[str], dict[str, str]]:
         """Write the plan and remove unfinished and broken points; return finished points and earlier failures."""
-        known = _read_plan(self.folder) if (self.folder / PLAN).exists() else []
-        everything = Sweep(self.folder, [*known, *self.points.values()])
+        known = _read_plan(self.folder) if (self.folder / PLAN).exists() else {}
+        everything = self._of(self.folder, known | self.points)  # of a point's files, the latest paths
+        if text := self._changed(known):
+            tell(text)
         write_json(self.folder / PLAN, everything._as_plan())
         (self.folder / POINTS).mkdir(exist_ok=True)
         remove_partial(self.folder)
@@ -264,6 +274,23 @@ class Sweep:
             else:
                 path.unlink()
         return list(found), everything.failures()
+
+    def _changed(self, known: Mapping[str, Configuration]) -> str:
+        """A line on files that changed under their names since earlier points of the folder; empty where none did."""
+        earlier = set(known.values())
+        changed = [c for name, c in self.points.items() if name not in known and c in earlier]
+        if not changed:
+            return ""
+        paths = sorted({quoted(path) for c in changed for path in files_of(c).values()})
+        named = f"{' or '.join(paths)} changed since {len(changed)} point{'s'[: len(changed) > 1]} of the same settings"
+        return f"{named}; earlier results stay beside the new ones"
+
+    def _named(self, together: Sequence[Sequence[Configuration]], finished: Iterable[str]) -> list[list[Point]]:
+        """Packs of the points that are not finished, with their names; if a file changed, two may share settings."""
+        names: dict[Configuration, list[str]] = {}
+        for name in self.points.keys() - set(finished):
+            names.setdefault(self.points[name], []).append(name)
+        return [[Point(names[c].pop(), c) for c in pack] for pack in together]
 
     def _record(self, failures: dict[str, str]) -> None:
         with suppress(OSError):  # most likely a full disk; the failures are returned in any case
@@ -287,13 +314,16 @@ def _results(pack: Sequence[Point], outcome: Any, home: Path) -> Iterator[PointR
         yield result
 
 
-def _read_plan(folder: Path) -> list[Configuration]:
+def _read_plan(folder: Path) -> dict[str, Configuration]:
+    """The points of sweep.json by name."""
     path = folder / PLAN
     shown = printable(str(path))
     check_folder(folder, "name the folder of a sweep")
     try:
         plan = checked(read_json(path, MOST_PLAN), Plan)
-        return [as_configuration(point["config"]) for point in plan["points"]]
+        if not plan["points"]:
+            raise ValueError("it has no points")
+        return dict(_as_point(point) for point in plan["points"])
     except FileNotFoundError:
         raise ValueError(f"{printable(str(folder))} holds no {PLAN}; name the folder of a sweep") from None
     except OSError as error:
@@ -302,3 +332,9 @@ def _read_plan(folder: Path) -> list[Configuration]:
         raise ValueError(
             f"{shown} cannot be read ({error}); remove it and sweep again: finished points are kept"
         ) from None
+
+
+def _as_point(planned: PlannedPoint) -> Point:
+    """A point of sweep.json. Its recorded name counts where files do, which may have gone or changed since."""
+    configuration = as_configuration(planned["config"])
+    return Point(planned["point"], configuration) if files_of(configuration) else Point.of(configuration)

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from filelock import FileLock
 from helpers.bridge import write_images
 from helpers.constants import probe_few_strengths, set_constant
-from helpers.programs import messages, refused, small_disk
+from helpers.programs import changed, messages, refused, small_disk
 from helpers.waiting import eventually
 
 from dyncollapse.bridge.data.images import open_data
@@ -65,7 +65,7 @@ def test_run_leaves_its_files_and_says_what_next(run):
 
 def test_run_is_named_where_no_folder_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "Saved in runs/pretrain-0001/" in call("pretrain", *SHORT, "--batch-size", 320).stdout
+    assert "Saved in runs/pretrain-0001/" in call("pretrain", *changed(SHORT, "--batch-size", 320)).stdout
 
 
 @pytest.mark.drawn
@@ -258,7 +258,7 @@ def test_a_probe_of_one_class_is_refused_before_anything_is_embedded(method, run
 
 def test_probe_takes_more_images_than_the_run_was_trained_on(tmp_path):
     few = tmp_path / "few"
-    assert call("pretrain", *SHORT, "--images", 200, "--batch-size", 100, "--out", few).exit_code == 0
+    assert call("pretrain", *changed(SHORT, "--images", 200, "--batch-size", 100), "--out", few).exit_code == 0
     for wanted, trained in (((), 200), (("--images", 300), 300)):
         result = call("probe", "--checkpoint", few, *wanted, "--json")
         assert json.loads(result.stdout)["train"] == trained
@@ -335,7 +335,7 @@ def test_run_that_was_killed_before_it_began_blocks_nothing(tmp_path):
         (out / name).touch()
     line = refused(call("pretrain", "--resume", "--out", out))
     assert f"{out} is empty, with no run to resume; check --out, or leave out --resume" in line
-    assert call("pretrain", *SHORT, "--batch-size", 320, "--out", out).exit_code == 0
+    assert call("pretrain", *changed(SHORT, "--batch-size", 320), "--out", out).exit_code == 0
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
@@ -383,7 +383,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press, daemon=True).start()
-    result = call("pretrain", *SHORT, "--epochs", 40, "--log-every", 1, "--out", out)
+    result = call("pretrain", *changed(SHORT, "--epochs", 40), "--log-every", 1, "--out", out)
     assert result.exit_code == 130
     line = result.stderr.splitlines()[-1]
     assert "stopped at step" in line

@@ -17,7 +17,7 @@ import torch
 from click.testing import CliRunner
 from helpers.bridge import write_images
 from helpers.constants import set_constant
-from helpers.programs import refused
+from helpers.programs import changed, refused
 from PIL import Image
 
 from dyncollapse.bridge import open_data
@@ -71,7 +71,7 @@ def test_small_check_of_own_images_says_what_it_trains_and_continues(photos, tmp
     assert (out / "none-seed0" / "probes.json").exists()
     assert (out / "check.json").read_text() == kept
     # Another choice does not continue it, and a choice that was edited is not believed.
-    assert "--epochs is 3, but the check in" in refused(call(*asked, "--epochs", 3, "--out", out))
+    assert "--epochs is 3, but the check in" in refused(call(*changed(asked, "--epochs", 3), "--out", out))
     line = refused(call(*asked[:3], "--budget", "9m", *asked[5:], "--out", out))
     assert "--budget is 540s, but the check in" in line
     assert "began with 480s; give that, or name another folder" in line

@@ -11,7 +11,7 @@ import timm
 import torch
 from click.testing import CliRunner
 from helpers.bridge import write_images
-from helpers.programs import refused
+from helpers.programs import changed, refused
 from PIL import Image
 
 from dyncollapse.bridge.data.image_sets import FolderImages
@@ -206,6 +206,6 @@ def test_strict_training_that_is_refused_after_a_checkpoint_says_how_it_goes_on(
 
 
 def test_few_images_that_can_be_read_are_said_to_be_few(damaged):
-    line = refused(call("pretrain", *TRAINING, "--batch-size", 12, "--data", damaged, "--pipeline", "memory"))
+    line = refused(call("pretrain", *changed(TRAINING, "--batch-size", 12), "--data", damaged, "--pipeline", "memory"))
     assert "--batch-size is 12, but 1 of 12 images could not be read and were skipped" in line
     assert line.endswith("0003.jpg; give at most 11")

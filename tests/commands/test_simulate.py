@@ -6,7 +6,7 @@ import signal
 import pytest
 from click.testing import CliRunner
 from helpers.forks import running
-from helpers.programs import SMALL, messages, refused
+from helpers.programs import SMALL, changed, messages, refused
 from helpers.waiting import PATIENCE, eventually
 
 from dyncollapse.commands.main import main
@@ -147,7 +147,7 @@ def test_ctrl_c_saves_what_was_recorded(tmp_path, stage, number):
     code = "import dyncollapse.runtime.progress as progress; progress.LOG_EVERY = 0.1; "
     code += "from dyncollapse.commands.main import main; main()"
     begun = {"sgd": r"^sgd: \d+%, about", "flow": "^flow: "}[stage]
-    with running(["-c", code, "simulate", *SMALL, *sizes, "--out", "mine"], tmp_path) as (process, errors):
+    with running(["-c", code, "simulate", *changed(SMALL, *sizes), "--out", "mine"], tmp_path) as (process, errors):
         eventually(lambda: re.search(begun, errors(), re.MULTILINE) or process.poll() is not None)
         process.send_signal(number)
         assert process.wait(PATIENCE) == 130

@@ -8,7 +8,7 @@ import signal
 import pytest
 from click.testing import CliRunner
 from helpers import forks
-from helpers.programs import refused
+from helpers.programs import changed, refused
 from helpers.waiting import PATIENCE, eventually
 
 from dyncollapse.commands.main import main
@@ -27,7 +27,7 @@ SMALL = ["--dim", "4", "--batch-size", "8", "--pool", "32", "--steps", "20", "--
 def sweep(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return lambda *options: CliRunner().invoke(
-        main, ["sweep", *SMALL, "--workers", "1", "--out", "here", *map(str, options)]
+        main, ["sweep", *changed([*SMALL, "--workers", "1", "--out", "here"], *options)]
     )
 
 
@@ -248,7 +248,7 @@ def test_every_setting_is_an_option_of_sweep():
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 @pytest.mark.slow
 def test_ctrl_c_tells_how_far_it_came_and_the_same_command_goes_on(tmp_path, monkeypatch):
-    command = ["-m", "dyncollapse", "sweep", *SMALL, "--steps", "1500", "--seed", "1:8:8"]
+    command = ["-m", "dyncollapse", "sweep", *changed(SMALL, "--steps", "1500", "--seed", "1:8:8")]
     command += ["--pack", "1", "--workers", "2", "--out", "here"]
     with forks.running(command, tmp_path, start_new_session=True) as (process, errors):
         eventually(lambda: list(tmp_path.glob("here/points/[!.]*")) or process.poll() is not None)
@@ -258,7 +258,7 @@ def test_ctrl_c_tells_how_far_it_came_and_the_same_command_goes_on(tmp_path, mon
     assert "Traceback" not in errors()
     done = int(re.search(r"Interrupted\. (\d+) of 8 points are done; the same command continues", line)[1])
     assert 1 <= done < 8
-    assert len(list(tmp_path.glob("here/points/*/run.json"))) == done
+    assert len(list(tmp_path.glob("here/points/[!.]*/run.json"))) == done
     monkeypatch.chdir(tmp_path)
     again = CliRunner().invoke(main, command[2:])
     assert again.exit_code == 0, again.stderr

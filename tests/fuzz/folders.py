@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from fuzz.files import NAMES, PARTS, damage, some, weighted
 from fuzz.runner import Try
 from fuzz.values import ACTIONS, VALUES
-from fuzz.world import LAST, READING, RUN, TOY, TRAINING
+from fuzz.world import GRID, LAST, READING, RUN, TRAINING
 
 
 def _json_steps(path: str) -> st.SearchStrategy[tuple[Any, ...]]:
@@ -46,7 +46,7 @@ def sweep_tries(draw: Any, points: tuple[str, ...]) -> Try:
     other = tuple(f"grid/points/{point}/{name}" for point in points for name in ("sgd.npz", "flow.npz"))
     name = draw(st.sampled_from((*files, *files, *files, *other)))
     steps = draw(some(damage(name) if name in other else weighted((5, _json_steps(name)), (1, damage(name)))))
-    plan = ("sweep", *TOY, "--out", "grid", "--aug-strength", "0.5,1.5", "--steps", "5", "--dry-run")
+    plan = (*GRID, "--dry-run")
     commands = (
         ("collect", "grid"),
         ("collect", "grid"),

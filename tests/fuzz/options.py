@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
+from helpers.programs import changed
 from hypothesis import strategies as st
 
 from fuzz.runner import Try
@@ -161,10 +162,10 @@ def option_tries(draw: Any, root: click.Group, words: tuple[str, ...] | None = N
     choice = st.lists(st.sampled_from(options), min_size=1, max_size=4, unique_by=lambda option: option.name)
     chosen = draw(choice) if options else []
     added = [draw(option_words(option)) for option in chosen]
-    arguments = [*words, *base, *(word for words_ in added for word in words_)]
+    arguments = [*words, *changed(base, *(word for words_ in added for word in words_))]
     odd = draw(st.integers(0, 19))
     if odd == 0 and base:
-        del arguments[len(words) + draw(st.integers(0, len(base) - 1))]
+        del arguments[draw(st.integers(len(words), len(arguments) - 1))]
     elif odd == 1:
         arguments.insert(draw(st.integers(0, len(arguments))), draw(st.sampled_from(TEXTS)))
     if "--trust-checkpoint" in arguments and words[0] != "bridge":

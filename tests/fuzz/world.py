@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import torch
+from helpers.programs import changed
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -18,6 +19,7 @@ from fuzz.runner import Runner, Try
 ROWS, DIM = 24, 6
 NETWORK = ("--arch", "resnet10-narrow", "--stem", "cifar")
 TOY = ("--dim", "4", "--runs", "2", "--steps", "20", "--batch-size", "8", "--pool", "64", "--flow-batches", "1")
+GRID = ("sweep", *changed(TOY, "--steps", "5"), "--out", "grid", "--aug-strength", "0.5,1.5")
 TRAINING = (
     *("--data", "images", *NETWORK, "--augment", "cifar", "--image-size", "16", "--projector", "linear"),
     *("--out-dim", "4", "--pipeline", "memory", "--epochs", "2", "--batch-size", "4", "--optimiser", "sgd"),
@@ -63,7 +65,7 @@ def build(runner: Runner) -> dict[str, float]:
     _images(world / "images")
     _shard(world / SHARD, world / "images" / "train")
     (world / "recipe.toml").write_text('preset = "digits"\nepochs = 1\nlr = 0.1\nstrict = true\n')
-    _made(runner, ("sweep", *TOY, "--out", "grid", "--aug-strength", "0.5,1.5", "--steps", "5", "--workers", "1"))
+    _made(runner, (*GRID, "--workers", "1"))
     seconds = {"bridge pretrain": _made(runner, ("bridge", "pretrain", *TRAINING, "--out", "run"))}
     for command in ("diagnose", "probe"):
         seconds[f"bridge {command}"] = _made(runner, ("bridge", command, *READING))

@@ -1,5 +1,7 @@
 """What is wrong with a picture: small or cut text, panels without letters, lines without a name, strange colours."""
 
+from itertools import combinations
+
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.collections import Collection, PathCollection, QuadMesh
@@ -20,7 +22,7 @@ def faults(figure, drawn=False):
     """Everything that a reader of the picture would miss, a line each; `drawn` for one that a file was made of."""
     if figure.stale and not drawn:  # texts are known, and in their places, once it is drawn
         figure.draw_without_rendering()
-    checks = (small_text, cut_text, unlettered_panels, unnamed_looks, strange_colours)
+    checks = (small_text, cut_text, crossing_titles, unlettered_panels, unnamed_looks, strange_colours)
     return [line for check in checks for line in check(figure)]
 
 
@@ -52,6 +54,17 @@ def cut_text(figure):
         f"cut: {name}"
         for name, box in boxes.items()
         if box and (box.x0 < whole.x0 - 1 or box.x1 > whole.x1 + 1 or box.y0 < whole.y0 - 1 or box.y1 > whole.y1 + 1)
+    ]
+
+
+def crossing_titles(figure):
+    """Titles of panels that cover each other."""
+    titles = [ax.title for ax in figure.axes if ax.get_visible() and ax.title.get_text()]
+    boxes = [title.get_window_extent() for title in titles]
+    return [
+        f"titles {titles[one].get_text()!r} and {titles[two].get_text()!r} cover each other"
+        for one, two in combinations(range(len(titles)), 2)
+        if boxes[one].overlaps(boxes[two])
     ]
 
 

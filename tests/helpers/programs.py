@@ -39,3 +39,13 @@ def refused(result):
     (line,) = messages(result.stderr)
     assert line.startswith("dyncollapse: ")
     return line
+
+
+def changed(defaults, *options):
+    """The words of a command: defaults without the options that are given anew, and these."""
+    words, kept, again = [str(word) for word in options], [], False
+    names = {word.partition("=")[0] for word in words if word.startswith("--")}
+    for word in map(str, defaults):
+        again = word in names if word.startswith("--") else again
+        kept += [] if again else [word]
+    return [*kept, *words]

@@ -192,7 +192,7 @@ def test_a_value_of_another_kind_anywhere_in_a_point_is_one_line_or_changes_noth
             for value in VALUES.values():
                 path.write_text(json.dumps(replaced(report, place, value)))
                 try:
-                    as_row(name, configuration, read_point(path.parent))
+                    as_row(name, configuration, read_point(path.parent, configuration))
                 except ValueError as error:
                     one_safe_line(error)
                     refusals += 1

@@ -229,7 +229,7 @@ def test_two_workers_that_finish_one_point_agree(tmp_path):
 
 def test_threads_beyond_all_reason_are_a_failure_of_the_point(tmp_path):
     (result,) = run_pack([Point.of(resolve({**SMALL, "threads": 1000}))], tmp_path)
-    assert result.failure.startswith("threads is 1000; it must be between 1 and ")
+    assert result.failure.startswith("--threads is 1000; it must be between 1 and ")
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_a_broken_point_is_run_again_with_a_word(wrong, tmp_path):
     assert len(notes) == 1
     assert str(report) in notes[0]
     assert "run again" in notes[0]
-    assert read_point(report.parent)["status"] == "finished"
+    assert read_point(report.parent, found.points[name])["status"] == "finished"
 
 
 BENT = {
@@ -334,7 +334,7 @@ def test_a_report_that_no_table_could_take_is_broken(bend, tmp_path):
     bend(values)
     report.write_text(json.dumps(values))
     with pytest.raises(ValueError, match=r"run\.json is not the report of a finished point"):
-        read_point(report.parent)
+        read_point(report.parent, *found.points.values())
     assert found.table() == []
     assert found.run(HERE) == {}
     assert len(found.table()) == 1
@@ -372,11 +372,14 @@ def test_unusable_folders_are_reported_in_one_line(tmp_path):
     (tmp_path / "broken" / "sweep.json").write_text("{")
     (tmp_path / "bent").mkdir()
     (tmp_path / "bent" / "sweep.json").write_text('{"points": [{"config": []}]}')
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "sweep.json").write_text('{"points": []}')
     for name, words in (
         ("file", "is a file"),
         ("mine", "holds thesis.tex and no sweep.json"),
         ("broken", "remove it"),
         ("bent", "remove it"),
+        ("empty", r"empty/sweep\.json cannot be read \(it has no points\); remove it and sweep again"),
     ):
         with pytest.raises(ValueError, match=words) as caught:
             sweep(tmp_path / name).run(HERE)
@@ -384,7 +387,11 @@ def test_unusable_folders_are_reported_in_one_line(tmp_path):
     assert names_in(tmp_path / "mine") == {"thesis.tex"}
     (tmp_path / "broken" / "sweep.json").unlink()
     assert sweep(tmp_path / "broken").run(HERE) == {}
-    for name, words in (("mine", r"holds no sweep\.json"), ("nowhere", "is no folder")):
+    for name, words in (
+        ("mine", r"holds no sweep\.json"),
+        ("nowhere", "is no folder"),
+        ("empty", r"empty/sweep\.json cannot be read \(it has no points\); remove it"),
+    ):
         with pytest.raises(ValueError, match=words):
             Sweep.open(tmp_path / name)
 
