@@ -97,12 +97,14 @@ class GroupedCommand(HelpPage):
             option = next(one for one in options if one.name == bare)
             raise click.BadOptionUsage(option.opts[0], f"{option.opts[0]} has no value", ctx)
         helps = self.get_help_option(ctx)
-        if not ctx.resilient_parsing and (helps is None or helps.name not in given):
-            if left:
-                advice = f"; {self.surplus}" if self.surplus else ""
-                raise click.UsageError(f"{quoted(left[0])} is no argument of {ctx.command_path}{advice}", ctx)
-            _refuse_repeated(order, args, ctx)
-        return super().parse_args(ctx, args)
+        if left and not ctx.resilient_parsing and (helps is None or helps.name not in given):
+            advice = f"; {self.surplus}" if self.surplus else ""
+            raise click.UsageError(f"{quoted(left[0])} is no argument of {ctx.command_path}{advice}", ctx)
+        words = list(args)
+        rest = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:
+            _tell_repeated(order, words)
+        return rest
 
     def option_groups(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
         """Names and help of the options by heading, in the order of their first options; the rest comes last."""
@@ -123,18 +125,13 @@ class GroupedCommand(HelpPage):
                 formatter.write_dl(rows)
 
 
-def _refuse_repeated(order: Sequence[click.Parameter], args: Sequence[str], ctx: click.Context) -> None:
-    """Refuse an option with a value, or a switch that is on or off, that is given more than once: one would be lost."""
-    for one in order:
-        if not isinstance(one, click.Option) or one.multiple or (one.is_flag and not one.secondary_opts):
-            continue
-        if (times := order.count(one)) > 1:
-            advice, name = "give it once", max(one.opts, key=len)
-            if getattr(one, "listed", False):
-                advice = (
-                    f"write its values in one list: {name} {printable(','.join(_values(one, args)))[:MOST_LETTERS]}"
-                )
-            raise click.UsageError(f"{name} is given {times} times; {advice}", ctx)
+def _tell_repeated(order: Sequence[click.Parameter], args: Sequence[str]) -> None:
+    """Warn of an option that takes a list and is given more than once: as of any other option, the last one counts."""
+    for one in dict.fromkeys(order):
+        if isinstance(one, GroupedOption) and one.listed and (times := order.count(one)) > 1:
+            name, values = max(one.opts, key=len), printable(",".join(_values(one, args)))[:MOST_LETTERS]
+            told = f"{name} is given {times} times, and the last one counts; for all values write {name} {values}"
+            click.echo(f"dyncollapse: warning: {told}", err=True)
 
 
 def _values(option: click.Option, args: Sequence[str]) -> Iterator[str]:

@@ -1,66 +1,50 @@
-"""An option that is given more than once: every value counts, or the command is refused."""
+"""An option that takes a list and is given more than once: the last one counts, which is said, and how to give all."""
 
-import click
 import pytest
 from click.testing import CliRunner
-from helpers.commands import PAGES
-from helpers.programs import refused
+from helpers.programs import SMALL
 
 from dyncollapse.commands.main import main
 
-COMMANDS = {words: command for words, command in PAGES.items() if not isinstance(command, click.Group)}
-# Options of which every value counts.
-REPEATED = {"--claim", "--prefix-map", "--positives"}
-
-
-def options(command):
-    """Options that take a value, and switches that are on or off."""
-    found = [one for one in command.params if isinstance(one, click.Option)]
-    return [one for one in found if not one.is_flag or one.secondary_opts]
+LR = "--lr is given 2 times, and the last one counts; for all values write --lr 0.1,0.2"
+SEED = "--seed is given 3 times, and the last one counts; for all values write --seed 1,2,3,4"
 
 
 def run(words, *arguments):
-    return CliRunner().invoke(main, [*words.split(), *arguments])
+    return CliRunner().invoke(main, [*words.split(), *map(str, arguments)])
 
 
-@pytest.mark.parametrize("words", COMMANDS)
-def test_every_option_is_given_once_or_keeps_every_value(words):
-    for one in options(COMMANDS[words]):
-        name = max(one.opts, key=len)
-        if name in REPEATED:
-            assert one.multiple
-            continue
-        given = [name, name] if one.is_flag else [f"{name}=1", name, "2"]
-        line = refused(run(words, *given))
-        assert f"{name} is given 2 times; " in line
+@pytest.mark.parametrize(("given", "told"), [("--lr 0.1 --lr 0.2", LR), ("--seed 1,2 --seed=3 --seed 4", SEED)])
+def test_the_last_list_counts_and_the_others_are_told_of(given, told):
+    result = run("sweep", *SMALL, *given.split(), "--dry-run", "--out", "grid")
+    assert result.exit_code == 0
+    assert f"dyncollapse: warning: {told}\n" in result.stderr
+    assert "1 point" in result.stdout + result.stderr
 
 
-@pytest.mark.parametrize(
-    ("words", "given", "told"),
-    [
-        ("sweep", "--lr 0.1 --lr 0.2", "--lr is given 2 times; write its values in one list: --lr 0.1,0.2; "),
-        (
-            "sweep",
-            "--steps 0,5 --steps=20 --steps 3",
-            "--steps is given 3 times; write its values in one list: --steps 0,5,20,3; ",
-        ),
-        ("sweep", "--widths 4,4 --widths 5,5", "--widths is given 2 times; give it once; "),
-        ("simulate", "--lr 0.1 --lr 0.2", "--lr is given 2 times; give it once; "),
-        ("simulate", "--bias --no-bias", "--bias is given 2 times; give it once; "),
-        ("simulate", "--plot paths --plot alignment", "write its values in one list: --plot paths,alignment; "),
-        ("bridge probe", "--method sgd --classifier sgd", "--classifier is given 2 times; give it once; "),
-    ],
-)
-def test_advice_fits_the_option(words, given, told):
-    assert told in refused(run(words, *given.split()))
+def test_names_in_a_list_are_told_of_too(tmp_path):
+    result = run(
+        "simulate", *SMALL, "--dynamics", "sgd", "--dynamics", "population", "--out", tmp_path / "run", "--json"
+    )
+    assert result.exit_code == 0
+    assert "for all values write --dynamics sgd,population" in result.stderr
+
+
+def test_single_values_and_switches_are_overridden_as_everywhere(tmp_path):
+    given = ["--lr", "0.1", "--lr", "0.2", "--bias", "--no-bias", "--dynamics", "population", "--out", tmp_path / "run"]
+    result = run("simulate", *SMALL, *given)
+    assert result.exit_code == 0
+    assert "is given" not in result.stderr
+
+
+def test_options_of_which_every_value_counts_are_no_matter():
+    result = run("verify", "--claim", "lemma-1", "--claim", "lemma-2")
+    assert result.exit_code == 0
+    assert "is given" not in result.stderr
 
 
 def test_values_in_the_advice_are_short_and_printable():
-    line = refused(run("sweep", "--lr", "\x1b[31m", "--lr", "0" * 500))
-    assert r"--lr \x1b[31m,000" in line
+    result = run("sweep", *SMALL, "--seed", "\x1b[31m", "--seed", "0" * 300 + "1", "--dry-run", "--out", "grid")
+    (line,) = [line for line in result.stderr.splitlines() if "is given" in line]
+    assert r"--seed \x1b[31m,000" in line
     assert len(line) < 250
-
-
-@pytest.mark.parametrize("given", [["--lr", "1", "--lr", "2", "--help"], ["--json", "--json", "--help"]])
-def test_help_is_shown_all_the_same(given):
-    assert run("sweep", *given).exit_code == 0
