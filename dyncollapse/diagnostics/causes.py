@@ -131,13 +131,15 @@ def count_inputs(inputs: Evidence, signal: SharedSignal | None, crossed: list[Cr
     if inputs.pairs is None or inputs.correlation is None or inputs.unaugmented:
         return None
     varying = inputs.varying.shape[1]
+    # Values of few steps may be rounded: what they hide looks like augmentation, but not like data or shared signal.
+    sure = int(torch.linalg.eigvalsh(inputs.correlation[0]).gt(inputs.cause_floor).sum()) == varying
     if inputs.views == "two-sided":
         tested = signal or SharedSignal(inputs.varying.new_zeros(0), 0, 0, 1.0)
         # Directions left out of the test for lack of samples are undecided, not silent.
         silent = tested.tested - tested.positive - tested.negative if tested.tested == varying else 0
-        return InputCount(inputs.dim, varying, tested.positive, tested.negative, silent, tested.explained)
+        return InputCount(inputs.dim, varying, tested.positive, tested.negative, sure * silent, tested.explained)
     growing, dying = count_ratios(inputs, crossed)
-    return InputCount(inputs.dim, varying, growing, dying, 0)
+    return InputCount(inputs.dim, varying, growing, sure * dying, 0)
 
 
 def whole_signal(evidence: Evidence) -> SharedSignal:

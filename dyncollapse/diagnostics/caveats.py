@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.diagnostics.evidence import HARD_EDGE, Evidence, format_name
+from dyncollapse.diagnostics.spectra import QUANTISATION_MARGIN
 
 # Variance over squared distance from the origin below which embeddings are nearly one point: a spread of 1 % of the
 # distance, the same share as COLLAPSED_BELOW.
@@ -69,11 +70,15 @@ def _standing_columns(evidence: Evidence) -> list[str]:
 
 
 def _rounding(evidence: Evidence) -> list[str]:
-    if evidence.precision not in (torch.float16, torch.bfloat16):
-        return []
-    name, stored = format_name(evidence.precision), format_name(evidence.dtype)
-    origin = "" if name == stored else f", though the file is {stored}"
     hidden = int((evidence.variances <= evidence.noise_floor).sum())
+    origin = ""
+    if evidence.precision in (torch.float16, torch.bfloat16):
+        name, stored = format_name(evidence.precision), format_name(evidence.dtype)
+        origin = "" if name == stored else f", though the file is {stored}"
+    elif hidden and evidence.noise_floor == QUANTISATION_MARGIN * evidence.steps[0].fine:
+        name = evidence.steps[0].name
+    else:
+        return []
     lost = f", and {hidden} dimension(s) lie there" if hidden else ""
     return [f"values are rounded to {name}{origin}: variances up to {evidence.noise_floor:.2g} are rounding{lost}"]
 

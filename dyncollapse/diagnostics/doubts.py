@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence, has_unit_rows
+from dyncollapse.diagnostics.evidence import ARITHMETIC, FEWEST_FOR_ERRORS, Evidence, has_unit_rows
 from dyncollapse.diagnostics.shared_signal import SharedSignal, noise_correlation
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate, Verdict
 
@@ -38,6 +38,7 @@ def doubts(
         *_hidden_signal(evidence, verdict),
         *_no_cliff(evidence, verdict, rankme),
         *_normalised(evidence, verdict),
+        *_within_steps(evidence, verdict),
     ]
 
 
@@ -131,4 +132,18 @@ def _normalised(evidence: Evidence, verdict: Verdict) -> Iterator[str]:
         yield (
             "the embeddings are normalised, which is no linear step: a fate is an interpretation, not a prediction; "
             "embeddings before the normalisation show it better"
+        )
+
+
+def _within_steps(evidence: Evidence, verdict: Verdict) -> Iterator[str]:
+    """Say where the views show no cause since their values are too coarse."""
+    coarsest = max(evidence.steps, key=lambda steps: steps.any)
+    if evidence.pairs is None or not evidence.cause_floor == ARITHMETIC * coarsest.any > 0:
+        return
+    judged = zip(evidence.variances.tolist(), verdict.fates, strict=False)
+    close = sum(fate is Fate.UNRESOLVED and value > evidence.noise_floor for value, fate in judged)
+    if close:
+        yield (
+            f"{close} dimension(s) vary by less than {ARITHMETIC} times what values in {coarsest.name} can hide: their "
+            "rounding could pass for augmentation, so the views do not decide the cause there"
         )

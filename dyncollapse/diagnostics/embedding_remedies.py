@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from dyncollapse.diagnostics.doubts import WORTH_SEEING, rows_to_see
-from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence, format_name
+from dyncollapse.diagnostics.evidence import ARITHMETIC, FEWEST_FOR_ERRORS, Evidence, format_name
 from dyncollapse.diagnostics.remedies import Remedy, counted, every
 from dyncollapse.diagnostics.shared_signal import family_margin
 from dyncollapse.diagnostics.verdict import Fate, Mechanism, Verdict
@@ -212,8 +212,11 @@ def _precision(evidence: Evidence, verdict: Verdict) -> Iterator[Remedy]:
     if not (hidden := verdict.fates.count(Fate.UNRESOLVED)):
         return
     told = f"{hidden} dimensions vary less than rounding may show."
-    stored = evidence.precision
-    if stored.is_floating_point and torch.finfo(stored).eps > torch.finfo(torch.float32).eps:
+    stored, steps = evidence.precision, max(evidence.steps, key=lambda one: one.any)
+    if 0 < evidence.cause_floor <= ARITHMETIC * steps.any:
+        action = f"Save float32 or float64, before any rounding to {steps.name}."
+        yield Remedy(action, told, "docs: diagnostics", "check")
+    elif stored.is_floating_point and torch.finfo(stored).eps > torch.finfo(torch.float32).eps:
         action = f"Save float32 or float64, before any rounding to {format_name(stored)}."
         yield Remedy(action, told, "docs: diagnostics", "check")
     elif stored is torch.float64 and evidence.direct is None:

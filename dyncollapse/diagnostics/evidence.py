@@ -10,8 +10,14 @@ from torch import Tensor
 
 from dyncollapse.diagnostics.conversion import Numbers, as_rows
 from dyncollapse.diagnostics.moments import Moments
-from dyncollapse.diagnostics.spectra import ROUNDINGS_OF_SUMS, centred_and_not, noise_floor
+from dyncollapse.diagnostics.spectra import (
+    QUANTISATION_MARGIN,
+    ROUNDINGS_OF_SUMS,
+    centred_and_not,
+    noise_floor,
+)
 from dyncollapse.diagnostics.spectrum_checks import require_matrix
+from dyncollapse.diagnostics.steps import Steps, steps_of
 from dyncollapse.model.covariance import ContrastiveCovariance
 
 FORMATS = (torch.bfloat16, torch.float16, torch.float32)
@@ -147,7 +153,12 @@ class Evidence:
     def other_precision(self) -> torch.dtype:
         """The coarsest format that any view was stored in."""
         formats = [self.precision, *map(stored_precision, self.others)]
-        return max(formats, key=lambda f: torch.finfo(f).eps if f.is_floating_point else 0.0)
+        return max(formats, key=format_eps)
+
+    @cached_property
+    def steps(self) -> tuple[Steps, ...]:
+        """What the sampled rows of every view were rounded to beside their format, the first view first."""
+        return tuple(steps_of(rows, format_eps(stored_precision(rows))) for rows in (self.rows, *self.others))
 
     @cached_property
     def normalised(self) -> bool:
@@ -191,7 +202,8 @@ class Evidence:
         largest = float(self.variances[0])
         # The SVD is off by eps of the largest singular value, which is eps^2 of the largest eigenvalue.
         exact = torch.finfo(torch.float64).eps if self.direct else 1.0
-        return self._floor(exact * largest, self.precision, fast=self.fast and not self.direct)
+        stored = self._floor(exact * largest, self.precision, fast=self.fast and not self.direct)
+        return max(stored, QUANTISATION_MARGIN * self.steps[0].fine)
 
     @cached_property
     def unaugmented(self) -> bool:
@@ -203,20 +215,26 @@ class Evidence:
         """Variance below which rho is rounding of any view; pairs are summed even if the spectrum is from an SVD."""
         largest = float(self.variances[0])
         sums = ROUNDINGS_OF_SUMS * self.pairs_eps * largest
-        return max(self._floor(largest, self.other_precision, fast=self.fast), sums)
+        stored = QUANTISATION_MARGIN * max(steps.fine for steps in self.steps)
+        return max(self._floor(largest, self.other_precision, fast=self.fast), sums, stored)
+
+    @cached_property
+    def signal_floor(self) -> float:
+        """Variance below which what views share may be rounding: the arithmetic rounds each view independently."""
+        stored = noise_floor(self._second_moments, 0.0, self.other_precision)
+        return max(self.ratio_floor, ARITHMETIC * max(stored, *(steps.fine for steps in self.steps)))
 
     @cached_property
     def cause_floor(self) -> float:
-        """Variance below which views show no cause: the arithmetic behind them rounds each view independently."""
-        stored = noise_floor(self._second_moments, 0.0, self.other_precision)
-        return max(self.ratio_floor, ARITHMETIC * stored)
+        """Variance below which views show no cause of collapse: few distinct values may be exact, or rounded, too."""
+        return max(self.signal_floor, ARITHMETIC * max(steps.any for steps in self.steps))
 
     @cached_property
     def varying(self) -> Float[Tensor, "c q"]:
-        """Directions in which a view varies by more than `cause_floor`, ascending in variance."""
+        """Directions in which a view varies by more than `signal_floor`, ascending in variance."""
         assert self.correlation is not None
         variances, frame = torch.linalg.eigh(self.correlation[0])
-        return frame[:, variances > self.cause_floor]
+        return frame[:, variances > self.signal_floor]
 
     @property
     def _second_moments(self) -> Float[Tensor, " d"]:
@@ -224,6 +242,11 @@ class Evidence:
 
     def _floor(self, largest: float, precision: torch.dtype, *, fast: bool) -> float:
         return noise_floor(self._second_moments, largest, precision, fast=fast)
+
+
+def format_eps(dtype: torch.dtype) -> float:
+    """Return the machine precision of a format; 0 for integers."""
+    return torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
 
 
 def format_name(dtype: torch.dtype) -> str:
@@ -245,7 +268,7 @@ def _kept_by(coarser: torch.dtype, rows: Shaped[Tensor, "r d"]) -> bool:
 
 def has_unit_rows(rows: Shaped[Tensor, "r d"]) -> bool:
     """Whether every row has length 1, up to the rounding of its format."""
-    eps = torch.finfo(stored_precision(rows)).eps if rows.is_floating_point() else 0.0
+    eps = format_eps(stored_precision(rows))
     return _holds(lambda part: bool(((part.to(torch.float64).norm(dim=-1) - 1).abs() <= 8 * eps).all()), rows)
 
 
