@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence
-from dyncollapse.diagnostics.ratios import Crossed, count_ratios, judged_ratios
+from dyncollapse.diagnostics.ratios import Crossed, count_ratios, cross_validated_ratios, judged_ratios
 from dyncollapse.diagnostics.shared_signal import (
     SharedSignal,
     family_margin,
@@ -48,6 +48,8 @@ class InputCount:
         dying: Number of directions in which a dimension dies.
         silent: Number of directions in which the views share no signal.
         explained: Correlation that sampling alone reaches in the silent directions; a weaker one may be hidden.
+        alive: Number of alive dimensions that clearly can grow; None if all of them can. The others may use any of the
+            directions.
     """
 
     width: int
@@ -56,6 +58,7 @@ class InputCount:
     dying: int
     silent: int
     explained: float | None = None
+    alive: int | None = None
 
 
 def fates_from_views(evidence: Evidence, collapsed: list[int]) -> ViewFates:
@@ -115,7 +118,9 @@ def _two_sided_fates(evidence: Evidence, collapsed: list[int]) -> ViewFates:
     return ViewFates(fates, explained)
 
 
-def count_inputs(inputs: Evidence, signal: SharedSignal | None, crossed: list[Crossed]) -> InputCount | None:
+def count_inputs(
+    inputs: Evidence, signal: SharedSignal | None, crossed: list[Crossed], alive: int | None = None
+) -> InputCount | None:
     """Count the input directions that limit how many dimensions can live, die or stay suppressed.
 
     At rest the rank of a linear layer is at most the number of input directions in which a dimension can grow.
@@ -124,6 +129,7 @@ def count_inputs(inputs: Evidence, signal: SharedSignal | None, crossed: list[Cr
         inputs: Measurements of the last layer's inputs.
         signal: `whole_signal` of the inputs; None for too few samples.
         crossed: `cross_validated_ratios` of the inputs, for one-sided views.
+        alive: Result of `growing_alive`.
 
     Returns:
         The counts; None if there are no other views or they do not differ from the first.
@@ -137,9 +143,35 @@ def count_inputs(inputs: Evidence, signal: SharedSignal | None, crossed: list[Cr
         tested = signal or SharedSignal(inputs.varying.new_zeros(0), 0, 0, 1.0)
         # Directions left out of the test for lack of samples are undecided, not silent.
         silent = tested.tested - tested.positive - tested.negative if tested.tested == varying else 0
-        return InputCount(inputs.dim, varying, tested.positive, tested.negative, sure * silent, tested.explained)
+        return InputCount(inputs.dim, varying, tested.positive, tested.negative, sure * silent, tested.explained, alive)
     growing, dying = count_ratios(inputs, crossed)
-    return InputCount(inputs.dim, varying, growing, sure * dying, 0)
+    return InputCount(inputs.dim, varying, growing, sure * dying, 0, alive=alive)
+
+
+def growing_alive(evidence: Evidence, alive: int) -> int:
+    """Count alive dimensions that clearly can grow: data exceed augmentation there, or the views share signal.
+
+    Without other views of the embeddings, the directions that alive dimensions read are those of a regression on the
+    inputs.
+
+    Args:
+        evidence: Measurements with inputs of the last layer.
+        alive: Number of alive dimensions, which are the first principal directions.
+
+    Returns:
+        A lower bound.
+    """
+    source, span = evidence, evidence.principal[1][:, :alive].flip(1)
+    if evidence.pairs is None or evidence.unaugmented:
+        source = evidence.inputs or evidence
+        if source.pairs is None or len(source.rows) != len(evidence.rows) or len(source.rows) <= source.dim:
+            return 0
+        span = torch.linalg.qr(torch.linalg.lstsq(source.centred, evidence.centred @ span, driver="gelsd").solution).Q
+    if not alive or len(source.rows) < FEWEST_FOR_ERRORS:
+        return 0
+    if source.views == "two-sided":
+        return _signal(source, largest_directions(span, source.samples)).positive
+    return count_ratios(source, cross_validated_ratios(source, span), span)[0]
 
 
 def whole_signal(evidence: Evidence) -> SharedSignal:

@@ -51,28 +51,40 @@ def ratio_error(
     return torch.nan_to_num(influence, nan=0.0, posinf=torch.inf) / evidence.samples**0.5
 
 
-def generalised(evidence: Evidence, pairs: ContrastiveCovariance) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
-    """Return generalised eigenvalues of (Sigma1, Sigma0), ascending, and directions, where data exceed rounding."""
+def generalised(
+    evidence: Evidence, pairs: ContrastiveCovariance, span: Float[Tensor, "d q"] | None = None
+) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
+    """Return generalised eigenvalues of (Sigma1, Sigma0), ascending, and directions, where data exceed rounding.
+
+    If orthonormal columns `span` are given, the directions are in their span.
+    """
     # Softmax weights leave Sigma0 small beside the terms that cancel in it, which are as large as the covariance.
-    return relative_modes(pairs.data, pairs.augmentation, 2 * evidence.ratio_floor)
+    floor = 2 * evidence.ratio_floor
+    if span is None:
+        return relative_modes(pairs.data, pairs.augmentation, floor)
+    ratios, directions = relative_modes(span.mT @ pairs.data @ span, span.mT @ pairs.augmentation @ span, floor)
+    return ratios, span @ directions
 
 
-def cross_validated_ratios(evidence: Evidence) -> list[Crossed]:
+def cross_validated_ratios(evidence: Evidence, span: Float[Tensor, "d q"] | None = None) -> list[Crossed]:
     """Measure rho in each half of the samples, along the generalised directions of the other half.
 
     Sampled generalised eigenvalues spread by (d/n)^(1/2) around the true ones, the largest always upwards;
     cross-validated ones do not. Weights are uniform, as at W = 0, since softmax weights at rest bring rho to 1 in every
-    alive dimension. Fewer than four samples have no halves, and give an empty list.
+    alive dimension. Fewer than four samples have no halves, and give an empty list. All directions are in `span`, if
+    it is given.
     """
     crossed = []
     for one, other in (evidence.halves, evidence.halves[::-1]) if evidence.halves else ():
-        directions = generalised(evidence, one)[1]
+        directions = generalised(evidence, one, span)[1]
         distance = _excess(*_sides(directions, other)) / excess_error(evidence, directions, evidence.samples / 2)
         crossed.append(Crossed(ratio_along(directions, other), distance))
     return [half for half in crossed if len(half.rho)]
 
 
-def count_ratios(evidence: Evidence, crossed: list[Crossed]) -> tuple[int, int]:
+def count_ratios(
+    evidence: Evidence, crossed: list[Crossed], span: Float[Tensor, "d q"] | None = None
+) -> tuple[int, int]:
     """Count the directions in which one-sided rho is below 1, and those in which it is above, beyond sampling errors.
 
     Both counts are of cross-validated rho, averaged over the halves. Directions from one half mix with directions of
@@ -84,7 +96,7 @@ def count_ratios(evidence: Evidence, crossed: list[Crossed]) -> tuple[int, int]:
     data, augmentation = (
         torch.stack([getattr(half, side) for half in evidence.halves]).mean(0) for side in ("data", "augmentation")
     )
-    directions = generalised(evidence, ContrastiveCovariance(data, augmentation))[1]
+    directions = generalised(evidence, ContrastiveCovariance(data, augmentation), span)[1]
     most = count_positive(
         data + augmentation, data - augmentation, directions, evidence.samples, *_sum_and_difference(evidence)
     )

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.diagnostics.causes import count_inputs, fates_from_views, whole_signal
+from dyncollapse.diagnostics.causes import InputCount, count_inputs, fates_from_views, growing_alive, whole_signal
 from dyncollapse.diagnostics.caveats import beyond_width, cautions
 from dyncollapse.diagnostics.conventions import PublishedMeasure
 from dyncollapse.diagnostics.doubts import doubts
@@ -225,14 +225,15 @@ def examine(evidence: Evidence) -> EmbeddingReport:
     signal = signals.get("inputs", signals["embeddings"])
     one_sided = source.pairs is not None and source.views == "one-sided"
     crossed = cross_validated_ratios(source) if one_sided else []
+    threshold = max(evidence.noise_floor, level)
     verdict = judge_spectrum(
         _padded(values, evidence.dim, 0.0),
-        max(evidence.noise_floor, level),
+        threshold,
         evidence.noise_floor if ratio is None else evidence.cause_floor,
         evidence.seen,
         room=room,
         from_views=None if ratio is None else partial(fates_from_views, evidence),
-        counted=count_inputs(evidence.inputs, signal, crossed) if evidence.inputs and not contradiction else None,
+        counted=None if contradiction else _counted(evidence, threshold, signal, crossed),
         views=evidence.views,
         no_cause=_no_cause(evidence),
         ratios=_finite(ratio),
@@ -266,6 +267,16 @@ def examine(evidence: Evidence) -> EmbeddingReport:
         input_frame=evidence.inputs.frame if evidence.inputs else None,
         remedies=embedding_remedies(evidence, verdict),
     )
+
+
+def _counted(
+    evidence: Evidence, threshold: float, signal: SharedSignal | None, crossed: list[Crossed]
+) -> InputCount | None:
+    """Count directions of the last layer's inputs, if they were given."""
+    if evidence.inputs is None:
+        return None
+    alive = int((evidence.variances[: evidence.seen] > threshold).sum())
+    return count_inputs(evidence.inputs, signal, crossed, growing_alive(evidence, alive))
 
 
 def _no_cause(evidence: Evidence) -> str:
