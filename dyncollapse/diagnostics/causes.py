@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence
+from dyncollapse.diagnostics.evidence import Evidence
 from dyncollapse.diagnostics.ratios import Crossed, count_ratios, cross_validated_ratios, judged_ratios
 from dyncollapse.diagnostics.shared_signal import (
     SharedSignal,
@@ -19,6 +19,8 @@ from dyncollapse.theory.equilibria import rest_variance
 
 # Embedding variance at rest, in units of the kernel's, below which a dimension counts as collapsed: COLLAPSED_BELOW^2.
 NEGLIGIBLE_AT_REST = 1e-4
+TOO_FEW = "too few samples to compare the views"
+REPEATED = "rows are repeated, so one half of the samples does not check the other"
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,12 @@ class ViewFates:
         fates: Number of each direction, and its fate: dead, suppressed, waiting, or unexplained if the samples leave it
             open.
         explained: For two-sided views, the correlation that sampling alone reaches in the suppressed directions.
+        reason: Why causes are open, in words, where that is not the sampling error of rho.
     """
 
     fates: dict[int, Fate] = field(default_factory=dict)
     explained: float | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,15 +75,12 @@ def fates_from_views(evidence: Evidence, collapsed: list[int]) -> ViewFates:
     Returns:
         One fate for each of them.
     """
-    if len(evidence.rows) < FEWEST_FOR_ERRORS:
-        return ViewFates(dict.fromkeys(collapsed, Fate.UNEXPLAINED))
+    one_sided = evidence.views == "one-sided"
+    if evidence.few or (one_sided and not evidence.halves_apart):
+        return ViewFates(dict.fromkeys(collapsed, Fate.UNEXPLAINED), reason=TOO_FEW if evidence.few else REPEATED)
     if not collapsed:
         return ViewFates()
-    return (
-        _two_sided_fates(evidence, collapsed)
-        if evidence.views == "two-sided"
-        else _one_sided_fates(evidence, collapsed)
-    )
+    return _one_sided_fates(evidence, collapsed) if one_sided else _two_sided_fates(evidence, collapsed)
 
 
 def _one_sided_fates(evidence: Evidence, collapsed: list[int]) -> ViewFates:
@@ -103,7 +104,7 @@ def _two_sided_fates(evidence: Evidence, collapsed: list[int]) -> ViewFates:
     directions = evidence.principal[1][:, collapsed]
     gamma, error = _correlation_along(evidence, directions)
     order = [collapsed[k] for k in gamma.argsort(descending=True).tolist()]
-    if 2 * len(collapsed) <= evidence.samples:
+    if 2 * len(collapsed) <= evidence.independent:
         signal = _signal(evidence, directions)
         resting = [float(rest_variance(1 - g, g)) for g in signal.correlations if g > 0][: signal.positive]
         positive, negative = sum(c > NEGLIGIBLE_AT_REST for c in resting), signal.negative
@@ -167,16 +168,16 @@ def growing_alive(evidence: Evidence, alive: int) -> int:
         if source.pairs is None or len(source.rows) != len(evidence.rows) or len(source.rows) <= source.dim:
             return 0
         span = torch.linalg.qr(torch.linalg.lstsq(source.centred, evidence.centred @ span, driver="gelsd").solution).Q
-    if not alive or len(source.rows) < FEWEST_FOR_ERRORS:
+    if not alive or source.few:
         return 0
     if source.views == "two-sided":
-        return _signal(source, largest_directions(span, source.samples)).positive
+        return _signal(source, largest_directions(span, source.independent)).positive
     return count_ratios(source, cross_validated_ratios(source, span), span)[0]
 
 
 def whole_signal(evidence: Evidence) -> SharedSignal:
     """Test the signal that two views share, in all directions that vary or as many as the samples can test."""
-    return _signal(evidence, largest_directions(evidence.varying, evidence.samples))
+    return _signal(evidence, largest_directions(evidence.varying, evidence.independent))
 
 
 def _signal(evidence: Evidence, directions: Float[Tensor, "c q"]) -> SharedSignal:
@@ -184,7 +185,7 @@ def _signal(evidence: Evidence, directions: Float[Tensor, "c q"]) -> SharedSigna
     if not directions.shape[1]:
         return SharedSignal(directions.new_zeros(0), 0, 0, 0.0)
     second = evidence.centred_other - evidence.centred_other.mean(0)
-    return shared_signal(*evidence.correlation, directions, evidence.samples, evidence.centred, second)
+    return shared_signal(*evidence.correlation, directions, evidence.independent, evidence.centred, second)
 
 
 def _correlation_along(evidence: Evidence, directions: Float[Tensor, "c k"]) -> tuple[Tensor, Tensor]:
@@ -194,5 +195,5 @@ def _correlation_along(evidence: Evidence, directions: Float[Tensor, "c k"]) -> 
     first = evidence.centred @ directions
     second = evidence.centred_other @ directions
     products = (first * (second - second.mean(0))).square().mean(0).sqrt()
-    error = torch.where(view > 0, products / view, 1.0) / evidence.samples**0.5
+    error = torch.where(view > 0, products / view, 1.0) / evidence.independent**0.5
     return torch.where(view > 0, cross / view, 0.0), error

@@ -46,14 +46,22 @@ def _samples(evidence: Evidence) -> list[str]:
         lines.append(
             f"about as many samples as dimensions: that alone makes the last {d - evidence.seen} variances small"
         )
-    if evidence.distinct < len(evidence.rows):
-        share = 1 - evidence.distinct / len(evidence.rows)
-        lines.append(
-            f"rows are repeated: {share:.2g} of the {len(evidence.rows)} sampled rows equal another; "
-            "intervals are too narrow"
-            + ("" if evidence.distinct_known else ", and dimensions may be missing for lack of distinct samples")
-        )
-    return lines
+    return lines + _repeated(evidence)
+
+
+def _repeated(evidence: Evidence) -> list[str]:
+    """Warn of rows that stand in a view more than once, and say what that does to intervals and causes."""
+    if not evidence.repeated:
+        return []
+    line = (
+        f"rows are repeated: {evidence.repeated:.2g} of the {len(evidence.rows)} sampled rows equal another; "
+        "intervals are too narrow"
+    )
+    if evidence.pairs is not None and not evidence.few:
+        line += f", and causes are decided as from {evidence.independent} samples"
+        if evidence.views == "one-sided" and not evidence.halves_apart:
+            line += ", but not by one-sided views, whose halves share rows"
+    return [line + ("" if evidence.distinct_known else ", and dimensions may be missing for lack of distinct samples")]
 
 
 def _still(evidence: Evidence) -> Tensor:
@@ -125,11 +133,11 @@ def _doubtful_ratios(evidence: Evidence, ratios: Tensor | None) -> list[str]:
     """Warn of rho near 1, the threshold of one-sided views: extreme eigenvalues are off by about (d/n)^(1/2)."""
     if ratios is None or evidence.views == "two-sided":
         return []
-    band = 2 * (len(ratios) / evidence.samples) ** 0.5
+    band = 2 * (len(ratios) / evidence.independent) ** 0.5
     close = int(((ratios - 1).abs() < band).sum())
     if not close:
         return []
     return [
         f"{close} generalised rho lie within {band:.2g} of 1, "
-        f"where {evidence.samples} samples may put them on either side"
+        f"where {evidence.independent} samples may put them on either side"
     ]

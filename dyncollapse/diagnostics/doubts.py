@@ -33,7 +33,7 @@ def doubts(
         One line per reason to doubt the verdict.
     """
     return [
-        *(line for name, signal in signals.items() for line in _unrelated(name, signal, evidence.samples)),
+        *(line for name, signal in signals.items() for line in _unrelated(name, signal, evidence.independent)),
         *_unlike_views(evidence),
         *_hidden_signal(evidence, verdict),
         *_no_cliff(evidence, verdict, rankme),
@@ -72,10 +72,10 @@ def _hidden_signal(evidence: Evidence, verdict: Verdict) -> Iterator[str]:
     hidden = verdict.unseen_signal
     if hidden is None or hidden <= STRONG:
         return
-    rows = rows_to_see(WORTH_SEEING, hidden, evidence.samples, verdict.fates.count(Fate.SUPPRESSED))
+    rows = rows_to_see(WORTH_SEEING, hidden, evidence.independent, verdict.fates.count(Fate.SUPPRESSED))
     yield (
-        f"{evidence.samples} samples cannot tell a correlation of {hidden:.2g} from none, so suppressed dimensions may "
-        f"be waiting; about {float(f'{rows:.1e}'):.0f} samples show correlations above {WORTH_SEEING:g}"
+        f"{evidence.independent} samples cannot tell a correlation of {hidden:.2g} from none, so suppressed dimensions "
+        f"may be waiting; about {float(f'{rows:.1e}'):.0f} samples show correlations above {WORTH_SEEING:g}"
     )
 
 

@@ -1,5 +1,6 @@
 """Measurements of embeddings before they are judged, and what rounding and sampling can hide in them."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -31,6 +32,8 @@ HARD_EDGE = 0.03
 ARITHMETIC = 100
 # Standard errors from fewer samples than this are too inaccurate to use.
 FEWEST_FOR_ERRORS = 10
+# Share of independent samples from which on a few repeated rows do not tie one half of the samples to the other.
+ROWS_APART = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,8 +171,28 @@ class Evidence:
     @cached_property
     def distinct(self) -> int:
         """Number of distinct rows in the sample, compared bit by bit."""
-        as_bytes = self.rows.cpu().contiguous().view(torch.uint8).numpy()
-        return len(set(map(bytes, as_bytes)))
+        return len(_multiplicities(self.rows))
+
+    @cached_property
+    def independent(self) -> int:
+        """Number of independent samples: N, or fewer if rows of any view are repeated.
+
+        If row i stands in the file c_i times, it is N^2 / sum_i c_i^2 (Kish 1965), here from the share of equal pairs
+        in the sample. Of all views, the one with the most repetitions counts.
+        """
+        n, drawn = self.samples, len(self.rows)
+        repeated = max(sum(c * (c - 1) for c in _multiplicities(rows)) for rows in (self.rows, *self.others))
+        return max(1, round(n / (1 + (n - 1) * repeated / (drawn * (drawn - 1)))))
+
+    @cached_property
+    def repeated(self) -> float:
+        """Share of the sampled rows of a view that equal another row of it, for the view with most of them."""
+        return max(1 - len(_multiplicities(rows)) / len(rows) for rows in (self.rows, *self.others))
+
+    @property
+    def halves_apart(self) -> bool:
+        """Whether the halves hold different rows, so that one checks the other, but for at most a tenth of them."""
+        return self.independent >= ROWS_APART * self.samples
 
     @cached_property
     def centred_other(self) -> Float[Tensor, "r c"]:
@@ -183,6 +206,11 @@ class Evidence:
         It is if the sample holds all rows, or each distinct row eight times on average: it then misses e^-8 of them.
         """
         return len(self.rows) == self.samples or 8 * self.distinct <= len(self.rows)
+
+    @property
+    def few(self) -> bool:
+        """Whether there are too few independent samples, or sampled rows, for standard errors."""
+        return min(self.independent, len(self.rows)) < FEWEST_FOR_ERRORS
 
     @cached_property
     def seen(self) -> int:
@@ -242,6 +270,12 @@ class Evidence:
 
     def _floor(self, largest: float, precision: torch.dtype, *, fast: bool) -> float:
         return noise_floor(self._second_moments, largest, precision, fast=fast)
+
+
+def _multiplicities(rows: Shaped[Tensor, "r d"]) -> list[int]:
+    """Return how often each distinct row occurs, compared bit by bit."""
+    as_bytes = rows.cpu().contiguous().view(torch.uint8).numpy()
+    return list(Counter(map(bytes, as_bytes)).values())
 
 
 def format_eps(dtype: torch.dtype) -> float:

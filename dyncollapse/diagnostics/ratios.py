@@ -48,7 +48,7 @@ def ratio_error(
             spread + torch.stack([(other @ directions).square() for other in evidence.centred_others]).mean(0)
         ) / 2
     influence = (moved - 2 * ratio * spread).std(0) / (2 * spread.mean(0))
-    return torch.nan_to_num(influence, nan=0.0, posinf=torch.inf) / evidence.samples**0.5
+    return torch.nan_to_num(influence, nan=0.0, posinf=torch.inf) / evidence.independent**0.5
 
 
 def generalised(
@@ -77,7 +77,8 @@ def cross_validated_ratios(evidence: Evidence, span: Float[Tensor, "d q"] | None
     crossed = []
     for one, other in (evidence.halves, evidence.halves[::-1]) if evidence.halves else ():
         directions = generalised(evidence, one, span)[1]
-        distance = _excess(*_sides(directions, other)) / excess_error(evidence, directions, evidence.samples / 2)
+        error = excess_error(evidence, directions, evidence.independent / 2)
+        distance = _excess(*_sides(directions, other)) / error
         crossed.append(Crossed(ratio_along(directions, other), distance))
     return [half for half in crossed if len(half.rho)]
 
@@ -89,16 +90,16 @@ def count_ratios(
 
     Both counts are of cross-validated rho, averaged over the halves. Directions from one half mix with directions of
     small rho in the other, which lowers every rho. So the first count is bounded by `count_positive`, which assumes
-    rho = 1 for the directions that are left.
+    rho = 1 for the directions that are left. Both are 0 if repeated rows stand in both halves.
     """
-    if evidence.halves is None or len(evidence.rows) < FEWEST_FOR_ERRORS or not crossed:
+    if evidence.halves is None or evidence.few or not evidence.halves_apart or not crossed:
         return 0, 0
     data, augmentation = (
         torch.stack([getattr(half, side) for half in evidence.halves]).mean(0) for side in ("data", "augmentation")
     )
     directions = generalised(evidence, ContrastiveCovariance(data, augmentation), span)[1]
     most = count_positive(
-        data + augmentation, data - augmentation, directions, evidence.samples, *_sum_and_difference(evidence)
+        data + augmentation, data - augmentation, directions, evidence.independent, *_sum_and_difference(evidence)
     )
     below, above = (fmean(_beyond(sign * c.distance[sign * c.distance > 0]) for c in crossed) for sign in (-1, 1))
     return min(most, round(below)), round(above)
@@ -126,12 +127,13 @@ def judged_ratios(evidence: Evidence, collapsed: list[int]) -> tuple[Float[Tenso
     Sample variances of q directions of nearly equal variance spread by (q/n)^(1/2), and rho along them spreads the
     other way. So rho is measured in each half of the samples along eigenvectors of Sigma0 + Sigma1 in the other half,
     which prefer neither side; they are taken in the complement of the directions of larger variance. Eigenvectors are
-    assigned to principal directions one to one, by the largest total overlap. Softmax weights multiply both sides by
+    assigned to principal directions one to one, by the largest total overlap. Nothing is decided if repeated rows stand
+    in both halves. Softmax weights multiply both sides by
     the factors that they have along the same directions over all samples.
     """
     assert evidence.pairs is not None
     rho, side = (evidence.covariance.new_full((len(collapsed),), value) for value in (torch.nan, 0.0))
-    if evidence.halves is None:
+    if evidence.halves is None or not evidence.halves_apart:
         return rho, side
     larger = evidence.principal[1][:, : collapsed[0]]
     rest = torch.linalg.qr(larger, mode="complete").Q[:, collapsed[0] :]
@@ -187,10 +189,10 @@ def _without_mixing(
     spread, moved = _squares(evidence, directions)
     y = (evidence.centred @ larger).square()
     variances = y.mean(0)
-    leverage = (y / variances).sum(1, keepdim=True) / evidence.samples
+    leverage = (y / variances).sum(1, keepdim=True) / evidence.independent
     unexplained = spread / (1 - leverage).clamp_min(torch.finfo(y.dtype).eps)
-    outer = unexplained.mT @ y / len(y) / variances.square() / evidence.samples
-    n = evidence.samples / 2
+    outer = unexplained.mT @ y / len(y) / variances.square() / evidence.independent
+    n = evidence.independent / 2
     pooled = (unexplained + moved / 2).mean(0)
     inner = (unexplained.mT @ unexplained + moved.mT @ moved / 4) / len(y) / pooled.square() / n
     inner = torch.where(pooled > LARGER * pooled.unsqueeze(1), inner, 0.0)

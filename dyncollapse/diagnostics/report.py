@@ -335,8 +335,8 @@ def _signal(evidence: Evidence) -> tuple[SharedSignal | None, list[str]]:
     """Return the signal that the views share, or a note if it could not be tested."""
     if evidence.correlation is None or evidence.unaugmented:
         return None, []
-    if min(evidence.samples, len(evidence.rows)) < FEWEST_FOR_ERRORS:
-        return None, [f"signal_rank is not defined here: it takes {FEWEST_FOR_ERRORS} sampled rows or more"]
+    if evidence.few:
+        return None, [f"signal_rank is not defined here: it takes {FEWEST_FOR_ERRORS} distinct sampled rows or more"]
     return whole_signal(evidence), []
 
 

@@ -163,7 +163,7 @@ def _words(
     silent = f"the views share no signal there{above}" if two_sided else "too low at rest"
     dead = "the views are negatively correlated there" if two_sided else "augmentation beats data there"
     waiting = "the views share signal there" if two_sided else "data beats augmentation there"
-    open_ = "too few samples to compare the views" if two_sided else "rho is within its sampling error of 1"
+    open_ = by_views.reason or "rho is within its sampling error of 1"
     inputs = (
         "if they are outputs of a linear layer, its inputs in both views (`inputs` and `input_positives`) can show "
         "the cause"
