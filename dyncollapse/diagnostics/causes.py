@@ -191,9 +191,8 @@ def _signal(evidence: Evidence, directions: Float[Tensor, "c q"]) -> SharedSigna
 def _correlation_along(evidence: Evidence, directions: Float[Tensor, "c k"]) -> tuple[Tensor, Tensor]:
     """Return the correlation of the views along every column, and its standard error if they were uncorrelated."""
     assert evidence.correlation is not None
-    view, cross = (((cov @ directions) * directions).sum(0) for cov in evidence.correlation)
-    first = evidence.centred @ directions
-    second = evidence.centred_other @ directions
+    view, cross = (((cov @ directions) * directions).sum(0) / evidence.unit for cov in evidence.correlation)
+    first, second = (rows @ directions / evidence.unit**0.5 for rows in (evidence.centred, evidence.centred_other))
     products = (first * (second - second.mean(0))).square().mean(0).sqrt()
     error = torch.where(view > 0, products / view, 1.0) / evidence.independent**0.5
     return torch.where(view > 0, cross / view, 0.0), error

@@ -246,6 +246,11 @@ class Evidence:
         stored = QUANTISATION_MARGIN * max(steps.fine for steps in self.steps)
         return max(self._floor(largest, self.other_precision, fast=self.fast), sums, stored)
 
+    @property
+    def unit(self) -> float:
+        """A variance of the scale of the data: products of squares are in its units, or they could overflow."""
+        return max(float(self.variances[0]), self.moved) or 1.0
+
     @cached_property
     def signal_floor(self) -> float:
         """Variance below which what views share may be rounding: the arithmetic rounds each view independently."""

@@ -44,9 +44,8 @@ def ratio_error(
         return torch.full_like(ratio, torch.inf)
     spread, moved = _squares(evidence, directions)
     if evidence.views == "two-sided":
-        spread = (
-            spread + torch.stack([(other @ directions).square() for other in evidence.centred_others]).mean(0)
-        ) / 2
+        others = torch.stack([(other @ directions).square() for other in evidence.centred_others])
+        spread = (spread + others.mean(0) / evidence.unit) / 2
     influence = (moved - 2 * ratio * spread).std(0) / (2 * spread.mean(0))
     return torch.nan_to_num(influence, nan=0.0, posinf=torch.inf) / evidence.independent**0.5
 
@@ -187,7 +186,7 @@ def _without_mixing(
     other half. The third result is the standard error of (rho - 1) / (rho + 1).
     """
     spread, moved = _squares(evidence, directions)
-    y = (evidence.centred @ larger).square()
+    y = (evidence.centred @ larger).square() / evidence.unit
     variances = y.mean(0)
     leverage = (y / variances).sum(1, keepdim=True) / evidence.independent
     unexplained = spread / (1 - leverage).clamp_min(torch.finfo(y.dtype).eps)
@@ -261,11 +260,13 @@ def _sides(
 
 
 def _squares(evidence: Evidence, directions: Float[Tensor, "c k"]) -> tuple[Float[Tensor, "r k"], Float[Tensor, "r k"]]:
-    """Return the squares of x and of x' - x along every column for the sampled rows, averaged over the other views."""
-    moved = torch.stack([((other - evidence.centred) @ directions).square() for other in evidence.centred_others]).mean(
-        0
-    )
-    return (evidence.centred @ directions).square(), moved
+    """Return the squares of x and of x' - x along every column for the sampled rows, averaged over the other views.
+
+    They are in units of `evidence.unit`.
+    """
+    apart = [(other - evidence.centred) @ directions for other in evidence.centred_others]
+    moved = torch.stack([one.square() for one in apart]).mean(0)
+    return (evidence.centred @ directions).square() / evidence.unit, moved / evidence.unit
 
 
 def _excess(data: Float[Tensor, " k"], augmentation: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
