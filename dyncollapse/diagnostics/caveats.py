@@ -57,7 +57,7 @@ def _repeated(evidence: Evidence) -> list[str]:
         f"rows are repeated: {evidence.repeated:.2g} of the {len(evidence.rows)} sampled rows equal another; "
         "intervals are too narrow"
     )
-    if evidence.pairs is not None and not evidence.few:
+    if evidence.pairs is not None and not evidence.few and evidence.independent < evidence.samples:
         line += f", and causes are decided as from {evidence.independent} samples"
         if evidence.views == "one-sided" and not evidence.halves_apart:
             line += ", but not by one-sided views, whose halves share rows"

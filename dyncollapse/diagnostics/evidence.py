@@ -171,23 +171,26 @@ class Evidence:
     @cached_property
     def distinct(self) -> int:
         """Number of distinct rows in the sample, compared bit by bit."""
-        return len(_multiplicities(self.rows))
+        return len(set(_as_bytes(self.rows)))
 
     @cached_property
     def independent(self) -> int:
-        """Number of independent samples: N, or fewer if rows of any view are repeated.
+        """Number of independent samples: N, or fewer if rows are repeated.
 
-        If row i stands in the file c_i times, it is N^2 / sum_i c_i^2 (Kish 1965), here from the share of equal pairs
-        in the sample. Of all views, the one with the most repetitions counts.
+        If sample i stands in the file c_i times, it is N^2 / sum_i c_i^2 (Kish 1965), here from the share of equal
+        pairs in the sample. Two-sided samples are equal if all their views are: new noise in one of them makes products
+        of both independent. One-sided views compare spreads, so the view with the most repetitions counts.
         """
         n, drawn = self.samples, len(self.rows)
-        repeated = max(sum(c * (c - 1) for c in _multiplicities(rows)) for rows in (self.rows, *self.others))
-        return max(1, round(n / (1 + (n - 1) * repeated / (drawn * (drawn - 1)))))
+        views = list(map(_as_bytes, (self.rows, *self.others)))
+        compared = [list(zip(*views, strict=True))] if self.views == "two-sided" else views
+        equal = max(sum(c * (c - 1) for c in Counter(rows).values()) for rows in compared)
+        return max(1, round(n / (1 + (n - 1) * equal / (drawn * (drawn - 1)))))
 
     @cached_property
     def repeated(self) -> float:
         """Share of the sampled rows of a view that equal another row of it, for the view with most of them."""
-        return max(1 - len(_multiplicities(rows)) / len(rows) for rows in (self.rows, *self.others))
+        return max(1 - len(set(_as_bytes(rows))) / len(rows) for rows in (self.rows, *self.others))
 
     @property
     def halves_apart(self) -> bool:
@@ -277,10 +280,9 @@ class Evidence:
         return noise_floor(self._second_moments, largest, precision, fast=fast)
 
 
-def _multiplicities(rows: Shaped[Tensor, "r d"]) -> list[int]:
-    """Return how often each distinct row occurs, compared bit by bit."""
-    as_bytes = rows.cpu().contiguous().view(torch.uint8).numpy()
-    return list(Counter(map(bytes, as_bytes)).values())
+def _as_bytes(rows: Shaped[Tensor, "r d"]) -> list[bytes]:
+    """Return the bits of every row, by which rows are compared."""
+    return list(map(bytes, rows.cpu().contiguous().view(torch.uint8).numpy()))
 
 
 def format_eps(dtype: torch.dtype) -> float:
