@@ -225,15 +225,14 @@ def examine(evidence: Evidence) -> EmbeddingReport:
     signal = signals.get("inputs", signals["embeddings"])
     one_sided = source.pairs is not None and source.views == "one-sided"
     crossed = cross_validated_ratios(source) if one_sided else []
-    threshold = max(evidence.noise_floor, level)
     verdict = judge_spectrum(
         _padded(values, evidence.dim, 0.0),
-        threshold,
+        max(evidence.noise_floor, level),
         evidence.noise_floor if ratio is None else evidence.cause_floor,
         evidence.seen,
         room=room,
         from_views=None if ratio is None else partial(fates_from_views, evidence),
-        counted=None if contradiction else _counted(evidence, threshold, signal, crossed),
+        counted=None if contradiction else _counted(evidence, level, signal, crossed),
         views=evidence.views,
         no_cause=_no_cause(evidence),
         ratios=_finite(ratio),
@@ -270,12 +269,12 @@ def examine(evidence: Evidence) -> EmbeddingReport:
 
 
 def _counted(
-    evidence: Evidence, threshold: float, signal: SharedSignal | None, crossed: list[Crossed]
+    evidence: Evidence, level: float, signal: SharedSignal | None, crossed: list[Crossed]
 ) -> InputCount | None:
     """Count directions of the last layer's inputs, if they were given."""
     if evidence.inputs is None:
         return None
-    alive = int((evidence.variances[: evidence.seen] > threshold).sum())
+    alive = int((evidence.variances[: evidence.seen] > max(evidence.noise_floor, level)).sum())
     return count_inputs(evidence.inputs, signal, crossed, growing_alive(evidence, alive))
 
 
