@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence
-from dyncollapse.diagnostics.ratios import Crossed, count_ratios, judged_ratios
+from dyncollapse.diagnostics.evidence import Evidence
+from dyncollapse.diagnostics.ratios import Crossed, count_ratios, cross_validated_ratios, judged_ratios
 from dyncollapse.diagnostics.shared_signal import (
     SharedSignal,
     family_margin,
@@ -19,6 +19,8 @@ from dyncollapse.theory.equilibria import rest_variance
 
 # Embedding variance at rest, in units of the kernel's, below which a dimension counts as collapsed: COLLAPSED_BELOW^2.
 NEGLIGIBLE_AT_REST = 1e-4
+TOO_FEW = "too few samples to compare the views"
+REPEATED = "rows are repeated, so one half of the samples does not check the other"
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,12 @@ class ViewFates:
         fates: Number of each direction, and its fate: dead, suppressed, waiting, or unexplained if the samples leave it
             open.
         explained: For two-sided views, the correlation that sampling alone reaches in the suppressed directions.
+        reason: Why causes are open, in words, where that is not the sampling error of rho.
     """
 
     fates: dict[int, Fate] = field(default_factory=dict)
     explained: float | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class InputCount:
         dying: Number of directions in which a dimension dies.
         silent: Number of directions in which the views share no signal.
         explained: Correlation that sampling alone reaches in the silent directions; a weaker one may be hidden.
+        alive: Number of alive dimensions that clearly can grow; None if all of them can. The others may use any of the
+            directions.
     """
 
     width: int
@@ -56,6 +62,7 @@ class InputCount:
     dying: int
     silent: int
     explained: float | None = None
+    alive: int | None = None
 
 
 def fates_from_views(evidence: Evidence, collapsed: list[int]) -> ViewFates:
@@ -68,15 +75,12 @@ def fates_from_views(evidence: Evidence, collapsed: list[int]) -> ViewFates:
     Returns:
         One fate for each of them.
     """
-    if len(evidence.rows) < FEWEST_FOR_ERRORS:
-        return ViewFates(dict.fromkeys(collapsed, Fate.UNEXPLAINED))
+    one_sided = evidence.views == "one-sided"
+    if evidence.few or (one_sided and not evidence.halves_apart):
+        return ViewFates(dict.fromkeys(collapsed, Fate.UNEXPLAINED), reason=TOO_FEW if evidence.few else REPEATED)
     if not collapsed:
         return ViewFates()
-    return (
-        _two_sided_fates(evidence, collapsed)
-        if evidence.views == "two-sided"
-        else _one_sided_fates(evidence, collapsed)
-    )
+    return _one_sided_fates(evidence, collapsed) if one_sided else _two_sided_fates(evidence, collapsed)
 
 
 def _one_sided_fates(evidence: Evidence, collapsed: list[int]) -> ViewFates:
@@ -100,7 +104,7 @@ def _two_sided_fates(evidence: Evidence, collapsed: list[int]) -> ViewFates:
     directions = evidence.principal[1][:, collapsed]
     gamma, error = _correlation_along(evidence, directions)
     order = [collapsed[k] for k in gamma.argsort(descending=True).tolist()]
-    if 2 * len(collapsed) <= evidence.samples:
+    if 2 * len(collapsed) <= evidence.independent:
         signal = _signal(evidence, directions)
         resting = [float(rest_variance(1 - g, g)) for g in signal.correlations if g > 0][: signal.positive]
         positive, negative = sum(c > NEGLIGIBLE_AT_REST for c in resting), signal.negative
@@ -115,7 +119,9 @@ def _two_sided_fates(evidence: Evidence, collapsed: list[int]) -> ViewFates:
     return ViewFates(fates, explained)
 
 
-def count_inputs(inputs: Evidence, signal: SharedSignal | None, crossed: list[Crossed]) -> InputCount | None:
+def count_inputs(
+    inputs: Evidence, signal: SharedSignal | None, crossed: list[Crossed], alive: int | None = None
+) -> InputCount | None:
     """Count the input directions that limit how many dimensions can live, die or stay suppressed.
 
     At rest the rank of a linear layer is at most the number of input directions in which a dimension can grow.
@@ -124,6 +130,7 @@ def count_inputs(inputs: Evidence, signal: SharedSignal | None, crossed: list[Cr
         inputs: Measurements of the last layer's inputs.
         signal: `whole_signal` of the inputs; None for too few samples.
         crossed: `cross_validated_ratios` of the inputs, for one-sided views.
+        alive: Result of `growing_alive`.
 
     Returns:
         The counts; None if there are no other views or they do not differ from the first.
@@ -131,18 +138,46 @@ def count_inputs(inputs: Evidence, signal: SharedSignal | None, crossed: list[Cr
     if inputs.pairs is None or inputs.correlation is None or inputs.unaugmented:
         return None
     varying = inputs.varying.shape[1]
+    # Values of few steps may be rounded: what they hide looks like augmentation, but not like data or shared signal.
+    sure = int(torch.linalg.eigvalsh(inputs.correlation[0]).gt(inputs.cause_floor).sum()) == varying
     if inputs.views == "two-sided":
         tested = signal or SharedSignal(inputs.varying.new_zeros(0), 0, 0, 1.0)
         # Directions left out of the test for lack of samples are undecided, not silent.
         silent = tested.tested - tested.positive - tested.negative if tested.tested == varying else 0
-        return InputCount(inputs.dim, varying, tested.positive, tested.negative, silent, tested.explained)
+        return InputCount(inputs.dim, varying, tested.positive, tested.negative, sure * silent, tested.explained, alive)
     growing, dying = count_ratios(inputs, crossed)
-    return InputCount(inputs.dim, varying, growing, dying, 0)
+    return InputCount(inputs.dim, varying, growing, sure * dying, 0, alive=alive)
+
+
+def growing_alive(evidence: Evidence, alive: int) -> int:
+    """Count alive dimensions that clearly can grow: data exceed augmentation there, or the views share signal.
+
+    Without other views of the embeddings, the directions that alive dimensions read are those of a regression on the
+    inputs.
+
+    Args:
+        evidence: Measurements with inputs of the last layer.
+        alive: Number of alive dimensions, which are the first principal directions.
+
+    Returns:
+        A lower bound.
+    """
+    source, span = evidence, evidence.principal[1][:, :alive].flip(1)
+    if evidence.pairs is None or evidence.unaugmented:
+        source = evidence.inputs or evidence
+        if source.pairs is None or len(source.rows) != len(evidence.rows) or len(source.rows) <= source.dim:
+            return 0
+        span = torch.linalg.qr(torch.linalg.lstsq(source.centred, evidence.centred @ span, driver="gelsd").solution).Q
+    if not alive or source.few:
+        return 0
+    if source.views == "two-sided":
+        return _signal(source, largest_directions(span, source.independent)).positive
+    return count_ratios(source, cross_validated_ratios(source, span), span)[0]
 
 
 def whole_signal(evidence: Evidence) -> SharedSignal:
     """Test the signal that two views share, in all directions that vary or as many as the samples can test."""
-    return _signal(evidence, largest_directions(evidence.varying, evidence.samples))
+    return _signal(evidence, largest_directions(evidence.varying, evidence.independent))
 
 
 def _signal(evidence: Evidence, directions: Float[Tensor, "c q"]) -> SharedSignal:
@@ -150,15 +185,14 @@ def _signal(evidence: Evidence, directions: Float[Tensor, "c q"]) -> SharedSigna
     if not directions.shape[1]:
         return SharedSignal(directions.new_zeros(0), 0, 0, 0.0)
     second = evidence.centred_other - evidence.centred_other.mean(0)
-    return shared_signal(*evidence.correlation, directions, evidence.samples, evidence.centred, second)
+    return shared_signal(*evidence.correlation, directions, evidence.independent, evidence.centred, second)
 
 
 def _correlation_along(evidence: Evidence, directions: Float[Tensor, "c k"]) -> tuple[Tensor, Tensor]:
     """Return the correlation of the views along every column, and its standard error if they were uncorrelated."""
     assert evidence.correlation is not None
-    view, cross = (((cov @ directions) * directions).sum(0) for cov in evidence.correlation)
-    first = evidence.centred @ directions
-    second = evidence.centred_other @ directions
+    view, cross = (((cov @ directions) * directions).sum(0) / evidence.unit for cov in evidence.correlation)
+    first, second = (rows @ directions / evidence.unit**0.5 for rows in (evidence.centred, evidence.centred_other))
     products = (first * (second - second.mean(0))).square().mean(0).sqrt()
-    error = torch.where(view > 0, products / view, 1.0) / evidence.samples**0.5
+    error = torch.where(view > 0, products / view, 1.0) / evidence.independent**0.5
     return torch.where(view > 0, cross / view, 0.0), error

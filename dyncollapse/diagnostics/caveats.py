@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dyncollapse.diagnostics.evidence import HARD_EDGE, Evidence, format_name
+from dyncollapse.diagnostics.spectra import QUANTISATION_MARGIN
 
 # Variance over squared distance from the origin below which embeddings are nearly one point: a spread of 1 % of the
 # distance, the same share as COLLAPSED_BELOW.
@@ -45,14 +46,22 @@ def _samples(evidence: Evidence) -> list[str]:
         lines.append(
             f"about as many samples as dimensions: that alone makes the last {d - evidence.seen} variances small"
         )
-    if evidence.distinct < len(evidence.rows):
-        share = 1 - evidence.distinct / len(evidence.rows)
-        lines.append(
-            f"rows are repeated: {share:.2g} of the {len(evidence.rows)} sampled rows equal another; "
-            "intervals are too narrow"
-            + ("" if evidence.distinct_known else ", and dimensions may be missing for lack of distinct samples")
-        )
-    return lines
+    return lines + _repeated(evidence)
+
+
+def _repeated(evidence: Evidence) -> list[str]:
+    """Warn of rows that stand in a view more than once, and say what that does to intervals and causes."""
+    if not evidence.repeated:
+        return []
+    line = (
+        f"rows are repeated: {evidence.repeated:.2g} of the {len(evidence.rows)} sampled rows equal another; "
+        "intervals are too narrow"
+    )
+    if evidence.pairs is not None and not evidence.few and evidence.independent < evidence.samples:
+        line += f", and causes are decided as from {evidence.independent} samples"
+        if evidence.views == "one-sided" and not evidence.halves_apart:
+            line += ", but not by one-sided views, whose halves share rows"
+    return [line + ("" if evidence.distinct_known else ", and dimensions may be missing for lack of distinct samples")]
 
 
 def _still(evidence: Evidence) -> Tensor:
@@ -69,11 +78,15 @@ def _standing_columns(evidence: Evidence) -> list[str]:
 
 
 def _rounding(evidence: Evidence) -> list[str]:
-    if evidence.precision not in (torch.float16, torch.bfloat16):
-        return []
-    name, stored = format_name(evidence.precision), format_name(evidence.dtype)
-    origin = "" if name == stored else f", though the file is {stored}"
     hidden = int((evidence.variances <= evidence.noise_floor).sum())
+    origin = ""
+    if evidence.precision in (torch.float16, torch.bfloat16):
+        name, stored = format_name(evidence.precision), format_name(evidence.dtype)
+        origin = "" if name == stored else f", though the file is {stored}"
+    elif hidden and evidence.noise_floor == QUANTISATION_MARGIN * evidence.steps[0].fine:
+        name = evidence.steps[0].name
+    else:
+        return []
     lost = f", and {hidden} dimension(s) lie there" if hidden else ""
     return [f"values are rounded to {name}{origin}: variances up to {evidence.noise_floor:.2g} are rounding{lost}"]
 
@@ -120,11 +133,11 @@ def _doubtful_ratios(evidence: Evidence, ratios: Tensor | None) -> list[str]:
     """Warn of rho near 1, the threshold of one-sided views: extreme eigenvalues are off by about (d/n)^(1/2)."""
     if ratios is None or evidence.views == "two-sided":
         return []
-    band = 2 * (len(ratios) / evidence.samples) ** 0.5
+    band = 2 * (len(ratios) / evidence.independent) ** 0.5
     close = int(((ratios - 1).abs() < band).sum())
     if not close:
         return []
     return [
         f"{close} generalised rho lie within {band:.2g} of 1, "
-        f"where {evidence.samples} samples may put them on either side"
+        f"where {evidence.independent} samples may put them on either side"
     ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence, has_unit_rows
+from dyncollapse.diagnostics.evidence import ARITHMETIC, FEWEST_FOR_ERRORS, Evidence, has_unit_rows
 from dyncollapse.diagnostics.shared_signal import SharedSignal, noise_correlation
 from dyncollapse.diagnostics.verdict import COLLAPSED_BELOW, Fate, Verdict
 
@@ -33,11 +33,12 @@ def doubts(
         One line per reason to doubt the verdict.
     """
     return [
-        *(line for name, signal in signals.items() for line in _unrelated(name, signal, evidence.samples)),
+        *(line for name, signal in signals.items() for line in _unrelated(name, signal, evidence.independent)),
         *_unlike_views(evidence),
         *_hidden_signal(evidence, verdict),
         *_no_cliff(evidence, verdict, rankme),
         *_normalised(evidence, verdict),
+        *_within_steps(evidence, verdict),
     ]
 
 
@@ -71,10 +72,10 @@ def _hidden_signal(evidence: Evidence, verdict: Verdict) -> Iterator[str]:
     hidden = verdict.unseen_signal
     if hidden is None or hidden <= STRONG:
         return
-    rows = rows_to_see(WORTH_SEEING, hidden, evidence.samples, verdict.fates.count(Fate.SUPPRESSED))
+    rows = rows_to_see(WORTH_SEEING, hidden, evidence.independent, verdict.fates.count(Fate.SUPPRESSED))
     yield (
-        f"{evidence.samples} samples cannot tell a correlation of {hidden:.2g} from none, so suppressed dimensions may "
-        f"be waiting; about {float(f'{rows:.1e}'):.0f} samples show correlations above {WORTH_SEEING:g}"
+        f"{evidence.independent} samples cannot tell a correlation of {hidden:.2g} from none, so suppressed dimensions "
+        f"may be waiting; about {float(f'{rows:.1e}'):.0f} samples show correlations above {WORTH_SEEING:g}"
     )
 
 
@@ -131,4 +132,18 @@ def _normalised(evidence: Evidence, verdict: Verdict) -> Iterator[str]:
         yield (
             "the embeddings are normalised, which is no linear step: a fate is an interpretation, not a prediction; "
             "embeddings before the normalisation show it better"
+        )
+
+
+def _within_steps(evidence: Evidence, verdict: Verdict) -> Iterator[str]:
+    """Say where the views show no cause since their values are too coarse."""
+    coarsest = max(evidence.steps, key=lambda steps: steps.any)
+    if evidence.pairs is None or not evidence.cause_floor == ARITHMETIC * coarsest.any > 0:
+        return
+    judged = zip(evidence.variances.tolist(), verdict.fates, strict=False)
+    close = sum(fate is Fate.UNRESOLVED and value > evidence.noise_floor for value, fate in judged)
+    if close:
+        yield (
+            f"{close} dimension(s) vary by less than {ARITHMETIC} times what values in {coarsest.name} can hide: their "
+            "rounding could pass for augmentation, so the views do not decide the cause there"
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from dyncollapse.diagnostics.doubts import WORTH_SEEING, rows_to_see
-from dyncollapse.diagnostics.evidence import FEWEST_FOR_ERRORS, Evidence, format_name
+from dyncollapse.diagnostics.evidence import ARITHMETIC, FEWEST_FOR_ERRORS, Evidence, format_name
 from dyncollapse.diagnostics.remedies import Remedy, counted, every
 from dyncollapse.diagnostics.shared_signal import family_margin
 from dyncollapse.diagnostics.verdict import Fate, Mechanism, Verdict
@@ -166,12 +166,12 @@ def _more_samples(evidence: Evidence, verdict: Verdict) -> Iterator[Remedy]:
     source = "docs: diagnostics"
     compared = evidence.pairs is not None and not evidence.unaugmented
     if compared and Fate.UNEXPLAINED in verdict.fates:
-        few = len(evidence.rows) < FEWEST_FOR_ERRORS
-        told = f"Errors take {FEWEST_FOR_ERRORS} rows or more." if few else _decided(evidence, verdict)
-        yield Remedy("Embed more samples.", told, source, "check")
+        repeated = evidence.views == "one-sided" and not evidence.halves_apart and not evidence.few
+        action = "Give each sample once, and its further views as further files." if repeated else "Embed more samples."
+        yield Remedy(action, _needed(evidence, verdict, repeated=repeated), source, "check")
     hidden, low = verdict.unseen_signal, verdict.fates.count(Fate.SUPPRESSED)
     if hidden is not None and hidden > WORTH_SEEING and low:
-        rows = rows_to_see(WORTH_SEEING, hidden, evidence.samples, low)
+        rows = rows_to_see(WORTH_SEEING, hidden, evidence.independent, low)
         if rows <= MOST_SUGGESTED:
             yield Remedy(
                 f"Embed about {_round_up(rows)} samples.",
@@ -190,6 +190,13 @@ def _more_samples(evidence: Evidence, verdict: Verdict) -> Iterator[Remedy]:
         )
 
 
+def _needed(evidence: Evidence, verdict: Verdict, *, repeated: bool) -> str:
+    """Say what it takes to decide the dimensions that are open."""
+    if evidence.few:
+        return f"Errors take {FEWEST_FOR_ERRORS} distinct rows or more."
+    return "Repeated rows tie the halves of the samples to each other." if repeated else _decided(evidence, verdict)
+
+
 def _decided(evidence: Evidence, verdict: Verdict) -> str:
     """Say how many samples would decide the clearest of the dimensions whose rho is within its error of 1."""
     open_ = [
@@ -198,12 +205,12 @@ def _decided(evidence: Evidence, verdict: Verdict) -> str:
     margin = family_margin(len(open_))
     # An error falls as the root of the number of samples.
     needed = [
-        (evidence.samples * (margin * (one.rho_error or 0.0) / abs(one.rho - 1)) ** 2, one.rho)
+        (evidence.independent * (margin * (one.rho_error or 0.0) / abs(one.rho - 1)) ** 2, one.rho)
         for one in open_
         if one.rho is not None and one.rho != 1
     ]
     rows, rho = min(needed, default=(math.inf, 1.0))
-    if not rows <= MOST_SUGGESTED or rows <= evidence.samples:
+    if not rows <= MOST_SUGGESTED or rows <= evidence.independent:
         return "rho is within its error of 1."
     return f"rho is within its error of 1; about {_round_up(rows)} decide the clearest, if it stays at {rho:.3g}."
 
@@ -212,8 +219,11 @@ def _precision(evidence: Evidence, verdict: Verdict) -> Iterator[Remedy]:
     if not (hidden := verdict.fates.count(Fate.UNRESOLVED)):
         return
     told = f"{hidden} dimensions vary less than rounding may show."
-    stored = evidence.precision
-    if stored.is_floating_point and torch.finfo(stored).eps > torch.finfo(torch.float32).eps:
+    stored, steps = evidence.precision, max(evidence.steps, key=lambda one: one.any)
+    if 0 < evidence.cause_floor <= ARITHMETIC * steps.any:
+        action = f"Save float32 or float64, before any rounding to {steps.name}."
+        yield Remedy(action, told, "docs: diagnostics", "check")
+    elif stored.is_floating_point and torch.finfo(stored).eps > torch.finfo(torch.float32).eps:
         action = f"Save float32 or float64, before any rounding to {format_name(stored)}."
         yield Remedy(action, told, "docs: diagnostics", "check")
     elif stored is torch.float64 and evidence.direct is None:

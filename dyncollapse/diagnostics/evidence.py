@@ -1,5 +1,6 @@
 """Measurements of embeddings before they are judged, and what rounding and sampling can hide in them."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -10,8 +11,14 @@ from torch import Tensor
 
 from dyncollapse.diagnostics.conversion import Numbers, as_rows
 from dyncollapse.diagnostics.moments import Moments
-from dyncollapse.diagnostics.spectra import ROUNDINGS_OF_SUMS, centred_and_not, noise_floor
+from dyncollapse.diagnostics.spectra import (
+    QUANTISATION_MARGIN,
+    ROUNDINGS_OF_SUMS,
+    centred_and_not,
+    noise_floor,
+)
 from dyncollapse.diagnostics.spectrum_checks import require_matrix
+from dyncollapse.diagnostics.steps import Steps, steps_of
 from dyncollapse.model.covariance import ContrastiveCovariance
 
 FORMATS = (torch.bfloat16, torch.float16, torch.float32)
@@ -25,6 +32,8 @@ HARD_EDGE = 0.03
 ARITHMETIC = 100
 # Standard errors from fewer samples than this are too inaccurate to use.
 FEWEST_FOR_ERRORS = 10
+# Share of independent samples from which on a few repeated rows do not tie one half of the samples to the other.
+ROWS_APART = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +156,12 @@ class Evidence:
     def other_precision(self) -> torch.dtype:
         """The coarsest format that any view was stored in."""
         formats = [self.precision, *map(stored_precision, self.others)]
-        return max(formats, key=lambda f: torch.finfo(f).eps if f.is_floating_point else 0.0)
+        return max(formats, key=format_eps)
+
+    @cached_property
+    def steps(self) -> tuple[Steps, ...]:
+        """What the sampled rows of every view were rounded to beside their format, the first view first."""
+        return tuple(steps_of(rows, format_eps(stored_precision(rows))) for rows in (self.rows, *self.others))
 
     @cached_property
     def normalised(self) -> bool:
@@ -157,8 +171,31 @@ class Evidence:
     @cached_property
     def distinct(self) -> int:
         """Number of distinct rows in the sample, compared bit by bit."""
-        as_bytes = self.rows.cpu().contiguous().view(torch.uint8).numpy()
-        return len(set(map(bytes, as_bytes)))
+        return len(set(_as_bytes(self.rows)))
+
+    @cached_property
+    def independent(self) -> int:
+        """Number of independent samples: N, or fewer if rows are repeated.
+
+        If sample i stands in the file c_i times, it is N^2 / sum_i c_i^2 (Kish 1965), here from the share of equal
+        pairs in the sample. Two-sided samples are equal if all their views are: new noise in one of them makes products
+        of both independent. One-sided views compare spreads, so the view with the most repetitions counts.
+        """
+        n, drawn = self.samples, len(self.rows)
+        views = list(map(_as_bytes, (self.rows, *self.others)))
+        compared = [list(zip(*views, strict=True))] if self.views == "two-sided" else views
+        equal = max(sum(c * (c - 1) for c in Counter(rows).values()) for rows in compared)
+        return max(1, round(n / (1 + (n - 1) * equal / (drawn * (drawn - 1)))))
+
+    @cached_property
+    def repeated(self) -> float:
+        """Share of the sampled rows of a view that equal another row of it, for the view with most of them."""
+        return max(1 - len(set(_as_bytes(rows))) / len(rows) for rows in (self.rows, *self.others))
+
+    @property
+    def halves_apart(self) -> bool:
+        """Whether the halves hold different rows, so that one checks the other, but for at most a tenth of them."""
+        return self.independent >= ROWS_APART * self.samples
 
     @cached_property
     def centred_other(self) -> Float[Tensor, "r c"]:
@@ -172,6 +209,11 @@ class Evidence:
         It is if the sample holds all rows, or each distinct row eight times on average: it then misses e^-8 of them.
         """
         return len(self.rows) == self.samples or 8 * self.distinct <= len(self.rows)
+
+    @property
+    def few(self) -> bool:
+        """Whether there are too few independent samples, or sampled rows, for standard errors."""
+        return min(self.independent, len(self.rows)) < FEWEST_FOR_ERRORS
 
     @cached_property
     def seen(self) -> int:
@@ -191,7 +233,8 @@ class Evidence:
         largest = float(self.variances[0])
         # The SVD is off by eps of the largest singular value, which is eps^2 of the largest eigenvalue.
         exact = torch.finfo(torch.float64).eps if self.direct else 1.0
-        return self._floor(exact * largest, self.precision, fast=self.fast and not self.direct)
+        stored = self._floor(exact * largest, self.precision, fast=self.fast and not self.direct)
+        return max(stored, QUANTISATION_MARGIN * self.steps[0].fine)
 
     @cached_property
     def unaugmented(self) -> bool:
@@ -203,20 +246,31 @@ class Evidence:
         """Variance below which rho is rounding of any view; pairs are summed even if the spectrum is from an SVD."""
         largest = float(self.variances[0])
         sums = ROUNDINGS_OF_SUMS * self.pairs_eps * largest
-        return max(self._floor(largest, self.other_precision, fast=self.fast), sums)
+        stored = QUANTISATION_MARGIN * max(steps.fine for steps in self.steps)
+        return max(self._floor(largest, self.other_precision, fast=self.fast), sums, stored)
+
+    @property
+    def unit(self) -> float:
+        """A variance of the scale of the data: products of squares are in its units, or they could overflow."""
+        return max(float(self.variances[0]), self.moved) or 1.0
+
+    @cached_property
+    def signal_floor(self) -> float:
+        """Variance below which what views share may be rounding: the arithmetic rounds each view independently."""
+        stored = noise_floor(self._second_moments, 0.0, self.other_precision)
+        return max(self.ratio_floor, ARITHMETIC * max(stored, *(steps.fine for steps in self.steps)))
 
     @cached_property
     def cause_floor(self) -> float:
-        """Variance below which views show no cause: the arithmetic behind them rounds each view independently."""
-        stored = noise_floor(self._second_moments, 0.0, self.other_precision)
-        return max(self.ratio_floor, ARITHMETIC * stored)
+        """Variance below which views show no cause of collapse: few distinct values may be exact, or rounded, too."""
+        return max(self.signal_floor, ARITHMETIC * max(steps.any for steps in self.steps))
 
     @cached_property
     def varying(self) -> Float[Tensor, "c q"]:
-        """Directions in which a view varies by more than `cause_floor`, ascending in variance."""
+        """Directions in which a view varies by more than `signal_floor`, ascending in variance."""
         assert self.correlation is not None
         variances, frame = torch.linalg.eigh(self.correlation[0])
-        return frame[:, variances > self.cause_floor]
+        return frame[:, variances > self.signal_floor]
 
     @property
     def _second_moments(self) -> Float[Tensor, " d"]:
@@ -224,6 +278,16 @@ class Evidence:
 
     def _floor(self, largest: float, precision: torch.dtype, *, fast: bool) -> float:
         return noise_floor(self._second_moments, largest, precision, fast=fast)
+
+
+def _as_bytes(rows: Shaped[Tensor, "r d"]) -> list[bytes]:
+    """Return the bits of every row, by which rows are compared."""
+    return list(map(bytes, rows.cpu().contiguous().view(torch.uint8).numpy()))
+
+
+def format_eps(dtype: torch.dtype) -> float:
+    """Return the machine precision of a format; 0 for integers."""
+    return torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
 
 
 def format_name(dtype: torch.dtype) -> str:
@@ -245,7 +309,7 @@ def _kept_by(coarser: torch.dtype, rows: Shaped[Tensor, "r d"]) -> bool:
 
 def has_unit_rows(rows: Shaped[Tensor, "r d"]) -> bool:
     """Whether every row has length 1, up to the rounding of its format."""
-    eps = torch.finfo(stored_precision(rows)).eps if rows.is_floating_point() else 0.0
+    eps = format_eps(stored_precision(rows))
     return _holds(lambda part: bool(((part.to(torch.float64).norm(dim=-1) - 1).abs() <= 8 * eps).all()), rows)
 
 

@@ -72,9 +72,9 @@ def collapsed_interval(evidence: Evidence, threshold: float) -> Interval:
         threshold: Variance up to which a dimension counts as collapsed.
 
     Returns:
-        The lowest and the highest count; None for too few samples, and if intervals are left out.
+        The lowest and the highest count; None for too few sampled rows, and if intervals are left out.
     """
-    if evidence.samples < FEWEST_FOR_ERRORS or not evidence.intervals:
+    if len(evidence.rows) < FEWEST_FOR_ERRORS or not evidence.intervals:
         return None
     values, directions = (part[..., : evidence.seen] for part in evidence.principal)
     unit = float(values[0]) or 1.0  # squares of variances could overflow otherwise
@@ -140,7 +140,7 @@ def _with_interval(
         value = measure(variable)
         (slope,) = torch.autograd.grad(value, variable)
     middle = float(value.detach())
-    if coordinates is None or samples < FEWEST_FOR_ERRORS:
+    if coordinates is None or len(coordinates) < FEWEST_FOR_ERRORS:
         return middle, None
     influence = (coordinates.square() - spectrum) @ slope
     margin = NORMAL_95 * float(influence.std()) / samples**0.5

@@ -44,49 +44,61 @@ def ratio_error(
         return torch.full_like(ratio, torch.inf)
     spread, moved = _squares(evidence, directions)
     if evidence.views == "two-sided":
-        spread = (
-            spread + torch.stack([(other @ directions).square() for other in evidence.centred_others]).mean(0)
-        ) / 2
+        others = torch.stack([(other @ directions).square() for other in evidence.centred_others])
+        spread = (spread + others.mean(0) / evidence.unit) / 2
     influence = (moved - 2 * ratio * spread).std(0) / (2 * spread.mean(0))
-    return torch.nan_to_num(influence, nan=0.0, posinf=torch.inf) / evidence.samples**0.5
+    return torch.nan_to_num(influence, nan=0.0, posinf=torch.inf) / evidence.independent**0.5
 
 
-def generalised(evidence: Evidence, pairs: ContrastiveCovariance) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
-    """Return generalised eigenvalues of (Sigma1, Sigma0), ascending, and directions, where data exceed rounding."""
+def generalised(
+    evidence: Evidence, pairs: ContrastiveCovariance, span: Float[Tensor, "d q"] | None = None
+) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
+    """Return generalised eigenvalues of (Sigma1, Sigma0), ascending, and directions, where data exceed rounding.
+
+    If orthonormal columns `span` are given, the directions are in their span.
+    """
     # Softmax weights leave Sigma0 small beside the terms that cancel in it, which are as large as the covariance.
-    return relative_modes(pairs.data, pairs.augmentation, 2 * evidence.ratio_floor)
+    floor = 2 * evidence.ratio_floor
+    if span is None:
+        return relative_modes(pairs.data, pairs.augmentation, floor)
+    ratios, directions = relative_modes(span.mT @ pairs.data @ span, span.mT @ pairs.augmentation @ span, floor)
+    return ratios, span @ directions
 
 
-def cross_validated_ratios(evidence: Evidence) -> list[Crossed]:
+def cross_validated_ratios(evidence: Evidence, span: Float[Tensor, "d q"] | None = None) -> list[Crossed]:
     """Measure rho in each half of the samples, along the generalised directions of the other half.
 
     Sampled generalised eigenvalues spread by (d/n)^(1/2) around the true ones, the largest always upwards;
     cross-validated ones do not. Weights are uniform, as at W = 0, since softmax weights at rest bring rho to 1 in every
-    alive dimension. Fewer than four samples have no halves, and give an empty list.
+    alive dimension. Fewer than four samples have no halves, and give an empty list. All directions are in `span`, if
+    it is given.
     """
     crossed = []
     for one, other in (evidence.halves, evidence.halves[::-1]) if evidence.halves else ():
-        directions = generalised(evidence, one)[1]
-        distance = _excess(*_sides(directions, other)) / excess_error(evidence, directions, evidence.samples / 2)
+        directions = generalised(evidence, one, span)[1]
+        error = excess_error(evidence, directions, evidence.independent / 2)
+        distance = _excess(*_sides(directions, other)) / error
         crossed.append(Crossed(ratio_along(directions, other), distance))
     return [half for half in crossed if len(half.rho)]
 
 
-def count_ratios(evidence: Evidence, crossed: list[Crossed]) -> tuple[int, int]:
+def count_ratios(
+    evidence: Evidence, crossed: list[Crossed], span: Float[Tensor, "d q"] | None = None
+) -> tuple[int, int]:
     """Count the directions in which one-sided rho is below 1, and those in which it is above, beyond sampling errors.
 
     Both counts are of cross-validated rho, averaged over the halves. Directions from one half mix with directions of
     small rho in the other, which lowers every rho. So the first count is bounded by `count_positive`, which assumes
-    rho = 1 for the directions that are left.
+    rho = 1 for the directions that are left. Both are 0 if repeated rows stand in both halves.
     """
-    if evidence.halves is None or len(evidence.rows) < FEWEST_FOR_ERRORS or not crossed:
+    if evidence.halves is None or evidence.few or not evidence.halves_apart or not crossed:
         return 0, 0
     data, augmentation = (
         torch.stack([getattr(half, side) for half in evidence.halves]).mean(0) for side in ("data", "augmentation")
     )
-    directions = generalised(evidence, ContrastiveCovariance(data, augmentation))[1]
+    directions = generalised(evidence, ContrastiveCovariance(data, augmentation), span)[1]
     most = count_positive(
-        data + augmentation, data - augmentation, directions, evidence.samples, *_sum_and_difference(evidence)
+        data + augmentation, data - augmentation, directions, evidence.independent, *_sum_and_difference(evidence)
     )
     below, above = (fmean(_beyond(sign * c.distance[sign * c.distance > 0]) for c in crossed) for sign in (-1, 1))
     return min(most, round(below)), round(above)
@@ -114,12 +126,13 @@ def judged_ratios(evidence: Evidence, collapsed: list[int]) -> tuple[Float[Tenso
     Sample variances of q directions of nearly equal variance spread by (q/n)^(1/2), and rho along them spreads the
     other way. So rho is measured in each half of the samples along eigenvectors of Sigma0 + Sigma1 in the other half,
     which prefer neither side; they are taken in the complement of the directions of larger variance. Eigenvectors are
-    assigned to principal directions one to one, by the largest total overlap. Softmax weights multiply both sides by
+    assigned to principal directions one to one, by the largest total overlap. Nothing is decided if repeated rows stand
+    in both halves. Softmax weights multiply both sides by
     the factors that they have along the same directions over all samples.
     """
     assert evidence.pairs is not None
     rho, side = (evidence.covariance.new_full((len(collapsed),), value) for value in (torch.nan, 0.0))
-    if evidence.halves is None:
+    if evidence.halves is None or not evidence.halves_apart:
         return rho, side
     larger = evidence.principal[1][:, : collapsed[0]]
     rest = torch.linalg.qr(larger, mode="complete").Q[:, collapsed[0] :]
@@ -173,12 +186,12 @@ def _without_mixing(
     other half. The third result is the standard error of (rho - 1) / (rho + 1).
     """
     spread, moved = _squares(evidence, directions)
-    y = (evidence.centred @ larger).square()
+    y = (evidence.centred @ larger).square() / evidence.unit
     variances = y.mean(0)
-    leverage = (y / variances).sum(1, keepdim=True) / evidence.samples
+    leverage = (y / variances).sum(1, keepdim=True) / evidence.independent
     unexplained = spread / (1 - leverage).clamp_min(torch.finfo(y.dtype).eps)
-    outer = unexplained.mT @ y / len(y) / variances.square() / evidence.samples
-    n = evidence.samples / 2
+    outer = unexplained.mT @ y / len(y) / variances.square() / evidence.independent
+    n = evidence.independent / 2
     pooled = (unexplained + moved / 2).mean(0)
     inner = (unexplained.mT @ unexplained + moved.mT @ moved / 4) / len(y) / pooled.square() / n
     inner = torch.where(pooled > LARGER * pooled.unsqueeze(1), inner, 0.0)
@@ -247,11 +260,13 @@ def _sides(
 
 
 def _squares(evidence: Evidence, directions: Float[Tensor, "c k"]) -> tuple[Float[Tensor, "r k"], Float[Tensor, "r k"]]:
-    """Return the squares of x and of x' - x along every column for the sampled rows, averaged over the other views."""
-    moved = torch.stack([((other - evidence.centred) @ directions).square() for other in evidence.centred_others]).mean(
-        0
-    )
-    return (evidence.centred @ directions).square(), moved
+    """Return the squares of x and of x' - x along every column for the sampled rows, averaged over the other views.
+
+    They are in units of `evidence.unit`.
+    """
+    apart = [(other - evidence.centred) @ directions for other in evidence.centred_others]
+    moved = torch.stack([one.square() for one in apart]).mean(0)
+    return (evidence.centred @ directions).square() / evidence.unit, moved / evidence.unit
 
 
 def _excess(data: Float[Tensor, " k"], augmentation: Float[Tensor, " k"]) -> Float[Tensor, " k"]:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dyncollapse.diagnostics.causes import count_inputs, fates_from_views, whole_signal
+from dyncollapse.diagnostics.causes import InputCount, count_inputs, fates_from_views, growing_alive, whole_signal
 from dyncollapse.diagnostics.caveats import beyond_width, cautions
 from dyncollapse.diagnostics.conventions import PublishedMeasure
 from dyncollapse.diagnostics.doubts import doubts
@@ -232,7 +232,7 @@ def examine(evidence: Evidence) -> EmbeddingReport:
         evidence.seen,
         room=room,
         from_views=None if ratio is None else partial(fates_from_views, evidence),
-        counted=count_inputs(evidence.inputs, signal, crossed) if evidence.inputs and not contradiction else None,
+        counted=None if contradiction else _counted(evidence, level, signal, crossed),
         views=evidence.views,
         no_cause=_no_cause(evidence),
         ratios=_finite(ratio),
@@ -266,6 +266,16 @@ def examine(evidence: Evidence) -> EmbeddingReport:
         input_frame=evidence.inputs.frame if evidence.inputs else None,
         remedies=embedding_remedies(evidence, verdict),
     )
+
+
+def _counted(
+    evidence: Evidence, level: float, signal: SharedSignal | None, crossed: list[Crossed]
+) -> InputCount | None:
+    """Count directions of the last layer's inputs, if they were given."""
+    if evidence.inputs is None:
+        return None
+    alive = int((evidence.variances[: evidence.seen] > max(evidence.noise_floor, level)).sum())
+    return count_inputs(evidence.inputs, signal, crossed, growing_alive(evidence, alive))
 
 
 def _no_cause(evidence: Evidence) -> str:
@@ -324,8 +334,8 @@ def _signal(evidence: Evidence) -> tuple[SharedSignal | None, list[str]]:
     """Return the signal that the views share, or a note if it could not be tested."""
     if evidence.correlation is None or evidence.unaugmented:
         return None, []
-    if min(evidence.samples, len(evidence.rows)) < FEWEST_FOR_ERRORS:
-        return None, [f"signal_rank is not defined here: it takes {FEWEST_FOR_ERRORS} sampled rows or more"]
+    if evidence.few:
+        return None, [f"signal_rank is not defined here: it takes {FEWEST_FOR_ERRORS} distinct sampled rows or more"]
     return whole_signal(evidence), []
 
 

@@ -68,7 +68,8 @@ def judge_spectrum(
     Collapsed are variances up to `threshold` among the first `seen` of the spectrum. Of d dimensions at most `room` can
     vary, so the others are structural before any other cause is asked for. Other views decide the cause of those above
     `floor`. Below it only the inputs of the last layer can, by counting: each alive or decided dimension uses one of
-    their directions of its kind, and the remaining directions go to the dimensions below the floor.
+    their directions of its kind, and the remaining directions go to the dimensions below the floor. A dimension of
+    which it is open whether it can grow may use a direction of any kind.
 
     Args:
         spectrum: Covariance eigenvalues in descending order.
@@ -134,11 +135,12 @@ def _decide_hidden(fates: list[Fate], counted: InputCount) -> bool:
     Returns whether any of them is suppressed.
     """
     hidden = [k for k, fate in enumerate(fates) if fate is Fate.UNRESOLVED]
-    before = fates.count(Fate.SUPPRESSED)
+    before, alive, open_ = (fates.count(fate) for fate in (Fate.SUPPRESSED, Fate.ALIVE, Fate.UNEXPLAINED))
+    unsure = open_ + (0 if counted.alive is None else max(0, alive - counted.alive))
     pools = {
-        Fate.WAITING: counted.growing - fates.count(Fate.ALIVE) - fates.count(Fate.WAITING),
-        Fate.DEAD: counted.dying - fates.count(Fate.DEAD),
-        Fate.SUPPRESSED: counted.silent - fates.count(Fate.SUPPRESSED),
+        Fate.WAITING: counted.growing - alive - open_ - fates.count(Fate.WAITING),
+        Fate.DEAD: counted.dying - unsure - fates.count(Fate.DEAD),
+        Fate.SUPPRESSED: counted.silent - unsure - fates.count(Fate.SUPPRESSED),
     }
     for fate, size in pools.items():
         for k in hidden[: max(0, size)]:
@@ -161,7 +163,7 @@ def _words(
     silent = f"the views share no signal there{above}" if two_sided else "too low at rest"
     dead = "the views are negatively correlated there" if two_sided else "augmentation beats data there"
     waiting = "the views share signal there" if two_sided else "data beats augmentation there"
-    open_ = "too few samples to compare the views" if two_sided else "rho is within its sampling error of 1"
+    open_ = by_views.reason or "rho is within its sampling error of 1"
     inputs = (
         "if they are outputs of a linear layer, its inputs in both views (`inputs` and `input_positives`) can show "
         "the cause"

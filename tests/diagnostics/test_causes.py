@@ -223,3 +223,31 @@ def test_without_suppressed_dimensions_no_unseen_signal_is_given(generator):
     x = normal(generator, 500, 6)
     report = diagnose(x, x + 0.1 * normal(generator, 500, 6))
     assert report.as_values()["verdict"]["unseen_signal"] is None
+
+
+def a_layer(seed, views, gain, positives=True):
+    """The report on a layer with these gains for 8 inputs: 4 along which a dimension grows, and 4 that are lost."""
+    g = seeded(seed)
+    if views == "one-sided":
+        x = normal(g, 1500, 8)
+        x_pos = x + normal(g, 1500, 8) * torch.tensor([0.5] * 4 + [2.0] * 4)
+    else:
+        signal = normal(g, 1500, 8) * torch.tensor([2.0] * 4 + [0.0] * 4)
+        x, x_pos = (signal + normal(g, 1500, 8) for _ in range(2))
+    layer = torch.as_tensor(gain, dtype=torch.float64)[:, None] * rotation(g, 8)
+    return diagnose(x @ layer, x_pos @ layer if positives else None, inputs=x, input_positives=x_pos, views=views)
+
+
+@pytest.mark.parametrize("views", ["one-sided", "two-sided"])
+@pytest.mark.parametrize("positives", [True, False])
+def test_alive_dimensions_on_lost_inputs_leave_hidden_ones_open(views, positives):
+    lost = "dead" if views == "one-sided" else "suppressed"
+    for seed in range(3):
+        for hidden in (0.0, 1e-9):
+            # The layer reads the lost inputs: training will lose them, and the hidden dimensions would grow.
+            assert fates(a_layer(seed, views, [hidden] * 4 + [1.0] * 4, positives)) == {"alive": 4, "unresolved": 4}
+            # It reads half of both: as many hidden dimensions are lost, and the others would grow.
+            mixed = fates(a_layer(seed, views, [1.0, 1.0, hidden, hidden] * 2, positives))
+            assert mixed == {"alive": 4, lost: 2, "unresolved": 2}
+            # It reads what grows: the hidden ones are lost.
+            assert fates(a_layer(seed, views, [1.0] * 4 + [hidden] * 4, positives)) == {"alive": 4, lost: 4}

@@ -97,3 +97,10 @@ def test_nine_rows_have_no_error_bars():
     assert all(bar is None for bar in diagnose(z[:9]).intervals.values())
     assert diagnose(z).intervals["rankme"] is not None
     assert diagnose(z).intervals["collapsed"] == (0, 0)
+
+
+@pytest.mark.parametrize("sample", [2, 9])
+def test_nine_sampled_rows_have_no_error_bars(sample):
+    z = normal(seeded(0), 300, 3)
+    assert all(bar is None for bar in diagnose(z, sample=sample).intervals.values())
+    assert diagnose(z, sample=10).intervals["participation_ratio"] is not None

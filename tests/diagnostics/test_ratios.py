@@ -3,9 +3,10 @@
 import pytest
 import torch
 from helpers.reference import normal, seeded
-from one_sided_errors import TAILS, fates, power, wrong, wrong_beside
+from one_sided_errors import TAILS, draw, fates, power, wrong, wrong_beside
 from scipy.stats import binom, norm
 
+from dyncollapse import diagnose
 from dyncollapse.diagnostics.ratios import decided
 from dyncollapse.diagnostics.shared_signal import LEVEL
 
@@ -66,3 +67,26 @@ def test_hommel_equals_the_closure_of_simes():
             simes[members] = any(value <= LEVEL * (j + 1) / len(held) for j, value in enumerate(held))
         closed = [all(fell for members, fell in simes.items() if members >> k & 1) for k in range(6)]
         assert decided(z).tolist() == closed
+
+
+@pytest.mark.parametrize("views", ["one-sided", "two-sided"])
+@pytest.mark.parametrize("unit", [1e-100, 1e-78, 1e78, 1e100])
+def test_a_verdict_does_not_depend_on_the_unit(unit, views):
+    z, positives = draw(0, 400, [2.0, 2.0, 0.125, 0.125], "normal")
+    expected, found = (diagnose(one * z, one * positives, views=views) for one in (1.0, unit))
+    assert found.verdict.fates == expected.verdict.fates
+    assert found.warnings == expected.warnings
+    torch.testing.assert_close(found.ratio, expected.ratio, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.ratio_error, expected.ratio_error, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("unit", [1e-100, 1e100])
+def test_more_directions_than_a_joint_test_takes_do_not_depend_on_the_unit(unit):
+    g = seeded(0)
+    signal = normal(g, 60, 50) * torch.tensor([3.0] * 40 + [0.0] * 10)
+    gain = torch.tensor([1.0] * 4 + [2e-3] * 46)
+    z, positives = ((signal + normal(g, 60, 50)) * gain for _ in range(2))
+    expected, found = (diagnose(one * z, one * positives) for one in (1.0, unit))
+    assert "waiting" in expected.verdict.fates
+    assert found.verdict.fates == expected.verdict.fates
+    assert found.verdict.unseen_signal == pytest.approx(expected.verdict.unseen_signal, rel=1e-6)

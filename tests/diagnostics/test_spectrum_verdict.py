@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -197,3 +199,17 @@ def test_waiting_dimensions_take_the_places_that_the_inputs_leave():
             counted=InputCount(40, 40, growing, 8, 0),
         ).fates
         assert fates == ["alive"] * 16 + ["waiting"] * 8 + hidden
+
+
+def test_dimensions_that_may_use_any_input_leave_the_hidden_ones_open():
+    # 4 directions grow and 4 are lost; 4 dimensions live, and 4 are hidden.
+    spectrum = torch.tensor([1.0] * 4 + [1e-20] * 4, dtype=torch.float64)
+    for lost, counted in (("dead", InputCount(8, 8, 4, 4, 0)), ("suppressed", InputCount(8, 8, 4, 0, 4))):
+        for sure, hidden in ((4, [lost] * 4), (3, [lost] * 3 + ["unresolved"]), (0, ["unresolved"] * 4)):
+            judged_so = judge_spectrum(spectrum, 1e-4, 1e-15, 8, counted=replace(counted, alive=sure))
+            assert judged_so.fates == ["alive"] * 4 + hidden
+
+
+def test_dimensions_without_a_cause_may_use_any_input():
+    verdict = judged(by_views={2: "unexplained", 3: "waiting"}, counted=InputCount(6, 6, 5, 1, 0))
+    assert verdict.fates == ["alive"] * 2 + ["unexplained", "waiting", "waiting", "unresolved"]
