@@ -16,6 +16,7 @@ CLEAR = 64
 # variance. Others, such as codes of one bit and counts of rare events, may be exact.
 FINE = 8
 ENOUGH_ROWS = 512
+FEWEST_ROWS = 10  # of fewer, some column of many lies on some step by chance; causes are not decided by them, either
 FIRST = 8  # rows and columns that mostly show, in less time, that values have no common step
 # Share of distinct values in a column up to which it may hold integers times a scale.
 MOSTLY_DISTINCT = 0.9
@@ -50,11 +51,11 @@ def steps_of(rows: Shaped[Tensor, "r d"], eps: float) -> Steps:
         eps: Machine precision of the format that they were rounded to at last; 0 for integers.
 
     Returns:
-        The largest rounding.
+        The largest rounding; none for fewer than `FEWEST_ROWS` rows.
     """
     values = rows[:: -(-len(rows) // ENOUGH_ROWS)].detach().cpu().to(torch.float64)
     columns = (values != values[:1]).any(0).nonzero().flatten()
-    if not len(columns):
+    if not len(columns) or len(values) < FEWEST_ROWS:
         return Steps(0.0, 0.0, "")
     values = values[:, columns]
     plain, digits = _plain_steps(values, eps), _digits(values, eps)

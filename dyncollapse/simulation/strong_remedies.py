@@ -93,6 +93,17 @@ def _held(simulation: Simulation) -> bool:
     return c.weight_decay > 0 and (c.depth > 1 or isinstance(simulation.objective, SelfDistillation))
 
 
+def _distinct(forces: ModeForces, which: Tensor) -> ModeForces:
+    """The forces on some modes, once for all modes that are alike up to round-off: each takes a search."""
+    columns = [forces.growth, forces.view_var, forces.ratio, *([] if forces.repulsion is None else [forces.repulsion])]
+    table = torch.stack([column.expand_as(forces.growth)[which] for column in columns])
+    size = table.abs().amax(1, keepdim=True).clamp_min(torch.finfo(table.dtype).tiny)
+    kinds = (table / size).mul(1e9).round().unique(dim=1, return_inverse=True)[1]
+    first = torch.stack([(kinds == kind).nonzero()[0, 0] for kind in kinds.unique()])
+    growth, view_var, ratio, *repulsion = table[:, first]
+    return ModeForces(growth, view_var, ratio, repulsion[0] if repulsion else None)
+
+
 def _outwards(simulation: Simulation, decay: float, count: int) -> str:
     """What lets so many dead directions grow: their rho, where that alone decides."""
     objective, where = simulation.objective, f"in {every(count, 'dead direction')}"
@@ -112,7 +123,7 @@ def _beside_decay(outcome: Outcome, verdict: Verdict, fatal: float, source: str)
     lost &= forces(0.0).growth > 0  # those with data
 
     def critical(share: float) -> float:
-        return float(forces(share).distinct(lost).critical_weight_decay(c.depth).min())
+        return float(_distinct(forces(share), lost).critical_weight_decay(c.depth).min())
 
     if share := _largest(lambda share: critical(share) > c.weight_decay):
         count = int(lost.sum())

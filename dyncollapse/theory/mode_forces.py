@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.optimize import brentq, minimize_scalar
 from torch import Tensor
 
@@ -90,29 +90,6 @@ class ModeForces:
         left = growth / (2 * self.view_var)  # 1 - rho, where weight decay adds to a_e
         ratio = self.ratio + weight_decay / (2 * self.view_var)
         return torch.where((self.view_var > 0) & (growth > 0), infonce_rest(ratio, left), 0.0)
-
-    def distinct(self, which: Bool[Tensor, " k"]) -> "ModeForces":
-        """The forces on some modes, once for all modes that are alike up to round-off.
-
-        Args:
-            which: The modes.
-
-        Returns:
-            Forces on fewer modes.
-
-        Examples:
-            >>> from dyncollapse import GaussianTask
-            >>> forces = mode_forces(GaussianTask.block(8, 6, aug_strength=0.5))
-            >>> forces.distinct(forces.growth < 1).growth.tolist()
-            [0.5]
-        """
-        columns = [self.growth, self.view_var, self.ratio, *([] if self.repulsion is None else [self.repulsion])]
-        table = torch.stack([column.expand_as(self.growth)[which] for column in columns])
-        size = table.abs().amax(1, keepdim=True).clamp_min(torch.finfo(table.dtype).tiny)
-        kinds = (table / size).mul(1e9).round().unique(dim=1, return_inverse=True)[1]
-        first = torch.stack([(kinds == kind).nonzero()[0, 0] for kind in kinds.unique()])
-        growth, view_var, ratio, *repulsion = table[:, first]
-        return ModeForces(growth, view_var, ratio, repulsion[0] if repulsion else None)
 
     @takes_arrays
     def gain(self, variance: Float[Tensor, " k"], weight_decay: float = 0.0) -> Float[Tensor, " k"]:

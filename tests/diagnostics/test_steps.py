@@ -154,3 +154,15 @@ def test_each_column_has_its_own_step_and_a_few_values_are_not_fine():
     found = steps_of((z * 100).round() / 100, DOUBLE)
     assert (found.fine, found.any) == (pytest.approx(0.01**2 / 12), pytest.approx(0.25 / 12))
     assert found.name == "steps of 0.01"
+
+
+@pytest.mark.parametrize("rows", [2, 3, 5, 9])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_few_rows_show_no_step(rows, dtype):
+    values = normal(seeded(0), rows, 2000).to(dtype)
+    assert steps_of(values, torch.finfo(dtype).eps) == (0.0, 0.0, "")
+
+
+def test_enough_rows_of_any_numbers_show_no_step():
+    for seed in range(5):
+        assert steps_of(normal(seeded(seed), 10, 4000), DOUBLE) == (0.0, 0.0, "")
