@@ -5,7 +5,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # Folders of installed packages that are seldom imported: a third of all bytecode.
 SELDOM := /(tests|testing|networkx|mypy|torch/_inductor|transformers/models)/
 
-.PHONY: help install figures gallery test quick fuzz results docs mutations bench kills wheel gpu-check lint format types clean bytecode kernels
+.PHONY: help install figures gallery test quick fuzz results docs mutations bench kills wheel gpu-check lint format types clean environment packages early bytecode kernels
 .DEFAULT_GOAL := help
 
 help: ## list every target
@@ -78,14 +78,28 @@ clean: ## remove .venv, caches and drawn figures
 	@$(PIP_INSTALL) --upgrade pip || true # Python brings its own, which may be years old and take twice as long
 
 .venv/.installed: pyproject.toml | .venv/pyvenv.cfg
-	$(PIP_INSTALL) --editable '.[bridge]'
-	@+$(MAKE) --no-print-directory -j 2 bytecode kernels
+	@+$(MAKE) --no-print-directory environment EXTRA=bridge
 	touch $@
 
 .venv/.developed: pyproject.toml | .venv/pyvenv.cfg
-	$(PIP_INSTALL) --editable '.[dev]'
-	@+$(MAKE) --no-print-directory -j 2 bytecode kernels
+	@+$(MAKE) --no-print-directory environment EXTRA=dev
 	touch $@ .venv/.installed
+
+# Kernels take numba and SciPy only: they are compiled beside the rest of the install, and looked at again after it.
+environment: | .venv/pyvenv.cfg
+	@$(PIP_INSTALL) $$($(BIN)/python -c "$$FOR_KERNELS")
+	@+$(MAKE) --no-print-directory -j 2 packages early
+	@+$(MAKE) --no-print-directory -j 2 bytecode kernels
+
+export FOR_KERNELS = import tomllib; \
+  needed = tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']; \
+  print(*(one for one in needed if one.startswith(('numba', 'numpy', 'scipy'))))
+
+packages:
+	$(PIP_INSTALL) --editable '.[$(EXTRA)]'
+
+early:
+	@$(MAKE) --no-print-directory kernels >/dev/null 2>&1 || true
 
 bytecode: # on all cores, where pip would take one; some packages hold files that no Python reads
 	@$(BIN)/python -m compileall -qq -j 0 -x '$(SELDOM)' .venv/lib || true

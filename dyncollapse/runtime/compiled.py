@@ -45,6 +45,13 @@ def inlined(function: Function) -> Function:
     return njit(forceinline=True, **_OPTIONS)(function)
 
 
+def compile_for(function: Callable[..., Any], *arguments: Any) -> None:
+    """Compile a `compiled` function for numba's types of its arguments, or load it; nothing where numba is off."""
+    compile_now = getattr(function, "compile", None)
+    if compile_now is not None:
+        compile_now(arguments)
+
+
 def _watch(cache: Any, name: str) -> None:
     """Log what is compiled, also because it cannot be read: by itself numba raises what unpickling does."""
     load = cache.load_overload

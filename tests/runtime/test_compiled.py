@@ -2,7 +2,10 @@
 
 import ast
 import importlib
+import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +47,43 @@ def test_all_can_be_compiled_beforehand():
             if "compiled" in marks:
                 assert getattr(module, name).signatures, name
     assert {signature[1].dtype.bitwidth for signature in _forces_compiled.dot_forces.signatures} == {32, 64}
+
+
+# What flows and SGD do, and the types of arguments with which they have called each compiled function.
+USED = """
+import importlib, json, sys, torch
+from dyncollapse import GaussianTask, Objective, population_flow, sample_flow, train
+from dyncollapse.model.forces import mean_force
+
+task = GaussianTask.block(2, 1)
+pairs, weights = task.sample(3, torch.Generator().manual_seed(0), (1,)), 0.1 * torch.ones(1, 2, 2)
+for loss, constant in (("infonce", None), ("dot", 1.0)):
+    for kind in (torch.float32, torch.float64):
+        mean_force(weights.to(kind), pairs.to(kind), loss, constant)
+        train((weights.to(kind),), pairs.to(kind), steps=1, lr=0.1, objective=Objective(loss, constant))
+    sample_flow((weights.double(),), pairs, 0.1, objective=Objective(loss, constant), method="CVODE")
+wide = 0.1 * torch.ones(16, 16, dtype=torch.float64)
+population_flow((wide, wide), GaussianTask.block(16, 1), 100.0)  # large and stiff enough for a preconditioner
+called = [getattr(importlib.import_module(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in sys.argv[1:]]
+print(json.dumps({name: sorted(map(str, one.signatures)) for name, one in zip(sys.argv[1:], called)}))
+"""
+
+
+def test_flows_and_sgd_call_what_is_compiled_beforehand(monkeypatch):
+    listed = {}
+
+    def note(function, *arguments):
+        listed.setdefault(f"{function.__module__}.{function.__name__}", []).append(str(arguments))
+
+    monkeypatch.setattr("dyncollapse.dynamics.compile_kernels.compile_for", note)
+    compile_kernels()
+    done = subprocess.run([sys.executable, "-c", USED, *listed], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {name: sorted(kinds) for name, kinds in listed.items()}
+
+
+def test_compiling_beforehand_takes_no_torch():
+    code = "import sys, dyncollapse.dynamics.compile_kernels; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_function_is_compiled_where_nothing_can_be_written(monkeypatch):
