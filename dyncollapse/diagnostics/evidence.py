@@ -171,7 +171,7 @@ class Evidence:
     @cached_property
     def distinct(self) -> int:
         """Number of distinct rows in the sample, compared bit by bit."""
-        return len(set(_as_bytes(self.rows)))
+        return len(set(self._labels[0]))
 
     @cached_property
     def independent(self) -> int:
@@ -182,15 +182,19 @@ class Evidence:
         of both independent. One-sided views compare spreads, so the view with the most repetitions counts.
         """
         n, drawn = self.samples, len(self.rows)
-        views = list(map(_as_bytes, (self.rows, *self.others)))
-        compared = [list(zip(*views, strict=True))] if self.views == "two-sided" else views
+        compared = [list(zip(*self._labels, strict=True))] if self.views == "two-sided" else self._labels
         equal = max(sum(c * (c - 1) for c in Counter(rows).values()) for rows in compared)
         return max(1, round(n / (1 + (n - 1) * equal / (drawn * (drawn - 1)))))
 
     @cached_property
     def repeated(self) -> float:
         """Share of the sampled rows of a view that equal another row of it, for the view with most of them."""
-        return max(1 - len(set(_as_bytes(rows))) / len(rows) for rows in (self.rows, *self.others))
+        return max(1 - len(set(labels)) / len(labels) for labels in self._labels)
+
+    @cached_property
+    def _labels(self) -> list[list[int]]:
+        """A number for each sampled row of every view: rows of the same bits have the same one."""
+        return [_labels_of(rows) for rows in (self.rows, *self.others)]
 
     @property
     def halves_apart(self) -> bool:
@@ -280,9 +284,9 @@ class Evidence:
         return noise_floor(self._second_moments, largest, precision, fast=fast)
 
 
-def _as_bytes(rows: Shaped[Tensor, "r d"]) -> list[bytes]:
-    """Return the bits of every row, by which rows are compared."""
-    return list(map(bytes, rows.cpu().contiguous().view(torch.uint8).numpy()))
+def _labels_of(rows: Shaped[Tensor, "r d"]) -> list[int]:
+    seen: dict[bytes, int] = {}
+    return [seen.setdefault(bytes(row), len(seen)) for row in rows.cpu().contiguous().view(torch.uint8).numpy()]
 
 
 def format_eps(dtype: torch.dtype) -> float:

@@ -95,10 +95,9 @@ class View:
     def start(self) -> Float[Tensor, " k"]:
         """Size of each mode at t = 0 (`sizes`; without closed forms its singular value), geometric mean over runs."""
         weights, predicted = self.simulation.weights, self.outcome.outlook
-        found = mode_dimensions(weights, self.simulation.task).singular_value.to(torch.float64)
-        if predicted is not None:
-            found[..., : len(predicted.rest)] = sizes(self.simulation, predicted, weights)
-        return geometric_mean(found)
+        if predicted is None:
+            return geometric_mean(mode_dimensions(weights, self.simulation.task).singular_value.to(torch.float64))
+        return geometric_mean(sizes(self.simulation, predicted, weights).to(torch.float64))
 
     @cached_property
     def times(self) -> Float[Tensor, " t"]:

@@ -150,11 +150,11 @@ def in_words(gone: int, total: int, parts: Sequence[str], kind: str = "dimension
 
 def _with_times(fates: Sequence[Fate], escape: Tensor | None) -> tuple[DimensionVerdict, ...]:
     """The fates, and when those that wait escape, where that is known."""
-    times = [*([] if escape is None else escape.tolist()), *[math.nan] * len(fates)]
-    known = (fate is Fate.WAITING and not math.isnan(time) for fate, time in zip(fates, times, strict=False))
-    return tuple(
-        DimensionVerdict(fate, time if so else None) for fate, time, so in zip(fates, times, known, strict=False)
-    )
+    times: list[float | None] = [None] * len(fates)
+    for k, time in enumerate([] if escape is None else escape.tolist()):
+        if fates[k] is Fate.WAITING and not math.isnan(time):
+            times[k] = time
+    return tuple(map(DimensionVerdict, fates, times))
 
 
 def _count_at_threshold(fates: Sequence[Fate], ratio: Tensor, rates: Sequence[float | None]) -> int:
