@@ -21,7 +21,7 @@ from dyncollapse.theory.equilibria import escape_time
 from dyncollapse.theory.followed_modes import followed_modes
 from dyncollapse.theory.limits import POPULATION_LOSSES, population_limit
 from dyncollapse.theory.mode_forces import ModeForces, mode_forces
-from dyncollapse.theory.modes import have_common_modes, modes
+from dyncollapse.theory.modes import along, have_common_modes, modes
 from dyncollapse.theory.self_distillation import byol_learning_times
 
 # Pairs of the probe over which the force is averaged, in batches: enough for a few per cent. A batch size above this is
@@ -232,7 +232,7 @@ def batch_growth(simulation: Simulation, product: Float[Tensor, "runs m d"]) -> 
         for group in task_modes.groups:
             frame = task_modes.directions[:, group]
             v = frame @ torch.linalg.svd(p @ frame).Vh.T  # all directions, also those beyond the rank of P
-            rates[group] = ((v.T @ force) * v.T).sum(-1)
+            rates[group] = along(v, force)
     mean = growth.mean(0)
     return mean if mean.isfinite().all() else None
 

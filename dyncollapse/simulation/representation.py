@@ -11,6 +11,7 @@ from dyncollapse.model.precision import outside_autocast
 from dyncollapse.simulation.build import Simulation
 from dyncollapse.simulation.dimensions import Dimensions, mode_dimensions
 from dyncollapse.theory.followed_modes import followed_modes
+from dyncollapse.theory.modes import along
 
 
 def representation_dimensions(simulation: Simulation, trajectory: Trajectory) -> Dimensions | None:
@@ -49,7 +50,7 @@ def probe_costs(simulation: Simulation, weights: Weights) -> tuple[Float[Tensor,
     task, ridge = simulation.task, simulation.configuration.ridge
     missed = _missed(end_to_end(_of_task(simulation, weights)), task.data_cov, ridge)
     followed = followed_modes(task)
-    whole = ((followed.directions.T @ task.data_cov) * followed.directions.T).sum(-1)
+    whole = along(followed.directions, task.data_cov)
     least = task.dim * torch.finfo(whole.dtype).eps * float(whole.max())
     share = missed.new_zeros(*missed.shape[:-2], len(whole))
     for group in followed.groups:

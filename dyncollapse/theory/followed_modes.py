@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dyncollapse.model.pair_moments import Task
 from dyncollapse.model.precision import outside_autocast
-from dyncollapse.theory.modes import generalised_modes, have_common_modes, modes
+from dyncollapse.theory.modes import along, generalised_modes, have_common_modes, modes
 from dyncollapse.theory.ties import equal_groups
 
 
@@ -73,5 +73,5 @@ def followed_modes(task: Task) -> FollowedModes:
             common.directions, common.directions, common.data_var, common.aug_var, ratio, common.groups, None
         )
     ratio, u = generalised_modes(task)
-    data_var, aug_var = (((u.T @ cov) * u.T).sum(-1) for cov in task.equivalent)
+    data_var, aug_var = (along(u, cov) for cov in task.equivalent)
     return FollowedModes(u, task.seen_root @ u, data_var, aug_var, ratio, equal_groups(ratio), task.seen_root)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dyncollapse.model.losses import loss_invariance, loss_temperature
 from dyncollapse.model.pair_moments import Task
-from dyncollapse.theory.modes import COVARIANCE_ROUND_OFF
+from dyncollapse.theory.modes import COVARIANCE_ROUND_OFF, along
 
 POPULATION_LOSSES = ("infonce", "dot", "spectral", "vcreg", "barlow")
 
@@ -160,11 +160,6 @@ def population_limit(
     metric = g if loss == "barlow" else s_e
     absolute = abs(terms.view) * s_e.abs() + abs(terms.difference) * a_e.abs() + abs(terms.shared) * g.abs()
     return Limit(growth, metric, terms.pull, push, terms.repulsion, terms.per_output, absolute)
-
-
-def along(columns: Float[Tensor, "d k"], matrix: Float[Tensor, "d d"]) -> Float[Tensor, " k"]:
-    """u^T matrix u for every column u."""
-    return ((columns.T @ matrix) * columns.T).sum(-1)
 
 
 def check_weight_decay(weight_decay: float) -> None:

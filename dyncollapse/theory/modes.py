@@ -79,8 +79,7 @@ def modes(task: Task) -> Modes:
     norm_s, norm_a = float(s.abs().max()) or 1.0, float(a.abs().max()) or 1.0
     directions = torch.linalg.eigh(s / norm_s + math.sqrt(2) * a / norm_a).eigenvectors
     data_var, aug_var = (
-        _merge_equal(((directions.T @ cov) * directions.T).sum(-1), tolerance * norm)
-        for cov, norm in ((s, norm_s), (a, norm_a))
+        _merge_equal(along(directions, cov), tolerance * norm) for cov, norm in ((s, norm_s), (a, norm_a))
     )
     s_e, _ = as_seen(data_var, aug_var, task.views)
     scaled = directions * torch.where(s_e > 0, s_e.rsqrt(), 0.0)
@@ -225,6 +224,11 @@ def relative_modes(
     return ratios.clamp_min(0), white @ turn
 
 
+def along(columns: Float[Tensor, "d k"], matrix: Float[Tensor, "d d"]) -> Float[Tensor, " k"]:
+    """u^T matrix u for every column u."""
+    return ((columns.T @ matrix) * columns.T).sum(-1)
+
+
 def _merge_equal(values: Tensor, tolerance: float) -> Tensor:
     """Set values that differ only by round-off to one value, and values that round-off cannot tell from 0 to 0."""
     merged = torch.where(values.abs() <= tolerance, 0.0, values)
@@ -250,9 +254,9 @@ def settled(ratio: Float[Tensor, " r"], directions: Float[Tensor, "d r"], task: 
     u, s, a = directions.abs(), data.abs(), aug.abs()
     unit = COVARIANCE_ROUND_OFF * task.dim * torch.finfo(ratio.dtype).eps
     if task.views == "one-sided":
-        return torch.where(at_threshold(ratio, unit * ((u.T @ (s + a / 2)) * u.T).sum(-1)), 1.0, ratio)
-    signal = ((directions.T @ data) * directions.T).sum(-1)
-    empty = (signal.abs() <= unit * ((u.T @ s) * u.T).sum(-1)) & (ratio > 0)
+        return torch.where(at_threshold(ratio, unit * along(u, s + a / 2)), 1.0, ratio)
+    signal = along(directions, data)
+    empty = (signal.abs() <= unit * along(u, s)) & (ratio > 0)
     return torch.where(empty, 1.0, torch.where(signal < 0, ratio, _below_one(ratio)))
 
 

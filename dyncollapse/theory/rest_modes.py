@@ -9,9 +9,9 @@ from torch import Tensor
 from dyncollapse.model.array_arguments import array_fields
 from dyncollapse.model.pair_moments import Task
 from dyncollapse.model.precision import outside_autocast
-from dyncollapse.theory.limits import Limit, along, check_weight_decay, population_limit
+from dyncollapse.theory.limits import Limit, check_weight_decay, population_limit
 from dyncollapse.theory.mode_forces import infonce_rest
-from dyncollapse.theory.modes import generalised_modes, least_variance, relative_modes
+from dyncollapse.theory.modes import along, generalised_modes, least_variance, relative_modes
 from dyncollapse.theory.ties import part_ties
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from dyncollapse.model.gaussian import GaussianTask
 from dyncollapse.theory.limits import check_weight_decay, loss_terms, population_limit
 from dyncollapse.theory.mode_forces import ModeForces, forces_along
-from dyncollapse.theory.modes import COVARIANCE_ROUND_OFF, least_variance, modes
+from dyncollapse.theory.modes import COVARIANCE_ROUND_OFF, along, least_variance, modes
 
 
 def weakened(task: GaussianTask, share: float) -> GaussianTask:
@@ -106,7 +106,7 @@ def weakened_forces(
     """
     terms, v = loss_terms(loss, task.views, temperature, invariance), modes(task).directions
     noise_cov = torch.zeros_like(task.aug_cov) if task.noise_cov is None else task.noise_cov
-    data, aug, noise = (((v.T @ cov) * v.T).sum(-1) for cov in (task.data_cov, task.aug_cov, noise_cov))
+    data, aug, noise = (along(v, cov) for cov in (task.data_cov, task.aug_cov, noise_cov))
     two_sided = task.views == "two-sided"
 
     def forces(share: float) -> ModeForces:
